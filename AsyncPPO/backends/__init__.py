@@ -1,0 +1,69 @@
+"""How environments are stepped, and which way is the fastest for a given one."""
+
+import os
+import time
+from typing import Literal
+
+import gymnasium as gym
+
+from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, Infos, Layout
+from AsyncPPO.backends.inline import InlineBackend
+from AsyncPPO.backends.process import ProcessBackend
+
+BackendName = Literal["auto", "inline", "process"]
+
+WAKE_SECONDS = 100e-6
+"""What a vector step costs in worker processes beyond the stepping itself: waking them and waiting for them."""
+TRIAL_SECONDS = 0.1
+"""How long a trial of an environment's speed may take."""
+
+
+def available_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_backend(env: gym.Env, num_envs: int, num_workers: int) -> tuple[BackendName, str]:
+    """Time a few real steps of `env` and pick the backend that should be faster; say why.
+
+    Returns:
+        The backend's name, and a sentence with the measurement behind it.
+    """
+    workers = min(num_workers, num_envs)
+    seconds = _seconds_per_step(env)
+    inline = num_envs * seconds
+    process = -(-num_envs // workers) * seconds + WAKE_SECONDS
+    name: BackendName = "process" if workers > 1 and process < inline else "inline"
+    return name, (
+        f"a step takes {seconds * 1e6:.0f} us, so {num_envs} environments should take {inline * 1e6:.0f} us in one "
+        f"process and {process * 1e6:.0f} us in {workers} workers"
+    )
+
+
+def _seconds_per_step(env: gym.Env) -> float:
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    steps, spent, deadline = 0, 0.0, time.perf_counter() + TRIAL_SECONDS
+    while steps < 500 and time.perf_counter() < deadline:
+        action = env.action_space.sample()
+        start = time.perf_counter()
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+        spent += time.perf_counter() - start
+        steps += 1
+    return spent / steps
+
+
+__all__ = [
+    "Backend",
+    "BackendName",
+    "EnvError",
+    "EnvFactory",
+    "Infos",
+    "InlineBackend",
+    "Layout",
+    "ProcessBackend",
+    "available_cores",
+    "choose_backend",
+]

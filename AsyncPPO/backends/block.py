@@ -1,0 +1,86 @@
+"""A block of environments, stepped one after the other: the part that every backend shares."""
+
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from AsyncPPO.backends.base import EnvError, EnvFactory, Infos, StepArrays
+
+
+class EnvBlock:
+    """Environments `first`, `first + 1`, ... and the rows of the arrays that belong to them."""
+
+    def __init__(self, factories: Sequence[EnvFactory], first: int, arrays: StepArrays) -> None:
+        """Make the environments.
+
+        Raises:
+            EnvError: one could not be made.
+        """
+        self.first = first
+        self.arrays = arrays
+        self.envs: list[gym.Env] = []
+        for index, factory in enumerate(factories, first):
+            self.envs.append(_call(index, "being made", factory))
+
+    def reset(self, env_ids: Iterable[int], seeds: Iterable[int | None], options: dict[str, Any] | None) -> Infos:
+        """Reset; see `Backend.reset`."""
+        infos: Infos = {}
+        for index, seed in zip(env_ids, seeds, strict=True):
+            info = self._reset_one(index, seed=seed, options=options)
+            if info:
+                infos[index] = info
+        return infos
+
+    def step(self, env_ids: Iterable[int], autoreset: bool) -> Infos:
+        """Step; see `Backend.step`."""
+        arrays, infos = self.arrays, {}
+        for index in env_ids:
+            row = index - self.first
+            obs, reward, terminated, truncated, info = _call(index, "step", self.envs[row].step, arrays.action[row])
+            try:
+                arrays.reward[row] = reward
+                arrays.terminated[row] = terminated
+                arrays.truncated[row] = truncated
+            except (TypeError, ValueError) as error:
+                raise EnvError(f"environment {index} returned a step that is not a number and two flags") from error
+            if autoreset and (terminated or truncated):
+                self._store(arrays.final_obs, index, obs)
+                final_info, info = info, self._reset_one(index)
+                if final_info:
+                    info = {**info, "final_info": final_info}
+            else:
+                self._store(arrays.obs, index, obs)
+            if info:
+                infos[index] = info
+        return infos
+
+    def close(self) -> None:
+        """Close the environments."""
+        for index, env in enumerate(self.envs, self.first):
+            _call(index, "close", env.close)
+        self.envs.clear()
+
+    def _reset_one(self, index: int, **kwargs: Any) -> dict[str, Any]:
+        obs, info = _call(index, "reset", self.envs[index - self.first].reset, **kwargs)
+        self._store(self.arrays.obs, index, obs)
+        return info
+
+    def _store(self, target: np.ndarray, index: int, obs: Any) -> None:
+        if np.shape(obs) != target.shape[1:]:
+            raise EnvError(
+                f"environment {index} returned an observation of shape {np.shape(obs)}; "
+                f"its space says {target.shape[1:]}"
+            )
+        target[index - self.first] = obs
+
+
+def _call(index: int, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        raise EnvError(
+            f"environment {index} failed in {what}: {type(error).__name__}: {error}\n\n{traceback.format_exc()}"
+        ) from error

@@ -1,0 +1,238 @@
+"""Environments in worker processes, several in each.
+
+Observations, actions, rewards and flags live in shared memory and are written in place. A step costs two semaphore
+operations for each worker; only what is rare (a reset, an info with something in it, an error) is pickled through a
+pipe. The shared memory has no name in the file system, so no way of dying can leave it behind, and a worker whose
+parent is gone leaves by itself.
+"""
+
+import multiprocessing
+import os
+import signal
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, Infos, Layout, StepArrays
+from AsyncPPO.backends.block import EnvBlock
+
+LIVENESS_SECONDS = 0.5
+"""How often a process that waits looks whether the other side is still there."""
+CLOSE_SECONDS = 5.0
+"""How long a worker may take to finish its step and close its environments before it is killed."""
+
+
+class Command(IntEnum):
+    """What the parent asks of a worker."""
+
+    RESET = 1
+    STEP = 2
+    STEP_AUTORESET = 3
+    CLOSE = 4
+
+
+class Reply(IntEnum):
+    """How the worker answered; whatever is not OK has a message in the pipe."""
+
+    OK = 0
+    INFOS = 1
+    ERROR = 2
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What a worker and its parent share."""
+
+    first: int
+    stop: int
+    arrays: Any
+    """Raw shared buffers of the `StepArrays` of all environments, in the order of its fields."""
+    stepping: Any
+    """uint8 `(N,)`: the environments that the next step is for."""
+    control: Any
+    """uint8 `(2,)`: the `Command`, then the `Reply`."""
+    go: Any
+    done: Any
+    pipe: Connection
+    parent: int
+
+    def views(self, layout: Layout) -> tuple[StepArrays, np.ndarray, np.ndarray]:
+        """Return the arrays' rows of this worker, its part of `stepping`, and `control`."""
+        buffers = iter(self.arrays)
+        arrays = StepArrays.allocate(layout, lambda size: next(buffers)).rows(self.first, self.stop)
+        stepping = np.frombuffer(self.stepping, np.uint8)[self.first : self.stop]
+        return arrays, stepping, np.frombuffer(self.control, np.uint8)
+
+
+def _work(pickled_factory: bytes, layout: Layout, channel: Channel) -> None:
+    """Serve one block of environments until told to close, or until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    arrays, stepping, control = channel.views(layout)
+    block: EnvBlock | None = None
+
+    def answer(action: Callable[[], Infos]) -> None:
+        try:
+            message: Any = action()
+            control[1] = Reply.INFOS if message else Reply.OK
+        except EnvError as error:
+            message = str(error)
+            control[1] = Reply.ERROR
+        channel.done.release()
+        if message:
+            channel.pipe.send_bytes(cloudpickle.dumps(message))
+
+    def make() -> Infos:
+        nonlocal block
+        factory = cloudpickle.loads(pickled_factory)
+        block = EnvBlock([factory] * (channel.stop - channel.first), channel.first, arrays)
+        return {}
+
+    with suppress(BrokenPipeError, EOFError):
+        answer(make)
+        while True:
+            while not channel.go.acquire(timeout=LIVENESS_SECONDS):
+                if os.getppid() != channel.parent:
+                    return
+            command = control[0]
+            if block is None or command == Command.CLOSE:
+                break
+            env_ids = (np.flatnonzero(stepping) + channel.first).tolist()
+            if command == Command.RESET:
+                seeds, options = cloudpickle.loads(channel.pipe.recv_bytes())
+                answer(partial(block.reset, env_ids, seeds, options))
+            else:
+                answer(partial(block.step, env_ids, command == Command.STEP_AUTORESET))
+    if block is not None:
+        block.close()
+
+
+class ProcessBackend(Backend):
+    """Worker processes, each with a block of consecutive environments."""
+
+    def __init__(self, factory: EnvFactory, layout: Layout, num_workers: int, start_method: str | None = None) -> None:
+        """Start the workers and wait until they have made their environments.
+
+        Args:
+            factory: makes one environment.
+            layout: the rows they exchange.
+            num_workers: how many processes; no more than there are environments.
+            start_method: of `multiprocessing`; by default `fork` where there is one, since it is quick.
+
+        Raises:
+            EnvError: an environment could not be made.
+        """
+        methods = multiprocessing.get_all_start_methods()
+        context: Any = multiprocessing.get_context(start_method or ("fork" if "fork" in methods else "spawn"))
+        buffers: list[Any] = []
+
+        def shared(size: int) -> Any:
+            buffers.append(context.RawArray("b", size))
+            return buffers[-1]
+
+        self.num_workers = min(num_workers, layout.num_envs)
+        self.arrays = StepArrays.allocate(layout, shared)
+        stepping = context.RawArray("B", layout.num_envs)
+        self._stepping = np.frombuffer(stepping, np.uint8)
+        self._workers: list[tuple[Any, Channel]] = []
+        self._close = weakref.finalize(self, _stop, self._workers)
+        bounds = np.linspace(0, layout.num_envs, self.num_workers + 1).astype(int).tolist()
+        for first, stop in pairwise(bounds):
+            mine, theirs = context.Pipe()
+            shared_parts = (buffers, stepping, context.RawArray("B", 2), context.Semaphore(0), context.Semaphore(0))
+            arguments = (
+                cloudpickle.dumps(factory),
+                layout,
+                Channel(first, stop, *shared_parts, theirs, os.getpid()),
+            )
+            process = context.Process(
+                target=_work, args=arguments, name=f"environments-{first}-{stop - 1}", daemon=True
+            )
+            process.start()
+            theirs.close()
+            self._workers.append((process, Channel(first, stop, *shared_parts, mine, os.getpid())))
+        try:
+            self._wait(self._workers)
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
+        """See `Backend.reset`."""
+        by_id = dict(zip(env_ids.tolist(), seeds, strict=True))
+
+        def message(channel: Channel) -> bytes:
+            own = [by_id[index] for index in range(channel.first, channel.stop) if index in by_id]
+            return cloudpickle.dumps((own, options))
+
+        return self._ask(Command.RESET, env_ids, message)
+
+    def step(self, env_ids: np.ndarray, autoreset: bool) -> Infos:
+        """See `Backend.step`."""
+        return self._ask(Command.STEP_AUTORESET if autoreset else Command.STEP, env_ids)
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._close()
+
+    def _ask(self, command: Command, env_ids: np.ndarray, message: Callable[[Channel], bytes] | None = None) -> Infos:
+        self._stepping[:] = 0
+        self._stepping[env_ids] = 1
+        asked = []
+        for process, channel in self._workers:
+            if self._stepping[channel.first : channel.stop].any():
+                channel.control[0] = command
+                channel.go.release()
+                asked.append((process, channel))
+                if message is not None:
+                    channel.pipe.send_bytes(message(channel))
+        return self._wait(asked)
+
+    def _wait(self, workers: list[tuple[Any, Channel]]) -> Infos:
+        infos: Infos = {}
+        for process, channel in workers:
+            while not channel.done.acquire(timeout=LIVENESS_SECONDS):
+                if not process.is_alive() and not channel.done.acquire(block=False):
+                    raise EnvError(_obituary(process, channel))
+            reply = channel.control[1]
+            if reply == Reply.OK:
+                continue
+            try:
+                message = cloudpickle.loads(channel.pipe.recv_bytes())
+            except EOFError:
+                raise EnvError(_obituary(process, channel)) from None
+            if reply == Reply.ERROR:
+                raise EnvError(message)
+            infos.update(message)
+        return infos
+
+
+def _obituary(process: Any, channel: Channel) -> str:
+    process.join(CLOSE_SECONDS)
+    code = process.exitcode
+    cause = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exited with {code}"
+    return f"the worker of environments {channel.first} to {channel.stop - 1} (pid {process.pid}) {cause}"
+
+
+def _stop(workers: list[tuple[Any, Channel]]) -> None:
+    """End the worker processes: ask, then kill."""
+    if any(channel.parent != os.getpid() for _, channel in workers):
+        return  # a fork of the parent: the workers are not its own
+    for _, channel in workers:
+        channel.control[0] = Command.CLOSE
+        channel.go.release()
+        channel.pipe.close()
+    for process, _ in workers:
+        process.join(CLOSE_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        process.close()

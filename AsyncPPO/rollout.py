@@ -1,0 +1,151 @@
+"""Actor x environments -> experience."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from AsyncPPO.backends import BackendName
+from AsyncPPO.memory import VecMemory
+from AsyncPPO.vectorizer import EnvVectorizer
+from utils import (
+    inactive_states_dropout,
+    indexes_of_active_environments,
+    torch_threads,
+    update_active_environments_list,
+)
+
+
+class Actor(Protocol):
+    """Whatever plays: `PPO` is one."""
+
+    def act(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return an action for each of the states `(n, ...)`, and by name further rows to remember with it."""
+
+    def get_action(self, states: np.ndarray, *, deterministic: bool = False) -> np.ndarray:
+        """Return an action for each of the states."""
+
+
+class Episode(NamedTuple):
+    """A finished episode."""
+
+    return_: float
+    """The undiscounted sum of its rewards."""
+    length: int
+    """Its steps."""
+
+
+class Collector:
+    """Plays an actor in environments, one vector step at a time, and keeps what they live through.
+
+    With an `autoreset` vectorizer all environments run for ever; otherwise each plays its episode to the end and the
+    next ones start together.
+    """
+
+    def __init__(self, env: EnvVectorizer, actor: Actor, buffer: VecMemory) -> None:
+        """Keep the parts; the first `step` resets the environments."""
+        self.env, self.actor, self.buffer = env, actor, buffer
+        self._returns = np.zeros(env.num_envs)
+        self._lengths = np.zeros(env.num_envs, dtype=np.int64)
+
+    def step(self) -> tuple[int, list[Episode]]:
+        """Step every running environment once.
+
+        Returns:
+            How many environments were stepped, and the episodes that ended.
+        """
+        env = self.env
+        if env.finished.all():
+            self._obs, _ = env.reset()
+            self._returns[:], self._lengths[:] = 0.0, 0
+        env_ids = indexes_of_active_environments(env.finished)
+        action, extras = self.actor.act(self._obs)
+        obs, reward, terminated, truncated, infos = env.step(action)
+        self.buffer.append(
+            env_ids,
+            obs=self._obs,
+            action=action,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            next_obs=_true_next_obs(obs, infos),
+            **extras,
+        )
+        over = terminated | truncated
+        if env.autoreset:
+            self._obs = obs
+        else:
+            self._obs = inactive_states_dropout(obs, over)
+            update_active_environments_list(env.finished, over)
+        return len(env_ids), self._count(env_ids, reward, over)
+
+    def _count(self, env_ids: np.ndarray, reward: np.ndarray, over: np.ndarray) -> list[Episode]:
+        self._returns[env_ids] += reward
+        self._lengths[env_ids] += 1
+        ended = env_ids[over]
+        episodes = [
+            Episode(*pair) for pair in zip(self._returns[ended].tolist(), self._lengths[ended].tolist(), strict=True)
+        ]
+        self._returns[ended], self._lengths[ended] = 0.0, 0
+        return episodes
+
+
+def evaluate(
+    actor: Actor,
+    env: Any,
+    episodes: int = 100,
+    *,
+    deterministic: bool = True,
+    num_envs: int = 100,
+    seed: int | None = None,
+    backend: BackendName = "auto",
+    progress: bool = False,
+) -> np.ndarray:
+    """Play whole episodes and return their undiscounted returns `(episodes,)`.
+
+    Every environment plays its episode to the end, so that short episodes count no more often than long ones.
+
+    Args:
+        actor: anything with `get_action`.
+        env: what an `EnvVectorizer` takes.
+        episodes: how many.
+        deterministic: whether the actor plays its most probable actions.
+        num_envs: how many play at once.
+        seed: of the environments.
+        backend: of the `EnvVectorizer`.
+        progress: whether to show a bar.
+    """
+    num_envs = min(num_envs, episodes)
+    returns: list[np.ndarray] = []
+    with (
+        torch_threads(1),
+        EnvVectorizer(env, num_envs, backend=backend, seed=seed) as envs,
+        tqdm(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,
+    ):
+        while (missing := episodes - num_envs * len(returns)) > 0:
+            score = np.zeros(num_envs)
+            obs, _ = envs.reset()
+            envs.finished[missing:] = True
+            obs = obs[:missing]
+            while not envs.finished.all():
+                env_ids = indexes_of_active_environments(envs.finished)
+                obs, reward, terminated, truncated, _ = envs.step(actor.get_action(obs, deterministic=deterministic))
+                score[env_ids] += reward
+                over = terminated | truncated
+                obs = inactive_states_dropout(obs, over)
+                update_active_environments_list(envs.finished, over)
+                bar.update(np.count_nonzero(over))
+            returns.append(score[:missing])
+    return np.concatenate(returns)
+
+
+def _true_next_obs(obs: np.ndarray, infos: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Put back the last observations of the episodes whose environments were reset in the same step."""
+    final = {row: info["final_obs"] for row, info in enumerate(infos) if "final_obs" in info}
+    if not final:
+        return obs
+    obs = obs.copy()
+    for row, last in final.items():
+        obs[row] = last
+    return obs

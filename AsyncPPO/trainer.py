@@ -1,0 +1,157 @@
+"""AsyncPPO: the loop that collects and learns."""
+
+import time
+from collections import deque
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from tqdm import tqdm
+
+from AsyncPPO.backends import BackendName, EnvFactory
+from AsyncPPO.memory import VecMemory
+from AsyncPPO.rollout import Collector, Episode
+from AsyncPPO.vectorizer import EnvVectorizer
+from PPO import PPO
+from utils import buffer_to_target_buffer_transfer, torch_threads
+
+Mode = Literal["streaming", "mask"]
+RECENT_EPISODES = 100
+
+
+class AsyncPPO:
+    """Trains a `PPO` on many copies of an environment at once."""
+
+    def __init__(
+        self,
+        env: gym.Env | str | EnvSpec | EnvFactory,
+        ppo: PPO,
+        num_envs: int = 32,
+        steps: int = 100000,
+        *,
+        mode: Mode = "streaming",
+        backend: BackendName = "auto",
+        num_workers: int | None = None,
+        seed: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        """Make the environments and their buffers.
+
+        Args:
+            env: what an `EnvVectorizer` takes.
+            ppo: the agent.
+            num_envs: N, how many copies of the environment.
+            steps: environment steps to take, over all copies together; the last vector step may go beyond by less
+                than N.
+            mode: `streaming`: environments start anew by themselves, and the agent learns as soon as its `batch_size`
+                transitions are there. `mask`: every environment plays its episode to the end, then the agent learns.
+            backend: of the `EnvVectorizer`.
+            num_workers: of the `EnvVectorizer`.
+            seed: of the environments.
+            progress: whether to show a progress bar.
+
+        Raises:
+            ValueError: a bad size or mode, or an agent that was made for other spaces.
+            TypeError: an environment that cannot be vectorized.
+        """
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, not {steps}")
+        if mode not in ("streaming", "mask"):
+            raise ValueError(f"mode must be 'streaming' or 'mask', not {mode!r}")
+        self.ppo = ppo
+        self.num_envs = num_envs
+        self.steps = steps
+        self.mode = mode
+        self.progress = progress
+        self.env = EnvVectorizer(
+            env, num_envs, backend=backend, num_workers=num_workers, seed=seed, autoreset=mode == "streaming"
+        )
+        try:
+            _check_fit(ppo, self.env)
+        except ValueError:
+            self.env.close()
+            raise
+        self.buffer = VecMemory(num_envs)
+        self.collector = Collector(self.env, ppo, self.buffer)
+        self.steps_done = 0
+        self.seconds = 0.0
+        self.episodes_done = 0
+        self.recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def mean_return(self) -> float:
+        """Mean return of the last 100 episodes; NaN before the first has ended."""
+        return float(np.mean([episode.return_ for episode in self.recent])) if self.recent else float("nan")
+
+    def run(self) -> list[dict[str, float]]:
+        """Collect and learn until `steps` environment steps are taken.
+
+        Called again, it takes as many steps more. An interrupt or an error leaves `history` and the agent as they
+        are.
+
+        Returns:
+            `history`: for every update a dict of `steps`, `seconds`, `episodes`, `mean_return` and `mean_length` of
+            the last 100 episodes, and what `PPO.learn` returns.
+        """
+        start, target, begin = time.perf_counter() - self.seconds, self.steps_done + self.steps, self.steps_done
+        with torch_threads(1), tqdm(total=self.steps, unit="step", disable=not self.progress) as bar:
+            while self.steps_done < target:
+                stepped, episodes = self.collector.step()
+                self.steps_done += stepped
+                self.episodes_done += len(episodes)
+                self.recent.extend(episodes)
+                if self._may_learn() or self.steps_done >= target:
+                    self._learn(progress=(self.steps_done - begin) / self.steps)
+                self.seconds = time.perf_counter() - start
+                bar.update(min(stepped, bar.total - bar.n))
+                if episodes:
+                    bar.set_description(f"mean return {self.mean_return:.1f}", refresh=False)
+        return self.history
+
+    def close(self) -> None:
+        """Close the environments; may be called twice."""
+        self.env.close()
+
+    def __enter__(self) -> Self:
+        """Return the trainer."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _may_learn(self) -> bool:
+        if self.mode == "mask":
+            return bool(self.env.finished.all())
+        return len(self.buffer) + len(self.ppo.memory) >= self.ppo.batch_size
+
+    def _learn(self, progress: float) -> None:
+        buffer_to_target_buffer_transfer(self.buffer, self.ppo.memory)
+        metrics: dict[str, Any] = self.ppo.learn(progress)
+        if metrics:
+            lengths = [episode.length for episode in self.recent]
+            self.history.append(
+                {
+                    "steps": self.steps_done,
+                    "seconds": self.seconds,
+                    "episodes": self.episodes_done,
+                    "mean_return": self.mean_return,
+                    "mean_length": float(np.mean(lengths)) if lengths else float("nan"),
+                    **metrics,
+                }
+            )
+
+
+def _check_fit(ppo: PPO, env: EnvVectorizer) -> None:
+    """Raise a `ValueError` unless the agent was made for the environment's spaces."""
+    expected = PPO.for_env(env)
+    for name in ("is_continuous", "observ_dim", "action_dim"):
+        if getattr(ppo, name) != getattr(expected, name):
+            raise ValueError(
+                f"the PPO was made with {name}={getattr(ppo, name)}, but {env} needs {getattr(expected, name)}"
+            )

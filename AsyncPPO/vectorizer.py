@@ -1,0 +1,290 @@
+"""EnvVectorizer: many copies of an environment behind one step, with a mask of those that have finished."""
+
+import copy
+import logging
+from collections.abc import Callable
+from difflib import get_close_matches
+from types import TracebackType
+from typing import Any, Self
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import ArrayLike
+
+from AsyncPPO.backends import (
+    Backend,
+    BackendName,
+    EnvError,
+    EnvFactory,
+    Infos,
+    InlineBackend,
+    Layout,
+    ProcessBackend,
+    available_cores,
+    choose_backend,
+)
+from utils import (
+    indexes_of_active_environments,
+    number_of_active_environments,
+    spawn_seeds,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class EnvVectorizer:
+    """N copies of an environment, stepped together.
+
+    `envs_active` is a bool mask `(N,)` in which True means that the environment has FINISHED (the name is
+    historical; `finished` is the same array). `step` takes one action for each environment that still runs, in index
+    order, and returns rows of just those. The caller says who has finished:
+
+        with EnvVectorizer("CartPole-v1", num_envs=8, seed=0) as env:
+            obs, _ = env.reset()
+            while not env.finished.all():
+                actions = np.zeros(len(obs), dtype=np.int64)
+                obs, rewards, terminated, truncated, _ = env.step(actions)
+                over = terminated | truncated
+                obs = utils.inactive_states_dropout(obs, over)
+                utils.update_active_environments_list(env.finished, over)
+
+    With `autoreset=True` an environment that finishes starts anew in the same step, so that all run for ever; its
+    info then holds the true last observation as `final_obs` and the last info as `final_info`, as in Gymnasium.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env | str | EnvSpec | EnvFactory,
+        num_envs: int = 1,
+        *,
+        backend: BackendName = "auto",
+        num_workers: int | None = None,
+        seed: int | None = None,
+        autoreset: bool = False,
+        start_method: str | None = None,
+    ) -> None:
+        """Make the copies.
+
+        Args:
+            env: an environment (copied as it is; remade from its spec if it cannot be copied), an id, an
+                `EnvSpec`, or a callable that makes one.
+            num_envs: N.
+            backend: `inline` (this process), `process` (workers) or `auto`, which times a few steps and picks.
+            num_workers: processes of the `process` backend; by default one per available core.
+            seed: of the environments' own random streams, one each; None takes fresh entropy.
+            autoreset: whether an environment that finishes starts anew by itself.
+            start_method: of the worker processes (`fork`, `spawn` or `forkserver`).
+
+        Raises:
+            ValueError: a size below 1, an unknown backend or an unknown environment id.
+            TypeError: something that is no environment, or a space that is not supported.
+            EnvError: a copy could not be made.
+        """
+        for name, value in (("num_envs", num_envs), ("num_workers", num_workers)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if backend not in ("auto", "inline", "process"):
+            raise ValueError(f"backend must be 'auto', 'inline' or 'process', not {backend!r}")
+        factory = env_factory(env)
+        self.num_envs = num_envs
+        self.autoreset = autoreset
+        self._seeds: list[int | None] = [*spawn_seeds(seed, num_envs)]
+        self._backend: Backend | None = None
+        num_workers = num_workers or available_cores()
+
+        probe = _make_probe(factory)
+        self.single_observation_space = probe.observation_space
+        self.single_action_space = probe.action_space
+        self.spec = probe.spec
+        layout = Layout.of(num_envs, probe.observation_space, probe.action_space)
+        self.backend_reason = "as asked"
+        if backend == "auto":
+            try:
+                backend, self.backend_reason = choose_backend(probe, num_envs, num_workers)
+            except Exception as error:
+                raise EnvError(f"environment 0 failed in a trial: {type(error).__name__}: {error}") from error
+        probe.close()
+        self.backend = backend
+        if backend == "process":
+            self._backend = ProcessBackend(factory, layout, num_workers, start_method)
+        else:
+            self._backend = InlineBackend(factory, layout)
+        self.num_workers = self._backend.num_workers
+        logger.info("%s backend: %s", self.backend, self.backend_reason)
+        self._finished = np.ones(num_envs, dtype=bool)
+
+    @property
+    def envs_active(self) -> np.ndarray:
+        """The mask `(N,)`, True for an environment that has FINISHED; may be assigned or written into."""
+        return self._finished
+
+    @envs_active.setter
+    def envs_active(self, mask: ArrayLike) -> None:
+        mask = np.asarray(mask)
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise ValueError(
+                f"envs_active must be a bool array of shape ({self.num_envs},), not {mask.dtype} of shape {mask.shape}"
+            )
+        self._finished[:] = mask
+
+    @property
+    def finished(self) -> np.ndarray:
+        """The same mask as `envs_active`, by the name of what it says."""
+        return self._finished
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Start an episode in every environment.
+
+        Args:
+            seed: start all random streams anew from this one. Without it the first reset seeds each environment
+                from the vectorizer's seed, and later ones go on where the streams are.
+            options: handed to every environment's `reset`.
+
+        Returns:
+            Observations `(N, ...)` and N infos. All environments run.
+
+        Raises:
+            EnvError: an environment failed; the vectorizer is closed then.
+        """
+        backend = self._open_backend()
+        if seed is not None:
+            self._seeds = [*spawn_seeds(seed, self.num_envs)]
+        seeds, self._seeds = self._seeds, [None] * self.num_envs
+        env_ids = np.arange(self.num_envs)
+        infos = self._guarded(lambda: backend.reset(env_ids, seeds, options))
+        obs = backend.arrays.obs.copy()
+        self._check_finite("observation", env_ids, obs)
+        self._finished[:] = False
+        return obs, [infos.get(index, {}) for index in env_ids.tolist()]
+
+    def step(self, actions: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Step every environment that runs.
+
+        Args:
+            actions: `(n, ...)`, one for each of the n running environments, in index order.
+
+        Returns:
+            Observations `(n, ...)`, rewards float64 `(n,)`, terminated bool `(n,)`, truncated bool `(n,)` and n
+            infos, of just those environments, in index order.
+
+        Raises:
+            ValueError: a wrong number or shape of actions.
+            RuntimeError: nothing is running, or the vectorizer is closed.
+            EnvError: an environment failed or gave a NaN or infinity, or its worker died; the vectorizer is closed.
+        """
+        backend = self._open_backend()
+        arrays, env_ids = backend.arrays, indexes_of_active_environments(self._finished)
+        if not len(env_ids):
+            raise RuntimeError("no environment is running: call reset() first")
+        actions = np.asarray(actions)
+        if actions.shape != (len(env_ids), *arrays.action.shape[1:]):
+            raise ValueError(
+                f"actions have shape {actions.shape}, but {len(env_ids)} environments are running, each with an action "
+                f"of shape {arrays.action.shape[1:]}"
+            )
+        arrays.action[env_ids] = actions
+        infos = self._guarded(lambda: backend.step(env_ids, self.autoreset))
+        obs, reward = arrays.obs[env_ids], arrays.reward[env_ids]
+        terminated, truncated = arrays.terminated[env_ids], arrays.truncated[env_ids]
+        self._check_finite("reward", env_ids, reward)
+        self._check_finite("observation", env_ids, obs)
+        rows = [infos.get(index, {}) for index in env_ids.tolist()]
+        if self.autoreset:
+            over = np.flatnonzero(terminated | truncated)
+            self._check_finite("observation", env_ids[over], arrays.final_obs[env_ids[over]])
+            for row in over.tolist():
+                rows[row]["final_obs"] = arrays.final_obs[env_ids[row]].copy()
+        return obs, reward, terminated, truncated, rows
+
+    def close(self) -> None:
+        """Close the environments and end their processes; may be called twice."""
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close()
+
+    def __enter__(self) -> Self:
+        """Return the vectorizer."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def __len__(self) -> int:
+        """Return N."""
+        return self.num_envs
+
+    def __repr__(self) -> str:
+        """Say what is stepped, and how."""
+        name = self.spec.id if self.spec else "environment"
+        running = number_of_active_environments(self._finished)
+        return f"EnvVectorizer({name}, num_envs={self.num_envs}, backend={self.backend!r}, running={running})"
+
+    def _open_backend(self) -> Backend:
+        if self._backend is None:
+            raise RuntimeError("this EnvVectorizer is closed")
+        return self._backend
+
+    def _guarded(self, call: Callable[[], Infos]) -> Infos:
+        """Close when a call is cut short: half a step must not be taken for a whole one later."""
+        try:
+            return call()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_finite(self, what: str, env_ids: np.ndarray, rows: np.ndarray) -> None:
+        if np.issubdtype(rows.dtype, np.floating) and not np.isfinite(rows).all():
+            bad = int(env_ids[~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)][0])
+            self.close()
+            raise EnvError(f"environment {bad} returned a {what} that is not finite")
+
+
+def env_factory(env: gym.Env | str | EnvSpec | EnvFactory) -> EnvFactory:
+    """Return a callable that makes copies of `env`.
+
+    Raises:
+        ValueError: an unknown environment id; names the nearest known one.
+        TypeError: not an environment, an id, a spec or a callable; or an environment that can be neither copied nor
+            remade.
+    """
+    if isinstance(env, str):
+        try:
+            gym.spec(env)
+        except (gym.error.Error, ModuleNotFoundError) as error:
+            near = get_close_matches(env, gym.registry, 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"no environment {env!r}{hint} ({error})") from None
+        return lambda: gym.make(env, disable_env_checker=True)
+    if isinstance(env, EnvSpec):
+        return lambda: gym.make(env, disable_env_checker=True)
+    if isinstance(env, gym.Env):
+        original: gym.Env = env
+        try:
+            copy.deepcopy(original)
+        except Exception as error:
+            spec = original.spec
+            if spec is None:
+                raise TypeError(
+                    f"{original} can neither be copied ({error}) nor made from a spec: pass a callable that makes it"
+                ) from error
+            return lambda: gym.make(spec, disable_env_checker=True)
+        return lambda: copy.deepcopy(original)
+    if callable(env):
+        return env
+    raise TypeError(f"env must be an environment, an id, an EnvSpec or a callable that makes one, not {env!r}")
+
+
+def _make_probe(factory: EnvFactory) -> gym.Env:
+    try:
+        probe = factory()
+    except Exception as error:
+        raise EnvError(f"environment 0 could not be made: {type(error).__name__}: {error}") from error
+    if not isinstance(probe, gym.Env):
+        raise TypeError(f"the callable that makes environments returned {probe!r}, which is not a gymnasium.Env")
+    return probe

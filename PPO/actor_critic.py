@@ -1,0 +1,80 @@
+"""ActorCritic: a policy and its value function."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from networks import CategoricalHead, Distribution, PolicyHead, RunningNorm, TanhGaussianHead, ValueHead, mlp
+
+OBS_CLIP = 10.0
+
+
+class ActorCritic(nn.Module):
+    """Two separate encoders of the same size: one leads to a distribution over actions, one to values.
+
+    Separate encoders, tanh, and a wider critic not needed at this size: Andrychowicz et al. 2021 (arXiv:2006.05990).
+    """
+
+    obs_norm: RunningNorm | None
+
+    def __init__(
+        self,
+        is_continuous: bool,
+        observ_dim: int,
+        action_dim: int,
+        *,
+        scale: torch.Tensor | None = None,
+        offset: torch.Tensor | None = None,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        log_std: float = 0.0,
+        values: int = 1,
+        normalize_obs: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Make the networks.
+
+        Args:
+            is_continuous: a squashed Gaussian over `action_dim` dimensions, or else a choice among `action_dim`.
+            observ_dim: D, features of a flattened observation.
+            action_dim: A.
+            scale: `(A,)`, half the width of the bounds; ones by default.
+            offset: `(A,)`, the middle of the bounds; zeros by default.
+            hidden_sizes: of each encoder.
+            activation: `tanh`, `relu` or `silu`.
+            log_std: the Gaussian's initial log standard deviation.
+            values: V, how many value functions: one, or two with an intrinsic reward.
+            normalize_obs: whether to standardise observations by their running statistics.
+            generator: of the initial weights.
+        """
+        super().__init__()
+        generator = generator or torch.Generator().manual_seed(torch.seed())
+        self.obs_norm = RunningNorm(observ_dim, OBS_CLIP) if normalize_obs else None
+        self.actor = mlp(observ_dim, hidden_sizes, activation, generator)
+        self.critic = mlp(observ_dim, hidden_sizes, activation, generator)
+        features = hidden_sizes[-1] if hidden_sizes else observ_dim
+        self.policy_head: PolicyHead
+        if is_continuous:
+            scale = torch.ones(action_dim) if scale is None else scale
+            offset = torch.zeros(action_dim) if offset is None else offset
+            self.policy_head = TanhGaussianHead(features, scale, offset, log_std, generator)
+        else:
+            self.policy_head = CategoricalHead(features, action_dim, generator)
+        self.value_head = ValueHead(features, values, generator)
+
+    def forward(self, obs: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
+        """Return the policy and the standardised values `(B, V)` of flat observations `(B, D)`."""
+        obs = self._normal(obs)
+        return self.policy_head(self.actor(obs)), self.value_head(self.critic(obs))
+
+    def distribution(self, obs: torch.Tensor) -> Distribution:
+        """Return only the policy."""
+        return self.policy_head(self.actor(self._normal(obs)))
+
+    def value(self, obs: torch.Tensor) -> torch.Tensor:
+        """Return only the values `(B, V)`, in units of reward."""
+        return self.value_head.stats.inverse(self.value_head(self.critic(self._normal(obs))))
+
+    def _normal(self, obs: torch.Tensor) -> torch.Tensor:
+        return obs if self.obs_norm is None else self.obs_norm(obs)

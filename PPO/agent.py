@@ -1,0 +1,450 @@
+"""PPO: the agent that acts and learns."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import ArrayLike
+from torch import nn
+
+from PPO.actor_critic import ActorCritic
+from PPO.losses import approximate_kl, clip_fraction, clipped_surrogate, standardise, value_loss
+from PPO.memory import Batch, Memory
+from PPO.rnd import RND
+from utils import gae, linear, load_fitting, save_tensors
+
+POLICY_FILE = "Policy_weights.pth"
+RND_FILE = "RND_weights.pth"
+
+
+class Rows(NamedTuple):
+    """What a minibatch is made of; every field has one row for each transition."""
+
+    obs: torch.Tensor
+    draw: torch.Tensor
+    log_prob: torch.Tensor
+    advantage: torch.Tensor
+    target: torch.Tensor
+    value: torch.Tensor
+    next_obs: torch.Tensor
+
+    def __getitem__(self, rows: Any) -> "Rows":  # type: ignore[override]
+        """Return some of the rows."""
+        return Rows(*(field[rows] for field in self._asdict().values()))
+
+
+class PPO:
+    """Proximal Policy Optimisation (Schulman et al. 2017, arXiv:1707.06347).
+
+    It acts (`get_action`), is handed experience (`memory`) and learns from it (`learn`). It touches no environment and
+    no global random state.
+    """
+
+    def __init__(
+        self,
+        is_continuous: bool,
+        observ_dim: int,
+        action_dim: int,
+        action_scaling: float | Sequence[float] | np.ndarray | None = None,
+        lr: float = 0.001,
+        k_epochs: int = 7,
+        policy_clip: float = 0.2,
+        GAE_lambda: float = 0.95,
+        gamma: float = 0.995,
+        batch_size: int = 1024,
+        mini_batch_size: int = 64,
+        use_RND: bool = False,
+        beta: float = 0.001,
+        *,
+        action_offset: float | Sequence[float] | np.ndarray = 0.0,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        log_std: float = 0.0,
+        normalize_obs: bool = False,
+        normalize_advantage: bool = True,
+        entropy_coef: float = 0.0,
+        value_coef: float = 0.5,
+        value_clip: float | None = None,
+        max_grad_norm: float = 0.5,
+        target_kl: float | None = None,
+        anneal_lr: bool = False,
+        anneal_clip: bool = False,
+        intrinsic_gamma: float = 0.99,
+        rnd_update_proportion: float = 0.25,
+        rnd_warmup: int = 1000,
+        device: str | torch.device = "cpu",
+        seed: int | None = None,
+    ) -> None:
+        """Make the agent.
+
+        Args:
+            is_continuous: whether actions are continuous (a tanh-squashed Gaussian) or a choice.
+            observ_dim: features of a (flattened) observation.
+            action_dim: dimensions of a continuous action, or the number of discrete ones.
+            action_scaling: continuous actions lie within `action_offset +- action_scaling`; a number or one for each
+                dimension; None means 1.
+            lr: Adam's step size (its eps is 1e-5).
+            k_epochs: passes over each batch.
+            policy_clip: how far the probability ratio may move (0.2: by 20%) before the gradient stops.
+            GAE_lambda: 0 for one-step advantages (bias), 1 for Monte-Carlo ones (variance).
+            gamma: discount of the reward.
+            batch_size: transitions that `learn` waits for; it then learns from all there are.
+            mini_batch_size: transitions in each gradient step, about: a batch is cut into equal parts near this size.
+            use_RND: whether to add an intrinsic reward by Random Network Distillation.
+            beta: factor of the intrinsic advantage, beside 1 for the extrinsic one.
+            action_offset: middle of the bounds of continuous actions; a number or one for each dimension.
+            hidden_sizes: of the actor's encoder, and of the critic's.
+            activation: `tanh`, `relu` or `silu`.
+            log_std: initial log standard deviation of continuous actions, before squashing.
+            normalize_obs: whether to standardise observations by running statistics, clipped to +-10.
+            normalize_advantage: whether to standardise advantages in each minibatch.
+            entropy_coef: factor of the entropy bonus.
+            value_coef: factor of the value loss (on standardised returns).
+            value_clip: how far a standardised value may move in one batch; None for as far as it likes.
+            max_grad_norm: limit on the norm of the policy's gradient.
+            target_kl: ends an update when the policy has moved further than 1.5 times this; None for never.
+            anneal_lr: whether `lr` goes to 0 linearly over the run.
+            anneal_clip: whether `policy_clip` goes to 0 linearly over the run.
+            intrinsic_gamma: discount of the intrinsic reward, whose return goes on over the ends of episodes.
+            rnd_update_proportion: share of each minibatch that RND's predictor learns from.
+            rnd_warmup: observations that RND has to have seen before its reward counts.
+            device: where the networks live.
+            seed: of the initial weights, the actions and the minibatches; None takes fresh entropy.
+
+        Raises:
+            ValueError: a hyperparameter out of its range; the message names it.
+        """
+        _check_ranges(
+            positive={
+                "observ_dim": observ_dim, "action_dim": action_dim, "lr": lr, "k_epochs": k_epochs,
+                "policy_clip": policy_clip, "batch_size": batch_size, "mini_batch_size": mini_batch_size,
+                "max_grad_norm": max_grad_norm,
+            },
+            not_negative={
+                "beta": beta, "entropy_coef": entropy_coef, "value_coef": value_coef, "rnd_warmup": rnd_warmup,
+            },
+            fractions={
+                "GAE_lambda": GAE_lambda, "gamma": gamma, "intrinsic_gamma": intrinsic_gamma,
+                "rnd_update_proportion": rnd_update_proportion,
+            },
+        )  # fmt: skip
+        if mini_batch_size > batch_size:
+            raise ValueError(f"mini_batch_size ({mini_batch_size}) is larger than batch_size ({batch_size})")
+        self.is_continuous = is_continuous
+        self.observ_dim = int(observ_dim)
+        self.action_dim = int(action_dim)
+        self.action_scaling = action_scaling
+        self.lr = lr
+        self.k_epochs = k_epochs
+        self.policy_clip = policy_clip
+        self.GAE_lambda = GAE_lambda
+        self.gamma = gamma
+        self.batch_size = batch_size
+        self.mini_batch_size = mini_batch_size
+        self.use_RND = use_RND
+        self.beta = beta
+        self.action_offset = action_offset
+        self.hidden_sizes = tuple(hidden_sizes)
+        self.activation = activation
+        self.log_std = log_std
+        self.normalize_obs = normalize_obs
+        self.normalize_advantage = normalize_advantage
+        self.entropy_coef = entropy_coef
+        self.value_coef = value_coef
+        self.value_clip = value_clip
+        self.max_grad_norm = max_grad_norm
+        self.target_kl = target_kl
+        self.anneal_lr = anneal_lr
+        self.anneal_clip = anneal_clip
+        self.intrinsic_gamma = intrinsic_gamma
+        self.rnd_update_proportion = rnd_update_proportion
+        self.rnd_warmup = rnd_warmup
+        self.device = torch.device(device)
+        self.seed = seed
+
+        initial = torch.Generator()
+        self.generator = torch.Generator(self.device)
+        for generator in (initial, self.generator):
+            generator.seed() if seed is None else generator.manual_seed(seed)
+        self.policy = ActorCritic(
+            is_continuous,
+            self.observ_dim,
+            self.action_dim,
+            scale=self._per_dimension("action_scaling", 1.0 if action_scaling is None else action_scaling),
+            offset=self._per_dimension("action_offset", action_offset),
+            hidden_sizes=hidden_sizes,
+            activation=activation,
+            log_std=log_std,
+            values=2 if use_RND else 1,
+            normalize_obs=normalize_obs,
+            generator=initial,
+        ).to(self.device)
+        self.rnd: RND | None = None
+        parameters = [*self.policy.parameters()]
+        if use_RND:
+            self.rnd = RND(
+                self.observ_dim,
+                gamma=intrinsic_gamma,
+                update_proportion=rnd_update_proportion,
+                warmup=rnd_warmup,
+                generator=initial,
+            ).to(self.device)
+            parameters += self.rnd.predictor.parameters()
+        self.optimizer = torch.optim.Adam(parameters, lr, eps=1e-5, fused=True)
+        self.memory = Memory()
+
+    @classmethod
+    def for_env(cls, env: Any, **hyperparameters: Any) -> Self:
+        """Make an agent for an environment: its spaces say `is_continuous`, the dimensions and the bounds.
+
+        Args:
+            env: a Gymnasium environment or vector environment, or an `EnvVectorizer`.
+            hyperparameters: of `PPO`.
+
+        Raises:
+            TypeError: a space that is not supported, or continuous actions without finite bounds.
+        """
+        obs_space = getattr(env, "single_observation_space", None) or env.observation_space
+        action_space = getattr(env, "single_action_space", None) or env.action_space
+        if not isinstance(obs_space, spaces.Box):
+            raise TypeError(f"the observation space {obs_space} is not supported: PPO needs a Box")
+        observ_dim = int(np.prod(obs_space.shape))
+        if isinstance(action_space, spaces.Discrete) and action_space.start == 0:
+            return cls(False, observ_dim, int(action_space.n), **hyperparameters)
+        if isinstance(action_space, spaces.Box) and len(action_space.shape) == 1:
+            if not action_space.is_bounded():
+                raise TypeError(f"the action space {action_space} is not supported: its bounds must be finite")
+            bounds = {
+                "action_scaling": (action_space.high - action_space.low) / 2,
+                "action_offset": (action_space.high + action_space.low) / 2,
+            }
+            return cls(True, observ_dim, action_space.shape[0], **(bounds | hyperparameters))
+        raise TypeError(f"the action space {action_space} is not supported: PPO needs a Discrete or a flat Box")
+
+    def get_action(self, states: ArrayLike | torch.Tensor, *, deterministic: bool = False) -> np.ndarray:
+        """Return an action for each state.
+
+        Args:
+            states: `(N, ...)`, or a single state.
+            deterministic: take the most probable action (continuous: the median) in place of a random one.
+
+        Returns:
+            Discrete: int64 `(N,)`; continuous: float32 `(N, action_dim)`, inside the bounds. Without the first
+            dimension for a single state.
+
+        Raises:
+            ValueError: states that do not have `observ_dim` features.
+        """
+        return self.act(states, deterministic=deterministic)[0]
+
+    @torch.no_grad()
+    def act(
+        self, states: ArrayLike | torch.Tensor, *, deterministic: bool = False
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return the actions of `get_action` and, by name, what learning wants to know of how they came about.
+
+        Returns:
+            The actions, and `log_prob` float32 `(N,)`; for continuous actions also `draw` float32 `(N, action_dim)`,
+            the point that was squashed. Hand them to `utils.buffer_append` as keywords.
+        """
+        obs, single = self._flat(states)
+        policy = self.policy.distribution(obs)
+        draw = policy.mode() if deterministic else policy.sample(self.generator)
+        action = self.policy.policy_head.to_action(draw)
+        tensors = {"action": action, "log_prob": policy.log_prob(draw)}
+        if self.is_continuous:
+            tensors["draw"] = draw
+        arrays = {name: (value[0] if single else value).cpu().numpy() for name, value in tensors.items()}
+        return arrays.pop("action"), arrays
+
+    def learn(self, progress: float = 0.0) -> dict[str, float]:
+        """Learn from everything in `memory` and clear it, once `batch_size` transitions are there.
+
+        Args:
+            progress: how much of the run is over, 0 to 1: what the annealing goes by.
+
+        Returns:
+            Means over the update of `policy_loss`, `value_loss`, `entropy`, `approx_kl`, `clip_fraction`, `grad_norm`
+            and, with RND, `rnd_loss`; and `explained_variance`, `lr`, `clip` and, with RND, `intrinsic_reward`.
+            Nothing when there was too little to learn from.
+
+        Raises:
+            FloatingPointError: a loss became infinite or NaN.
+        """
+        if len(self.memory) < self.batch_size:
+            return {}
+        batch = self.memory.batch()
+        self.memory.clear()
+        lr = linear(self.lr, progress) if self.anneal_lr else self.lr
+        clip = linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+        rows, metrics = self._prepare(batch)
+        steps = self._optimise(rows, clip)
+        metrics |= {name: torch.stack([step[name] for step in steps]).mean().item() for name in steps[0]}
+        if self.policy.obs_norm is not None:
+            self.policy.obs_norm.update(rows.obs)
+        infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
+        if infinite:
+            raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN: try a smaller lr")
+        return metrics | {"lr": lr, "clip": clip}
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Save the networks into the directory `path`, which is made if it is missing.
+
+        Raises:
+            OSError: the directory cannot be made or written.
+        """
+        directory = Path(path)
+        directory.mkdir(parents=True, exist_ok=True)
+        for module, file in self._files():
+            save_tensors(directory / file, module.state_dict())
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Load what `save_weights` saved, onto the device in use.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: a file is damaged, or its weights are those of another network; nothing is changed then.
+        """
+        loaded = [(module, load_fitting(module, Path(path) / file, self.device)) for module, file in self._files()]
+        for module, tensors in loaded:
+            module.load_state_dict(tensors)
+
+    @torch.no_grad()
+    def _prepare(self, batch: Batch) -> tuple[Rows, dict[str, float]]:
+        """Compute advantages and targets."""
+        metrics = {}
+        obs, _ = self._flat(batch.obs)
+        final_obs, _ = self._flat(batch.final_obs)
+        values, final_values = self.policy.value(obs), self.policy.value(final_obs)
+        value = values.double().cpu().numpy()
+        next_value = np.roll(value, -1, axis=0)
+        ends = {"terminated": batch.terminated, "ends": batch.ends}
+        over_resets = next_value[:, -1].copy()
+        next_value[batch.ends] = final_values.double().cpu().numpy()
+        advantages = [
+            gae(batch.reward, value[:, 0], next_value[:, 0], **ends, gamma=self.gamma, gae_lambda=self.GAE_lambda)
+        ]
+        next_obs = obs.new_empty(len(obs), 0)
+        if self.rnd is not None:
+            next_obs, _ = self._flat(batch.next_obs)
+            reward = self.rnd.reward(next_obs, batch.stretch_ends, batch.env_ids)
+            metrics["intrinsic_reward"] = reward.mean()
+            following = np.where(batch.stretch_ends, next_value[:, 1], over_resets)
+            never = np.zeros_like(batch.terminated)
+            advantages.append(
+                gae(reward, value[:, 1], following, never, batch.stretch_ends, self.intrinsic_gamma, self.GAE_lambda)
+            )
+        stacked = np.stack(advantages, axis=1)
+        target = torch.as_tensor(stacked + value, dtype=torch.float32, device=self.device)
+        metrics["explained_variance"] = _explained_variance(value[:, 0], value[:, 0] + stacked[:, 0])
+        self.policy.value_head.update(target)
+        stats = self.policy.value_head.stats
+        draw, log_prob = self._behaviour(batch, obs)
+        rows = Rows(
+            obs=obs,
+            draw=draw,
+            log_prob=log_prob,
+            advantage=torch.as_tensor(stacked @ [1.0, self.beta][: stacked.shape[1]], dtype=torch.float32).to(
+                self.device
+            ),
+            target=stats(target),
+            value=stats(values),
+            next_obs=next_obs,
+        )
+        return rows, metrics
+
+    def _behaviour(self, batch: Batch, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the draws behind the actions, and their log-probabilities under the policy that acted.
+
+        A hand-written loop may not have stored them; as long as nothing was learnt in between, the policy that acted is
+        the present one.
+        """
+        if "draw" in batch.extras:
+            draw = torch.as_tensor(batch.extras["draw"], device=self.device)
+        else:
+            draw = self.policy.policy_head.to_draw(torch.as_tensor(batch.action, device=self.device))
+        if "log_prob" in batch.extras:
+            return draw, torch.as_tensor(batch.extras["log_prob"], device=self.device)
+        return draw, self.policy.distribution(obs).log_prob(draw)
+
+    def _optimise(self, rows: Rows, clip: float) -> list[dict[str, torch.Tensor]]:
+        """Take the gradient steps of one update; return the metrics of each."""
+        steps: list[dict[str, torch.Tensor]] = []
+        parts = max(1, round(len(rows.obs) / self.mini_batch_size))
+        for _ in range(self.k_epochs):
+            shuffled = rows[torch.randperm(len(rows.obs), generator=self.generator, device=self.device)]
+            for minibatch in zip(*(field.tensor_split(parts) for field in shuffled), strict=True):
+                loss, metrics = self._loss(Rows(*minibatch), clip)
+                if self.target_kl is not None and metrics["approx_kl"] > 1.5 * self.target_kl:
+                    return steps or [metrics]
+                self.optimizer.zero_grad()
+                loss.backward()
+                metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                self.optimizer.step()
+                steps.append(metrics)
+        return steps
+
+    def _loss(self, rows: Rows, clip: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss of a minibatch (equation 9 of the paper), and its parts."""
+        policy, value = self.policy(rows.obs)
+        log_prob, entropy = policy.log_prob(rows.draw), policy.entropy().mean()
+        advantage = standardise(rows.advantage) if self.normalize_advantage else rows.advantage
+        policy_loss = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)
+        critic_loss = value_loss(value, rows.target, rows.value, self.value_clip)
+        loss = policy_loss + self.value_coef * critic_loss - self.entropy_coef * entropy
+        metrics = {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": critic_loss.detach(),
+            "entropy": entropy.detach(),
+            "approx_kl": approximate_kl(log_prob.detach(), rows.log_prob),
+            "clip_fraction": clip_fraction(log_prob.detach(), rows.log_prob, clip),
+        }
+        if self.rnd is not None:
+            rnd_loss = self.rnd.loss(rows.next_obs, self.generator)
+            loss = loss + rnd_loss
+            metrics["rnd_loss"] = rnd_loss.detach()
+        return loss, metrics
+
+    def _flat(self, states: ArrayLike | torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """Return states as float32 `(N, observ_dim)`, and whether it was a single one."""
+        tensor = torch.as_tensor(states, dtype=torch.float32, device=self.device)
+        single = tensor.numel() == self.observ_dim and (tensor.ndim == 1 or len(tensor) != 1)
+        rows = tensor.reshape(1, -1) if single else tensor.flatten(1) if tensor.ndim > 1 else tensor.unsqueeze(0)
+        if rows.shape[1] != self.observ_dim:
+            raise ValueError(
+                f"states of shape {tuple(tensor.shape)} do not have the {self.observ_dim} features that this PPO was "
+                "made for (observ_dim)"
+            )
+        return rows, single
+
+    def _per_dimension(self, name: str, value: float | Sequence[float] | np.ndarray) -> torch.Tensor:
+        array = np.asarray(value, dtype=np.float32)
+        if array.shape not in ((), (self.action_dim,)) or not np.isfinite(array).all():
+            raise ValueError(f"{name} must be a finite number or {self.action_dim} of them, not {value}")
+        if name == "action_scaling" and (array <= 0).any():
+            raise ValueError(f"{name} must be positive, not {value}")
+        return torch.from_numpy(np.broadcast_to(array, (self.action_dim,)).copy())
+
+    def _files(self) -> list[tuple[nn.Module, str]]:
+        return [(self.policy, POLICY_FILE)] + ([(self.rnd, RND_FILE)] if self.rnd is not None else [])
+
+
+def _explained_variance(value: np.ndarray, target: np.ndarray) -> float:
+    """Return 1 - Var(target - value) / Var(target); 0 where the target does not vary."""
+    variance = target.var()
+    return float(1.0 - (target - value).var() / variance) if variance > 0 else 0.0
+
+
+def _check_ranges(positive: dict[str, float], not_negative: dict[str, float], fractions: dict[str, float]) -> None:
+    faults = [f"{name} must be positive, not {value}" for name, value in positive.items() if not value > 0]
+    faults += [f"{name} must not be negative, but is {value}" for name, value in not_negative.items() if not value >= 0]
+    faults += [f"{name} must lie in [0, 1], not {value}" for name, value in fractions.items() if not 0 <= value <= 1]
+    if faults:
+        raise ValueError("; ".join(faults))

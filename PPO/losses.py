@@ -1,0 +1,66 @@
+"""The losses of PPO: pure functions of tensors.
+
+Source: Schulman et al. 2017, "Proximal Policy Optimization Algorithms" (arXiv:1707.06347).
+"""
+
+import torch
+
+
+def clipped_surrogate(
+    log_prob: torch.Tensor, old_log_prob: torch.Tensor, advantage: torch.Tensor, clip: float
+) -> torch.Tensor:
+    r"""Return the policy loss, to be minimised (equation 7).
+
+        L = -mean min(r A, clip(r, 1 - clip, 1 + clip) A),  r = exp(log_prob - old_log_prob)
+
+    Args:
+        log_prob: `(B,)`, of the actions under the policy that learns.
+        old_log_prob: `(B,)`, under the policy that acted.
+        advantage: `(B,)`.
+        clip: how far the ratio may move before the gradient stops.
+    """
+    ratio = (log_prob - old_log_prob).exp()
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
+
+
+def value_loss(
+    value: torch.Tensor, target: torch.Tensor, old_value: torch.Tensor | None = None, clip: float | None = None
+) -> torch.Tensor:
+    r"""Return the mean squared error of the critic, summed over its V heads.
+
+    With `clip`, the pessimistic maximum of it and of that of `old_value + clip(value - old_value, -clip, clip)`
+    (Engstrom et al. 2020, arXiv:2005.12729, section 3).
+
+    Args:
+        value: `(B, V)`.
+        target: `(B, V)`.
+        old_value: `(B, V)`, before this batch was learnt from; needed with `clip`.
+        clip: how far a value may move.
+    """
+    error = (value - target) ** 2
+    if clip is not None:
+        assert old_value is not None
+        clipped = old_value + (value - old_value).clamp(-clip, clip)
+        error = torch.maximum(error, (clipped - target) ** 2)
+    return error.mean(dim=0).sum()
+
+
+def approximate_kl(log_prob: torch.Tensor, old_log_prob: torch.Tensor) -> torch.Tensor:
+    """Estimate KL(old || new) from samples of old: mean((r - 1) - log r), the k3 of Schulman 2020.
+
+    Source: http://joschu.net/blog/kl-approx.html: unbiased, never negative, of low variance.
+    """
+    log_ratio = log_prob - old_log_prob
+    return (log_ratio.expm1() - log_ratio).mean()
+
+
+def clip_fraction(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: float) -> torch.Tensor:
+    """Return the share of rows whose ratio has left `[1 - clip, 1 + clip]`."""
+    return ((log_prob - old_log_prob).expm1().abs() > clip).to(log_prob.dtype).mean()
+
+
+def standardise(advantage: torch.Tensor) -> torch.Tensor:
+    """Return `(advantage - mean) / std`; a single row keeps its sign only in the mean, so it is returned as it is."""
+    if len(advantage) < 2:
+        return advantage
+    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)

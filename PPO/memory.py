@@ -1,0 +1,94 @@
+"""Memory: the transitions that PPO learns from, in stretches that never run together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils import Stretch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All stretches of a memory, one after the other: M rows."""
+
+    obs: np.ndarray
+    """`(M, ...)`."""
+    action: np.ndarray
+    """`(M, ...)`."""
+    reward: np.ndarray
+    """`(M,)`."""
+    terminated: np.ndarray
+    """bool `(M,)`: nothing comes after these rows."""
+    ends: np.ndarray
+    """bool `(M,)`: the last rows of an episode or of a stretch."""
+    stretch_ends: np.ndarray
+    """bool `(M,)`: the last rows of a stretch."""
+    final_obs: np.ndarray
+    """`(E, ...)`, what truly followed each of the E ends."""
+    env_ids: np.ndarray
+    """`(S,)`, the environment of each of the S stretches."""
+    extras: dict[str, np.ndarray]
+    """Further rows `(M, ...)` by name."""
+
+    @property
+    def next_obs(self) -> np.ndarray:
+        """`(M, ...)`, what truly followed each row, before any reset."""
+        following = np.roll(self.obs, -1, axis=0)
+        following[self.ends] = self.final_obs
+        return following
+
+
+class Memory:
+    """A list of stretches, each of one environment."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.clear()
+
+    def __len__(self) -> int:
+        """Return the number of transitions."""
+        return self._length
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._stretches: list[Stretch] = []
+        self._length = 0
+
+    def append(self, stretch: Stretch) -> None:
+        """Keep one more stretch, as it is: the arrays are not copied.
+
+        Raises:
+            ValueError: it is empty, or its number of final observations is not that of its ends.
+        """
+        if not len(stretch):
+            raise ValueError("an empty stretch has nothing to learn from")
+        if len(stretch.final_obs) != stretch.ends.sum():
+            raise ValueError(f"{stretch.ends.sum()} ends, but {len(stretch.final_obs)} final observations")
+        self._stretches.append(stretch)
+        self._length += len(stretch)
+
+    def batch(self) -> Batch:
+        """Return all stretches, joined.
+
+        Raises:
+            ValueError: there are none, or they do not all have the same extra fields.
+        """
+        stretches = self._stretches
+        if not stretches:
+            raise ValueError("the memory is empty")
+        names = stretches[0].extras.keys()
+        if any(stretch.extras.keys() != names for stretch in stretches):
+            raise ValueError(f"some stretches have {sorted(names)} beside the usual fields, and some do not")
+        stretch_ends = np.zeros(len(self), dtype=bool)
+        stretch_ends[np.cumsum([len(stretch) for stretch in stretches]) - 1] = True
+        return Batch(
+            obs=np.concatenate([stretch.obs for stretch in stretches]),
+            action=np.concatenate([stretch.action for stretch in stretches]),
+            reward=np.concatenate([stretch.reward for stretch in stretches]),
+            terminated=np.concatenate([stretch.terminated for stretch in stretches]),
+            ends=np.concatenate([stretch.ends for stretch in stretches]),
+            stretch_ends=stretch_ends,
+            final_obs=np.concatenate([stretch.final_obs for stretch in stretches]),
+            env_ids=np.array([stretch.env_id for stretch in stretches]),
+            extras={name: np.concatenate([stretch.extras[name] for stretch in stretches]) for name in names},
+        )

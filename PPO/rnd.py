@@ -1,0 +1,107 @@
+"""RND: an intrinsic reward for what has not been seen often.
+
+Source: Burda et al. 2018, "Exploration by Random Network Distillation" (arXiv:1810.12894).
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+from networks import RunningNorm, linear_layer, mlp
+from utils import discounted_sums
+
+OBS_CLIP = 5.0
+"""Whitened observations are clipped to this (section 2.4)."""
+
+
+class RND(nn.Module):
+    """A predictor learns to imitate a fixed random target; where it fails, the observation is new.
+
+    Its `state_dict` holds both networks, the whitening and the scale of the reward.
+    """
+
+    discounted: torch.Tensor
+
+    def __init__(
+        self,
+        observ_dim: int,
+        *,
+        gamma: float = 0.99,
+        features: int = 64,
+        hidden_size: int = 64,
+        update_proportion: float = 0.25,
+        warmup: int = 1000,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Make the networks.
+
+        Args:
+            observ_dim: D, features of a flattened observation.
+            gamma: discount of the intrinsic return, whose running std divides the reward.
+            features: size of the random features to be predicted.
+            hidden_size: of both networks.
+            update_proportion: share of each minibatch that the predictor learns from (table 5).
+            warmup: observations that whitening has to have seen before the reward counts.
+            generator: of the initial weights.
+        """
+        super().__init__()
+        generator = generator or torch.Generator().manual_seed(torch.seed())
+        self.gamma, self.update_proportion, self.warmup = gamma, update_proportion, warmup
+        self.whiten = RunningNorm(observ_dim, OBS_CLIP)
+        self.return_stats = RunningNorm(1)
+        self.register_buffer("discounted", torch.zeros(0, dtype=torch.float64), persistent=False)
+        self.target = nn.Sequential(
+            mlp(observ_dim, [hidden_size], "relu", generator),
+            linear_layer(hidden_size, features, 2**0.5, generator),
+        ).requires_grad_(False)
+        self.predictor = nn.Sequential(
+            mlp(observ_dim, [hidden_size] * 3, "relu", generator),
+            linear_layer(hidden_size, features, 2**0.5, generator),
+        )
+
+    def error(self, next_obs: torch.Tensor) -> torch.Tensor:
+        """Return how wrong the predictor is about each of the observations `(B, D)`: `(B,)`."""
+        white = self.whiten(next_obs)
+        return (self.predictor(white) - self.target(white)).pow(2).mean(dim=-1)
+
+    @torch.no_grad()
+    def reward(self, next_obs: torch.Tensor, stretch_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+        """Return the intrinsic reward of arriving at each observation, and update its statistics.
+
+        The reward is the prediction error divided by the running std of its discounted sum over the past, which
+        goes on from one stretch of an environment to its next (section 2.4 and the authors' code).
+
+        Args:
+            next_obs: `(M, D)`, stretch after stretch.
+            stretch_ends: bool `(M,)`, the last row of each of the S stretches.
+            env_ids: `(S,)`, the environment that each stretch belongs to.
+
+        Returns:
+            float64 `(M,)`; zeros while the whitening warms up.
+        """
+        warm = self.whiten.count >= self.warmup
+        self.whiten.update(next_obs)
+        if not warm:
+            return np.zeros(len(next_obs))
+        error = self.error(next_obs).double().cpu().numpy()
+        self.return_stats.update(torch.from_numpy(self._past_returns(error, stretch_ends, env_ids)).unsqueeze(-1))
+        return error / self.return_stats.std.item()
+
+    def loss(self, next_obs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return the predictor's mean error over a random share of the observations `(B, D)`."""
+        chosen = torch.rand(len(next_obs), generator=generator, device=next_obs.device) < self.update_proportion
+        return (self.error(next_obs) * chosen).sum() / chosen.sum().clamp(min=1)
+
+    def _past_returns(self, reward: np.ndarray, stretch_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+        """Return each row's discounted sum of the rewards up to it, and remember each environment's last."""
+        missing = int(env_ids.max()) + 1 - len(self.discounted)
+        if missing > 0:
+            self.discounted = torch.cat([self.discounted, self.discounted.new_zeros(missing)])
+        pieces = []
+        for env_id, rewards in zip(
+            env_ids.tolist(), np.split(reward, np.flatnonzero(stretch_ends)[:-1] + 1), strict=True
+        ):
+            decay = np.full(len(rewards), self.gamma)
+            pieces.append(discounted_sums(rewards, decay, self.discounted[env_id].item()))
+            self.discounted[env_id] = pieces[-1][-1]
+        return np.concatenate(pieces)

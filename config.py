@@ -1,0 +1,98 @@
+"""Everything that can be chosen about a training run: `TrainConfig` is the command line and the record of a run."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+PPO_NAMES = {"gae_lambda": "GAE_lambda", "use_rnd": "use_RND"}
+"""Where `PPO` spells a setting differently."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What to train on, for how long, and where the results go."""
+
+    env_id: str = "CartPole-v1"
+    """Which environment; known ones bring a preset of the settings below (presets.py)."""
+    num_envs: int = 32
+    """How many copies of it play at once."""
+    steps: int = 100_000
+    """Environment steps, over all copies together."""
+    seed: int = 0
+    """Of the weights, the actions and the environments."""
+    mode: Literal["streaming", "mask"] = "streaming"
+    """Learn as soon as there is a batch, or when every copy has finished its episode."""
+    backend: Literal["auto", "inline", "process"] = "auto"
+    """Step the copies in this process or in workers; auto measures which is faster."""
+    num_workers: int | None = None
+    """Worker processes; by default one per core."""
+    run_dir: str | None = None
+    """Where results go; by default runs/ENV_ID/DATE_TIME."""
+    load_weights: str | None = None
+    """A run directory (or any directory of weights) to continue from."""
+    eval_episodes: int = 100
+    """Deterministic episodes to play at the end."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """Train PPO on a Gymnasium environment with a Box observation and a Discrete or Box action."""
+
+    lr: float = 0.001
+    """Adam's step size."""
+    k_epochs: int = 10
+    """Passes over each batch."""
+    policy_clip: float = 0.2
+    """How far the probability ratio may move before the gradient stops."""
+    gae_lambda: float = 0.95
+    """0 for one-step advantages (bias), 1 for Monte-Carlo ones (variance)."""
+    gamma: float = 0.99
+    """Discount of the reward."""
+    batch_size: int = 1024
+    """Transitions in each update."""
+    mini_batch_size: int = 256
+    """Transitions in each gradient step."""
+    use_rnd: bool = False
+    """Add an intrinsic reward for new observations (Random Network Distillation)."""
+    beta: float = 0.001
+    """Factor of the intrinsic advantage, beside 1 for the extrinsic one."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Of the actor's network, and of the critic's."""
+    activation: Literal["tanh", "relu", "silu"] = "tanh"
+    """Of both networks."""
+    log_std: float = 0.0
+    """Initial log standard deviation of continuous actions, before squashing."""
+    normalize_obs: bool = False
+    """Standardise observations by their running statistics."""
+    normalize_advantage: bool = True
+    """Standardise advantages in each minibatch."""
+    entropy_coef: float = 0.0
+    """Factor of the entropy bonus."""
+    value_coef: float = 0.5
+    """Factor of the value loss."""
+    value_clip: float | None = None
+    """How far a standardised value may move in one batch."""
+    max_grad_norm: float = 0.5
+    """Limit on the norm of the policy's gradient."""
+    target_kl: float | None = None
+    """End an update when the policy has moved further than 1.5 times this."""
+    anneal_lr: bool = False
+    """Bring the step size down to 0 over the run."""
+    anneal_clip: bool = False
+    """Bring the clip down to 0 over the run."""
+    intrinsic_gamma: float = 0.99
+    """Discount of the intrinsic reward."""
+    rnd_update_proportion: float = 0.25
+    """Share of each minibatch that RND's predictor learns from."""
+    rnd_warmup: int = 1000
+    """Observations that RND has to have seen before its reward counts."""
+    device: str = "cpu"
+    """Where the networks live: cpu, cuda, ..."""
+
+    def loop(self) -> dict[str, Any]:
+        """Return the settings of `AsyncPPO` that have the same names here."""
+        return {name: getattr(self, name) for name in ("mode", "backend", "num_workers", "seed")}
+
+    def ppo(self) -> dict[str, Any]:
+        """Return the settings of `PPO`, by its names for them."""
+        run = {field.name for field in fields(RunConfig)} - {"seed"}
+        return {PPO_NAMES.get(name, name): value for name, value in vars(self).items() if name not in run}

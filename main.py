@@ -1,0 +1,194 @@
+"""The command line: train PPO on a Gymnasium environment, or watch what it has learnt.
+
+python main.py [train] [--help]
+python main.py watch RUN_DIR
+"""
+
+import csv
+import io
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from config import TrainConfig
+from presets import preset
+from utils import write_atomically
+
+if TYPE_CHECKING:
+    from AsyncPPO import AsyncPPO
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT."""
+CONFIG_FILE = "config.json"
+SUMMARY_FILE = "summary.json"
+CURVE_FILE = "learning_curve.png"
+EVALUATION_SEED = 1_000_000
+"""Added to the seed for the evaluation: other episodes than those of the training."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    commands = {"train": train, "watch": watch}
+    command = commands.get(arguments[0]) if arguments else None
+    try:
+        return command(arguments[1:]) if command else train(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def parse(arguments: Sequence[str]) -> TrainConfig:
+    """Return the configuration of a command line: the defaults, the environment's preset, then the flags."""
+    without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
+    asked, _ = tyro.cli(TrainConfig, args=without_help, return_unknown_args=True)
+    settings = {"env_id": asked.env_id} | preset(asked.env_id, asked.use_rnd)
+    return tyro.cli(TrainConfig, prog="main.py", args=arguments, default=TrainConfig(**settings))
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train, save, evaluate and report."""
+    config = parse(arguments)
+    from AsyncPPO import AsyncPPO, EnvError, env_factory, evaluate
+    from PPO import PPO
+
+    started = time.perf_counter()
+    factory = env_factory(config.env_id)
+    ppo = PPO.for_env(factory(), **config.ppo())
+    if config.load_weights:
+        ppo.load_weights(config.load_weights)
+    run_dir = make_run_dir(config)
+    failure: BaseException | None = None
+    with AsyncPPO(factory, ppo, config.num_envs, config.steps, **config.loop()) as trainer:
+        print(f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}")
+        try:
+            trainer.run()
+        except (KeyboardInterrupt, EnvError) as error:
+            failure = error
+    summary = summarise(config, trainer)
+    ppo.save_weights(run_dir)
+    save_history(run_dir, trainer.history, f"{config.env_id}, seed {config.seed}", summary["threshold"])
+    write_json(run_dir / SUMMARY_FILE, summary)
+    print(f"saved     {run_dir} (weights, metrics.csv, summary.json)\ncurve     {run_dir / CURVE_FILE}")
+    resume = f"python main.py --env-id {config.env_id} --load-weights {run_dir}"
+    if failure is not None:
+        print(f"stopped after {trainer.steps_done:,} steps; to continue: {resume}")
+        raise failure
+
+    returns = evaluate(ppo, factory, config.eval_episodes, seed=config.seed + EVALUATION_SEED, progress=True)
+    summary["evaluation"] = {
+        "episodes": len(returns),
+        "mean": returns.mean(),
+        "std": returns.std(),
+        "min": returns.min(),
+        "max": returns.max(),
+    }
+    summary["total_seconds"] = time.perf_counter() - started
+    write_json(run_dir / SUMMARY_FILE, summary)
+    print(
+        f"result    mean {returns.mean():.1f}, min {returns.min():.1f}, max {returns.max():.1f} "
+        f"over {len(returns)} deterministic episodes\n"
+        f"watch     python main.py watch {run_dir}\n"
+        f"continue  {resume}"
+    )
+    return 0
+
+
+def watch(arguments: Sequence[str]) -> int:
+    """Show a trained agent in a window."""
+    tyro.cli(show, prog="main.py watch", args=arguments)
+    return 0
+
+
+def show(run_dir: tyro.conf.Positional[Path], episodes: int = 5) -> None:
+    """Play deterministic episodes in a window.
+
+    Args:
+        run_dir: what a training run saved.
+        episodes: how many.
+    """
+    import gymnasium as gym
+
+    from PPO import PPO
+
+    summary_file = run_dir / SUMMARY_FILE
+    if not summary_file.is_file():
+        raise FileNotFoundError(f"{run_dir} is not a run: it has no {SUMMARY_FILE}")
+    config = TrainConfig(**json.loads(summary_file.read_text())["config"])
+    with gym.make(config.env_id, render_mode="human") as env:
+        ppo = PPO.for_env(env, **config.ppo())
+        ppo.load_weights(run_dir)
+        for episode in range(episodes):
+            obs, _ = env.reset()
+            score, over = 0.0, False
+            while not over:
+                obs, reward, terminated, truncated, _ = env.step(ppo.get_action(obs, deterministic=True))
+                score, over = score + float(reward), terminated or truncated
+            print(f"episode {episode + 1}: return {score:.1f}")
+
+
+def make_run_dir(config: TrainConfig) -> Path:
+    """Make the directory of the run, before anything is spent on it.
+
+    Raises:
+        FileExistsError: it holds a run already.
+        OSError: it cannot be made or written.
+    """
+    run_dir = Path(config.run_dir or Path("runs") / config.env_id / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    if (run_dir / SUMMARY_FILE).exists():
+        raise FileExistsError(f"{run_dir} holds a run already: choose another --run-dir")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_json(run_dir / CONFIG_FILE, asdict(config))
+    return run_dir
+
+
+def summarise(config: TrainConfig, trainer: "AsyncPPO") -> dict[str, Any]:
+    """Return what `summary.json` holds, before the evaluation."""
+    threshold = trainer.env.spec.reward_threshold if trainer.env.spec else None
+    full = [row for row in trainer.history if row["episodes"] >= 100]
+    solved = [row for row in full if threshold is not None and row["mean_return"] >= threshold]
+    return {
+        "config": asdict(config),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "gymnasium", "numpy")},
+        "backend": trainer.env.backend,
+        "steps": trainer.steps_done,
+        "seconds": trainer.seconds,
+        "episodes": trainer.episodes_done,
+        "mean_return": trainer.mean_return,
+        "threshold": threshold,
+        "solved": {"steps": solved[0]["steps"], "seconds": solved[0]["seconds"]} if solved else None,
+        "evaluation": None,
+    }
+
+
+def save_history(run_dir: Path, history: list[dict[str, float]], title: str, threshold: float | None) -> None:
+    """Save the history of a run as a table and as a picture."""
+    from utils.plots import plot_learning_curve
+
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=history[0].keys() if history else [])
+    writer.writeheader()
+    writer.writerows(history)
+    write_atomically(run_dir / "metrics.csv", lambda file: file.write(table.getvalue().encode()))
+    plot_learning_curve(history, run_dir / CURVE_FILE, title, threshold)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_atomically(path, lambda file: file.write(json.dumps(content, indent=2).encode()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Lean distributions over batches of actions.
+
+They compute what `torch.distributions` does (a test holds them to it) without its constructors, which cost more than
+a small network's forward pass.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+
+class Distribution(ABC):
+    """A batch of B distributions.
+
+    A *draw* is what the density is a function of: the action itself, or the point that is squashed into one.
+    """
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator) -> torch.Tensor:
+        """Return B draws."""
+
+    @abstractmethod
+    def mode(self) -> torch.Tensor:
+        """Return the B draws to take when playing without chance."""
+
+    @abstractmethod
+    def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of the actions that the draws stand for, `(B,)`."""
+
+    @abstractmethod
+    def entropy(self) -> torch.Tensor:
+        """Return the entropy of the actions in nats, `(B,)`, differentiable."""
+
+
+class Categorical(Distribution):
+    """A choice among A actions, from logits `(B, A)`; a draw is int64 `(B,)`."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        """Normalise the logits."""
+        self.log_probs = F.log_softmax(logits, dim=-1)
+
+    def sample(self, generator: torch.Generator) -> torch.Tensor:
+        """Draw by the Gumbel trick, as a race of exponential clocks: argmax p / E with E ~ Exp(1)."""
+        clocks = torch.empty_like(self.log_probs).exponential_(generator=generator)
+        return (self.log_probs.exp() / clocks).argmax(dim=-1)
+
+    def mode(self) -> torch.Tensor:
+        """Return the most probable actions."""
+        return self.log_probs.argmax(dim=-1)
+
+    def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
+        """Return log p(draw)."""
+        return self.log_probs.gather(-1, draw.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> torch.Tensor:
+        """Return -sum p log p."""
+        return -(self.log_probs.exp() * self.log_probs).sum(dim=-1)
+
+
+class TanhGaussian(Distribution):
+    r"""A Gaussian squashed into (-scale, scale) for each of A dimensions.
+
+        a = scale * tanh(u),  u ~ N(mean, std)
+        log p(a) = log N(u; mean, std) - log(scale * (1 - tanh(u)^2))
+
+    (Haarnoja et al. 2018, arXiv:1801.01290, appendix C.) A draw is `u` `(B, A)`, not `a`: near the bounds tanh cannot
+    be inverted. log(1 - tanh(u)^2) is computed as 2 (log 2 - u - softplus(-2u)), which is finite for every u.
+    """
+
+    def __init__(self, mean: torch.Tensor, log_std: torch.Tensor, scale: torch.Tensor) -> None:
+        """Keep the parameters: `mean` `(B, A)`, `log_std` `(A,)`, `scale` `(A,)`."""
+        self.mean, self.log_std, self.log_scale = mean, log_std, scale.log()
+
+    def sample(self, generator: torch.Generator) -> torch.Tensor:
+        """Draw from the Gaussian."""
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        return self.mean + self.log_std.exp() * noise
+
+    def mode(self) -> torch.Tensor:
+        """Return the means: the median of the squashed actions."""
+        return self.mean
+
+    def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of the squashed actions."""
+        deviation = (draw - self.mean) * (-self.log_std).exp()
+        gaussian = -0.5 * deviation**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+        return (gaussian - self._log_slope(draw)).sum(dim=-1)
+
+    def entropy(self) -> torch.Tensor:
+        """Return H(u) + E[log |da/du|], the expectation by Gauss-Hermite quadrature: no noise, exact gradient."""
+        nodes, weights = _gauss_hermite(self.mean.dtype, self.mean.device)
+        draws = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
+        log_slope = _log_tanh_slope(draws) @ weights + self.log_scale
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e) + log_slope).sum(dim=-1)
+
+    def _log_slope(self, draw: torch.Tensor) -> torch.Tensor:
+        return _log_tanh_slope(draw) + self.log_scale
+
+
+def _log_tanh_slope(draw: torch.Tensor) -> torch.Tensor:
+    return 2.0 * (math.log(2.0) - draw - F.softplus(-2.0 * draw))
+
+
+@lru_cache
+def _gauss_hermite(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return nodes and weights of E[f(x)], x ~ N(0, 1), for 20 nodes."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(20)
+    weights = weights / weights.sum()
+    return torch.as_tensor(nodes, dtype=dtype, device=device), torch.as_tensor(weights, dtype=dtype, device=device)

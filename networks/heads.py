@@ -1,0 +1,113 @@
+"""Heads: from features to a distribution over actions, or to values."""
+
+import torch
+from torch import nn
+
+from networks.distributions import Categorical, Distribution, TanhGaussian
+from networks.encoders import linear_layer
+from networks.normalizer import RunningNorm
+
+POLICY_GAIN = 0.01
+"""Of the last policy layer: the first actions hardly depend on the observation (Andrychowicz et al. 2021)."""
+BOUND_EPSILON = 1e-6
+"""How close to its bounds an action that comes without its draw is taken to be."""
+
+
+class PolicyHead(nn.Module):
+    """Turns features into a distribution, and that distribution's draws into actions."""
+
+    def forward(self, features: torch.Tensor) -> Distribution:
+        """Return the distribution over actions for features `(B, F)`."""
+        raise NotImplementedError
+
+    def to_action(self, draw: torch.Tensor) -> torch.Tensor:
+        """Return the actions that the environment takes."""
+        return draw
+
+    def to_draw(self, action: torch.Tensor) -> torch.Tensor:
+        """Return the draws behind actions."""
+        return action
+
+
+class CategoricalHead(PolicyHead):
+    """One of `actions` actions."""
+
+    def __init__(self, features: int, actions: int, generator: torch.Generator) -> None:
+        """Make the layer of logits."""
+        super().__init__()
+        self.logits = linear_layer(features, actions, POLICY_GAIN, generator)
+
+    def forward(self, features: torch.Tensor) -> Categorical:
+        """See `PolicyHead.forward`."""
+        return Categorical(self.logits(features))
+
+    def to_draw(self, action: torch.Tensor) -> torch.Tensor:
+        """See `PolicyHead.to_draw`."""
+        return action.long()
+
+
+class TanhGaussianHead(PolicyHead):
+    """Actions within `offset - scale` and `offset + scale`, with a log-std that does not depend on the state."""
+
+    scale: torch.Tensor
+    offset: torch.Tensor
+
+    def __init__(
+        self, features: int, scale: torch.Tensor, offset: torch.Tensor, log_std: float, generator: torch.Generator
+    ) -> None:
+        """Make the layer of means.
+
+        Args:
+            features: F.
+            scale: `(A,)`, half the width of the bounds.
+            offset: `(A,)`, their middle.
+            log_std: initial value for every dimension, before squashing.
+            generator: of the initial weights.
+        """
+        super().__init__()
+        self.mean = linear_layer(features, len(scale), POLICY_GAIN, generator)
+        self.log_std = nn.Parameter(torch.full((len(scale),), log_std))
+        self.register_buffer("scale", scale)
+        self.register_buffer("offset", offset)
+
+    def forward(self, features: torch.Tensor) -> TanhGaussian:
+        """See `PolicyHead.forward`."""
+        return TanhGaussian(self.mean(features), self.log_std, self.scale)
+
+    def to_action(self, draw: torch.Tensor) -> torch.Tensor:
+        """See `PolicyHead.to_action`."""
+        action = self.offset + self.scale * draw.tanh()
+        return torch.minimum(torch.maximum(action, self.offset - self.scale), self.offset + self.scale)
+
+    def to_draw(self, action: torch.Tensor) -> torch.Tensor:
+        """See `PolicyHead.to_draw`; an action on its bound is taken to lie just inside."""
+        limit = 1.0 - BOUND_EPSILON
+        return ((action - self.offset) / self.scale).clamp(-limit, limit).atanh()
+
+
+class ValueHead(nn.Module):
+    """V values for each state (extrinsic, intrinsic, ...), predicted in units of their own running statistics.
+
+    PopArt (van Hasselt et al. 2016, arXiv:1602.07714): the layer learns standardised targets, whatever the size of
+    the rewards, and when the statistics move its weights move against them, so that no prediction changes.
+    """
+
+    def __init__(self, features: int, values: int, generator: torch.Generator) -> None:
+        """Make the layer of values."""
+        super().__init__()
+        self.normal = linear_layer(features, values, 1.0, generator)
+        self.stats = RunningNorm(values)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return standardised values: `(B, F)` to `(B, V)`."""
+        return self.normal(features)
+
+    @torch.no_grad()
+    def update(self, targets: torch.Tensor) -> None:
+        """Take `targets` `(M, V)` into the statistics, and keep `stats.inverse(forward(.))` as it is."""
+        mean, std = self.stats.mean.clone(), self.stats.std
+        self.stats.update(targets)
+        new_mean, new_std = self.stats.mean, self.stats.std
+        dtype = self.normal.weight.dtype
+        self.normal.weight.mul_((std / new_std).to(dtype).unsqueeze(-1))
+        self.normal.bias.copy_((std * self.normal.bias + mean - new_mean) / new_std)

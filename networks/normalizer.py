@@ -1,0 +1,59 @@
+"""Running statistics that travel with a network's weights."""
+
+import torch
+from torch import nn
+
+
+class RunningNorm(nn.Module):
+    """Standardises by the mean and the variance of everything it has been updated with.
+
+    Until the first update it is the identity. The statistics are float64 buffers, so they are part of the module's
+    `state_dict`, and change only in `update`.
+    """
+
+    mean: torch.Tensor
+    var: torch.Tensor
+    count: torch.Tensor
+
+    def __init__(self, features: int, clip: float | None = None) -> None:
+        """Start with no statistics.
+
+        Args:
+            features: D.
+            clip: limit on the absolute value of what `forward` returns.
+        """
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(features, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(features, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def std(self) -> torch.Tensor:
+        """`(D,)`, never zero."""
+        return (self.var + 1e-8).sqrt()
+
+    @torch.no_grad()
+    def update(self, rows: torch.Tensor) -> None:
+        """Merge the moments of `rows` `(M, D)` into the statistics.
+
+        Source: Chan et al. 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
+        """
+        rows = rows.double()
+        new_mean, new_var, new_count = rows.mean(dim=0), rows.var(dim=0, correction=0), len(rows)
+        total = self.count + new_count
+        delta = new_mean - self.mean
+        mean = self.mean + delta * new_count / total
+        square_sum = self.var * self.count + new_var * new_count + delta**2 * self.count * new_count / total
+        self.mean.copy_(mean)
+        self.var.copy_(square_sum / total)
+        self.count.copy_(total)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return `(rows - mean) / std`, clipped: `(B, D)` to `(B, D)`."""
+        normal = (rows - self.mean.to(rows.dtype)) / self.std.to(rows.dtype)
+        return normal if self.clip is None else normal.clamp(-self.clip, self.clip)
+
+    def inverse(self, normal: torch.Tensor) -> torch.Tensor:
+        """Return `normal * std + mean`: undoes `forward`, but for the clipping."""
+        return normal * self.std.to(normal.dtype) + self.mean.to(normal.dtype)

@@ -1,0 +1,40 @@
+"""Arrays and files: what the learner and the collector share.
+
+It knows no agent, no network and no process, and importing it does not import torch.
+"""
+
+from utils.checkpoint import load_fitting, load_tensors, save_tensors, write_atomically
+from utils.experience import Stretch
+from utils.masks import (
+    buffer_append,
+    buffer_to_target_buffer_transfer,
+    inactive_states_dropout,
+    indexes_of_active_environments,
+    number_of_active_environments,
+    range_of_active_environments,
+    update_active_environments_list,
+)
+from utils.returns import discounted_sums, gae
+from utils.schedules import linear
+from utils.seeding import spawn_seeds
+from utils.threads import torch_threads
+
+__all__ = [
+    "Stretch",
+    "buffer_append",
+    "buffer_to_target_buffer_transfer",
+    "discounted_sums",
+    "gae",
+    "inactive_states_dropout",
+    "indexes_of_active_environments",
+    "linear",
+    "load_fitting",
+    "load_tensors",
+    "number_of_active_environments",
+    "range_of_active_environments",
+    "save_tensors",
+    "spawn_seeds",
+    "torch_threads",
+    "update_active_environments_list",
+    "write_atomically",
+]

@@ -1,0 +1,75 @@
+"""Tensors in files: written whole or not at all, read without running anything."""
+
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file aside and move it into place, so that a crash leaves the old file or the new one.
+
+    Args:
+        path: the file; its directory must exist.
+        write: called with the open binary file.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    path = Path(path)
+    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise
+
+
+def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
+    """Save a state dict."""
+    import torch
+
+    write_atomically(path, lambda file: torch.save(dict(tensors), file))
+
+
+def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
+    """Load a state dict onto `device`; a pickle in it is refused, not run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a file of tensors.
+    """
+    import torch
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is not a file of tensors: {error}") from error
+
+
+def load_fitting(module: Any, path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
+    """Load a state dict that fits `module`, which is not changed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a file of tensors, or they do not fit the module.
+    """
+    saved, own = load_tensors(path, device), module.state_dict()
+    faults = [f"{name} is missing" for name in own.keys() - saved.keys()]
+    faults += [f"{name} is not part of this network" for name in saved.keys() - own.keys()]
+    faults += [
+        f"{name} is {tuple(saved[name].shape)} in the file and {tuple(own[name].shape)} in this network"
+        for name in own.keys() & saved.keys()
+        if saved[name].shape != own[name].shape
+    ]
+    if faults:
+        raise ValueError(f"the weights in {path} do not fit: {'; '.join(sorted(faults))}")
+    return saved

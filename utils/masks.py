@@ -1,0 +1,127 @@
+"""Which environments still run, and the rows that belong to them.
+
+The mask is a bool array `(N,)` in which True means that the environment has FINISHED its episode. The
+environments that still run give and take *compacted* rows: one row each, in index order. These are the helpers of
+the hand-written loop.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from utils.experience import Stretch
+
+
+class EnvBuffer(Protocol):
+    """Keeps transitions of many environments apart; `AsyncPPO.VecMemory` is one."""
+
+    num_envs: int
+
+    def append(self, env_ids: np.ndarray, **rows: Any) -> None:
+        """Append one row to the buffer of each environment in `env_ids`."""
+
+    def take(self) -> list[Stretch]:
+        """Hand over everything and be empty."""
+
+
+class StretchSink(Protocol):
+    """Takes whole stretches of experience; `PPO.Memory` is one."""
+
+    def append(self, stretch: Stretch) -> None:
+        """Keep one more stretch."""
+
+
+def indexes_of_active_environments(mask: np.ndarray) -> np.ndarray:
+    """Return the indexes `(n,)`, ascending, of the environments that still run."""
+    return np.flatnonzero(~mask)
+
+
+def number_of_active_environments(mask: np.ndarray) -> int:
+    """Return how many environments still run."""
+    return int(np.count_nonzero(~mask))
+
+
+def range_of_active_environments(mask: np.ndarray) -> range:
+    """Return `range(n)` over the compacted rows of the environments that still run."""
+    return range(number_of_active_environments(mask))
+
+
+def update_active_environments_list(mask: np.ndarray, finished: ArrayLike) -> np.ndarray:
+    """Write which of the running environments have just finished into the mask.
+
+    Args:
+        mask: bool `(N,)`, True for finished; changed in place.
+        finished: bool `(n,)`, one for each environment that was running, in index order.
+
+    Returns:
+        The same `mask`.
+
+    Raises:
+        ValueError: `finished` does not have one entry for each running environment.
+    """
+    finished = np.asarray(finished, dtype=bool)
+    running = number_of_active_environments(mask)
+    if finished.shape != (running,):
+        raise ValueError(f"finished has shape {finished.shape}, but {running} environments are running: ({running},)")
+    mask[~mask] = finished
+    return mask
+
+
+def inactive_states_dropout(states: np.ndarray, finished: ArrayLike) -> np.ndarray:
+    """Return the rows of `states` `(n, ...)` whose environments go on, given `finished` `(n,)`."""
+    return states[~np.asarray(finished, dtype=bool)]
+
+
+def buffer_append(
+    buffer: EnvBuffer,
+    states: ArrayLike,
+    actions: ArrayLike,
+    rewards: ArrayLike,
+    dones: ArrayLike,
+    is_env_terminal: np.ndarray,
+    num_envs: int,
+    *,
+    truncates: ArrayLike | None = None,
+    next_states: ArrayLike | None = None,
+    **extras: ArrayLike,
+) -> None:
+    """Scatter one compacted step of the running environments to their buffers.
+
+    Args:
+        buffer: a `VecMemory`, or anything with its `num_envs` and `append`.
+        states: `(n, ...)`, what the actions answered.
+        actions: `(n, ...)`.
+        rewards: `(n,)`.
+        dones: `(n,)`, terminated: the episode ended by the rules of the task.
+        is_env_terminal: the mask `(N,)` as it was BEFORE this step's update, True for finished.
+        num_envs: N.
+        truncates: `(n,)`, the episode was cut (a time limit). Without it only `dones` ends an episode, and a
+            stretch that stops unterminated is cut at its end all the same.
+        next_states: `(n, ...)`, the true next observations. With them the value of an unterminated end is
+            exact; without them it is that of the last observation in `states`.
+        extras: further rows that the learner wants, as `PPO.act` returns them (`log_prob`, ...).
+
+    Raises:
+        ValueError: the sizes do not agree.
+    """
+    if len(is_env_terminal) != num_envs or buffer.num_envs != num_envs:
+        raise ValueError(
+            f"num_envs={num_envs}, but the mask has {len(is_env_terminal)} entries and the buffer {buffer.num_envs}"
+        )
+    buffer.append(
+        indexes_of_active_environments(is_env_terminal),
+        obs=states,
+        action=actions,
+        reward=rewards,
+        terminated=dones,
+        truncated=np.zeros(np.shape(dones), dtype=bool) if truncates is None else truncates,
+        next_obs=next_states,
+        **extras,
+    )
+
+
+def buffer_to_target_buffer_transfer(buffer: EnvBuffer, target_buffer: StretchSink) -> None:
+    """Move every environment's stretch from `buffer`, which is then empty, to `target_buffer`."""
+    for stretch in buffer.take():
+        target_buffer.append(stretch)
