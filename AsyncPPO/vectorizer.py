@@ -242,7 +242,7 @@ class EnvVectorizer:
         if np.issubdtype(rows.dtype, np.floating) and not np.isfinite(rows).all():
             bad = int(env_ids[~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)][0])
             self.close()
-            raise EnvError(f"environment {bad} returned a {what} that is not finite")
+            raise EnvError(f"environment {bad} returned a NaN or an infinity as its {what}")
 
 
 def env_factory(env: gym.Env | str | EnvSpec | EnvFactory) -> EnvFactory:

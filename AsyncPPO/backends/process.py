@@ -236,3 +236,4 @@ def _stop(workers: list[tuple[Any, Channel]]) -> None:
             process.kill()
             process.join()
         process.close()
+    workers.clear()

@@ -1,0 +1,137 @@
+"""EnvVectorizer: what it accepts, its mask, and how it picks a backend."""
+
+import subprocess
+import sys
+import time
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from AsyncPPO import EnvVectorizer
+from tests.envs import Counter
+
+
+class Uncopiable(Counter):
+    def __deepcopy__(self, memo: dict) -> "Uncopiable":
+        raise RuntimeError("it holds a socket")
+
+
+class Slow(Counter):
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        end = time.perf_counter() + 1e-3
+        while time.perf_counter() < end:
+            pass
+        return super().step(action)
+
+
+@pytest.mark.parametrize(
+    "env",
+    ["CartPole-v1", gym.spec("CartPole-v1"), gym.make("CartPole-v1"), lambda: gym.make("CartPole-v1")],
+    ids=["id", "spec", "env", "callable"],
+)
+def test_whatever_says_which_environment(env: object) -> None:
+    with EnvVectorizer(env, 3, backend="inline") as envs:
+        obs, infos = envs.reset()
+        assert obs.shape == (3, 4)
+        assert infos == [{}] * 3
+        assert len(envs) == 3
+
+
+def test_copies_keep_what_the_environment_was_made_with() -> None:
+    with EnvVectorizer(gym.make("CartPole-v1", max_episode_steps=7), 2, backend="inline", seed=0) as envs:
+        envs.reset()
+        truncated = [envs.step([i % 2, i % 2])[3].any() for i in range(7)]
+        assert truncated == [False] * 6 + [True]
+
+
+def test_a_changed_environment_is_copied_as_it_is() -> None:
+    env = Counter()
+    env.length = 2
+    with EnvVectorizer(env, 2, backend="inline") as envs:
+        envs.reset()
+        envs.step([0, 0])
+        assert envs.step([0, 0])[2].all()
+
+
+def test_an_environment_that_cannot_be_copied_says_so() -> None:
+    with pytest.raises(TypeError, match=r"it holds a socket.*pass a callable"):
+        EnvVectorizer(Uncopiable(), 2)
+
+
+def test_an_unknown_id_suggests_the_nearest() -> None:
+    with pytest.raises(ValueError, match="no environment 'CartPoel-v1'; did you mean 'CartPole-v1'"):
+        EnvVectorizer("CartPoel-v1", 2)
+
+
+@pytest.mark.parametrize("env", [3, None, lambda: 5])
+def test_what_is_no_environment_is_refused(env: object) -> None:
+    with pytest.raises(TypeError, match=r"5, which is not|env must be"):
+        EnvVectorizer(env, 2)
+
+
+@pytest.mark.parametrize("sizes", [{"num_envs": 0}, {"num_envs": -1}, {"num_workers": 0}])
+def test_sizes_below_one_are_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(sizes))} must be at least 1"):
+        EnvVectorizer("CartPole-v1", **sizes)
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(ValueError, match="backend must be"):
+        EnvVectorizer("CartPole-v1", backend="threads")
+
+
+@pytest.mark.parametrize("space", [gym.spaces.Text(5), gym.spaces.Dict(a=gym.spaces.Discrete(2))])
+def test_a_space_that_is_not_supported_is_named(space: gym.Space) -> None:
+    def factory() -> gym.Env:
+        env = Counter()
+        env.observation_space = space
+        return env
+
+    with pytest.raises(TypeError, match=r"observation space .* is not supported"):
+        EnvVectorizer(factory)
+
+
+def test_the_mask_is_one_array_under_two_names_and_checked_when_assigned() -> None:
+    with EnvVectorizer(Counter, 3, backend="inline") as env:
+        env.reset()
+        assert env.envs_active is env.finished
+        assert not env.finished.any()
+        env.envs_active[1] = True
+        assert env.step([0, 0])[1].shape == (2,)
+        env.envs_active = [True, False, True]
+        assert env.step([0])[1].shape == (1,)
+        for bad in ([True, False], [0, 1, 0], True):
+            with pytest.raises(ValueError, match=r"bool array of shape \(3,\)"):
+                env.envs_active = bad
+
+
+def test_auto_says_what_it_picked_and_why() -> None:
+    with EnvVectorizer(Counter, 2, num_workers=2) as cheap:
+        assert cheap.backend == "inline"
+        assert "us in one process" in cheap.backend_reason
+    with EnvVectorizer(Slow, 8, num_workers=2) as slow:
+        assert slow.backend == "process"
+        assert slow.num_workers == 2
+        assert "in 2 workers" in slow.backend_reason
+
+
+def test_workers_leave_when_their_parent_is_killed() -> None:
+    """They hold the other end of the pipe that this test reads, so it ends only when all of them are gone."""
+    script = (
+        "import os, signal; from AsyncPPO import EnvVectorizer; "
+        "env = EnvVectorizer('CartPole-v1', 4, backend='process', num_workers=2); env.reset(); "
+        "print('up', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.read() == "up\n"
+
+
+def test_a_forgotten_vectorizer_leaves_nothing_behind() -> None:
+    script = (
+        "from AsyncPPO import EnvVectorizer; "
+        "env = EnvVectorizer('CartPole-v1', 4, backend='process', num_workers=2); env.reset(); print('up')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("up\n", "")

@@ -1,0 +1,221 @@
+"""What every backend promises. The inline backend is the oracle: the others give the same experience."""
+
+import gc
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import utils
+from AsyncPPO import EnvError, EnvVectorizer
+from tests.envs import Counter, Faulty, Pixels
+
+BACKENDS: dict[str, dict[str, Any]] = {
+    "inline": {"backend": "inline"},
+    "process-fork": {"backend": "process", "num_workers": 2, "start_method": "fork"},
+    "process-spawn": {"backend": "process", "num_workers": 2, "start_method": "spawn"},
+    "process-uneven": {"backend": "process", "num_workers": 3},
+}
+PROCESS = [name for name in BACKENDS if name != "inline"]
+Make = Callable[..., EnvVectorizer]
+
+
+@pytest.fixture(params=BACKENDS)
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    made: list[EnvVectorizer] = []
+    shared_before = set(os.listdir("/dev/shm"))
+
+    def make(env: Any, num_envs: int = 5, **kwargs: Any) -> EnvVectorizer:
+        made.append(EnvVectorizer(env, num_envs, **BACKENDS[request.param], **kwargs))
+        return made[-1]
+
+    yield make
+    for env in made:
+        env.close()
+    gc.collect()
+    assert not multiprocessing.active_children(), "a worker was left behind"
+    assert set(os.listdir("/dev/shm")) <= shared_before, "shared memory was left behind"
+
+
+def play(env: EnvVectorizer, steps: int) -> list[Any]:
+    """Play `steps` random vector steps, all that was seen; finished environments wait until all have finished."""
+    rng, seen = np.random.default_rng(0), []
+    obs, infos = env.reset()
+    seen.append((obs, infos))
+    for _ in range(steps):
+        if env.finished.all():
+            obs, infos = env.reset()
+            seen.append((obs, infos))
+        space = env.single_action_space
+        count = int((~env.finished).sum())
+        if isinstance(space, gym.spaces.Box):
+            actions = rng.uniform(space.low, space.high, (count, *space.shape)).astype(np.float32)
+        else:
+            actions = rng.integers(0, space.n, count)
+        result = env.step(actions)
+        seen.append((env.finished.copy(), *result))
+        if not env.autoreset:
+            utils.update_active_environments_list(env.finished, result[2] | result[3])
+    return seen
+
+
+@pytest.mark.parametrize("autoreset", [False, True])
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", partial(Counter, 4), Pixels], ids=str)
+def test_same_seed_same_experience_as_inline(make: Make, env: Any, autoreset: bool) -> None:
+    with EnvVectorizer(env, 5, backend="inline", seed=3, autoreset=autoreset) as oracle:
+        expected = play(oracle, 60)
+    actual = play(make(env, seed=3, autoreset=autoreset), 60)
+    assert len(actual) == len(expected)
+    for theirs, ours in zip(expected, actual, strict=True):
+        for left, right in zip(theirs, ours, strict=True):
+            np.testing.assert_equal(right, left)
+            if isinstance(left, np.ndarray):
+                assert left.dtype == right.dtype
+
+
+def test_results_are_compacted_to_the_running_environments(make: Make) -> None:
+    env = make(Counter)
+    env.reset()
+    env.envs_active = np.array([False, True, False, True, False])
+    obs, rewards, terminated, truncated, infos = env.step([0, 1, 2])
+    assert obs.shape == (3, 2)
+    assert rewards.tolist() == [1, 1, 1]
+    assert terminated.dtype == truncated.dtype == bool
+    assert len(infos) == 3
+    env.envs_active = np.zeros(5, bool)
+    obs = env.step([0, 0, 0, 0, 0])[0]
+    assert obs[:, 1].tolist() == [2, 1, 2, 1, 2], "an environment that had finished was stepped, or a wrong one was"
+
+
+def test_what_was_returned_does_not_change_later(make: Make) -> None:
+    env = make(Counter, autoreset=True)
+    first = env.reset()[0]
+    kept = first.copy()
+    second = env.step([0] * 5)
+    kept_second = [array.copy() for array in second[:4]]
+    env.step([0] * 5)
+    np.testing.assert_equal(first, kept)
+    np.testing.assert_equal(list(second[:4]), kept_second)
+
+
+def test_every_copy_has_its_own_seed_stream(make: Make) -> None:
+    seeded = Counter()
+    seeded.reset(seed=7)
+    obs, _ = make(seeded).reset()
+    assert len(set(obs[:, 0].tolist())) == 5
+    again, other = make(Counter, seed=1), make(Counter, seed=1)
+    np.testing.assert_equal(again.reset()[0], other.reset()[0])
+    assert (again.reset()[0] != other.reset(seed=2)[0])[:, 0].all()
+
+
+def test_autoreset_keeps_the_true_final_observation(make: Make) -> None:
+    env = make(partial(Counter, 2), autoreset=True)
+    env.reset(options={"level": 3})
+    env.step([0] * 5)
+    obs, rewards, terminated, _, infos = env.step([1] * 5)
+    assert terminated.all()
+    assert rewards.tolist() == [2] * 5
+    assert obs[:, 1].tolist() == [0] * 5
+    assert [info["final_obs"][1] for info in infos] == [2] * 5
+    assert [info["final_info"] for info in infos] == [{"action": 1}] * 5
+    assert not env.finished.any()
+
+
+def test_reset_hands_the_options_over_and_infos_come_back(make: Make) -> None:
+    assert make(Counter).reset(options={"level": 3})[1] == [{"level": 3}] * 5
+    assert make(Counter).reset()[1] == [{}] * 5
+
+
+@pytest.mark.parametrize("actions", [[0] * 4, [0] * 6, [[0]] * 5, 0])
+def test_wrong_actions_are_refused_and_the_environments_live_on(make: Make, actions: Any) -> None:
+    env = make(Counter)
+    env.reset()
+    with pytest.raises(ValueError, match="5 environments are running"):
+        env.step(actions)
+    assert env.step([0] * 5)[1].tolist() == [1] * 5
+
+
+def test_a_step_with_nothing_running_is_refused(make: Make) -> None:
+    env = make(Counter)
+    with pytest.raises(RuntimeError, match=r"reset\(\) first"):
+        env.step([])
+    env.reset()
+    env.envs_active[:] = True
+    with pytest.raises(RuntimeError, match="no environment is running"):
+        env.step([])
+
+
+def test_use_after_close_is_refused_and_close_is_idempotent(make: Make) -> None:
+    env = make(Counter)
+    env.close()
+    env.close()
+    for use in (env.reset, lambda: env.step([0])):
+        with pytest.raises(RuntimeError, match="closed"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raise", "environment 3 failed in step: ValueError: the step is broken"),
+        ("nan_obs", "environment 3 returned a NaN or an infinity as its observation"),
+        ("nan_reward", "environment 3 returned a NaN or an infinity as its reward"),
+        ("shape", r"environment 3 returned an observation of shape \(2,\); its space says \(3,\)"),
+        ("step_words", "environment 3 returned a step that is not a number and two flags"),
+    ],
+)
+def test_a_faulty_step_names_the_environment_and_closes(make: Make, fault: str, message: str) -> None:
+    env = make(Faulty)
+    env.reset()
+    with pytest.raises(EnvError, match=message) as caught:
+        env.step([0, 0, 0, Faulty.FAULTS.index(fault), 0])
+    if fault == "raise":
+        assert "tests/envs.py" in str(caught.value), "the original traceback is missing"
+    with pytest.raises(RuntimeError, match="closed"):
+        env.reset()
+
+
+def test_a_faulty_reset_names_the_environment(make: Make) -> None:
+    env = make(Faulty)
+    env.reset()
+    env.step([0, 0, Faulty.FAULTS.index("raise_in_reset"), 0, 0])
+    with pytest.raises(EnvError, match="environment 2 failed in reset: ValueError: the reset is broken"):
+        env.reset()
+
+
+def test_an_environment_that_cannot_be_made_is_named(make: Make) -> None:
+    def factory() -> gym.Env:
+        raise OSError("no such simulator")
+
+    with pytest.raises(EnvError, match="environment 0 could not be made: OSError: no such simulator"):
+        make(factory)
+
+
+@pytest.mark.parametrize("backend", PROCESS)
+def test_a_killed_worker_is_an_error_that_names_its_environments(backend: str) -> None:
+    with EnvVectorizer(Faulty, 6, **BACKENDS[backend]) as env:
+        env.reset()
+        with pytest.raises(EnvError, match=r"worker of environments \d to \d \(pid \d+\) was killed by SIGKILL"):
+            env.step([0] * 5 + [Faulty.FAULTS.index("die")])
+    assert not multiprocessing.active_children()
+
+
+def test_an_interrupt_in_the_middle_of_a_step_closes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a step must never be taken for a whole one by the next call."""
+    env = make(Counter)
+    env.reset()
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(env._backend, "step", interrupted)
+    with suppress(KeyboardInterrupt):
+        env.step([0] * 5)
+    with pytest.raises(RuntimeError, match="closed"):
+        env.step([0] * 5)

@@ -1,0 +1,79 @@
+"""Small environments with known answers."""
+
+import os
+import signal
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class Counter(gym.Env):
+    """Counts its steps: obs = [draw of its own random stream, step], reward = step, over after `length` steps."""
+
+    def __init__(self, length: int = 5, truncates: bool = False) -> None:
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        self.action_space = spaces.Discrete(3)
+        self.length, self.truncates = length, truncates
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.count = 0
+        return self._obs(), dict(options or {})
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.count += 1
+        over = self.count >= self.length
+        info = {"action": int(action)} if over else {}
+        return self._obs(), float(self.count), over and not self.truncates, over and self.truncates, info
+
+    def _obs(self) -> np.ndarray:
+        return np.array([self.np_random.random(), self.count], np.float32)
+
+
+class Faulty(gym.Env):
+    """Does what its action says: see `FAULTS`."""
+
+    FAULTS = ("fine", "raise", "nan_obs", "nan_reward", "shape", "die", "raise_in_reset", "step_words")
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        self.action_space = spaces.Discrete(len(self.FAULTS))
+        self.fault = "fine"
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        if self.fault == "raise_in_reset":
+            raise ValueError("the reset is broken")
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, Any, bool, bool, dict]:
+        self.fault = self.FAULTS[int(action)]
+        if self.fault == "raise":
+            raise ValueError("the step is broken")
+        if self.fault == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        obs = np.full(3, np.nan if self.fault == "nan_obs" else 0.0, np.float32)
+        reward = {"nan_reward": float("nan"), "step_words": "a lot"}.get(self.fault, 0.0)
+        return (obs[:2] if self.fault == "shape" else obs), reward, False, False, {}
+
+
+class Pixels(gym.Env):
+    """uint8 images that show the step, and two continuous actions that it echoes as its reward."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 255, (8, 6, 3), np.uint8)
+        self.action_space = spaces.Box(np.array([-1, 0], np.float32), np.array([1, 4], np.float32))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.count = 0
+        return self._obs(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.count += 1
+        return self._obs(), float(action[0] + 10 * action[1]), False, self.count >= 7, {}
+
+    def _obs(self) -> np.ndarray:
+        return self.np_random.integers(0, 256, (8, 6, 3), dtype=np.uint8)
