@@ -38,7 +38,7 @@ def test_a_hand_written_loop_fills_each_environments_buffer() -> None:
     mask = np.zeros(3, dtype=bool)
     states = np.array([[0, 0], [1, 0], [2, 0]], dtype=np.float32)
     while not mask.all():
-        next_states = states + [0, 1]
+        next_states = states + np.array([0, 1])
         dones = np.array([step >= lengths[int(env)] for env, step in next_states])
         rewards = states.sum(axis=1)
         utils.buffer_append(buffer, states, states[:, 0], rewards, dones, is_env_terminal=mask, num_envs=3)

@@ -29,7 +29,12 @@ def test_discounted_sums() -> None:
 
 
 def test_a_termination_bootstraps_zero_and_a_cut_the_next_value() -> None:
-    common = {"rewards": np.ones(1), "values": np.array([2.0]), "next_values": np.array([10.0]), "ends": np.ones(1, bool)}
+    common = {
+        "rewards": np.ones(1),
+        "values": np.array([2.0]),
+        "next_values": np.array([10.0]),
+        "ends": np.ones(1, bool),
+    }
     assert gae(**common, terminated=np.array([True]), gamma=0.5, gae_lambda=0.9).tolist() == [-1.0]
     assert gae(**common, terminated=np.array([False]), gamma=0.5, gae_lambda=0.9).tolist() == [4.0]
 

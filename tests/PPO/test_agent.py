@@ -1,0 +1,402 @@
+"""PPO: what it answers, what it learns from, what it keeps."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from PPO import PPO, ActorCritic, Memory
+from PPO.agent import Rows
+from utils import Stretch
+
+
+def discrete(**kwargs: Any) -> PPO:
+    return PPO(False, 4, 3, **({"batch_size": 8, "mini_batch_size": 4, "seed": 0} | kwargs))
+
+
+def continuous(**kwargs: Any) -> PPO:
+    return PPO(True, 4, 2, [2.0, 0.5], **({"batch_size": 8, "mini_batch_size": 4, "seed": 0} | kwargs))
+
+
+def states(rows: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(rows, 4)).astype(np.float32)
+
+
+def stretch(ppo: PPO, rows: int, seed: int = 0, *, stored: bool = True, **fields: Any) -> Stretch:
+    """Return a stretch that stops in the middle of an episode, of actions that the agent drew itself."""
+    obs = states(rows, seed)
+    action, extras = ppo.act(obs)
+    defaults: dict[str, Any] = {
+        "env_id": 0,
+        "reward": np.random.default_rng(seed).normal(size=rows).astype(np.float32),
+        "terminated": np.zeros(rows, bool),
+        "truncated": np.zeros(rows, bool),
+        "final_obs": states(1, seed + 1),
+    }
+    return Stretch(obs=obs, action=action, extras=extras if stored else {}, **(defaults | fields))
+
+
+BOTH = pytest.mark.parametrize("make", [discrete, continuous])
+Make = Callable[..., PPO]
+
+
+def test_defaults_and_order_are_the_public_contract() -> None:
+    ppo = PPO(False, 4, 2, None, 0.001, 7, 0.2, 0.95, 0.995, 1024, 64, False, 0.001)
+    expected = {
+        "is_continuous": False, "observ_dim": 4, "action_dim": 2, "action_scaling": None, "lr": 0.001, "k_epochs": 7,
+        "policy_clip": 0.2, "GAE_lambda": 0.95, "gamma": 0.995, "batch_size": 1024, "mini_batch_size": 64,
+        "use_RND": False, "beta": 0.001,
+    }  # fmt: skip
+    assert {name: getattr(ppo, name) for name in expected} == expected
+    default = PPO(False, 4, 2)
+    assert {name: getattr(default, name) for name in expected} == expected
+    assert isinstance(ppo.memory, Memory)
+    assert isinstance(ppo.policy, ActorCritic)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_actions_are_numpy_of_the_right_shape(convert: Callable[[np.ndarray], Any]) -> None:
+    choice, movement = discrete(), continuous()
+    for rows in (1, 5):
+        action = choice.get_action(convert(states(rows)))
+        assert (action.shape, action.dtype) == ((rows,), np.int64)
+        action = movement.get_action(convert(states(rows)))
+        assert (action.shape, action.dtype) == ((rows, 2), np.float32)
+    assert choice.get_action(convert(states(1)[0])).shape == ()
+    assert movement.get_action(convert(states(1)[0])).shape == (2,)
+
+
+def test_images_are_flattened() -> None:
+    ppo = PPO(False, 24, 3)
+    assert ppo.get_action(np.zeros((7, 4, 6), np.uint8)).shape == (7,)
+    assert ppo.get_action(np.zeros((1, 4, 6), np.uint8)).shape == (1,)
+    assert ppo.get_action(np.zeros((4, 6), np.uint8)).shape == ()
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 8), (8, 3)])
+def test_states_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="do not have the 4 features"):
+        discrete().get_action(np.zeros(shape))
+
+
+def test_actions_are_random_unless_asked_otherwise() -> None:
+    same = np.zeros((200, 4), np.float32)
+    assert len(np.unique(discrete().get_action(same))) == 3
+    assert len(np.unique(continuous().get_action(same), axis=0)) == 200
+    for make in (discrete, continuous):
+        assert len(np.unique(make().get_action(same, deterministic=True), axis=0)) == 1
+
+
+def test_continuous_actions_stay_inside_any_bounds() -> None:
+    ppo = PPO(True, 4, 2, [2.0, 0.5], action_offset=[0.0, 3.5], log_std=5.0, seed=0)
+    action = ppo.get_action(states(10_000))
+    assert (action >= [-2.0, 3.0]).all()
+    assert (action <= [2.0, 4.0]).all()
+    assert (action.min(axis=0) < [-1.9, 3.05]).all()
+    assert (action.max(axis=0) > [1.9, 3.95]).all()
+
+
+def test_for_env_reads_the_spaces() -> None:
+    ppo = PPO.for_env(gym.make("CartPole-v1"), lr=0.1)
+    assert (ppo.is_continuous, ppo.observ_dim, ppo.action_dim, ppo.lr) == (False, 4, 2, 0.1)
+    ppo = PPO.for_env(gym.make("Pendulum-v1"))
+    assert (ppo.is_continuous, ppo.observ_dim, ppo.action_dim) == (True, 3, 1)
+    assert np.abs(ppo.get_action(np.zeros((1000, 3)))).max() > 1.5
+    ppo = PPO.for_env(gym.make_vec("CartPole-v1", 3))
+    assert (ppo.observ_dim, ppo.action_dim) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("obs_space", "action_space", "message"),
+    [
+        (spaces.Discrete(3), spaces.Discrete(2), "observation space Discrete"),
+        (spaces.Box(0, 1, (2,)), spaces.MultiBinary(2), "action space MultiBinary"),
+        (spaces.Box(0, 1, (2,)), spaces.Discrete(2, start=1), "action space Discrete"),
+        (spaces.Box(0, 1, (2,)), spaces.Box(-np.inf, np.inf, (2,)), "bounds must be finite"),
+        (spaces.Box(0, 1, (2,)), spaces.Box(0, 1, (2, 2)), "flat Box"),
+    ],
+)
+def test_for_env_names_a_space_that_is_not_supported(obs_space: Any, action_space: Any, message: str) -> None:
+    env = gym.Env()
+    env.observation_space, env.action_space = obs_space, action_space
+    with pytest.raises(TypeError, match=message):
+        PPO.for_env(env)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"lr": 0.0}, "lr must be positive"),
+        ({"observ_dim": 0}, "observ_dim must be positive"),
+        ({"batch_size": -1}, "batch_size must be positive"),
+        ({"k_epochs": 0}, "k_epochs must be positive"),
+        ({"mini_batch_size": 9}, r"mini_batch_size \(9\) is larger than batch_size \(8\)"),
+        ({"gamma": 1.1}, r"gamma must lie in \[0, 1\]"),
+        ({"GAE_lambda": float("nan")}, r"GAE_lambda must lie in \[0, 1\]"),
+        ({"beta": -1.0}, "beta must not be negative"),
+        ({"action_scaling": [1.0, 2.0, 3.0]}, "action_scaling must be a finite number or 2"),
+        ({"action_scaling": 0.0}, "action_scaling must be positive"),
+        ({"activation": "gelu"}, "activation must be one of"),
+    ],
+)
+def test_bad_hyperparameters_are_named(bad: dict[str, Any], message: str) -> None:
+    arguments = {"is_continuous": True, "observ_dim": 4, "action_dim": 2, "batch_size": 8, "mini_batch_size": 4}
+    with pytest.raises(ValueError, match=message):
+        PPO(**(arguments | bad))
+
+
+@BOTH
+def test_learn_waits_for_a_batch_then_learns_from_all_and_clears(make: Make) -> None:
+    ppo = make(batch_size=8)
+    before = [parameter.clone() for parameter in ppo.policy.parameters()]
+    ppo.memory.append(stretch(ppo, 7))
+    assert ppo.learn() == {}
+    assert len(ppo.memory) == 7
+    ppo.memory.append(stretch(ppo, 6, seed=5))
+    metrics = ppo.learn()
+    assert len(ppo.memory) == 0
+    assert {
+        "policy_loss",
+        "value_loss",
+        "entropy",
+        "approx_kl",
+        "clip_fraction",
+        "explained_variance",
+    } <= metrics.keys()
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert any(not torch.equal(now, then) for now, then in zip(ppo.policy.parameters(), before, strict=True))
+
+
+def prepared(ppo: PPO) -> Rows:
+    return ppo._prepare(ppo.memory.batch())[0]
+
+
+@BOTH
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_first_ratio_is_one(make: Make, stored: bool) -> None:
+    """Whether the loop stored how the actions were drawn or not."""
+    ppo = make(normalize_obs=True)
+    ppo.memory.append(stretch(ppo, 20, stored=stored))
+    rows = prepared(ppo)
+    with torch.no_grad():
+        _, metrics = ppo._loss(rows, clip=0.2)
+        log_prob = ppo.policy(rows.obs)[0].log_prob(rows.draw)
+    torch.testing.assert_close(log_prob, rows.log_prob, rtol=0, atol=1e-5)
+    assert metrics["approx_kl"].abs() < 1e-6
+    assert metrics["clip_fraction"] == 0
+
+
+def test_stored_log_probs_are_those_of_the_policy_that_acted() -> None:
+    """And are used as they are, even when the policy has moved on since."""
+    ppo = discrete()
+    ppo.memory.append(stretch(ppo, 20))
+    with torch.no_grad():
+        for parameter in ppo.policy.actor.parameters():
+            parameter.add_(0.5)
+    rows = prepared(ppo)
+    assert (ppo.policy.distribution(rows.obs).log_prob(rows.draw) - rows.log_prob).abs().max() > 1e-3
+
+
+def test_actions_at_their_bounds_are_learnt_from() -> None:
+    ppo = continuous()
+    action = np.tile(np.array([[2.0, -0.5]], np.float32), (10, 1))
+    ppo.memory.append(replace(stretch(ppo, 10, stored=False), action=action))
+    assert all(np.isfinite(value) for value in ppo.learn().values())
+
+
+def constant_value(ppo: PPO, *values: float) -> None:
+    """Make the critic say `values` of every state."""
+    with torch.no_grad():
+        ppo.policy.value_head.normal.weight.zero_()
+        ppo.policy.value_head.normal.bias.copy_(torch.tensor(values))
+
+
+def test_a_termination_bootstraps_zero_a_truncation_and_a_cut_the_value_of_what_followed() -> None:
+    """The mistakes: truncation as termination, or as nothing; the last state's value for the next one's."""
+    ppo = discrete(GAE_lambda=0.0, gamma=0.5)
+    weight = torch.zeros(1, 4)
+    weight[0, 0] = 1.0  # V(s) = first feature
+    ppo.policy.critic = torch.nn.Identity()  # type: ignore[assignment]
+    ppo.policy.value_head.normal = torch.nn.Linear(4, 1)
+    with torch.no_grad():
+        ppo.policy.value_head.normal.weight.copy_(weight)
+        ppo.policy.value_head.normal.bias.zero_()
+    obs = np.zeros((3, 4), np.float32)
+    obs[:, 0] = [1.0, 2.0, 3.0]
+    final = np.zeros((3, 4), np.float32)
+    final[:, 0] = [10.0, 20.0, 30.0]
+    experience = stretch(
+        ppo, 3, reward=np.ones(3, np.float32), terminated=np.array([True, False, False]),
+        truncated=np.array([False, True, False]), final_obs=final,
+    )  # fmt: skip
+    ppo.memory.append(replace(experience, obs=obs))
+    # 1 - 1;  1 + 20 / 2 - 2;  1 + 30 / 2 - 3
+    assert prepared(ppo).advantage.tolist() == pytest.approx([0.0, 9.0, 13.0])
+
+
+def test_nothing_leaks_from_one_stretch_into_the_next() -> None:
+    alone, beside = discrete(), discrete()
+    alone.memory.append(stretch(alone, 10))
+    beside.memory.append(stretch(beside, 10))
+    beside.memory.append(stretch(beside, 10, seed=3, reward=np.full(10, 1e6, np.float32)))
+    torch.testing.assert_close(prepared(beside).advantage[:10], prepared(alone).advantage)
+
+
+def test_the_intrinsic_return_goes_on_over_the_ends_of_episodes() -> None:
+    ppo = discrete(use_RND=True, beta=1.0, rnd_warmup=0, GAE_lambda=1.0, gamma=0.9, intrinsic_gamma=0.5)
+    constant_value(ppo, 0.0, 0.0)
+    ppo.rnd.reward = lambda *_: np.array([0.0, 0.0, 8.0])  # type: ignore[union-attr, method-assign]
+    ends = np.array([True, False, False])
+    zero = np.zeros(3, np.float32)
+    ppo.memory.append(stretch(ppo, 3, reward=zero, terminated=ends, final_obs=states(2)))
+    assert prepared(ppo).advantage.tolist() == pytest.approx([2.0, 4.0, 8.0])
+
+
+def test_beta_scales_the_intrinsic_advantage() -> None:
+    advantages = []
+    for beta in (0.0, 1.0, 3.0):
+        ppo = discrete(use_RND=True, beta=beta, rnd_warmup=0)
+        ppo.memory.append(stretch(ppo, 10))
+        advantages.append(prepared(ppo).advantage)
+    torch.testing.assert_close(advantages[2] - advantages[0], 3 * (advantages[1] - advantages[0]))
+    assert (advantages[1] - advantages[0]).abs().max() > 1e-3
+
+
+@BOTH
+def test_the_entropy_bonus_has_a_gradient(make: Make) -> None:
+    """The mistake: a detached entropy. With no advantage at all, only the bonus can move the policy."""
+    ppo = make(entropy_coef=1.0, lr=0.01, log_std=-1.0)
+    with torch.no_grad():
+        for parameter in ppo.policy.policy_head.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(300)
+    obs = torch.from_numpy(states(64))
+    before = ppo.policy.distribution(obs).entropy().mean()
+    constant_value(ppo, 0.0)
+    ppo.memory.append(stretch(ppo, 64, reward=np.zeros(64, np.float32)))
+    assert not prepared(ppo).advantage.any()
+    ppo.learn()
+    assert ppo.policy.distribution(obs).entropy().mean() > before + 0.1
+
+
+def test_minibatches_are_shuffled_and_cover_the_batch_in_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ppo = discrete(k_epochs=2, mini_batch_size=4)
+    ppo.memory.append(stretch(ppo, 22))
+    seen: list[list[list[float]]] = []
+    loss = ppo._loss
+
+    def spy(rows: Rows, clip: float) -> Any:
+        seen.append(rows.obs.tolist())
+        return loss(rows, clip)
+
+    monkeypatch.setattr(ppo, "_loss", spy)
+    ppo.learn()
+    half = len(seen) // 2
+    epochs = [[row for part in seen[:half] for row in part], [row for part in seen[half:] for row in part]]
+    everything = sorted(states(22).tolist())
+    assert sorted(epochs[0]) == sorted(epochs[1]) == everything
+    assert epochs[0] != epochs[1] != states(22).tolist() != epochs[0]
+    assert {len(part) for part in seen} <= {3, 4, 5}
+
+
+def test_the_gradient_norm_is_limited() -> None:
+    ppo = discrete(max_grad_norm=1e-6, lr=1.0, k_epochs=1)
+    ppo.memory.append(stretch(ppo, 8, reward=np.full(8, 1e3, np.float32)))
+    ppo.learn()
+    norms = [parameter.grad.norm() for parameter in ppo.policy.parameters() if parameter.grad is not None]
+    assert torch.stack(norms).norm() <= 1.01e-6
+
+
+def test_target_kl_ends_an_update() -> None:
+    def moved(**kwargs: Any) -> float:
+        ppo = discrete(lr=0.05, k_epochs=50, seed=1, **kwargs)
+        before = [parameter.clone() for parameter in ppo.policy.parameters()]
+        ppo.memory.append(stretch(ppo, 64))
+        ppo.learn()
+        return sum((now - then).norm().item() for now, then in zip(ppo.policy.parameters(), before, strict=True))
+
+    assert moved(target_kl=0.01) < 0.2 * moved()
+
+
+def test_annealing_follows_progress() -> None:
+    ppo = discrete(anneal_lr=True, anneal_clip=True)
+    ppo.memory.append(stretch(ppo, 8))
+    metrics = ppo.learn(progress=0.75)
+    assert metrics["lr"] == pytest.approx(0.001 * 0.25)
+    assert metrics["clip"] == pytest.approx(0.2 * 0.25)
+    assert ppo.optimizer.param_groups[0]["lr"] == metrics["lr"]
+    assert ppo.optimizer.param_groups[0]["eps"] == 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_loss_that_is_not_finite_stops_with_its_name() -> None:
+    ppo = discrete()
+    ppo.memory.append(stretch(ppo, 8, reward=np.full(8, np.inf, np.float32)))
+    with pytest.raises(FloatingPointError, match=r"value_loss.* became infinite or NaN"):
+        ppo.learn()
+
+
+def test_observation_statistics_freeze_while_acting_and_evaluating() -> None:
+    ppo = discrete(normalize_obs=True)
+    assert ppo.policy.obs_norm is not None
+    ppo.memory.append(stretch(ppo, 8))
+    ppo.get_action(states(8))
+    assert ppo.policy.obs_norm.count == 0
+    ppo.learn()
+    assert ppo.policy.obs_norm.count == 8
+    ppo.get_action(states(8))
+    assert ppo.policy.obs_norm.count == 8
+
+
+@BOTH
+def test_one_seed_one_outcome_and_no_global_random_state(make: Make) -> None:
+    outcomes = []
+    for global_seed in (1, 2):
+        torch.manual_seed(global_seed)
+        np.random.seed(global_seed)  # noqa: NPY002
+        state = torch.get_rng_state()
+        ppo = make(use_RND=True, rnd_warmup=0)
+        ppo.memory.append(stretch(ppo, 20))
+        outcomes.append(ppo.learn())
+        assert torch.equal(torch.get_rng_state(), state)
+    assert outcomes[0] == outcomes[1]
+    assert make(seed=1).get_action(states(50)).tolist() != make(seed=2).get_action(states(50)).tolist()
+
+
+@BOTH
+def test_weights_come_back_as_they_were(make: Make, tmp_path: Path) -> None:
+    ppo = make(use_RND=True, normalize_obs=True)
+    ppo.memory.append(stretch(ppo, 20))
+    ppo.learn()
+    ppo.save_weights(tmp_path / "new" / "directory")
+    assert sorted(file.name for file in (tmp_path / "new" / "directory").iterdir()) == [
+        "Policy_weights.pth",
+        "RND_weights.pth",
+    ]
+    other = make(use_RND=True, normalize_obs=True, seed=9)
+    other.load_weights(str(tmp_path / "new" / "directory"))
+    for module, loaded in ((ppo.policy, other.policy), (ppo.rnd, other.rnd)):
+        for name, tensor in module.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], tensor), name
+    obs = states(30)
+    np.testing.assert_array_equal(other.get_action(obs, deterministic=True), ppo.get_action(obs, deterministic=True))
+
+
+def test_weights_of_another_network_are_refused_and_nothing_changes(tmp_path: Path) -> None:
+    PPO(False, 6, 3, seed=0).save_weights(tmp_path)
+    ppo = discrete(use_RND=True)
+    before = {name: tensor.clone() for name, tensor in ppo.policy.state_dict().items()}
+    with pytest.raises(ValueError, match=r"Policy_weights\.pth do not fit: actor\.0\.weight is \(64, 6\) in the file"):
+        ppo.load_weights(tmp_path)
+    torch.save(discrete(use_RND=True, seed=5).policy.state_dict(), tmp_path / "Policy_weights.pth")
+    with pytest.raises(FileNotFoundError, match=r"RND_weights\.pth"):
+        ppo.load_weights(tmp_path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in ppo.policy.state_dict().items())
+    with pytest.raises(FileNotFoundError, match=r"no weights at .*nowhere.Policy_weights\.pth"):
+        ppo.load_weights(tmp_path / "nowhere")

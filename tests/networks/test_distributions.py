@@ -1,0 +1,87 @@
+"""Our lean distributions against torch's, against numerical integration, and at the edges."""
+
+import math
+
+import torch
+from torch import distributions as td
+
+from networks import Categorical, TanhGaussian
+
+GENERATOR = torch.Generator().manual_seed(0)
+LOGITS = torch.randn(50, 7, dtype=torch.float64, generator=GENERATOR)
+MEAN = torch.randn(50, 3, dtype=torch.float64, generator=GENERATOR)
+LOG_STD = torch.tensor([-1.0, 0.0, 0.5], dtype=torch.float64)
+SCALE = torch.tensor([1.0, 2.0, 0.4], dtype=torch.float64)
+
+
+def squashed(mean: torch.Tensor = MEAN, log_std: torch.Tensor = LOG_STD) -> td.TransformedDistribution:
+    transforms = [td.TanhTransform(), td.AffineTransform(0.0, SCALE)]
+    return td.TransformedDistribution(td.Normal(mean, log_std.exp()), transforms)
+
+
+def test_categorical_equals_torch() -> None:
+    ours, theirs = Categorical(LOGITS), td.Categorical(logits=LOGITS)
+    draw = ours.sample(GENERATOR)
+    assert draw.dtype == torch.int64
+    torch.testing.assert_close(ours.log_prob(draw), theirs.log_prob(draw), rtol=0, atol=1e-12)
+    torch.testing.assert_close(ours.entropy(), theirs.entropy(), rtol=0, atol=1e-12)
+    assert ours.mode().tolist() == LOGITS.argmax(-1).tolist()
+
+
+def test_categorical_draws_by_its_probabilities() -> None:
+    logits = torch.tensor([[0.0, 1.0, -1.0, -torch.inf]]).expand(100_000, 4)
+    counts = torch.bincount(Categorical(logits).sample(GENERATOR), minlength=4) / 100_000
+    torch.testing.assert_close(counts, logits[0].softmax(-1), rtol=0, atol=0.01)
+    assert counts[3] == 0
+
+
+def test_the_squashed_density_equals_torch() -> None:
+    """The mistake: the Gaussian's own density at the squashed action, without atanh and Jacobian."""
+    ours = TanhGaussian(MEAN, LOG_STD, SCALE)
+    draw = ours.sample(GENERATOR)
+    action = SCALE * draw.tanh()
+    torch.testing.assert_close(ours.log_prob(draw), squashed().log_prob(action).sum(-1), rtol=0, atol=1e-6)
+
+
+def test_the_squashed_density_integrates_to_one() -> None:
+    one = torch.ones(1, dtype=torch.float64)
+    action = torch.linspace(-2, 2, 400_001, dtype=torch.float64)[1:-1, None]
+    distribution = TanhGaussian(0.3 * one, -0.2 * one, 2 * one)
+    density = distribution.log_prob((action / 2).atanh()).exp()
+    assert abs(torch.trapezoid(density, action[:, 0]).item() - 1) < 1e-6
+
+
+def test_the_squashed_entropy_is_that_of_the_actions() -> None:
+    """Against numerical integration of -p log p over the bounded action."""
+    one = torch.ones(1, dtype=torch.float64)
+    action = torch.linspace(-2, 2, 400_001, dtype=torch.float64)[1:-1, None]
+    for mean, log_std in [(0.0, -1.0), (0.5, 0.0), (-1.0, 0.3)]:
+        distribution = TanhGaussian((mean * one).unsqueeze(0), log_std * one, 2 * one)
+        log_density = distribution.log_prob((action / 2).atanh())
+        expected = -torch.trapezoid(log_density.exp() * log_density, action[:, 0])
+        assert abs(distribution.entropy().item() - expected.item()) < 5e-4
+
+
+def test_the_squashed_density_is_finite_far_beyond_where_tanh_is_one() -> None:
+    draw = torch.tensor([[-100.0, 30.0, 1e4]])
+    mean = draw.clone().requires_grad_()
+    distribution = TanhGaussian(mean, LOG_STD.float(), SCALE.float())
+    log_prob = distribution.log_prob(draw)
+    log_prob.sum().backward()
+    assert log_prob.isfinite().all()
+    assert mean.grad is not None
+    assert mean.grad.isfinite().all()
+
+
+def test_the_gaussian_entropy_has_a_gradient() -> None:
+    log_std = LOG_STD.clone().requires_grad_()
+    TanhGaussian(MEAN, log_std, SCALE).entropy().sum().backward()
+    assert log_std.grad is not None
+    assert (log_std.grad.abs() > 0).all()
+
+
+def test_a_draw_is_gaussian() -> None:
+    draws = TanhGaussian(MEAN[:1].expand(100_000, 3), LOG_STD, SCALE).sample(GENERATOR)
+    torch.testing.assert_close(draws.mean(0), MEAN[0], rtol=0, atol=0.03)
+    torch.testing.assert_close(draws.std(0), LOG_STD.exp(), rtol=0.02, atol=0)
+    assert math.isclose(draws[:, 0].unique().numel(), 100_000)

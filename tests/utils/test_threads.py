@@ -1,0 +1,16 @@
+"""Torch's threads are the host program's: borrowed, and given back."""
+
+import pytest
+import torch
+
+from utils import torch_threads
+
+
+def test_the_setting_is_left_as_it_was_found() -> None:
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    with pytest.raises(RuntimeError), torch_threads(before + 1):
+        raise RuntimeError
+    assert torch.get_num_threads() == before
