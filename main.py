@@ -68,9 +68,9 @@ def train(arguments: Sequence[str]) -> int:
     ppo = PPO.for_env(factory(), **config.ppo())
     if config.load_weights:
         ppo.load_weights(config.load_weights)
-    run_dir = make_run_dir(config)
     failure: BaseException | None = None
     with AsyncPPO(factory, ppo, config.num_envs, config.steps, **config.loop()) as trainer:
+        run_dir = make_run_dir(config)
         print(f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}")
         try:
             trainer.run()

@@ -67,13 +67,16 @@ class VecMemory:
             extras: further rows `(n, ...)` by name.
 
         Raises:
-            ValueError: a row count other than n, or other fields than before.
+            ValueError: a row count other than n, or other fields or types than before.
         """
         rows = {
-            name: np.asarray(value)
-            for name, value in ({"obs": obs, "action": action, "reward": reward} | extras).items()
+            "obs": np.asarray(obs),
+            "action": np.asarray(action),
+            "reward": np.asarray(reward, dtype=np.float32),
+            "terminated": np.asarray(terminated, dtype=bool),
+            "truncated": np.asarray(truncated, dtype=bool),
+            **{name: np.asarray(value) for name, value in extras.items()},
         }
-        rows |= {"terminated": np.asarray(terminated, dtype=bool), "truncated": np.asarray(truncated, dtype=bool)}
         following = rows["obs"] if next_obs is None else np.asarray(next_obs)
         for name, value in (rows | {"next_obs": following}).items():
             if value.ndim == 0 or len(value) != len(env_ids):
@@ -81,6 +84,9 @@ class VecMemory:
         self._make_room(rows, following, int(self.lengths.max()) + 1)
         if rows.keys() != self._arrays.keys():
             raise ValueError(f"fields changed from {sorted(self._arrays)} to {sorted(rows)}")
+        for name, value in rows.items():
+            if value.dtype.kind != self._arrays[name].dtype.kind:
+                raise ValueError(f"{name} changed from {self._arrays[name].dtype} to {value.dtype}")
         at = self.lengths[env_ids]
         for name, value in rows.items():
             self._arrays[name][env_ids, at] = value

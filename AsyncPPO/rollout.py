@@ -12,7 +12,6 @@ from AsyncPPO.vectorizer import EnvVectorizer
 from utils import (
     inactive_states_dropout,
     indexes_of_active_environments,
-    torch_threads,
     update_active_environments_list,
 )
 
@@ -119,7 +118,6 @@ def evaluate(
     num_envs = min(num_envs, episodes)
     returns: list[np.ndarray] = []
     with (
-        torch_threads(1),
         EnvVectorizer(env, num_envs, backend=backend, seed=seed) as envs,
         tqdm(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,
     ):

@@ -15,7 +15,7 @@ from AsyncPPO.memory import VecMemory
 from AsyncPPO.rollout import Collector, Episode
 from AsyncPPO.vectorizer import EnvVectorizer
 from PPO import PPO
-from utils import buffer_to_target_buffer_transfer, torch_threads
+from utils import buffer_to_target_buffer_transfer
 
 Mode = Literal["streaming", "mask"]
 RECENT_EPISODES = 100
@@ -97,7 +97,7 @@ class AsyncPPO:
             the last 100 episodes, and what `PPO.learn` returns.
         """
         start, target, begin = time.perf_counter() - self.seconds, self.steps_done + self.steps, self.steps_done
-        with torch_threads(1), tqdm(total=self.steps, unit="step", disable=not self.progress) as bar:
+        with tqdm(total=self.steps, unit="step", disable=not self.progress) as bar:
             while self.steps_done < target:
                 stepped, episodes = self.collector.step()
                 self.steps_done += stepped

@@ -15,10 +15,12 @@ from PPO.actor_critic import ActorCritic
 from PPO.losses import approximate_kl, clip_fraction, clipped_surrogate, standardise, value_loss
 from PPO.memory import Batch, Memory
 from PPO.rnd import RND
-from utils import gae, linear, load_fitting, save_tensors
+from utils import gae, linear, load_fitting, save_tensors, torch_threads
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
+LARGE_NETWORK = 1_000_000
+"""Weights from which on more than one thread of torch pays."""
 
 
 class Rows(NamedTuple):
@@ -195,6 +197,7 @@ class PPO:
             ).to(self.device)
             parameters += self.rnd.predictor.parameters()
         self.optimizer = torch.optim.Adam(parameters, lr, eps=1e-5, fused=True)
+        self._threads = 1 if sum(parameter.numel() for parameter in parameters) < LARGE_NETWORK else None
         self.memory = Memory()
 
     @classmethod
@@ -252,10 +255,10 @@ class PPO:
             the point that was squashed. Hand them to `utils.buffer_append` as keywords.
         """
         obs, single = self._flat(states)
-        policy = self.policy.distribution(obs)
-        draw = policy.mode() if deterministic else policy.sample(self.generator)
-        action = self.policy.policy_head.to_action(draw)
-        tensors = {"action": action, "log_prob": policy.log_prob(draw)}
+        with torch_threads(self._threads):
+            policy = self.policy.distribution(obs)
+            draw = policy.mode() if deterministic else policy.sample(self.generator)
+            tensors = {"action": self.policy.policy_head.to_action(draw), "log_prob": policy.log_prob(draw)}
         if self.is_continuous:
             tensors["draw"] = draw
         arrays = {name: (value[0] if single else value).cpu().numpy() for name, value in tensors.items()}
@@ -284,8 +287,9 @@ class PPO:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
-        rows, metrics = self._prepare(batch)
-        steps = self._optimise(rows, clip)
+        with torch_threads(self._threads):
+            rows, metrics = self._prepare(batch)
+            steps = self._optimise(rows, clip)
         metrics |= {name: torch.stack([step[name] for step in steps]).mean().item() for name in steps[0]}
         if self.policy.obs_norm is not None:
             self.policy.obs_norm.update(rows.obs)

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Run the block with torch on `count` threads; leave the setting as it was found.
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Run the block with torch on `count` threads (None: as many as it has); leave the setting as it was found.
 
     Torch's threads spin while they wait for each other: beside workers that use the other cores, a small network on
     several threads is many times slower than on one.
@@ -14,7 +14,7 @@ def torch_threads(count: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:

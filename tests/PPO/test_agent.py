@@ -342,6 +342,22 @@ def test_a_loss_that_is_not_finite_stops_with_its_name() -> None:
         ppo.learn()
 
 
+def test_a_small_network_takes_one_thread_and_leaves_the_hosts_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On several, beside busy cores, torch's threads wait for each other: many times slower."""
+    ppo, before, seen = discrete(), torch.get_num_threads(), []
+    forward = ppo.policy.policy_head.forward
+
+    def spy(features: torch.Tensor) -> Any:
+        seen.append(torch.get_num_threads())
+        return forward(features)
+
+    monkeypatch.setattr(ppo.policy.policy_head, "forward", spy)
+    ppo.memory.append(stretch(ppo, 8))
+    ppo.learn()
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == before
+
+
 def test_observation_statistics_freeze_while_acting_and_evaluating() -> None:
     ppo = discrete(normalize_obs=True)
     assert ppo.policy.obs_norm is not None

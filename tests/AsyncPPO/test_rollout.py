@@ -1,0 +1,63 @@
+"""Collecting and evaluating, with an actor that needs no network."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from AsyncPPO import EnvVectorizer, VecMemory, evaluate
+from AsyncPPO.rollout import Collector
+from tests.envs import Counter
+
+
+class Scripted:
+    """Always does 1, and remembers the states it was asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[np.ndarray] = []
+
+    def act(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        self.asked.append(states)
+        return np.ones(len(states), np.int64), {"log_prob": np.full(len(states), -0.5)}
+
+    def get_action(self, states: np.ndarray, *, deterministic: bool = False) -> np.ndarray:
+        return self.act(states)[0]
+
+
+@pytest.mark.parametrize("autoreset", [False, True])
+def test_collected_rows_are_what_happened(autoreset: bool) -> None:
+    with EnvVectorizer(partial(Counter, 3), 2, backend="inline", seed=0, autoreset=autoreset) as env:
+        buffer, actor = VecMemory(2), Scripted()
+        collector = Collector(env, actor, buffer)
+        results = [collector.step() for _ in range(5)]
+    assert [stepped for stepped, _ in results] == [2] * 5
+    assert [len(episodes) for _, episodes in results] == [0, 0, 2, 0, 0]
+    assert results[2][1] == [(6.0, 3), (6.0, 3)], "return 1 + 2 + 3 and length"
+    for stretch in buffer.take():
+        assert stretch.obs[:, 1].tolist() == [0, 1, 2, 0, 1], "no row of a reset, none missing"
+        assert stretch.reward.tolist() == [1, 2, 3, 1, 2]
+        assert stretch.terminated.tolist() == [False, False, True, False, False]
+        assert stretch.final_obs[:, 1].tolist() == [3, 2]
+        assert stretch.final_obs[0, 0] != stretch.obs[3, 0]
+        assert stretch.extras["log_prob"].tolist() == [-0.5] * 5
+
+
+def test_only_running_environments_are_asked_and_counted() -> None:
+    lengths = iter([2, 1, 3, 3])  # one for the probe of the spaces, then one for each copy
+    with EnvVectorizer(lambda: Counter(next(lengths)), 3, backend="inline") as env:
+        actor = Scripted()
+        collector = Collector(env, actor, VecMemory(3))
+        assert [collector.step()[0] for _ in range(4)] == [3, 2, 2, 3]
+        assert [len(states) for states in actor.asked] == [3, 2, 2, 3]
+
+
+def test_evaluate_plays_whole_episodes_and_as_many_as_asked() -> None:
+    for episodes, num_envs in [(1, 100), (7, 3), (6, 3)]:
+        returns = evaluate(Scripted(), partial(Counter, 4), episodes, num_envs=num_envs, backend="inline")
+        assert returns.tolist() == [1 + 2 + 3 + 4] * episodes
+
+
+def test_evaluate_does_not_favour_short_episodes() -> None:
+    lengths = iter([9, 1, 4, 1, 4])
+    returns = evaluate(Scripted(), lambda: Counter(next(lengths)), 4, num_envs=4, backend="inline")
+    assert sorted(returns.tolist()) == [1, 1, 10, 10]

@@ -1,0 +1,123 @@
+"""AsyncPPO: its step budget, its two modes, and that one seed gives one run on every backend."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from AsyncPPO import AsyncPPO, EnvError
+from PPO import PPO
+from tests.envs import Faulty
+
+
+def trainer(steps: int = 600, num_envs: int = 4, **kwargs: Any) -> AsyncPPO:
+    ppo = PPO(False, 4, 2, batch_size=128, mini_batch_size=32, k_epochs=2, seed=0)
+    defaults = {"seed": 0, "progress": False, "backend": "inline"}
+    return AsyncPPO("CartPole-v1", ppo, num_envs, steps, **(defaults | kwargs))
+
+
+def test_positional_contract_and_parts() -> None:
+    ppo = PPO(False, 4, 2)
+    run = AsyncPPO("CartPole-v1", ppo, 3, 500)
+    assert (run.ppo, run.num_envs, run.steps) == (ppo, 3, 500)
+    assert run.env.num_envs == run.buffer.num_envs == 3
+    run.close()
+    defaults = AsyncPPO("CartPole-v1", ppo)
+    assert (defaults.num_envs, defaults.steps, defaults.mode) == (32, 100_000, "streaming")
+    defaults.close()
+
+
+@pytest.mark.parametrize("mode", ["streaming", "mask"])
+@pytest.mark.parametrize("num_envs", [1, 7])
+def test_the_budget_is_kept_to_one_vector_step(mode: str, num_envs: int) -> None:
+    with trainer(600, num_envs, mode=mode) as run:
+        run.run()
+        assert 600 <= run.steps_done < 600 + num_envs
+
+
+def test_streaming_learns_as_soon_as_there_is_a_batch() -> None:
+    with trainer(steps=512) as run:
+        history = run.run()
+        assert [row["steps"] for row in history] == [128, 256, 384, 512]
+        assert len(run.buffer) == len(run.ppo.memory) == 0
+
+
+def test_mask_mode_learns_when_all_have_finished() -> None:
+    updates = []
+    with trainer(steps=2000, num_envs=8, mode="mask") as run:
+        learn = run.ppo.learn
+
+        def spy(progress: float) -> dict[str, float]:
+            updates.append((run.env.finished.all(), run.steps_done >= 2000))
+            return learn(progress)
+
+        run.ppo.learn = spy  # type: ignore[method-assign]
+        history = run.run()
+    assert all(finished or over for finished, over in updates)
+    assert len(history) >= 2
+    assert history[0]["episodes"] % 8 == 0
+
+
+def test_history_tells_the_story_and_a_second_run_goes_on() -> None:
+    with trainer(steps=600) as run:
+        history = run.run()
+        assert {"steps", "seconds", "episodes", "mean_return", "mean_length", "policy_loss", "lr"} <= history[0].keys()
+        assert np.isfinite(run.mean_return)
+        first = run.steps_done
+        assert run.run() is run.history
+        assert run.steps_done == first + 600
+
+
+@pytest.mark.parametrize("mode", ["streaming", "mask"])
+def test_config_and_seed_determine_a_run_on_every_backend(mode: str) -> None:
+    weights = []
+    for backend in ("inline", "inline", "process"):
+        with trainer(mode=mode, backend=backend, num_workers=2) as run:
+            run.run()
+            weights.append(torch.cat([parameter.flatten() for parameter in run.ppo.policy.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[0], weights[2])
+    with trainer(mode=mode, seed=1) as run:
+        run.run()
+        other = torch.cat([parameter.flatten() for parameter in run.ppo.policy.parameters()])
+    assert not torch.equal(weights[0], other)
+
+
+def test_annealing_goes_by_the_share_of_the_steps() -> None:
+    ppo = PPO(False, 4, 2, lr=0.1, batch_size=128, mini_batch_size=128, k_epochs=1, anneal_lr=True, seed=0)
+    with AsyncPPO("CartPole-v1", ppo, 4, 512, progress=False, backend="inline") as run:
+        assert [row["lr"] for row in run.run()] == pytest.approx([0.075, 0.05, 0.025, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"num_envs": -2}, "num_envs must be at least 1"),
+        ({"mode": "async"}, "mode must be 'streaming' or 'mask'"),
+        ({"backend": "gpu"}, "backend must be"),
+    ],
+)
+def test_bad_arguments_are_named(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        trainer(**bad)
+
+
+def test_an_agent_for_other_spaces_is_refused() -> None:
+    for ppo, message in [
+        (PPO(False, 3, 2), "observ_dim=3, but .*CartPole-v1.* needs 4"),
+        (PPO(False, 4, 5), "action_dim=5"),
+        (PPO(True, 4, 2), "is_continuous=True"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            AsyncPPO("CartPole-v1", ppo)
+
+
+def test_an_environment_that_fails_stops_the_run_with_its_name() -> None:
+    ppo = PPO(False, 3, len(Faulty.FAULTS), batch_size=64, mini_batch_size=64, seed=0)
+    with (
+        AsyncPPO(Faulty, ppo, 4, 1000, backend="inline", seed=0, progress=False) as run,
+        pytest.raises(EnvError, match=r"environment \d "),
+    ):
+        run.run()

@@ -1,0 +1,153 @@
+"""The command line, as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import main
+import presets
+from PPO import PPO
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["--steps", "3000", "--num-envs", "4", "--batch-size", "256", "--eval-episodes", "5"]
+
+
+def command(*arguments: str, cwd: Path, **kwargs: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, ROOT / "main.py", *arguments],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("backend", ["inline", "process"])
+def test_a_run_trains_saves_evaluates_and_says_how_to_go_on(tmp_path: Path, backend: str) -> None:
+    code, out, err = finish(command("--run-dir", "here", "--backend", backend, *QUICK, cwd=tmp_path))
+    assert code == 0, err
+    run_dir = tmp_path / "here"
+    assert {file.name for file in run_dir.iterdir()} == {
+        "config.json", "summary.json", "metrics.csv", "learning_curve.png", "Policy_weights.pth",
+    }  # fmt: skip
+    assert (run_dir / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["config"]["env_id"] == "CartPole-v1"
+    assert summary["versions"].keys() == {"python", "torch", "gymnasium", "numpy"}
+    assert summary["steps"] == 3000
+    assert summary["seconds"] > 0
+    assert summary["threshold"] == 475
+    assert summary["solved"] is None
+    evaluation = summary["evaluation"]
+    assert evaluation["episodes"] == 5
+    assert 0 < evaluation["min"] <= evaluation["mean"] <= evaluation["max"] <= 500
+    assert f"{backend} backend" in out
+    for said in ("mean", "here/learning_curve.png", "main.py watch here", "--load-weights here"):
+        assert said in out
+    for shown in ("mean return", "step/s", "3000/3000"):
+        assert shown in err
+
+
+def test_continuous_actions_rnd_and_weights_from_another_run(tmp_path: Path) -> None:
+    pendulum = ("--env-id", "Pendulum-v1", "--use-rnd", *QUICK)
+    code, _, err = finish(command("train", *pendulum, "--run-dir", "first", cwd=tmp_path))
+    assert code == 0, err
+    assert (tmp_path / "first" / "RND_weights.pth").exists()
+    code, _, err = finish(command(*pendulum, "--run-dir", "second", "--load-weights", "first", cwd=tmp_path))
+    assert code == 0, err
+
+
+def test_help_names_every_setting() -> None:
+    code, out, _ = finish(command("--help", cwd=ROOT))
+    assert code == 0
+    for flag in ("--env-id", "--num-envs", "--steps", "--seed", "--use-rnd", "--backend", "--run-dir", "--gae-lambda"):
+        assert flag in out
+
+
+def test_every_setting_of_the_learner_is_a_flag() -> None:
+    import inspect
+
+    spaces = {"self", "is_continuous", "observ_dim", "action_dim", "action_scaling", "action_offset"}
+    assert main.TrainConfig().ppo().keys() == inspect.signature(PPO.__init__).parameters.keys() - spaces
+
+
+def test_flags_win_over_presets_and_presets_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(presets.PRESETS, "Acrobot-v1", {"gamma": 0.5, "lr": 0.25})
+    monkeypatch.setitem(presets.RND_PRESETS, "Acrobot-v1", {"beta": 9.0})
+    config = main.parse(["--env-id", "Acrobot-v1", "--lr", "0.125"])
+    assert (config.gamma, config.lr, config.beta) == (0.5, 0.125, main.TrainConfig().beta)
+    assert main.parse(["--env-id", "Acrobot-v1", "--use-rnd"]).beta == 9.0
+    assert main.parse([]).gamma == main.TrainConfig().gamma
+
+
+@pytest.mark.parametrize("backend", ["inline", "process"])
+def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
+    arguments = ("--run-dir", "here", "--steps", "100000000", "--backend", backend)
+    process = command(*arguments, cwd=tmp_path, start_new_session=True)
+    assert process.stderr is not None
+    shown = ""
+    while "mean return" not in shown:
+        shown += process.stderr.read(1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    code, out, err = finish(process)  # returns once the pipes are closed: no worker is left
+    assert code == main.INTERRUPTED
+    assert "Traceback" not in err
+    assert "to continue: python main.py --env-id CartPole-v1 --load-weights here" in out
+    assert (tmp_path / "here" / "Policy_weights.pth").exists()
+    assert json.loads((tmp_path / "here" / "summary.json").read_text())["evaluation"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env-id", "CartPoel-v1"], "error: no environment 'CartPoel-v1'; did you mean 'CartPole-v1'?"),
+        (["--num-envs", "0"], "error: num_envs must be at least 1, not 0"),
+        (["--steps", "-5"], "error: steps must be at least 1, not -5"),
+        (["--mini-batch-size", "2048"], "error: mini_batch_size (2048) is larger than batch_size (1024)"),
+        (["--load-weights", "nowhere"], "error: no weights at nowhere/Policy_weights.pth"),
+        (["--run-dir", "file/run"], "error: [Errno 20] Not a directory: 'file/run'"),
+        (["--env-id", "FrozenLake-v1"], "error: the observation space Discrete(16) is not supported: PPO needs a Box"),
+        (["watch", "nowhere"], "error: nowhere is not a run: it has no summary.json"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main.main(arguments) == 1
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "a run that cannot start leaves nothing"
+
+
+def test_an_unknown_flag_suggests_the_nearest(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main.main(["--num-env", "3"])
+    assert caught.value.code == 2
+    assert "--num-envs" in capsys.readouterr().err
+
+
+def test_a_run_directory_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    assert main.main(["--run-dir", str(tmp_path)]) == 1
+    assert "holds a run already: choose another --run-dir" in capsys.readouterr().err
+
+
+def test_what_was_learnt_is_saved_when_an_environment_fails(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    import gymnasium as gym
+
+    from tests.envs import Faulty
+
+    gym.register("Faulty-v0", Faulty)
+    assert main.main(["--env-id", "Faulty-v0", "--backend", "inline", "--run-dir", str(tmp_path / "run")]) == 1
+    captured = capsys.readouterr()
+    assert "error: environment " in captured.err
+    assert (tmp_path / "run" / "Policy_weights.pth").exists()
