@@ -133,7 +133,7 @@ def evaluate(
                 over = terminated | truncated
                 obs = inactive_states_dropout(obs, over)
                 update_active_environments_list(envs.finished, over)
-                bar.update(np.count_nonzero(over))
+                bar.update(int(np.count_nonzero(over)))
             returns.append(score[:missing])
     return np.concatenate(returns)
 

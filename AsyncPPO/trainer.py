@@ -69,8 +69,8 @@ class AsyncPPO:
             env, num_envs, backend=backend, num_workers=num_workers, seed=seed, autoreset=mode == "streaming"
         )
         try:
-            _check_fit(ppo, self.env)
-        except ValueError:
+            ppo.check_fits(self.env)
+        except (TypeError, ValueError):
             self.env.close()
             raise
         self.buffer = VecMemory(num_envs)
@@ -106,7 +106,7 @@ class AsyncPPO:
                 if self._may_learn() or self.steps_done >= target:
                     self._learn(progress=(self.steps_done - begin) / self.steps)
                 self.seconds = time.perf_counter() - start
-                bar.update(min(stepped, bar.total - bar.n))
+                bar.update(min(stepped, target - self.steps_done + stepped))
                 if episodes:
                     bar.set_description(f"mean return {self.mean_return:.1f}", refresh=False)
         return self.history
@@ -144,14 +144,4 @@ class AsyncPPO:
                     "mean_length": float(np.mean(lengths)) if lengths else float("nan"),
                     **metrics,
                 }
-            )
-
-
-def _check_fit(ppo: PPO, env: EnvVectorizer) -> None:
-    """Raise a `ValueError` unless the agent was made for the environment's spaces."""
-    expected = PPO.for_env(env)
-    for name in ("is_continuous", "observ_dim", "action_dim"):
-        if getattr(ppo, name) != getattr(expected, name):
-            raise ValueError(
-                f"the PPO was made with {name}={getattr(ppo, name)}, but {env} needs {getattr(expected, name)}"
             )

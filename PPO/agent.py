@@ -3,40 +3,25 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import ArrayLike
 from torch import nn
 
 from PPO.actor_critic import ActorCritic
+from PPO.advantages import explained_variance, extrinsic_advantage, intrinsic_advantage
+from PPO.arguments import arguments_for, check_ranges, per_dimension
 from PPO.losses import approximate_kl, clip_fraction, clipped_surrogate, standardise, value_loss
-from PPO.memory import Batch, Memory
+from PPO.memory import Batch, Memory, Rows
 from PPO.rnd import RND
-from utils import gae, linear, load_fitting, save_tensors, torch_threads
+from utils import linear, load_fitting, save_tensors, torch_threads
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
 LARGE_NETWORK = 1_000_000
 """Weights from which on more than one thread of torch pays."""
-
-
-class Rows(NamedTuple):
-    """What a minibatch is made of; every field has one row for each transition."""
-
-    obs: torch.Tensor
-    draw: torch.Tensor
-    log_prob: torch.Tensor
-    advantage: torch.Tensor
-    target: torch.Tensor
-    value: torch.Tensor
-    next_obs: torch.Tensor
-
-    def __getitem__(self, rows: Any) -> "Rows":  # type: ignore[override]
-        """Return some of the rows."""
-        return Rows(*(field[rows] for field in self._asdict().values()))
 
 
 class PPO:
@@ -120,7 +105,7 @@ class PPO:
         Raises:
             ValueError: a hyperparameter out of its range; the message names it.
         """
-        _check_ranges(
+        check_ranges(
             positive={
                 "observ_dim": observ_dim, "action_dim": action_dim, "lr": lr, "k_epochs": k_epochs,
                 "policy_clip": policy_clip, "batch_size": batch_size, "mini_batch_size": mini_batch_size,
@@ -176,8 +161,8 @@ class PPO:
             is_continuous,
             self.observ_dim,
             self.action_dim,
-            scale=self._per_dimension("action_scaling", 1.0 if action_scaling is None else action_scaling),
-            offset=self._per_dimension("action_offset", action_offset),
+            scale=per_dimension("action_scaling", 1.0 if action_scaling is None else action_scaling, self.action_dim),
+            offset=per_dimension("action_offset", action_offset, self.action_dim),
             hidden_sizes=hidden_sizes,
             activation=activation,
             log_std=log_std,
@@ -211,22 +196,21 @@ class PPO:
         Raises:
             TypeError: a space that is not supported, or continuous actions without finite bounds.
         """
-        obs_space = getattr(env, "single_observation_space", None) or env.observation_space
-        action_space = getattr(env, "single_action_space", None) or env.action_space
-        if not isinstance(obs_space, spaces.Box):
-            raise TypeError(f"the observation space {obs_space} is not supported: PPO needs a Box")
-        observ_dim = int(np.prod(obs_space.shape))
-        if isinstance(action_space, spaces.Discrete) and action_space.start == 0:
-            return cls(False, observ_dim, int(action_space.n), **hyperparameters)
-        if isinstance(action_space, spaces.Box) and len(action_space.shape) == 1:
-            if not action_space.is_bounded():
-                raise TypeError(f"the action space {action_space} is not supported: its bounds must be finite")
-            bounds = {
-                "action_scaling": (action_space.high - action_space.low) / 2,
-                "action_offset": (action_space.high + action_space.low) / 2,
-            }
-            return cls(True, observ_dim, action_space.shape[0], **(bounds | hyperparameters))
-        raise TypeError(f"the action space {action_space} is not supported: PPO needs a Discrete or a flat Box")
+        return cls(**(arguments_for(env) | hyperparameters))
+
+    def check_fits(self, env: Any) -> None:
+        """Check that this agent was made for the spaces of an environment like that of `for_env`.
+
+        Raises:
+            TypeError: a space that is not supported.
+            ValueError: it was made for another space.
+        """
+        expected = arguments_for(env)
+        for name in ("is_continuous", "observ_dim", "action_dim"):
+            if getattr(self, name) != expected[name]:
+                raise ValueError(
+                    f"the PPO was made with {name}={getattr(self, name)}, but {env} needs {expected[name]}"
+                )
 
     def get_action(self, states: ArrayLike | torch.Tensor, *, deterministic: bool = False) -> np.ndarray:
         """Return an action for each state.
@@ -322,46 +306,30 @@ class PPO:
 
     @torch.no_grad()
     def _prepare(self, batch: Batch) -> tuple[Rows, dict[str, float]]:
-        """Compute advantages and targets."""
-        metrics = {}
+        """Turn a batch into rows with advantages and targets; update the statistics of the returns."""
+        metrics: dict[str, float] = {}
         obs, _ = self._flat(batch.obs)
         final_obs, _ = self._flat(batch.final_obs)
-        values, final_values = self.policy.value(obs), self.policy.value(final_obs)
-        value = values.double().cpu().numpy()
-        next_value = np.roll(value, -1, axis=0)
-        ends = {"terminated": batch.terminated, "ends": batch.ends}
-        over_resets = next_value[:, -1].copy()
-        next_value[batch.ends] = final_values.double().cpu().numpy()
-        advantages = [
-            gae(batch.reward, value[:, 0], next_value[:, 0], **ends, gamma=self.gamma, gae_lambda=self.GAE_lambda)
-        ]
+        values = self.policy.value(obs)
+        value, final_value = values.double().cpu().numpy(), self.policy.value(final_obs).double().cpu().numpy()
+        advantage = extrinsic_advantage(batch, value[:, 0], final_value[:, 0], self.gamma, self.GAE_lambda)
+        returns = [advantage + value[:, 0]]
+        metrics["explained_variance"] = explained_variance(value[:, 0], returns[0])
         next_obs = obs.new_empty(len(obs), 0)
         if self.rnd is not None:
             next_obs, _ = self._flat(batch.next_obs)
             reward = self.rnd.reward(next_obs, batch.stretch_ends, batch.env_ids)
-            metrics["intrinsic_reward"] = reward.mean()
-            following = np.where(batch.stretch_ends, next_value[:, 1], over_resets)
-            never = np.zeros_like(batch.terminated)
-            advantages.append(
-                gae(reward, value[:, 1], following, never, batch.stretch_ends, self.intrinsic_gamma, self.GAE_lambda)
+            metrics["intrinsic_reward"] = float(reward.mean())
+            intrinsic = intrinsic_advantage(
+                batch, reward, value[:, 1], final_value[:, 1], self.intrinsic_gamma, self.GAE_lambda
             )
-        stacked = np.stack(advantages, axis=1)
-        target = torch.as_tensor(stacked + value, dtype=torch.float32, device=self.device)
-        metrics["explained_variance"] = _explained_variance(value[:, 0], value[:, 0] + stacked[:, 0])
+            advantage = advantage + self.beta * intrinsic
+            returns.append(intrinsic + value[:, 1])
+        target = self._tensor(np.stack(returns, axis=1))
         self.policy.value_head.update(target)
         stats = self.policy.value_head.stats
         draw, log_prob = self._behaviour(batch, obs)
-        rows = Rows(
-            obs=obs,
-            draw=draw,
-            log_prob=log_prob,
-            advantage=torch.as_tensor(stacked @ [1.0, self.beta][: stacked.shape[1]], dtype=torch.float32).to(
-                self.device
-            ),
-            target=stats(target),
-            value=stats(values),
-            next_obs=next_obs,
-        )
+        rows = Rows(obs, draw, log_prob, self._tensor(advantage), stats(target), stats(values), next_obs)
         return rows, metrics
 
     def _behaviour(self, batch: Batch, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -371,11 +339,11 @@ class PPO:
         the present one.
         """
         if "draw" in batch.extras:
-            draw = torch.as_tensor(batch.extras["draw"], device=self.device)
+            draw = self._tensor(batch.extras["draw"])
         else:
-            draw = self.policy.policy_head.to_draw(torch.as_tensor(batch.action, device=self.device))
+            draw = self.policy.policy_head.to_draw(self._tensor(batch.action))
         if "log_prob" in batch.extras:
-            return draw, torch.as_tensor(batch.extras["log_prob"], device=self.device)
+            return draw, self._tensor(batch.extras["log_prob"])
         return draw, self.policy.distribution(obs).log_prob(draw)
 
     def _optimise(self, rows: Rows, clip: float) -> list[dict[str, torch.Tensor]]:
@@ -418,7 +386,7 @@ class PPO:
 
     def _flat(self, states: ArrayLike | torch.Tensor) -> tuple[torch.Tensor, bool]:
         """Return states as float32 `(N, observ_dim)`, and whether it was a single one."""
-        tensor = torch.as_tensor(states, dtype=torch.float32, device=self.device)
+        tensor = self._tensor(states)
         single = tensor.numel() == self.observ_dim and (tensor.ndim == 1 or len(tensor) != 1)
         rows = tensor.reshape(1, -1) if single else tensor.flatten(1) if tensor.ndim > 1 else tensor.unsqueeze(0)
         if rows.shape[1] != self.observ_dim:
@@ -428,27 +396,8 @@ class PPO:
             )
         return rows, single
 
-    def _per_dimension(self, name: str, value: float | Sequence[float] | np.ndarray) -> torch.Tensor:
-        array = np.asarray(value, dtype=np.float32)
-        if array.shape not in ((), (self.action_dim,)) or not np.isfinite(array).all():
-            raise ValueError(f"{name} must be a finite number or {self.action_dim} of them, not {value}")
-        if name == "action_scaling" and (array <= 0).any():
-            raise ValueError(f"{name} must be positive, not {value}")
-        return torch.from_numpy(np.broadcast_to(array, (self.action_dim,)).copy())
+    def _tensor(self, rows: ArrayLike | torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(rows, dtype=torch.float32, device=self.device)
 
     def _files(self) -> list[tuple[nn.Module, str]]:
         return [(self.policy, POLICY_FILE)] + ([(self.rnd, RND_FILE)] if self.rnd is not None else [])
-
-
-def _explained_variance(value: np.ndarray, target: np.ndarray) -> float:
-    """Return 1 - Var(target - value) / Var(target); 0 where the target does not vary."""
-    variance = target.var()
-    return float(1.0 - (target - value).var() / variance) if variance > 0 else 0.0
-
-
-def _check_ranges(positive: dict[str, float], not_negative: dict[str, float], fractions: dict[str, float]) -> None:
-    faults = [f"{name} must be positive, not {value}" for name, value in positive.items() if not value > 0]
-    faults += [f"{name} must not be negative, but is {value}" for name, value in not_negative.items() if not value >= 0]
-    faults += [f"{name} must lie in [0, 1], not {value}" for name, value in fractions.items() if not 0 <= value <= 1]
-    if faults:
-        raise ValueError("; ".join(faults))

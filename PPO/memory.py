@@ -1,8 +1,13 @@
-"""Memory: the transitions that PPO learns from, in stretches that never run together."""
+"""Memory: the transitions that PPO learns from, in stretches that never run together.
+
+A memory holds stretches; `batch` joins them; the learner turns the batch into `Rows` of tensors, which it shuffles.
+"""
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from utils import Stretch
 
@@ -36,6 +41,22 @@ class Batch:
         following = np.roll(self.obs, -1, axis=0)
         following[self.ends] = self.final_obs
         return following
+
+
+class Rows(NamedTuple):
+    """What a minibatch is made of; every field has one row for each transition."""
+
+    obs: torch.Tensor
+    draw: torch.Tensor
+    log_prob: torch.Tensor
+    advantage: torch.Tensor
+    target: torch.Tensor
+    value: torch.Tensor
+    next_obs: torch.Tensor
+
+    def __getitem__(self, rows: Any) -> "Rows":  # type: ignore[override]
+        """Return some of the rows."""
+        return Rows(*(field[rows] for field in self._asdict().values()))
 
 
 class Memory:

@@ -19,7 +19,7 @@ def linear_layer(inputs: int, outputs: int, gain: float, generator: torch.Genera
         gain: factor of the orthogonal matrix.
         generator: where its randomness comes from.
     """
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[assignment]
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
     nn.init.orthogonal_(layer.weight, gain, generator)
     nn.init.zeros_(layer.bias)
     return layer

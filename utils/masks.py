@@ -18,7 +18,18 @@ class EnvBuffer(Protocol):
 
     num_envs: int
 
-    def append(self, env_ids: np.ndarray, **rows: Any) -> None:
+    def append(
+        self,
+        env_ids: np.ndarray,
+        *,
+        obs: Any,
+        action: Any,
+        reward: Any,
+        terminated: Any,
+        truncated: Any,
+        next_obs: Any,
+        **extras: Any,
+    ) -> None:
         """Append one row to the buffer of each environment in `env_ids`."""
 
     def take(self) -> list[Stretch]:

@@ -15,7 +15,7 @@ def discounted_sums(terms: np.ndarray, decays: np.ndarray, initial: float = 0.0)
     """
     pairs = zip(terms.tolist(), decays.tolist(), strict=True)
     sums = accumulate(pairs, lambda total, pair: pair[0] + pair[1] * total, initial=initial)
-    return np.fromiter(sums, np.float64, len(terms) + 1)[1:]  # type: ignore[arg-type]
+    return np.fromiter(sums, np.float64, len(terms) + 1)[1:]
 
 
 def gae(
@@ -48,4 +48,4 @@ def gae(
     """
     delta = rewards + gamma * np.where(terminated, 0.0, next_values) - values
     decay = np.where(ends, 0.0, gamma * gae_lambda)
-    return discounted_sums(delta[::-1], decay[::-1])[::-1]
+    return discounted_sums(delta[::-1], decay[::-1])[::-1].copy()

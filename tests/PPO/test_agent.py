@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 
 from PPO import PPO, ActorCritic, Memory
-from PPO.agent import Rows
+from PPO.memory import Rows
 from utils import Stretch
 
 

@@ -1,0 +1,1 @@
+"""Measurements, with the results that they gave."""

@@ -1,0 +1,75 @@
+"""From results to a table and a picture."""
+
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.learning.rows import ROWS, Bar, Result
+
+Results = dict[str, dict[int, Result]]
+"""By row, by seed."""
+
+
+def verdict(bar: Bar, results: dict[int, Result]) -> str:
+    """Say in how many seeds a bar was reached."""
+    reached = sum(result[bar.figure] >= bar.at_least for result in results.values())
+    return f"{bar.figure} >= {bar.at_least:g} in {reached} of {len(results)} ({bar.seeds} asked)"
+
+
+def table(results: Results) -> str:
+    """Return the table in Markdown."""
+    lines = ["| run | figures of each seed | median steps | median seconds | bar |", "| --- | --- | --- | --- | --- |"]
+    for name, by_seed in results.items():
+        runs = [by_seed[seed] for seed in sorted(by_seed)]
+        figures = []
+        for figure in ("score", "training"):
+            if figure in runs[0]:
+                figures.append(f"{figure}: " + ", ".join(f"{run[figure]:.1f}" for run in runs))
+        steps = f"{np.median([run['steps'] for run in runs]):,.0f}" if "steps" in runs[0] else "100,000"
+        seconds = f"{np.median([run['seconds'] for run in runs]):.0f}" if "seconds" in runs[0] else ""
+        bars = "<br>".join(verdict(bar, by_seed) for bar in ROWS[name].bars) or "reported only"
+        lines.append(f"| `{name}` | {'<br>'.join(figures)} | {steps} | {seconds} | {bars} |")
+    return "\n".join(lines)
+
+
+def page(results: Results) -> str:
+    """Return the page with the table."""
+    return f"""# What is learnt
+
+Made by `python -m benchmarks.learning` (seeds 0 to 4, one process per seed, as many at a time as there are cores).
+*score* is the mean return of 100 deterministic episodes after training, for the custom loop the mean of its last ten
+iterations; *training* is the mean return of the last 100 training episodes. The settings are the presets in
+`presets.py`, found on seeds from 100 up; the quick start and the custom loop run with the parameters that they show.
+
+Machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform.python_version()}.
+
+{table(results)}
+
+![learning curves](learning_curves.png)
+"""
+
+
+def plot(results: Results, path: Path) -> None:
+    """Draw every row's curves: a thin line for each seed, the threshold dashed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = 4
+    rows = -(-len(results) // columns)
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns)).flatten()
+    for axis, (name, by_seed) in zip(axes, results.items(), strict=False):
+        for seed in sorted(by_seed):
+            steps, returns = np.array(by_seed[seed]["curve"]).T
+            axis.plot(steps / 1000, returns, linewidth=1, label=f"seed {seed}")
+        threshold = ROWS[name].threshold
+        if threshold is not None:
+            axis.axhline(threshold, color="black", linestyle="--", linewidth=0.8)
+        axis.set(title=name, xlabel="thousand steps", ylabel="mean return")
+        axis.grid(alpha=0.3)
+    for axis in axes[len(results) :]:
+        axis.set_axis_off()
+    axes[0].legend(fontsize="small")
+    FigureCanvasAgg(figure).print_png(str(path))

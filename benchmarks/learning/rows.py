@@ -1,0 +1,124 @@
+"""The runs of the table, and what each has to reach."""
+
+import json
+import runpy
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import tqdm as tqdm_module
+
+ROOT = Path(__file__).parents[2]
+SNIPPETS = ROOT / "tests" / "seed_snippets"
+
+Result = dict[str, Any]
+"""`score`, further figures, and `curve`: pairs of steps and mean return."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a figure has to reach, in how many of the seeds (of five)."""
+
+    figure: str
+    at_least: float
+    seeds: int = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    run: Callable[[int], Result]
+    """From a seed to a result."""
+    bars: Sequence[Bar]
+    """Empty where the figure is only reported."""
+    threshold: float | None = None
+    """A line in the picture."""
+
+
+def command(*flags: str, seed: int) -> Result:
+    """Run `main.py` with these flags; the score is its evaluation's mean."""
+    import main
+
+    with tempfile.TemporaryDirectory() as directory:
+        run_dir = Path(directory) / "run"
+        code = main.main([*flags, "--seed", str(seed), "--backend", "inline", "--run-dir", str(run_dir)])
+        if code != 0:
+            raise RuntimeError(f"main.py {' '.join(flags)} --seed {seed} exited with {code}")
+        summary = json.loads((run_dir / main.SUMMARY_FILE).read_text())
+        table = np.genfromtxt(run_dir / "metrics.csv", delimiter=",", names=True)
+    return {
+        "score": summary["evaluation"]["mean"],
+        "training": summary["mean_return"],
+        "steps": summary["steps"],
+        "seconds": summary["seconds"],
+        "solved": summary["solved"],
+        "curve": np.column_stack([table["steps"], table["mean_return"]]).round(1).tolist(),
+    }
+
+
+def quick_start(seed: int) -> Result:
+    """Run the seed's quick start as it stands, but for its random seeds."""
+    import AsyncPPO
+    import PPO
+
+    with (
+        mock.patch.object(PPO.PPO, "save_weights"),
+        mock.patch.object(PPO, "PPO", partial(PPO.PPO, seed=seed)),
+        mock.patch.object(AsyncPPO, "AsyncPPO", partial(AsyncPPO.AsyncPPO, seed=seed, progress=False), create=True),
+    ):
+        run = runpy.run_path(str(SNIPPETS / "quick_start.py"), run_name="__main__")["async_ppo"]
+    return {
+        "score": AsyncPPO.evaluate(run.ppo, "CartPole-v1", 100, seed=seed + 1_000_000).mean(),
+        "training": run.mean_return,
+        "steps": run.steps_done,
+        "seconds": run.seconds,
+        "curve": [[row["steps"], round(row["mean_return"], 1)] for row in run.history],
+    }
+
+
+def custom_loop(seed: int) -> Result:
+    """Run the seed's custom loop as it stands, but for its random seeds; the score is its last ten iterations' mean."""
+    import AsyncPPO
+    import PPO
+
+    curve: list[list[float]] = []
+
+    class Recorder(tqdm_module.tqdm):
+        def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
+            curve.append([float(self.n), float((desc or "").split()[-1])])
+
+    with (
+        mock.patch.object(PPO, "PPO", partial(PPO.PPO, seed=seed)),
+        mock.patch.object(AsyncPPO, "EnvVectorizer", partial(AsyncPPO.EnvVectorizer, seed=seed)),
+        mock.patch.object(tqdm_module, "tqdm", Recorder),
+    ):
+        runpy.run_path(str(SNIPPETS / "custom_loop.py"), run_name="__main__")["env"].close()
+    return {"score": float(np.mean([value for _, value in curve[-10:]])), "iterations": len(curve), "curve": curve}
+
+
+def _main(*flags: str) -> Callable[[int], Result]:
+    return lambda seed: command(*flags, seed=seed)
+
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row("main.py", _main(), [Bar("score", 475)], 475),
+        Row("quick start", quick_start, [Bar("score", 475), Bar("training", 430, 4)], 475),
+        Row("custom loop", custom_loop, [Bar("score", 300)], 475),
+        Row("Pendulum-v1", _main("--env-id", "Pendulum-v1"), [Bar("score", -200)], -200),
+        Row("Acrobot-v1", _main("--env-id", "Acrobot-v1"), [Bar("score", -100)], -100),
+        Row("LunarLander-v3", _main("--env-id", "LunarLander-v3"), [Bar("score", 200)], 200),
+        Row(
+            "MountainCar-v0 --use-rnd", _main("--env-id", "MountainCar-v0", "--use-rnd"), [Bar("score", -130, 4)], -110
+        ),
+        Row("MountainCar-v0", _main("--env-id", "MountainCar-v0"), [], -110),
+    )
+}
