@@ -1,10 +1,28 @@
-"""Settings for environments that the defaults do not serve; `main.py` looks them up by `--env-id`."""
+"""Settings for environments that the defaults do not serve; `main.py` looks them up by `--env-id`.
+
+They were chosen on seeds from 100 up; the results that are reported are of seeds 0 to 4.
+"""
 
 from typing import Any
 
-PRESETS: dict[str, dict[str, Any]] = {}
+PRESETS: dict[str, dict[str, Any]] = {
+    "Acrobot-v1": {"steps": 200_000},
+    "LunarLander-v3": {
+        "steps": 1_000_000,
+        "gamma": 0.995,
+        "gae_lambda": 0.97,
+        "batch_size": 4096,
+        "k_epochs": 6,
+        "entropy_coef": 0.01,
+        "anneal_lr": True,
+    },
+    "MountainCar-v0": {"steps": 500_000, "normalize_obs": True},
+    "Pendulum-v1": {"steps": 200_000, "num_envs": 8, "gamma": 0.95, "log_std": 0.5, "anneal_lr": True},
+}
 """By environment id."""
-RND_PRESETS: dict[str, dict[str, Any]] = {}
+RND_PRESETS: dict[str, dict[str, Any]] = {
+    "MountainCar-v0": {"beta": 1.0},
+}
 """By environment id: on top of the above, with `--use-rnd`."""
 
 

@@ -1,5 +1,6 @@
 """PPO: what it answers, what it learns from, what it keeps."""
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -303,6 +304,52 @@ def test_minibatches_are_shuffled_and_cover_the_batch_in_equal_parts(monkeypatch
     assert sorted(epochs[0]) == sorted(epochs[1]) == everything
     assert epochs[0] != epochs[1] != states(22).tolist() != epochs[0]
     assert {len(part) for part in seen} <= {3, 4, 5}
+
+
+def arguments_of(name: str, ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Learn once, and return what the loss `name` was called with in each gradient step."""
+    seen, loss = [], getattr(importlib.import_module("PPO.agent"), name)
+
+    def spy(*arguments: Any) -> Any:
+        seen.append(arguments)
+        return loss(*arguments)
+
+    monkeypatch.setattr(f"PPO.agent.{name}", spy)
+    ppo.memory.append(stretch(ppo, 64, reward=np.linspace(0, 9, 64, dtype=np.float32)))
+    ppo.learn()
+    return seen
+
+
+def test_advantages_are_standardised_in_each_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    ppo = discrete(mini_batch_size=8, batch_size=64)
+    for _, _, advantage, _ in arguments_of("clipped_surrogate", ppo, monkeypatch):
+        assert abs(advantage.mean().item()) < 1e-5
+        assert advantage.std().item() == pytest.approx(1, abs=1e-4)
+    ppo = discrete(mini_batch_size=8, batch_size=64, normalize_advantage=False)
+    raw = [advantage.mean().item() for _, _, advantage, _ in arguments_of("clipped_surrogate", ppo, monkeypatch)]
+    assert max(raw) > 1
+
+
+def test_the_clips_are_those_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ppo = discrete(policy_clip=0.07)
+    assert {clip for *_, clip in arguments_of("clipped_surrogate", ppo, monkeypatch)} == {0.07}
+    ppo = discrete(value_clip=0.3, mini_batch_size=8, batch_size=64)
+    calls = arguments_of("value_loss", ppo, monkeypatch)
+    assert {clip for *_, clip in calls} == {0.3}
+    first_value, _, first_old, _ = calls[0]
+    torch.testing.assert_close(first_value, first_old, rtol=1e-4, atol=1e-4)
+
+
+def test_the_value_coefficient_weighs_the_critic() -> None:
+    def critic_moved(value_coef: float) -> bool:
+        ppo = discrete(value_coef=value_coef)
+        before = ppo.policy.critic[0].weight.clone()
+        ppo.memory.append(stretch(ppo, 8))
+        ppo.learn()
+        return not torch.equal(before, ppo.policy.critic[0].weight)
+
+    assert critic_moved(0.5)
+    assert not critic_moved(0.0)
 
 
 def test_the_gradient_norm_is_limited() -> None:
