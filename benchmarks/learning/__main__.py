@@ -1,8 +1,6 @@
 """Run what is missing of the table, then write the table and the picture."""
 
-import contextlib
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -12,21 +10,9 @@ import tyro
 from tqdm import tqdm
 
 from benchmarks.learning.report import Results, page, plot
-from benchmarks.learning.rows import ROWS
+from benchmarks.learning.rows import RESULTS, ROWS, result_file, run_one
 
 HERE = Path(__file__).parent
-
-
-def result_file(row: str, seed: int) -> Path:
-    """Return where the result of one run is kept."""
-    return HERE / "results" / f"{row.replace(' ', '_')}_{seed}.json"
-
-
-def run_one(row: str, seed: int) -> None:
-    """Run one seed of a row, in silence, and keep its result."""
-    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        result = ROWS[row].run(seed)
-    result_file(row, seed).write_text(json.dumps(result))
 
 
 def main(rows: Sequence[str] = tuple(ROWS), seeds: Sequence[int] = (0, 1, 2, 3, 4), jobs: int = 2) -> None:
@@ -38,7 +24,7 @@ def main(rows: Sequence[str] = tuple(ROWS), seeds: Sequence[int] = (0, 1, 2, 3, 
         jobs: how many runs at a time; no more than there are cores.
     """
     missing = [(row, seed) for row in rows for seed in seeds if not result_file(row, seed).exists()]
-    (HERE / "results").mkdir(exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         futures = [pool.submit(run_one, row, seed) for row, seed in missing]
         for future in tqdm(as_completed(futures), total=len(futures), unit="run", disable=not futures):

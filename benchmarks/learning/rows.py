@@ -1,6 +1,8 @@
 """The runs of the table, and what each has to reach."""
 
+import contextlib
 import json
+import os
 import runpy
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ import tqdm as tqdm_module
 
 ROOT = Path(__file__).parents[2]
 SNIPPETS = ROOT / "tests" / "seed_snippets"
+RESULTS = Path(__file__).parent / "results"
 
 Result = dict[str, Any]
 """`score`, further figures, and `curve`: pairs of steps and mean return."""
@@ -122,3 +125,15 @@ ROWS = {
         Row("MountainCar-v0", _main("--env-id", "MountainCar-v0"), [], -110),
     )
 }
+
+
+def result_file(row: str, seed: int) -> Path:
+    """Return where the result of one run is kept."""
+    return RESULTS / f"{row.replace(' ', '_')}_{seed}.json"
+
+
+def run_one(row: str, seed: int) -> None:
+    """Run one seed of a row, in silence, and keep its result."""
+    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        result = ROWS[row].run(seed)
+    result_file(row, seed).write_text(json.dumps(result))

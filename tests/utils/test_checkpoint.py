@@ -23,7 +23,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_a_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "raw.pth").write_bytes(pickle.dumps({"w": Bomb()}))
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps({"w": Bomb()}, protocol=2))
     torch.save({"w": Bomb()}, tmp_path / "zip.pth")
     for name in ("raw.pth", "zip.pth"):
         with pytest.raises(ValueError, match=f"{name} is not a file of tensors"):

@@ -1,0 +1,114 @@
+"""Tiny tasks with known answers: which one fails says which part is broken."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from AsyncPPO import AsyncPPO, evaluate
+from PPO import PPO
+
+
+class Endless(gym.Env):
+    """Reward 1 for ever; cut, never finished, after 5 steps. V = 1 / (1 - gamma) everywhere."""
+
+    def __init__(self, terminates: bool = False) -> None:
+        self.observation_space = spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self.terminates = terminates
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.count = 0
+        return self._obs(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.count += 1
+        over = self.count == 5
+        return self._obs(), 1.0, over and self.terminates, over and not self.terminates, {}
+
+    def _obs(self) -> np.ndarray:
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32)
+
+
+class Echo(gym.Env):
+    """One step: the reward says whether the action is what the observation asks for."""
+
+    def __init__(self, continuous: bool = False) -> None:
+        self.observation_space = spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = spaces.Box(-2, 2, (1,), np.float32) if continuous else spaces.Discrete(2)
+        self.continuous = continuous
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.asked = self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return self.asked, {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        reward = -abs(float(action[0] - self.asked[0])) if self.continuous else float(action == (self.asked[0] > 0))
+        return self.asked, reward, True, False, {}
+
+
+class Delayed(gym.Env):
+    """Two steps: the first action decides the reward of the second; the observation says only which step it is."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 1, (1,), np.float32)
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.first: int | None = None
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        if self.first is None:
+            self.first = int(action)
+            return np.ones(1, np.float32), 0.0, False, False, {}
+        return np.ones(1, np.float32), float(self.first), True, False, {}
+
+
+def learn(env: Any, steps: int, mode: str = "streaming", **kwargs: Any) -> PPO:
+    defaults = {"batch_size": 256, "mini_batch_size": 64, "lr": 3e-3, "seed": 0}
+    ppo = PPO.for_env(env(), **(defaults | kwargs))
+    with AsyncPPO(env, ppo, 8, steps, mode=mode, backend="inline", seed=0, progress=False) as trainer:
+        trainer.run()
+    return ppo
+
+
+def values(ppo: PPO, states: Any) -> np.ndarray:
+    return ppo.policy.value(ppo._tensor(states)).detach().numpy()[:, 0]
+
+
+@pytest.mark.parametrize("mode", ["streaming", "mask"])
+def test_what_is_only_ever_cut_has_the_infinite_horizons_value(mode: str) -> None:
+    """As a termination it would be worth 4.1 to 1, as nothing at all anything."""
+    ppo = learn(Endless, 20_000, mode, gamma=0.9, GAE_lambda=0.95)
+    np.testing.assert_allclose(values(ppo, np.random.default_rng(0).uniform(-1, 1, (50, 2))), 10.0, rtol=0.02)
+
+
+def test_what_terminates_has_the_finite_horizons_value() -> None:
+    ppo = learn(lambda: Endless(terminates=True), 20_000, gamma=0.9)
+    mean = np.mean([sum(0.9**k for k in range(left)) for left in range(1, 6)])
+    np.testing.assert_allclose(values(ppo, np.zeros((1, 2))), mean, rtol=0.1)
+
+
+def test_the_policy_learns_what_the_observation_asks_for() -> None:
+    ppo = learn(Echo, 6_000)
+    assert evaluate(ppo, Echo, 200, seed=1, backend="inline").mean() > 0.97
+
+
+def test_the_continuous_policy_learns_what_the_observation_asks_for() -> None:
+    def env() -> gym.Env:
+        return Echo(continuous=True)
+
+    ppo = learn(env, 16_000)
+    assert evaluate(ppo, env, 200, seed=1, backend="inline").mean() > -0.1
+
+
+def test_a_delayed_reward_is_credited_and_discounted() -> None:
+    ppo = learn(Delayed, 8_000, gamma=0.5)
+    assert ppo.get_action(np.zeros(1), deterministic=True) == 1
+    np.testing.assert_allclose(values(ppo, [[0.0], [1.0]]), [0.5, 1.0], atol=0.05)
