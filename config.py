@@ -85,6 +85,8 @@ class TrainConfig(RunConfig):
     """Share of each minibatch that RND's predictor learns from."""
     rnd_warmup: int = 1000
     """Observations that RND has to have seen before its reward counts."""
+    learner: Literal["auto", "torch"] = "auto"
+    """Gradients by autograd (torch), or the same ones written out where they are (auto: several times faster)."""
     device: str = "cpu"
     """Where the networks live: cpu, cuda, ..."""
 

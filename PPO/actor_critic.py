@@ -64,17 +64,17 @@ class ActorCritic(nn.Module):
         self.value_head = ValueHead(features, values, generator)
 
     def forward(self, obs: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
-        """Return the policy and the standardised values `(B, V)` of flat observations `(B, D)`."""
-        obs = self._normal(obs)
+        """Return the policy and the standardised values `(B, V)` of standardised observations `(B, D)`."""
         return self.policy_head(self.actor(obs)), self.value_head(self.critic(obs))
 
     def distribution(self, obs: torch.Tensor) -> Distribution:
-        """Return only the policy."""
-        return self.policy_head(self.actor(self._normal(obs)))
+        """Return the policy of observations `(B, D)`."""
+        return self.policy_head(self.actor(self.standardise(obs)))
 
     def value(self, obs: torch.Tensor) -> torch.Tensor:
-        """Return only the values `(B, V)`, in units of reward."""
-        return self.value_head.stats.inverse(self.value_head(self.critic(self._normal(obs))))
+        """Return the values `(B, V)` of observations `(B, D)`, in units of reward."""
+        return self.value_head.stats.inverse(self.value_head(self.critic(self.standardise(obs))))
 
-    def _normal(self, obs: torch.Tensor) -> torch.Tensor:
+    def standardise(self, obs: torch.Tensor) -> torch.Tensor:
+        """Return observations `(B, D)` as the networks see them."""
         return obs if self.obs_norm is None else self.obs_norm(obs)

@@ -1,22 +1,24 @@
 """PPO: the agent that acts and learns."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from networks import flatten, limit_norm
 from PPO.actor_critic import ActorCritic
 from PPO.advantages import explained_variance, extrinsic_advantage, intrinsic_advantage
+from PPO.analytic import AnalyticGradient
 from PPO.arguments import arguments_for, check_ranges, per_dimension
-from PPO.losses import approximate_kl, clip_fraction, clipped_surrogate, standardise, value_loss
+from PPO.losses import Metrics, Objective
 from PPO.memory import Batch, Memory, Rows
 from PPO.rnd import RND
-from utils import linear, load_fitting, save_tensors, torch_threads
+from utils import compute_threads, linear, load_fitting, save_tensors, torch_threads
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
@@ -63,6 +65,7 @@ class PPO:
         intrinsic_gamma: float = 0.99,
         rnd_update_proportion: float = 0.25,
         rnd_warmup: int = 1000,
+        learner: Literal["auto", "torch"] = "auto",
         device: str | torch.device = "cpu",
         seed: int | None = None,
     ) -> None:
@@ -80,7 +83,7 @@ class PPO:
             GAE_lambda: 0 for one-step advantages (bias), 1 for Monte-Carlo ones (variance).
             gamma: discount of the reward.
             batch_size: transitions that `learn` waits for; it then learns from all there are.
-            mini_batch_size: transitions in each gradient step, about: a batch is cut into equal parts near this size.
+            mini_batch_size: transitions in each gradient step, at most: a batch is cut into equal parts.
             use_RND: whether to add an intrinsic reward by Random Network Distillation.
             beta: factor of the intrinsic advantage, beside 1 for the extrinsic one.
             action_offset: middle of the bounds of continuous actions; a number or one for each dimension.
@@ -99,6 +102,8 @@ class PPO:
             intrinsic_gamma: discount of the intrinsic reward, whose return goes on over the ends of episodes.
             rnd_update_proportion: share of each minibatch that RND's predictor learns from.
             rnd_warmup: observations that RND has to have seen before its reward counts.
+            learner: `torch` for gradients by autograd; `auto` for the same ones written out (PPO/analytic.py), which
+                is several times faster, wherever the network is small and on the CPU.
             device: where the networks live.
             seed: of the initial weights, the actions and the minibatches; None takes fresh entropy.
 
@@ -119,6 +124,8 @@ class PPO:
                 "rnd_update_proportion": rnd_update_proportion,
             },
         )  # fmt: skip
+        if learner not in ("auto", "torch"):
+            raise ValueError(f"learner must be 'auto' or 'torch', not {learner!r}")
         if mini_batch_size > batch_size:
             raise ValueError(f"mini_batch_size ({mini_batch_size}) is larger than batch_size ({batch_size})")
         self.is_continuous = is_continuous
@@ -150,40 +157,53 @@ class PPO:
         self.intrinsic_gamma = intrinsic_gamma
         self.rnd_update_proportion = rnd_update_proportion
         self.rnd_warmup = rnd_warmup
+        self.learner = learner
         self.device = torch.device(device)
         self.seed = seed
 
-        initial = torch.Generator()
-        self.generator = torch.Generator(self.device)
-        for generator in (initial, self.generator):
-            generator.seed() if seed is None else generator.manual_seed(seed)
+        self.generator = _generator(self.device, seed)
+        self.memory = Memory()
+        self._make_networks(_generator(torch.device("cpu"), seed))
+        self._make_learner()
+
+    def _make_networks(self, generator: torch.Generator) -> None:
+        scaling = 1.0 if self.action_scaling is None else self.action_scaling
         self.policy = ActorCritic(
-            is_continuous,
+            self.is_continuous,
             self.observ_dim,
             self.action_dim,
-            scale=per_dimension("action_scaling", 1.0 if action_scaling is None else action_scaling, self.action_dim),
-            offset=per_dimension("action_offset", action_offset, self.action_dim),
-            hidden_sizes=hidden_sizes,
-            activation=activation,
-            log_std=log_std,
-            values=2 if use_RND else 1,
-            normalize_obs=normalize_obs,
-            generator=initial,
+            scale=per_dimension("action_scaling", scaling, self.action_dim),
+            offset=per_dimension("action_offset", self.action_offset, self.action_dim),
+            hidden_sizes=self.hidden_sizes,
+            activation=self.activation,
+            log_std=self.log_std,
+            values=2 if self.use_RND else 1,
+            normalize_obs=self.normalize_obs,
+            generator=generator,
         ).to(self.device)
         self.rnd: RND | None = None
-        parameters = [*self.policy.parameters()]
-        if use_RND:
+        if self.use_RND:
             self.rnd = RND(
                 self.observ_dim,
-                gamma=intrinsic_gamma,
-                update_proportion=rnd_update_proportion,
-                warmup=rnd_warmup,
-                generator=initial,
+                gamma=self.intrinsic_gamma,
+                update_proportion=self.rnd_update_proportion,
+                warmup=self.rnd_warmup,
+                generator=generator,
             ).to(self.device)
-            parameters += self.rnd.predictor.parameters()
-        self.optimizer = torch.optim.Adam(parameters, lr, eps=1e-5, fused=True)
-        self._threads = 1 if sum(parameter.numel() for parameter in parameters) < LARGE_NETWORK else None
-        self.memory = Memory()
+
+    def _make_learner(self) -> None:
+        parameters, self._policy_gradient = flatten(self.policy.parameters())
+        vectors = [parameters]
+        if self.rnd is not None:
+            predictor_parameters, self._rnd_gradient = flatten(self.rnd.predictor.parameters())
+            vectors.append(predictor_parameters)
+        self.optimizer = torch.optim.Adam(vectors, self.lr, eps=1e-5, fused=True)
+        self.objective = Objective(self.value_coef, self.entropy_coef, self.value_clip, self.normalize_advantage)
+        small = len(parameters) < LARGE_NETWORK
+        self._threads = 1 if small else None
+        self._gradient: Callable[[Rows, float], Metrics] = self._autograd
+        if self.learner == "auto" and small and AnalyticGradient.applies_to(self.policy):
+            self._gradient = AnalyticGradient(self.policy, self.objective)
 
     @classmethod
     def for_env(cls, env: Any, **hyperparameters: Any) -> Self:
@@ -255,8 +275,8 @@ class PPO:
             progress: how much of the run is over, 0 to 1: what the annealing goes by.
 
         Returns:
-            Means over the update of `policy_loss`, `value_loss`, `entropy`, `approx_kl`, `clip_fraction`, `grad_norm`
-            and, with RND, `rnd_loss`; and `explained_variance`, `lr`, `clip` and, with RND, `intrinsic_reward`.
+            Means over the update of `policy_loss`, `value_loss`, `approx_kl`, `clip_fraction`, `grad_norm` and, with
+            RND, `rnd_loss`; `entropy` after it; `explained_variance`, `lr`, `clip` and, with RND, `intrinsic_reward`.
             Nothing when there was too little to learn from.
 
         Raises:
@@ -271,12 +291,12 @@ class PPO:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
-        with torch_threads(self._threads):
+        with compute_threads(self._threads):
             rows, metrics = self._prepare(batch)
-            steps = self._optimise(rows, clip)
-        metrics |= {name: torch.stack([step[name] for step in steps]).mean().item() for name in steps[0]}
-        if self.policy.obs_norm is not None:
-            self.policy.obs_norm.update(rows.obs)
+            metrics |= self._optimise(rows, clip)
+            metrics["entropy"] = self._entropy(rows)
+            if self.policy.obs_norm is not None:
+                self.policy.obs_norm.update(self._flat(batch.obs)[0])
         infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
         if infinite:
             raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN: try a smaller lr")
@@ -329,8 +349,13 @@ class PPO:
         self.policy.value_head.update(target)
         stats = self.policy.value_head.stats
         draw, log_prob = self._behaviour(batch, obs)
-        rows = Rows(obs, draw, log_prob, self._tensor(advantage), stats(target), stats(values), next_obs)
+        seen = self.policy.standardise(obs)
+        rows = Rows(seen, draw, log_prob, self._tensor(advantage), stats(target), stats(values), next_obs)
         return rows, metrics
+
+    @torch.no_grad()
+    def _entropy(self, rows: Rows) -> float:
+        return self.policy(rows.obs)[0].entropy().mean().item()
 
     def _behaviour(self, batch: Batch, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the draws behind the actions, and their log-probabilities under the policy that acted.
@@ -346,43 +371,41 @@ class PPO:
             return draw, self._tensor(batch.extras["log_prob"])
         return draw, self.policy.distribution(obs).log_prob(draw)
 
-    def _optimise(self, rows: Rows, clip: float) -> list[dict[str, torch.Tensor]]:
-        """Take the gradient steps of one update; return the metrics of each."""
-        steps: list[dict[str, torch.Tensor]] = []
-        parts = max(1, round(len(rows.obs) / self.mini_batch_size))
-        for _ in range(self.k_epochs):
-            shuffled = rows[torch.randperm(len(rows.obs), generator=self.generator, device=self.device)]
-            for minibatch in zip(*(field.tensor_split(parts) for field in shuffled), strict=True):
-                loss, metrics = self._loss(Rows(*minibatch), clip)
-                if self.target_kl is not None and metrics["approx_kl"] > 1.5 * self.target_kl:
-                    return steps or [metrics]
-                self.optimizer.zero_grad()
-                loss.backward()
-                metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                self.optimizer.step()
-                steps.append(metrics)
-        return steps
+    def _optimise(self, rows: Rows, clip: float) -> dict[str, float]:
+        """Take the gradient steps of one update; return the means of their metrics."""
+        steps: list[dict[str, Any]] = []
+        for minibatch in self._minibatches(rows):
+            metrics = self._gradient(minibatch, clip)
+            if self.target_kl is not None and metrics["approx_kl"] > 1.5 * self.target_kl:
+                steps = steps or [metrics]
+                break
+            metrics["grad_norm"] = limit_norm(self._policy_gradient, self.max_grad_norm)
+            if self.rnd is not None:
+                metrics["rnd_loss"] = self._learn_novelty(self.rnd, minibatch)
+            self.optimizer.step()
+            steps.append(metrics)
+        return {name: _mean([step[name] for step in steps]) for name in steps[0]}
 
-    def _loss(self, rows: Rows, clip: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the loss of a minibatch (equation 9 of the paper), and its parts."""
-        policy, value = self.policy(rows.obs)
-        log_prob, entropy = policy.log_prob(rows.draw), policy.entropy().mean()
-        advantage = standardise(rows.advantage) if self.normalize_advantage else rows.advantage
-        policy_loss = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)
-        critic_loss = value_loss(value, rows.target, rows.value, self.value_clip)
-        loss = policy_loss + self.value_coef * critic_loss - self.entropy_coef * entropy
-        metrics = {
-            "policy_loss": policy_loss.detach(),
-            "value_loss": critic_loss.detach(),
-            "entropy": entropy.detach(),
-            "approx_kl": approximate_kl(log_prob.detach(), rows.log_prob),
-            "clip_fraction": clip_fraction(log_prob.detach(), rows.log_prob, clip),
-        }
-        if self.rnd is not None:
-            rnd_loss = self.rnd.loss(rows.next_obs, self.generator)
-            loss = loss + rnd_loss
-            metrics["rnd_loss"] = rnd_loss.detach()
-        return loss, metrics
+    def _minibatches(self, rows: Rows) -> Iterator[Rows]:
+        """Yield every row once in each epoch, shuffled, in equal parts of at most `mini_batch_size`."""
+        parts = -(-len(rows.obs) // self.mini_batch_size)
+        for _ in range(self.k_epochs):
+            order = torch.randperm(len(rows.obs), generator=self.generator, device=self.device)
+            yield from rows.take(order).split(parts)
+
+    def _autograd(self, rows: Rows, clip: float) -> Metrics:
+        """Write the gradient of the loss into the policy's parameters."""
+        self._policy_gradient.zero_()
+        loss, metrics = self.objective.loss(self.policy, rows, clip)
+        loss.backward()
+        return metrics
+
+    def _learn_novelty(self, rnd: RND, rows: Rows) -> torch.Tensor:
+        """Write the gradient of RND's loss into its predictor's parameters."""
+        self._rnd_gradient.zero_()
+        loss = rnd.loss(rows.next_obs, self.generator)
+        loss.backward()
+        return loss.detach()
 
     def _flat(self, states: ArrayLike | torch.Tensor) -> tuple[torch.Tensor, bool]:
         """Return states as float32 `(N, observ_dim)`, and whether it was a single one."""
@@ -401,3 +424,15 @@ class PPO:
 
     def _files(self) -> list[tuple[nn.Module, str]]:
         return [(self.policy, POLICY_FILE)] + ([(self.rnd, RND_FILE)] if self.rnd is not None else [])
+
+
+def _generator(device: torch.device, seed: int | None) -> torch.Generator:
+    generator = torch.Generator(device)
+    if seed is None:
+        generator.seed()
+        return generator
+    return generator.manual_seed(seed)
+
+
+def _mean(values: Sequence[Any]) -> float:
+    return (torch.stack(tuple(values)).mean() if torch.is_tensor(values[0]) else np.mean(values)).item()

@@ -3,8 +3,9 @@
 A memory holds stretches; `batch` joins them; the learner turns the batch into `Rows` of tensors, which it shuffles.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -54,9 +55,13 @@ class Rows(NamedTuple):
     value: torch.Tensor
     next_obs: torch.Tensor
 
-    def __getitem__(self, rows: Any) -> "Rows":  # type: ignore[override]
-        """Return some of the rows."""
-        return Rows(*(field[rows] for field in self._asdict().values()))
+    def take(self, index: torch.Tensor) -> "Rows":
+        """Return the rows `index` `(k,)`, in that order."""
+        return Rows(*(field[index] for field in self))
+
+    def split(self, parts: int) -> Iterator["Rows"]:
+        """Yield `parts` equal parts, in order."""
+        yield from map(Rows._make, zip(*(field.tensor_split(parts) for field in self), strict=True))
 
 
 class Memory:

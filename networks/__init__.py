@@ -1,7 +1,8 @@
 """Torch modules: encoders, heads, distributions and running statistics."""
 
-from networks.distributions import Categorical, Distribution, TanhGaussian
+from networks.distributions import Categorical, Distribution, TanhGaussian, gauss_hermite
 from networks.encoders import linear_layer, mlp
+from networks.flat import flatten, limit_norm
 from networks.heads import CategoricalHead, PolicyHead, TanhGaussianHead, ValueHead
 from networks.normalizer import RunningNorm
 
@@ -14,6 +15,9 @@ __all__ = [
     "TanhGaussian",
     "TanhGaussianHead",
     "ValueHead",
+    "flatten",
+    "gauss_hermite",
+    "limit_norm",
     "linear_layer",
     "mlp",
 ]

@@ -7,7 +7,8 @@ from networks.distributions import Categorical, Distribution, TanhGaussian
 from networks.encoders import linear_layer
 from networks.normalizer import RunningNorm
 
-POLICY_GAIN = 0.01
+CHOICE_GAIN = 0.1
+MEAN_GAIN = 0.01
 """Of the last policy layer: the first actions hardly depend on the observation (Andrychowicz et al. 2021)."""
 BOUND_EPSILON = 1e-6
 """How close to its bounds an action that comes without its draw is taken to be."""
@@ -35,7 +36,7 @@ class CategoricalHead(PolicyHead):
     def __init__(self, features: int, actions: int, generator: torch.Generator) -> None:
         """Make the layer of logits."""
         super().__init__()
-        self.logits = linear_layer(features, actions, POLICY_GAIN, generator)
+        self.logits = linear_layer(features, actions, CHOICE_GAIN, generator)
 
     def forward(self, features: torch.Tensor) -> Categorical:
         """See `PolicyHead.forward`."""
@@ -65,7 +66,7 @@ class TanhGaussianHead(PolicyHead):
             generator: of the initial weights.
         """
         super().__init__()
-        self.mean = linear_layer(features, len(scale), POLICY_GAIN, generator)
+        self.mean = linear_layer(features, len(scale), MEAN_GAIN, generator)
         self.log_std = nn.Parameter(torch.full((len(scale),), log_std))
         self.register_buffer("scale", scale)
         self.register_buffer("offset", offset)

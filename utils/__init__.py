@@ -17,12 +17,13 @@ from utils.masks import (
 from utils.returns import discounted_sums, gae
 from utils.schedules import linear
 from utils.seeding import spawn_seeds
-from utils.threads import torch_threads
+from utils.threads import compute_threads, torch_threads
 
 __all__ = [
     "Stretch",
     "buffer_append",
     "buffer_to_target_buffer_transfer",
+    "compute_threads",
     "discounted_sums",
     "gae",
     "inactive_states_dropout",

@@ -1,6 +1,5 @@
 """PPO: what it answers, what it learns from, what it keeps."""
 
-import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from PPO import PPO, ActorCritic, Memory
+from PPO import PPO, ActorCritic, Memory, losses
 from PPO.memory import Rows
 from utils import Stretch
 
@@ -144,6 +143,7 @@ def test_for_env_names_a_space_that_is_not_supported(obs_space: Any, action_spac
         ({"action_scaling": [1.0, 2.0, 3.0]}, "action_scaling must be a finite number or 2"),
         ({"action_scaling": 0.0}, "action_scaling must be positive"),
         ({"activation": "gelu"}, "activation must be one of"),
+        ({"learner": "numpy"}, "learner must be"),
     ],
 )
 def test_bad_hyperparameters_are_named(bad: dict[str, Any], message: str) -> None:
@@ -179,18 +179,16 @@ def prepared(ppo: PPO) -> Rows:
 
 
 @BOTH
+@pytest.mark.parametrize("learner", ["auto", "torch"])
 @pytest.mark.parametrize("stored", [True, False])
-def test_the_first_ratio_is_one(make: Make, stored: bool) -> None:
+def test_the_first_ratio_is_one(make: Make, learner: str, stored: bool) -> None:
     """Whether the loop stored how the actions were drawn or not."""
-    ppo = make(normalize_obs=True)
-    ppo.memory.append(stretch(ppo, 20, stored=stored))
-    rows = prepared(ppo)
-    with torch.no_grad():
-        _, metrics = ppo._loss(rows, clip=0.2)
-        log_prob = ppo.policy(rows.obs)[0].log_prob(rows.draw)
-    torch.testing.assert_close(log_prob, rows.log_prob, rtol=0, atol=1e-5)
-    assert metrics["approx_kl"].abs() < 1e-6
-    assert metrics["clip_fraction"] == 0
+    ppo = make(normalize_obs=True, learner=learner, k_epochs=1, batch_size=20, mini_batch_size=20)
+    for seed in (0, 1):
+        ppo.memory.append(stretch(ppo, 20, seed, stored=stored))
+        metrics = ppo.learn()
+        assert abs(metrics["approx_kl"]) < 1e-6
+        assert metrics["clip_fraction"] == 0
 
 
 def test_stored_log_probs_are_those_of_the_policy_that_acted() -> None:
@@ -276,7 +274,7 @@ def test_the_entropy_bonus_has_a_gradient(make: Make) -> None:
     with torch.no_grad():
         for parameter in ppo.policy.policy_head.parameters():
             if parameter.ndim == 2:
-                parameter.mul_(300)
+                parameter.mul_(4 / parameter.norm())
     obs = torch.from_numpy(states(64))
     before = ppo.policy.distribution(obs).entropy().mean()
     constant_value(ppo, 0.0)
@@ -290,50 +288,50 @@ def test_minibatches_are_shuffled_and_cover_the_batch_in_equal_parts(monkeypatch
     ppo = discrete(k_epochs=2, mini_batch_size=4)
     ppo.memory.append(stretch(ppo, 22))
     seen: list[list[list[float]]] = []
-    loss = ppo._loss
+    gradient = ppo._gradient
 
     def spy(rows: Rows, clip: float) -> Any:
         seen.append(rows.obs.tolist())
-        return loss(rows, clip)
+        return gradient(rows, clip)
 
-    monkeypatch.setattr(ppo, "_loss", spy)
+    monkeypatch.setattr(ppo, "_gradient", spy)
     ppo.learn()
     half = len(seen) // 2
     epochs = [[row for part in seen[:half] for row in part], [row for part in seen[half:] for row in part]]
     everything = sorted(states(22).tolist())
     assert sorted(epochs[0]) == sorted(epochs[1]) == everything
     assert epochs[0] != epochs[1] != states(22).tolist() != epochs[0]
-    assert {len(part) for part in seen} <= {3, 4, 5}
+    assert {len(part) for part in seen} <= {3, 4}
 
 
 def arguments_of(name: str, ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Learn once, and return what the loss `name` was called with in each gradient step."""
-    seen, loss = [], getattr(importlib.import_module("PPO.agent"), name)
+    seen, loss = [], getattr(losses, name)
 
     def spy(*arguments: Any) -> Any:
         seen.append(arguments)
         return loss(*arguments)
 
-    monkeypatch.setattr(f"PPO.agent.{name}", spy)
+    monkeypatch.setattr(losses, name, spy)
     ppo.memory.append(stretch(ppo, 64, reward=np.linspace(0, 9, 64, dtype=np.float32)))
     ppo.learn()
     return seen
 
 
 def test_advantages_are_standardised_in_each_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
-    ppo = discrete(mini_batch_size=8, batch_size=64)
+    ppo = discrete(learner="torch", mini_batch_size=8, batch_size=64)
     for _, _, advantage, _ in arguments_of("clipped_surrogate", ppo, monkeypatch):
         assert abs(advantage.mean().item()) < 1e-5
         assert advantage.std().item() == pytest.approx(1, abs=1e-4)
-    ppo = discrete(mini_batch_size=8, batch_size=64, normalize_advantage=False)
+    ppo = discrete(learner="torch", mini_batch_size=8, batch_size=64, normalize_advantage=False)
     raw = [advantage.mean().item() for _, _, advantage, _ in arguments_of("clipped_surrogate", ppo, monkeypatch)]
     assert max(raw) > 1
 
 
 def test_the_clips_are_those_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    ppo = discrete(policy_clip=0.07)
+    ppo = discrete(learner="torch", policy_clip=0.07)
     assert {clip for *_, clip in arguments_of("clipped_surrogate", ppo, monkeypatch)} == {0.07}
-    ppo = discrete(value_clip=0.3, mini_batch_size=8, batch_size=64)
+    ppo = discrete(learner="torch", value_clip=0.3, mini_batch_size=8, batch_size=64)
     calls = arguments_of("value_loss", ppo, monkeypatch)
     assert {clip for *_, clip in calls} == {0.3}
     first_value, _, first_old, _ = calls[0]
@@ -357,7 +355,7 @@ def test_the_gradient_norm_is_limited() -> None:
     ppo.memory.append(stretch(ppo, 8, reward=np.full(8, 1e3, np.float32)))
     ppo.learn()
     norms = [parameter.grad.norm() for parameter in ppo.policy.parameters() if parameter.grad is not None]
-    assert torch.stack(norms).norm() <= 1.01e-6
+    assert 0 < torch.stack(norms).norm() <= 1.01e-6
 
 
 def test_target_kl_ends_an_update() -> None:

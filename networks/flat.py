@@ -1,0 +1,33 @@
+"""Parameters in one vector."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def flatten(parameters: Iterable[nn.Parameter]) -> tuple[nn.Parameter, torch.Tensor]:
+    """Move parameters and their gradients into one vector each, of which they are views from then on.
+
+    What an optimiser does, and the norm of the gradient, is then one operation, however many layers there are.
+
+    Returns:
+        The vector `(P,)` and its gradient, zero; it is to be zeroed in place, never set to None.
+    """
+    parameters = list(parameters)
+    vector = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    vector.grad = gradient = torch.zeros_like(vector)
+    start = 0
+    for parameter in parameters:
+        stop = start + parameter.numel()
+        parameter.data = vector.data[start:stop].view_as(parameter)
+        parameter.grad = gradient[start:stop].view_as(parameter)
+        start = stop
+    return vector, gradient
+
+
+def limit_norm(gradient: torch.Tensor, limit: float) -> torch.Tensor:
+    """Scale a gradient `(P,)` down, in place, to a norm of at most `limit`; return the norm it had."""
+    norm = torch.linalg.vector_norm(gradient)
+    gradient.mul_((limit / (norm + 1e-6)).clamp(max=1.0))
+    return norm

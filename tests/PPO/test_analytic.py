@@ -1,0 +1,103 @@
+"""The gradient that is written out is the one that autograd computes, for every combination of options."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from networks import flatten
+from PPO import PPO, ActorCritic
+from PPO.analytic import AnalyticGradient
+from PPO.losses import Objective
+from PPO.memory import Rows
+from utils import Stretch
+
+
+def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows:
+    """Return rows of which some ratios and some values have left their clips."""
+    generator = torch.Generator().manual_seed(1)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    obs = normal(count, 5)
+    with torch.no_grad():
+        distribution, value = policy(obs)
+        draw = distribution.sample(generator)
+        log_prob = distribution.log_prob(draw) + 0.3 * normal(count)
+    return Rows(
+        obs, draw, log_prob, 2 * normal(count) + 1, normal(count, values), value + 0.3 * normal(count, values),
+        obs[:, :0],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "silu"])
+def test_the_gradient_is_autograds(continuous: bool, activation: str) -> None:
+    """Held to 1e-10 in float64, over value clipping, entropy, advantages, value heads and depths."""
+    options = product([None, 0.2], [0.0, 0.03], [True, False], [1, 2], [(), (16,), (16, 8)])
+    for value_clip, entropy_coef, normalize, values, hidden_sizes in options:
+        policy = ActorCritic(
+            continuous, 5, 3, hidden_sizes=hidden_sizes, activation=activation, values=values, log_std=-0.4,
+            scale=torch.tensor([1.0, 2.0, 0.4]), generator=torch.Generator().manual_seed(0),
+        ).double()  # fmt: skip
+        for parameter in policy.policy_head.parameters():
+            parameter.data.mul_(30 if parameter.ndim == 2 else 1)
+        _, gradient = flatten(policy.parameters())
+        objective = Objective(0.7, entropy_coef, value_clip, normalize)
+        minibatch = rows(policy, continuous, values, 40)
+
+        gradient.zero_()
+        loss, expected_metrics = objective.loss(policy, minibatch, 0.2)
+        loss.backward()
+        expected = gradient.clone()
+        gradient.fill_(9.0)
+        metrics = AnalyticGradient(policy, objective)(minibatch, 0.2)
+
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-10)
+        assert expected.abs().max() > 1e-3
+        assert metrics == pytest.approx({name: value.item() for name, value in expected_metrics.items()}, abs=1e-10)
+        assert 0.1 < metrics["clip_fraction"] < 0.9
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_fifty_updates_stay_together(continuous: bool) -> None:
+    """In float32, from the same experience: the same weights to 1e-4, and one optimiser state."""
+
+    def run(learner: Any) -> PPO:
+        ppo = PPO(
+            continuous, 5, 3, lr=3e-4, k_epochs=2, batch_size=64, mini_batch_size=32, learner=learner, seed=0,
+            use_RND=True, beta=0.1, value_clip=0.5, entropy_coef=0.01, rnd_warmup=0,
+        )  # fmt: skip
+        for seed in range(50):
+            rng = np.random.default_rng(seed)
+            obs = rng.normal(size=(64, 5)).astype(np.float32)
+            action = np.tanh(rng.normal(size=(64, 3))) if continuous else rng.integers(0, 3, 64)
+            flags = np.zeros(64, bool)
+            reward = rng.normal(size=64).astype(np.float32)
+            ppo.memory.append(Stretch(0, obs, action, reward, flags, flags, obs[:1]))
+            assert ppo.learn()
+        return ppo
+
+    analytic, autograd = run("auto"), run("torch")
+    assert isinstance(analytic._gradient, AnalyticGradient)
+    assert not isinstance(autograd._gradient, AnalyticGradient)
+    for ours, theirs in zip(analytic.policy.parameters(), autograd.policy.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    for ours, theirs in zip(
+        analytic.optimizer.state_dict()["state"].values(),
+        autograd.optimizer.state_dict()["state"].values(),
+        strict=True,
+    ):
+        assert ours["step"] == theirs["step"]
+        torch.testing.assert_close(ours["exp_avg"], theirs["exp_avg"], rtol=0, atol=1e-3)
+
+
+def test_what_is_not_written_out_is_left_to_autograd() -> None:
+    assert AnalyticGradient.applies_to(PPO(False, 4, 2).policy)
+    policy = PPO(False, 4, 2).policy
+    policy.actor.append(torch.nn.LayerNorm(64))
+    assert not AnalyticGradient.applies_to(policy)
+    assert not isinstance(PPO(False, 4, 2, hidden_sizes=(1500, 1500))._gradient, AnalyticGradient)
