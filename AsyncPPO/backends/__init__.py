@@ -1,12 +1,11 @@
 """How environments are stepped, and which way is the fastest for a given one."""
 
-import os
 import time
 from typing import Literal
 
 import gymnasium as gym
 
-from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, Infos, Layout
+from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, Infos, Layout, available_cores
 from AsyncPPO.backends.inline import InlineBackend
 from AsyncPPO.backends.process import ProcessBackend
 
@@ -16,11 +15,6 @@ WAKE_SECONDS = 100e-6
 """What a vector step costs in worker processes beyond the stepping itself: waking them and waiting for them."""
 TRIAL_SECONDS = 0.1
 """How long a trial of an environment's speed may take."""
-
-
-def available_cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_backend(env: gym.Env, num_envs: int, num_workers: int) -> tuple[BackendName, str]:

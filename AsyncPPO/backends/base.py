@@ -5,6 +5,7 @@ A backend holds the environments and one set of arrays with a row for each of th
 same actions give the same rows.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -16,6 +17,11 @@ import numpy as np
 EnvFactory = Callable[[], gym.Env]
 Infos = dict[int, dict[str, Any]]
 """By environment index; only those with something in them."""
+
+
+def available_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class EnvError(RuntimeError):

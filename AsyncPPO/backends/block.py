@@ -1,7 +1,7 @@
 """A block of environments, stepped one after the other: the part that every backend shares."""
 
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -23,7 +23,10 @@ class EnvBlock:
         self.arrays = arrays
         self.envs: list[gym.Env] = []
         for index, factory in enumerate(factories, first):
-            self.envs.append(_call(index, "being made", factory))
+            try:
+                self.envs.append(factory())
+            except Exception as error:
+                raise _failure(index, "being made", error) from error
 
     def reset(self, env_ids: Iterable[int], seeds: Iterable[int | None], options: dict[str, Any] | None) -> Infos:
         """Reset; see `Backend.reset`."""
@@ -34,16 +37,17 @@ class EnvBlock:
                 infos[index] = info
         return infos
 
-    def step(self, env_ids: Iterable[int], autoreset: bool) -> Infos:
+    def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
         """Step; see `Backend.step`."""
         arrays, infos = self.arrays, {}
         for index in env_ids:
             row = index - self.first
-            obs, reward, terminated, truncated, info = _call(index, "step", self.envs[row].step, arrays.action[row])
             try:
-                arrays.reward[row] = reward
-                arrays.terminated[row] = terminated
-                arrays.truncated[row] = truncated
+                obs, reward, terminated, truncated, info = self.envs[row].step(arrays.action[row])
+            except Exception as error:
+                raise _failure(index, "step", error) from error
+            try:
+                arrays.reward[row], arrays.terminated[row], arrays.truncated[row] = reward, terminated, truncated
             except (TypeError, ValueError) as error:
                 raise EnvError(f"environment {index} returned a step that is not a number and two flags") from error
             if autoreset and (terminated or truncated):
@@ -60,27 +64,29 @@ class EnvBlock:
     def close(self) -> None:
         """Close the environments."""
         for index, env in enumerate(self.envs, self.first):
-            _call(index, "close", env.close)
+            try:
+                env.close()
+            except Exception as error:
+                raise _failure(index, "close", error) from error
         self.envs.clear()
 
     def _reset_one(self, index: int, **kwargs: Any) -> dict[str, Any]:
-        obs, info = _call(index, "reset", self.envs[index - self.first].reset, **kwargs)
+        try:
+            obs, info = self.envs[index - self.first].reset(**kwargs)
+        except Exception as error:
+            raise _failure(index, "reset", error) from error
         self._store(self.arrays.obs, index, obs)
         return info
 
     def _store(self, target: np.ndarray, index: int, obs: Any) -> None:
-        if np.shape(obs) != target.shape[1:]:
+        shape = obs.shape if isinstance(obs, np.ndarray) else np.shape(obs)
+        if shape != target.shape[1:]:
             raise EnvError(
-                f"environment {index} returned an observation of shape {np.shape(obs)}; "
-                f"its space says {target.shape[1:]}"
+                f"environment {index} returned an observation of shape {shape}; its space says {target.shape[1:]}"
             )
         target[index - self.first] = obs
 
 
-def _call(index: int, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    try:
-        return function(*args, **kwargs)
-    except Exception as error:
-        raise EnvError(
-            f"environment {index} failed in {what}: {type(error).__name__}: {error}\n\n{traceback.format_exc()}"
-        ) from error
+def _failure(index: int, what: str, error: Exception) -> EnvError:
+    trace = "".join(traceback.format_exception(error))
+    return EnvError(f"environment {index} failed in {what}: {type(error).__name__}: {error}\n\n{trace}")

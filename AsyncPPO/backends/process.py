@@ -1,18 +1,21 @@
-"""Environments in worker processes, several in each.
+"""Environments in several processes, a block in each: in this one the first, in worker processes the others.
 
 Observations, actions, rewards and flags live in shared memory and are written in place. A step costs two semaphore
 operations for each worker; only what is rare (a reset, an info with something in it, an error) is pickled through a
-pipe. The shared memory has no name in the file system, so no way of dying can leave it behind, and a worker whose
-parent is gone leaves by itself.
+pipe. Who waits spins for a moment before it sleeps, since waking takes longer than a step of a cheap environment; with
+a block of its own the caller is busy meanwhile, and there are no more processes than cores to spin on. The shared
+memory has no name in the file system, so no way of dying can leave it behind, and a worker whose parent is gone leaves
+by itself.
 """
 
 import multiprocessing
 import os
 import signal
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 from itertools import pairwise
@@ -22,13 +25,26 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, Infos, Layout, StepArrays
+from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, Infos, Layout, StepArrays, available_cores
 from AsyncPPO.backends.block import EnvBlock
 
 LIVENESS_SECONDS = 0.5
 """How often a process that waits looks whether the other side is still there."""
+SPIN_SECONDS = 0.0005
+"""How long it looks for an answer without sleeping."""
 CLOSE_SECONDS = 5.0
 """How long a worker may take to finish its step and close its environments before it is killed."""
+
+
+def _acquire(semaphore: Any, spin: bool) -> bool:
+    """Wait for a semaphore, at most `LIVENESS_SECONDS`; with `spin`, yield the core for a while before sleeping."""
+    if spin:
+        end = time.perf_counter() + SPIN_SECONDS
+        while time.perf_counter() < end:
+            if semaphore.acquire(False):
+                return True
+            os.sched_yield()
+    return semaphore.acquire(timeout=LIVENESS_SECONDS)
 
 
 class Command(IntEnum):
@@ -64,6 +80,8 @@ class Channel:
     done: Any
     pipe: Connection
     parent: int
+    spin: bool
+    """Whether there is a core for every process, so that waiting may spin."""
 
     def views(self, layout: Layout) -> tuple[StepArrays, np.ndarray, np.ndarray]:
         """Return the arrays' rows of this worker, its part of `stepping`, and `control`."""
@@ -99,7 +117,7 @@ def _work(pickled_factory: bytes, layout: Layout, channel: Channel) -> None:
     with suppress(BrokenPipeError, EOFError):
         answer(make)
         while True:
-            while not channel.go.acquire(timeout=LIVENESS_SECONDS):
+            while not _acquire(channel.go, channel.spin):
                 if os.getppid() != channel.parent:
                     return
             command = control[0]
@@ -116,15 +134,15 @@ def _work(pickled_factory: bytes, layout: Layout, channel: Channel) -> None:
 
 
 class ProcessBackend(Backend):
-    """Worker processes, each with a block of consecutive environments."""
+    """Blocks of consecutive environments, each stepped by a process: the first by this one."""
 
     def __init__(self, factory: EnvFactory, layout: Layout, num_workers: int, start_method: str | None = None) -> None:
-        """Start the workers and wait until they have made their environments.
+        """Start the workers and wait until all environments are made.
 
         Args:
             factory: makes one environment.
             layout: the rows they exchange.
-            num_workers: how many processes; no more than there are environments.
+            num_workers: how many processes step, this one among them; no more than there are environments.
             start_method: of `multiprocessing`; by default `fork` where there is one, since it is quick.
 
         Raises:
@@ -144,22 +162,21 @@ class ProcessBackend(Backend):
         self._stepping = np.frombuffer(stepping, np.uint8)
         self._workers: list[tuple[Any, Channel]] = []
         self._close = weakref.finalize(self, _stop, self._workers)
-        bounds = np.linspace(0, layout.num_envs, self.num_workers + 1).astype(int).tolist()
-        for first, stop in pairwise(bounds):
+        spin = self.num_workers <= available_cores()
+        own, *others = pairwise(np.linspace(0, layout.num_envs, self.num_workers + 1).astype(int).tolist())
+        for first, stop in others:
             mine, theirs = context.Pipe()
-            shared_parts = (buffers, stepping, context.RawArray("B", 2), context.Semaphore(0), context.Semaphore(0))
-            arguments = (
-                cloudpickle.dumps(factory),
-                layout,
-                Channel(first, stop, *shared_parts, theirs, os.getpid()),
-            )
+            parts = (buffers, stepping, context.RawArray("B", 2), context.Semaphore(0), context.Semaphore(0))
+            channel = Channel(first, stop, *parts, mine, os.getpid(), spin)
+            arguments = (cloudpickle.dumps(factory), layout, replace(channel, pipe=theirs))
             process = context.Process(
                 target=_work, args=arguments, name=f"environments-{first}-{stop - 1}", daemon=True
             )
             process.start()
             theirs.close()
-            self._workers.append((process, Channel(first, stop, *shared_parts, mine, os.getpid())))
+            self._workers.append((process, channel))
         try:
+            self._block = EnvBlock([factory] * own[1], 0, self.arrays.rows(*own))
             self._wait(self._workers)
         except BaseException:
             self.close()
@@ -169,21 +186,32 @@ class ProcessBackend(Backend):
         """See `Backend.reset`."""
         by_id = dict(zip(env_ids.tolist(), seeds, strict=True))
 
-        def message(channel: Channel) -> bytes:
-            own = [by_id[index] for index in range(channel.first, channel.stop) if index in by_id]
-            return cloudpickle.dumps((own, options))
+        def seeds_from(first: int, stop: int) -> list[int | None]:
+            return [by_id[index] for index in range(first, stop) if index in by_id]
 
-        return self._ask(Command.RESET, env_ids, message)
+        asked = self._ask(Command.RESET, env_ids)
+        for _, channel in asked:
+            channel.pipe.send_bytes(cloudpickle.dumps((seeds_from(channel.first, channel.stop), options)))
+        own = self._own(env_ids)
+        infos = self._block.reset(own, seeds_from(0, len(self._block.envs)), options)
+        return infos | self._wait(asked)
 
     def step(self, env_ids: np.ndarray, autoreset: bool) -> Infos:
         """See `Backend.step`."""
-        return self._ask(Command.STEP_AUTORESET if autoreset else Command.STEP, env_ids)
+        asked = self._ask(Command.STEP_AUTORESET if autoreset else Command.STEP, env_ids)
+        infos = self._block.step(self._own(env_ids), autoreset)
+        return infos | self._wait(asked)
 
     def close(self) -> None:
         """See `Backend.close`."""
         self._close()
+        self._block.close()
 
-    def _ask(self, command: Command, env_ids: np.ndarray, message: Callable[[Channel], bytes] | None = None) -> Infos:
+    def _own(self, env_ids: np.ndarray) -> list[int]:
+        return env_ids[env_ids < len(self._block.envs)].tolist()
+
+    def _ask(self, command: Command, env_ids: np.ndarray) -> list[tuple[Any, Channel]]:
+        """Give a command to the workers of some environments; return those workers."""
         self._stepping[:] = 0
         self._stepping[env_ids] = 1
         asked = []
@@ -192,14 +220,12 @@ class ProcessBackend(Backend):
                 channel.control[0] = command
                 channel.go.release()
                 asked.append((process, channel))
-                if message is not None:
-                    channel.pipe.send_bytes(message(channel))
-        return self._wait(asked)
+        return asked
 
     def _wait(self, workers: list[tuple[Any, Channel]]) -> Infos:
         infos: Infos = {}
         for process, channel in workers:
-            while not channel.done.acquire(timeout=LIVENESS_SECONDS):
+            while not _acquire(channel.done, channel.spin):
                 if not process.is_alive() and not channel.done.acquire(block=False):
                     raise EnvError(_obituary(process, channel))
             reply = channel.control[1]

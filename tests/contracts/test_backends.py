@@ -3,9 +3,11 @@
 import gc
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -29,10 +31,11 @@ Make = Callable[..., EnvVectorizer]
 @pytest.fixture(params=BACKENDS)
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     made: list[EnvVectorizer] = []
-    shared_before = set(os.listdir("/dev/shm"))
+    shared: set[str] = set()
 
     def make(env: Any, num_envs: int = 5, **kwargs: Any) -> EnvVectorizer:
         made.append(EnvVectorizer(env, num_envs, **BACKENDS[request.param], **kwargs))
+        shared.update(re.findall(r"/dev/shm/(\S+)", Path("/proc/self/maps").read_text()))
         return made[-1]
 
     yield make
@@ -40,7 +43,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
         env.close()
     gc.collect()
     assert not multiprocessing.active_children(), "a worker was left behind"
-    assert set(os.listdir("/dev/shm")) <= shared_before, "shared memory was left behind"
+    assert not shared & set(os.listdir("/dev/shm")), "shared memory was left behind"
 
 
 def play(env: EnvVectorizer, steps: int) -> list[Any]:

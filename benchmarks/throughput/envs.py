@@ -1,0 +1,35 @@
+"""Environments that cost what they say."""
+
+import time
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class Busy(gym.Env):
+    """Spends `seconds` of its thread's CPU time on each step, so that crowding the cores gains nothing."""
+
+    def __init__(self, seconds: float, pixels: bool = False) -> None:
+        """Make it with 8 floats, or an 84x84x4 image, as its observation; episodes last 200 steps."""
+        self.seconds = seconds
+        self.observation_space = (
+            spaces.Box(0, 255, (84, 84, 4), np.uint8) if pixels else spaces.Box(-1, 1, (8,), np.float32)
+        )
+        self.action_space = spaces.Discrete(2)
+        self.obs = np.zeros(self.observation_space.shape, self.observation_space.dtype)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """Start an episode."""
+        super().reset(seed=seed)
+        self.count = 0
+        return self.obs, {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """Be busy."""
+        end = time.thread_time() + self.seconds
+        while time.thread_time() < end:
+            pass
+        self.count += 1
+        return self.obs, 1.0, False, self.count == 200, {}
