@@ -1,7 +1,8 @@
 """PPO: the agent that acts and learns."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,7 +14,7 @@ from torch import nn
 from networks import flatten, limit_norm
 from PPO.actor_critic import ActorCritic
 from PPO.advantages import explained_variance, extrinsic_advantage, intrinsic_advantage
-from PPO.analytic import AnalyticGradient
+from PPO.analytic import AnalyticActorCritic
 from PPO.arguments import arguments_for, check_ranges, per_dimension
 from PPO.losses import Metrics, Objective
 from PPO.memory import Batch, Memory, Rows
@@ -22,6 +23,8 @@ from utils import compute_threads, linear, load_fitting, save_tensors, torch_thr
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
+FEW_STATES = 32
+"""States up to which NumPy does not think of a second thread."""
 LARGE_NETWORK = 1_000_000
 """Weights from which on more than one thread of torch pays."""
 
@@ -201,9 +204,9 @@ class PPO:
         self.objective = Objective(self.value_coef, self.entropy_coef, self.value_clip, self.normalize_advantage)
         small = len(parameters) < LARGE_NETWORK
         self._threads = 1 if small else None
-        self._gradient: Callable[[Rows, float], Metrics] = self._autograd
-        if self.learner == "auto" and small and AnalyticGradient.applies_to(self.policy):
-            self._gradient = AnalyticGradient(self.policy, self.objective)
+        self._analytic: AnalyticActorCritic | None = None
+        if self.learner == "auto" and small and AnalyticActorCritic.applies_to(self.policy):
+            self._analytic = AnalyticActorCritic(self.policy)
 
     @classmethod
     def for_env(cls, env: Any, **hyperparameters: Any) -> Self:
@@ -259,14 +262,20 @@ class PPO:
             the point that was squashed. Hand them to `utils.buffer_append` as keywords.
         """
         obs, single = self._flat(states)
-        with torch_threads(self._threads):
-            policy = self.policy.distribution(obs)
-            draw = policy.mode() if deterministic else policy.sample(self.generator)
-            tensors = {"action": self.policy.policy_head.to_action(draw), "log_prob": policy.log_prob(draw)}
-        if self.is_continuous:
-            tensors["draw"] = draw
-        arrays = {name: (value[0] if single else value).cpu().numpy() for name, value in tensors.items()}
-        return arrays.pop("action"), arrays
+        obs = self.policy.standardise(obs)
+        if self._analytic is not None:
+            with compute_threads(1) if len(obs) > FEW_STATES else nullcontext():
+                action, draw, log_prob = self._analytic.act(obs.numpy(), self.generator, deterministic)
+        else:
+            with torch_threads(self._threads):
+                policy = self.policy(obs)[0]
+                tensor = policy.mode() if deterministic else policy.sample(self.generator)
+                tensors = self.policy.policy_head.to_action(tensor), tensor, policy.log_prob(tensor)
+            action, draw, log_prob = (tensor.cpu().numpy() for tensor in tensors)
+        extras = {"log_prob": log_prob, "draw": draw} if self.is_continuous else {"log_prob": log_prob}
+        if single:
+            return action[0], {name: value[0] for name, value in extras.items()}
+        return action, extras
 
     def learn(self, progress: float = 0.0) -> dict[str, float]:
         """Learn from everything in `memory` and clear it, once `batch_size` transitions are there.
@@ -393,8 +402,10 @@ class PPO:
             order = torch.randperm(len(rows.obs), generator=self.generator, device=self.device)
             yield from rows.take(order).split(parts)
 
-    def _autograd(self, rows: Rows, clip: float) -> Metrics:
+    def _gradient(self, rows: Rows, clip: float) -> Metrics:
         """Write the gradient of the loss into the policy's parameters."""
+        if self._analytic is not None:
+            return self._analytic.gradient(self.objective, rows, clip)
         self._policy_gradient.zero_()
         loss, metrics = self.objective.loss(self.policy, rows, clip)
         loss.backward()

@@ -1,8 +1,8 @@
-"""The gradient of PPO's loss written out: what autograd computes for small networks on a CPU, without its calls.
+"""PPO's policy and the gradient of its loss written out in NumPy: what torch computes, without the cost of its calls.
 
-For two separate MLPs, a categorical or squashed Gaussian head and a value head. Everything is a function of NumPy
-arrays; the weights and their gradients are views of the torch parameters, so there is one set of weights and one
-optimiser. A test holds each combination of options to autograd.
+For small networks on a CPU: two separate MLPs, a categorical or squashed Gaussian head and a value head. The weights
+and their gradients are views of the torch parameters, so there is one set of weights and one optimiser. A test holds
+each combination of options to autograd.
 
 Notation: `d_x` is the derivative of the loss by `x`, of the same shape as `x`; B rows.
 """
@@ -70,6 +70,10 @@ class Network(NamedTuple):
 
     hidden: Sequence[tuple[Linear, Activation]]
     head: Linear
+
+    def output(self, obs: np.ndarray) -> np.ndarray:
+        """Return the head's output."""
+        return self.forward(obs)[0]
 
     def forward(self, obs: np.ndarray) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
         """Return the head's output, and each hidden layer's input and slope, with the head's input last."""
@@ -168,28 +172,46 @@ def tanh_gaussian(
     return log_prob.astype(mean.dtype, copy=False), backward
 
 
-class AnalyticGradient:
-    """Writes the gradient of the loss of a minibatch into the `grad` of an `ActorCritic`'s parameters."""
+class AnalyticActorCritic:
+    """The twin of an `ActorCritic`: acts by its weights, and writes the gradient of the loss into their `grad`."""
 
     @staticmethod
     def applies_to(policy: ActorCritic) -> bool:
-        """Say whether the policy is small, on the CPU and made of what is written out here."""
+        """Say whether the policy is on the CPU and made of what is written out here."""
         layers = [*policy.actor, *policy.critic]
         known = all(isinstance(layer, nn.Linear) or type(layer) in ACTIVATIONS for layer in layers)
         return known and policy.value_head.normal.weight.device.type == "cpu"
 
-    def __init__(self, policy: ActorCritic, objective: Objective) -> None:
+    def __init__(self, policy: ActorCritic) -> None:
         """Take views of the parameters, which must have gradients already."""
-        self.objective = objective
         self.head = policy.policy_head
         output = self.head.mean if isinstance(self.head, TanhGaussianHead) else self.head.logits
         self.actor = _network(policy.actor, output)
         self.critic = _network(policy.critic, policy.value_head.normal)
 
-    def __call__(self, rows: Rows, clip: float) -> dict[str, float]:
-        """Compute the gradient; return the metrics of `Objective.loss`."""
+    def act(
+        self, obs: np.ndarray, generator: torch.Generator, deterministic: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return actions, draws and log-probabilities for standardised observations `(B, D)`.
+
+        With the same noise, and so the same draws, as the torch distributions take from the generator.
+        """
+        output = self.actor.output(obs)
+        noise = torch.empty(output.shape)
+        if isinstance(self.head, TanhGaussianHead):
+            log_std = self.head.log_std.detach().numpy()
+            draw = output if deterministic else output + np.exp(log_std) * noise.normal_(generator=generator).numpy()
+            scale, offset = self.head.scale.numpy(), self.head.offset.numpy()
+            action = np.clip(offset + scale * np.tanh(draw), offset - scale, offset + scale)
+        else:
+            clocks = 1.0 if deterministic else noise.exponential_(generator=generator).numpy()
+            action = draw = (np.exp(output - output.max(axis=1, keepdims=True)) / clocks).argmax(axis=1)
+        return action, draw, self._policy(output, draw)[0]
+
+    def gradient(self, objective: Objective, rows: Rows, clip: float) -> dict[str, float]:
+        """Compute the gradient of `objective.loss`; return its metrics."""
         obs, draw, old_log_prob, advantage, target, old_value = (field.numpy() for field in rows[:6])
-        objective, count = self.objective, len(obs)
+        count = len(obs)
         output, actor_trace = self.actor.forward(obs)
         value, critic_trace = self.critic.forward(obs)
         log_prob, backward = self._policy(output, draw)
@@ -200,17 +222,18 @@ class AnalyticGradient:
         self.actor.backward(actor_trace, backward(d_log_prob, -objective.entropy_coef / count))
         self.critic.backward(critic_trace, objective.value_coef * d_value)
         log_ratio = log_prob - old_log_prob
+        change = np.expm1(log_ratio)
         return {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
-            "approx_kl": float((np.expm1(log_ratio) - log_ratio).mean()),
-            "clip_fraction": float((np.abs(np.expm1(log_ratio)) > clip).mean()),
+            "approx_kl": float((change - log_ratio).mean()),
+            "clip_fraction": float((np.abs(change) > clip).mean()),
         }
 
     def _policy(self, output: np.ndarray, draw: np.ndarray) -> tuple[np.ndarray, Backward]:
         if isinstance(self.head, TanhGaussianHead):
             log_std, d_log_std = _views(self.head.log_std)
-            return tanh_gaussian(output, draw, log_std, self.head.scale.log().numpy(), d_log_std)
+            return tanh_gaussian(output, draw, log_std, np.log(self.head.scale.numpy()), d_log_std)
         return categorical(output, draw)
 
 

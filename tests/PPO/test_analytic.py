@@ -9,7 +9,7 @@ import torch
 
 from networks import flatten
 from PPO import PPO, ActorCritic
-from PPO.analytic import AnalyticGradient
+from PPO.analytic import AnalyticActorCritic
 from PPO.losses import Objective
 from PPO.memory import Rows
 from utils import Stretch
@@ -54,7 +54,7 @@ def test_the_gradient_is_autograds(continuous: bool, activation: str) -> None:
         loss.backward()
         expected = gradient.clone()
         gradient.fill_(9.0)
-        metrics = AnalyticGradient(policy, objective)(minibatch, 0.2)
+        metrics = AnalyticActorCritic(policy).gradient(objective, minibatch, 0.2)
 
         torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-10)
         assert expected.abs().max() > 1e-3
@@ -82,8 +82,8 @@ def test_fifty_updates_stay_together(continuous: bool) -> None:
         return ppo
 
     analytic, autograd = run("auto"), run("torch")
-    assert isinstance(analytic._gradient, AnalyticGradient)
-    assert not isinstance(autograd._gradient, AnalyticGradient)
+    assert analytic._analytic is not None
+    assert autograd._analytic is None
     for ours, theirs in zip(analytic.policy.parameters(), autograd.policy.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     for ours, theirs in zip(
@@ -96,8 +96,27 @@ def test_fifty_updates_stay_together(continuous: bool) -> None:
 
 
 def test_what_is_not_written_out_is_left_to_autograd() -> None:
-    assert AnalyticGradient.applies_to(PPO(False, 4, 2).policy)
+    assert AnalyticActorCritic.applies_to(PPO(False, 4, 2).policy)
     policy = PPO(False, 4, 2).policy
     policy.actor.append(torch.nn.LayerNorm(64))
-    assert not AnalyticGradient.applies_to(policy)
-    assert not isinstance(PPO(False, 4, 2, hidden_sizes=(1500, 1500))._gradient, AnalyticGradient)
+    assert not AnalyticActorCritic.applies_to(policy)
+    assert PPO(False, 4, 2, hidden_sizes=(1500, 1500))._analytic is None
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_it_acts_as_torch_does(continuous: bool, deterministic: bool) -> None:
+    obs = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    scaling = [2.0, 0.5, 1.0]
+    answers = [
+        PPO(continuous, 4, 3, scaling if continuous else None, action_offset=0.1, learner=learner, seed=0).act(
+            obs, deterministic=deterministic
+        )
+        for learner in ("auto", "torch")
+    ]
+    (ours, our_extras), (theirs, their_extras) = answers
+    assert ours.dtype == theirs.dtype
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert our_extras.keys() == their_extras.keys()
+    for name, value in our_extras.items():
+        np.testing.assert_allclose(value, their_extras[name], atol=1e-4)
