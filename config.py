@@ -28,14 +28,17 @@ class RunConfig:
     run_dir: str | None = None
     """Where results go; by default runs/ENV_ID/DATE_TIME."""
     load_weights: str | None = None
-    """A run directory (or any directory of weights) to continue from."""
+    """A run directory to continue from, with its settings; or any directory of weights."""
     eval_episodes: int = 100
     """Deterministic episodes to play at the end."""
 
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """Train PPO on a Gymnasium environment with a Box observation and a Discrete or Box action."""
+    """Train PPO on a Gymnasium environment with a Box observation and a Discrete or Box action.
+
+    To see in a window what a run has learnt: python main.py watch RUN_DIR
+    """
 
     lr: float = 0.001
     """Adam's step size."""

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -50,22 +51,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
-    """Return the configuration of a command line: the defaults, the environment's preset, then the flags."""
+    """Return the configuration of a command line: the defaults, the environment's preset, then the flags.
+
+    With the weights of a run, that run's configuration takes the place of the first two.
+    """
     without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
     asked, _ = tyro.cli(TrainConfig, args=without_help, return_unknown_args=True)
     settings = {"env_id": asked.env_id} | preset(asked.env_id, asked.use_rnd)
+    if asked.load_weights and (Path(asked.load_weights) / CONFIG_FILE).is_file():
+        settings = vars(config_of(Path(asked.load_weights))) | {"run_dir": None}
     return tyro.cli(TrainConfig, prog="main.py", args=arguments, default=TrainConfig(**settings))
+
+
+def config_of(run_dir: Path) -> TrainConfig:
+    """Return the configuration of a run.
+
+    Raises:
+        FileNotFoundError: the directory is not a run's.
+    """
+    if not (run_dir / CONFIG_FILE).is_file():
+        raise FileNotFoundError(f"{run_dir} is not a run: it has no {CONFIG_FILE}")
+    return TrainConfig(**json.loads((run_dir / CONFIG_FILE).read_text()))
 
 
 def train(arguments: Sequence[str]) -> int:
     """Train, save, evaluate and report."""
     config = parse(arguments)
-    from AsyncPPO import AsyncPPO, EnvError, env_factory, evaluate
+    from AsyncPPO import AsyncPPO, env_factory, evaluate, make_env
     from PPO import PPO
 
+    if config.eval_episodes < 1:
+        raise ValueError(f"eval_episodes must be at least 1, not {config.eval_episodes}")
     started = time.perf_counter()
     factory = env_factory(config.env_id)
-    ppo = PPO.for_env(factory(), **config.ppo())
+    with make_env(factory) as env:
+        ppo = PPO.for_env(env, **config.ppo())
     if config.load_weights:
         ppo.load_weights(config.load_weights)
     failure: BaseException | None = None
@@ -74,19 +94,27 @@ def train(arguments: Sequence[str]) -> int:
         print(f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}")
         try:
             trainer.run()
-        except (KeyboardInterrupt, EnvError) as error:
+        except (KeyboardInterrupt, Exception) as error:
             failure = error
     summary = summarise(config, trainer)
     ppo.save_weights(run_dir)
-    save_history(run_dir, trainer.history, f"{config.env_id}, seed {config.seed}", summary["threshold"])
     write_json(run_dir / SUMMARY_FILE, summary)
+    save_history(run_dir, trainer.history, f"{config.env_id}, seed {config.seed}", summary["threshold"])
     print(f"saved     {run_dir} (weights, metrics.csv, summary.json)\ncurve     {run_dir / CURVE_FILE}")
-    resume = f"python main.py --env-id {config.env_id} --load-weights {run_dir}"
+    resume = f"python main.py --load-weights {shlex.quote(str(run_dir))}"
     if failure is not None:
         print(f"stopped after {trainer.steps_done:,} steps; to continue: {resume}")
         raise failure
 
-    returns = evaluate(ppo, factory, config.eval_episodes, seed=config.seed + EVALUATION_SEED, progress=True)
+    returns = evaluate(
+        ppo,
+        factory,
+        config.eval_episodes,
+        seed=config.seed + EVALUATION_SEED,
+        backend=config.backend,
+        num_workers=config.num_workers,
+        progress=True,
+    )
     summary["evaluation"] = {
         "episodes": len(returns),
         "mean": returns.mean(),
@@ -99,7 +127,7 @@ def train(arguments: Sequence[str]) -> int:
     print(
         f"result    mean {returns.mean():.1f}, min {returns.min():.1f}, max {returns.max():.1f} "
         f"over {len(returns)} deterministic episodes\n"
-        f"watch     python main.py watch {run_dir}\n"
+        f"watch     python main.py watch {shlex.quote(str(run_dir))}\n"
         f"continue  {resume}"
     )
     return 0
@@ -122,10 +150,7 @@ def show(run_dir: tyro.conf.Positional[Path], episodes: int = 5) -> None:
 
     from PPO import PPO
 
-    summary_file = run_dir / SUMMARY_FILE
-    if not summary_file.is_file():
-        raise FileNotFoundError(f"{run_dir} is not a run: it has no {SUMMARY_FILE}")
-    config = TrainConfig(**json.loads(summary_file.read_text())["config"])
+    config = config_of(run_dir)
     with gym.make(config.env_id, render_mode="human") as env:
         ppo = PPO.for_env(env, **config.ppo())
         ppo.load_weights(run_dir)
@@ -133,7 +158,8 @@ def show(run_dir: tyro.conf.Positional[Path], episodes: int = 5) -> None:
             obs, _ = env.reset()
             score, over = 0.0, False
             while not over:
-                obs, reward, terminated, truncated, _ = env.step(ppo.get_action(obs, deterministic=True))
+                action = ppo.get_action(obs, deterministic=True)
+                obs, reward, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
                 score, over = score + float(reward), terminated or truncated
             print(f"episode {episode + 1}: return {score:.1f}")
 
@@ -145,8 +171,9 @@ def make_run_dir(config: TrainConfig) -> Path:
         FileExistsError: it holds a run already.
         OSError: it cannot be made or written.
     """
-    run_dir = Path(config.run_dir or Path("runs") / config.env_id / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    if (run_dir / SUMMARY_FILE).exists():
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
+    run_dir = Path(config.run_dir or Path("runs") / config.env_id / now)
+    if (run_dir / CONFIG_FILE).exists():
         raise FileExistsError(f"{run_dir} holds a run already: choose another --run-dir")
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / CONFIG_FILE, asdict(config))
@@ -166,7 +193,7 @@ def summarise(config: TrainConfig, trainer: "AsyncPPO") -> dict[str, Any]:
         "steps": trainer.steps_done,
         "seconds": trainer.seconds,
         "episodes": trainer.episodes_done,
-        "mean_return": trainer.mean_return,
+        "mean_return": trainer.mean_return if trainer.recent else None,
         "threshold": threshold,
         "solved": {"steps": solved[0]["steps"], "seconds": solved[0]["seconds"]} if solved else None,
         "evaluation": None,
@@ -187,7 +214,7 @@ def save_history(run_dir: Path, history: list[dict[str, float]], title: str, thr
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
-    write_atomically(path, lambda file: file.write(json.dumps(content, indent=2).encode()))
+    write_atomically(path, lambda file: file.write(json.dumps(content, indent=2, allow_nan=False).encode()))
 
 
 if __name__ == "__main__":

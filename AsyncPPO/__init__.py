@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 from AsyncPPO.backends import EnvError
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.rollout import evaluate
-from AsyncPPO.vectorizer import EnvVectorizer, env_factory
+from AsyncPPO.vectorizer import EnvVectorizer, env_factory, make_env
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO
 
-__all__ = ["AsyncPPO", "EnvError", "EnvVectorizer", "VecMemory", "env_factory", "evaluate"]
+__all__ = ["AsyncPPO", "EnvError", "EnvVectorizer", "VecMemory", "env_factory", "evaluate", "make_env"]
 
 
 def __getattr__(name: str) -> Any:

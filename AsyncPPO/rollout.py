@@ -99,6 +99,7 @@ def evaluate(
     num_envs: int = 100,
     seed: int | None = None,
     backend: BackendName = "auto",
+    num_workers: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
     """Play whole episodes and return their undiscounted returns `(episodes,)`.
@@ -113,12 +114,18 @@ def evaluate(
         num_envs: how many play at once.
         seed: of the environments.
         backend: of the `EnvVectorizer`.
+        num_workers: of the `EnvVectorizer`.
         progress: whether to show a bar.
+
+    Raises:
+        ValueError: no episodes.
     """
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, not {episodes}")
     num_envs = min(num_envs, episodes)
     returns: list[np.ndarray] = []
     with (
-        EnvVectorizer(env, num_envs, backend=backend, seed=seed) as envs,
+        EnvVectorizer(env, num_envs, backend=backend, num_workers=num_workers, seed=seed) as envs,
         tqdm(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,
     ):
         while (missing := episodes - num_envs * len(returns)) > 0:

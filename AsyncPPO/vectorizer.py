@@ -70,8 +70,9 @@ class EnvVectorizer:
             env: an environment (copied as it is; remade from its spec if it cannot be copied), an id, an
                 `EnvSpec`, or a callable that makes one.
             num_envs: N.
-            backend: `inline` (this process), `process` (workers) or `auto`, which times a few steps and picks.
-            num_workers: processes of the `process` backend; by default one per available core.
+            backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks.
+            num_workers: how many processes step in the `process` backend, this one (which takes the first block of
+                environments) among them; by default one per available core.
             seed: of the environments' own random streams, one each; None takes fresh entropy.
             autoreset: whether an environment that finishes starts anew by itself.
             start_method: of the worker processes (`fork`, `spawn` or `forkserver`).
@@ -93,18 +94,17 @@ class EnvVectorizer:
         self._backend: Backend | None = None
         num_workers = num_workers or available_cores()
 
-        probe = _make_probe(factory)
-        self.single_observation_space = probe.observation_space
-        self.single_action_space = probe.action_space
-        self.spec = probe.spec
-        layout = Layout.of(num_envs, probe.observation_space, probe.action_space)
-        self.backend_reason = "as asked"
-        if backend == "auto":
-            try:
-                backend, self.backend_reason = choose_backend(probe, num_envs, num_workers)
-            except Exception as error:
-                raise EnvError(f"environment 0 failed in a trial: {type(error).__name__}: {error}") from error
-        probe.close()
+        with make_env(factory) as probe:
+            self.single_observation_space = probe.observation_space
+            self.single_action_space = probe.action_space
+            self.spec = probe.spec
+            layout = Layout.of(num_envs, probe.observation_space, probe.action_space)
+            self.backend_reason = "as asked"
+            if backend == "auto":
+                try:
+                    backend, self.backend_reason = choose_backend(probe, num_envs, num_workers)
+                except Exception as error:
+                    raise EnvError.of(0, "a trial", error) from error
         self.backend = backend
         if backend == "process":
             self._backend = ProcessBackend(factory, layout, num_workers, start_method)
@@ -164,7 +164,8 @@ class EnvVectorizer:
         """Step every environment that runs.
 
         Args:
-            actions: `(n, ...)`, one for each of the n running environments, in index order.
+            actions: `(n, ...)`, one for each of the n running environments, in index order; an action of several
+                dimensions may also come flat.
 
         Returns:
             Observations `(n, ...)`, rewards float64 `(n,)`, terminated bool `(n,)`, truncated bool `(n,)` and n
@@ -180,6 +181,8 @@ class EnvVectorizer:
         if not len(env_ids):
             raise RuntimeError("no environment is running: call reset() first")
         actions = np.asarray(actions)
+        if actions.ndim == 2 and arrays.action.ndim > 2 and actions[0].size == arrays.action[0].size:
+            actions = actions.reshape(-1, *arrays.action.shape[1:])
         if actions.shape != (len(env_ids), *arrays.action.shape[1:]):
             raise ValueError(
                 f"actions have shape {actions.shape}, but {len(env_ids)} environments are running, each with an action "
@@ -280,11 +283,17 @@ def env_factory(env: gym.Env | str | EnvSpec | EnvFactory) -> EnvFactory:
     raise TypeError(f"env must be an environment, an id, an EnvSpec or a callable that makes one, not {env!r}")
 
 
-def _make_probe(factory: EnvFactory) -> gym.Env:
+def make_env(factory: EnvFactory) -> gym.Env:
+    """Make one environment.
+
+    Raises:
+        EnvError: it could not be made.
+        TypeError: what was made is not an environment.
+    """
     try:
-        probe = factory()
+        env = factory()
     except Exception as error:
-        raise EnvError(f"environment 0 could not be made: {type(error).__name__}: {error}") from error
-    if not isinstance(probe, gym.Env):
-        raise TypeError(f"the callable that makes environments returned {probe!r}, which is not a gymnasium.Env")
-    return probe
+        raise EnvError.of(0, "being made", error) from error
+    if not isinstance(env, gym.Env):
+        raise TypeError(f"the callable that makes environments returned {env!r}, which is not a gymnasium.Env")
+    return env

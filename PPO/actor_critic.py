@@ -13,7 +13,7 @@ OBS_CLIP = 10.0
 class ActorCritic(nn.Module):
     """Two separate encoders of the same size: one leads to a distribution over actions, one to values.
 
-    Separate encoders, tanh, and a wider critic not needed at this size: Andrychowicz et al. 2021 (arXiv:2006.05990).
+    That the encoders are separate and use tanh: Andrychowicz et al. 2021 (arXiv:2006.05990), section 3.2.
     """
 
     obs_norm: RunningNorm | None
@@ -39,8 +39,8 @@ class ActorCritic(nn.Module):
             is_continuous: a squashed Gaussian over `action_dim` dimensions, or else a choice among `action_dim`.
             observ_dim: D, features of a flattened observation.
             action_dim: A.
-            scale: `(A,)`, half the width of the bounds; ones by default.
-            offset: `(A,)`, the middle of the bounds; zeros by default.
+            scale: float64 `(A,)`, half the width of the bounds; ones by default.
+            offset: float64 `(A,)`, the middle of the bounds, or the first of discrete actions; zeros by default.
             hidden_sizes: of each encoder.
             activation: `tanh`, `relu` or `silu`.
             log_std: the Gaussian's initial log standard deviation.
@@ -55,12 +55,12 @@ class ActorCritic(nn.Module):
         self.critic = mlp(observ_dim, hidden_sizes, activation, generator)
         features = hidden_sizes[-1] if hidden_sizes else observ_dim
         self.policy_head: PolicyHead
+        scale = torch.ones(action_dim) if scale is None else scale
+        offset = torch.zeros(action_dim) if offset is None else offset
         if is_continuous:
-            scale = torch.ones(action_dim) if scale is None else scale
-            offset = torch.zeros(action_dim) if offset is None else offset
             self.policy_head = TanhGaussianHead(features, scale, offset, log_std, generator)
         else:
-            self.policy_head = CategoricalHead(features, action_dim, generator)
+            self.policy_head = CategoricalHead(features, action_dim, int(offset[0]), generator)
         self.value_head = ValueHead(features, values, generator)
 
     def forward(self, obs: torch.Tensor) -> tuple[Distribution, torch.Tensor]:

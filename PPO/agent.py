@@ -23,6 +23,7 @@ from utils import compute_threads, linear, load_fitting, save_tensors, torch_thr
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
+VIEWS = ("_policy_gradient", "_rnd_gradient", "_analytic", "optimizer")
 FEW_STATES = 32
 """States up to which NumPy does not think of a second thread."""
 LARGE_NETWORK = 1_000_000
@@ -89,7 +90,8 @@ class PPO:
             mini_batch_size: transitions in each gradient step, at most: a batch is cut into equal parts.
             use_RND: whether to add an intrinsic reward by Random Network Distillation.
             beta: factor of the intrinsic advantage, beside 1 for the extrinsic one.
-            action_offset: middle of the bounds of continuous actions; a number or one for each dimension.
+            action_offset: middle of the bounds of continuous actions, a number or one for each dimension; or the first
+                of discrete actions.
             hidden_sizes: of the actor's encoder, and of the critic's.
             activation: `tanh`, `relu` or `silu`.
             log_std: initial log standard deviation of continuous actions, before squashing.
@@ -117,10 +119,12 @@ class PPO:
             positive={
                 "observ_dim": observ_dim, "action_dim": action_dim, "lr": lr, "k_epochs": k_epochs,
                 "policy_clip": policy_clip, "batch_size": batch_size, "mini_batch_size": mini_batch_size,
-                "max_grad_norm": max_grad_norm,
+                "max_grad_norm": max_grad_norm, "value_clip": value_clip, "target_kl": target_kl,
+                "the smallest of hidden_sizes": min(hidden_sizes, default=1), "exp(log_std)": np.exp(log_std),
             },
             not_negative={
                 "beta": beta, "entropy_coef": entropy_coef, "value_coef": value_coef, "rnd_warmup": rnd_warmup,
+                "seed": seed,
             },
             fractions={
                 "GAE_lambda": GAE_lambda, "gamma": gamma, "intrinsic_gamma": intrinsic_gamma,
@@ -208,6 +212,18 @@ class PPO:
         if self.learner == "auto" and small and AnalyticActorCritic.applies_to(self.policy):
             self._analytic = AnalyticActorCritic(self.policy)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what consists of views of the parameters: a copy makes its own."""
+        state = {name: value for name, value in vars(self).items() if name not in VIEWS}
+        return state | {"optimizer": self.optimizer.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make the learner anew, around the copied networks."""
+        optimizer = state.pop("optimizer")
+        vars(self).update(state)
+        self._make_learner()
+        self.optimizer.load_state_dict(optimizer)
+
     @classmethod
     def for_env(cls, env: Any, **hyperparameters: Any) -> Self:
         """Make an agent for an environment: its spaces say `is_continuous`, the dimensions and the bounds.
@@ -285,8 +301,8 @@ class PPO:
 
         Returns:
             Means over the update of `policy_loss`, `value_loss`, `approx_kl`, `clip_fraction`, `grad_norm` and, with
-            RND, `rnd_loss`; `entropy` after it; `explained_variance`, `lr`, `clip` and, with RND, `intrinsic_reward`.
-            Nothing when there was too little to learn from.
+            RND, `rnd_loss`; `entropy` after it, on part of the batch; `explained_variance`, `lr`, `clip` and, with
+            RND, `intrinsic_reward`. Nothing when there was too little to learn from.
 
         Raises:
             FloatingPointError: a loss became infinite or NaN.
@@ -339,8 +355,8 @@ class PPO:
         metrics: dict[str, float] = {}
         obs, _ = self._flat(batch.obs)
         final_obs, _ = self._flat(batch.final_obs)
-        values = self.policy.value(obs)
-        value, final_value = values.double().cpu().numpy(), self.policy.value(final_obs).double().cpu().numpy()
+        values = self._value(obs)
+        value, final_value = values.double().cpu().numpy(), self._value(final_obs).double().cpu().numpy()
         advantage = extrinsic_advantage(batch, value[:, 0], final_value[:, 0], self.gamma, self.GAE_lambda)
         returns = [advantage + value[:, 0]]
         metrics["explained_variance"] = explained_variance(value[:, 0], returns[0])
@@ -355,16 +371,24 @@ class PPO:
             advantage = advantage + self.beta * intrinsic
             returns.append(intrinsic + value[:, 1])
         target = self._tensor(np.stack(returns, axis=1))
-        self.policy.value_head.update(target)
-        stats = self.policy.value_head.stats
+        head = self.policy.value_head
+        old_value = head.update(target, values)
         draw, log_prob = self._behaviour(batch, obs)
         seen = self.policy.standardise(obs)
-        rows = Rows(seen, draw, log_prob, self._tensor(advantage), stats(target), stats(values), next_obs)
+        rows = Rows(seen, draw, log_prob, self._tensor(advantage), head.stats(target), old_value, next_obs)
         return rows, metrics
+
+    def _value(self, obs: torch.Tensor) -> torch.Tensor:
+        """Return the values `(B, V)` of observations `(B, D)`, in units of reward."""
+        if self._analytic is None:
+            return self.policy.value(obs)
+        normal = self._analytic.value(self.policy.standardise(obs).numpy())
+        return self.policy.value_head.stats.inverse(torch.from_numpy(normal))
 
     @torch.no_grad()
     def _entropy(self, rows: Rows) -> float:
-        return self.policy(rows.obs)[0].entropy().mean().item()
+        some = rows.obs[: self.mini_batch_size]
+        return self.policy.policy_head(self.policy.actor(some)).entropy().mean().item()
 
     def _behaviour(self, batch: Batch, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the draws behind the actions, and their log-probabilities under the policy that acted.

@@ -24,19 +24,19 @@ Activation = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def tanh(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """F' = 1 - h^2."""
+    """Slope 1 - h^2."""
     h = np.tanh(z, out=z)
     return h, 1.0 - h * h
 
 
 def relu(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """F' = [z > 0]."""
+    """Slope [z > 0]."""
     slope = z > 0
     return np.maximum(z, 0.0, out=z), slope
 
 
 def silu(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """H = z s with s = 1 / (1 + exp(-z)); f' = s + h (1 - s)."""
+    """Output h = z s with s = 1 / (1 + exp(-z)); slope s + h (1 - s)."""
     s = 1.0 / (1.0 + np.exp(-z))
     h = z * s
     return h, s + h * (1.0 - s)
@@ -201,12 +201,19 @@ class AnalyticActorCritic:
         if isinstance(self.head, TanhGaussianHead):
             log_std = self.head.log_std.detach().numpy()
             draw = output if deterministic else output + np.exp(log_std) * noise.normal_(generator=generator).numpy()
-            scale, offset = self.head.scale.numpy(), self.head.offset.numpy()
-            action = np.clip(offset + scale * np.tanh(draw), offset - scale, offset + scale)
+            head = self.head
+            action = np.clip(
+                head.offset.numpy() + head.scale.numpy() * np.tanh(draw), head.low.numpy(), head.high.numpy()
+            )
         else:
             clocks = 1.0 if deterministic else noise.exponential_(generator=generator).numpy()
-            action = draw = (np.exp(output - output.max(axis=1, keepdims=True)) / clocks).argmax(axis=1)
+            draw = (np.exp(output - output.max(axis=1, keepdims=True)) / clocks).argmax(axis=1)
+            action = draw + self.head.offset
         return action, draw, self._policy(output, draw)[0]
+
+    def value(self, obs: np.ndarray) -> np.ndarray:
+        """Return standardised values `(B, V)` of standardised observations `(B, D)`."""
+        return self.critic.output(obs)
 
     def gradient(self, objective: Objective, rows: Rows, clip: float) -> dict[str, float]:
         """Compute the gradient of `objective.loss`; return its metrics."""

@@ -21,42 +21,52 @@ def arguments_for(env: Any) -> dict[str, Any]:
     obs_space, action_space = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
     if not isinstance(obs_space, spaces.Box):
         raise TypeError(f"the observation space {obs_space} is not supported: PPO needs a Box")
-    observ_dim = int(np.prod(obs_space.shape))
-    if isinstance(action_space, spaces.Discrete) and action_space.start == 0:
-        return {"is_continuous": False, "observ_dim": observ_dim, "action_dim": int(action_space.n)}
-    if isinstance(action_space, spaces.Box) and len(action_space.shape) == 1:
-        if not action_space.is_bounded():
-            raise TypeError(f"the action space {action_space} is not supported: its bounds must be finite")
-        return {
-            "is_continuous": True,
-            "observ_dim": observ_dim,
-            "action_dim": action_space.shape[0],
-            "action_scaling": (action_space.high - action_space.low) / 2,
-            "action_offset": (action_space.high + action_space.low) / 2,
-        }
-    raise TypeError(f"the action space {action_space} is not supported: PPO needs a Discrete or a flat Box")
+    arguments: dict[str, Any] = {"observ_dim": int(np.prod(obs_space.shape))}
+    if isinstance(action_space, spaces.Discrete):
+        offset = int(action_space.start)
+        return arguments | {"is_continuous": False, "action_dim": int(action_space.n), "action_offset": offset}
+    if not isinstance(action_space, spaces.Box):
+        raise TypeError(f"the action space {action_space} is not supported: PPO needs a Discrete or a Box")
+    if not action_space.is_bounded() or not np.issubdtype(action_space.dtype, np.floating):
+        raise TypeError(f"the action space {action_space} is not supported: it must be of floats with finite bounds")
+    low, high = action_space.low.astype(np.float64).flatten(), action_space.high.astype(np.float64).flatten()
+    return arguments | {
+        "is_continuous": True,
+        "action_dim": len(low),
+        "action_scaling": (high - low) / 2,
+        "action_offset": (high + low) / 2,
+    }
 
 
-def check_ranges(positive: dict[str, float], not_negative: dict[str, float], fractions: dict[str, float]) -> None:
-    """Check numbers by name.
+def check_ranges(
+    positive: dict[str, float | None], not_negative: dict[str, float | None], fractions: dict[str, float]
+) -> None:
+    """Check numbers by name; None passes.
 
     Raises:
         ValueError: some are out of range; the message names each of them.
     """
-    faults = [f"{name} must be positive, not {value}" for name, value in positive.items() if not value > 0]
-    faults += [f"{name} must not be negative, but is {value}" for name, value in not_negative.items() if not value >= 0]
-    faults += [f"{name} must lie in [0, 1], not {value}" for name, value in fractions.items() if not 0 <= value <= 1]
+    faults = [
+        f"{name} must be {what}, not {value}"
+        for what, numbers, fits in (
+            ("positive and finite", positive, lambda value: 0 < value < np.inf),
+            ("finite and not negative", not_negative, lambda value: 0 <= value < np.inf),
+            ("in [0, 1]", fractions, lambda value: 0 <= value <= 1),
+        )
+        for name, value in numbers.items()
+        if value is not None and not fits(value)
+    ]
     if faults:
         raise ValueError("; ".join(faults))
 
 
 def per_dimension(name: str, value: float | Sequence[float] | np.ndarray, dimensions: int) -> torch.Tensor:
-    """Return a number, or one for each dimension, as float32 `(dimensions,)`.
+    """Return a number, or one for each dimension, as float64 `(dimensions,)`.
 
     Raises:
         ValueError: another number of them, or they are not finite, or a scale is not positive.
     """
-    array = np.asarray(value, dtype=np.float32)
+    array = np.asarray(value, dtype=np.float64)
     if array.shape not in ((), (dimensions,)) or not np.isfinite(array).all():
         raise ValueError(f"{name} must be a finite number or {dimensions} of them, not {value}")
     if name == "action_scaling" and (array <= 0).any():

@@ -31,20 +31,25 @@ class PolicyHead(nn.Module):
 
 
 class CategoricalHead(PolicyHead):
-    """One of `actions` actions."""
+    """One of `actions` actions: `offset`, `offset + 1`, ...; draws count from 0."""
 
-    def __init__(self, features: int, actions: int, generator: torch.Generator) -> None:
+    def __init__(self, features: int, actions: int, offset: int, generator: torch.Generator) -> None:
         """Make the layer of logits."""
         super().__init__()
+        self.offset = offset
         self.logits = linear_layer(features, actions, CHOICE_GAIN, generator)
 
     def forward(self, features: torch.Tensor) -> Categorical:
         """See `PolicyHead.forward`."""
         return Categorical(self.logits(features))
 
+    def to_action(self, draw: torch.Tensor) -> torch.Tensor:
+        """See `PolicyHead.to_action`."""
+        return draw + self.offset
+
     def to_draw(self, action: torch.Tensor) -> torch.Tensor:
         """See `PolicyHead.to_draw`."""
-        return action.long()
+        return action.long() - self.offset
 
 
 class TanhGaussianHead(PolicyHead):
@@ -52,6 +57,8 @@ class TanhGaussianHead(PolicyHead):
 
     scale: torch.Tensor
     offset: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
 
     def __init__(
         self, features: int, scale: torch.Tensor, offset: torch.Tensor, log_std: float, generator: torch.Generator
@@ -60,16 +67,21 @@ class TanhGaussianHead(PolicyHead):
 
         Args:
             features: F.
-            scale: `(A,)`, half the width of the bounds.
-            offset: `(A,)`, their middle.
+            scale: float64 `(A,)`, half the width of the bounds.
+            offset: float64 `(A,)`, their middle.
             log_std: initial value for every dimension, before squashing.
             generator: of the initial weights.
         """
         super().__init__()
         self.mean = linear_layer(features, len(scale), MEAN_GAIN, generator)
         self.log_std = nn.Parameter(torch.full((len(scale),), log_std))
-        self.register_buffer("scale", scale)
-        self.register_buffer("offset", offset)
+        for name, value in (
+            ("scale", scale.float()),
+            ("offset", offset.float()),
+            ("low", -_round_down(scale.double() - offset.double())),
+            ("high", _round_down(offset.double() + scale.double())),
+        ):
+            self.register_buffer(name, value, persistent=False)
 
     def forward(self, features: torch.Tensor) -> TanhGaussian:
         """See `PolicyHead.forward`."""
@@ -77,8 +89,7 @@ class TanhGaussianHead(PolicyHead):
 
     def to_action(self, draw: torch.Tensor) -> torch.Tensor:
         """See `PolicyHead.to_action`."""
-        action = self.offset + self.scale * draw.tanh()
-        return torch.minimum(torch.maximum(action, self.offset - self.scale), self.offset + self.scale)
+        return (self.offset + self.scale * draw.tanh()).clamp(self.low, self.high)
 
     def to_draw(self, action: torch.Tensor) -> torch.Tensor:
         """See `PolicyHead.to_draw`; an action on its bound is taken to lie just inside."""
@@ -86,11 +97,19 @@ class TanhGaussianHead(PolicyHead):
         return ((action - self.offset) / self.scale).clamp(-limit, limit).atanh()
 
 
+def _round_down(exact: torch.Tensor) -> torch.Tensor:
+    """Return the largest float32 that is not above a float64."""
+    rounded = exact.float()
+    return torch.where(rounded.double() > exact, rounded.nextafter(torch.tensor(-torch.inf)), rounded)
+
+
 class ValueHead(nn.Module):
     """V values for each state (extrinsic, intrinsic, ...), predicted in units of their own running statistics.
 
     PopArt (van Hasselt et al. 2016, arXiv:1602.07714): the layer learns standardised targets, whatever the size of
-    the rewards, and when the statistics move its weights move against them, so that no prediction changes.
+    the rewards, and when the statistics move its weights move against them, so that no prediction changes. The first
+    statistics come without that: the predictions before them mean nothing, and kept in units of returns that hardly
+    vary they would be huge.
     """
 
     def __init__(self, features: int, values: int, generator: torch.Generator) -> None:
@@ -104,11 +123,18 @@ class ValueHead(nn.Module):
         return self.normal(features)
 
     @torch.no_grad()
-    def update(self, targets: torch.Tensor) -> None:
-        """Take `targets` `(M, V)` into the statistics, and keep `stats.inverse(forward(.))` as it is."""
-        mean, std = self.stats.mean.clone(), self.stats.std
+    def update(self, targets: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Take `targets` `(M, V)` into the statistics; but for the first ones, `stats.inverse(forward(.))` stays.
+
+        Returns:
+            What `forward` says now where it said `values` `(M, V)`, in units of reward, before.
+        """
+        mean, std, first = self.stats.mean.clone(), self.stats.std, self.stats.count == 0
         self.stats.update(targets)
+        if first:
+            return values
         new_mean, new_std = self.stats.mean, self.stats.std
         dtype = self.normal.weight.dtype
         self.normal.weight.mul_((std / new_std).to(dtype).unsqueeze(-1))
         self.normal.bias.copy_((std * self.normal.bias + mean - new_mean) / new_std)
+        return self.stats(values)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from typing import Any
 
 import gymnasium as gym
@@ -35,7 +36,7 @@ class Counter(gym.Env):
 class Faulty(gym.Env):
     """Does what its action says: see `FAULTS`."""
 
-    FAULTS = ("fine", "raise", "nan_obs", "nan_reward", "shape", "die", "raise_in_reset", "step_words")
+    FAULTS = ("fine", "raise", "nan_obs", "nan_reward", "shape", "die", "raise_in_reset", "step_words", "four", "lock")
 
     def __init__(self) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -54,9 +55,28 @@ class Faulty(gym.Env):
             raise ValueError("the step is broken")
         if self.fault == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "four":
+            return np.zeros(3), 0.0, False, {}  # type: ignore[return-value]
+        info = {"lock": threading.Lock()} if self.fault == "lock" else {}
         obs = np.full(3, np.nan if self.fault == "nan_obs" else 0.0, np.float32)
         reward = {"nan_reward": float("nan"), "step_words": "a lot"}.get(self.fault, 0.0)
-        return (obs[:2] if self.fault == "shape" else obs), reward, False, False, {}
+        return (obs[:2] if self.fault == "shape" else obs), reward, False, False, info
+
+
+class Grid(gym.Env):
+    """Four continuous actions in two rows; their sum is the reward."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 1, (1,), np.float32)
+        self.action_space = spaces.Box(0, 100, (2, 2), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert action.shape == (2, 2)
+        return np.zeros(1, np.float32), float(action.sum()), False, False, {}
 
 
 class Pixels(gym.Env):

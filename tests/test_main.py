@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,14 @@ def test_a_run_trains_saves_evaluates_and_says_how_to_go_on(tmp_path: Path, back
 
 
 def test_continuous_actions_rnd_and_weights_from_another_run(tmp_path: Path) -> None:
-    pendulum = ("--env-id", "Pendulum-v1", "--use-rnd", *QUICK)
+    pendulum = ("--env-id", "Pendulum-v1", "--use-rnd", "--hidden-sizes", "16", *QUICK)
     code, _, err = finish(command("train", *pendulum, "--run-dir", "first", cwd=tmp_path))
     assert code == 0, err
     assert (tmp_path / "first" / "RND_weights.pth").exists()
-    code, _, err = finish(command(*pendulum, "--run-dir", "second", "--load-weights", "first", cwd=tmp_path))
+    code, _, err = finish(command("--run-dir", "second", "--load-weights", "first", cwd=tmp_path))
     assert code == 0, err
+    first, second = (json.loads((tmp_path / run / "config.json").read_text()) for run in ("first", "second"))
+    assert second == first | {"run_dir": "second", "load_weights": "first"}
 
 
 def test_help_names_every_setting() -> None:
@@ -91,16 +94,20 @@ def test_flags_win_over_presets_and_presets_over_defaults(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("backend", ["inline", "process"])
 def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
     arguments = ("--run-dir", "here", "--steps", "100000000", "--backend", backend)
-    process = command(*arguments, cwd=tmp_path, start_new_session=True)
+    unignored = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background ignores it
+    process = command(*arguments, cwd=tmp_path, start_new_session=True, preexec_fn=unignored)
     assert process.stderr is not None
-    shown = ""
-    while "mean return" not in shown:
-        shown += process.stderr.read(1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
-    code, out, err = finish(process)  # returns once the pipes are closed: no worker is left
+    try:
+        shown = ""
+        while "mean return" not in shown:
+            shown += process.stderr.read(1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        code, out, err = finish(process)  # returns once the pipes are closed: no worker is left
+    finally:
+        process.kill()
     assert code == main.INTERRUPTED
     assert "Traceback" not in err
-    assert "to continue: python main.py --env-id CartPole-v1 --load-weights here" in out
+    assert "to continue: python main.py --load-weights here" in out
     assert (tmp_path / "here" / "Policy_weights.pth").exists()
     assert json.loads((tmp_path / "here" / "summary.json").read_text())["evaluation"] is None
 
@@ -115,10 +122,16 @@ def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
         (["--load-weights", "nowhere"], "error: no weights at nowhere/Policy_weights.pth"),
         (["--run-dir", "file/run"], "error: [Errno 20] Not a directory: 'file/run'"),
         (["--env-id", "FrozenLake-v1"], "error: the observation space Discrete(16) is not supported: PPO needs a Box"),
-        (["watch", "nowhere"], "error: nowhere is not a run: it has no summary.json"),
+        (["--env-id", "Ant-v5"], "error: environment 0 failed in being made: DependencyNotInstalled"),
+        (["--eval-episodes", "0"], "error: eval_episodes must be at least 1, not 0"),
+        (["--hidden-sizes", "-3"], "error: the smallest of hidden_sizes must be positive and finite, not -3"),
+        (["--seed", "-1"], "error: seed must be finite and not negative, not -1"),
+        (["--lr", "inf"], "error: lr must be positive and finite, not inf"),
+        (["--target-kl", "-1"], "error: target_kl must be positive and finite, not -1.0"),
+        (["watch", "nowhere"], "error: nowhere is not a run: it has no config.json"),
     ],
 )
-def test_bad_input_is_one_line(
+def test_bad_input_is_one_clear_error(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -136,7 +149,7 @@ def test_an_unknown_flag_suggests_the_nearest(capsys: pytest.CaptureFixture) -> 
 
 
 def test_a_run_directory_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{}")
     assert main.main(["--run-dir", str(tmp_path)]) == 1
     assert "holds a run already: choose another --run-dir" in capsys.readouterr().err
 

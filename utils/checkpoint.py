@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -19,15 +18,15 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         OSError: the directory cannot be written.
     """
     path = Path(path)
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(aside, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     except BaseException:
-        os.unlink(aside)
+        aside.unlink(missing_ok=True)
         raise
 
 
@@ -50,9 +49,12 @@ def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}")
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        tensors = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ValueError(f"{path} is not a file of tensors: {error}") from error
+    if not isinstance(tensors, dict) or not all(torch.is_tensor(tensor) for tensor in tensors.values()):
+        raise ValueError(f"{path} is not a file of tensors: it holds something else")
+    return tensors
 
 
 def load_fitting(module: Any, path: str | os.PathLike[str], device: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ same actions give the same rows.
 """
 
 import os
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -26,6 +27,12 @@ def available_cores() -> int:
 
 class EnvError(RuntimeError):
     """An environment failed; the message names its index and carries the traceback."""
+
+    @classmethod
+    def of(cls, index: int, what: str, error: Exception) -> "EnvError":
+        """Describe what environment `index` raised in `what`."""
+        trace = "".join(traceback.format_exception(error))
+        return cls(f"environment {index} failed in {what}: {type(error).__name__}: {error}\n\n{trace}")
 
 
 @dataclass(frozen=True)

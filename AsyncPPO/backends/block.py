@@ -1,6 +1,5 @@
 """A block of environments, stepped one after the other: the part that every backend shares."""
 
-import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,9 +23,12 @@ class EnvBlock:
         self.envs: list[gym.Env] = []
         for index, factory in enumerate(factories, first):
             try:
-                self.envs.append(factory())
+                env = factory()
             except Exception as error:
-                raise _failure(index, "being made", error) from error
+                raise EnvError.of(index, "being made", error) from error
+            if any(env is other for other in self.envs):
+                raise EnvError(f"environment {index} is the same object as another: the callable must make a new one")
+            self.envs.append(env)
 
     def reset(self, env_ids: Iterable[int], seeds: Iterable[int | None], options: dict[str, Any] | None) -> Infos:
         """Reset; see `Backend.reset`."""
@@ -45,7 +47,7 @@ class EnvBlock:
             try:
                 obs, reward, terminated, truncated, info = self.envs[row].step(arrays.action[row])
             except Exception as error:
-                raise _failure(index, "step", error) from error
+                raise EnvError.of(index, "step", error) from error
             try:
                 arrays.reward[row], arrays.terminated[row], arrays.truncated[row] = reward, terminated, truncated
             except (TypeError, ValueError) as error:
@@ -67,14 +69,14 @@ class EnvBlock:
             try:
                 env.close()
             except Exception as error:
-                raise _failure(index, "close", error) from error
+                raise EnvError.of(index, "close", error) from error
         self.envs.clear()
 
     def _reset_one(self, index: int, **kwargs: Any) -> dict[str, Any]:
         try:
             obs, info = self.envs[index - self.first].reset(**kwargs)
         except Exception as error:
-            raise _failure(index, "reset", error) from error
+            raise EnvError.of(index, "reset", error) from error
         self._store(self.arrays.obs, index, obs)
         return info
 
@@ -85,8 +87,3 @@ class EnvBlock:
                 f"environment {index} returned an observation of shape {shape}; its space says {target.shape[1:]}"
             )
         target[index - self.first] = obs
-
-
-def _failure(index: int, what: str, error: Exception) -> EnvError:
-    trace = "".join(traceback.format_exception(error))
-    return EnvError(f"environment {index} failed in {what}: {type(error).__name__}: {error}\n\n{trace}")

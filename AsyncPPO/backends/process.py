@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,7 +34,7 @@ LIVENESS_SECONDS = 0.5
 SPIN_SECONDS = 0.0005
 """How long it looks for an answer without sleeping."""
 CLOSE_SECONDS = 5.0
-"""How long a worker may take to finish its step and close its environments before it is killed."""
+"""How long the workers may take to finish their step and close their environments before they are killed."""
 
 
 def _acquire(semaphore: Any, spin: bool) -> bool:
@@ -99,14 +100,16 @@ def _work(pickled_factory: bytes, layout: Layout, channel: Channel) -> None:
 
     def answer(action: Callable[[], Infos]) -> None:
         try:
-            message: Any = action()
-            control[1] = Reply.INFOS if message else Reply.OK
-        except EnvError as error:
-            message = str(error)
+            infos = action()
+            message = cloudpickle.dumps(infos) if infos else b""
+            control[1] = Reply.INFOS if infos else Reply.OK
+        except Exception as error:
+            trace = str(error) if isinstance(error, EnvError) else f"{_name(channel)} failed: {traceback.format_exc()}"
+            message = cloudpickle.dumps(trace)
             control[1] = Reply.ERROR
         channel.done.release()
         if message:
-            channel.pipe.send_bytes(cloudpickle.dumps(message))
+            channel.pipe.send_bytes(message)
 
     def make() -> Infos:
         nonlocal block
@@ -175,6 +178,7 @@ class ProcessBackend(Backend):
             process.start()
             theirs.close()
             self._workers.append((process, channel))
+        self._block = EnvBlock([], 0, self.arrays)
         try:
             self._block = EnvBlock([factory] * own[1], 0, self.arrays.rows(*own))
             self._wait(self._workers)
@@ -190,8 +194,11 @@ class ProcessBackend(Backend):
             return [by_id[index] for index in range(first, stop) if index in by_id]
 
         asked = self._ask(Command.RESET, env_ids)
-        for _, channel in asked:
-            channel.pipe.send_bytes(cloudpickle.dumps((seeds_from(channel.first, channel.stop), options)))
+        for process, channel in asked:
+            try:
+                channel.pipe.send_bytes(cloudpickle.dumps((seeds_from(channel.first, channel.stop), options)))
+            except OSError:
+                raise EnvError(_obituary(process, channel)) from None
         own = self._own(env_ids)
         infos = self._block.reset(own, seeds_from(0, len(self._block.envs)), options)
         return infos | self._wait(asked)
@@ -233,7 +240,7 @@ class ProcessBackend(Backend):
                 continue
             try:
                 message = cloudpickle.loads(channel.pipe.recv_bytes())
-            except EOFError:
+            except (EOFError, OSError):
                 raise EnvError(_obituary(process, channel)) from None
             if reply == Reply.ERROR:
                 raise EnvError(message)
@@ -241,11 +248,15 @@ class ProcessBackend(Backend):
         return infos
 
 
+def _name(channel: Channel) -> str:
+    return f"the worker of environments {channel.first} to {channel.stop - 1}"
+
+
 def _obituary(process: Any, channel: Channel) -> str:
     process.join(CLOSE_SECONDS)
     code = process.exitcode
     cause = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exited with {code}"
-    return f"the worker of environments {channel.first} to {channel.stop - 1} (pid {process.pid}) {cause}"
+    return f"{_name(channel)} (pid {process.pid}) {cause}"
 
 
 def _stop(workers: list[tuple[Any, Channel]]) -> None:
@@ -256,8 +267,9 @@ def _stop(workers: list[tuple[Any, Channel]]) -> None:
         channel.control[0] = Command.CLOSE
         channel.go.release()
         channel.pipe.close()
+    deadline = time.monotonic() + CLOSE_SECONDS
     for process, _ in workers:
-        process.join(CLOSE_SECONDS)
+        process.join(max(0.0, deadline - time.monotonic()))
         if process.is_alive():
             process.kill()
             process.join()

@@ -16,7 +16,7 @@ import pytest
 
 import utils
 from AsyncPPO import EnvError, EnvVectorizer
-from tests.envs import Counter, Faulty, Pixels
+from tests.envs import Counter, Faulty, Grid, Pixels
 
 BACKENDS: dict[str, dict[str, Any]] = {
     "inline": {"backend": "inline"},
@@ -192,11 +192,34 @@ def test_a_faulty_reset_names_the_environment(make: Make) -> None:
         env.reset()
 
 
+@pytest.mark.parametrize("fault", ["four", "lock"])
+def test_a_step_that_cannot_be_understood_or_sent_is_an_error(make: Make, fault: str) -> None:
+    env = make(Faulty)
+    env.reset()
+    if fault == "lock" and env.backend == "inline":
+        return
+    with pytest.raises(EnvError, match=r"(?s)environment 4 failed in step|environments \d to 4 failed.*pickle"):
+        env.step([0, 0, 0, 0, Faulty.FAULTS.index(fault)])
+
+
+def test_a_callable_that_returns_one_object_twice_is_refused(make: Make) -> None:
+    one = Counter()
+    with pytest.raises(EnvError, match="same object as another: the callable must make a new one"):
+        make(lambda: one, num_envs=8)
+
+
+def test_actions_of_several_dimensions_may_come_flat(make: Make) -> None:
+    env = make(Grid)
+    env.reset()
+    flat = np.arange(20, dtype=np.float32).reshape(5, 4)
+    assert env.step(flat)[1].tolist() == env.step(flat.reshape(5, 2, 2))[1].tolist() == flat.sum(axis=1).tolist()
+
+
 def test_an_environment_that_cannot_be_made_is_named(make: Make) -> None:
     def factory() -> gym.Env:
         raise OSError("no such simulator")
 
-    with pytest.raises(EnvError, match="environment 0 could not be made: OSError: no such simulator"):
+    with pytest.raises(EnvError, match="environment 0 failed in being made: OSError: no such simulator"):
         make(factory)
 
 
@@ -207,6 +230,17 @@ def test_a_killed_worker_is_an_error_that_names_its_environments(backend: str) -
         with pytest.raises(EnvError, match=r"worker of environments \d to \d \(pid \d+\) was killed by SIGKILL"):
             env.step([0] * 5 + [Faulty.FAULTS.index("die")])
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("backend", PROCESS)
+def test_a_worker_that_was_killed_while_idle_is_an_error_too(backend: str) -> None:
+    with EnvVectorizer(Faulty, 6, **BACKENDS[backend]) as env:
+        env.reset()
+        for process in multiprocessing.active_children():
+            process.kill()
+            process.join()
+        with pytest.raises(EnvError, match="was killed by SIGKILL"):
+            env.reset()
 
 
 def test_an_interrupt_in_the_middle_of_a_step_closes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

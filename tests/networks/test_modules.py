@@ -39,10 +39,13 @@ def test_running_statistics_travel_in_the_state_dict() -> None:
 
 def test_popart_moves_the_statistics_and_no_prediction() -> None:
     head, features = ValueHead(8, 2, generator()), torch.randn(20, 8, generator=generator())
+    raw = head(features)
+    assert torch.equal(head.update(torch.randn(50, 2, generator=generator()), raw), head(features))
     before = head.stats.inverse(head(features))
     for size in (1.0, 100.0, 1e4):
-        head.update(size * torch.randn(50, 2, generator=generator()) + size)
+        normal = head.update(size * torch.randn(50, 2, generator=generator()) + size, before)
         torch.testing.assert_close(head.stats.inverse(head(features)), before, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(head(features), normal, rtol=1e-3, atol=1e-3)
 
 
 def test_weights_are_orthogonal_with_the_gain_and_leave_the_global_random_state_alone() -> None:
