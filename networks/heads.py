@@ -10,6 +10,8 @@ from networks.normalizer import RunningNorm
 CHOICE_GAIN = 0.1
 MEAN_GAIN = 0.01
 """Of the last policy layer: the first actions hardly depend on the observation (Andrychowicz et al. 2021)."""
+VALUE_GAIN = 0.01
+"""Of the last value layer: the first prediction is the mean of the returns."""
 BOUND_EPSILON = 1e-6
 """How close to its bounds an action that comes without its draw is taken to be."""
 
@@ -115,7 +117,7 @@ class ValueHead(nn.Module):
     def __init__(self, features: int, values: int, generator: torch.Generator) -> None:
         """Make the layer of values."""
         super().__init__()
-        self.normal = linear_layer(features, values, 1.0, generator)
+        self.normal = linear_layer(features, values, VALUE_GAIN, generator)
         self.stats = RunningNorm(values)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
