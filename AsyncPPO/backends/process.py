@@ -165,7 +165,7 @@ class ProcessBackend(Backend):
         self._stepping = np.frombuffer(stepping, np.uint8)
         self._workers: list[tuple[Any, Channel]] = []
         self._close = weakref.finalize(self, _stop, self._workers)
-        spin = self.num_workers <= available_cores()
+        spin = self.num_workers <= available_cores() and hasattr(os, "sched_yield")
         own, *others = pairwise(np.linspace(0, layout.num_envs, self.num_workers + 1).astype(int).tolist())
         for first, stop in others:
             mine, theirs = context.Pipe()

@@ -1,0 +1,43 @@
+"""How long a gradient step takes, by autograd and written out: `python -m benchmarks.learner`."""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from PPO import PPO
+from utils import Stretch
+
+ROWS = 2048
+EPOCHS = 4
+
+
+def milliseconds_per_step(learner: Any, continuous: bool, mini_batch_size: int) -> float:
+    """Return the time of one update divided by its gradient steps."""
+    ppo = PPO(
+        continuous, 8, 4, k_epochs=EPOCHS, batch_size=ROWS, mini_batch_size=mini_batch_size, learner=learner, seed=0
+    )
+    rng = np.random.default_rng(0)
+    obs, flags = rng.normal(size=(ROWS, 8)).astype(np.float32), np.zeros(ROWS, bool)
+    action, extras = ppo.act(obs)
+    ppo.memory.append(Stretch(0, obs, action, rng.normal(size=ROWS).astype(np.float32), flags, flags, obs[:1], extras))
+    start = time.perf_counter()
+    ppo.learn()
+    return (time.perf_counter() - start) / (EPOCHS * ROWS / mini_batch_size) * 1e3
+
+
+def main() -> None:
+    """Print the medians of ten turns as a table."""
+    for continuous in (False, True):
+        for mini_batch_size in (512, 64):
+            turns = [
+                [milliseconds_per_step(learner, continuous, mini_batch_size) for learner in ("torch", "auto")]
+                for _ in range(11)
+            ][1:]
+            torch, written_out = np.median(turns, axis=0)
+            kind = "continuous" if continuous else "discrete"
+            print(f"| {kind} | {mini_batch_size} | {torch:.2f} ms | {written_out:.2f} ms |")
+
+
+if __name__ == "__main__":
+    main()
