@@ -3,7 +3,7 @@ BIN := .venv/bin
 USER := .venv/.installed
 DEV := .venv/.installed-dev
 
-.PHONY: train test test-slow check format benchmark clean
+.PHONY: train test test-slow check format bench bench-learning clean
 
 train: $(USER)
 	$(BIN)/python main.py
@@ -23,7 +23,10 @@ format: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmark: $(USER)
+bench: $(USER)
+	$(BIN)/python -m benchmarks.throughput
+
+bench-learning: $(USER)
 	$(BIN)/python -m benchmarks.learning
 
 clean:

@@ -11,23 +11,19 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from networks import flatten, limit_norm
 from PPO.actor_critic import ActorCritic
 from PPO.advantages import explained_variance, extrinsic_advantage, intrinsic_advantage
-from PPO.analytic import AnalyticActorCritic
 from PPO.arguments import arguments_for, check_ranges, per_dimension
-from PPO.losses import Metrics, Objective
+from PPO.losses import Objective
 from PPO.memory import Batch, Memory, Rows
+from PPO.optimiser import Optimiser
 from PPO.rnd import RND
 from utils import compute_threads, linear, load_fitting, save_tensors, torch_threads
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
-VIEWS = ("_policy_gradient", "_rnd_gradient", "_analytic", "optimizer")
 FEW_STATES = 32
 """States up to which NumPy does not think of a second thread."""
-LARGE_NETWORK = 1_000_000
-"""Weights from which on more than one thread of torch pays."""
 
 
 class PPO:
@@ -199,30 +195,25 @@ class PPO:
             ).to(self.device)
 
     def _make_learner(self) -> None:
-        parameters, self._policy_gradient = flatten(self.policy.parameters())
-        vectors = [parameters]
-        if self.rnd is not None:
-            predictor_parameters, self._rnd_gradient = flatten(self.rnd.predictor.parameters())
-            vectors.append(predictor_parameters)
-        self.optimizer = torch.optim.Adam(vectors, self.lr, eps=1e-5, fused=True)
-        self.objective = Objective(self.value_coef, self.entropy_coef, self.value_clip, self.normalize_advantage)
-        small = len(parameters) < LARGE_NETWORK
-        self._threads = 1 if small else None
-        self._analytic: AnalyticActorCritic | None = None
-        if self.learner == "auto" and small and AnalyticActorCritic.applies_to(self.policy):
-            self._analytic = AnalyticActorCritic(self.policy)
+        self.optimiser = Optimiser(
+            self.policy,
+            self.rnd,
+            Objective(self.value_coef, self.entropy_coef, self.value_clip, self.normalize_advantage),
+            lr=self.lr,
+            max_grad_norm=self.max_grad_norm,
+            target_kl=self.target_kl,
+            analytic=self.learner == "auto",
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what consists of views of the parameters: a copy makes its own."""
-        state = {name: value for name, value in vars(self).items() if name not in VIEWS}
-        return state | {"optimizer": self.optimizer.state_dict()}
+        """Leave out the views of the parameters: a copy makes its own."""
+        return vars(self) | {"optimiser": self.optimiser.adam.state_dict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make the learner anew, around the copied networks."""
-        optimizer = state.pop("optimizer")
         vars(self).update(state)
         self._make_learner()
-        self.optimizer.load_state_dict(optimizer)
+        self.optimiser.adam.load_state_dict(state["optimiser"])
 
     @classmethod
     def for_env(cls, env: Any, **hyperparameters: Any) -> Self:
@@ -279,11 +270,11 @@ class PPO:
         """
         obs, single = self._flat(states)
         obs = self.policy.standardise(obs)
-        if self._analytic is not None:
+        if self.optimiser.analytic is not None:
             with compute_threads(1) if len(obs) > FEW_STATES else nullcontext():
-                action, draw, log_prob = self._analytic.act(obs.numpy(), self.generator, deterministic)
+                action, draw, log_prob = self.optimiser.analytic.act(obs.numpy(), self.generator, deterministic)
         else:
-            with torch_threads(self._threads):
+            with torch_threads(self.optimiser.threads):
                 policy = self.policy(obs)[0]
                 tensor = policy.mode() if deterministic else policy.sample(self.generator)
                 tensors = self.policy.policy_head.to_action(tensor), tensor, policy.log_prob(tensor)
@@ -313,12 +304,9 @@ class PPO:
         self.memory.clear()
         lr = linear(self.lr, progress) if self.anneal_lr else self.lr
         clip = linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-
-        with compute_threads(self._threads):
+        with compute_threads(self.optimiser.threads):
             rows, metrics = self._prepare(batch)
-            metrics |= self._optimise(rows, clip)
+            metrics |= self.optimiser.update(self._minibatches(rows), lr, clip, self.generator)
             metrics["entropy"] = self._entropy(rows)
             if self.policy.obs_norm is not None:
                 self.policy.obs_norm.update(self._flat(batch.obs)[0])
@@ -380,9 +368,9 @@ class PPO:
 
     def _value(self, obs: torch.Tensor) -> torch.Tensor:
         """Return the values `(B, V)` of observations `(B, D)`, in units of reward."""
-        if self._analytic is None:
+        if self.optimiser.analytic is None:
             return self.policy.value(obs)
-        normal = self._analytic.value(self.policy.standardise(obs).numpy())
+        normal = self.optimiser.analytic.value(self.policy.standardise(obs).numpy())
         return self.policy.value_head.stats.inverse(torch.from_numpy(normal))
 
     @torch.no_grad()
@@ -404,43 +392,12 @@ class PPO:
             return draw, self._tensor(batch.extras["log_prob"])
         return draw, self.policy.distribution(obs).log_prob(draw)
 
-    def _optimise(self, rows: Rows, clip: float) -> dict[str, float]:
-        """Take the gradient steps of one update; return the means of their metrics."""
-        steps: list[dict[str, Any]] = []
-        for minibatch in self._minibatches(rows):
-            metrics = self._gradient(minibatch, clip)
-            if self.target_kl is not None and metrics["approx_kl"] > 1.5 * self.target_kl:
-                steps = steps or [metrics]
-                break
-            metrics["grad_norm"] = limit_norm(self._policy_gradient, self.max_grad_norm)
-            if self.rnd is not None:
-                metrics["rnd_loss"] = self._learn_novelty(self.rnd, minibatch)
-            self.optimizer.step()
-            steps.append(metrics)
-        return {name: _mean([step[name] for step in steps]) for name in steps[0]}
-
     def _minibatches(self, rows: Rows) -> Iterator[Rows]:
         """Yield every row once in each epoch, shuffled, in equal parts of at most `mini_batch_size`."""
         parts = -(-len(rows.obs) // self.mini_batch_size)
         for _ in range(self.k_epochs):
             order = torch.randperm(len(rows.obs), generator=self.generator, device=self.device)
             yield from rows.take(order).split(parts)
-
-    def _gradient(self, rows: Rows, clip: float) -> Metrics:
-        """Write the gradient of the loss into the policy's parameters."""
-        if self._analytic is not None:
-            return self._analytic.gradient(self.objective, rows, clip)
-        self._policy_gradient.zero_()
-        loss, metrics = self.objective.loss(self.policy, rows, clip)
-        loss.backward()
-        return metrics
-
-    def _learn_novelty(self, rnd: RND, rows: Rows) -> torch.Tensor:
-        """Write the gradient of RND's loss into its predictor's parameters."""
-        self._rnd_gradient.zero_()
-        loss = rnd.loss(rows.next_obs, self.generator)
-        loss.backward()
-        return loss.detach()
 
     def _flat(self, states: ArrayLike | torch.Tensor) -> tuple[torch.Tensor, bool]:
         """Return states as float32 `(N, observ_dim)`, and whether it was a single one."""
@@ -467,7 +424,3 @@ def _generator(device: torch.device, seed: int | None) -> torch.Generator:
         generator.seed()
         return generator
     return generator.manual_seed(seed)
-
-
-def _mean(values: Sequence[Any]) -> float:
-    return (torch.stack(tuple(values)).mean() if torch.is_tensor(values[0]) else np.mean(values)).item()

@@ -310,13 +310,13 @@ def test_minibatches_are_shuffled_and_cover_the_batch_in_equal_parts(monkeypatch
     ppo = discrete(k_epochs=2, mini_batch_size=4)
     ppo.memory.append(stretch(ppo, 22))
     seen: list[list[list[float]]] = []
-    gradient = ppo._gradient
+    gradient = ppo.optimiser.policy_gradient
 
     def spy(rows: Rows, clip: float) -> Any:
         seen.append(rows.obs.tolist())
         return gradient(rows, clip)
 
-    monkeypatch.setattr(ppo, "_gradient", spy)
+    monkeypatch.setattr(ppo.optimiser, "policy_gradient", spy)
     ppo.learn()
     half = len(seen) // 2
     epochs = [[row for part in seen[:half] for row in part], [row for part in seen[half:] for row in part]]
@@ -397,8 +397,8 @@ def test_annealing_follows_progress() -> None:
     metrics = ppo.learn(progress=0.75)
     assert metrics["lr"] == pytest.approx(0.001 * 0.25)
     assert metrics["clip"] == pytest.approx(0.2 * 0.25)
-    assert ppo.optimizer.param_groups[0]["lr"] == metrics["lr"]
-    assert ppo.optimizer.param_groups[0]["eps"] == 1e-5
+    assert ppo.optimiser.adam.param_groups[0]["lr"] == metrics["lr"]
+    assert ppo.optimiser.adam.param_groups[0]["eps"] == 1e-5
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")

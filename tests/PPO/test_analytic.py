@@ -82,13 +82,13 @@ def test_fifty_updates_stay_together(continuous: bool) -> None:
         return ppo
 
     analytic, autograd = run("auto"), run("torch")
-    assert analytic._analytic is not None
-    assert autograd._analytic is None
+    assert analytic.optimiser.analytic is not None
+    assert autograd.optimiser.analytic is None
     for ours, theirs in zip(analytic.policy.parameters(), autograd.policy.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     for ours, theirs in zip(
-        analytic.optimizer.state_dict()["state"].values(),
-        autograd.optimizer.state_dict()["state"].values(),
+        analytic.optimiser.adam.state_dict()["state"].values(),
+        autograd.optimiser.adam.state_dict()["state"].values(),
         strict=True,
     ):
         assert ours["step"] == theirs["step"]
@@ -100,7 +100,7 @@ def test_what_is_not_written_out_is_left_to_autograd() -> None:
     policy = PPO(False, 4, 2).policy
     policy.actor.append(torch.nn.LayerNorm(64))
     assert not AnalyticActorCritic.applies_to(policy)
-    assert PPO(False, 4, 2, hidden_sizes=(1500, 1500))._analytic is None
+    assert PPO(False, 4, 2, hidden_sizes=(1500, 1500)).optimiser.analytic is None
 
 
 @pytest.mark.parametrize("continuous", [False, True])
