@@ -194,12 +194,14 @@ class EnvVectorizer:
         terminated, truncated = arrays.terminated[env_ids], arrays.truncated[env_ids]
         self._check_finite("reward", env_ids, reward)
         self._check_finite("observation", env_ids, obs)
-        rows = [infos.get(index, {}) for index in env_ids.tolist()]
+        rows: list[dict[str, Any]] = [{} for _ in reward]
+        if infos:
+            rows = [infos.get(index, {}) for index in env_ids.tolist()]
         if self.autoreset:
-            over = np.flatnonzero(terminated | truncated)
-            self._check_finite("observation", env_ids[over], arrays.final_obs[env_ids[over]])
-            for row in over.tolist():
-                rows[row]["final_obs"] = arrays.final_obs[env_ids[row]].copy()
+            for row in np.flatnonzero(terminated | truncated).tolist():
+                index = env_ids[row : row + 1]
+                self._check_finite("observation", index, arrays.final_obs[index])
+                rows[row]["final_obs"] = arrays.final_obs[index[0]].copy()
         return obs, reward, terminated, truncated, rows
 
     def close(self) -> None:
@@ -242,7 +244,7 @@ class EnvVectorizer:
             raise
 
     def _check_finite(self, what: str, env_ids: np.ndarray, rows: np.ndarray) -> None:
-        if np.issubdtype(rows.dtype, np.floating) and not np.isfinite(rows).all():
+        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
             bad = int(env_ids[~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)][0])
             self.close()
             raise EnvError(f"environment {bad} returned a NaN or an infinity as its {what}")

@@ -20,6 +20,7 @@ class EnvBlock:
         """
         self.first = first
         self.arrays = arrays
+        self._obs_shape = arrays.obs.shape[1:]
         self.envs: list[gym.Env] = []
         for index, factory in enumerate(factories, first):
             try:
@@ -41,24 +42,27 @@ class EnvBlock:
 
     def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
         """Step; see `Backend.step`."""
-        arrays, infos = self.arrays, {}
+        first, envs, store, infos = self.first, self.envs, self._store, {}
+        arrays = self.arrays
+        obs_rows, actions, rewards = arrays.obs, arrays.action, arrays.reward
+        terminations, truncations = arrays.terminated, arrays.truncated
         for index in env_ids:
-            row = index - self.first
+            row = index - first
             try:
-                obs, reward, terminated, truncated, info = self.envs[row].step(arrays.action[row])
+                obs, reward, terminated, truncated, info = envs[row].step(actions[row])
             except Exception as error:
                 raise EnvError.of(index, "step", error) from error
             try:
-                arrays.reward[row], arrays.terminated[row], arrays.truncated[row] = reward, terminated, truncated
+                rewards[row], terminations[row], truncations[row] = reward, terminated, truncated
             except (TypeError, ValueError) as error:
                 raise EnvError(f"environment {index} returned a step that is not a number and two flags") from error
             if autoreset and (terminated or truncated):
-                self._store(arrays.final_obs, index, obs)
+                store(arrays.final_obs, index, obs)
                 final_info, info = info, self._reset_one(index)
                 if final_info:
                     info = {**info, "final_info": final_info}
             else:
-                self._store(arrays.obs, index, obs)
+                store(obs_rows, index, obs)
             if info:
                 infos[index] = info
         return infos
@@ -82,8 +86,8 @@ class EnvBlock:
 
     def _store(self, target: np.ndarray, index: int, obs: Any) -> None:
         shape = obs.shape if isinstance(obs, np.ndarray) else np.shape(obs)
-        if shape != target.shape[1:]:
+        if shape != self._obs_shape:
             raise EnvError(
-                f"environment {index} returned an observation of shape {shape}; its space says {target.shape[1:]}"
+                f"environment {index} returned an observation of shape {shape}; its space says {self._obs_shape}"
             )
         target[index - self.first] = obs
