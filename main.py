@@ -7,8 +7,10 @@ python main.py watch RUN_DIR
 import csv
 import io
 import json
+import os
 import platform
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -32,6 +34,8 @@ INTERRUPTED = 130
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
 CURVE_FILE = "learning_curve.png"
+PROGRAM = f"{'python' if shutil.which('python') == sys.executable else os.path.relpath(sys.executable)} main.py"
+"""How to call this again, from here and with this interpreter."""
 EVALUATION_SEED = 1_000_000
 """Added to the seed for the evaluation: other episodes than those of the training."""
 
@@ -101,7 +105,7 @@ def train(arguments: Sequence[str]) -> int:
     write_json(run_dir / SUMMARY_FILE, summary)
     save_history(run_dir, trainer.history, f"{config.env_id}, seed {config.seed}", summary["threshold"])
     print(f"saved     {run_dir} (weights, metrics.csv, summary.json)\ncurve     {run_dir / CURVE_FILE}")
-    resume = f"python main.py --load-weights {shlex.quote(str(run_dir))}"
+    resume = f"{PROGRAM} --load-weights {shlex.quote(str(run_dir))}"
     if failure is not None:
         print(f"stopped after {trainer.steps_done:,} steps; to continue: {resume}")
         raise failure
@@ -127,7 +131,7 @@ def train(arguments: Sequence[str]) -> int:
     print(
         f"result    mean {returns.mean():.1f}, min {returns.min():.1f}, max {returns.max():.1f} "
         f"over {len(returns)} deterministic episodes\n"
-        f"watch     python main.py watch {shlex.quote(str(run_dir))}\n"
+        f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}\n"
         f"continue  {resume}"
     )
     return 0

@@ -107,7 +107,7 @@ def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
         process.kill()
     assert code == main.INTERRUPTED
     assert "Traceback" not in err
-    assert "to continue: python main.py --load-weights here" in out
+    assert "main.py --load-weights here" in out
     assert (tmp_path / "here" / "Policy_weights.pth").exists()
     assert json.loads((tmp_path / "here" / "summary.json").read_text())["evaluation"] is None
 
