@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from utils.checkpoint import write_atomically
 
+FEW_POINTS = 20
+"""Below this a curve shows its points: a single one has no line."""
+
 
 def plot_learning_curve(
     history: Sequence[dict[str, float]], path: str | os.PathLike[str], title: str, threshold: float | None = None
@@ -22,7 +25,8 @@ def plot_learning_curve(
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([row["steps"] for row in history], [row["mean_return"] for row in history], label="PPO", linewidth=2)
+    steps, returns = [row["steps"] for row in history], [row["mean_return"] for row in history]
+    axes.plot(steps, returns, linewidth=2, marker="." if len(history) < FEW_POINTS else "", label="mean return")
     if threshold is not None:
         axes.axhline(threshold, color="tab:green", linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
     axes.set(title=title, xlabel="environment steps", ylabel="mean return of the last 100 episodes")
