@@ -57,13 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str]) -> TrainConfig:
     """Return the configuration of a command line: the defaults, the environment's preset, then the flags.
 
-    With the weights of a run, that run's configuration takes the place of the first two.
+    With the weights of a run, that run's configuration takes the place of the first two, but for its seed: what comes
+    is not to be what was.
     """
     without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
     asked, _ = tyro.cli(TrainConfig, args=without_help, return_unknown_args=True)
     settings = {"env_id": asked.env_id} | preset(asked.env_id, asked.use_rnd)
     if asked.load_weights and (Path(asked.load_weights) / CONFIG_FILE).is_file():
-        settings = vars(config_of(Path(asked.load_weights))) | {"run_dir": None}
+        before = config_of(Path(asked.load_weights))
+        settings = vars(before) | {"run_dir": None, "seed": before.seed + 1}
     return tyro.cli(TrainConfig, prog="main.py", args=arguments, default=TrainConfig(**settings))
 
 

@@ -164,8 +164,8 @@ class EnvVectorizer:
         """Step every environment that runs.
 
         Args:
-            actions: `(n, ...)`, one for each of the n running environments, in index order; an action of several
-                dimensions may also come flat.
+            actions: `(n, ...)`, one for each of the n running environments, in index order; each may also
+                come flat, `(n, size)`.
 
         Returns:
             Observations `(n, ...)`, rewards float64 `(n,)`, terminated bool `(n,)`, truncated bool `(n,)` and n
@@ -181,7 +181,7 @@ class EnvVectorizer:
         if not len(env_ids):
             raise RuntimeError("no environment is running: call reset() first")
         actions = np.asarray(actions)
-        if actions.ndim == 2 and arrays.action.ndim > 2 and actions[0].size == arrays.action[0].size:
+        if actions.ndim == 2 and actions.shape[1:] == (arrays.action[0].size,):
             actions = actions.reshape(-1, *arrays.action.shape[1:])
         if actions.shape != (len(env_ids), *arrays.action.shape[1:]):
             raise ValueError(

@@ -1,5 +1,6 @@
 """PPO: the agent that acts and learns."""
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -241,6 +242,8 @@ class PPO:
                 raise ValueError(
                     f"the PPO was made with {name}={getattr(self, name)}, but {env} needs {expected[name]}"
                 )
+        if not self.is_continuous and self.action_offset != expected["action_offset"]:
+            raise ValueError(f"the actions of {env} start at {expected['action_offset']}: say so as action_offset")
 
     def get_action(self, states: ArrayLike | torch.Tensor, *, deterministic: bool = False) -> np.ndarray:
         """Return an action for each state.
@@ -296,12 +299,13 @@ class PPO:
             RND, `intrinsic_reward`. Nothing when there was too little to learn from.
 
         Raises:
-            FloatingPointError: a loss became infinite or NaN.
+            FloatingPointError: a loss became infinite or NaN; the networks are as they were before.
         """
         if len(self.memory) < self.batch_size:
             return {}
         batch = self.memory.batch()
         self.memory.clear()
+        before = [(module, copy.deepcopy(module.state_dict())) for module, _ in self._files()]
         lr = linear(self.lr, progress) if self.anneal_lr else self.lr
         clip = linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip
         with compute_threads(self.optimiser.threads):
@@ -312,6 +316,8 @@ class PPO:
                 self.policy.obs_norm.update(self._flat(batch.obs)[0])
         infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
         if infinite:
+            for module, tensors in before:
+                module.load_state_dict(tensors)
             raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN: try a smaller lr")
         return metrics | {"lr": lr, "clip": clip}
 

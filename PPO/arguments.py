@@ -21,6 +21,8 @@ def arguments_for(env: Any) -> dict[str, Any]:
     obs_space, action_space = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
     if not isinstance(obs_space, spaces.Box):
         raise TypeError(f"the observation space {obs_space} is not supported: PPO needs a Box")
+    if not obs_space.shape:
+        raise TypeError(f"the observation space {obs_space} is not supported: it needs at least one dimension")
     arguments: dict[str, Any] = {"observ_dim": int(np.prod(obs_space.shape))}
     if isinstance(action_space, spaces.Discrete):
         offset = int(action_space.start)
@@ -30,6 +32,8 @@ def arguments_for(env: Any) -> dict[str, Any]:
     if not action_space.is_bounded() or not np.issubdtype(action_space.dtype, np.floating):
         raise TypeError(f"the action space {action_space} is not supported: it must be of floats with finite bounds")
     low, high = action_space.low.astype(np.float64).flatten(), action_space.high.astype(np.float64).flatten()
+    if (low >= high).any():
+        raise TypeError(f"the action space {action_space} is not supported: a dimension of it leaves no choice")
     return arguments | {
         "is_continuous": True,
         "action_dim": len(low),

@@ -36,7 +36,10 @@ class Counter(gym.Env):
 class Faulty(gym.Env):
     """Does what its action says: see `FAULTS`."""
 
-    FAULTS = ("fine", "raise", "nan_obs", "nan_reward", "shape", "die", "raise_in_reset", "step_words", "four", "lock")
+    FAULTS = (
+        "fine", "raise", "nan_obs", "nan_reward", "shape", "die", "raise_in_reset", "step_words", "four", "lock",
+        "words", "exit", "unreadable",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -57,10 +60,29 @@ class Faulty(gym.Env):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fault == "four":
             return np.zeros(3), 0.0, False, {}  # type: ignore[return-value]
-        info = {"lock": threading.Lock()} if self.fault == "lock" else {}
+        if self.fault == "words":
+            return np.array(["a", "b", "c"]), 0.0, False, False, {}
+        if self.fault == "exit":
+            raise SystemExit(3)
+        info = {"lock": {"lock": threading.Lock()}, "unreadable": {"error": Unreadable(1, 2)}}.get(self.fault, {})
         obs = np.full(3, np.nan if self.fault == "nan_obs" else 0.0, np.float32)
         reward = {"nan_reward": float("nan"), "step_words": "a lot"}.get(self.fault, 0.0)
         return (obs[:2] if self.fault == "shape" else obs), reward, False, False, info
+
+
+class Unreadable(Exception):
+    """Can be pickled, not unpickled."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(one)
+
+
+class Unclosable(Counter):
+    """Fails to close, once it has been used."""
+
+    def close(self) -> None:
+        if hasattr(self, "count"):
+            raise OSError("no such window")
 
 
 class Grid(gym.Env):

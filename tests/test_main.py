@@ -65,7 +65,7 @@ def test_continuous_actions_rnd_and_weights_from_another_run(tmp_path: Path) -> 
     code, _, err = finish(command("--run-dir", "second", "--load-weights", "first", cwd=tmp_path))
     assert code == 0, err
     first, second = (json.loads((tmp_path / run / "config.json").read_text()) for run in ("first", "second"))
-    assert second == first | {"run_dir": "second", "load_weights": "first"}
+    assert second == first | {"run_dir": "second", "load_weights": "first", "seed": first["seed"] + 1}
 
 
 def test_help_names_every_setting() -> None:

@@ -29,7 +29,7 @@ class EnvError(RuntimeError):
     """An environment failed; the message names its index and carries the traceback."""
 
     @classmethod
-    def of(cls, index: int, what: str, error: Exception) -> "EnvError":
+    def of(cls, index: int, what: str, error: BaseException) -> "EnvError":
         """Describe what environment `index` raised in `what`."""
         trace = "".join(traceback.format_exception(error))
         return cls(f"environment {index} failed in {what}: {type(error).__name__}: {error}\n\n{trace}")

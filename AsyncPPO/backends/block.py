@@ -1,5 +1,6 @@
 """A block of environments, stepped one after the other: the part that every backend shares."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 
 from AsyncPPO.backends.base import EnvError, EnvFactory, Infos, StepArrays
+
+logger = logging.getLogger(__name__)
 
 
 class EnvBlock:
@@ -50,7 +53,7 @@ class EnvBlock:
             row = index - first
             try:
                 obs, reward, terminated, truncated, info = envs[row].step(actions[row])
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise EnvError.of(index, "step", error) from error
             try:
                 rewards[row], terminations[row], truncations[row] = reward, terminated, truncated
@@ -68,18 +71,18 @@ class EnvBlock:
         return infos
 
     def close(self) -> None:
-        """Close the environments."""
+        """Close the environments; a failure in it is logged, and the others are closed all the same."""
         for index, env in enumerate(self.envs, self.first):
             try:
                 env.close()
             except Exception as error:
-                raise EnvError.of(index, "close", error) from error
+                logger.warning("%s", EnvError.of(index, "close", error))
         self.envs.clear()
 
     def _reset_one(self, index: int, **kwargs: Any) -> dict[str, Any]:
         try:
             obs, info = self.envs[index - self.first].reset(**kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EnvError.of(index, "reset", error) from error
         self._store(self.arrays.obs, index, obs)
         return info
@@ -90,4 +93,9 @@ class EnvBlock:
             raise EnvError(
                 f"environment {index} returned an observation of shape {shape}; its space says {self._obs_shape}"
             )
-        target[index - self.first] = obs
+        try:
+            target[index - self.first] = obs
+        except (TypeError, ValueError) as error:
+            raise EnvError(
+                f"environment {index} returned an observation that is not made of numbers: {error}"
+            ) from error

@@ -95,6 +95,7 @@ class Channel:
 def _work(pickled_factory: bytes, layout: Layout, channel: Channel) -> None:
     """Serve one block of environments until told to close, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent: Any = multiprocessing.parent_process()
     arrays, stepping, control = channel.views(layout)
     block: EnvBlock | None = None
 
@@ -121,7 +122,7 @@ def _work(pickled_factory: bytes, layout: Layout, channel: Channel) -> None:
         answer(make)
         while True:
             while not _acquire(channel.go, channel.spin):
-                if os.getppid() != channel.parent:
+                if not parent.is_alive():
                     return
             command = control[0]
             if block is None or command == Command.CLOSE:
@@ -242,6 +243,8 @@ class ProcessBackend(Backend):
                 message = cloudpickle.loads(channel.pipe.recv_bytes())
             except (EOFError, OSError):
                 raise EnvError(_obituary(process, channel)) from None
+            except Exception as error:
+                raise EnvError(f"{_name(channel)} sent an info that cannot be read: {error!r}") from error
             if reply == Reply.ERROR:
                 raise EnvError(message)
             infos.update(message)

@@ -142,6 +142,8 @@ def test_for_env_reads_the_spaces() -> None:
         (spaces.Box(0, 1, (2,)), spaces.MultiBinary(2), "action space MultiBinary"),
         (spaces.Box(0, 1, (2,)), spaces.Box(-np.inf, np.inf, (2,)), "floats with finite bounds"),
         (spaces.Box(0, 1, (2,)), spaces.Box(0, 9, (2,), np.int64), "floats with finite bounds"),
+        (spaces.Box(0, 1, ()), spaces.Discrete(2), "at least one dimension"),
+        (spaces.Box(0, 1, (2,)), spaces.Box(np.zeros(2), np.array([0.0, 1.0]), dtype=np.float64), "leaves no choice"),
     ],
 )
 def test_for_env_names_a_space_that_is_not_supported(obs_space: Any, action_space: Any, message: str) -> None:
@@ -405,8 +407,10 @@ def test_annealing_follows_progress() -> None:
 def test_a_loss_that_is_not_finite_stops_with_its_name() -> None:
     ppo = discrete()
     ppo.memory.append(stretch(ppo, 8, reward=np.full(8, np.inf, np.float32)))
+    before = {name: tensor.clone() for name, tensor in ppo.policy.state_dict().items()}
     with pytest.raises(FloatingPointError, match=r"value_loss.* became infinite or NaN"):
         ppo.learn()
+    assert all(torch.equal(before[name], tensor) for name, tensor in ppo.policy.state_dict().items())
 
 
 def test_a_small_network_takes_one_thread_and_leaves_the_hosts_setting(monkeypatch: pytest.MonkeyPatch) -> None:

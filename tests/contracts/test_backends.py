@@ -16,12 +16,13 @@ import pytest
 
 import utils
 from AsyncPPO import EnvError, EnvVectorizer
-from tests.envs import Counter, Faulty, Grid, Pixels
+from tests.envs import Counter, Faulty, Grid, Pixels, Unclosable
 
 BACKENDS: dict[str, dict[str, Any]] = {
     "inline": {"backend": "inline"},
     "process-fork": {"backend": "process", "num_workers": 2, "start_method": "fork"},
     "process-spawn": {"backend": "process", "num_workers": 2, "start_method": "spawn"},
+    "process-forkserver": {"backend": "process", "num_workers": 2, "start_method": "forkserver"},
     "process-uneven": {"backend": "process", "num_workers": 3},
 }
 PROCESS = [name for name in BACKENDS if name != "inline"]
@@ -96,6 +97,13 @@ def test_results_are_compacted_to_the_running_environments(make: Make) -> None:
     assert obs[:, 1].tolist() == [2, 1, 2, 1, 2], "an environment that had finished was stepped, or a wrong one was"
 
 
+def test_actions_reach_the_environments_that_they_are_meant_for(make: Make) -> None:
+    env = make(Grid)
+    env.reset()
+    env.envs_active = np.array([True, False, True, False, False])
+    assert env.step(np.arange(12, dtype=np.float32).reshape(3, 4))[1].tolist() == [6, 22, 38]
+
+
 def test_what_was_returned_does_not_change_later(make: Make) -> None:
     env = make(Counter, autoreset=True)
     first = env.reset()[0]
@@ -135,7 +143,7 @@ def test_reset_hands_the_options_over_and_infos_come_back(make: Make) -> None:
     assert make(Counter).reset()[1] == [{}] * 5
 
 
-@pytest.mark.parametrize("actions", [[0] * 4, [0] * 6, [[0]] * 5, 0])
+@pytest.mark.parametrize("actions", [[0] * 4, [0] * 6, [[0, 0]] * 5, 0])
 def test_wrong_actions_are_refused_and_the_environments_live_on(make: Make, actions: Any) -> None:
     env = make(Counter)
     env.reset()
@@ -190,6 +198,28 @@ def test_a_faulty_reset_names_the_environment(make: Make) -> None:
     env.step([0, 0, Faulty.FAULTS.index("raise_in_reset"), 0, 0])
     with pytest.raises(EnvError, match="environment 2 failed in reset: ValueError: the reset is broken"):
         env.reset()
+
+
+def test_a_failing_close_is_reported_and_closes_the_others(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    env = make(Unclosable, num_envs=2)
+    env.reset()
+    env.close()
+    assert env.backend != "inline" or [record.getMessage()[:33] for record in caplog.records] == [
+        "environment 0 failed in close: OS",
+        "environment 1 failed in close: OS",
+    ]
+
+
+@pytest.mark.parametrize("fault", ["words", "exit", "unreadable"])
+def test_more_that_environments_do(make: Make, fault: str) -> None:
+    env = make(Faulty)
+    env.reset()
+    if fault == "unreadable" and env.backend == "inline":
+        return
+    with pytest.raises(
+        EnvError, match=r"environment 4 (returned|failed in step)|environments \d to 4 sent an info that"
+    ):
+        env.step([0, 0, 0, 0, Faulty.FAULTS.index(fault)])
 
 
 @pytest.mark.parametrize("fault", ["four", "lock"])
