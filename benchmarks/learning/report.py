@@ -38,7 +38,7 @@ def page(results: Results) -> str:
     """Return the page with the table."""
     return f"""# What is learnt
 
-Made by `python -m benchmarks.learning` (seeds 0 to 4, one process per seed, as many at a time as there are cores).
+Made by `python -m benchmarks.learning` (seeds 0 to 4, two runs at a time).
 *score* is the mean return of 100 deterministic episodes after training, for the custom loop the mean of its last ten
 iterations; *training* is the mean return of the last 100 training episodes. The settings are the presets in
 `presets.py`, found on seeds from 100 up; the quick start and the custom loop run with the parameters that they show.
