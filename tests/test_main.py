@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,16 @@ def test_continuous_actions_rnd_and_weights_from_another_run(tmp_path: Path) -> 
     assert code == 0, err
     first, second = (json.loads((tmp_path / run / "config.json").read_text()) for run in ("first", "second"))
     assert second == first | {"run_dir": "second", "load_weights": "first", "seed": first["seed"] + 1}
+
+
+def test_watch_plays_a_run_in_a_window(tmp_path: Path) -> None:
+    PPO(False, 2, 3, hidden_sizes=(8,), seed=0).save_weights(tmp_path)
+    config = replace(main.TrainConfig(), env_id="MountainCar-v0", hidden_sizes=(8,))
+    main.write_json(tmp_path / main.CONFIG_FILE, asdict(config))
+    no_screen = os.environ | {"SDL_VIDEODRIVER": "dummy"}
+    code, out, err = finish(command("watch", str(tmp_path), "--episodes", "1", cwd=tmp_path, env=no_screen))
+    assert code == 0, err
+    assert out == "episode 1: return -200.0\n"
 
 
 def test_help_names_every_setting() -> None:
