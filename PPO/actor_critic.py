@@ -68,13 +68,13 @@ class ActorCritic(nn.Module):
         return self.policy_head(self.actor(obs)), self.value_head(self.critic(obs))
 
     def distribution(self, obs: torch.Tensor) -> Distribution:
-        """Return the policy of observations `(B, D)`."""
-        return self.policy_head(self.actor(self.standardise(obs)))
+        """Return only the policy."""
+        return self.policy_head(self.actor(obs))
 
     def value(self, obs: torch.Tensor) -> torch.Tensor:
-        """Return the values `(B, V)` of observations `(B, D)`, in units of reward."""
-        return self.value_head.stats.inverse(self.value_head(self.critic(self.standardise(obs))))
+        """Return only the values `(B, V)`, in units of reward."""
+        return self.value_head.stats.inverse(self.value_head(self.critic(obs)))
 
     def standardise(self, obs: torch.Tensor) -> torch.Tensor:
-        """Return observations `(B, D)` as the networks see them."""
+        """Return observations `(B, D)` as the other methods take them."""
         return obs if self.obs_norm is None else self.obs_norm(obs)

@@ -1,9 +1,7 @@
 """PPO: the agent that acts and learns."""
 
-import copy
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,8 +21,6 @@ from utils import compute_threads, linear, load_fitting, save_tensors, torch_thr
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
-FEW_STATES = 32
-"""States up to which NumPy does not think of a second thread."""
 
 
 class PPO:
@@ -274,11 +270,10 @@ class PPO:
         obs, single = self._flat(states)
         obs = self.policy.standardise(obs)
         if self.optimiser.analytic is not None:
-            with compute_threads(1) if len(obs) > FEW_STATES else nullcontext():
-                action, draw, log_prob = self.optimiser.analytic.act(obs.numpy(), self.generator, deterministic)
+            action, draw, log_prob = self.optimiser.analytic.act(obs.numpy(), self.generator, deterministic)
         else:
             with torch_threads(self.optimiser.threads):
-                policy = self.policy(obs)[0]
+                policy = self.policy.distribution(obs)
                 tensor = policy.mode() if deterministic else policy.sample(self.generator)
                 tensors = self.policy.policy_head.to_action(tensor), tensor, policy.log_prob(tensor)
             action, draw, log_prob = (tensor.cpu().numpy() for tensor in tensors)
@@ -299,13 +294,14 @@ class PPO:
             RND, `intrinsic_reward`. Nothing when there was too little to learn from.
 
         Raises:
-            FloatingPointError: a loss became infinite or NaN; the networks are as they were before.
+            FloatingPointError: a loss became infinite or NaN; the networks are as they were before, and
+                Adam starts anew.
         """
         if len(self.memory) < self.batch_size:
             return {}
         batch = self.memory.batch()
         self.memory.clear()
-        before = [(module, copy.deepcopy(module.state_dict())) for module, _ in self._files()]
+        before = [(module, _clone(module.state_dict())) for module, _ in self._files()]
         lr = linear(self.lr, progress) if self.anneal_lr else self.lr
         clip = linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip
         with compute_threads(self.optimiser.threads):
@@ -318,6 +314,7 @@ class PPO:
         if infinite:
             for module, tensors in before:
                 module.load_state_dict(tensors)
+            self._make_learner()
             raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN: try a smaller lr")
         return metrics | {"lr": lr, "clip": clip}
 
@@ -347,8 +344,8 @@ class PPO:
     def _prepare(self, batch: Batch) -> tuple[Rows, dict[str, float]]:
         """Turn a batch into rows with advantages and targets; update the statistics of the returns."""
         metrics: dict[str, float] = {}
-        obs, _ = self._flat(batch.obs)
-        final_obs, _ = self._flat(batch.final_obs)
+        obs = self.policy.standardise(self._flat(batch.obs)[0])
+        final_obs = self.policy.standardise(self._flat(batch.final_obs)[0])
         values = self._value(obs)
         value, final_value = values.double().cpu().numpy(), self._value(final_obs).double().cpu().numpy()
         advantage = extrinsic_advantage(batch, value[:, 0], final_value[:, 0], self.gamma, self.GAE_lambda)
@@ -368,21 +365,19 @@ class PPO:
         head = self.policy.value_head
         old_value = head.update(target, values)
         draw, log_prob = self._behaviour(batch, obs)
-        seen = self.policy.standardise(obs)
-        rows = Rows(seen, draw, log_prob, self._tensor(advantage), head.stats(target), old_value, next_obs)
+        rows = Rows(obs, draw, log_prob, self._tensor(advantage), head.stats(target), old_value, next_obs)
         return rows, metrics
 
     def _value(self, obs: torch.Tensor) -> torch.Tensor:
-        """Return the values `(B, V)` of observations `(B, D)`, in units of reward."""
+        """Return the values `(B, V)` of standardised observations `(B, D)`, in units of reward."""
         if self.optimiser.analytic is None:
             return self.policy.value(obs)
-        normal = self.optimiser.analytic.value(self.policy.standardise(obs).numpy())
-        return self.policy.value_head.stats.inverse(torch.from_numpy(normal))
+        return self.policy.value_head.stats.inverse(torch.from_numpy(self.optimiser.analytic.value(obs.numpy())))
 
     @torch.no_grad()
     def _entropy(self, rows: Rows) -> float:
         some = rows.obs[: self.mini_batch_size]
-        return self.policy.policy_head(self.policy.actor(some)).entropy().mean().item()
+        return self.policy.distribution(some).entropy().mean().item()
 
     def _behaviour(self, batch: Batch, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the draws behind the actions, and their log-probabilities under the policy that acted.
@@ -422,6 +417,10 @@ class PPO:
 
     def _files(self) -> list[tuple[nn.Module, str]]:
         return [(self.policy, POLICY_FILE)] + ([(self.rnd, RND_FILE)] if self.rnd is not None else [])
+
+
+def _clone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def _generator(device: torch.device, seed: int | None) -> torch.Generator:

@@ -8,6 +8,7 @@ Notation: `d_x` is the derivative of the loss by `x`, of the same shape as `x`; 
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,10 @@ from networks import TanhGaussianHead, gauss_hermite
 from PPO.actor_critic import ActorCritic
 from PPO.losses import Objective
 from PPO.memory import Rows
+from utils import compute_threads
+
+ONE_THREAD_PRODUCT = 2**18
+"""Multiplications in a matrix product up to which NumPy keeps to one thread by itself (measured with OpenBLAS)."""
 
 Activation = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From `z` to `h = f(z)` and the slope `f'(z)`; may overwrite `z`."""
@@ -188,6 +193,7 @@ class AnalyticActorCritic:
         output = self.head.mean if isinstance(self.head, TanhGaussianHead) else self.head.logits
         self.actor = _network(policy.actor, output)
         self.critic = _network(policy.critic, policy.value_head.normal)
+        self._largest = max(parameter.numel() for parameter in policy.parameters())
 
     def act(
         self, obs: np.ndarray, generator: torch.Generator, deterministic: bool
@@ -196,7 +202,8 @@ class AnalyticActorCritic:
 
         With the same noise, and so the same draws, as the torch distributions take from the generator.
         """
-        output = self.actor.output(obs)
+        with compute_threads(1) if len(obs) * self._largest > ONE_THREAD_PRODUCT else nullcontext():
+            output = self.actor.output(obs)
         noise = torch.empty(output.shape)
         if isinstance(self.head, TanhGaussianHead):
             log_std = self.head.log_std.detach().numpy()
