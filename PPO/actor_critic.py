@@ -1,11 +1,14 @@
 """ActorCritic: a policy and its value function."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import nn
 
 from networks import CategoricalHead, Distribution, PolicyHead, RunningNorm, TanhGaussianHead, ValueHead, mlp
+from networks.encoders import ACTIVATIONS
+from PPO.analytic import Architecture, Squashing
 
 OBS_CLIP = 10.0
 
@@ -49,6 +52,7 @@ class ActorCritic(nn.Module):
             generator: of the initial weights.
         """
         super().__init__()
+        self.observ_dim, self.hidden_sizes, self.activation = observ_dim, tuple(hidden_sizes), activation
         generator = generator or torch.Generator().manual_seed(torch.seed())
         self.obs_norm = RunningNorm(observ_dim, OBS_CLIP) if normalize_obs else None
         self.actor = mlp(observ_dim, hidden_sizes, activation, generator)
@@ -74,6 +78,31 @@ class ActorCritic(nn.Module):
     def value(self, obs: torch.Tensor) -> torch.Tensor:
         """Return only the values `(B, V)`, in units of reward."""
         return self.value_head.stats.inverse(self.value_head(self.critic(obs)))
+
+    def stacked_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters in the order of `Architecture.shapes`: a layer of the actor, then the critic's."""
+        encoders = zip(self.actor.parameters(), self.critic.parameters(), strict=True)
+        return [*chain.from_iterable(encoders), *self.policy_head.parameters(), *self.value_head.parameters()]
+
+    def architecture(self) -> Architecture | None:
+        """Return what it is made of; None if its encoders are not those that the constructor makes."""
+        made = [nn.Linear, ACTIVATIONS[self.activation]] * len(self.hidden_sizes)
+        if any([type(layer) for layer in encoder] != made for encoder in (self.actor, self.critic)):
+            return None
+        head, squashing, first_action = self.policy_head, None, 0
+        if isinstance(head, TanhGaussianHead):
+            squashing = Squashing(*(bound.numpy() for bound in (head.scale, head.offset, head.low, head.high)))
+        elif isinstance(head, CategoricalHead):
+            first_action = head.offset
+        return Architecture(
+            self.observ_dim,
+            self.hidden_sizes,
+            self.activation,
+            head.outputs,
+            self.value_head.normal.out_features,
+            squashing,
+            first_action,
+        )
 
     def standardise(self, obs: torch.Tensor) -> torch.Tensor:
         """Return observations `(B, D)` as the other methods take them."""

@@ -161,9 +161,9 @@ class PPO:
         self.device = torch.device(device)
         self.seed = seed
 
-        self.generator = _generator(self.device, seed)
+        self.rng = np.random.default_rng(seed)
         self.memory = Memory()
-        self._make_networks(_generator(torch.device("cpu"), seed))
+        self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63)) if seed is None else seed))
         self._make_learner()
 
     def _make_networks(self, generator: torch.Generator) -> None:
@@ -196,7 +196,6 @@ class PPO:
             self.policy,
             self.rnd,
             Objective(self.value_coef, self.entropy_coef, self.value_clip, self.normalize_advantage),
-            lr=self.lr,
             max_grad_norm=self.max_grad_norm,
             target_kl=self.target_kl,
             analytic=self.learner == "auto",
@@ -204,13 +203,13 @@ class PPO:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the views of the parameters: a copy makes its own."""
-        return vars(self) | {"optimiser": self.optimiser.adam.state_dict()}
+        return vars(self) | {"optimiser": self.optimiser.state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make the learner anew, around the copied networks."""
         vars(self).update(state)
         self._make_learner()
-        self.optimiser.adam.load_state_dict(state["optimiser"])
+        self.optimiser.load_state(state["optimiser"])
 
     @classmethod
     def for_env(cls, env: Any, **hyperparameters: Any) -> Self:
@@ -269,18 +268,25 @@ class PPO:
         """
         obs, single = self._flat(states)
         obs = self.policy.standardise(obs)
+        noise = None if deterministic else self.noise(len(obs))
         if self.optimiser.analytic is not None:
-            action, draw, log_prob = self.optimiser.analytic.act(obs.numpy(), self.generator, deterministic)
+            action, draw, log_prob = self.optimiser.analytic.act(obs.numpy(), noise)
         else:
             with torch_threads(self.optimiser.threads):
                 policy = self.policy.distribution(obs)
-                tensor = policy.mode() if deterministic else policy.sample(self.generator)
+                tensor = policy.mode() if noise is None else policy.sample(self._tensor(noise))
                 tensors = self.policy.policy_head.to_action(tensor), tensor, policy.log_prob(tensor)
             action, draw, log_prob = (tensor.cpu().numpy() for tensor in tensors)
         extras = {"log_prob": log_prob, "draw": draw} if self.is_continuous else {"log_prob": log_prob}
         if single:
             return action[0], {name: value[0] for name, value in extras.items()}
         return action, extras
+
+    def noise(self, *shape: int) -> np.ndarray:
+        """Return what chance adds to the actions for `shape` states: float32 `(*shape, A)`."""
+        head = self.policy.policy_head
+        draw = self.rng.standard_exponential if head.noise == "exponential" else self.rng.standard_normal
+        return draw((*shape, head.outputs), np.float32)
 
     def learn(self, progress: float = 0.0) -> dict[str, float]:
         """Learn from everything in `memory` and clear it, once `batch_size` transitions are there.
@@ -306,7 +312,7 @@ class PPO:
         clip = linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip
         with compute_threads(self.optimiser.threads):
             rows, metrics = self._prepare(batch)
-            metrics |= self.optimiser.update(self._minibatches(rows), lr, clip, self.generator)
+            metrics |= self.optimiser.update(self._minibatches(rows), lr, clip, self.rng)
             metrics["entropy"] = self._entropy(rows)
             if self.policy.obs_norm is not None:
                 self.policy.obs_norm.update(self._flat(batch.obs)[0])
@@ -396,9 +402,10 @@ class PPO:
     def _minibatches(self, rows: Rows) -> Iterator[Rows]:
         """Yield every row once in each epoch, shuffled, in equal parts of at most `mini_batch_size`."""
         parts = -(-len(rows.obs) // self.mini_batch_size)
+        arrays = rows if self.optimiser.analytic is None else rows.numpy()
         for _ in range(self.k_epochs):
-            order = torch.randperm(len(rows.obs), generator=self.generator, device=self.device)
-            yield from rows.take(order).split(parts)
+            order = self.rng.permutation(len(rows.obs))
+            yield from arrays.take(order).split(parts)
 
     def _flat(self, states: ArrayLike | torch.Tensor) -> tuple[torch.Tensor, bool]:
         """Return states as float32 `(N, observ_dim)`, and whether it was a single one."""
@@ -421,11 +428,3 @@ class PPO:
 
 def _clone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in tensors.items()}
-
-
-def _generator(device: torch.device, seed: int | None) -> torch.Generator:
-    generator = torch.Generator(device)
-    if seed is None:
-        generator.seed()
-        return generator
-    return generator.manual_seed(seed)

@@ -5,10 +5,10 @@ A memory holds stretches; `batch` joins them; the learner turns the batch into `
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from utils import Stretch
 
@@ -44,24 +44,34 @@ class Batch:
         return following
 
 
+Array = Any
+"""A tensor; or a NumPy array, for the gradient that is written out."""
+
+
 class Rows(NamedTuple):
     """What a minibatch is made of; every field has one row for each transition."""
 
-    obs: torch.Tensor
-    draw: torch.Tensor
-    log_prob: torch.Tensor
-    advantage: torch.Tensor
-    target: torch.Tensor
-    value: torch.Tensor
-    next_obs: torch.Tensor
+    obs: Array
+    draw: Array
+    log_prob: Array
+    advantage: Array
+    target: Array
+    value: Array
+    next_obs: Array
 
-    def take(self, index: torch.Tensor) -> "Rows":
+    def take(self, index: Array) -> "Rows":
         """Return the rows `index` `(k,)`, in that order."""
-        return Rows(*(field[index] for field in self))
+        return Rows(*(field.take(index, axis=0) if isinstance(field, np.ndarray) else field[index] for field in self))
 
     def split(self, parts: int) -> Iterator["Rows"]:
-        """Yield `parts` equal parts, in order."""
-        yield from map(Rows._make, zip(*(field.tensor_split(parts) for field in self), strict=True))
+        """Yield `parts` parts of equal size, or one row more, in order."""
+        bounds = [len(self.obs) * part // parts for part in range(parts + 1)]
+        for start, stop in pairwise(bounds):
+            yield Rows(*[field[start:stop] for field in self])
+
+    def numpy(self) -> "Rows":
+        """Return the same rows as arrays: views of tensors on the CPU."""
+        return Rows(*(field.numpy() for field in self))
 
 
 class Memory:

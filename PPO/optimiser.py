@@ -17,6 +17,39 @@ LARGE_NETWORK = 1_000_000
 """Weights from which on torch's own calls cost little, and more than one thread pays."""
 
 
+class Adam:
+    """Adam (Kingma & Ba 2015, arXiv:1412.6980) on one vector of parameters.
+
+    The kernel of `torch.optim.Adam(fused=True)`, whose own bookkeeping costs four times as much as the arithmetic of a
+    small network.
+    """
+
+    def __init__(self, parameters: torch.Tensor, gradient: torch.Tensor, eps: float = 1e-5) -> None:
+        """Start with no moments.
+
+        Args:
+            parameters: `(P,)`, changed by `step`.
+            gradient: `(P,)`, read by it.
+            eps: added to the root of the second moment.
+        """
+        self._vectors = [parameters], [gradient]
+        self.eps = eps
+        self.state = {
+            "mean": torch.zeros_like(parameters),
+            "square": torch.zeros_like(parameters),
+            "steps": torch.zeros((), device=parameters.device),
+        }
+
+    def step(self, lr: float) -> None:
+        """Take a step of size `lr`."""
+        mean, square, steps = self.state.values()
+        steps += 1
+        torch._fused_adam_(
+            *self._vectors, [mean], [square], [], [steps],
+            lr=lr, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps, amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+
 class Optimiser:
     """Adam on the parameters of a policy and, if there is one, of RND's predictor, each in one vector."""
 
@@ -26,7 +59,6 @@ class Optimiser:
         rnd: RND | None,
         objective: Objective,
         *,
-        lr: float,
         max_grad_norm: float,
         target_kl: float | None,
         analytic: bool,
@@ -37,31 +69,27 @@ class Optimiser:
             policy: learns by `objective`.
             rnd: its predictor learns by its own loss.
             objective: what the policy minimises.
-            lr: step size.
             max_grad_norm: limit on the norm of the policy's gradient.
             target_kl: an update ends when the policy has moved further than 1.5 times this.
             analytic: whether to take the gradient that is written out, where it applies.
         """
         self.policy, self.rnd, self.objective = policy, rnd, objective
         self.max_grad_norm, self.target_kl = max_grad_norm, target_kl
-        parameters, self._policy_gradient = flatten(policy.parameters())
-        vectors = [parameters]
+        architecture = policy.architecture()
+        stacked = policy.parameters() if architecture is None else policy.stacked_parameters()
+        parameters, self._policy_gradient = flatten(stacked)
+        self._adams = [Adam(parameters, self._policy_gradient)]
         if rnd is not None:
             predictor_parameters, self._rnd_gradient = flatten(rnd.predictor.parameters())
-            vectors.append(predictor_parameters)
-        self.adam = torch.optim.Adam(vectors, lr, eps=1e-5, fused=True)
+            self._adams.append(Adam(predictor_parameters, self._rnd_gradient))
         small = len(parameters) < LARGE_NETWORK
         self.threads = 1 if small else None
         self.analytic: AnalyticActorCritic | None = None
-        if analytic and small and AnalyticActorCritic.applies_to(policy):
-            self.analytic = AnalyticActorCritic(policy)
+        if analytic and small and architecture is not None and parameters.device.type == "cpu":
+            self.analytic = AnalyticActorCritic(architecture, parameters.numpy(), self._policy_gradient.numpy())
 
-    def update(
-        self, minibatches: Iterable[Rows], lr: float, clip: float, generator: torch.Generator
-    ) -> dict[str, float]:
+    def update(self, minibatches: Iterable[Rows], lr: float, clip: float, rng: np.random.Generator) -> dict[str, float]:
         """Take a step for each of the minibatches; return the means of their metrics."""
-        for group in self.adam.param_groups:
-            group["lr"] = lr
         steps: list[Metrics] = []
         for rows in minibatches:
             metrics = self.policy_gradient(rows, clip)
@@ -70,10 +98,22 @@ class Optimiser:
                 break
             metrics["grad_norm"] = limit_norm(self._policy_gradient, self.max_grad_norm)
             if self.rnd is not None:
-                metrics["rnd_loss"] = self._predictor_gradient(self.rnd, rows, generator)
-            self.adam.step()
+                metrics["rnd_loss"] = self._predictor_gradient(self.rnd, rows, rng)
+            for adam in self._adams:
+                adam.step(lr)
             steps.append(metrics)
         return {name: _mean([step[name] for step in steps]) for name in steps[0]}
+
+    @property
+    def state(self) -> list[dict[str, torch.Tensor]]:
+        """Adam's moments and step count, by name, for the policy and then for RND's predictor; views."""
+        return [adam.state for adam in self._adams]
+
+    def load_state(self, state: list[dict[str, torch.Tensor]]) -> None:
+        """Take over what `state` was."""
+        for adam, tensors in zip(self._adams, state, strict=True):
+            for name, tensor in tensors.items():
+                adam.state[name].copy_(tensor)
 
     def policy_gradient(self, rows: Rows, clip: float) -> Metrics:
         """Write the gradient of the objective into the policy's parameters."""
@@ -84,10 +124,10 @@ class Optimiser:
         loss.backward()
         return metrics
 
-    def _predictor_gradient(self, rnd: RND, rows: Rows, generator: torch.Generator) -> torch.Tensor:
+    def _predictor_gradient(self, rnd: RND, rows: Rows, rng: np.random.Generator) -> torch.Tensor:
         """Write the gradient of RND's loss into its predictor's parameters."""
         self._rnd_gradient.zero_()
-        loss = rnd.loss(rows.next_obs, generator)
+        loss = rnd.loss(torch.as_tensor(rows.next_obs), rng)
         loss.backward()
         return loss.detach()
 

@@ -87,9 +87,9 @@ class RND(nn.Module):
         self.return_stats.update(torch.from_numpy(self._past_returns(error, stretch_ends, env_ids)).unsqueeze(-1))
         return error / self.return_stats.std.item()
 
-    def loss(self, next_obs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def loss(self, next_obs: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Return the predictor's mean error over a random share of the observations `(B, D)`."""
-        chosen = torch.rand(len(next_obs), generator=generator, device=next_obs.device) < self.update_proportion
+        chosen = torch.from_numpy(rng.random(len(next_obs)) < self.update_proportion).to(next_obs.device)
         return (self.error(next_obs) * chosen).sum() / chosen.sum().clamp(min=1)
 
     def _past_returns(self, reward: np.ndarray, stretch_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Torch modules: encoders, heads, distributions and running statistics."""
 
-from networks.distributions import Categorical, Distribution, TanhGaussian, gauss_hermite
+from networks.distributions import Categorical, Distribution, TanhGaussian
 from networks.encoders import linear_layer, mlp
 from networks.flat import flatten, limit_norm
 from networks.heads import CategoricalHead, PolicyHead, TanhGaussianHead, ValueHead
@@ -16,7 +16,6 @@ __all__ = [
     "TanhGaussianHead",
     "ValueHead",
     "flatten",
-    "gauss_hermite",
     "limit_norm",
     "linear_layer",
     "mlp",

@@ -6,11 +6,11 @@ a small network's forward pass.
 
 import math
 from abc import ABC, abstractmethod
-from functools import lru_cache
 
-import numpy as np
 import torch
 from torch.nn import functional as F
+
+from utils import gauss_hermite
 
 
 class Distribution(ABC):
@@ -20,8 +20,8 @@ class Distribution(ABC):
     """
 
     @abstractmethod
-    def sample(self, generator: torch.Generator) -> torch.Tensor:
-        """Return B draws."""
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        """Return the B draws that standard noise `(B, A)` makes of it."""
 
     @abstractmethod
     def mode(self) -> torch.Tensor:
@@ -43,10 +43,9 @@ class Categorical(Distribution):
         """Normalise the logits."""
         self.log_probs = F.log_softmax(logits, dim=-1)
 
-    def sample(self, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
         """Draw by the Gumbel trick, as a race of exponential clocks: argmax p / E with E ~ Exp(1)."""
-        clocks = torch.empty_like(self.log_probs).exponential_(generator=generator)
-        return (self.log_probs.exp() / clocks).argmax(dim=-1)
+        return (self.log_probs.exp() / noise).argmax(dim=-1)
 
     def mode(self) -> torch.Tensor:
         """Return the most probable actions."""
@@ -75,9 +74,8 @@ class TanhGaussian(Distribution):
         """Keep the parameters: `mean` `(B, A)`, `log_std` `(A,)`, `scale` `(A,)`."""
         self.mean, self.log_std, self.log_scale = mean, log_std, scale.log()
 
-    def sample(self, generator: torch.Generator) -> torch.Tensor:
-        """Draw from the Gaussian."""
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        """Draw: u = mean + std * noise from N(0, 1)."""
         return self.mean + self.log_std.exp() * noise
 
     def mode(self) -> torch.Tensor:
@@ -103,10 +101,3 @@ class TanhGaussian(Distribution):
 
 def _log_tanh_slope(draw: torch.Tensor) -> torch.Tensor:
     return 2.0 * (math.log(2.0) - draw - F.softplus(-2.0 * draw))
-
-
-@lru_cache
-def gauss_hermite() -> tuple[np.ndarray, np.ndarray]:
-    """Return 20 nodes and weights, float64, of E[f(x)] = sum w f(x) for x from N(0, 1)."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(20)
-    return nodes, weights / weights.sum()

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def flatten(parameters: Iterable[nn.Parameter]) -> tuple[nn.Parameter, torch.Tensor]:
+def flatten(parameters: Iterable[nn.Parameter]) -> tuple[torch.Tensor, torch.Tensor]:
     """Move parameters and their gradients into one vector each, of which they are views from then on.
 
     What an optimiser does, and the norm of the gradient, is then one operation, however many layers there are.
@@ -15,12 +15,12 @@ def flatten(parameters: Iterable[nn.Parameter]) -> tuple[nn.Parameter, torch.Ten
         The vector `(P,)` and its gradient, zero; it is to be zeroed in place, never set to None.
     """
     parameters = list(parameters)
-    vector = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
-    vector.grad = gradient = torch.zeros_like(vector)
+    vector = torch.cat([parameter.detach().flatten() for parameter in parameters])
+    gradient = torch.zeros_like(vector)
     start = 0
     for parameter in parameters:
         stop = start + parameter.numel()
-        parameter.data = vector.data[start:stop].view_as(parameter)
+        parameter.data = vector[start:stop].view_as(parameter)
         parameter.grad = gradient[start:stop].view_as(parameter)
         start = stop
     return vector, gradient

@@ -1,5 +1,7 @@
 """Heads: from features to a distribution over actions, or to values."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
@@ -19,6 +21,11 @@ BOUND_EPSILON = 1e-6
 class PolicyHead(nn.Module):
     """Turns features into a distribution, and that distribution's draws into actions."""
 
+    noise: Literal["exponential", "normal"]
+    """What its distributions are sampled with."""
+    outputs: int
+    """A: how many such numbers for each draw."""
+
     def forward(self, features: torch.Tensor) -> Distribution:
         """Return the distribution over actions for features `(B, F)`."""
         raise NotImplementedError
@@ -35,10 +42,12 @@ class PolicyHead(nn.Module):
 class CategoricalHead(PolicyHead):
     """One of `actions` actions: `offset`, `offset + 1`, ...; draws count from 0."""
 
+    noise = "exponential"
+
     def __init__(self, features: int, actions: int, offset: int, generator: torch.Generator) -> None:
         """Make the layer of logits."""
         super().__init__()
-        self.offset = offset
+        self.offset, self.outputs = offset, actions
         self.logits = linear_layer(features, actions, CHOICE_GAIN, generator)
 
     def forward(self, features: torch.Tensor) -> Categorical:
@@ -57,6 +66,7 @@ class CategoricalHead(PolicyHead):
 class TanhGaussianHead(PolicyHead):
     """Actions within `offset - scale` and `offset + scale`, with a log-std that does not depend on the state."""
 
+    noise = "normal"
     scale: torch.Tensor
     offset: torch.Tensor
     low: torch.Tensor
@@ -75,7 +85,8 @@ class TanhGaussianHead(PolicyHead):
             generator: of the initial weights.
         """
         super().__init__()
-        self.mean = linear_layer(features, len(scale), MEAN_GAIN, generator)
+        self.outputs = len(scale)
+        self.mean = linear_layer(features, self.outputs, MEAN_GAIN, generator)
         self.log_std = nn.Parameter(torch.full((len(scale),), log_std))
         for name, value in (
             ("scale", scale.float()),

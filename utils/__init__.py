@@ -14,6 +14,7 @@ from utils.masks import (
     range_of_active_environments,
     update_active_environments_list,
 )
+from utils.quadrature import gauss_hermite
 from utils.returns import discounted_sums, gae
 from utils.schedules import linear
 from utils.seeding import spawn_seeds
@@ -26,6 +27,7 @@ __all__ = [
     "compute_threads",
     "discounted_sums",
     "gae",
+    "gauss_hermite",
     "inactive_states_dropout",
     "indexes_of_active_environments",
     "linear",

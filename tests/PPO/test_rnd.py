@@ -59,7 +59,7 @@ def test_the_discounted_return_goes_on_from_stretch_to_stretch_of_an_environment
 
 
 def test_the_predictor_learns_what_it_sees_and_the_target_stays() -> None:
-    rnd, generator = make(warmup=0, update_proportion=0.5), torch.Generator().manual_seed(1)
+    rnd, rng = make(warmup=0, update_proportion=0.5), np.random.default_rng(1)
     seen, new = batch(0) * 0.3, batch(1) * 0.3 + 3
     rnd.whiten.update(torch.cat([seen, new]))
     target = [parameter.clone() for parameter in rnd.target.parameters()]
@@ -67,7 +67,7 @@ def test_the_predictor_learns_what_it_sees_and_the_target_stays() -> None:
     before = rnd.error(seen).mean()
     for _ in range(300):
         optimizer.zero_grad()
-        rnd.loss(seen, generator).backward()
+        rnd.loss(seen, rng).backward()
         optimizer.step()
     assert rnd.error(seen).mean() < 0.05 * before
     assert rnd.error(new).mean() > 5 * rnd.error(seen).mean()
@@ -79,11 +79,11 @@ def test_the_predictor_learns_what_it_sees_and_the_target_stays() -> None:
 def test_the_loss_is_the_mean_over_a_share_of_the_rows(proportion: float) -> None:
     rnd = make(update_proportion=proportion)
     obs = torch.ones(4000, 2)
-    loss = rnd.loss(obs, torch.Generator().manual_seed(0))
+    loss = rnd.loss(obs, np.random.default_rng(0))
     expected = rnd.error(obs).mean() if proportion else torch.tensor(0.0)
     torch.testing.assert_close(loss, expected)
     obs.requires_grad_()
-    rnd.loss(obs, torch.Generator().manual_seed(0)).backward()
+    rnd.loss(obs, np.random.default_rng(0)).backward()
     assert obs.grad is not None
     touched = (obs.grad.abs().sum(dim=1) > 0).float().mean().item()
     assert touched == pytest.approx(proportion, abs=0.03)

@@ -14,6 +14,14 @@ LOG_STD = torch.tensor([-1.0, 0.0, 0.5], dtype=torch.float64)
 SCALE = torch.tensor([1.0, 2.0, 0.4], dtype=torch.float64)
 
 
+def normal(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=GENERATOR, dtype=torch.float64)
+
+
+def exponential(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.float64).exponential_(generator=GENERATOR)
+
+
 def squashed(mean: torch.Tensor = MEAN, log_std: torch.Tensor = LOG_STD) -> td.TransformedDistribution:
     transforms = [td.TanhTransform(), td.AffineTransform(0.0, SCALE)]
     return td.TransformedDistribution(td.Normal(mean, log_std.exp()), transforms)
@@ -21,7 +29,7 @@ def squashed(mean: torch.Tensor = MEAN, log_std: torch.Tensor = LOG_STD) -> td.T
 
 def test_categorical_equals_torch() -> None:
     ours, theirs = Categorical(LOGITS), td.Categorical(logits=LOGITS)
-    draw = ours.sample(GENERATOR)
+    draw = ours.sample(exponential(50, 7))
     assert draw.dtype == torch.int64
     torch.testing.assert_close(ours.log_prob(draw), theirs.log_prob(draw), rtol=0, atol=1e-12)
     torch.testing.assert_close(ours.entropy(), theirs.entropy(), rtol=0, atol=1e-12)
@@ -30,7 +38,7 @@ def test_categorical_equals_torch() -> None:
 
 def test_categorical_draws_by_its_probabilities() -> None:
     logits = torch.tensor([[0.0, 1.0, -1.0, -torch.inf]]).expand(100_000, 4)
-    counts = torch.bincount(Categorical(logits).sample(GENERATOR), minlength=4) / 100_000
+    counts = torch.bincount(Categorical(logits).sample(exponential(100_000, 4)), minlength=4) / 100_000
     torch.testing.assert_close(counts, logits[0].softmax(-1), rtol=0, atol=0.01)
     assert counts[3] == 0
 
@@ -38,7 +46,7 @@ def test_categorical_draws_by_its_probabilities() -> None:
 def test_the_squashed_density_equals_torch() -> None:
     """The mistake: the Gaussian's own density at the squashed action, without atanh and Jacobian."""
     ours = TanhGaussian(MEAN, LOG_STD, SCALE)
-    draw = ours.sample(GENERATOR)
+    draw = ours.sample(normal(50, 3))
     action = SCALE * draw.tanh()
     torch.testing.assert_close(ours.log_prob(draw), squashed().log_prob(action).sum(-1), rtol=0, atol=1e-6)
 
@@ -81,7 +89,7 @@ def test_the_gaussian_entropy_has_a_gradient() -> None:
 
 
 def test_a_draw_is_gaussian() -> None:
-    draws = TanhGaussian(MEAN[:1].expand(100_000, 3), LOG_STD, SCALE).sample(GENERATOR)
+    draws = TanhGaussian(MEAN[:1].expand(100_000, 3), LOG_STD, SCALE).sample(normal(100_000, 3))
     torch.testing.assert_close(draws.mean(0), MEAN[0], rtol=0, atol=0.03)
     torch.testing.assert_close(draws.std(0), LOG_STD.exp(), rtol=0.02, atol=0)
     assert math.isclose(draws[:, 0].unique().numel(), 100_000)
