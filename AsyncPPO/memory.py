@@ -15,11 +15,18 @@ class VecMemory:
     """One growing buffer of transitions for each of N environments.
 
     The buffers are rows of arrays `(N, capacity, ...)`, so what belongs to one environment lies together in time. A
-    step of any subset of the environments is one assignment for each field.
+    step of any subset of the environments is one assignment for each field. Of what followed the rows only that of
+    ends is kept: `final_obs[i, k]` followed the k-th end of environment i, or its last row so far.
     """
 
-    def __init__(self, num_envs: int) -> None:
-        """Make empty buffers; shapes and types are those of the first rows that come.
+    def __init__(self, num_envs: int, arrays: dict[str, np.ndarray] | None = None) -> None:
+        """Make empty buffers.
+
+        Args:
+            num_envs: N.
+            arrays: where to keep the rows, `(N, capacity, ...)` by field, `final_obs` among them; someone else may
+                write them (`extend`), and what `take` hands over is valid until then. By default shapes and types are
+                those of the first rows that come, and there is always room for more.
 
         Raises:
             ValueError: `num_envs` is below 1.
@@ -27,7 +34,7 @@ class VecMemory:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, not {num_envs}")
         self.num_envs = num_envs
-        self._capacity = FIRST_CAPACITY
+        self._given = arrays or {}
         self.clear()
 
     def __len__(self) -> int:
@@ -37,9 +44,8 @@ class VecMemory:
     def clear(self) -> None:
         """Forget everything."""
         self.lengths = np.zeros(self.num_envs, dtype=np.int64)
-        self._arrays: dict[str, np.ndarray] = {}
-        self._next_obs: np.ndarray | None = None
-        self._final_obs: list[list[np.ndarray]] = [[] for _ in range(self.num_envs)]
+        self._ends = np.zeros(self.num_envs, dtype=np.int64)
+        self._arrays = dict(self._given)
 
     def append(
         self,
@@ -77,28 +83,39 @@ class VecMemory:
             "truncated": np.asarray(truncated, dtype=bool),
             **{name: np.asarray(value) for name, value in extras.items()},
         }
-        following = rows["obs"] if next_obs is None else np.asarray(next_obs)
-        for name, value in (rows | {"next_obs": following}).items():
+        following = {"final_obs": rows["obs"] if next_obs is None else np.asarray(next_obs)}
+        for name, value in (rows | following).items():
             if value.ndim == 0 or len(value) != len(env_ids):
                 raise ValueError(f"{name} has shape {value.shape}, but {len(env_ids)} environments gave a row")
-        self._make_room(rows, following, int(self.lengths.max()) + 1)
-        if rows.keys() != self._arrays.keys():
-            raise ValueError(f"fields changed from {sorted(self._arrays)} to {sorted(rows)}")
+        self._make_room(rows | following, int(self.lengths.max()) + 1)
+        if (rows | following).keys() != self._arrays.keys():
+            raise ValueError(f"fields changed from {sorted(self._arrays)} to {sorted(rows | following)}")
         for name, value in rows.items():
             if value.dtype.kind != self._arrays[name].dtype.kind:
                 raise ValueError(f"{name} changed from {self._arrays[name].dtype} to {value.dtype}")
-        at = self.lengths[env_ids]
-        for name, value in rows.items():
-            self._arrays[name][env_ids, at] = value
-        self._next_obs[env_ids] = following  # type: ignore[index]
-        for row in np.flatnonzero(rows["terminated"] | rows["truncated"]).tolist():
-            self._final_obs[env_ids[row]].append(following[row].copy())
+            self._arrays[name][env_ids, self.lengths[env_ids]] = value
+        self._arrays["final_obs"][env_ids, self._ends[env_ids]] = following["final_obs"]
+        self._ends[env_ids] += rows["terminated"] | rows["truncated"]
         self.lengths[env_ids] += 1
+
+    def extend(self, steps: int, next_obs: np.ndarray) -> None:
+        """Count `steps` more rows of every environment, which someone else has written into the arrays.
+
+        Args:
+            steps: how many; every environment has as many rows as the others.
+            next_obs: `(N, ...)`, what came after the last of them, or after the reset that followed it.
+        """
+        new = slice(int(self.lengths[0]), int(self.lengths[0]) + steps)
+        over = self._arrays["terminated"][:, new] | self._arrays["truncated"][:, new]
+        self._ends += over.sum(axis=1)
+        running = np.flatnonzero(~over[:, -1])
+        self._arrays["final_obs"][running, self._ends[running]] = next_obs[running]
+        self.lengths += steps
 
     def take(self) -> list[Stretch]:
         """Hand over every environment's stretch, in index order, and be empty.
 
-        The arrays go along: what was taken stays as it is, whatever is appended later.
+        The arrays go along, so what was taken stays as it is, whatever is appended later; unless they were given.
         """
         stretches = list(self._stretches())
         self.clear()
@@ -108,21 +125,19 @@ class VecMemory:
         for env_id in np.flatnonzero(self.lengths).tolist():
             length = self.lengths[env_id]
             fields = {name: array[env_id, :length] for name, array in self._arrays.items()}
-            final_obs = self._final_obs[env_id]
-            if not (fields["terminated"][-1] or fields["truncated"][-1]):
-                final_obs = [*final_obs, self._next_obs[env_id]]  # type: ignore[index]
             core = {name: fields.pop(name) for name in ("obs", "action", "reward", "terminated", "truncated")}
-            yield Stretch(env_id=env_id, **core, final_obs=np.stack(final_obs), extras=fields)
+            stops = not (core["terminated"][-1] or core["truncated"][-1])
+            final_obs = fields.pop("final_obs")[: self._ends[env_id] + stops]
+            yield Stretch(env_id=env_id, **core, final_obs=final_obs, extras=fields)
 
-    def _make_room(self, rows: dict[str, np.ndarray], following: np.ndarray, needed: int) -> None:
+    def _make_room(self, rows: dict[str, np.ndarray], needed: int) -> None:
         if not self._arrays:
             for name, value in rows.items():
-                self._arrays[name] = np.empty((self.num_envs, self._capacity, *value.shape[1:]), _stored_dtype(value))
-            self._next_obs = np.empty((self.num_envs, *following.shape[1:]), _stored_dtype(following))
-        if needed > self._capacity:
-            self._capacity = 2 * self._capacity
+                shape = (self.num_envs, FIRST_CAPACITY, *value.shape[1:])
+                self._arrays[name] = np.empty(shape, _stored_dtype(value))
+        if needed > self._arrays["reward"].shape[1]:
             for name, array in self._arrays.items():
-                grown = np.empty((self.num_envs, self._capacity, *array.shape[2:]), array.dtype)
+                grown = np.empty((self.num_envs, 2 * array.shape[1], *array.shape[2:]), array.dtype)
                 grown[:, : array.shape[1]] = array
                 self._arrays[name] = grown
 

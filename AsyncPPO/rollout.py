@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from AsyncPPO.backends import BackendName
+from AsyncPPO.backends import BackendName, Replica
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.vectorizer import EnvVectorizer
 from utils import (
@@ -26,6 +26,19 @@ class Actor(Protocol):
         """Return an action for each of the states."""
 
 
+class ReplicableActor(Actor, Protocol):
+    """An actor whose copies can act in other processes: `PPO` is one, where its networks are small."""
+
+    def replica(self) -> Replica | None:
+        """Return such a copy, without its weights."""
+
+    def replica_weights(self) -> np.ndarray:
+        """Return the present weights `(P,)` of the copies."""
+
+    def noise(self, *shape: int) -> np.ndarray:
+        """Return the random numbers `(*shape, A)` that actions for `shape` states take."""
+
+
 class Episode(NamedTuple):
     """A finished episode."""
 
@@ -33,6 +46,37 @@ class Episode(NamedTuple):
     """The undiscounted sum of its rewards."""
     length: int
     """Its steps."""
+
+
+class Episodes:
+    """Sums up the rewards of N environments into episodes."""
+
+    def __init__(self, num_envs: int) -> None:
+        """Start an episode in each."""
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, dtype=np.int64)
+
+    def restart(self) -> None:
+        """Start a new episode in each."""
+        self._returns[:], self._lengths[:] = 0.0, 0
+
+    def count(self, env_ids: np.ndarray, reward: np.ndarray, over: np.ndarray) -> list[Episode]:
+        """Return the episodes that end in T more steps of some environments, in the order of time.
+
+        Args:
+            env_ids: `(n,)`, each at most once.
+            reward: `(n, T)`.
+            over: bool `(n, T)`, the last steps of episodes.
+        """
+        sums = np.cumsum(reward, axis=1, dtype=np.float64)
+        sum_before, steps_before = -self._returns[env_ids], -self._lengths[env_ids]
+        episodes = []
+        for step, row in np.argwhere(over.T).tolist():
+            episodes.append(Episode(sums[row, step].item() - sum_before[row].item(), step + 1 - int(steps_before[row])))
+            sum_before[row], steps_before[row] = sums[row, step], step + 1
+        self._returns[env_ids] = sums[:, -1] - sum_before
+        self._lengths[env_ids] = reward.shape[1] - steps_before
+        return episodes
 
 
 class Collector:
@@ -43,21 +87,20 @@ class Collector:
     """
 
     def __init__(self, env: EnvVectorizer, actor: Actor, buffer: VecMemory) -> None:
-        """Keep the parts; the first `step` resets the environments."""
+        """Keep the parts; the first step resets the environments."""
         self.env, self.actor, self.buffer = env, actor, buffer
-        self._returns = np.zeros(env.num_envs)
-        self._lengths = np.zeros(env.num_envs, dtype=np.int64)
+        self._episodes = Episodes(env.num_envs)
 
-    def step(self) -> tuple[int, list[Episode]]:
-        """Step every running environment once.
+    def collect(self, steps: int) -> tuple[int, list[Episode]]:
+        """Step every running environment at most `steps` times: once.
 
         Returns:
-            How many environments were stepped, and the episodes that ended.
+            How many steps the environments took together, and the episodes that ended.
         """
         env = self.env
         if env.finished.all():
             self._obs, _ = env.reset()
-            self._returns[:], self._lengths[:] = 0.0, 0
+            self._episodes.restart()
         env_ids = indexes_of_active_environments(env.finished)
         action, extras = self.actor.act(self._obs)
         obs, reward, terminated, truncated, infos = env.step(action)
@@ -77,17 +120,37 @@ class Collector:
         else:
             self._obs = inactive_states_dropout(obs, over)
             update_active_environments_list(env.finished, over)
-        return len(env_ids), self._count(env_ids, reward, over)
+        return len(env_ids), self._episodes.count(env_ids, reward[:, None], over[:, None])
 
-    def _count(self, env_ids: np.ndarray, reward: np.ndarray, over: np.ndarray) -> list[Episode]:
-        self._returns[env_ids] += reward
-        self._lengths[env_ids] += 1
-        ended = env_ids[over]
-        episodes = [
-            Episode(*pair) for pair in zip(self._returns[ended].tolist(), self._lengths[ended].tolist(), strict=True)
-        ]
-        self._returns[ended], self._lengths[ended] = 0.0, 0
-        return episodes
+
+class ReplicaCollector:
+    """Has copies of an actor play where the environments are; without a message until a stretch is full."""
+
+    def __init__(self, env: EnvVectorizer, actor: ReplicableActor, buffer: VecMemory) -> None:
+        """Keep the parts; the first step resets the environments.
+
+        Args:
+            env: with `autoreset` and a plan.
+            actor: whose replica the plan has.
+            buffer: over the rows of the vectorizer's rollout.
+        """
+        assert env.rollout is not None
+        self.env, self.actor, self.buffer, self.rollout = env, actor, buffer, env.rollout
+        self._episodes = Episodes(env.num_envs)
+
+    def collect(self, steps: int) -> tuple[int, list[Episode]]:
+        """Step every environment `steps` times; see `Collector.collect`."""
+        env, rollout = self.env, self.rollout
+        if env.finished.all():
+            env.reset()
+            self._episodes.restart()
+        start = int(self.buffer.lengths[0])
+        new = slice(start, start + steps)
+        rollout.weights[:] = self.actor.replica_weights()
+        rollout.noise[new] = self.actor.noise(steps, env.num_envs)
+        self.buffer.extend(steps, env.play(new.start, new.stop))
+        reward, terminated, truncated = (rollout.rows[name][:, new] for name in ("reward", "terminated", "truncated"))
+        return reward.size, self._episodes.count(np.arange(env.num_envs), reward, terminated | truncated)
 
 
 def evaluate(

@@ -10,14 +10,17 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from tqdm import tqdm
 
-from AsyncPPO.backends import BackendName, EnvFactory
+from AsyncPPO.backends import BackendName, EnvFactory, Plan
 from AsyncPPO.memory import VecMemory
-from AsyncPPO.rollout import Collector, Episode
+from AsyncPPO.rollout import Collector, Episode, ReplicaCollector
 from AsyncPPO.vectorizer import EnvVectorizer
 from PPO import PPO
 from utils import buffer_to_target_buffer_transfer
 
 Mode = Literal["streaming", "mask"]
+Acting = Literal["auto", "central", "replicas"]
+BAR_SECONDS = 0.2
+"""How long the progress bar may stand still while there is something to tell."""
 RECENT_EPISODES = 100
 
 
@@ -32,6 +35,7 @@ class AsyncPPO:
         steps: int = 100000,
         *,
         mode: Mode = "streaming",
+        acting: Acting = "auto",
         backend: BackendName = "auto",
         num_workers: int | None = None,
         seed: int | None = None,
@@ -47,6 +51,9 @@ class AsyncPPO:
                 than N.
             mode: `streaming`: environments start anew by themselves, and the agent learns as soon as its `batch_size`
                 transitions are there. `mask`: every environment plays its episode to the end, then the agent learns.
+            acting: `central`: the agent answers all environments in every step. `replicas`: a copy of the policy plays
+                beside each block of environments, for a whole batch; for `streaming`, with networks that are small and
+                on the CPU. `auto`: replicas where that is possible.
             backend: of the `EnvVectorizer`.
             num_workers: of the `EnvVectorizer`.
             seed: of the environments.
@@ -60,21 +67,39 @@ class AsyncPPO:
             raise ValueError(f"steps must be at least 1, not {steps}")
         if mode not in ("streaming", "mask"):
             raise ValueError(f"mode must be 'streaming' or 'mask', not {mode!r}")
+        if acting not in ("auto", "central", "replicas"):
+            raise ValueError(f"acting must be 'auto', 'central' or 'replicas', not {acting!r}")
+        replica = ppo.replica() if acting != "central" and mode == "streaming" else None
+        if acting == "replicas" and replica is None:
+            raise ValueError("acting='replicas' needs mode='streaming' and a PPO with small networks on the CPU")
+        self.acting: Acting = "central" if replica is None else "replicas"
+        plan = None if replica is None else Plan(replica, -(-ppo.batch_size // max(num_envs, 1)))
         self.ppo = ppo
         self.num_envs = num_envs
         self.steps = steps
         self.mode = mode
         self.progress = progress
         self.env = EnvVectorizer(
-            env, num_envs, backend=backend, num_workers=num_workers, seed=seed, autoreset=mode == "streaming"
+            env,
+            num_envs,
+            backend=backend,
+            num_workers=num_workers,
+            seed=seed,
+            autoreset=mode == "streaming",
+            plan=plan,
         )
         try:
             ppo.check_fits(self.env)
         except (TypeError, ValueError):
             self.env.close()
             raise
-        self.buffer = VecMemory(num_envs)
-        self.collector = Collector(self.env, ppo, self.buffer)
+        self.collector: Collector | ReplicaCollector
+        if self.env.rollout is None:
+            self.buffer = VecMemory(num_envs)
+            self.collector = Collector(self.env, ppo, self.buffer)
+        else:
+            self.buffer = VecMemory(num_envs, self.env.rollout.rows)
+            self.collector = ReplicaCollector(self.env, ppo, self.buffer)
         self.steps_done = 0
         self.seconds = 0.0
         self.episodes_done = 0
@@ -99,11 +124,11 @@ class AsyncPPO:
         start, target, begin = time.perf_counter() - self.seconds, self.steps_done + self.steps, self.steps_done
         with tqdm(total=self.steps, unit="step", disable=not self.progress) as bar:
             while self.steps_done < target:
-                stepped, episodes = self.collector.step()
+                stepped, episodes = self.collector.collect(self._vector_steps(target))
                 self.steps_done += stepped
                 self.episodes_done += len(episodes)
                 self.recent.extend(episodes)
-                if self._may_learn() or self.steps_done >= target:
+                if self._may_learn() or (self.mode == "mask" and self.steps_done >= target):
                     self._learn(progress=(self.steps_done - begin) / self.steps)
                 self.seconds = time.perf_counter() - start
                 bar.update(min(stepped, target - self.steps_done + stepped))
@@ -124,6 +149,12 @@ class AsyncPPO:
     ) -> None:
         """Close."""
         self.close()
+
+    def _vector_steps(self, target: int) -> int:
+        """Return how many steps every environment may take before there is something to learn from, or to show."""
+        missing = min(self.ppo.batch_size - len(self.buffer) - len(self.ppo.memory), target - self.steps_done)
+        pace = self.steps_done / self.seconds if self.seconds else 0.0
+        return max(1, min(-(-missing // self.num_envs), int(pace * BAR_SECONDS / self.num_envs)))
 
     def _may_learn(self) -> bool:
         if self.mode == "mask":

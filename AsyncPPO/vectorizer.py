@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from difflib import get_close_matches
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -17,9 +17,9 @@ from AsyncPPO.backends import (
     BackendName,
     EnvError,
     EnvFactory,
-    Infos,
     InlineBackend,
     Layout,
+    Plan,
     ProcessBackend,
     available_cores,
     choose_backend,
@@ -30,6 +30,7 @@ from utils import (
     spawn_seeds,
 )
 
+Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 
@@ -63,6 +64,7 @@ class EnvVectorizer:
         seed: int | None = None,
         autoreset: bool = False,
         start_method: str | None = None,
+        plan: Plan | None = None,
     ) -> None:
         """Make the copies.
 
@@ -76,6 +78,8 @@ class EnvVectorizer:
             seed: of the environments' own random streams, one each; None takes fresh entropy.
             autoreset: whether an environment that finishes starts anew by itself.
             start_method: of the worker processes (`fork`, `spawn` or `forkserver`).
+            plan: a policy that is to play beside the environments, and for how many steps at most: what `play` does.
+                It needs `autoreset`.
 
         Raises:
             ValueError: a size below 1, an unknown backend or an unknown environment id.
@@ -102,14 +106,16 @@ class EnvVectorizer:
             self.backend_reason = "as asked"
             if backend == "auto":
                 try:
-                    backend, self.backend_reason = choose_backend(probe, num_envs, num_workers)
+                    steps = 1 if plan is None else plan.horizon
+                    backend, self.backend_reason = choose_backend(probe, num_envs, num_workers, steps)
                 except Exception as error:
                     raise EnvError.of(0, "a trial", error) from error
         self.backend = backend
         if backend == "process":
-            self._backend = ProcessBackend(factory, layout, num_workers, start_method)
+            self._backend = ProcessBackend(factory, layout, num_workers, start_method, plan)
         else:
-            self._backend = InlineBackend(factory, layout)
+            self._backend = InlineBackend(factory, layout, plan)
+        self.rollout = self._backend.rollout
         self.num_workers = self._backend.num_workers
         logger.info("%s backend: %s", self.backend, self.backend_reason)
         self._finished = np.ones(num_envs, dtype=bool)
@@ -204,6 +210,30 @@ class EnvVectorizer:
                 rows[row]["final_obs"] = arrays.final_obs[index[0]].copy()
         return obs, reward, terminated, truncated, rows
 
+    def play(self, start: int, stop: int) -> np.ndarray:
+        """Let the policy of the plan play: step every environment from row `start` to row `stop` of `rollout`.
+
+        It acts by `rollout.weights` and `rollout.noise`, which are to be written before.
+
+        Returns:
+            Observations `(N, ...)`, what the next actions answer.
+
+        Raises:
+            RuntimeError: nothing is running, or the vectorizer is closed.
+            EnvError: as for `step`.
+        """
+        backend = self._open_backend()
+        if self._finished.any():
+            raise RuntimeError("not all environments are running: call reset() first")
+        self._guarded(lambda: backend.play(start, stop))
+        env_ids = np.arange(self.num_envs)
+        assert self.rollout is not None
+        for what in ("reward", "obs"):
+            self._check_finite(what, env_ids, self.rollout.rows[what][:, start:stop])
+        obs = backend.arrays.obs.copy()
+        self._check_finite("obs", env_ids, obs)
+        return obs
+
     def close(self) -> None:
         """Close the environments and end their processes; may be called twice."""
         backend, self._backend = self._backend, None
@@ -235,7 +265,7 @@ class EnvVectorizer:
             raise RuntimeError("this EnvVectorizer is closed")
         return self._backend
 
-    def _guarded(self, call: Callable[[], Infos]) -> Infos:
+    def _guarded(self, call: Callable[[], Result]) -> Result:
         """Close when a call is cut short: half a step must not be taken for a whole one later."""
         try:
             return call()

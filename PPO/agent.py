@@ -10,12 +10,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from PPO.actor_critic import ActorCritic
+from PPO.actor_critic import OBS_CLIP, ActorCritic
 from PPO.advantages import explained_variance, extrinsic_advantage, intrinsic_advantage
 from PPO.arguments import arguments_for, check_ranges, per_dimension
 from PPO.losses import Objective
 from PPO.memory import Batch, Memory, Rows
 from PPO.optimiser import Optimiser
+from PPO.replica import Replica
 from PPO.rnd import RND
 from utils import compute_threads, linear, load_fitting, save_tensors, torch_threads
 
@@ -281,6 +282,19 @@ class PPO:
         if single:
             return action[0], {name: value[0] for name, value in extras.items()}
         return action, extras
+
+    def replica(self) -> Replica | None:
+        """Return this policy as something that acts in processes without torch; None where only torch can act."""
+        if self.optimiser.analytic is None:
+            return None
+        return Replica(self.optimiser.analytic.architecture, None if self.policy.obs_norm is None else OBS_CLIP)
+
+    def replica_weights(self) -> np.ndarray:
+        """Return the present weights of `replica`, float32 `(P,)`."""
+        parts = [self.optimiser.parameters]
+        if self.policy.obs_norm is not None:
+            parts += [self.policy.obs_norm.mean.float(), self.policy.obs_norm.std.float()]
+        return torch.cat(parts).numpy()
 
     def noise(self, *shape: int) -> np.ndarray:
         """Return what chance adds to the actions for `shape` states: float32 `(*shape, A)`."""

@@ -9,10 +9,10 @@ each layer is one product of stacks: `(2, out, in) @ (2, in, B)`. `d_x` is the d
 same shape as `x`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -80,6 +80,11 @@ class Architecture:
     first_action: int = 0
     """Of discrete ones."""
 
+    @property
+    def weights(self) -> int:
+        """P, how many."""
+        return sum(math.prod(shape) for shape in self.shapes())
+
     def shapes(self) -> Iterator[tuple[int, ...]]:
         """Yield the shapes of the blocks that the vector of weights consists of, in order."""
         inputs = self.observ_dim
@@ -92,10 +97,11 @@ class Architecture:
 
     def views(self, vector: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the blocks of a vector."""
-        shapes = list(self.shapes())
-        bounds = np.cumsum([0, *(np.prod(shape, dtype=int) for shape in shapes)]).tolist()
-        for shape, (start, stop) in zip(shapes, pairwise(bounds), strict=True):
+        start = 0
+        for shape in self.shapes():
+            stop = start + math.prod(shape)
             yield vector[start:stop].reshape(shape)
+            start = stop
 
 
 class Layer(NamedTuple):
@@ -229,7 +235,7 @@ class AnalyticActorCritic:
             self._log_std, self._d_log_std = next(blocks), next(d_blocks)
             self._log_scale = np.log(architecture.squashing.scale)
         self._policy_head, self._value_head = layer(), layer()
-        self._largest = max(np.prod(shape[-2:]) for shape in architecture.shapes())
+        self._largest = max(math.prod(shape[-2:]) for shape in architecture.shapes())
 
     def act(self, obs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return actions, draws and log-probabilities for standardised observations `(B, D)`.

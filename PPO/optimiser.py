@@ -77,16 +77,16 @@ class Optimiser:
         self.max_grad_norm, self.target_kl = max_grad_norm, target_kl
         architecture = policy.architecture()
         stacked = policy.parameters() if architecture is None else policy.stacked_parameters()
-        parameters, self._policy_gradient = flatten(stacked)
-        self._adams = [Adam(parameters, self._policy_gradient)]
+        self.parameters, self._policy_gradient = flatten(stacked)
+        self._adams = [Adam(self.parameters, self._policy_gradient)]
         if rnd is not None:
             predictor_parameters, self._rnd_gradient = flatten(rnd.predictor.parameters())
             self._adams.append(Adam(predictor_parameters, self._rnd_gradient))
-        small = len(parameters) < LARGE_NETWORK
+        small = len(self.parameters) < LARGE_NETWORK
         self.threads = 1 if small else None
         self.analytic: AnalyticActorCritic | None = None
-        if analytic and small and architecture is not None and parameters.device.type == "cpu":
-            self.analytic = AnalyticActorCritic(architecture, parameters.numpy(), self._policy_gradient.numpy())
+        if analytic and small and architecture is not None and self.parameters.device.type == "cpu":
+            self.analytic = AnalyticActorCritic(architecture, self.parameters.numpy(), self._policy_gradient.numpy())
 
     def update(self, minibatches: Iterable[Rows], lr: float, clip: float, rng: np.random.Generator) -> dict[str, float]:
         """Take a step for each of the minibatches; return the means of their metrics."""

@@ -5,7 +5,7 @@ from typing import Literal
 
 import gymnasium as gym
 
-from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, Infos, Layout, available_cores
+from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, Infos, Layout, Plan, Replica, available_cores
 from AsyncPPO.backends.inline import InlineBackend
 from AsyncPPO.backends.process import ProcessBackend
 
@@ -18,8 +18,14 @@ TRIAL_SECONDS = 0.1
 """How long a trial of an environment's speed may take."""
 
 
-def choose_backend(env: gym.Env, num_envs: int, num_workers: int) -> tuple[BackendName, str]:
+def choose_backend(env: gym.Env, num_envs: int, num_workers: int, steps: int = 1) -> tuple[BackendName, str]:
     """Time a few real steps of `env` and pick the backend that should be faster; say why.
+
+    Args:
+        env: one of them; it is reset.
+        num_envs: how many there will be.
+        num_workers: how many processes there may be.
+        steps: vector steps from one meeting of the processes to the next.
 
     Returns:
         The backend's name, and a sentence with the measurement behind it.
@@ -27,7 +33,7 @@ def choose_backend(env: gym.Env, num_envs: int, num_workers: int) -> tuple[Backe
     workers = min(num_workers, num_envs)
     seconds = _seconds_per_step(env)
     inline = num_envs * seconds
-    process = -(-num_envs // workers) * seconds + WAKE_SECONDS
+    process = -(-num_envs // workers) * seconds + WAKE_SECONDS / steps
     name: BackendName = "process" if workers > 1 and process < inline else "inline"
     return name, (
         f"a step takes {seconds * 1e6:.0f} us, so {num_envs} environments should take {inline * 1e6:.0f} us in one "
@@ -58,7 +64,9 @@ __all__ = [
     "Infos",
     "InlineBackend",
     "Layout",
+    "Plan",
     "ProcessBackend",
+    "Replica",
     "available_cores",
     "choose_backend",
 ]

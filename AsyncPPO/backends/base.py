@@ -5,12 +5,13 @@ A backend holds the environments and one set of arrays with a row for each of th
 same actions give the same rows.
 """
 
+import math
 import os
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -66,6 +67,18 @@ class Layout:
         )
 
 
+def allocate(
+    shapes: dict[str, tuple[tuple[int, ...], Any]], memory: Callable[[int], Any] = bytearray
+) -> dict[str, np.ndarray]:
+    """Allocate zeroed arrays of some shapes and types by name; `memory(bytes)` gives the buffer behind each."""
+    arrays = {}
+    for name, (shape, dtype) in shapes.items():
+        count = math.prod(shape)
+        buffer = memory(max(count * np.dtype(dtype).itemsize, 1))
+        arrays[name] = np.frombuffer(buffer, dtype, count).reshape(shape)
+    return arrays
+
+
 @dataclass(frozen=True)
 class StepArrays:
     """One row for each of the N environments."""
@@ -86,31 +99,100 @@ class StepArrays:
     @classmethod
     def allocate(cls, layout: Layout, memory: Callable[[int], Any] = bytearray) -> "StepArrays":
         """Allocate zeroed arrays; `memory(bytes)` gives the buffer behind each."""
+        lead = layout.num_envs
         shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-            "obs": (layout.obs_shape, layout.obs_dtype),
-            "final_obs": (layout.obs_shape, layout.obs_dtype),
-            "action": (layout.action_shape, layout.action_dtype),
-            "reward": ((), np.float64),
-            "terminated": ((), np.bool_),
-            "truncated": ((), np.bool_),
+            "obs": ((lead, *layout.obs_shape), layout.obs_dtype),
+            "final_obs": ((lead, *layout.obs_shape), layout.obs_dtype),
+            "action": ((lead, *layout.action_shape), layout.action_dtype),
+            "reward": ((lead,), np.float64),
+            "terminated": ((lead,), np.bool_),
+            "truncated": ((lead,), np.bool_),
         }
-        arrays = {}
-        for name, (shape, dtype) in shapes.items():
-            size = layout.num_envs * int(np.prod(shape)) * np.dtype(dtype).itemsize
-            arrays[name] = np.frombuffer(memory(max(size, 1)), dtype, size // np.dtype(dtype).itemsize).reshape(
-                layout.num_envs, *shape
-            )
-        return cls(**arrays)
+        return cls(**allocate(shapes, memory))
 
     def rows(self, start: int, stop: int) -> "StepArrays":
         """Return views of the rows of environments `start` to `stop`."""
         return StepArrays(*(getattr(self, field.name)[start:stop] for field in fields(self)))
 
 
+Act = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+"""From observations `(n, ...)` and noise `(n, A)` to `action` and further rows to remember, `(n, ...)` by name."""
+
+
+class Replica(Protocol):
+    """A policy that acts in any process, by weights that lie in a vector; it is pickled once."""
+
+    @property
+    def weights(self) -> int:
+        """P, how many weights."""
+
+    @property
+    def noise(self) -> int:
+        """A, how many random numbers an action takes."""
+
+    @property
+    def fields(self) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Shape and type of what `Act` returns, for one environment."""
+
+    def actor(self, weights: np.ndarray) -> Act:
+        """Return a policy that reads its weights from `(P,)`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which policy plays, and how many steps of each environment there is room for."""
+
+    replica: Replica
+    horizon: int
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What the processes share to play a stretch of T steps of N environments."""
+
+    replica: Replica
+    weights: np.ndarray
+    """float32 `(P,)`, of the policy, written by the caller."""
+    noise: np.ndarray
+    """float32 `(T, N, A)`, what chance adds to the actions, written by the caller."""
+    rows: dict[str, np.ndarray]
+    """`(N, T, ...)`, the fields of `VecMemory`, written by whoever plays."""
+
+    @classmethod
+    def allocate(cls, layout: Layout, plan: Plan, memory: Callable[[int], Any] = bytearray) -> "Rollout":
+        """Allocate zeroed arrays; `memory(bytes)` gives the buffer behind each."""
+        replica, lead = plan.replica, (layout.num_envs, plan.horizon)
+        obs_dtype = np.float32 if layout.obs_dtype.kind == "f" else layout.obs_dtype
+        fields: dict[str, tuple[tuple[int, ...], Any]] = {
+            "obs": (layout.obs_shape, obs_dtype),
+            "reward": ((), np.float32),
+            "terminated": ((), np.bool_),
+            "truncated": ((), np.bool_),
+            **replica.fields,
+            "final_obs": (layout.obs_shape, obs_dtype),
+        }
+        shared = allocate(
+            {
+                "weights": ((replica.weights,), np.float32),
+                "noise": ((plan.horizon, layout.num_envs, replica.noise), np.float32),
+                **{name: ((*lead, *shape), dtype) for name, (shape, dtype) in fields.items()},
+            },
+            memory,
+        )
+        return cls(replica, shared.pop("weights"), shared.pop("noise"), shared)
+
+    def part(self, first: int, stop: int) -> "Rollout":
+        """Return views of what belongs to environments `first` to `stop`."""
+        rows = {name: rows[first:stop] for name, rows in self.rows.items()}
+        return Rollout(self.replica, self.weights, self.noise[:, first:stop], rows)
+
+
 class Backend(ABC):
     """N environments behind one `reset` and one `step`."""
 
     arrays: StepArrays
+    rollout: Rollout | None
+    """What `play` fills; None without a plan."""
     num_workers: int
     """How many processes step; 1 when it is the caller's own."""
 
@@ -131,6 +213,14 @@ class Backend(ABC):
 
         Raises:
             EnvError: as for `reset`; or the process of an environment died.
+        """
+
+    @abstractmethod
+    def play(self, start: int, stop: int) -> None:
+        """Let the policy of the plan play all environments, and fill the rows `start` to `stop` of `rollout`.
+
+        Raises:
+            EnvError: as for `step`.
         """
 
     @abstractmethod

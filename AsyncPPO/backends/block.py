@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from AsyncPPO.backends.base import EnvError, EnvFactory, Infos, StepArrays
+from AsyncPPO.backends.base import EnvError, EnvFactory, Infos, Rollout, StepArrays
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +15,9 @@ logger = logging.getLogger(__name__)
 class EnvBlock:
     """Environments `first`, `first + 1`, ... and the rows of the arrays that belong to them."""
 
-    def __init__(self, factories: Sequence[EnvFactory], first: int, arrays: StepArrays) -> None:
+    def __init__(
+        self, factories: Sequence[EnvFactory], first: int, arrays: StepArrays, rollout: Rollout | None = None
+    ) -> None:
         """Make the environments.
 
         Raises:
@@ -23,6 +25,9 @@ class EnvBlock:
         """
         self.first = first
         self.arrays = arrays
+        self._rollout = rollout
+        if rollout is not None:
+            self._act = rollout.replica.actor(rollout.weights)
         self._obs_shape = arrays.obs.shape[1:]
         self.envs: list[gym.Env] = []
         for index, factory in enumerate(factories, first):
@@ -69,6 +74,28 @@ class EnvBlock:
             if info:
                 infos[index] = info
         return infos
+
+    def play(self, start: int, stop: int) -> Infos:
+        """Let the replica play; see `Backend.play`.
+
+        What truly followed an environment's k-th end in the rows is `final_obs[k]` of it.
+        """
+        assert self._rollout is not None
+        arrays, noise, rows = self.arrays, self._rollout.noise, self._rollout.rows
+        env_ids = range(self.first, self.first + len(self.envs))
+        ends = (rows["terminated"][:, :start] | rows["truncated"][:, :start]).sum(axis=1)
+        for step in range(start, stop):
+            rows["obs"][:, step] = arrays.obs
+            answer = self._act(arrays.obs, noise[step])
+            arrays.action[:] = answer["action"].reshape(arrays.action.shape)
+            self.step(env_ids, autoreset=True)
+            answer |= {"reward": arrays.reward, "terminated": arrays.terminated, "truncated": arrays.truncated}
+            for name, values in answer.items():
+                rows[name][:, step] = values
+            for row in np.flatnonzero(arrays.terminated | arrays.truncated).tolist():
+                rows["final_obs"][row, ends[row]] = arrays.final_obs[row]
+                ends[row] += 1
+        return {}
 
     def close(self) -> None:
         """Close the environments; a failure in it is logged, and the others are closed all the same."""

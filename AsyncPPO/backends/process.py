@@ -26,7 +26,17 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, Infos, Layout, StepArrays, available_cores
+from AsyncPPO.backends.base import (
+    Backend,
+    EnvError,
+    EnvFactory,
+    Infos,
+    Layout,
+    Plan,
+    Rollout,
+    StepArrays,
+    available_cores,
+)
 from AsyncPPO.backends.block import EnvBlock
 
 LIVENESS_SECONDS = 0.5
@@ -54,7 +64,8 @@ class Command(IntEnum):
     RESET = 1
     STEP = 2
     STEP_AUTORESET = 3
-    CLOSE = 4
+    PLAY = 4
+    CLOSE = 5
 
 
 class Reply(IntEnum):
@@ -72,11 +83,11 @@ class Channel:
     first: int
     stop: int
     arrays: Any
-    """Raw shared buffers of the `StepArrays` of all environments, in the order of its fields."""
+    """Raw shared buffers of the `StepArrays` of all environments and of the `Rollout`, in the order of their fields."""
     stepping: Any
     """uint8 `(N,)`: the environments that the next step is for."""
     control: Any
-    """uint8 `(2,)`: the `Command`, then the `Reply`."""
+    """int64 `(4,)`: the `Command`, the `Reply`, and from which step to which to `PLAY`."""
     go: Any
     done: Any
     pipe: Connection
@@ -84,19 +95,22 @@ class Channel:
     spin: bool
     """Whether there is a core for every process, so that waiting may spin."""
 
-    def views(self, layout: Layout) -> tuple[StepArrays, np.ndarray, np.ndarray]:
-        """Return the arrays' rows of this worker, its part of `stepping`, and `control`."""
+    def views(self, layout: Layout, plan: Plan | None) -> tuple[StepArrays, Rollout | None, np.ndarray]:
+        """Return this worker's part of the arrays, of the rollout and of `stepping`."""
         buffers = iter(self.arrays)
         arrays = StepArrays.allocate(layout, lambda size: next(buffers)).rows(self.first, self.stop)
-        stepping = np.frombuffer(self.stepping, np.uint8)[self.first : self.stop]
-        return arrays, stepping, np.frombuffer(self.control, np.uint8)
+        rollout = None
+        if plan is not None:
+            rollout = Rollout.allocate(layout, plan, lambda size: next(buffers)).part(self.first, self.stop)
+        return arrays, rollout, np.frombuffer(self.stepping, np.uint8)[self.first : self.stop]
 
 
-def _work(pickled_factory: bytes, layout: Layout, channel: Channel) -> None:
+def _work(pickled_factory: bytes, layout: Layout, plan: Plan | None, channel: Channel) -> None:
     """Serve one block of environments until told to close, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent: Any = multiprocessing.parent_process()
-    arrays, stepping, control = channel.views(layout)
+    arrays, rollout, stepping = channel.views(layout, plan)
+    control = channel.control
     block: EnvBlock | None = None
 
     def answer(action: Callable[[], Infos]) -> None:
@@ -115,7 +129,7 @@ def _work(pickled_factory: bytes, layout: Layout, channel: Channel) -> None:
     def make() -> Infos:
         nonlocal block
         factory = cloudpickle.loads(pickled_factory)
-        block = EnvBlock([factory] * (channel.stop - channel.first), channel.first, arrays)
+        block = EnvBlock([factory] * (channel.stop - channel.first), channel.first, arrays, rollout)
         return {}
 
     with suppress(BrokenPipeError, EOFError):
@@ -128,7 +142,9 @@ def _work(pickled_factory: bytes, layout: Layout, channel: Channel) -> None:
             if block is None or command == Command.CLOSE:
                 break
             env_ids = (np.flatnonzero(stepping) + channel.first).tolist()
-            if command == Command.RESET:
+            if command == Command.PLAY:
+                answer(partial(block.play, *control[2:]))
+            elif command == Command.RESET:
                 seeds, options = cloudpickle.loads(channel.pipe.recv_bytes())
                 answer(partial(block.reset, env_ids, seeds, options))
             else:
@@ -140,7 +156,14 @@ def _work(pickled_factory: bytes, layout: Layout, channel: Channel) -> None:
 class ProcessBackend(Backend):
     """Blocks of consecutive environments, each stepped by a process: the first by this one."""
 
-    def __init__(self, factory: EnvFactory, layout: Layout, num_workers: int, start_method: str | None = None) -> None:
+    def __init__(
+        self,
+        factory: EnvFactory,
+        layout: Layout,
+        num_workers: int,
+        start_method: str | None = None,
+        plan: Plan | None = None,
+    ) -> None:
         """Start the workers and wait until all environments are made.
 
         Args:
@@ -148,6 +171,7 @@ class ProcessBackend(Backend):
             layout: the rows they exchange.
             num_workers: how many processes step, this one among them; no more than there are environments.
             start_method: of `multiprocessing`; by default `fork` where there is one, since it is quick.
+            plan: what `play` does.
 
         Raises:
             EnvError: an environment could not be made.
@@ -162,6 +186,7 @@ class ProcessBackend(Backend):
 
         self.num_workers = min(num_workers, layout.num_envs)
         self.arrays = StepArrays.allocate(layout, shared)
+        self.rollout = None if plan is None else Rollout.allocate(layout, plan, shared)
         stepping = context.RawArray("B", layout.num_envs)
         self._stepping = np.frombuffer(stepping, np.uint8)
         self._workers: list[tuple[Any, Channel]] = []
@@ -170,9 +195,9 @@ class ProcessBackend(Backend):
         own, *others = pairwise(np.linspace(0, layout.num_envs, self.num_workers + 1).astype(int).tolist())
         for first, stop in others:
             mine, theirs = context.Pipe()
-            parts = (buffers, stepping, context.RawArray("B", 2), context.Semaphore(0), context.Semaphore(0))
+            parts = (buffers, stepping, context.RawArray("q", 4), context.Semaphore(0), context.Semaphore(0))
             channel = Channel(first, stop, *parts, mine, os.getpid(), spin)
-            arguments = (cloudpickle.dumps(factory), layout, replace(channel, pipe=theirs))
+            arguments = (cloudpickle.dumps(factory), layout, plan, replace(channel, pipe=theirs))
             process = context.Process(
                 target=_work, args=arguments, name=f"environments-{first}-{stop - 1}", daemon=True
             )
@@ -181,7 +206,8 @@ class ProcessBackend(Backend):
             self._workers.append((process, channel))
         self._block = EnvBlock([], 0, self.arrays)
         try:
-            self._block = EnvBlock([factory] * own[1], 0, self.arrays.rows(*own))
+            rollout = None if self.rollout is None else self.rollout.part(*own)
+            self._block = EnvBlock([factory] * own[1], 0, self.arrays.rows(*own), rollout)
             self._wait(self._workers)
         except BaseException:
             self.close()
@@ -209,6 +235,14 @@ class ProcessBackend(Backend):
         asked = self._ask(Command.STEP_AUTORESET if autoreset else Command.STEP, env_ids)
         infos = self._block.step(self._own(env_ids), autoreset)
         return infos | self._wait(asked)
+
+    def play(self, start: int, stop: int) -> None:
+        """See `Backend.play`."""
+        for _, channel in self._workers:
+            channel.control[2:] = start, stop
+        asked = self._ask(Command.PLAY, np.arange(len(self._stepping)))
+        self._block.play(start, stop)
+        self._wait(asked)
 
     def close(self) -> None:
         """See `Backend.close`."""

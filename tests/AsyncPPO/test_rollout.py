@@ -29,7 +29,7 @@ def test_collected_rows_are_what_happened(autoreset: bool) -> None:
     with EnvVectorizer(partial(Counter, 3), 2, backend="inline", seed=0, autoreset=autoreset) as env:
         buffer, actor = VecMemory(2), Scripted()
         collector = Collector(env, actor, buffer)
-        results = [collector.step() for _ in range(5)]
+        results = [collector.collect(1) for _ in range(5)]
     assert [stepped for stepped, _ in results] == [2] * 5
     assert [len(episodes) for _, episodes in results] == [0, 0, 2, 0, 0]
     assert results[2][1] == [(6.0, 3), (6.0, 3)], "return 1 + 2 + 3 and length"
@@ -47,7 +47,7 @@ def test_only_running_environments_are_asked_and_counted() -> None:
     with EnvVectorizer(lambda: Counter(next(lengths)), 3, backend="inline") as env:
         actor = Scripted()
         collector = Collector(env, actor, VecMemory(3))
-        assert [collector.step()[0] for _ in range(4)] == [3, 2, 2, 3]
+        assert [collector.collect(1)[0] for _ in range(4)] == [3, 2, 2, 3]
         assert [len(states) for states in actor.asked] == [3, 2, 2, 3]
 
 
