@@ -310,8 +310,9 @@ class PPO:
 
         Returns:
             Means over the update of `policy_loss`, `value_loss`, `approx_kl`, `clip_fraction`, `grad_norm` and, with
-            RND, `rnd_loss`; `entropy` after it, on part of the batch; `explained_variance`, `lr`, `clip` and, with
-            RND, `intrinsic_reward`. Nothing when there was too little to learn from.
+            RND, `rnd_loss`; `entropy` before it, estimated by the mean of -log p of the actions;
+            `explained_variance`, `lr`, `clip` and, with RND, `intrinsic_reward`. Nothing when there was too little to
+            learn from.
 
         Raises:
             FloatingPointError: a loss became infinite or NaN; the networks are as they were before, and
@@ -327,7 +328,6 @@ class PPO:
         with compute_threads(self.optimiser.threads):
             rows, metrics = self._prepare(batch)
             metrics |= self.optimiser.update(self._minibatches(rows), lr, clip, self.rng)
-            metrics["entropy"] = self._entropy(rows)
             if self.policy.obs_norm is not None:
                 self.policy.obs_norm.update(self._flat(batch.obs)[0])
         infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
@@ -385,6 +385,7 @@ class PPO:
         head = self.policy.value_head
         old_value = head.update(target, values)
         draw, log_prob = self._behaviour(batch, obs)
+        metrics["entropy"] = -log_prob.mean().item()
         rows = Rows(obs, draw, log_prob, self._tensor(advantage), head.stats(target), old_value, next_obs)
         return rows, metrics
 
@@ -393,11 +394,6 @@ class PPO:
         if self.optimiser.analytic is None:
             return self.policy.value(obs)
         return self.policy.value_head.stats.inverse(torch.from_numpy(self.optimiser.analytic.value(obs.numpy())))
-
-    @torch.no_grad()
-    def _entropy(self, rows: Rows) -> float:
-        some = rows.obs[: self.mini_batch_size]
-        return self.policy.distribution(some).entropy().mean().item()
 
     def _behaviour(self, batch: Batch, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the draws behind the actions, and their log-probabilities under the policy that acted.

@@ -25,34 +25,36 @@ if TYPE_CHECKING:
 
 ONE_THREAD_PRODUCT = 2**18
 """Multiplications in a matrix product up to which NumPy keeps to one thread by itself (measured with OpenBLAS)."""
+CACHED_ROWS = 256
 ACTOR, CRITIC = 0, 1
 """Which is which in a stack."""
 
-Activation = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""From `z` to `h = f(z)` and the slope `f'(z)`; may overwrite `z`."""
+
+class Activation(NamedTuple):
+    """h = f(z) and its slope f'(z)."""
+
+    output: Callable[[np.ndarray], np.ndarray]
+    """From `z` to `h`; may overwrite `z` where the slope needs only `h`."""
+    slope: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    """From `z` and `h` to the slope."""
 
 
-def tanh(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Slope 1 - h^2."""
-    h = np.tanh(z, out=z)
-    slope = h * h
-    return h, np.subtract(1.0, slope, out=slope)
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-z))."""
+    return 1.0 / (1.0 + np.exp(-z))
 
 
-def relu(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Slope [z > 0]."""
-    slope = z > 0
-    return np.maximum(z, 0.0, out=z), slope
+def silu_slope(z: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """Return s + h (1 - s), where h = z s."""
+    s = sigmoid(z)
+    return s + h * (1.0 - s)
 
 
-def silu(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Output h = z s with s = 1 / (1 + exp(-z)); slope s + h (1 - s)."""
-    s = 1.0 / (1.0 + np.exp(-z))
-    h = z * s
-    return h, s + h * (1.0 - s)
-
-
-ACTIVATIONS: dict[str, Activation] = {"tanh": tanh, "relu": relu, "silu": silu}
+ACTIVATIONS = {
+    "tanh": Activation(lambda z: np.tanh(z, out=z), lambda z, h: 1.0 - h * h),
+    "relu": Activation(lambda z: np.maximum(z, 0.0, out=z), lambda z, h: h > 0),
+    "silu": Activation(lambda z: z * sigmoid(z), silu_slope),
+}
 
 
 class Squashing(NamedTuple):
@@ -230,6 +232,7 @@ class AnalyticActorCritic:
             return Layer(weight, next(blocks), d_weight, next(d_blocks))
 
         self._hidden = [layer() for _ in architecture.hidden_sizes]
+        self._encoders = [[layer.of(which) for layer in self._hidden] for which in (ACTOR, CRITIC)]
         self._activation = ACTIVATIONS[architecture.activation]
         if architecture.squashing is not None:
             self._log_std, self._d_log_std = next(blocks), next(d_blocks)
@@ -260,8 +263,12 @@ class AnalyticActorCritic:
         return np.minimum(np.maximum(action, squashing.low), squashing.high), draw, log_prob
 
     def value(self, obs: np.ndarray) -> np.ndarray:
-        """Return standardised values `(B, V)` of standardised observations `(B, D)`."""
-        return self._value_head.forward(self._features(obs, CRITIC)).T
+        """Return standardised values `(B, V)` of standardised observations `(B, D)`.
+
+        In pieces that stay in the processor's cache.
+        """
+        pieces = [obs[start : start + CACHED_ROWS] for start in range(0, len(obs), CACHED_ROWS)]
+        return np.concatenate([self._value_head.forward(self._features(piece, CRITIC)) for piece in pieces], axis=1).T
 
     def gradient(self, objective: "Objective", rows: "Rows", clip: float) -> dict[str, float]:
         """Compute the gradient of `objective.loss`; return its metrics."""
@@ -269,9 +276,9 @@ class AnalyticActorCritic:
         h = rows.obs.T
         trace = []
         for layer in self._hidden:
-            inputs = h
-            h, slope = self._activation(layer.forward(h))
-            trace.append((layer, inputs, slope))
+            z = layer.forward(h)
+            trace.append((layer, h, z))
+            h = self._activation.output(z)
         features = h if trace else (h, h)
         log_prob, backward = self._policy(self._policy_head.forward(features[ACTOR]), rows.draw.T)
         log_ratio = log_prob - rows.log_prob
@@ -290,7 +297,7 @@ class AnalyticActorCritic:
             d_h = np.empty_like(h)
             np.dot(self._policy_head.weight.T, d_output, out=d_h[ACTOR])
             np.dot(self._value_head.weight.T, d_value, out=d_h[CRITIC])
-            _backpropagate(trace, d_h)
+            self._backpropagate(trace, h, d_h)
         change = np.expm1(log_ratio)
         return {
             "policy_loss": policy_loss,
@@ -299,26 +306,25 @@ class AnalyticActorCritic:
             "clip_fraction": np.count_nonzero(np.abs(change) > clip) / count,
         }
 
+    def _backpropagate(self, trace: list[tuple[Layer, np.ndarray, np.ndarray]], h: np.ndarray, d_h: np.ndarray) -> None:
+        """From the features `h` and `d_h` downwards: d_z = d_h f'(z), and for the layer below d_h = W^T d_z."""
+        while trace:
+            layer, inputs, z = trace.pop()
+            d_z = np.multiply(d_h, self._activation.slope(z, h), out=d_h)
+            layer.backward(inputs, d_z)
+            if trace:
+                h, d_h = inputs, layer.weight.swapaxes(-1, -2) @ d_z
+
     def _features(self, obs: np.ndarray, which: int) -> np.ndarray:
         h = obs.T
-        for layer in self._hidden:
-            h, _ = self._activation(layer.of(which).forward(h))
+        for layer in self._encoders[which]:
+            h = self._activation.output(layer.forward(h))
         return h
 
     def _policy(self, output: np.ndarray, draw: np.ndarray) -> tuple[np.ndarray, Backward]:
         if self.architecture.squashing is None:
             return categorical(output, draw)
         return tanh_gaussian(output, draw, self._log_std, self._log_scale, self._d_log_std)
-
-
-def _backpropagate(trace: list[tuple[Layer, np.ndarray, np.ndarray]], d_h: np.ndarray) -> None:
-    """Backpropagate: d_z = d_h f'(z), and for the layer below d_h = W^T d_z."""
-    while trace:
-        layer, inputs, slope = trace.pop()
-        d_z = np.multiply(d_h, slope, out=d_h)
-        layer.backward(inputs, d_z)
-        if trace:
-            d_h = layer.weight.swapaxes(-1, -2) @ d_z
 
 
 def standardise(advantage: np.ndarray) -> np.ndarray:

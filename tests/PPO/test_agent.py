@@ -438,7 +438,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_name() -> None:
 
 def test_a_small_network_takes_one_thread_and_leaves_the_hosts_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """On several, beside busy cores, torch's threads wait for each other: many times slower."""
-    ppo, before, seen = discrete(), torch.get_num_threads(), []
+    ppo, before, seen = discrete(learner="torch"), torch.get_num_threads(), []
     forward = ppo.policy.policy_head.forward
 
     def spy(features: torch.Tensor) -> Any:
