@@ -83,18 +83,19 @@ class VecMemory:
             "truncated": np.asarray(truncated, dtype=bool),
             **{name: np.asarray(value) for name, value in extras.items()},
         }
-        following = {"final_obs": rows["obs"] if next_obs is None else np.asarray(next_obs)}
-        for name, value in (rows | following).items():
+        following = rows["obs"] if next_obs is None else np.asarray(next_obs)
+        for name, value in (rows | {"next_obs": following}).items():
             if value.ndim == 0 or len(value) != len(env_ids):
                 raise ValueError(f"{name} has shape {value.shape}, but {len(env_ids)} environments gave a row")
-        self._make_room(rows | following, int(self.lengths.max()) + 1)
-        if (rows | following).keys() != self._arrays.keys():
-            raise ValueError(f"fields changed from {sorted(self._arrays)} to {sorted(rows | following)}")
+        stored = rows | {"final_obs": following}
+        self._make_room(stored, int(self.lengths.max()) + 1)
+        if stored.keys() != self._arrays.keys():
+            raise ValueError(f"fields changed from {sorted(self._arrays)} to {sorted(stored)}")
         for name, value in rows.items():
             if value.dtype.kind != self._arrays[name].dtype.kind:
                 raise ValueError(f"{name} changed from {self._arrays[name].dtype} to {value.dtype}")
             self._arrays[name][env_ids, self.lengths[env_ids]] = value
-        self._arrays["final_obs"][env_ids, self._ends[env_ids]] = following["final_obs"]
+        self._arrays["final_obs"][env_ids, self._ends[env_ids]] = following
         self._ends[env_ids] += rows["terminated"] | rows["truncated"]
         self.lengths[env_ids] += 1
 

@@ -163,7 +163,8 @@ class AsyncPPO:
 
     def _learn(self, progress: float) -> None:
         buffer_to_target_buffer_transfer(self.buffer, self.ppo.memory)
-        metrics: dict[str, Any] = self.ppo.learn(progress)
+        crew = self.env if self.env.rollout is not None and self.env.num_workers > 1 else None
+        metrics: dict[str, Any] = self.ppo.learn(progress, crew)
         if metrics:
             lengths = [episode.length for episode in self.recent]
             self.history.append(

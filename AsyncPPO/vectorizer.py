@@ -228,11 +228,28 @@ class EnvVectorizer:
         self._guarded(lambda: backend.play(start, stop))
         env_ids = np.arange(self.num_envs)
         assert self.rollout is not None
-        for what in ("reward", "obs"):
-            self._check_finite(what, env_ids, self.rollout.rows[what][:, start:stop])
+        rows = self.rollout.rows
+        self._check_finite("reward", env_ids, rows["reward"][:, start:stop])
+        self._check_finite("observation", env_ids, rows["obs"][:, start:stop])
+        self._check_finite("observation", env_ids, rows["final_obs"][:, :stop])
         obs = backend.arrays.obs.copy()
-        self._check_finite("obs", env_ids, obs)
+        self._check_finite("observation", env_ids, obs)
         return obs
+
+    @property
+    def workspace(self) -> dict[str, np.ndarray]:
+        """The arrays in which `compute` works."""
+        assert self.rollout is not None
+        return self.rollout.workspace
+
+    def compute(self, start: int, stop: int, pieces: int) -> None:
+        """Compute all pieces of the gradient of a minibatch by the plan's replica, each process some of them.
+
+        Raises:
+            EnvError: a worker died.
+        """
+        backend = self._open_backend()
+        self._guarded(lambda: backend.compute(start, stop, pieces))
 
     def close(self) -> None:
         """Close the environments and end their processes; may be called twice."""

@@ -1,8 +1,21 @@
 """The learner: Proximal Policy Optimisation, optionally with Random Network Distillation."""
 
-from PPO.actor_critic import ActorCritic
-from PPO.agent import PPO
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from PPO.memory import Memory
-from PPO.rnd import RND
+
+if TYPE_CHECKING:
+    from PPO.actor_critic import ActorCritic
+    from PPO.agent import PPO
+    from PPO.rnd import RND
 
 __all__ = ["PPO", "RND", "ActorCritic", "Memory"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is asked for: a replica in a worker process does without."""
+    homes = {"PPO": "agent", "RND": "rnd", "ActorCritic": "actor_critic"}
+    if name not in homes:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"PPO.{homes[name]}"), name)

@@ -1,7 +1,7 @@
 """PPO: the agent that acts and learns."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,8 +13,9 @@ from torch import nn
 from PPO.actor_critic import OBS_CLIP, ActorCritic
 from PPO.advantages import explained_variance, extrinsic_advantage, intrinsic_advantage
 from PPO.arguments import arguments_for, check_ranges, per_dimension
-from PPO.losses import Objective
+from PPO.gradient import Crew
 from PPO.memory import Batch, Memory, Rows
+from PPO.objective import Objective
 from PPO.optimiser import Optimiser
 from PPO.replica import Replica
 from PPO.rnd import RND
@@ -193,10 +194,12 @@ class PPO:
             ).to(self.device)
 
     def _make_learner(self) -> None:
+        self._objective = Objective(self.value_coef, self.entropy_coef, self.value_clip, self.normalize_advantage)
         self.optimiser = Optimiser(
             self.policy,
             self.rnd,
-            Objective(self.value_coef, self.entropy_coef, self.value_clip, self.normalize_advantage),
+            self._objective,
+            mini_batch_size=self.mini_batch_size,
             max_grad_norm=self.max_grad_norm,
             target_kl=self.target_kl,
             analytic=self.learner == "auto",
@@ -287,7 +290,12 @@ class PPO:
         """Return this policy as something that acts in processes without torch; None where only torch can act."""
         if self.optimiser.analytic is None:
             return None
-        return Replica(self.optimiser.analytic.architecture, None if self.policy.obs_norm is None else OBS_CLIP)
+        return Replica(
+            self.optimiser.analytic.architecture,
+            None if self.policy.obs_norm is None else OBS_CLIP,
+            self._objective,
+            self.mini_batch_size,
+        )
 
     def replica_weights(self) -> np.ndarray:
         """Return the present weights of `replica`, float32 `(P,)`."""
@@ -302,11 +310,12 @@ class PPO:
         draw = self.rng.standard_exponential if head.noise == "exponential" else self.rng.standard_normal
         return draw((*shape, head.outputs), np.float32)
 
-    def learn(self, progress: float = 0.0) -> dict[str, float]:
+    def learn(self, progress: float = 0.0, crew: Crew | None = None) -> dict[str, float]:
         """Learn from everything in `memory` and clear it, once `batch_size` transitions are there.
 
         Args:
             progress: how much of the run is over, 0 to 1: what the annealing goes by.
+            crew: processes that compute gradients together with this one; the result is the same.
 
         Returns:
             Means over the update of `policy_loss`, `value_loss`, `approx_kl`, `clip_fraction`, `grad_norm` and, with
@@ -327,7 +336,7 @@ class PPO:
         clip = linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip
         with compute_threads(self.optimiser.threads):
             rows, metrics = self._prepare(batch)
-            metrics |= self.optimiser.update(self._minibatches(rows), lr, clip, self.rng)
+            metrics |= self.optimiser.update(rows, self.k_epochs, lr, clip, self.rng, crew)
             if self.policy.obs_norm is not None:
                 self.policy.obs_norm.update(self._flat(batch.obs)[0])
         infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
@@ -408,14 +417,6 @@ class PPO:
         if "log_prob" in batch.extras:
             return draw, self._tensor(batch.extras["log_prob"])
         return draw, self.policy.distribution(obs).log_prob(draw)
-
-    def _minibatches(self, rows: Rows) -> Iterator[Rows]:
-        """Yield every row once in each epoch, shuffled, in equal parts of at most `mini_batch_size`."""
-        parts = -(-len(rows.obs) // self.mini_batch_size)
-        arrays = rows if self.optimiser.analytic is None else rows.numpy()
-        for _ in range(self.k_epochs):
-            order = self.rng.permutation(len(rows.obs))
-            yield from arrays.take(order).split(parts)
 
     def _flat(self, states: ArrayLike | torch.Tensor) -> tuple[torch.Tensor, bool]:
         """Return states as float32 `(N, observ_dim)`, and whether it was a single one."""

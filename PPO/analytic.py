@@ -17,15 +17,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from utils import compute_threads, gauss_hermite
+from PPO.objective import Objective
+from utils import blas_threads, gauss_hermite
 
 if TYPE_CHECKING:
-    from PPO.losses import Objective
     from PPO.memory import Rows
 
 ONE_THREAD_PRODUCT = 2**18
 """Multiplications in a matrix product up to which NumPy keeps to one thread by itself (measured with OpenBLAS)."""
+TILE = 8
+"""States that act in one matrix product. Of what shape a product is decides how it is rounded, so a state is answered
+the same to the last bit, whichever and however many others are asked about with it."""
 CACHED_ROWS = 256
+"""States that are valued in one go."""
+METRICS = ("policy_loss", "value_loss", "approx_kl", "clip_fraction")
 ACTOR, CRITIC = 0, 1
 """Which is which in a stack."""
 
@@ -132,20 +137,24 @@ class Layer(NamedTuple):
         return Layer(*(field[index] for field in self))
 
 
-def surrogate_gradient(log_ratio: np.ndarray, advantage: np.ndarray, clip: float) -> tuple[float, np.ndarray]:
-    """Return the clipped surrogate and its derivative by `log_prob`: -A r / B where the minimum is not the clipped."""
+def surrogate_gradient(
+    log_ratio: np.ndarray, advantage: np.ndarray, clip: float, count: int
+) -> tuple[float, np.ndarray]:
+    """Return the clipped surrogate and its derivative by `log_prob`: -A r / B where the minimum is not the clipped.
+
+    Here and below B is `count`: the rows of the minibatch, of which these may be some; the value is their share of it.
+    """
     ratio = np.exp(log_ratio)
     gain, clipped = ratio * advantage, np.minimum(np.maximum(ratio, 1 - clip), 1 + clip) * advantage
     d_log_prob = np.where(gain <= clipped, gain, 0.0)
-    d_log_prob *= -1.0 / len(gain)
-    return -mean(np.minimum(gain, clipped)), d_log_prob
+    d_log_prob *= -1.0 / count
+    return -float(np.minimum(gain, clipped).sum()) / count, d_log_prob
 
 
 def value_gradient(
-    value: np.ndarray, target: np.ndarray, old_value: np.ndarray, clip: float | None
+    value: np.ndarray, target: np.ndarray, old_value: np.ndarray, clip: float | None, count: int
 ) -> tuple[float, np.ndarray]:
     """Return the value loss and its derivative by `value` `(V, B)`: 2 (V - R) / B, or 0 where a clipped V errs more."""
-    count = value.shape[1]
     difference = value - target
     error, d_value = difference * difference, difference * (2.0 / count)
     if clip is not None:
@@ -249,8 +258,13 @@ class AnalyticActorCritic:
                 ones (the Gumbel trick, as a race of exponential clocks: argmax p / E); None for the most probable
                 action.
         """
-        with compute_threads(1) if len(obs) * self._largest > ONE_THREAD_PRODUCT else nullcontext():
-            output = self._policy_head.forward(self._features(obs, ACTOR))
+        count = len(obs)
+        if count % TILE:
+            obs = np.concatenate([obs, np.zeros((-count % TILE, obs.shape[1]), obs.dtype)])
+        tiles = obs.reshape(-1, TILE, obs.shape[1]).swapaxes(1, 2)
+        with blas_threads(1) if TILE * self._largest > ONE_THREAD_PRODUCT else nullcontext():
+            output = self._policy_head.forward(self._features(tiles, ACTOR))
+        output = output.swapaxes(0, 1).reshape(len(output[0]), -1)[:, :count]
         squashing = self.architecture.squashing
         if squashing is None:
             clocks = 1.0 if noise is None else noise.T
@@ -268,11 +282,20 @@ class AnalyticActorCritic:
         In pieces that stay in the processor's cache.
         """
         pieces = [obs[start : start + CACHED_ROWS] for start in range(0, len(obs), CACHED_ROWS)]
-        return np.concatenate([self._value_head.forward(self._features(piece, CRITIC)) for piece in pieces], axis=1).T
+        return np.concatenate([self._value_head.forward(self._features(piece.T, CRITIC)) for piece in pieces], axis=1).T
 
-    def gradient(self, objective: "Objective", rows: "Rows", clip: float) -> dict[str, float]:
-        """Compute the gradient of `objective.loss`; return its metrics."""
-        count = len(rows.obs)
+    def gradient(self, objective: Objective, rows: "Rows", clip: float, count: int) -> tuple[float, ...]:
+        """Compute the gradient of `losses.objective_loss`, or some rows' share of it.
+
+        Args:
+            objective: what is minimised.
+            rows: of a minibatch; their advantages are taken as they are.
+            clip: of the surrogate.
+            count: how many rows the whole minibatch has.
+
+        Returns:
+            `METRICS`, or these rows' share of them.
+        """
         h = rows.obs.T
         trace = []
         for layer in self._hidden:
@@ -282,13 +305,10 @@ class AnalyticActorCritic:
         features = h if trace else (h, h)
         log_prob, backward = self._policy(self._policy_head.forward(features[ACTOR]), rows.draw.T)
         log_ratio = log_prob - rows.log_prob
-        advantage = rows.advantage
-        if objective.normalize_advantage and count > 1:
-            advantage = standardise(advantage)
-        policy_loss, d_log_prob = surrogate_gradient(log_ratio, advantage, clip)
+        policy_loss, d_log_prob = surrogate_gradient(log_ratio, rows.advantage, clip, count)
         d_output = backward(d_log_prob, -objective.entropy_coef / count)
         value_loss, d_value = value_gradient(
-            self._value_head.forward(features[CRITIC]), rows.target.T, rows.value.T, objective.value_clip
+            self._value_head.forward(features[CRITIC]), rows.target.T, rows.value.T, objective.value_clip, count
         )
         d_value *= objective.value_coef
         self._policy_head.backward(features[ACTOR], d_output)
@@ -299,12 +319,8 @@ class AnalyticActorCritic:
             np.dot(self._value_head.weight.T, d_value, out=d_h[CRITIC])
             self._backpropagate(trace, h, d_h)
         change = np.expm1(log_ratio)
-        return {
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
-            "approx_kl": mean(change - log_ratio),
-            "clip_fraction": np.count_nonzero(np.abs(change) > clip) / count,
-        }
+        approx_kl = float((change - log_ratio).sum()) / count
+        return policy_loss, value_loss, approx_kl, np.count_nonzero(np.abs(change) > clip) / count
 
     def _backpropagate(self, trace: list[tuple[Layer, np.ndarray, np.ndarray]], h: np.ndarray, d_h: np.ndarray) -> None:
         """From the features `h` and `d_h` downwards: d_z = d_h f'(z), and for the layer below d_h = W^T d_z."""
@@ -315,8 +331,7 @@ class AnalyticActorCritic:
             if trace:
                 h, d_h = inputs, layer.weight.swapaxes(-1, -2) @ d_z
 
-    def _features(self, obs: np.ndarray, which: int) -> np.ndarray:
-        h = obs.T
+    def _features(self, h: np.ndarray, which: int) -> np.ndarray:
         for layer in self._encoders[which]:
             h = self._activation.output(layer.forward(h))
         return h
@@ -329,10 +344,5 @@ class AnalyticActorCritic:
 
 def standardise(advantage: np.ndarray) -> np.ndarray:
     """Return `(advantage - mean) / std`."""
-    centred = advantage - mean(advantage)
+    centred = advantage - advantage.sum() / len(advantage)
     return centred / (np.sqrt(centred @ centred / (len(centred) - 1)) + 1e-8)
-
-
-def mean(array: np.ndarray) -> float:
-    """Return the mean of `(B,)`: `array.mean()`, without its calls."""
-    return float(np.add.reduce(array)) / len(array)

@@ -3,48 +3,39 @@
 Source: Schulman et al. 2017, "Proximal Policy Optimization Algorithms" (arXiv:1707.06347).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from PPO.actor_critic import ActorCritic
 from PPO.memory import Rows
+from PPO.objective import Objective
 
 Metrics = dict[str, Any]
 """Numbers, or tensors of one: `policy_loss`, `value_loss`, `approx_kl` and `clip_fraction` of a minibatch."""
 
 
-@dataclass(frozen=True)
-class Objective:
-    """What a gradient step minimises: equation 9 of the paper."""
+def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows, clip: float) -> tuple[torch.Tensor, Metrics]:
+    """Return what a gradient step minimises (equation 9 of the paper), and the metrics of a minibatch.
 
-    value_coef: float
-    entropy_coef: float
-    value_clip: float | None
-    normalize_advantage: bool
-
-    def loss(self, policy: ActorCritic, rows: Rows, clip: float) -> tuple[torch.Tensor, Metrics]:
-        """Return the loss of a minibatch, and its metrics.
-
-        L = policy loss + value_coef * value loss - entropy_coef * mean entropy
-        """
-        distribution, value = policy(rows.obs)
-        log_prob = distribution.log_prob(rows.draw)
-        advantage = standardise(rows.advantage) if self.normalize_advantage else rows.advantage
-        policy_loss = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)
-        critic_loss = value_loss(value, rows.target, rows.value, self.value_clip)
-        loss = policy_loss + self.value_coef * critic_loss
-        if self.entropy_coef:
-            loss = loss - self.entropy_coef * distribution.entropy().mean()
-        with torch.no_grad():
-            metrics = {
-                "policy_loss": policy_loss,
-                "value_loss": critic_loss,
-                "approx_kl": approximate_kl(log_prob, rows.log_prob),
-                "clip_fraction": clip_fraction(log_prob, rows.log_prob, clip),
-            }
-        return loss, {name: metric.detach() for name, metric in metrics.items()}
+    L = policy loss + value_coef * value loss - entropy_coef * mean entropy
+    """
+    distribution, value = policy(rows.obs)
+    log_prob = distribution.log_prob(rows.draw)
+    advantage = standardise(rows.advantage) if objective.normalize_advantage else rows.advantage
+    policy_loss = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)
+    critic_loss = value_loss(value, rows.target, rows.value, objective.value_clip)
+    loss = policy_loss + objective.value_coef * critic_loss
+    if objective.entropy_coef:
+        loss = loss - objective.entropy_coef * distribution.entropy().mean()
+    with torch.no_grad():
+        metrics = {
+            "policy_loss": policy_loss,
+            "value_loss": critic_loss,
+            "approx_kl": approximate_kl(log_prob, rows.log_prob),
+            "clip_fraction": clip_fraction(log_prob, rows.log_prob, clip),
+        }
+    return loss, {name: metric.detach() for name, metric in metrics.items()}
 
 
 def clipped_surrogate(

@@ -3,9 +3,7 @@
 A memory holds stretches; `batch` joins them; the learner turns the batch into `Rows` of tensors, which it shuffles.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,13 +59,11 @@ class Rows(NamedTuple):
 
     def take(self, index: Array) -> "Rows":
         """Return the rows `index` `(k,)`, in that order."""
-        return Rows(*(field.take(index, axis=0) if isinstance(field, np.ndarray) else field[index] for field in self))
+        return Rows(*(field[index] for field in self))
 
-    def split(self, parts: int) -> Iterator["Rows"]:
-        """Yield `parts` parts of equal size, or one row more, in order."""
-        bounds = [len(self.obs) * part // parts for part in range(parts + 1)]
-        for start, stop in pairwise(bounds):
-            yield Rows(*[field[start:stop] for field in self])
+    def part(self, start: int, stop: int) -> "Rows":
+        """Return views of the rows `start` to `stop`."""
+        return Rows(*[field[start:stop] for field in self])
 
     def numpy(self) -> "Rows":
         """Return the same rows as arrays: views of tensors on the CPU."""

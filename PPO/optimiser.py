@@ -1,6 +1,7 @@
 """Optimiser: the gradient steps of an update."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from networks import flatten, limit_norm
 from PPO.actor_critic import ActorCritic
 from PPO.analytic import AnalyticActorCritic
-from PPO.losses import Metrics, Objective
+from PPO.gradient import Autograd, Crew, WrittenOut
+from PPO.losses import Metrics
 from PPO.memory import Rows
+from PPO.objective import Objective
 from PPO.rnd import RND
 
 LARGE_NETWORK = 1_000_000
@@ -59,6 +62,7 @@ class Optimiser:
         rnd: RND | None,
         objective: Objective,
         *,
+        mini_batch_size: int,
         max_grad_norm: float,
         target_kl: float | None,
         analytic: bool,
@@ -69,11 +73,12 @@ class Optimiser:
             policy: learns by `objective`.
             rnd: its predictor learns by its own loss.
             objective: what the policy minimises.
+            mini_batch_size: rows in a minibatch, at most.
             max_grad_norm: limit on the norm of the policy's gradient.
             target_kl: an update ends when the policy has moved further than 1.5 times this.
             analytic: whether to take the gradient that is written out, where it applies.
         """
-        self.policy, self.rnd, self.objective = policy, rnd, objective
+        self.rnd, self.mini_batch_size = rnd, mini_batch_size
         self.max_grad_norm, self.target_kl = max_grad_norm, target_kl
         architecture = policy.architecture()
         stacked = policy.parameters() if architecture is None else policy.stacked_parameters()
@@ -85,24 +90,42 @@ class Optimiser:
         small = len(self.parameters) < LARGE_NETWORK
         self.threads = 1 if small else None
         self.analytic: AnalyticActorCritic | None = None
+        self._gradient: Autograd | WrittenOut
         if analytic and small and architecture is not None and self.parameters.device.type == "cpu":
-            self.analytic = AnalyticActorCritic(architecture, self.parameters.numpy(), self._policy_gradient.numpy())
+            weights = self.parameters.numpy()
+            self.analytic = AnalyticActorCritic(architecture, weights)
+            self._gradient = WrittenOut(
+                architecture, objective, mini_batch_size, weights, self._policy_gradient.numpy()
+            )
+        else:
+            self._gradient = Autograd(policy, objective, self._policy_gradient)
 
-    def update(self, minibatches: Iterable[Rows], lr: float, clip: float, rng: np.random.Generator) -> dict[str, float]:
-        """Take a step for each of the minibatches; return the means of their metrics."""
+    def update(
+        self, rows: Rows, epochs: int, lr: float, clip: float, rng: np.random.Generator, crew: Crew | None = None
+    ) -> dict[str, float]:
+        """Take a step for each minibatch of each epoch; return the means of their metrics.
+
+        Every epoch goes through all rows in a new order, in equal parts of at most `mini_batch_size`.
+        """
+        count = len(rows.obs)
+        parts = -(-count // self.mini_batch_size)
+        bounds = [count * part // parts for part in range(parts + 1)]
         steps: list[Metrics] = []
-        for rows in minibatches:
-            metrics = self.policy_gradient(rows, clip)
-            if self.target_kl is not None and metrics["approx_kl"] > 1.5 * self.target_kl:
-                steps = steps or [metrics]
-                break
-            metrics["grad_norm"] = limit_norm(self._policy_gradient, self.max_grad_norm)
-            if self.rnd is not None:
-                metrics["rnd_loss"] = self._predictor_gradient(self.rnd, rows, rng)
-            for adam in self._adams:
-                adam.step(lr)
-            steps.append(metrics)
-        return {name: _mean([step[name] for step in steps]) for name in steps[0]}
+        self._gradient.begin(rows, clip, crew)
+        for _ in range(epochs):
+            order = rng.permutation(count)
+            self._gradient.shuffle(order)
+            for start, stop in pairwise(bounds):
+                metrics = self._gradient.compute(start, stop)
+                if self.target_kl is not None and metrics["approx_kl"] > 1.5 * self.target_kl:
+                    return _means(steps or [metrics])
+                metrics["grad_norm"] = limit_norm(self._policy_gradient, self.max_grad_norm)
+                if self.rnd is not None:
+                    metrics["rnd_loss"] = self._predictor_gradient(self.rnd, rows.next_obs[order[start:stop]], rng)
+                for adam in self._adams:
+                    adam.step(lr)
+                steps.append(metrics)
+        return _means(steps)
 
     @property
     def state(self) -> list[dict[str, torch.Tensor]]:
@@ -115,21 +138,16 @@ class Optimiser:
             for name, tensor in tensors.items():
                 adam.state[name].copy_(tensor)
 
-    def policy_gradient(self, rows: Rows, clip: float) -> Metrics:
-        """Write the gradient of the objective into the policy's parameters."""
-        if self.analytic is not None:
-            return self.analytic.gradient(self.objective, rows, clip)
-        self._policy_gradient.zero_()
-        loss, metrics = self.objective.loss(self.policy, rows, clip)
-        loss.backward()
-        return metrics
-
-    def _predictor_gradient(self, rnd: RND, rows: Rows, rng: np.random.Generator) -> torch.Tensor:
+    def _predictor_gradient(self, rnd: RND, next_obs: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Write the gradient of RND's loss into its predictor's parameters."""
         self._rnd_gradient.zero_()
-        loss = rnd.loss(torch.as_tensor(rows.next_obs), rng)
+        loss = rnd.loss(next_obs, rng)
         loss.backward()
         return loss.detach()
+
+
+def _means(steps: Sequence[Metrics]) -> dict[str, float]:
+    return {name: _mean([step[name] for step in steps]) for name in steps[0]}
 
 
 def _mean(values: Sequence[Any]) -> float:

@@ -1,12 +1,14 @@
-"""Replica: a policy that acts in a process without torch."""
+"""Replica: a policy that acts, and learns, in a process without torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from PPO.analytic import AnalyticActorCritic, Architecture
+from PPO.objective import Objective
+from PPO.pieces import PieceWorker, Workspace
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Replica:
     architecture: Architecture
     obs_clip: float | None
     """Limit on standardised observations; None where they are not standardised."""
+    objective: Objective
+    mini_batch_size: int
 
     @property
     def weights(self) -> int:
@@ -57,3 +61,11 @@ class Replica:
             return dict(zip(names, (action, log_prob, draw), strict=False))
 
         return act
+
+    def workspace(self, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Return shape and type of the arrays of a `Workspace` for that many rows."""
+        return Workspace.shapes(self.architecture, rows, self.mini_batch_size)
+
+    def learner(self, workspace: dict[str, np.ndarray]) -> Callable[[int, int, Iterable[int]], None]:
+        """Return `PieceWorker.compute`."""
+        return PieceWorker(self.architecture, self.objective, Workspace(**workspace)).compute

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -31,6 +32,13 @@ class Counter(gym.Env):
 
     def _obs(self) -> np.ndarray:
         return np.array([self.np_random.random(), self.count], np.float32)
+
+
+class Telltale(Counter):
+    """Says what its process has imported, as its observation."""
+
+    def _obs(self) -> np.ndarray:
+        return np.array([os.getpid() % 2**20, "torch" in sys.modules], np.float32)
 
 
 class Faulty(gym.Env):

@@ -18,10 +18,11 @@ from utils.quadrature import gauss_hermite
 from utils.returns import discounted_sums, gae
 from utils.schedules import linear
 from utils.seeding import spawn_seeds
-from utils.threads import compute_threads, torch_threads
+from utils.threads import blas_threads, compute_threads, torch_threads
 
 __all__ = [
     "Stretch",
+    "blas_threads",
     "buffer_append",
     "buffer_to_target_buffer_transfer",
     "compute_threads",

@@ -24,9 +24,16 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
+def blas_threads(count: int | None) -> Iterator[None]:
+    """Do the same for the matrix products of NumPy; this costs tens of microseconds."""
+    with _blas().limit(limits=count, user_api="blas"):
+        yield
+
+
+@contextmanager
 def compute_threads(count: int | None) -> Iterator[None]:
-    """Do as `torch_threads`, for the matrix products of NumPy too; this costs tens of microseconds."""
-    with torch_threads(count), _blas().limit(limits=count, user_api="blas"):
+    """Do both."""
+    with torch_threads(count), blas_threads(count):
         yield
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -119,6 +119,10 @@ Act = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 """From observations `(n, ...)` and noise `(n, A)` to `action` and further rows to remember, `(n, ...)` by name."""
 
 
+Compute = Callable[[int, int, Iterable[int]], None]
+"""Of the minibatch of rows from the first to the second number, compute these pieces."""
+
+
 class Replica(Protocol):
     """A policy that acts in any process, by weights that lie in a vector; it is pickled once."""
 
@@ -136,6 +140,12 @@ class Replica(Protocol):
 
     def actor(self, weights: np.ndarray) -> Act:
         """Return a policy that reads its weights from `(P,)`."""
+
+    def workspace(self, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Return shape and type of the arrays that processes share to learn from that many rows."""
+
+    def learner(self, workspace: dict[str, np.ndarray]) -> Compute:
+        """Return what computes some pieces of the gradient of a minibatch there."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +167,8 @@ class Rollout:
     """float32 `(T, N, A)`, what chance adds to the actions, written by the caller."""
     rows: dict[str, np.ndarray]
     """`(N, T, ...)`, the fields of `VecMemory`, written by whoever plays."""
+    workspace: dict[str, np.ndarray]
+    """In which gradients are computed."""
 
     @classmethod
     def allocate(cls, layout: Layout, plan: Plan, memory: Callable[[int], Any] = bytearray) -> "Rollout":
@@ -179,12 +191,13 @@ class Rollout:
             },
             memory,
         )
-        return cls(replica, shared.pop("weights"), shared.pop("noise"), shared)
+        workspace = allocate(replica.workspace(layout.num_envs * plan.horizon), memory)
+        return cls(replica, shared.pop("weights"), shared.pop("noise"), shared, workspace)
 
     def part(self, first: int, stop: int) -> "Rollout":
         """Return views of what belongs to environments `first` to `stop`."""
         rows = {name: rows[first:stop] for name, rows in self.rows.items()}
-        return Rollout(self.replica, self.weights, self.noise[:, first:stop], rows)
+        return Rollout(self.replica, self.weights, self.noise[:, first:stop], rows, self.workspace)
 
 
 class Backend(ABC):
@@ -222,6 +235,10 @@ class Backend(ABC):
         Raises:
             EnvError: as for `step`.
         """
+
+    def compute(self, start: int, stop: int, pieces: int) -> None:
+        """Compute all pieces of the gradient of a minibatch in `rollout.workspace`, each process some."""
+        raise NotImplementedError
 
     @abstractmethod
     def close(self) -> None:

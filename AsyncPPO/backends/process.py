@@ -38,6 +38,7 @@ from AsyncPPO.backends.base import (
     available_cores,
 )
 from AsyncPPO.backends.block import EnvBlock
+from utils import blas_threads
 
 LIVENESS_SECONDS = 0.5
 """How often a process that waits looks whether the other side is still there."""
@@ -65,7 +66,8 @@ class Command(IntEnum):
     STEP = 2
     STEP_AUTORESET = 3
     PLAY = 4
-    CLOSE = 5
+    COMPUTE = 5
+    CLOSE = 6
 
 
 class Reply(IntEnum):
@@ -80,6 +82,8 @@ class Reply(IntEnum):
 class Channel:
     """What a worker and its parent share."""
 
+    number: int
+    """Of the process among all that step; the parent is 0."""
     first: int
     stop: int
     arrays: Any
@@ -87,7 +91,7 @@ class Channel:
     stepping: Any
     """uint8 `(N,)`: the environments that the next step is for."""
     control: Any
-    """int64 `(4,)`: the `Command`, the `Reply`, and from which step to which to `PLAY`."""
+    """int64 `(5,)`: the `Command`, the `Reply`, and numbers that go with the command."""
     go: Any
     done: Any
     pipe: Connection
@@ -105,12 +109,13 @@ class Channel:
         return arrays, rollout, np.frombuffer(self.stepping, np.uint8)[self.first : self.stop]
 
 
-def _work(pickled_factory: bytes, layout: Layout, plan: Plan | None, channel: Channel) -> None:
+def _work(pickled_factory: bytes, layout: Layout, plan: Plan | None, num_workers: int, channel: Channel) -> None:
     """Serve one block of environments until told to close, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent: Any = multiprocessing.parent_process()
     arrays, rollout, stepping = channel.views(layout, plan)
     control = channel.control
+    learner = None if rollout is None else rollout.replica.learner(rollout.workspace)
     block: EnvBlock | None = None
 
     def answer(action: Callable[[], Infos]) -> None:
@@ -132,7 +137,12 @@ def _work(pickled_factory: bytes, layout: Layout, plan: Plan | None, channel: Ch
         block = EnvBlock([factory] * (channel.stop - channel.first), channel.first, arrays, rollout)
         return {}
 
-    with suppress(BrokenPipeError, EOFError):
+    def compute(start: int, stop: int, pieces: range) -> Infos:
+        assert learner is not None
+        learner(start, stop, pieces)
+        return {}
+
+    with suppress(BrokenPipeError, EOFError), blas_threads(1):
         answer(make)
         while True:
             while not _acquire(channel.go, channel.spin):
@@ -143,7 +153,10 @@ def _work(pickled_factory: bytes, layout: Layout, plan: Plan | None, channel: Ch
                 break
             env_ids = (np.flatnonzero(stepping) + channel.first).tolist()
             if command == Command.PLAY:
-                answer(partial(block.play, *control[2:]))
+                answer(partial(block.play, *control[2:4]))
+            elif command == Command.COMPUTE:
+                start, stop, pieces = control[2:]
+                answer(partial(compute, start, stop, range(channel.number, pieces, num_workers)))
             elif command == Command.RESET:
                 seeds, options = cloudpickle.loads(channel.pipe.recv_bytes())
                 answer(partial(block.reset, env_ids, seeds, options))
@@ -187,17 +200,18 @@ class ProcessBackend(Backend):
         self.num_workers = min(num_workers, layout.num_envs)
         self.arrays = StepArrays.allocate(layout, shared)
         self.rollout = None if plan is None else Rollout.allocate(layout, plan, shared)
+        self._learner = None if self.rollout is None else self.rollout.replica.learner(self.rollout.workspace)
         stepping = context.RawArray("B", layout.num_envs)
         self._stepping = np.frombuffer(stepping, np.uint8)
         self._workers: list[tuple[Any, Channel]] = []
         self._close = weakref.finalize(self, _stop, self._workers)
         spin = self.num_workers <= available_cores() and hasattr(os, "sched_yield")
         own, *others = pairwise(np.linspace(0, layout.num_envs, self.num_workers + 1).astype(int).tolist())
-        for first, stop in others:
+        for number, (first, stop) in enumerate(others, 1):
             mine, theirs = context.Pipe()
-            parts = (buffers, stepping, context.RawArray("q", 4), context.Semaphore(0), context.Semaphore(0))
-            channel = Channel(first, stop, *parts, mine, os.getpid(), spin)
-            arguments = (cloudpickle.dumps(factory), layout, plan, replace(channel, pipe=theirs))
+            parts = (buffers, stepping, context.RawArray("q", 5), context.Semaphore(0), context.Semaphore(0))
+            channel = Channel(number, first, stop, *parts, mine, os.getpid(), spin)
+            arguments = (cloudpickle.dumps(factory), layout, plan, self.num_workers, replace(channel, pipe=theirs))
             process = context.Process(
                 target=_work, args=arguments, name=f"environments-{first}-{stop - 1}", daemon=True
             )
@@ -239,9 +253,20 @@ class ProcessBackend(Backend):
     def play(self, start: int, stop: int) -> None:
         """See `Backend.play`."""
         for _, channel in self._workers:
-            channel.control[2:] = start, stop
+            channel.control[2:4] = start, stop
         asked = self._ask(Command.PLAY, np.arange(len(self._stepping)))
         self._block.play(start, stop)
+        self._wait(asked)
+
+    def compute(self, start: int, stop: int, pieces: int) -> None:
+        """See `Backend.compute`."""
+        assert self._learner is not None
+        asked = self._workers[: pieces - 1]
+        for _, channel in asked:
+            channel.control[0] = Command.COMPUTE
+            channel.control[2:] = start, stop, pieces
+            channel.go.release()
+        self._learner(start, stop, range(0, pieces, self.num_workers))
         self._wait(asked)
 
     def close(self) -> None:

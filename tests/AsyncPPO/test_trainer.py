@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -48,9 +49,9 @@ def test_mask_mode_learns_when_all_have_finished() -> None:
     with trainer(steps=2000, num_envs=8, mode="mask") as run:
         learn = run.ppo.learn
 
-        def spy(progress: float) -> dict[str, float]:
+        def spy(*arguments: Any) -> dict[str, float]:
             updates.append((run.env.finished.all(), run.steps_done >= 2000))
-            return learn(progress)
+            return learn(*arguments)
 
         run.ppo.learn = spy  # type: ignore[method-assign]
         history = run.run()
@@ -73,7 +74,7 @@ def test_history_tells_the_story_and_a_second_run_goes_on() -> None:
 def test_config_and_seed_determine_a_run_on_every_backend(mode: str) -> None:
     weights = []
     for backend in ("inline", "inline", "process"):
-        with trainer(mode=mode, backend=backend, num_workers=2) as run:
+        with trainer(mode=mode, backend=backend, num_workers=2, num_envs=5) as run:
             run.run()
             weights.append(torch.cat([parameter.flatten() for parameter in run.ppo.policy.parameters()]))
     assert torch.equal(weights[0], weights[1])
@@ -82,6 +83,39 @@ def test_config_and_seed_determine_a_run_on_every_backend(mode: str) -> None:
         run.run()
         other = torch.cat([parameter.flatten() for parameter in run.ppo.policy.parameters()])
     assert not torch.equal(weights[0], other)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_processes_that_learn_together_learn_what_one_would(env: str) -> None:
+    """To the last bit: minibatches of 700 rows, three pieces, in one, two and three processes."""
+    weights = []
+    for workers in (1, 2, 3):
+        with gym.make(env) as single:
+            ppo = PPO.for_env(
+                single, batch_size=1400, mini_batch_size=700, k_epochs=2, seed=0, normalize_obs=True, target_kl=0.02,
+                use_RND=True, entropy_coef=0.01, value_clip=0.2,
+            )  # fmt: skip
+        backend: Any = "inline" if workers == 1 else "process"
+        with AsyncPPO(env, ppo, 6, 4200, backend=backend, num_workers=workers, seed=0, progress=False) as run:
+            history = run.run()
+        assert len(history) == 2
+        weights.append(torch.cat([parameter.flatten() for parameter in run.ppo.policy.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[0], weights[2])
+
+
+def test_how_it_acts_can_be_told() -> None:
+    with trainer() as run:
+        assert run.acting == "replicas"
+    with trainer(acting="central") as run:
+        assert run.acting == "central"
+        assert len(run.run()) == 4
+    with trainer(mode="mask") as run:
+        assert run.acting == "central"
+    with pytest.raises(ValueError, match="acting='replicas' needs mode='streaming'"):
+        trainer(mode="mask", acting="replicas")
+    with pytest.raises(ValueError, match="small networks on the CPU"):
+        AsyncPPO("CartPole-v1", PPO(False, 4, 2, learner="torch"), acting="replicas")
 
 
 def test_annealing_goes_by_the_share_of_the_steps() -> None:
@@ -97,6 +131,7 @@ def test_annealing_goes_by_the_share_of_the_steps() -> None:
         ({"num_envs": -2}, "num_envs must be at least 1"),
         ({"mode": "async"}, "mode must be 'streaming' or 'mask'"),
         ({"backend": "gpu"}, "backend must be"),
+        ({"acting": "both"}, "acting must be 'auto', 'central' or 'replicas'"),
     ],
 )
 def test_bad_arguments_are_named(bad: dict[str, Any], message: str) -> None:

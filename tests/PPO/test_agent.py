@@ -15,7 +15,9 @@ from gymnasium import spaces
 from torch.nn.utils import parameters_to_vector
 
 from PPO import PPO, ActorCritic, Memory, losses
+from PPO.analytic import AnalyticActorCritic
 from PPO.memory import Rows
+from PPO.objective import Objective
 from PPO.optimiser import Adam
 from utils import Stretch
 
@@ -316,13 +318,13 @@ def test_minibatches_are_shuffled_and_cover_the_batch_in_equal_parts(monkeypatch
     ppo = discrete(k_epochs=2, mini_batch_size=4)
     ppo.memory.append(stretch(ppo, 22))
     seen: list[list[list[float]]] = []
-    gradient = ppo.optimiser.policy_gradient
+    gradient = AnalyticActorCritic.gradient
 
-    def spy(rows: Rows, clip: float) -> Any:
+    def spy(self: AnalyticActorCritic, objective: Objective, rows: Rows, clip: float, count: int) -> Any:
         seen.append(rows.obs.tolist())
-        return gradient(rows, clip)
+        return gradient(self, objective, rows, clip, count)
 
-    monkeypatch.setattr(ppo.optimiser, "policy_gradient", spy)
+    monkeypatch.setattr(AnalyticActorCritic, "gradient", spy)
     ppo.learn()
     half = len(seen) // 2
     epochs = [[row for part in seen[:half] for row in part], [row for part in seen[half:] for row in part]]

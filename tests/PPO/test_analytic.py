@@ -10,9 +10,10 @@ import torch
 
 from networks import flatten
 from PPO import PPO, ActorCritic
-from PPO.analytic import AnalyticActorCritic
-from PPO.losses import Objective
+from PPO.analytic import METRICS, AnalyticActorCritic, standardise
+from PPO.losses import objective_loss
 from PPO.memory import Rows
+from PPO.objective import Objective
 from utils import Stretch
 
 
@@ -55,11 +56,14 @@ def test_the_gradient_is_autograds(continuous: bool, activation: str) -> None:
         minibatch = rows(policy, continuous, values, 40)
 
         gradient.zero_()
-        loss, expected_metrics = objective.loss(policy, minibatch, 0.2)
+        loss, expected_metrics = objective_loss(objective, policy, minibatch, 0.2)
         loss.backward()
         expected = gradient.clone()
         gradient.fill_(9.0)
-        metrics = twin.gradient(objective, minibatch.numpy(), 0.2)
+        arrays = minibatch.numpy()
+        if normalize:
+            arrays = arrays._replace(advantage=standardise(arrays.advantage))
+        metrics = dict(zip(METRICS, twin.gradient(objective, arrays, 0.2, 40), strict=True))
 
         torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-10)
         assert expected.abs().max() > 1e-3
@@ -120,3 +124,20 @@ def test_it_acts_as_torch_does(continuous: bool, deterministic: bool) -> None:
     assert our_extras.keys() == their_extras.keys()
     for name, value in our_extras.items():
         np.testing.assert_allclose(value, their_extras[name], atol=1e-4)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_a_state_is_answered_the_same_in_any_company(continuous: bool) -> None:
+    """To the last bit: so it does not matter how many processes share the environments."""
+    rng = np.random.default_rng(0)
+    obs = rng.normal(size=(33, 17)).astype(np.float32)
+    for actions in (1, 2, 3, 6):
+        ppo = PPO(continuous, 17, actions, seed=0)
+        replica = ppo.replica()
+        assert replica is not None
+        act, noise = replica.actor(ppo.replica_weights()), ppo.noise(33)
+        together = act(obs, noise)
+        for start, stop in [(0, 1), (3, 5), (1, 32), (17, 33)]:
+            apart = act(obs[start:stop], noise[start:stop])
+            for name, rows in apart.items():
+                assert np.array_equal(rows, together[name][start:stop]), (name, actions, start)

@@ -1,0 +1,110 @@
+"""Gradients of minibatches: by autograd, or written out."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from PPO.actor_critic import ActorCritic
+from PPO.analytic import METRICS, Architecture
+from PPO.losses import Metrics, objective_loss
+from PPO.memory import Rows
+from PPO.objective import Objective
+from PPO.pieces import PIECE_ROWS, PieceWorker, Workspace
+
+
+class Crew(Protocol):
+    """Several processes that compute the pieces of a minibatch together."""
+
+    @property
+    def workspace(self) -> dict[str, np.ndarray]:
+        """The fields of `Workspace`, in memory that they share."""
+
+    def compute(self, start: int, stop: int, pieces: int) -> None:
+        """Compute all pieces of the minibatch of rows `start` to `stop`."""
+
+
+class Alone:
+    """A crew of one."""
+
+    def __init__(self, architecture: Architecture, objective: Objective, rows: int, mini_batch_size: int) -> None:
+        """Make a workspace for up to `rows` rows."""
+        shapes = Workspace.shapes(architecture, rows, mini_batch_size)
+        self.workspace = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+        self._worker = PieceWorker(architecture, objective, Workspace(**self.workspace))
+
+    def compute(self, start: int, stop: int, pieces: int) -> None:
+        """See `Crew.compute`."""
+        self._worker.compute(start, stop, range(pieces))
+
+
+class WrittenOut:
+    """Gradients without autograd, by a crew."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        objective: Objective,
+        mini_batch_size: int,
+        weights: np.ndarray,
+        gradient: np.ndarray,
+    ) -> None:
+        """Keep the parts.
+
+        Args:
+            architecture: P weights.
+            objective: what is minimised.
+            mini_batch_size: rows in a minibatch, at most.
+            weights: `(P,)`, read.
+            gradient: `(P,)`, written.
+        """
+        self._make = architecture, objective, mini_batch_size
+        self._weights, self._gradient = weights, gradient
+        self._alone: Alone | None = None
+
+    def begin(self, rows: Rows, clip: float, crew: Crew | None) -> None:
+        """Take the rows of an update."""
+        self._rows = rows.numpy()
+        if crew is None or len(rows.obs) > len(crew.workspace["obs"]):
+            if self._alone is None or len(rows.obs) > len(self._alone.workspace["obs"]):
+                architecture, objective, mini_batch_size = self._make
+                self._alone = Alone(architecture, objective, len(rows.obs), mini_batch_size)
+            crew = self._alone
+        self._crew, self._workspace = crew, Workspace(**crew.workspace)
+        self._workspace.clip[0] = clip
+
+    def shuffle(self, order: np.ndarray) -> None:
+        """Put the rows into the order `(M,)`."""
+        for source, target in zip(self._rows[:-1], self._workspace.rows[:-1], strict=True):
+            np.take(source, order, axis=0, out=target[: len(order)], mode="clip")
+
+    def compute(self, start: int, stop: int) -> Metrics:
+        """Write the gradient of the minibatch of rows `start` to `stop`; return its metrics."""
+        workspace, pieces = self._workspace, -(-(stop - start) // PIECE_ROWS)
+        workspace.weights[:] = self._weights
+        self._crew.compute(start, stop, pieces)
+        np.add.reduce(workspace.gradients[:pieces], axis=0, out=self._gradient)
+        return dict(zip(METRICS, workspace.metrics[:pieces].sum(axis=0).tolist(), strict=True))
+
+
+class Autograd:
+    """Gradients by torch, on any device."""
+
+    def __init__(self, policy: ActorCritic, objective: Objective, gradient: torch.Tensor) -> None:
+        """Keep the parts; `gradient` `(P,)` is that of the policy's parameters, and is written."""
+        self.policy, self.objective, self._gradient = policy, objective, gradient
+
+    def begin(self, rows: Rows, clip: float, crew: Crew | None) -> None:
+        """Take the rows of an update."""
+        self._rows, self._clip = rows, clip
+
+    def shuffle(self, order: np.ndarray) -> None:
+        """Put the rows into the order `(M,)`."""
+        self._shuffled = self._rows.take(torch.from_numpy(order).to(self._rows.obs.device))
+
+    def compute(self, start: int, stop: int) -> Metrics:
+        """Write the gradient of the minibatch of rows `start` to `stop`; return its metrics."""
+        self._gradient.zero_()
+        loss, metrics = objective_loss(self.objective, self.policy, self._shuffled.part(start, stop), self._clip)
+        loss.backward()
+        return metrics

@@ -1,0 +1,81 @@
+"""The gradient of a minibatch in pieces, which several processes can compute together; without torch."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from PPO.analytic import METRICS, AnalyticActorCritic, Architecture, standardise
+from PPO.memory import Rows
+from PPO.objective import Objective
+
+PIECE_ROWS = 256
+"""Rows whose gradient one process computes at once; their activations stay in its cache."""
+
+
+class Workspace(NamedTuple):
+    """Arrays in which the gradient of a minibatch is computed, by one process or by several that share them.
+
+    A minibatch is cut into pieces of at most `PIECE_ROWS` rows, and its gradient is the sum of theirs, in their order:
+    the same to the last bit, however many processes take part.
+    """
+
+    weights: np.ndarray
+    """float32 `(P,)`."""
+    clip: np.ndarray
+    """float64 `(1,)`."""
+    gradients: np.ndarray
+    """`(K, P)`, one for each piece."""
+    metrics: np.ndarray
+    """float64 `(K, 4)`, their shares of `METRICS`."""
+    obs: np.ndarray
+    """`(M, D)`, as the other fields of `Rows` that follow."""
+    draw: np.ndarray
+    log_prob: np.ndarray
+    advantage: np.ndarray
+    target: np.ndarray
+    value: np.ndarray
+
+    @property
+    def rows(self) -> Rows:
+        """The rows."""
+        return Rows(*self[4:], self.obs[:, :0])
+
+    @staticmethod
+    def shapes(architecture: Architecture, rows: int, mini_batch_size: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Return shape and type of each array, for M = `rows`."""
+        pieces, continuous = -(-mini_batch_size // PIECE_ROWS), architecture.squashing is not None
+        single: dict[str, tuple[tuple[int, ...], Any]] = {
+            "weights": ((architecture.weights,), np.float32),
+            "clip": ((1,), np.float64),
+            "gradients": ((pieces, architecture.weights), np.float32),
+            "metrics": ((pieces, len(METRICS)), np.float64),
+            "obs": ((rows, architecture.observ_dim), np.float32),
+            "draw": ((rows, architecture.outputs), np.float32) if continuous else ((rows,), np.int64),
+            "log_prob": ((rows,), np.float32),
+            "advantage": ((rows,), np.float32),
+            "target": ((rows, architecture.values), np.float32),
+            "value": ((rows, architecture.values), np.float32),
+        }
+        return single
+
+
+class PieceWorker:
+    """Computes some of the pieces of every minibatch."""
+
+    def __init__(self, architecture: Architecture, objective: Objective, workspace: Workspace) -> None:
+        """Take views of the workspace."""
+        self.objective, self.workspace = objective, workspace
+        self._twins = [
+            AnalyticActorCritic(architecture, workspace.weights, gradient) for gradient in workspace.gradients
+        ]
+
+    def compute(self, start: int, stop: int, pieces: Iterable[int]) -> None:
+        """Write gradients and metrics of some pieces of the minibatch of rows `start` to `stop`."""
+        minibatch, count = self.workspace.rows.part(start, stop), stop - start
+        if self.objective.normalize_advantage and count > 1:
+            minibatch = minibatch._replace(advantage=standardise(minibatch.advantage))
+        clip = self.workspace.clip.item()
+        for piece in pieces:
+            rows = minibatch.part(piece * PIECE_ROWS, (piece + 1) * PIECE_ROWS)
+            self.workspace.metrics[piece] = self._twins[piece].gradient(self.objective, rows, clip, count)

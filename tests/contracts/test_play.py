@@ -1,0 +1,145 @@
+"""A policy that plays beside the environments gives the experience that it gives when it is asked at every step."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from AsyncPPO import EnvError, EnvVectorizer, VecMemory
+from AsyncPPO.backends import Plan
+from AsyncPPO.rollout import Collector, ReplicaCollector
+from PPO import PPO
+from tests.contracts.test_backends import BACKENDS, PROCESS
+from tests.envs import Counter, Faulty, Telltale
+from utils import Stretch
+
+Make = Callable[..., EnvVectorizer]
+
+
+@pytest.fixture(params=BACKENDS)
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    made: list[EnvVectorizer] = []
+
+    def make(env: Any, ppo: PPO, horizon: int, num_envs: int = 5) -> EnvVectorizer:
+        options = BACKENDS[request.param]
+        plan = Plan(ppo.replica(), horizon)  # type: ignore[arg-type]
+        made.append(EnvVectorizer(env, num_envs, seed=3, autoreset=True, plan=plan, **options))
+        return made[-1]
+
+    yield make
+    for env in made:
+        env.close()
+
+
+def agent(env: Any, **kwargs: Any) -> PPO:
+    with gym.make(env) if isinstance(env, str) else env() as probe:
+        ppo = PPO.for_env(probe, seed=0, batch_size=64, **kwargs)
+    if ppo.policy.obs_norm is not None:
+        ppo.policy.obs_norm.update(ppo._tensor(np.random.default_rng(0).normal(1, 2, (50, ppo.observ_dim))))
+    return ppo
+
+
+def replicated(env: EnvVectorizer, ppo: PPO) -> ReplicaCollector:
+    assert env.rollout is not None
+    return ReplicaCollector(env, ppo, VecMemory(env.num_envs, env.rollout.rows))
+
+
+def assert_same(ours: list[Stretch], theirs: list[Stretch]) -> None:
+    assert [stretch.env_id for stretch in ours] == [stretch.env_id for stretch in theirs]
+    for left, right in zip(ours, theirs, strict=True):
+        assert left.extras.keys() == right.extras.keys()
+        for name in ("action", "reward", "terminated", "truncated", "obs", "final_obs"):
+            np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
+            assert getattr(left, name).dtype == getattr(right, name).dtype
+        for name, values in left.extras.items():
+            np.testing.assert_array_equal(values, right.extras[name], err_msg=name)
+
+
+@pytest.mark.parametrize("normalize_obs", [False, True])
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", partial(Counter, 4), partial(Counter, 3, True)], ids=str)
+def test_replicas_live_through_what_the_agent_would(make: Make, env: Any, normalize_obs: bool) -> None:
+    """In stretches of several lengths, over many ends of episodes."""
+    central, ppo = agent(env, normalize_obs=normalize_obs), agent(env, normalize_obs=normalize_obs)
+    with EnvVectorizer(env, 5, backend="inline", seed=3, autoreset=True) as oracle:
+        collector = Collector(oracle, central, VecMemory(5))
+        vectorizer = make(env, ppo, horizon=40)
+        player = replicated(vectorizer, ppo)
+        for pieces in ([40], [1, 25, 14], [30]):
+            episodes = [episode for _ in range(sum(pieces)) for episode in collector.collect(1)[1]]
+            results = [player.collect(steps) for steps in pieces]
+            assert [stepped for stepped, _ in results] == [5 * steps for steps in pieces]
+            ended = [episode for _, some in results for episode in some]
+            np.testing.assert_allclose(ended, episodes, atol=1e-3)
+            assert_same(player.buffer.take(), collector.buffer.take())
+
+
+def test_new_weights_are_acted_by(make: Make) -> None:
+    ppo = agent("CartPole-v1")
+    player = replicated(make("CartPole-v1", ppo, horizon=50), ppo)
+    player.collect(50)
+    head: Any = ppo.policy.policy_head
+    head.logits.bias.data += ppo._tensor([0.0, 100.0])
+    player.buffer.clear()
+    player.collect(50)
+    assert all((stretch.action == 1).all() for stretch in player.buffer.take())
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raise", r"environment \d failed in step: .*\n.*Traceback"),
+        ("nan_reward", r"environment \d returned a NaN or an infinity as its reward"),
+        ("nan_obs", r"environment \d returned a NaN or an infinity as its observation"),
+    ],
+)
+def test_a_fault_names_the_environment_and_closes(make: Make, fault: str, message: str) -> None:
+    assert fault in Faulty.FAULTS
+    ppo = agent(Faulty)
+    head: Any = ppo.policy.policy_head
+    head.logits.bias.data[Faulty.FAULTS.index(fault)] += 100.0
+    vectorizer = make(Faulty, ppo, horizon=10)
+    with pytest.raises(EnvError, match=f"(?s){message}"):
+        replicated(vectorizer, ppo).collect(10)
+    with pytest.raises(RuntimeError, match="closed"):
+        vectorizer.reset()
+
+
+def test_nothing_plays_before_a_reset(make: Make) -> None:
+    ppo = agent("CartPole-v1")
+    with pytest.raises(RuntimeError, match="call reset"):
+        make("CartPole-v1", ppo, horizon=5).play(0, 5)
+
+
+def test_spawned_workers_act_and_learn_without_torch() -> None:
+    ppo = PPO(False, 2, 2, batch_size=20, mini_batch_size=20, seed=0)
+    plan = Plan(ppo.replica(), 10)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"backend": "process", "num_workers": 2, "start_method": "spawn", "autoreset": True}
+    with EnvVectorizer(Telltale, 4, plan=plan, seed=0, **options) as env:
+        player = replicated(env, ppo)
+        player.collect(5)
+        for stretch in player.buffer.take():
+            ppo.memory.append(stretch)
+        ppo.learn(0.0, env)
+        env.compute(0, 20, 1)
+        obs, _ = env.reset()
+        assert obs[:2, 0].tolist() == [os.getpid() % 2**20] * 2
+        assert obs[2:, 0].tolist() != obs[:2, 0].tolist()
+        assert obs[2:, 1].tolist() == [0.0, 0.0], "a worker has imported torch"
+
+
+@pytest.mark.parametrize("backend", PROCESS)
+def test_a_worker_killed_while_it_computes_is_an_error(backend: str) -> None:
+    ppo = PPO(False, 4, 2, batch_size=600, mini_batch_size=600)
+    plan = Plan(ppo.replica(), 200)  # type: ignore[arg-type]
+    with EnvVectorizer("CartPole-v1", 3, plan=plan, autoreset=True, seed=0, **BACKENDS[backend]) as env:
+        env.reset()
+        process = env._backend._workers[0][0]  # type: ignore[union-attr]
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with pytest.raises(EnvError, match="was killed by SIGKILL"):
+            env.compute(0, 600, 3)
