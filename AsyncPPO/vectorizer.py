@@ -242,14 +242,14 @@ class EnvVectorizer:
         assert self.rollout is not None
         return self.rollout.workspace
 
-    def compute(self, start: int, stop: int, pieces: int) -> None:
-        """Compute all pieces of the gradient of a minibatch by the plan's replica, each process some of them.
+    def compute(self, start: int, stop: int, processes: int) -> None:
+        """Compute the gradient of a minibatch by the plan's replica, by that many processes at most.
 
         Raises:
             EnvError: a worker died.
         """
         backend = self._open_backend()
-        self._guarded(lambda: backend.compute(start, stop, pieces))
+        self._guarded(lambda: backend.compute(start, stop, processes))
 
     def close(self) -> None:
         """Close the environments and end their processes; may be called twice."""

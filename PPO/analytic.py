@@ -10,9 +10,10 @@ same shape as `x`.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -30,9 +31,15 @@ TILE = 8
 the same to the last bit, whichever and however many others are asked about with it."""
 CACHED_ROWS = 256
 """States that are valued in one go."""
-METRICS = ("policy_loss", "value_loss", "approx_kl", "clip_fraction")
-ACTOR, CRITIC = 0, 1
-"""Which is which in a stack."""
+METRICS = ("policy_loss", "approx_kl", "clip_fraction", "value_loss")
+
+
+class Networks(Enum):
+    """Which networks of a stack."""
+
+    ACTOR = slice(0, 1)
+    CRITIC = slice(1, 2)
+    BOTH = slice(0, 2)
 
 
 class Activation(NamedTuple):
@@ -132,9 +139,37 @@ class Layer(NamedTuple):
         np.matmul(d_z, h.swapaxes(-1, -2), out=self.d_weight)
         np.matmul(d_z, np.ones(d_z.shape[-1], d_z.dtype), out=self.d_bias)
 
-    def of(self, index: int) -> "Layer":
-        """Return one layer of a stack."""
-        return Layer(*(field[index] for field in self))
+    def of(self, networks: Networks) -> "Layer":
+        """Return some layers of a stack."""
+        return Layer(*(field[networks.value] for field in self))
+
+
+Trace = list[tuple[np.ndarray, np.ndarray]]
+"""Each layer's input and `z`."""
+
+
+class Encoder(NamedTuple):
+    """Layers with an activation each, for one network or for a stack of two."""
+
+    layers: Sequence[Layer]
+    activation: Activation
+
+    def forward(self, h: np.ndarray) -> tuple[np.ndarray, Trace]:
+        """Return the features `(..., F, B)` of inputs `(D, B)`, and what `backward` needs."""
+        trace = []
+        for layer in self.layers:
+            z = layer.forward(h)
+            trace.append((h, z))
+            h = self.activation.output(z)
+        return h, trace
+
+    def backward(self, trace: Trace, h: np.ndarray, d_h: np.ndarray) -> None:
+        """From the features `h` and `d_h` downwards: d_z = d_h f'(z), and for the layer below d_h = W^T d_z."""
+        for layer, (inputs, z) in zip(reversed(self.layers), reversed(trace), strict=True):
+            d_z = np.multiply(d_h, self.activation.slope(z, h), out=d_h)
+            layer.backward(inputs, d_z)
+            if layer is not self.layers[0]:
+                h, d_h = inputs, layer.weight.swapaxes(-1, -2) @ d_z
 
 
 def surrogate_gradient(
@@ -191,22 +226,22 @@ def categorical(logits: np.ndarray, draw: np.ndarray) -> tuple[np.ndarray, Backw
     return log_probs[chosen], backward
 
 
-def tanh_gaussian(
-    mean: np.ndarray, draw: np.ndarray, log_std: np.ndarray, log_scale: np.ndarray, d_log_std: np.ndarray
+def gaussian(
+    mean: np.ndarray, draw: np.ndarray, log_std: np.ndarray, d_log_std: np.ndarray
 ) -> tuple[np.ndarray, Backward]:
-    """Return log N(u; mean, std) - log |da/du| of the draws `u`, and its derivatives by the means `(A, B)`.
+    """Return log N(u; mean, std) of the draws `u`, and the derivatives by the means `(A, B)`.
 
-    Those by the log-std are written into `d_log_std` `(A,)`. With e = (u - mean) / std, and x from N(0, 1):
+    Those by the log-std are written into `d_log_std` `(A,)`. H is the entropy of the squashed actions. With
+    e = (u - mean) / std, and x from N(0, 1):
 
         d log p / d mean = e / std,                    d log p / d log std = e^2 - 1
         d H / d mean = E[-2 tanh(mean + std x)],       d H / d log std = 1 + E[-2 tanh(mean + std x) std x]
     """
-    log_std, log_scale = log_std[:, None], log_scale[:, None]
+    log_std = log_std[:, None]
     std = np.exp(log_std)
     deviation = (draw - mean) / std
     square = deviation * deviation
-    log_slope = 2.0 * (np.log(2.0) - draw - np.logaddexp(0.0, -2.0 * draw)) + log_scale
-    log_prob = (-0.5 * square - log_std - 0.5 * np.log(2.0 * np.pi) - log_slope).sum(axis=0)
+    log_prob = -0.5 * square.sum(axis=0) - log_std.sum() - len(mean) * 0.5 * np.log(2.0 * np.pi)
 
     def backward(d_log_prob: np.ndarray, d_entropy: float) -> np.ndarray:
         d_mean = d_log_prob * deviation / std
@@ -219,6 +254,15 @@ def tanh_gaussian(
         return d_mean.astype(mean.dtype, copy=False)
 
     return log_prob.astype(mean.dtype, copy=False), backward
+
+
+def log_slope(draw: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return log |da/du| `(B,)` of actions a = scale tanh(u), for draws `u` `(B, A)`.
+
+    It is the difference of log N(u) and log p(a), and does not depend on the policy.
+    """
+    slope = 2.0 * (np.log(2.0) - draw - np.logaddexp(0.0, -2.0 * draw)) + np.log(scale)
+    return slope.sum(axis=1).astype(draw.dtype, copy=False)
 
 
 class AnalyticActorCritic:
@@ -240,12 +284,13 @@ class AnalyticActorCritic:
             weight, d_weight = next(blocks), next(d_blocks)
             return Layer(weight, next(blocks), d_weight, next(d_blocks))
 
-        self._hidden = [layer() for _ in architecture.hidden_sizes]
-        self._encoders = [[layer.of(which) for layer in self._hidden] for which in (ACTOR, CRITIC)]
-        self._activation = ACTIVATIONS[architecture.activation]
+        stack = [layer() for _ in architecture.hidden_sizes]
+        activation = ACTIVATIONS[architecture.activation]
+        self._encoders = {
+            networks: Encoder([layer.of(networks) for layer in stack], activation) for networks in Networks
+        }
         if architecture.squashing is not None:
             self._log_std, self._d_log_std = next(blocks), next(d_blocks)
-            self._log_scale = np.log(architecture.squashing.scale)
         self._policy_head, self._value_head = layer(), layer()
         self._largest = max(math.prod(shape[-2:]) for shape in architecture.shapes())
 
@@ -263,7 +308,7 @@ class AnalyticActorCritic:
             obs = np.concatenate([obs, np.zeros((-count % TILE, obs.shape[1]), obs.dtype)])
         tiles = obs.reshape(-1, TILE, obs.shape[1]).swapaxes(1, 2)
         with blas_threads(1) if TILE * self._largest > ONE_THREAD_PRODUCT else nullcontext():
-            output = self._policy_head.forward(self._features(tiles, ACTOR))
+            output = self._policy_head.forward(self._encoders[Networks.ACTOR].forward(tiles)[0])
         output = output.swapaxes(0, 1).reshape(len(output[0]), -1)[:, :count]
         squashing = self.architecture.squashing
         if squashing is None:
@@ -273,6 +318,7 @@ class AnalyticActorCritic:
         draw = output if noise is None else output + np.exp(self._log_std)[:, None] * noise.T
         log_prob = self._policy(output, draw)[0]
         draw = np.ascontiguousarray(draw.T)
+        log_prob -= log_slope(draw, squashing.scale)
         action = squashing.offset + squashing.scale * np.tanh(draw)
         return np.minimum(np.maximum(action, squashing.low), squashing.high), draw, log_prob
 
@@ -281,65 +327,59 @@ class AnalyticActorCritic:
 
         In pieces that stay in the processor's cache.
         """
-        pieces = [obs[start : start + CACHED_ROWS] for start in range(0, len(obs), CACHED_ROWS)]
-        return np.concatenate([self._value_head.forward(self._features(piece.T, CRITIC)) for piece in pieces], axis=1).T
+        critic = self._encoders[Networks.CRITIC]
+        pieces = [critic.forward(obs[start : start + CACHED_ROWS].T)[0] for start in range(0, len(obs), CACHED_ROWS)]
+        values = [self._value_head.forward(features).reshape(self.architecture.values, -1) for features in pieces]
+        return np.concatenate(values, axis=1).T
 
-    def gradient(self, objective: Objective, rows: "Rows", clip: float, count: int) -> tuple[float, ...]:
-        """Compute the gradient of `losses.objective_loss`, or some rows' share of it.
+    def gradient(
+        self,
+        objective: Objective,
+        rows: "Rows",
+        clip: float,
+        count: int,
+        metrics: np.ndarray,
+        networks: Networks = Networks.BOTH,
+    ) -> None:
+        """Compute the gradient of `losses.objective_loss`, or some rows' share of it, by the weights of some networks.
 
         Args:
             objective: what is minimised.
-            rows: of a minibatch; their advantages are taken as they are.
+            rows: of a minibatch. Their advantages are taken as they are; `log_prob` of continuous actions is that of
+                the draws before squashing, whose ratio is the same.
             clip: of the surrogate.
             count: how many rows the whole minibatch has.
-
-        Returns:
-            `METRICS`, or these rows' share of them.
+            metrics: `(4,)`; where these rows' share of those `METRICS` that the networks determine is written.
+            networks: which.
         """
-        h = rows.obs.T
-        trace = []
-        for layer in self._hidden:
-            z = layer.forward(h)
-            trace.append((layer, h, z))
-            h = self._activation.output(z)
-        features = h if trace else (h, h)
-        log_prob, backward = self._policy(self._policy_head.forward(features[ACTOR]), rows.draw.T)
-        log_ratio = log_prob - rows.log_prob
-        policy_loss, d_log_prob = surrogate_gradient(log_ratio, rows.advantage, clip, count)
-        d_output = backward(d_log_prob, -objective.entropy_coef / count)
-        value_loss, d_value = value_gradient(
-            self._value_head.forward(features[CRITIC]), rows.target.T, rows.value.T, objective.value_clip, count
-        )
-        d_value *= objective.value_coef
-        self._policy_head.backward(features[ACTOR], d_output)
-        self._value_head.backward(features[CRITIC], d_value)
-        if trace:
-            d_h = np.empty_like(h)
-            np.dot(self._policy_head.weight.T, d_output, out=d_h[ACTOR])
-            np.dot(self._value_head.weight.T, d_value, out=d_h[CRITIC])
-            self._backpropagate(trace, h, d_h)
-        change = np.expm1(log_ratio)
-        approx_kl = float((change - log_ratio).sum()) / count
-        return policy_loss, value_loss, approx_kl, np.count_nonzero(np.abs(change) > clip) / count
-
-    def _backpropagate(self, trace: list[tuple[Layer, np.ndarray, np.ndarray]], h: np.ndarray, d_h: np.ndarray) -> None:
-        """From the features `h` and `d_h` downwards: d_z = d_h f'(z), and for the layer below d_h = W^T d_z."""
-        while trace:
-            layer, inputs, z = trace.pop()
-            d_z = np.multiply(d_h, self._activation.slope(z, h), out=d_h)
-            layer.backward(inputs, d_z)
-            if trace:
-                h, d_h = inputs, layer.weight.swapaxes(-1, -2) @ d_z
-
-    def _features(self, h: np.ndarray, which: int) -> np.ndarray:
-        for layer in self._encoders[which]:
-            h = self._activation.output(layer.forward(h))
-        return h
+        encoder = self._encoders[networks]
+        features, trace = encoder.forward(rows.obs.T)
+        if not trace:
+            features = np.stack([features] * 2)
+        d_features = np.empty(features.shape, features.dtype)
+        if networks is not Networks.CRITIC:
+            log_prob, backward = self._policy(self._policy_head.forward(features[0]), rows.draw.T)
+            log_ratio = log_prob - rows.log_prob
+            policy_loss, d_log_prob = surrogate_gradient(log_ratio, rows.advantage, clip, count)
+            change = np.expm1(log_ratio)
+            metrics[0] = policy_loss
+            metrics[1] = (change - log_ratio).sum() / count
+            metrics[2] = np.count_nonzero(np.abs(change) > clip) / count
+            d_output = backward(d_log_prob, -objective.entropy_coef / count)
+            self._policy_head.backward(features[0], d_output)
+            np.dot(self._policy_head.weight.T, d_output, out=d_features[0])
+        if networks is not Networks.ACTOR:
+            value = self._value_head.forward(features[-1])
+            metrics[3], d_value = value_gradient(value, rows.target.T, rows.value.T, objective.value_clip, count)
+            d_value *= objective.value_coef
+            self._value_head.backward(features[-1], d_value)
+            np.dot(self._value_head.weight.T, d_value, out=d_features[-1])
+        encoder.backward(trace, features, d_features)
 
     def _policy(self, output: np.ndarray, draw: np.ndarray) -> tuple[np.ndarray, Backward]:
         if self.architecture.squashing is None:
             return categorical(output, draw)
-        return tanh_gaussian(output, draw, self._log_std, self._log_scale, self._d_log_std)
+        return gaussian(output, draw, self._log_std, self._d_log_std)
 
 
 def standardise(advantage: np.ndarray) -> np.ndarray:

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from PPO.actor_critic import ActorCritic
-from PPO.analytic import METRICS, Architecture
+from PPO.analytic import METRICS, Architecture, log_slope
 from PPO.losses import Metrics, objective_loss
 from PPO.memory import Rows
 from PPO.objective import Objective
-from PPO.pieces import PIECE_ROWS, PieceWorker, Workspace
+from PPO.pieces import PieceWorker, Workspace, pieces_of
 
 
 class Crew(Protocol):
@@ -20,8 +20,8 @@ class Crew(Protocol):
     def workspace(self) -> dict[str, np.ndarray]:
         """The fields of `Workspace`, in memory that they share."""
 
-    def compute(self, start: int, stop: int, pieces: int) -> None:
-        """Compute all pieces of the minibatch of rows `start` to `stop`."""
+    def compute(self, start: int, stop: int, processes: int) -> None:
+        """Compute the gradient of the minibatch of rows `start` to `stop`, by that many processes at most."""
 
 
 class Alone:
@@ -33,9 +33,9 @@ class Alone:
         self.workspace = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
         self._worker = PieceWorker(architecture, objective, Workspace(**self.workspace))
 
-    def compute(self, start: int, stop: int, pieces: int) -> None:
+    def compute(self, start: int, stop: int, processes: int) -> None:
         """See `Crew.compute`."""
-        self._worker.compute(start, stop, range(pieces))
+        self._worker.compute(start, stop, 0, 1)
 
 
 class WrittenOut:
@@ -65,6 +65,10 @@ class WrittenOut:
     def begin(self, rows: Rows, clip: float, crew: Crew | None) -> None:
         """Take the rows of an update."""
         self._rows = rows.numpy()
+        squashing = self._make[0].squashing
+        if squashing is not None:
+            before_squashing = self._rows.log_prob + log_slope(self._rows.draw, squashing.scale)
+            self._rows = self._rows._replace(log_prob=before_squashing)
         if crew is None or len(rows.obs) > len(crew.workspace["obs"]):
             if self._alone is None or len(rows.obs) > len(self._alone.workspace["obs"]):
                 architecture, objective, mini_batch_size = self._make
@@ -80,9 +84,9 @@ class WrittenOut:
 
     def compute(self, start: int, stop: int) -> Metrics:
         """Write the gradient of the minibatch of rows `start` to `stop`; return its metrics."""
-        workspace, pieces = self._workspace, -(-(stop - start) // PIECE_ROWS)
+        workspace, pieces = self._workspace, pieces_of(stop - start)
         workspace.weights[:] = self._weights
-        self._crew.compute(start, stop, pieces)
+        self._crew.compute(start, stop, max(pieces, 2))
         np.add.reduce(workspace.gradients[:pieces], axis=0, out=self._gradient)
         return dict(zip(METRICS, workspace.metrics[:pieces].sum(axis=0).tolist(), strict=True))
 

@@ -1,11 +1,10 @@
 """The gradient of a minibatch in pieces, which several processes can compute together; without torch."""
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from PPO.analytic import METRICS, AnalyticActorCritic, Architecture, standardise
+from PPO.analytic import METRICS, AnalyticActorCritic, Architecture, Networks, standardise
 from PPO.memory import Rows
 from PPO.objective import Objective
 
@@ -44,7 +43,7 @@ class Workspace(NamedTuple):
     @staticmethod
     def shapes(architecture: Architecture, rows: int, mini_batch_size: int) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Return shape and type of each array, for M = `rows`."""
-        pieces, continuous = -(-mini_batch_size // PIECE_ROWS), architecture.squashing is not None
+        pieces, continuous = pieces_of(mini_batch_size), architecture.squashing is not None
         single: dict[str, tuple[tuple[int, ...], Any]] = {
             "weights": ((architecture.weights,), np.float32),
             "clip": ((1,), np.float64),
@@ -70,12 +69,30 @@ class PieceWorker:
             AnalyticActorCritic(architecture, workspace.weights, gradient) for gradient in workspace.gradients
         ]
 
-    def compute(self, start: int, stop: int, pieces: Iterable[int]) -> None:
-        """Write gradients and metrics of some pieces of the minibatch of rows `start` to `stop`."""
+    def compute(self, start: int, stop: int, number: int, processes: int) -> None:
+        """Write this process's part of gradients and metrics of the minibatch of rows `start` to `stop`.
+
+        A minibatch of one piece is shared by network: one process takes the actor, another the critic.
+
+        Args:
+            start: the first row.
+            stop: the one after the last.
+            number: of this process.
+            processes: how many take part.
+        """
         minibatch, count = self.workspace.rows.part(start, stop), stop - start
         if self.objective.normalize_advantage and count > 1:
             minibatch = minibatch._replace(advantage=standardise(minibatch.advantage))
+        pieces, networks = pieces_of(count), Networks.BOTH
+        if pieces == 1 and processes > 1:
+            number, processes, networks = 0, 1, (Networks.ACTOR, Networks.CRITIC)[number]
         clip = self.workspace.clip.item()
-        for piece in pieces:
+        for piece in range(number, pieces, processes):
             rows = minibatch.part(piece * PIECE_ROWS, (piece + 1) * PIECE_ROWS)
-            self.workspace.metrics[piece] = self._twins[piece].gradient(self.objective, rows, clip, count)
+            metrics = self.workspace.metrics[piece]
+            self._twins[piece].gradient(self.objective, rows, clip, count, metrics, networks)
+
+
+def pieces_of(rows: int) -> int:
+    """Return how many pieces a minibatch has."""
+    return -(-rows // PIECE_ROWS)

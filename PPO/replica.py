@@ -1,6 +1,6 @@
 """Replica: a policy that acts, and learns, in a process without torch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,6 @@ class Replica:
         """Return shape and type of the arrays of a `Workspace` for that many rows."""
         return Workspace.shapes(self.architecture, rows, self.mini_batch_size)
 
-    def learner(self, workspace: dict[str, np.ndarray]) -> Callable[[int, int, Iterable[int]], None]:
+    def learner(self, workspace: dict[str, np.ndarray]) -> Callable[[int, int, int, int], None]:
         """Return `PieceWorker.compute`."""
         return PieceWorker(self.architecture, self.objective, Workspace(**workspace)).compute

@@ -9,7 +9,7 @@ import math
 import os
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -119,8 +119,8 @@ Act = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 """From observations `(n, ...)` and noise `(n, A)` to `action` and further rows to remember, `(n, ...)` by name."""
 
 
-Compute = Callable[[int, int, Iterable[int]], None]
-"""Of the minibatch of rows from the first to the second number, compute these pieces."""
+Compute = Callable[[int, int, int, int], None]
+"""Of the gradient of the minibatch of rows from the first number to the second, compute the part of process n of m."""
 
 
 class Replica(Protocol):
@@ -145,7 +145,7 @@ class Replica(Protocol):
         """Return shape and type of the arrays that processes share to learn from that many rows."""
 
     def learner(self, workspace: dict[str, np.ndarray]) -> Compute:
-        """Return what computes some pieces of the gradient of a minibatch there."""
+        """Return what computes a part of the gradient of a minibatch there."""
 
 
 @dataclass(frozen=True)
@@ -236,8 +236,8 @@ class Backend(ABC):
             EnvError: as for `step`.
         """
 
-    def compute(self, start: int, stop: int, pieces: int) -> None:
-        """Compute all pieces of the gradient of a minibatch in `rollout.workspace`, each process some."""
+    def compute(self, start: int, stop: int, processes: int) -> None:
+        """Compute the gradient of a minibatch in `rollout.workspace`, by that many processes at most."""
         raise NotImplementedError
 
     @abstractmethod

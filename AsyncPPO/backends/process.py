@@ -109,7 +109,7 @@ class Channel:
         return arrays, rollout, np.frombuffer(self.stepping, np.uint8)[self.first : self.stop]
 
 
-def _work(pickled_factory: bytes, layout: Layout, plan: Plan | None, num_workers: int, channel: Channel) -> None:
+def _work(pickled_factory: bytes, layout: Layout, plan: Plan | None, channel: Channel) -> None:
     """Serve one block of environments until told to close, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent: Any = multiprocessing.parent_process()
@@ -137,9 +137,9 @@ def _work(pickled_factory: bytes, layout: Layout, plan: Plan | None, num_workers
         block = EnvBlock([factory] * (channel.stop - channel.first), channel.first, arrays, rollout)
         return {}
 
-    def compute(start: int, stop: int, pieces: range) -> Infos:
+    def compute(start: int, stop: int, processes: int) -> Infos:
         assert learner is not None
-        learner(start, stop, pieces)
+        learner(start, stop, channel.number, processes)
         return {}
 
     with suppress(BrokenPipeError, EOFError), blas_threads(1):
@@ -155,8 +155,7 @@ def _work(pickled_factory: bytes, layout: Layout, plan: Plan | None, num_workers
             if command == Command.PLAY:
                 answer(partial(block.play, *control[2:4]))
             elif command == Command.COMPUTE:
-                start, stop, pieces = control[2:]
-                answer(partial(compute, start, stop, range(channel.number, pieces, num_workers)))
+                answer(partial(compute, *control[2:]))
             elif command == Command.RESET:
                 seeds, options = cloudpickle.loads(channel.pipe.recv_bytes())
                 answer(partial(block.reset, env_ids, seeds, options))
@@ -211,7 +210,7 @@ class ProcessBackend(Backend):
             mine, theirs = context.Pipe()
             parts = (buffers, stepping, context.RawArray("q", 5), context.Semaphore(0), context.Semaphore(0))
             channel = Channel(number, first, stop, *parts, mine, os.getpid(), spin)
-            arguments = (cloudpickle.dumps(factory), layout, plan, self.num_workers, replace(channel, pipe=theirs))
+            arguments = (cloudpickle.dumps(factory), layout, plan, replace(channel, pipe=theirs))
             process = context.Process(
                 target=_work, args=arguments, name=f"environments-{first}-{stop - 1}", daemon=True
             )
@@ -258,15 +257,16 @@ class ProcessBackend(Backend):
         self._block.play(start, stop)
         self._wait(asked)
 
-    def compute(self, start: int, stop: int, pieces: int) -> None:
+    def compute(self, start: int, stop: int, processes: int) -> None:
         """See `Backend.compute`."""
         assert self._learner is not None
-        asked = self._workers[: pieces - 1]
+        processes = min(processes, self.num_workers)
+        asked = self._workers[: processes - 1]
         for _, channel in asked:
             channel.control[0] = Command.COMPUTE
-            channel.control[2:] = start, stop, pieces
+            channel.control[2:] = start, stop, processes
             channel.go.release()
-        self._learner(start, stop, range(0, pieces, self.num_workers))
+        self._learner(start, stop, 0, processes)
         self._wait(asked)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from networks import flatten
 from PPO import PPO, ActorCritic
-from PPO.analytic import METRICS, AnalyticActorCritic, standardise
+from PPO.analytic import METRICS, AnalyticActorCritic, Networks, log_slope, standardise
 from PPO.losses import objective_loss
 from PPO.memory import Rows
 from PPO.objective import Objective
@@ -40,8 +40,9 @@ def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows
 @pytest.mark.parametrize("activation", ["tanh", "relu", "silu"])
 def test_the_gradient_is_autograds(continuous: bool, activation: str) -> None:
     """Held to 1e-10 in float64, over value clipping, entropy, advantages, value heads and depths."""
-    options = product([None, 0.2], [0.0, 0.03], [True, False], [1, 2], [(), (16,), (16, 8)])
-    for value_clip, entropy_coef, normalize, values, hidden_sizes in options:
+    together, apart = [Networks.BOTH], [Networks.CRITIC, Networks.ACTOR]
+    options = product([None, 0.2], [0.0, 0.03], [True, False], [1, 2], [(), (16,), (16, 8)], [together, apart])
+    for value_clip, entropy_coef, normalize, values, hidden_sizes, chosen in options:
         policy = ActorCritic(
             continuous, 5, 3, hidden_sizes=hidden_sizes, activation=activation, values=values, log_std=-0.4,
             scale=torch.tensor([1.0, 2.0, 0.4]), generator=torch.Generator().manual_seed(0),
@@ -63,7 +64,13 @@ def test_the_gradient_is_autograds(continuous: bool, activation: str) -> None:
         arrays = minibatch.numpy()
         if normalize:
             arrays = arrays._replace(advantage=standardise(arrays.advantage))
-        metrics = dict(zip(METRICS, twin.gradient(objective, arrays, 0.2, 40), strict=True))
+        if continuous:
+            scale = policy.policy_head.scale.numpy()
+            arrays = arrays._replace(log_prob=arrays.log_prob + log_slope(arrays.draw, scale))
+        numbers = np.full(4, 9.0)
+        for networks in chosen:
+            twin.gradient(objective, arrays, 0.2, 40, numbers, networks)
+        metrics = dict(zip(METRICS, numbers.tolist(), strict=True))
 
         torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-10)
         assert expected.abs().max() > 1e-3
