@@ -2,8 +2,9 @@
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import gymnasium as gym
 import numpy as np
@@ -118,8 +119,18 @@ class AsyncPPO:
         are.
 
         Returns:
-            `history`: for every update a dict of `steps`, `seconds`, `episodes`, `mean_return` and `mean_length` of
-            the last 100 episodes, and what `PPO.learn` returns.
+            `history`: what `updates` yields.
+        """
+        for _ in self.updates():
+            pass
+        return self.history
+
+    def updates(self) -> Iterator[dict[str, float]]:
+        """Do what `run` does, update by update, for a loop that looks at each and may stop.
+
+        Yields:
+            For every update a dict of `steps`, `seconds`, `episodes`, `mean_return` and `mean_length` of the last 100
+            episodes, and what `PPO.learn` returns; `history` keeps them.
         """
         start, target, begin = time.perf_counter() - self.seconds, self.steps_done + self.steps, self.steps_done
         with tqdm(total=self.steps, unit="step", disable=not self.progress) as bar:
@@ -128,13 +139,16 @@ class AsyncPPO:
                 self.steps_done += stepped
                 self.episodes_done += len(episodes)
                 self.recent.extend(episodes)
+                metrics: dict[str, float] = {}
                 if self._may_learn() or (self.mode == "mask" and self.steps_done >= target):
-                    self._learn(progress=(self.steps_done - begin) / self.steps)
+                    metrics = self._learn(progress=(self.steps_done - begin) / self.steps)
                 self.seconds = time.perf_counter() - start
                 bar.update(min(stepped, target - self.steps_done + stepped))
                 if episodes:
                     bar.set_description(f"mean return {self.mean_return:.1f}", refresh=False)
-        return self.history
+                if metrics:
+                    self.history.append(self._progress() | metrics)
+                    yield self.history[-1]
 
     def close(self) -> None:
         """Close the environments; may be called twice."""
@@ -161,19 +175,16 @@ class AsyncPPO:
             return bool(self.env.finished.all())
         return len(self.buffer) + len(self.ppo.memory) >= self.ppo.batch_size
 
-    def _learn(self, progress: float) -> None:
+    def _learn(self, progress: float) -> dict[str, float]:
         buffer_to_target_buffer_transfer(self.buffer, self.ppo.memory)
         crew = self.env if self.env.rollout is not None and self.env.num_workers > 1 else None
-        metrics: dict[str, Any] = self.ppo.learn(progress, crew)
-        if metrics:
-            lengths = [episode.length for episode in self.recent]
-            self.history.append(
-                {
-                    "steps": self.steps_done,
-                    "seconds": self.seconds,
-                    "episodes": self.episodes_done,
-                    "mean_return": self.mean_return,
-                    "mean_length": float(np.mean(lengths)) if lengths else float("nan"),
-                    **metrics,
-                }
-            )
+        return self.ppo.learn(progress, crew)
+
+    def _progress(self) -> dict[str, float]:
+        return {
+            "steps": self.steps_done,
+            "seconds": self.seconds,
+            "episodes": self.episodes_done,
+            "mean_return": self.mean_return,
+            "mean_length": float(np.mean([episode.length for episode in self.recent])) if self.recent else float("nan"),
+        }

@@ -1,0 +1,1 @@
+"""How long it takes to solve a task, from the shell: `python -m benchmarks.solve`."""

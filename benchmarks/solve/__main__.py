@@ -1,0 +1,138 @@
+"""Time every contestant from the shell, then write the table and the picture."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from benchmarks.solve.contestants import CONTESTANTS, TASKS
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+PICTURE = HERE / "time_to_solve.png"
+COLOURS = {"ours": "C3", "SBX": "C0", "Stable-Baselines3": "C7"}
+
+Result = dict[str, Any]
+"""`solved`: seconds, or None; `curve`: rows of seconds, steps and mean return."""
+
+
+def result_file(contestant: str, env_id: str, seed: int) -> Path:
+    """Return where the result of a run lies."""
+    return RESULTS / f"{contestant}_{env_id}_{seed}.json"
+
+
+def run(contestant: str, env_id: str, seed: int, python: str) -> Result:
+    """Run a process that trains until the task is solved; every point of its curve is timed as it arrives."""
+    command = [python, "-m", "benchmarks.solve.contestants", "--contestant", contestant, "--env-id", env_id]
+    start, curve = time.perf_counter(), []
+    with subprocess.Popen(
+        [*command, "--seed", str(seed)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        episodes, mean = 0, float("nan")
+        for line in process.stdout:
+            seconds, point = time.perf_counter() - start, json.loads(line)
+            episodes, mean = point["episodes"], point["mean_return"]
+            if episodes:
+                curve.append([round(seconds, 3), point["steps"], mean])
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} exited with {process.returncode}")
+    solved = episodes >= 100 and mean >= TASKS[env_id].threshold
+    return {"solved": curve[-1][0] if solved else None, "curve": curve}
+
+
+def table(results: dict[tuple[str, str], list[Result]]) -> str:
+    """Return the medians, and the ratios to the first contestant's."""
+    lines = [f"| task | {' | '.join(CONTESTANTS)} |", f"|{' --- |' * (len(CONTESTANTS) + 1)}"]
+    for env_id, task in TASKS.items():
+        cells, best = [], 0.0
+        for contestant in CONTESTANTS:
+            runs = results.get((contestant, env_id), [])
+            seconds = [result["solved"] or np.inf for result in runs]
+            solved = int(np.isfinite(seconds).sum())
+            median = float(np.median(seconds)) if runs else np.nan
+            best = best or median
+            time_text = f"{median:.1f} s" if np.isfinite(median) else "not solved"
+            ratio = f", {median / best:.1f} times as long" if np.isfinite(median) and contestant != "ours" else ""
+            cells.append(f"{time_text} ({solved} of {len(runs)}{ratio})" if runs else "")
+        lines.append(f"| {env_id}, {task.threshold:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(results: dict[tuple[str, str], list[Result]]) -> None:
+    """Draw return against seconds: a line for each run, a dot where it solved the task."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(TASKS), figsize=(4 * len(TASKS), 3.6), layout="constrained")
+    for axis, (env_id, task) in zip(axes, TASKS.items(), strict=True):
+        axis.axhline(task.threshold, color="0.8", linestyle="--", linewidth=1)
+        for contestant in reversed(CONTESTANTS):
+            for index, result in enumerate(results.get((contestant, env_id), [])):
+                seconds, _, returns = np.array(result["curve"]).T
+                label = contestant if index == 0 else None
+                axis.plot(seconds, returns, color=COLOURS[contestant], linewidth=1, alpha=0.8, label=label)
+                if result["solved"]:
+                    axis.plot(seconds[-1], returns[-1], "o", color=COLOURS[contestant], markersize=4)
+        axis.set(title=env_id, xlabel="seconds since the shell started it", xscale="log")
+        axis.set_xticks([1, 3, 10, 30, 100, 300], ["1", "3", "10", "30", "100", "300"])
+        axis.minorticks_off()
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("mean return of the last 100 episodes")
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[0].legend(handles[::-1], labels[::-1], frameon=False)
+    figure.savefig(PICTURE, dpi=110)
+
+
+def main(
+    contestants: Sequence[str] = tuple(CONTESTANTS),
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    python: str = sys.executable,
+) -> None:
+    """Run what is missing, one after the other, on a quiet machine; write `README.md` and the picture beside this file.
+
+    Args:
+        contestants: which are run.
+        seeds: which seeds of each.
+        python: an interpreter that has the peers (`pip install stable-baselines3 sbx-rl`).
+    """
+    RESULTS.mkdir(exist_ok=True)
+    runs = [(contestant, env_id, seed) for seed in seeds for env_id in TASKS for contestant in contestants]
+    for contestant, env_id, seed in tqdm([some for some in runs if not result_file(*some).exists()], unit="run"):
+        result_file(contestant, env_id, seed).write_text(json.dumps(run(contestant, env_id, seed, python)))
+    results: dict[tuple[str, str], list[Result]] = {}
+    for contestant in CONTESTANTS:
+        for env_id in TASKS:
+            files = [result_file(contestant, env_id, seed) for seed in seeds]
+            found = [json.loads(file.read_text()) for file in files if file.exists()]
+            if found:
+                results[contestant, env_id] = found
+    page = f"""# How long it takes to solve a task
+
+Made by `python -m benchmarks.solve` on a quiet machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python
+{platform.python_version()}. From the start of the process until the mean return of the last 100 training episodes
+reaches the threshold; medians of {len(seeds)} seeds (how many solved it). Ours with the presets of `main.py`, the peers
+with the parameters of RL-Zoo; none of them renders.
+
+{table(results)}
+
+![return against seconds](time_to_solve.png)
+"""
+    (HERE / "README.md").write_text(page)
+    plot(results)
+    print(page)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
