@@ -21,6 +21,8 @@ class RunConfig:
     """Of the weights, the actions and the environments."""
     mode: Literal["streaming", "mask"] = "streaming"
     """Learn as soon as there is a batch, or when every copy has finished its episode."""
+    acting: Literal["auto", "central", "replicas"] = "auto"
+    """Ask the agent at every step, or let copies of the policy play beside the environments; auto: where possible."""
     backend: Literal["auto", "inline", "process"] = "auto"
     """Step the copies in this process or in workers; auto measures which is faster."""
     num_workers: int | None = None
@@ -95,7 +97,7 @@ class TrainConfig(RunConfig):
 
     def loop(self) -> dict[str, Any]:
         """Return the settings of `AsyncPPO` that have the same names here."""
-        return {name: getattr(self, name) for name in ("mode", "backend", "num_workers", "seed")}
+        return {name: getattr(self, name) for name in ("mode", "acting", "backend", "num_workers", "seed")}
 
     def ppo(self) -> dict[str, Any]:
         """Return the settings of `PPO`, by its names for them."""

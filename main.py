@@ -97,7 +97,10 @@ def train(arguments: Sequence[str]) -> int:
     failure: BaseException | None = None
     with AsyncPPO(factory, ppo, config.num_envs, config.steps, **config.loop()) as trainer:
         run_dir = make_run_dir(config)
-        print(f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}")
+        print(
+            f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}\n"
+            f"acting    {trainer.acting_reason}"
+        )
         try:
             trainer.run()
         except (KeyboardInterrupt, Exception) as error:

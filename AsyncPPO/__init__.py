@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from AsyncPPO.backends import EnvError
+from AsyncPPO.factory import env_factory, make_env
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.rollout import evaluate
-from AsyncPPO.vectorizer import EnvVectorizer, env_factory, make_env
+from AsyncPPO.vectorizer import EnvVectorizer
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO

@@ -74,6 +74,11 @@ class AsyncPPO:
         if acting == "replicas" and replica is None:
             raise ValueError("acting='replicas' needs mode='streaming' and a PPO with small networks on the CPU")
         self.acting: Acting = "central" if replica is None else "replicas"
+        self.acting_reason = (
+            "the agent is asked at every step"
+            if replica is None
+            else "copies of the policy play beside the environments"
+        )
         plan = None if replica is None else Plan(replica, -(-ppo.batch_size // max(num_envs, 1)))
         self.ppo = ppo
         self.num_envs = num_envs

@@ -1,9 +1,7 @@
 """EnvVectorizer: many copies of an environment behind one step, with a mask of those that have finished."""
 
-import copy
 import logging
 from collections.abc import Callable
-from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -24,6 +22,7 @@ from AsyncPPO.backends import (
     available_cores,
     choose_backend,
 )
+from AsyncPPO.factory import env_factory, make_env
 from utils import (
     indexes_of_active_environments,
     number_of_active_environments,
@@ -65,6 +64,7 @@ class EnvVectorizer:
         autoreset: bool = False,
         start_method: str | None = None,
         plan: Plan | None = None,
+        asynchronous: bool = False,
     ) -> None:
         """Make the copies.
 
@@ -80,6 +80,9 @@ class EnvVectorizer:
             start_method: of the worker processes (`fork`, `spawn` or `forkserver`).
             plan: a policy that is to play beside the environments, and for how many steps at most: what `play` does.
                 It needs `autoreset`.
+            asynchronous: for `send` and `recv` with `min_envs`: whether all environments are left to `num_workers`
+                further processes, so that this one need not wait for any. Environments that sleep want more of them
+                than there are cores.
 
         Raises:
             ValueError: a size below 1, an unknown backend or an unknown environment id.
@@ -91,6 +94,8 @@ class EnvVectorizer:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if backend not in ("auto", "inline", "process"):
             raise ValueError(f"backend must be 'auto', 'inline' or 'process', not {backend!r}")
+        if asynchronous and backend == "inline":
+            raise ValueError("the inline backend steps in the caller's process: it cannot be asynchronous")
         factory = env_factory(env)
         self.num_envs = num_envs
         self.autoreset = autoreset
@@ -104,7 +109,9 @@ class EnvVectorizer:
             self.spec = probe.spec
             layout = Layout.of(num_envs, probe.observation_space, probe.action_space)
             self.backend_reason = "as asked"
-            if backend == "auto":
+            if backend == "auto" and asynchronous:
+                backend = "process"
+            elif backend == "auto":
                 try:
                     steps = 1 if plan is None else plan.horizon
                     backend, self.backend_reason = choose_backend(probe, num_envs, num_workers, steps)
@@ -112,13 +119,15 @@ class EnvVectorizer:
                     raise EnvError.of(0, "a trial", error) from error
         self.backend = backend
         if backend == "process":
-            self._backend = ProcessBackend(factory, layout, num_workers, start_method, plan)
+            self._backend = ProcessBackend(factory, layout, num_workers, start_method, plan, asynchronous)
         else:
             self._backend = InlineBackend(factory, layout, plan)
         self.rollout = self._backend.rollout
         self.num_workers = self._backend.num_workers
         logger.info("%s backend: %s", self.backend, self.backend_reason)
         self._finished = np.ones(num_envs, dtype=bool)
+        self._sent = np.zeros(num_envs, dtype=bool)
+        self._outstanding = 0
 
     @property
     def envs_active(self) -> np.ndarray:
@@ -159,6 +168,8 @@ class EnvVectorizer:
         if seed is not None:
             self._seeds = [*spawn_seeds(seed, self.num_envs)]
         seeds, self._seeds = self._seeds, [None] * self.num_envs
+        if self._outstanding:
+            self.recv()
         env_ids = np.arange(self.num_envs)
         infos = self._guarded(lambda: backend.reset(env_ids, seeds, options))
         obs = backend.arrays.obs.copy()
@@ -182,33 +193,87 @@ class EnvVectorizer:
             RuntimeError: nothing is running, or the vectorizer is closed.
             EnvError: an environment failed or gave a NaN or infinity, or its worker died; the vectorizer is closed.
         """
+        self._open_backend()
+        if self._outstanding:
+            raise RuntimeError("some environments have been sent actions: recv() them first")
+        self._send(actions, indexes_of_active_environments(self._finished))
+        return self.recv()[:5]
+
+    def send(self, actions: ArrayLike, env_ids: ArrayLike | None = None) -> None:
+        """Have some environments take a step, without waiting for it; `recv` gives the results.
+
+        Args:
+            actions: `(n, ...)`, one for each of the environments, as for `step`.
+            env_ids: `(n,)`, which; by default all that run and have not been sent an action yet, in index order.
+
+        Raises:
+            ValueError: a wrong number or shape of actions, an environment that does not run, or one twice.
+            RuntimeError: nothing is running, or the vectorizer is closed.
+        """
+        free = np.flatnonzero(~(self._finished | self._sent))
+        env_ids = free if env_ids is None else np.asarray(env_ids)
+        if env_ids.ndim != 1 or env_ids.dtype.kind != "i" or not np.isin(env_ids, free).all():
+            raise ValueError(f"env_ids must be indexes of environments that run and wait for an action, not {env_ids}")
+        if len(np.unique(env_ids)) != len(env_ids):
+            raise ValueError(f"env_ids names an environment twice: {env_ids}")
+        self._send(actions, env_ids)
+
+    def _send(self, actions: ArrayLike, env_ids: np.ndarray) -> None:
         backend = self._open_backend()
-        arrays, env_ids = backend.arrays, indexes_of_active_environments(self._finished)
         if not len(env_ids):
             raise RuntimeError("no environment is running: call reset() first")
+        rows = backend.arrays.action
         actions = np.asarray(actions)
-        if actions.ndim == 2 and actions.shape[1:] == (arrays.action[0].size,):
-            actions = actions.reshape(-1, *arrays.action.shape[1:])
-        if actions.shape != (len(env_ids), *arrays.action.shape[1:]):
+        if actions.ndim == 2 and actions.shape[1:] == (rows[0].size,):
+            actions = actions.reshape(-1, *rows.shape[1:])
+        if actions.shape != (len(env_ids), *rows.shape[1:]):
             raise ValueError(
                 f"actions have shape {actions.shape}, but {len(env_ids)} environments are running, each with an action "
-                f"of shape {arrays.action.shape[1:]}"
+                f"of shape {rows.shape[1:]}"
             )
-        arrays.action[env_ids] = actions
-        infos = self._guarded(lambda: backend.step(env_ids, self.autoreset))
-        obs, reward = arrays.obs[env_ids], arrays.reward[env_ids]
-        terminated, truncated = arrays.terminated[env_ids], arrays.truncated[env_ids]
+        rows[env_ids] = actions
+        self._sent[env_ids] = True
+        self._outstanding += len(env_ids)
+        self._guarded(lambda: backend.send(env_ids, self.autoreset))
+
+    def recv(
+        self, min_envs: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]], np.ndarray]:
+        """Wait for environments that were sent actions; a slow one holds nobody up.
+
+        Args:
+            min_envs: for how many at least; by default all. More come along if they are ready.
+
+        Returns:
+            What `step` returns, of those that are ready, and `(n,)`, which those are, in index order.
+
+        Raises:
+            ValueError: fewer were sent.
+            RuntimeError: nothing was sent, or the vectorizer is closed.
+            EnvError: as for `step`.
+        """
+        backend, sent = self._open_backend(), self._outstanding
+        if not sent:
+            raise RuntimeError("no environment was sent an action")
+        count = sent if min_envs is None else min_envs
+        if not 1 <= count <= sent:
+            raise ValueError(f"min_envs must be between 1 and the {sent} environments that were sent, not {min_envs}")
+        env_ids, infos = self._guarded(lambda: backend.recv(count))
+        self._sent[env_ids] = False
+        self._outstanding -= len(env_ids)
+        arrays = backend.arrays
+        fields = (arrays.obs, arrays.reward, arrays.terminated, arrays.truncated)
+        everything = len(env_ids) == self.num_envs
+        obs, reward, terminated, truncated = (rows.copy() if everything else rows[env_ids] for rows in fields)
         self._check_finite("reward", env_ids, reward)
         self._check_finite("observation", env_ids, obs)
-        rows: list[dict[str, Any]] = [{} for _ in reward]
-        if infos:
-            rows = [infos.get(index, {}) for index in env_ids.tolist()]
+        infos_of_rows: list[dict[str, Any]] = [infos.get(index, {}) for index in env_ids.tolist()]
         if self.autoreset:
             for row in np.flatnonzero(terminated | truncated).tolist():
                 index = env_ids[row : row + 1]
                 self._check_finite("observation", index, arrays.final_obs[index])
-                rows[row]["final_obs"] = arrays.final_obs[index[0]].copy()
-        return obs, reward, terminated, truncated, rows
+                infos_of_rows[row]["final_obs"] = arrays.final_obs[index[0]].copy()
+        return obs, reward, terminated, truncated, infos_of_rows, env_ids
 
     def play(self, start: int, stop: int) -> np.ndarray:
         """Let the policy of the plan play: step every environment from row `start` to row `stop` of `rollout`.
@@ -223,8 +288,8 @@ class EnvVectorizer:
             EnvError: as for `step`.
         """
         backend = self._open_backend()
-        if self._finished.any():
-            raise RuntimeError("not all environments are running: call reset() first")
+        if self._finished.any() or self._outstanding:
+            raise RuntimeError("not all environments are running and waiting: call reset() first")
         self._guarded(lambda: backend.play(start, stop))
         env_ids = np.arange(self.num_envs)
         assert self.rollout is not None
@@ -295,54 +360,3 @@ class EnvVectorizer:
             bad = int(env_ids[~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)][0])
             self.close()
             raise EnvError(f"environment {bad} returned a NaN or an infinity as its {what}")
-
-
-def env_factory(env: gym.Env | str | EnvSpec | EnvFactory) -> EnvFactory:
-    """Return a callable that makes copies of `env`.
-
-    Raises:
-        ValueError: an unknown environment id; names the nearest known one.
-        TypeError: not an environment, an id, a spec or a callable; or an environment that can be neither copied nor
-            remade.
-    """
-    if isinstance(env, str):
-        try:
-            gym.spec(env)
-        except (gym.error.Error, ModuleNotFoundError) as error:
-            near = get_close_matches(env, gym.registry, 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"no environment {env!r}{hint} ({error})") from None
-        return lambda: gym.make(env, disable_env_checker=True)
-    if isinstance(env, EnvSpec):
-        return lambda: gym.make(env, disable_env_checker=True)
-    if isinstance(env, gym.Env):
-        original: gym.Env = env
-        try:
-            copy.deepcopy(original)
-        except Exception as error:
-            spec = original.spec
-            if spec is None:
-                raise TypeError(
-                    f"{original} can neither be copied ({error}) nor made from a spec: pass a callable that makes it"
-                ) from error
-            return lambda: gym.make(spec, disable_env_checker=True)
-        return lambda: copy.deepcopy(original)
-    if callable(env):
-        return env
-    raise TypeError(f"env must be an environment, an id, an EnvSpec or a callable that makes one, not {env!r}")
-
-
-def make_env(factory: EnvFactory) -> gym.Env:
-    """Make one environment.
-
-    Raises:
-        EnvError: it could not be made.
-        TypeError: what was made is not an environment.
-    """
-    try:
-        env = factory()
-    except Exception as error:
-        raise EnvError.of(0, "being made", error) from error
-    if not isinstance(env, gym.Env):
-        raise TypeError(f"the callable that makes environments returned {env!r}, which is not a gymnasium.Env")
-    return env

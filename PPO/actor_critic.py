@@ -87,7 +87,7 @@ class ActorCritic(nn.Module):
     def architecture(self) -> Architecture | None:
         """Return what it is made of; None if its encoders are not those that the constructor makes."""
         made = [nn.Linear, ACTIVATIONS[self.activation]] * len(self.hidden_sizes)
-        if any([type(layer) for layer in encoder] != made for encoder in (self.actor, self.critic)):
+        if any([type(layer) for layer in encoder.children()] != made for encoder in (self.actor, self.critic)):
             return None
         head, squashing, first_action = self.policy_head, None, 0
         if isinstance(head, TanhGaussianHead):

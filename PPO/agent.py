@@ -202,7 +202,7 @@ class PPO:
             mini_batch_size=self.mini_batch_size,
             max_grad_norm=self.max_grad_norm,
             target_kl=self.target_kl,
-            analytic=self.learner == "auto",
+            written_out=self.learner == "auto",
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -273,8 +273,8 @@ class PPO:
         obs, single = self._flat(states)
         obs = self.policy.standardise(obs)
         noise = None if deterministic else self.noise(len(obs))
-        if self.optimiser.analytic is not None:
-            action, draw, log_prob = self.optimiser.analytic.act(obs.numpy(), noise)
+        if self.optimiser.twin is not None:
+            action, draw, log_prob = self.optimiser.twin.act(obs.numpy(), noise)
         else:
             with torch_threads(self.optimiser.threads):
                 policy = self.policy.distribution(obs)
@@ -288,10 +288,10 @@ class PPO:
 
     def replica(self) -> Replica | None:
         """Return this policy as something that acts in processes without torch; None where only torch can act."""
-        if self.optimiser.analytic is None:
+        if self.optimiser.twin is None:
             return None
         return Replica(
-            self.optimiser.analytic.architecture,
+            self.optimiser.twin.architecture,
             None if self.policy.obs_norm is None else OBS_CLIP,
             self._objective,
             self.mini_batch_size,
@@ -400,9 +400,9 @@ class PPO:
 
     def _value(self, obs: torch.Tensor) -> torch.Tensor:
         """Return the values `(B, V)` of standardised observations `(B, D)`, in units of reward."""
-        if self.optimiser.analytic is None:
+        if self.optimiser.twin is None:
             return self.policy.value(obs)
-        return self.policy.value_head.stats.inverse(torch.from_numpy(self.optimiser.analytic.value(obs.numpy())))
+        return self.policy.value_head.stats.inverse(torch.from_numpy(self.optimiser.twin.value(obs.numpy())))
 
     def _behaviour(self, batch: Batch, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the draws behind the actions, and their log-probabilities under the policy that acted.

@@ -65,7 +65,7 @@ class Optimiser:
         mini_batch_size: int,
         max_grad_norm: float,
         target_kl: float | None,
-        analytic: bool,
+        written_out: bool,
     ) -> None:
         """Move the parameters into vectors.
 
@@ -76,7 +76,7 @@ class Optimiser:
             mini_batch_size: rows in a minibatch, at most.
             max_grad_norm: limit on the norm of the policy's gradient.
             target_kl: an update ends when the policy has moved further than 1.5 times this.
-            analytic: whether to take the gradient that is written out, where it applies.
+            written_out: whether to take the gradient that is written out, where it applies.
         """
         self.rnd, self.mini_batch_size = rnd, mini_batch_size
         self.max_grad_norm, self.target_kl = max_grad_norm, target_kl
@@ -89,16 +89,14 @@ class Optimiser:
             self._adams.append(Adam(predictor_parameters, self._rnd_gradient))
         small = len(self.parameters) < LARGE_NETWORK
         self.threads = 1 if small else None
-        self.analytic: AnalyticActorCritic | None = None
-        self._gradient: Autograd | WrittenOut
-        if analytic and small and architecture is not None and self.parameters.device.type == "cpu":
+        self.twin: AnalyticActorCritic | None = None
+        self.gradient: Autograd | WrittenOut = Autograd(policy, objective, self._policy_gradient)
+        if small and architecture is not None and self.parameters.device.type == "cpu":
             weights = self.parameters.numpy()
-            self.analytic = AnalyticActorCritic(architecture, weights)
-            self._gradient = WrittenOut(
-                architecture, objective, mini_batch_size, weights, self._policy_gradient.numpy()
-            )
-        else:
-            self._gradient = Autograd(policy, objective, self._policy_gradient)
+            self.twin = AnalyticActorCritic(architecture, weights)
+            if written_out:
+                gradient = self._policy_gradient.numpy()
+                self.gradient = WrittenOut(architecture, objective, mini_batch_size, weights, gradient)
 
     def update(
         self, rows: Rows, epochs: int, lr: float, clip: float, rng: np.random.Generator, crew: Crew | None = None
@@ -111,12 +109,12 @@ class Optimiser:
         parts = -(-count // self.mini_batch_size)
         bounds = [count * part // parts for part in range(parts + 1)]
         steps: list[Metrics] = []
-        self._gradient.begin(rows, clip, crew)
+        self.gradient.begin(rows, clip, crew)
         for _ in range(epochs):
             order = rng.permutation(count)
-            self._gradient.shuffle(order)
+            self.gradient.shuffle(order)
             for start, stop in pairwise(bounds):
-                metrics = self._gradient.compute(start, stop)
+                metrics = self.gradient.compute(start, stop)
                 if self.target_kl is not None and metrics["approx_kl"] > 1.5 * self.target_kl:
                     return _means(steps or [metrics])
                 metrics["grad_norm"] = limit_norm(self._policy_gradient, self.max_grad_norm)

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -39,6 +40,21 @@ class Telltale(Counter):
 
     def _obs(self) -> np.ndarray:
         return np.array([os.getpid() % 2**20, "torch" in sys.modules], np.float32)
+
+
+class Gate(Counter):
+    """Waits, where its action says so, until someone writes into a named pipe."""
+
+    PASS, WAIT = 0, 1
+
+    def __init__(self, pipe: Path) -> None:
+        super().__init__(length=10**9)
+        self.pipe = pipe
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        if action == self.WAIT:
+            self.pipe.read_bytes()
+        return super().step(0)
 
 
 class Faulty(gym.Env):

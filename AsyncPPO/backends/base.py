@@ -218,11 +218,19 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def step(self, env_ids: np.ndarray, autoreset: bool) -> Infos:
-        """Step some environments by their rows of `action`; fills their other rows.
+    def send(self, env_ids: np.ndarray, autoreset: bool) -> None:
+        """Have some environments stepped by their rows of `action`.
 
         With `autoreset`, an environment that finishes is reset at once: `obs` is that of the new episode,
         `final_obs` that of the old one, and its info holds the last info as `final_info`.
+        """
+
+    @abstractmethod
+    def recv(self, min_envs: int) -> tuple[np.ndarray, Infos]:
+        """Wait until at least `min_envs` of the environments that were sent have been stepped; their rows are filled.
+
+        Returns:
+            The environments that have, `(n,)`, ascending, and infos.
 
         Raises:
             EnvError: as for `reset`; or the process of an environment died.

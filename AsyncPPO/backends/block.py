@@ -80,6 +80,8 @@ class EnvBlock:
 
         What truly followed an environment's k-th end in the rows is `final_obs[k]` of it.
         """
+        if not self.envs:
+            return {}
         assert self._rollout is not None
         arrays, noise, rows = self.arrays, self._rollout.noise, self._rollout.rows
         env_ids = range(self.first, self.first + len(self.envs))

@@ -17,6 +17,7 @@ class InlineBackend(Backend):
     def __init__(self, factory: EnvFactory, layout: Layout, plan: Plan | None = None) -> None:
         """Make `layout.num_envs` environments with `factory`."""
         self.arrays = StepArrays.allocate(layout)
+        self._sent = np.empty(0, np.int64)
         self.rollout = None if plan is None else Rollout.allocate(layout, plan)
         self._block = EnvBlock([factory] * layout.num_envs, 0, self.arrays, self.rollout)
 
@@ -24,9 +25,15 @@ class InlineBackend(Backend):
         """See `Backend.reset`."""
         return self._block.reset(env_ids.tolist(), seeds, options)
 
-    def step(self, env_ids: np.ndarray, autoreset: bool) -> Infos:
-        """See `Backend.step`."""
-        return self._block.step(env_ids.tolist(), autoreset)
+    def send(self, env_ids: np.ndarray, autoreset: bool) -> None:
+        """See `Backend.send`."""
+        self._sent = np.sort(np.concatenate([self._sent, env_ids]))
+        self._autoreset = autoreset
+
+    def recv(self, min_envs: int) -> tuple[np.ndarray, Infos]:
+        """See `Backend.recv`; all that were sent are stepped now."""
+        env_ids, self._sent = self._sent, self._sent[:0]
+        return env_ids, self._block.step(env_ids.tolist(), self._autoreset)
 
     def play(self, start: int, stop: int) -> None:
         """See `Backend.play`."""

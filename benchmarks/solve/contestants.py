@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -57,7 +58,8 @@ def ours(env_id: str, seed: int) -> None:
     from PPO import PPO
     from presets import preset
 
-    config = TrainConfig(**({"env_id": env_id, "seed": seed} | preset(env_id)))
+    settings: dict[str, Any] = {"env_id": env_id, "seed": seed} | preset(env_id)
+    config = TrainConfig(**settings)
     factory = env_factory(env_id)
     with make_env(factory) as env:
         ppo = PPO.for_env(env, **config.ppo())
@@ -98,10 +100,8 @@ def stable_baselines(library: str, env_id: str, seed: int) -> None:
             if self.episodes >= 100 and mean >= task.threshold:
                 raise Solved
 
-    try:
+    with suppress(Solved):
         model.learn(task.steps, callback=Tell())
-    except Solved:
-        pass
 
 
 class Solved(Exception):

@@ -24,11 +24,15 @@ def stepping_table(envs: Sequence[str], sizes: Sequence[int], seconds: float, ro
 
 def training_table(env_ids: Sequence[str], steps: int, rounds: int) -> str:
     """Return the steps per second of PPO from end to end."""
-    header = ["task", *training.CONTESTANTS]
+    peers = [name for name in training.CONTESTANTS if name in training.PEERS]
+    header = ["task", *training.CONTESTANTS, *(["ours / fastest peer"] if peers else [])]
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     for env_id, (name, shape) in tqdm([(e, shape) for e in env_ids for shape in training.SHAPES.items()], unit="row"):
         rates = training.measure(env_id, shape, steps, rounds)
-        lines.append(f"| {env_id}, {name} | {' | '.join(f'{rate:,.0f}' for rate in rates.values())} |")
+        cells = [f"{rate:,.0f}" for rate in rates.values()]
+        if peers:
+            cells.append(f"{rates['ours'] / max(rates[peer] for peer in peers):.2f}")
+        lines.append(f"| {env_id}, {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -37,7 +41,7 @@ def main(
     sizes: Sequence[int] = (32, 128, 8),
     seconds: float = 1.0,
     rounds: int = 3,
-    train: Sequence[str] = ("CartPole-v1", "LunarLander-v3"),
+    train: Sequence[str] = training.TASKS,
     steps: int = 100_000,
 ) -> None:
     """Measure stepping and training beside the peers that are installed; write `README.md` beside this file.
@@ -57,15 +61,17 @@ Made by `python -m benchmarks.throughput` on a quiet machine: {os.cpu_count()} c
 
 ## Stepping environments
 
-The limit is a process per core, each looping over its own environments and exchanging nothing; the others are shares of
-it, under random actions, {seconds:g} s a turn.
+The limit is a process per core (where environments sleep: per environment), each looping over its own environments and
+exchanging nothing; the others are shares of it, under random actions, {seconds:g} s a turn.
 
 {stepping_table(envs, sizes, seconds, rounds)}
 
 ## Training
 
-Steps per second of PPO from end to end, {steps:,} steps a turn, separate 64x64 tanh networks. Wide: 32 environments x
-64 steps, minibatch 512, 4 epochs. Small: 8 x 256, minibatch 64, 10 epochs.
+Steps per second of PPO from end to end, {steps:,} steps a turn, separate 64x64 tanh networks, nobody rendering. Wide:
+32 environments x 64 steps, minibatch 512, 4 epochs. Small: 8 x 256, minibatch 64, 10 epochs. Ours with all that is
+chosen by itself; in one process; with the agent asked at every step; with gradients by autograd; and the README's loop
+by hand.
 
 {training_table(train, steps, rounds)}
 """

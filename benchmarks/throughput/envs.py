@@ -1,19 +1,24 @@
 """Environments that cost what they say."""
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+SLOW_SECONDS = 0.01
+
 
 class Busy(gym.Env):
     """Spends `seconds` of its thread's CPU time on each step, so that crowding the cores gains nothing."""
 
-    def __init__(self, seconds: float, pixels: bool = False) -> None:
-        """Make it with 8 floats, or an 84x84x4 image, as its observation; episodes last 200 steps."""
-        self.seconds = seconds
+    def __init__(self, seconds: float, pixels: bool = False, straggle: Literal["spin", "sleep"] | None = None) -> None:
+        """Make it with 8 floats, or an 84x84x4 image, as its observation; episodes last 200 steps.
+
+        With `straggle`, one step in a hundred takes 10 ms more, busy or asleep.
+        """
+        self.seconds, self.straggle = seconds, straggle
         self.observation_space = (
             spaces.Box(0, 255, (84, 84, 4), np.uint8) if pixels else spaces.Box(-1, 1, (8,), np.float32)
         )
@@ -28,7 +33,10 @@ class Busy(gym.Env):
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Be busy."""
-        end = time.thread_time() + self.seconds
+        slow = self.straggle is not None and self.np_random.random() < 0.01
+        if slow and self.straggle == "sleep":
+            time.sleep(SLOW_SECONDS)
+        end = time.thread_time() + self.seconds + SLOW_SECONDS * (slow and self.straggle == "spin")
         while time.thread_time() < end:
             pass
         self.count += 1

@@ -25,7 +25,12 @@ ENVS: dict[str, Factory] = {
     "busy 100 us": partial(Busy, 100e-6),
     "busy 1 ms": partial(Busy, 1e-3),
     "84x84x4 uint8, 100 us": partial(Busy, 100e-6, pixels=True),
+    "100 us, 1% 10 ms more (busy)": partial(Busy, 100e-6, straggle="spin"),
+    "100 us, 1% 10 ms more (asleep)": partial(Busy, 100e-6, straggle="sleep"),
 }
+SLEEPERS = "100 us, 1% 10 ms more (asleep)"
+SLEEPERS_WORKERS = 8
+"""Where environments sleep, more workers than cores keep the cores busy."""
 
 
 def rate(stepper: Stepper, seconds: float) -> float:
@@ -56,19 +61,18 @@ def plain_loop(factory: Factory, num_envs: int) -> Stepper:
     return step
 
 
-def limit(factory: Factory, num_envs: int, seconds: float) -> float:
-    """Return what plain loops in a process per core reach together."""
-    cores = available_cores()
+def limit(factory: Factory, num_envs: int, seconds: float, count: int) -> float:
+    """Return what plain loops in `count` processes reach together."""
     context = multiprocessing.get_context("fork")
     rates = context.SimpleQueue()
-    ready = context.Barrier(cores)
+    ready = context.Barrier(count)
 
     def work() -> None:
-        stepper = plain_loop(factory, num_envs // cores)
+        stepper = plain_loop(factory, num_envs // count)
         ready.wait()
         rates.put(rate(stepper, seconds))
 
-    processes = [context.Process(target=work) for _ in range(cores)]
+    processes = [context.Process(target=work) for _ in range(count)]
     for process in processes:
         process.start()
     total = sum(rates.get() for _ in processes)
@@ -82,6 +86,23 @@ def ours(factory: Factory, num_envs: int, backend: Any) -> Iterator[Stepper]:
     """Step an `EnvVectorizer`."""
     with EnvVectorizer(factory, num_envs, backend=backend, autoreset=True, seed=0) as env:
         yield _vector_stepper(env, num_envs)
+
+
+@contextmanager
+def by_recv(factory: Factory, num_envs: int) -> Iterator[Stepper]:
+    """Step an `EnvVectorizer` by `send` and `recv`: whichever environments are ready go on."""
+    workers = SLEEPERS_WORKERS if factory is ENVS[SLEEPERS] else available_cores()
+    with EnvVectorizer(factory, num_envs, num_workers=workers, asynchronous=True, autoreset=True, seed=0) as env:
+        env.reset()
+        actions = np.random.default_rng(0).integers(0, env.single_action_space.n, num_envs)  # type: ignore[attr-defined]
+        env.send(actions)
+
+        def step() -> int:
+            *_, env_ids = env.recv(min_envs=1)
+            env.send(actions[env_ids], env_ids)
+            return len(env_ids)
+
+        yield step
 
 
 @contextmanager
@@ -109,6 +130,7 @@ def _vector_stepper(env: Any, num_envs: int) -> Stepper:
 CONTESTANTS: dict[str, Callable[[Factory, int], Any]] = {
     "ours, auto": partial(ours, backend="auto"),
     "ours, process": partial(ours, backend="process"),
+    "ours, recv": by_recv,
     "ours, inline": partial(ours, backend="inline"),
     "Gymnasium sync": partial(gymnasiums, kind=gym.vector.SyncVectorEnv),
     "Gymnasium async": partial(gymnasiums, kind=gym.vector.AsyncVectorEnv),
@@ -119,7 +141,8 @@ def measure(factory: Factory, num_envs: int, seconds: float, rounds: int) -> dic
     """Return the median rate of each contestant and of the limit, taken in turns."""
     rates: dict[str, list[float]] = {name: [] for name in ("limit", *CONTESTANTS)}
     for _ in range(rounds):
-        rates["limit"].append(limit(factory, num_envs, seconds))
+        processes = num_envs if factory is ENVS[SLEEPERS] else available_cores()
+        rates["limit"].append(limit(factory, num_envs, seconds, processes))
         for name, contestant in CONTESTANTS.items():
             with contestant(factory, num_envs) as stepper:
                 rates[name].append(rate(stepper, seconds))

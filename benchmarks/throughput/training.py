@@ -3,14 +3,17 @@
 import importlib.util
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from AsyncPPO import AsyncPPO
+import utils
+from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory
 from PPO import PPO
 
 
@@ -31,6 +34,8 @@ class Shape:
 
 SHAPES = {"wide": Shape(32, 64, 512, 4), "small": Shape(8, 256, 64, 10)}
 """Wide: 32 environments x 64 steps. Small: Stable-Baselines3's default."""
+MUJOCO = ["HalfCheetah-v5"] if importlib.util.find_spec("mujoco") else []
+TASKS = ["CartPole-v1", "LunarLander-v3", *MUJOCO]
 
 
 def timed(run: Callable[[int], Any], steps: int) -> float:
@@ -41,19 +46,23 @@ def timed(run: Callable[[int], Any], steps: int) -> float:
     return steps / (time.perf_counter() - start)
 
 
-def ours(env_id: str, shape: Shape, steps: int, learner: Any = "auto", backend: Any = "auto") -> float:
+def agent(env_id: str, shape: Shape, learner: Any) -> PPO:
+    """Make our PPO for a shape."""
+    return PPO.for_env(
+        gym.make(env_id),
+        batch_size=shape.batch_size,
+        mini_batch_size=shape.mini_batch_size,
+        k_epochs=shape.k_epochs,
+        lr=3e-4,
+        learner=learner,
+        seed=0,
+    )
+
+
+def ours(env_id: str, shape: Shape, steps: int, learner: Any = "auto", **options: Any) -> float:
     """Return the speed of `AsyncPPO`."""
-    with gym.make(env_id) as env:
-        ppo = PPO.for_env(
-            env,
-            batch_size=shape.batch_size,
-            mini_batch_size=shape.mini_batch_size,
-            k_epochs=shape.k_epochs,
-            lr=3e-4,
-            learner=learner,
-            seed=0,
-        )
-    with AsyncPPO(env_id, ppo, shape.num_envs, steps, backend=backend, seed=0, progress=False) as trainer:
+    ppo = agent(env_id, shape, learner)
+    with AsyncPPO(env_id, ppo, shape.num_envs, steps, seed=0, progress=False, **options) as trainer:
 
         def run(count: int) -> None:
             trainer.steps = count
@@ -62,35 +71,82 @@ def ours(env_id: str, shape: Shape, steps: int, learner: Any = "auto", backend: 
         return timed(run, steps)
 
 
-def stable_baselines3(env_id: str, shape: Shape, steps: int) -> float:
-    """Return the speed of Stable-Baselines3 with its DummyVecEnv, its fastest for cheap environments."""
-    import stable_baselines3
-    from stable_baselines3.common.vec_env import DummyVecEnv
-    from torch import nn
+def by_hand(env_id: str, shape: Shape, steps: int) -> float:
+    """Return the speed of the README's loop."""
+    ppo, buffer = agent(env_id, shape, "auto"), VecMemory(shape.num_envs)
+    with EnvVectorizer(env_id, shape.num_envs, seed=0) as env:
 
-    model = stable_baselines3.PPO(
+        def run(count: int) -> None:
+            done = 0
+            while done < count:
+                states, _ = env.reset()
+                while not env.finished.all():
+                    actions, extras = ppo.act(states)
+                    next_states, rewards, dones, truncates, _ = env.step(actions)
+                    utils.buffer_append(
+                        buffer,
+                        states,
+                        actions,
+                        rewards,
+                        dones,
+                        is_env_terminal=env.envs_active,
+                        num_envs=shape.num_envs,
+                        truncates=truncates,
+                        next_states=next_states,
+                        **extras,
+                    )
+                    done += len(rewards)
+                    states = utils.inactive_states_dropout(next_states, dones | truncates)
+                    env.envs_active = utils.update_active_environments_list(env.envs_active, dones | truncates)
+                utils.buffer_to_target_buffer_transfer(buffer, ppo.memory)
+                ppo.learn()
+
+        return timed(run, steps)
+
+
+def stable_baselines(library: str, env_id: str, shape: Shape, steps: int) -> float:
+    """Return the speed of `stable_baselines3` or `sbx` with a DummyVecEnv, the fastest for cheap environments."""
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    if library == "sbx":
+        from flax.linen import tanh
+    else:
+        from torch.nn import Tanh as tanh
+    model = importlib.import_module(library).PPO(
         "MlpPolicy",
         DummyVecEnv([partial(gym.make, env_id)] * shape.num_envs),
         n_steps=shape.horizon,
         batch_size=shape.mini_batch_size,
         n_epochs=shape.k_epochs,
-        policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": nn.Tanh},
+        policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": tanh},
         device="cpu",
         seed=0,
     )
     return timed(lambda count: model.learn(count, reset_num_timesteps=False), steps)
 
 
+PEERS = {"SBX": "sbx", "Stable-Baselines3": "stable_baselines3"}
 CONTESTANTS: dict[str, Callable[[str, Shape, int], float]] = {
     "ours": ours,
-    "ours, one process": partial(ours, backend="inline"),
-    "ours, learner=torch": partial(ours, learner="torch"),
+    "one process": partial(ours, backend="inline"),
+    "central": partial(ours, acting="central"),
+    "learner=torch": partial(ours, learner="torch"),
+    "by hand": by_hand,
+    **{
+        name: partial(stable_baselines, library) for name, library in PEERS.items() if importlib.util.find_spec(library)
+    },
 }
-if importlib.util.find_spec("stable_baselines3"):
-    CONTESTANTS["Stable-Baselines3"] = stable_baselines3
+
+
+def turn(contestant: str, env_id: str, shape: Shape, steps: int) -> float:
+    """Return the speed of a contestant."""
+    return CONTESTANTS[contestant](env_id, shape, steps)
 
 
 def measure(env_id: str, shape: Shape, steps: int, rounds: int) -> dict[str, float]:
-    """Return the median speed of each contestant, taken in turns."""
-    turns = [[run(env_id, shape, steps) for run in CONTESTANTS.values()] for _ in range(rounds)]
+    """Return the median speed of each contestant, taken in turns, each in a new process."""
+    turns = []
+    for _ in range(rounds):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+            turns.append([pool.submit(turn, name, env_id, shape, steps).result() for name in CONTESTANTS])
     return dict(zip(CONTESTANTS, np.median(turns, axis=0).tolist(), strict=True))

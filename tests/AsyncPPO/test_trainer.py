@@ -112,10 +112,12 @@ def test_how_it_acts_can_be_told() -> None:
         assert len(run.run()) == 4
     with trainer(mode="mask") as run:
         assert run.acting == "central"
+    with AsyncPPO("CartPole-v1", PPO(False, 4, 2, learner="torch"), 4, 100, backend="inline") as run:
+        assert run.acting == "replicas"
     with pytest.raises(ValueError, match="acting='replicas' needs mode='streaming'"):
         trainer(mode="mask", acting="replicas")
     with pytest.raises(ValueError, match="small networks on the CPU"):
-        AsyncPPO("CartPole-v1", PPO(False, 4, 2, learner="torch"), acting="replicas")
+        AsyncPPO("CartPole-v1", PPO(False, 4, 2, hidden_sizes=(1500, 1500)), acting="replicas")
 
 
 def test_annealing_goes_by_the_share_of_the_steps() -> None:

@@ -248,7 +248,7 @@ def constant_value(ppo: PPO, *values: float) -> None:
 
 def test_a_termination_bootstraps_zero_a_truncation_and_a_cut_the_value_of_what_followed() -> None:
     """The mistakes: truncation as termination, or as nothing; the last state's value for the next one's."""
-    ppo = discrete(GAE_lambda=0.0, gamma=0.5, learner="torch")
+    ppo = discrete(GAE_lambda=0.0, gamma=0.5)
     weight = torch.zeros(1, 4)
     weight[0, 0] = 1.0  # V(s) = first feature
     ppo.policy.critic = torch.nn.Identity()  # type: ignore[assignment]
@@ -256,6 +256,7 @@ def test_a_termination_bootstraps_zero_a_truncation_and_a_cut_the_value_of_what_
     with torch.no_grad():
         ppo.policy.value_head.normal.weight.copy_(weight)
         ppo.policy.value_head.normal.bias.zero_()
+    ppo._make_learner()  # sees that the networks were replaced
     obs = np.zeros((3, 4), np.float32)
     obs[:, 0] = [1.0, 2.0, 3.0]
     final = np.zeros((3, 4), np.float32)

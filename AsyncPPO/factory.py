@@ -1,0 +1,60 @@
+"""From whatever says which environment to a callable that makes copies of it."""
+
+import copy
+from difflib import get_close_matches
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+from AsyncPPO.backends import EnvError, EnvFactory
+
+
+def env_factory(env: gym.Env | str | EnvSpec | EnvFactory) -> EnvFactory:
+    """Return a callable that makes copies of `env`.
+
+    Raises:
+        ValueError: an unknown environment id; names the nearest known one.
+        TypeError: not an environment, an id, a spec or a callable; or an environment that can be neither copied nor
+            remade.
+    """
+    if isinstance(env, str):
+        try:
+            gym.spec(env)
+        except (gym.error.Error, ModuleNotFoundError) as error:
+            near = get_close_matches(env, gym.registry, 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"no environment {env!r}{hint} ({error})") from None
+        return lambda: gym.make(env, disable_env_checker=True)
+    if isinstance(env, EnvSpec):
+        return lambda: gym.make(env, disable_env_checker=True)
+    if isinstance(env, gym.Env):
+        original: gym.Env = env
+        try:
+            copy.deepcopy(original)
+        except Exception as error:
+            spec = original.spec
+            if spec is None:
+                raise TypeError(
+                    f"{original} can neither be copied ({error}) nor made from a spec: pass a callable that makes it"
+                ) from error
+            return lambda: gym.make(spec, disable_env_checker=True)
+        return lambda: copy.deepcopy(original)
+    if callable(env):
+        return env
+    raise TypeError(f"env must be an environment, an id, an EnvSpec or a callable that makes one, not {env!r}")
+
+
+def make_env(factory: EnvFactory) -> gym.Env:
+    """Make one environment.
+
+    Raises:
+        EnvError: it could not be made.
+        TypeError: what was made is not an environment.
+    """
+    try:
+        env = factory()
+    except Exception as error:
+        raise EnvError.of(0, "being made", error) from error
+    if not isinstance(env, gym.Env):
+        raise TypeError(f"the callable that makes environments returned {env!r}, which is not a gymnasium.Env")
+    return env
