@@ -210,11 +210,13 @@ class EnvVectorizer:
             ValueError: a wrong number or shape of actions, an environment that does not run, or one twice.
             RuntimeError: nothing is running, or the vectorizer is closed.
         """
-        free = np.flatnonzero(~(self._finished | self._sent))
-        env_ids = free if env_ids is None else np.asarray(env_ids)
-        if env_ids.ndim != 1 or env_ids.dtype.kind != "i" or not np.isin(env_ids, free).all():
+        free = ~(self._finished | self._sent)
+        env_ids = np.flatnonzero(free) if env_ids is None else np.asarray(env_ids)
+        known = env_ids.ndim == 1 and env_ids.dtype.kind == "i" and ((env_ids >= 0) & (env_ids < self.num_envs)).all()
+        if not known or not free[env_ids].all():
             raise ValueError(f"env_ids must be indexes of environments that run and wait for an action, not {env_ids}")
-        if len(np.unique(env_ids)) != len(env_ids):
+        free[env_ids] = False
+        if np.count_nonzero(free) + np.count_nonzero(self._finished) + self._outstanding + len(env_ids) > self.num_envs:
             raise ValueError(f"env_ids names an environment twice: {env_ids}")
         self._send(actions, env_ids)
 

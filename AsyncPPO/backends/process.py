@@ -112,13 +112,14 @@ class ProcessBackend(Backend):
         self._done = context.Semaphore(0)
         self._workers: list[Worker] = []
         self._close = weakref.finalize(self, _stop, self._workers)
-        self._spin = self.num_workers + asynchronous <= available_cores() and hasattr(os, "sched_yield")
+        spin = self.num_workers <= available_cores() and hasattr(os, "sched_yield")
+        self._spin = spin and not asynchronous
         blocks = list(pairwise(np.linspace(0, layout.num_envs, self.num_workers + 1).astype(int).tolist()))
         own = (0, 0) if asynchronous else blocks.pop(0)
         for number, (first, stop) in enumerate(blocks, 1):
             mine, theirs = context.Pipe()
             parts = (buffers, stepping, context.RawArray("q", 5), context.Semaphore(0), self._done)
-            channel = Channel(number, first, stop, *parts, mine, self._spin)
+            channel = Channel(number, first, stop, *parts, mine, spin)
             arguments = (cloudpickle.dumps(factory), layout, plan, replace(channel, pipe=theirs))
             process = context.Process(target=work, args=arguments, name=f"environments-{first}-{stop - 1}", daemon=True)
             process.start()
