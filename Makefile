@@ -3,7 +3,7 @@ BIN := .venv/bin
 USER := .venv/.installed
 DEV := .venv/.installed-dev
 
-.PHONY: train test test-slow check format bench bench-learning clean
+.PHONY: train test test-slow check format bench bench-solve bench-scaling bench-learning clean
 
 train: $(USER)
 	$(BIN)/python main.py
@@ -25,6 +25,12 @@ format: $(DEV)
 
 bench: $(USER)
 	$(BIN)/python -m benchmarks.throughput
+
+bench-solve: $(USER)
+	$(BIN)/python -m benchmarks.solve
+
+bench-scaling: $(USER)
+	$(BIN)/python -m benchmarks.scaling
 
 bench-learning: $(USER)
 	$(BIN)/python -m benchmarks.learning

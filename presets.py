@@ -17,7 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "anneal_lr": True,
     },
     "MountainCar-v0": {"steps": 500_000, "normalize_obs": True},
-    "Pendulum-v1": {"steps": 200_000, "num_envs": 8, "gamma": 0.95, "log_std": 0.5, "anneal_lr": True},
+    "Pendulum-v1": {"steps": 300_000, "num_envs": 8, "gamma": 0.95, "log_std": 0.5, "anneal_lr": True},
 }
 """By environment id."""
 RND_PRESETS: dict[str, dict[str, Any]] = {

@@ -70,6 +70,24 @@ def test_history_tells_the_story_and_a_second_run_goes_on() -> None:
         assert run.steps_done == first + 600
 
 
+def test_a_loop_over_the_updates_may_stop_and_go_on() -> None:
+    with trainer(steps=512) as run:
+        for update in run.updates():
+            if update["steps"] >= 256:
+                break
+        assert [row["steps"] for row in run.history] == [128, 256]
+        assert [row["steps"] for row in run.updates()] == [384, 512, 640, 768]
+        assert len(run.history) == 6
+
+
+def test_what_is_left_over_is_learnt_from_by_the_next_run() -> None:
+    with trainer(steps=200) as run:
+        run.run()
+        assert [row["steps"] for row in run.history] == [128]
+        assert len(run.buffer) == 72
+        assert [row["steps"] for row in run.run()] == [128, 256, 384]
+
+
 @pytest.mark.parametrize("mode", ["streaming", "mask"])
 def test_config_and_seed_determine_a_run_on_every_backend(mode: str) -> None:
     weights = []
