@@ -26,7 +26,7 @@ class RunConfig:
     backend: Literal["auto", "inline", "process"] = "auto"
     """Step the copies in this process or in workers; auto measures which is faster."""
     num_workers: int | None = None
-    """Worker processes; by default one per core."""
+    """Processes that step, this one among them; by default one per core."""
     run_dir: str | None = None
     """Where results go; by default runs/ENV_ID/DATE_TIME."""
     load_weights: str | None = None

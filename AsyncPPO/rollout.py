@@ -146,6 +146,11 @@ class ReplicaCollector:
             self._episodes.restart()
         start = int(self.buffer.lengths[0])
         new = slice(start, start + steps)
+        if new.stop > len(rollout.noise):
+            raise ValueError(
+                f"there is room for {len(rollout.noise)} steps of each environment, not for {new.stop}: "
+                "was batch_size raised later?"
+            )
         rollout.weights[:] = self.actor.replica_weights()
         rollout.noise[new] = self.actor.noise(steps, env.num_envs)
         self.buffer.extend(steps, env.play(new.start, new.stop))

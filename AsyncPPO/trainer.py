@@ -53,8 +53,9 @@ class AsyncPPO:
             mode: `streaming`: environments start anew by themselves, and the agent learns as soon as its `batch_size`
                 transitions are there. `mask`: every environment plays its episode to the end, then the agent learns.
             acting: `central`: the agent answers all environments in every step. `replicas`: a copy of the policy plays
-                beside each block of environments, for a whole batch; for `streaming`, with networks that are small and
-                on the CPU. `auto`: replicas where that is possible.
+                beside each block of environments, for a whole batch (with a progress bar, for a fifth of a second) at a
+                time; for `streaming`, with networks that are small and on the CPU. `auto`: replicas where that is
+                possible.
             backend: of the `EnvVectorizer`.
             num_workers: of the `EnvVectorizer`.
             seed: of the environments.
@@ -74,11 +75,10 @@ class AsyncPPO:
         if acting == "replicas" and replica is None:
             raise ValueError("acting='replicas' needs mode='streaming' and a PPO with small networks on the CPU")
         self.acting: Acting = "central" if replica is None else "replicas"
-        self.acting_reason = (
-            "the agent is asked at every step"
-            if replica is None
-            else "copies of the policy play beside the environments"
-        )
+        self.acting_reason = "copies of the policy play beside the environments"
+        if replica is None:
+            why = {"central": "as asked", "auto": "its networks are large, its own or on a GPU"}[acting]
+            self.acting_reason = f"the agent is asked at every step: {'mask mode' if mode == 'mask' else why}"
         plan = None if replica is None else Plan(replica, -(-ppo.batch_size // max(num_envs, 1)))
         self.ppo = ppo
         self.num_envs = num_envs
@@ -120,8 +120,8 @@ class AsyncPPO:
     def run(self) -> list[dict[str, float]]:
         """Collect and learn until `steps` environment steps are taken.
 
-        Called again, it takes as many steps more. An interrupt or an error leaves `history` and the agent as they
-        are.
+        Called again, it takes as many steps more. An interrupt or an error closes the environments; `history` and the
+        agent are left as they are then.
 
         Returns:
             `history`: what `updates` yields.
@@ -172,8 +172,10 @@ class AsyncPPO:
     def _vector_steps(self, target: int) -> int:
         """Return how many steps every environment may take before there is something to learn from, or to show."""
         missing = min(self.ppo.batch_size - len(self.buffer) - len(self.ppo.memory), target - self.steps_done)
-        pace = self.steps_done / self.seconds if self.seconds else 0.0
-        return max(1, min(-(-missing // self.num_envs), int(pace * BAR_SECONDS / self.num_envs)))
+        steps = -(-missing // self.num_envs)
+        if self.progress and self.seconds:
+            steps = min(steps, int(self.steps_done / self.seconds * BAR_SECONDS / self.num_envs))
+        return max(1, steps)
 
     def _may_learn(self) -> bool:
         if self.mode == "mask":
@@ -182,8 +184,7 @@ class AsyncPPO:
 
     def _learn(self, progress: float) -> dict[str, float]:
         buffer_to_target_buffer_transfer(self.buffer, self.ppo.memory)
-        crew = self.env if self.env.rollout is not None and self.env.num_workers > 1 else None
-        return self.ppo.learn(progress, crew)
+        return self.ppo.learn(progress) if self.env.rollout is None else self.ppo.learn(progress, self.env)
 
     def _progress(self) -> dict[str, float]:
         return {

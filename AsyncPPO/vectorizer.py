@@ -94,6 +94,8 @@ class EnvVectorizer:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if backend not in ("auto", "inline", "process"):
             raise ValueError(f"backend must be 'auto', 'inline' or 'process', not {backend!r}")
+        if plan is not None and not autoreset:
+            raise ValueError("a plan needs autoreset=True: replicas play on without asking")
         if asynchronous and backend == "inline":
             raise ValueError("the inline backend steps in the caller's process: it cannot be asynchronous")
         factory = env_factory(env)
@@ -208,15 +210,17 @@ class EnvVectorizer:
 
         Raises:
             ValueError: a wrong number or shape of actions, an environment that does not run, or one twice.
-            RuntimeError: nothing is running, or the vectorizer is closed.
+            RuntimeError: nothing is running, all that run have been sent an action, or the vectorizer is closed.
         """
+        self._open_backend()
         free = ~(self._finished | self._sent)
+        if self._outstanding and not free.any():
+            raise RuntimeError("every environment that runs has been sent an action: recv() first")
         env_ids = np.flatnonzero(free) if env_ids is None else np.asarray(env_ids)
-        known = env_ids.ndim == 1 and env_ids.dtype.kind == "i" and ((env_ids >= 0) & (env_ids < self.num_envs)).all()
+        known = env_ids.ndim == 1 and env_ids.dtype.kind in "iu" and ((env_ids >= 0) & (env_ids < self.num_envs)).all()
         if not known or not free[env_ids].all():
             raise ValueError(f"env_ids must be indexes of environments that run and wait for an action, not {env_ids}")
-        free[env_ids] = False
-        if np.count_nonzero(free) + np.count_nonzero(self._finished) + self._outstanding + len(env_ids) > self.num_envs:
+        if len(set(env_ids.tolist())) != len(env_ids):
             raise ValueError(f"env_ids names an environment twice: {env_ids}")
         self._send(actions, env_ids)
 
@@ -292,15 +296,12 @@ class EnvVectorizer:
         backend = self._open_backend()
         if self._finished.any() or self._outstanding:
             raise RuntimeError("not all environments are running and waiting: call reset() first")
-        self._guarded(lambda: backend.play(start, stop))
-        env_ids = np.arange(self.num_envs)
-        assert self.rollout is not None
-        rows = self.rollout.rows
-        self._check_finite("reward", env_ids, rows["reward"][:, start:stop])
-        self._check_finite("observation", env_ids, rows["obs"][:, start:stop])
-        self._check_finite("observation", env_ids, rows["final_obs"][:, :stop])
+        try:
+            self._guarded(lambda: backend.play(start, stop))
+        finally:  # what an environment made of the answer to a NaN is not the fault to be told
+            self._check_rollout(start, stop)
         obs = backend.arrays.obs.copy()
-        self._check_finite("observation", env_ids, obs)
+        self._check_finite("observation", np.arange(self.num_envs), obs)
         return obs
 
     @property
@@ -356,6 +357,13 @@ class EnvVectorizer:
         except BaseException:
             self.close()
             raise
+
+    def _check_rollout(self, start: int, stop: int) -> None:
+        assert self.rollout is not None
+        rows, env_ids = self.rollout.rows, np.arange(self.num_envs)
+        self._check_finite("reward", env_ids, rows["reward"][:, start:stop])
+        self._check_finite("observation", env_ids, rows["obs"][:, start:stop])
+        self._check_finite("observation", env_ids, rows["final_obs"][:, :stop])
 
     def _check_finite(self, what: str, env_ids: np.ndarray, rows: np.ndarray) -> None:
         if rows.dtype.kind == "f" and not np.isfinite(rows).all():

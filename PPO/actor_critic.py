@@ -85,11 +85,13 @@ class ActorCritic(nn.Module):
         return [*chain.from_iterable(encoders), *self.policy_head.parameters(), *self.value_head.parameters()]
 
     def architecture(self) -> Architecture | None:
-        """Return what it is made of; None if its encoders are not those that the constructor makes."""
+        """Return what it is made of; None if that is not what the constructor makes."""
         made = [nn.Linear, ACTIVATIONS[self.activation]] * len(self.hidden_sizes)
         if any([type(layer) for layer in encoder.children()] != made for encoder in (self.actor, self.critic)):
             return None
         head, squashing, first_action = self.policy_head, None, 0
+        if type(head) not in (TanhGaussianHead, CategoricalHead):
+            return None
         if isinstance(head, TanhGaussianHead):
             squashing = Squashing(*(bound.numpy() for bound in (head.scale, head.offset, head.low, head.high)))
         elif isinstance(head, CategoricalHead):

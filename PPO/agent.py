@@ -199,7 +199,6 @@ class PPO:
             self.policy,
             self.rnd,
             self._objective,
-            mini_batch_size=self.mini_batch_size,
             max_grad_norm=self.max_grad_norm,
             target_kl=self.target_kl,
             written_out=self.learner == "auto",
@@ -287,8 +286,8 @@ class PPO:
         return action, extras
 
     def replica(self) -> Replica | None:
-        """Return this policy as something that acts in processes without torch; None where only torch can act."""
-        if self.optimiser.twin is None:
+        """Return this policy as something that acts in processes without torch; None where only it can act itself."""
+        if self.optimiser.twin is None or type(self).act is not PPO.act:
             return None
         return Replica(
             self.optimiser.twin.architecture,
@@ -336,7 +335,7 @@ class PPO:
         clip = linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip
         with compute_threads(self.optimiser.threads):
             rows, metrics = self._prepare(batch)
-            metrics |= self.optimiser.update(rows, self.k_epochs, lr, clip, self.rng, crew)
+            metrics |= self.optimiser.update(rows, self.k_epochs, self.mini_batch_size, lr, clip, self.rng, crew)
             if self.policy.obs_norm is not None:
                 self.policy.obs_norm.update(self._flat(batch.obs)[0])
         infinite = [name for name, value in metrics.items() if not np.isfinite(value)]

@@ -241,7 +241,7 @@ def gaussian(
     std = np.exp(log_std)
     deviation = (draw - mean) / std
     square = deviation * deviation
-    log_prob = -0.5 * square.sum(axis=0) - log_std.sum() - len(mean) * 0.5 * np.log(2.0 * np.pi)
+    log_prob = -0.5 * square.sum(axis=0) - log_std.sum() - len(mean) * 0.5 * math.log(2.0 * math.pi)
 
     def backward(d_log_prob: np.ndarray, d_entropy: float) -> np.ndarray:
         d_mean = d_log_prob * deviation / std
@@ -261,7 +261,7 @@ def log_slope(draw: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
     It is the difference of log N(u) and log p(a), and does not depend on the policy.
     """
-    slope = 2.0 * (np.log(2.0) - draw - np.logaddexp(0.0, -2.0 * draw)) + np.log(scale)
+    slope = 2.0 * (math.log(2.0) - draw - np.logaddexp(0.0, -2.0 * draw)) + np.log(scale)
     return slope.sum(axis=1).astype(draw.dtype, copy=False)
 
 

@@ -42,39 +42,30 @@ class WrittenOut:
     """Gradients without autograd, by a crew."""
 
     def __init__(
-        self,
-        architecture: Architecture,
-        objective: Objective,
-        mini_batch_size: int,
-        weights: np.ndarray,
-        gradient: np.ndarray,
+        self, architecture: Architecture, objective: Objective, weights: np.ndarray, gradient: np.ndarray
     ) -> None:
         """Keep the parts.
 
         Args:
             architecture: P weights.
             objective: what is minimised.
-            mini_batch_size: rows in a minibatch, at most.
             weights: `(P,)`, read.
             gradient: `(P,)`, written.
         """
-        self._make = architecture, objective, mini_batch_size
+        self._architecture, self._objective = architecture, objective
         self._weights, self._gradient = weights, gradient
-        self._alone: Alone | None = None
+        self._crew: Crew | None = None
 
-    def begin(self, rows: Rows, clip: float, crew: Crew | None) -> None:
-        """Take the rows of an update."""
+    def begin(self, rows: Rows, mini_batch_size: int, clip: float, crew: Crew | None) -> None:
+        """Take the rows of an update; a crew without room for them is left out."""
         self._rows = rows.numpy()
-        squashing = self._make[0].squashing
+        squashing = self._architecture.squashing
         if squashing is not None:
             before_squashing = self._rows.log_prob + log_slope(self._rows.draw, squashing.scale)
             self._rows = self._rows._replace(log_prob=before_squashing)
-        if crew is None or len(rows.obs) > len(crew.workspace["obs"]):
-            if self._alone is None or len(rows.obs) > len(self._alone.workspace["obs"]):
-                architecture, objective, mini_batch_size = self._make
-                self._alone = Alone(architecture, objective, len(rows.obs), mini_batch_size)
-            crew = self._alone
-        self._crew, self._workspace = crew, Workspace(**crew.workspace)
+        crew = next((one for one in (crew, self._crew) if one and _has_room(one, len(rows.obs), mini_batch_size)), None)
+        self._crew = crew or Alone(self._architecture, self._objective, len(rows.obs), mini_batch_size)
+        self._workspace = Workspace(**self._crew.workspace)
         self._workspace.clip[0] = clip
 
     def shuffle(self, order: np.ndarray) -> None:
@@ -86,9 +77,15 @@ class WrittenOut:
         """Write the gradient of the minibatch of rows `start` to `stop`; return its metrics."""
         workspace, pieces = self._workspace, pieces_of(stop - start)
         workspace.weights[:] = self._weights
+        assert self._crew is not None
         self._crew.compute(start, stop, max(pieces, 2))
         np.add.reduce(workspace.gradients[:pieces], axis=0, out=self._gradient)
         return dict(zip(METRICS, workspace.metrics[:pieces].sum(axis=0).tolist(), strict=True))
+
+
+def _has_room(crew: Crew, rows: int, mini_batch_size: int) -> bool:
+    workspace = crew.workspace
+    return rows <= len(workspace["obs"]) and pieces_of(mini_batch_size) <= len(workspace["gradients"])
 
 
 class Autograd:
@@ -98,7 +95,7 @@ class Autograd:
         """Keep the parts; `gradient` `(P,)` is that of the policy's parameters, and is written."""
         self.policy, self.objective, self._gradient = policy, objective, gradient
 
-    def begin(self, rows: Rows, clip: float, crew: Crew | None) -> None:
+    def begin(self, rows: Rows, mini_batch_size: int, clip: float, crew: Crew | None) -> None:
         """Take the rows of an update."""
         self._rows, self._clip = rows, clip
 

@@ -62,7 +62,6 @@ class Optimiser:
         rnd: RND | None,
         objective: Objective,
         *,
-        mini_batch_size: int,
         max_grad_norm: float,
         target_kl: float | None,
         written_out: bool,
@@ -73,12 +72,11 @@ class Optimiser:
             policy: learns by `objective`.
             rnd: its predictor learns by its own loss.
             objective: what the policy minimises.
-            mini_batch_size: rows in a minibatch, at most.
             max_grad_norm: limit on the norm of the policy's gradient.
             target_kl: an update ends when the policy has moved further than 1.5 times this.
             written_out: whether to take the gradient that is written out, where it applies.
         """
-        self.rnd, self.mini_batch_size = rnd, mini_batch_size
+        self.rnd = rnd
         self.max_grad_norm, self.target_kl = max_grad_norm, target_kl
         architecture = policy.architecture()
         stacked = policy.parameters() if architecture is None else policy.stacked_parameters()
@@ -96,20 +94,27 @@ class Optimiser:
             self.twin = AnalyticActorCritic(architecture, weights)
             if written_out:
                 gradient = self._policy_gradient.numpy()
-                self.gradient = WrittenOut(architecture, objective, mini_batch_size, weights, gradient)
+                self.gradient = WrittenOut(architecture, objective, weights, gradient)
 
     def update(
-        self, rows: Rows, epochs: int, lr: float, clip: float, rng: np.random.Generator, crew: Crew | None = None
+        self,
+        rows: Rows,
+        epochs: int,
+        mini_batch_size: int,
+        lr: float,
+        clip: float,
+        rng: np.random.Generator,
+        crew: Crew | None = None,
     ) -> dict[str, float]:
         """Take a step for each minibatch of each epoch; return the means of their metrics.
 
         Every epoch goes through all rows in a new order, in equal parts of at most `mini_batch_size`.
         """
         count = len(rows.obs)
-        parts = -(-count // self.mini_batch_size)
+        parts = -(-count // mini_batch_size)
         bounds = [count * part // parts for part in range(parts + 1)]
         steps: list[Metrics] = []
-        self.gradient.begin(rows, clip, crew)
+        self.gradient.begin(rows, mini_batch_size, clip, crew)
         for _ in range(epochs):
             order = rng.permutation(count)
             self.gradient.shuffle(order)

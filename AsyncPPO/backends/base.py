@@ -1,8 +1,8 @@
 """The contract of a backend: how N environments are stepped.
 
 A backend holds the environments and one set of arrays with a row for each of them. The caller writes actions into
-`arrays.action`, calls `step`, and reads the results from the same rows. Whatever the backend, the same seeds and the
-same actions give the same rows.
+`arrays.action`, calls `send` and `recv`, and reads the results from the same rows. Whatever the backend, the same seeds
+and the same actions give the same rows.
 """
 
 import math
@@ -201,7 +201,7 @@ class Rollout:
 
 
 class Backend(ABC):
-    """N environments behind one `reset` and one `step`."""
+    """N environments behind one `reset`, one `send` and one `recv`."""
 
     arrays: StepArrays
     rollout: Rollout | None
@@ -241,12 +241,12 @@ class Backend(ABC):
         """Let the policy of the plan play all environments, and fill the rows `start` to `stop` of `rollout`.
 
         Raises:
-            EnvError: as for `step`.
+            EnvError: as for `recv`.
         """
 
+    @abstractmethod
     def compute(self, start: int, stop: int, processes: int) -> None:
         """Compute the gradient of a minibatch in `rollout.workspace`, by that many processes at most."""
-        raise NotImplementedError
 
     @abstractmethod
     def close(self) -> None:

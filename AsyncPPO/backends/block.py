@@ -49,7 +49,7 @@ class EnvBlock:
         return infos
 
     def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
-        """Step; see `Backend.step`."""
+        """Step; see `Backend.send` and `recv`."""
         first, envs, store, infos = self.first, self.envs, self._store, {}
         arrays = self.arrays
         obs_rows, actions, rewards = arrays.obs, arrays.action, arrays.reward

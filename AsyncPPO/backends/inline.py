@@ -20,6 +20,7 @@ class InlineBackend(Backend):
         self._sent = np.empty(0, np.int64)
         self.rollout = None if plan is None else Rollout.allocate(layout, plan)
         self._block = EnvBlock([factory] * layout.num_envs, 0, self.arrays, self.rollout)
+        self._learner = None if self.rollout is None else self.rollout.replica.learner(self.rollout.workspace)
 
     def reset(self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
         """See `Backend.reset`."""
@@ -38,6 +39,11 @@ class InlineBackend(Backend):
     def play(self, start: int, stop: int) -> None:
         """See `Backend.play`."""
         self._block.play(start, stop)
+
+    def compute(self, start: int, stop: int, processes: int) -> None:
+        """See `Backend.compute`."""
+        assert self._learner is not None
+        self._learner(start, stop, 0, 1)
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -1,11 +1,10 @@
 """Environments in several processes, a block in each: in this one the first, in worker processes the others.
 
-Observations, actions, rewards and flags live in shared memory and are written in place. A step costs two semaphore
+Observations, actions, rewards and flags live in shared memory and are written in place. A step costs a few semaphore
 operations for each worker; only what is rare (a reset, an info with something in it, an error) is pickled through a
-pipe. Who waits spins for a moment before it sleeps, since waking takes longer than a step of a cheap environment; with
-a block of its own the caller is busy meanwhile, and there are no more processes than cores to spin on. The shared
-memory has no name in the file system, so no way of dying can leave it behind, and a worker whose parent is gone leaves
-by itself.
+pipe. Who waits spins for a moment before it sleeps, since waking takes longer than a step of a cheap environment; so
+long as no more processes step than there are cores. The shared memory has no name in the file system, so no way of
+dying can leave it behind, and a worker whose parent is gone leaves by itself.
 """
 
 import multiprocessing
@@ -33,7 +32,7 @@ from AsyncPPO.backends.base import (
     available_cores,
 )
 from AsyncPPO.backends.block import EnvBlock
-from AsyncPPO.backends.worker import Channel, Command, Reply, acquire, work
+from AsyncPPO.backends.worker import LIVENESS_SECONDS, Channel, Command, Reply, acquire, work
 
 CLOSE_SECONDS = 5.0
 """How long the workers may take to finish their step and close their environments before they are killed."""
@@ -54,7 +53,7 @@ class Worker:
     def tell(self, command: Command, *numbers: int) -> None:
         """Give a command."""
         control = self.channel.control
-        control[0], control[1] = command, Reply.PENDING
+        control[0] = command
         control[2 : 2 + len(numbers)] = numbers
         self.busy = True
         self.channel.go.release()
@@ -108,6 +107,9 @@ class ProcessBackend(Backend):
         stepping = context.RawArray("B", layout.num_envs)
         self._stepping = np.frombuffer(stepping, np.uint8)
         self._all = np.arange(layout.num_envs)
+        self._all.flags.writeable = False
+        self._step = Command.STEP
+        self._looked = time.monotonic()
         self._queued = np.zeros(layout.num_envs, dtype=bool)
         self._done = context.Semaphore(0)
         self._workers: list[Worker] = []
@@ -118,7 +120,14 @@ class ProcessBackend(Backend):
         own = (0, 0) if asynchronous else blocks.pop(0)
         for number, (first, stop) in enumerate(blocks, 1):
             mine, theirs = context.Pipe()
-            parts = (buffers, stepping, context.RawArray("q", 5), context.Semaphore(0), self._done)
+            parts = (
+                buffers,
+                stepping,
+                context.RawArray("q", 5),
+                context.Semaphore(0),
+                context.Semaphore(0),
+                self._done,
+            )
             channel = Channel(number, first, stop, *parts, mine, spin)
             arguments = (cloudpickle.dumps(factory), layout, plan, replace(channel, pipe=theirs))
             process = context.Process(target=work, args=arguments, name=f"environments-{first}-{stop - 1}", daemon=True)
@@ -225,14 +234,24 @@ class ProcessBackend(Backend):
         Raises:
             EnvError: a busy worker has died.
         """
-        if not wait and not self._done.acquire(block=False):
-            return None
-        while wait and not acquire(self._done, self._spin):
-            dead = [worker for worker in self._workers if worker.busy and not worker.process.is_alive()]
-            if dead and not self._done.acquire(block=False):
-                raise EnvError(dead[0].obituary())
-            wait = not dead
-        return next(worker for worker in self._workers if worker.busy and worker.channel.control[1] != Reply.PENDING)
+        while True:
+            told = acquire(self._done, self._spin) if wait else self._done.acquire(block=False)
+            if not told or time.monotonic() > self._looked + LIVENESS_SECONDS:
+                self._check_alive()
+            for worker in self._workers:
+                if worker.busy and worker.channel.replied.acquire(block=False):
+                    return worker
+            if not wait:
+                return None
+
+    def _check_alive(self) -> None:
+        self._looked = time.monotonic()
+        dead = [worker for worker in self._workers if worker.busy and not worker.process.is_alive()]
+        for worker in dead:
+            if worker.channel.replied.acquire(block=False):
+                worker.channel.replied.release()
+            else:
+                raise EnvError(worker.obituary())
 
     def _answer_of(self, worker: Worker) -> Infos:
         worker.busy = False

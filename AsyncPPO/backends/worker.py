@@ -51,10 +51,9 @@ class Command(IntEnum):
 class Reply(IntEnum):
     """How the worker answered; infos and errors have a message in the pipe."""
 
-    PENDING = 0
-    OK = 1
-    INFOS = 2
-    ERROR = 3
+    OK = 0
+    INFOS = 1
+    ERROR = 2
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,13 @@ class Channel:
     """int64 `(5,)`: the `Command`, the `Reply`, and numbers that go with the command."""
     go: Any
     """Semaphore: there is a command."""
+    replied: Any
+    """Semaphore: this worker has replied."""
     done: Any
-    """Semaphore: a worker has replied; one for all of them."""
+    """Semaphore: some worker has replied; one for all of them."""
     pipe: Connection
     spin: bool
-    """Whether there is a core for every process, so that waiting may spin."""
+    """Whether waiting may spin, since there is a core for every process that steps."""
 
     @property
     def name(self) -> str:
@@ -112,6 +113,7 @@ def work(pickled_factory: bytes, layout: Layout, plan: Plan | None, channel: Cha
             trace = str(error) if isinstance(error, EnvError) else f"{channel.name} failed: {traceback.format_exc()}"
             message = cloudpickle.dumps(trace)
             control[1] = Reply.ERROR
+        channel.replied.release()
         channel.done.release()
         if message:
             channel.pipe.send_bytes(message)

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,9 +35,12 @@ def run(contestant: str, env_id: str, seed: int, python: str) -> Result:
     """Run a process that trains until the task is solved; every point of its curve is timed as it arrives."""
     command = [python, "-m", "benchmarks.solve.contestants", "--contestant", contestant, "--env-id", env_id]
     start, curve = time.perf_counter(), []
-    with subprocess.Popen(
-        [*command, "--seed", str(seed)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
+    with (
+        tempfile.TemporaryFile("w+") as complaints,
+        subprocess.Popen(
+            [*command, "--seed", str(seed)], stdout=subprocess.PIPE, stderr=complaints, text=True
+        ) as process,
+    ):
         assert process.stdout is not None
         episodes, mean = 0, float("nan")
         for line in process.stdout:
@@ -44,8 +48,9 @@ def run(contestant: str, env_id: str, seed: int, python: str) -> Result:
             episodes, mean = point["episodes"], point["mean_return"]
             if episodes:
                 curve.append([round(seconds, 3), point["steps"], mean])
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} exited with {process.returncode}")
+        if process.wait():
+            complaints.seek(0)
+            raise RuntimeError(f"{' '.join(command)} exited with {process.returncode}:\n{complaints.read()}")
     solved = episodes >= 100 and mean >= TASKS[env_id].threshold
     return {"solved": curve[-1][0] if solved else None, "curve": curve}
 
@@ -101,6 +106,8 @@ def main(
     python: str = sys.executable,
 ) -> None:
     """Run what is missing, one after the other, on a quiet machine; write `README.md` and the picture beside this file.
+
+    What is there (`results/`) is not run again: delete it to measure anew.
 
     Args:
         contestants: which are run.

@@ -122,6 +122,30 @@ def test_processes_that_learn_together_learn_what_one_would(env: str) -> None:
     assert torch.equal(weights[0], weights[2])
 
 
+def test_a_subclass_that_acts_in_its_own_way_is_asked() -> None:
+    class Stubborn(PPO):
+        def act(self, *arguments: Any, **options: Any) -> Any:
+            actions, extras = super().act(*arguments, **options)
+            return np.ones_like(actions), extras
+
+    with AsyncPPO("CartPole-v1", Stubborn(False, 4, 2, seed=0), 2, 50, backend="inline", progress=False) as run:
+        assert run.acting == "central"
+        run.run()
+        assert all((stretch.action == 1).all() for stretch in run.buffer.take())
+
+
+def test_sizes_may_change_between_two_runs() -> None:
+    with trainer(steps=256, backend="process", num_workers=2) as run:
+        run.run()
+        run.ppo.mini_batch_size = 128
+        assert len(run.run()) == 4
+        run.ppo.batch_size = 64
+        assert [row["steps"] for row in run.run()][4:] == [576, 640, 704, 768]
+        run.ppo.batch_size = 1000
+        with pytest.raises(ValueError, match="was batch_size raised later"):
+            run.run()
+
+
 def test_how_it_acts_can_be_told() -> None:
     with trainer() as run:
         assert run.acting == "replicas"

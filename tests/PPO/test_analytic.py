@@ -147,3 +147,23 @@ def test_a_state_is_answered_the_same_in_any_company(continuous: bool) -> None:
             apart = act(obs[start:stop], noise[start:stop])
             for name, rows in apart.items():
                 assert np.array_equal(rows, together[name][start:stop]), (name, actions, start)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_pieces_of_a_minibatch_add_up_to_what_autograd_computes(continuous: bool, normalize: bool) -> None:
+    """700 rows, three pieces; advantages are standardised over all of them."""
+    results = []
+    for learner in ("auto", "torch"):
+        ppo = PPO(continuous, 5, 3, normalize_advantage=normalize, entropy_coef=0.01, learner=learner, seed=0)  # type: ignore[arg-type]
+        some = rows(copy.deepcopy(ppo.policy).double(), continuous, 1, 700)
+        minibatch = Rows(*(field.float() if field.is_floating_point() else field for field in some))
+        minibatch = minibatch._replace(advantage=minibatch.advantage + torch.arange(700) / 100)
+        gradient = ppo.optimiser.gradient
+        gradient.begin(minibatch, 700, 0.2, None)
+        gradient.shuffle(np.arange(700))
+        metrics = {name: float(value) for name, value in gradient.compute(0, 700).items()}
+        results.append((ppo.optimiser._policy_gradient.clone(), metrics))
+    (ours, our_metrics), (theirs, their_metrics) = results
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert our_metrics == pytest.approx(their_metrics, rel=1e-3, abs=1e-5)

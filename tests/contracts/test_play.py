@@ -15,10 +15,11 @@ from AsyncPPO.backends import Plan
 from AsyncPPO.rollout import Collector, ReplicaCollector
 from PPO import PPO
 from tests.contracts.test_backends import BACKENDS, PROCESS
-from tests.envs import Counter, Faulty, Telltale
-from utils import Stretch
+from tests.envs import Counter, Faulty, Grid, Pixels, Telltale
+from utils import Stretch, spawn_seeds
 
 Make = Callable[..., EnvVectorizer]
+SEEDS = spawn_seeds(3, 5)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -61,7 +62,9 @@ def assert_same(ours: list[Stretch], theirs: list[Stretch]) -> None:
 
 
 @pytest.mark.parametrize("normalize_obs", [False, True])
-@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", partial(Counter, 4), partial(Counter, 3, True)], ids=str)
+@pytest.mark.parametrize(
+    "env", ["CartPole-v1", "Pendulum-v1", partial(Counter, 4), partial(Counter, 3, True), Grid, Pixels], ids=str
+)
 def test_replicas_live_through_what_the_agent_would(make: Make, env: Any, normalize_obs: bool) -> None:
     """In stretches of several lengths, over many ends of episodes."""
     central, ppo = agent(env, normalize_obs=normalize_obs), agent(env, normalize_obs=normalize_obs)
@@ -130,6 +133,52 @@ def test_spawned_workers_act_and_learn_without_torch() -> None:
         assert obs[:2, 0].tolist() == [os.getpid() % 2**20] * 2
         assert obs[2:, 0].tolist() != obs[:2, 0].tolist()
         assert obs[2:, 1].tolist() == [0.0, 0.0], "a worker has imported torch"
+
+
+class OneFails(Counter):
+    """Of five copies the last fails, or dies, at its fourth step."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(length=100)
+        self.how = how
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self.last = seed == SEEDS[4]
+        return super().reset(seed=seed)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        if self.last and self.count == 3:
+            if self.how == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ValueError("broken")
+        return super().step(action)
+
+
+@pytest.mark.parametrize("backend", PROCESS)
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("raise", "environment 4 failed in step: ValueError: broken"), ("die", "was killed by SIGKILL")],
+)
+def test_a_worker_that_fails_while_it_plays_is_an_error(backend: str, how: str, message: str) -> None:
+    ppo = agent(partial(OneFails, how))
+    plan = Plan(ppo.replica(), 10)  # type: ignore[arg-type]
+    with (
+        EnvVectorizer(partial(OneFails, how), 5, plan=plan, autoreset=True, seed=3, **BACKENDS[backend]) as env,
+        pytest.raises(EnvError, match=message),
+    ):
+        replicated(env, ppo).collect(10)
+
+
+def test_a_plan_needs_autoreset_and_room() -> None:
+    ppo = agent("CartPole-v1")
+    plan = Plan(ppo.replica(), 10)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs autoreset=True"):
+        EnvVectorizer("CartPole-v1", 2, plan=plan)
+    with (
+        EnvVectorizer("CartPole-v1", 2, plan=plan, autoreset=True, backend="inline") as env,
+        pytest.raises(ValueError, match="room for 10 steps of each environment, not for 11"),
+    ):
+        replicated(env, ppo).collect(11)
 
 
 @pytest.mark.parametrize("backend", PROCESS)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,49 @@ def test_a_fault_among_those_that_were_sent_names_its_environment(make: Make) ->
         env.recv()
     with pytest.raises(RuntimeError, match="closed"):
         env.recv()
+
+
+def go_on_for_ever(env: EnvVectorizer) -> None:
+    while True:
+        *_, env_ids = env.recv(min_envs=1)
+        env.send([0] * len(env_ids), env_ids)
+
+
+def test_a_dead_worker_is_noticed_though_the_others_go_on() -> None:
+    with EnvVectorizer(Faulty, 3, num_workers=3, asynchronous=True) as env:
+        env.reset()
+        env.send([Faulty.FAULTS.index("die"), 0, 0])
+        with pytest.raises(EnvError, match=r"the worker of environments 0 to 0 .* was killed by SIGKILL"):
+            go_on_for_ever(env)
+
+
+def test_an_environment_may_be_marked_finished_while_it_is_stepped(make: Make) -> None:
+    env = make(partial(Counter, 9))
+    env.reset()
+    env.send([1], [0])
+    env.finished[0] = True
+    env.send([1], [1])
+    assert env.recv()[-1].tolist() == [0, 1]
+
+
+def test_what_was_returned_is_the_callers_own_or_cannot_be_changed(make: Make) -> None:
+    env = make(partial(Counter, 9))
+    env.reset()
+    for _ in range(2):
+        env.send([1] * 5)
+        *_, env_ids = env.recv()
+        assert env_ids.tolist() == [0, 1, 2, 3, 4]
+        with suppress(ValueError):
+            env_ids[:] = 0
+
+
+def test_nothing_is_left_to_send(make: Make) -> None:
+    env = make(Counter)
+    env.reset()
+    env.send([1] * 5)
+    with pytest.raises(RuntimeError, match=r"has been sent an action: recv\(\) first"):
+        env.send([])
+    env.recv()
 
 
 def test_the_inline_backend_is_not_asynchronous() -> None:
