@@ -71,7 +71,6 @@ def memory() -> str:
         children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
         for update in trainer.updates():
             if update["steps"] >= due:
-                trainer.history.clear()
                 sizes = [private_megabytes(os.getpid()), max(private_megabytes(int(pid)) for pid in children)]
                 lines.append(f"| {due:,} | {sizes[0]:.0f} | {sizes[1]:.0f} |")
                 due += MEMORY_STEPS // 10

@@ -236,7 +236,7 @@ class ProcessBackend(Backend):
         """
         while True:
             told = acquire(self._done, self._spin) if wait else self._done.acquire(block=False)
-            if not told or time.monotonic() > self._looked + LIVENESS_SECONDS:
+            if (wait and not told) or time.monotonic() > self._looked + LIVENESS_SECONDS:
                 self._check_alive()
             for worker in self._workers:
                 if worker.busy and worker.channel.replied.acquire(block=False):

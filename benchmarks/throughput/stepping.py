@@ -29,8 +29,13 @@ ENVS: dict[str, Factory] = {
     "100 us, 1% 10 ms more (asleep)": partial(Busy, 100e-6, straggle="sleep"),
 }
 SLEEPERS = "100 us, 1% 10 ms more (asleep)"
-SLEEPERS_WORKERS = 8
-"""Where environments sleep, more workers than cores keep the cores busy."""
+SLEEPERS_BLOCK = 4
+"""How many environments a worker has where they sleep: more workers than cores keep the cores busy."""
+
+
+def can_be_timed(name: str, num_envs: int) -> bool:
+    """Say whether the limit can be: many more processes than cores do not run at the same time."""
+    return name != SLEEPERS or num_envs <= 32
 
 
 def rate(stepper: Stepper, seconds: float) -> float:
@@ -91,7 +96,7 @@ def ours(factory: Factory, num_envs: int, backend: Any) -> Iterator[Stepper]:
 @contextmanager
 def by_recv(factory: Factory, num_envs: int) -> Iterator[Stepper]:
     """Step an `EnvVectorizer` by `send` and `recv`: whichever environments are ready go on."""
-    workers = SLEEPERS_WORKERS if factory is ENVS[SLEEPERS] else available_cores()
+    workers = num_envs // SLEEPERS_BLOCK if factory is ENVS[SLEEPERS] else available_cores()
     with EnvVectorizer(factory, num_envs, num_workers=workers, asynchronous=True, autoreset=True, seed=0) as env:
         env.reset()
         actions = np.random.default_rng(0).integers(0, env.single_action_space.n, num_envs)  # type: ignore[attr-defined]
