@@ -129,7 +129,6 @@ class EnvVectorizer:
         logger.info("%s backend: %s", self.backend, self.backend_reason)
         self._finished = np.ones(num_envs, dtype=bool)
         self._sent = np.zeros(num_envs, dtype=bool)
-        self._outstanding = 0
 
     @property
     def envs_active(self) -> np.ndarray:
@@ -239,7 +238,6 @@ class EnvVectorizer:
             )
         rows[env_ids] = actions
         self._sent[env_ids] = True
-        self._outstanding += len(env_ids)
         self._guarded(lambda: backend.send(env_ids, self.autoreset))
 
     def recv(
@@ -266,7 +264,6 @@ class EnvVectorizer:
             raise ValueError(f"min_envs must be between 1 and the {sent} environments that were sent, not {min_envs}")
         env_ids, infos = self._guarded(lambda: backend.recv(count))
         self._sent[env_ids] = False
-        self._outstanding -= len(env_ids)
         arrays = backend.arrays
         fields = (arrays.obs, arrays.reward, arrays.terminated, arrays.truncated)
         everything = len(env_ids) == self.num_envs
@@ -344,6 +341,10 @@ class EnvVectorizer:
         name = self.spec.id if self.spec else "environment"
         running = number_of_active_environments(self._finished)
         return f"EnvVectorizer({name}, num_envs={self.num_envs}, backend={self.backend!r}, running={running})"
+
+    @property
+    def _outstanding(self) -> int:
+        return int(np.count_nonzero(self._sent))
 
     def _open_backend(self) -> Backend:
         if self._backend is None:

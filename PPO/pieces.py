@@ -44,7 +44,7 @@ class Workspace(NamedTuple):
     def shapes(architecture: Architecture, rows: int, mini_batch_size: int) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Return shape and type of each array, for M = `rows`."""
         pieces, continuous = pieces_of(mini_batch_size), architecture.squashing is not None
-        single: dict[str, tuple[tuple[int, ...], Any]] = {
+        return {
             "weights": ((architecture.weights,), np.float32),
             "clip": ((1,), np.float64),
             "gradients": ((pieces, architecture.weights), np.float32),
@@ -56,7 +56,6 @@ class Workspace(NamedTuple):
             "target": ((rows, architecture.values), np.float32),
             "value": ((rows, architecture.values), np.float32),
         }
-        return single
 
 
 class PieceWorker:
@@ -65,6 +64,7 @@ class PieceWorker:
     def __init__(self, architecture: Architecture, objective: Objective, workspace: Workspace) -> None:
         """Take views of the workspace."""
         self.objective, self.workspace = objective, workspace
+        self._rows = workspace.rows
         self._twins = [
             AnalyticActorCritic(architecture, workspace.weights, gradient) for gradient in workspace.gradients
         ]
@@ -80,7 +80,7 @@ class PieceWorker:
             number: of this process.
             processes: how many take part.
         """
-        minibatch, count = self.workspace.rows.part(start, stop), stop - start
+        minibatch, count = self._rows.part(start, stop), stop - start
         if self.objective.normalize_advantage and count > 1:
             minibatch = minibatch._replace(advantage=standardise(minibatch.advantage))
         pieces, networks = pieces_of(count), Networks.BOTH

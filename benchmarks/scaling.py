@@ -70,7 +70,7 @@ def memory() -> str:
         due = MEMORY_STEPS // 10
         children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
         for update in trainer.updates():
-            if update["steps"] >= due:
+            if update["steps"] > due - ppo.batch_size:
                 sizes = [private_megabytes(os.getpid()), max(private_megabytes(int(pid)) for pid in children)]
                 lines.append(f"| {due:,} | {sizes[0]:.0f} | {sizes[1]:.0f} |")
                 due += MEMORY_STEPS // 10

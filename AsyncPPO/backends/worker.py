@@ -138,12 +138,14 @@ def work(pickled_factory: bytes, layout: Layout, plan: Plan | None, channel: Cha
             command = control[0]
             if block is None or command == Command.CLOSE:
                 break
-            env_ids = (np.flatnonzero(stepping) + channel.first).tolist()
             if command == Command.PLAY:
                 answer(partial(block.play, *control[2:4]))
-            elif command == Command.COMPUTE:
+                continue
+            if command == Command.COMPUTE:
                 answer(partial(compute, *control[2:]))
-            elif command == Command.RESET:
+                continue
+            env_ids = (np.flatnonzero(stepping) + channel.first).tolist()
+            if command == Command.RESET:
                 seeds, options = cloudpickle.loads(channel.pipe.recv_bytes())
                 answer(partial(block.reset, env_ids, seeds, options))
             else:
