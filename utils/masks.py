@@ -45,7 +45,7 @@ class StretchSink(Protocol):
 
 def indexes_of_active_environments(mask: np.ndarray) -> np.ndarray:
     """Return the indexes `(n,)`, ascending, of the environments that still run."""
-    return np.flatnonzero(~mask)
+    return (~mask).nonzero()[0]
 
 
 def number_of_active_environments(mask: np.ndarray) -> int:

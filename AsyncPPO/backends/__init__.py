@@ -11,7 +11,7 @@ from AsyncPPO.backends.process import ProcessBackend
 
 BackendName = Literal["auto", "inline", "process"]
 
-WAKE_SECONDS = 10e-6
+WAKE_SECONDS = 5e-6
 """What a vector step costs in worker processes beyond what it costs in one, measured on two cores: telling them to step
 and waiting for the last one."""
 TRIAL_SECONDS = 0.1

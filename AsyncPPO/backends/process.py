@@ -204,18 +204,19 @@ class ProcessBackend(Backend):
 
     def _take_own(self) -> np.ndarray:
         """Return which environments of the own block are queued, and take them out of the queue."""
-        own = np.flatnonzero(self._queued[: len(self._block.envs)])
+        own = self._queued[: len(self._block.envs)].nonzero()[0]
         self._queued[own] = False
         return own
 
     def _dispatch(self, worker: Worker, command: Command) -> bool:
         """Give a worker a command for those of its environments that are queued, if any are."""
         mine = slice(worker.channel.first, worker.channel.stop)
-        worker.env_ids = np.flatnonzero(self._queued[mine]) + mine.start
-        if not len(worker.env_ids):
+        queued = self._queued[mine]
+        if not np.count_nonzero(queued):
             return False
-        self._stepping[mine] = self._queued[mine]
-        self._queued[mine] = False
+        worker.env_ids = queued.nonzero()[0] + mine.start
+        self._stepping[mine] = queued
+        queued[:] = False
         worker.tell(command)
         return True
 

@@ -144,7 +144,7 @@ def work(pickled_factory: bytes, layout: Layout, plan: Plan | None, channel: Cha
             if command == Command.COMPUTE:
                 answer(partial(compute, *control[2:]))
                 continue
-            env_ids = (np.flatnonzero(stepping) + channel.first).tolist()
+            env_ids = (stepping.nonzero()[0] + channel.first).tolist()
             if command == Command.RESET:
                 seeds, options = cloudpickle.loads(channel.pipe.recv_bytes())
                 answer(partial(block.reset, env_ids, seeds, options))
