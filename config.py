@@ -92,6 +92,8 @@ class TrainConfig(RunConfig):
     """Observations that RND has to have seen before its reward counts."""
     learner: Literal["auto", "torch"] = "auto"
     """Gradients by autograd (torch), or the same ones written out where they are (auto: several times faster)."""
+    compile: bool = False
+    """Compile autograd's gradients, for long runs with learner=torch or large networks: it takes seconds at first."""
     device: str = "cpu"
     """Where the networks live: cpu, cuda, ..."""
 

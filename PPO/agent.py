@@ -65,6 +65,7 @@ class PPO:
         rnd_update_proportion: float = 0.25,
         rnd_warmup: int = 1000,
         learner: Literal["auto", "torch"] = "auto",
+        compile: bool = False,
         device: str | torch.device = "cpu",
         seed: int | None = None,
     ) -> None:
@@ -104,6 +105,7 @@ class PPO:
             rnd_warmup: observations that RND has to have seen before its reward counts.
             learner: `torch` for gradients by autograd; `auto` for the same ones written out (PPO/analytic.py), which
                 is several times faster, wherever the network is small and on the CPU.
+            compile: whether `torch.compile` makes autograd's gradients: for long runs, since it takes seconds at first.
             device: where the networks live.
             seed: of the initial weights, the actions and the minibatches; None takes fresh entropy.
 
@@ -160,6 +162,7 @@ class PPO:
         self.rnd_update_proportion = rnd_update_proportion
         self.rnd_warmup = rnd_warmup
         self.learner = learner
+        self.compile = compile
         self.device = torch.device(device)
         self.seed = seed
 
@@ -202,6 +205,7 @@ class PPO:
             max_grad_norm=self.max_grad_norm,
             target_kl=self.target_kl,
             written_out=self.learner == "auto",
+            compiled=self.compile,
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -91,13 +91,22 @@ def _has_room(crew: Crew, rows: int, mini_batch_size: int) -> bool:
 class Autograd:
     """Gradients by torch, on any device."""
 
-    def __init__(self, policy: ActorCritic, objective: Objective, gradient: torch.Tensor) -> None:
-        """Keep the parts; `gradient` `(P,)` is that of the policy's parameters, and is written."""
+    def __init__(self, policy: ActorCritic, objective: Objective, gradient: torch.Tensor, compiled: bool) -> None:
+        """Keep the parts.
+
+        Args:
+            policy: whose parameters are differentiated by.
+            objective: what is minimised.
+            gradient: `(P,)`, of those parameters; written.
+            compiled: whether `torch.compile` makes the loss and its gradient.
+        """
         self.policy, self.objective, self._gradient = policy, objective, gradient
+        self._loss = torch.compile(objective_loss) if compiled else objective_loss
 
     def begin(self, rows: Rows, mini_batch_size: int, clip: float, crew: Crew | None) -> None:
         """Take the rows of an update."""
-        self._rows, self._clip = rows, clip
+        self._rows = rows
+        self._clip = torch.tensor(clip, device=rows.obs.device)  # compiled code gets numbers that change wrong
 
     def shuffle(self, order: np.ndarray) -> None:
         """Put the rows into the order `(M,)`."""
@@ -106,6 +115,6 @@ class Autograd:
     def compute(self, start: int, stop: int) -> Metrics:
         """Write the gradient of the minibatch of rows `start` to `stop`; return its metrics."""
         self._gradient.zero_()
-        loss, metrics = objective_loss(self.objective, self.policy, self._shuffled.part(start, stop), self._clip)
+        loss, metrics = self._loss(self.objective, self.policy, self._shuffled.part(start, stop), self._clip)
         loss.backward()
         return metrics

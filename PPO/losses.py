@@ -11,11 +11,13 @@ from PPO.actor_critic import ActorCritic
 from PPO.memory import Rows
 from PPO.objective import Objective
 
+Number = Any
+"""A float, or a tensor of one."""
 Metrics = dict[str, Any]
 """Numbers, or tensors of one: `policy_loss`, `value_loss`, `approx_kl` and `clip_fraction` of a minibatch."""
 
 
-def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows, clip: float) -> tuple[torch.Tensor, Metrics]:
+def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows, clip: Number) -> tuple[torch.Tensor, Metrics]:
     """Return what a gradient step minimises (equation 9 of the paper), and the metrics of a minibatch.
 
     L = policy loss + value_coef * value loss - entropy_coef * mean entropy
@@ -39,7 +41,7 @@ def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows, clip: 
 
 
 def clipped_surrogate(
-    log_prob: torch.Tensor, old_log_prob: torch.Tensor, advantage: torch.Tensor, clip: float
+    log_prob: torch.Tensor, old_log_prob: torch.Tensor, advantage: torch.Tensor, clip: Number
 ) -> torch.Tensor:
     r"""Return the policy loss, to be minimised (equation 7).
 
@@ -86,7 +88,7 @@ def approximate_kl(log_prob: torch.Tensor, old_log_prob: torch.Tensor) -> torch.
     return (log_ratio.expm1() - log_ratio).mean()
 
 
-def clip_fraction(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: float) -> torch.Tensor:
+def clip_fraction(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: Number) -> torch.Tensor:
     """Return the share of rows whose ratio has left `[1 - clip, 1 + clip]`."""
     return ((log_prob - old_log_prob).expm1().abs() > clip).to(log_prob.dtype).mean()
 

@@ -65,6 +65,7 @@ class Optimiser:
         max_grad_norm: float,
         target_kl: float | None,
         written_out: bool,
+        compiled: bool,
     ) -> None:
         """Move the parameters into vectors.
 
@@ -75,6 +76,7 @@ class Optimiser:
             max_grad_norm: limit on the norm of the policy's gradient.
             target_kl: an update ends when the policy has moved further than 1.5 times this.
             written_out: whether to take the gradient that is written out, where it applies.
+            compiled: whether `torch.compile` makes autograd's.
         """
         self.rnd = rnd
         self.max_grad_norm, self.target_kl = max_grad_norm, target_kl
@@ -88,7 +90,7 @@ class Optimiser:
         small = len(self.parameters) < LARGE_NETWORK
         self.threads = 1 if small else None
         self.twin: AnalyticActorCritic | None = None
-        self.gradient: Autograd | WrittenOut = Autograd(policy, objective, self._policy_gradient)
+        self.gradient: Autograd | WrittenOut = Autograd(policy, objective, self._policy_gradient, compiled)
         if small and architecture is not None and self.parameters.device.type == "cpu":
             weights = self.parameters.numpy()
             self.twin = AnalyticActorCritic(architecture, weights)

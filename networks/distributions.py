@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from utils import gauss_hermite
 
+NODES, WEIGHTS = (torch.from_numpy(array) for array in gauss_hermite())
+
 
 class Distribution(ABC):
     """A batch of B distributions.
@@ -90,7 +92,7 @@ class TanhGaussian(Distribution):
 
     def entropy(self) -> torch.Tensor:
         """Return H(u) + E[log |da/du|], the expectation by Gauss-Hermite quadrature: no noise, exact gradient."""
-        nodes, weights = (torch.as_tensor(array).to(self.mean) for array in gauss_hermite())
+        nodes, weights = NODES.to(self.mean), WEIGHTS.to(self.mean)
         draws = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
         log_slope = _log_tanh_slope(draws) @ weights + self.log_scale
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e) + log_slope).sum(dim=-1)

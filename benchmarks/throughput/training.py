@@ -46,7 +46,7 @@ def timed(run: Callable[[int], Any], steps: int) -> float:
     return steps / (time.perf_counter() - start)
 
 
-def agent(env_id: str, shape: Shape, learner: Any) -> PPO:
+def agent(env_id: str, shape: Shape, learner: Any = "auto", compiled: bool = False) -> PPO:
     """Make our PPO for a shape."""
     return PPO.for_env(
         gym.make(env_id),
@@ -55,13 +55,14 @@ def agent(env_id: str, shape: Shape, learner: Any) -> PPO:
         k_epochs=shape.k_epochs,
         lr=3e-4,
         learner=learner,
+        compile=compiled,
         seed=0,
     )
 
 
-def ours(env_id: str, shape: Shape, steps: int, learner: Any = "auto", **options: Any) -> float:
+def ours(env_id: str, shape: Shape, steps: int, learner: Any = "auto", compiled: bool = False, **options: Any) -> float:
     """Return the speed of `AsyncPPO`."""
-    ppo = agent(env_id, shape, learner)
+    ppo = agent(env_id, shape, learner, compiled)
     with AsyncPPO(env_id, ppo, shape.num_envs, steps, seed=0, progress=False, **options) as trainer:
 
         def run(count: int) -> None:
@@ -73,7 +74,7 @@ def ours(env_id: str, shape: Shape, steps: int, learner: Any = "auto", **options
 
 def by_hand(env_id: str, shape: Shape, steps: int) -> float:
     """Return the speed of the README's loop."""
-    ppo, buffer = agent(env_id, shape, "auto"), VecMemory(shape.num_envs)
+    ppo, buffer = agent(env_id, shape), VecMemory(shape.num_envs)
     with EnvVectorizer(env_id, shape.num_envs, seed=0) as env:
 
         def run(count: int) -> None:
@@ -131,6 +132,7 @@ CONTESTANTS: dict[str, Callable[[str, Shape, int], float]] = {
     "one process": partial(ours, backend="inline"),
     "central": partial(ours, acting="central"),
     "learner=torch": partial(ours, learner="torch"),
+    "torch, compiled": partial(ours, learner="torch", compiled=True),
     "by hand": by_hand,
     **{
         name: partial(stable_baselines, library) for name, library in PEERS.items() if importlib.util.find_spec(library)

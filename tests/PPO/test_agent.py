@@ -544,3 +544,22 @@ def test_weights_of_another_network_are_refused_and_nothing_changes(tmp_path: Pa
     assert all(torch.equal(before[name], tensor) for name, tensor in ppo.policy.state_dict().items())
     with pytest.raises(FileNotFoundError, match=r"no weights at .*nowhere.Policy_weights\.pth"):
         ppo.load_weights(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+@BOTH
+def test_compiling_changes_no_gradient(make: Make) -> None:
+    """Nor does a clip or a batch of another size compile it anew every time."""
+    plain, compiled = (
+        make(learner="torch", compile=value, anneal_clip=True, entropy_coef=0.01, batch_size=32, mini_batch_size=16)
+        for value in (False, True)
+    )
+    someone = make()
+    torch._dynamo.utils.counters.clear()
+    for update in range(8):
+        lived = stretch(someone, 32 + 3 * update, seed=update)
+        for ppo in (plain, compiled):
+            ppo.memory.append(lived)
+        expected, metrics = plain.learn(update / 8), compiled.learn(update / 8)
+        assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 4
