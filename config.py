@@ -23,8 +23,9 @@ class RunConfig:
     """Learn as soon as there is a batch, or when every copy has finished its episode."""
     acting: Literal["auto", "central", "replicas"] = "auto"
     """Ask the agent at every step, or let copies of the policy play beside the environments; auto: where possible."""
-    backend: Literal["auto", "inline", "process"] = "auto"
-    """Step the copies in this process or in workers; auto measures which is faster."""
+    backend: Literal["auto", "inline", "process", "vector"] = "auto"
+    """Step the copies in this process or in workers, auto measures which is faster; or take an environment's vectorized
+    form (EnvPool's where it is installed)."""
     num_workers: int | None = None
     """Processes that step, this one among them; by default one per core."""
     run_dir: str | None = None

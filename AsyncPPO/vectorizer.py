@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from math import isfinite
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,14 +15,17 @@ from numpy.typing import ArrayLike
 from AsyncPPO.backends import (
     Backend,
     BackendName,
+    EnvBlock,
     EnvError,
     EnvFactory,
     InlineBackend,
     Layout,
     Plan,
+    PoolBlock,
     ProcessBackend,
     available_cores,
     choose_backend,
+    make_pool,
 )
 from AsyncPPO.factory import env_factory, make_env
 from utils import (
@@ -73,7 +77,9 @@ class EnvVectorizer:
             env: an environment (copied as it is; remade from its spec if it cannot be copied), an id, an
                 `EnvSpec`, or a callable that makes one.
             num_envs: N.
-            backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks.
+            backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks; or
+                `vector`, for an id or spec that comes vectorized: EnvPool's form of it where that is installed, or
+                Gymnasium's own, which knows no `autoreset` here and takes one seed for all.
             num_workers: how many processes step in the `process` backend, this one (which takes the first block of
                 environments) among them; by default one per available core.
             seed: of the environments' own random streams, one each; None takes fresh entropy.
@@ -93,38 +99,39 @@ class EnvVectorizer:
         for name, value in (("num_envs", num_envs), ("num_workers", num_workers)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        if backend not in ("auto", "inline", "process"):
-            raise ValueError(f"backend must be 'auto', 'inline' or 'process', not {backend!r}")
+        if backend not in ("auto", "inline", "process", "vector"):
+            raise ValueError(f"backend must be 'auto', 'inline', 'process' or 'vector', not {backend!r}")
         if plan is not None and not autoreset:
             raise ValueError("a plan needs autoreset=True: replicas play on without asking")
-        if asynchronous and backend == "inline":
-            raise ValueError("the inline backend steps in the caller's process: it cannot be asynchronous")
-        factory = env_factory(env)
+        if asynchronous and backend in ("inline", "vector"):
+            raise ValueError(f"the {backend} backend steps when the caller waits for it: it cannot be asynchronous")
         self.num_envs = num_envs
         self.autoreset = autoreset
         self._seeds: list[int | None] = [*spawn_seeds(seed, num_envs)]
         self._backend: Backend | None = None
         num_workers = num_workers or available_cores()
+        self.backend_reason = "as asked"
 
-        with make_env(factory) as probe:
-            self.single_observation_space = probe.observation_space
-            self.single_action_space = probe.action_space
-            self.spec = probe.spec
-            layout = Layout.of(num_envs, probe.observation_space, probe.action_space)
-            self.backend_reason = "as asked"
-            if backend == "auto" and asynchronous:
-                backend = "process"
-            elif backend == "auto":
-                try:
-                    steps = 1 if plan is None else plan.horizon
-                    backend, self.backend_reason = choose_backend(probe, num_envs, num_workers, steps)
-                except Exception as error:
-                    raise EnvError.of(0, "a trial", error) from error
-        self.backend = backend
-        if backend == "process":
-            self._backend = ProcessBackend(factory, layout, num_workers, start_method, plan, asynchronous)
+        if backend == "vector":
+            pool = make_pool(env, num_envs, autoreset)
+            self._backend = InlineBackend(partial(PoolBlock, pool), self._layout(pool), plan)
         else:
-            self._backend = InlineBackend(factory, layout, plan)
+            factory = env_factory(env)
+            with make_env(factory) as probe:
+                layout = self._layout(probe)
+                if backend == "auto" and asynchronous:
+                    backend = "process"
+                elif backend == "auto":
+                    try:
+                        steps = 1 if plan is None else plan.horizon
+                        backend, self.backend_reason = choose_backend(probe, num_envs, num_workers, steps)
+                    except Exception as error:
+                        raise EnvError.of(0, "a trial", error) from error
+            if backend == "process":
+                self._backend = ProcessBackend(factory, layout, num_workers, start_method, plan, asynchronous)
+            else:
+                self._backend = InlineBackend(partial(EnvBlock, [factory] * num_envs, 0), layout, plan)
+        self.backend = backend
         self.rollout = self._backend.rollout
         self.num_workers = self._backend.num_workers
         logger.info("%s backend: %s", self.backend, self.backend_reason)
@@ -345,6 +352,12 @@ class EnvVectorizer:
         name = self.spec.id if self.spec else "environment"
         running = number_of_active_environments(self._finished)
         return f"EnvVectorizer({name}, num_envs={self.num_envs}, backend={self.backend!r}, running={running})"
+
+    def _layout(self, env: Any) -> Layout:
+        """Take over the spaces of an environment."""
+        self.spec = env.spec
+        self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+        return Layout.of(self.num_envs, env.observation_space, env.action_space)
 
     def _open_backend(self) -> Backend:
         if self._backend is None:

@@ -117,6 +117,7 @@ class Optimiser:
         bounds = [count * part // parts for part in range(parts + 1)]
         steps: list[Metrics] = []
         self.gradient.begin(rows, mini_batch_size, clip, crew)
+        lesson = None if self.rnd is None else self.rnd.lesson(rows.next_obs)
         for _ in range(epochs):
             order = rng.permutation(count)
             self.gradient.shuffle(order)
@@ -125,8 +126,8 @@ class Optimiser:
                 if self.target_kl is not None and metrics["approx_kl"] > 1.5 * self.target_kl:
                     return _means(steps or [metrics])
                 metrics["grad_norm"] = limit_norm(self._policy_gradient, self.max_grad_norm)
-                if self.rnd is not None:
-                    metrics["rnd_loss"] = self._predictor_gradient(self.rnd, rows.next_obs[order[start:stop]], rng)
+                if lesson is not None:
+                    metrics["rnd_loss"] = self._predictor_gradient(*lesson, order[start:stop], rng)
                 for adam in self._adams:
                     adam.step(lr)
                 steps.append(metrics)
@@ -143,10 +144,13 @@ class Optimiser:
             for name, tensor in tensors.items():
                 adam.state[name].copy_(tensor)
 
-    def _predictor_gradient(self, rnd: RND, next_obs: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Write the gradient of RND's loss into its predictor's parameters."""
+    def _predictor_gradient(
+        self, white: torch.Tensor, features: torch.Tensor, index: np.ndarray, rng: np.random.Generator
+    ) -> torch.Tensor:
+        """Write the gradient of RND's loss on some rows of a lesson into its predictor's parameters."""
+        assert self.rnd is not None
         self._rnd_gradient.zero_()
-        loss = rnd.loss(next_obs, rng)
+        loss = self.rnd.loss(white[index], features[index], rng)
         loss.backward()
         return loss.detach()
 

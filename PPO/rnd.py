@@ -59,10 +59,14 @@ class RND(nn.Module):
             linear_layer(hidden_size, features, 2**0.5, generator),
         )
 
-    def error(self, next_obs: torch.Tensor) -> torch.Tensor:
-        """Return how wrong the predictor is about each of the observations `(B, D)`: `(B,)`."""
+    def lesson(self, next_obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return observations `(B, D)` whitened, and the target's features `(B, F)` of them."""
         white = self.whiten(next_obs)
-        return (self.predictor(white) - self.target(white)).pow(2).mean(dim=-1)
+        return white, self.target(white)
+
+    def error(self, white: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Return how wrong the predictor is about each row of a lesson: `(B,)`."""
+        return (self.predictor(white) - features).pow(2).mean(dim=-1)
 
     @torch.no_grad()
     def reward(self, next_obs: torch.Tensor, stretch_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
@@ -83,14 +87,14 @@ class RND(nn.Module):
         self.whiten.update(next_obs)
         if not warm:
             return np.zeros(len(next_obs))
-        error = self.error(next_obs).double().cpu().numpy()
+        error = self.error(*self.lesson(next_obs)).double().cpu().numpy()
         self.return_stats.update(torch.from_numpy(self._past_returns(error, stretch_ends, env_ids)).unsqueeze(-1))
         return error / self.return_stats.std.item()
 
-    def loss(self, next_obs: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Return the predictor's mean error over a random share of the observations `(B, D)`."""
-        chosen = torch.from_numpy(rng.random(len(next_obs)) < self.update_proportion).to(next_obs.device)
-        return (self.error(next_obs) * chosen).sum() / chosen.sum().clamp(min=1)
+    def loss(self, white: torch.Tensor, features: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """Return the predictor's mean error over a random share of the rows of a lesson."""
+        chosen = torch.from_numpy(np.flatnonzero(rng.random(len(white)) < self.update_proportion)).to(white.device)
+        return self.error(white[chosen], features[chosen]).sum() / max(len(chosen), 1)
 
     def _past_returns(self, reward: np.ndarray, stretch_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
         """Return each row's discounted sum of the rewards up to it, and remember each environment's last."""

@@ -6,10 +6,12 @@ from typing import Literal
 import gymnasium as gym
 
 from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, Infos, Layout, Plan, Replica, available_cores
+from AsyncPPO.backends.block import EnvBlock
 from AsyncPPO.backends.inline import InlineBackend
 from AsyncPPO.backends.process import ProcessBackend
+from AsyncPPO.backends.vector import PoolBlock, make_pool
 
-BackendName = Literal["auto", "inline", "process"]
+BackendName = Literal["auto", "inline", "process", "vector"]
 
 WAKE_SECONDS = 5e-6
 """What a vector step costs in worker processes beyond what it costs in one, measured on two cores: telling them to step
@@ -59,14 +61,17 @@ def _seconds_per_step(env: gym.Env) -> float:
 __all__ = [
     "Backend",
     "BackendName",
+    "EnvBlock",
     "EnvError",
     "EnvFactory",
     "Infos",
     "InlineBackend",
     "Layout",
     "Plan",
+    "PoolBlock",
     "ProcessBackend",
     "Replica",
     "available_cores",
     "choose_backend",
+    "make_pool",
 ]

@@ -1,7 +1,8 @@
-"""A block of environments, stepped one after the other: the part that every backend shares."""
+"""A block of environments and their rows: the part that every backend shares."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,8 +13,56 @@ from AsyncPPO.backends.base import EnvError, EnvFactory, Infos, Rollout, StepArr
 logger = logging.getLogger(__name__)
 
 
-class EnvBlock:
+class Block(ABC):
     """Environments `first`, `first + 1`, ... and the rows of the arrays that belong to them."""
+
+    def __init__(self, first: int, arrays: StepArrays, rollout: Rollout | None) -> None:
+        """Keep the parts."""
+        self.first = first
+        self.arrays = arrays
+        self._rollout = rollout
+        if rollout is not None:
+            self._act = rollout.replica.actor(rollout.weights)
+
+    @abstractmethod
+    def reset(self, env_ids: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
+        """Reset; see `Backend.reset`."""
+
+    @abstractmethod
+    def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
+        """Step; see `Backend.send` and `recv`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the environments."""
+
+    def play(self, start: int, stop: int) -> Infos:
+        """Let the replica play; see `Backend.play`.
+
+        What truly followed an environment's k-th end in the rows is `final_obs[k]` of it.
+        """
+        assert self._rollout is not None
+        arrays, noise, rows = self.arrays, self._rollout.noise, self._rollout.rows
+        env_ids = range(self.first, self.first + len(arrays.obs))
+        if not env_ids:
+            return {}
+        ends = (rows["terminated"][:, :start] | rows["truncated"][:, :start]).sum(axis=1)
+        for step in range(start, stop):
+            rows["obs"][:, step] = arrays.obs
+            answer = self._act(arrays.obs, noise[step])
+            arrays.action[:] = answer["action"].reshape(arrays.action.shape)
+            self.step(env_ids, autoreset=True)
+            answer |= {"reward": arrays.reward, "terminated": arrays.terminated, "truncated": arrays.truncated}
+            for name, values in answer.items():
+                rows[name][:, step] = values
+            for row in np.flatnonzero(arrays.terminated | arrays.truncated).tolist():
+                rows["final_obs"][row, ends[row]] = arrays.final_obs[row]
+                ends[row] += 1
+        return {}
+
+
+class EnvBlock(Block):
+    """Environments that are stepped one after the other."""
 
     def __init__(
         self, factories: Sequence[EnvFactory], first: int, arrays: StepArrays, rollout: Rollout | None = None
@@ -23,11 +72,7 @@ class EnvBlock:
         Raises:
             EnvError: one could not be made.
         """
-        self.first = first
-        self.arrays = arrays
-        self._rollout = rollout
-        if rollout is not None:
-            self._act = rollout.replica.actor(rollout.weights)
+        super().__init__(first, arrays, rollout)
         self._obs_shape = arrays.obs.shape[1:]
         self.envs: list[gym.Env] = []
         for index, factory in enumerate(factories, first):
@@ -39,7 +84,7 @@ class EnvBlock:
                 raise EnvError(f"environment {index} is the same object as another: the callable must make a new one")
             self.envs.append(env)
 
-    def reset(self, env_ids: Iterable[int], seeds: Iterable[int | None], options: dict[str, Any] | None) -> Infos:
+    def reset(self, env_ids: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
         """Reset; see `Backend.reset`."""
         infos: Infos = {}
         for index, seed in zip(env_ids, seeds, strict=True):
@@ -74,30 +119,6 @@ class EnvBlock:
             if info:
                 infos[index] = info
         return infos
-
-    def play(self, start: int, stop: int) -> Infos:
-        """Let the replica play; see `Backend.play`.
-
-        What truly followed an environment's k-th end in the rows is `final_obs[k]` of it.
-        """
-        if not self.envs:
-            return {}
-        assert self._rollout is not None
-        arrays, noise, rows = self.arrays, self._rollout.noise, self._rollout.rows
-        env_ids = range(self.first, self.first + len(self.envs))
-        ends = (rows["terminated"][:, :start] | rows["truncated"][:, :start]).sum(axis=1)
-        for step in range(start, stop):
-            rows["obs"][:, step] = arrays.obs
-            answer = self._act(arrays.obs, noise[step])
-            arrays.action[:] = answer["action"].reshape(arrays.action.shape)
-            self.step(env_ids, autoreset=True)
-            answer |= {"reward": arrays.reward, "terminated": arrays.terminated, "truncated": arrays.truncated}
-            for name, values in answer.items():
-                rows[name][:, step] = values
-            for row in np.flatnonzero(arrays.terminated | arrays.truncated).tolist():
-                rows["final_obs"][row, ends[row]] = arrays.final_obs[row]
-                ends[row] += 1
-        return {}
 
     def close(self) -> None:
         """Close the environments; a failure in it is logged, and the others are closed all the same."""

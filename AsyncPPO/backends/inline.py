@@ -1,25 +1,27 @@
 """All environments in the caller's process: the simplest backend, and the oracle for the others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from AsyncPPO.backends.base import Backend, EnvFactory, Infos, Layout, Plan, Rollout, StepArrays
-from AsyncPPO.backends.block import EnvBlock
+from AsyncPPO.backends.base import Backend, Infos, Layout, Plan, Rollout, StepArrays
+from AsyncPPO.backends.block import Block
 
 
 class InlineBackend(Backend):
-    """A plain loop over the environments."""
+    """One block of all environments."""
 
     num_workers = 1
 
-    def __init__(self, factory: EnvFactory, layout: Layout, plan: Plan | None = None) -> None:
-        """Make `layout.num_envs` environments with `factory`."""
+    def __init__(
+        self, make_block: Callable[[StepArrays, Rollout | None], Block], layout: Layout, plan: Plan | None = None
+    ) -> None:
+        """Make the arrays, and with them the block."""
         self.arrays = StepArrays.allocate(layout)
         self._sent = np.empty(0, np.int64)
         self.rollout = None if plan is None else Rollout.allocate(layout, plan)
-        self._block = EnvBlock([factory] * layout.num_envs, 0, self.arrays, self.rollout)
+        self._block = make_block(self.arrays, self.rollout)
         self._learner = None if self.rollout is None else self.rollout.replica.learner(self.rollout.workspace)
 
     def reset(self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:

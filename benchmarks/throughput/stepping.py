@@ -99,7 +99,7 @@ def by_recv(factory: Factory, num_envs: int) -> Iterator[Stepper]:
     workers = num_envs // SLEEPERS_BLOCK if factory is ENVS[SLEEPERS] else available_cores()
     with EnvVectorizer(factory, num_envs, num_workers=workers, asynchronous=True, autoreset=True, seed=0) as env:
         env.reset()
-        actions = np.random.default_rng(0).integers(0, env.single_action_space.n, num_envs)  # type: ignore[attr-defined]
+        actions = np.random.default_rng(0).integers(0, env.single_action_space.n, num_envs)
         env.send(actions)
 
         def step() -> int:

@@ -40,7 +40,7 @@ def test_the_reward_is_divided_by_the_running_std_of_its_discounted_return() -> 
     rnd = make(warmup=0, gamma=0.5)
     obs = batch(0)
     scaled = reward(rnd, obs)
-    error = rnd.error(obs).double().detach().numpy()
+    error = rnd.error(*rnd.lesson(obs)).double().detach().numpy()
     returns, total = [], 0.0
     for value in error:
         total = total * 0.5 + value
@@ -64,13 +64,13 @@ def test_the_predictor_learns_what_it_sees_and_the_target_stays() -> None:
     rnd.whiten.update(torch.cat([seen, new]))
     target = [parameter.clone() for parameter in rnd.target.parameters()]
     optimizer = torch.optim.Adam(rnd.parameters(), 1e-3)
-    before = rnd.error(seen).mean()
+    before = rnd.error(*rnd.lesson(seen)).mean()
     for _ in range(300):
         optimizer.zero_grad()
-        rnd.loss(seen, rng).backward()
+        rnd.loss(*rnd.lesson(seen), rng).backward()
         optimizer.step()
-    assert rnd.error(seen).mean() < 0.05 * before
-    assert rnd.error(new).mean() > 5 * rnd.error(seen).mean()
+    assert rnd.error(*rnd.lesson(seen)).mean() < 0.05 * before
+    assert rnd.error(*rnd.lesson(new)).mean() > 5 * rnd.error(*rnd.lesson(seen)).mean()
     for now, then in zip(rnd.target.parameters(), target, strict=True):
         assert torch.equal(now, then)
 
@@ -79,11 +79,11 @@ def test_the_predictor_learns_what_it_sees_and_the_target_stays() -> None:
 def test_the_loss_is_the_mean_over_a_share_of_the_rows(proportion: float) -> None:
     rnd = make(update_proportion=proportion)
     obs = torch.ones(4000, 2)
-    loss = rnd.loss(obs, np.random.default_rng(0))
-    expected = rnd.error(obs).mean() if proportion else torch.tensor(0.0)
+    loss = rnd.loss(*rnd.lesson(obs), np.random.default_rng(0))
+    expected = rnd.error(*rnd.lesson(obs)).mean() if proportion else torch.tensor(0.0)
     torch.testing.assert_close(loss, expected)
     obs.requires_grad_()
-    rnd.loss(obs, np.random.default_rng(0)).backward()
+    rnd.loss(*rnd.lesson(obs), np.random.default_rng(0)).backward()
     assert obs.grad is not None
     touched = (obs.grad.abs().sum(dim=1) > 0).float().mean().item()
     assert touched == pytest.approx(proportion, abs=0.03)

@@ -1,0 +1,188 @@
+"""Environments that come vectorized: many in one object, which steps them faster than a loop over them could."""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from AsyncPPO.backends.base import EnvError, Infos, Rollout, StepArrays
+from AsyncPPO.backends.block import Block
+
+Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
+BOOKKEEPING = {"env_id", "players", "elapsed_step"}
+"""What EnvPool says of every environment in every step; it is no news."""
+
+
+class Pool(Protocol):
+    """N environments in one object. Infos are dicts of rows, as in Gymnasium's vector environments."""
+
+    observation_space: gym.Space
+    """Of one environment."""
+    action_space: gym.Space
+    spec: EnvSpec | None
+
+    def reset(
+        self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset some; return their observations and infos."""
+
+    def step(self, env_ids: np.ndarray, actions: np.ndarray) -> Step:
+        """Step some; return their rows."""
+
+    def close(self) -> None:
+        """Close all."""
+
+
+class EnvPool:
+    """Environments of EnvPool (Weng et al. 2022, arXiv:2206.10558), which steps them in threads."""
+
+    def __init__(self, env_id: str, num_envs: int) -> None:
+        """Make them."""
+        self._id, self._num_envs = env_id, num_envs
+        self._pool = self._make([*range(num_envs)])
+        self.observation_space, self.action_space = self._pool.observation_space, self._pool.action_space
+        self.spec = gym.registry.get(env_id)
+
+    @staticmethod
+    def has(env_id: str) -> bool:
+        """Return whether EnvPool is installed and has such an environment."""
+        if importlib.util.find_spec("envpool") is None:
+            return False
+        import envpool
+
+        return env_id in envpool.list_all_envs()
+
+    def reset(
+        self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """See `Pool.reset`; with seeds all are made anew, since EnvPool takes seeds only then."""
+        if seeds[0] is not None:
+            self._pool.close()
+            self._pool = self._make(seeds)
+        obs, info = self._pool.reset(env_ids)
+        return obs[np.argsort(info["env_id"])], _news(info)
+
+    def step(self, env_ids: np.ndarray, actions: np.ndarray) -> Step:
+        """See `Pool.step`."""
+        *rows, info = self._pool.step(actions, env_ids)
+        order = np.argsort(info["env_id"])
+        obs, reward, terminated, truncated = (row[order] for row in rows)
+        return obs, reward, terminated, truncated, _news(info)
+
+    def close(self) -> None:
+        """See `Pool.close`."""
+        self._pool.close()
+
+    def _make(self, seeds: Sequence[int | None]) -> Any:
+        import envpool
+
+        env_seed = [int(seed or 0) % 2**31 for seed in seeds]
+        return envpool.make(self._id, env_type="gymnasium", num_envs=self._num_envs, env_seed=env_seed)
+
+
+class GymnasiumPool:
+    """An environment's own vectorized form; it starts all episodes together, and has one random stream for all."""
+
+    def __init__(self, spec: EnvSpec, num_envs: int) -> None:
+        """Make them."""
+        self._envs = gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point")
+        self.observation_space = self._envs.single_observation_space
+        self.action_space = self._envs.single_action_space
+        self.spec: EnvSpec | None = spec
+        self._actions = np.stack([self.action_space.sample()] * num_envs)
+
+    def reset(
+        self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """See `Pool.reset`; it is for all."""
+        return self._envs.reset(seed=seeds[0], options=options)
+
+    def step(self, env_ids: np.ndarray, actions: np.ndarray) -> Step:
+        """See `Pool.step`; those that are not asked for are stepped along, and nobody sees it."""
+        self._actions[env_ids] = actions
+        *rows, info = self._envs.step(self._actions)
+        obs, reward, terminated, truncated = (row[env_ids] for row in rows)
+        return obs, reward, terminated, truncated, {name: rows[env_ids] for name, rows in info.items()}
+
+    def close(self) -> None:
+        """See `Pool.close`."""
+        self._envs.close()
+
+
+def make_pool(env: Any, num_envs: int, autoreset: bool) -> Pool:
+    """Make an environment in its vectorized form: EnvPool's where that is installed and has it, or its own.
+
+    Raises:
+        TypeError: not an id or a spec.
+        ValueError: there is no such form, or it cannot do what `autoreset` asks for.
+    """
+    if not isinstance(env, str | EnvSpec):
+        raise TypeError(f"backend='vector' needs an environment's id or its EnvSpec, not {env!r}")
+    env_id = env if isinstance(env, str) else env.id
+    if EnvPool.has(env_id):
+        return EnvPool(env_id, num_envs)
+    spec = env if isinstance(env, EnvSpec) else gym.registry.get(env)
+    if spec is None or spec.vector_entry_point is None:
+        raise ValueError(f"{env_id} does not come vectorized, neither from Gymnasium nor from an installed EnvPool")
+    if autoreset:
+        raise ValueError(
+            f"the vectorized {env_id} of Gymnasium starts all episodes together: use autoreset=False (mode='mask'), or "
+            "install EnvPool"
+        )
+    return GymnasiumPool(spec, num_envs)
+
+
+class PoolBlock(Block):
+    """The environments of a pool."""
+
+    def __init__(self, pool: Pool, arrays: StepArrays, rollout: Rollout | None = None) -> None:
+        """Take over the pool."""
+        super().__init__(0, arrays, rollout)
+        self._pool = pool
+
+    def reset(self, env_ids: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
+        """See `Backend.reset`."""
+        rows = np.asarray(env_ids)
+        try:
+            obs, info = self._pool.reset(rows, seeds, options)
+        except Exception as error:
+            raise EnvError(f"the vectorized environments failed in reset: {error!r}") from error
+        self.arrays.obs[rows] = obs
+        return _by_env(rows, info)
+
+    def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
+        """See `Backend.send` and `recv`."""
+        rows, arrays = np.asarray(env_ids), self.arrays
+        try:
+            obs, reward, terminated, truncated, info = self._pool.step(rows, arrays.action[rows])
+        except Exception as error:
+            raise EnvError(f"the vectorized environments failed in step: {error!r}") from error
+        arrays.obs[rows], arrays.reward[rows] = obs, reward
+        arrays.terminated[rows], arrays.truncated[rows] = terminated, truncated
+        infos, over = _by_env(rows, info), terminated | truncated
+        if autoreset and over.any():
+            ended = rows[over]
+            arrays.final_obs[ended] = obs[over]
+            final = {index: {"final_info": infos.pop(index)} for index in ended.tolist() if index in infos}
+            for index, begin in self.reset(ended.tolist(), [None] * len(ended), None).items():
+                final[index] = begin | final.get(index, {})
+            infos |= final
+        return infos
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._pool.close()
+
+
+def _news(info: dict[str, Any]) -> dict[str, Any]:
+    order = np.argsort(info["env_id"])
+    return {name: rows[order] for name, rows in info.items() if name not in BOOKKEEPING}
+
+
+def _by_env(env_ids: np.ndarray, info: dict[str, Any]) -> Infos:
+    return (
+        {index: {name: rows[row] for name, rows in info.items()} for row, index in enumerate(env_ids)} if info else {}
+    )

@@ -1,0 +1,39 @@
+"""On a GPU: the same learning."""
+
+import numpy as np
+import pytest
+import torch
+
+from AsyncPPO import AsyncPPO
+from PPO import PPO
+from utils import Stretch
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.mark.parametrize("options", [{}, {"use_RND": True}, {"normalize_obs": True, "compile": True}])
+def test_it_acts_and_learns_there(options: dict[str, bool]) -> None:
+    ppo = PPO(False, 4, 2, batch_size=512, mini_batch_size=128, device="cuda", seed=0, **options)
+    with AsyncPPO("CartPole-v1", ppo, 16, 10_000, seed=0, progress=False) as trainer:
+        history = trainer.run()
+        assert trainer.acting == "central"
+    assert next(ppo.policy.parameters()).is_cuda
+    assert history[-1]["mean_return"] > history[0]["mean_return"]
+    assert ppo.get_action(np.zeros((3, 4), np.float32)).shape == (3,)
+
+
+def test_it_learns_what_the_cpu_learns() -> None:
+    agents = [
+        PPO(True, 4, 2, batch_size=256, mini_batch_size=64, learner="torch", device=device, seed=0)
+        for device in ("cpu", "cuda")
+    ]
+    expected, metrics = (_one_update(ppo) for ppo in agents)
+    assert metrics == pytest.approx(expected, rel=1e-2, abs=1e-3)
+
+
+def _one_update(ppo: PPO) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    obs, flags = rng.normal(size=(256, 4)).astype(np.float32), np.zeros(256, bool)
+    action, extras = ppo.act(obs)
+    ppo.memory.append(Stretch(0, obs, action, rng.normal(size=256), flags, flags, obs[:1], extras))
+    return ppo.learn()

@@ -1,0 +1,100 @@
+"""Environments that come vectorized, behind the same contract."""
+
+import importlib.util
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from AsyncPPO import AsyncPPO, EnvVectorizer, evaluate
+from PPO import PPO
+from utils import inactive_states_dropout, update_active_environments_list
+
+ENVPOOL = importlib.util.find_spec("envpool") is not None
+with_envpool = pytest.mark.skipif(not ENVPOOL, reason="EnvPool is not installed")
+Step = tuple[np.ndarray, ...]
+
+
+def episodes(seed: int, num_envs: int = 5) -> list[Step]:
+    """Return what environments live through until each has finished."""
+    lived: list[Step] = []
+    with EnvVectorizer("CartPole-v1", num_envs, backend="vector", seed=seed) as env:
+        obs, _ = env.reset()
+        rng = np.random.default_rng(0)
+        while not env.finished.all():
+            obs, reward, terminated, truncated, _ = env.step(rng.integers(0, 2, len(obs)))
+            lived.append((obs, reward, terminated, truncated))
+            over = terminated | truncated
+            obs = inactive_states_dropout(obs, over)
+            update_active_environments_list(env.finished, over)
+    return lived
+
+
+def test_every_environment_plays_its_episode_to_the_end() -> None:
+    lived = episodes(0)
+    rows = [len(obs) for obs, *_ in lived]
+    assert rows[0] == 5
+    assert rows == sorted(rows, reverse=True)
+    assert sum(terminated.sum() for _, _, terminated, _ in lived) == 5
+    assert all((reward == 1).all() for _, reward, *_ in lived)
+
+
+def test_the_same_seed_is_the_same_experience() -> None:
+    first, again, other = episodes(0), episodes(0), episodes(1)
+    assert all(
+        np.array_equal(one, two) for a, b in zip(first, again, strict=True) for one, two in zip(a, b, strict=True)
+    )
+    assert not np.array_equal(first[0][0], other[0][0])
+
+
+def test_they_are_learnt_from() -> None:
+    with EnvVectorizer("CartPole-v1", 16, backend="vector") as env:
+        ppo = PPO.for_env(env, k_epochs=10, batch_size=1024, mini_batch_size=256, gamma=0.99, seed=0)
+    with AsyncPPO("CartPole-v1", ppo, 16, 20_000, mode="mask", backend="vector", seed=0, progress=False) as trainer:
+        trainer.run()
+        assert trainer.mean_return > 100
+    assert evaluate(ppo, "CartPole-v1", 10, backend="vector", seed=1).mean() > 150
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "error", "message"),
+    [
+        ("Acrobot-v1", {}, ValueError, "does not come vectorized"),
+        ("Nonsense-v9", {}, ValueError, "does not come vectorized"),
+        (lambda: gym.make("CartPole-v1"), {}, TypeError, "needs an environment's id"),
+        ("CartPole-v1", {"asynchronous": True}, ValueError, "cannot be asynchronous"),
+        ("CartPole-v1", {"autoreset": True}, ValueError, "mode='mask'"),
+    ],
+)
+@pytest.mark.skipif(ENVPOOL, reason="EnvPool has more environments")
+def test_what_cannot_be_is_refused(env: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        EnvVectorizer(env, 2, backend="vector", **options)
+
+
+@with_envpool
+def test_envpool_starts_anew_in_the_same_step() -> None:
+    with EnvVectorizer("CartPole-v1", 6, backend="vector", autoreset=True, seed=0) as env:
+        obs, _ = env.reset()
+        rng, ended = np.random.default_rng(0), 0
+        for _ in range(200):
+            obs, reward, terminated, truncated, infos = env.step(rng.integers(0, 2, 6))
+            assert (reward == 1).all()
+            assert (np.abs(obs[terminated]) <= 0.05).all()
+            for row in np.flatnonzero(terminated | truncated):
+                final = infos[row]["final_obs"]
+                assert abs(final[0]) > 2.4 or abs(final[2]) > 0.2
+                ended += 1
+        assert ended > 20
+
+
+@with_envpool
+def test_envpool_steps_some_and_keeps_their_order() -> None:
+    with EnvVectorizer("Pendulum-v1", 6, backend="vector", seed=0) as env:
+        first, _ = env.reset()
+        env.finished[[0, 3]] = True
+        obs, *_ = env.step(np.zeros((4, 1), np.float32))
+        assert np.abs(obs - first[[1, 2, 4, 5]])[:, :2].max() < 0.2
+        again, _ = env.reset(seed=0)
+        assert np.array_equal(first, again)
