@@ -39,7 +39,7 @@ def training_table(env_ids: Sequence[str], steps: int, rounds: int) -> str:
 
 def main(
     envs: Sequence[str] = tuple(stepping.ENVS),
-    sizes: Sequence[int] = (32, 128, 8),
+    sizes: Sequence[int] = (32, 128, 8, 4, 2),
     seconds: float = 1.0,
     rounds: int = 3,
     train: Sequence[str] = training.TASKS,
