@@ -61,12 +61,16 @@ class TrainConfig(RunConfig):
     """Add an intrinsic reward for new observations (Random Network Distillation)."""
     beta: float = 0.001
     """Factor of the intrinsic advantage, beside 1 for the extrinsic one."""
+    squash_actions: bool = True
+    """Squash bounded continuous actions into their bounds by tanh; otherwise they are cut off there."""
+    share_encoder: bool | None = None
+    """One network for actor and critic up to their heads; by default where there are images."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Of the actor's network, and of the critic's."""
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     """Of both networks."""
     log_std: float = 0.0
-    """Initial log standard deviation of continuous actions, before squashing."""
+    """Initial log standard deviation of continuous actions, before squashing and scaling."""
     normalize_obs: bool = False
     """Standardise observations by their running statistics."""
     normalize_advantage: bool = True

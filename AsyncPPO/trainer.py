@@ -77,7 +77,7 @@ class AsyncPPO:
         self.acting: Acting = "central" if replica is None else "replicas"
         self.acting_reason = "copies of the policy play beside the environments"
         if replica is None:
-            why = {"central": "as asked", "auto": "its networks are large, its own or on a GPU"}[acting]
+            why = {"central": "as asked", "auto": "its networks are large, convolutional, its own or on a GPU"}[acting]
             self.acting_reason = f"the agent is asked at every step: {'mask mode' if mode == 'mask' else why}"
         plan = None if replica is None else Plan(replica, -(-ppo.batch_size // max(num_envs, 1)))
         self.ppo = ppo

@@ -380,6 +380,8 @@ class EnvVectorizer:
         self._check_finite("observation", env_ids, rows["final_obs"][:, :stop])
 
     def _check_finite(self, what: str, env_ids: np.ndarray, rows: np.ndarray) -> None:
+        for name in rows.dtype.names or ():
+            self._check_finite(f"{what} {name!r}", env_ids, rows[name])
         if rows.dtype.kind != "f" or isfinite(np.vdot(rows, rows)):  # the quick look: a sum of squares
             return
         if not np.isfinite(rows).all():

@@ -1,36 +1,52 @@
 """ActorCritic: a policy and its value function."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import torch
+from gymnasium import spaces
 from torch import nn
 
-from networks import CategoricalHead, Distribution, PolicyHead, RunningNorm, TanhGaussianHead, ValueHead, mlp
+from networks import (
+    CategoricalHead,
+    Distribution,
+    GaussianHead,
+    Perception,
+    PolicyHead,
+    RunningNorm,
+    ValueHead,
+    make_policy_head,
+    mlp,
+)
 from networks.encoders import ACTIVATIONS
-from PPO.analytic import Architecture, Squashing
+from PPO.analytic import Architecture, Bounds
+from utils import Features
 
 OBS_CLIP = 10.0
+MakeEncoder = Callable[[Features], nn.Module]
+"""Makes a module from columns of an observation `(B, columns)` to features `(B, F)`."""
 
 
 class ActorCritic(nn.Module):
-    """Two separate encoders of the same size: one leads to a distribution over actions, one to values.
+    """An encoder that leads to a distribution over actions, and one that leads to values.
 
-    That the encoders are separate and use tanh: Andrychowicz et al. 2021 (arXiv:2006.05990), section 3.2.
+    Observations come as rows of columns (`utils.Features`). An encoder is, by default, a convolutional network for each
+    image, and an MLP behind them and beside the numbers. That the encoders are separate, where there are no images, and
+    use tanh: Andrychowicz et al. 2021 (arXiv:2006.05990), section 3.2.
     """
 
     obs_norm: RunningNorm | None
 
     def __init__(
         self,
-        is_continuous: bool,
-        observ_dim: int,
-        action_dim: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
         *,
-        scale: torch.Tensor | None = None,
-        offset: torch.Tensor | None = None,
+        squash: bool = True,
         hidden_sizes: Sequence[int] = (64, 64),
         activation: str = "tanh",
+        share_encoder: bool | None = None,
+        encoder: MakeEncoder | None = None,
         log_std: float = 0.0,
         values: int = 1,
         normalize_obs: bool = False,
@@ -39,45 +55,83 @@ class ActorCritic(nn.Module):
         """Make the networks.
 
         Args:
-            is_continuous: a squashed Gaussian over `action_dim` dimensions, or else a choice among `action_dim`.
-            observ_dim: D, features of a flattened observation.
-            action_dim: A.
-            scale: float64 `(A,)`, half the width of the bounds; ones by default.
-            offset: float64 `(A,)`, the middle of the bounds, or the first of discrete actions; zeros by default.
-            hidden_sizes: of each encoder.
+            observation_space: of an environment.
+            action_space: of it.
+            squash: whether bounded continuous actions are squashed by tanh; otherwise they are cut off at their bounds.
+            hidden_sizes: of each encoder's MLP.
             activation: `tanh`, `relu` or `silu`.
+            share_encoder: whether actor and critic have one encoder together; None for where there are images.
+            encoder: makes each encoder in place of the above.
             log_std: the Gaussian's initial log standard deviation.
             values: V, how many value functions: one, or two with an intrinsic reward.
-            normalize_obs: whether to standardise observations by their running statistics.
+            normalize_obs: whether to standardise what are numbers in observations by their running statistics.
             generator: of the initial weights.
+
+        Raises:
+            TypeError: a space that is not supported.
+            ValueError: an unknown activation, or a mask of another size than the choices.
         """
         super().__init__()
-        self.observ_dim, self.hidden_sizes, self.activation = observ_dim, tuple(hidden_sizes), activation
+        self.features = Features.of(observation_space)
+        self.hidden_sizes, self.activation = tuple(hidden_sizes), activation
         generator = generator or torch.Generator().manual_seed(torch.seed())
-        self.obs_norm = RunningNorm(observ_dim, OBS_CLIP) if normalize_obs else None
-        self.actor = mlp(observ_dim, hidden_sizes, activation, generator)
-        self.critic = mlp(observ_dim, hidden_sizes, activation, generator)
-        features = hidden_sizes[-1] if hidden_sizes else observ_dim
-        self.policy_head: PolicyHead
-        scale = torch.ones(action_dim) if scale is None else scale
-        offset = torch.zeros(action_dim) if offset is None else offset
-        if is_continuous:
-            self.policy_head = TanhGaussianHead(features, scale, offset, log_std, generator)
-        else:
-            self.policy_head = CategoricalHead(features, action_dim, int(offset[0]), generator)
-        self.value_head = ValueHead(features, values, generator)
+        numbers = self.features.vector
+        self.obs_norm = RunningNorm(numbers, OBS_CLIP) if normalize_obs and numbers else None
+
+        def make_encoder() -> nn.Module:
+            if encoder is not None:
+                return encoder(self.features)
+            if not self.features.images:
+                return mlp(numbers, hidden_sizes, activation, generator)
+            perception = Perception(self.features, generator)
+            return nn.Sequential(perception, *mlp(perception.outputs, hidden_sizes, activation, generator))
+
+        self.actor = make_encoder()
+        share = bool(self.features.images) if share_encoder is None else share_encoder
+        self.critic = self.actor if share else make_encoder()
+        with torch.no_grad():
+            width = self.actor(torch.zeros(1, self.features.columns)).shape[1]
+        self.policy_head: PolicyHead = make_policy_head(action_space, width, squash, log_std, generator)
+        self.value_head = ValueHead(width, values, generator)
+        if self.features.mask is not None and self.features.mask.columns != self.policy_head.choices:
+            raise ValueError(
+                f"the action mask has {self.features.mask.columns} entries, but {action_space} has "
+                f"{self.policy_head.choices} choices"
+            )
 
     def forward(self, obs: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
         """Return the policy and the standardised values `(B, V)` of standardised observations `(B, D)`."""
-        return self.policy_head(self.actor(obs)), self.value_head(self.critic(obs))
+        seen, mask = self._seen(obs)
+        features = self.actor(seen)
+        own = features if self.critic is self.actor else self.critic(seen)
+        return self.policy_head(features, mask), self.value_head(own)
 
     def distribution(self, obs: torch.Tensor) -> Distribution:
         """Return only the policy."""
-        return self.policy_head(self.actor(obs))
+        seen, mask = self._seen(obs)
+        return self.policy_head(self.actor(seen), mask)
 
     def value(self, obs: torch.Tensor) -> torch.Tensor:
         """Return only the values `(B, V)`, in units of reward."""
-        return self.value_head.stats.inverse(self.value_head(self.critic(obs)))
+        return self.value_head.stats.inverse(self.value_head(self.critic(self._seen(obs)[0])))
+
+    def standardise(self, obs: torch.Tensor) -> torch.Tensor:
+        """Return observations `(B, D)` as the other methods take them."""
+        if self.obs_norm is None:
+            return obs
+        numbers = self.features.vector
+        standardised = self.obs_norm(obs[:, :numbers])
+        return standardised if obs.shape[1] == numbers else torch.cat([standardised, obs[:, numbers:]], dim=1)
+
+    def update_statistics(self, obs: torch.Tensor) -> None:
+        """Take observations `(B, D)` into the running statistics that `standardise` goes by."""
+        if self.obs_norm is not None:
+            self.obs_norm.update(obs[:, : self.features.vector])
+
+    def _seen(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what the encoders see, and the mask."""
+        columns = self.features.columns
+        return (obs, None) if self.features.mask is None else (obs[:, :columns], obs[:, columns:])
 
     def stacked_parameters(self) -> list[nn.Parameter]:
         """Return the parameters in the order of `Architecture.shapes`: a layer of the actor, then the critic's."""
@@ -85,27 +139,25 @@ class ActorCritic(nn.Module):
         return [*chain.from_iterable(encoders), *self.policy_head.parameters(), *self.value_head.parameters()]
 
     def architecture(self) -> Architecture | None:
-        """Return what it is made of; None if that is not what the constructor makes."""
+        """Return what it is made of, if that is two MLPs and a head that can be written out; otherwise None."""
         made = [nn.Linear, ACTIVATIONS[self.activation]] * len(self.hidden_sizes)
-        if any([type(layer) for layer in encoder.children()] != made for encoder in (self.actor, self.critic)):
+        encoders, head = (self.actor, self.critic), self.policy_head
+        if any([type(layer) for layer in encoder.children()] != made for encoder in encoders):
             return None
-        head, squashing, first_action = self.policy_head, None, 0
-        if type(head) not in (TanhGaussianHead, CategoricalHead):
+        if self.critic is self.actor or self.features.mask or type(head) not in (GaussianHead, CategoricalHead):
             return None
-        if isinstance(head, TanhGaussianHead):
-            squashing = Squashing(*(bound.numpy() for bound in (head.scale, head.offset, head.low, head.high)))
+        bounds, first_action = None, 0
+        if isinstance(head, GaussianHead):
+            scale, offset, low, high = (bound.numpy() for bound in (head.scale, head.offset, head.low, head.high))
+            bounds = Bounds(scale, offset, low, high, head.squash)
         elif isinstance(head, CategoricalHead):
             first_action = head.offset
         return Architecture(
-            self.observ_dim,
+            self.features.columns,
             self.hidden_sizes,
             self.activation,
             head.outputs,
             self.value_head.normal.out_features,
-            squashing,
+            bounds,
             first_action,
         )
-
-    def standardise(self, obs: torch.Tensor) -> torch.Tensor:
-        """Return observations `(B, D)` as the other methods take them."""
-        return obs if self.obs_norm is None else self.obs_norm(obs)

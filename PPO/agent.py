@@ -7,12 +7,13 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import ArrayLike
 from torch import nn
 
-from PPO.actor_critic import OBS_CLIP, ActorCritic
+from PPO.actor_critic import OBS_CLIP, ActorCritic, MakeEncoder
 from PPO.advantages import explained_variance, extrinsic_advantage, intrinsic_advantage
-from PPO.arguments import arguments_for, check_ranges, per_dimension
+from PPO.arguments import arguments_for, check_ranges, choices_of, space_of_actions
 from PPO.gradient import Crew
 from PPO.memory import Batch, Memory, Rows
 from PPO.objective import Objective
@@ -49,6 +50,11 @@ class PPO:
         beta: float = 0.001,
         *,
         action_offset: float | Sequence[float] | np.ndarray = 0.0,
+        observation_space: spaces.Space | None = None,
+        action_space: spaces.Space | None = None,
+        squash_actions: bool = True,
+        share_encoder: bool | None = None,
+        encoder: MakeEncoder | None = None,
         hidden_sizes: Sequence[int] = (64, 64),
         activation: str = "tanh",
         log_std: float = 0.0,
@@ -72,9 +78,9 @@ class PPO:
         """Make the agent.
 
         Args:
-            is_continuous: whether actions are continuous (a tanh-squashed Gaussian) or a choice.
+            is_continuous: whether actions are continuous (a Gaussian) or a choice.
             observ_dim: features of a (flattened) observation.
-            action_dim: dimensions of a continuous action, or the number of discrete ones.
+            action_dim: dimensions of a continuous action, or the number of discrete ones (of all dimensions together).
             action_scaling: continuous actions lie within `action_offset +- action_scaling`; a number or one for each
                 dimension; None means 1.
             lr: Adam's step size (its eps is 1e-5).
@@ -88,10 +94,17 @@ class PPO:
             beta: factor of the intrinsic advantage, beside 1 for the extrinsic one.
             action_offset: middle of the bounds of continuous actions, a number or one for each dimension; or the first
                 of discrete actions.
-            hidden_sizes: of the actor's encoder, and of the critic's.
+            observation_space: what `observ_dim` cannot say: see `ActorCritic`. `for_env` fills it in.
+            action_space: what the other arguments cannot say of actions; then it counts. `for_env` fills it in.
+            squash_actions: whether bounded continuous actions are squashed into their bounds by tanh; otherwise they
+                are cut off there.
+            share_encoder: whether actor and critic have one encoder together; None for where there are images.
+            encoder: makes each encoder in place of the usual ones: called with the `utils.Features` of observations, it
+                returns a module from `(B, columns)` to `(B, F)`.
+            hidden_sizes: of the actor's encoder, and of the critic's; of the layers that follow a convolution.
             activation: `tanh`, `relu` or `silu`.
-            log_std: initial log standard deviation of continuous actions, before squashing.
-            normalize_obs: whether to standardise observations by running statistics, clipped to +-10.
+            log_std: initial log standard deviation of continuous actions, before squashing and scaling.
+            normalize_obs: whether to standardise observations by running statistics, clipped to +-10; not images.
             normalize_advantage: whether to standardise advantages in each minibatch.
             entropy_coef: factor of the entropy bonus.
             value_coef: factor of the value loss (on standardised returns).
@@ -111,6 +124,7 @@ class PPO:
 
         Raises:
             ValueError: a hyperparameter out of its range; the message names it.
+            TypeError: a space that is not supported.
         """
         check_ranges(
             positive={
@@ -146,6 +160,11 @@ class PPO:
         self.use_RND = use_RND
         self.beta = beta
         self.action_offset = action_offset
+        self.observation_space = observation_space or spaces.Box(-np.inf, np.inf, (self.observ_dim,))
+        self.action_space = action_space or space_of_actions(is_continuous, action_dim, action_scaling, action_offset)
+        self.squash_actions = squash_actions
+        self.share_encoder = share_encoder
+        self.encoder = encoder
         self.hidden_sizes = tuple(hidden_sizes)
         self.activation = activation
         self.log_std = log_std
@@ -172,15 +191,14 @@ class PPO:
         self._make_learner()
 
     def _make_networks(self, generator: torch.Generator) -> None:
-        scaling = 1.0 if self.action_scaling is None else self.action_scaling
         self.policy = ActorCritic(
-            self.is_continuous,
-            self.observ_dim,
-            self.action_dim,
-            scale=per_dimension("action_scaling", scaling, self.action_dim),
-            offset=per_dimension("action_offset", self.action_offset, self.action_dim),
+            self.observation_space,
+            self.action_space,
+            squash=self.squash_actions,
             hidden_sizes=self.hidden_sizes,
             activation=self.activation,
+            share_encoder=self.share_encoder,
+            encoder=self.encoder,
             log_std=self.log_std,
             values=2 if self.use_RND else 1,
             normalize_obs=self.normalize_obs,
@@ -227,9 +245,12 @@ class PPO:
             hyperparameters: of `PPO`.
 
         Raises:
-            TypeError: a space that is not supported, or continuous actions without finite bounds.
+            TypeError: a space that is not supported.
         """
-        return cls(**(arguments_for(env) | hyperparameters))
+        arguments = arguments_for(env)
+        if not hyperparameters.keys().isdisjoint({"action_scaling", "action_offset"}):
+            del arguments["action_space"]
+        return cls(**(arguments | hyperparameters))
 
     def check_fits(self, env: Any) -> None:
         """Check that this agent was made for the spaces of an environment like that of `for_env`.
@@ -244,22 +265,25 @@ class PPO:
                 raise ValueError(
                     f"the PPO was made with {name}={getattr(self, name)}, but {env} needs {expected[name]}"
                 )
-        if not self.is_continuous and self.action_offset != expected["action_offset"]:
-            raise ValueError(f"the actions of {env} start at {expected['action_offset']}: say so as action_offset")
+        if not self.policy.features.fit(expected["observation_space"]):
+            raise ValueError(f"the PPO was made for other observations than those of {env}: {self.observation_space}")
+        if not self.is_continuous and choices_of(self.action_space) != choices_of(expected["action_space"]):
+            raise ValueError(f"the PPO was made for {self.action_space}, but {env} needs {expected['action_space']}")
 
     def get_action(self, states: ArrayLike | torch.Tensor, *, deterministic: bool = False) -> np.ndarray:
         """Return an action for each state.
 
         Args:
-            states: `(N, ...)`, or a single state.
+            states: `(N, ...)`, or a single state; of a Dict or Tuple space a dict or tuple of such, or a structured
+                array.
             deterministic: take the most probable action (continuous: the median) in place of a random one.
 
         Returns:
-            Discrete: int64 `(N,)`; continuous: float32 `(N, action_dim)`, inside the bounds. Without the first
-            dimension for a single state.
+            A choice: int64 `(N,)`, several at once `(N, K)`; continuous: float32 `(N, action_dim)`, inside the bounds.
+            Without the first dimension for a single state.
 
         Raises:
-            ValueError: states that do not have `observ_dim` features.
+            ValueError: states that do not have `observ_dim` features, or where no action is allowed.
         """
         return self.act(states, deterministic=deterministic)[0]
 
@@ -273,8 +297,11 @@ class PPO:
             The actions, and `log_prob` float32 `(N,)`; for continuous actions also `draw` float32 `(N, action_dim)`,
             the point that was squashed. Hand them to `utils.buffer_append` as keywords.
         """
-        obs, single = self._flat(states)
-        obs = self.policy.standardise(obs)
+        features = self.policy.features
+        columns, single = features.rows(states.cpu().numpy() if torch.is_tensor(states) else states)
+        if features.mask is not None and not columns[:, features.columns :].any(axis=1).all():
+            raise ValueError("no action is allowed in some of the states")
+        obs = self.policy.standardise(torch.as_tensor(columns, device=self.device))
         noise = None if deterministic else self.noise(len(obs))
         if self.optimiser.twin is not None:
             action, draw, log_prob = self.optimiser.twin.act(obs.numpy(), noise)
@@ -294,6 +321,7 @@ class PPO:
         if self.optimiser.twin is None or type(self).act is not PPO.act:
             return None
         return Replica(
+            self.policy.features,
             self.optimiser.twin.architecture,
             None if self.policy.obs_norm is None else OBS_CLIP,
             self._objective,
@@ -341,7 +369,7 @@ class PPO:
             rows, metrics = self._prepare(batch)
             metrics |= self.optimiser.update(rows, self.k_epochs, self.mini_batch_size, lr, clip, self.rng, crew)
             if self.policy.obs_norm is not None:
-                self.policy.obs_norm.update(self._flat(batch.obs)[0])
+                self.policy.update_statistics(self._columns(batch.obs))
         infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
         if infinite:
             for module, tensors in before:
@@ -376,8 +404,8 @@ class PPO:
     def _prepare(self, batch: Batch) -> tuple[Rows, dict[str, float]]:
         """Turn a batch into rows with advantages and targets; update the statistics of the returns."""
         metrics: dict[str, float] = {}
-        obs = self.policy.standardise(self._flat(batch.obs)[0])
-        final_obs = self.policy.standardise(self._flat(batch.final_obs)[0])
+        obs = self.policy.standardise(self._columns(batch.obs))
+        final_obs = self.policy.standardise(self._columns(batch.final_obs))
         values = self._value(obs)
         value, final_value = values.double().cpu().numpy(), self._value(final_obs).double().cpu().numpy()
         advantage = extrinsic_advantage(batch, value[:, 0], final_value[:, 0], self.gamma, self.GAE_lambda)
@@ -385,7 +413,7 @@ class PPO:
         metrics["explained_variance"] = explained_variance(value[:, 0], returns[0])
         next_obs = obs.new_empty(len(obs), 0)
         if self.rnd is not None:
-            next_obs, _ = self._flat(batch.next_obs)
+            next_obs = self._columns(batch.next_obs)[:, : self.observ_dim].float()
             reward = self.rnd.reward(next_obs, batch.stretch_ends, batch.env_ids)
             metrics["intrinsic_reward"] = float(reward.mean())
             intrinsic = intrinsic_advantage(
@@ -421,17 +449,9 @@ class PPO:
             return draw, self._tensor(batch.extras["log_prob"])
         return draw, self.policy.distribution(obs).log_prob(draw)
 
-    def _flat(self, states: ArrayLike | torch.Tensor) -> tuple[torch.Tensor, bool]:
-        """Return states as float32 `(N, observ_dim)`, and whether it was a single one."""
-        tensor = self._tensor(states)
-        single = tensor.numel() == self.observ_dim and (tensor.ndim == 1 or len(tensor) != 1)
-        rows = tensor.reshape(1, -1) if single else tensor.flatten(1) if tensor.ndim > 1 else tensor.unsqueeze(0)
-        if rows.shape[1] != self.observ_dim:
-            raise ValueError(
-                f"states of shape {tuple(tensor.shape)} do not have the {self.observ_dim} features that this PPO was "
-                "made for (observ_dim)"
-            )
-        return rows, single
+    def _columns(self, rows: np.ndarray) -> torch.Tensor:
+        """Return observations `(N, ...)` as the policy takes them, not yet standardised."""
+        return torch.as_tensor(self.policy.features.flatten(rows), device=self.device)
 
     def _tensor(self, rows: ArrayLike | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(rows, dtype=torch.float32, device=self.device)

@@ -1,6 +1,6 @@
 """PPO's policy and the gradient of its loss written out in NumPy: what torch computes, without the cost of its calls.
 
-For small networks on a CPU: an MLP each for actor and critic, a categorical or squashed Gaussian head and a value head.
+For small networks on a CPU: an MLP each for actor and critic, a categorical or Gaussian head and a value head.
 The weights are views of one vector, that of the torch parameters, so there is one set of weights and one optimiser;
 nothing here needs torch, so a worker process can act without it. A test holds each combination of options to autograd.
 
@@ -69,13 +69,15 @@ ACTIVATIONS = {
 }
 
 
-class Squashing(NamedTuple):
-    """Where a squashed Gaussian's actions lie; each `(A,)`."""
+class Bounds(NamedTuple):
+    """Where a Gaussian's actions lie; each `(A,)`."""
 
     scale: np.ndarray
     offset: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    squash: bool
+    """Whether by tanh, or else by cutting them off."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Architecture:
     """A, of the policy head."""
     values: int
     """V, of the value head."""
-    squashing: Squashing | None = None
+    bounds: Bounds | None = None
     """Of continuous actions."""
     first_action: int = 0
     """Of discrete ones."""
@@ -105,7 +107,7 @@ class Architecture:
         for outputs in self.hidden_sizes:
             yield from [(2, outputs, inputs), (2, outputs)]
             inputs = outputs
-        if self.squashing is not None:
+        if self.bounds is not None:
             yield (self.outputs,)
         yield from [(self.outputs, inputs), (self.outputs,), (self.values, inputs), (self.values,)]
 
@@ -227,12 +229,12 @@ def categorical(logits: np.ndarray, draw: np.ndarray) -> tuple[np.ndarray, Backw
 
 
 def gaussian(
-    mean: np.ndarray, draw: np.ndarray, log_std: np.ndarray, d_log_std: np.ndarray
+    mean: np.ndarray, draw: np.ndarray, log_std: np.ndarray, d_log_std: np.ndarray, squash: bool
 ) -> tuple[np.ndarray, Backward]:
     """Return log N(u; mean, std) of the draws `u`, and the derivatives by the means `(A, B)`.
 
-    Those by the log-std are written into `d_log_std` `(A,)`. H is the entropy of the squashed actions. With
-    e = (u - mean) / std, and x from N(0, 1):
+    Those by the log-std are written into `d_log_std` `(A,)`. H is the entropy of the actions. With
+    e = (u - mean) / std, and x from N(0, 1); the expectations only where actions are squashed:
 
         d log p / d mean = e / std,                    d log p / d log std = e^2 - 1
         d H / d mean = E[-2 tanh(mean + std x)],       d H / d log std = 1 + E[-2 tanh(mean + std x) std x]
@@ -247,10 +249,12 @@ def gaussian(
         d_mean = d_log_prob * deviation / std
         d_log_std[:] = (square - 1.0) @ d_log_prob
         if d_entropy:
+            d_log_std[:] += d_entropy * mean.shape[1]
+        if d_entropy and squash:
             nodes, weights = gauss_hermite()
             d_points = -2.0 * weights * np.tanh(mean[..., None] + std[..., None] * nodes)
             d_mean += d_entropy * d_points.sum(axis=-1)
-            d_log_std[:] += d_entropy * (1.0 + (d_points @ nodes) * std).sum(axis=1)
+            d_log_std[:] += d_entropy * ((d_points @ nodes) * std).sum(axis=1)
         return d_mean.astype(mean.dtype, copy=False)
 
     return log_prob.astype(mean.dtype, copy=False), backward
@@ -289,7 +293,7 @@ class AnalyticActorCritic:
         self._encoders = {
             networks: Encoder([layer.of(networks) for layer in stack], activation) for networks in Networks
         }
-        if architecture.squashing is not None:
+        if architecture.bounds is not None:
             self._log_std, self._d_log_std = next(blocks), next(d_blocks)
         self._policy_head, self._value_head = layer(), layer()
         self._largest = max(math.prod(shape[-2:]) for shape in architecture.shapes())
@@ -310,17 +314,18 @@ class AnalyticActorCritic:
         with blas_threads(1) if TILE * self._largest > ONE_THREAD_PRODUCT else nullcontext():
             output = self._policy_head.forward(self._encoders[Networks.ACTOR].forward(tiles)[0])
         output = output.swapaxes(0, 1).reshape(len(output[0]), -1)[:, :count]
-        squashing = self.architecture.squashing
-        if squashing is None:
+        bounds = self.architecture.bounds
+        if bounds is None:
             clocks = 1.0 if noise is None else noise.T
             draw = (np.exp(output - output.max(axis=0)) / clocks).argmax(axis=0)
             return draw + self.architecture.first_action, draw, self._policy(output, draw)[0]
         draw = output if noise is None else output + np.exp(self._log_std)[:, None] * noise.T
         log_prob = self._policy(output, draw)[0]
         draw = np.ascontiguousarray(draw.T)
-        log_prob -= log_slope(draw, squashing.scale)
-        action = squashing.offset + squashing.scale * np.tanh(draw)
-        return np.minimum(np.maximum(action, squashing.low), squashing.high), draw, log_prob
+        if bounds.squash:
+            log_prob -= log_slope(draw, bounds.scale)
+        action = bounds.offset + bounds.scale * (np.tanh(draw) if bounds.squash else draw)
+        return np.minimum(np.maximum(action, bounds.low), bounds.high), draw, log_prob
 
     def value(self, obs: np.ndarray) -> np.ndarray:
         """Return standardised values `(B, V)` of standardised observations `(B, D)`.
@@ -377,9 +382,10 @@ class AnalyticActorCritic:
         encoder.backward(trace, features, d_features)
 
     def _policy(self, output: np.ndarray, draw: np.ndarray) -> tuple[np.ndarray, Backward]:
-        if self.architecture.squashing is None:
+        bounds = self.architecture.bounds
+        if bounds is None:
             return categorical(output, draw)
-        return gaussian(output, draw, self._log_std, self._d_log_std)
+        return gaussian(output, draw, self._log_std, self._d_log_std, bounds.squash)
 
 
 def standardise(advantage: np.ndarray) -> np.ndarray:

@@ -1,11 +1,13 @@
 """What an agent can be made with: the ranges of its hyperparameters, and what an environment's spaces determine."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
+
+from utils import Features
 
 
 def arguments_for(env: Any) -> dict[str, Any]:
@@ -15,31 +17,61 @@ def arguments_for(env: Any) -> dict[str, Any]:
         env: a Gymnasium environment or vector environment, or an `EnvVectorizer`.
 
     Raises:
-        TypeError: a space that is not supported, or continuous actions without finite bounds.
+        TypeError: a space that is not supported.
     """
     single = "single_" if hasattr(env, "single_observation_space") else ""
     obs_space, action_space = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
-    if not isinstance(obs_space, spaces.Box):
-        raise TypeError(f"the observation space {obs_space} is not supported: PPO needs a Box")
-    if not obs_space.shape:
-        raise TypeError(f"the observation space {obs_space} is not supported: it needs at least one dimension")
-    arguments: dict[str, Any] = {"observ_dim": int(np.prod(obs_space.shape))}
-    if isinstance(action_space, spaces.Discrete):
-        offset = int(action_space.start)
-        return arguments | {"is_continuous": False, "action_dim": int(action_space.n), "action_offset": offset}
-    if not isinstance(action_space, spaces.Box):
-        raise TypeError(f"the action space {action_space} is not supported: PPO needs a Discrete or a Box")
-    if not action_space.is_bounded() or not np.issubdtype(action_space.dtype, np.floating):
-        raise TypeError(f"the action space {action_space} is not supported: it must be of floats with finite bounds")
-    low, high = action_space.low.astype(np.float64).flatten(), action_space.high.astype(np.float64).flatten()
-    if (low >= high).any():
-        raise TypeError(f"the action space {action_space} is not supported: a dimension of it leaves no choice")
-    return arguments | {
-        "is_continuous": True,
-        "action_dim": len(low),
-        "action_scaling": (high - low) / 2,
-        "action_offset": (high + low) / 2,
+    arguments: dict[str, Any] = {
+        "observation_space": obs_space,
+        "action_space": action_space,
+        "observ_dim": Features.of(obs_space).columns,
+        "is_continuous": isinstance(action_space, spaces.Box),
     }
+    if not isinstance(action_space, spaces.Box):
+        choices = choices_of(action_space)
+        offset = {"action_offset": choices[0][1]} if len(choices) == 1 else {}
+        return arguments | {"action_dim": sum(count for count, _ in choices)} | offset
+    arguments["action_dim"] = math.prod(action_space.shape)
+    if action_space.is_bounded():
+        low, high = action_space.low.astype(np.float64).flatten(), action_space.high.astype(np.float64).flatten()
+        arguments |= {"action_scaling": (high - low) / 2, "action_offset": (high + low) / 2}
+    return arguments
+
+
+def choices_of(space: spaces.Space) -> list[tuple[int, int]]:
+    """Return how many choices each dimension of an action space has, and the first of them.
+
+    Raises:
+        TypeError: it is not a space of choices.
+    """
+    if isinstance(space, spaces.Discrete):
+        return [(int(space.n), int(space.start))]
+    if isinstance(space, spaces.MultiDiscrete):
+        return list(zip(space.nvec.flatten().tolist(), space.start.flatten().tolist(), strict=True))
+    if isinstance(space, spaces.MultiBinary):
+        return [(2, 0)] * math.prod(space.shape)
+    raise TypeError(
+        f"the action space {space} is not supported: PPO needs a Discrete, a MultiDiscrete, a MultiBinary or a Box of "
+        "floats"
+    )
+
+
+def space_of_actions(
+    is_continuous: bool,
+    action_dim: int,
+    action_scaling: float | Sequence[float] | np.ndarray | None,
+    action_offset: float | Sequence[float] | np.ndarray,
+) -> spaces.Space:
+    """Return the action space that these arguments of `PPO` describe.
+
+    Raises:
+        ValueError: a scaling or an offset that is not a finite number, or one for each dimension.
+    """
+    offset = per_dimension("action_offset", action_offset, action_dim)
+    scale = per_dimension("action_scaling", 1.0 if action_scaling is None else action_scaling, action_dim)
+    if not is_continuous:
+        return spaces.Discrete(action_dim, start=int(offset[0]))
+    return spaces.Box(offset - scale, offset + scale, dtype=np.float64)
 
 
 def check_ranges(
@@ -64,7 +96,7 @@ def check_ranges(
         raise ValueError("; ".join(faults))
 
 
-def per_dimension(name: str, value: float | Sequence[float] | np.ndarray, dimensions: int) -> torch.Tensor:
+def per_dimension(name: str, value: float | Sequence[float] | np.ndarray, dimensions: int) -> np.ndarray:
     """Return a number, or one for each dimension, as float64 `(dimensions,)`.
 
     Raises:
@@ -75,4 +107,4 @@ def per_dimension(name: str, value: float | Sequence[float] | np.ndarray, dimens
         raise ValueError(f"{name} must be a finite number or {dimensions} of them, not {value}")
     if name == "action_scaling" and (array <= 0).any():
         raise ValueError(f"{name} must be positive, not {value}")
-    return torch.from_numpy(np.broadcast_to(array, (dimensions,)).copy())
+    return np.broadcast_to(array, (dimensions,))

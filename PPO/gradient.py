@@ -59,9 +59,9 @@ class WrittenOut:
     def begin(self, rows: Rows, mini_batch_size: int, clip: float, crew: Crew | None) -> None:
         """Take the rows of an update; a crew without room for them is left out."""
         self._rows = rows.numpy()
-        squashing = self._architecture.squashing
-        if squashing is not None:
-            before_squashing = self._rows.log_prob + log_slope(self._rows.draw, squashing.scale)
+        bounds = self._architecture.bounds
+        if bounds is not None and bounds.squash:
+            before_squashing = self._rows.log_prob + log_slope(self._rows.draw, bounds.scale)
             self._rows = self._rows._replace(log_prob=before_squashing)
         crew = next((one for one in (crew, self._crew) if one and _has_room(one, len(rows.obs), mini_batch_size)), None)
         self._crew = crew or Alone(self._architecture, self._objective, len(rows.obs), mini_batch_size)

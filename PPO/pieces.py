@@ -43,7 +43,7 @@ class Workspace(NamedTuple):
     @staticmethod
     def shapes(architecture: Architecture, rows: int, mini_batch_size: int) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Return shape and type of each array, for M = `rows`."""
-        pieces, continuous = pieces_of(mini_batch_size), architecture.squashing is not None
+        pieces, continuous = pieces_of(mini_batch_size), architecture.bounds is not None
         return {
             "weights": ((architecture.weights,), np.float32),
             "clip": ((1,), np.float64),

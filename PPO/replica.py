@@ -9,6 +9,7 @@ import numpy as np
 from PPO.analytic import AnalyticActorCritic, Architecture
 from PPO.objective import Objective
 from PPO.pieces import PieceWorker, Workspace
+from utils import Features
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Replica:
     `PPO.replica` makes one; `PPO.replica_weights` gives the vector.
     """
 
+    features: Features
     architecture: Architecture
     obs_clip: float | None
     """Limit on standardised observations; None where they are not standardised."""
@@ -38,7 +40,7 @@ class Replica:
     @property
     def fields(self) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Shape and type of the action of one environment, and of what learning wants to know of it."""
-        if self.architecture.squashing is None:
+        if self.architecture.bounds is None:
             return {"action": ((), np.int64), "log_prob": ((), np.float32)}
         wide = ((self.architecture.outputs,), np.float32)
         return {"action": wide, "log_prob": ((), np.float32), "draw": wide}
@@ -51,10 +53,10 @@ class Replica:
         """
         twin = AnalyticActorCritic(self.architecture, weights[: self.architecture.weights])
         mean, std = weights[self.architecture.weights :].reshape(2, -1) if self.obs_clip is not None else (0.0, 1.0)
-        clip, names = self.obs_clip, tuple(self.fields)
+        features, clip, names = self.features, self.obs_clip, tuple(self.fields)
 
         def act(obs: np.ndarray, noise: np.ndarray) -> dict[str, np.ndarray]:
-            obs = obs.reshape(len(obs), -1).astype(np.float32, copy=False)
+            obs = features.flatten(obs)
             if clip is not None:
                 obs = np.clip((obs - mean) / std, -clip, clip)
             action, draw, log_prob = twin.act(obs, noise)

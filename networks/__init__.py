@@ -1,22 +1,26 @@
 """Torch modules: encoders, heads, distributions and running statistics."""
 
-from networks.distributions import Categorical, Distribution, TanhGaussian
-from networks.encoders import linear_layer, mlp
+from networks.distributions import Categorical, Distribution, Gaussian, TanhGaussian
+from networks.encoders import Perception, linear_layer, mlp
 from networks.flat import flatten, limit_norm
-from networks.heads import CategoricalHead, PolicyHead, TanhGaussianHead, ValueHead
+from networks.heads import CategoricalHead, GaussianHead, MultiCategoricalHead, PolicyHead, ValueHead, make_policy_head
 from networks.normalizer import RunningNorm
 
 __all__ = [
     "Categorical",
     "CategoricalHead",
     "Distribution",
+    "Gaussian",
+    "GaussianHead",
+    "MultiCategoricalHead",
+    "Perception",
     "PolicyHead",
     "RunningNorm",
     "TanhGaussian",
-    "TanhGaussianHead",
     "ValueHead",
     "flatten",
     "limit_norm",
     "linear_layer",
+    "make_policy_head",
     "mlp",
 ]

@@ -39,7 +39,10 @@ class Distribution(ABC):
 
 
 class Categorical(Distribution):
-    """A choice among A actions, from logits `(B, A)`; a draw is int64 `(B,)`."""
+    """A choice among A actions, from logits `(B, A)`: a draw is int64 `(B,)`.
+
+    Or K choices that are made independently, from logits `(B, K, A)`: a draw is int64 `(B, K)`.
+    """
 
     def __init__(self, logits: torch.Tensor) -> None:
         """Normalise the logits."""
@@ -47,7 +50,7 @@ class Categorical(Distribution):
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
         """Draw by the Gumbel trick, as a race of exponential clocks: argmax p / E with E ~ Exp(1)."""
-        return (self.log_probs.exp() / noise).argmax(dim=-1)
+        return (self.log_probs.exp() / noise.view_as(self.log_probs)).argmax(dim=-1)
 
     def mode(self) -> torch.Tensor:
         """Return the most probable actions."""
@@ -55,14 +58,50 @@ class Categorical(Distribution):
 
     def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
         """Return log p(draw)."""
-        return self.log_probs.gather(-1, draw.unsqueeze(-1)).squeeze(-1)
+        return _of_rows(self.log_probs.gather(-1, draw.unsqueeze(-1)).squeeze(-1))
 
     def entropy(self) -> torch.Tensor:
         """Return -sum p log p."""
-        return -(self.log_probs.exp() * self.log_probs).sum(dim=-1)
+        return _of_rows(-(self.log_probs.exp() * self.log_probs).sum(dim=-1))
 
 
-class TanhGaussian(Distribution):
+def _of_rows(values: torch.Tensor) -> torch.Tensor:
+    """Add up what K independent choices `(B, K)` have each; `(B,)` stays."""
+    return values if values.ndim == 1 else values.sum(dim=1)
+
+
+class Gaussian(Distribution):
+    """A Gaussian for each of A dimensions; a draw is `(B, A)`."""
+
+    def __init__(self, mean: torch.Tensor, log_std: torch.Tensor) -> None:
+        """Keep the parameters: `mean` `(B, A)`, `log_std` `(A,)`."""
+        self.mean, self.log_std = mean, log_std
+
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        """Draw: u = mean + std * noise from N(0, 1)."""
+        return self.mean + self.log_std.exp() * noise
+
+    def mode(self) -> torch.Tensor:
+        """Return the means."""
+        return self.mean
+
+    def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
+        """Return log N(u; mean, std)."""
+        return self._log_density(draw).sum(dim=-1)
+
+    def entropy(self) -> torch.Tensor:
+        """Return sum(log std + log(2 pi e) / 2)."""
+        return self._differential_entropy().sum().expand(len(self.mean))
+
+    def _log_density(self, draw: torch.Tensor) -> torch.Tensor:
+        deviation = (draw - self.mean) * (-self.log_std).exp()
+        return -0.5 * deviation**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+
+    def _differential_entropy(self) -> torch.Tensor:
+        return self.log_std + 0.5 * math.log(2 * math.pi * math.e)
+
+
+class TanhGaussian(Gaussian):
     r"""A Gaussian squashed into (-scale, scale) for each of A dimensions.
 
         a = scale * tanh(u),  u ~ N(mean, std)
@@ -74,31 +113,19 @@ class TanhGaussian(Distribution):
 
     def __init__(self, mean: torch.Tensor, log_std: torch.Tensor, scale: torch.Tensor) -> None:
         """Keep the parameters: `mean` `(B, A)`, `log_std` `(A,)`, `scale` `(A,)`."""
-        self.mean, self.log_std, self.log_scale = mean, log_std, scale.log()
-
-    def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """Draw: u = mean + std * noise from N(0, 1)."""
-        return self.mean + self.log_std.exp() * noise
-
-    def mode(self) -> torch.Tensor:
-        """Return the means: the median of the squashed actions."""
-        return self.mean
+        super().__init__(mean, log_std)
+        self.log_scale = scale.log()
 
     def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
         """Return the log-density of the squashed actions."""
-        deviation = (draw - self.mean) * (-self.log_std).exp()
-        gaussian = -0.5 * deviation**2 - self.log_std - 0.5 * math.log(2 * math.pi)
-        return (gaussian - self._log_slope(draw)).sum(dim=-1)
+        return (self._log_density(draw) - _log_tanh_slope(draw) - self.log_scale).sum(dim=-1)
 
     def entropy(self) -> torch.Tensor:
         """Return H(u) + E[log |da/du|], the expectation by Gauss-Hermite quadrature: no noise, exact gradient."""
         nodes, weights = NODES.to(self.mean), WEIGHTS.to(self.mean)
         draws = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
         log_slope = _log_tanh_slope(draws) @ weights + self.log_scale
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e) + log_slope).sum(dim=-1)
-
-    def _log_slope(self, draw: torch.Tensor) -> torch.Tensor:
-        return _log_tanh_slope(draw) + self.log_scale
+        return (self._differential_entropy() + log_slope).sum(dim=-1)
 
 
 def _log_tanh_slope(draw: torch.Tensor) -> torch.Tensor:

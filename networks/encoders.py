@@ -1,11 +1,18 @@
-"""Encoders: from an observation to features."""
+"""Encoders: from the columns of an observation to features."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
+from utils import Features, Image
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
+
+
+NATURE_SIZE = 36
+"""Height and width from which on an image is seen by the large network."""
 
 
 def linear_layer(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
@@ -19,7 +26,15 @@ def linear_layer(inputs: int, outputs: int, gain: float, generator: torch.Genera
         gain: factor of the orthogonal matrix.
         generator: where its randomness comes from.
     """
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    return _orthogonal(nn.utils.skip_init(nn.Linear, inputs, outputs), gain, generator)
+
+
+def convolution(inputs: int, outputs: int, kernel: int, stride: int, generator: torch.Generator) -> nn.Conv2d:
+    """Return a convolution with orthogonal weights and zero biases, for ReLU to follow."""
+    return _orthogonal(nn.utils.skip_init(nn.Conv2d, inputs, outputs, kernel, stride), 2**0.5, generator)
+
+
+def _orthogonal(layer: Any, gain: float, generator: torch.Generator) -> Any:
     nn.init.orthogonal_(layer.weight, gain, generator)
     nn.init.zeros_(layer.bias)
     return layer
@@ -38,3 +53,49 @@ def mlp(inputs: int, hidden_sizes: Sequence[int], activation: str, generator: to
         layers += [linear_layer(inputs, outputs, 2**0.5, generator), ACTIVATIONS[activation]()]
         inputs = outputs
     return nn.Sequential(*layers)
+
+
+class Vision(nn.Sequential):
+    """A convolutional network for one image: pixels `(B, columns)` to features `(B, outputs)`.
+
+    Large images: that of Mnih et al. 2015 (doi:10.1038/nature14236). Small grids: that of MinAtar (Young & Tian 2019,
+    arXiv:1903.03176).
+    """
+
+    def __init__(self, image: Image, generator: torch.Generator) -> None:
+        """Make the layers for images of one size."""
+        large = min(image.size[1:]) >= NATURE_SIZE
+        layers, width = ([(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512) if large else ([(16, 3, 1)], 128)
+        channels, height, breadth = image.size
+        modules: list[nn.Module] = []
+        for outputs, kernel, stride in layers:
+            modules += [convolution(channels, outputs, kernel, stride, generator), nn.ReLU()]
+            channels, height, breadth = outputs, (height - kernel) // stride + 1, (breadth - kernel) // stride + 1
+        inputs = channels * height * breadth
+        super().__init__(*modules, nn.Flatten(), linear_layer(inputs, width, 2**0.5, generator), nn.ReLU())
+        self.image, self.outputs = image, width
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        images = pixels.reshape(-1, *self.image.shape)
+        if not self.image.channels_first:
+            images = images.permute(0, 3, 1, 2)
+        return super().forward(images.float() / self.image.high)
+
+
+class Perception(nn.Module):
+    """Images through a network each, beside the numbers: `(B, columns)` to `(B, outputs)`."""
+
+    def __init__(self, features: Features, generator: torch.Generator) -> None:
+        """Make a network for each image."""
+        super().__init__()
+        self._widths = [features.vector, *(image.columns for image in features.images)]
+        networks = [Vision(image, generator) for image in features.images]
+        self.outputs = features.vector + sum(network.outputs for network in networks)
+        self.vision = nn.ModuleList(networks)
+
+    def forward(self, columns: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        numbers, *images = columns.split(self._widths, dim=1)
+        seen = [vision(pixels) for vision, pixels in zip(self.vision, images, strict=True)]
+        return torch.cat([numbers.float(), *seen], dim=1)

@@ -1,11 +1,15 @@
 """Heads: from features to a distribution over actions, or to values."""
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
+from gymnasium import spaces
 from torch import nn
 
-from networks.distributions import Categorical, Distribution, TanhGaussian
+from networks.distributions import Categorical, Distribution, Gaussian, TanhGaussian
 from networks.encoders import linear_layer
 from networks.normalizer import RunningNorm
 
@@ -17,6 +21,9 @@ VALUE_GAIN = 0.01
 BOUND_EPSILON = 1e-6
 """How close to its bounds an action that comes without its draw is taken to be."""
 
+FORBIDDEN = -1e8
+"""The logit of a choice that is not allowed: no chance, and no infinity to make a NaN of."""
+
 
 class PolicyHead(nn.Module):
     """Turns features into a distribution, and that distribution's draws into actions."""
@@ -25,9 +32,16 @@ class PolicyHead(nn.Module):
     """What its distributions are sampled with."""
     outputs: int
     """A: how many such numbers for each draw."""
+    choices: int
+    """How many there are in all; none for continuous actions."""
 
-    def forward(self, features: torch.Tensor) -> Distribution:
-        """Return the distribution over actions for features `(B, F)`."""
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Distribution:
+        """Return the distribution over actions for features `(B, F)`.
+
+        Args:
+            features: `(B, F)`.
+            mask: `(B, choices)`, zero for those that are not allowed.
+        """
         raise NotImplementedError
 
     def to_action(self, draw: torch.Tensor) -> torch.Tensor:
@@ -47,12 +61,12 @@ class CategoricalHead(PolicyHead):
     def __init__(self, features: int, actions: int, offset: int, generator: torch.Generator) -> None:
         """Make the layer of logits."""
         super().__init__()
-        self.offset, self.outputs = offset, actions
+        self.offset, self.outputs, self.choices = offset, actions, actions
         self.logits = linear_layer(features, actions, CHOICE_GAIN, generator)
 
-    def forward(self, features: torch.Tensor) -> Categorical:
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Categorical:
         """See `PolicyHead.forward`."""
-        return Categorical(self.logits(features))
+        return Categorical(_allowed(self.logits(features), mask))
 
     def to_action(self, draw: torch.Tensor) -> torch.Tensor:
         """See `PolicyHead.to_action`."""
@@ -63,8 +77,57 @@ class CategoricalHead(PolicyHead):
         return action.long() - self.offset
 
 
-class TanhGaussianHead(PolicyHead):
-    """Actions within `offset - scale` and `offset + scale`, with a log-std that does not depend on the state."""
+class MultiCategoricalHead(PolicyHead):
+    """K choices at once: actions `(B, K)`; draws count from 0."""
+
+    noise = "exponential"
+    offsets: torch.Tensor
+    columns: torch.Tensor
+
+    def __init__(
+        self, features: int, choices: Sequence[int], offsets: Sequence[int], generator: torch.Generator
+    ) -> None:
+        """Make the layer of logits.
+
+        Args:
+            features: F.
+            choices: `(K,)`, among how many actions.
+            offsets: `(K,)`, the first of them.
+            generator: of the initial weights.
+        """
+        super().__init__()
+        self._shape = len(choices), max(choices)
+        self.outputs, self.choices = math.prod(self._shape), sum(choices)
+        self.logits = linear_layer(features, sum(choices), CHOICE_GAIN, generator)
+        columns = [k * max(choices) + choice for k, count in enumerate(choices) for choice in range(count)]
+        self.register_buffer("offsets", torch.tensor(offsets), persistent=False)
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Categorical:
+        """See `PolicyHead.forward`."""
+        logits = _allowed(self.logits(features), mask)
+        padded = logits.new_full((len(logits), self.outputs), 10 * FORBIDDEN).index_copy(1, self.columns, logits)
+        return Categorical(padded.view(-1, *self._shape))
+
+    def to_action(self, draw: torch.Tensor) -> torch.Tensor:
+        """See `PolicyHead.to_action`."""
+        return draw + self.offsets
+
+    def to_draw(self, action: torch.Tensor) -> torch.Tensor:
+        """See `PolicyHead.to_draw`."""
+        return action.flatten(1).long() - self.offsets
+
+
+def _allowed(logits: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return logits if mask is None else logits.masked_fill(mask == 0, FORBIDDEN)
+
+
+class GaussianHead(PolicyHead):
+    """Continuous actions, with a log-std that does not depend on the state: a = offset + scale f(u).
+
+    Squashed, f is tanh and the actions lie within `offset - scale` and `offset + scale`. Otherwise f is the identity,
+    and actions are cut off at the bounds, which may be infinite.
+    """
 
     noise = "normal"
     scale: torch.Tensor
@@ -73,41 +136,84 @@ class TanhGaussianHead(PolicyHead):
     high: torch.Tensor
 
     def __init__(
-        self, features: int, scale: torch.Tensor, offset: torch.Tensor, log_std: float, generator: torch.Generator
+        self,
+        features: int,
+        low: torch.Tensor,
+        high: torch.Tensor,
+        squash: bool,
+        log_std: float,
+        generator: torch.Generator,
     ) -> None:
         """Make the layer of means.
 
         Args:
             features: F.
-            scale: float64 `(A,)`, half the width of the bounds.
-            offset: float64 `(A,)`, their middle.
-            log_std: initial value for every dimension, before squashing.
+            low: float64 `(A,)`, of the actions.
+            high: float64 `(A,)`.
+            squash: whether to squash; the bounds are finite then.
+            log_std: initial value for every dimension, before scaling and squashing.
             generator: of the initial weights.
         """
         super().__init__()
-        self.outputs = len(scale)
+        self.outputs, self.choices, self.squash = len(low), 0, squash
         self.mean = linear_layer(features, self.outputs, MEAN_GAIN, generator)
-        self.log_std = nn.Parameter(torch.full((len(scale),), log_std))
+        self.log_std = nn.Parameter(torch.full((self.outputs,), log_std))
+        bounded = low.isfinite() & high.isfinite()
         for name, value in (
-            ("scale", scale.float()),
-            ("offset", offset.float()),
-            ("low", -_round_down(scale.double() - offset.double())),
-            ("high", _round_down(offset.double() + scale.double())),
+            ("scale", torch.where(bounded, (high - low) / 2, 1.0).float()),
+            ("offset", torch.where(bounded, (high + low) / 2, 0.0).float()),
+            ("low", -_round_down(-low)),
+            ("high", _round_down(high)),
         ):
             self.register_buffer(name, value, persistent=False)
 
-    def forward(self, features: torch.Tensor) -> TanhGaussian:
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Gaussian:
         """See `PolicyHead.forward`."""
-        return TanhGaussian(self.mean(features), self.log_std, self.scale)
+        mean = self.mean(features)
+        return TanhGaussian(mean, self.log_std, self.scale) if self.squash else Gaussian(mean, self.log_std)
 
     def to_action(self, draw: torch.Tensor) -> torch.Tensor:
         """See `PolicyHead.to_action`."""
-        return (self.offset + self.scale * draw.tanh()).clamp(self.low, self.high)
+        return (self.offset + self.scale * (draw.tanh() if self.squash else draw)).clamp(self.low, self.high)
 
     def to_draw(self, action: torch.Tensor) -> torch.Tensor:
-        """See `PolicyHead.to_draw`; an action on its bound is taken to lie just inside."""
+        """See `PolicyHead.to_draw`; a squashed action on its bound is taken to lie just inside."""
+        draw = (action - self.offset) / self.scale
         limit = 1.0 - BOUND_EPSILON
-        return ((action - self.offset) / self.scale).clamp(-limit, limit).atanh()
+        return draw.clamp(-limit, limit).atanh() if self.squash else draw
+
+
+def make_policy_head(
+    space: spaces.Space, features: int, squash: bool, log_std: float, generator: torch.Generator
+) -> PolicyHead:
+    """Return the head for an action space.
+
+    Args:
+        space: Discrete, MultiDiscrete, MultiBinary or a Box of floats.
+        features: F.
+        squash: whether a Box with finite bounds is squashed.
+        log_std: see `GaussianHead`.
+        generator: of the initial weights.
+
+    Raises:
+        TypeError: another space.
+    """
+    if isinstance(space, spaces.Discrete):
+        return CategoricalHead(features, int(space.n), int(space.start), generator)
+    if isinstance(space, spaces.MultiDiscrete):
+        return MultiCategoricalHead(features, space.nvec.flatten().tolist(), space.start.flatten().tolist(), generator)
+    if isinstance(space, spaces.MultiBinary):
+        dimensions = math.prod(space.shape)
+        return MultiCategoricalHead(features, [2] * dimensions, [0] * dimensions, generator)
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+        raise TypeError(
+            f"the action space {space} is not supported: PPO needs a Discrete, a MultiDiscrete, a MultiBinary or a Box "
+            "of floats"
+        )
+    low, high = (torch.from_numpy(bound.flatten().astype(np.float64)) for bound in (space.low, space.high))
+    if (low >= high).any():
+        raise TypeError(f"the action space {space} is not supported: a dimension of it leaves no choice")
+    return GaussianHead(features, low, high, squash and space.is_bounded(), log_std, generator)
 
 
 def _round_down(exact: torch.Tensor) -> torch.Tensor:

@@ -18,9 +18,13 @@ from utils.quadrature import gauss_hermite
 from utils.returns import discounted_sums, gae
 from utils.schedules import linear
 from utils.seeding import spawn_seeds
+from utils.spaces import ACTION_MASK, Features, Image, row_type
 from utils.threads import blas_threads, compute_threads, torch_threads
 
 __all__ = [
+    "ACTION_MASK",
+    "Features",
+    "Image",
     "Stretch",
     "blas_threads",
     "buffer_append",
@@ -36,6 +40,7 @@ __all__ = [
     "load_tensors",
     "number_of_active_environments",
     "range_of_active_environments",
+    "row_type",
     "save_tensors",
     "spawn_seeds",
     "torch_threads",

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from utils import row_type
+
 EnvFactory = Callable[[], gym.Env]
 Infos = dict[int, dict[str, Any]]
 """By environment index; only those with something in them."""
@@ -53,18 +55,9 @@ class Layout:
         Raises:
             TypeError: a space whose elements are not arrays of one shape.
         """
-        arrays = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
-        for what, space in (("observation", obs_space), ("action", action_space)):
-            if not isinstance(space, arrays):
-                supported = ", ".join(kind.__name__ for kind in arrays)
-                raise TypeError(f"the {what} space {space} is not supported; supported are {supported}")
-        return cls(
-            num_envs,
-            tuple(obs_space.shape or ()),
-            np.dtype(obs_space.dtype),
-            tuple(action_space.shape or ()),
-            np.dtype(action_space.dtype),
-        )
+        if isinstance(action_space, gym.spaces.Dict | gym.spaces.Tuple):
+            raise TypeError(f"the action space {action_space} is not supported: it must be of one part")
+        return cls(num_envs, *row_type(obs_space), *row_type(action_space))
 
 
 def allocate(

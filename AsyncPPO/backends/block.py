@@ -73,7 +73,6 @@ class EnvBlock(Block):
             EnvError: one could not be made.
         """
         super().__init__(first, arrays, rollout)
-        self._obs_shape = arrays.obs.shape[1:]
         self.envs: list[gym.Env] = []
         for index, factory in enumerate(factories, first):
             try:
@@ -138,10 +137,18 @@ class EnvBlock(Block):
         return info
 
     def _store(self, target: np.ndarray, index: int, obs: Any) -> None:
+        if target.dtype.names is not None:
+            for name in target.dtype.names:
+                try:
+                    part = obs[int(name)] if isinstance(obs, tuple) else obs[name]
+                except (LookupError, TypeError, ValueError) as error:
+                    raise EnvError(f"environment {index} returned an observation without {name!r}") from error
+                self._store(target[name], index, part)
+            return
         shape = obs.shape if isinstance(obs, np.ndarray) else np.shape(obs)
-        if shape != self._obs_shape:
+        if shape != target.shape[1:]:
             raise EnvError(
-                f"environment {index} returned an observation of shape {shape}; its space says {self._obs_shape}"
+                f"environment {index} returned an observation of shape {shape}; its space says {target.shape[1:]}"
             )
         try:
             target[index - self.first] = obs

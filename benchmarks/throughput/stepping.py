@@ -35,7 +35,7 @@ SLEEPERS_BLOCK = 4
 
 def can_be_timed(name: str, num_envs: int) -> bool:
     """Say whether the limit can be: many more processes than cores do not run at the same time."""
-    return name != SLEEPERS or num_envs <= 32
+    return name != SLEEPERS or SLEEPERS_BLOCK <= num_envs <= 32
 
 
 def rate(stepper: Stepper, seconds: float) -> float:

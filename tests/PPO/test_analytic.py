@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from networks import flatten
 from PPO import PPO, ActorCritic
@@ -37,16 +38,24 @@ def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("continuous", [False, True])
+SCALE = np.array([1.0, 2.0, 0.4])
+ACTIONS: dict[str, spaces.Space] = {
+    "choice": spaces.Discrete(3),
+    "squashed": spaces.Box(-SCALE, SCALE, dtype=np.float64),
+    "cut off": spaces.Box(-SCALE, SCALE, dtype=np.float64),
+}
+
+
+@pytest.mark.parametrize("actions", ACTIONS)
 @pytest.mark.parametrize("activation", ["tanh", "relu", "silu"])
-def test_the_gradient_is_autograds(continuous: bool, activation: str) -> None:
+def test_the_gradient_is_autograds(actions: str, activation: str) -> None:
     """Held to 1e-10 in float64, over value clipping, entropy, advantages, value heads and depths."""
     together, apart = [Networks.BOTH], [Networks.CRITIC, Networks.ACTOR]
     options = product([None, 0.2], [0.0, 0.03], [True, False], [1, 2], [(), (16,), (16, 8)], [together, apart])
     for value_clip, entropy_coef, normalize, values, hidden_sizes, chosen in options:
         policy = ActorCritic(
-            continuous, 5, 3, hidden_sizes=hidden_sizes, activation=activation, values=values, log_std=-0.4,
-            scale=torch.tensor([1.0, 2.0, 0.4]), generator=torch.Generator().manual_seed(0),
+            spaces.Box(-1, 1, (5,)), ACTIONS[actions], squash=actions == "squashed", hidden_sizes=hidden_sizes,
+            activation=activation, values=values, log_std=-0.4, generator=torch.Generator().manual_seed(0),
         ).double()  # fmt: skip
         for parameter in policy.policy_head.parameters():
             parameter.data.mul_(30 if parameter.ndim == 2 else 1)
@@ -55,7 +64,7 @@ def test_the_gradient_is_autograds(continuous: bool, activation: str) -> None:
         assert architecture is not None
         twin = AnalyticActorCritic(architecture, parameters.numpy(), gradient.numpy())
         objective = Objective(0.7, entropy_coef, value_clip, normalize)
-        minibatch = rows(policy, continuous, values, 40)
+        minibatch = rows(policy, actions != "choice", values, 40)
 
         gradient.zero_()
         loss, expected_metrics = objective_loss(objective, policy, minibatch, 0.2)
@@ -65,7 +74,7 @@ def test_the_gradient_is_autograds(continuous: bool, activation: str) -> None:
         arrays = minibatch.numpy()
         if normalize:
             arrays = arrays._replace(advantage=standardise(arrays.advantage))
-        if continuous:
+        if actions == "squashed":
             scale = policy.policy_head.scale.numpy()
             arrays = arrays._replace(log_prob=arrays.log_prob + log_slope(arrays.draw, scale))
         numbers = np.full(4, 9.0)

@@ -1,5 +1,6 @@
 """A policy that plays beside the environments gives the experience that it gives when it is asked at every step."""
 
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -39,7 +40,8 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
 def agent(env: Any, **kwargs: Any) -> PPO:
     with gym.make(env) if isinstance(env, str) else env() as probe:
-        ppo = PPO.for_env(probe, seed=0, batch_size=64, **kwargs)
+        flat = gym.spaces.Box(-np.inf, np.inf, (math.prod(probe.observation_space.shape or ()),))
+        ppo = PPO.for_env(probe, observation_space=flat, seed=0, batch_size=64, **kwargs)
     if ppo.policy.obs_norm is not None:
         ppo.policy.obs_norm.update(ppo._tensor(np.random.default_rng(0).normal(1, 2, (50, ppo.observ_dim))))
     return ppo

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from networks import RunningNorm, TanhGaussianHead, ValueHead, linear_layer, mlp
+from networks import GaussianHead, RunningNorm, ValueHead, linear_layer, mlp
 
 
 def generator() -> torch.Generator:
@@ -64,8 +64,8 @@ def test_an_unknown_activation_is_refused() -> None:
 
 
 def test_actions_lie_within_their_bounds_and_lead_back_to_their_draws() -> None:
-    scale, offset = torch.tensor([2.0, 0.5]), torch.tensor([0.0, 3.5])
-    head = TanhGaussianHead(4, scale, offset, 0.0, generator())
+    scale, offset = torch.tensor([2.0, 0.5]).double(), torch.tensor([0.0, 3.5]).double()
+    head = GaussianHead(4, offset - scale, offset + scale, True, 0.0, generator())
     draw = torch.tensor([[0.3, -1.2], [50.0, -50.0]])
     action = head.to_action(draw)
     assert action[1].tolist() == [2.0, 3.0]

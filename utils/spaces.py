@@ -1,0 +1,232 @@
+"""Elements of any Gymnasium space as rows of arrays, and observations as rows of numbers.
+
+An element of a Box, a Discrete, a MultiDiscrete or a MultiBinary space is a row of an ordinary array. One of a Dict or
+a Tuple, nested as deep as you like, is a row of a structured array: `rows["camera"]` is then the array of that part,
+`rows[3]` one element, and a mask or an index chooses rows of all parts at once.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+Keys = tuple[str | int, ...]
+"""What leads from an element of a Dict or a Tuple to one of its parts."""
+ACTION_MASK = "action_mask"
+"""The key under which a Dict observation says which actions are allowed."""
+SMALLEST_IMAGE = 5
+"""Height or width below which an image is taken for a few numbers."""
+
+
+def leaves(space: spaces.Space, keys: Keys = ()) -> Iterator[tuple[Keys, spaces.Space]]:
+    """Yield the parts of a space that are arrays, and the keys that lead to them.
+
+    Raises:
+        TypeError: a space whose elements are not arrays of one shape.
+    """
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            yield from leaves(part, (*keys, key))
+    elif isinstance(space, spaces.Tuple):
+        for number, part in enumerate(space.spaces):
+            yield from leaves(part, (*keys, number))
+    elif isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        yield keys, space
+    else:
+        raise TypeError(
+            f"the space {space} is not supported; supported are Box, Discrete, MultiDiscrete and MultiBinary, and Dict "
+            "and Tuple of them"
+        )
+
+
+def row_type(space: spaces.Space) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and type of a row that holds an element of a space.
+
+    Raises:
+        TypeError: a space whose elements are not arrays of one shape.
+    """
+    parts: Any = None
+    if isinstance(space, spaces.Dict):
+        parts = space.spaces.items()
+    elif isinstance(space, spaces.Tuple):
+        parts = enumerate(space.spaces)
+    if parts is None:
+        ((_, leaf),) = leaves(space)
+        return tuple(leaf.shape or ()), np.dtype(leaf.dtype)
+    fields = [(str(key), *reversed(row_type(part))) for key, part in parts]
+    return (), np.dtype(fields, align=True)
+
+
+def part_of(element: Any, keys: Keys) -> Any:
+    """Return the part of an element, or of rows of elements, that keys lead to."""
+    for key in keys:
+        element = element[str(key)] if isinstance(element, np.ndarray | np.void) else element[key]
+    return element
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Columns that are the numbers of a Box or MultiBinary, as they are; or `choices` of a Discrete, one-hot."""
+
+    keys: Keys
+    shape: tuple[int, ...]
+    choices: tuple[int, ...] = ()
+    """How many there are for each dimension; empty for numbers."""
+    starts: tuple[int, ...] = ()
+    """The first of each dimension's choices."""
+
+    @property
+    def columns(self) -> int:
+        """How many."""
+        return sum(self.choices) or math.prod(self.shape)
+
+    def flatten(self, rows: np.ndarray) -> np.ndarray:
+        """Return float32 `(M, columns)` of flat elements `(M, size)`."""
+        if not self.choices:
+            return rows.astype(np.float32, copy=False)
+        hot = [rows[:, [k]] - self.starts[k] == np.arange(count) for k, count in enumerate(self.choices)]
+        return np.concatenate(hot, axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Image:
+    """Columns that are the pixels of an image."""
+
+    keys: Keys
+    shape: tuple[int, ...]
+    high: float
+    """The brightest value."""
+
+    @property
+    def columns(self) -> int:
+        """How many."""
+        return math.prod(self.shape)
+
+    def flatten(self, rows: np.ndarray) -> np.ndarray:
+        """Return uint8 `(M, columns)` of flat elements `(M, size)`."""
+        return rows.astype(np.uint8, copy=False)
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether it is `(C, H, W)` and not `(H, W, C)`: there are fewer channels than rows or columns."""
+        return self.shape[0] < self.shape[2]
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        first, second, third = self.shape
+        return (first, second, third) if self.channels_first else (third, first, second)
+
+
+@dataclass(frozen=True)
+class Features:
+    """How observations become rows of numbers: first the vector, then the images, then what says which actions may be.
+
+    Equal where the rows are.
+    """
+
+    numbers: tuple[Numbers, ...]
+    images: tuple[Image, ...]
+    mask: Numbers | None = None
+
+    @classmethod
+    def of(cls, space: spaces.Space) -> "Features":
+        """Derive them from an observation space.
+
+        A Box of uint8 or bool with three dimensions is an image; so is, with the same types, what a frame stack makes
+        of grey images.
+
+        Raises:
+            TypeError: a space whose elements are not arrays of one shape, or are empty.
+        """
+        numbers, images, mask = [], [], None
+        for keys, leaf in leaves(space):
+            if not math.prod(leaf.shape or ()):
+                raise TypeError(f"the observation space {leaf} is not supported: it has no elements")
+            if keys == (ACTION_MASK,):
+                mask = Numbers(keys, tuple(leaf.shape or ()))
+            elif _is_image(leaf):
+                images.append(Image(keys, tuple(leaf.shape or ()), float(np.max(leaf.high))))  # type: ignore[attr-defined]
+            elif isinstance(leaf, spaces.Discrete):
+                numbers.append(Numbers(keys, (), (int(leaf.n),), (int(leaf.start),)))
+            elif isinstance(leaf, spaces.MultiDiscrete):
+                choices, starts = (tuple(array.flatten().tolist()) for array in (leaf.nvec, leaf.start))
+                numbers.append(Numbers(keys, leaf.shape, choices, starts))
+            else:
+                numbers.append(Numbers(keys, tuple(leaf.shape or ())))
+        return cls(tuple(numbers), tuple(images), mask)
+
+    @property
+    def vector(self) -> int:
+        """How many columns are not of images, nor of the mask; they come first."""
+        return sum(part.columns for part in self.numbers)
+
+    @property
+    def columns(self) -> int:
+        """How many the networks see: all but those of the mask."""
+        return self.vector + sum(image.columns for image in self.images)
+
+    def fit(self, space: spaces.Space) -> bool:
+        """Return whether observations of a space become such rows; plain numbers may be of any shape."""
+        other = Features.of(space)
+        if other == self or other.columns != self.columns:
+            return other == self
+        return all(len(one._parts) == 1 and not one._parts[0].keys for one in (self, other)) and not any(
+            part.choices for one in (self, other) for part in one.numbers
+        )
+
+    def rows(self, states: Any) -> tuple[np.ndarray, bool]:
+        """Return observations as rows of numbers, and whether it was a single one.
+
+        Args:
+            states: one element of the space or several: an array `(M, ...)`, a structured one, or a dict or tuple of
+                arrays `(M, ...)`. An ordinary array may have any shape with the right number of features.
+
+        Returns:
+            `(M, columns)` and, where there is a mask, its columns; uint8 if all are pixels, else float32.
+
+        Raises:
+            ValueError: states of another size.
+        """
+        arrays = [np.asarray(part_of(states, part.keys)) for part in self._parts]
+        single = all(map(_is_single, self._parts, arrays))
+        for index, (part, array) in enumerate(zip(self._parts, arrays, strict=True)):
+            size = math.prod(part.shape)
+            arrays[index] = array.reshape(1 if single or not array.ndim else len(array), -1)
+            if arrays[index].shape[1] != size:
+                what = f" of {'.'.join(map(str, part.keys))}" if part.keys else ""
+                raise ValueError(
+                    f"states{what} of shape {array.shape} do not have the {size} features that this PPO was made for "
+                    "(observ_dim)"
+                )
+        return self._join(arrays), single
+
+    def flatten(self, rows: np.ndarray) -> np.ndarray:
+        """Do the same for what is known to be rows of the space `(M, ...)`."""
+        return self._join([part_of(rows, part.keys).reshape(len(rows), -1) for part in self._parts])
+
+    @cached_property
+    def _parts(self) -> list[Numbers | Image]:
+        return [*self.numbers, *self.images, *([self.mask] if self.mask else [])]
+
+    def _join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        columns = [part.flatten(array) for part, array in zip(self._parts, arrays, strict=True)]
+        if len(columns) == 1:
+            return columns[0]
+        return np.concatenate([part.astype(np.float32, copy=False) for part in columns], axis=1)
+
+
+def _is_image(space: spaces.Space) -> bool:
+    if not isinstance(space, spaces.Box) or len(space.shape) != 3 or space.dtype not in (np.uint8, np.bool_):
+        return False
+    return sorted(space.shape)[1] >= SMALLEST_IMAGE
+
+
+def _is_single(part: Numbers | Image, array: np.ndarray) -> bool:
+    if not part.shape:
+        return array.ndim == 0
+    return array.size == math.prod(part.shape) and (array.ndim == 1 or len(array) != 1)
