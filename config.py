@@ -13,6 +13,8 @@ class RunConfig:
 
     env_id: str = "CartPole-v1"
     """Which environment; known ones bring a preset of the settings below (presets.py)."""
+    action_masks: bool = False
+    """Choose among allowed actions: as the environment's action_masks() or its info's action_mask says."""
     num_envs: int = 32
     """How many copies of it play at once."""
     steps: int = 100_000
@@ -65,6 +67,10 @@ class TrainConfig(RunConfig):
     """Squash bounded continuous actions into their bounds by tanh; otherwise they are cut off there."""
     share_encoder: bool | None = None
     """One network for actor and critic up to their heads; by default where there are images."""
+    core: Literal["none", "gru", "lstm"] = "none"
+    """A policy that remembers what it saw in an episode."""
+    core_size: int = 64
+    """How many numbers the core gives on."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Of the actor's network, and of the critic's."""
     activation: Literal["tanh", "relu", "silu"] = "tanh"

@@ -28,6 +28,7 @@ from utils import write_atomically
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncPPO
+    from AsyncPPO.backends import EnvFactory
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT."""
@@ -83,13 +84,13 @@ def config_of(run_dir: Path) -> TrainConfig:
 def train(arguments: Sequence[str]) -> int:
     """Train, save, evaluate and report."""
     config = parse(arguments)
-    from AsyncPPO import AsyncPPO, env_factory, evaluate, make_env
+    from AsyncPPO import AsyncPPO, evaluate, make_env
     from PPO import PPO
 
     if config.eval_episodes < 1:
         raise ValueError(f"eval_episodes must be at least 1, not {config.eval_episodes}")
     started = time.perf_counter()
-    factory = env_factory(config.env_id)
+    factory = factory_of(config)
     with make_env(factory) as env:
         ppo = PPO.for_env(env, **config.ppo())
     if config.load_weights:
@@ -155,22 +156,39 @@ def show(run_dir: tyro.conf.Positional[Path], episodes: int = 5) -> None:
         run_dir: what a training run saved.
         episodes: how many.
     """
-    import gymnasium as gym
-
     from PPO import PPO
 
     config = config_of(run_dir)
-    with gym.make(config.env_id, render_mode="human") as env:
+    with factory_of(config, render_mode="human")() as env:
         ppo = PPO.for_env(env, **config.ppo())
         ppo.load_weights(run_dir)
         for episode in range(episodes):
             obs, _ = env.reset()
-            score, over = 0.0, False
+            score, over, core = 0.0, False, ppo.initial_core(1)
             while not over:
-                action = ppo.get_action(obs, deterministic=True)
+                action = ppo.get_action(obs, deterministic=True, core=core)
                 obs, reward, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
                 score, over = score + float(reward), terminated or truncated
             print(f"episode {episode + 1}: return {score:.1f}")
+
+
+def factory_of(config: TrainConfig, **kwargs: Any) -> "EnvFactory":
+    """Return what makes the environment of a run.
+
+    Raises:
+        ValueError: an unknown environment.
+    """
+    import gymnasium as gym
+
+    from AsyncPPO import ActionMasks, env_factory
+
+    env_factory(config.env_id)  # names the nearest id if it is unknown
+
+    def make() -> gym.Env:
+        env = gym.make(config.env_id, disable_env_checker=True, **kwargs)
+        return ActionMasks(env) if config.action_masks else env
+
+    return make
 
 
 def make_run_dir(config: TrainConfig) -> Path:

@@ -7,11 +7,12 @@ from AsyncPPO.factory import env_factory, make_env
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.rollout import evaluate
 from AsyncPPO.vectorizer import EnvVectorizer
+from AsyncPPO.wrappers import ActionMasks
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO
 
-__all__ = ["AsyncPPO", "EnvError", "EnvVectorizer", "VecMemory", "env_factory", "evaluate", "make_env"]
+__all__ = ["ActionMasks", "AsyncPPO", "EnvError", "EnvVectorizer", "VecMemory", "env_factory", "evaluate", "make_env"]
 
 
 def __getattr__(name: str) -> Any:

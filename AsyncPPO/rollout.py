@@ -1,7 +1,7 @@
 """Actor x environments -> experience."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -15,6 +15,8 @@ from utils import (
     update_active_environments_list,
 )
 
+Result = TypeVar("Result")
+
 
 class Actor(Protocol):
     """Whatever plays: `PPO` is one."""
@@ -24,6 +26,29 @@ class Actor(Protocol):
 
     def get_action(self, states: np.ndarray, *, deterministic: bool = False) -> np.ndarray:
         """Return an action for each of the states."""
+
+
+class Memories:
+    """What an actor remembers of each of N environments, if it remembers anything: what its `initial_core` says."""
+
+    def __init__(self, actor: Actor, num_envs: int) -> None:
+        """Remember nothing yet."""
+        initial = getattr(actor, "initial_core", None)
+        self._core: np.ndarray | None = None if initial is None else initial(num_envs)
+
+    def ask(self, method: Callable[..., Result], obs: np.ndarray, env_ids: np.ndarray, **options: Any) -> Result:
+        """Call `act` or `get_action` of the actor about environments `env_ids` `(n,)`."""
+        if self._core is None:
+            return method(obs, **options)
+        core = self._core[env_ids]
+        answer = method(obs, core=core, **options)
+        self._core[env_ids] = core
+        return answer
+
+    def forget(self, env_ids: np.ndarray) -> None:
+        """Start anew for some environments."""
+        if self._core is not None:
+            self._core[env_ids] = 0.0
 
 
 class ReplicableActor(Actor, Protocol):
@@ -90,6 +115,7 @@ class Collector:
         """Keep the parts; the first step resets the environments."""
         self.env, self.actor, self.buffer = env, actor, buffer
         self._episodes = Episodes(env.num_envs)
+        self._memories = Memories(actor, env.num_envs)
 
     def collect(self, steps: int) -> tuple[int, list[Episode]]:
         """Step every running environment at most `steps` times: once.
@@ -102,7 +128,7 @@ class Collector:
             self._obs, _ = env.reset()
             self._episodes.restart()
         env_ids = indexes_of_active_environments(env.finished)
-        action, extras = self.actor.act(self._obs)
+        action, extras = self._memories.ask(self.actor.act, self._obs, env_ids)
         obs, reward, terminated, truncated, infos = env.step(action)
         self.buffer.append(
             env_ids,
@@ -115,6 +141,7 @@ class Collector:
             **extras,
         )
         over = terminated | truncated
+        self._memories.forget(env_ids[over])
         if env.autoreset:
             self._obs = obs
         else:
@@ -197,13 +224,14 @@ def evaluate(
         tqdm(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,
     ):
         while (missing := episodes - num_envs * len(returns)) > 0:
-            score = np.zeros(num_envs)
+            score, memories = np.zeros(num_envs), Memories(actor, num_envs)
             obs, _ = envs.reset()
             envs.finished[missing:] = True
             obs = obs[:missing]
             while not envs.finished.all():
                 env_ids = indexes_of_active_environments(envs.finished)
-                obs, reward, terminated, truncated, _ = envs.step(actor.get_action(obs, deterministic=deterministic))
+                action = memories.ask(actor.get_action, obs, env_ids, deterministic=deterministic)
+                obs, reward, terminated, truncated, _ = envs.step(action)
                 score[env_ids] += reward
                 over = terminated | truncated
                 obs = inactive_states_dropout(obs, over)

@@ -9,6 +9,8 @@ from torch import nn
 
 from networks import (
     CategoricalHead,
+    Core,
+    CoreName,
     Distribution,
     GaussianHead,
     Perception,
@@ -26,13 +28,16 @@ OBS_CLIP = 10.0
 MakeEncoder = Callable[[Features], nn.Module]
 """Makes a module from columns of an observation `(B, columns)` to features `(B, F)`."""
 
+Past = tuple[torch.Tensor, torch.Tensor]
+"""What a core remembered `(B, S)` before each row, and which rows are the first of a sequence, bool `(B,)`."""
+
 
 class ActorCritic(nn.Module):
     """An encoder that leads to a distribution over actions, and one that leads to values.
 
     Observations come as rows of columns (`utils.Features`). An encoder is, by default, a convolutional network for each
-    image, and an MLP behind them and beside the numbers. That the encoders are separate, where there are no images, and
-    use tanh: Andrychowicz et al. 2021 (arXiv:2006.05990), section 3.2.
+    image, and an MLP behind them and beside the numbers. A recurrent core may follow, one for actor and critic. Where
+    there are no images, encoders are separate and use tanh: Andrychowicz et al. 2021 (arXiv:2006.05990), section 3.2.
     """
 
     obs_norm: RunningNorm | None
@@ -47,6 +52,8 @@ class ActorCritic(nn.Module):
         activation: str = "tanh",
         share_encoder: bool | None = None,
         encoder: MakeEncoder | None = None,
+        core: CoreName = "none",
+        core_size: int = 64,
         log_std: float = 0.0,
         values: int = 1,
         normalize_obs: bool = False,
@@ -60,8 +67,10 @@ class ActorCritic(nn.Module):
             squash: whether bounded continuous actions are squashed by tanh; otherwise they are cut off at their bounds.
             hidden_sizes: of each encoder's MLP.
             activation: `tanh`, `relu` or `silu`.
-            share_encoder: whether actor and critic have one encoder together; None for where there are images.
+            share_encoder: whether actor and critic have one encoder together; None: with images or a core.
             encoder: makes each encoder in place of the above.
+            core: `gru` or `lstm` for a policy that remembers.
+            core_size: H, features of the core.
             log_std: the Gaussian's initial log standard deviation.
             values: V, how many value functions: one, or two with an intrinsic reward.
             normalize_obs: whether to standardise what are numbers in observations by their running statistics.
@@ -69,7 +78,8 @@ class ActorCritic(nn.Module):
 
         Raises:
             TypeError: a space that is not supported.
-            ValueError: an unknown activation, or a mask of another size than the choices.
+            ValueError: an unknown activation or core, a core behind separate encoders, or a mask of another size than
+                there are choices.
         """
         super().__init__()
         self.features = Features.of(observation_space)
@@ -87,10 +97,16 @@ class ActorCritic(nn.Module):
             return nn.Sequential(perception, *mlp(perception.outputs, hidden_sizes, activation, generator))
 
         self.actor = make_encoder()
-        share = bool(self.features.images) if share_encoder is None else share_encoder
+        recurrent = core != "none"
+        share = recurrent or bool(self.features.images) if share_encoder is None else share_encoder
+        if recurrent and not share:
+            raise ValueError("share_encoder=False does not go with a core, which actor and critic have together")
         self.critic = self.actor if share else make_encoder()
         with torch.no_grad():
             width = self.actor(torch.zeros(1, self.features.columns)).shape[1]
+        self.core: Core | None = None
+        if recurrent:
+            self.core, width = Core(core, width, core_size, generator), core_size
         self.policy_head: PolicyHead = make_policy_head(action_space, width, squash, log_std, generator)
         self.value_head = ValueHead(width, values, generator)
         if self.features.mask is not None and self.features.mask.columns != self.policy_head.choices:
@@ -99,21 +115,38 @@ class ActorCritic(nn.Module):
                 f"{self.policy_head.choices} choices"
             )
 
-    def forward(self, obs: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
-        """Return the policy and the standardised values `(B, V)` of standardised observations `(B, D)`."""
+    def forward(self, obs: torch.Tensor, past: Past | None = None) -> tuple[Distribution, torch.Tensor]:
+        """Return the policy and the standardised values `(B, V)` of standardised observations `(B, D)`.
+
+        Args:
+            obs: the observations.
+            past: of a policy with a core, what came before them.
+        """
         seen, mask = self._seen(obs)
-        features = self.actor(seen)
+        features = self._recall(self.actor(seen), past)
         own = features if self.critic is self.actor else self.critic(seen)
         return self.policy_head(features, mask), self.value_head(own)
 
-    def distribution(self, obs: torch.Tensor) -> Distribution:
+    def distribution(self, obs: torch.Tensor, past: Past | None = None) -> Distribution:
         """Return only the policy."""
         seen, mask = self._seen(obs)
-        return self.policy_head(self.actor(seen), mask)
+        return self.policy_head(self._recall(self.actor(seen), past), mask)
 
-    def value(self, obs: torch.Tensor) -> torch.Tensor:
+    def value(self, obs: torch.Tensor, past: Past | None = None) -> torch.Tensor:
         """Return only the values `(B, V)`, in units of reward."""
-        return self.value_head.stats.inverse(self.value_head(self.critic(self._seen(obs)[0])))
+        features = self._recall(self.critic(self._seen(obs)[0]), past)
+        return self.value_head.stats.inverse(self.value_head(features))
+
+    def remember(self, obs: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        """Return what the core remembers `(B, S)` after one step more than `state`."""
+        assert self.core is not None
+        return self.core.step(self.actor(self._seen(obs)[0]), state)[1]
+
+    def _recall(self, features: torch.Tensor, past: Past | None) -> torch.Tensor:
+        if self.core is None:
+            return features
+        assert past is not None
+        return self.core(features, *past)
 
     def standardise(self, obs: torch.Tensor) -> torch.Tensor:
         """Return observations `(B, D)` as the other methods take them."""
@@ -144,7 +177,11 @@ class ActorCritic(nn.Module):
         encoders, head = (self.actor, self.critic), self.policy_head
         if any([type(layer) for layer in encoder.children()] != made for encoder in encoders):
             return None
-        if self.critic is self.actor or self.features.mask or type(head) not in (GaussianHead, CategoricalHead):
+        if (
+            self.critic is self.actor
+            or self.features.mask is not None
+            or type(head) not in (GaussianHead, CategoricalHead)
+        ):
             return None
         bounds, first_action = None, 0
         if isinstance(head, GaussianHead):

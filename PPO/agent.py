@@ -11,7 +11,8 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike
 from torch import nn
 
-from PPO.actor_critic import OBS_CLIP, ActorCritic, MakeEncoder
+from networks import CoreName
+from PPO.actor_critic import OBS_CLIP, ActorCritic, MakeEncoder, Past
 from PPO.advantages import explained_variance, extrinsic_advantage, intrinsic_advantage
 from PPO.arguments import arguments_for, check_ranges, choices_of, space_of_actions
 from PPO.gradient import Crew
@@ -55,6 +56,8 @@ class PPO:
         squash_actions: bool = True,
         share_encoder: bool | None = None,
         encoder: MakeEncoder | None = None,
+        core: CoreName = "none",
+        core_size: int = 64,
         hidden_sizes: Sequence[int] = (64, 64),
         activation: str = "tanh",
         log_std: float = 0.0,
@@ -98,9 +101,11 @@ class PPO:
             action_space: what the other arguments cannot say of actions; then it counts. `for_env` fills it in.
             squash_actions: whether bounded continuous actions are squashed into their bounds by tanh; otherwise they
                 are cut off there.
-            share_encoder: whether actor and critic have one encoder together; None for where there are images.
+            share_encoder: whether actor and critic have one encoder together; None: with images or a core.
             encoder: makes each encoder in place of the usual ones: called with the `utils.Features` of observations, it
                 returns a module from `(B, columns)` to `(B, F)`.
+            core: `gru` or `lstm` for a policy that remembers what it saw in an episode.
+            core_size: how many numbers the core gives on.
             hidden_sizes: of the actor's encoder, and of the critic's; of the layers that follow a convolution.
             activation: `tanh`, `relu` or `silu`.
             log_std: initial log standard deviation of continuous actions, before squashing and scaling.
@@ -130,7 +135,8 @@ class PPO:
             positive={
                 "observ_dim": observ_dim, "action_dim": action_dim, "lr": lr, "k_epochs": k_epochs,
                 "policy_clip": policy_clip, "batch_size": batch_size, "mini_batch_size": mini_batch_size,
-                "max_grad_norm": max_grad_norm, "value_clip": value_clip, "target_kl": target_kl,
+                "core_size": core_size, "max_grad_norm": max_grad_norm, "value_clip": value_clip,
+                "target_kl": target_kl,
                 "the smallest of hidden_sizes": min(hidden_sizes, default=1), "exp(log_std)": np.exp(log_std),
             },
             not_negative={
@@ -162,13 +168,17 @@ class PPO:
         self.action_offset = action_offset
         self.observation_space = observation_space or spaces.Box(-np.inf, np.inf, (self.observ_dim,))
         self.action_space = action_space or space_of_actions(is_continuous, action_dim, action_scaling, action_offset)
-        self.squash_actions = squash_actions
-        self.share_encoder = share_encoder
-        self.encoder = encoder
-        self.hidden_sizes = tuple(hidden_sizes)
-        self.activation = activation
-        self.log_std = log_std
-        self.normalize_obs = normalize_obs
+        self.network: dict[str, Any] = {
+            "squash": squash_actions,
+            "hidden_sizes": tuple(hidden_sizes),
+            "activation": activation,
+            "share_encoder": share_encoder,
+            "encoder": encoder,
+            "core": core,
+            "core_size": core_size,
+            "log_std": log_std,
+            "normalize_obs": normalize_obs,
+        }
         self.normalize_advantage = normalize_advantage
         self.entropy_coef = entropy_coef
         self.value_coef = value_coef
@@ -187,6 +197,7 @@ class PPO:
 
         self.rng = np.random.default_rng(seed)
         self.memory = Memory()
+        self.updates = 0
         self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63)) if seed is None else seed))
         self._make_learner()
 
@@ -194,14 +205,8 @@ class PPO:
         self.policy = ActorCritic(
             self.observation_space,
             self.action_space,
-            squash=self.squash_actions,
-            hidden_sizes=self.hidden_sizes,
-            activation=self.activation,
-            share_encoder=self.share_encoder,
-            encoder=self.encoder,
-            log_std=self.log_std,
+            **self.network,
             values=2 if self.use_RND else 1,
-            normalize_obs=self.normalize_obs,
             generator=generator,
         ).to(self.device)
         self.rnd: RND | None = None
@@ -270,32 +275,41 @@ class PPO:
         if not self.is_continuous and choices_of(self.action_space) != choices_of(expected["action_space"]):
             raise ValueError(f"the PPO was made for {self.action_space}, but {env} needs {expected['action_space']}")
 
-    def get_action(self, states: ArrayLike | torch.Tensor, *, deterministic: bool = False) -> np.ndarray:
+    def initial_core(self, count: int) -> np.ndarray | None:
+        """Return what is remembered of `count` new episodes, zeros `(count, S)`; None for a policy without a core."""
+        return None if self.policy.core is None else np.zeros((count, self.policy.core.state_size), np.float32)
+
+    def get_action(
+        self, states: ArrayLike | torch.Tensor, *, deterministic: bool = False, core: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return an action for each state.
 
         Args:
             states: `(N, ...)`, or a single state; of a Dict or Tuple space a dict or tuple of such, or a structured
                 array.
             deterministic: take the most probable action (continuous: the median) in place of a random one.
+            core: `(N, S)`, what a policy with a core remembers of each; brought up to date in place. See
+                `initial_core`; rows whose episode is over are to be set to zero.
 
         Returns:
             A choice: int64 `(N,)`, several at once `(N, K)`; continuous: float32 `(N, action_dim)`, inside the bounds.
             Without the first dimension for a single state.
 
         Raises:
-            ValueError: states that do not have `observ_dim` features, or where no action is allowed.
+            ValueError: states that do not have `observ_dim` features, or where no action is allowed; or no core.
         """
-        return self.act(states, deterministic=deterministic)[0]
+        return self.act(states, deterministic=deterministic, core=core)[0]
 
     @torch.no_grad()
     def act(
-        self, states: ArrayLike | torch.Tensor, *, deterministic: bool = False
+        self, states: ArrayLike | torch.Tensor, *, deterministic: bool = False, core: np.ndarray | None = None
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the actions of `get_action` and, by name, what learning wants to know of how they came about.
 
         Returns:
             The actions, and `log_prob` float32 `(N,)`; for continuous actions also `draw` float32 `(N, action_dim)`,
-            the point that was squashed. Hand them to `utils.buffer_append` as keywords.
+            the point that was squashed; with a core `core` `(N, S)`, what it remembered before. Hand them to
+            `utils.buffer_append` as keywords.
         """
         features = self.policy.features
         columns, single = features.rows(states.cpu().numpy() if torch.is_tensor(states) else states)
@@ -307,11 +321,14 @@ class PPO:
             action, draw, log_prob = self.optimiser.twin.act(obs.numpy(), noise)
         else:
             with torch_threads(self.optimiser.threads):
-                policy = self.policy.distribution(obs)
+                policy = self.policy.distribution(obs, self._past(core, len(obs)))
                 tensor = policy.mode() if noise is None else policy.sample(self._tensor(noise))
                 tensors = self.policy.policy_head.to_action(tensor), tensor, policy.log_prob(tensor)
             action, draw, log_prob = (tensor.cpu().numpy() for tensor in tensors)
         extras = {"log_prob": log_prob, "draw": draw} if self.is_continuous else {"log_prob": log_prob}
+        if core is not None:
+            extras["core"] = core.copy()
+            core[:] = self.policy.remember(obs, self._tensor(core)).cpu().numpy()
         if single:
             return action[0], {name: value[0] for name, value in extras.items()}
         return action, extras
@@ -355,8 +372,8 @@ class PPO:
             learn from.
 
         Raises:
-            FloatingPointError: a loss became infinite or NaN; the networks are as they were before, and
-                Adam starts anew.
+            FloatingPointError: a loss became infinite or NaN; the message says in which update, and what else did. The
+                networks are as they were before, and Adam starts anew.
         """
         if len(self.memory) < self.batch_size:
             return {}
@@ -372,10 +389,16 @@ class PPO:
                 self.policy.update_statistics(self._columns(batch.obs))
         infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
         if infinite:
+            tensors = self.policy.state_dict() | {"observations": self._columns(batch.obs)}
+            where = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
             for module, tensors in before:
                 module.load_state_dict(tensors)
             self._make_learner()
-            raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN: try a smaller lr")
+            raise FloatingPointError(
+                f"{', '.join(infinite)} became infinite or NaN in update {self.updates + 1} (then also "
+                f"{', '.join(where) or 'no weight'}): try a smaller lr"
+            )
+        self.updates += 1
         return metrics | {"lr": lr, "clip": clip}
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
@@ -406,8 +429,9 @@ class PPO:
         metrics: dict[str, float] = {}
         obs = self.policy.standardise(self._columns(batch.obs))
         final_obs = self.policy.standardise(self._columns(batch.final_obs))
-        values = self._value(obs)
-        value, final_value = values.double().cpu().numpy(), self._value(final_obs).double().cpu().numpy()
+        past, past_of_ends = self._pasts(batch, obs)
+        values = self._value(obs, past)
+        value, final_value = (v.double().cpu().numpy() for v in (values, self._value(final_obs, past_of_ends)))
         advantage = extrinsic_advantage(batch, value[:, 0], final_value[:, 0], self.gamma, self.GAE_lambda)
         returns = [advantage + value[:, 0]]
         metrics["explained_variance"] = explained_variance(value[:, 0], returns[0])
@@ -424,18 +448,37 @@ class PPO:
         target = self._tensor(np.stack(returns, axis=1))
         head = self.policy.value_head
         old_value = head.update(target, values)
-        draw, log_prob = self._behaviour(batch, obs)
+        draw, log_prob = self._behaviour(batch, obs, past)
         metrics["entropy"] = -log_prob.mean().item()
-        rows = Rows(obs, draw, log_prob, self._tensor(advantage), head.stats(target), old_value, next_obs)
+        rows = Rows(obs, draw, log_prob, self._tensor(advantage), head.stats(target), old_value, next_obs, *past)
         return rows, metrics
 
-    def _value(self, obs: torch.Tensor) -> torch.Tensor:
+    def _past(self, core: np.ndarray | None, count: int) -> Past:
+        """Return the past of `count` observations that are the only ones of their sequences."""
+        if self.policy.core is not None and (core is None or len(core) != count):
+            raise ValueError(f"this policy remembers: hand it the core of the {count} environments (initial_core)")
+        state = torch.empty(count, 0, device=self.device) if core is None else self._tensor(core)
+        return state, torch.ones(count, dtype=torch.bool, device=self.device)
+
+    def _pasts(self, batch: Batch, obs: torch.Tensor) -> tuple[Past, Past]:
+        """Return the past of a batch, and that of what followed its ends."""
+        if self.policy.core is None:
+            return self._past(None, len(obs)), self._past(None, len(batch.final_obs))
+        if "core" not in batch.extras:
+            raise ValueError("a policy with a core learns from what it remembered: keep the extras that act() returns")
+        state = self._tensor(batch.extras["core"])
+        starts = torch.from_numpy(np.append(True, batch.ends[:-1])).to(self.device)
+        ends = np.flatnonzero(batch.ends)
+        after = self.policy.remember(obs[ends], state[ends])
+        return (state, starts), (after, torch.ones(len(ends), dtype=torch.bool, device=self.device))
+
+    def _value(self, obs: torch.Tensor, past: Past) -> torch.Tensor:
         """Return the values `(B, V)` of standardised observations `(B, D)`, in units of reward."""
         if self.optimiser.twin is None:
-            return self.policy.value(obs)
+            return self.policy.value(obs, past)
         return self.policy.value_head.stats.inverse(torch.from_numpy(self.optimiser.twin.value(obs.numpy())))
 
-    def _behaviour(self, batch: Batch, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _behaviour(self, batch: Batch, obs: torch.Tensor, past: Past) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the draws behind the actions, and their log-probabilities under the policy that acted.
 
         A hand-written loop may not have stored them; as long as nothing was learnt in between, the policy that acted is
@@ -447,7 +490,7 @@ class PPO:
             draw = self.policy.policy_head.to_draw(self._tensor(batch.action))
         if "log_prob" in batch.extras:
             return draw, self._tensor(batch.extras["log_prob"])
-        return draw, self.policy.distribution(obs).log_prob(draw)
+        return draw, self.policy.distribution(obs, past).log_prob(draw)
 
     def _columns(self, rows: np.ndarray) -> torch.Tensor:
         """Return observations `(N, ...)` as the policy takes them, not yet standardised."""

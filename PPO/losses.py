@@ -22,7 +22,7 @@ def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows, clip: 
 
     L = policy loss + value_coef * value loss - entropy_coef * mean entropy
     """
-    distribution, value = policy(rows.obs)
+    distribution, value = policy(rows.obs, (rows.state, rows.starts))
     log_prob = distribution.log_prob(rows.draw)
     advantage = standardise(rows.advantage) if objective.normalize_advantage else rows.advantage
     policy_loss = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)

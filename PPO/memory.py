@@ -56,6 +56,10 @@ class Rows(NamedTuple):
     target: Array
     value: Array
     next_obs: Array
+    state: Array
+    """What the policy remembered before; no columns if it remembers nothing."""
+    starts: Array
+    """Whether what came before is not in these rows."""
 
     def take(self, index: Array) -> "Rows":
         """Return the rows `index` `(k,)`, in that order."""

@@ -79,6 +79,7 @@ class Optimiser:
             compiled: whether `torch.compile` makes autograd's.
         """
         self.rnd = rnd
+        self.recurrent = policy.core is not None
         self.max_grad_norm, self.target_kl = max_grad_norm, target_kl
         architecture = policy.architecture()
         stacked = policy.parameters() if architecture is None else policy.stacked_parameters()
@@ -110,16 +111,21 @@ class Optimiser:
     ) -> dict[str, float]:
         """Take a step for each minibatch of each epoch; return the means of their metrics.
 
-        Every epoch goes through all rows in a new order, in equal parts of at most `mini_batch_size`.
+        Every epoch goes through all rows in a new order, in equal parts of at most `mini_batch_size`. Where the policy
+        has a core, sequences stay whole, and the parts are about equal.
         """
         count = len(rows.obs)
         parts = -(-count // mini_batch_size)
         bounds = [count * part // parts for part in range(parts + 1)]
+        sequences = np.split(np.arange(count), np.flatnonzero(rows.starts.cpu())[1:]) if self.recurrent else None
         steps: list[Metrics] = []
         self.gradient.begin(rows, mini_batch_size, clip, crew)
         lesson = None if self.rnd is None else self.rnd.lesson(rows.next_obs)
         for _ in range(epochs):
-            order = rng.permutation(count)
+            if sequences is None:
+                order = rng.permutation(count)
+            else:
+                order, bounds = _whole_sequences(sequences, parts, rng)
             self.gradient.shuffle(order)
             for start, stop in pairwise(bounds):
                 metrics = self.gradient.compute(start, stop)
@@ -153,6 +159,14 @@ class Optimiser:
         loss = self.rnd.loss(white[index], features[index], rng)
         loss.backward()
         return loss.detach()
+
+
+def _whole_sequences(sequences: list[np.ndarray], parts: int, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
+    """Return the rows `(M,)` of sequences in a new order, and bounds of about equal parts of whole ones."""
+    shuffled = [sequences[index] for index in rng.permutation(len(sequences))]
+    ends = np.cumsum([0, *map(len, shuffled)])
+    nearest = np.abs(ends - np.linspace(0, ends[-1], parts + 1)[:, None]).argmin(axis=1)
+    return np.concatenate(shuffled), sorted({*ends[nearest].tolist()})
 
 
 def _means(steps: Sequence[Metrics]) -> dict[str, float]:

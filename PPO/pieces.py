@@ -38,7 +38,8 @@ class Workspace(NamedTuple):
     @property
     def rows(self) -> Rows:
         """The rows."""
-        return Rows(*self[4:], self.obs[:, :0])
+        nothing = self.obs[:, :0]
+        return Rows(*self[4:], next_obs=nothing, state=nothing, starts=nothing)
 
     @staticmethod
     def shapes(architecture: Architecture, rows: int, mini_batch_size: int) -> dict[str, tuple[tuple[int, ...], Any]]:

@@ -1,5 +1,6 @@
 """Torch modules: encoders, heads, distributions and running statistics."""
 
+from networks.cores import Core, CoreName
 from networks.distributions import Categorical, Distribution, Gaussian, TanhGaussian
 from networks.encoders import Perception, linear_layer, mlp
 from networks.flat import flatten, limit_norm
@@ -9,6 +10,8 @@ from networks.normalizer import RunningNorm
 __all__ = [
     "Categorical",
     "CategoricalHead",
+    "Core",
+    "CoreName",
     "Distribution",
     "Gaussian",
     "GaussianHead",

@@ -143,3 +143,30 @@ class Pixels(gym.Env):
 
     def _obs(self) -> np.ndarray:
         return self.np_random.integers(0, 256, (8, 6, 3), dtype=np.uint8)
+
+
+class Nested(gym.Env):
+    """A Dict with a Tuple in it: over after three steps, which it counts."""
+
+    def __init__(self, fault: str = "") -> None:
+        self.observation_space = spaces.Dict(
+            inner=spaces.Tuple((spaces.Discrete(9), spaces.Box(-np.inf, np.inf, (1,)))),
+            picture=spaces.Box(0, 255, (4, 4, 1), np.uint8),
+        )
+        self.action_space = spaces.Discrete(3)
+        self.fault = fault
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.count = 0
+        return self._obs(), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
+        self.count += 1
+        return self._obs(), 1.0, self.count == 3, False, {}
+
+    def _obs(self) -> dict[str, Any]:
+        draw = int(self.np_random.integers(9))
+        numbers = np.full(2 if self.fault == "shape" else 1, np.nan if self.fault == "nan" else self.count, np.float32)
+        picture = {} if self.fault == "missing" else {"picture": np.full((4, 4, 1), draw, np.uint8)}
+        return {"inner": (draw, numbers), **picture}

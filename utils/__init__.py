@@ -15,7 +15,7 @@ from utils.masks import (
     update_active_environments_list,
 )
 from utils.quadrature import gauss_hermite
-from utils.returns import discounted_sums, gae
+from utils.returns import discounted_sums, gae, n_step_returns, v_trace
 from utils.schedules import linear
 from utils.seeding import spawn_seeds
 from utils.spaces import ACTION_MASK, Features, Image, row_type
@@ -38,6 +38,7 @@ __all__ = [
     "linear",
     "load_fitting",
     "load_tensors",
+    "n_step_returns",
     "number_of_active_environments",
     "range_of_active_environments",
     "row_type",
@@ -45,5 +46,6 @@ __all__ = [
     "spawn_seeds",
     "torch_threads",
     "update_active_environments_list",
+    "v_trace",
     "write_atomically",
 ]

@@ -193,7 +193,7 @@ class Features:
             ValueError: states of another size.
         """
         arrays = [np.asarray(part_of(states, part.keys)) for part in self._parts]
-        single = all(map(_is_single, self._parts, arrays))
+        single = _is_single(self._parts[0], arrays[0])
         for index, (part, array) in enumerate(zip(self._parts, arrays, strict=True)):
             size = math.prod(part.shape)
             arrays[index] = array.reshape(1 if single or not array.ndim else len(array), -1)

@@ -34,7 +34,7 @@ def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows
         log_prob = distribution.log_prob(draw) + 0.3 * normal(count)
     return Rows(
         obs, draw, log_prob, 2 * normal(count) + 1, normal(count, values), value + 0.3 * normal(count, values),
-        obs[:, :0],
+        obs[:, :0], obs[:, :0], obs[:, 0] > 9,
     )  # fmt: skip
 
 

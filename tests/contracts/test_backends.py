@@ -16,7 +16,7 @@ import pytest
 
 import utils
 from AsyncPPO import EnvError, EnvVectorizer
-from tests.envs import Counter, Faulty, Grid, Pixels, Unclosable
+from tests.envs import Counter, Faulty, Grid, Nested, Pixels, Unclosable
 
 BACKENDS: dict[str, dict[str, Any]] = {
     "inline": {"backend": "inline"},
@@ -290,3 +290,28 @@ def test_an_interrupt_in_the_middle_of_a_step_closes(make: Make, monkeypatch: py
         env.step([0] * 5)
     with pytest.raises(RuntimeError, match="closed"):
         env.step([0] * 5)
+
+
+def test_nested_observations_are_structured_rows(make: Make) -> None:
+    env = make(Nested, 5, seed=0, autoreset=True)
+    obs, _ = env.reset()
+    assert obs["inner"]["0"].shape == (5,)
+    assert obs["picture"].shape == (5, 4, 4, 1)
+    for _ in range(4):
+        before = obs
+        obs, _, terminated, _, infos = env.step(np.zeros(5, np.int64))
+        assert (obs["inner"]["1"][:, 0] == np.where(terminated, 0, before["inner"]["1"][:, 0] + 1)).all()
+        for row in np.flatnonzero(terminated):
+            assert infos[row]["final_obs"]["inner"]["1"].tolist() == [3.0]
+    assert (obs["picture"] == obs["inner"]["0"][:, None, None, None]).all()
+    assert obs[[False, True, False, True, False]]["picture"].shape == (2, 4, 4, 1)
+
+
+def test_a_part_that_is_missing_or_wrong_is_named(make: Make) -> None:
+    for fault, message in [
+        ("missing", "environment 0 returned an observation without 'picture'"),
+        ("shape", r"environment 0 returned an observation of shape \(2,\)"),
+        ("nan", "environment 0 returned a NaN or an infinity as its observation 'inner' '1'"),
+    ]:
+        with pytest.raises(EnvError, match=message):
+            make(partial(Nested, fault), 5).reset()

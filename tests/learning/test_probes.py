@@ -1,5 +1,6 @@
 """Tiny tasks with known answers: which one fails says which part is broken."""
 
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from AsyncPPO import AsyncPPO, evaluate
+from AsyncPPO import ActionMasks, AsyncPPO, evaluate
 from PPO import PPO
 
 
@@ -70,6 +71,84 @@ class Delayed(gym.Env):
         return np.ones(1, np.float32), float(self.first), True, False, {}
 
 
+class Picture(gym.Env):
+    """One step: which half of a picture is bright says which of two actions is right."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.right = int(self.np_random.integers(2))
+        picture = self.np_random.integers(0, 50, self.observation_space.shape, np.uint8)  # type: ignore[arg-type]
+        rows = picture.swapaxes(0, 1) if picture.shape[0] < picture.shape[2] else picture
+        rows[slice(len(rows) // 2, None) if self.right else slice(len(rows) // 2)] += 200
+        self.picture = picture
+        return picture, {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return self.picture, float(action == self.right), True, False, {}
+
+
+class Everything(gym.Env):
+    """One step: the right answer is each part of a nested observation, in an action of two choices and a switch."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Dict(
+            a=spaces.Discrete(3, start=1), b=spaces.Tuple((spaces.MultiBinary(2), spaces.Box(-1, 1, (1,), np.float64)))
+        )
+        self.action_space = spaces.MultiDiscrete([3, 2, 2], start=[1, 0, 5])
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.asked = self.np_random.integers([1, 0, 0], [4, 2, 2])
+        number = self.np_random.uniform(0.2, 1, 1) * (1 if self.asked[2] else -1)
+        self.obs = {"a": self.asked[0], "b": (np.array([self.asked[1], 1], np.int8), number)}
+        return self.obs, {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
+        return self.obs, float(np.mean(action - [0, 0, 5] == self.asked)), True, False, {}
+
+
+class Forbidden(gym.Env):
+    """One step: of ten actions only two are allowed, others in every episode, and of those the higher is right."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 1, (1,))
+        self.action_space = spaces.Discrete(10)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.allowed = self.np_random.choice(10, 2, replace=False)
+        return np.zeros(1, np.float32), {}
+
+    def action_masks(self) -> np.ndarray:
+        return np.isin(np.arange(10), self.allowed)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert action in self.allowed, "a forbidden action was taken"
+        return np.zeros(1, np.float32), float(action == self.allowed.max()), True, False, {}
+
+
+class Recall(gym.Env):
+    """Three steps: the first observation says which action is right in the last; the others say nothing."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.asked, self.count = int(self.np_random.integers(2)), 0
+        return np.full(1, 2.0 * self.asked - 1.0, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.count += 1
+        over = self.count == 3
+        return np.zeros(1, np.float32), float(over and action == self.asked), over, False, {}
+
+
 def learn(env: Any, steps: int, mode: str = "streaming", **kwargs: Any) -> PPO:
     defaults = {"batch_size": 256, "mini_batch_size": 64, "lr": 3e-3, "seed": 0}
     ppo = PPO.for_env(env(), **(defaults | kwargs))
@@ -112,3 +191,32 @@ def test_a_delayed_reward_is_credited_and_discounted() -> None:
     ppo = learn(Delayed, 8_000, gamma=0.5)
     assert ppo.get_action(np.zeros(1), deterministic=True) == 1
     np.testing.assert_allclose(values(ppo, [[0.0], [1.0]]), [0.5, 1.0], atol=0.05)
+
+
+@pytest.mark.parametrize("shape", [(10, 10, 2), (3, 40, 40)])
+def test_the_policy_learns_what_a_picture_shows(shape: tuple[int, ...]) -> None:
+    env = partial(Picture, shape)
+    ppo = learn(env, 2_500, hidden_sizes=(), lr=3e-4)
+    assert evaluate(ppo, env, 100, seed=1, backend="inline").mean() > 0.97
+
+
+def test_every_part_of_a_nested_observation_and_of_an_action_counts() -> None:
+    ppo = learn(Everything, 12_000)
+    assert evaluate(ppo, Everything, 200, seed=1, backend="inline").mean() > 0.97
+
+
+def test_what_is_forbidden_is_not_done() -> None:
+    """Without the mask the right action cannot be known: the observation says nothing."""
+
+    def env() -> gym.Env:
+        return ActionMasks(Forbidden())
+
+    ppo = learn(env, 8_000)
+    assert evaluate(ppo, env, 200, seed=1, backend="inline").mean() > 0.95
+    assert evaluate(ppo, env, 200, seed=1, backend="inline", deterministic=False).mean() > 0.85
+
+
+@pytest.mark.parametrize(("core", "low", "high"), [("gru", 0.97, 1.0), ("lstm", 0.97, 1.0), ("none", 0.3, 0.7)])
+def test_what_was_seen_is_remembered(core: Any, low: float, high: float) -> None:
+    ppo = learn(Recall, 12_000, core=core)
+    assert low <= evaluate(ppo, Recall, 200, seed=1, backend="inline").mean() <= high

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import distributions as td
 
-from networks import Categorical, TanhGaussian
+from networks import Categorical, Gaussian, MultiCategoricalHead, TanhGaussian
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(50, 7, dtype=torch.float64, generator=GENERATOR)
@@ -93,3 +93,47 @@ def test_a_draw_is_gaussian() -> None:
     torch.testing.assert_close(draws.mean(0), MEAN[0], rtol=0, atol=0.03)
     torch.testing.assert_close(draws.std(0), LOG_STD.exp(), rtol=0.02, atol=0)
     assert math.isclose(draws[:, 0].unique().numel(), 100_000)
+
+
+def test_the_gaussian_equals_torch() -> None:
+    ours, theirs = Gaussian(MEAN, LOG_STD), td.Normal(MEAN, LOG_STD.exp())
+    draw = ours.sample(normal(50, 3))
+    torch.testing.assert_close(ours.log_prob(draw), theirs.log_prob(draw).sum(-1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(ours.entropy(), theirs.entropy().sum(-1), rtol=0, atol=1e-12)
+    assert torch.equal(ours.mode(), MEAN)
+
+
+def test_several_choices_equal_as_many_categoricals() -> None:
+    """Of 3, 2 and 4; the mistake would be to let the padding, or a neighbour, have a share."""
+    choices = (3, 2, 4)
+    head = MultiCategoricalHead(5, choices, (0, 1, -2), torch.Generator().manual_seed(0))
+    features = torch.randn(1000, 5, generator=GENERATOR)
+    with torch.no_grad():
+        head.logits.weight.mul_(10)
+        ours, logits = head(features), head.logits(features)
+    theirs = [td.Categorical(logits=part) for part in logits.split(choices, dim=1)]
+    draw = ours.sample(torch.empty(1000, head.outputs).exponential_(generator=GENERATOR))
+    log_prob = sum(one.log_prob(draw[:, k]) for k, one in enumerate(theirs))
+    torch.testing.assert_close(ours.log_prob(draw), log_prob, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours.entropy(), sum(one.entropy() for one in theirs), rtol=0, atol=1e-5)
+    assert draw.amax(0).tolist() == [2, 1, 3]
+    action = head.to_action(draw)
+    assert action.amin(0).tolist() == [0, 1, -2]
+    assert torch.equal(head.to_draw(action), draw)
+
+
+def test_forbidden_choices_are_never_drawn() -> None:
+    """10^5 draws; nothing becomes NaN, though one choice alone be left."""
+    head = MultiCategoricalHead(5, (3, 2), (0, 0), torch.Generator().manual_seed(0))
+    mask = torch.tensor([[0, 1, 1, 0, 1]]).expand(100_000, 5)
+    features = 10 * torch.randn(100_000, 5, generator=GENERATOR)
+    ours = head(features, mask)
+    draw = ours.sample(torch.empty(100_000, head.outputs).exponential_(generator=GENERATOR))
+    assert set(draw[:, 0].tolist()) == {1, 2}
+    assert set(draw[:, 1].tolist()) == {1}
+    assert set(ours.mode()[:, 0].tolist()) == {1, 2}
+    (ours.log_prob(draw).sum() + ours.entropy().sum()).backward()
+    assert head.logits.weight.grad is not None
+    assert head.logits.weight.grad.isfinite().all()
+    only = head(features, torch.tensor([[0, 1, 0, 0, 1]]).expand(100_000, 5))
+    torch.testing.assert_close(only.entropy(), torch.zeros(100_000))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils import discounted_sums, gae
+from utils import discounted_sums, gae, n_step_returns, v_trace
 
 
 def slow_gae(
@@ -68,3 +68,76 @@ def test_lambda_one_without_values_is_the_discounted_return() -> None:
     zeros, rewards = np.zeros(3), np.array([1.0, 1.0, 1.0])
     ends = np.array([False, False, True])
     assert gae(rewards, zeros, zeros, ends, ends, 0.5, 1.0).tolist() == [1.75, 1.5, 1.0]
+
+
+def random_rows(seed: int) -> dict[str, np.ndarray]:
+    """Return 40 rows of a few episodes, of which some were only cut."""
+    rng = np.random.default_rng(seed)
+    terminated = rng.random(40) < 0.1
+    ends = terminated | (rng.random(40) < 0.1)
+    ends[-1] = True
+    values, next_values = rng.normal(size=(2, 40))
+    return {
+        "rewards": rng.normal(size=40), "values": values, "next_values": next_values, "terminated": terminated,
+        "ends": ends,
+    }  # fmt: skip
+
+
+def test_n_step_returns_by_hand() -> None:
+    """An episode of three steps that is cut; then one that terminates."""
+    returns = n_step_returns(
+        rewards=np.array([1.0, 2.0, 4.0, 1.0, 1.0]),
+        next_values=np.array([10.0, 20.0, 40.0, 8.0, 99.0]),
+        terminated=np.array([False, False, False, False, True]),
+        ends=np.array([False, False, True, False, True]),
+        gamma=0.5,
+        n=2,
+    )
+    assert returns.tolist() == [1 + 1 + 5, 2 + 2 + 10, 4 + 20, 1 + 0.5, 1]
+
+
+@pytest.mark.parametrize("n", [1, 3, 100])
+def test_n_step_returns_against_a_slow_loop(n: int) -> None:
+    for seed in range(10):
+        rows = random_rows(seed)
+        del rows["values"]
+        expected = np.zeros(40)
+        for t in range(40):
+            for k in range(min(n, 40 - t)):
+                expected[t] += 0.9**k * rows["rewards"][t + k]
+                if rows["ends"][t + k] or k == n - 1:
+                    expected[t] += 0.0 if rows["terminated"][t + k] else 0.9 ** (k + 1) * rows["next_values"][t + k]
+                    break
+        np.testing.assert_allclose(n_step_returns(**rows, gamma=0.9, n=n), expected, rtol=1e-12)
+
+
+def test_v_trace_of_the_policy_itself_is_gae_at_one() -> None:
+    rows = random_rows(0)
+    # where rows are linked, what follows is the next row's value
+    rows["next_values"] = np.where(rows["ends"], rows["next_values"], np.roll(rows["values"], -1))
+    targets, advantages = v_trace(np.zeros(40), **rows, gamma=0.9)
+    expected = gae(**rows, gamma=0.9, gae_lambda=1.0)
+    np.testing.assert_allclose(targets - rows["values"], expected, rtol=1e-10)
+    np.testing.assert_allclose(advantages, expected, rtol=1e-10)
+
+
+def test_v_trace_against_a_slow_loop() -> None:
+    """Equation 1 as it stands: the sum over products of the trace coefficients."""
+    for seed in range(10):
+        rows = random_rows(seed)
+        log_ratio = np.random.default_rng(seed + 100).normal(size=40)
+        rho, c = np.minimum(np.exp(log_ratio), 1.5), np.minimum(np.exp(log_ratio), 0.8)
+        following = np.where(rows["terminated"], 0.0, rows["next_values"])
+        delta = rho * (rows["rewards"] + 0.9 * following - rows["values"])
+        expected = rows["values"].copy()
+        for s in range(40):
+            weight = 1.0
+            for t in range(s, 40):
+                expected[s] += weight * delta[t]
+                weight *= 0.9 * c[t]
+                if rows["ends"][t]:
+                    break
+        targets, advantages = v_trace(log_ratio, **rows, gamma=0.9, rho_clip=1.5, c_clip=0.8)
+        np.testing.assert_allclose(targets, expected, rtol=1e-10)
+        after = np.where(rows["ends"], following, np.roll(expected, -1))
+        np.testing.assert_allclose(advantages, rho * (rows["rewards"] + 0.9 * after - rows["values"]), rtol=1e-10)

@@ -1,0 +1,62 @@
+"""Wrappers for environments."""
+
+import math
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from utils import ACTION_MASK
+
+
+class ActionMasks(gym.Wrapper):
+    """Puts the mask of allowed actions into the observation, where a `PPO` looks for it.
+
+    The mask is what the environment's method `action_masks()` returns or else `action_mask` of its infos: one entry for
+    each choice, true where it is allowed; for a MultiDiscrete those of all dimensions, one after the other. A Dict
+    observation has it as a further entry `action_mask`, another one becomes `{"observation": ..., "action_mask": ...}`.
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        """Wrap an environment.
+
+        Raises:
+            TypeError: its actions are no choices.
+        """
+        super().__init__(env)
+        space = env.action_space
+        if isinstance(space, spaces.Discrete):
+            self._choices = int(space.n)
+        elif isinstance(space, spaces.MultiDiscrete):
+            self._choices = int(space.nvec.sum())
+        elif isinstance(space, spaces.MultiBinary):
+            self._choices = 2 * math.prod(space.shape)
+        else:
+            raise TypeError(f"actions of {space} cannot be masked: they are no choices")
+        inner = env.observation_space
+        parts = inner.spaces if isinstance(inner, spaces.Dict) else {"observation": inner}
+        self.observation_space = spaces.Dict({**parts, ACTION_MASK: spaces.MultiBinary(self._choices)})
+        self._is_dict = isinstance(inner, spaces.Dict)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """See `gymnasium.Env.reset`."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self._masked(obs, info), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """See `gymnasium.Env.step`."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._masked(obs, info), reward, terminated, truncated, info
+
+    def _masked(self, obs: Any, info: dict[str, Any]) -> dict[str, Any]:
+        if self.env.has_wrapper_attr("action_masks"):
+            mask = self.env.get_wrapper_attr("action_masks")()
+        elif ACTION_MASK in info:
+            mask = info[ACTION_MASK]
+        else:
+            raise ValueError("the environment says nothing of an action mask: neither action_masks() nor its info does")
+        mask = np.asarray(mask, np.int8).reshape(-1)
+        if len(mask) != self._choices:
+            raise ValueError(f"the action mask has {len(mask)} entries, but there are {self._choices} choices")
+        return {**(obs if self._is_dict else {"observation": obs}), ACTION_MASK: mask}

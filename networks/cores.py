@@ -1,0 +1,63 @@
+"""Cores: what a policy remembers between the steps of an episode."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
+
+CoreName = Literal["none", "gru", "lstm"]
+
+
+class Core(nn.Module):
+    """A GRU or an LSTM over sequences that lie one after the other in flat rows.
+
+    What it remembers is a row of S numbers, zeros at the start of an episode: the hidden state and, of an LSTM, the
+    cell state behind it.
+    """
+
+    def __init__(self, kind: CoreName, inputs: int, size: int, generator: torch.Generator) -> None:
+        """Make the layer, with orthogonal weights and zero biases.
+
+        Args:
+            kind: `gru` or `lstm`.
+            inputs: features in.
+            size: H, features out.
+            generator: of the initial weights.
+
+        Raises:
+            ValueError: another kind.
+        """
+        super().__init__()
+        if kind not in ("gru", "lstm"):
+            raise ValueError(f"core must be 'none', 'gru' or 'lstm', not {kind!r}")
+        self.layer: nn.GRU | nn.LSTM = (nn.GRU if kind == "gru" else nn.LSTM)(inputs, size)
+        for parameter in self.layer.parameters():
+            if parameter.ndim == 2:
+                nn.init.orthogonal_(parameter, generator=generator)
+            else:
+                nn.init.zeros_(parameter)
+        self.state_size = size if kind == "gru" else 2 * size
+
+    def step(self, features: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take one step of B sequences: `(B, F)` and states `(B, S)` to `(B, H)` and the next states."""
+        output, after = self.layer(features.unsqueeze(0), self._split(state))
+        return output[0], torch.cat(after, dim=-1)[0] if isinstance(after, tuple) else after[0]
+
+    def forward(self, features: torch.Tensor, state: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        """Return the outputs `(B, H)` of whole sequences.
+
+        Args:
+            features: `(B, F)`, sequence after sequence.
+            state: `(B, S)`, what was remembered before each row; only that of first rows counts.
+            starts: bool `(B,)`, the first row of each sequence, row 0 among them.
+        """
+        first = starts.nonzero()[:, 0].tolist()
+        lengths = [stop - start for start, stop in zip(first, [*first[1:], len(features)], strict=True)]
+        packed = pack_sequence(features.split(lengths), enforce_sorted=False)
+        output, _ = self.layer(packed, self._split(state[first]))
+        return torch.cat(unpack_sequence(output))
+
+    def _split(self, state: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        parts = state.unsqueeze(0).split(self.layer.hidden_size, dim=-1)
+        return tuple(part.contiguous() for part in parts) if isinstance(self.layer, nn.LSTM) else parts[0].contiguous()

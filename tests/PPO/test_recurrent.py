@@ -1,0 +1,108 @@
+"""A policy that remembers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory
+from AsyncPPO.rollout import Collector
+from PPO import PPO, losses
+from PPO.memory import Rows
+from tests.envs import Counter
+from utils import buffer_to_target_buffer_transfer
+
+CORES = pytest.mark.parametrize("core", ["gru", "lstm"])
+
+
+def agent(core: Any, **kwargs: Any) -> PPO:
+    return PPO(False, 2, 3, core=core, core_size=8, seed=0, **({"batch_size": 60, "mini_batch_size": 20} | kwargs))
+
+
+def collected(ppo: PPO, steps: int = 20, autoreset: bool = True) -> None:
+    """Fill the agent's memory with 3 environments whose episodes have 7 steps; stretches stop in the middle of one."""
+    with EnvVectorizer(lambda: Counter(7), 3, backend="inline", seed=0, autoreset=autoreset) as env:
+        buffer = VecMemory(3)
+        collector = Collector(env, ppo, buffer)
+        for _ in range(steps):
+            collector.collect(1)
+        buffer_to_target_buffer_transfer(buffer, ppo.memory)
+
+
+@CORES
+def test_the_first_ratio_is_one(core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is rebuilt for learning is what was there when it acted: from any start, over the ends of episodes."""
+    seen = []
+    surrogate = losses.clipped_surrogate
+
+    def spy(log_prob: torch.Tensor, old: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.append((log_prob - old).abs().max().item())
+        return surrogate(log_prob, old, *rest)
+
+    monkeypatch.setattr(losses, "clipped_surrogate", spy)
+    ppo = agent(core, mini_batch_size=60, k_epochs=2)
+    with torch.no_grad():
+        ppo.policy.policy_head.logits.weight.mul_(100)  # type: ignore[operator, union-attr]
+    for autoreset in (True, False):
+        collected(ppo, autoreset=autoreset)
+        seen.clear()
+        ppo.learn()
+        assert seen[0] < 1e-5
+        assert seen[1] > 1e-4
+
+
+@CORES
+def test_states_are_zero_at_a_reset_and_handed_on_otherwise(core: Any) -> None:
+    ppo = agent(core)
+    collected(ppo)
+    batch = ppo.memory.batch()
+    states = batch.extras["core"]
+    first = batch.obs[:, 1] == 0
+    assert first.sum() == 9
+    assert not states[first].any()
+    assert states[~first].any(axis=1).all()
+
+
+def test_sequences_stay_whole_in_every_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Rows] = []
+    loss = losses.objective_loss
+
+    def spy(objective: Any, policy: Any, rows: Rows, clip: Any) -> Any:
+        seen.append(rows)
+        return loss(objective, policy, rows, clip)
+
+    ppo = agent("gru", k_epochs=3)
+    ppo.optimiser.gradient._loss = spy  # type: ignore[union-attr]
+    collected(ppo)
+    ppo.learn()
+    assert len(seen) == 9
+    for rows in seen:
+        step = rows.obs[:, 1]
+        follows = step[1:] == step[:-1] + 1
+        assert rows.starts[0]
+        assert torch.equal(~rows.starts[1:], follows & ~rows.starts[1:])
+        assert (step[rows.starts] % 7 == 0).all(), "each starts where an episode or a stretch does"
+    assert sum(len(rows.obs) for rows in seen) == 180
+
+
+def test_a_core_is_asked_for() -> None:
+    ppo = agent("gru")
+    with pytest.raises(ValueError, match="hand it the core of the 2 environments"):
+        ppo.act(np.zeros((2, 2), np.float32))
+    core = ppo.initial_core(2)
+    assert core is not None
+    ppo.get_action(np.ones((2, 2), np.float32), core=core)
+    assert core.any()
+    assert PPO(False, 2, 3).initial_core(2) is None
+    with pytest.raises(ValueError, match="share_encoder=False"):
+        agent("gru", share_encoder=False)
+
+
+@pytest.mark.parametrize("mode", ["streaming", "mask"])
+def test_it_goes_with_everything_else(mode: Any) -> None:
+    ppo = agent("lstm", use_RND=True, normalize_obs=True, value_clip=0.2, entropy_coef=0.01, target_kl=0.5)
+    with AsyncPPO(lambda: Counter(7), ppo, 4, 400, mode=mode, backend="inline", seed=0, progress=False) as trainer:
+        history = trainer.run()
+    assert len(history) >= 3
+    assert trainer.acting == "central"

@@ -1,0 +1,99 @@
+"""Observations of any space as rows of numbers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from utils import Features, row_type
+
+NESTED = spaces.Dict(
+    position=spaces.Box(-1, 1, (2,)),
+    inner=spaces.Tuple((spaces.Discrete(3, start=5), spaces.Dict(switches=spaces.MultiBinary(2)))),
+    camera=spaces.Box(0, 255, (6, 8, 3), np.uint8),
+)
+
+
+def rows_of(space: spaces.Space, elements: list[dict[str, Any]]) -> np.ndarray:
+    shape, dtype = row_type(space)
+    rows = np.zeros((len(elements), *shape), dtype)
+    for row, element in zip(rows, elements, strict=True):
+        row["position"], row["camera"] = element["position"], element["camera"]
+        row["inner"]["0"], row["inner"]["1"]["switches"] = element["inner"][0], element["inner"][1]["switches"]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("space", "states", "expected"),
+    [
+        (spaces.Box(-1, 1, (2, 2)), [[[1, 2], [3, 4]]], [[1, 2, 3, 4]]),
+        (spaces.Box(-1, 1, ()), [0.5, 2], [[0.5], [2]]),
+        (spaces.Discrete(3), [2, 0], [[0, 0, 1], [1, 0, 0]]),
+        (spaces.Discrete(3, start=-1), [-1], [[1, 0, 0]]),
+        (spaces.MultiDiscrete([2, 3], start=[1, 0]), [[2, 1]], [[0, 1, 0, 1, 0]]),
+        (spaces.MultiBinary(3), [[1, 0, 1]], [[1, 0, 1]]),
+    ],
+)
+def test_the_columns_are_those_of_a_literal(space: spaces.Space, states: Any, expected: Any) -> None:
+    features, batch = Features.of(space), np.array(states, space.dtype)
+    columns, single = features.rows(batch)
+    assert not single
+    assert columns.dtype == np.float32
+    assert columns.tolist() == expected
+    assert np.array_equal(features.flatten(batch), columns)
+    column, single = features.rows(batch[0])
+    assert single
+    assert column.tolist() == expected[:1]
+    assert features.columns == len(expected[0])
+
+
+def test_nested_observations_are_numbers_then_pixels() -> None:
+    NESTED.seed(0)
+    elements: list[Any] = [NESTED.sample() for _ in range(4)]
+    features = Features.of(NESTED)
+    assert (features.vector, features.columns) == (2 + 3 + 2, 7 + 144)
+    columns, single = features.rows(rows_of(NESTED, elements))
+    assert not single
+    for element, row in zip(elements, columns, strict=True):
+        hot = np.eye(3)[element["inner"][0] - 5]
+        numbers = {"position": element["position"], "hot": hot, "switches": element["inner"][1]["switches"]}
+        assert sorted(row[:7].tolist()) == sorted(np.concatenate([*numbers.values()]).astype(np.float32).tolist())
+        assert np.array_equal(row[7:], element["camera"].flatten())
+        alone, single = features.rows(element)
+        assert single
+        assert np.array_equal(alone[0], row)
+
+
+def test_images_alone_stay_bytes() -> None:
+    features = Features.of(spaces.Box(0, 255, (84, 84, 4), np.uint8))
+    columns, _ = features.rows(np.zeros((2, 84, 84, 4), np.uint8))
+    assert columns.dtype == np.uint8
+    assert features.images[0].size == (4, 84, 84)
+    assert Features.of(spaces.Box(0, 255, (4, 84, 84), np.uint8)).images[0].channels_first
+    assert not Features.of(spaces.Box(0, 1, (84, 84, 4), np.float32)).images
+
+
+def test_the_mask_is_apart() -> None:
+    space = spaces.Dict(observation=spaces.Box(-1, 1, (2,)), action_mask=spaces.MultiBinary(3))
+    features = Features.of(space)
+    columns, _ = features.rows({"observation": np.array([1.0, 2.0]), "action_mask": np.array([0, 1, 1])})
+    assert features.columns == 2
+    assert columns.tolist() == [[1, 2, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("space", [spaces.Text(3), spaces.Dict(a=spaces.Sequence(spaces.Discrete(2)))])
+def test_other_spaces_are_named(space: spaces.Space) -> None:
+    with pytest.raises(TypeError, match=r"space (Text|Sequence).* is not supported"):
+        Features.of(space)
+
+
+def test_states_of_another_size_are_named() -> None:
+    with pytest.raises(ValueError, match=r"states of inner\.1\.switches of shape \(3,\) do not have the 2 features"):
+        Features.of(NESTED).rows(
+            {
+                "position": np.zeros(2),
+                "inner": (np.int64(5), {"switches": np.zeros(3)}),
+                "camera": np.zeros((6, 8, 3), np.uint8),
+            }
+        )
