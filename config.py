@@ -81,6 +81,8 @@ class TrainConfig(RunConfig):
     """Standardise observations by their running statistics."""
     normalize_advantage: bool = True
     """Standardise advantages in each minibatch."""
+    recompute_advantage: bool = False
+    """Take the advantages that the critic gives by then in each epoch."""
     entropy_coef: float = 0.0
     """Factor of the entropy bonus."""
     value_coef: float = 0.5

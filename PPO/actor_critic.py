@@ -137,6 +137,11 @@ class ActorCritic(nn.Module):
         features = self._recall(self.critic(self._seen(obs)[0]), past)
         return self.value_head.stats.inverse(self.value_head(features))
 
+    def no_past(self, count: int) -> Past:
+        """Return the past of `count` observations with nothing before them, for a policy without a core."""
+        device = self.value_head.normal.weight.device
+        return torch.empty(count, 0, device=device), torch.ones(count, dtype=torch.bool, device=device)
+
     def remember(self, obs: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         """Return what the core remembers `(B, S)` after one step more than `state`."""
         assert self.core is not None

@@ -13,12 +13,12 @@ from torch import nn
 
 from networks import CoreName
 from PPO.actor_critic import OBS_CLIP, ActorCritic, MakeEncoder, Past
-from PPO.advantages import explained_variance, extrinsic_advantage, intrinsic_advantage
 from PPO.arguments import arguments_for, check_ranges, choices_of, space_of_actions
 from PPO.gradient import Crew
-from PPO.memory import Batch, Memory, Rows
+from PPO.memory import Batch, Memory
 from PPO.objective import Objective
 from PPO.optimiser import Optimiser
+from PPO.preparation import Credit, Preparation
 from PPO.replica import Replica
 from PPO.rnd import RND
 from utils import compute_threads, linear, load_fitting, save_tensors, torch_threads
@@ -63,6 +63,7 @@ class PPO:
         log_std: float = 0.0,
         normalize_obs: bool = False,
         normalize_advantage: bool = True,
+        recompute_advantage: bool = False,
         entropy_coef: float = 0.0,
         value_coef: float = 0.5,
         value_clip: float | None = None,
@@ -111,6 +112,8 @@ class PPO:
             log_std: initial log standard deviation of continuous actions, before squashing and scaling.
             normalize_obs: whether to standardise observations by running statistics, clipped to +-10; not images.
             normalize_advantage: whether to standardise advantages in each minibatch.
+            recompute_advantage: whether each epoch takes the advantages and targets that the critic gives by then, and
+                not those of before the update.
             entropy_coef: factor of the entropy bonus.
             value_coef: factor of the value loss (on standardised returns).
             value_clip: how far a standardised value may move in one batch; None for as far as it likes.
@@ -180,6 +183,7 @@ class PPO:
             "normalize_obs": normalize_obs,
         }
         self.normalize_advantage = normalize_advantage
+        self.recompute_advantage = recompute_advantage
         self.entropy_coef = entropy_coef
         self.value_coef = value_coef
         self.value_clip = value_clip
@@ -383,13 +387,16 @@ class PPO:
         lr = linear(self.lr, progress) if self.anneal_lr else self.lr
         clip = linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip
         with compute_threads(self.optimiser.threads):
-            rows, metrics = self._prepare(batch)
-            metrics |= self.optimiser.update(rows, self.k_epochs, self.mini_batch_size, lr, clip, self.rng, crew)
-            if self.policy.obs_norm is not None:
-                self.policy.update_statistics(self._columns(batch.obs))
+            preparation = self._prepare(batch)
+            rows, metrics = preparation.rows()
+            reassess = preparation.reassess if self.recompute_advantage else None
+            metrics |= self.optimiser.update(
+                rows, self.k_epochs, self.mini_batch_size, lr, clip, self.rng, crew, reassess
+            )
+            self.policy.update_statistics(preparation.columns)
         infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
         if infinite:
-            tensors = self.policy.state_dict() | {"observations": self._columns(batch.obs)}
+            tensors = self.policy.state_dict() | {"observations": preparation.columns}
             where = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
             for module, tensors in before:
                 module.load_state_dict(tensors)
@@ -423,78 +430,18 @@ class PPO:
         for module, tensors in loaded:
             module.load_state_dict(tensors)
 
-    @torch.no_grad()
-    def _prepare(self, batch: Batch) -> tuple[Rows, dict[str, float]]:
-        """Turn a batch into rows with advantages and targets; update the statistics of the returns."""
-        metrics: dict[str, float] = {}
-        obs = self.policy.standardise(self._columns(batch.obs))
-        final_obs = self.policy.standardise(self._columns(batch.final_obs))
-        past, past_of_ends = self._pasts(batch, obs)
-        values = self._value(obs, past)
-        value, final_value = (v.double().cpu().numpy() for v in (values, self._value(final_obs, past_of_ends)))
-        advantage = extrinsic_advantage(batch, value[:, 0], final_value[:, 0], self.gamma, self.GAE_lambda)
-        returns = [advantage + value[:, 0]]
-        metrics["explained_variance"] = explained_variance(value[:, 0], returns[0])
-        next_obs = obs.new_empty(len(obs), 0)
-        if self.rnd is not None:
-            next_obs = self._columns(batch.next_obs)[:, : self.observ_dim].float()
-            reward = self.rnd.reward(next_obs, batch.stretch_ends, batch.env_ids)
-            metrics["intrinsic_reward"] = float(reward.mean())
-            intrinsic = intrinsic_advantage(
-                batch, reward, value[:, 1], final_value[:, 1], self.intrinsic_gamma, self.GAE_lambda
-            )
-            advantage = advantage + self.beta * intrinsic
-            returns.append(intrinsic + value[:, 1])
-        target = self._tensor(np.stack(returns, axis=1))
-        head = self.policy.value_head
-        old_value = head.update(target, values)
-        draw, log_prob = self._behaviour(batch, obs, past)
-        metrics["entropy"] = -log_prob.mean().item()
-        rows = Rows(obs, draw, log_prob, self._tensor(advantage), head.stats(target), old_value, next_obs, *past)
-        return rows, metrics
+    def _prepare(self, batch: Batch) -> Preparation:
+        credit = Credit(self.gamma, self.GAE_lambda, self.intrinsic_gamma, self.beta)
+        return Preparation(batch, self.policy, self.optimiser.twin, self.rnd, credit)
 
     def _past(self, core: np.ndarray | None, count: int) -> Past:
         """Return the past of `count` observations that are the only ones of their sequences."""
-        if self.policy.core is not None and (core is None or len(core) != count):
-            raise ValueError(f"this policy remembers: hand it the core of the {count} environments (initial_core)")
-        state = torch.empty(count, 0, device=self.device) if core is None else self._tensor(core)
-        return state, torch.ones(count, dtype=torch.bool, device=self.device)
-
-    def _pasts(self, batch: Batch, obs: torch.Tensor) -> tuple[Past, Past]:
-        """Return the past of a batch, and that of what followed its ends."""
+        nothing, starts = self.policy.no_past(count)
         if self.policy.core is None:
-            return self._past(None, len(obs)), self._past(None, len(batch.final_obs))
-        if "core" not in batch.extras:
-            raise ValueError("a policy with a core learns from what it remembered: keep the extras that act() returns")
-        state = self._tensor(batch.extras["core"])
-        starts = torch.from_numpy(np.append(True, batch.ends[:-1])).to(self.device)
-        ends = np.flatnonzero(batch.ends)
-        after = self.policy.remember(obs[ends], state[ends])
-        return (state, starts), (after, torch.ones(len(ends), dtype=torch.bool, device=self.device))
-
-    def _value(self, obs: torch.Tensor, past: Past) -> torch.Tensor:
-        """Return the values `(B, V)` of standardised observations `(B, D)`, in units of reward."""
-        if self.optimiser.twin is None:
-            return self.policy.value(obs, past)
-        return self.policy.value_head.stats.inverse(torch.from_numpy(self.optimiser.twin.value(obs.numpy())))
-
-    def _behaviour(self, batch: Batch, obs: torch.Tensor, past: Past) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the draws behind the actions, and their log-probabilities under the policy that acted.
-
-        A hand-written loop may not have stored them; as long as nothing was learnt in between, the policy that acted is
-        the present one.
-        """
-        if "draw" in batch.extras:
-            draw = self._tensor(batch.extras["draw"])
-        else:
-            draw = self.policy.policy_head.to_draw(self._tensor(batch.action))
-        if "log_prob" in batch.extras:
-            return draw, self._tensor(batch.extras["log_prob"])
-        return draw, self.policy.distribution(obs, past).log_prob(draw)
-
-    def _columns(self, rows: np.ndarray) -> torch.Tensor:
-        """Return observations `(N, ...)` as the policy takes them, not yet standardised."""
-        return torch.as_tensor(self.policy.features.flatten(rows), device=self.device)
+            return nothing, starts
+        if core is None or len(core) != count:
+            raise ValueError(f"this policy remembers: hand it the core of the {count} environments (initial_core)")
+        return self._tensor(core), starts
 
     def _tensor(self, rows: ArrayLike | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(rows, dtype=torch.float32, device=self.device)

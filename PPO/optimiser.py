@@ -1,6 +1,6 @@
 """Optimiser: the gradient steps of an update."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -108,11 +108,13 @@ class Optimiser:
         clip: float,
         rng: np.random.Generator,
         crew: Crew | None = None,
+        reassess: Callable[[Rows], Rows] | None = None,
     ) -> dict[str, float]:
         """Take a step for each minibatch of each epoch; return the means of their metrics.
 
         Every epoch goes through all rows in a new order, in equal parts of at most `mini_batch_size`. Where the policy
-        has a core, sequences stay whole, and the parts are about equal.
+        has a core, sequences stay whole, and the parts are about equal. `reassess` gives the rows of every further
+        epoch.
         """
         count = len(rows.obs)
         parts = -(-count // mini_batch_size)
@@ -121,7 +123,10 @@ class Optimiser:
         steps: list[Metrics] = []
         self.gradient.begin(rows, mini_batch_size, clip, crew)
         lesson = None if self.rnd is None else self.rnd.lesson(rows.next_obs)
-        for _ in range(epochs):
+        for epoch in range(epochs):
+            if reassess is not None and epoch:
+                rows = reassess(rows)
+                self.gradient.begin(rows, mini_batch_size, clip, crew)
             if sequences is None:
                 order = rng.permutation(count)
             else:

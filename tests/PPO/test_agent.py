@@ -204,7 +204,7 @@ def test_learn_waits_for_a_batch_then_learns_from_all_and_clears(make: Make) -> 
 
 
 def prepared(ppo: PPO) -> Rows:
-    return ppo._prepare(ppo.memory.batch())[0]
+    return ppo._prepare(ppo.memory.batch()).rows()[0]
 
 
 @BOTH
@@ -563,3 +563,16 @@ def test_compiling_changes_no_gradient(make: Make) -> None:
         expected, metrics = plain.learn(update / 8), compiled.learn(update / 8)
         assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 4
+
+
+def test_each_epoch_may_take_what_the_critic_says_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The advantages of later epochs are others, of the first not; the targets stay in the same units."""
+    for recompute in (False, True):
+        ppo = discrete(
+            learner="torch", recompute_advantage=recompute, normalize_advantage=False, lr=0.01, batch_size=64,
+            mini_batch_size=64, k_epochs=3,
+        )  # fmt: skip
+        sums = [float(advantage.sum()) for _, _, advantage, _ in arguments_of("clipped_surrogate", ppo, monkeypatch)]
+        assert len(sums) == 3
+        assert (abs(sums[1] - sums[0]) > 0.1) == recompute
+        assert (abs(sums[2] - sums[1]) > 0.1) == recompute
