@@ -62,7 +62,9 @@ class Preparation:
         old_value = head.update(returns, values)
         draw, log_prob = self._behaviour()
         metrics = {
-            "explained_variance": explained_variance(*(side[:, 0].double().cpu().numpy() for side in (values, returns))),
+            "explained_variance": explained_variance(
+                *(side[:, 0].double().cpu().numpy() for side in (values, returns))
+            ),
             "entropy": -log_prob.mean().item(),
         }
         if self._novelty is not None:
