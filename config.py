@@ -79,8 +79,8 @@ class TrainConfig(RunConfig):
     """Initial log standard deviation of continuous actions, before squashing and scaling."""
     normalize_obs: bool = False
     """Standardise observations by their running statistics."""
-    normalize_advantage: bool = True
-    """Standardise advantages in each minibatch."""
+    normalize_advantage: Literal["minibatch", "batch", "none"] = "minibatch"
+    """Where to standardise advantages."""
     recompute_advantage: bool = False
     """Take the advantages that the critic gives by then in each epoch."""
     entropy_coef: float = 0.0
@@ -97,6 +97,8 @@ class TrainConfig(RunConfig):
     """Bring the step size down to 0 over the run."""
     anneal_clip: bool = False
     """Bring the clip down to 0 over the run."""
+    anneal_entropy: bool = False
+    """Bring the entropy bonus down to 0 over the run."""
     intrinsic_gamma: float = 0.99
     """Discount of the intrinsic reward."""
     rnd_update_proportion: float = 0.25

@@ -62,7 +62,7 @@ class PPO:
         activation: str = "tanh",
         log_std: float = 0.0,
         normalize_obs: bool = False,
-        normalize_advantage: bool = True,
+        normalize_advantage: Literal["minibatch", "batch", "none"] = "minibatch",
         recompute_advantage: bool = False,
         entropy_coef: float = 0.0,
         value_coef: float = 0.5,
@@ -71,6 +71,7 @@ class PPO:
         target_kl: float | None = None,
         anneal_lr: bool = False,
         anneal_clip: bool = False,
+        anneal_entropy: bool = False,
         intrinsic_gamma: float = 0.99,
         rnd_update_proportion: float = 0.25,
         rnd_warmup: int = 1000,
@@ -111,7 +112,7 @@ class PPO:
             activation: `tanh`, `relu` or `silu`.
             log_std: initial log standard deviation of continuous actions, before squashing and scaling.
             normalize_obs: whether to standardise observations by running statistics, clipped to +-10; not images.
-            normalize_advantage: whether to standardise advantages in each minibatch.
+            normalize_advantage: where to standardise advantages: in each minibatch, or in the whole batch.
             recompute_advantage: whether each epoch takes the advantages and targets that the critic gives by then, and
                 not those of before the update.
             entropy_coef: factor of the entropy bonus.
@@ -121,6 +122,7 @@ class PPO:
             target_kl: ends an update when the policy has moved further than 1.5 times this; None for never.
             anneal_lr: whether `lr` goes to 0 linearly over the run.
             anneal_clip: whether `policy_clip` goes to 0 linearly over the run.
+            anneal_entropy: whether `entropy_coef` goes to 0 linearly over the run.
             intrinsic_gamma: discount of the intrinsic reward, whose return goes on over the ends of episodes.
             rnd_update_proportion: share of each minibatch that RND's predictor learns from.
             rnd_warmup: observations that RND has to have seen before its reward counts.
@@ -151,6 +153,8 @@ class PPO:
                 "rnd_update_proportion": rnd_update_proportion,
             },
         )  # fmt: skip
+        if normalize_advantage not in ("minibatch", "batch", "none"):
+            raise ValueError(f"normalize_advantage must be 'minibatch', 'batch' or 'none', not {normalize_advantage!r}")
         if learner not in ("auto", "torch"):
             raise ValueError(f"learner must be 'auto' or 'torch', not {learner!r}")
         if mini_batch_size > batch_size:
@@ -191,6 +195,7 @@ class PPO:
         self.target_kl = target_kl
         self.anneal_lr = anneal_lr
         self.anneal_clip = anneal_clip
+        self.anneal_entropy = anneal_entropy
         self.intrinsic_gamma = intrinsic_gamma
         self.rnd_update_proportion = rnd_update_proportion
         self.rnd_warmup = rnd_warmup
@@ -224,11 +229,9 @@ class PPO:
             ).to(self.device)
 
     def _make_learner(self) -> None:
-        self._objective = Objective(self.value_coef, self.entropy_coef, self.value_clip, self.normalize_advantage)
         self.optimiser = Optimiser(
             self.policy,
             self.rnd,
-            self._objective,
             max_grad_norm=self.max_grad_norm,
             target_kl=self.target_kl,
             written_out=self.learner == "auto",
@@ -345,7 +348,6 @@ class PPO:
             self.policy.features,
             self.optimiser.twin.architecture,
             None if self.policy.obs_norm is None else OBS_CLIP,
-            self._objective,
             self.mini_batch_size,
         )
 
@@ -385,13 +387,19 @@ class PPO:
         self.memory.clear()
         before = [(module, _clone(module.state_dict())) for module, _ in self._files()]
         lr = linear(self.lr, progress) if self.anneal_lr else self.lr
-        clip = linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip
+        objective = Objective(
+            clip=linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip,
+            value_coef=self.value_coef,
+            entropy_coef=linear(self.entropy_coef, progress) if self.anneal_entropy else self.entropy_coef,
+            value_clip=self.value_clip,
+            standardise=self.normalize_advantage == "minibatch",
+        )
         with compute_threads(self.optimiser.threads):
             preparation = self._prepare(batch)
             rows, metrics = preparation.rows()
             reassess = preparation.reassess if self.recompute_advantage else None
             metrics |= self.optimiser.update(
-                rows, self.k_epochs, self.mini_batch_size, lr, clip, self.rng, crew, reassess
+                rows, self.k_epochs, self.mini_batch_size, lr, objective, self.rng, crew, reassess
             )
             self.policy.update_statistics(preparation.columns)
         infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
@@ -406,7 +414,7 @@ class PPO:
                 f"{', '.join(where) or 'no weight'}): try a smaller lr"
             )
         self.updates += 1
-        return metrics | {"lr": lr, "clip": clip}
+        return metrics | {"lr": lr, "clip": objective.clip}
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Save the networks into the directory `path`, which is made if it is missing.
@@ -431,7 +439,9 @@ class PPO:
             module.load_state_dict(tensors)
 
     def _prepare(self, batch: Batch) -> Preparation:
-        credit = Credit(self.gamma, self.GAE_lambda, self.intrinsic_gamma, self.beta)
+        credit = Credit(
+            self.gamma, self.GAE_lambda, self.intrinsic_gamma, self.beta, self.normalize_advantage == "batch"
+        )
         return Preparation(batch, self.policy, self.optimiser.twin, self.rnd, credit)
 
     def _past(self, core: np.ndarray | None, count: int) -> Past:

@@ -341,7 +341,6 @@ class AnalyticActorCritic:
         self,
         objective: Objective,
         rows: "Rows",
-        clip: float,
         count: int,
         metrics: np.ndarray,
         networks: Networks = Networks.BOTH,
@@ -352,7 +351,6 @@ class AnalyticActorCritic:
             objective: what is minimised.
             rows: of a minibatch. Their advantages are taken as they are; `log_prob` of continuous actions is that of
                 the draws before squashing, whose ratio is the same.
-            clip: of the surrogate.
             count: how many rows the whole minibatch has.
             metrics: `(4,)`; where these rows' share of those `METRICS` that the networks determine is written.
             networks: which.
@@ -365,11 +363,11 @@ class AnalyticActorCritic:
         if networks is not Networks.CRITIC:
             log_prob, backward = self._policy(self._policy_head.forward(features[0]), rows.draw.T)
             log_ratio = log_prob - rows.log_prob
-            policy_loss, d_log_prob = surrogate_gradient(log_ratio, rows.advantage, clip, count)
+            policy_loss, d_log_prob = surrogate_gradient(log_ratio, rows.advantage, objective.clip, count)
             change = np.expm1(log_ratio)
             metrics[0] = policy_loss
             metrics[1] = (change - log_ratio).sum() / count
-            metrics[2] = np.count_nonzero(np.abs(change) > clip) / count
+            metrics[2] = np.count_nonzero(np.abs(change) > objective.clip) / count
             d_output = backward(d_log_prob, -objective.entropy_coef / count)
             self._policy_head.backward(features[0], d_output)
             np.dot(self._policy_head.weight.T, d_output, out=d_features[0])

@@ -1,5 +1,6 @@
 """Gradients of minibatches: by autograd, or written out."""
 
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -27,11 +28,11 @@ class Crew(Protocol):
 class Alone:
     """A crew of one."""
 
-    def __init__(self, architecture: Architecture, objective: Objective, rows: int, mini_batch_size: int) -> None:
+    def __init__(self, architecture: Architecture, rows: int, mini_batch_size: int) -> None:
         """Make a workspace for up to `rows` rows."""
         shapes = Workspace.shapes(architecture, rows, mini_batch_size)
         self.workspace = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
-        self._worker = PieceWorker(architecture, objective, Workspace(**self.workspace))
+        self._worker = PieceWorker(architecture, Workspace(**self.workspace))
 
     def compute(self, start: int, stop: int, processes: int) -> None:
         """See `Crew.compute`."""
@@ -41,22 +42,19 @@ class Alone:
 class WrittenOut:
     """Gradients without autograd, by a crew."""
 
-    def __init__(
-        self, architecture: Architecture, objective: Objective, weights: np.ndarray, gradient: np.ndarray
-    ) -> None:
+    def __init__(self, architecture: Architecture, weights: np.ndarray, gradient: np.ndarray) -> None:
         """Keep the parts.
 
         Args:
             architecture: P weights.
-            objective: what is minimised.
             weights: `(P,)`, read.
             gradient: `(P,)`, written.
         """
-        self._architecture, self._objective = architecture, objective
+        self._architecture = architecture
         self._weights, self._gradient = weights, gradient
         self._crew: Crew | None = None
 
-    def begin(self, rows: Rows, mini_batch_size: int, clip: float, crew: Crew | None) -> None:
+    def begin(self, rows: Rows, mini_batch_size: int, objective: Objective, crew: Crew | None) -> None:
         """Take the rows of an update; a crew without room for them is left out."""
         self._rows = rows.numpy()
         bounds = self._architecture.bounds
@@ -64,9 +62,9 @@ class WrittenOut:
             before_squashing = self._rows.log_prob + log_slope(self._rows.draw, bounds.scale)
             self._rows = self._rows._replace(log_prob=before_squashing)
         crew = next((one for one in (crew, self._crew) if one and _has_room(one, len(rows.obs), mini_batch_size)), None)
-        self._crew = crew or Alone(self._architecture, self._objective, len(rows.obs), mini_batch_size)
+        self._crew = crew or Alone(self._architecture, len(rows.obs), mini_batch_size)
         self._workspace = Workspace(**self._crew.workspace)
-        self._workspace.clip[0] = clip
+        self._workspace.objective[:] = objective.numbers()
 
     def shuffle(self, order: np.ndarray) -> None:
         """Put the rows into the order `(M,)`."""
@@ -91,22 +89,25 @@ def _has_room(crew: Crew, rows: int, mini_batch_size: int) -> bool:
 class Autograd:
     """Gradients by torch, on any device."""
 
-    def __init__(self, policy: ActorCritic, objective: Objective, gradient: torch.Tensor, compiled: bool) -> None:
+    def __init__(self, policy: ActorCritic, gradient: torch.Tensor, compiled: bool) -> None:
         """Keep the parts.
 
         Args:
             policy: whose parameters are differentiated by.
-            objective: what is minimised.
             gradient: `(P,)`, of those parameters; written.
             compiled: whether `torch.compile` makes the loss and its gradient.
         """
-        self.policy, self.objective, self._gradient = policy, objective, gradient
+        self.policy, self._gradient = policy, gradient
         self._loss = torch.compile(objective_loss) if compiled else objective_loss
 
-    def begin(self, rows: Rows, mini_batch_size: int, clip: float, crew: Crew | None) -> None:
+    def begin(self, rows: Rows, mini_batch_size: int, objective: Objective, crew: Crew | None) -> None:
         """Take the rows of an update."""
         self._rows = rows
-        self._clip = torch.tensor(clip, device=rows.obs.device)  # compiled code gets numbers that change wrong
+        clip, entropy_coef = (  # compiled code gets numbers that change wrong
+            torch.tensor(number, device=rows.obs.device) if number else number
+            for number in (objective.clip, objective.entropy_coef)
+        )
+        self._objective = replace(objective, clip=clip, entropy_coef=entropy_coef)
 
     def shuffle(self, order: np.ndarray) -> None:
         """Put the rows into the order `(M,)`."""
@@ -115,6 +116,6 @@ class Autograd:
     def compute(self, start: int, stop: int) -> Metrics:
         """Write the gradient of the minibatch of rows `start` to `stop`; return its metrics."""
         self._gradient.zero_()
-        loss, metrics = self._loss(self.objective, self.policy, self._shuffled.part(start, stop), self._clip)
+        loss, metrics = self._loss(self._objective, self.policy, self._shuffled.part(start, stop))
         loss.backward()
         return metrics

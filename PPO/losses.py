@@ -9,26 +9,25 @@ import torch
 
 from PPO.actor_critic import ActorCritic
 from PPO.memory import Rows
-from PPO.objective import Objective
+from PPO.objective import Number, Objective
 
-Number = Any
-"""A float, or a tensor of one."""
 Metrics = dict[str, Any]
 """Numbers, or tensors of one: `policy_loss`, `value_loss`, `approx_kl` and `clip_fraction` of a minibatch."""
 
 
-def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows, clip: Number) -> tuple[torch.Tensor, Metrics]:
+def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows) -> tuple[torch.Tensor, Metrics]:
     """Return what a gradient step minimises (equation 9 of the paper), and the metrics of a minibatch.
 
     L = policy loss + value_coef * value loss - entropy_coef * mean entropy
     """
+    clip = objective.clip
     distribution, value = policy(rows.obs, (rows.state, rows.starts))
     log_prob = distribution.log_prob(rows.draw)
-    advantage = standardise(rows.advantage) if objective.normalize_advantage else rows.advantage
+    advantage = standardise(rows.advantage) if objective.standardise else rows.advantage
     policy_loss = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)
     critic_loss = value_loss(value, rows.target, rows.value, objective.value_clip)
     loss = policy_loss + objective.value_coef * critic_loss
-    if objective.entropy_coef:
+    if torch.is_tensor(objective.entropy_coef) or objective.entropy_coef:
         loss = loss - objective.entropy_coef * distribution.entropy().mean()
     with torch.no_grad():
         metrics = {

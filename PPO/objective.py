@@ -1,13 +1,35 @@
 """What an update minimises, as numbers."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Number = Any
+"""A float, or a tensor of one."""
 
 
 @dataclass(frozen=True)
 class Objective:
     """The coefficients of `losses.objective_loss`."""
 
+    clip: Number
+    """How far the probability ratio may move."""
     value_coef: float
-    entropy_coef: float
+    entropy_coef: Number
     value_clip: float | None
-    normalize_advantage: bool
+    """How far a value may move."""
+    standardise: bool
+    """Whether advantages are standardised in each minibatch."""
+
+    def numbers(self) -> list[float]:
+        """Return them as five floats."""
+        value_clip = math.inf if self.value_clip is None else self.value_clip
+        return [self.clip, self.value_coef, self.entropy_coef, value_clip, float(self.standardise)]
+
+    @classmethod
+    def of(cls, numbers: np.ndarray) -> "Objective":
+        """Undo `numbers`."""
+        clip, value_coef, entropy_coef, value_clip, standardise = numbers.tolist()
+        return cls(clip, value_coef, entropy_coef, None if math.isinf(value_clip) else value_clip, standardise > 0)

@@ -60,7 +60,6 @@ class Optimiser:
         self,
         policy: ActorCritic,
         rnd: RND | None,
-        objective: Objective,
         *,
         max_grad_norm: float,
         target_kl: float | None,
@@ -70,9 +69,8 @@ class Optimiser:
         """Move the parameters into vectors.
 
         Args:
-            policy: learns by `objective`.
+            policy: learns by `losses.objective_loss`.
             rnd: its predictor learns by its own loss.
-            objective: what the policy minimises.
             max_grad_norm: limit on the norm of the policy's gradient.
             target_kl: an update ends when the policy has moved further than 1.5 times this.
             written_out: whether to take the gradient that is written out, where it applies.
@@ -91,13 +89,13 @@ class Optimiser:
         small = len(self.parameters) < LARGE_NETWORK
         self.threads = 1 if small else None
         self.twin: AnalyticActorCritic | None = None
-        self.gradient: Autograd | WrittenOut = Autograd(policy, objective, self._policy_gradient, compiled)
+        self.gradient: Autograd | WrittenOut = Autograd(policy, self._policy_gradient, compiled)
         if small and architecture is not None and self.parameters.device.type == "cpu":
             weights = self.parameters.numpy()
             self.twin = AnalyticActorCritic(architecture, weights)
             if written_out:
                 gradient = self._policy_gradient.numpy()
-                self.gradient = WrittenOut(architecture, objective, weights, gradient)
+                self.gradient = WrittenOut(architecture, weights, gradient)
 
     def update(
         self,
@@ -105,7 +103,7 @@ class Optimiser:
         epochs: int,
         mini_batch_size: int,
         lr: float,
-        clip: float,
+        objective: Objective,
         rng: np.random.Generator,
         crew: Crew | None = None,
         reassess: Callable[[Rows], Rows] | None = None,
@@ -121,12 +119,12 @@ class Optimiser:
         bounds = [count * part // parts for part in range(parts + 1)]
         sequences = np.split(np.arange(count), np.flatnonzero(rows.starts.cpu())[1:]) if self.recurrent else None
         steps: list[Metrics] = []
-        self.gradient.begin(rows, mini_batch_size, clip, crew)
+        self.gradient.begin(rows, mini_batch_size, objective, crew)
         lesson = None if self.rnd is None else self.rnd.lesson(rows.next_obs)
         for epoch in range(epochs):
             if reassess is not None and epoch:
                 rows = reassess(rows)
-                self.gradient.begin(rows, mini_batch_size, clip, crew)
+                self.gradient.begin(rows, mini_batch_size, objective, crew)
             if sequences is None:
                 order = rng.permutation(count)
             else:

@@ -21,8 +21,8 @@ class Workspace(NamedTuple):
 
     weights: np.ndarray
     """float32 `(P,)`."""
-    clip: np.ndarray
-    """float64 `(1,)`."""
+    objective: np.ndarray
+    """float64 `(5,)`: `Objective.numbers`."""
     gradients: np.ndarray
     """`(K, P)`, one for each piece."""
     metrics: np.ndarray
@@ -47,7 +47,7 @@ class Workspace(NamedTuple):
         pieces, continuous = pieces_of(mini_batch_size), architecture.bounds is not None
         return {
             "weights": ((architecture.weights,), np.float32),
-            "clip": ((1,), np.float64),
+            "objective": ((5,), np.float64),
             "gradients": ((pieces, architecture.weights), np.float32),
             "metrics": ((pieces, len(METRICS)), np.float64),
             "obs": ((rows, architecture.observ_dim), np.float32),
@@ -62,9 +62,9 @@ class Workspace(NamedTuple):
 class PieceWorker:
     """Computes some of the pieces of every minibatch."""
 
-    def __init__(self, architecture: Architecture, objective: Objective, workspace: Workspace) -> None:
+    def __init__(self, architecture: Architecture, workspace: Workspace) -> None:
         """Take views of the workspace."""
-        self.objective, self.workspace = objective, workspace
+        self.workspace = workspace
         self._rows = workspace.rows
         self._twins = [
             AnalyticActorCritic(architecture, workspace.weights, gradient) for gradient in workspace.gradients
@@ -82,16 +82,16 @@ class PieceWorker:
             processes: how many take part.
         """
         minibatch, count = self._rows.part(start, stop), stop - start
-        if self.objective.normalize_advantage and count > 1:
+        objective = Objective.of(self.workspace.objective)
+        if objective.standardise and count > 1:
             minibatch = minibatch._replace(advantage=standardise(minibatch.advantage))
         pieces, networks = pieces_of(count), Networks.BOTH
         if pieces == 1 and processes > 1:
             number, processes, networks = 0, 1, (Networks.ACTOR, Networks.CRITIC)[number]
-        clip = self.workspace.clip.item()
         for piece in range(number, pieces, processes):
             rows = minibatch.part(piece * PIECE_ROWS, (piece + 1) * PIECE_ROWS)
             metrics = self.workspace.metrics[piece]
-            self._twins[piece].gradient(self.objective, rows, clip, count, metrics, networks)
+            self._twins[piece].gradient(objective, rows, count, metrics, networks)
 
 
 def pieces_of(rows: int) -> int:

@@ -8,6 +8,7 @@ import torch
 from PPO.actor_critic import ActorCritic, Past
 from PPO.advantages import explained_variance, extrinsic_advantage, intrinsic_advantage
 from PPO.analytic import AnalyticActorCritic
+from PPO.losses import standardise
 from PPO.memory import Batch, Rows
 from PPO.rnd import RND
 
@@ -20,6 +21,8 @@ class Credit:
     gae_lambda: float
     intrinsic_gamma: float
     beta: float
+    standardise: bool
+    """Whether advantages are standardised, all together."""
 
 
 class Preparation:
@@ -94,7 +97,10 @@ class Preparation:
             )
             advantage = advantage + credit.beta * intrinsic
             returns.append(intrinsic + value[:, 1])
-        return values, self._tensor(advantage), self._tensor(np.stack(returns, axis=1))
+        advantages = self._tensor(advantage)
+        if credit.standardise:
+            advantages = standardise(advantages)
+        return values, advantages, self._tensor(np.stack(returns, axis=1))
 
     def _value(self, obs: torch.Tensor, past: Past) -> torch.Tensor:
         if self._twin is None:

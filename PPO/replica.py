@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from PPO.analytic import AnalyticActorCritic, Architecture
-from PPO.objective import Objective
 from PPO.pieces import PieceWorker, Workspace
 from utils import Features
 
@@ -23,7 +22,6 @@ class Replica:
     architecture: Architecture
     obs_clip: float | None
     """Limit on standardised observations; None where they are not standardised."""
-    objective: Objective
     mini_batch_size: int
 
     @property
@@ -70,4 +68,4 @@ class Replica:
 
     def learner(self, workspace: dict[str, np.ndarray]) -> Callable[[int, int, int, int], None]:
         """Return `PieceWorker.compute`."""
-        return PieceWorker(self.architecture, self.objective, Workspace(**workspace)).compute
+        return PieceWorker(self.architecture, Workspace(**workspace)).compute

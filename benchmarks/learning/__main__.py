@@ -15,23 +15,26 @@ from benchmarks.learning.rows import RESULTS, ROWS, result_file, run_one
 HERE = Path(__file__).parent
 
 
-def main(rows: Sequence[str] = tuple(ROWS), seeds: Sequence[int] = (0, 1, 2, 3, 4), jobs: int = 2) -> None:
+def main(rows: Sequence[str] = tuple(ROWS), jobs: int = 2) -> None:
     """Run what is missing of the table, then write `README.md` and `learning_curves.png` beside this file.
 
     Args:
         rows: which lines of the table to run.
-        seeds: which seeds of each.
         jobs: how many runs at a time; no more than there are cores.
     """
-    missing = [(row, seed) for row in rows for seed in seeds if not result_file(row, seed).exists()]
+    missing = [(row, seed) for row in rows for seed in range(ROWS[row].seeds) if not result_file(row, seed).exists()]
     RESULTS.mkdir(exist_ok=True)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         futures = [pool.submit(run_one, row, seed) for row, seed in missing]
         for future in tqdm(as_completed(futures), total=len(futures), unit="run", disable=not futures):
             future.result()
     results: Results = {
-        row: {seed: json.loads(result_file(row, seed).read_text()) for seed in seeds if result_file(row, seed).exists()}
-        for row in ROWS
+        name: {
+            seed: json.loads(result_file(name, seed).read_text())
+            for seed in range(row.seeds)
+            if result_file(name, seed).exists()
+        }
+        for name, row in ROWS.items()
     }
     results = {row: by_seed for row, by_seed in results.items() if by_seed}
     (HERE / "README.md").write_text(page(results))

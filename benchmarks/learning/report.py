@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.learning.published import HEADER, line
 from benchmarks.learning.rows import ROWS, Bar, Result
 
 Results = dict[str, dict[int, Result]]
@@ -22,6 +23,8 @@ def table(results: Results) -> str:
     """Return the table in Markdown."""
     lines = ["| run | figures of each seed | median steps | median seconds | bar |", "| --- | --- | --- | --- | --- |"]
     for name, by_seed in results.items():
+        if ROWS[name].task is not None:
+            continue
         runs = [by_seed[seed] for seed in sorted(by_seed)]
         figures = []
         for figure in ("score", "training"):
@@ -32,6 +35,12 @@ def table(results: Results) -> str:
         bars = "<br>".join(verdict(bar, by_seed) for bar in ROWS[name].bars) or "reported only"
         lines.append(f"| `{name}` | {'<br>'.join(figures)} | {steps} | {seconds} | {bars} |")
     return "\n".join(lines)
+
+
+def published_table(results: Results) -> str:
+    """Return the table beside the published figures."""
+    tasks = [(ROWS[name].task, [*by_seed.values()]) for name, by_seed in results.items()]
+    return "\n".join([HEADER, *(line(task, runs) for task, runs in tasks if task is not None)])
 
 
 def page(results: Results) -> str:
@@ -46,6 +55,18 @@ iterations; *training* is the mean return of the last 100 training episodes. The
 Machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform.python_version()}.
 
 {table(results)}
+
+## Beside the published tables
+
+The mean return of 20 deterministic episodes after training, its interquartile mean over the seeds with a bootstrap
+interval, the same with actions by chance, and the best mean over the seeds of the last 100 training episodes. Tianshou's
+figures are maxima over training of a mean over ten seeds, the others are final ones. The v5 tasks of MuJoCo differ from
+the v2 to v4 of the published figures: Hopper, Walker2d, Ant and Humanoid reward health only while there is some,
+Walker2d's feet rub alike, Ant and Humanoid leave out observations that were always zero, InvertedPendulum's last step
+earns nothing, and Reacher and Pusher reward what a step has led to
+([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)).
+
+{published_table(results)}
 
 ![learning curves](learning_curves.png)
 """

@@ -15,6 +15,8 @@ from unittest import mock
 import numpy as np
 import tqdm as tqdm_module
 
+from benchmarks.learning.published import TASKS, Task
+
 ROOT = Path(__file__).parents[2]
 SNIPPETS = ROOT / "tests" / "seed_snippets"
 RESULTS = Path(__file__).parent / "results"
@@ -43,6 +45,10 @@ class Row:
     """Empty where the figure is only reported."""
     threshold: float | None = None
     """A line in the picture."""
+    seeds: int = 5
+    """How many."""
+    task: Task | None = None
+    """Of the published tables."""
 
 
 def command(*flags: str, seed: int) -> Result:
@@ -56,7 +62,9 @@ def command(*flags: str, seed: int) -> Result:
             raise RuntimeError(f"main.py {' '.join(flags)} --seed {seed} exited with {code}")
         summary = json.loads((run_dir / main.SUMMARY_FILE).read_text())
         table = np.genfromtxt(run_dir / "metrics.csv", delimiter=",", names=True)
+        stochastic = _stochastic(run_dir, seed)
     return {
+        "stochastic": stochastic,
         "score": summary["evaluation"]["mean"],
         "training": summary["mean_return"],
         "steps": summary["steps"],
@@ -64,6 +72,21 @@ def command(*flags: str, seed: int) -> Result:
         "solved": summary["solved"],
         "curve": np.column_stack([table["steps"], table["mean_return"]]).round(1).tolist(),
     }
+
+
+def _stochastic(run_dir: Path, seed: int) -> float:
+    """Return the mean return of 20 episodes in which a run's policy acts by chance."""
+    import main
+    from AsyncPPO import evaluate, make_env
+    from PPO import PPO
+
+    config = main.config_of(run_dir)
+    factory = main.factory_of(config)
+    with make_env(factory) as env:
+        ppo = PPO.for_env(env, **config.ppo())
+    ppo.load_weights(run_dir)
+    seed += main.EVALUATION_SEED
+    return float(evaluate(ppo, factory, 20, deterministic=False, seed=seed, backend="inline").mean())
 
 
 def quick_start(seed: int) -> Result:
@@ -123,13 +146,24 @@ ROWS = {
             "MountainCar-v0 --use-rnd", _main("--env-id", "MountainCar-v0", "--use-rnd"), [Bar("score", -130, 4)], -110
         ),
         Row("MountainCar-v0", _main("--env-id", "MountainCar-v0"), [], -110),
+        *(
+            Row(
+                f"{task.env_id}, published",
+                _main("--env-id", task.env_id, "--eval-episodes", "20"),
+                [],
+                task.bar,
+                task.seeds,
+                task,
+            )
+            for task in TASKS
+        ),
     )
 }
 
 
 def result_file(row: str, seed: int) -> Path:
     """Return where the result of one run is kept."""
-    return RESULTS / f"{row.replace(' ', '_')}_{seed}.json"
+    return RESULTS / f"{row.replace(', ', '_').replace(' ', '_')}_{seed}.json"
 
 
 def run_one(row: str, seed: int) -> None:

@@ -353,7 +353,7 @@ def test_advantages_are_standardised_in_each_minibatch(monkeypatch: pytest.Monke
     for _, _, advantage, _ in arguments_of("clipped_surrogate", ppo, monkeypatch):
         assert abs(advantage.mean().item()) < 1e-5
         assert advantage.std().item() == pytest.approx(1, abs=1e-4)
-    ppo = discrete(learner="torch", mini_batch_size=8, batch_size=64, normalize_advantage=False)
+    ppo = discrete(learner="torch", mini_batch_size=8, batch_size=64, normalize_advantage="none")
     raw = [advantage.mean().item() for _, _, advantage, _ in arguments_of("clipped_surrogate", ppo, monkeypatch)]
     assert max(raw) > 1
 
@@ -569,10 +569,41 @@ def test_each_epoch_may_take_what_the_critic_says_by_then(monkeypatch: pytest.Mo
     """The advantages of later epochs are others, of the first not; the targets stay in the same units."""
     for recompute in (False, True):
         ppo = discrete(
-            learner="torch", recompute_advantage=recompute, normalize_advantage=False, lr=0.01, batch_size=64,
+            learner="torch", recompute_advantage=recompute, normalize_advantage="none", lr=0.01, batch_size=64,
             mini_batch_size=64, k_epochs=3,
         )  # fmt: skip
         sums = [float(advantage.sum()) for _, _, advantage, _ in arguments_of("clipped_surrogate", ppo, monkeypatch)]
         assert len(sums) == 3
         assert (abs(sums[1] - sums[0]) > 0.1) == recompute
         assert (abs(sums[2] - sums[1]) > 0.1) == recompute
+
+
+def test_advantages_may_be_standardised_over_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    ppo = discrete(learner="torch", mini_batch_size=16, batch_size=64, k_epochs=1, normalize_advantage="batch")
+    parts = [advantage for _, _, advantage, _ in arguments_of("clipped_surrogate", ppo, monkeypatch)]
+    assert len(parts) == 4
+    assert max(abs(part.mean().item()) for part in parts) > 0.01
+    whole = torch.cat(parts)
+    assert abs(whole.mean().item()) < 1e-5
+    assert whole.std().item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("learner", ["auto", "torch"])
+def test_coefficients_are_those_of_the_present(learner: Any) -> None:
+    """An entropy bonus that has been annealed away, or set to zero, is none; one that is raised later counts."""
+    weights = []
+    for settings, progress, later in [
+        ({"entropy_coef": 0.5, "anneal_entropy": True}, 1.0, None),
+        ({"entropy_coef": 0.0}, 0.0, None),
+        ({"entropy_coef": 0.0}, 0.0, 0.5),
+        ({"entropy_coef": 0.5, "anneal_entropy": True}, 0.0, None),
+    ]:
+        ppo = discrete(learner=learner, **settings)
+        if later is not None:
+            ppo.entropy_coef = later
+        ppo.memory.append(stretch(ppo, 8))
+        ppo.learn(progress)
+        weights.append(parameters_to_vector(ppo.policy.parameters()).detach().clone())
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[2], weights[3])
+    assert not torch.equal(weights[0], weights[2])

@@ -63,11 +63,11 @@ def test_the_gradient_is_autograds(actions: str, activation: str) -> None:
         architecture = policy.architecture()
         assert architecture is not None
         twin = AnalyticActorCritic(architecture, parameters.numpy(), gradient.numpy())
-        objective = Objective(0.7, entropy_coef, value_clip, normalize)
+        objective = Objective(0.2, 0.7, entropy_coef, value_clip, normalize)
         minibatch = rows(policy, actions != "choice", values, 40)
 
         gradient.zero_()
-        loss, expected_metrics = objective_loss(objective, policy, minibatch, 0.2)
+        loss, expected_metrics = objective_loss(objective, policy, minibatch)
         loss.backward()
         expected = gradient.clone()
         gradient.fill_(9.0)
@@ -79,7 +79,7 @@ def test_the_gradient_is_autograds(actions: str, activation: str) -> None:
             arrays = arrays._replace(log_prob=arrays.log_prob + log_slope(arrays.draw, scale))
         numbers = np.full(4, 9.0)
         for networks in chosen:
-            twin.gradient(objective, arrays, 0.2, 40, numbers, networks)
+            twin.gradient(objective, arrays, 40, numbers, networks)
         metrics = dict(zip(METRICS, numbers.tolist(), strict=True))
 
         torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-10)
@@ -164,12 +164,12 @@ def test_the_pieces_of_a_minibatch_add_up_to_what_autograd_computes(continuous: 
     """700 rows, three pieces; advantages are standardised over all of them."""
     results = []
     for learner in ("auto", "torch"):
-        ppo = PPO(continuous, 5, 3, normalize_advantage=normalize, entropy_coef=0.01, learner=learner, seed=0)  # type: ignore[arg-type]
+        ppo = PPO(continuous, 5, 3, learner=learner, seed=0)  # type: ignore[arg-type]
         some = rows(copy.deepcopy(ppo.policy).double(), continuous, 1, 700)
         minibatch = Rows(*(field.float() if field.is_floating_point() else field for field in some))
         minibatch = minibatch._replace(advantage=minibatch.advantage + torch.arange(700) / 100)
         gradient = ppo.optimiser.gradient
-        gradient.begin(minibatch, 700, 0.2, None)
+        gradient.begin(minibatch, 700, Objective(0.2, 0.5, 0.01, None, normalize), None)
         gradient.shuffle(np.arange(700))
         metrics = {name: float(value) for name, value in gradient.compute(0, 700).items()}
         results.append((ppo.optimiser._policy_gradient.clone(), metrics))

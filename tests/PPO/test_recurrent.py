@@ -68,9 +68,9 @@ def test_sequences_stay_whole_in_every_minibatch(monkeypatch: pytest.MonkeyPatch
     seen: list[Rows] = []
     loss = losses.objective_loss
 
-    def spy(objective: Any, policy: Any, rows: Rows, clip: Any) -> Any:
+    def spy(objective: Any, policy: Any, rows: Rows) -> Any:
         seen.append(rows)
-        return loss(objective, policy, rows, clip)
+        return loss(objective, policy, rows)
 
     ppo = agent("gru", k_epochs=3)
     ppo.optimiser.gradient._loss = spy  # type: ignore[union-attr]

@@ -1,0 +1,72 @@
+"""The tasks of the published tables, what is to be reached on them, and the lines of ours."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task, the best published return of PPO on it, and the return to be reached by the mean of the seeds."""
+
+    env_id: str
+    published: str
+    bar: float
+    seeds: int = 5
+    """How many; the evaluation is over 20 episodes each."""
+
+
+TASKS = (
+    Task("CartPole-v1", "500 (RL-Zoo)", 500),
+    Task("Acrobot-v1", "-73.5 (RL-Zoo, 1M steps), -81.3 (SLM-Lab)", -80),
+    Task("Pendulum-v1", "-172 (RL-Zoo, gSDE)", -170),
+    Task("MountainCar-v0", "-110.4 (RL-Zoo, normalised)", -110),
+    Task("MountainCarContinuous-v0", "88.3 (RL-Zoo, 20k steps, gSDE)", 90),
+    Task("LunarLander-v3", "242 (RL-Zoo, v2)", 260),
+    Task("LunarLanderContinuous-v3", "271 (RL-Zoo, v2)", 275),
+    Task("BipedalWalker-v3", "288 (RL-Zoo)", 300),
+    Task("HalfCheetah-v5", "5819 (RL-Zoo, v3), 5784 (Tianshou)", 6000, 3),
+    Task("Hopper-v5", "2609 (Tianshou)", 2800, 3),
+    Task("Walker2d-v5", "3589 (Tianshou)", 3800, 3),
+    Task("Ant-v5", "3258 (Tianshou)", 3300, 3),
+    Task("Humanoid-v5", "787 (Tianshou)", 1000, 3),
+    Task("Swimmer-v5", "282 (RL-Zoo)", 300, 3),
+    Task("InvertedPendulum-v5", "1000 (Tianshou)", 1000, 3),
+    Task("InvertedDoublePendulum-v5", "9231 (Tianshou)", 9300, 3),
+    Task("Reacher-v5", "-4.1 (Tianshou)", -4, 3),
+    Task("Pusher-v5", "-40.4 (CleanRL)", -35, 3),
+)
+
+
+def interquartile_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the mean of the middle half (Agarwal et al. 2021, arXiv:2108.13264)."""
+    return stats.trim_mean(scores, 0.25, axis=axis)
+
+
+HEADER = """| task | steps | best published | bar | mean | IQM [95%] | stochastic | best of training | each seed | |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def line(task: Task, runs: list[dict[str, Any]]) -> str:
+    """Return a task's line of the table."""
+    each = ", ".join(f"{run['score']:.0f}" for run in runs)
+    scores = np.array([run["score"] for run in runs])
+    interval = ""
+    if scores.std() > 0:
+        low, high = stats.bootstrap(
+            (scores,), interquartile_mean, n_resamples=RESAMPLES, method="percentile", rng=0
+        ).confidence_interval
+        interval = f" [{low:.1f}, {high:.1f}]"
+    updates = min(len(run["curve"]) for run in runs)
+    best = np.nanmax(np.mean([[value for _, value in run["curve"][:updates]] for run in runs], axis=0))
+    stochastic = np.mean([run["stochastic"] for run in runs])
+    verdict = "reached" if scores.mean() >= task.bar else "**not reached**"
+    return (
+        f"| {task.env_id} | {runs[0]['steps']:,} | {task.published} | {task.bar:g} | {scores.mean():.1f} "
+        f"| {interquartile_mean(scores):.1f}{interval} | {stochastic:.1f} | {best:.1f} "
+        f"| {each} | {verdict} |"
+    )
