@@ -59,11 +59,11 @@ Machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform
 ## Beside the published tables
 
 The mean return of 20 deterministic episodes after training, its interquartile mean over the seeds with a bootstrap
-interval, the same with actions by chance, and the best mean over the seeds of the last 100 training episodes. Tianshou's
-figures are maxima over training of a mean over ten seeds, the others are final ones. The v5 tasks of MuJoCo differ from
-the v2 to v4 of the published figures: Hopper, Walker2d, Ant and Humanoid reward health only while there is some,
-Walker2d's feet rub alike, Ant and Humanoid leave out observations that were always zero, InvertedPendulum's last step
-earns nothing, and Reacher and Pusher reward what a step has led to
+interval, the same with actions by chance, and the best mean over the seeds of the last 100 training episodes.
+Tianshou's figures are maxima over training of a mean over ten seeds, the others are final ones. MuJoCo's tasks of
+version 5 differ from the 2 to 4 of the published figures: Hopper, Walker2d, Ant and Humanoid reward health only
+while there is some, Walker2d's feet rub alike, Ant and Humanoid leave out observations that were always zero,
+InvertedPendulum's last step earns nothing, and Reacher and Pusher reward what a step has led to
 ([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)).
 
 {published_table(results)}
