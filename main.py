@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,13 +91,19 @@ def train(arguments: Sequence[str]) -> int:
     if config.eval_episodes < 1:
         raise ValueError(f"eval_episodes must be at least 1, not {config.eval_episodes}")
     started = time.perf_counter()
-    factory = factory_of(config)
+    factory, training_factory = factory_of(config), factory_of(config, training=True)
     with make_env(factory) as env:
         ppo = PPO.for_env(env, **config.ppo())
     if config.load_weights:
         ppo.load_weights(config.load_weights)
     failure: BaseException | None = None
-    with AsyncPPO(factory, ppo, config.num_envs, config.steps, **config.loop()) as trainer:
+    with AsyncPPO(
+        config.env_id if config.backend == "vector" else training_factory,
+        ppo,
+        config.num_envs,
+        config.steps,
+        **config.loop(),
+    ) as trainer:
         run_dir = make_run_dir(config)
         print(
             f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}\n"
@@ -172,16 +179,18 @@ def show(run_dir: tyro.conf.Positional[Path], episodes: int = 5) -> None:
             print(f"episode {episode + 1}: return {score:.1f}")
 
 
-def factory_of(config: TrainConfig, **kwargs: Any) -> "EnvFactory":
-    """Return what makes the environment of a run.
+def factory_of(config: TrainConfig, *, training: bool = False, **kwargs: Any) -> "EnvFactory":
+    """Return what makes the environment of a run; Atari games are made easier to train on with `training`.
 
     Raises:
         ValueError: an unknown environment.
     """
     import gymnasium as gym
 
-    from AsyncPPO import ActionMasks, env_factory
+    from AsyncPPO import ActionMasks, env_factory, make_atari
 
+    if config.env_id.startswith("ALE/"):
+        return partial(make_atari, config.env_id, training=training, **kwargs)
     env_factory(config.env_id)  # names the nearest id if it is unknown
 
     def make() -> gym.Env:

@@ -20,6 +20,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "Pendulum-v1": {"steps": 300_000, "num_envs": 8, "gamma": 0.95, "log_std": 0.5, "anneal_lr": True},
 }
 """By environment id."""
+ATARI: dict[str, Any] = {
+    "steps": 10_000_000,
+    "num_envs": 8,
+    "batch_size": 1024,
+    "mini_batch_size": 256,
+    "k_epochs": 4,
+    "lr": 2.5e-4,
+    "anneal_lr": True,
+    "policy_clip": 0.1,
+    "entropy_coef": 0.01,
+    "hidden_sizes": (),
+}
+"""For all of `ALE/...`: those of Huang et al. 2022, "The 37 implementation details of PPO"; not tuned here."""
 RND_PRESETS: dict[str, dict[str, Any]] = {
     "MountainCar-v0": {"beta": 1.0},
 }
@@ -28,4 +41,6 @@ RND_PRESETS: dict[str, dict[str, Any]] = {
 
 def preset(env_id: str, use_rnd: bool = False) -> dict[str, Any]:
     """Return the settings of `TrainConfig` in which an environment differs from the defaults."""
-    return PRESETS.get(env_id, {}) | (RND_PRESETS.get(env_id, {}) if use_rnd else {})
+    return (ATARI if env_id.startswith("ALE/") else PRESETS.get(env_id, {})) | (
+        RND_PRESETS.get(env_id, {}) if use_rnd else {}
+    )

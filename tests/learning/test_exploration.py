@@ -11,7 +11,7 @@ from AsyncPPO import AsyncPPO
 from PPO import PPO
 
 LENGTH = 20
-STEPS = 200_000
+STEPS = 400_000
 SEEDS = range(5)
 
 

@@ -1,0 +1,46 @@
+"""Atari games, as they are usually learnt from."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TransformReward
+
+FRAMES = 4
+
+
+class FireReset(gym.Wrapper):
+    """Presses FIRE at the start of an episode of a game that waits for it."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """See `gymnasium.Env.reset`."""
+        obs, info = self.env.reset(**kwargs)
+        if "FIRE" in self.env.unwrapped.get_action_meanings()[1:2]:  # type: ignore[attr-defined]
+            obs, _, terminated, truncated, info = self.env.step(1)
+            if terminated or truncated:
+                obs, info = self.env.reset(**kwargs)
+        return obs, info
+
+
+def make_atari(env_id: str, *, training: bool = True, **kwargs: Any) -> gym.Env:
+    """Make a game of `ale-py` with the usual preprocessing (Machado et al. 2018, arXiv:1709.06009; Mnih et al. 2015).
+
+    Up to 30 idle actions at first, every action four times, the maximum of the last two frames, grey and 84 x 84, the
+    last four of them together `(4, 84, 84)`; FIRE where a game waits for it.
+
+    Args:
+        env_id: such as `ALE/Pong-v5`.
+        training: whether rewards become their signs, and the loss of a life ends an episode.
+        kwargs: of `gymnasium.make`.
+
+    Raises:
+        ModuleNotFoundError: `ale-py` or OpenCV is not installed (requirements-atari.txt).
+    """
+    import ale_py
+
+    gym.register_envs(ale_py)
+    env: gym.Env = gym.make(env_id, frameskip=1, disable_env_checker=True, **kwargs)
+    env = FireReset(AtariPreprocessing(env, noop_max=30, frame_skip=4, terminal_on_life_loss=training))
+    if training:
+        env = TransformReward(env, lambda reward: float(np.sign(reward)))
+    return FrameStackObservation(env, FRAMES)

@@ -1,0 +1,50 @@
+"""Atari games with the usual preprocessing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ale_py")
+pytest.importorskip("cv2")
+
+import main
+from AsyncPPO import EnvVectorizer, make_atari
+
+
+def test_frames_are_small_grey_and_four() -> None:
+    env = make_atari("ALE/Breakout-v5")
+    obs, _ = env.reset(seed=0)
+    assert obs.shape == (4, 84, 84)
+    assert obs.dtype == np.uint8
+    with EnvVectorizer(lambda: make_atari("ALE/Pong-v5"), 2, backend="process", num_workers=2, seed=0) as envs:
+        states, _ = envs.reset()
+        rewards = [envs.step(np.zeros(2, np.int64))[1] for _ in range(120)]
+    assert states.shape == (2, 4, 84, 84)
+    assert set(np.unique(rewards)) <= {-1.0, 0.0, 1.0}
+    assert np.min(rewards) == -1, "whoever does nothing loses a point"
+
+
+def test_a_life_is_an_episode_while_training_and_a_game_otherwise() -> None:
+    lengths = {}
+    for training in (True, False):
+        env = make_atari("ALE/Breakout-v5", training=training, repeat_action_probability=0.0)
+        env.reset(seed=0)
+        lives = []
+        while True:
+            _, _, terminated, truncated, info = env.step(1)
+            lives.append(info["lives"])
+            if terminated or truncated:
+                break
+        lengths[training] = lives
+    assert lengths[True][-1] == 4
+    assert lengths[False][-1] == 0
+
+
+@pytest.mark.slow
+def test_the_command_line_plays_atari(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = ["--env-id", "ALE/Pong-v5", "--steps", "2048", "--eval-episodes", "1", "--run-dir", str(run)]
+    assert main.main(flags) == 0
+    assert json.loads((run / "summary.json").read_text())["evaluation"]["mean"] >= -21
