@@ -42,5 +42,5 @@ def make_atari(env_id: str, *, training: bool = True, **kwargs: Any) -> gym.Env:
     env: gym.Env = gym.make(env_id, frameskip=1, disable_env_checker=True, **kwargs)
     env = FireReset(AtariPreprocessing(env, noop_max=30, frame_skip=4, terminal_on_life_loss=training))
     if training:
-        env = TransformReward(env, lambda reward: float(np.sign(reward)))
+        env = TransformReward(env, lambda reward: float(np.sign(float(reward))))
     return FrameStackObservation(env, FRAMES)
