@@ -28,13 +28,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "anneal_lr": True,
     },
     "MountainCar-v0": {"steps": 500_000, "normalize_obs": True},
-    **dict.fromkeys(
-        [
-            *("Ant-v5", "HalfCheetah-v5", "Hopper-v5", "Humanoid-v5", "InvertedDoublePendulum-v5"),
-            *("InvertedPendulum-v5", "Pusher-v5", "Reacher-v5", "Walker2d-v5"),
-        ],
-        MUJOCO,
-    ),
+    "Ant-v5": MUJOCO,
+    "HalfCheetah-v5": MUJOCO,
+    "Hopper-v5": MUJOCO,
+    "Humanoid-v5": MUJOCO,
+    "InvertedDoublePendulum-v5": MUJOCO,
+    "InvertedPendulum-v5": MUJOCO,
+    "Pusher-v5": MUJOCO,
+    "Reacher-v5": MUJOCO,
+    "Walker2d-v5": MUJOCO,
     "Swimmer-v5": MUJOCO | {"gamma": 0.9999},
     "Pendulum-v1": {"steps": 300_000, "num_envs": 8, "gamma": 0.95, "log_std": 0.5, "anneal_lr": True},
 }
@@ -52,18 +54,7 @@ ATARI: dict[str, Any] = {
     "hidden_sizes": (),
 }
 """For all of `ALE/...`: those of Huang et al. 2022, "The 37 implementation details of PPO"; not tuned here."""
-RND_MUJOCO: dict[str, Any] = {
-    "steps": 1_000_000,
-    "num_envs": 64,
-    "batch_size": 2048,
-    "mini_batch_size": 64,
-    "lr": 3e-4,
-    "anneal_lr": True,
-    "normalize_obs": True,
-    "log_std": -0.5,
-}
-"""For all of MuJoCo."""
-PRESETS: dict[str, dict[str, Any]] = {
+RND_PRESETS: dict[str, dict[str, Any]] = {
     "MountainCar-v0": {"beta": 1.0},
 }
 """By environment id: on top of the above, with `--use-rnd`."""
