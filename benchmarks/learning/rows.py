@@ -149,7 +149,7 @@ ROWS = {
         *(
             Row(
                 f"{task.env_id}, published",
-                _main("--env-id", task.env_id, "--eval-episodes", "20"),
+                _main("--env-id", task.env_id, "--eval-episodes", "20", *task.flags.split()),
                 [],
                 task.bar,
                 task.seeds,

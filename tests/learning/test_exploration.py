@@ -45,7 +45,7 @@ class DeepSea(gym.Env):
 
 def finds_the_treasure(seed: int, **kwargs: Any) -> bool:
     """Train, and say whether the last 100 episodes mostly end at the treasure."""
-    settings = {"batch_size": 2048, "mini_batch_size": 512, "k_epochs": 4, "gamma": 0.99, "entropy_coef": 0.01}
+    settings = {"batch_size": 1024, "mini_batch_size": 256, "k_epochs": 4, "gamma": 0.99, "entropy_coef": 0.01}
     ppo = PPO.for_env(DeepSea(), seed=seed, **(settings | kwargs))
     with AsyncPPO(DeepSea, ppo, 32, STEPS, backend="inline", seed=seed, progress=False) as trainer:
         trainer.run()
