@@ -13,6 +13,7 @@ MUJOCO: dict[str, Any] = {
     "lr": 3e-4,
     "anneal_lr": True,
     "normalize_obs": True,
+    "recompute_advantage": True,
     "log_std": -0.5,
 }
 """For all of MuJoCo."""
