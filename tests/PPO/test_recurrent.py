@@ -11,7 +11,7 @@ from AsyncPPO.rollout import Collector
 from PPO import PPO, losses
 from PPO.memory import Rows
 from tests.envs import Counter
-from utils import buffer_to_target_buffer_transfer
+from utils import Stretch, buffer_to_target_buffer_transfer
 
 CORES = pytest.mark.parametrize("core", ["gru", "lstm"])
 
@@ -106,3 +106,36 @@ def test_it_goes_with_everything_else(mode: Any) -> None:
         history = trainer.run()
     assert len(history) >= 3
     assert trainer.acting == "central"
+
+
+@CORES
+@torch.no_grad()
+def test_what_follows_a_cut_is_valued_with_what_was_remembered(core: Any) -> None:
+    """As it is valued where the stretch goes on."""
+    ppo = agent(core)
+    whole = collected_stretch(ppo)
+    part = Stretch(
+        0, whole.obs[:10], whole.action[:10], whole.reward[:10], whole.terminated[:10], whole.truncated[:10],
+        whole.obs[10:11], {name: rows[:10] for name, rows in whole.extras.items()},
+    )  # fmt: skip
+    advantages = []
+    for stretch in (whole, part):
+        ppo.memory.clear()
+        ppo.memory.append(stretch)
+        rows, _ = ppo._prepare(ppo.memory.batch()).rows()
+        advantages.append(rows.advantage)
+    torch.testing.assert_close(advantages[0][9], advantages[1][9], rtol=0, atol=1e-5)
+    assert advantages[0][9].abs() > 1e-3
+
+
+def collected_stretch(ppo: PPO) -> Stretch:
+    """Return twenty rows of one episode, of an agent with one-step advantages and values that vary."""
+    ppo.GAE_lambda = 0.0
+    ppo.policy.value_head.normal.weight.mul_(100)
+    with EnvVectorizer(lambda: Counter(100), 1, backend="inline", seed=0, autoreset=True) as env:
+        buffer = VecMemory(1)
+        collector = Collector(env, ppo, buffer)
+        for _ in range(20):
+            collector.collect(1)
+    (whole,) = buffer.take()
+    return whole
