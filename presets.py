@@ -17,6 +17,8 @@ MUJOCO: dict[str, Any] = {
     "log_std": -0.5,
 }
 """For all of MuJoCo."""
+LEGS = {"num_envs": 8, "squash_actions": False, "recompute_advantage": False, "log_std": 0.0}
+"""On top of it, for what has to learn not to fall."""
 PRESETS: dict[str, dict[str, Any]] = {
     "Acrobot-v1": {"steps": 200_000},
     "LunarLander-v3": {
@@ -49,13 +51,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "Ant-v5": MUJOCO,
     "HalfCheetah-v5": MUJOCO,
-    "Hopper-v5": MUJOCO,
+    "Hopper-v5": MUJOCO | LEGS,
     "Humanoid-v5": MUJOCO,
     "InvertedDoublePendulum-v5": MUJOCO,
     "InvertedPendulum-v5": MUJOCO,
     "Pusher-v5": MUJOCO,
     "Reacher-v5": MUJOCO,
-    "Walker2d-v5": MUJOCO,
+    "Walker2d-v5": MUJOCO | LEGS,
     "Swimmer-v5": MUJOCO | {"gamma": 0.9999},
     "Pendulum-v1": {"steps": 300_000, "num_envs": 8, "gamma": 0.95, "log_std": 0.5, "anneal_lr": True},
 }

@@ -1,5 +1,6 @@
 """A policy that remembers."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -120,9 +121,9 @@ def test_what_follows_a_cut_is_valued_with_what_was_remembered(core: Any) -> Non
     )  # fmt: skip
     advantages = []
     for stretch in (whole, part):
-        ppo.memory.clear()
-        ppo.memory.append(stretch)
-        rows, _ = ppo._prepare(ppo.memory.batch()).rows()
+        twin = copy.deepcopy(ppo)
+        twin.memory.append(stretch)
+        rows, _ = twin._prepare(twin.memory.batch()).rows()
         advantages.append(rows.advantage)
     torch.testing.assert_close(advantages[0][9], advantages[1][9], rtol=0, atol=1e-5)
     assert advantages[0][9].abs() > 1e-3
