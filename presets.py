@@ -77,6 +77,7 @@ ATARI: dict[str, Any] = {
 """For all of `ALE/...`: those of Huang et al. 2022, "The 37 implementation details of PPO"; not tuned here."""
 RND_PRESETS: dict[str, dict[str, Any]] = {
     "MountainCar-v0": {"beta": 1.0},
+    "MountainCarContinuous-v0": {"num_envs": 4, "batch_size": 1024, "gamma": 0.99, "log_std": 0.5, "beta": 1.0},
 }
 """By environment id: on top of the above, with `--use-rnd`."""
 

@@ -35,7 +35,7 @@ TASKS = (
         "Pendulum-v1", "-172 (RL-Zoo, gSDE)", -170, 5, "--steps 100000 --num-envs 4 --mini-batch-size 128 --k-epochs 20"
     ),
     Task("MountainCar-v0", "-110.4 (RL-Zoo, normalised)", -110, 5, "--steps 1000000"),
-    Task("MountainCarContinuous-v0", "88.3 (RL-Zoo, 20k steps, gSDE)", 90),
+    Task("MountainCarContinuous-v0", "88.3 (RL-Zoo, 20k steps, gSDE)", 90, 5, "--use-rnd"),
     Task("LunarLander-v3", "242 (RL-Zoo, v2)", 260),
     Task("LunarLanderContinuous-v3", "271 (RL-Zoo, v2)", 275),
     Task("BipedalWalker-v3", "288 (RL-Zoo)", 300),
