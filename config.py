@@ -40,7 +40,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """Train PPO on a Gymnasium environment with a Box observation and a Discrete or Box action.
+    """Train PPO on a Gymnasium environment.
 
     To see in a window what a run has learnt: python main.py watch RUN_DIR
     """

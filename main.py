@@ -91,14 +91,13 @@ def train(arguments: Sequence[str]) -> int:
     if config.eval_episodes < 1:
         raise ValueError(f"eval_episodes must be at least 1, not {config.eval_episodes}")
     started = time.perf_counter()
-    factory, training_factory = factory_of(config), factory_of(config, training=True)
-    with make_env(factory) as env:
+    with make_env(factory_of(config)) as env:
         ppo = PPO.for_env(env, **config.ppo())
     if config.load_weights:
         ppo.load_weights(config.load_weights)
     failure: BaseException | None = None
     with AsyncPPO(
-        config.env_id if config.backend == "vector" else training_factory,
+        env_of(config, training=True),
         ppo,
         config.num_envs,
         config.steps,
@@ -125,7 +124,7 @@ def train(arguments: Sequence[str]) -> int:
 
     returns = evaluate(
         ppo,
-        factory,
+        env_of(config),
         config.eval_episodes,
         seed=config.seed + EVALUATION_SEED,
         backend=config.backend,
@@ -177,6 +176,19 @@ def show(run_dir: tyro.conf.Positional[Path], episodes: int = 5) -> None:
                 obs, reward, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
                 score, over = score + float(reward), terminated or truncated
             print(f"episode {episode + 1}: return {score:.1f}")
+
+
+def env_of(config: TrainConfig, *, training: bool = False) -> Any:
+    """Return what is stepped in a run: what makes it, or an id for an environment's vectorized form.
+
+    Raises:
+        ValueError: an unknown environment, or the vectorized form of one that is to be wrapped.
+    """
+    if config.backend != "vector":
+        return factory_of(config, training=training)
+    if config.action_masks or config.env_id.startswith("ALE/"):
+        raise ValueError("backend='vector' takes environments as they are: without action masks, and not ALE/...")
+    return config.env_id
 
 
 def factory_of(config: TrainConfig, *, training: bool = False, **kwargs: Any) -> "EnvFactory":

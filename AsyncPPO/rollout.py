@@ -1,6 +1,7 @@
 """Actor x environments -> experience."""
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +16,8 @@ from utils import (
     update_active_environments_list,
 )
 
+LONGEST_EPISODE = 10_000
+"""Steps after which `evaluate` cuts an episode of an environment that has no limit."""
 Result = TypeVar("Result")
 
 
@@ -195,6 +198,7 @@ def evaluate(
     seed: int | None = None,
     backend: BackendName = "auto",
     num_workers: int | None = None,
+    max_steps: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
     """Play whole episodes and return their undiscounted returns `(episodes,)`.
@@ -210,6 +214,7 @@ def evaluate(
         seed: of the environments.
         backend: of the `EnvVectorizer`.
         num_workers: of the `EnvVectorizer`.
+        max_steps: after how many an episode is cut; None for 10,000 where the environment has no limit of its own.
         progress: whether to show a bar.
 
     Raises:
@@ -223,20 +228,24 @@ def evaluate(
         EnvVectorizer(env, num_envs, backend=backend, num_workers=num_workers, seed=seed) as envs,
         tqdm(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,
     ):
+        if max_steps is None and not (envs.spec and envs.spec.max_episode_steps):
+            max_steps = LONGEST_EPISODE
         while (missing := episodes - num_envs * len(returns)) > 0:
             score, memories = np.zeros(num_envs), Memories(actor, num_envs)
             obs, _ = envs.reset()
             envs.finished[missing:] = True
             obs = obs[:missing]
-            while not envs.finished.all():
+            for step in count(1):
                 env_ids = indexes_of_active_environments(envs.finished)
                 action = memories.ask(actor.get_action, obs, env_ids, deterministic=deterministic)
                 obs, reward, terminated, truncated, _ = envs.step(action)
                 score[env_ids] += reward
-                over = terminated | truncated
+                over = terminated | truncated | (step == max_steps)
                 obs = inactive_states_dropout(obs, over)
                 update_active_environments_list(envs.finished, over)
                 bar.update(int(np.count_nonzero(over)))
+                if envs.finished.all():
+                    break
             returns.append(score[:missing])
     return np.concatenate(returns)
 

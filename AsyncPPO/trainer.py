@@ -73,11 +73,11 @@ class AsyncPPO:
             raise ValueError(f"acting must be 'auto', 'central' or 'replicas', not {acting!r}")
         replica = ppo.replica() if acting != "central" and mode == "streaming" else None
         if acting == "replicas" and replica is None:
-            raise ValueError("acting='replicas' needs mode='streaming' and a PPO with small networks on the CPU")
+            raise ValueError("acting='replicas' needs mode='streaming' and a PPO of two small MLPs on the CPU")
         self.acting: Acting = "central" if replica is None else "replicas"
         self.acting_reason = "copies of the policy play beside the environments"
         if replica is None:
-            why = {"central": "as asked", "auto": "its networks are large, convolutional, its own or on a GPU"}[acting]
+            why = {"central": "as asked", "auto": "its networks are others than two small MLPs, or on a GPU"}[acting]
             self.acting_reason = f"the agent is asked at every step: {'mask mode' if mode == 'mask' else why}"
         plan = None if replica is None else Plan(replica, -(-ppo.batch_size // max(num_envs, 1)))
         self.ppo = ppo

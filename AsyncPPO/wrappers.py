@@ -35,6 +35,8 @@ class ActionMasks(gym.Wrapper):
         else:
             raise TypeError(f"actions of {space} cannot be masked: they are no choices")
         inner = env.observation_space
+        if isinstance(inner, spaces.Dict) and ACTION_MASK in inner.spaces:
+            raise TypeError(f"the observation {inner} has an {ACTION_MASK} already")
         parts = inner.spaces if isinstance(inner, spaces.Dict) else {"observation": inner}
         self.observation_space = spaces.Dict({**parts, ACTION_MASK: spaces.MultiBinary(self._choices)})
         self._is_dict = isinstance(inner, spaces.Dict)

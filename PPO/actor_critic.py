@@ -82,7 +82,13 @@ class ActorCritic(nn.Module):
                 there are choices.
         """
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
         self.features = Features.of(observation_space)
+        if not self.features.columns:
+            raise TypeError(
+                f"the observation space {observation_space} is not supported: there is nothing to see in it"
+            )
         self.hidden_sizes, self.activation = tuple(hidden_sizes), activation
         generator = generator or torch.Generator().manual_seed(torch.seed())
         numbers = self.features.vector
@@ -102,8 +108,9 @@ class ActorCritic(nn.Module):
         if recurrent and not share:
             raise ValueError("share_encoder=False does not go with a core, which actor and critic have together")
         self.critic = self.actor if share else make_encoder()
-        with torch.no_grad():
-            width = self.actor(torch.zeros(1, self.features.columns)).shape[1]
+        self._custom = encoder is not None
+        self.eval()  # nothing in the networks may differ from call to call: the first ratio of an update is 1
+        width = self._width(self.actor)
         self.core: Core | None = None
         if recurrent:
             self.core, width = Core(core, width, core_size, generator), core_size
@@ -114,6 +121,15 @@ class ActorCritic(nn.Module):
                 f"the action mask has {self.features.mask.columns} entries, but {action_space} has "
                 f"{self.policy_head.choices} choices"
             )
+
+    def _width(self, encoder: nn.Module) -> int:
+        """Return the number of features, by a trial."""
+        columns = self.features.columns
+        with torch.no_grad():
+            features = encoder(torch.zeros(1, columns))
+        if features.ndim != 2 or len(features) != 1:
+            raise ValueError(f"the encoder must turn (1, {columns}) into (1, F), not into {tuple(features.shape)}")
+        return features.shape[1]
 
     def forward(self, obs: torch.Tensor, past: Past | None = None) -> tuple[Distribution, torch.Tensor]:
         """Return the policy and the standardised values `(B, V)` of standardised observations `(B, D)`.
@@ -142,10 +158,13 @@ class ActorCritic(nn.Module):
         device = self.value_head.normal.weight.device
         return torch.empty(count, 0, device=device), torch.ones(count, dtype=torch.bool, device=device)
 
-    def remember(self, obs: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-        """Return what the core remembers `(B, S)` after one step more than `state`."""
-        assert self.core is not None
-        return self.core.step(self.actor(self._seen(obs)[0]), state)[1]
+    def step(self, obs: torch.Tensor, state: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
+        """Return the policy, and what the core remembers `(B, S)` after one step more than `state`."""
+        seen, mask = self._seen(obs)
+        features = self.actor(seen)
+        if self.core is not None:
+            features, state = self.core.step(features, state)
+        return self.policy_head(features, mask), state
 
     def _recall(self, features: torch.Tensor, past: Past | None) -> torch.Tensor:
         if self.core is None:
@@ -169,6 +188,8 @@ class ActorCritic(nn.Module):
     def _seen(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return what the encoders see, and the mask."""
         columns = self.features.columns
+        if self._custom:
+            obs = obs.float()
         return (obs, None) if self.features.mask is None else (obs[:, :columns], obs[:, columns:])
 
     def stacked_parameters(self) -> list[nn.Parameter]:
@@ -183,7 +204,8 @@ class ActorCritic(nn.Module):
         if any([type(layer) for layer in encoder.children()] != made for encoder in encoders):
             return None
         if (
-            self.critic is self.actor
+            self._custom
+            or self.critic is self.actor
             or self.features.mask is not None
             or type(head) not in (GaussianHead, CategoricalHead)
         ):

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from networks import CoreName
-from PPO.actor_critic import OBS_CLIP, ActorCritic, MakeEncoder, Past
+from PPO.actor_critic import OBS_CLIP, ActorCritic, MakeEncoder
 from PPO.arguments import arguments_for, check_ranges, choices_of, space_of_actions
 from PPO.gradient import Crew
 from PPO.memory import Batch, Memory
@@ -202,6 +202,8 @@ class PPO:
         self.learner = learner
         self.compile = compile
         self.device = torch.device(device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device={device!r}, but torch finds no GPU")
         self.seed = seed
 
         self.rng = np.random.default_rng(seed)
@@ -253,14 +255,14 @@ class PPO:
         """Make an agent for an environment: its spaces say `is_continuous`, the dimensions and the bounds.
 
         Args:
-            env: a Gymnasium environment or vector environment, or an `EnvVectorizer`.
+            env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
             hyperparameters: of `PPO`.
 
         Raises:
             TypeError: a space that is not supported.
         """
         arguments = arguments_for(env)
-        if not hyperparameters.keys().isdisjoint({"action_scaling", "action_offset"}):
+        if arguments["is_continuous"] and not hyperparameters.keys().isdisjoint({"action_scaling", "action_offset"}):
             del arguments["action_space"]
         return cls(**(arguments | hyperparameters))
 
@@ -320,22 +322,26 @@ class PPO:
         """
         features = self.policy.features
         columns, single = features.rows(states.cpu().numpy() if torch.is_tensor(states) else states)
-        if features.mask is not None and not columns[:, features.columns :].any(axis=1).all():
-            raise ValueError("no action is allowed in some of the states")
+        if features.mask is not None:
+            starts = np.cumsum([0, *(count for count, _ in choices_of(self.action_space))])[:-1]
+            if not np.logical_or.reduceat(columns[:, features.columns :] > 0, starts, axis=1).all():
+                raise ValueError("no action is allowed in some of the states")
+        state = self._state(core, len(columns))
         obs = self.policy.standardise(torch.as_tensor(columns, device=self.device))
         noise = None if deterministic else self.noise(len(obs))
         if self.optimiser.twin is not None:
             action, draw, log_prob = self.optimiser.twin.act(obs.numpy(), noise)
         else:
             with torch_threads(self.optimiser.threads):
-                policy = self.policy.distribution(obs, self._past(core, len(obs)))
+                policy, after = self.policy.step(obs, state)
                 tensor = policy.mode() if noise is None else policy.sample(self._tensor(noise))
                 tensors = self.policy.policy_head.to_action(tensor), tensor, policy.log_prob(tensor)
             action, draw, log_prob = (tensor.cpu().numpy() for tensor in tensors)
         extras = {"log_prob": log_prob, "draw": draw} if self.is_continuous else {"log_prob": log_prob}
         if core is not None:
             extras["core"] = core.copy()
-            core[:] = self.policy.remember(obs, self._tensor(core)).cpu().numpy()
+            core[:] = after.cpu().numpy()
+        action = action.reshape(len(action), *(self.action_space.shape or ()))
         if single:
             return action[0], {name: value[0] for name, value in extras.items()}
         return action, extras
@@ -404,10 +410,12 @@ class PPO:
             self.policy.update_statistics(preparation.columns)
         infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
         if infinite:
-            tensors = self.policy.state_dict() | {"observations": preparation.columns}
+            tensors = {"observations": preparation.columns}
+            for module, _ in self._files():
+                tensors |= module.state_dict()
             where = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-            for module, tensors in before:
-                module.load_state_dict(tensors)
+            for module, weights in before:
+                module.load_state_dict(weights)
             self._make_learner()
             raise FloatingPointError(
                 f"{', '.join(infinite)} became infinite or NaN in update {self.updates + 1} (then also "
@@ -444,14 +452,18 @@ class PPO:
         )
         return Preparation(batch, self.policy, self.optimiser.twin, self.rnd, credit)
 
-    def _past(self, core: np.ndarray | None, count: int) -> Past:
-        """Return the past of `count` observations that are the only ones of their sequences."""
-        nothing, starts = self.policy.no_past(count)
-        if self.policy.core is None:
-            return nothing, starts
-        if core is None or len(core) != count:
-            raise ValueError(f"this policy remembers: hand it the core of the {count} environments (initial_core)")
-        return self._tensor(core), starts
+    def _state(self, core: np.ndarray | None, count: int) -> torch.Tensor:
+        """Return what is remembered of `count` environments, `(count, S)`; S is 0 without a core."""
+        size = 0 if self.policy.core is None else self.policy.core.state_size
+        if core is None and not size:
+            return torch.empty(count, 0, device=self.device)
+        if core is None or np.shape(core) != (count, size):
+            raise ValueError(
+                f"this policy remembers: hand it a core of shape ({count}, {size}), at first initial_core({count})"
+                if size
+                else "this policy remembers nothing: it was made without a core"
+            )
+        return self._tensor(core)
 
     def _tensor(self, rows: ArrayLike | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(rows, dtype=torch.float32, device=self.device)

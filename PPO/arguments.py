@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
@@ -14,11 +15,14 @@ def arguments_for(env: Any) -> dict[str, Any]:
     """Return the arguments of `PPO` that an environment's spaces determine.
 
     Args:
-        env: a Gymnasium environment or vector environment, or an `EnvVectorizer`.
+        env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
 
     Raises:
         TypeError: a space that is not supported.
     """
+    if isinstance(env, str):
+        with gym.make(env) as made:
+            return arguments_for(made)
     single = "single_" if hasattr(env, "single_observation_space") else ""
     obs_space, action_space = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
     arguments: dict[str, Any] = {

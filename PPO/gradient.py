@@ -1,7 +1,7 @@
 """Gradients of minibatches: by autograd, or written out."""
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -99,15 +99,17 @@ class Autograd:
         """
         self.policy, self._gradient = policy, gradient
         self._loss = torch.compile(objective_loss) if compiled else objective_loss
+        self._has_entropy = False
 
     def begin(self, rows: Rows, mini_batch_size: int, objective: Objective, crew: Crew | None) -> None:
         """Take the rows of an update."""
         self._rows = rows
-        clip, entropy_coef = (  # compiled code gets numbers that change wrong
-            torch.tensor(number, device=rows.obs.device) if number else number
-            for number in (objective.clip, objective.entropy_coef)
-        )
-        self._objective = replace(objective, clip=clip, entropy_coef=entropy_coef)
+        # numbers that change must be tensors: compiled code takes them for what they were
+        numbers: dict[str, Any] = {"clip": torch.tensor(objective.clip, device=rows.obs.device)}
+        self._has_entropy |= objective.entropy_coef > 0
+        if self._has_entropy:
+            numbers["entropy_coef"] = torch.tensor(objective.entropy_coef, device=rows.obs.device)
+        self._objective = replace(objective, **numbers)
 
     def shuffle(self, order: np.ndarray) -> None:
         """Put the rows into the order `(M,)`."""

@@ -133,7 +133,8 @@ class Optimiser:
             for start, stop in pairwise(bounds):
                 metrics = self.gradient.compute(start, stop)
                 if self.target_kl is not None and metrics["approx_kl"] > 1.5 * self.target_kl:
-                    return _means(steps or [metrics])
+                    nothing = {"grad_norm": 0.0} | ({} if lesson is None else {"rnd_loss": 0.0})
+                    return _means(steps or [metrics | nothing])
                 metrics["grad_norm"] = limit_norm(self._policy_gradient, self.max_grad_norm)
                 if lesson is not None:
                     metrics["rnd_loss"] = self._predictor_gradient(*lesson, order[start:stop], rng)

@@ -132,7 +132,7 @@ class Preparation:
         state = self._tensor(batch.extras["core"])
         starts = self._on_device(np.append(True, batch.ends[:-1]))
         ends = np.flatnonzero(batch.ends)
-        after = policy.remember(self._obs[ends], state[ends])
+        _, after = policy.step(self._obs[ends], state[ends])
         return (state, starts), (after, policy.no_past(len(ends))[1])
 
     def _on_device(self, rows: np.ndarray) -> torch.Tensor:

@@ -178,7 +178,7 @@ class GaussianHead(PolicyHead):
 
     def to_draw(self, action: torch.Tensor) -> torch.Tensor:
         """See `PolicyHead.to_draw`; a squashed action on its bound is taken to lie just inside."""
-        draw = (action - self.offset) / self.scale
+        draw = (action.reshape(len(action), -1) - self.offset) / self.scale
         limit = 1.0 - BOUND_EPSILON
         return draw.clamp(-limit, limit).atanh() if self.squash else draw
 

@@ -87,6 +87,13 @@ def test_help_names_every_setting() -> None:
         assert flag in out
 
 
+def test_vectorized_environments_are_trained_on_and_evaluated(tmp_path: Path) -> None:
+    flags = ["--backend", "vector", "--mode", "mask", "--steps", "2000", "--eval-episodes", "5"]
+    assert main.main([*flags, "--run-dir", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["evaluation"]["episodes"] == 5
+    assert main.main([*flags, "--action-masks", "--run-dir", str(tmp_path / "other")]) == 1
+
+
 def test_every_setting_of_the_learner_is_a_flag() -> None:
     import inspect
 

@@ -192,7 +192,11 @@ class Features:
         Raises:
             ValueError: states of another size.
         """
-        arrays = [np.asarray(part_of(states, part.keys)) for part in self._parts]
+        try:
+            arrays = [np.asarray(part_of(states, part.keys)) for part in self._parts]
+        except (LookupError, TypeError, ValueError) as error:
+            named = ", ".join(".".join(map(str, part.keys)) for part in self._parts)
+            raise ValueError(f"the states must have the parts {named}: {error!r}") from None
         single = _is_single(self._parts[0], arrays[0])
         for index, (part, array) in enumerate(zip(self._parts, arrays, strict=True)):
             size = math.prod(part.shape)
@@ -223,10 +227,10 @@ class Features:
 def _is_image(space: spaces.Space) -> bool:
     if not isinstance(space, spaces.Box) or len(space.shape) != 3 or space.dtype not in (np.uint8, np.bool_):
         return False
-    return sorted(space.shape)[1] >= SMALLEST_IMAGE
+    return min(Image((), space.shape, 1.0).size[1:]) >= SMALLEST_IMAGE
 
 
 def _is_single(part: Numbers | Image, array: np.ndarray) -> bool:
-    if not part.shape:
-        return array.ndim == 0
+    if part.shape in (array.shape, array.shape[1:]):
+        return array.shape == part.shape
     return array.size == math.prod(part.shape) and (array.ndim == 1 or len(array) != 1)

@@ -32,7 +32,11 @@ TASKS = (
         "--steps 300000 --batch-size 2048 --anneal-lr",
     ),
     Task(
-        "Pendulum-v1", "-172 (RL-Zoo, gSDE)", -170, 5, "--steps 100000 --num-envs 4 --mini-batch-size 128 --k-epochs 20"
+        "Pendulum-v1",
+        "-172 (RL-Zoo, gSDE)",
+        -170,
+        5,
+        "--steps 100000 --num-envs 4 --mini-batch-size 64 --log-std 0 --recompute-advantage",
     ),
     Task("MountainCar-v0", "-110.4 (RL-Zoo, normalised)", -110, 5, "--steps 1000000"),
     Task("MountainCarContinuous-v0", "88.3 (RL-Zoo, 20k steps, gSDE)", 90, 5, "--use-rnd"),

@@ -61,3 +61,9 @@ def test_evaluate_does_not_favour_short_episodes() -> None:
     lengths = iter([9, 1, 4, 1, 4])
     returns = evaluate(Scripted(), lambda: Counter(next(lengths)), 4, num_envs=4, backend="inline")
     assert sorted(returns.tolist()) == [1, 1, 10, 10]
+
+
+def test_an_episode_without_end_is_cut() -> None:
+    returns = evaluate(Scripted(), partial(Counter, 10**9), 2, backend="inline", seed=0, max_steps=4)
+    assert returns.tolist() == [10.0, 10.0]
+    assert (evaluate(Scripted(), partial(Counter, 10**9), 1, backend="inline", seed=0) == sum(range(1, 10_001))).all()

@@ -551,12 +551,20 @@ def test_weights_of_another_network_are_refused_and_nothing_changes(tmp_path: Pa
 def test_compiling_changes_no_gradient(make: Make) -> None:
     """Nor does a clip or a batch of another size compile it anew every time."""
     plain, compiled = (
-        make(learner="torch", compile=value, anneal_clip=True, entropy_coef=0.01, batch_size=32, mini_batch_size=16)
+        make(
+            learner="torch",
+            compile=value,
+            anneal_clip=True,
+            anneal_entropy=True,
+            entropy_coef=0.01,
+            batch_size=32,
+            mini_batch_size=16,
+        )
         for value in (False, True)
     )
     someone = make()
     torch._dynamo.utils.counters.clear()
-    for update in range(8):
+    for update in range(9):
         lived = stretch(someone, 32 + 3 * update, seed=update)
         for ppo in (plain, compiled):
             ppo.memory.append(lived)
@@ -607,3 +615,48 @@ def test_coefficients_are_those_of_the_present(learner: Any) -> None:
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[2], weights[3])
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("observation_space", "action_space", "shape"),
+    [
+        (spaces.Box(-1, 1, (1, 4)), spaces.Discrete(3), ()),
+        (spaces.Box(0, 255, (1, 40, 40), np.uint8), spaces.Discrete(3), ()),
+        (
+            spaces.Dict(a=spaces.Box(-1, 1, (1, 4)), b=spaces.Box(-1, 1, (2,))),
+            spaces.MultiDiscrete([[2, 3], [4, 5]]),
+            (2, 2),
+        ),
+        (spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2, 2)), (2, 2)),
+        (spaces.Box(-1, 1, ()), spaces.Box(-1, 1, ()), ()),
+        (spaces.Box(-1, 1, (1,)), spaces.MultiBinary((2, 3)), (2, 3)),
+        (spaces.Box(0, 255, (6, 1, 6), np.uint8), spaces.Box(-np.inf, np.inf, (3,)), (3,)),
+    ],
+)
+def test_the_action_for_a_single_state_is_of_the_action_space(
+    observation_space: spaces.Space, action_space: spaces.Space, shape: tuple[int, ...]
+) -> None:
+    env = gym.Env()
+    env.observation_space, env.action_space = observation_space, action_space
+    ppo = PPO.for_env(env, batch_size=2, mini_batch_size=2, seed=0)
+    action = ppo.get_action(observation_space.sample())
+    assert action.shape == shape
+    assert action_space.contains(action.astype(action_space.dtype))
+
+
+def test_several_choices_need_one_each_that_is_allowed() -> None:
+    space = spaces.Dict(x=spaces.Box(0, 1, (1,)), action_mask=spaces.MultiBinary(5))
+    ppo = PPO(False, 1, 5, observation_space=space, action_space=spaces.MultiDiscrete([2, 3]), seed=0)
+    with pytest.raises(ValueError, match="no action is allowed"):
+        ppo.get_action({"x": np.zeros(1), "action_mask": np.array([0, 0, 0, 1, 0])})
+    states = {"x": np.zeros((1000, 1)), "action_mask": np.tile([0, 1, 0, 1, 0], (1000, 1))}
+    assert np.unique(ppo.get_action(states), axis=0).tolist() == [[1, 1]]
+
+
+def test_an_update_that_ends_at_once_has_the_same_metrics() -> None:
+    ppo = discrete(target_kl=1e-9, use_RND=True, rnd_warmup=0)
+    keys = set()
+    for seed in range(3):
+        ppo.memory.append(stretch(ppo, 8, seed=seed))
+        keys.add(tuple(sorted(ppo.learn())))
+    assert len(keys) == 1

@@ -1,0 +1,64 @@
+"""A network of one's own in place of the encoder."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from AsyncPPO import AsyncPPO
+from PPO import PPO
+from utils import Features
+
+
+class Residual(nn.Module):
+    """The layers that an MLP has, put together otherwise."""
+
+    def __init__(self, features: Features) -> None:
+        super().__init__()
+        self.first, self.f = nn.Linear(features.columns, 64), nn.Tanh()
+        self.second, self.g = nn.Linear(64, 64), nn.Tanh()
+
+    def forward(self, columns: torch.Tensor) -> torch.Tensor:
+        hidden = self.f(self.first(columns))
+        return hidden + 5 * self.g(self.second(hidden))
+
+
+def narrow(features: Features) -> nn.Module:
+    return nn.Sequential(nn.Linear(features.columns, 32), nn.Tanh(), nn.Linear(32, 16), nn.Tanh())
+
+
+def noisy(features: Features) -> nn.Module:
+    return nn.Sequential(nn.Linear(features.columns, 32), nn.Dropout(0.9), nn.Tanh())
+
+
+@pytest.mark.parametrize("encoder", [Residual, narrow, noisy, lambda features: nn.Flatten()])
+@pytest.mark.parametrize("share", [False, True])
+def test_it_acts_and_learns_by_it(encoder: Any, share: bool) -> None:
+    hidden: dict[str, Any] = {} if encoder in (Residual, narrow, noisy) else {"hidden_sizes": ()}
+    ppo = PPO.for_env("CartPole-v1", encoder=encoder, share_encoder=share, batch_size=64, mini_batch_size=64, **hidden)
+    obs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    action, extras = ppo.act(obs)
+    with torch.no_grad():
+        log_prob = ppo.policy.distribution(torch.from_numpy(obs)).log_prob(torch.from_numpy(action))
+    np.testing.assert_allclose(extras["log_prob"], log_prob, atol=1e-5)
+    with AsyncPPO("CartPole-v1", ppo, 4, 64, backend="inline", seed=0, progress=False) as trainer:
+        history = trainer.run()
+    assert len(history) == 1
+    ppo.k_epochs = 1
+    assert trainer.acting == "central"
+
+
+@pytest.mark.parametrize("shape", [(10, 10, 3), (3, 40, 40)])
+def test_it_sees_pixels_as_numbers(shape: tuple[int, ...]) -> None:
+    space = spaces.Box(0, 255, shape, np.uint8)
+    ppo = PPO(False, 300, 2, observation_space=space, encoder=lambda features: nn.Linear(features.columns, 8))
+    assert ppo.get_action(np.zeros((5, *shape), np.uint8)).shape == (5,)
+
+
+def test_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must turn \(1, 4\) into \(1, F\), not into \(4,\)"):
+        PPO.for_env(gym.make("CartPole-v1"), encoder=lambda features: nn.Flatten(0))
