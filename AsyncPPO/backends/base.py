@@ -174,6 +174,7 @@ class Rollout:
             "terminated": ((), np.bool_),
             "truncated": ((), np.bool_),
             **replica.fields,
+            "action": (layout.action_shape, replica.fields["action"][1]),
             "final_obs": (layout.obs_shape, obs_dtype),
         }
         shared = allocate(

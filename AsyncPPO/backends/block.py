@@ -50,7 +50,8 @@ class Block(ABC):
         for step in range(start, stop):
             rows["obs"][:, step] = arrays.obs
             answer = self._act(arrays.obs, noise[step])
-            arrays.action[:] = answer["action"].reshape(arrays.action.shape)
+            answer["action"] = answer["action"].reshape(arrays.action.shape)
+            arrays.action[:] = answer["action"]
             self.step(env_ids, autoreset=True)
             answer |= {"reward": arrays.reward, "terminated": arrays.terminated, "truncated": arrays.truncated}
             for name, values in answer.items():

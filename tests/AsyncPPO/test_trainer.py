@@ -158,7 +158,7 @@ def test_how_it_acts_can_be_told() -> None:
         assert run.acting == "replicas"
     with pytest.raises(ValueError, match="acting='replicas' needs mode='streaming'"):
         trainer(mode="mask", acting="replicas")
-    with pytest.raises(ValueError, match="small networks on the CPU"):
+    with pytest.raises(ValueError, match="two small MLPs on the CPU"):
         AsyncPPO("CartPole-v1", PPO(False, 4, 2, hidden_sizes=(1500, 1500)), acting="replicas")
 
 
