@@ -220,6 +220,12 @@ class PPO:
             values=2 if self.use_RND else 1,
             generator=generator,
         ).to(self.device)
+        if self.policy.features.columns != self.observ_dim:
+            raise ValueError(
+                f"observ_dim={self.observ_dim}, but {self.observation_space} has {self.policy.features.columns} features"
+            )
+        if self.is_continuous != isinstance(self.action_space, spaces.Box):
+            raise ValueError(f"is_continuous={self.is_continuous} does not go with {self.action_space}")
         self.rnd: RND | None = None
         if self.use_RND:
             self.rnd = RND(

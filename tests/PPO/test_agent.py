@@ -173,6 +173,10 @@ def test_for_env_names_a_space_that_is_not_supported(obs_space: Any, action_spac
         ({"action_scaling": 0.0}, "action_scaling must be positive"),
         ({"activation": "gelu"}, "activation must be one of"),
         ({"learner": "numpy"}, "learner must be"),
+        ({"normalize_advantage": True}, "normalize_advantage must be"),
+        ({"core": "rnn"}, "core must be"),
+        ({"observation_space": spaces.Discrete(3)}, "observ_dim=4, but Discrete.* has 3 features"),
+        ({"action_space": spaces.Discrete(2)}, "is_continuous=True does not go with Discrete"),
     ],
 )
 def test_bad_hyperparameters_are_named(bad: dict[str, Any], message: str) -> None:

@@ -1,5 +1,6 @@
 """A network of one's own in place of the encoder."""
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -55,7 +56,9 @@ def test_it_acts_and_learns_by_it(encoder: Any, share: bool) -> None:
 @pytest.mark.parametrize("shape", [(10, 10, 3), (3, 40, 40)])
 def test_it_sees_pixels_as_numbers(shape: tuple[int, ...]) -> None:
     space = spaces.Box(0, 255, shape, np.uint8)
-    ppo = PPO(False, 300, 2, observation_space=space, encoder=lambda features: nn.Linear(features.columns, 8))
+    ppo = PPO(
+        False, math.prod(shape), 2, observation_space=space, encoder=lambda features: nn.Linear(features.columns, 8)
+    )
     assert ppo.get_action(np.zeros((5, *shape), np.uint8)).shape == (5,)
 
 
