@@ -220,10 +220,9 @@ class PPO:
             values=2 if self.use_RND else 1,
             generator=generator,
         ).to(self.device)
-        if self.policy.features.columns != self.observ_dim:
-            raise ValueError(
-                f"observ_dim={self.observ_dim}, but {self.observation_space} has {self.policy.features.columns} features"
-            )
+        columns = self.policy.features.columns
+        if columns != self.observ_dim:
+            raise ValueError(f"observ_dim={self.observ_dim}, but {self.observation_space} has {columns} features")
         if self.is_continuous != isinstance(self.action_space, spaces.Box):
             raise ValueError(f"is_continuous={self.is_continuous} does not go with {self.action_space}")
         self.rnd: RND | None = None
