@@ -58,16 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "Pusher-v5": MUJOCO,
     "Reacher-v5": MUJOCO,
     "Walker2d-v5": MUJOCO | LEGS,
-    "Swimmer-v5": MUJOCO
-    | LEGS
-    | {
-        "num_envs": 4,
-        "batch_size": 4096,
-        "mini_batch_size": 256,
-        "lr": 6e-4,
-        "gamma": 0.9999,
-        "gae_lambda": 0.98,
-    },
+    "Swimmer-v5": MUJOCO | {"num_envs": 8, "gamma": 0.9999, "gae_lambda": 0.98},
     "Pendulum-v1": {"steps": 300_000, "num_envs": 8, "gamma": 0.95, "log_std": 0.5, "anneal_lr": True},
 }
 """By environment id."""
