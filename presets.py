@@ -1,7 +1,7 @@
 """Settings for environments that the defaults do not serve; `main.py` looks them up by `--env-id`.
 
-They were chosen on seeds from 100 up; the results that are reported are of seeds 0 to 4. MuJoCo's is one for all, found on
-HalfCheetah-v5; Hopper, Walker2d, InvertedDoublePendulum and Swimmer differ in a few numbers.
+They were chosen on seeds from 100 up; the results that are reported are of seeds 0 to 4. MuJoCo's is one for all, found
+on HalfCheetah-v5; Hopper, Walker2d, InvertedDoublePendulum and Swimmer differ in a few numbers.
 """
 
 from typing import Any
