@@ -67,7 +67,7 @@ HEADER = """| task | steps | best published | bar | mean | IQM [95%] | stochasti
 
 def line(task: Task, runs: list[dict[str, Any]]) -> str:
     """Return a task's line of the table."""
-    each = ", ".join(f"{run['score']:.0f}" for run in runs)
+    each = ", ".join(f"{run['score']:.4g}" for run in runs)
     scores = np.array([run["score"] for run in runs])
     interval = ""
     if scores.std() > 0:

@@ -309,9 +309,9 @@ def test_nested_observations_are_structured_rows(make: Make) -> None:
 
 def test_a_part_that_is_missing_or_wrong_is_named(make: Make) -> None:
     for fault, message in [
-        ("missing", "environment 0 returned an observation without 'picture'"),
-        ("shape", r"environment 0 returned an observation of shape \(2,\)"),
-        ("nan", "environment 0 returned a NaN or an infinity as its observation 'inner' '1'"),
+        ("missing", r"environment \d returned an observation without 'picture'"),
+        ("shape", r"environment \d returned an observation of shape \(2,\)"),
+        ("nan", r"environment \d returned a NaN or an infinity as its observation 'inner' '1'"),
     ]:
         with pytest.raises(EnvError, match=message):
             make(partial(Nested, fault), 5).reset()
