@@ -225,6 +225,8 @@ class PPO:
             raise ValueError(f"observ_dim={self.observ_dim}, but {self.observation_space} has {columns} features")
         if self.is_continuous != isinstance(self.action_space, spaces.Box):
             raise ValueError(f"is_continuous={self.is_continuous} does not go with {self.action_space}")
+        if not self.is_continuous:
+            self._first_choices = np.cumsum([0, *(count for count, _ in choices_of(self.action_space))])[:-1]
         self.rnd: RND | None = None
         if self.use_RND:
             self.rnd = RND(
@@ -327,10 +329,9 @@ class PPO:
         """
         features = self.policy.features
         columns, single = features.rows(states.cpu().numpy() if torch.is_tensor(states) else states)
-        if features.mask is not None:
-            starts = np.cumsum([0, *(count for count, _ in choices_of(self.action_space))])[:-1]
-            if not np.logical_or.reduceat(columns[:, features.columns :] > 0, starts, axis=1).all():
-                raise ValueError("no action is allowed in some of the states")
+        mask = columns[:, features.columns :] > 0
+        if mask.size and not np.logical_or.reduceat(mask, self._first_choices, axis=1).all():
+            raise ValueError("no action is allowed in some of the states")
         state = self._state(core, len(columns))
         obs = self.policy.standardise(torch.as_tensor(columns, device=self.device))
         noise = None if deterministic else self.noise(len(obs))
