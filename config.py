@@ -30,19 +30,34 @@ class RunConfig:
     form (EnvPool's where it is installed)."""
     num_workers: int | None = None
     """Processes that step, this one among them; by default one per core."""
+    on_env_error: Literal["raise", "restart"] = "raise"
+    """What to do about an environment that fails or whose process dies: end the run, or start it anew."""
+    step_timeout: float | None = None
+    """Seconds that a step or reset of an environment may take; by default for ever."""
     run_dir: str | None = None
     """Where results go; by default runs/ENV_ID/DATE_TIME."""
     load_weights: str | None = None
     """A run directory to continue from, with its settings; or any directory of weights."""
     eval_episodes: int = 100
     """Deterministic episodes to play at the end."""
+    eval_every: int | None = None
+    """Environment steps between evaluations beside the training, of which the best is kept; by default a tenth of the
+    run, 0 for none."""
+    checkpoint_seconds: float = 60.0
+    """How much of the training may be lost at most if the process is killed."""
+    keep_checkpoints: int = 3
+    """How many of the newest checkpoints stay."""
+    max_seconds: float | None = None
+    """End the run after so many seconds of training."""
+    target_return: float | None = None
+    """End the run when the last 100 episodes, or an evaluation, reach this mean return."""
 
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
     """Train PPO on a Gymnasium environment.
 
-    To see in a window what a run has learnt: python main.py watch RUN_DIR
+    Other commands, each with its own --help: resume, evaluate, record, watch, plot, export, envs.
     """
 
     lr: float = 0.001
@@ -114,7 +129,8 @@ class TrainConfig(RunConfig):
 
     def loop(self) -> dict[str, Any]:
         """Return the settings of `AsyncPPO` that have the same names here."""
-        return {name: getattr(self, name) for name in ("mode", "acting", "backend", "num_workers", "seed")}
+        names = ("mode", "acting", "backend", "num_workers", "on_env_error", "step_timeout", "seed")
+        return {name: getattr(self, name) for name in names}
 
     def ppo(self) -> dict[str, Any]:
         """Return the settings of `PPO`, by its names for them."""

@@ -21,6 +21,7 @@ MUJOCO: dict[str, Any] = {
 LEGS = {"num_envs": 8, "squash_actions": False, "recompute_advantage": False, "log_std": 0.0}
 """On top of it, for what has to learn not to fall."""
 PRESETS: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {},
     "Acrobot-v1": {"steps": 200_000},
     "LunarLander-v3": {
         "steps": 1_000_000,
@@ -77,6 +78,7 @@ ATARI: dict[str, Any] = {
 }
 """For all of `ALE/...`: those of Huang et al. 2022, "The 37 implementation details of PPO"; not tuned here."""
 RND_PRESETS: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {},
     "MountainCar-v0": {"beta": 1.0},
     "MountainCarContinuous-v0": {"num_envs": 4, "batch_size": 1024, "gamma": 0.99, "log_std": 0.5, "beta": 1.0},
 }
@@ -88,3 +90,8 @@ def preset(env_id: str, use_rnd: bool = False) -> dict[str, Any]:
     return (ATARI if env_id.startswith("ALE/") else PRESETS.get(env_id, {})) | (
         RND_PRESETS.get(env_id, {}) if use_rnd else {}
     )
+
+
+def has_preset(env_id: str) -> bool:
+    """Return whether settings for an environment are known."""
+    return env_id.startswith("ALE/") or env_id in PRESETS

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from utils import Stretch
+from utils import State, Stretch
 
 FIRST_CAPACITY = 128
 """Rows that a buffer has room for at first; it doubles as needed."""
@@ -46,6 +46,21 @@ class VecMemory:
         self.lengths = np.zeros(self.num_envs, dtype=np.int64)
         self._ends = np.zeros(self.num_envs, dtype=np.int64)
         self._arrays = dict(self._given)
+
+    def state(self) -> State:
+        """Return the rows, for `utils.save_state`."""
+        longest = int(self.lengths.max())
+        arrays = {name: array[:, :longest].copy() for name, array in self._arrays.items()} if longest else {}
+        return {"lengths": self.lengths.copy(), "ends": self._ends.copy(), "arrays": arrays}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` was."""
+        self.clear()
+        longest = int(state["lengths"].max())
+        self._make_room({name: array[:, 0] for name, array in state["arrays"].items()}, longest)
+        for name, array in state["arrays"].items():
+            self._arrays[name][:, :longest] = array
+        self.lengths, self._ends = state["lengths"], state["ends"]
 
     def append(
         self,
@@ -99,6 +114,14 @@ class VecMemory:
         self._ends[env_ids] += rows["terminated"] | rows["truncated"]
         self.lengths[env_ids] += 1
 
+    def cut(self, env_ids: np.ndarray) -> None:
+        """Note that environments `(n,)` were started anew: what they lived through before is truncated there."""
+        for env_id in env_ids[self.lengths[env_ids] > 0].tolist():
+            last = self.lengths[env_id] - 1
+            if not self._arrays["terminated"][env_id, last]:
+                self._ends[env_id] += not self._arrays["truncated"][env_id, last]
+                self._arrays["truncated"][env_id, last] = True
+
     def extend(self, steps: int, next_obs: np.ndarray) -> None:
         """Count `steps` more rows of every environment, which someone else has written into the arrays.
 
@@ -106,9 +129,9 @@ class VecMemory:
             steps: how many; every environment has as many rows as the others.
             next_obs: `(N, ...)`, what came after the last of them, or after the reset that followed it.
         """
-        new = slice(int(self.lengths[0]), int(self.lengths[0]) + steps)
-        over = self._arrays["terminated"][:, new] | self._arrays["truncated"][:, new]
-        self._ends += over.sum(axis=1)
+        length = int(self.lengths[0]) + steps
+        over = self._arrays["terminated"][:, :length] | self._arrays["truncated"][:, :length]
+        self._ends = over.sum(axis=1)
         running = np.flatnonzero(~over[:, -1])
         self._arrays["final_obs"][running, self._ends[running]] = next_obs[running]
         self.lengths += steps
@@ -136,7 +159,7 @@ class VecMemory:
             for name, value in rows.items():
                 shape = (self.num_envs, FIRST_CAPACITY, *value.shape[1:])
                 self._arrays[name] = np.empty(shape, _stored_dtype(value))
-        if needed > self._arrays["reward"].shape[1]:
+        while self._arrays and needed > self._arrays["reward"].shape[1]:
             for name, array in self._arrays.items():
                 grown = np.empty((self.num_envs, 2 * array.shape[1], *array.shape[2:]), array.dtype)
                 grown[:, : array.shape[1]] = array

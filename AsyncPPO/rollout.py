@@ -7,10 +7,11 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from AsyncPPO.backends import BackendName, Replica
+from AsyncPPO.backends import ENV_ERROR, BackendName, Replica
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.vectorizer import EnvVectorizer
 from utils import (
+    State,
     inactive_states_dropout,
     indexes_of_active_environments,
     update_active_environments_list,
@@ -48,6 +49,14 @@ class Memories:
         self._core[env_ids] = core
         return answer
 
+    def state(self) -> np.ndarray | None:
+        """Return what is remembered `(N, S)`, if anything."""
+        return None if self._core is None else self._core.copy()
+
+    def load_state(self, state: np.ndarray | None) -> None:
+        """Take over what `state` was."""
+        self._core = state
+
     def forget(self, env_ids: np.ndarray) -> None:
         """Start anew for some environments."""
         if self._core is not None:
@@ -84,9 +93,17 @@ class Episodes:
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
 
-    def restart(self) -> None:
-        """Start a new episode in each."""
-        self._returns[:], self._lengths[:] = 0.0, 0
+    def restart(self, env_ids: np.ndarray | slice = slice(None)) -> None:
+        """Start a new episode in some environments; by default in all."""
+        self._returns[env_ids], self._lengths[env_ids] = 0.0, 0
+
+    def state(self) -> State:
+        """Return the sums of the episodes that have begun."""
+        return {"returns": self._returns.copy(), "lengths": self._lengths.copy()}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` was."""
+        self._returns[:], self._lengths[:] = state["returns"], state["lengths"]
 
     def count(self, env_ids: np.ndarray, reward: np.ndarray, over: np.ndarray) -> list[Episode]:
         """Return the episodes that end in T more steps of some environments, in the order of time.
@@ -120,6 +137,18 @@ class Collector:
         self._episodes = Episodes(env.num_envs)
         self._memories = Memories(actor, env.num_envs)
 
+    def state(self) -> State:
+        """Return the environments as they are, and what is known of the episodes that have begun in them."""
+        return {"env": self.env.state(), "episodes": self._episodes.state(), "core": self._memories.state()}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` was; new episodes begin where the environments cannot go on."""
+        obs = self.env.load_state(state["env"])
+        if obs is not None:
+            self._obs = obs
+            self._episodes.load_state(state["episodes"])
+            self._memories.load_state(state["core"])
+
     def collect(self, steps: int) -> tuple[int, list[Episode]]:
         """Step every running environment at most `steps` times: once.
 
@@ -133,16 +162,22 @@ class Collector:
         env_ids = indexes_of_active_environments(env.finished)
         action, extras = self._memories.ask(self.actor.act, self._obs, env_ids)
         obs, reward, terminated, truncated, infos = env.step(action)
-        self.buffer.append(
-            env_ids,
-            obs=self._obs,
-            action=action,
-            reward=reward,
-            terminated=terminated,
-            truncated=truncated,
-            next_obs=_true_next_obs(obs, infos),
+        rows = {
+            "obs": self._obs,
+            "action": action,
+            "reward": reward,
+            "terminated": terminated,
+            "truncated": truncated,
+            "next_obs": _true_next_obs(obs, infos),
             **extras,
-        )
+        }
+        failed = np.zeros(len(env_ids), dtype=bool)
+        if env.on_env_error == "restart":  # a row that says so is nothing to learn from
+            failed[:] = [ENV_ERROR in info for info in infos]
+        if failed.any():
+            self.buffer.cut(env_ids[failed])
+            rows = {name: values[~failed] for name, values in rows.items()}
+        self.buffer.append(env_ids[~failed], **rows)
         over = terminated | truncated
         self._memories.forget(env_ids[over])
         if env.autoreset:
@@ -150,7 +185,7 @@ class Collector:
         else:
             self._obs = inactive_states_dropout(obs, over)
             update_active_environments_list(env.finished, over)
-        return len(env_ids), self._episodes.count(env_ids, reward[:, None], over[:, None])
+        return int(np.count_nonzero(~failed)), self._episodes.count(env_ids, reward[:, None], over[:, None])
 
 
 class ReplicaCollector:
@@ -168,6 +203,15 @@ class ReplicaCollector:
         self.env, self.actor, self.buffer, self.rollout = env, actor, buffer, env.rollout
         self._episodes = Episodes(env.num_envs)
 
+    def state(self) -> State:
+        """See `Collector.state`."""
+        return {"env": self.env.state(), "episodes": self._episodes.state(), "core": None}
+
+    def load_state(self, state: State) -> None:
+        """See `Collector.load_state`."""
+        if self.env.load_state(state["env"]) is not None:
+            self._episodes.load_state(state["episodes"])
+
     def collect(self, steps: int) -> tuple[int, list[Episode]]:
         """Step every environment `steps` times; see `Collector.collect`."""
         env, rollout = self.env, self.rollout
@@ -184,6 +228,8 @@ class ReplicaCollector:
         rollout.weights[:] = self.actor.replica_weights()
         rollout.noise[new] = self.actor.noise(steps, env.num_envs)
         self.buffer.extend(steps, env.play(new.start, new.stop))
+        self._episodes.restart(rollout.anew)
+        rollout.anew[:] = False
         reward, terminated, truncated = (rollout.rows[name][:, new] for name in ("reward", "terminated", "truncated"))
         return reward.size, self._episodes.count(np.arange(env.num_envs), reward, terminated | truncated)
 

@@ -1,25 +1,28 @@
 """AsyncPPO: the loop that collects and learns."""
 
+import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from tqdm import tqdm
 
-from AsyncPPO.backends import BackendName, EnvFactory, Plan
+from AsyncPPO.backends import BackendName, EnvFactory, OnEnvError, Plan
+from AsyncPPO.callbacks import Callback, Evaluation, Metrics, ProgressBar
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.rollout import Collector, Episode, ReplicaCollector
 from AsyncPPO.vectorizer import EnvVectorizer
 from PPO import PPO
-from utils import buffer_to_target_buffer_transfer
+from utils import buffer_to_target_buffer_transfer, load_state, save_state
 
 Mode = Literal["streaming", "mask"]
 Acting = Literal["auto", "central", "replicas"]
+PROGRESS = ("steps_done", "seconds", "episodes_done", "goal")
 BAR_SECONDS = 0.2
 """How long the progress bar may stand still while there is something to tell."""
 RECENT_EPISODES = 100
@@ -39,8 +42,11 @@ class AsyncPPO:
         acting: Acting = "auto",
         backend: BackendName = "auto",
         num_workers: int | None = None,
+        on_env_error: OnEnvError = "raise",
+        step_timeout: float | None = None,
         seed: int | None = None,
         progress: bool = True,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         """Make the environments and their buffers.
 
@@ -58,8 +64,11 @@ class AsyncPPO:
                 possible.
             backend: of the `EnvVectorizer`.
             num_workers: of the `EnvVectorizer`.
+            on_env_error: of the `EnvVectorizer`; the metrics count the `restarts`.
+            step_timeout: of the `EnvVectorizer`.
             seed: of the environments.
             progress: whether to show a progress bar.
+            callbacks: told of what happens, in this order; see `AsyncPPO.callbacks`.
 
         Raises:
             ValueError: a bad size or mode, or an agent that was made for other spaces.
@@ -85,6 +94,7 @@ class AsyncPPO:
         self.steps = steps
         self.mode = mode
         self.progress = progress
+        self.callbacks = [*([ProgressBar()] if progress else []), *callbacks]
         self.env = EnvVectorizer(
             env,
             num_envs,
@@ -93,7 +103,10 @@ class AsyncPPO:
             seed=seed,
             autoreset=mode == "streaming",
             plan=plan,
+            on_env_error=on_env_error,
+            step_timeout=step_timeout,
         )
+        self._counts_restarts = on_env_error == "restart"
         try:
             ppo.check_fits(self.env)
         except (TypeError, ValueError):
@@ -110,18 +123,24 @@ class AsyncPPO:
         self.seconds = 0.0
         self.episodes_done = 0
         self.recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
-        self.history: list[dict[str, float]] = []
+        self.history: list[Metrics] = []
+        self.evaluations: list[Evaluation] = []
+        self.stopped: str | None = None
+        self.in_a_hurry = False
+        self.error: BaseException | None = None
+        self.goal = 0, 0
 
     @property
     def mean_return(self) -> float:
         """Mean return of the last 100 episodes; NaN before the first has ended."""
         return float(np.mean([episode.return_ for episode in self.recent])) if self.recent else float("nan")
 
-    def run(self) -> list[dict[str, float]]:
-        """Collect and learn until `steps` environment steps are taken.
+    def run(self) -> list[Metrics]:
+        """Collect and learn until `steps` environment steps are taken, or a callback stops it.
 
-        Called again, it takes as many steps more. An interrupt or an error closes the environments; `history` and the
-        agent are left as they are then.
+        Called again, it takes as many steps more; after `load_checkpoint` of a run that had not come to its end, those
+        that were missing. An interrupt or an error closes the environments; `history` and the agent are left as they
+        are then.
 
         Returns:
             `history`: what `updates` yields.
@@ -130,30 +149,91 @@ class AsyncPPO:
             pass
         return self.history
 
-    def updates(self) -> Iterator[dict[str, float]]:
+    def updates(self) -> Iterator[Metrics]:
         """Do what `run` does, update by update, for a loop that looks at each and may stop.
 
         Yields:
             For every update a dict of `steps`, `seconds`, `episodes`, `mean_return` and `mean_length` of the last 100
-            episodes, and what `PPO.learn` returns; `history` keeps them.
+            episodes, `policy_lag` (by how many updates the policy that acted was older than the one that learnt), and
+            what `PPO.learn` returns; `history` keeps them.
         """
-        start, target, begin = time.perf_counter() - self.seconds, self.steps_done + self.steps, self.steps_done
-        with tqdm(total=self.steps, unit="step", disable=not self.progress) as bar:
-            while self.steps_done < target:
-                stepped, episodes = self.collector.collect(self._vector_steps(target))
-                self.steps_done += stepped
-                self.episodes_done += len(episodes)
-                self.recent.extend(episodes)
-                metrics: dict[str, float] = {}
-                if self._may_learn() or (self.mode == "mask" and self.steps_done >= target):
-                    metrics = self._learn(progress=(self.steps_done - begin) / self.steps)
-                self.seconds = time.perf_counter() - start
-                bar.update(min(stepped, target - self.steps_done + stepped))
-                if episodes:
-                    bar.set_description(f"mean return {self.mean_return:.1f}", refresh=False)
-                if metrics:
-                    self.history.append(self._progress() | metrics)
-                    yield self.history[-1]
+        if self.steps_done >= self.goal[1]:
+            self.goal = self.steps_done, self.steps_done + self.steps
+        begin, target = self.goal
+        start = time.perf_counter() - self.seconds
+        self.stopped, self.in_a_hurry, self.error = None, False, None
+        with ExitStack() as ends:
+            for callback in self.callbacks:
+                callback.on_start(self)
+                ends.callback(callback.on_end, self)
+            try:
+                while self.steps_done < target and self.stopped is None:
+                    yield from self._update(start, begin, target)
+            except (Exception, KeyboardInterrupt) as error:
+                self.error = error
+                raise
+
+    def stop(self, why: str, *, in_a_hurry: bool = False) -> None:
+        """End the run after the present update; `stopped` is then `why`.
+
+        Args:
+            why: to be read by people.
+            in_a_hurry: whether callbacks are to leave out what takes long.
+        """
+        self.stopped, self.in_a_hurry = why, in_a_hurry
+
+    def tell_evaluation(self, evaluation: Evaluation) -> None:
+        """Keep an evaluation in `evaluations` and tell the callbacks of it."""
+        self.evaluations.append(evaluation)
+        for callback in self.callbacks:
+            callback.on_evaluation(self, evaluation)
+
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Save everything that the run depends on; after an update, or before or after the run.
+
+        Raises:
+            OSError: the file cannot be written; one that was there before is untouched.
+        """
+        save_state(
+            path,
+            {
+                "made_for": self._made_for(),
+                "progress": {name: getattr(self, name) for name in PROGRESS},
+                "recent": list(self.recent),
+                "ppo": self.ppo.state(),
+                "buffer": self.buffer.state(),
+                "collector": self.collector.state(),
+            },
+        )
+
+    def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Go on from what `save_checkpoint` saved, by a run with the same arguments.
+
+        What comes is then what would have come, to the last bit, if the environments can be kept (docs/resuming.md);
+        otherwise they begin new episodes.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, or the checkpoint of another environment or architecture; the message says what
+                differs.
+        """
+        state = load_state(path)
+        own = self._made_for()
+        different = [
+            f"{name} is {saved!r} there and {own.get(name)!r} here"
+            for name, saved in state["made_for"].items()
+            if saved != own.get(name)
+        ]
+        if different:
+            raise ValueError(f"the checkpoint {path} does not fit: {'; '.join(different)}")
+        self.ppo.load_state(state["ppo"])
+        self.collector.load_state(state["collector"])
+        self.buffer.load_state(state["buffer"])
+        for name, value in state["progress"].items():
+            setattr(self, name, value)
+        begin, target = self.goal
+        self.goal = begin, target
+        self.recent.extend(Episode(*episode) for episode in state["recent"])
 
     def close(self) -> None:
         """Close the environments; may be called twice."""
@@ -168,6 +248,43 @@ class AsyncPPO:
     ) -> None:
         """Close."""
         self.close()
+
+    def _update(self, start: float, begin: int, target: int) -> Iterator[Metrics]:
+        """Collect until an update is made, or the run is over; yield its row."""
+        acted = self.ppo.updates
+        metrics: Metrics = {}
+        while not metrics and self.steps_done < target:
+            steps, episodes = self.collector.collect(self._vector_steps(target))
+            self.steps_done += steps
+            self.episodes_done += len(episodes)
+            self.recent.extend(episodes)
+            lag = self.ppo.updates - acted
+            if self._may_learn() or (self.mode == "mask" and self.steps_done >= target):
+                metrics = self._learn(progress=(self.steps_done - begin) / (target - begin))
+            self.seconds = time.perf_counter() - start
+            for callback in self.callbacks:
+                callback.on_rollout(self, steps, episodes)
+        if metrics:
+            row = self._progress() | {"policy_lag": lag} | metrics
+            if self._counts_restarts:
+                row["restarts"] = self.env.restarts
+            self.history.append(row)
+            for callback in self.callbacks:
+                callback.on_update(self, row)
+            yield row
+
+    def _made_for(self) -> dict[str, Any]:
+        """Return what a checkpoint has to agree with."""
+        network = {name: value for name, value in self.ppo.network.items() if not callable(value)}
+        return {
+            "the environment": self.env.spec.id if self.env.spec else None,
+            "its observation space": str(self.env.single_observation_space),
+            "its action space": str(self.env.single_action_space),
+            "num_envs": self.num_envs,
+            "mode": self.mode,
+            "use_RND": self.ppo.use_RND,
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in network.items()},
+        }
 
     def _vector_steps(self, target: int) -> int:
         """Return how many steps every environment may take before there is something to learn from, or to show."""
@@ -186,7 +303,7 @@ class AsyncPPO:
         buffer_to_target_buffer_transfer(self.buffer, self.ppo.memory)
         return self.ppo.learn(progress) if self.env.rollout is None else self.ppo.learn(progress, self.env)
 
-    def _progress(self) -> dict[str, float]:
+    def _progress(self) -> Metrics:
         return {
             "steps": self.steps_done,
             "seconds": self.seconds,

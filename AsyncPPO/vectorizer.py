@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from functools import partial
-from math import isfinite
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,20 +14,24 @@ from numpy.typing import ArrayLike
 from AsyncPPO.backends import (
     Backend,
     BackendName,
+    Care,
     EnvBlock,
     EnvError,
     EnvFactory,
     InlineBackend,
     Layout,
+    OnEnvError,
     Plan,
     PoolBlock,
     ProcessBackend,
     available_cores,
+    check_finite,
     choose_backend,
     make_pool,
 )
 from AsyncPPO.factory import env_factory, make_env
 from utils import (
+    State,
     indexes_of_active_environments,
     number_of_active_environments,
     spawn_seeds,
@@ -70,6 +73,8 @@ class EnvVectorizer:
         start_method: str | None = None,
         plan: Plan | None = None,
         asynchronous: bool = False,
+        on_env_error: OnEnvError = "raise",
+        step_timeout: float | None = None,
     ) -> None:
         """Make the copies.
 
@@ -90,6 +95,11 @@ class EnvVectorizer:
             asynchronous: for `send` and `recv` with `min_envs`: whether all environments are left to `num_workers`
                 further processes, so that this one need not wait for any. Environments that sleep want more of them
                 than there are cores.
+            on_env_error: `raise`, or `restart`: an environment that raises or returns what does not fit its space, or
+                whose process dies or hangs, starts anew, and the run goes on. Its row says truncated, with a reward of
+                0, what it saw last as `final_obs`, and why as `env_error` in its info. One that fails
+                `backends.base.RESTART_LIMIT` times at once is an error after all. Then `step` only, not `send`.
+            step_timeout: seconds that a step or reset of an environment may take; it needs worker processes.
 
         Raises:
             ValueError: a size below 1, an unknown backend or an unknown environment id.
@@ -99,15 +109,15 @@ class EnvVectorizer:
         for name, value in (("num_envs", num_envs), ("num_workers", num_workers)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        if backend not in ("auto", "inline", "process", "vector"):
-            raise ValueError(f"backend must be 'auto', 'inline', 'process' or 'vector', not {backend!r}")
         if plan is not None and not autoreset:
             raise ValueError("a plan needs autoreset=True: replicas play on without asking")
-        if asynchronous and backend in ("inline", "vector"):
-            raise ValueError(f"the {backend} backend steps when the caller waits for it: it cannot be asynchronous")
+        _check_ways(backend, asynchronous, on_env_error, step_timeout)
         self.num_envs = num_envs
         self.autoreset = autoreset
+        self.on_env_error = on_env_error
+        self._care = Care(on_env_error == "restart", step_timeout)
         self._seeds: list[int | None] = [*spawn_seeds(seed, num_envs)]
+        self._first_seed = self._seeds[0]
         self._backend: Backend | None = None
         num_workers = num_workers or available_cores()
         self.backend_reason = "as asked"
@@ -119,7 +129,7 @@ class EnvVectorizer:
             factory = env_factory(env)
             with make_env(factory) as probe:
                 layout = self._layout(probe)
-                if backend == "auto" and asynchronous:
+                if backend == "auto" and (asynchronous or step_timeout is not None):
                     backend = "process"
                 elif backend == "auto":
                     try:
@@ -128,9 +138,12 @@ class EnvVectorizer:
                     except Exception as error:
                         raise EnvError.of(0, "a trial", error) from error
             if backend == "process":
-                self._backend = ProcessBackend(factory, layout, num_workers, start_method, plan, asynchronous)
+                self._backend = ProcessBackend(
+                    factory, layout, num_workers, start_method, plan, asynchronous, self._care
+                )
             else:
-                self._backend = InlineBackend(partial(EnvBlock, [factory] * num_envs, 0), layout, plan)
+                block = partial(EnvBlock, [factory] * num_envs, 0, care=self._care)
+                self._backend = InlineBackend(block, layout, plan)
         self.backend = backend
         self.rollout = self._backend.rollout
         self.num_workers = self._backend.num_workers
@@ -158,6 +171,11 @@ class EnvVectorizer:
         """The same mask as `envs_active`, by the name of what it says."""
         return self._finished
 
+    @property
+    def restarts(self) -> int:
+        """How many environments were started anew because they, or their process, failed."""
+        return self._open_backend().restarts
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, list[dict[str, Any]]]:
@@ -177,6 +195,7 @@ class EnvVectorizer:
         backend = self._open_backend()
         if seed is not None:
             self._seeds = [*spawn_seeds(seed, self.num_envs)]
+            self._first_seed = self._seeds[0]
         seeds, self._seeds = self._seeds, [None] * self.num_envs
         if self._outstanding:
             self.recv()
@@ -221,6 +240,8 @@ class EnvVectorizer:
             RuntimeError: nothing is running, all that run have been sent an action, or the vectorizer is closed.
         """
         self._open_backend()
+        if self.on_env_error == "restart":
+            raise RuntimeError("with on_env_error='restart' all environments are stepped together: call step()")
         free = ~(self._finished | self._sent)
         if self._outstanding and not free.any():
             raise RuntimeError("every environment that runs has been sent an action: recv() first")
@@ -327,6 +348,52 @@ class EnvVectorizer:
         backend = self._open_backend()
         self._guarded(lambda: backend.compute(start, stop, processes))
 
+    def state(self) -> State:
+        """Return what the environments are, for `utils.save_state`; none may be in the middle of a step.
+
+        Environments made of plain values are kept as they are; of others (see docs/resuming.md) the random streams.
+
+        Raises:
+            RuntimeError: some were sent actions, or the vectorizer is closed.
+            EnvError: as for `step`.
+        """
+        backend = self._open_backend()
+        if self._outstanding:
+            raise RuntimeError("some environments have been sent actions: recv() them first")
+        snapshots = self._guarded(backend.snapshots)
+        return {
+            "environments": [snapshots[index] for index in sorted(snapshots)],
+            "obs": backend.arrays.obs.copy(),
+            "finished": self._finished.copy(),
+            "next_seeds": [*spawn_seeds(self._first_seed, self.num_envs)],
+        }
+
+    def load_state(self, state: State) -> np.ndarray | None:
+        """Make the environments what `state` was; where they could not be kept, new episodes begin at the next reset.
+
+        Returns:
+            Observations `(N, ...)`, what the next actions answer; or None, and `reset` is to be called.
+
+        Raises:
+            ValueError: it is that of another number of environments.
+            EnvError: as for `step`, or it is that of others.
+        """
+        backend, snapshots = self._open_backend(), dict(enumerate(state["environments"]))
+        if len(state["finished"]) != self.num_envs:
+            raise ValueError(f"the saved state is of {len(state['finished'])} environments, not of {self.num_envs}")
+        self._finished[:] = True
+        self._first_seed, self._seeds = state["next_seeds"][0], state["next_seeds"]
+        if not snapshots:
+            return None
+        self._guarded(lambda: backend.restore(snapshots))
+        self._seeds = [None] * self.num_envs
+        if any(snapshot["layers"] is None for snapshot in snapshots.values()):
+            return None
+        obs = backend.arrays.obs
+        obs[:] = state["obs"]
+        self._finished[:] = state["finished"]
+        return None if self._finished.all() else obs.copy()
+
     def close(self) -> None:
         """Close the environments and end their processes; may be called twice."""
         backend, self._backend = self._backend, None
@@ -380,11 +447,25 @@ class EnvVectorizer:
         self._check_finite("observation", env_ids, rows["final_obs"][:, :stop])
 
     def _check_finite(self, what: str, env_ids: np.ndarray, rows: np.ndarray) -> None:
-        for name in rows.dtype.names or ():
-            self._check_finite(f"{what} {name!r}", env_ids, rows[name])
-        if rows.dtype.kind != "f" or isfinite(np.vdot(rows, rows)):  # the quick look: a sum of squares
-            return
-        if not np.isfinite(rows).all():
-            bad = int(env_ids[~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)][0])
-            self.close()
-            raise EnvError(f"environment {bad} returned a NaN or an infinity as its {what}")
+        self._guarded(lambda: check_finite(what, env_ids, rows))
+
+
+def _check_ways(backend: str, asynchronous: bool, on_env_error: str, step_timeout: float | None) -> None:
+    """Check that ways of stepping are known and go together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if backend not in ("auto", "inline", "process", "vector"):
+        raise ValueError(f"backend must be 'auto', 'inline', 'process' or 'vector', not {backend!r}")
+    if on_env_error not in ("raise", "restart"):
+        raise ValueError(f"on_env_error must be 'raise' or 'restart', not {on_env_error!r}")
+    if step_timeout is not None and not step_timeout > 0:
+        raise ValueError(f"step_timeout must be positive, not {step_timeout}")
+    if asynchronous and backend in ("inline", "vector"):
+        raise ValueError(f"the {backend} backend steps when the caller waits for it: it cannot be asynchronous")
+    if step_timeout is not None and backend in ("inline", "vector"):
+        raise ValueError(f"step_timeout needs worker processes: the {backend} backend would hang itself")
+    if on_env_error == "restart" and (backend == "vector" or asynchronous):
+        what = "asynchronous environments" if asynchronous else "the vector backend"
+        raise ValueError(f"on_env_error='restart' does not go with {what}")

@@ -21,7 +21,7 @@ from PPO.optimiser import Optimiser
 from PPO.preparation import Credit, Preparation
 from PPO.replica import Replica
 from PPO.rnd import RND
-from utils import compute_threads, linear, load_fitting, save_tensors, torch_threads
+from utils import State, check_fit, compute_threads, linear, load_fitting, save_tensors, torch_threads
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
@@ -371,10 +371,12 @@ class PPO:
         return torch.cat(parts).numpy()
 
     def noise(self, *shape: int) -> np.ndarray:
-        """Return what chance adds to the actions for `shape` states: float32 `(*shape, A)`."""
+        """Return what chance adds to the actions for `shape` states: float32 `(*shape, A)`; waiting times above 0."""
         head = self.policy.policy_head
-        draw = self.rng.standard_exponential if head.noise == "exponential" else self.rng.standard_normal
-        return draw((*shape, head.outputs), np.float32)
+        if head.noise == "normal":
+            return self.rng.standard_normal((*shape, head.outputs), np.float32)
+        clocks = self.rng.standard_exponential((*shape, head.outputs), np.float32)
+        return np.maximum(clocks, np.finfo(np.float32).tiny, out=clocks)
 
     def learn(self, progress: float = 0.0, crew: Crew | None = None) -> dict[str, float]:
         """Learn from everything in `memory` and clear it, once `batch_size` transitions are there.
@@ -452,6 +454,39 @@ class PPO:
         for module, tensors in loaded:
             module.load_state_dict(tensors)
 
+    def state(self) -> State:
+        """Return all that acting and learning go by, but for what waits in `memory`, for `utils.save_state`.
+
+        That is the networks with the statistics of observations, returns and RND, the optimiser, the random state and
+        the number of updates. The arguments of `PPO` are not in it.
+        """
+        return {
+            "networks": {file: _clone(module.state_dict()) for module, file in self._files()},
+            "intrinsic_returns": None if self.rnd is None else self.rnd.discounted.clone(),
+            "optimiser": [_clone(tensors) for tensors in self.optimiser.state],
+            "random": self.rng.bit_generator.state,
+            "updates": self.updates,
+        }
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` was, be it of another `PPO` with the same arguments: what comes is the same.
+
+        Raises:
+            ValueError: it is that of other networks; nothing is changed then.
+        """
+        networks = {file: _tensors(tensors) for file, tensors in state["networks"].items()}
+        if networks.keys() != {file for _, file in self._files()}:
+            raise ValueError(f"the saved state is of {', '.join(networks)}: one with RND, the other without")
+        for module, file in self._files():
+            check_fit(networks[file], module.state_dict(), f"the saved {file.removesuffix('.pth').replace('_', ' ')}")
+        for module, file in self._files():
+            module.load_state_dict(networks[file])
+        if self.rnd is not None:
+            self.rnd.discounted = torch.as_tensor(state["intrinsic_returns"], device=self.device)
+        self.optimiser.load_state([_tensors(tensors) for tensors in state["optimiser"]])
+        self.rng.bit_generator.state = state["random"]
+        self.updates = state["updates"]
+
     def _prepare(self, batch: Batch) -> Preparation:
         credit = Credit(
             self.gamma, self.GAE_lambda, self.intrinsic_gamma, self.beta, self.normalize_advantage == "batch"
@@ -480,3 +515,7 @@ class PPO:
 
 def _clone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def _tensors(arrays: State) -> dict[str, torch.Tensor]:
+    return {name: torch.as_tensor(array) for name, array in arrays.items()}

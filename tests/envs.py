@@ -62,7 +62,7 @@ class Faulty(gym.Env):
 
     FAULTS = (
         "fine", "raise", "nan_obs", "nan_reward", "shape", "die", "raise_in_reset", "step_words", "four", "lock",
-        "words", "exit", "unreadable",
+        "words", "exit", "unreadable", "dtype", "hang",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -86,6 +86,10 @@ class Faulty(gym.Env):
             return np.zeros(3), 0.0, False, {}  # type: ignore[return-value]
         if self.fault == "words":
             return np.array(["a", "b", "c"]), 0.0, False, False, {}
+        if self.fault == "hang":
+            threading.Event().wait()
+        if self.fault == "dtype":
+            return np.zeros(3, complex), 0.0, False, False, {}
         if self.fault == "exit":
             raise SystemExit(3)
         info = {"lock": {"lock": threading.Lock()}, "unreadable": {"error": Unreadable(1, 2)}}.get(self.fault, {})

@@ -15,6 +15,9 @@ import pytest
 
 import main
 import presets
+from commands.run import CONFIG_FILE, config_of, write_json
+from commands.train import parse
+from config import TrainConfig
 from PPO import PPO
 
 ROOT = Path(__file__).parent.parent
@@ -38,13 +41,19 @@ def test_a_run_trains_saves_evaluates_and_says_how_to_go_on(tmp_path: Path, back
     code, out, err = finish(command("--run-dir", "here", "--backend", backend, *QUICK, cwd=tmp_path))
     assert code == 0, err
     run_dir = tmp_path / "here"
-    assert {file.name for file in run_dir.iterdir()} == {
-        "config.json", "summary.json", "metrics.csv", "learning_curve.png", "Policy_weights.pth",
+    assert {file.name.split(".out.")[0] for file in run_dir.iterdir()} == {
+        "config.json", "summary.json", "metrics.csv", "evaluations.csv", "learning_curve.png", "Policy_weights.pth",
+        "checkpoints", "best", "events",
     }  # fmt: skip
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["000000003000.state"]
+    assert [path.name for path in (run_dir / "best").iterdir()] == ["Policy_weights.pth"]
     assert (run_dir / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((run_dir / "summary.json").read_text())
-    assert summary["config"]["env_id"] == "CartPole-v1"
-    assert summary["versions"].keys() == {"python", "torch", "gymnasium", "numpy"}
+    record = json.loads((run_dir / "config.json").read_text())
+    assert record["config"]["env_id"] == summary["env_id"] == "CartPole-v1"
+    assert record["versions"].keys() == {"python", "torch", "gymnasium", "numpy"}
+    assert "--run-dir here" in record["command"]
+    assert len(record["git_commit"] or "0" * 40) >= 40
     assert summary["steps"] == 3000
     assert summary["seconds"] > 0
     assert summary["threshold"] == 475
@@ -53,7 +62,7 @@ def test_a_run_trains_saves_evaluates_and_says_how_to_go_on(tmp_path: Path, back
     assert evaluation["episodes"] == 5
     assert 0 < evaluation["min"] <= evaluation["mean"] <= evaluation["max"] <= 500
     assert f"{backend} backend" in out
-    for said in ("mean", "here/learning_curve.png", "main.py watch here", "--load-weights here"):
+    for said in ("mean", "here/learning_curve.png", "main.py watch here", "main.py resume here --steps 3000"):
         assert said in out
     for shown in ("mean return", "step/s", "3000/3000"):
         assert shown in err
@@ -66,14 +75,14 @@ def test_continuous_actions_rnd_and_weights_from_another_run(tmp_path: Path) -> 
     assert (tmp_path / "first" / "RND_weights.pth").exists()
     code, _, err = finish(command("--run-dir", "second", "--load-weights", "first", cwd=tmp_path))
     assert code == 0, err
-    first, second = (json.loads((tmp_path / run / "config.json").read_text()) for run in ("first", "second"))
+    first, second = (asdict(config_of(tmp_path / run)) for run in ("first", "second"))
     assert second == first | {"run_dir": "second", "load_weights": "first", "seed": first["seed"] + 1}
 
 
 def test_watch_plays_a_run_in_a_window(tmp_path: Path) -> None:
     PPO(False, 2, 3, hidden_sizes=(8,), seed=0).save_weights(tmp_path)
-    config = replace(main.TrainConfig(), env_id="MountainCar-v0", hidden_sizes=(8,))
-    main.write_json(tmp_path / main.CONFIG_FILE, asdict(config))
+    config = replace(TrainConfig(), env_id="MountainCar-v0", hidden_sizes=(8,))
+    write_json(tmp_path / CONFIG_FILE, {"config": asdict(config)})
     no_screen = os.environ | {"SDL_VIDEODRIVER": "dummy"}
     code, out, err = finish(command("watch", str(tmp_path), "--episodes", "1", cwd=tmp_path, env=no_screen))
     assert code == 0, err
@@ -102,16 +111,16 @@ def test_every_setting_of_the_learner_is_a_flag() -> None:
         "action_space",
     }  # fmt: skip
     expected = inspect.signature(PPO.__init__).parameters.keys() - of_the_env - {"self", "encoder"}
-    assert main.TrainConfig().ppo().keys() == expected
+    assert TrainConfig().ppo().keys() == expected
 
 
 def test_flags_win_over_presets_and_presets_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(presets.PRESETS, "Acrobot-v1", {"gamma": 0.5, "lr": 0.25})
     monkeypatch.setitem(presets.RND_PRESETS, "Acrobot-v1", {"beta": 9.0})
-    config = main.parse(["--env-id", "Acrobot-v1", "--lr", "0.125"])
-    assert (config.gamma, config.lr, config.beta) == (0.5, 0.125, main.TrainConfig().beta)
-    assert main.parse(["--env-id", "Acrobot-v1", "--use-rnd"]).beta == 9.0
-    assert main.parse([]).gamma == main.TrainConfig().gamma
+    config = parse(["--env-id", "Acrobot-v1", "--lr", "0.125"])
+    assert (config.gamma, config.lr, config.beta) == (0.5, 0.125, TrainConfig().beta)
+    assert parse(["--env-id", "Acrobot-v1", "--use-rnd"]).beta == 9.0
+    assert parse([]).gamma == TrainConfig().gamma
 
 
 @pytest.mark.parametrize("backend", ["inline", "process"])
@@ -130,7 +139,8 @@ def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
         process.kill()
     assert code == main.INTERRUPTED
     assert "Traceback" not in err
-    assert "main.py --load-weights here" in out
+    assert "main.py resume here" in out
+    assert "finishing this update" in err
     assert (tmp_path / "here" / "Policy_weights.pth").exists()
     assert json.loads((tmp_path / "here" / "summary.json").read_text())["evaluation"] is None
 
@@ -149,12 +159,18 @@ def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
             "error: environment 0 failed in being made: DependencyNotInstalled",
             marks=pytest.mark.skipif(importlib.util.find_spec("mujoco") is not None, reason="MuJoCo is here"),
         ),
-        (["--eval-episodes", "0"], "error: eval_episodes must be at least 1, not 0"),
+        (["--eval-episodes", "0"], "error: eval_episodes must be positive and finite, not 0"),
         (["--hidden-sizes", "-3"], "error: the smallest of hidden_sizes must be positive and finite, not -3"),
         (["--seed", "-1"], "error: seed must be finite and not negative, not -1"),
         (["--lr", "inf"], "error: lr must be positive and finite, not inf"),
         (["--target-kl", "-1"], "error: target_kl must be positive and finite, not -1.0"),
         (["watch", "nowhere"], "error: nowhere is not a run: it has no config.json"),
+        (["evalute", "nowhere"], "error: no command 'evalute'; did you mean 'evaluate'?"),
+        (["zzz"], "error: no command 'zzz'; there are train, resume, evaluate, record, watch, plot, export, envs"),
+        (["plot"], "error: no run to plot"),
+        (["envs", "zzz"], "error: no environment has 'zzz' in its id"),
+        (["--checkpoint-seconds", "0"], "error: checkpoint_seconds must be positive and finite, not 0.0"),
+        (["--eval-every", "-1"], "error: eval_every must be finite and not negative, not -1"),
     ],
 )
 def test_bad_input_is_one_clear_error(
@@ -177,7 +193,7 @@ def test_an_unknown_flag_suggests_the_nearest(capsys: pytest.CaptureFixture) -> 
 def test_a_run_directory_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert main.main(["--run-dir", str(tmp_path)]) == 1
-    assert "holds a run already: choose another --run-dir" in capsys.readouterr().err
+    assert "holds a run already: choose another --run-dir, or resume it" in capsys.readouterr().err
 
 
 def test_what_was_learnt_is_saved_when_an_environment_fails(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

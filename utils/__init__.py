@@ -3,7 +3,7 @@
 It knows no agent, no network and no process, and importing it does not import torch.
 """
 
-from utils.checkpoint import load_fitting, load_tensors, save_tensors, write_atomically
+from utils.checkpoint import check_fit, load_fitting, load_tensors, save_tensors, write_atomically
 from utils.experience import Stretch
 from utils.masks import (
     buffer_append,
@@ -19,16 +19,19 @@ from utils.returns import discounted_sums, gae, n_step_returns, v_trace
 from utils.schedules import linear
 from utils.seeding import spawn_seeds
 from utils.spaces import ACTION_MASK, Features, Image, row_type
+from utils.state import State, load_state, save_state
 from utils.threads import blas_threads, compute_threads, torch_threads
 
 __all__ = [
     "ACTION_MASK",
     "Features",
     "Image",
+    "State",
     "Stretch",
     "blas_threads",
     "buffer_append",
     "buffer_to_target_buffer_transfer",
+    "check_fit",
     "compute_threads",
     "discounted_sums",
     "gae",
@@ -37,11 +40,13 @@ __all__ = [
     "indexes_of_active_environments",
     "linear",
     "load_fitting",
+    "load_state",
     "load_tensors",
     "n_step_returns",
     "number_of_active_environments",
     "range_of_active_environments",
     "row_type",
+    "save_state",
     "save_tensors",
     "spawn_seeds",
     "torch_threads",

@@ -25,9 +25,20 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+        _flush_directory(path.parent)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def _flush_directory(directory: Path) -> None:
+    """Make sure that a renamed file outlasts a power cut, where directories can be flushed."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
@@ -64,7 +75,17 @@ def load_fitting(module: Any, path: str | os.PathLike[str], device: Any) -> dict
         FileNotFoundError: there is no such file.
         ValueError: it is not a file of tensors, or they do not fit the module.
     """
-    saved, own = load_tensors(path, device), module.state_dict()
+    saved = load_tensors(path, device)
+    check_fit(saved, module.state_dict(), f"the weights in {path}")
+    return saved
+
+
+def check_fit(saved: Mapping[str, Any], own: Mapping[str, Any], what: str) -> None:
+    """Check that tensors or arrays, by name, have the names and shapes of others.
+
+    Raises:
+        ValueError: they do not; the message says which, and begins with `what` they are.
+    """
     faults = [f"{name} is missing" for name in own.keys() - saved.keys()]
     faults += [f"{name} is not part of this network" for name in saved.keys() - own.keys()]
     faults += [
@@ -73,5 +94,4 @@ def load_fitting(module: Any, path: str | os.PathLike[str], device: Any) -> dict
         if saved[name].shape != own[name].shape
     ]
     if faults:
-        raise ValueError(f"the weights in {path} do not fit: {'; '.join(sorted(faults))}")
-    return saved
+        raise ValueError(f"{what} do not fit: {'; '.join(sorted(faults))}")

@@ -5,13 +5,25 @@ from typing import Literal
 
 import gymnasium as gym
 
-from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, Infos, Layout, Plan, Replica, available_cores
-from AsyncPPO.backends.block import EnvBlock
+from AsyncPPO.backends.base import (
+    Backend,
+    Care,
+    EnvError,
+    EnvFactory,
+    Infos,
+    Layout,
+    Plan,
+    Replica,
+    available_cores,
+    check_finite,
+)
+from AsyncPPO.backends.block import ENV_ERROR, EnvBlock
 from AsyncPPO.backends.inline import InlineBackend
 from AsyncPPO.backends.process import ProcessBackend
 from AsyncPPO.backends.vector import PoolBlock, make_pool
 
 BackendName = Literal["auto", "inline", "process", "vector"]
+OnEnvError = Literal["raise", "restart"]
 
 WAKE_SECONDS = 5e-6
 """What a vector step costs in worker processes beyond what it costs in one, measured on two cores: telling them to step
@@ -59,19 +71,23 @@ def _seconds_per_step(env: gym.Env) -> float:
 
 
 __all__ = [
+    "ENV_ERROR",
     "Backend",
     "BackendName",
+    "Care",
     "EnvBlock",
     "EnvError",
     "EnvFactory",
     "Infos",
     "InlineBackend",
     "Layout",
+    "OnEnvError",
     "Plan",
     "PoolBlock",
     "ProcessBackend",
     "Replica",
     "available_cores",
+    "check_finite",
     "choose_backend",
     "make_pool",
 ]

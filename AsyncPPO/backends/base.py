@@ -39,6 +39,36 @@ class EnvError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Care:
+    """What to do about environments that fail."""
+
+    restart: bool = False
+    """Whether to start them anew; otherwise a failure is an error."""
+    timeout: float | None = None
+    """Seconds that a reset or a step may take."""
+
+
+RESTART_LIMIT = 10
+"""How often an environment is started anew without a step in between, before that is an error after all."""
+
+
+def check_finite(what: str, env_ids: Sequence[int] | np.ndarray, rows: np.ndarray) -> None:
+    """Check rows `(n, ...)` of environments.
+
+    Raises:
+        EnvError: there is a NaN or an infinity in them; names the first environment.
+    """
+    for name in rows.dtype.names or ():
+        check_finite(f"{what} {name!r}", env_ids, rows[name])
+    if rows.dtype.kind != "f" or math.isfinite(np.vdot(rows, rows)):  # the quick look: a sum of squares
+        return
+    finite = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+    if not finite.all():
+        bad = env_ids[int(finite.argmin())]
+        raise EnvError(f"environment {bad} returned a NaN or an infinity as its {what}")
+
+
+@dataclass(frozen=True)
 class Layout:
     """Shapes and types of the rows that N environments exchange."""
 
@@ -162,6 +192,8 @@ class Rollout:
     """`(N, T, ...)`, the fields of `VecMemory`, written by whoever plays."""
     workspace: dict[str, np.ndarray]
     """In which gradients are computed."""
+    anew: np.ndarray
+    """bool `(N,)`, set where an environment was started anew at the first row of a play: what was before is over."""
 
     @classmethod
     def allocate(cls, layout: Layout, plan: Plan, memory: Callable[[int], Any] = bytearray) -> "Rollout":
@@ -181,17 +213,41 @@ class Rollout:
             {
                 "weights": ((replica.weights,), np.float32),
                 "noise": ((plan.horizon, layout.num_envs, replica.noise), np.float32),
+                "anew": ((layout.num_envs,), np.bool_),
                 **{name: ((*lead, *shape), dtype) for name, (shape, dtype) in fields.items()},
             },
             memory,
         )
         workspace = allocate(replica.workspace(layout.num_envs * plan.horizon), memory)
-        return cls(replica, shared.pop("weights"), shared.pop("noise"), shared, workspace)
+        weights, noise, anew = (shared.pop(name) for name in ("weights", "noise", "anew"))
+        return cls(replica, weights, noise, shared, workspace, anew)
 
     def part(self, first: int, stop: int) -> "Rollout":
         """Return views of what belongs to environments `first` to `stop`."""
         rows = {name: rows[first:stop] for name, rows in self.rows.items()}
-        return Rollout(self.replica, self.weights, self.noise[:, first:stop], rows, self.workspace)
+        anew = self.anew[first:stop]
+        return Rollout(self.replica, self.weights, self.noise[:, first:stop], rows, self.workspace, anew)
+
+    def cut(self, row: int, step: int, start: int, next_obs: np.ndarray) -> None:
+        """Note that an environment of these rows was started anew before a step: what came before is truncated.
+
+        Args:
+            row: of the environment.
+            step: which.
+            start: the first step of the present play.
+            next_obs: what it saw last, before it was started anew.
+        """
+        if step == start:
+            self.anew[row] = True
+        if step == 0:
+            return
+        rows = self.rows
+        over = rows["terminated"][row, :step] | rows["truncated"][row, :step]
+        if over[-1]:
+            return
+        rows["truncated"][row, step - 1] = True
+        if step > start:  # otherwise `VecMemory.extend` has kept it
+            rows["final_obs"][row, over.sum()] = next_obs
 
 
 class Backend(ABC):
@@ -202,6 +258,11 @@ class Backend(ABC):
     """What `play` fills; None without a plan."""
     num_workers: int
     """How many processes step; 1 when it is the caller's own."""
+
+    @property
+    @abstractmethod
+    def restarts(self) -> int:
+        """How many environments were started anew because they, or their process, failed."""
 
     @abstractmethod
     def reset(self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
@@ -241,6 +302,22 @@ class Backend(ABC):
     @abstractmethod
     def compute(self, start: int, stop: int, processes: int) -> None:
         """Compute the gradient of a minibatch in `rollout.workspace`, by that many processes at most."""
+
+    @abstractmethod
+    def snapshots(self) -> Infos:
+        """Return a `Snapshot` of every environment; of none if they cannot be looked into.
+
+        Raises:
+            EnvError: as for `recv`.
+        """
+
+    @abstractmethod
+    def restore(self, snapshots: Infos) -> None:
+        """Make every environment what `snapshots` returned; `obs` is not changed.
+
+        Raises:
+            EnvError: as for `recv`; or they are snapshots of others.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -2,15 +2,67 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from AsyncPPO.backends.base import EnvError, EnvFactory, Infos, Rollout, StepArrays
+from AsyncPPO.backends.base import (
+    RESTART_LIMIT,
+    Care,
+    EnvError,
+    EnvFactory,
+    Infos,
+    Rollout,
+    StepArrays,
+    check_finite,
+)
+from AsyncPPO.backends.snapshot import restore, snapshot
 
 logger = logging.getLogger(__name__)
+ENV_ERROR = "env_error"
+"""The entry of an info that says why its environment was started anew."""
+RAISE = Care()
+
+
+class Pulse:
+    """What goes on in a block, in integers that another process may watch."""
+
+    SIZE = 4
+
+    def __init__(self, numbers: MutableSequence[int] | None = None) -> None:
+        """Keep the integers."""
+        self._numbers = [0] * self.SIZE if numbers is None else numbers
+
+    def beat(self, env_id: int) -> None:
+        """Say which environment comes next."""
+        self._numbers[0] += 1
+        self._numbers[1] = env_id
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """How many steps and resets were begun, and in which environment the last."""
+        return self._numbers[0], self._numbers[1]
+
+    @property
+    def step(self) -> int:
+        """Up to which step a play is complete; what the environments saw then is in the rows."""
+        return self._numbers[2]
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._numbers[2] = step
+
+    @property
+    def restarts(self) -> int:
+        """How many environments were started anew."""
+        return self._numbers[3]
+
+    @restarts.setter
+    def restarts(self, restarts: int) -> None:
+        self._numbers[3] = restarts
 
 
 class Block(ABC):
@@ -21,8 +73,15 @@ class Block(ABC):
         self.first = first
         self.arrays = arrays
         self._rollout = rollout
+        self._failed: list[int] = []
+        self._pulse = Pulse()
         if rollout is not None:
             self._act = rollout.replica.actor(rollout.weights)
+
+    @property
+    def restarts(self) -> int:
+        """How many environments were started anew."""
+        return self._pulse.restarts
 
     @abstractmethod
     def reset(self, env_ids: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
@@ -36,50 +95,88 @@ class Block(ABC):
     def close(self) -> None:
         """Close the environments."""
 
+    def snapshots(self) -> Infos:
+        """Look into the environments; see `Backend.snapshots`."""
+        return {}
+
+    def restore(self, snapshots: Infos) -> Infos:
+        """Make the environments what they were; see `Backend.restore`."""
+        return {}
+
     def play(self, start: int, stop: int) -> Infos:
         """Let the replica play; see `Backend.play`.
 
         What truly followed an environment's k-th end in the rows is `final_obs[k]` of it.
         """
-        assert self._rollout is not None
-        arrays, noise, rows = self.arrays, self._rollout.noise, self._rollout.rows
-        env_ids = range(self.first, self.first + len(arrays.obs))
-        if not env_ids:
+        rollout, arrays = self._rollout, self.arrays
+        assert rollout is not None
+        rows, everything = rollout.rows, list(range(len(arrays.obs)))
+        if not everything:
             return {}
         ends = (rows["terminated"][:, :start] | rows["truncated"][:, :start]).sum(axis=1)
         for step in range(start, stop):
             rows["obs"][:, step] = arrays.obs
-            answer = self._act(arrays.obs, noise[step])
-            answer["action"] = answer["action"].reshape(arrays.action.shape)
-            arrays.action[:] = answer["action"]
-            self.step(env_ids, autoreset=True)
-            answer |= {"reward": arrays.reward, "terminated": arrays.terminated, "truncated": arrays.truncated}
-            for name, values in answer.items():
-                rows[name][:, step] = values
+            self._pulse.step = step
+            self._play_one(slice(None), everything, step)
+            while failed := self._failed:
+                for row in failed:
+                    rollout.cut(row, step, start, rows["obs"][row, step])
+                    ends[row] = (rows["terminated"][row, :step] | rows["truncated"][row, :step]).sum()
+                rows["obs"][failed, step] = arrays.obs[failed]
+                self._play_one(failed, failed, step)
+            for name in ("reward", "terminated", "truncated"):
+                rows[name][:, step] = getattr(arrays, name)
             for row in np.flatnonzero(arrays.terminated | arrays.truncated).tolist():
                 rows["final_obs"][row, ends[row]] = arrays.final_obs[row]
                 ends[row] += 1
         return {}
+
+    def _play_one(self, rows: slice | list[int], numbers: list[int], step: int) -> None:
+        """Act in the environments of some rows and step them; `_failed` says which could not be."""
+        rollout, arrays = self._rollout, self.arrays
+        assert rollout is not None
+        answer = self._act(arrays.obs[rows], rollout.noise[step][rows])
+        answer["action"] = answer["action"].reshape(-1, *arrays.action.shape[1:])
+        arrays.action[rows] = answer["action"]
+        for name, values in answer.items():
+            rollout.rows[name][rows, step] = values
+        self.step([self.first + number for number in numbers], autoreset=True)
 
 
 class EnvBlock(Block):
     """Environments that are stepped one after the other."""
 
     def __init__(
-        self, factories: Sequence[EnvFactory], first: int, arrays: StepArrays, rollout: Rollout | None = None
+        self,
+        factories: Sequence[EnvFactory],
+        first: int,
+        arrays: StepArrays,
+        rollout: Rollout | None = None,
+        care: Care = RAISE,
+        pulse: MutableSequence[int] | None = None,
     ) -> None:
         """Make the environments.
+
+        Args:
+            factories: one for each.
+            first: the index of the first.
+            arrays: their rows.
+            rollout: theirs.
+            care: what to do about those that fail.
+            pulse: where to show what is going on, `Pulse.SIZE` integers that other processes may watch.
 
         Raises:
             EnvError: one could not be made.
         """
         super().__init__(first, arrays, rollout)
+        self._factories, self._restart, self._watched = factories, care.restart, care.timeout is not None
+        if pulse is not None:
+            self._pulse = Pulse(pulse)
+        self._before = arrays.obs.copy()
+        self._failures = [0] * len(factories)
         self.envs: list[gym.Env] = []
-        for index, factory in enumerate(factories, first):
-            try:
-                env = factory()
-            except Exception as error:
-                raise EnvError.of(index, "being made", error) from error
+        for index in range(first, first + len(factories)):
+            env = self._made(index)
             if any(env is other for other in self.envs):
                 raise EnvError(f"environment {index} is the same object as another: the callable must make a new one")
             self.envs.append(env)
@@ -96,46 +193,128 @@ class EnvBlock(Block):
     def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
         """Step; see `Backend.send` and `recv`."""
         first, envs, store, infos = self.first, self.envs, self._store, {}
-        arrays = self.arrays
+        arrays, careful, watched, pulse = self.arrays, self._restart, self._watched, self._pulse
         obs_rows, actions, rewards = arrays.obs, arrays.action, arrays.reward
         terminations, truncations = arrays.terminated, arrays.truncated
+        if careful:
+            self._before[:], self._failed = obs_rows, []
         for index in env_ids:
             row = index - first
+            if watched:
+                pulse.beat(index)
             try:
-                obs, reward, terminated, truncated, info = envs[row].step(actions[row])
-            except (Exception, SystemExit) as error:
-                raise EnvError.of(index, "step", error) from error
-            try:
-                rewards[row], terminations[row], truncations[row] = reward, terminated, truncated
-            except (TypeError, ValueError) as error:
-                raise EnvError(f"environment {index} returned a step that is not a number and two flags") from error
-            if autoreset and (terminated or truncated):
-                store(arrays.final_obs, index, obs)
+                try:
+                    obs, reward, terminated, truncated, info = envs[row].step(actions[row])
+                except (Exception, SystemExit) as error:
+                    raise EnvError.of(index, "step", error) from error
+                try:
+                    rewards[row], terminations[row], truncations[row] = reward, terminated, truncated
+                except (TypeError, ValueError) as error:
+                    raise EnvError(f"environment {index} returned a step that is not a number and two flags") from error
+                target = arrays.final_obs if autoreset and (terminated or truncated) else obs_rows
+                store(target, index, obs)
+                if careful:
+                    check_finite("reward", [index], rewards[row : row + 1])
+                    check_finite("observation", [index], target[row : row + 1])
+                    self._failures[row] = 0
+            except EnvError as error:
+                infos[index] = self._cut(index, error, autoreset)
+                continue
+            if target is not obs_rows:
                 final_info, info = info, self._reset_one(index)
                 if final_info:
                     info = {**info, "final_info": final_info}
-            else:
-                store(obs_rows, index, obs)
             if info:
                 infos[index] = info
         return infos
 
+    def snapshots(self) -> Infos:
+        """Look into the environments; see `Backend.snapshots`."""
+        return {index: snapshot(env) for index, env in enumerate(self.envs, self.first)}
+
+    def restore(self, snapshots: Infos) -> Infos:
+        """Make the environments what they were; see `Backend.restore`."""
+        for index, env in enumerate(self.envs, self.first):
+            try:
+                restore(env, snapshots[index])
+            except (LookupError, TypeError, ValueError) as error:
+                raise EnvError(f"environment {index} cannot be what was saved: {error}") from error
+        return {}
+
     def close(self) -> None:
         """Close the environments; a failure in it is logged, and the others are closed all the same."""
         for index, env in enumerate(self.envs, self.first):
-            try:
-                env.close()
-            except Exception as error:
-                logger.warning("%s", EnvError.of(index, "close", error))
+            self._close_one(index, env)
         self.envs.clear()
 
-    def _reset_one(self, index: int, **kwargs: Any) -> dict[str, Any]:
+    def _made(self, index: int) -> gym.Env:
         try:
-            obs, info = self.envs[index - self.first].reset(**kwargs)
-        except (Exception, SystemExit) as error:
-            raise EnvError.of(index, "reset", error) from error
-        self._store(self.arrays.obs, index, obs)
-        return info
+            return self._factories[index - self.first]()
+        except Exception as error:
+            raise EnvError.of(index, "being made", error) from error
+
+    def _close_one(self, index: int, env: gym.Env) -> None:
+        try:
+            env.close()
+        except Exception as error:
+            logger.warning("%s", EnvError.of(index, "close", error))
+
+    def _reset_one(self, index: int, **kwargs: Any) -> dict[str, Any]:
+        """Reset an environment; with `restart`, one that fails is made anew until one does not."""
+        row, obs_rows = index - self.first, self.arrays.obs
+        while True:
+            if self._watched:
+                self._pulse.beat(index)
+            try:
+                try:
+                    obs, info = self.envs[row].reset(**kwargs)
+                except (Exception, SystemExit) as error:
+                    raise EnvError.of(index, "reset", error) from error
+                self._store(obs_rows, index, obs)
+                if self._restart:
+                    check_finite("observation", [index], obs_rows[row : row + 1])
+                return info
+            except EnvError as error:
+                kwargs["seed"] = self._replace(index, error)
+
+    def _cut(self, index: int, error: EnvError, autoreset: bool) -> dict[str, Any]:
+        """Start an environment anew that has failed in a step, whose row says then that its episode was truncated."""
+        row, arrays, before = index - self.first, self.arrays, self._before[index - self.first]
+        seed = self._replace(index, error)
+        info = self._reset_one(index, seed=seed)
+        arrays.final_obs[row] = before
+        if not autoreset:
+            arrays.obs[row] = before
+        arrays.reward[row], arrays.terminated[row], arrays.truncated[row] = 0.0, False, True
+        self._failed.append(row)
+        return {**info, ENV_ERROR: str(error)}
+
+    def _replace(self, index: int, error: EnvError) -> int | None:
+        """Make an environment anew in place of one that has failed; return a seed for it, from the other's stream.
+
+        Raises:
+            EnvError: that is not asked for, or has been in vain too often.
+        """
+        row = index - self.first
+        if not self._restart:
+            raise error
+        self._failures[row] += 1
+        if self._failures[row] > RESTART_LIMIT:
+            raise EnvError(
+                f"environment {index} was started anew {RESTART_LIMIT} times and failed at once every time; at last:\n"
+                f"{error}"
+            ) from error
+        self._pulse.restarts += 1
+        logger.warning("%s\nit is started anew", error)
+        old, seed = self.envs[row], None
+        with suppress(Exception):
+            seed = int(old.unwrapped.np_random.integers(2**31))
+        self._close_one(index, old)
+        try:
+            self.envs[row] = self._made(index)
+        except EnvError as another:
+            return self._replace(index, another)
+        return seed
 
     def _store(self, target: np.ndarray, index: int, obs: Any) -> None:
         if target.dtype.names is not None:
@@ -146,14 +325,22 @@ class EnvBlock(Block):
                     raise EnvError(f"environment {index} returned an observation without {name!r}") from error
                 self._store(target[name], index, part)
             return
-        shape = obs.shape if isinstance(obs, np.ndarray) else np.shape(obs)
-        if shape != target.shape[1:]:
+        if not isinstance(obs, np.ndarray):
+            try:
+                obs = np.asarray(obs)
+            except ValueError as error:
+                raise EnvError(f"environment {index} returned an observation that is no array: {error}") from error
+        if obs.shape != target.shape[1:]:
             raise EnvError(
-                f"environment {index} returned an observation of shape {shape}; its space says {target.shape[1:]}"
+                f"environment {index} returned an observation of shape {obs.shape}; its space says {target.shape[1:]}"
             )
-        try:
-            target[index - self.first] = obs
-        except (TypeError, ValueError) as error:
+        if obs.dtype is not target.dtype and not _fits(obs.dtype, target.dtype):
             raise EnvError(
-                f"environment {index} returned an observation that is not made of numbers: {error}"
-            ) from error
+                f"environment {index} returned an observation of type {obs.dtype}; its space says {target.dtype}"
+            )
+        target[index - self.first] = obs
+
+
+def _fits(given: np.dtype, wanted: np.dtype) -> bool:
+    """Return whether numbers of one type may be written as another: anything but fractions as whole numbers."""
+    return given.kind in "biu" or (given.kind == "f" and wanted.kind == "f")

@@ -24,6 +24,11 @@ class InlineBackend(Backend):
         self._block = make_block(self.arrays, self.rollout)
         self._learner = None if self.rollout is None else self.rollout.replica.learner(self.rollout.workspace)
 
+    @property
+    def restarts(self) -> int:
+        """See `Backend.restarts`."""
+        return self._block.restarts
+
     def reset(self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
         """See `Backend.reset`."""
         return self._block.reset(env_ids.tolist(), seeds, options)
@@ -46,6 +51,14 @@ class InlineBackend(Backend):
         """See `Backend.compute`."""
         assert self._learner is not None
         self._learner(start, stop, 0, 1)
+
+    def snapshots(self) -> Infos:
+        """See `Backend.snapshots`."""
+        return self._block.snapshots()
+
+    def restore(self, snapshots: Infos) -> None:
+        """See `Backend.restore`."""
+        self._block.restore(snapshots)
 
     def close(self) -> None:
         """See `Backend.close`."""

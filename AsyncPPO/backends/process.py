@@ -5,23 +5,27 @@ operations for each worker; only what is rare (a reset, an info with something i
 pipe. Who waits spins for a moment before it sleeps, since waking takes longer than a step of a cheap environment; so
 long as no more processes step than there are cores. The shared memory has no name in the file system, so no way of
 dying can leave it behind, and a worker whose parent is gone leaves by itself.
+
+Where failures are to be survived, or steps to be timed, all blocks are left to workers: whoever watches must not die or
+hang with what is watched.
 """
 
+import logging
 import multiprocessing
 import os
-import signal
 import time
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from multiprocessing.util import Finalize
 from typing import Any
 
 import cloudpickle
 import numpy as np
 
 from AsyncPPO.backends.base import (
+    RESTART_LIMIT,
     Backend,
+    Care,
     EnvError,
     EnvFactory,
     Infos,
@@ -31,40 +35,13 @@ from AsyncPPO.backends.base import (
     StepArrays,
     available_cores,
 )
-from AsyncPPO.backends.block import EnvBlock
-from AsyncPPO.backends.worker import LIVENESS_SECONDS, Channel, Command, Reply, acquire, work
+from AsyncPPO.backends.block import ENV_ERROR, RAISE, EnvBlock, Pulse
+from AsyncPPO.backends.channel import LIVENESS_SECONDS, Channel, Command, Reply, acquire
+from AsyncPPO.backends.handle import Worker, stop
 
+logger = logging.getLogger(__name__)
 CLOSE_SECONDS = 5.0
 """How long the workers may take to finish their step and close their environments before they are killed."""
-
-
-@dataclass
-class Worker:
-    """A process, and what it is doing."""
-
-    process: Any
-    channel: Channel
-    parent: int
-    """The process that started it."""
-    busy: bool = True
-    env_ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    """The environments of its command."""
-
-    def tell(self, command: Command, *numbers: int) -> None:
-        """Give a command."""
-        control = self.channel.control
-        control[0] = command
-        control[2 : 2 + len(numbers)] = numbers
-        self.busy = True
-        self.channel.go.release()
-
-    def obituary(self) -> str:
-        """Say how it died."""
-        self.process.join(CLOSE_SECONDS)
-        code = self.process.exitcode
-        killed = code is not None and code < 0
-        cause = f"was killed by {signal.Signals(-code).name}" if killed else f"exited with {code}"
-        return f"{self.channel.name} (pid {self.process.pid}) {cause}"
 
 
 class ProcessBackend(Backend):
@@ -78,6 +55,7 @@ class ProcessBackend(Backend):
         start_method: str | None = None,
         plan: Plan | None = None,
         asynchronous: bool = False,
+        care: Care = RAISE,
     ) -> None:
         """Start the workers and wait until all environments are made.
 
@@ -88,60 +66,56 @@ class ProcessBackend(Backend):
             start_method: of `multiprocessing`; by default `fork` where there is one, since it is quick.
             plan: what `play` does.
             asynchronous: whether all blocks are left to workers, so that `recv` need not wait for one.
+            care: what to do about environments and workers that fail.
 
         Raises:
             EnvError: an environment could not be made.
         """
         methods = multiprocessing.get_all_start_methods()
-        context: Any = multiprocessing.get_context(start_method or ("fork" if "fork" in methods else "spawn"))
-        buffers: list[Any] = []
-
-        def shared(size: int) -> Any:
-            buffers.append(context.RawArray("b", size))
-            return buffers[-1]
-
+        self._context: Any = multiprocessing.get_context(start_method or ("fork" if "fork" in methods else "spawn"))
+        self._buffers: list[Any] = []
         self.num_workers = min(num_workers, layout.num_envs)
-        self.arrays = StepArrays.allocate(layout, shared)
-        self.rollout = None if plan is None else Rollout.allocate(layout, plan, shared)
+        self.arrays = StepArrays.allocate(layout, self._shared)
+        self.rollout = None if plan is None else Rollout.allocate(layout, plan, self._shared)
         self._learner = None if self.rollout is None else self.rollout.replica.learner(self.rollout.workspace)
-        stepping = context.RawArray("B", layout.num_envs)
-        self._stepping = np.frombuffer(stepping, np.uint8)
+        self._stepping_buffer = self._context.RawArray("B", layout.num_envs)
+        self._stepping = np.frombuffer(self._stepping_buffer, np.uint8)
         self._all = np.arange(layout.num_envs)
         self._all.flags.writeable = False
         self._step = Command.STEP
         self._looked = time.monotonic()
         self._queued = np.zeros(layout.num_envs, dtype=bool)
-        self._done = context.Semaphore(0)
-        self._workers: list[Worker] = []
-        self._close = weakref.finalize(self, _stop, self._workers)
+        self._done = self._context.Semaphore(0)
+        self._care, self._restarts = care, 0
+        self._before = self.arrays.obs.copy()
+        self._lost, self._reason = np.zeros(layout.num_envs, dtype=bool), EnvError()
+        alone = asynchronous or care != RAISE
         spin = self.num_workers <= available_cores() and hasattr(os, "sched_yield")
-        self._spin = spin and not asynchronous
+        self._spin = spin and not alone
+        self._patience = LIVENESS_SECONDS if care.timeout is None else min(LIVENESS_SECONDS, care.timeout / 4)
         blocks = list(pairwise(np.linspace(0, layout.num_envs, self.num_workers + 1).astype(int).tolist()))
-        own = (0, 0) if asynchronous else blocks.pop(0)
-        for number, (first, stop) in enumerate(blocks, 1):
-            mine, theirs = context.Pipe()
-            parts = (
-                buffers,
-                stepping,
-                context.RawArray("q", 5),
-                context.Semaphore(0),
-                context.Semaphore(0),
-                self._done,
-            )
-            channel = Channel(number, first, stop, *parts, mine, spin)
-            arguments = (cloudpickle.dumps(factory), layout, plan, replace(channel, pipe=theirs))
-            process = context.Process(target=work, args=arguments, name=f"environments-{first}-{stop - 1}", daemon=True)
-            process.start()
-            theirs.close()
-            self._workers.append(Worker(process, channel, os.getpid()))
+        own = (0, 0) if alone else blocks.pop(0)
+        arguments = cloudpickle.dumps(factory), layout, plan, care
+        self._workers = [
+            Worker(self._context, arguments, self._channel(number, *block, spin))
+            for number, block in enumerate(blocks, 1)
+        ]
+        self._close = Finalize(self, stop, (self._workers, CLOSE_SECONDS), exitpriority=0)
         self._block = EnvBlock([], 0, self.arrays)
         try:
+            for worker in self._workers:
+                worker.start()
             rollout = None if self.rollout is None else self.rollout.part(*own)
             self._block = EnvBlock([factory] * own[1], 0, self.arrays.rows(*own), rollout)
             self._wait()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def restarts(self) -> int:
+        """See `Backend.restarts`."""
+        return self._restarts + sum(worker.pulse.restarts for worker in self._workers)
 
     def reset(self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
         """See `Backend.reset`."""
@@ -152,12 +126,8 @@ class ProcessBackend(Backend):
 
         self._queued[env_ids] = True
         for worker in self._workers:
-            if self._dispatch(worker, Command.RESET):
-                channel = worker.channel
-                try:
-                    channel.pipe.send_bytes(cloudpickle.dumps((seeds_from(channel.first, channel.stop), options)))
-                except OSError:
-                    raise EnvError(worker.obituary()) from None
+            message = (seeds_from(worker.channel.first, worker.channel.stop), options)
+            self._dispatch(worker, Command.RESET, message)
         own = self._take_own()
         return self._block.reset(own.tolist(), seeds_from(0, len(self._block.envs)), options) | self._wait()
 
@@ -165,6 +135,8 @@ class ProcessBackend(Backend):
         """See `Backend.send`."""
         self._step = Command.STEP_AUTORESET if autoreset else Command.STEP
         self._queued[env_ids] = True
+        if self._care.restart:
+            self._before[:] = self.arrays.obs
         for worker in self._workers:
             if not worker.busy:
                 self._dispatch(worker, self._step)
@@ -174,16 +146,22 @@ class ProcessBackend(Backend):
         own = self._take_own()
         infos = self._block.step(own.tolist(), self._step == Command.STEP_AUTORESET)
         ready, count = [own], len(own)
-        while (worker := self._finished(wait=count < min_envs)) is not None:
+        while (finished := self._next(wait=count < min_envs)) is not None:
+            worker, news = finished
             ready.append(worker.env_ids)
             count += len(worker.env_ids)
-            infos |= self._answer_of(worker)
+            infos |= news
             self._dispatch(worker, self._step)
-        return self._all if count == len(self._all) else np.sort(np.concatenate(ready)), infos
+        env_ids = self._all if count == len(self._all) else np.sort(np.concatenate(ready))
+        if self._lost.any():
+            infos |= self._cut(np.flatnonzero(self._lost), self._reason)
+            self._lost[:] = False
+        return env_ids, infos
 
     def play(self, start: int, stop: int) -> None:
         """See `Backend.play`."""
         for worker in self._workers:
+            worker.pulse.step = start
             worker.tell(Command.PLAY, start, stop)
         self._block.play(start, stop)
         self._wait()
@@ -197,10 +175,34 @@ class ProcessBackend(Backend):
         self._learner(start, stop, 0, processes)
         self._wait()
 
+    def snapshots(self) -> Infos:
+        """See `Backend.snapshots`."""
+        for worker in self._workers:
+            worker.tell(Command.SNAPSHOTS)
+        return self._block.snapshots() | self._wait()
+
+    def restore(self, snapshots: Infos) -> None:
+        """See `Backend.restore`."""
+        for worker in self._workers:
+            worker.tell(Command.RESTORE)
+            worker.send({index: snapshots[index] for index in worker.channel.envs})
+        self._block.restore(snapshots)
+        self._wait()
+
     def close(self) -> None:
         """See `Backend.close`."""
         self._close()
         self._block.close()
+
+    def _shared(self, size: int) -> Any:
+        self._buffers.append(self._context.RawArray("b", size))
+        return self._buffers[-1]
+
+    def _channel(self, number: int, first: int, stop: int, spin: bool) -> Channel:
+        """Return the shared parts of a worker; what belongs to its process comes with that."""
+        control, pulse = self._context.RawArray("q", 5), self._context.RawArray("q", Pulse.SIZE)
+        shared = self._buffers, self._stepping_buffer, control, pulse
+        return Channel(number, first, stop, *shared, self._done, spin)
 
     def _take_own(self) -> np.ndarray:
         """Return which environments of the own block are queued, and take them out of the queue."""
@@ -208,80 +210,130 @@ class ProcessBackend(Backend):
         self._queued[own] = False
         return own
 
-    def _dispatch(self, worker: Worker, command: Command) -> bool:
+    def _dispatch(self, worker: Worker, command: Command, message: Any = None) -> None:
         """Give a worker a command for those of its environments that are queued, if any are."""
         mine = slice(worker.channel.first, worker.channel.stop)
         queued = self._queued[mine]
         if not np.count_nonzero(queued):
-            return False
+            return
         worker.env_ids = queued.nonzero()[0] + mine.start
         self._stepping[mine] = queued
         queued[:] = False
         worker.tell(command)
-        return True
+        if message is not None:
+            worker.send(message)
 
     def _wait(self) -> Infos:
         """Wait until no worker is busy."""
         infos: Infos = {}
         while any(worker.busy for worker in self._workers):
-            worker = self._finished()
-            assert worker is not None
-            infos |= self._answer_of(worker)
+            finished = self._next()
+            assert finished is not None
+            infos |= finished[1]
         return infos
 
-    def _finished(self, wait: bool = True) -> Worker | None:
-        """Return a worker that has replied, or None if there is none and the caller does not want to wait.
+    def _next(self, wait: bool = True) -> tuple[Worker, Infos] | None:
+        """Return a worker that has done what it was told, and its infos; None if there is none and `wait` is False.
 
         Raises:
-            EnvError: a busy worker has died.
+            EnvError: an environment failed, or a worker died or hung, and is not to be started anew.
         """
         while True:
-            told = acquire(self._done, self._spin) if wait else self._done.acquire(block=False)
-            if (wait and not told) or time.monotonic() > self._looked + LIVENESS_SECONDS:
-                self._check_alive()
+            told = acquire(self._done, self._spin, self._patience) if wait else self._done.acquire(block=False)
             for worker in self._workers:
                 if worker.busy and worker.channel.replied.acquire(block=False):
-                    return worker
+                    return worker, self._answer_of(worker)
+            if (wait and not told) or time.monotonic() > self._looked + LIVENESS_SECONDS:
+                self._looked = time.monotonic()
+                for worker in self._workers:
+                    fault = worker.fault(self._care.timeout) if worker.busy else None
+                    infos = None if fault is None else self._revive(worker, fault)
+                    if infos is not None:
+                        return worker, infos
             if not wait:
                 return None
-
-    def _check_alive(self) -> None:
-        self._looked = time.monotonic()
-        dead = [worker for worker in self._workers if worker.busy and not worker.process.is_alive()]
-        for worker in dead:
-            if worker.channel.replied.acquire(block=False):
-                worker.channel.replied.release()
-            else:
-                raise EnvError(worker.obituary())
 
     def _answer_of(self, worker: Worker) -> Infos:
         worker.busy = False
         reply = worker.channel.control[1]
-        if reply == Reply.OK:
-            return {}
-        try:
-            message = cloudpickle.loads(worker.channel.pipe.recv_bytes())
-        except (EOFError, OSError):
-            raise EnvError(worker.obituary()) from None
-        except Exception as error:
-            raise EnvError(f"{worker.channel.name} sent an info that cannot be read: {error!r}") from error
+        message = {} if reply == Reply.OK else worker.receive()
         if reply == Reply.ERROR:
             raise EnvError(message)
+        worker.failures = 0
         return message
 
+    def _revive(self, worker: Worker, error: EnvError) -> Infos | None:
+        """Start a worker anew whose process died or hung, and with it its environments.
 
-def _stop(workers: list[Worker]) -> None:
-    """End the worker processes: ask, then kill."""
-    if any(worker.parent != os.getpid() for worker in workers):
-        return  # a fork of the parent: the workers are not its own
-    for worker in workers:
-        worker.tell(Command.CLOSE)
-        worker.channel.pipe.close()
-    deadline = time.monotonic() + CLOSE_SECONDS
-    for worker in workers:
-        worker.process.join(max(0.0, deadline - time.monotonic()))
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
-        worker.process.close()
-    workers.clear()
+        Returns:
+            Infos, as if it had done what it was told: its environments were cut; or None, if it does that now.
+
+        Raises:
+            EnvError: that is not asked for, or has been in vain too often.
+        """
+        command, numbers, env_ids = worker.command, worker.numbers, worker.env_ids
+        if not self._care.restart or command in (Command.MAKE, Command.RESTORE):
+            raise error
+        if command == Command.PLAY and worker.pulse.step > numbers[0]:
+            worker.failures = 0
+        infos = self._make_anew(worker, error)
+        worker.env_ids = env_ids
+        if command == Command.RESET:
+            return infos
+        if command in (Command.STEP, Command.STEP_AUTORESET):
+            return infos | self._cut(env_ids, error)
+        if command == Command.PLAY:
+            start, step = numbers[0], worker.pulse.step
+            assert self.rollout is not None
+            for row in worker.channel.envs:
+                self.rollout.cut(row, step, start, self.rollout.rows["obs"][row, step])
+            numbers = step, numbers[1]
+        elif self.rollout is not None:
+            self.rollout.anew[worker.rows] = True
+        else:
+            self._lost[worker.rows], self._reason = True, error
+        worker.tell(command, *numbers)
+        return None
+
+    def _cut(self, env_ids: np.ndarray, error: EnvError) -> Infos:
+        """Say of environments that were started anew that their episodes were truncated; return infos."""
+        arrays = self.arrays
+        arrays.reward[env_ids], arrays.terminated[env_ids], arrays.truncated[env_ids] = 0.0, False, True
+        arrays.final_obs[env_ids] = self._before[env_ids]
+        if self._step == Command.STEP:
+            arrays.obs[env_ids] = self._before[env_ids]
+        return {index: {ENV_ERROR: str(error)} for index in env_ids.tolist()}
+
+    def _make_anew(self, worker: Worker, error: EnvError) -> Infos:
+        """Start a worker's process anew until its environments are made and reset; return their infos."""
+        failures = worker.failures
+        while True:
+            failures += 1
+            if failures > RESTART_LIMIT:
+                raise EnvError(
+                    f"{worker.channel.name} was started anew {RESTART_LIMIT} times and failed at once every time; at "
+                    f"last: {error}"
+                ) from error
+            logger.warning("%s; it is started anew", error)
+            self._restarts += len(worker.channel.envs)
+            worker.kill()
+            worker.bury()
+            try:
+                worker.start()
+                self._wait_for(worker)
+                self._queued[worker.rows] = True
+                self._dispatch(worker, Command.RESET, ([None] * len(worker.channel.envs), None))
+                infos = self._wait_for(worker)
+            except EnvError as another:
+                error = another
+            else:
+                worker.failures = failures
+                return infos
+
+    def _wait_for(self, worker: Worker) -> Infos:
+        """Wait until one worker has done what it was told."""
+        while not acquire(worker.channel.replied, False, self._patience):
+            fault = worker.fault(self._care.timeout)
+            if fault is not None:
+                raise fault
+        return self._answer_of(worker)

@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[2]
 SNIPPETS = ROOT / "tests" / "seed_snippets"
 RESULTS = Path(__file__).parent / "results"
 
+QUIET = ("--backend", "inline", "--eval-every", "0")
+"""One process for a run."""
+
 Result = dict[str, Any]
 """`score`, further figures, and `curve`: pairs of steps and mean return."""
 
@@ -54,13 +57,14 @@ class Row:
 def command(*flags: str, seed: int) -> Result:
     """Run `main.py` with these flags; the score is its evaluation's mean."""
     import main
+    from commands.run import SUMMARY_FILE
 
     with tempfile.TemporaryDirectory() as directory:
         run_dir = Path(directory) / "run"
-        code = main.main([*flags, "--seed", str(seed), "--backend", "inline", "--run-dir", str(run_dir)])
+        code = main.main([*flags, "--seed", str(seed), *QUIET, "--run-dir", str(run_dir)])
         if code != 0:
             raise RuntimeError(f"main.py {' '.join(flags)} --seed {seed} exited with {code}")
-        summary = json.loads((run_dir / main.SUMMARY_FILE).read_text())
+        summary = json.loads((run_dir / SUMMARY_FILE).read_text())
         table = np.genfromtxt(run_dir / "metrics.csv", delimiter=",", names=True)
         stochastic = _stochastic(run_dir, seed)
     return {
@@ -76,16 +80,12 @@ def command(*flags: str, seed: int) -> Result:
 
 def _stochastic(run_dir: Path, seed: int) -> float:
     """Return the mean return of 20 episodes in which a run's policy acts by chance."""
-    import main
-    from AsyncPPO import evaluate, make_env
-    from PPO import PPO
+    from AsyncPPO import evaluate
+    from commands.run import agent_of, factory_of
+    from commands.train import FINAL_SEED
 
-    config = main.config_of(run_dir)
-    factory = main.factory_of(config)
-    with make_env(factory) as env:
-        ppo = PPO.for_env(env, **config.ppo())
-    ppo.load_weights(run_dir)
-    seed += main.EVALUATION_SEED
+    config, ppo = agent_of(run_dir)
+    factory, seed = factory_of(config), seed + FINAL_SEED
     return float(evaluate(ppo, factory, 20, deterministic=False, seed=seed, backend="inline").mean())
 
 

@@ -1,0 +1,149 @@
+"""The parent's side of a worker process."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from AsyncPPO.backends.base import Care, EnvError, Layout, Plan
+from AsyncPPO.backends.block import Pulse
+from AsyncPPO.backends.channel import Channel, Command
+from AsyncPPO.backends.worker import work
+
+DEATH_SECONDS = 5.0
+"""How long a process may take to be gone after it has let go of its pipe."""
+TIMED = (Command.RESET, Command.STEP, Command.STEP_AUTORESET, Command.PLAY)
+"""Commands that consist of steps and resets, which may have a time limit."""
+
+
+@dataclass
+class Worker:
+    """A process, and what it is doing."""
+
+    context: Any
+    """Of `multiprocessing`."""
+    arguments: tuple[bytes, Layout, Plan | None, Care]
+    """Of `work`, before the channel."""
+    channel: Channel
+    process: Any = None
+    parent: int = field(default_factory=os.getpid)
+    """The process that starts it."""
+    busy: bool = False
+    command: Command = Command.MAKE
+    """The last one."""
+    numbers: tuple[int, ...] = ()
+    """Which went with it."""
+    env_ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """The environments of the last reset or step."""
+    failures: int = 0
+    """How often it was started anew since it last did what it was told."""
+
+    def start(self) -> None:
+        """Start the process, in place of one that is gone, and have it make its environments."""
+        context, (mine, theirs) = self.context, self.context.Pipe()
+        fresh = {"go": context.Semaphore(0), "replied": context.Semaphore(0)}
+        self.channel = replace(self.channel, pipe=mine, **fresh)
+        self.process = context.Process(
+            target=work,
+            args=(*self.arguments, replace(self.channel, pipe=theirs)),
+            name=f"environments-{self.channel.first}-{self.channel.stop - 1}",
+            daemon=True,
+        )
+        self.process.start()
+        theirs.close()
+        self.tell(Command.MAKE)
+
+    @property
+    def pulse(self) -> Pulse:
+        """What goes on in its block."""
+        return Pulse(self.channel.pulse)
+
+    @property
+    def rows(self) -> slice:
+        """Those of its environments among all."""
+        return slice(self.channel.first, self.channel.stop)
+
+    def tell(self, command: Command, *numbers: int) -> None:
+        """Give a command."""
+        self.command, self.numbers, self.busy = command, numbers, True
+        self._beat, self._since = (-1, -1), time.monotonic()
+        control = self.channel.control
+        control[0] = command
+        control[2 : 2 + len(numbers)] = numbers
+        self.channel.go.release()
+
+    def send(self, message: Any) -> None:
+        """Send what goes with a command; if the process is gone, that shows when it is waited for."""
+        try:
+            self.channel.pipe.send_bytes(cloudpickle.dumps(message))
+        except OSError:
+            return
+
+    def receive(self) -> Any:
+        """Return what comes with a reply.
+
+        Raises:
+            EnvError: the process died, or sent what cannot be read.
+        """
+        try:
+            return cloudpickle.loads(self.channel.pipe.recv_bytes())
+        except (EOFError, OSError):
+            raise EnvError(self._obituary()) from None
+        except Exception as error:
+            raise EnvError(f"{self.channel.name} sent an info that cannot be read: {error!r}") from error
+
+    def fault(self, timeout: float | None) -> EnvError | None:
+        """Return what is wrong with a busy worker, if anything: it died, or a step or reset takes too many seconds."""
+        if not self.process.is_alive():
+            if self.channel.replied.acquire(block=False):
+                self.channel.replied.release()
+                return None
+            return EnvError(self._obituary())
+        if timeout is None or self.command not in TIMED:
+            return None
+        beat, now = self.pulse.last, time.monotonic()
+        if beat != self._beat:
+            self._beat, self._since = beat, now
+        if now <= self._since + timeout:
+            return None
+        self.kill()
+        return EnvError(f"environment {beat[1]} hung: a step or reset has taken more than {timeout:g} seconds")
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing."""
+        self.process.kill()
+        self.process.join()
+
+    def bury(self) -> None:
+        """Free what is held for the process, which is gone."""
+        self.process.close()
+        self.channel.pipe.close()
+
+    def _obituary(self) -> str:
+        """Say how it died."""
+        self.process.join(DEATH_SECONDS)
+        code = self.process.exitcode
+        killed = code is not None and code < 0
+        cause = f"was killed by {signal.Signals(-code).name}" if killed else f"exited with {code}"
+        return f"{self.channel.name} (pid {self.process.pid}) {cause}"
+
+
+def stop(workers: list[Worker], seconds: float) -> None:
+    """End worker processes: ask, and after some seconds kill."""
+    if any(worker.parent != os.getpid() for worker in workers):
+        return  # a fork of the parent: the workers are not its own
+    started = [worker for worker in workers if worker.process is not None]
+    for worker in started:
+        worker.tell(Command.CLOSE)
+        worker.channel.pipe.close()
+    deadline = time.monotonic() + seconds
+    for worker in started:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        if worker.process.is_alive():
+            worker.kill()
+        worker.bury()
+    workers.clear()

@@ -1,0 +1,266 @@
+"""What happens around training: the progress bar, the files of a run and the reasons to stop are callbacks.
+
+Write your own by overriding what you need of `Callback`, and hand them to `AsyncPPO(callbacks=[...])`; see
+docs/callbacks.md.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from AsyncPPO.rollout import Episode
+from utils import write_atomically
+
+if TYPE_CHECKING:
+    from AsyncPPO.trainer import AsyncPPO
+
+Metrics = dict[str, float]
+METRICS_FILE = "metrics.csv"
+EVALUATIONS_FILE = "evaluations.csv"
+CHECKPOINT_DIRECTORY = "checkpoints"
+CHECKPOINT_SUFFIX = ".state"
+TAGS = {
+    "mean_return": "rollout/ep_rew_mean",
+    "mean_length": "rollout/ep_len_mean",
+    "intrinsic_reward": "rollout/intrinsic_reward",
+    "episodes": "time/episodes",
+    "seconds": "time/time_elapsed",
+    "restarts": "time/restarts",
+    "lr": "train/learning_rate",
+    "clip": "train/clip_range",
+    "policy_loss": "train/policy_gradient_loss",
+}
+"""What Stable-Baselines3 calls a metric; any other is `train/` and its name."""
+
+
+class Evaluation(NamedTuple):
+    """How well the agent played at some point of the run."""
+
+    steps: int
+    """Environment steps taken by then."""
+    episodes: int
+    """Episodes played."""
+    mean: float
+    """Of their returns."""
+    std: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, steps: int, returns: np.ndarray) -> "Evaluation":
+        """Sum up the returns `(episodes,)`."""
+        figures = (returns.mean(), returns.std(), returns.min(), returns.max())
+        return cls(steps, len(returns), *map(float, figures))
+
+
+class Callback:
+    """Hooks into `AsyncPPO.run`; each is given the trainer. What one raises ends the run."""
+
+    def on_start(self, trainer: "AsyncPPO") -> None:
+        """Be told that a run begins, or goes on."""
+
+    def on_rollout(self, trainer: "AsyncPPO", steps: int, episodes: Sequence[Episode]) -> None:
+        """Be told of `steps` environment steps, and of the episodes that ended in them."""
+
+    def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
+        """Be told what an update gave: a row of `trainer.history`. Here `trainer.stop(why)` ends the run."""
+
+    def on_evaluation(self, trainer: "AsyncPPO", evaluation: Evaluation) -> None:
+        """Be told how well the agent plays."""
+
+    def on_end(self, trainer: "AsyncPPO") -> None:
+        """Be told that the run is over: `trainer.stopped` says why, `trainer.error` is what was raised, if anything."""
+
+
+class ProgressBar(Callback):
+    """Shows the steps, how many there are in a second, and the mean return of the last 100 episodes."""
+
+    def on_start(self, trainer: "AsyncPPO") -> None:
+        """Show the bar."""
+        begin, target = trainer.goal
+        self._bar = tqdm(total=target - begin, initial=trainer.steps_done - begin, unit="step")
+
+    def on_rollout(self, trainer: "AsyncPPO", steps: int, episodes: Sequence[Episode]) -> None:
+        """Move on."""
+        bar = self._bar
+        bar.update(min(steps, trainer.goal[1] - trainer.goal[0] - bar.n))
+        if episodes:
+            bar.set_description(f"mean return {trainer.mean_return:.1f}", refresh=False)
+
+    def on_end(self, trainer: "AsyncPPO") -> None:
+        """Leave it as it is."""
+        self._bar.close()
+
+
+class CSVLog(Callback):
+    """Keeps `metrics.csv`, a line for each update, and `evaluations.csv`; up to date at any time."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        """Write into `directory`, which exists."""
+        self.metrics, self.evaluations = Path(directory) / METRICS_FILE, Path(directory) / EVALUATIONS_FILE
+
+    def on_start(self, trainer: "AsyncPPO") -> None:
+        """Write what there is already."""
+        rewrite(self.metrics, trainer.history)
+        rewrite(self.evaluations, [evaluation._asdict() for evaluation in trainer.evaluations])
+
+    def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
+        """Add a line."""
+        _append(self.metrics, metrics)
+
+    def on_evaluation(self, trainer: "AsyncPPO", evaluation: Evaluation) -> None:
+        """Add a line."""
+        _append(self.evaluations, evaluation._asdict())
+
+
+class TensorBoard(Callback):
+    """Writes event files for TensorBoard, with the tags that Stable-Baselines3 uses."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        """Write into `directory`."""
+        self.directory = str(directory)
+
+    def on_start(self, trainer: "AsyncPPO") -> None:
+        """Open a file; what an interrupted run wrote of steps that come again is left out."""
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(self.directory, purge_step=trainer.steps_done + 1)
+
+    def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
+        """Write the metrics."""
+        for name, value in metrics.items():
+            if name != "steps" and np.isfinite(value):
+                self._writer.add_scalar(TAGS.get(name, f"train/{name}"), value, trainer.steps_done)
+        self._writer.add_scalar("time/fps", trainer.steps_done / trainer.seconds, trainer.steps_done)
+
+    def on_evaluation(self, trainer: "AsyncPPO", evaluation: Evaluation) -> None:
+        """Write the mean."""
+        self._writer.add_scalar("eval/mean_reward", evaluation.mean, evaluation.steps)
+
+    def on_end(self, trainer: "AsyncPPO") -> None:
+        """Close the file."""
+        self._writer.close()
+
+
+class Checkpoints(Callback):
+    """Keeps the newest checkpoints of a run: at intervals, and at its end, unless an error ended it."""
+
+    def __init__(self, directory: str | os.PathLike[str], every_seconds: float = 60.0, keep: int = 3) -> None:
+        """Write into `directory`, which is made if it is missing.
+
+        Args:
+            directory: of the checkpoints, each a file named after its steps.
+            every_seconds: how much training time may be lost at most, beside an update.
+            keep: how many of the newest stay.
+
+        Raises:
+            ValueError: no time, or none to keep.
+        """
+        if not every_seconds > 0 or keep < 1:
+            raise ValueError(
+                f"every_seconds must be positive and keep at least 1, not {every_seconds:g} and {keep}: "
+                "a run without checkpoints is one without this callback"
+            )
+        self.directory, self.every_seconds, self.keep = Path(directory), every_seconds, keep
+
+    def on_start(self, trainer: "AsyncPPO") -> None:
+        """Make the directory, and clear away what a killed process had not finished writing."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.directory.glob(f".*{CHECKPOINT_SUFFIX}.*"):
+            unfinished.unlink()
+        self._last, self._steps = trainer.seconds, trainer.steps_done
+
+    def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
+        """Save, if it is time."""
+        if trainer.seconds >= self._last + self.every_seconds:
+            self._save(trainer)
+
+    def on_end(self, trainer: "AsyncPPO") -> None:
+        """Save what has been learnt since."""
+        if trainer.error is None and trainer.steps_done > self._steps:
+            self._save(trainer)
+
+    def _save(self, trainer: "AsyncPPO") -> None:
+        trainer.save_checkpoint(self.directory / f"{trainer.steps_done:012d}{CHECKPOINT_SUFFIX}")
+        self._last, self._steps = trainer.seconds, trainer.steps_done
+        for old in checkpoints_in(self.directory)[: -self.keep]:
+            old.unlink()
+
+
+class StopAfter(Callback):
+    """Ends the run after some seconds of training, at the next update."""
+
+    def __init__(self, seconds: float) -> None:
+        """Keep the limit; what a resumed run had trained before counts."""
+        self.seconds = seconds
+
+    def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
+        """Look at the clock."""
+        if trainer.seconds >= self.seconds:
+            trainer.stop(f"after {self.seconds:g} seconds")
+
+
+class StopAtReturn(Callback):
+    """Ends the run when the mean return of the last 100 episodes reaches a target, or that of an evaluation does."""
+
+    def __init__(self, target: float) -> None:
+        """Keep the target."""
+        self.target = target
+
+    def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
+        """Look at the last 100 episodes, once there are so many."""
+        if len(trainer.recent) == trainer.recent.maxlen and trainer.mean_return >= self.target:
+            trainer.stop(f"at a mean return of {trainer.mean_return:.1f}")
+
+    def on_evaluation(self, trainer: "AsyncPPO", evaluation: Evaluation) -> None:
+        """Look at the evaluation."""
+        if evaluation.mean >= self.target:
+            trainer.stop(f"at an evaluation's mean return of {evaluation.mean:.1f}")
+
+
+def checkpoints_in(directory: Path) -> list[Path]:
+    """Return the checkpoints in a directory, the newest last."""
+    return sorted(directory.glob(f"[0-9]*{CHECKPOINT_SUFFIX}"))
+
+
+def read_table(path: Path) -> list[Metrics]:
+    """Return the lines of a file of `CSVLog` as it was written; none if there is no such file.
+
+    Raises:
+        ValueError: something else is in it.
+    """
+    if not path.is_file():
+        return []
+    with open(path, newline="") as file:
+        complete = [line for line in file if line.endswith("\n")]
+    try:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(complete)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a table of numbers: {error}") from error
+    return [row | {name: int(row[name]) for name in ("steps", "episodes")} for row in rows]
+
+
+def rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table anew, whole or not at all."""
+    write_atomically(path, lambda file: file.write(_lines(rows, header=True).encode()))
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    with open(path, "a", newline="") as file:
+        file.write(_lines([row], header=file.tell() == 0))
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], *, header: bool) -> str:
+    table = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+    return table.getvalue()

@@ -1,0 +1,150 @@
+"""Evaluation beside the training: a further process plays copies of the agent in copies of the environment."""
+
+import copy
+import multiprocessing
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.util import Finalize
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+import numpy as np
+
+from AsyncPPO.backends.worker import serve_parent
+from AsyncPPO.callbacks import Callback, Evaluation, Metrics
+from AsyncPPO.rollout import evaluate
+from utils import compute_threads
+
+if TYPE_CHECKING:
+    from AsyncPPO.trainer import AsyncPPO
+
+NICENESS = 10
+"""How much the process stands back behind those that train."""
+
+
+class BackgroundEvaluation(Callback):
+    """Plays deterministic episodes at intervals, with the weights and statistics of that moment, and keeps the best.
+
+    The training does not wait for it: while one evaluation runs none begins. At its end the run waits for the last.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        every: int,
+        *,
+        episodes: int = 10,
+        seed: int | None = None,
+        keep_best: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Keep the parts; the process starts with the run.
+
+        Args:
+            env: what an `EnvVectorizer` takes.
+            every: environment steps from one evaluation to the next.
+            episodes: in each; they are the same ones every time.
+            seed: of the environments.
+            keep_best: a directory for the weights of the best evaluation so far.
+
+        Raises:
+            ValueError: `every` or `episodes` is below 1.
+        """
+        for name, value in (("every", every), ("episodes", episodes)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        self.every, self.keep_best = every, keep_best
+        self._play: Callable[..., np.ndarray] = partial(
+            evaluate, env=env, episodes=episodes, seed=seed, num_envs=episodes, backend="inline"
+        )
+
+    def on_start(self, trainer: "AsyncPPO") -> None:
+        """Start the process."""
+        self._due = _next(trainer.steps_done, self.every)
+        self._playing: tuple[int, Any] | None = None
+        on_gpu = str(getattr(trainer.ppo, "device", "cpu")) != "cpu"
+        can_fork = "fork" in multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("fork" if can_fork and not on_gpu else "spawn")
+        self._start_process()
+
+    def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
+        """Take over what is finished; begin what is due."""
+        if self._playing is not None and self._pipe.poll():
+            self._finish(trainer)
+        if self._playing is None and trainer.steps_done >= self._due:
+            self._begin(trainer)
+
+    def on_end(self, trainer: "AsyncPPO") -> None:
+        """Evaluate once more where the run came to its end; end the process."""
+        try:
+            if trainer.error is None and not trainer.in_a_hurry:
+                if self._playing is not None:
+                    self._finish(trainer)
+                if not trainer.evaluations or trainer.evaluations[-1].steps < trainer.steps_done:
+                    self._begin(trainer)
+                    self._finish(trainer)
+        finally:
+            self._kill()
+
+    def _start_process(self) -> None:
+        self._pipe, theirs = self._context.Pipe()
+        arguments = theirs, cloudpickle.dumps(self._play)
+        process = self._context.Process(target=_serve, args=arguments, name="evaluation", daemon=True)
+        process.start()
+        theirs.close()
+        self._kill = Finalize(self, _kill, (process, self._pipe), exitpriority=0)
+
+    def _begin(self, trainer: "AsyncPPO") -> None:
+        actor = copy.deepcopy(trainer.ppo)
+        self._playing = trainer.steps_done, actor
+        self._due = _next(trainer.steps_done, self.every)
+        with suppress(OSError):
+            self._pipe.send_bytes(cloudpickle.dumps(actor))
+
+    def _finish(self, trainer: "AsyncPPO") -> None:
+        assert self._playing is not None
+        (steps, actor), self._playing = self._playing, None
+        try:
+            answer = self._pipe.recv()
+        except (EOFError, OSError):
+            answer = "its process died"
+            self._kill()
+            self._start_process()
+        if isinstance(answer, str):
+            warnings.warn(f"the evaluation after {steps:,} steps failed: {answer}", RuntimeWarning, stacklevel=2)
+            return
+        evaluation = Evaluation.of(steps, answer)
+        if self.keep_best is not None and all(evaluation.mean > other.mean for other in trainer.evaluations):
+            actor.save_weights(self.keep_best)
+        trainer.tell_evaluation(evaluation)
+
+
+def _next(steps: int, every: int) -> int:
+    """Return the next multiple of `every`."""
+    return steps // every * every + every
+
+
+def _kill(process: Any, pipe: Any) -> None:
+    process.kill()
+    process.join()
+    process.close()
+    pipe.close()
+
+
+def _serve(pipe: Connection, pickled_play: bytes) -> None:
+    """Be the process: from actors to returns."""
+    serve_parent()
+    os.nice(NICENESS)
+    play = cloudpickle.loads(pickled_play)
+    with compute_threads(1):
+        while True:
+            pickled_actor = pipe.recv_bytes()
+            answer: Any
+            try:
+                answer = play(cloudpickle.loads(pickled_actor))
+            except Exception as error:
+                answer = f"{type(error).__name__}: {error}"
+            pipe.send(answer)

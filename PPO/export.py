@@ -1,0 +1,128 @@
+"""The policy in a file that runs without this project: ONNX, or a program of `torch.export`."""
+
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector.utils import concatenate, create_empty_array
+from torch import nn
+
+from PPO.actor_critic import ActorCritic
+from PPO.agent import PPO
+from utils import ACTION_MASK
+
+Run = Callable[[Sequence[torch.Tensor]], Sequence[Any]]
+"""From inputs to results."""
+TOLERANCE = 1e-5
+"""How far the actions of what was exported may be from those of the agent."""
+TRIALS = 64
+"""States on which they are compared."""
+
+
+class Deterministic(nn.Module):
+    """From observations to the most probable actions; with the standardisation of observations in it."""
+
+    def __init__(self, policy: ActorCritic) -> None:
+        """Keep the policy."""
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, obs: torch.Tensor, core: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return actions `(B, ...)` for rows of columns `(B, D)`, and what the core remembers then `(B, S)`."""
+        distribution, core = self.policy.step(self.policy.standardise(obs), core)
+        return self.policy.policy_head.to_action(distribution.mode()), core
+
+
+class Memoryless(Deterministic):
+    """The same for a policy without a core, which has only one argument and one result."""
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Return actions `(B, ...)` for rows of columns `(B, D)`."""
+        return super().forward(obs, obs[:, :0])[0]
+
+
+def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
+    """Write the deterministic policy into a file, and check that it acts as the agent does.
+
+    It takes observations as rows of columns, `utils.Features.flatten` of them (for a Box of numbers: flattened), and
+    where the policy has a core also what that remembers `(B, S)`, at first zeros; it gives actions and the new core.
+
+    Args:
+        ppo: the agent; its device does not matter.
+        path: of a file `.onnx` (needs requirements-export.txt) or `.pt2`.
+
+    Returns:
+        The largest difference that was seen between its actions and the agent's.
+
+    Raises:
+        ValueError: another suffix.
+        ImportError: what writes ONNX is not installed.
+        RuntimeError: it does not act as the agent does.
+    """
+    path = Path(path)
+    if path.suffix not in {".onnx", ".pt2"}:
+        raise ValueError(f"a policy is exported as .onnx or .pt2, not as {path.name!r}")
+    states, core = _trial_states(ppo), ppo.initial_core(TRIALS)
+    inputs = [torch.from_numpy(part) for part in (ppo.policy.features.rows(states)[0], core) if part is not None]
+    names = ["obs", "core"][: len(inputs)]
+    module = (Memoryless if core is None else Deterministic)(copy.deepcopy(ppo.policy).cpu()).eval()
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(module, tuple(inputs), dynamic_shapes=dict.fromkeys(names, batch))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = (_save_onnx if path.suffix == ".onnx" else _save_program)(program, names, path)(inputs)
+    expected = [ppo.get_action(states, deterministic=True, core=core), core][: len(inputs)]
+    difference = max(
+        float(np.abs(np.asarray(ours).reshape(TRIALS, -1) - np.asarray(theirs).reshape(TRIALS, -1)).max())
+        for ours, theirs in zip(expected, results, strict=True)
+    )
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"the policy in {path} acts otherwise than the agent: by up to {difference:g}")
+    return difference
+
+
+def _save_program(program: torch.export.ExportedProgram, names: Sequence[str], path: Path) -> Run:
+    """Write a program of torch; return what runs it."""
+    torch.export.save(program, path)
+    module = torch.export.load(path).module()
+
+    @torch.no_grad()
+    def run(inputs: Sequence[torch.Tensor]) -> Sequence[Any]:
+        results = module(*inputs)
+        return results if isinstance(results, tuple) else [results]
+
+    return run
+
+
+def _save_onnx(program: torch.export.ExportedProgram, names: Sequence[str], path: Path) -> Run:
+    """Write ONNX; return what runs it."""
+    results = ["action", "next_core"][: len(names)]
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
+    try:
+        import onnxruntime
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch, about itself
+            torch.onnx.export(
+                program, f=path, input_names=names, output_names=results, external_data=False, verbose=False
+            )
+    except ImportError as error:
+        raise ImportError(f"ONNX needs pip install -r requirements-export.txt ({error})") from error
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, {name: part.numpy() for name, part in zip(names, inputs, strict=True)})
+
+
+def _trial_states(ppo: PPO) -> Any:
+    """Return random observations, `TRIALS` of them; all actions are allowed."""
+    space = copy.deepcopy(ppo.observation_space)
+    space.seed(0)
+    states: Any = create_empty_array(space, TRIALS)
+    states = concatenate(space, [space.sample() for _ in range(TRIALS)], states)
+    if isinstance(states, dict) and ACTION_MASK in states:
+        states[ACTION_MASK][:] = 1
+    return states

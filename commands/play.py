@@ -1,0 +1,132 @@
+"""Look at what a run has learnt: in numbers, in a video, in a window."""
+
+import tempfile
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gymnasium as gym
+import tyro
+from tqdm import tqdm
+
+from commands.run import agent_of, env_of, factory_of
+
+if TYPE_CHECKING:
+    from PPO import PPO
+
+RunDir = tyro.conf.Positional[Path]
+FIRST_SEED = 3_000_000
+"""Of the episodes that are shown: others than those of the training and of its evaluations."""
+
+
+def evaluate(
+    run_dir: RunDir,
+    episodes: int = 100,
+    stochastic: bool = False,
+    best: bool = False,
+    seed: int = FIRST_SEED,
+    json: bool = False,
+) -> int:
+    """Play whole episodes and say what they returned.
+
+    Args:
+        run_dir: what a training run saved.
+        episodes: how many.
+        stochastic: act by chance, as in training, and not by the most probable action.
+        best: take the weights of the best evaluation during the training, not the last ones.
+        seed: of the environments.
+        json: print figures for a program to read.
+    """
+    from AsyncPPO import evaluate as play
+    from AsyncPPO.callbacks import Evaluation
+
+    config, ppo = agent_of(run_dir, best=best)
+    returns = play(
+        ppo,
+        env_of(config),
+        episodes,
+        deterministic=not stochastic,
+        seed=seed,
+        backend=config.backend,
+        num_workers=config.num_workers,
+        progress=not json,
+    )
+    if json:
+        figures = Evaluation.of(0, returns)._asdict()
+        del figures["steps"]
+        print(dumps({"env_id": config.env_id, **figures, "returns": returns.tolist()}))
+    else:
+        how = "stochastic" if stochastic else "deterministic"
+        print(
+            f"{config.env_id}: mean {returns.mean():.1f} +- {returns.std():.1f}, min {returns.min():.1f}, "
+            f"max {returns.max():.1f} over {episodes} {how} episodes"
+        )
+    return 0
+
+
+def record(
+    run_dir: RunDir, out: Path | None = None, episodes: int = 1, best: bool = False, seed: int = FIRST_SEED
+) -> int:
+    """Record episodes as a video.
+
+    Args:
+        run_dir: what a training run saved.
+        out: where to, an .mp4 or a .gif; by default video.mp4 in the run's directory.
+        episodes: how many, one after the other.
+        best: take the weights of the best evaluation during the training, not the last ones.
+        seed: of the environment.
+    """
+    out = out or run_dir / "video.mp4"
+    if out.suffix not in {".mp4", ".gif"}:
+        raise ValueError(f"out must end in .mp4 or .gif, not {out.name!r}")
+    config, ppo = agent_of(run_dir, best=best)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as directory:
+        recorder = gym.wrappers.RecordVideo(
+            factory_of(config, render_mode="rgb_array")(),
+            str(Path(directory) / "video"),
+            step_trigger=lambda step: step == 0,
+            video_length=10**9,  # until it is closed: one video of all episodes
+            disable_logger=True,
+        )
+        with recorder as env:
+            _show(ppo, env, episodes, seed)
+        (video,) = Path(directory).glob("video/*.mp4")
+        if out.suffix == ".gif":
+            from moviepy import VideoFileClip
+
+            with VideoFileClip(str(video)) as clip:
+                video = video.with_suffix(".gif")
+                clip.write_gif(str(video), logger=None)
+        video.replace(out)
+    print(f"recorded  {out}")
+    return 0
+
+
+def watch(run_dir: RunDir, episodes: int = 5, best: bool = False, seed: int = FIRST_SEED) -> int:
+    """Play deterministic episodes in a window.
+
+    Args:
+        run_dir: what a training run saved.
+        episodes: how many.
+        best: take the weights of the best evaluation during the training, not the last ones.
+        seed: of the environment.
+    """
+    config, ppo = agent_of(run_dir, best=best)
+    with factory_of(config, render_mode="human")() as env:
+        _show(ppo, env, episodes, seed)
+    return 0
+
+
+def _show(ppo: "PPO", env: gym.Env, episodes: int, seed: int) -> None:
+    """Play deterministic episodes, and say what each returned."""
+    with tqdm(unit="step", desc="playing", leave=False) as bar:
+        for episode in range(episodes):
+            obs, _ = env.reset(seed=seed if episode == 0 else None)
+            score, over, core = 0.0, False, ppo.initial_core(1)
+            while not over:
+                action = ppo.get_action(obs, deterministic=True, core=core)
+                obs, reward, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
+                score, over = score + float(reward), terminated or truncated
+                bar.update()
+            bar.write(f"episode {episode + 1}: return {score:.1f}")

@@ -1,0 +1,257 @@
+"""Train, and go on with a run."""
+
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tyro
+
+from AsyncPPO.callbacks import (
+    CHECKPOINT_DIRECTORY,
+    EVALUATIONS_FILE,
+    METRICS_FILE,
+    Callback,
+    Checkpoints,
+    CSVLog,
+    Evaluation,
+    StopAfter,
+    StopAtReturn,
+    TensorBoard,
+    checkpoints_in,
+    read_table,
+)
+from commands.run import (
+    BEST_DIRECTORY,
+    CONFIG_FILE,
+    CURVE_FILE,
+    PROGRAM,
+    SUMMARY_FILE,
+    config_of,
+    env_of,
+    factory_of,
+    make_run_dir,
+    write_json,
+)
+from config import TrainConfig
+from PPO.arguments import check_ranges
+from presets import preset
+
+if TYPE_CHECKING:
+    from AsyncPPO import AsyncPPO
+
+EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
+"""Added to the seed for the evaluations beside the training, and for that at its end: other episodes than those of the
+training, and at the end others than those by which the best was chosen."""
+POSITIVE = ("eval_episodes", "checkpoint_seconds", "keep_checkpoints", "max_seconds")
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train, save, evaluate and report."""
+    config = parse(arguments)
+    with make_trainer(config) as trainer:
+        if config.load_weights:
+            trainer.ppo.load_weights(config.load_weights)
+        return _run(config, trainer, make_run_dir(config))
+
+
+def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None) -> int:
+    """Go on with a run from its newest checkpoint, as if it had never stopped.
+
+    Args:
+        run_dir: what a training run saved.
+        steps: how many to take from there; by default those that were missing.
+    """
+    config = config_of(run_dir)
+    checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
+    if not checkpoints:
+        raise FileNotFoundError(f"{run_dir} has no checkpoint to go on from")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    with make_trainer(config) as trainer:
+        try:
+            trainer.load_checkpoint(checkpoints[-1])
+        except ValueError as error:
+            before = f"; without it the run goes on from {checkpoints[-2]}" if len(checkpoints) > 1 else ""
+            raise ValueError(f"{error}{before}") from error
+        done = trainer.steps_done
+        trainer.history = [row for row in read_table(run_dir / METRICS_FILE) if row["steps"] <= done]
+        evaluations = [row for row in read_table(run_dir / EVALUATIONS_FILE) if row["steps"] <= done]
+        trainer.evaluations = [Evaluation(**row) for row in evaluations]  # type: ignore[arg-type]
+        if steps is not None:
+            trainer.goal = done, done + steps
+        elif done >= trainer.goal[1]:
+            raise ValueError(f"{run_dir} has come to its end after {done:,} steps: say how many more with --steps")
+        print(f"resumed   {run_dir} after {done:,} steps")
+        return _run(config, trainer, run_dir)
+
+
+def parse(arguments: Sequence[str]) -> TrainConfig:
+    """Return the configuration of a command line: the defaults, the environment's preset, then the flags.
+
+    With the weights of a run, that run's configuration takes the place of the first two, but for its seed: what comes
+    is not to be what was.
+    """
+    without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
+    asked, _ = tyro.cli(TrainConfig, args=without_help, return_unknown_args=True)
+    settings = {"env_id": asked.env_id} | preset(asked.env_id, asked.use_rnd)
+    if asked.load_weights and (Path(asked.load_weights) / CONFIG_FILE).is_file():
+        before = config_of(Path(asked.load_weights))
+        settings = vars(before) | {"run_dir": None, "seed": before.seed + 1}
+    return tyro.cli(TrainConfig, prog="main.py", args=arguments, default=TrainConfig(**settings))
+
+
+def make_trainer(config: TrainConfig) -> "AsyncPPO":
+    """Make the environments and the agent of a run.
+
+    Raises:
+        ValueError: a setting out of its range; the message names it.
+    """
+    from AsyncPPO import AsyncPPO, make_env
+    from PPO import PPO
+
+    check_ranges(
+        positive={name: getattr(config, name) for name in POSITIVE},
+        not_negative={"eval_every": config.eval_every},
+        fractions={},
+    )
+    with make_env(factory_of(config)) as env:
+        ppo = PPO.for_env(env, **config.ppo())
+    return AsyncPPO(env_of(config, training=True), ppo, config.num_envs, config.steps, **config.loop())
+
+
+def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
+    """Run a trainer to its end, save, evaluate and report; return the exit code."""
+    from AsyncPPO import evaluate
+
+    trainer.callbacks += _callbacks(config, run_dir)
+    print(
+        f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}\n"
+        f"acting    {trainer.acting_reason}"
+    )
+    started, code = time.perf_counter() - trainer.seconds, 0
+    try:
+        with _stopped_by_signals(trainer) as signals:
+            trainer.run()
+        code = 128 + signals[0] if signals else 0
+    finally:
+        trainer.ppo.save_weights(run_dir)
+        summary = _summary(config, trainer)
+        write_json(run_dir / SUMMARY_FILE, summary)
+        _plot(config, trainer, run_dir)
+        print(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
+        if trainer.stopped or trainer.error:
+            why = trainer.stopped or "by an error"
+            print(f"stopped   {why}, after {trainer.steps_done:,} steps; to go on: {_how_to_go_on(run_dir)}")
+    if code:
+        return code
+
+    returns = evaluate(
+        trainer.ppo,
+        env_of(config),
+        config.eval_episodes,
+        seed=config.seed + FINAL_SEED,
+        backend=config.backend,
+        num_workers=config.num_workers,
+        progress=True,
+    )
+    summary["evaluation"] = Evaluation.of(trainer.steps_done, returns)._asdict()
+    summary["total_seconds"] = time.perf_counter() - started
+    write_json(run_dir / SUMMARY_FILE, summary)
+    print(
+        f"result    mean {returns.mean():.1f}, min {returns.min():.1f}, max {returns.max():.1f} "
+        f"over {len(returns)} deterministic episodes\n"
+        f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}\n"
+        f"continue  {_how_to_go_on(run_dir)} --steps {config.steps}"
+    )
+    return 0
+
+
+def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
+    """Return what keeps a run's files up to date, and what ends it."""
+    from AsyncPPO.evaluation import BackgroundEvaluation
+
+    callbacks: list[Callback] = [
+        CSVLog(run_dir),
+        TensorBoard(run_dir),
+        Checkpoints(run_dir / CHECKPOINT_DIRECTORY, config.checkpoint_seconds, config.keep_checkpoints),
+    ]
+    every = max(config.steps // 10, 1) if config.eval_every is None else config.eval_every
+    if every:
+        seed, best = config.seed + EVALUATION_SEED, run_dir / BEST_DIRECTORY
+        callbacks.append(BackgroundEvaluation(factory_of(config), every, seed=seed, keep_best=best))
+    if config.max_seconds is not None:
+        callbacks.append(StopAfter(config.max_seconds))
+    if config.target_return is not None:
+        callbacks.append(StopAtReturn(config.target_return))
+    return callbacks
+
+
+@contextmanager
+def _stopped_by_signals(trainer: "AsyncPPO") -> Iterator[list[int]]:
+    """Let the first signal end the run after the present update, and a second one at once; yield those that came."""
+    came: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+        name = signal.Signals(number).name
+        print(f"\n{name}: finishing this update and saving (once more: leaving at once)", file=sys.stderr)
+        trainer.stop(f"by {name}", in_a_hurry=True)
+
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, handle)
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summary(config: TrainConfig, trainer: "AsyncPPO") -> dict[str, Any]:
+    """Return what `summary.json` holds, before the evaluation."""
+    threshold = trainer.env.spec.reward_threshold if trainer.env.spec else None
+    full = [row for row in trainer.history if row["episodes"] >= 100]
+    solved = [row for row in full if threshold is not None and row["mean_return"] >= threshold]
+    best = max(trainer.evaluations, key=lambda evaluation: evaluation.mean, default=None)
+    return {
+        "env_id": config.env_id,
+        "seed": config.seed,
+        "backend": trainer.env.backend,
+        "steps": trainer.steps_done,
+        "seconds": trainer.seconds,
+        "stopped": trainer.stopped,
+        "episodes": trainer.episodes_done,
+        "mean_return": trainer.mean_return if np.isfinite(trainer.mean_return) else None,
+        "threshold": threshold,
+        "solved": {"steps": solved[0]["steps"], "seconds": solved[0]["seconds"]} if solved else None,
+        "best": best and best._asdict(),
+        "evaluation": None,
+    }
+
+
+def _plot(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> None:
+    from utils.plots import plot_learning_curve
+
+    threshold = trainer.env.spec.reward_threshold if trainer.env.spec else None
+    evaluations = [(evaluation.steps, evaluation.mean) for evaluation in trainer.evaluations]
+    title = f"{config.env_id}, seed {config.seed}"
+    plot_learning_curve(trainer.history, run_dir / CURVE_FILE, title, threshold, evaluations)
+
+
+def _how_to_go_on(run_dir: Path) -> str:
+    """Return the command; a run that failed before its first checkpoint has only weights to go on with."""
+    path = shlex.quote(str(run_dir))
+    saved = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
+    return f"{PROGRAM} resume {path}" if saved else f"{PROGRAM} --load-weights {path}"

@@ -1,0 +1,244 @@
+"""Callbacks: what they are told, what they can do, and what ours leave behind."""
+
+import csv
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from AsyncPPO import AsyncPPO
+from AsyncPPO.callbacks import (
+    Callback,
+    Checkpoints,
+    CSVLog,
+    Evaluation,
+    StopAfter,
+    StopAtReturn,
+    TensorBoard,
+    read_table,
+)
+from AsyncPPO.evaluation import BackgroundEvaluation
+from AsyncPPO.rollout import Episode
+from PPO import PPO
+from tests.envs import Counter, Faulty
+
+
+def trainer(*callbacks: Callback, env: Any = Counter, steps: int = 512, progress: bool = False) -> AsyncPPO:
+    ppo = PPO.for_env(env(), seed=0, batch_size=128, mini_batch_size=64, k_epochs=1)
+    return AsyncPPO(env, ppo, 4, steps, backend="inline", seed=0, progress=progress, callbacks=callbacks)
+
+
+class Witness(Callback):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.steps = 0
+        self.episodes: list[Episode] = []
+
+    def on_start(self, trainer: AsyncPPO) -> None:
+        self.told.append("start")
+
+    def on_rollout(self, trainer: AsyncPPO, steps: int, episodes: Sequence[Episode]) -> None:
+        self.steps += steps
+        self.episodes += episodes
+
+    def on_update(self, trainer: AsyncPPO, metrics: dict[str, float]) -> None:
+        self.told.append(f"update {metrics['steps']}")
+
+    def on_evaluation(self, trainer: AsyncPPO, evaluation: Evaluation) -> None:
+        self.told.append(f"evaluation {evaluation.steps}")
+
+    def on_end(self, trainer: AsyncPPO) -> None:
+        self.told.append(f"end {trainer.stopped} {type(trainer.error).__name__}")
+
+
+def test_a_callback_is_told_what_happens_in_its_order() -> None:
+    witness = Witness()
+    with trainer(witness) as run:
+        run.run()
+    assert witness.told == ["start", "update 128", "update 256", "update 384", "update 512", "end None NoneType"]
+    assert witness.steps == 512
+    assert set(witness.episodes) == {Episode(15.0, 5)}
+    assert len(witness.episodes) == run.episodes_done
+
+
+def test_the_end_is_told_after_an_error_and_to_all_of_them() -> None:
+    class Broken(Callback):
+        def on_update(self, trainer: AsyncPPO, metrics: dict[str, float]) -> None:
+            raise OSError("no space left")
+
+        def on_end(self, trainer: AsyncPPO) -> None:
+            raise ValueError("neither here")
+
+    witnesses = Witness(), Witness()
+    with trainer(witnesses[0], Broken(), witnesses[1]) as run, pytest.raises(ValueError, match="neither here"):
+        run.run()
+    assert [witness.told[-1] for witness in witnesses] == ["end None OSError"] * 2
+
+
+def test_a_callback_may_stop_the_run_and_it_can_go_on() -> None:
+    class Enough(Callback):
+        def on_update(self, trainer: AsyncPPO, metrics: dict[str, float]) -> None:
+            if metrics["steps"] == 256:
+                trainer.stop("enough")
+
+    with trainer(Enough()) as run:
+        run.run()
+        assert (run.steps_done, run.stopped) == (256, "enough")
+        run.run()
+        assert (run.steps_done, run.stopped) == (512, None)
+
+
+def test_runs_end_at_a_time_or_at_a_return() -> None:
+    with trainer(StopAfter(1e-9)) as run:
+        run.run()
+        assert (run.steps_done, run.stopped) == (128, "after 1e-09 seconds")
+    with trainer(StopAtReturn(15.0), steps=5000) as run:
+        run.run()
+        assert run.stopped == "at a mean return of 15.0"
+        assert 500 <= run.steps_done < 700, "not before there are 100 episodes"
+    with trainer(StopAtReturn(16.0)) as run:
+        run.run()
+        assert run.stopped is None
+
+
+def test_tables_are_up_to_date_at_any_time_and_read_back_as_they_were(tmp_path: Path) -> None:
+    with trainer(CSVLog(tmp_path)) as run:
+        for row in run.updates():
+            assert read_table(tmp_path / "metrics.csv") == run.history
+            assert row["policy_lag"] == 0
+    with open(tmp_path / "metrics.csv", "a") as file:
+        file.write("640,0.5")  # a line that a killed process did not finish
+    assert read_table(tmp_path / "metrics.csv") == run.history
+    (tmp_path / "metrics.csv").write_text("steps\nhello\n")
+    with pytest.raises(ValueError, match=r"metrics\.csv is not a table of numbers"):
+        read_table(tmp_path / "metrics.csv")
+
+
+def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboardX.record_writer import masked_crc32c
+
+    found: dict[str, list[tuple[int, float]]] = {}
+    for file in sorted(directory.glob("events*")):
+        data, position = file.read_bytes(), 0
+        while position < len(data):
+            (length,) = np.frombuffer(data, "<u8", 1, position)
+            record = data[position + 12 : position + 12 + int(length)]
+            assert np.frombuffer(data, "<u4", 1, position + 12 + int(length))[0] == masked_crc32c(record)
+            position += int(length) + 16
+            event = Event.FromString(record)
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
+
+
+def test_tensorboard_finds_the_tags_of_stable_baselines(tmp_path: Path) -> None:
+    evaluation = BackgroundEvaluation(Counter, 256, episodes=2)
+    with trainer(TensorBoard(tmp_path), evaluation) as run:
+        run.run()
+    found = scalars(tmp_path)
+    assert {
+        "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/approx_kl", "train/clip_fraction",
+        "train/explained_variance", "train/value_loss", "train/policy_gradient_loss", "train/entropy",
+        "train/learning_rate", "train/clip_range", "train/policy_lag", "eval/mean_reward",
+    } <= found.keys()  # fmt: skip
+    assert found["rollout/ep_rew_mean"] == [(steps, 15.0) for steps in (128, 256, 384, 512)]
+    assert found["eval/mean_reward"][-1] == (512, 15.0)
+
+
+def test_the_newest_checkpoints_stay_and_unfinished_ones_go(tmp_path: Path) -> None:
+    directory = tmp_path / "checkpoints"
+    directory.mkdir()
+    (directory / ".000000000099.state.4711").touch()
+    with trainer(Checkpoints(directory, every_seconds=1e-9, keep=2)) as run:
+        run.run()
+    assert sorted(path.name for path in directory.iterdir()) == ["000000000384.state", "000000000512.state"]
+    with trainer() as run:
+        run.load_checkpoint(directory / "000000000512.state")
+        assert run.steps_done == 512
+
+
+def test_no_checkpoint_is_written_of_what_an_error_left(tmp_path: Path) -> None:
+    with trainer(Checkpoints(tmp_path), env=Faulty) as run, pytest.raises(RuntimeError):
+        run.run()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("seconds", "keep"), [(0.0, 1), (float("nan"), 1), (1.0, 0)])
+def test_checkpoints_that_are_none_are_refused(tmp_path: Path, seconds: float, keep: int) -> None:
+    with pytest.raises(ValueError, match="every_seconds must be positive and keep at least 1"):
+        Checkpoints(tmp_path, seconds, keep)
+
+
+def test_evaluation_keeps_the_best_and_freezes_the_statistics(tmp_path: Path) -> None:
+    witness = Witness()
+    evaluation = BackgroundEvaluation("CartPole-v1", 500, episodes=3, seed=1, keep_best=tmp_path / "best")
+    ppo = PPO.for_env("CartPole-v1", seed=0, normalize_obs=True, batch_size=256, mini_batch_size=64)
+    with AsyncPPO(
+        "CartPole-v1", ppo, 4, 3000, backend="inline", progress=False, callbacks=[evaluation, witness]
+    ) as run:
+        run.run()
+    assert not multiprocessing.active_children()
+    assert run.evaluations[-1].steps == run.steps_done
+    assert [f"evaluation {made.steps}" for made in run.evaluations] == [
+        told for told in witness.told if told.startswith("evaluation")
+    ]
+    assert ppo.policy.obs_norm is not None
+    assert (
+        ppo.policy.obs_norm.count
+        == sum(
+            256 + (row["steps"] - before["steps"] - 256)
+            for before, row in zip(run.history, run.history[1:], strict=False)
+        )
+        + run.history[0]["steps"]
+    ), "evaluation is no experience"
+    best = PPO.for_env("CartPole-v1", normalize_obs=True)
+    best.load_weights(tmp_path / "best")
+    from AsyncPPO import evaluate
+
+    again = evaluate(best, "CartPole-v1", 3, seed=1, num_envs=3, backend="inline")
+    assert again.mean() == max(made.mean for made in run.evaluations)
+
+
+def test_an_evaluation_that_fails_is_a_warning_and_the_run_goes_on() -> None:
+    def broken() -> Any:
+        raise OSError("no display")
+
+    with trainer(BackgroundEvaluation(broken, 256)) as run, pytest.warns(RuntimeWarning, match="OSError: no display"):
+        run.run()
+    assert run.steps_done == 512
+    assert not run.evaluations
+
+
+def test_an_evaluation_whose_process_dies_is_a_warning_too() -> None:
+    def deadly() -> Any:
+        import os
+
+        os._exit(3)
+
+    with trainer(BackgroundEvaluation(deadly, 256)) as run, pytest.warns(RuntimeWarning, match="its process died"):
+        run.run()
+    assert run.steps_done == 512
+    assert not multiprocessing.active_children()
+
+
+def test_the_bar_is_a_callback(capsys: pytest.CaptureFixture) -> None:
+    with trainer(progress=True) as run:
+        run.run()
+    shown = capsys.readouterr().err
+    assert "512/512" in shown
+    assert "mean return 15.0" in shown
+
+
+def test_tables_are_plain_csv(tmp_path: Path) -> None:
+    with trainer(CSVLog(tmp_path), BackgroundEvaluation(Counter, 512, episodes=2)) as run:
+        run.run()
+    with open(tmp_path / "evaluations.csv", newline="") as file:
+        assert list(csv.DictReader(file))[-1] == {
+            "steps": "512", "episodes": "2", "mean": "15.0", "std": "0.0", "min": "15.0", "max": "15.0",
+        }  # fmt: skip

@@ -1,0 +1,159 @@
+"""Checkpoints: a run that was stopped goes on as if it never had been."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.wrappers import NormalizeReward, RecordEpisodeStatistics, TimeLimit
+
+from AsyncPPO import AsyncPPO, make_env
+from PPO import PPO
+from tests.envs import Nested, Pixels
+from utils import load_state, save_state
+
+
+def trainer(
+    env: Any, steps: int = 2000, *, num_envs: int = 5, seed: int = 3, loop: dict[str, Any] | None = None, **ppo: Any
+) -> AsyncPPO:
+    settings: dict[str, Any] = {"use_RND": True, "rnd_warmup": 100, "normalize_obs": True, "k_epochs": 3} | ppo
+    agent = PPO.for_env(env if isinstance(env, str) else env(), seed=1, batch_size=128, mini_batch_size=64, **settings)
+    return AsyncPPO(env, agent, num_envs, steps, seed=seed, progress=False, **{"backend": "inline", **(loop or {})})
+
+
+def half(run: AsyncPPO, path: Path) -> list[dict[str, float]]:
+    """Take half of the steps, save, and return the metrics so far."""
+    with run:
+        for row in run.updates():
+            if row["steps"] >= run.steps / 2:
+                break
+        run.save_checkpoint(path)
+        return run.history
+
+
+def metrics_of(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [
+        {name: value for name, value in row.items() if name != "seconds" and not np.isnan(value)} for row in history
+    ]
+
+
+def check_exact(tmp_path: Path, env: Any, loop: dict[str, Any], backend: str = "inline", **ppo: Any) -> None:
+    with trainer(env, loop=loop, **ppo) as run:
+        expected = metrics_of(run.run())
+        weights = run.ppo.policy.state_dict()
+    before = half(trainer(env, loop=loop, **ppo), tmp_path / "half.state")
+    with trainer(env, loop=loop | {"backend": backend}, **ppo) as run:
+        run.load_checkpoint(tmp_path / "half.state")
+        run.history = list(before)
+        assert metrics_of(run.run()) == expected
+        for name, tensor in run.ppo.policy.state_dict().items():
+            assert (tensor == weights[name]).all(), name
+    assert len(expected) > len(before) > 0
+
+
+KEPT = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "FrozenLake-v1", "Taxi-v4", Nested, Pixels]
+
+
+@pytest.mark.parametrize("env", KEPT)
+@pytest.mark.parametrize("acting", ["auto", "central"])
+def test_training_twice_half_is_training_once_to_the_last_bit(tmp_path: Path, env: Any, acting: str) -> None:
+    check_exact(tmp_path, env, {"acting": acting})
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "LunarLander-v3"])
+def test_mask_mode_is_exact_with_any_environment_that_has_one_random_stream(tmp_path: Path, env: str) -> None:
+    check_exact(tmp_path, env, {"mode": "mask"})
+
+
+@pytest.mark.parametrize("core", ["gru", "lstm"])
+def test_policies_that_remember_are_exact(tmp_path: Path, core: str) -> None:
+    check_exact(tmp_path, "CartPole-v1", {}, core=core)
+
+
+def test_the_other_backend_may_go_on_and_annealing_too(tmp_path: Path) -> None:
+    annealed = {"anneal_lr": True, "anneal_clip": True, "anneal_entropy": True, "entropy_coef": 0.01}
+    check_exact(tmp_path, "CartPole-v1", {}, backend="process", **annealed, recompute_advantage=True)
+
+
+def test_wrappers_are_kept_too(tmp_path: Path) -> None:
+    def wrapped() -> Any:
+        return NormalizeReward(RecordEpisodeStatistics(TimeLimit(make_env(lambda: Nested()), 2)))  # noqa: PLW0108
+
+    check_exact(tmp_path, wrapped, {})
+
+
+def test_a_run_that_ended_in_the_middle_of_a_batch_goes_on_from_there(tmp_path: Path) -> None:
+    with trainer("CartPole-v1", 1400) as run:
+        expected = metrics_of(run.run())
+    with trainer("CartPole-v1", 700) as run:
+        first = run.run()
+        assert len(run.buffer) > 0
+        run.save_checkpoint(tmp_path / "a.state")
+    with trainer("CartPole-v1", 700) as run:
+        run.load_checkpoint(tmp_path / "a.state")
+        run.history = list(first)
+        assert metrics_of(run.run()) == expected
+
+
+def test_environments_that_cannot_be_kept_begin_new_episodes(tmp_path: Path) -> None:
+    half(trainer("LunarLander-v3"), tmp_path / "half.state")
+    runs = []
+    for _ in range(2):
+        with trainer("LunarLander-v3") as run:
+            run.load_checkpoint(tmp_path / "half.state")
+            runs.append(metrics_of(run.run()))
+            assert run.steps_done >= 2000
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"env": "Acrobot-v1"}, "the environment is 'CartPole-v1' there and 'Acrobot-v1' here"),
+        ({"num_envs": 4}, "num_envs is 5 there and 4 here"),
+        ({"loop": {"mode": "mask"}}, "mode is 'streaming' there and 'mask' here"),
+        ({"hidden_sizes": (8,)}, r"hidden_sizes is \[64, 64\] there and \[8\] here"),
+        ({"use_RND": False}, "use_RND is True there and False here"),
+        ({"core": "gru"}, "core is 'none' there and 'gru' here"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_with_what_differs(
+    tmp_path: Path, other: dict[str, Any], message: str
+) -> None:
+    half(trainer("CartPole-v1"), tmp_path / "half.state")
+    with trainer(**{"env": "CartPole-v1", **other}) as run:
+        before = {name: tensor.clone() for name, tensor in run.ppo.policy.state_dict().items()}
+        with pytest.raises(ValueError, match=message):
+            run.load_checkpoint(tmp_path / "half.state")
+        assert all((tensor == before[name]).all() for name, tensor in run.ppo.policy.state_dict().items())
+
+
+def test_an_agent_of_a_loop_by_hand_is_kept_whole(tmp_path: Path) -> None:
+    settings = {"seed": 0, "batch_size": 64, "mini_batch_size": 32, "use_RND": True, "rnd_warmup": 32}
+    one, other = (PPO(False, 3, 2, **settings) for _ in range(2))  # type: ignore[arg-type]
+    learn_from(one, np.random.default_rng(0))
+    save_state(tmp_path / "one.state", one.state())
+    other.load_state(load_state(tmp_path / "one.state"))
+    for name, agent in {"one": one, "other": other}.items():
+        learn_from(agent, np.random.default_rng(1))
+        save_state(tmp_path / f"{name}.state", agent.state())
+    assert (tmp_path / "one.state").read_bytes() == (tmp_path / "other.state").read_bytes()
+    with pytest.raises(ValueError, match="one with RND, the other without"):
+        PPO(False, 3, 2).load_state(one.state())
+
+
+def learn_from(ppo: PPO, rng: np.random.Generator) -> None:
+    from utils import Stretch
+
+    obs = rng.normal(size=(65, 3)).astype(np.float32)
+    action, extras = ppo.act(obs[:64])
+    over = np.zeros(64, bool)
+    ppo.memory.append(Stretch(0, obs[:64], action, rng.normal(size=64), over, over, obs[64:], extras))
+    assert ppo.learn()
+
+
+def test_a_checkpoint_is_one_file_of_arrays_and_plain_values(tmp_path: Path) -> None:
+    half(trainer("CartPole-v1"), tmp_path / "half.state")
+    state = load_state(tmp_path / "half.state")
+    assert state.keys() == {"made_for", "progress", "recent", "ppo", "buffer", "collector"}
+    assert state["ppo"].keys() == {"networks", "intrinsic_returns", "optimiser", "random", "updates"}

@@ -1,0 +1,236 @@
+"""The other commands: go on with a run, and look at what came of it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import main
+from AsyncPPO.callbacks import read_table
+from commands.run import config_of
+from tests.test_main import QUICK, command, finish
+from utils import load_state
+
+FLAGS = [
+    "--env-id",
+    "Pendulum-v1",
+    "--no-anneal-lr",
+    "--steps",
+    "1024",
+    "--num-envs",
+    "4",
+    "--batch-size",
+    "256",
+    "--hidden-sizes",
+    "8",
+]
+EXACT = [*FLAGS, "--eval-episodes", "2", "--eval-every", "0", "--backend", "inline", "--normalize-obs", "--use-rnd"]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("run") / "a run"
+    assert main.main([*FLAGS, "--eval-episodes", "2", "--run-dir", str(directory)]) == 0
+    return directory
+
+
+def curve(directory: Path) -> list[dict[str, float]]:
+    rows = read_table(directory / "metrics.csv")
+    return [{name: value for name, value in row.items() if name != "seconds" and not np.isnan(value)} for row in rows]
+
+
+def weights(directory: Path) -> dict[str, bytes]:
+    (newest,) = sorted((directory / "checkpoints").iterdir())[-1:]
+    networks = load_state(newest)["ppo"]["networks"]
+    return {name: array.tobytes() for tensors in networks.values() for name, array in tensors.items()}
+
+
+def test_two_halves_are_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert main.main([*EXACT, "--run-dir", str(whole)]) == 0
+    assert main.main([*EXACT, "--steps", "512", "--run-dir", str(halves)]) == 0
+    assert main.main(["resume", str(halves), "--steps", "512"]) == 0
+    assert curve(halves) == curve(whole)
+    assert weights(halves) == weights(whole)
+    assert (halves / "Policy_weights.pth").exists()
+    assert json.loads((halves / "summary.json").read_text())["steps"] == 1024
+    capsys.readouterr()
+    assert main.main(["resume", str(halves)]) == 1
+    assert "has come to its end after 1,024 steps: say how many more with --steps" in capsys.readouterr().err
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """Checkpoints after every update; SIGKILL when the third is there, wherever the run is then."""
+    arguments = [*EXACT, "--steps", "6400", "--checkpoint-seconds", "1e-9"]
+    assert main.main([*arguments, "--run-dir", str(tmp_path / "whole")]) == 0
+    process = command("train", *arguments, "--run-dir", "killed", cwd=tmp_path)
+    while not (tmp_path / "killed/checkpoints/000000000768.state").exists():
+        assert process.poll() is None
+        os.sched_yield()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert main.main(["evaluate", str(tmp_path / "killed"), "--episodes", "2"]) == 0, "the newest checkpoint counts"
+    assert main.main(["resume", str(tmp_path / "killed")]) == 0
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_run_that_can_be_resumed(tmp_path: Path, name: str) -> None:
+    number = getattr(signal, name)
+    heard = partial(signal.signal, number, signal.SIG_DFL)  # a suite under nohup ignores SIGHUP
+    process = command(
+        "--run-dir", "here", "--steps", "100000000", cwd=tmp_path, start_new_session=True, preexec_fn=heard
+    )
+    assert process.stderr is not None
+    shown = ""
+    while "mean return" not in shown:
+        shown += process.stderr.read(1)
+    os.killpg(process.pid, number)  # to the workers too: they leave it to their parent
+    code, out, err = finish(process)
+    assert code == 128 + number
+    assert "Traceback" not in err
+    assert f"{name}: finishing this update and saving" in err
+    assert f"stopped   by {name}" in out
+    steps = json.loads((tmp_path / "here/summary.json").read_text())["steps"]
+    assert main.main(["resume", str(tmp_path / "here"), "--steps", "3000"]) == 0
+    assert read_table(tmp_path / "here/metrics.csv")[-1]["steps"] > steps
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-100], "is damaged: its checksum is not that"),
+        (lambda data: data[:500] + bytes([data[500] ^ 4]) + data[501:], "is damaged: its checksum is not that"),
+        (lambda data: b"PK\x03\x04" + data, "something else wrote it"),
+        (lambda data: data.replace(b"state-1", b"state-9", 1), "another version of this program wrote it"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_with_a_way_out(
+    run_dir: Path, tmp_path: Path, damage: object, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", run_dir, copy], check=True)
+    newest = copy / "checkpoints" / "000000001024.state"
+    newest.write_bytes(damage(newest.read_bytes()))  # type: ignore[operator]
+    assert main.main(["resume", str(copy), "--steps", "10"]) == 1
+    assert message in capsys.readouterr().err
+    newest.with_name("000000000512.state").touch()
+    assert main.main(["resume", str(copy), "--steps", "10"]) == 1
+    assert "without it the run goes on from" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", run_dir, copy], check=True)
+    content = json.loads((copy / "config.json").read_text())
+    content["config"]["hidden_sizes"] = [16]
+    (copy / "config.json").write_text(json.dumps(content))
+    assert main.main(["resume", str(copy), "--steps", "10"]) == 1
+    assert "hidden_sizes is [8] there and [16] here" in capsys.readouterr().err
+    content["config"]["hidden_layers"] = 3
+    (copy / "config.json").write_text(json.dumps(content))
+    assert main.main(["resume", str(copy)]) == 1
+    assert "has settings that this version does not know: hidden_layers" in capsys.readouterr().err
+    (copy / "config.json").write_text("[]")
+    assert main.main(["resume", str(copy)]) == 1
+    assert "is not the configuration of a run" in capsys.readouterr().err
+
+
+def test_evaluate_prints_figures_for_people_and_for_programs(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["evaluate", str(run_dir), "--episodes", "3", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures.keys() == {"env_id", "episodes", "mean", "std", "min", "max", "returns"}
+    assert figures["mean"] == pytest.approx(np.mean(figures["returns"]))
+    assert main.main(["evaluate", str(run_dir), "--episodes", "3", "--stochastic", "--best"]) == 0
+    assert re.match(r"Pendulum-v1: mean -\d+\.\d \+- .* over 3 stochastic episodes", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [(".mp4", b"ftyp"), (".gif", b"GIF89a")])
+def test_record_makes_a_video(run_dir: Path, tmp_path: Path, suffix: str, magic: bytes) -> None:
+    out = tmp_path / f"play{suffix}"
+    assert main.main(["record", str(run_dir), "--out", str(out)]) == 0
+    assert magic in out.read_bytes()[:16]
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_plot_draws_several_runs(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    others = [tmp_path / name for name in ("seed", "lr")]
+    for other, flags in zip(others, (["--seed", "1"], ["--lr", "0.01"]), strict=True):
+        assert main.main([*FLAGS, "--eval-episodes", "1", *flags, "--run-dir", str(other)]) == 0
+    out = tmp_path / "curves.png"
+    assert main.main(["plot", str(run_dir), *map(str, others), "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert main.main(["plot", str(tmp_path)]) == 1
+    assert "is not a run" in capsys.readouterr().err
+
+
+def test_envs_marks_presets(capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["envs", "lunar"]) == 0
+    assert capsys.readouterr().out == "* LunarLander-v3\n* LunarLanderContinuous-v3\n"
+    assert main.main(["envs"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert "* CartPole-v1" in listed
+    assert "  Taxi-v4" in listed
+    assert not any("CartPole-v0" in line for line in listed)
+
+
+@pytest.mark.parametrize("name", ["resume", "evaluate", "record", "watch", "plot", "export", "envs"])
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as left:
+        main.main([name, "--help"])
+    assert left.value.code == 0
+    assert f"main.py {name}" in capsys.readouterr().out
+
+
+def test_a_flag_of_a_command_is_suggested(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main.main(["evaluate", "somewhere", "--episods", "3"])
+    assert "--episodes" in capsys.readouterr().err
+
+
+def test_runs_stop_at_a_return_or_a_time(tmp_path: Path) -> None:
+    flags = [*QUICK, "--steps", "50000", "--backend", "inline"]
+    assert main.main([*flags, "--target-return", "20", "--run-dir", str(tmp_path / "a")]) == 0
+    assert main.main([*flags, "--max-seconds", "1e-6", "--run-dir", str(tmp_path / "b")]) == 0
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in "ab"]
+    assert "mean return" in summaries[0]["stopped"]
+    assert summaries[1]["stopped"] == "after 1e-06 seconds"
+    assert summaries[1]["steps"] == 256
+    assert all(summary["evaluation"] is not None for summary in summaries)
+
+
+def test_a_disk_that_is_full_ends_the_run_and_costs_nothing_that_was_saved(tmp_path: Path) -> None:
+    """A limit on the size of files, above that of all but checkpoints of a larger network, stands for the disk."""
+    import resource
+
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (60_000, 60_000))
+    code, _, err = finish(command("--run-dir", "here", "--backend", "inline", *QUICK, cwd=tmp_path, preexec_fn=limit))
+    assert code == 1
+    assert "error: [Errno 27] File too large" in err
+    assert "Traceback" not in err
+    assert not list((tmp_path / "here/checkpoints").iterdir())
+    assert (tmp_path / "here/Policy_weights.pth").exists()
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    import multiprocessing
+
+    yield
+    assert not multiprocessing.active_children()
+
+
+def test_a_run_knows_its_configuration(run_dir: Path) -> None:
+    config = config_of(run_dir)
+    assert config.env_id == "Pendulum-v1"
+    assert config.hidden_sizes == (8,)

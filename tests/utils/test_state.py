@@ -1,0 +1,151 @@
+"""States in files: exact, whole or not at all, refused when damaged, and never run."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from utils import load_state, save_state
+
+ROOT = Path(__file__).parents[2]
+
+
+class Bomb:
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch exploded",)
+
+
+def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
+    rows = np.dtype([("a", np.float32, (2,)), ("b", [("0", np.int64), ("1", np.uint8, (3, 3))])])
+    nested = np.zeros((3, 4), rows)
+    nested["a"], nested["b"]["1"][1] = np.random.default_rng(0).normal(size=(3, 4, 2)), 7
+    state = {
+        "numbers": [1, 0.1, -0.0, 2**127, None, True, "text"],
+        "inner": {"array": np.arange(6.0).reshape(2, 3)[:, ::-1], "scalar": np.array(3), "empty": np.zeros((0, 2))},
+        "nested": nested,
+        "tensor": torch.arange(3, dtype=torch.float64),
+    }
+    save_state(tmp_path / "a.state", state)
+    loaded = load_state(tmp_path / "a.state")
+    assert loaded["numbers"] == state["numbers"]
+    np.testing.assert_equal(loaded["inner"], state["inner"])
+    assert loaded["nested"].dtype == rows
+    np.testing.assert_array_equal(loaded["nested"], nested)
+    assert loaded["tensor"].tolist() == [0, 1, 2]
+    assert loaded["tensor"].dtype == np.float64
+
+
+def test_what_is_neither_plain_nor_an_array_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        save_state(tmp_path / "a.state", {"x": Bomb()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.state"
+    save_state(path, {"x": np.arange(10), "y": {"z": [1, 2]}})
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(ValueError, match=r"a\.state (is damaged|does not hold a state)"):
+            load_state(path)
+        path.write_bytes(whole[:position])
+        with pytest.raises(ValueError, match=r"a\.state (is damaged|does not hold a state)"):
+            load_state(path)
+    path.write_bytes(whole)
+    assert load_state(path)["y"] == {"z": [1, 2]}
+
+
+def test_another_format_and_another_file_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.state"
+    save_state(path, {})
+    path.write_bytes(path.read_bytes().replace(b"state-1 ", b"state-2 ", 1))
+    with pytest.raises(ValueError, match="another version of this program wrote it"):
+        load_state(path)
+    path.write_bytes(b"hello")
+    with pytest.raises(ValueError, match="something else wrote it"):
+        load_state(path)
+    with pytest.raises(FileNotFoundError, match="no saved state at"):
+        load_state(tmp_path / "b.state")
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.state"
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match="something else wrote it"):
+        load_state(path)
+    torch.save({"x": Bomb()}, path)
+    with pytest.raises(ValueError, match="something else wrote it"):
+        load_state(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+SAVE_FOR_EVER = """
+import sys, numpy as np
+from utils import save_state
+state = {"x": np.zeros(100_000)}
+for count in range(10**9):
+    state["x"][:] = state["count"] = count
+    save_state(sys.argv[1], state)
+    if not count:
+        print("begun", flush=True)
+"""
+
+
+def kill_while_saving(path: Path, seconds: float) -> None:
+    """Have a process save over and over, and kill it at some moment."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SAVE_FOR_EVER, path], cwd=ROOT, stdout=subprocess.PIPE, env=os.environ
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass  # not a wait for something: the moment is the test's choice
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def check_killed_savers(directory: Path, times: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(times):
+        kill_while_saving(directory / "a.state", rng.uniform(0, 0.02))
+        loaded: Any = load_state(directory / "a.state")
+        assert (loaded["x"] == loaded["count"]).all()
+
+
+def test_killed_at_a_random_moment_there_is_a_whole_file(tmp_path: Path) -> None:
+    check_killed_savers(tmp_path, 5)
+
+
+@pytest.mark.slow
+def test_killed_200_times_there_is_a_whole_file(tmp_path: Path) -> None:
+    check_killed_savers(tmp_path, 200)
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the end of the disk."""
+    script = """
+import resource, sys, numpy as np
+from utils import save_state
+save_state(sys.argv[1], {"x": 1})
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    save_state(sys.argv[1], {"x": np.zeros(100_000)})
+except OSError as error:
+    print("refused:", error)
+"""
+    path = tmp_path / "a.state"
+    done = subprocess.run([sys.executable, "-c", script, path], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "refused: [Errno 27] File too large" in done.stdout
+    assert load_state(path) == {"x": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.state"]

@@ -1,0 +1,101 @@
+"""A tree of arrays and plain values in one file, with a checksum; reading it runs nothing.
+
+The file is a line with the format and the SHA-256 of what follows, then a safetensors file: the arrays by their path in
+the tree, and the tree itself as JSON.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from utils.checkpoint import write_atomically
+
+State = dict[str, Any]
+"""By name: numbers, strings, None, arrays or tensors, and lists and dicts of such."""
+FORMAT = b"async-ppo-state-1"
+TREE = "tree.json"
+ARRAY, DTYPE = "array at", "dtype"
+"""The keys of a dict that stands for an array: its name, and its type where it is a structured one, kept as bytes."""
+
+
+def save_state(path: str | os.PathLike[str], state: State) -> None:
+    """Save a tree, whole or not at all.
+
+    Raises:
+        TypeError: something in it is neither an array nor plain.
+        OSError: the file cannot be written; one that was there before is untouched.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    tree = json.dumps(_without_arrays(state, "", arrays)).encode()
+    body = safetensors.numpy.save(arrays | {TREE: np.frombuffer(tree, np.uint8)})
+    write_atomically(path, lambda file: file.writelines([FORMAT, b" ", _digest(body), b"\n", body]))
+
+
+def load_state(path: str | os.PathLike[str]) -> State:
+    """Load what `save_state` saved; tensors come back as arrays, tuples as lists.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is something else, of another format, or damaged.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no saved state at {path}")
+    head, _, body = Path(path).read_bytes().partition(b"\n")
+    name, _, digest = head.partition(b" ")
+    if name != FORMAT:
+        saved_by = "another version of this program" if name.startswith(FORMAT[:-1]) else "something else"
+        raise ValueError(f"{path} does not hold a state of the format {FORMAT.decode()}: {saved_by} wrote it")
+    if digest != _digest(body):
+        raise ValueError(f"{path} is damaged: its checksum is not that of its {len(body):,} bytes")
+    try:
+        arrays = safetensors.numpy.load(body)
+        return _with_arrays(json.loads(arrays[TREE].tobytes()), arrays)
+    except (SafetensorError, LookupError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a state: {error!r}") from error
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest().encode()
+
+
+def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Return a tree in which paths stand for the arrays, and put those into `arrays`."""
+    if isinstance(value, dict):
+        return {key: _without_arrays(part, f"{path}/{key}", arrays) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_arrays(part, f"{path}/{index}", arrays) for index, part in enumerate(value)]
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.names is None:
+        arrays[path] = np.array(value, order="C")
+        return {ARRAY: path}
+    arrays[path] = np.ascontiguousarray(value)[..., None].view(np.uint8)
+    return {ARRAY: path, DTYPE: np.lib.format.dtype_to_descr(value.dtype)}
+
+
+def _with_arrays(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """Undo `_without_arrays`."""
+    if isinstance(value, list):
+        return [_with_arrays(part, arrays) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {ARRAY}:
+        return arrays[value[ARRAY]]
+    if value.keys() == {ARRAY, DTYPE}:
+        return arrays[value[ARRAY]].view(np.lib.format.descr_to_dtype(_tuples(value[DTYPE])))[..., 0]
+    return {key: _with_arrays(part, arrays) for key, part in value.items()}
+
+
+def _tuples(fields: Any) -> Any:
+    """Return the description of a structured type as NumPy wants it: JSON makes lists of its tuples."""
+    if not isinstance(fields, list):
+        return fields
+    return [(name, _tuples(kind), *map(tuple, shape)) for name, kind, *shape in fields]
