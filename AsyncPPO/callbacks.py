@@ -15,12 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from AsyncPPO.rollout import Episode
-from utils import write_atomically
+from utils import Metrics, write_atomically
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO
 
-Metrics = dict[str, float]
 METRICS_FILE = "metrics.csv"
 EVALUATIONS_FILE = "evaluations.csv"
 CHECKPOINT_DIRECTORY = "checkpoints"

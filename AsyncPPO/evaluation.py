@@ -15,9 +15,9 @@ import cloudpickle
 import numpy as np
 
 from AsyncPPO.backends.worker import serve_parent
-from AsyncPPO.callbacks import Callback, Evaluation, Metrics
+from AsyncPPO.callbacks import Callback, Evaluation
 from AsyncPPO.rollout import evaluate
-from utils import compute_threads
+from utils import Metrics, compute_threads
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO

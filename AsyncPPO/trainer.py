@@ -13,12 +13,12 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from AsyncPPO.backends import BackendName, EnvFactory, OnEnvError, Plan
-from AsyncPPO.callbacks import Callback, Evaluation, Metrics, ProgressBar
+from AsyncPPO.callbacks import Callback, Evaluation, ProgressBar
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.rollout import Collector, Episode, ReplicaCollector
 from AsyncPPO.vectorizer import EnvVectorizer
 from PPO import PPO
-from utils import buffer_to_target_buffer_transfer, load_state, save_state
+from utils import History, Metrics, buffer_to_target_buffer_transfer, load_state, save_state
 
 Mode = Literal["streaming", "mask"]
 Acting = Literal["auto", "central", "replicas"]
@@ -123,7 +123,7 @@ class AsyncPPO:
         self.seconds = 0.0
         self.episodes_done = 0
         self.recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
-        self.history: list[Metrics] = []
+        self.history = History()
         self.evaluations: list[Evaluation] = []
         self.stopped: str | None = None
         self.in_a_hurry = False
@@ -135,7 +135,7 @@ class AsyncPPO:
         """Mean return of the last 100 episodes; NaN before the first has ended."""
         return float(np.mean([episode.return_ for episode in self.recent])) if self.recent else float("nan")
 
-    def run(self) -> list[Metrics]:
+    def run(self) -> History:
         """Collect and learn until `steps` environment steps are taken, or a callback stops it.
 
         Called again, it takes as many steps more; after `load_checkpoint` of a run that had not come to its end, those

@@ -26,6 +26,7 @@ from AsyncPPO.backends import (
     ProcessBackend,
     available_cores,
     check_finite,
+    check_ways,
     choose_backend,
     make_pool,
 )
@@ -82,7 +83,8 @@ class EnvVectorizer:
             env: an environment (copied as it is; remade from its spec if it cannot be copied), an id, an
                 `EnvSpec`, or a callable that makes one.
             num_envs: N.
-            backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks; or
+            backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks, and
+                takes processes where environments are asynchronous or may fail; or
                 `vector`, for an id or spec that comes vectorized: EnvPool's form of it where that is installed, or
                 Gymnasium's own, which knows no `autoreset` here and takes one seed for all.
             num_workers: how many processes step in the `process` backend, this one (which takes the first block of
@@ -111,7 +113,7 @@ class EnvVectorizer:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if plan is not None and not autoreset:
             raise ValueError("a plan needs autoreset=True: replicas play on without asking")
-        _check_ways(backend, asynchronous, on_env_error, step_timeout)
+        check_ways(backend, asynchronous, on_env_error, step_timeout)
         self.num_envs = num_envs
         self.autoreset = autoreset
         self.on_env_error = on_env_error
@@ -129,8 +131,8 @@ class EnvVectorizer:
             factory = env_factory(env)
             with make_env(factory) as probe:
                 layout = self._layout(probe)
-                if backend == "auto" and (asynchronous or step_timeout is not None):
-                    backend = "process"
+                if backend == "auto" and (asynchronous or self._care != Care()):
+                    backend, self.backend_reason = "process", "so that environments wait, or fail, for themselves"
                 elif backend == "auto":
                     try:
                         steps = 1 if plan is None else plan.horizon
@@ -448,24 +450,3 @@ class EnvVectorizer:
 
     def _check_finite(self, what: str, env_ids: np.ndarray, rows: np.ndarray) -> None:
         self._guarded(lambda: check_finite(what, env_ids, rows))
-
-
-def _check_ways(backend: str, asynchronous: bool, on_env_error: str, step_timeout: float | None) -> None:
-    """Check that ways of stepping are known and go together.
-
-    Raises:
-        ValueError: they do not.
-    """
-    if backend not in ("auto", "inline", "process", "vector"):
-        raise ValueError(f"backend must be 'auto', 'inline', 'process' or 'vector', not {backend!r}")
-    if on_env_error not in ("raise", "restart"):
-        raise ValueError(f"on_env_error must be 'raise' or 'restart', not {on_env_error!r}")
-    if step_timeout is not None and not step_timeout > 0:
-        raise ValueError(f"step_timeout must be positive, not {step_timeout}")
-    if asynchronous and backend in ("inline", "vector"):
-        raise ValueError(f"the {backend} backend steps when the caller waits for it: it cannot be asynchronous")
-    if step_timeout is not None and backend in ("inline", "vector"):
-        raise ValueError(f"step_timeout needs worker processes: the {backend} backend would hang itself")
-    if on_env_error == "restart" and (backend == "vector" or asynchronous):
-        what = "asynchronous environments" if asynchronous else "the vector backend"
-        raise ValueError(f"on_env_error='restart' does not go with {what}")

@@ -142,7 +142,7 @@ class PPO:
                 "policy_clip": policy_clip, "batch_size": batch_size, "mini_batch_size": mini_batch_size,
                 "core_size": core_size, "max_grad_norm": max_grad_norm, "value_clip": value_clip,
                 "target_kl": target_kl,
-                "the smallest of hidden_sizes": min(hidden_sizes, default=1), "exp(log_std)": np.exp(log_std),
+                "the smallest of hidden_sizes": min(hidden_sizes, default=1), "exp(log_std)": _exp(log_std),
             },
             not_negative={
                 "beta": beta, "entropy_coef": entropy_coef, "value_coef": value_coef, "rnd_warmup": rnd_warmup,
@@ -511,6 +511,12 @@ class PPO:
 
     def _files(self) -> list[tuple[nn.Module, str]]:
         return [(self.policy, POLICY_FILE)] + ([(self.rnd, RND_FILE)] if self.rnd is not None else [])
+
+
+def _exp(number: float) -> float:
+    """Return the exponential, infinite where it is too large for a float."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(number))
 
 
 def _clone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -36,6 +36,8 @@ def arguments_for(env: Any) -> dict[str, Any]:
         offset = {"action_offset": choices[0][1]} if len(choices) == 1 else {}
         return arguments | {"action_dim": sum(count for count, _ in choices)} | offset
     arguments["action_dim"] = math.prod(action_space.shape)
+    if not arguments["action_dim"]:
+        raise TypeError(f"the action space {action_space} is not supported: it has no elements")
     if action_space.is_bounded():
         low, high = action_space.low.astype(np.float64).flatten(), action_space.high.astype(np.float64).flatten()
         arguments |= {"action_scaling": (high - low) / 2, "action_offset": (high + low) / 2}

@@ -73,7 +73,11 @@ def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
     names = ["obs", "core"][: len(inputs)]
     module = (Memoryless if core is None else Deterministic)(copy.deepcopy(ppo.policy).cpu()).eval()
     batch = {0: torch.export.Dim("batch")}
-    program = torch.export.export(module, tuple(inputs), dynamic_shapes=dict.fromkeys(names, batch))
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "The tensor attributes .* were assigned during export"
+        )  # torch's own, of a core
+        program = torch.export.export(module, tuple(inputs), dynamic_shapes=dict.fromkeys(names, batch))
     path.parent.mkdir(parents=True, exist_ok=True)
     results = (_save_onnx if path.suffix == ".onnx" else _save_program)(program, names, path)(inputs)
     expected = [ppo.get_action(states, deterministic=True, core=core), core][: len(inputs)]

@@ -22,7 +22,7 @@ def plot(run_dirs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("lea
         run_dirs: what training runs saved.
         out: the picture, a PNG.
     """
-    from utils.plots import History, plot_runs
+    from utils.plots import Rows, plot_runs
 
     if not run_dirs:
         raise ValueError("no run to plot")
@@ -33,7 +33,7 @@ def plot(run_dirs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("lea
         histories.append(read_table(run_dir / METRICS_FILE))
         if all(isnan(row["mean_return"]) for row in histories[-1]):
             raise ValueError(f"in {run_dir} no episode has ended yet")
-    groups: dict[str, list[History]] = defaultdict(list)
+    groups: dict[str, list[Rows]] = defaultdict(list)
     for label, history in zip(_labels(settings), histories, strict=True):
         groups[label].append(history)
     tasks = sorted({config["env_id"] for config in settings})

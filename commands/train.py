@@ -1,5 +1,6 @@
 """Train, and go on with a run."""
 
+import math
 import shlex
 import signal
 import sys
@@ -42,6 +43,7 @@ from commands.run import (
 from config import TrainConfig
 from PPO.arguments import check_ranges
 from presets import preset
+from utils import History
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncPPO
@@ -82,7 +84,7 @@ def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None) -> int
             before = f"; without it the run goes on from {checkpoints[-2]}" if len(checkpoints) > 1 else ""
             raise ValueError(f"{error}{before}") from error
         done = trainer.steps_done
-        trainer.history = [row for row in read_table(run_dir / METRICS_FILE) if row["steps"] <= done]
+        trainer.history = History(row for row in read_table(run_dir / METRICS_FILE) if row["steps"] <= done)
         evaluations = [row for row in read_table(run_dir / EVALUATIONS_FILE) if row["steps"] <= done]
         trainer.evaluations = [Evaluation(**row) for row in evaluations]  # type: ignore[arg-type]
         if steps is not None:
@@ -100,7 +102,7 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
     is not to be what was.
     """
     without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
-    asked, _ = tyro.cli(TrainConfig, args=without_help, return_unknown_args=True)
+    asked, _ = tyro.cli(TrainConfig, prog="main.py", args=without_help, return_unknown_args=True)
     settings = {"env_id": asked.env_id} | preset(asked.env_id, asked.use_rnd)
     if asked.load_weights and (Path(asked.load_weights) / CONFIG_FILE).is_file():
         before = config_of(Path(asked.load_weights))
@@ -122,6 +124,8 @@ def make_trainer(config: TrainConfig) -> "AsyncPPO":
         not_negative={"eval_every": config.eval_every},
         fractions={},
     )
+    if config.target_return is not None and not math.isfinite(config.target_return):
+        raise ValueError(f"target_return must be finite, not {config.target_return}")
     with make_env(factory_of(config)) as env:
         ppo = PPO.for_env(env, **config.ppo())
     return AsyncPPO(env_of(config, training=True), ppo, config.num_envs, config.steps, **config.loop())

@@ -18,7 +18,10 @@ BLOCKS = [
 
 
 def run(script: Path, directory: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::DeprecationWarning:__main__"}
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'stubs'}",
+        "PYTHONWARNINGS": "error::DeprecationWarning:__main__",
+    }
     done = subprocess.run(
         [sys.executable, script],
         cwd=directory,

@@ -5,6 +5,7 @@ It knows no agent, no network and no process, and importing it does not import t
 
 from utils.checkpoint import check_fit, load_fitting, load_tensors, save_tensors, write_atomically
 from utils.experience import Stretch
+from utils.history import History, Metrics
 from utils.masks import (
     buffer_append,
     buffer_to_target_buffer_transfer,
@@ -25,7 +26,9 @@ from utils.threads import blas_threads, compute_threads, torch_threads
 __all__ = [
     "ACTION_MASK",
     "Features",
+    "History",
     "Image",
+    "Metrics",
     "State",
     "Stretch",
     "blas_threads",

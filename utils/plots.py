@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from utils.checkpoint import write_atomically
+from utils.history import Metrics
 
 FEW_POINTS = 20
 """Below this a curve shows its points: a single one has no line."""
@@ -15,12 +16,12 @@ FEW_POINTS = 20
 
 POINTS = 200
 """To which the curves of several runs are brought, so that they can be averaged."""
-History = Sequence[dict[str, float]]
-"""What `AsyncPPO.run` returns."""
+Rows = Sequence[Metrics]
+"""What `AsyncPPO.run` returns, or a list of such dicts."""
 
 
 def plot_learning_curve(
-    history: History,
+    history: Rows,
     path: str | os.PathLike[str],
     title: str,
     threshold: float | None = None,
@@ -44,7 +45,7 @@ def plot_learning_curve(
             axes.axhline(threshold, color="tab:green", linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
 
 
-def plot_runs(groups: Mapping[str, Sequence[History]], path: str | os.PathLike[str], title: str) -> None:
+def plot_runs(groups: Mapping[str, Sequence[Rows]], path: str | os.PathLike[str], title: str) -> None:
     """Draw the learning curves of several runs into a PNG, the mean of each group with a band from least to most.
 
     Args:
@@ -82,7 +83,7 @@ def _picture(path: str | os.PathLike[str], title: str) -> Iterator[Any]:
     write_atomically(path, lambda file: FigureCanvasAgg(figure).print_png(file))
 
 
-def _curve(history: History) -> tuple[np.ndarray, np.ndarray]:
+def _curve(history: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Return steps and mean returns, from the first episode that has ended."""
     curve = np.array([(row["steps"], row["mean_return"]) for row in history], float).reshape(-1, 2)
     known = curve[np.isfinite(curve[:, 1])]

@@ -19,50 +19,13 @@ from AsyncPPO.backends.base import (
     StepArrays,
     check_finite,
 )
+from AsyncPPO.backends.channel import Pulse
 from AsyncPPO.backends.snapshot import restore, snapshot
 
 logger = logging.getLogger(__name__)
 ENV_ERROR = "env_error"
 """The entry of an info that says why its environment was started anew."""
 RAISE = Care()
-
-
-class Pulse:
-    """What goes on in a block, in integers that another process may watch."""
-
-    SIZE = 4
-
-    def __init__(self, numbers: MutableSequence[int] | None = None) -> None:
-        """Keep the integers."""
-        self._numbers = [0] * self.SIZE if numbers is None else numbers
-
-    def beat(self, env_id: int) -> None:
-        """Say which environment comes next."""
-        self._numbers[0] += 1
-        self._numbers[1] = env_id
-
-    @property
-    def last(self) -> tuple[int, int]:
-        """How many steps and resets were begun, and in which environment the last."""
-        return self._numbers[0], self._numbers[1]
-
-    @property
-    def step(self) -> int:
-        """Up to which step a play is complete; what the environments saw then is in the rows."""
-        return self._numbers[2]
-
-    @step.setter
-    def step(self, step: int) -> None:
-        self._numbers[2] = step
-
-    @property
-    def restarts(self) -> int:
-        """How many environments were started anew."""
-        return self._numbers[3]
-
-    @restarts.setter
-    def restarts(self, restarts: int) -> None:
-        self._numbers[3] = restarts
 
 
 class Block(ABC):

@@ -10,8 +10,7 @@ import cloudpickle
 import numpy as np
 
 from AsyncPPO.backends.base import Care, EnvError, Layout, Plan
-from AsyncPPO.backends.block import Pulse
-from AsyncPPO.backends.channel import Channel, Command
+from AsyncPPO.backends.channel import Channel, Command, Pulse
 from AsyncPPO.backends.worker import work
 
 DEATH_SECONDS = 5.0

@@ -35,8 +35,8 @@ from AsyncPPO.backends.base import (
     StepArrays,
     available_cores,
 )
-from AsyncPPO.backends.block import ENV_ERROR, RAISE, EnvBlock, Pulse
-from AsyncPPO.backends.channel import LIVENESS_SECONDS, Channel, Command, Reply, acquire
+from AsyncPPO.backends.block import ENV_ERROR, RAISE, EnvBlock
+from AsyncPPO.backends.channel import LIVENESS_SECONDS, Channel, Command, Pulse, Reply, acquire
 from AsyncPPO.backends.handle import Worker, stop
 
 logger = logging.getLogger(__name__)

@@ -110,11 +110,11 @@ def test_runs_end_at_a_time_or_at_a_return() -> None:
 def test_tables_are_up_to_date_at_any_time_and_read_back_as_they_were(tmp_path: Path) -> None:
     with trainer(CSVLog(tmp_path)) as run:
         for row in run.updates():
-            assert read_table(tmp_path / "metrics.csv") == run.history
+            assert read_table(tmp_path / "metrics.csv") == list(run.history)
             assert row["policy_lag"] == 0
     with open(tmp_path / "metrics.csv", "a") as file:
         file.write("640,0.5")  # a line that a killed process did not finish
-    assert read_table(tmp_path / "metrics.csv") == run.history
+    assert read_table(tmp_path / "metrics.csv") == list(run.history)
     (tmp_path / "metrics.csv").write_text("steps\nhello\n")
     with pytest.raises(ValueError, match=r"metrics\.csv is not a table of numbers"):
         read_table(tmp_path / "metrics.csv")

@@ -1,5 +1,6 @@
 """Checkpoints: a run that was stopped goes on as if it never had been."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from gymnasium.wrappers import NormalizeReward, RecordEpisodeStatistics, TimeLim
 from AsyncPPO import AsyncPPO, make_env
 from PPO import PPO
 from tests.envs import Nested, Pixels
-from utils import load_state, save_state
+from utils import History, load_state, save_state
 
 
 def trainer(
@@ -21,7 +22,7 @@ def trainer(
     return AsyncPPO(env, agent, num_envs, steps, seed=seed, progress=False, **{"backend": "inline", **(loop or {})})
 
 
-def half(run: AsyncPPO, path: Path) -> list[dict[str, float]]:
+def half(run: AsyncPPO, path: Path) -> History:
     """Take half of the steps, save, and return the metrics so far."""
     with run:
         for row in run.updates():
@@ -31,7 +32,7 @@ def half(run: AsyncPPO, path: Path) -> list[dict[str, float]]:
         return run.history
 
 
-def metrics_of(history: list[dict[str, float]]) -> list[dict[str, float]]:
+def metrics_of(history: Iterable[dict[str, float]]) -> list[dict[str, float]]:
     return [
         {name: value for name, value in row.items() if name != "seconds" and not np.isnan(value)} for row in history
     ]
@@ -44,7 +45,7 @@ def check_exact(tmp_path: Path, env: Any, loop: dict[str, Any], backend: str = "
     before = half(trainer(env, loop=loop, **ppo), tmp_path / "half.state")
     with trainer(env, loop=loop | {"backend": backend}, **ppo) as run:
         run.load_checkpoint(tmp_path / "half.state")
-        run.history = list(before)
+        run.history = History(before)
         assert metrics_of(run.run()) == expected
         for name, tensor in run.ppo.policy.state_dict().items():
             assert (tensor == weights[name]).all(), name
@@ -91,7 +92,7 @@ def test_a_run_that_ended_in_the_middle_of_a_batch_goes_on_from_there(tmp_path: 
         run.save_checkpoint(tmp_path / "a.state")
     with trainer("CartPole-v1", 700) as run:
         run.load_checkpoint(tmp_path / "a.state")
-        run.history = list(first)
+        run.history = History(first)
         assert metrics_of(run.run()) == expected
 
 

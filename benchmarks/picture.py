@@ -1,0 +1,66 @@
+"""The picture of a run for the README: what the terminal shows, and the learning curve.
+
+python -m benchmarks.picture [FLAGS OF main.py]
+"""
+
+import os
+import pty
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+ROOT = Path(__file__).parents[1]
+PICTURE = ROOT / "docs" / "run.png"
+COLUMNS = 108
+
+
+def terminal_of(command: list[str]) -> list[str]:
+    """Run a command in a terminal; return the lines that stay there."""
+    shown = bytearray()
+
+    def read(descriptor: int) -> bytes:
+        data = os.read(descriptor, 1024)
+        shown.extend(data)
+        return data
+
+    os.environ |= {"COLUMNS": str(COLUMNS), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    pty.spawn(command, read)
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", shown.decode())
+    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    return [part for line in lines if line for part in (line[:COLUMNS], line[COLUMNS:]) if part]
+
+
+def main(flags: list[str]) -> None:
+    """Make the picture."""
+    os.chdir(ROOT)
+    with tempfile.TemporaryDirectory(dir=".", prefix="runs-") as directory:
+        run_dir = os.path.relpath(Path(directory) / "lander")
+        lines = terminal_of(["python", "main.py", *flags, "--run-dir", run_dir])
+        curve = imread(Path(run_dir) / "learning_curve.png")
+    lines = [f"$ python main.py {' '.join(flags)}"] + [line.replace(run_dir, "runs/lander") for line in lines]
+    figure = Figure(figsize=(10, 7.6), layout="constrained", facecolor="white")
+    above, below = figure.subplots(2, 1, height_ratios=[1, 2])
+    above.set_facecolor("#1e1e2e")
+    above.text(
+        0.01,
+        0.5,
+        "\n".join(lines),
+        family="monospace",
+        fontsize=8.6,
+        color="#e0e0e0",
+        va="center",
+        transform=above.transAxes,
+    )
+    above.set(xticks=[], yticks=[])
+    below.imshow(curve)
+    below.axis("off")
+    FigureCanvasAgg(figure).print_png(str(PICTURE))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["--env-id", "LunarLander-v3"])

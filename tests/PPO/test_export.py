@@ -1,0 +1,60 @@
+"""Exported policies act as the agent does."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from AsyncPPO import ActionMasks
+from PPO import PPO
+from PPO.export import export_policy
+from tests.envs import Grid, Nested, Pixels
+
+ONNX = pytest.param(
+    ".onnx", marks=pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="ONNX is not installed")
+)
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ONNX])
+@pytest.mark.parametrize(
+    ("env", "settings"),
+    [
+        ("CartPole-v1", {}),
+        ("Pendulum-v1", {"normalize_obs": True}),
+        ("Pendulum-v1", {"squash_actions": False}),
+        ("Pendulum-v1", {"core": "gru"}),
+        ("CartPole-v1", {"core": "lstm", "normalize_obs": True}),
+        ("Taxi-v4", {}),
+        (Nested, {}),
+        (Pixels, {}),
+        (Grid, {}),
+    ],
+)
+def test_what_is_exported_acts_the_same(tmp_path: Path, suffix: str, env: Any, settings: dict[str, Any]) -> None:
+    ppo = PPO.for_env(env if isinstance(env, str) else env(), seed=0, **settings)
+    if ppo.policy.obs_norm is not None:
+        ppo.policy.update_statistics(torch.randn(100, ppo.observ_dim) * 5 + 3)
+    assert export_policy(ppo, tmp_path / f"policy{suffix}") <= 1e-5
+
+
+def test_a_program_runs_without_the_project(tmp_path: Path) -> None:
+    ppo = PPO.for_env("CartPole-v1", seed=0)
+    export_policy(ppo, tmp_path / "policy.pt2")
+    obs = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+    act = torch.export.load(tmp_path / "policy.pt2").module()
+    assert act(torch.from_numpy(obs)).tolist() == ppo.get_action(obs, deterministic=True).tolist()
+
+
+def test_masks_are_part_of_it(tmp_path: Path) -> None:
+    import gymnasium as gym
+
+    env = ActionMasks(gym.make("Taxi-v4"))
+    assert export_policy(PPO.for_env(env, seed=0), tmp_path / "policy.pt2") == 0.0
+
+
+def test_another_suffix_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"exported as \.onnx or \.pt2, not as 'policy\.pt'"):
+        export_policy(PPO(False, 4, 2), tmp_path / "policy.pt")

@@ -1,0 +1,128 @@
+"""Any combination of settings runs, or is refused with a message that names one of them."""
+
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import main
+from config import TrainConfig
+
+hypothesis = pytest.importorskip("hypothesis")
+from hypothesis import strategies as st  # noqa: E402
+
+number = st.one_of(
+    st.sampled_from([0.0, 1.0, -1.0, math.nan, math.inf, 1e-12, 1e12]), st.floats(0.001, 2.0), st.floats(-2.0, 2.0)
+)
+maybe = st.one_of(st.none(), number)
+small = st.integers(-1, 40)
+SETTINGS: dict[str, Any] = {
+    "env_id": st.sampled_from(["CartPole-v1", "Pendulum-v1", "FrozenLake-v1", "Taxi-v4", "Nothing-v0"]),
+    "action_masks": st.sampled_from([False, False, False, True]),
+    "num_envs": small,
+    "steps": st.integers(-1, 300),
+    "seed": st.integers(-1, 2**40),
+    "mode": st.sampled_from(["streaming", "mask"]),
+    "acting": st.sampled_from(["auto", "central", "replicas"]),
+    "backend": st.sampled_from(["auto", "inline", "inline", "inline", "process", "vector"]),
+    "num_workers": st.one_of(st.none(), st.integers(0, 3)),
+    "on_env_error": st.sampled_from(["raise", "restart"]),
+    "step_timeout": st.one_of(st.none(), st.none(), st.none(), st.sampled_from([-1.0, 0.0, math.nan, 30.0])),
+    "eval_episodes": st.integers(0, 2),
+    "eval_every": st.sampled_from([0, 0, 0, 0, 100, -1]),
+    "checkpoint_seconds": st.one_of(st.just(60.0), number),
+    "keep_checkpoints": st.integers(0, 3),
+    "max_seconds": maybe,
+    "target_return": maybe,
+    "lr": number,
+    "k_epochs": st.integers(-1, 3),
+    "policy_clip": number,
+    "gae_lambda": number,
+    "gamma": number,
+    "batch_size": st.integers(-1, 200),
+    "mini_batch_size": st.integers(-1, 100),
+    "use_rnd": st.booleans(),
+    "beta": number,
+    "squash_actions": st.booleans(),
+    "share_encoder": st.sampled_from([None, True, False]),
+    "core": st.sampled_from(["none", "none", "gru", "lstm"]),
+    "core_size": st.integers(-1, 8),
+    "hidden_sizes": st.lists(st.integers(-1, 16), max_size=3).map(tuple),
+    "activation": st.sampled_from(["tanh", "relu", "silu"]),
+    "log_std": st.one_of(number, st.sampled_from([-800.0, 800.0])),
+    "normalize_obs": st.booleans(),
+    "normalize_advantage": st.sampled_from(["minibatch", "batch", "none"]),
+    "recompute_advantage": st.booleans(),
+    "entropy_coef": number,
+    "value_coef": number,
+    "value_clip": maybe,
+    "max_grad_norm": number,
+    "target_kl": maybe,
+    "anneal_lr": st.booleans(),
+    "anneal_clip": st.booleans(),
+    "anneal_entropy": st.booleans(),
+    "intrinsic_gamma": number,
+    "rnd_update_proportion": number,
+    "rnd_warmup": st.integers(-1, 50),
+    "learner": st.sampled_from(["auto", "torch"]),
+    "device": st.sampled_from(["cpu", "cpu", "cpu", "cpu", "cuda", "nonsense"]),
+}
+GIVEN = {"run_dir", "load_weights", "compile"}
+NAMES = [field.name for field in fields(TrainConfig)] + ["GAE_lambda", "use_RND", "Nothing-v0", "CUDA", "mask"]
+
+
+def test_every_setting_is_tried() -> None:
+    assert SETTINGS.keys() | GIVEN == {field.name for field in fields(TrainConfig)}
+
+
+def flags_of(settings: dict[str, Any]) -> list[str]:
+    flags = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool) and name != "share_encoder":
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
+    return flags
+
+
+def check(settings: dict[str, Any], directory: Path, capsys: pytest.CaptureFixture) -> None:
+    base = {"steps": 60, "num_envs": 3, "batch_size": 30, "mini_batch_size": 15, "k_epochs": 1, "eval_episodes": 1}
+    quiet = {"eval_every": 0, "backend": "inline"}
+    run_dir = directory / str(len(list(directory.iterdir())))
+    capsys.readouterr()
+    code = main.main([*flags_of(base | quiet | settings), "--run-dir", str(run_dir)])
+    error = capsys.readouterr().err.split("error: ")
+    if code == 0:
+        assert (run_dir / "summary.json").exists()
+    else:
+        assert code == 1
+        assert any(name in error[-1] for name in NAMES), error[-1]
+
+
+@hypothesis.settings(
+    max_examples=40, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(
+    settings=st.sets(st.sampled_from(sorted(SETTINGS)), max_size=3).flatmap(
+        lambda names: st.fixed_dictionaries({name: SETTINGS[name] for name in names})
+    )
+)
+def test_a_few_settings(settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    check(settings, tmp_path, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@hypothesis.settings(
+    max_examples=200, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(
+    settings=st.sets(st.sampled_from(sorted(SETTINGS)), max_size=8).flatmap(
+        lambda names: st.fixed_dictionaries({name: SETTINGS[name] for name in names})
+    )
+)
+def test_many_settings(settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    check(settings, tmp_path, capsys)

@@ -1,0 +1,33 @@
+"""The metrics of a run."""
+
+import tracemalloc
+
+import pytest
+
+from utils import History
+
+
+def test_it_is_a_list_of_dicts() -> None:
+    rows = [{"steps": step, "loss": step / 3} for step in range(5)]
+    history = History(rows)
+    assert list(history) == rows
+    assert (len(history), history[-1], history[1:4:2]) == (5, rows[-1], rows[1:4:2])
+    assert isinstance(history[0]["steps"], int)
+    with pytest.raises(IndexError):
+        history[5]
+
+
+def test_other_metrics_are_refused() -> None:
+    history = History([{"loss": 1.0}])
+    with pytest.raises(ValueError, match=r"the metrics changed from \['loss'\] to \['gain'\]"):
+        history.append({"gain": 1.0})
+
+
+def test_it_takes_eight_bytes_for_a_number() -> None:
+    history = History()
+    tracemalloc.start()
+    for step in range(100_000):
+        history.append({"steps": step, "loss": step / 3})
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 2_500_000
