@@ -3,6 +3,8 @@
 
 python main.py [train] [--help]
 python main.py {resume,evaluate,record,watch,plot,export,envs} [--help]
+
+In bash, `source <(./main.py --tyro-print-completion bash)` has the tab key complete what follows `./main.py`.
 """
 
 import sys
@@ -16,6 +18,7 @@ from commands.export import export
 from commands.play import evaluate, record, watch
 from commands.plot import plot
 from commands.train import resume, train
+from config import TrainConfig
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT."""
@@ -34,6 +37,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments and arguments[0].startswith("--tyro-"):
+        tyro.extras.subcommand_cli_from_dict({"train": TrainConfig, **COMMANDS}, prog="main.py", args=arguments)
     if not arguments or arguments[0].startswith("-"):
         arguments = ["train", *arguments]
     name, *rest = arguments

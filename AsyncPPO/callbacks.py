@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from AsyncPPO.rollout import Episode
-from utils import Metrics, write_atomically
+from utils import History, Metrics, write_atomically
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO
@@ -105,7 +105,13 @@ class CSVLog(Callback):
         self.metrics, self.evaluations = Path(directory) / METRICS_FILE, Path(directory) / EVALUATIONS_FILE
 
     def on_start(self, trainer: "AsyncPPO") -> None:
-        """Write what there is already."""
+        """Take over what there is of the steps before these: a run that goes on keeps its history."""
+        done = trainer.steps_done
+        if not trainer.history:
+            trainer.history = History(row for row in read_table(self.metrics) if row["steps"] <= done)
+        if not trainer.evaluations:
+            rows = [row for row in read_table(self.evaluations) if row["steps"] <= done]
+            trainer.evaluations = [Evaluation(**row) for row in rows]  # type: ignore[arg-type]
         rewrite(self.metrics, trainer.history)
         rewrite(self.evaluations, [evaluation._asdict() for evaluation in trainer.evaluations])
 
@@ -196,31 +202,46 @@ class StopAfter(Callback):
     """Ends the run after some seconds of training, at the next update."""
 
     def __init__(self, seconds: float) -> None:
-        """Keep the limit; what a resumed run had trained before counts."""
+        """Keep the limit; what a run that goes on had trained before does not count."""
         self.seconds = seconds
 
-    def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
+    def on_start(self, trainer: "AsyncPPO") -> None:
         """Look at the clock."""
-        if trainer.seconds >= self.seconds:
+        self._before = trainer.seconds
+
+    def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
+        """Look again."""
+        if trainer.seconds >= self._before + self.seconds:
             trainer.stop(f"after {self.seconds:g} seconds")
 
 
 class StopAtReturn(Callback):
-    """Ends the run when the mean return of the last 100 episodes reaches a target, or that of an evaluation does."""
+    """Ends the run when the mean return of the last 100 episodes reaches a target, or that of an evaluation does.
+
+    A run that goes on after it has reached the target goes on to its end.
+    """
 
     def __init__(self, target: float) -> None:
         """Keep the target."""
         self.target = target
 
+    def on_start(self, trainer: "AsyncPPO") -> None:
+        """See whether it was reached before."""
+        evaluated = any(evaluation.mean >= self.target for evaluation in trainer.evaluations)
+        self._reached = evaluated or self._reached_by(trainer)
+
     def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
         """Look at the last 100 episodes, once there are so many."""
-        if len(trainer.recent) == trainer.recent.maxlen and trainer.mean_return >= self.target:
+        if not self._reached and self._reached_by(trainer):
             trainer.stop(f"at a mean return of {trainer.mean_return:.1f}")
 
     def on_evaluation(self, trainer: "AsyncPPO", evaluation: Evaluation) -> None:
         """Look at the evaluation."""
-        if evaluation.mean >= self.target:
+        if not self._reached and evaluation.mean >= self.target:
             trainer.stop(f"at an evaluation's mean return of {evaluation.mean:.1f}")
+
+    def _reached_by(self, trainer: "AsyncPPO") -> bool:
+        return len(trainer.recent) == trainer.recent.maxlen and trainer.mean_return >= self.target
 
 
 def checkpoints_in(directory: Path) -> list[Path]:

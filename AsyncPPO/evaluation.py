@@ -137,7 +137,8 @@ def _kill(process: Any, pipe: Any) -> None:
 def _serve(pipe: Connection, pickled_play: bytes) -> None:
     """Be the process: from actors to returns."""
     serve_parent()
-    os.nice(NICENESS)
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     play = cloudpickle.loads(pickled_play)
     with compute_threads(1):
         while True:

@@ -2,6 +2,7 @@
 
 import copy
 from difflib import get_close_matches
+from importlib import import_module
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
@@ -18,10 +19,13 @@ def env_factory(env: gym.Env | str | EnvSpec | EnvFactory) -> EnvFactory:
             remade.
     """
     if isinstance(env, str):
+        module, _, name = env.rpartition(":")
         try:
-            gym.spec(env)
-        except (gym.error.Error, ModuleNotFoundError) as error:
-            near = get_close_matches(env, gym.registry, 1, 0.5)
+            if module:
+                import_module(module)
+            gym.spec(name)
+        except (gym.error.Error, ImportError) as error:
+            near = get_close_matches(name, gym.registry, 1, 0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"no environment {env!r}{hint} ({error})") from None
         return lambda: gym.make(env, disable_env_checker=True)

@@ -141,13 +141,16 @@ class Collector:
         """Return the environments as they are, and what is known of the episodes that have begun in them."""
         return {"env": self.env.state(), "episodes": self._episodes.state(), "core": self._memories.state()}
 
-    def load_state(self, state: State) -> None:
-        """Take over what `state` was; new episodes begin where the environments cannot go on."""
+    def load_state(self, state: State, buffer: State) -> None:
+        """Take over what `state` and that of the buffer were; new episodes begin where environments cannot go on."""
+        self.buffer.load_state(buffer)
         obs = self.env.load_state(state["env"])
-        if obs is not None:
-            self._obs = obs
-            self._episodes.load_state(state["episodes"])
-            self._memories.load_state(state["core"])
+        if obs is None:
+            self.buffer.cut(np.arange(self.env.num_envs))
+            return
+        self._obs = obs
+        self._episodes.load_state(state["episodes"])
+        self._memories.load_state(state["core"])
 
     def collect(self, steps: int) -> tuple[int, list[Episode]]:
         """Step every running environment at most `steps` times: once.
@@ -207,9 +210,12 @@ class ReplicaCollector:
         """See `Collector.state`."""
         return {"env": self.env.state(), "episodes": self._episodes.state(), "core": None}
 
-    def load_state(self, state: State) -> None:
+    def load_state(self, state: State, buffer: State) -> None:
         """See `Collector.load_state`."""
-        if self.env.load_state(state["env"]) is not None:
+        self.buffer.load_state(buffer)
+        if self.env.load_state(state["env"]) is None:
+            self.buffer.cut(np.arange(self.env.num_envs))
+        else:
             self._episodes.load_state(state["episodes"])
 
     def collect(self, steps: int) -> tuple[int, list[Episode]]:

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -81,6 +82,9 @@ class AsyncPPO:
         if acting not in ("auto", "central", "replicas"):
             raise ValueError(f"acting must be 'auto', 'central' or 'replicas', not {acting!r}")
         replica = ppo.replica() if acting != "central" and mode == "streaming" else None
+        if steps < ppo.batch_size:
+            what = f"steps ({steps}) is less than the batch_size of the PPO ({ppo.batch_size}): nothing will be learnt"
+            warnings.warn(what, RuntimeWarning, stacklevel=2)
         if acting == "replicas" and replica is None:
             raise ValueError("acting='replicas' needs mode='streaming' and a PPO of two small MLPs on the CPU")
         self.acting: Acting = "central" if replica is None else "replicas"
@@ -139,8 +143,8 @@ class AsyncPPO:
         """Collect and learn until `steps` environment steps are taken, or a callback stops it.
 
         Called again, it takes as many steps more; after `load_checkpoint` of a run that had not come to its end, those
-        that were missing. An interrupt or an error closes the environments; `history` and the agent are left as they
-        are then.
+        that were missing. After an interrupt or an error `history` and the agent are as they were then; one in a step
+        closes the environments.
 
         Returns:
             `history`: what `updates` yields.
@@ -227,8 +231,7 @@ class AsyncPPO:
         if different:
             raise ValueError(f"the checkpoint {path} does not fit: {'; '.join(different)}")
         self.ppo.load_state(state["ppo"])
-        self.collector.load_state(state["collector"])
-        self.buffer.load_state(state["buffer"])
+        self.collector.load_state(state["collector"], state["buffer"])
         for name, value in state["progress"].items():
             setattr(self, name, value)
         begin, target = self.goal

@@ -12,6 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike
 
 from AsyncPPO.backends import (
+    ENV_ERROR,
     Backend,
     BackendName,
     Care,
@@ -378,7 +379,7 @@ class EnvVectorizer:
 
         Raises:
             ValueError: it is that of another number of environments.
-            EnvError: as for `step`, or it is that of others.
+            EnvError: as for `step`.
         """
         backend, snapshots = self._open_backend(), dict(enumerate(state["environments"]))
         if len(state["finished"]) != self.num_envs:
@@ -387,9 +388,11 @@ class EnvVectorizer:
         self._first_seed, self._seeds = state["next_seeds"][0], state["next_seeds"]
         if not snapshots:
             return None
-        self._guarded(lambda: backend.restore(snapshots))
+        failed = self._guarded(lambda: backend.restore(snapshots))
         self._seeds = [None] * self.num_envs
-        if any(snapshot["layers"] is None for snapshot in snapshots.values()):
+        for info in failed.values():
+            logger.warning("%s; a new episode begins", info[ENV_ERROR])
+        if failed or any(snapshot["layers"] is None for snapshot in snapshots.values()):
             return None
         obs = backend.arrays.obs
         obs[:] = state["obs"]

@@ -58,8 +58,8 @@ def evaluate(
     else:
         how = "stochastic" if stochastic else "deterministic"
         print(
-            f"{config.env_id}: mean {returns.mean():.1f} +- {returns.std():.1f}, min {returns.min():.1f}, "
-            f"max {returns.max():.1f} over {episodes} {how} episodes"
+            f"{config.env_id}: mean {returns.mean():.2f} +- {returns.std():.2f}, min {returns.min():.2f}, "
+            f"max {returns.max():.2f} over {episodes} {how} episodes"
         )
     return 0
 
@@ -129,4 +129,4 @@ def _show(ppo: "PPO", env: gym.Env, episodes: int, seed: int) -> None:
                 obs, reward, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
                 score, over = score + float(reward), terminated or truncated
                 bar.update()
-            bar.write(f"episode {episode + 1}: return {score:.1f}")
+            bar.write(f"episode {episode + 1}: return {score:.2f}")

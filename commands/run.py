@@ -83,7 +83,7 @@ def agent_of(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, "PPO"]:
     """Return the configuration of a run, and the agent with what it has learnt.
 
     Args:
-        run_dir: of the run; of one that was killed, the newest checkpoint counts.
+        run_dir: of the run; of one that was killed, its newest checkpoint counts.
         best: take the best evaluation's weights, not the last.
 
     Raises:
@@ -96,10 +96,10 @@ def agent_of(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, "PPO"]:
     config = config_of(run_dir)
     with make_env(factory_of(config)) as env:
         ppo = PPO.for_env(env, **config.ppo())
-    checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
+    weights, checkpoints = run_dir / POLICY_FILE, checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
     if best:
         ppo.load_weights(run_dir / BEST_DIRECTORY)
-    elif checkpoints and not (run_dir / POLICY_FILE).exists():
+    elif checkpoints and (not weights.exists() or weights.stat().st_mtime < checkpoints[-1].stat().st_mtime):
         ppo.load_state(load_state(checkpoints[-1])["ppo"])
     else:
         ppo.load_weights(run_dir)

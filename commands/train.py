@@ -16,8 +16,6 @@ import tyro
 
 from AsyncPPO.callbacks import (
     CHECKPOINT_DIRECTORY,
-    EVALUATIONS_FILE,
-    METRICS_FILE,
     Callback,
     Checkpoints,
     CSVLog,
@@ -26,7 +24,6 @@ from AsyncPPO.callbacks import (
     StopAtReturn,
     TensorBoard,
     checkpoints_in,
-    read_table,
 )
 from commands.run import (
     BEST_DIRECTORY,
@@ -43,7 +40,6 @@ from commands.run import (
 from config import TrainConfig
 from PPO.arguments import check_ranges
 from presets import preset
-from utils import History
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncPPO
@@ -84,9 +80,6 @@ def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None) -> int
             before = f"; without it the run goes on from {checkpoints[-2]}" if len(checkpoints) > 1 else ""
             raise ValueError(f"{error}{before}") from error
         done = trainer.steps_done
-        trainer.history = History(row for row in read_table(run_dir / METRICS_FILE) if row["steps"] <= done)
-        evaluations = [row for row in read_table(run_dir / EVALUATIONS_FILE) if row["steps"] <= done]
-        trainer.evaluations = [Evaluation(**row) for row in evaluations]  # type: ignore[arg-type]
         if steps is not None:
             trainer.goal = done, done + steps
         elif done >= trainer.goal[1]:
@@ -170,7 +163,7 @@ def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
     summary["total_seconds"] = time.perf_counter() - started
     write_json(run_dir / SUMMARY_FILE, summary)
     print(
-        f"result    mean {returns.mean():.1f}, min {returns.min():.1f}, max {returns.max():.1f} "
+        f"result    mean {returns.mean():.2f}, min {returns.min():.2f}, max {returns.max():.2f} "
         f"over {len(returns)} deterministic episodes\n"
         f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}\n"
         f"continue  {_how_to_go_on(run_dir)} --steps {config.steps}"

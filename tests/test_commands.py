@@ -192,6 +192,15 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture) -> Non
     assert f"main.py {name}" in capsys.readouterr().out
 
 
+def test_the_tab_key_knows_commands_and_their_flags(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as left:
+        main.main(["--tyro-print-completion", "bash"])
+    assert not left.value.code
+    script = capsys.readouterr().out
+    for known in ("evaluate", "--stochastic", "resume", "--num-envs"):
+        assert known in script
+
+
 def test_a_flag_of_a_command_is_suggested(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main.main(["evaluate", "somewhere", "--episods", "3"])

@@ -61,7 +61,9 @@ def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
         raise FileNotFoundError(f"no weights at {path}")
     try:
         tensors = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except pickle.UnpicklingError:
+        raise ValueError(f"{path} is not a file of tensors: it holds objects, whose loading could run code") from None
+    except (RuntimeError, EOFError, ValueError) as error:
         raise ValueError(f"{path} is not a file of tensors: {error}") from error
     if not isinstance(tensors, dict) or not all(torch.is_tensor(tensor) for tensor in tensors.values()):
         raise ValueError(f"{path} is not a file of tensors: it holds something else")

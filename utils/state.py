@@ -67,13 +67,20 @@ def _digest(body: bytes) -> bytes:
 def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     """Return a tree in which paths stand for the arrays, and put those into `arrays`."""
     if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"a state has only strings as keys, not {list(value)} at {path or 'its root'}")
         return {key: _without_arrays(part, f"{path}/{key}", arrays) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_without_arrays(part, f"{path}/{index}", arrays) for index, part in enumerate(value)]
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
-    if not isinstance(value, np.ndarray):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
         return value
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biufV":
+        kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        raise TypeError(f"a state is made of numbers, strings and arrays of numbers, not of {kind} at {path}")
     if value.dtype.names is None:
         arrays[path] = np.array(value, order="C")
         return {ARRAY: path}

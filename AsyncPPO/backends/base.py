@@ -312,11 +312,14 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def restore(self, snapshots: Infos) -> None:
+    def restore(self, snapshots: Infos) -> Infos:
         """Make every environment what `snapshots` returned; `obs` is not changed.
 
+        Returns:
+            Of those that cannot go on from there, but have to be reset, why, as `env_error`.
+
         Raises:
-            EnvError: as for `recv`; or they are snapshots of others.
+            EnvError: as for `recv`.
         """
 
     @abstractmethod

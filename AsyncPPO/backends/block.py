@@ -157,7 +157,9 @@ class EnvBlock(Block):
         """Step; see `Backend.send` and `recv`."""
         first, envs, store, infos = self.first, self.envs, self._store, {}
         arrays, careful, watched, pulse = self.arrays, self._restart, self._watched, self._pulse
-        obs_rows, actions, rewards = arrays.obs, arrays.action, arrays.reward
+        # an environment may keep its action: it must not be a view of what is written next
+        actions = arrays.action.copy() if arrays.action.ndim > 1 else arrays.action
+        obs_rows, rewards = arrays.obs, arrays.reward
         terminations, truncations = arrays.terminated, arrays.truncated
         if careful:
             self._before[:], self._failed = obs_rows, []
@@ -197,12 +199,13 @@ class EnvBlock(Block):
 
     def restore(self, snapshots: Infos) -> Infos:
         """Make the environments what they were; see `Backend.restore`."""
+        failed: Infos = {}
         for index, env in enumerate(self.envs, self.first):
             try:
                 restore(env, snapshots[index])
-            except (LookupError, TypeError, ValueError) as error:
-                raise EnvError(f"environment {index} cannot be what was saved: {error}") from error
-        return {}
+            except Exception as error:  # whatever its reset may raise
+                failed[index] = {ENV_ERROR: f"environment {index} cannot be what was saved: {error!r}"}
+        return failed
 
     def close(self) -> None:
         """Close the environments; a failure in it is logged, and the others are closed all the same."""

@@ -56,9 +56,9 @@ class InlineBackend(Backend):
         """See `Backend.snapshots`."""
         return self._block.snapshots()
 
-    def restore(self, snapshots: Infos) -> None:
+    def restore(self, snapshots: Infos) -> Infos:
         """See `Backend.restore`."""
-        self._block.restore(snapshots)
+        return self._block.restore(snapshots)
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -181,13 +181,12 @@ class ProcessBackend(Backend):
             worker.tell(Command.SNAPSHOTS)
         return self._block.snapshots() | self._wait()
 
-    def restore(self, snapshots: Infos) -> None:
+    def restore(self, snapshots: Infos) -> Infos:
         """See `Backend.restore`."""
         for worker in self._workers:
             worker.tell(Command.RESTORE)
             worker.send({index: snapshots[index] for index in worker.channel.envs})
-        self._block.restore(snapshots)
-        self._wait()
+        return self._block.restore(snapshots) | self._wait()
 
     def close(self) -> None:
         """See `Backend.close`."""

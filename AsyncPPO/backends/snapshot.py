@@ -2,12 +2,14 @@
 
 It works for environments that are Python objects made of numbers, strings, arrays, random generators, collections of
 such and other such objects (Gymnasium's classic control and toy text, and its wrappers). A simulator that is not
-written in Python (Box2D, MuJoCo, an emulator) cannot be read this way; of those only the random streams are kept.
+written in Python (Box2D, MuJoCo, an emulator) cannot be read this way, nor what holds one thing under two names; of
+those only the random streams are kept.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from enum import Enum
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
@@ -29,14 +31,15 @@ class _Empty:
 
 
 class Unreadable(TypeError):
-    """An environment that holds a foreign object."""
+    """An environment that holds a foreign object, or one thing twice."""
 
 
 def snapshot(env: gym.Env) -> Snapshot:
     """Return what an environment consists of, in plain values and arrays."""
     state: Snapshot = {"random": [_generators(layer) for layer in _layers(env)], "layers": None}
-    with suppress(Unreadable, RecursionError):
-        state["layers"] = [_described(layer) for layer in _layers(env)]
+    with suppress(Unreadable):
+        reader = _Reader()
+        state["layers"] = [reader.described(layer) for layer in _layers(env)]
     return state
 
 
@@ -44,17 +47,14 @@ def restore(env: gym.Env, state: Snapshot) -> None:
     """Make an environment what `state` says; one that could not be read gets its random streams back.
 
     Raises:
-        ValueError: the state is that of another kind of environment.
+        ValueError: it is made of other things than the one of the state; its next episode is not affected.
     """
     layers = list(_layers(env))
+    for layer, generators in zip(layers, state["random"], strict=True):
+        vars(layer).update({name: _generator(numbers) for name, numbers in generators.items()})
     if state["layers"] is None:
-        for layer, generators in zip(layers, state["random"], strict=True):
-            vars(layer).update({name: _generator(numbers) for name, numbers in generators.items()})
         return
-    kinds = [type(layer).__qualname__ for layer in layers]
-    saved = [layer["object"] for layer in state["layers"]]
-    if kinds != saved:
-        raise ValueError(f"the saved environment is made of {' around '.join(saved)}, not of {' around '.join(kinds)}")
+    env.reset()  # it may make things that are to be put back
     for layer, description in zip(layers, state["layers"], strict=True):
         _put_back(layer, description)
 
@@ -65,38 +65,6 @@ def _layers(env: gym.Env) -> Iterator[gym.Env]:
         yield env
         env = env.env
     yield env
-
-
-def _described(thing: Any) -> dict[str, Any]:
-    """Return the attributes of an object of a Python class, those of the objects that it has among them.
-
-    Raises:
-        Unreadable: there is something else in it, or in its class.
-    """
-    if type(thing).__basicsize__ > _Empty.__basicsize__ or not hasattr(thing, "__dict__"):
-        raise Unreadable
-    inner = thing.env if isinstance(thing, gym.Wrapper) else None
-    attributes = {}
-    for name, value in vars(thing).items():
-        if isinstance(value, CONSTANT) or name == ARGUMENTS or (inner is not None and value is inner):
-            continue
-        try:
-            attributes[name] = _plain(value)
-        except Unreadable:
-            attributes[name] = _described(value)
-    return {"object": type(thing).__qualname__, "attributes": attributes}
-
-
-def _put_back(thing: Any, description: dict[str, Any]) -> None:
-    """Give an object the attributes that `_described` found; the objects that it has stay the same ones."""
-    own = vars(thing)
-    for name, value in description["attributes"].items():
-        if not (isinstance(value, dict) and "object" in value):
-            own[name] = _unplain(value)
-        elif type(own.get(name)).__qualname__ == value["object"]:
-            _put_back(own[name], value)
-        else:
-            raise ValueError(f"{name} of {description['object']} was a {value['object']}")
 
 
 def _generators(layer: gym.Env) -> dict[str, Any]:
@@ -111,39 +79,91 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
     return generator
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON and arrays know it: collections and generators under the name of their kind.
+class _Reader:
+    """Describes one environment; it remembers what it has seen, since nothing may occur twice."""
 
-    Raises:
-        Unreadable: there is something else in it.
-    """
-    kind = type(value)
-    if value is None or kind in {bool, int, float, str}:
-        return value
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain_array(value)
-    if kind in COLLECTIONS:
-        size = {"maxlen": value.maxlen} if kind is deque else {}
-        return {COLLECTIONS[kind]: [_plain(part) for part in value], **size}
-    if kind is dict:
-        return {"dict": [[_plain(key), _plain(part)] for key, part in value.items()]}
-    if kind is np.random.Generator:
-        return {"generator": value.bit_generator.state}
-    raise Unreadable
+    def __init__(self) -> None:
+        self._seen: dict[int, Any] = {}
+        self._arrays: list[np.ndarray] = []
+
+    def described(self, thing: Any) -> dict[str, Any]:
+        """Return the attributes of an object of a Python class, those of the objects that it has among them.
+
+        Raises:
+            Unreadable: there is something else in it, or in its class.
+        """
+        if type(thing).__basicsize__ > _Empty.__basicsize__ or not hasattr(thing, "__dict__"):
+            raise Unreadable
+        self._see(thing)
+        inner = thing.env if isinstance(thing, gym.Wrapper) else None
+        attributes = {}
+        for name, value in vars(thing).items():
+            if isinstance(value, CONSTANT) or name == ARGUMENTS or (inner is not None and value is inner):
+                continue
+            if isinstance(value, Enum):
+                attributes[name] = {"enum": value.name}
+            elif hasattr(value, "__dict__"):
+                attributes[name] = self.described(value)
+            else:
+                attributes[name] = self._plain(value)
+        return {"object": type(thing).__qualname__, "attributes": attributes}
+
+    def _see(self, thing: Any) -> None:
+        if id(thing) in self._seen:
+            raise Unreadable
+        self._seen[id(thing)] = thing
+
+    def _plain(self, value: Any) -> Any:
+        """Return a value as JSON and arrays know it: collections and generators under the name of their kind.
+
+        Raises:
+            Unreadable: there is something else in it.
+        """
+        kind = type(value)
+        if value is None or kind in {bool, int, float, str}:
+            return value
+        if isinstance(value, np.generic) and value.dtype.kind in "biufU":
+            return {"scalar": value.item(), "dtype": value.dtype.str}
+        if kind is not tuple:
+            self._see(value)
+        if kind in COLLECTIONS:
+            size = {"maxlen": value.maxlen} if kind is deque else {}
+            return {COLLECTIONS[kind]: [self._plain(part) for part in value], **size}
+        if kind is dict:
+            return {"dict": [[self._plain(key), self._plain(part)] for key, part in value.items()]}
+        if kind is np.random.Generator:
+            return {"generator": value.bit_generator.state}
+        return self._plain_array(value)
+
+    def _plain_array(self, value: Any) -> dict[str, Any]:
+        if type(value) is not np.ndarray or any(np.may_share_memory(value, other) for other in self._arrays):
+            raise Unreadable
+        self._arrays.append(value)
+        if value.dtype.kind == "S":
+            return {"bytes": np.frombuffer(value.tobytes(), np.uint8), "dtype": value.dtype.str, "shape": value.shape}
+        if value.dtype.kind in "biuf":
+            return {"array": value.copy()}
+        raise Unreadable
 
 
-def _plain_array(value: np.ndarray | np.generic) -> dict[str, Any]:
-    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
-        return {"scalar": value.item(), "dtype": value.dtype.str}
-    if type(value) is np.ndarray and value.dtype.kind in "biuf":
-        return {"array": value.copy()}
-    if type(value) is np.ndarray and value.dtype.kind == "S":
-        return {"bytes": np.frombuffer(value.tobytes(), np.uint8), "dtype": value.dtype.str, "shape": value.shape}
-    raise Unreadable
+def _put_back(thing: Any, description: dict[str, Any]) -> None:
+    """Give an object the attributes that were described; the objects that it has stay the same ones."""
+    own = vars(thing)
+    if type(thing).__qualname__ != description["object"]:
+        raise ValueError(f"a {description['object']} was saved, and there is a {type(thing).__qualname__}")
+    for name, value in description["attributes"].items():
+        if isinstance(value, dict) and "object" in value:
+            _put_back(own.get(name), value)
+        elif not (isinstance(value, dict) and "enum" in value):
+            own[name] = _unplain(value)
+        elif value["enum"] in getattr(type(own.get(name)), "__members__", {}):
+            own[name] = type(own[name])[value["enum"]]
+        else:
+            raise ValueError(f"{name} was {value['enum']}")
 
 
 def _unplain(value: Any) -> Any:
-    """Undo `_plain`."""
+    """Undo `_Reader._plain`."""
     if not isinstance(value, dict):
         return value
     kind, content = next(iter(value.items()))

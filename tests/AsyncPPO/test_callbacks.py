@@ -120,6 +120,32 @@ def test_tables_are_up_to_date_at_any_time_and_read_back_as_they_were(tmp_path: 
         read_table(tmp_path / "metrics.csv")
 
 
+def test_a_run_that_goes_on_keeps_its_tables(tmp_path: Path) -> None:
+    logs = CSVLog(tmp_path), BackgroundEvaluation(Counter, 256, episodes=2)
+    with trainer(*logs) as run:
+        run.run()
+        run.save_checkpoint(tmp_path / "a.state")
+    with trainer(*logs) as run:
+        run.load_checkpoint(tmp_path / "a.state")
+        run.run()
+        assert [row["steps"] for row in run.history] == [128, 256, 384, 512, 640, 768, 896, 1024]
+        assert read_table(tmp_path / "metrics.csv") == list(run.history)
+        assert run.evaluations[0].steps <= 512
+
+
+def test_a_limit_is_for_each_session(tmp_path: Path) -> None:
+    limits = StopAfter(1e-9), StopAtReturn(15.0)
+    with trainer(*limits, steps=5000) as run:
+        for _ in range(3):
+            run.run()
+        assert run.steps_done == 3 * 128
+    with trainer(StopAtReturn(15.0), steps=1000) as run:
+        run.run()
+        assert run.stopped is not None
+        run.run()
+        assert (run.steps_done, run.stopped) == (1000, None), "it had been reached before"
+
+
 def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboardX.record_writer import masked_crc32c
 

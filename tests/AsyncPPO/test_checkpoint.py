@@ -1,6 +1,8 @@
 """Checkpoints: a run that was stopped goes on as if it never had been."""
 
 from collections.abc import Iterable
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from gymnasium.wrappers import NormalizeReward, RecordEpisodeStatistics, TimeLim
 
 from AsyncPPO import AsyncPPO, make_env
 from PPO import PPO
-from tests.envs import Nested, Pixels
+from tests.envs import Counter, Nested, Pixels
 from utils import History, load_state, save_state
 
 
@@ -105,6 +107,70 @@ def test_environments_that_cannot_be_kept_begin_new_episodes(tmp_path: Path) -> 
             runs.append(metrics_of(run.run()))
             assert run.steps_done >= 2000
     assert runs[0] == runs[1]
+
+
+class World:
+    """Something that an environment has."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+
+class Phase(Enum):
+    DAY = 0
+    NIGHT = 1
+
+
+class Made(Counter):
+    """Makes its world when it is reset; keeps its last action, and the time of day."""
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
+        self.world, self.phase = World(), Phase.DAY
+        return super().reset(**kwargs)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.world.at += 2 * int(action) - 1
+        self.phase = Phase(1 - self.phase.value)
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs + self.phase.value, reward + self.world.at, terminated, truncated, info
+
+
+class Twice(Counter):
+    """Has its random stream under two names, and draws from both."""
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
+        answer = super().reset(**kwargs)
+        self.dice = self.np_random
+        return answer
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs + np.float32(self.dice.random()), reward, terminated, truncated, info
+
+
+def test_what_is_made_in_a_reset_is_kept_too(tmp_path: Path) -> None:
+    check_exact(tmp_path, partial(Made, 50), {})
+    assert (Phase.DAY.value, Phase.NIGHT.value) == (0, 1)
+
+
+@pytest.mark.parametrize("acting", ["central", "replicas"])
+@pytest.mark.parametrize("env", [partial(Twice, 50), "LunarLander-v3"])
+def test_rows_that_wait_are_cut_where_new_episodes_begin(tmp_path: Path, env: Any, acting: str) -> None:
+    with trainer(env, 700, loop={"acting": acting}, use_RND=False) as run:
+        run.run()
+        assert len(run.buffer) > 0
+        run.save_checkpoint(tmp_path / "a.state")
+    with trainer(env, 700, loop={"acting": acting}, use_RND=False) as run:
+        run.load_checkpoint(tmp_path / "a.state")
+        assert run.env.finished.all()
+        waiting = len(run.buffer) // run.num_envs
+        seen = []
+        learn, run.ppo.learn = run.ppo.learn, lambda *args: (seen.append(run.ppo.memory.batch()), learn(*args))[1]  # type: ignore[method-assign, misc, func-returns-value]
+        run.run()
+    per_env = len(seen[0].reward) // run.num_envs
+    lasts = np.arange(run.num_envs) * per_env + waiting - 1
+    assert seen[0].ends[lasts].all(), "two episodes run together"
+    assert not seen[0].terminated[lasts].all()
 
 
 @pytest.mark.parametrize(

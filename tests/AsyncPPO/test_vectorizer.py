@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -135,3 +136,14 @@ def test_a_forgotten_vectorizer_leaves_nothing_behind() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert (done.stdout, done.stderr) == ("up\n", "")
+
+
+def test_an_id_may_say_which_module_registers_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_envs.py").write_text(
+        "import gymnasium as gym\nfrom tests.envs import Counter\ngym.register('Mine-v0', Counter)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with EnvVectorizer("my_envs:Mine-v0", 2, backend="inline") as env:
+        assert env.reset()[0].shape == (2, 2)
+    with pytest.raises(ValueError, match="no environment 'no_such_module:Mine-v0'"):
+        EnvVectorizer("no_such_module:Mine-v0", 2)

@@ -242,6 +242,24 @@ def test_a_callable_that_returns_one_object_twice_is_refused(make: Make) -> None
         make(lambda: one, num_envs=8)
 
 
+class Keeper(Grid):
+    """Keeps its last action; the reward is how far the next one is from it."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        change = float(np.abs(action - getattr(self, "last", 0)).sum())
+        self.last = action
+        return np.zeros(1, np.float32), change, False, False, {}
+
+
+def test_an_environment_may_keep_its_action(make: Make) -> None:
+    env = make(Keeper)
+    env.reset()
+    for action in (1.0, 3.0, 3.0):
+        rewards = env.step(np.full((5, 4), action, np.float32))[1]
+    assert rewards.tolist() == [0] * 5
+    assert env.step(np.full((5, 4), 4.0, np.float32))[1].tolist() == [4] * 5
+
+
 def test_actions_of_several_dimensions_may_come_flat(make: Make) -> None:
     env = make(Grid)
     env.reset()

@@ -44,8 +44,13 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_what_is_neither_plain_nor_an_array_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        save_state(tmp_path / "a.state", {"x": Bomb()})
+    for wrong, message in [
+        ({"x": [Bomb()]}, "not of a Bomb at /x/0"),
+        ({"x": {1: 2}}, r"only strings as keys, not \[1\] at /x"),
+        ({"x": np.array(["a"])}, "not of an array of <U1 at /x"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            save_state(tmp_path / "a.state", wrong)
     assert not list(tmp_path.iterdir())
 
 
