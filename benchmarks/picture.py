@@ -6,8 +6,10 @@ python -m benchmarks.picture [FLAGS OF main.py]
 import os
 import pty
 import re
+import shlex
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,7 +18,7 @@ from matplotlib.image import imread
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "run.png"
-COLUMNS = 108
+COLUMNS = 112
 
 
 def terminal_of(command: list[str]) -> list[str]:
@@ -28,11 +30,11 @@ def terminal_of(command: list[str]) -> list[str]:
         shown.extend(data)
         return data
 
-    os.environ |= {"COLUMNS": str(COLUMNS), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    pty.spawn(command, read)
+    os.environ |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    pty.spawn(["sh", "-c", f"stty cols {COLUMNS} rows 40 && exec {shlex.join(command)}"], read)
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", shown.decode())
     lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
-    return [part for line in lines if line for part in (line[:COLUMNS], line[COLUMNS:]) if part]
+    return [part for line in lines for part in textwrap.wrap(line, COLUMNS, subsequent_indent=" " * 10)]
 
 
 def main(flags: list[str]) -> None:
@@ -43,15 +45,15 @@ def main(flags: list[str]) -> None:
         lines = terminal_of(["python", "main.py", *flags, "--run-dir", run_dir])
         curve = imread(Path(run_dir) / "learning_curve.png")
     lines = [f"$ python main.py {' '.join(flags)}"] + [line.replace(run_dir, "runs/lander") for line in lines]
-    figure = Figure(figsize=(10, 7.6), layout="constrained", facecolor="white")
-    above, below = figure.subplots(2, 1, height_ratios=[1, 2])
+    figure = Figure(figsize=(10, 7.4), layout="constrained", facecolor="white")
+    above, below = figure.subplots(2, 1, height_ratios=[1, 2.6])
     above.set_facecolor("#1e1e2e")
     above.text(
         0.01,
         0.5,
         "\n".join(lines),
         family="monospace",
-        fontsize=8.6,
+        fontsize=8.8,
         color="#e0e0e0",
         va="center",
         transform=above.transAxes,
