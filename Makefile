@@ -9,7 +9,7 @@ train: $(USER)
 	$(BIN)/python main.py
 
 test: $(USER)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(DEV)
 	$(BIN)/python -m pytest -m slow

@@ -152,7 +152,7 @@ def test_evaluate_prints_figures_for_people_and_for_programs(run_dir: Path, caps
     assert figures.keys() == {"env_id", "episodes", "mean", "std", "min", "max", "returns"}
     assert figures["mean"] == pytest.approx(np.mean(figures["returns"]))
     assert main.main(["evaluate", str(run_dir), "--episodes", "3", "--stochastic", "--best"]) == 0
-    assert re.match(r"Pendulum-v1: mean -\d+\.\d \+- .* over 3 stochastic episodes", capsys.readouterr().out)
+    assert re.match(r"Pendulum-v1: mean -\d+\.\d\d \+- .* over 3 stochastic episodes", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [(".mp4", b"ftyp"), (".gif", b"GIF89a")])

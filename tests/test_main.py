@@ -86,7 +86,7 @@ def test_watch_plays_a_run_in_a_window(tmp_path: Path) -> None:
     no_screen = os.environ | {"SDL_VIDEODRIVER": "dummy"}
     code, out, err = finish(command("watch", str(tmp_path), "--episodes", "1", cwd=tmp_path, env=no_screen))
     assert code == 0, err
-    assert out == "episode 1: return -200.0\n"
+    assert out == "episode 1: return -200.00\n"
 
 
 def test_help_names_every_setting() -> None:
