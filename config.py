@@ -94,8 +94,8 @@ class TrainConfig(RunConfig):
     """Initial log standard deviation of continuous actions, before squashing and scaling."""
     normalize_obs: bool = False
     """Standardise observations by their running statistics."""
-    normalize_advantage: Literal["minibatch", "batch", "none"] = "minibatch"
-    """Where to standardise advantages."""
+    normalize_advantage: Literal["minibatch", "batch", "returns", "none"] = "minibatch"
+    """Standardise advantages in each minibatch or in the whole batch, or divide them by the deviation of returns."""
     recompute_advantage: bool = False
     """Take the advantages that the critic gives by then in each epoch."""
     entropy_coef: float = 0.0

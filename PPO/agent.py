@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from utils import State, check_fit, compute_threads, linear, load_fitting, save_
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
+NormalizeAdvantage = Literal["minibatch", "batch", "returns", "none"]
 
 
 class PPO:
@@ -62,7 +63,7 @@ class PPO:
         activation: str = "tanh",
         log_std: float = 0.0,
         normalize_obs: bool = False,
-        normalize_advantage: Literal["minibatch", "batch", "none"] = "minibatch",
+        normalize_advantage: NormalizeAdvantage = "minibatch",
         recompute_advantage: bool = False,
         entropy_coef: float = 0.0,
         value_coef: float = 0.5,
@@ -112,7 +113,8 @@ class PPO:
             activation: `tanh`, `relu` or `silu`.
             log_std: initial log standard deviation of continuous actions, before squashing and scaling.
             normalize_obs: whether to standardise observations by running statistics, clipped to +-10; not images.
-            normalize_advantage: where to standardise advantages: in each minibatch, or in the whole batch.
+            normalize_advantage: whether to standardise advantages in each minibatch, or in the whole batch; or to
+                divide them by the running deviation of returns, which is what normalised rewards come to.
             recompute_advantage: whether each epoch takes the advantages and targets that the critic gives by then, and
                 not those of before the update.
             entropy_coef: factor of the entropy bonus.
@@ -153,8 +155,8 @@ class PPO:
                 "rnd_update_proportion": rnd_update_proportion,
             },
         )  # fmt: skip
-        if normalize_advantage not in ("minibatch", "batch", "none"):
-            raise ValueError(f"normalize_advantage must be 'minibatch', 'batch' or 'none', not {normalize_advantage!r}")
+        if normalize_advantage not in (known := get_args(NormalizeAdvantage)):
+            raise ValueError(f"normalize_advantage must be one of {', '.join(known)}, not {normalize_advantage!r}")
         if learner not in ("auto", "torch"):
             raise ValueError(f"learner must be 'auto' or 'torch', not {learner!r}")
         if mini_batch_size > batch_size:
@@ -488,9 +490,7 @@ class PPO:
         self.updates = state["updates"]
 
     def _prepare(self, batch: Batch) -> Preparation:
-        credit = Credit(
-            self.gamma, self.GAE_lambda, self.intrinsic_gamma, self.beta, self.normalize_advantage == "batch"
-        )
+        credit = Credit(self.gamma, self.GAE_lambda, self.intrinsic_gamma, self.beta, self.normalize_advantage)
         return Preparation(batch, self.policy, self.optimiser.twin, self.rnd, credit)
 
     def _state(self, core: np.ndarray | None, count: int) -> torch.Tensor:

@@ -21,8 +21,8 @@ class Credit:
     gae_lambda: float
     intrinsic_gamma: float
     beta: float
-    standardise: bool
-    """Whether advantages are standardised, all together."""
+    normalize: str
+    """As `normalize_advantage`; what is done in each minibatch is not done here."""
 
 
 class Preparation:
@@ -72,16 +72,15 @@ class Preparation:
         }
         if self._novelty is not None:
             metrics["intrinsic_reward"] = float(self._novelty.mean())
-        rows = Rows(
-            self._obs, draw, log_prob, advantage, head.stats(returns), old_value, self._next_obs, *self._past
-        )  # fmt: skip
+        advantage, target = self._scaled(advantage), head.stats(returns)
+        rows = Rows(self._obs, draw, log_prob, advantage, target, old_value, self._next_obs, *self._past)
         return rows, metrics
 
     @torch.no_grad()
     def reassess(self, rows: Rows) -> Rows:
         """Return rows with the advantages and targets that the critic gives them now."""
         _, advantage, returns = self._assess()
-        return rows._replace(advantage=advantage, target=self.policy.value_head.stats(returns))
+        return rows._replace(advantage=self._scaled(advantage), target=self.policy.value_head.stats(returns))
 
     def _assess(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return values `(M, V)`, advantages `(M,)` and returns `(M, V)`, in units of reward."""
@@ -97,10 +96,15 @@ class Preparation:
             )
             advantage = advantage + credit.beta * intrinsic
             returns.append(intrinsic + value[:, 1])
-        advantages = self._tensor(advantage)
-        if credit.standardise:
-            advantages = standardise(advantages)
-        return values, advantages, self._tensor(np.stack(returns, axis=1))
+        return values, self._tensor(advantage), self._tensor(np.stack(returns, axis=1))
+
+    def _scaled(self, advantage: torch.Tensor) -> torch.Tensor:
+        """Return advantages `(M,)` as gradients are to take them."""
+        if self.credit.normalize == "batch":
+            return standardise(advantage)
+        if self.credit.normalize == "returns":
+            return advantage / self.policy.value_head.stats.std[0].float()
+        return advantage
 
     def _value(self, obs: torch.Tensor, past: Past) -> torch.Tensor:
         if self._twin is None:

@@ -600,6 +600,17 @@ def test_advantages_may_be_standardised_over_the_whole_batch(monkeypatch: pytest
     assert whole.std().item() == pytest.approx(1, abs=1e-4)
 
 
+def test_advantages_may_be_in_units_of_the_deviation_of_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {}
+    for how in ("none", "returns"):
+        ppo = discrete(learner="torch", mini_batch_size=64, batch_size=64, k_epochs=1, normalize_advantage=how)
+        ((_, _, advantage, _),) = arguments_of("clipped_surrogate", ppo, monkeypatch)
+        taken[how] = advantage
+    deviation = ppo.policy.value_head.stats.std.item()
+    assert abs(deviation - 1) > 0.01
+    torch.testing.assert_close(taken["returns"] * deviation, taken["none"])
+
+
 @pytest.mark.parametrize("learner", ["auto", "torch"])
 def test_coefficients_are_those_of_the_present(learner: Any) -> None:
     """An entropy bonus that has been annealed away, or set to zero, is none; one that is raised later counts."""

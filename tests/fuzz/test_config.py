@@ -53,7 +53,7 @@ SETTINGS: dict[str, Any] = {
     "activation": st.sampled_from(["tanh", "relu", "silu"]),
     "log_std": st.one_of(number, st.sampled_from([-800.0, 800.0])),
     "normalize_obs": st.booleans(),
-    "normalize_advantage": st.sampled_from(["minibatch", "batch", "none"]),
+    "normalize_advantage": st.sampled_from(["minibatch", "batch", "returns", "none"]),
     "recompute_advantage": st.booleans(),
     "entropy_coef": number,
     "value_coef": number,
