@@ -41,6 +41,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "anneal_lr": True,
         "log_std": -0.5,
     },
+    "BipedalWalker-v3": {
+        "steps": 3_000_000,
+        "gamma": 0.999,
+        "batch_size": 16384,
+        "mini_batch_size": 64,
+        "lr": 3e-4,
+        "policy_clip": 0.18,
+        "anneal_lr": True,
+        "normalize_obs": True,
+        "squash_actions": False,
+    },
     "MountainCar-v0": {"steps": 500_000, "normalize_obs": True},
     "MountainCarContinuous-v0": {
         "num_envs": 8,
