@@ -1,6 +1,8 @@
 """Evaluation beside the training: a further process plays copies of the agent in copies of the environment."""
 
 import copy
+import json
+import math
 import multiprocessing
 import os
 import warnings
@@ -9,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -17,11 +20,15 @@ import numpy as np
 from AsyncPPO.backends.worker import serve_parent
 from AsyncPPO.callbacks import Callback, Evaluation
 from AsyncPPO.rollout import evaluate
-from utils import Metrics, compute_threads
+from utils import Metrics, compute_threads, write_atomically
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO
 
+BEST_FILE = "evaluation.json"
+"""Beside the best weights: the evaluation that they are of."""
+PATIENCE_SECONDS = 0.2
+"""How often one that waits for an evaluation looks whether the run is in a hurry."""
 NICENESS = 10
 """How much the process stands back behind those that train."""
 
@@ -65,6 +72,7 @@ class BackgroundEvaluation(Callback):
         """Start the process."""
         self._due = _next(trainer.steps_done, self.every)
         self._playing: tuple[int, Any] | None = None
+        self._best = self._best_before() if trainer.steps_done else -math.inf
         on_gpu = str(getattr(trainer.ppo, "device", "cpu")) != "cpu"
         can_fork = "fork" in multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context("fork" if can_fork and not on_gpu else "spawn")
@@ -107,6 +115,9 @@ class BackgroundEvaluation(Callback):
     def _finish(self, trainer: "AsyncPPO") -> None:
         assert self._playing is not None
         (steps, actor), self._playing = self._playing, None
+        while not self._pipe.poll(PATIENCE_SECONDS):
+            if trainer.in_a_hurry:
+                return
         try:
             answer = self._pipe.recv()
         except (EOFError, OSError):
@@ -117,9 +128,17 @@ class BackgroundEvaluation(Callback):
             warnings.warn(f"the evaluation after {steps:,} steps failed: {answer}", RuntimeWarning, stacklevel=2)
             return
         evaluation = Evaluation.of(steps, answer)
-        if self.keep_best is not None and all(evaluation.mean > other.mean for other in trainer.evaluations):
+        if self.keep_best is not None and evaluation.mean > self._best:
+            self._best = evaluation.mean
             actor.save_weights(self.keep_best)
+            content = json.dumps(evaluation._asdict()).encode()
+            write_atomically(Path(self.keep_best) / BEST_FILE, lambda file: file.write(content))
         trainer.tell_evaluation(evaluation)
+
+    def _best_before(self) -> float:
+        """Return the mean of the evaluation whose weights are kept, of a run that goes on."""
+        file = None if self.keep_best is None else Path(self.keep_best) / BEST_FILE
+        return -math.inf if file is None or not file.is_file() else float(json.loads(file.read_text())["mean"])
 
 
 def _next(steps: int, every: int) -> int:

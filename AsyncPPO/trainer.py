@@ -184,7 +184,9 @@ class AsyncPPO:
             why: to be read by people.
             in_a_hurry: whether callbacks are to leave out what takes long.
         """
-        self.stopped, self.in_a_hurry = why, in_a_hurry
+        self.in_a_hurry = in_a_hurry
+        if self.steps_done < self.goal[1]:  # one that has come to its end was not stopped
+            self.stopped = why
 
     def tell_evaluation(self, evaluation: Evaluation) -> None:
         """Keep an evaluation in `evaluations` and tell the callbacks of it."""
@@ -236,6 +238,7 @@ class AsyncPPO:
             setattr(self, name, value)
         begin, target = self.goal
         self.goal = begin, target
+        self.recent.clear()
         self.recent.extend(Episode(*episode) for episode in state["recent"])
 
     def close(self) -> None:

@@ -375,7 +375,7 @@ class EnvVectorizer:
         """Make the environments what `state` was; where they could not be kept, new episodes begin at the next reset.
 
         Returns:
-            Observations `(N, ...)`, what the next actions answer; or None, and `reset` is to be called.
+            Observations `(n, ...)` of those that run, what the next actions answer; or None: `reset` is to be called.
 
         Raises:
             ValueError: it is that of another number of environments.
@@ -397,7 +397,7 @@ class EnvVectorizer:
         obs = backend.arrays.obs
         obs[:] = state["obs"]
         self._finished[:] = state["finished"]
-        return None if self._finished.all() else obs.copy()
+        return None if self._finished.all() else obs[~self._finished]
 
     def close(self) -> None:
         """Close the environments and end their processes; may be called twice."""

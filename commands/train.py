@@ -1,9 +1,9 @@
 """Train, and go on with a run."""
 
 import math
+import os
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -201,8 +201,13 @@ def _stopped_by_signals(trainer: "AsyncPPO") -> Iterator[list[int]]:
             raise KeyboardInterrupt
         came.append(number)
         name = signal.Signals(number).name
-        print(f"\n{name}: finishing this update and saving (once more: leaving at once)", file=sys.stderr)
         trainer.stop(f"by {name}", in_a_hurry=True)
+        try:
+            os.write(2, f"\n{name}: finishing this update and saving (once more: leaving at once)\n".encode())
+        except OSError:  # the terminal is gone, and nothing that is shown there may end the run
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
 
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}

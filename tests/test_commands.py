@@ -66,6 +66,13 @@ def test_two_halves_are_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert "has come to its end after 1,024 steps: say how many more with --steps" in capsys.readouterr().err
 
 
+def test_a_mask_run_that_ended_in_the_middle_of_episodes_goes_on(tmp_path: Path) -> None:
+    flags = ["--mode", "mask", *QUICK, "--steps", "1000", "--backend", "inline", "--run-dir", str(tmp_path / "run")]
+    assert main.main(flags) == 0
+    assert main.main(["resume", str(tmp_path / "run"), "--steps", "1000"]) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] >= 2000
+
+
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     """Checkpoints after every update; SIGKILL when the third is there, wherever the run is then."""
     arguments = [*EXACT, "--steps", "6400", "--checkpoint-seconds", "1e-9"]

@@ -46,7 +46,7 @@ def test_a_run_trains_saves_evaluates_and_says_how_to_go_on(tmp_path: Path, back
         "checkpoints", "best", "events",
     }  # fmt: skip
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["000000003000.state"]
-    assert [path.name for path in (run_dir / "best").iterdir()] == ["Policy_weights.pth"]
+    assert {path.name for path in (run_dir / "best").iterdir()} == {"Policy_weights.pth", "evaluation.json"}
     assert (run_dir / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((run_dir / "summary.json").read_text())
     record = json.loads((run_dir / "config.json").read_text())

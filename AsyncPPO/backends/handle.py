@@ -19,6 +19,10 @@ TIMED = (Command.RESET, Command.STEP, Command.STEP_AUTORESET, Command.PLAY)
 """Commands that consist of steps and resets, which may have a time limit."""
 
 
+class Died(EnvError):
+    """A worker was gone before all of its answer had come."""
+
+
 @dataclass
 class Worker:
     """A process, and what it is doing."""
@@ -86,12 +90,13 @@ class Worker:
         """Return what comes with a reply.
 
         Raises:
-            EnvError: the process died, or sent what cannot be read.
+            Died: the process is gone.
+            EnvError: it sent what cannot be read.
         """
         try:
             return cloudpickle.loads(self.channel.pipe.recv_bytes())
         except (EOFError, OSError):
-            raise EnvError(self._obituary()) from None
+            raise Died(self._obituary()) from None
         except Exception as error:
             raise EnvError(f"{self.channel.name} sent an info that cannot be read: {error!r}") from error
 

@@ -37,7 +37,7 @@ from AsyncPPO.backends.base import (
 )
 from AsyncPPO.backends.block import ENV_ERROR, RAISE, EnvBlock
 from AsyncPPO.backends.channel import LIVENESS_SECONDS, Channel, Command, Pulse, Reply, acquire
-from AsyncPPO.backends.handle import Worker, stop
+from AsyncPPO.backends.handle import Died, Worker, stop
 
 logger = logging.getLogger(__name__)
 CLOSE_SECONDS = 5.0
@@ -241,12 +241,17 @@ class ProcessBackend(Backend):
             told = acquire(self._done, self._spin, self._patience) if wait else self._done.acquire(block=False)
             for worker in self._workers:
                 if worker.busy and worker.channel.replied.acquire(block=False):
-                    return worker, self._answer_of(worker)
+                    try:
+                        return worker, self._answer_of(worker)
+                    except Died as fault:
+                        infos = self._revive(worker, fault)
+                        if infos is not None:
+                            return worker, infos
             if (wait and not told) or time.monotonic() > self._looked + LIVENESS_SECONDS:
                 self._looked = time.monotonic()
                 for worker in self._workers:
-                    fault = worker.fault(self._care.timeout) if worker.busy else None
-                    infos = None if fault is None else self._revive(worker, fault)
+                    wrong = worker.fault(self._care.timeout) if worker.busy else None
+                    infos = None if wrong is None else self._revive(worker, wrong)
                     if infos is not None:
                         return worker, infos
             if not wait:

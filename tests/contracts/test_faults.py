@@ -88,6 +88,32 @@ def test_a_hanging_environment_is_named_within_seconds(start_method: str) -> Non
     assert not multiprocessing.active_children()
 
 
+class Talkative(Faulty):
+    """Says something, where its action is not 0."""
+
+    def step(self, action: int) -> Any:
+        obs, reward, terminated, truncated, _ = super().step(0)
+        return obs, reward, terminated, truncated, {"much": "to say"} if action else {}
+
+
+def test_a_process_that_dies_in_the_middle_of_an_answer_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    with EnvVectorizer(Talkative, 4, **WAYS["fork"], on_env_error="restart", autoreset=True) as env:
+        env.reset()
+        backend = env._backend
+        worker = backend._workers[1]  # type: ignore[union-attr]
+        receive = worker.receive
+
+        def killed_before() -> Any:
+            monkeypatch.setattr(worker, "receive", receive)
+            worker.kill()
+            worker.channel.pipe.close()
+            return receive()
+
+        monkeypatch.setattr(worker, "receive", killed_before)
+        assert env.step([0, 0, 0, 1])[3].tolist() == [False, False, True, True]
+        assert not env.step([0, 0, 0, 0])[3].any()
+
+
 def test_failing_resets_are_tried_again(make: Make) -> None:
     env = make(Faulty, on_env_error="restart")
     env.reset()

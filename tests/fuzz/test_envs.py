@@ -146,7 +146,7 @@ class Calls(stateful.RuleBasedStateMachine):
             running = ~self.env.finished
             obs = self.env.load_state(self.env.state())
             if obs is not None:
-                assert obs[running, 1].tolist() == np.array(self.counts)[running].tolist()
+                assert obs[:, 1].tolist() == np.array(self.counts)[running].tolist()
             assert (self.env.finished == ~running).all()
 
     @stateful.rule()
