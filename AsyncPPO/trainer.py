@@ -234,8 +234,8 @@ class AsyncPPO:
             raise ValueError(f"the checkpoint {path} does not fit: {'; '.join(different)}")
         self.ppo.load_state(state["ppo"])
         self.collector.load_state(state["collector"], state["buffer"])
-        for name, value in state["progress"].items():
-            setattr(self, name, value)
+        for name in PROGRESS:
+            setattr(self, name, state["progress"][name])
         begin, target = self.goal
         self.goal = begin, target
         self.recent.clear()

@@ -102,27 +102,25 @@ def check(settings: dict[str, Any], directory: Path, capsys: pytest.CaptureFixtu
         assert any(name in error[-1] for name in NAMES), error[-1]
 
 
-@hypothesis.settings(
-    max_examples=40, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
-)
-@hypothesis.given(
-    settings=st.sets(st.sampled_from(sorted(SETTINGS)), max_size=3).flatmap(
+def some_of(count: int) -> Any:
+    """Return a strategy for at most so many settings."""
+    return st.sets(st.sampled_from(sorted(SETTINGS)), max_size=count).flatmap(
         lambda names: st.fixed_dictionaries({name: SETTINGS[name] for name in names})
     )
-)
+
+
+LENIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+
+
+@hypothesis.settings(LENIENT, max_examples=40)
+@hypothesis.given(settings=some_of(3))
 def test_a_few_settings(settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     check(settings, tmp_path, capsys)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@hypothesis.settings(
-    max_examples=200, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
-)
-@hypothesis.given(
-    settings=st.sets(st.sampled_from(sorted(SETTINGS)), max_size=8).flatmap(
-        lambda names: st.fixed_dictionaries({name: SETTINGS[name] for name in names})
-    )
-)
+@hypothesis.settings(LENIENT, max_examples=200)
+@hypothesis.given(settings=some_of(8))
 def test_many_settings(settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     check(settings, tmp_path, capsys)
