@@ -129,8 +129,11 @@ class TrainConfig(RunConfig):
 
     def loop(self) -> dict[str, Any]:
         """Return the settings of `AsyncPPO` that have the same names here."""
-        names = ("mode", "acting", "backend", "num_workers", "on_env_error", "step_timeout", "seed")
-        return {name: getattr(self, name) for name in names}
+        return self.stepping() | {name: getattr(self, name) for name in ("mode", "acting", "seed")}
+
+    def stepping(self) -> dict[str, Any]:
+        """Return those that `evaluate` has as well."""
+        return {name: getattr(self, name) for name in ("backend", "num_workers", "on_env_error", "step_timeout")}
 
     def ppo(self) -> dict[str, Any]:
         """Return the settings of `PPO`, by its names for them."""

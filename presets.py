@@ -70,7 +70,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "InvertedPendulum-v5": MUJOCO,
     "Pusher-v5": MUJOCO,
     "Reacher-v5": MUJOCO,
-    "Walker2d-v5": MUJOCO | LEGS,
+    "Walker2d-v5": MUJOCO | LEGS | {"normalize_advantage": "returns"},
     "Swimmer-v5": MUJOCO | {"num_envs": 8, "gamma": 0.9999, "gae_lambda": 0.98},
     "Pendulum-v1": {"steps": 300_000, "num_envs": 8, "gamma": 0.95, "log_std": 0.5, "anneal_lr": True},
 }

@@ -7,6 +7,7 @@ docs/callbacks.md.
 import csv
 import io
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +37,10 @@ TAGS = {
     "policy_loss": "train/policy_gradient_loss",
 }
 """What Stable-Baselines3 calls a metric; any other is `train/` and its name."""
+WHOLE_NUMBERS = ("steps", "episodes")
+"""In either table."""
+TENSORBOARD_SECONDS = 2.0
+"""How long what TensorBoard shows may lag behind."""
 
 
 class Evaluation(NamedTuple):
@@ -128,29 +133,45 @@ class TensorBoard(Callback):
     """Writes event files for TensorBoard, with the tags that Stable-Baselines3 uses."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        """Write into `directory`."""
-        self.directory = str(directory)
+        """Write into `directory`, which exists."""
+        self.directory = Path(directory)
 
     def on_start(self, trainer: "AsyncPPO") -> None:
         """Open a file; what an interrupted run wrote of steps that come again is left out."""
-        from tensorboardX import SummaryWriter
+        # not SummaryWriter: its thread dies of a full disk, and who writes then waits for it for ever
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
 
-        self._writer = SummaryWriter(self.directory, purge_step=trainer.steps_done + 1)
+        self._writer = EventsWriter(str(self.directory / "events"))
+        self._flushed = time.monotonic()
+        self._write(trainer.steps_done + 1, session_log=SessionLog(status=SessionLog.START))
 
     def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
         """Write the metrics."""
-        for name, value in metrics.items():
-            if name != "steps" and np.isfinite(value):
-                self._writer.add_scalar(TAGS.get(name, f"train/{name}"), value, trainer.steps_done)
-        self._writer.add_scalar("time/fps", trainer.steps_done / trainer.seconds, trainer.steps_done)
+        scalars = {TAGS.get(name, f"train/{name}"): value for name, value in metrics.items() if name != "steps"}
+        self._write_scalars(trainer.steps_done, scalars | {"time/fps": trainer.steps_done / trainer.seconds})
 
     def on_evaluation(self, trainer: "AsyncPPO", evaluation: Evaluation) -> None:
         """Write the mean."""
-        self._writer.add_scalar("eval/mean_reward", evaluation.mean, evaluation.steps)
+        self._write_scalars(evaluation.steps, {"eval/mean_reward": evaluation.mean})
 
     def on_end(self, trainer: "AsyncPPO") -> None:
         """Close the file."""
         self._writer.close()
+
+    def _write_scalars(self, step: int, scalars: Metrics) -> None:
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        finite = {tag: value for tag, value in scalars.items() if np.isfinite(value)}
+        self._write(step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=finite[tag]) for tag in finite]))
+
+    def _write(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
+        if time.monotonic() > self._flushed + TENSORBOARD_SECONDS:
+            self._writer.flush()
+            self._flushed = time.monotonic()
 
 
 class Checkpoints(Callback):
@@ -257,13 +278,13 @@ def read_table(path: Path) -> list[Metrics]:
     """
     if not path.is_file():
         return []
-    with open(path, newline="") as file:
-        complete = [line for line in file if line.endswith("\n")]
     try:
+        with open(path, newline="") as file:
+            complete = [line for line in file if line.endswith("\n")]
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(complete)]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a table of numbers: {error}") from error
-    return [row | {name: int(row[name]) for name in ("steps", "episodes")} for row in rows]
+        return [row | {name: int(row[name]) for name in WHOLE_NUMBERS} for row in rows]
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a table that a run has written: {error!r}") from error
 
 
 def rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import numpy as np
 
+from AsyncPPO.backends import OnEnvError
 from AsyncPPO.backends.worker import serve_parent
 from AsyncPPO.callbacks import Callback, Evaluation
 from AsyncPPO.rollout import evaluate
@@ -47,6 +48,8 @@ class BackgroundEvaluation(Callback):
         episodes: int = 10,
         seed: int | None = None,
         keep_best: str | os.PathLike[str] | None = None,
+        on_env_error: OnEnvError = "raise",
+        step_timeout: float | None = None,
     ) -> None:
         """Keep the parts; the process starts with the run.
 
@@ -56,6 +59,8 @@ class BackgroundEvaluation(Callback):
             episodes: in each; they are the same ones every time.
             seed: of the environments.
             keep_best: a directory for the weights of the best evaluation so far.
+            on_env_error: of `evaluate`.
+            step_timeout: of `evaluate`.
 
         Raises:
             ValueError: `every` or `episodes` is below 1.
@@ -65,8 +70,17 @@ class BackgroundEvaluation(Callback):
                 raise ValueError(f"{name} must be at least 1, not {value}")
         self.every, self.keep_best = every, keep_best
         self._play: Callable[..., np.ndarray] = partial(
-            evaluate, env=env, episodes=episodes, seed=seed, num_envs=episodes, backend="inline"
+            evaluate,
+            env=env,
+            episodes=episodes,
+            seed=seed,
+            num_envs=episodes,
+            backend="inline" if step_timeout is None else "process",
+            num_workers=1,
+            on_env_error=on_env_error,
+            step_timeout=step_timeout,
         )
+        self._daemon = step_timeout is None  # which may have no processes of its own
 
     def on_start(self, trainer: "AsyncPPO") -> None:
         """Start the process."""
@@ -100,7 +114,7 @@ class BackgroundEvaluation(Callback):
     def _start_process(self) -> None:
         self._pipe, theirs = self._context.Pipe()
         arguments = theirs, cloudpickle.dumps(self._play)
-        process = self._context.Process(target=_serve, args=arguments, name="evaluation", daemon=True)
+        process = self._context.Process(target=_serve, args=arguments, name="evaluation", daemon=self._daemon)
         process.start()
         theirs.close()
         self._kill = Finalize(self, _kill, (process, self._pipe), exitpriority=0)

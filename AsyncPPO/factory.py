@@ -2,7 +2,9 @@
 
 import copy
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
@@ -10,8 +12,13 @@ from gymnasium.envs.registration import EnvSpec
 from AsyncPPO.backends import EnvError, EnvFactory
 
 
-def env_factory(env: gym.Env | str | EnvSpec | EnvFactory) -> EnvFactory:
+def env_factory(env: gym.Env | str | EnvSpec | EnvFactory, **kwargs: Any) -> EnvFactory:
     """Return a callable that makes copies of `env`.
+
+    Args:
+        env: an environment, its id (with the module that registers it before a colon, if need be), its spec, or a
+            callable that makes it. The ids of MinAtar are known without a module.
+        kwargs: of `gymnasium.make`, for an id.
 
     Raises:
         ValueError: an unknown environment id; names the nearest known one.
@@ -23,12 +30,13 @@ def env_factory(env: gym.Env | str | EnvSpec | EnvFactory) -> EnvFactory:
         try:
             if module:
                 import_module(module)
+            _register(name)
             gym.spec(name)
         except (gym.error.Error, ImportError) as error:
             near = get_close_matches(name, gym.registry, 1, 0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"no environment {env!r}{hint} ({error})") from None
-        return lambda: gym.make(env, disable_env_checker=True)
+        return partial(_make, env, **kwargs)
     if isinstance(env, EnvSpec):
         return lambda: gym.make(env, disable_env_checker=True)
     if isinstance(env, gym.Env):
@@ -57,8 +65,21 @@ def make_env(factory: EnvFactory) -> gym.Env:
     """
     try:
         env = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EnvError.of(0, "being made", error) from error
     if not isinstance(env, gym.Env):
         raise TypeError(f"the callable that makes environments returned {env!r}, which is not a gymnasium.Env")
     return env
+
+
+def _make(env_id: str, **kwargs: Any) -> gym.Env:
+    _register(env_id)
+    return gym.make(env_id, disable_env_checker=True, **kwargs)
+
+
+def _register(env_id: str) -> None:
+    """Make the games of MinAtar known: its package does not do so by itself."""
+    if env_id.startswith("MinAtar/") and env_id not in gym.registry:
+        from minatar.gym import register_envs
+
+        register_envs()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from AsyncPPO.backends import ENV_ERROR, BackendName, Replica
+from AsyncPPO.backends import ENV_ERROR, RESTART_LIMIT, BackendName, EnvError, OnEnvError, Replica
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.vectorizer import EnvVectorizer
 from utils import (
@@ -250,6 +250,8 @@ def evaluate(
     seed: int | None = None,
     backend: BackendName = "auto",
     num_workers: int | None = None,
+    on_env_error: OnEnvError = "raise",
+    step_timeout: float | None = None,
     max_steps: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
@@ -266,23 +268,28 @@ def evaluate(
         seed: of the environments.
         backend: of the `EnvVectorizer`.
         num_workers: of the `EnvVectorizer`.
+        on_env_error: of the `EnvVectorizer`; with `restart` an episode that was cut short is played again.
+        step_timeout: of the `EnvVectorizer`.
         max_steps: after how many an episode is cut; None for 10,000 where the environment has no limit of its own.
         progress: whether to show a bar.
 
     Raises:
         ValueError: no episodes.
+        EnvError: an environment failed, or hung; with `restart`, again and again.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, not {episodes}")
     num_envs = min(num_envs, episodes)
+    care: dict[str, Any] = {"on_env_error": on_env_error, "step_timeout": step_timeout}
     returns: list[np.ndarray] = []
+    missing, fruitless = episodes, 0
     with (
-        EnvVectorizer(env, num_envs, backend=backend, num_workers=num_workers, seed=seed) as envs,
+        EnvVectorizer(env, num_envs, backend=backend, num_workers=num_workers, seed=seed, **care) as envs,
         tqdm(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,
     ):
         if max_steps is None and not (envs.spec and envs.spec.max_episode_steps):
             max_steps = LONGEST_EPISODE
-        while (missing := episodes - num_envs * len(returns)) > 0:
+        while missing > 0:
             score, memories = np.zeros(num_envs), Memories(actor, num_envs)
             obs, _ = envs.reset()
             envs.finished[missing:] = True
@@ -290,15 +297,21 @@ def evaluate(
             for step in count(1):
                 env_ids = indexes_of_active_environments(envs.finished)
                 action = memories.ask(actor.get_action, obs, env_ids, deterministic=deterministic)
-                obs, reward, terminated, truncated, _ = envs.step(action)
+                obs, reward, terminated, truncated, infos = envs.step(action)
                 score[env_ids] += reward
+                score[[index for index, info in zip(env_ids, infos, strict=True) if ENV_ERROR in info]] = np.nan
                 over = terminated | truncated | (step == max_steps)
+                bar.update(int(np.count_nonzero(over & np.isfinite(score[env_ids]))))
                 obs = inactive_states_dropout(obs, over)
                 update_active_environments_list(envs.finished, over)
-                bar.update(int(np.count_nonzero(over)))
                 if envs.finished.all():
                     break
-            returns.append(score[:missing])
+            played = score[:missing][np.isfinite(score[:missing])]
+            fruitless = 0 if len(played) else fruitless + 1
+            if fruitless > RESTART_LIMIT:
+                raise EnvError(f"no episode came to its end in {RESTART_LIMIT} rounds: every environment failed")
+            returns.append(played)
+            missing -= len(played)
     return np.concatenate(returns)
 
 

@@ -23,6 +23,7 @@ from utils import History, Metrics, buffer_to_target_buffer_transfer, load_state
 
 Mode = Literal["streaming", "mask"]
 Acting = Literal["auto", "central", "replicas"]
+CHECKPOINT_PARTS = {"made_for", "progress", "recent", "ppo", "buffer", "collector"}
 PROGRESS = ("steps_done", "seconds", "episodes_done", "goal")
 BAR_SECONDS = 0.2
 """How long the progress bar may stand still while there is something to tell."""
@@ -173,7 +174,7 @@ class AsyncPPO:
             try:
                 while self.steps_done < target and self.stopped is None:
                     yield from self._update(start, begin, target)
-            except (Exception, KeyboardInterrupt) as error:
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
                 self.error = error
                 raise
 
@@ -224,6 +225,8 @@ class AsyncPPO:
                 differs.
         """
         state = load_state(path)
+        if state.keys() != CHECKPOINT_PARTS:
+            raise ValueError(f"{path} is not the checkpoint of a run: it holds {', '.join(state) or 'nothing'}")
         own = self._made_for()
         different = [
             f"{name} is {saved!r} there and {own.get(name)!r} here"

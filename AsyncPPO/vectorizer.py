@@ -138,7 +138,7 @@ class EnvVectorizer:
                     try:
                         steps = 1 if plan is None else plan.horizon
                         backend, self.backend_reason = choose_backend(probe, num_envs, num_workers, steps)
-                    except Exception as error:
+                    except (Exception, SystemExit) as error:
                         raise EnvError.of(0, "a trial", error) from error
             if backend == "process":
                 self._backend = ProcessBackend(

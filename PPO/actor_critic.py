@@ -38,6 +38,9 @@ class ActorCritic(nn.Module):
     Observations come as rows of columns (`utils.Features`). An encoder is, by default, a convolutional network for each
     image, and an MLP behind them and beside the numbers. A recurrent core may follow, one for actor and critic. Where
     there are no images, encoders are separate and use tanh: Andrychowicz et al. 2021 (arXiv:2006.05990), section 3.2.
+
+    A subclass may replace `actor`, `critic`, `core`, `policy_head` and `value_head`, and override `forward`,
+    `distribution`, `value` and `step`, so long as they agree with each other.
     """
 
     obs_norm: RunningNorm | None
@@ -205,6 +208,7 @@ class ActorCritic(nn.Module):
             return None
         if (
             self._custom
+            or type(self) is not ActorCritic
             or self.critic is self.actor
             or self.features.mask is not None
             or type(head) not in (GaussianHead, CategoricalHead)

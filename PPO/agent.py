@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -57,6 +58,7 @@ class PPO:
         squash_actions: bool = True,
         share_encoder: bool | None = None,
         encoder: MakeEncoder | None = None,
+        actor_critic: type[ActorCritic] = ActorCritic,
         core: CoreName = "none",
         core_size: int = 64,
         hidden_sizes: Sequence[int] = (64, 64),
@@ -107,6 +109,7 @@ class PPO:
             share_encoder: whether actor and critic have one encoder together; None: with images or a core.
             encoder: makes each encoder in place of the usual ones: called with the `utils.Features` of observations, it
                 returns a module from `(B, columns)` to `(B, F)`.
+            actor_critic: a subclass of `ActorCritic` in place of it, for other networks as a whole.
             core: `gru` or `lstm` for a policy that remembers what it saw in an episode.
             core_size: how many numbers the core gives on.
             hidden_sizes: of the actor's encoder, and of the critic's; of the layers that follow a convolution.
@@ -188,6 +191,7 @@ class PPO:
             "log_std": log_std,
             "normalize_obs": normalize_obs,
         }
+        self.actor_critic = actor_critic
         self.normalize_advantage = normalize_advantage
         self.recompute_advantage = recompute_advantage
         self.entropy_coef = entropy_coef
@@ -215,7 +219,7 @@ class PPO:
         self._make_learner()
 
     def _make_networks(self, generator: torch.Generator) -> None:
-        self.policy = ActorCritic(
+        self.policy = self.actor_critic(
             self.observation_space,
             self.action_space,
             **self.network,
@@ -476,16 +480,21 @@ class PPO:
         Raises:
             ValueError: it is that of other networks; nothing is changed then.
         """
+        if state.keys() != self.state().keys():
+            raise ValueError(f"the saved state is not that of a PPO: it holds {', '.join(state) or 'nothing'}")
         networks = {file: _tensors(tensors) for file, tensors in state["networks"].items()}
         if networks.keys() != {file for _, file in self._files()}:
             raise ValueError(f"the saved state is of {', '.join(networks)}: one with RND, the other without")
         for module, file in self._files():
             check_fit(networks[file], module.state_dict(), f"the saved {file.removesuffix('.pth').replace('_', ' ')}")
+        optimiser = [_tensors(tensors) for tensors in state["optimiser"]]
+        for own, tensors in zip_longest(self.optimiser.state, optimiser):
+            check_fit(tensors or {}, own or {}, "the saved moments of Adam")
         for module, file in self._files():
             module.load_state_dict(networks[file])
         if self.rnd is not None:
             self.rnd.discounted = torch.as_tensor(state["intrinsic_returns"], device=self.device)
-        self.optimiser.load_state([_tensors(tensors) for tensors in state["optimiser"]])
+        self.optimiser.load_state(optimiser)
         self.rng.bit_generator.state = state["random"]
         self.updates = state["updates"]
 

@@ -19,6 +19,10 @@ def envs(text: tyro.conf.Positional[str] = "") -> int:
         import ale_py
 
         gym.register_envs(ale_py)
+    with suppress(ImportError):
+        from minatar.gym import register_envs
+
+        register_envs()
     newest: dict[tuple[str | None, str], gym.envs.registration.EnvSpec] = {}
     for spec in gym.registry.values():
         name = spec.namespace, spec.name

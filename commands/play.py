@@ -47,9 +47,8 @@ def evaluate(
         episodes,
         deterministic=not stochastic,
         seed=seed,
-        backend=config.backend,
-        num_workers=config.num_workers,
         progress=not json,
+        **config.stepping(),
     )
     if json:
         figures = Evaluation.of(0, returns)._asdict()
@@ -120,6 +119,8 @@ def watch(run_dir: RunDir, episodes: int = 5, best: bool = False, seed: int = FI
 
 def _show(ppo: "PPO", env: gym.Env, episodes: int, seed: int) -> None:
     """Play deterministic episodes, and say what each returned."""
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, not {episodes}")
     with tqdm(unit="step", desc="playing", leave=False) as bar:
         for episode in range(episodes):
             obs, _ = env.reset(seed=seed if episode == 0 else None)

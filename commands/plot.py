@@ -1,7 +1,7 @@
 """Draw the learning curves of several runs."""
 
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,12 @@ import tyro
 
 from AsyncPPO.callbacks import METRICS_FILE, read_table
 from commands.run import config_of
+from config import RunConfig, TrainConfig
 
-NOT_A_DIFFERENCE = {"seed", "run_dir", "load_weights", "num_workers", "backend"}
-"""Settings that make no other experiment."""
+EXPERIMENT = {"env_id", "action_masks", "num_envs", "steps", "mode", "load_weights"} | (
+    {field.name for field in fields(TrainConfig)} - {field.name for field in fields(RunConfig)} - {"compile", "device"}
+)
+"""Settings in which runs of one experiment agree: not their seeds, nor what says how fast or how safely they go."""
 
 
 def plot(run_dirs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("learning_curves.png")) -> int:
@@ -26,10 +29,12 @@ def plot(run_dirs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("lea
 
     if not run_dirs:
         raise ValueError("no run to plot")
+    if out.suffix != ".png":
+        raise ValueError(f"out must end in .png, not {out.name!r}")
     settings, histories = [], []
     for run_dir in run_dirs:
         config = asdict(config_of(run_dir))
-        settings.append({name: value for name, value in config.items() if name not in NOT_A_DIFFERENCE})
+        settings.append({name: value for name, value in config.items() if name in EXPERIMENT})
         histories.append(read_table(run_dir / METRICS_FILE))
         if all(isnan(row["mean_return"]) for row in histories[-1]):
             raise ValueError(f"in {run_dir} no episode has ended yet")
@@ -37,6 +42,7 @@ def plot(run_dirs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("lea
     for label, history in zip(_labels(settings), histories, strict=True):
         groups[label].append(history)
     tasks = sorted({config["env_id"] for config in settings})
+    out.parent.mkdir(parents=True, exist_ok=True)
     plot_runs(groups, out, ", ".join(tasks))
     print(f"curves    {out}")
     return 0

@@ -7,17 +7,25 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from typeguard import TypeCheckError, check_type
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
 from config import TrainConfig
 from utils import load_state, write_atomically
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from AsyncPPO.backends import EnvFactory
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
+LOCK_FILE = ".lock"
 CURVE_FILE = "learning_curve.png"
 BEST_DIRECTORY = "best"
 ROOT = Path(__file__).parents[1]
@@ -34,29 +43,54 @@ PROGRAM = f"{PYTHON} {os.path.relpath(ROOT / 'main.py')}"
 LIBRARIES = ("torch", "gymnasium", "numpy")
 
 
-def make_run_dir(config: TrainConfig) -> Path:
-    """Make the directory of the run, before anything is spent on it.
+def choose_run_dir(config: TrainConfig) -> Path:
+    """Return the directory of a run that is to begin.
 
     Raises:
         FileExistsError: it holds a run already.
-        OSError: it cannot be made or written.
     """
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
     run_dir = Path(config.run_dir or Path("runs") / config.env_id / now)
     if (run_dir / CONFIG_FILE).exists():
         raise FileExistsError(f"{run_dir} holds a run already: choose another --run-dir, or resume it")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_json(
-        run_dir / CONFIG_FILE,
-        {
-            "config": asdict(config),
-            "command": shlex.join(sys.orig_argv),
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-            "git_commit": _git_commit(),
-            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        },
-    )
     return run_dir
+
+
+def note_start(run_dir: Path, config: TrainConfig) -> None:
+    """Write `config.json`; into that of a run that goes on, how it does."""
+    file = run_dir / CONFIG_FILE
+    start = {
+        "command": shlex.join(sys.orig_argv),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "git_commit": _git_commit(),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    if file.exists():
+        content = json.loads(file.read_text())
+        content["resumed"] = [*content.get("resumed", []), start]
+    else:
+        content = {"config": asdict(config), **start}
+    write_json(file, content)
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Make a directory and keep other processes from training in it, where the system has locks.
+
+    Raises:
+        RuntimeError: one does; if it is killed, its lock is gone.
+        OSError: the directory cannot be made or written.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    with open(run_dir / LOCK_FILE, "w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RuntimeError(f"another process is training in {run_dir}") from None
+        yield
 
 
 def config_of(run_dir: Path) -> TrainConfig:
@@ -76,7 +110,14 @@ def config_of(run_dir: Path) -> TrainConfig:
         raise ValueError(f"{file} is not the configuration of a run: {error!r}") from error
     if unknown:
         raise ValueError(f"{file} has settings that this version does not know: {', '.join(sorted(unknown))}")
-    return TrainConfig(**settings | {"hidden_sizes": tuple(settings["hidden_sizes"])})
+    hints = get_type_hints(TrainConfig)
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    for name, value in settings.items():
+        try:
+            check_type(value, hints[name])
+        except TypeCheckError as error:
+            raise ValueError(f"{file} says {name}={value!r}: {error}") from None
+    return TrainConfig(**settings)
 
 
 def agent_of(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, "PPO"]:
@@ -91,19 +132,32 @@ def agent_of(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, "PPO"]:
         ValueError: they are damaged, or do not fit.
     """
     from AsyncPPO import make_env
-    from PPO.agent import POLICY_FILE, PPO
+    from PPO import PPO
 
     config = config_of(run_dir)
     with make_env(factory_of(config)) as env:
         ppo = PPO.for_env(env, **config.ppo())
-    weights, checkpoints = run_dir / POLICY_FILE, checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
     if best:
         ppo.load_weights(run_dir / BEST_DIRECTORY)
-    elif checkpoints and (not weights.exists() or weights.stat().st_mtime < checkpoints[-1].stat().st_mtime):
+    else:
+        load_latest(ppo, run_dir)
+    return config, ppo
+
+
+def load_latest(ppo: "PPO", directory: Path) -> None:
+    """Load into an agent what was learnt last: the weights in a directory, or the newest checkpoint of a killed run.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they are damaged, or do not fit.
+    """
+    from PPO.agent import POLICY_FILE
+
+    weights, checkpoints = directory / POLICY_FILE, checkpoints_in(directory / CHECKPOINT_DIRECTORY)
+    if checkpoints and (not weights.exists() or weights.stat().st_mtime < checkpoints[-1].stat().st_mtime):
         ppo.load_state(load_state(checkpoints[-1])["ppo"])
     else:
-        ppo.load_weights(run_dir)
-    return config, ppo
+        ppo.load_weights(directory)
 
 
 def env_of(config: TrainConfig, *, training: bool = False) -> Any:
@@ -125,19 +179,12 @@ def factory_of(config: TrainConfig, *, training: bool = False, **kwargs: Any) ->
     Raises:
         ValueError: an unknown environment.
     """
-    import gymnasium as gym
-
     from AsyncPPO import ActionMasks, env_factory, make_atari
 
     if config.env_id.startswith("ALE/"):
         return partial(make_atari, config.env_id, training=training, **kwargs)
-    env_factory(config.env_id)  # names the nearest id if it is unknown
-
-    def make() -> gym.Env:
-        env = gym.make(config.env_id, disable_env_checker=True, **kwargs)
-        return ActionMasks(env) if config.action_masks else env
-
-    return make
+    make = env_factory(config.env_id, **kwargs)
+    return (lambda: ActionMasks(make())) if config.action_masks else make
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

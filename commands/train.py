@@ -31,15 +31,19 @@ from commands.run import (
     CURVE_FILE,
     PROGRAM,
     SUMMARY_FILE,
+    choose_run_dir,
     config_of,
     env_of,
     factory_of,
-    make_run_dir,
+    load_latest,
+    locked,
+    note_start,
     write_json,
 )
 from config import TrainConfig
 from PPO.arguments import check_ranges
 from presets import preset
+from utils import DamagedError
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncPPO
@@ -54,10 +58,12 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 def train(arguments: Sequence[str]) -> int:
     """Train, save, evaluate and report."""
     config = parse(arguments)
+    run_dir = choose_run_dir(config)
     with make_trainer(config) as trainer:
         if config.load_weights:
-            trainer.ppo.load_weights(config.load_weights)
-        return _run(config, trainer, make_run_dir(config))
+            load_latest(trainer.ppo, Path(config.load_weights))
+        with locked(run_dir):
+            return _run(config, trainer, run_dir)
 
 
 def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None) -> int:
@@ -68,17 +74,10 @@ def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None) -> int
         steps: how many to take from there; by default those that were missing.
     """
     config = config_of(run_dir)
-    checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
-    if not checkpoints:
-        raise FileNotFoundError(f"{run_dir} has no checkpoint to go on from")
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
-    with make_trainer(config) as trainer:
-        try:
-            trainer.load_checkpoint(checkpoints[-1])
-        except ValueError as error:
-            before = f"; without it the run goes on from {checkpoints[-2]}" if len(checkpoints) > 1 else ""
-            raise ValueError(f"{error}{before}") from error
+    with make_trainer(config) as trainer, locked(run_dir):
+        _load_newest(trainer, run_dir)
         done = trainer.steps_done
         if steps is not None:
             trainer.goal = done, done + steps
@@ -86,6 +85,18 @@ def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None) -> int
             raise ValueError(f"{run_dir} has come to its end after {done:,} steps: say how many more with --steps")
         print(f"resumed   {run_dir} after {done:,} steps")
         return _run(config, trainer, run_dir)
+
+
+def _load_newest(trainer: "AsyncPPO", run_dir: Path) -> None:
+    """Load the newest checkpoint of a run."""
+    checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
+    if not checkpoints:
+        raise FileNotFoundError(f"{run_dir} has no checkpoint to go on from: it ended before the first")
+    try:
+        trainer.load_checkpoint(checkpoints[-1])
+    except DamagedError as error:
+        before = f"; without it the run goes on from {checkpoints[-2]}" if len(checkpoints) > 1 else ""
+        raise DamagedError(f"{error}{before}") from error
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
@@ -126,41 +137,16 @@ def make_trainer(config: TrainConfig) -> "AsyncPPO":
 
 def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
     """Run a trainer to its end, save, evaluate and report; return the exit code."""
-    from AsyncPPO import evaluate
-
-    trainer.callbacks += _callbacks(config, run_dir)
-    print(
-        f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}\n"
-        f"acting    {trainer.acting_reason}"
-    )
-    started, code = time.perf_counter() - trainer.seconds, 0
-    try:
-        with _stopped_by_signals(trainer) as signals:
-            trainer.run()
-        code = 128 + signals[0] if signals else 0
-    finally:
-        trainer.ppo.save_weights(run_dir)
-        summary = _summary(config, trainer)
-        write_json(run_dir / SUMMARY_FILE, summary)
-        _plot(config, trainer, run_dir)
-        print(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
-        if trainer.stopped or trainer.error:
-            why = trainer.stopped or "by an error"
-            print(f"stopped   {why}, after {trainer.steps_done:,} steps; to go on: {_how_to_go_on(run_dir)}")
-    if code:
-        return code
-
-    returns = evaluate(
-        trainer.ppo,
-        env_of(config),
-        config.eval_episodes,
-        seed=config.seed + FINAL_SEED,
-        backend=config.backend,
-        num_workers=config.num_workers,
-        progress=True,
-    )
-    summary["evaluation"] = Evaluation.of(trainer.steps_done, returns)._asdict()
-    summary["total_seconds"] = time.perf_counter() - started
+    note_start(run_dir, config)
+    started = time.perf_counter() - trainer.seconds
+    signals = _train(config, trainer, run_dir)
+    if signals:
+        return 128 + signals[0]
+    returns = _evaluate(config, trainer)
+    summary = _summary(config, trainer) | {
+        "evaluation": Evaluation.of(trainer.steps_done, returns)._asdict(),
+        "total_seconds": time.perf_counter() - started,
+    }
     write_json(run_dir / SUMMARY_FILE, summary)
     print(
         f"result    mean {returns.mean():.2f}, min {returns.min():.2f}, max {returns.max():.2f} "
@@ -169,6 +155,34 @@ def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
         f"continue  {_how_to_go_on(run_dir)} --steps {config.steps}"
     )
     return 0
+
+
+def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]:
+    """Run a trainer to its end and save what came of it, however it ended; return the signals that came."""
+    trainer.callbacks += _callbacks(config, run_dir)
+    print(
+        f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}\n"
+        f"acting    {trainer.acting_reason}"
+    )
+    try:
+        with _stopped_by_signals(trainer) as signals:
+            trainer.run()
+    finally:
+        if trainer.stopped or trainer.error:
+            why = trainer.stopped or "by an error"
+            print(f"stopped   {why}, after {trainer.steps_done:,} steps; to go on: {_how_to_go_on(run_dir)}")
+        trainer.ppo.save_weights(run_dir)
+        write_json(run_dir / SUMMARY_FILE, _summary(config, trainer))
+        _plot(config, trainer, run_dir)
+        print(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
+    return signals
+
+
+def _evaluate(config: TrainConfig, trainer: "AsyncPPO") -> np.ndarray:
+    from AsyncPPO import evaluate
+
+    seed = config.seed + FINAL_SEED
+    return evaluate(trainer.ppo, env_of(config), config.eval_episodes, seed=seed, progress=True, **config.stepping())
 
 
 def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
@@ -183,7 +197,16 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
     every = max(config.steps // 10, 1) if config.eval_every is None else config.eval_every
     if every:
         seed, best = config.seed + EVALUATION_SEED, run_dir / BEST_DIRECTORY
-        callbacks.append(BackgroundEvaluation(factory_of(config), every, seed=seed, keep_best=best))
+        callbacks.append(
+            BackgroundEvaluation(
+                factory_of(config),
+                every,
+                seed=seed,
+                keep_best=best,
+                on_env_error=config.on_env_error,
+                step_timeout=config.step_timeout,
+            )
+        )
     if config.max_seconds is not None:
         callbacks.append(StopAfter(config.max_seconds))
     if config.target_return is not None:
@@ -198,7 +221,7 @@ def _stopped_by_signals(trainer: "AsyncPPO") -> Iterator[list[int]]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if came:
-            raise KeyboardInterrupt
+            raise SystemExit(128 + number)
         came.append(number)
         name = signal.Signals(number).name
         trainer.stop(f"by {name}", in_a_hurry=True)

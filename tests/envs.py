@@ -98,6 +98,13 @@ class Faulty(gym.Env):
         return (obs[:2] if self.fault == "shape" else obs), reward, False, False, info
 
 
+class Hanging(Counter):
+    """Never comes back from a step."""
+
+    def step(self, action: int) -> Any:
+        threading.Event().wait()
+
+
 class Unreadable(Exception):
     """Can be pickled, not unpickled."""
 

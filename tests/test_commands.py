@@ -16,7 +16,7 @@ import main
 from AsyncPPO.callbacks import read_table
 from commands.run import config_of
 from tests.test_main import QUICK, command, finish
-from utils import load_state
+from utils import load_state, save_state
 
 FLAGS = [
     "--env-id",
@@ -134,6 +134,18 @@ def test_a_damaged_checkpoint_is_refused_with_a_way_out(
     assert "without it the run goes on from" in capsys.readouterr().err
 
 
+def test_a_saved_state_of_something_else_is_refused(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", run_dir, copy], check=True)
+    save_state(copy / "checkpoints" / "000000009999.state", {"x": 1})
+    assert main.main(["resume", str(copy), "--steps", "10"]) == 1
+    err = capsys.readouterr().err
+    assert "000000009999.state is not the checkpoint of a run: it holds x" in err
+    assert "without it" not in err
+
+
 def test_a_checkpoint_of_another_architecture_is_refused(
     run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -148,9 +160,45 @@ def test_a_checkpoint_of_another_architecture_is_refused(
     (copy / "config.json").write_text(json.dumps(content))
     assert main.main(["resume", str(copy)]) == 1
     assert "has settings that this version does not know: hidden_layers" in capsys.readouterr().err
-    (copy / "config.json").write_text("[]")
-    assert main.main(["resume", str(copy)]) == 1
-    assert "is not the configuration of a run" in capsys.readouterr().err
+    for nonsense, message in [
+        ("[]", "is not the configuration of a run"),
+        ('{"config": {"lr": "fast"}}', "config.json says lr='fast': str is neither float or int"),
+        ('{"config": {"mode": "mesk"}}', "config.json says mode='mesk'"),
+    ]:
+        (copy / "config.json").write_text(nonsense)
+        assert main.main(["resume", str(copy)]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_a_directory_is_trained_in_by_one_process_at_a_time(tmp_path: Path) -> None:
+    process = command("--run-dir", "here", "--steps", "100000000", "--checkpoint-seconds", "1e-9", cwd=tmp_path)
+    while not list(tmp_path.glob("here/checkpoints/0*")):
+        assert process.poll() is None
+        os.sched_yield()
+    code, _, err = finish(command("resume", "here", cwd=tmp_path))
+    assert code == 1
+    assert "error: another process is training in here" in err
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    finish(process)
+
+
+def test_what_a_killed_run_has_learnt_is_what_another_begins_with(run_dir: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    subprocess.run(["cp", "-r", run_dir, killed], check=True)
+    (killed / "Policy_weights.pth").unlink()
+    assert main.main(["--load-weights", str(killed), "--steps", "256", "--run-dir", str(tmp_path / "next")]) == 0
+
+
+def test_a_run_that_goes_on_notes_how(run_dir: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", run_dir, copy], check=True)
+    before = json.loads((copy / "config.json").read_text())
+    for times in (1, 2):
+        assert main.main(["resume", str(copy), "--steps", "256"]) == 0
+        after = json.loads((copy / "config.json").read_text())
+        assert [start.keys() for start in after["resumed"]] == [before.keys() - {"config"}] * times
+    assert {name: after[name] for name in before} == before
 
 
 def test_evaluate_prints_figures_for_people_and_for_programs(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
@@ -179,6 +227,9 @@ def test_plot_draws_several_runs(run_dir: Path, tmp_path: Path, capsys: pytest.C
     assert out.read_bytes().startswith(b"\x89PNG")
     assert main.main(["plot", str(tmp_path)]) == 1
     assert "is not a run" in capsys.readouterr().err
+    assert main.main(["plot", str(run_dir), "--out", str(tmp_path / "new" / "curves.png")]) == 0
+    assert main.main(["plot", str(run_dir), "--out", str(tmp_path / "curves.pdf")]) == 1
+    assert "out must end in .png, not 'curves.pdf'" in capsys.readouterr().err
 
 
 def test_envs_marks_presets(capsys: pytest.CaptureFixture) -> None:
@@ -250,3 +301,8 @@ def test_a_run_knows_its_configuration(run_dir: Path) -> None:
     config = config_of(run_dir)
     assert config.env_id == "Pendulum-v1"
     assert config.hidden_sizes == (8,)
+
+
+def test_a_video_of_nothing_is_refused(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["record", str(run_dir), "--episodes", "0"]) == 1
+    assert "episodes must be at least 1, not 0" in capsys.readouterr().err

@@ -20,11 +20,12 @@ from utils.returns import discounted_sums, gae, n_step_returns, v_trace
 from utils.schedules import linear
 from utils.seeding import spawn_seeds
 from utils.spaces import ACTION_MASK, Features, Image, row_type
-from utils.state import State, load_state, save_state
+from utils.state import DamagedError, State, load_state, save_state
 from utils.threads import blas_threads, compute_threads, torch_threads
 
 __all__ = [
     "ACTION_MASK",
+    "DamagedError",
     "Features",
     "History",
     "Image",

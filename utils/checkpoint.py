@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
@@ -15,7 +16,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         write: called with the open binary file.
 
     Raises:
-        OSError: the directory cannot be written.
+        OSError: the directory cannot be written, or the disk is full; the message names the file.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -26,8 +27,10 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
             os.fsync(file.fileno())
         os.replace(aside, path)
         _flush_directory(path.parent)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -53,17 +56,22 @@ def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a file of tensors.
+        ValueError: it is not a file of tensors, or damaged.
     """
     import torch
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}")
     try:
+        if is_zipfile(path):  # as `torch.save` makes it, with checksums that `torch.load` does not look at
+            with ZipFile(path) as parts:
+                damaged = parts.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged} in it is damaged")
         tensors = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(f"{path} is not a file of tensors: it holds objects, whose loading could run code") from None
-    except (RuntimeError, EOFError, ValueError) as error:
+    except (BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
         raise ValueError(f"{path} is not a file of tensors: {error}") from error
     if not isinstance(tensors, dict) or not all(torch.is_tensor(tensor) for tensor in tensors.values()):
         raise ValueError(f"{path} is not a file of tensors: it holds something else")

@@ -24,6 +24,10 @@ ARRAY, DTYPE = "array at", "dtype"
 """The keys of a dict that stands for an array: its name, and its type where it is a structured one, kept as bytes."""
 
 
+class DamagedError(ValueError):
+    """A file is not what `save_state` made of it."""
+
+
 def save_state(path: str | os.PathLike[str], state: State) -> None:
     """Save a tree, whole or not at all.
 
@@ -42,7 +46,7 @@ def load_state(path: str | os.PathLike[str]) -> State:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is something else, of another format, or damaged.
+        DamagedError: it is something else, of another format, or damaged; a `ValueError`.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no saved state at {path}")
@@ -50,14 +54,14 @@ def load_state(path: str | os.PathLike[str]) -> State:
     name, _, digest = head.partition(b" ")
     if name != FORMAT:
         saved_by = "another version of this program" if name.startswith(FORMAT[:-1]) else "something else"
-        raise ValueError(f"{path} does not hold a state of the format {FORMAT.decode()}: {saved_by} wrote it")
+        raise DamagedError(f"{path} does not hold a state of the format {FORMAT.decode()}: {saved_by} wrote it")
     if digest != _digest(body):
-        raise ValueError(f"{path} is damaged: its checksum is not that of its {len(body):,} bytes")
+        raise DamagedError(f"{path} is damaged: its checksum is not that of its {len(body):,} bytes")
     try:
         arrays = safetensors.numpy.load(body)
         return _with_arrays(json.loads(arrays[TREE].tobytes()), arrays)
     except (SafetensorError, LookupError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not a state: {error!r}") from error
+        raise DamagedError(f"{path} is not a state: {error!r}") from error
 
 
 def _digest(body: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """How environments are stepped: the contract (base.py), the backends, and which of them is the fastest (choice.py)."""
 
 from AsyncPPO.backends.base import (
+    RESTART_LIMIT,
     Backend,
     Care,
     EnvError,
@@ -20,6 +21,7 @@ from AsyncPPO.backends.vector import PoolBlock, make_pool
 
 __all__ = [
     "ENV_ERROR",
+    "RESTART_LIMIT",
     "Backend",
     "BackendName",
     "Care",

@@ -216,7 +216,7 @@ class EnvBlock(Block):
     def _made(self, index: int) -> gym.Env:
         try:
             return self._factories[index - self.first]()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EnvError.of(index, "being made", error) from error
 
     def _close_one(self, index: int, env: gym.Env) -> None:

@@ -239,21 +239,21 @@ class ProcessBackend(Backend):
         """
         while True:
             told = acquire(self._done, self._spin, self._patience) if wait else self._done.acquire(block=False)
+            look = (wait and not told) or time.monotonic() > self._looked + LIVENESS_SECONDS
+            if look:
+                self._looked = time.monotonic()
             for worker in self._workers:
+                fault: EnvError | None = None
                 if worker.busy and worker.channel.replied.acquire(block=False):
                     try:
                         return worker, self._answer_of(worker)
-                    except Died as fault:
-                        infos = self._revive(worker, fault)
-                        if infos is not None:
-                            return worker, infos
-            if (wait and not told) or time.monotonic() > self._looked + LIVENESS_SECONDS:
-                self._looked = time.monotonic()
-                for worker in self._workers:
-                    wrong = worker.fault(self._care.timeout) if worker.busy else None
-                    infos = None if wrong is None else self._revive(worker, wrong)
-                    if infos is not None:
-                        return worker, infos
+                    except Died as died:
+                        fault = died
+                elif worker.busy and look:
+                    fault = worker.fault(self._care.timeout)
+                infos = None if fault is None else self._revive(worker, fault)
+                if infos is not None:
+                    return worker, infos
             if not wait:
                 return None
 

@@ -109,10 +109,8 @@ def stable_baselines(library: str, env_id: str, shape: Shape, steps: int) -> flo
     """Return the speed of `stable_baselines3` or `sbx` with a DummyVecEnv, the fastest for cheap environments."""
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    if library == "sbx":
-        from flax.linen import tanh
-    else:
-        from torch.nn import Tanh as tanh
+    layers, name = ("flax.linen", "tanh") if library == "sbx" else ("torch.nn", "Tanh")
+    tanh = getattr(importlib.import_module(layers), name)
     model = importlib.import_module(library).PPO(
         "MlpPolicy",
         DummyVecEnv([partial(gym.make, env_id)] * shape.num_envs),

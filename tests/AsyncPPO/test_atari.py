@@ -1,4 +1,4 @@
-"""Atari games with the usual preprocessing."""
+"""Atari games with the usual preprocessing, and small ones."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,11 @@ import pytest
 
 pytest.importorskip("ale_py")
 pytest.importorskip("cv2")
+pytest.importorskip("minatar")
 
 import main
 from AsyncPPO import EnvVectorizer, make_atari
+from PPO import PPO
 
 
 def test_frames_are_small_grey_and_four() -> None:
@@ -48,3 +50,14 @@ def test_the_command_line_plays_atari(tmp_path: Path) -> None:
     flags = ["--env-id", "ALE/Pong-v5", "--steps", "2048", "--eval-episodes", "1", "--run-dir", str(run)]
     assert main.main(flags) == 0
     assert json.loads((run / "summary.json").read_text())["evaluation"]["mean"] >= -21
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_small_games_are_known_by_their_ids(start_method: str) -> None:
+    ways = {"backend": "process", "num_workers": 2, "start_method": start_method}
+    with EnvVectorizer("MinAtar/Breakout-v1", 2, seed=0, **ways) as envs:  # type: ignore[arg-type]
+        states, _ = envs.reset()
+        assert states.shape == (2, 10, 10, 4)
+        assert PPO.for_env(envs, seed=0).get_action(states).shape == (2,)
+    with pytest.raises(ValueError, match="did you mean 'MinAtar/Breakout-v1'"):
+        EnvVectorizer("MinAtar/Breakuot-v1", 2)

@@ -24,7 +24,7 @@ from AsyncPPO.callbacks import (
 from AsyncPPO.evaluation import BackgroundEvaluation
 from AsyncPPO.rollout import Episode
 from PPO import PPO
-from tests.envs import Counter, Faulty
+from tests.envs import Counter, Faulty, Hanging
 
 
 def trainer(*callbacks: Callback, env: Any = Counter, steps: int = 512, progress: bool = False) -> AsyncPPO:
@@ -115,9 +115,10 @@ def test_tables_are_up_to_date_at_any_time_and_read_back_as_they_were(tmp_path: 
     with open(tmp_path / "metrics.csv", "a") as file:
         file.write("640,0.5")  # a line that a killed process did not finish
     assert read_table(tmp_path / "metrics.csv") == list(run.history)
-    (tmp_path / "metrics.csv").write_text("steps\nhello\n")
-    with pytest.raises(ValueError, match=r"metrics\.csv is not a table of numbers"):
-        read_table(tmp_path / "metrics.csv")
+    for foreign in ("steps\nhello\n", "loss\n0.5\n"):
+        (tmp_path / "metrics.csv").write_text(foreign)
+        with pytest.raises(ValueError, match=r"metrics\.csv is not a table that a run has written"):
+            read_table(tmp_path / "metrics.csv")
 
 
 def test_a_run_that_goes_on_keeps_its_tables(tmp_path: Path) -> None:
@@ -268,3 +269,11 @@ def test_tables_are_plain_csv(tmp_path: Path) -> None:
         assert list(csv.DictReader(file))[-1] == {
             "steps": "512", "episodes": "2", "mean": "15.0", "std": "0.0", "min": "15.0", "max": "15.0",
         }  # fmt: skip
+
+
+def test_a_hanging_evaluation_is_given_up(tmp_path: Path) -> None:
+    evaluation = BackgroundEvaluation(Hanging, 512, episodes=2, step_timeout=0.3)
+    with trainer(evaluation) as run, pytest.warns(RuntimeWarning, match="evaluation after 512 steps failed: .* hung"):
+        run.run()
+    assert not run.evaluations
+    assert not multiprocessing.active_children()

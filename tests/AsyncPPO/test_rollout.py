@@ -1,13 +1,14 @@
 """Collecting and evaluating, with an actor that needs no network."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
-from AsyncPPO import EnvVectorizer, VecMemory, evaluate
+from AsyncPPO import EnvError, EnvVectorizer, VecMemory, evaluate
 from AsyncPPO.rollout import Collector
-from tests.envs import Counter
+from tests.envs import Counter, Hanging
 
 
 class Scripted:
@@ -67,3 +68,30 @@ def test_an_episode_without_end_is_cut() -> None:
     returns = evaluate(Scripted(), partial(Counter, 10**9), 2, backend="inline", seed=0, max_steps=4)
     assert returns.tolist() == [10.0, 10.0]
     assert (evaluate(Scripted(), partial(Counter, 10**9), 1, backend="inline", seed=0) == sum(range(1, 10_001))).all()
+
+
+class Flaky(Counter):
+    """Fails in the second step of some episodes."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(4)
+        self.share = share
+
+    def step(self, action: int) -> Any:
+        if self.count == 1 and self.np_random.random() < self.share:
+            raise OSError("the simulator is gone")
+        return super().step(action)
+
+
+def test_episodes_that_were_cut_short_by_a_failure_are_played_again() -> None:
+    returns = evaluate(Scripted(), partial(Flaky, 0.5), 9, num_envs=4, seed=0, backend="inline", on_env_error="restart")
+    assert returns.tolist() == [10.0] * 9
+    with pytest.raises(EnvError, match="the simulator is gone"):
+        evaluate(Scripted(), partial(Flaky, 0.5), 9, seed=0, backend="inline")
+    with pytest.raises(EnvError, match="no episode came to its end"):
+        evaluate(Scripted(), partial(Flaky, 1.0), 9, backend="inline", on_env_error="restart")
+
+
+def test_an_evaluation_does_not_hang_with_its_environment() -> None:
+    with pytest.raises(EnvError, match="hung"):
+        evaluate(Scripted(), Hanging, 2, num_workers=1, step_timeout=0.3)

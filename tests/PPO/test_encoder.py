@@ -1,6 +1,7 @@
-"""A network of one's own in place of the encoder."""
+"""A network of one's own in place of the encoder, or of all."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,7 +12,9 @@ from gymnasium import spaces
 from torch import nn
 
 from AsyncPPO import AsyncPPO
-from PPO import PPO
+from networks import Distribution
+from PPO import PPO, ActorCritic
+from PPO.actor_critic import Past
 from utils import Features
 
 
@@ -65,3 +68,33 @@ def test_it_sees_pixels_as_numbers(shape: tuple[int, ...]) -> None:
 def test_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must turn \(1, 4\) into \(1, F\), not into \(4,\)"):
         PPO.for_env(gym.make("CartPole-v1"), encoder=lambda features: nn.Flatten(0))
+
+
+class Inverted(ActorCritic):
+    """Looks like what is written out for small networks, and acts the other way round."""
+
+    def forward(self, obs: torch.Tensor, past: Past | None = None) -> tuple[Distribution, torch.Tensor]:
+        return super().forward(-obs, past)
+
+    def distribution(self, obs: torch.Tensor, past: Past | None = None) -> Distribution:
+        return super().distribution(-obs, past)
+
+    def value(self, obs: torch.Tensor, past: Past | None = None) -> torch.Tensor:
+        return super().value(-obs, past)
+
+    def step(self, obs: torch.Tensor, state: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
+        return super().step(-obs, state)
+
+
+def test_a_whole_network_of_ones_own_acts_learns_and_is_kept(tmp_path: Path) -> None:
+    ours, usual = (PPO.for_env("CartPole-v1", actor_critic=kind, seed=0) for kind in (Inverted, ActorCritic))
+    obs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    assert ours.get_action(obs, deterministic=True).tolist() == usual.get_action(-obs, deterministic=True).tolist()
+    with AsyncPPO("CartPole-v1", ours, 16, 20_000, seed=0, progress=False) as trainer:
+        history = trainer.run()
+    assert trainer.acting == "central"
+    assert history[-1]["mean_return"] > 60
+    ours.save_weights(tmp_path)
+    again = PPO.for_env("CartPole-v1", actor_critic=Inverted, seed=1)
+    again.load_weights(tmp_path)
+    assert again.get_action(obs, deterministic=True).tolist() == ours.get_action(obs, deterministic=True).tolist()

@@ -1,5 +1,6 @@
 """Files of tensors: whole or not at all, and never run."""
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -65,3 +66,26 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     save_tensors(path, {"weight": torch.ones(3, 4)})
     with pytest.raises(ValueError, match="bias is missing"):
         load_fitting(nn.Linear(4, 3), path, "cpu")
+
+
+def test_no_flipped_byte_changes_a_weight(tmp_path: Path) -> None:
+    path, values = tmp_path / "a.pth", torch.arange(8.0)
+    save_tensors(path, {"w": values})
+    whole, refused = path.read_bytes(), 0
+    for position in range(0, len(whole), 3):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        try:
+            loaded = load_tensors(path, "cpu")
+        except ValueError:
+            refused += 1
+        else:
+            assert torch.equal(loaded["w"], values)
+    assert refused > len(whole) // 12
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    def fail(file: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.pth'"):
+        write_atomically(tmp_path / "a.pth", fail)
