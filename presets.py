@@ -50,6 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "policy_clip": 0.18,
         "anneal_lr": True,
         "normalize_obs": True,
+        "normalize_advantage": "returns",
         "squash_actions": False,
     },
     "MountainCar-v0": {"steps": 500_000, "normalize_obs": True},
@@ -88,6 +89,20 @@ ATARI: dict[str, Any] = {
     "hidden_sizes": (),
 }
 """For all of `ALE/...`: those of Huang et al. 2022, "The 37 implementation details of PPO"; not tuned here."""
+MINATAR: dict[str, Any] = {
+    "steps": 5_000_000,
+    "num_envs": 64,
+    "batch_size": 2048,
+    "mini_batch_size": 256,
+    "k_epochs": 4,
+    "anneal_lr": True,
+    "policy_clip": 0.1,
+    "entropy_coef": 0.01,
+    "hidden_sizes": (),
+}
+"""For all of `MinAtar/...`; found on Asterix and Breakout."""
+NAMESPACES = {"ALE": ATARI, "MinAtar": MINATAR}
+"""Settings that serve all environments of a namespace."""
 RND_PRESETS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {},
     "MountainCar-v0": {"beta": 1.0},
@@ -98,11 +113,10 @@ RND_PRESETS: dict[str, dict[str, Any]] = {
 
 def preset(env_id: str, use_rnd: bool = False) -> dict[str, Any]:
     """Return the settings of `TrainConfig` in which an environment differs from the defaults."""
-    return (ATARI if env_id.startswith("ALE/") else PRESETS.get(env_id, {})) | (
-        RND_PRESETS.get(env_id, {}) if use_rnd else {}
-    )
+    settings = PRESETS.get(env_id) or NAMESPACES.get(env_id.partition("/")[0], {})
+    return settings | (RND_PRESETS.get(env_id, {}) if use_rnd else {})
 
 
 def has_preset(env_id: str) -> bool:
     """Return whether settings for an environment are known."""
-    return env_id.startswith("ALE/") or env_id in PRESETS
+    return env_id in PRESETS or env_id.partition("/")[0] in NAMESPACES

@@ -102,12 +102,12 @@ class BackgroundEvaluation(Callback):
     def on_end(self, trainer: "AsyncPPO") -> None:
         """Evaluate once more where the run came to its end; end the process."""
         try:
-            if trainer.error is None and not trainer.in_a_hurry:
-                if self._playing is not None:
-                    self._finish(trainer)
-                if not trainer.evaluations or trainer.evaluations[-1].steps < trainer.steps_done:
-                    self._begin(trainer)
-                    self._finish(trainer)
+            if trainer.error is None and self._playing is not None:
+                self._finish(trainer)
+            evaluated = trainer.evaluations and trainer.evaluations[-1].steps == trainer.steps_done
+            if trainer.error is None and not trainer.in_a_hurry and not evaluated:
+                self._begin(trainer)
+                self._finish(trainer)
         finally:
             self._kill()
 

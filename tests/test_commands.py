@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -109,6 +110,51 @@ def test_a_signal_ends_a_run_that_can_be_resumed(tmp_path: Path, name: str) -> N
     steps = json.loads((tmp_path / "here/summary.json").read_text())["steps"]
     assert main.main(["resume", str(tmp_path / "here"), "--steps", "3000"]) == 0
     assert read_table(tmp_path / "here/metrics.csv")[-1]["steps"] > steps
+
+
+def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
+    endless = ["--steps", "1000000000", "--batch-size", "100000000", "--backend", "inline"]
+    process = command("--run-dir", "here", *endless, cwd=tmp_path)
+    assert process.stderr is not None
+    for number, awaited in [(signal.SIGTERM, "step/s"), (signal.SIGINT, "SIGTERM: finishing this update and saving")]:
+        shown = ""
+        while awaited not in shown:
+            shown += process.stderr.read(1)
+        process.send_signal(number)
+    code, _, err = finish(process)
+    assert code == 128 + signal.SIGINT
+    assert "Traceback" not in err
+    assert json.loads((tmp_path / "here/summary.json").read_text())["stopped"] == "by SIGTERM"
+
+
+def test_a_terminal_that_is_closed_ends_a_run_in_order(tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import termios
+
+    def in_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (24, 120))
+    process = subprocess.Popen(
+        [sys.executable, main.__file__, "--run-dir", "here", "--steps", "100000000"],
+        cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=in_terminal,  # noqa: PLW1509
+    )  # fmt: skip
+    try:
+        os.close(theirs)
+        shown = b""
+        while b"mean return" not in shown:
+            shown += os.read(ours, 1024)
+        os.close(ours)
+        assert process.wait(60) == 128 + signal.SIGHUP
+    finally:
+        process.kill()
+        process.wait()
+    assert json.loads((tmp_path / "here/summary.json").read_text())["stopped"] == "by SIGHUP"
+    assert list((tmp_path / "here/checkpoints").iterdir())
 
 
 @pytest.mark.parametrize(

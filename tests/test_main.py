@@ -43,7 +43,7 @@ def test_a_run_trains_saves_evaluates_and_says_how_to_go_on(tmp_path: Path, back
     run_dir = tmp_path / "here"
     assert {file.name.split(".out.")[0] for file in run_dir.iterdir()} == {
         "config.json", "summary.json", "metrics.csv", "evaluations.csv", "learning_curve.png", "Policy_weights.pth",
-        "checkpoints", "best", "events",
+        "checkpoints", "best", "events", ".lock",
     }  # fmt: skip
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["000000003000.state"]
     assert {path.name for path in (run_dir / "best").iterdir()} == {"Policy_weights.pth", "evaluation.json"}

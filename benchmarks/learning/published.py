@@ -11,11 +11,11 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Task:
-    """A task, the best published return of PPO on it, and the return to be reached by the mean of the seeds."""
+    """A task, the best published return of PPO on it, and the return to be reached by the mean of the seeds, if any."""
 
     env_id: str
     published: str
-    bar: float
+    bar: float | None
     seeds: int = 5
     """How many; the evaluation is over 20 episodes each."""
     flags: str = ""
@@ -53,6 +53,10 @@ TASKS = (
     Task("InvertedDoublePendulum-v5", "9231 (Tianshou)", 9300, 3),
     Task("Reacher-v5", "-4.1 (Tianshou)", -4, 3),
     Task("Pusher-v5", "-40.4 (CleanRL)", -35, 3),
+    *(
+        Task(f"MinAtar/{game}-v1", "", None, 1)
+        for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+    ),
 )
 
 
@@ -78,9 +82,11 @@ def line(task: Task, runs: list[dict[str, Any]]) -> str:
     updates = min(len(run["curve"]) for run in runs)
     best = np.nanmax(np.mean([[value for _, value in run["curve"][:updates]] for run in runs], axis=0))
     stochastic = np.mean([run["stochastic"] for run in runs])
-    verdict = "reached" if scores.mean() >= task.bar else "**not reached**"
+    bar, verdict = "", "reported only"
+    if task.bar is not None:
+        bar, verdict = f"{task.bar:g}", "reached" if scores.mean() >= task.bar else "**not reached**"
     return (
-        f"| {task.env_id} | {runs[0]['steps']:,} | {task.published} | {task.bar:g} | {scores.mean():.1f} "
+        f"| {task.env_id} | {runs[0]['steps']:,} | {task.published} | {bar} | {scores.mean():.1f} "
         f"| {interquartile_mean(scores):.1f}{interval} | {stochastic:.1f} | {best:.1f} "
         f"| {each} | {verdict} |"
     )

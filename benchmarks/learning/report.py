@@ -2,13 +2,16 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.learning.published import HEADER, line
+from benchmarks.learning.published import HEADER, RESAMPLES, line
 from benchmarks.learning.rows import ROWS, Bar, Result
 
+POINTS = 200
+"""To which the curves of a row are brought, so that they can be averaged."""
 Results = dict[str, dict[int, Result]]
 """By row, by seed."""
 
@@ -64,16 +67,30 @@ Tianshou's figures are maxima over training of a mean over ten seeds, the others
 version 5 differ from the 2 to 4 of the published figures: Hopper, Walker2d, Ant and Humanoid reward health only
 while there is some, Walker2d's feet rub alike, Ant and Humanoid leave out observations that were always zero,
 InvertedPendulum's last step earns nothing, and Reacher and Pusher reward what a step has led to
-([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)).
+([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)). For MinAtar and for Pong there are no bars: the first
+were published as curves only ([Young & Tian 2019](https://arxiv.org/abs/1903.03176)), and the second shows that pixels
+are learnt from, on a budget.
 
 {published_table(results)}
 
 ![learning curves](learning_curves.png)
+
+Thin lines: seeds; thick: their mean, with a 95% bootstrap interval.
 """
 
 
+def mean_curve(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return steps, the mean of curves `(n, 2)` there, and its 95% bootstrap interval, low and high."""
+    known = [curve[np.isfinite(curve[:, 1])] for curve in curves]
+    steps = np.linspace(max(curve[0, 0] for curve in known), min(curve[-1, 0] for curve in known), POINTS)
+    returns = np.stack([np.interp(steps, *curve.T) for curve in known])
+    draws = np.random.default_rng(0).integers(len(returns), size=(RESAMPLES, len(returns)))
+    low, high = np.quantile(returns[draws].mean(axis=1), [0.025, 0.975], axis=0)
+    return steps, returns.mean(axis=0), low, high
+
+
 def plot(results: Results, path: Path) -> None:
-    """Draw every row's curves: a thin line for each seed, the threshold dashed."""
+    """Draw every row's curves: a thin line for each seed, their mean with its interval, the threshold dashed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -82,9 +99,13 @@ def plot(results: Results, path: Path) -> None:
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns)).flatten()
     for axis, (name, by_seed) in zip(axes, results.items(), strict=False):
-        for seed in sorted(by_seed):
-            steps, returns = np.array(by_seed[seed]["curve"]).T
-            axis.plot(steps / 1000, returns, linewidth=1, label=f"seed {seed}")
+        curves = [np.array(result["curve"], float) for _, result in sorted(by_seed.items())]
+        for curve in curves:
+            axis.plot(curve[:, 0] / 1000, curve[:, 1], color="tab:blue", linewidth=0.5, alpha=0.6)
+        if len(curves) > 1:
+            steps, mean, low, high = mean_curve(curves)
+            axis.plot(steps / 1000, mean, color="tab:blue", linewidth=2)
+            axis.fill_between(steps / 1000, low, high, color="tab:blue", alpha=0.2, linewidth=0)
         threshold = ROWS[name].threshold
         if threshold is not None:
             axis.axhline(threshold, color="black", linestyle="--", linewidth=0.8)
@@ -92,5 +113,4 @@ def plot(results: Results, path: Path) -> None:
         axis.grid(alpha=0.3)
     for axis in axes[len(results) :]:
         axis.set_axis_off()
-    axes[0].legend(fontsize="small")
     FigureCanvasAgg(figure).print_png(str(path))

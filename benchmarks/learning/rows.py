@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import runpy
 import tempfile
 from collections.abc import Callable, Sequence
@@ -163,7 +164,7 @@ ROWS = {
 
 def result_file(row: str, seed: int) -> Path:
     """Return where the result of one run is kept."""
-    return RESULTS / f"{row.replace(', ', '_').replace(' ', '_')}_{seed}.json"
+    return RESULTS / f"{re.sub('[ ,/]+', '_', row)}_{seed}.json"
 
 
 def run_one(row: str, seed: int) -> None:

@@ -2,6 +2,9 @@
 
 import csv
 import multiprocessing
+import subprocess
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -277,3 +280,45 @@ def test_a_hanging_evaluation_is_given_up(tmp_path: Path) -> None:
         run.run()
     assert not run.evaluations
     assert not multiprocessing.active_children()
+
+
+def test_a_run_in_a_hurry_does_not_wait_for_an_evaluation_that_hangs() -> None:
+    with trainer(BackgroundEvaluation(Hanging, 128, episodes=2)) as run:
+        hurry = threading.Timer(0.5, run.stop, ["now"], {"in_a_hurry": True})
+        hurry.start()
+        run.run()
+        hurry.join()
+    assert not run.evaluations
+    assert not multiprocessing.active_children()
+
+
+def test_the_best_of_a_run_stays_the_best_when_it_goes_on(tmp_path: Path) -> None:
+    best = BackgroundEvaluation(Counter, 256, episodes=2, keep_best=tmp_path / "best")
+    with trainer(best) as run:
+        run.run()
+        run.save_checkpoint(tmp_path / "a.state")
+    kept = tmp_path / "best" / "evaluation.json"
+    unbeaten = kept.read_text().replace('"mean": 15.0', '"mean": 99.0')
+    for told, better in [(unbeaten, False), (unbeaten.replace("99", "1"), True)]:
+        kept.write_text(told)
+        with trainer(best) as run:
+            run.load_checkpoint(tmp_path / "a.state")
+            run.run()
+        assert (kept.read_text() != told) is better
+
+
+def test_a_full_disk_ends_a_run_that_tensorboard_watches(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk."""
+    script = f"""
+import resource
+from AsyncPPO.callbacks import TensorBoard
+from tests.AsyncPPO.test_callbacks import trainer
+with trainer(TensorBoard({str(tmp_path)!r}), steps=100_000) as run:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    try:
+        run.run()
+    except OSError as error:
+        print("told:", error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert "told: [Errno 27] File too large" in done.stdout

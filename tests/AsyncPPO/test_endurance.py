@@ -4,14 +4,17 @@ import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from AsyncPPO import AsyncPPO
 from AsyncPPO.callbacks import Callback, Checkpoints, CSVLog, TensorBoard
-from AsyncPPO.rollout import Episode
 from PPO import PPO
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -51,32 +54,54 @@ def test_twenty_million_steps_in_the_same_memory(tmp_path: Path) -> None:
     assert scales.weights[-1][1] <= 1.05 * scales.weights[0][1]
 
 
-class Killer(Callback):
-    """Kills a worker about every second."""
+class Talkative(gym.Wrapper):
+    """Says so much in every step that it is told through a pipe."""
 
-    def __init__(self) -> None:
-        self.kills, self.rng = 0, random.Random(0)
+    def step(self, action: Any) -> Any:
+        *step, _ = self.env.step(action)
+        return (*step, {"much": "to say" * 1000})
 
-    def on_rollout(self, trainer: AsyncPPO, steps: int, episodes: Sequence[Episode]) -> None:
-        if trainer.seconds > self.kills + 1:
-            self.kills += 1
-            os.kill(self.rng.choice(children()), signal.SIGKILL)
+
+@contextmanager
+def killer() -> Iterator[list[int]]:
+    """Kill a worker about every second, whatever it is doing; give the list of those that were."""
+    killed: list[int] = []
+    rng, over = random.Random(0), threading.Event()
+
+    def kill() -> None:
+        while not over.wait(rng.expovariate(1.0)):
+            with suppress(IndexError, ProcessLookupError):
+                killed.append(rng.choice(children()))
+                os.kill(killed[-1], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("acting", ["central", "replicas"])
-def test_two_minutes_of_killed_workers(acting: str) -> None:
-    killer, before = Killer(), set(os.listdir("/dev/shm"))
-    ppo = PPO.for_env("CartPole-v1", seed=0)
+@pytest.mark.parametrize("wrapper", [None, Talkative])
+def test_two_minutes_of_killed_workers(acting: Any, wrapper: Any) -> None:
+    before, ppo = set(os.listdir("/dev/shm")), PPO.for_env("CartPole-v1", seed=0)
+
+    def make() -> gym.Env:
+        env = gym.make("CartPole-v1")
+        return env if wrapper is None else wrapper(env)
+
     with AsyncPPO(
-        "CartPole-v1", ppo, 16, 200_000, acting=acting, backend="process", num_workers=4, on_env_error="restart",
-        callbacks=[killer],
+        make, ppo, 16, 20_000, acting=acting, backend="process", num_workers=4, on_env_error="restart"
     ) as run:  # fmt: skip
-        while run.seconds < 120:
-            done = run.steps_done
-            run.run()
-            assert done + 200_000 <= run.steps_done < done + 200_016
-        assert killer.kills >= 100
-        assert run.history[-1]["restarts"] >= 4 * (killer.kills - 5)
+        with killer() as killed:
+            while run.seconds < 120:
+                done = run.steps_done
+                run.run()
+                assert done + 20_000 <= run.steps_done < done + 20_016
+        assert len(killed) >= 60
+        assert run.history[-1]["restarts"] >= 4 * (len(set(killed)) - 5)
     assert not multiprocessing.active_children()
     assert not children()
     assert set(os.listdir("/dev/shm")) <= before
