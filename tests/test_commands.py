@@ -113,7 +113,7 @@ def test_a_signal_ends_a_run_that_can_be_resumed(tmp_path: Path, name: str) -> N
 
 
 def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
-    endless = ["--steps", "1000000000", "--batch-size", "100000000", "--backend", "inline"]
+    endless = ["--steps", "1000000000", "--batch-size", "5000000", "--backend", "inline"]
     process = command("--run-dir", "here", *endless, cwd=tmp_path)
     assert process.stderr is not None
     for number, awaited in [(signal.SIGTERM, "step/s"), (signal.SIGINT, "SIGTERM: finishing this update and saving")]:

@@ -110,7 +110,7 @@ def test_every_setting_of_the_learner_is_a_flag() -> None:
         "is_continuous", "observ_dim", "action_dim", "action_scaling", "action_offset", "observation_space",
         "action_space",
     }  # fmt: skip
-    expected = inspect.signature(PPO.__init__).parameters.keys() - of_the_env - {"self", "encoder"}
+    expected = inspect.signature(PPO.__init__).parameters.keys() - of_the_env - {"self", "encoder", "actor_critic"}
     assert TrainConfig().ppo().keys() == expected
 
 

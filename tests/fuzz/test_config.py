@@ -112,7 +112,7 @@ def some_of(count: int) -> Any:
 LENIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 
 
-@hypothesis.settings(LENIENT, max_examples=40)
+@hypothesis.settings(LENIENT, max_examples=25)
 @hypothesis.given(settings=some_of(3))
 def test_a_few_settings(settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     check(settings, tmp_path, capsys)
