@@ -299,8 +299,9 @@ class AsyncPPO:
         """Return how many steps every environment may take before there is something to learn from, or to show."""
         missing = min(self.ppo.batch_size - len(self.buffer) - len(self.ppo.memory), target - self.steps_done)
         steps = -(-missing // self.num_envs)
-        if self.progress and self.seconds:
-            steps = min(steps, int(self.steps_done / self.seconds * BAR_SECONDS / self.num_envs))
+        if self.progress:
+            speed = self.steps_done / self.seconds if self.seconds else 0.0
+            steps = min(steps, int(speed * BAR_SECONDS / self.num_envs))
         return max(1, steps)
 
     def _may_learn(self) -> bool:

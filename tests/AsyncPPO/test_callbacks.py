@@ -322,3 +322,17 @@ with trainer(TensorBoard({str(tmp_path)!r}), steps=100_000) as run:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert "told: [Errno 27] File too large" in done.stdout
+
+
+def test_the_bar_moves_before_the_first_batch_is_there() -> None:
+    class Steps(Callback):
+        def __init__(self) -> None:
+            self.told: list[int] = []
+
+        def on_rollout(self, trainer: AsyncPPO, steps: int, episodes: Sequence[Episode]) -> None:
+            self.told.append(steps)
+
+    with trainer(steps := Steps(), progress=True) as run:
+        run.run()
+    assert steps.told[0] == 4
+    assert sum(steps.told) == 512
