@@ -67,9 +67,8 @@ Tianshou's figures are maxima over training of a mean over ten seeds, the others
 version 5 differ from the 2 to 4 of the published figures: Hopper, Walker2d, Ant and Humanoid reward health only
 while there is some, Walker2d's feet rub alike, Ant and Humanoid leave out observations that were always zero,
 InvertedPendulum's last step earns nothing, and Reacher and Pusher reward what a step has led to
-([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)). For MinAtar and for Pong there are no bars: the first
-were published as curves only ([Young & Tian 2019](https://arxiv.org/abs/1903.03176)), and the second shows that pixels
-are learnt from, on a budget.
+([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)). MinAtar has no bars: what was published is
+curves ([Young & Tian 2019](https://arxiv.org/abs/1903.03176)).
 
 {published_table(results)}
 
