@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from AsyncPPO.rollout import Episode
-from utils import History, Metrics, write_atomically
+from utils import Bar, History, Metrics, write_atomically
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO
@@ -88,7 +87,7 @@ class ProgressBar(Callback):
     def on_start(self, trainer: "AsyncPPO") -> None:
         """Show the bar."""
         begin, target = trainer.goal
-        self._bar = tqdm(total=target - begin, initial=trainer.steps_done - begin, unit="step")
+        self._bar = Bar(total=target - begin, initial=trainer.steps_done - begin, unit="step")
 
     def on_rollout(self, trainer: "AsyncPPO", steps: int, episodes: Sequence[Episode]) -> None:
         """Move on."""
@@ -115,8 +114,8 @@ class CSVLog(Callback):
         if not trainer.history:
             trainer.history = History(row for row in read_table(self.metrics) if row["steps"] <= done)
         if not trainer.evaluations:
-            rows = [row for row in read_table(self.evaluations) if row["steps"] <= done]
-            trainer.evaluations = [Evaluation(**row) for row in rows]  # type: ignore[arg-type]
+            rows = [row for row in read_table(self.evaluations, Evaluation._fields) if row["steps"] <= done]
+            trainer.evaluations = [Evaluation(*(row[name] for name in Evaluation._fields)) for row in rows]  # type: ignore[arg-type]
         rewrite(self.metrics, trainer.history)
         rewrite(self.evaluations, [evaluation._asdict() for evaluation in trainer.evaluations])
 
@@ -270,11 +269,11 @@ def checkpoints_in(directory: Path) -> list[Path]:
     return sorted(directory.glob(f"[0-9]*{CHECKPOINT_SUFFIX}"))
 
 
-def read_table(path: Path) -> list[Metrics]:
+def read_table(path: Path, needed: Sequence[str] = ("steps", "seconds", "episodes", "mean_return")) -> list[Metrics]:
     """Return the lines of a file of `CSVLog` as it was written; none if there is no such file.
 
     Raises:
-        ValueError: something else is in it.
+        ValueError: something else is in it, or not what is needed.
     """
     if not path.is_file():
         return []
@@ -282,9 +281,11 @@ def read_table(path: Path) -> list[Metrics]:
         with open(path, newline="") as file:
             complete = [line for line in file if line.endswith("\n")]
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(complete)]
+        if rows and (missing := set(needed) - rows[0].keys()):
+            raise ValueError(f"it does not say {', '.join(sorted(missing))}")
         return [row | {name: int(row[name]) for name in WHOLE_NUMBERS} for row in rows]
-    except (LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a table that a run has written: {error!r}") from error
+    except (csv.Error, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a table that a run has written: {error}") from error
 
 
 def rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

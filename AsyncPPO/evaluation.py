@@ -152,7 +152,12 @@ class BackgroundEvaluation(Callback):
     def _best_before(self) -> float:
         """Return the mean of the evaluation whose weights are kept, of a run that goes on."""
         file = None if self.keep_best is None else Path(self.keep_best) / BEST_FILE
-        return -math.inf if file is None or not file.is_file() else float(json.loads(file.read_text())["mean"])
+        if file is None or not file.is_file():
+            return -math.inf
+        try:
+            return float(json.loads(file.read_text())["mean"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"{file} does not say how good the best was; delete it to begin anew") from error
 
 
 def _next(steps: int, every: int) -> int:

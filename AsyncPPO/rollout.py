@@ -5,12 +5,12 @@ from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from AsyncPPO.backends import ENV_ERROR, RESTART_LIMIT, BackendName, EnvError, OnEnvError, Replica
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.vectorizer import EnvVectorizer
 from utils import (
+    Bar,
     State,
     inactive_states_dropout,
     indexes_of_active_environments,
@@ -285,7 +285,7 @@ def evaluate(
     missing, fruitless = episodes, 0
     with (
         EnvVectorizer(env, num_envs, backend=backend, num_workers=num_workers, seed=seed, **care) as envs,
-        tqdm(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,
+        Bar(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,
     ):
         if max_steps is None and not (envs.spec and envs.spec.max_episode_steps):
             max_steps = LONGEST_EPISODE

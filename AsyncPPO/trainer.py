@@ -19,7 +19,7 @@ from AsyncPPO.memory import VecMemory
 from AsyncPPO.rollout import Collector, Episode, ReplicaCollector
 from AsyncPPO.vectorizer import EnvVectorizer
 from PPO import PPO
-from utils import History, Metrics, buffer_to_target_buffer_transfer, load_state, save_state
+from utils import History, Metrics, State, buffer_to_target_buffer_transfer, load_state, save_state
 
 Mode = Literal["streaming", "mask"]
 Acting = Literal["auto", "central", "replicas"]
@@ -224,9 +224,7 @@ class AsyncPPO:
             ValueError: it is damaged, or the checkpoint of another environment or architecture; the message says what
                 differs.
         """
-        state = load_state(path)
-        if state.keys() != CHECKPOINT_PARTS:
-            raise ValueError(f"{path} is not the checkpoint of a run: it holds {', '.join(state) or 'nothing'}")
+        state = read_checkpoint(path)
         own = self._made_for()
         different = [
             f"{name} is {saved!r} there and {own.get(name)!r} here"
@@ -321,3 +319,16 @@ class AsyncPPO:
             "mean_return": self.mean_return,
             "mean_length": float(np.mean([episode.length for episode in self.recent])) if self.recent else float("nan"),
         }
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> State:
+    """Return what `AsyncPPO.save_checkpoint` saved.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or something else.
+    """
+    state = load_state(path)
+    if state.keys() != CHECKPOINT_PARTS:
+        raise ValueError(f"{path} is not the checkpoint of a run: it holds {', '.join(state) or 'nothing'}")
+    return state

@@ -9,6 +9,7 @@ import gymnasium as gym
 import tyro
 from tqdm import tqdm
 
+from AsyncPPO import EnvError
 from commands.run import agent_of, env_of, factory_of
 
 if TYPE_CHECKING:
@@ -123,11 +124,14 @@ def _show(ppo: "PPO", env: gym.Env, episodes: int, seed: int) -> None:
         raise ValueError(f"episodes must be at least 1, not {episodes}")
     with tqdm(unit="step", desc="playing", leave=False) as bar:
         for episode in range(episodes):
-            obs, _ = env.reset(seed=seed if episode == 0 else None)
             score, over, core = 0.0, False, ppo.initial_core(1)
-            while not over:
-                action = ppo.get_action(obs, deterministic=True, core=core)
-                obs, reward, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
-                score, over = score + float(reward), terminated or truncated
-                bar.update()
+            try:
+                obs, _ = env.reset(seed=seed if episode == 0 else None)
+                while not over:
+                    action = ppo.get_action(obs, deterministic=True, core=core)
+                    obs, reward, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
+                    score, over = score + float(reward), terminated or truncated
+                    bar.update()
+            except Exception as error:
+                raise EnvError.of(0, f"episode {episode + 1}", error) from error
             bar.write(f"episode {episode + 1}: return {score:.2f}")

@@ -20,7 +20,7 @@ from typeguard import TypeCheckError, check_type
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
 from config import TrainConfig
-from utils import load_state, write_atomically
+from utils import write_atomically
 
 try:
     import fcntl
@@ -49,14 +49,17 @@ def choose_run_dir(config: TrainConfig) -> Path:
     Raises:
         FileExistsError: it holds a run already.
     """
+    from PPO.agent import POLICY_FILE
+
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
     run_dir = Path(config.run_dir or Path("runs") / config.env_id / now)
-    if (run_dir / CONFIG_FILE).exists():
+    begun = (run_dir / POLICY_FILE).exists() or checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
+    if (run_dir / CONFIG_FILE).exists() and begun:  # what ended before it had learnt anything may begin again
         raise FileExistsError(f"{run_dir} holds a run already: choose another --run-dir, or resume it")
     return run_dir
 
 
-def note_start(run_dir: Path, config: TrainConfig) -> None:
+def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool) -> None:
     """Write `config.json`; into that of a run that goes on, how it does."""
     file = run_dir / CONFIG_FILE
     start = {
@@ -65,7 +68,7 @@ def note_start(run_dir: Path, config: TrainConfig) -> None:
         "git_commit": _git_commit(),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    if file.exists():
+    if resumed:
         content = json.loads(file.read_text())
         content["resumed"] = [*content.get("resumed", []), start]
     else:
@@ -105,9 +108,12 @@ def config_of(run_dir: Path) -> TrainConfig:
         raise FileNotFoundError(f"{run_dir} is not a run: it has no {CONFIG_FILE}")
     try:
         settings = json.loads(file.read_text())["config"]
-        unknown = settings.keys() - {field.name for field in fields(TrainConfig)}
+        known = {field.name for field in fields(TrainConfig)}
+        unknown, missing = settings.keys() - known, known - settings.keys()
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is not the configuration of a run: {error!r}") from error
+        raise ValueError(f"{file} is not the configuration of a run: {type(error).__name__}") from error
+    if missing:
+        raise ValueError(f"{file} does not say {', '.join(sorted(missing))}")
     if unknown:
         raise ValueError(f"{file} has settings that this version does not know: {', '.join(sorted(unknown))}")
     hints = get_type_hints(TrainConfig)
@@ -151,11 +157,12 @@ def load_latest(ppo: "PPO", directory: Path) -> None:
         FileNotFoundError: there are none.
         ValueError: they are damaged, or do not fit.
     """
+    from AsyncPPO.trainer import read_checkpoint
     from PPO.agent import POLICY_FILE
 
     weights, checkpoints = directory / POLICY_FILE, checkpoints_in(directory / CHECKPOINT_DIRECTORY)
     if checkpoints and (not weights.exists() or weights.stat().st_mtime < checkpoints[-1].stat().st_mtime):
-        ppo.load_state(load_state(checkpoints[-1])["ppo"])
+        ppo.load_state(read_checkpoint(checkpoints[-1])["ppo"])
     else:
         ppo.load_weights(directory)
 

@@ -83,7 +83,7 @@ def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None) -> int
             trainer.goal = done, done + steps
         elif done >= trainer.goal[1]:
             raise ValueError(f"{run_dir} has come to its end after {done:,} steps: say how many more with --steps")
-        print(f"resumed   {run_dir} after {done:,} steps")
+        _say(f"resumed   {run_dir} after {done:,} steps")
         return _run(config, trainer, run_dir)
 
 
@@ -91,11 +91,11 @@ def _load_newest(trainer: "AsyncPPO", run_dir: Path) -> None:
     """Load the newest checkpoint of a run."""
     checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
     if not checkpoints:
-        raise FileNotFoundError(f"{run_dir} has no checkpoint to go on from: it ended before the first")
+        raise FileNotFoundError(f"{run_dir} has no checkpoint to go on from: it ended before the first; train anew")
     try:
         trainer.load_checkpoint(checkpoints[-1])
     except DamagedError as error:
-        before = f"; without it the run goes on from {checkpoints[-2]}" if len(checkpoints) > 1 else ""
+        before = f"; delete it, and the run goes on from {checkpoints[-2]}" if len(checkpoints) > 1 else ""
         raise DamagedError(f"{error}{before}") from error
 
 
@@ -137,7 +137,7 @@ def make_trainer(config: TrainConfig) -> "AsyncPPO":
 
 def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
     """Run a trainer to its end, save, evaluate and report; return the exit code."""
-    note_start(run_dir, config)
+    note_start(run_dir, config, resumed=trainer.steps_done > 0)
     started = time.perf_counter() - trainer.seconds
     signals = _train(config, trainer, run_dir)
     if signals:
@@ -148,7 +148,7 @@ def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
         "total_seconds": time.perf_counter() - started,
     }
     write_json(run_dir / SUMMARY_FILE, summary)
-    print(
+    _say(
         f"result    mean {returns.mean():.2f}, min {returns.min():.2f}, max {returns.max():.2f} "
         f"over {len(returns)} deterministic episodes\n"
         f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}\n"
@@ -160,7 +160,8 @@ def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
 def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]:
     """Run a trainer to its end and save what came of it, however it ended; return the signals that came."""
     trainer.callbacks += _callbacks(config, run_dir)
-    print(
+    before = trainer.steps_done
+    _say(
         f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}\n"
         f"acting    {trainer.acting_reason}"
     )
@@ -168,14 +169,33 @@ def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]
         with _stopped_by_signals(trainer) as signals:
             trainer.run()
     finally:
-        if trainer.stopped or trainer.error:
-            why = trainer.stopped or "by an error"
-            print(f"stopped   {why}, after {trainer.steps_done:,} steps; to go on: {_how_to_go_on(run_dir)}")
-        trainer.ppo.save_weights(run_dir)
-        write_json(run_dir / SUMMARY_FILE, _summary(config, trainer))
-        _plot(config, trainer, run_dir)
-        print(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
+        if not before or trainer.steps_done > before:  # what went on in vain leaves everything as it was
+            _save(config, trainer, run_dir)
     return signals
+
+
+def _save(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> None:
+    if trainer.stopped or trainer.error:
+        why = trainer.stopped or "by an error"
+        _say(f"stopped   {why}, after {trainer.steps_done:,} steps; to go on: {_how_to_go_on(run_dir)}")
+    trainer.ppo.save_weights(run_dir)
+    write_json(run_dir / SUMMARY_FILE, _summary(config, trainer))
+    _plot(config, trainer, run_dir)
+    _say(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
+
+
+def _say(text: str) -> None:
+    """Print; where nobody listens any more, in silence: that is no reason to stop learning."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        _silence(1)
+
+
+def _silence(*descriptors: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
 
 
 def _evaluate(config: TrainConfig, trainer: "AsyncPPO") -> np.ndarray:
@@ -228,9 +248,7 @@ def _stopped_by_signals(trainer: "AsyncPPO") -> Iterator[list[int]]:
         try:
             os.write(2, f"\n{name}: finishing this update and saving (once more: leaving at once)\n".encode())
         except OSError:  # the terminal is gone, and nothing that is shown there may end the run
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
+            _silence(1, 2)
 
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}

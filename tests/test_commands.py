@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,7 +178,7 @@ def test_a_damaged_checkpoint_is_refused_with_a_way_out(
     assert message in capsys.readouterr().err
     newest.with_name("000000000512.state").touch()
     assert main.main(["resume", str(copy), "--steps", "10"]) == 1
-    assert "without it the run goes on from" in capsys.readouterr().err
+    assert "delete it, and the run goes on from" in capsys.readouterr().err
 
 
 def test_a_saved_state_of_something_else_is_refused(
@@ -189,7 +190,7 @@ def test_a_saved_state_of_something_else_is_refused(
     assert main.main(["resume", str(copy), "--steps", "10"]) == 1
     err = capsys.readouterr().err
     assert "000000009999.state is not the checkpoint of a run: it holds x" in err
-    assert "without it" not in err
+    assert "delete it" not in err
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(
@@ -206,10 +207,16 @@ def test_a_checkpoint_of_another_architecture_is_refused(
     (copy / "config.json").write_text(json.dumps(content))
     assert main.main(["resume", str(copy)]) == 1
     assert "has settings that this version does not know: hidden_layers" in capsys.readouterr().err
+    del content["config"]["hidden_layers"]
+
+    def changed(**settings: Any) -> str:
+        return json.dumps(content | {"config": content["config"] | settings})
+
     for nonsense, message in [
         ("[]", "is not the configuration of a run"),
-        ('{"config": {"lr": "fast"}}', "config.json says lr='fast': str is neither float or int"),
-        ('{"config": {"mode": "mesk"}}', "config.json says mode='mesk'"),
+        ('{"config": {}}', "config.json does not say acting, action_masks, activation"),
+        (changed(lr="fast"), "config.json says lr='fast': str is neither float or int"),
+        (changed(mode="mesk"), "config.json says mode='mesk'"),
     ]:
         (copy / "config.json").write_text(nonsense)
         assert main.main(["resume", str(copy)]) == 1
@@ -352,3 +359,47 @@ def test_a_run_knows_its_configuration(run_dir: Path) -> None:
 def test_a_video_of_nothing_is_refused(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main(["record", str(run_dir), "--episodes", "0"]) == 1
     assert "episodes must be at least 1, not 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("best/evaluation.json", lambda text: "{}", "evaluation.json does not say how good the best was; delete it"),
+        ("metrics.csv", lambda text: text.replace("mean_return", "meen"), "metrics.csv is not a table .* mean_return"),
+        ("metrics.csv", lambda text: text.replace("\n", "\n;", 1), "metrics.csv is not a table that a run has written"),
+        (
+            "metrics.csv",
+            lambda text: text.replace(",lr,", ",ls,"),
+            r"the metrics changed: \['ls'\] went, \['lr'\] came",
+        ),
+        ("evaluations.csv", lambda text: text.replace("mean", "meen"), "evaluations.csv is not a table .* mean"),
+    ],
+)
+def test_what_goes_on_in_vain_leaves_the_run_as_it_was(
+    run_dir: Path, tmp_path: Path, name: str, damage: Any, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", run_dir, copy], check=True)
+    (copy / name).write_text(damage((copy / name).read_text()))
+    before = (copy / "summary.json").read_text()
+    assert main.main(["resume", str(copy), "--steps", "512"]) == 1
+    assert re.search(message, capsys.readouterr().err)
+    if "lr" not in message:  # that is seen at the first update
+        assert (copy / "summary.json").read_text() == before
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_run_to_which_nobody_listens_goes_on(tmp_path: Path, closed: str) -> None:
+    run = [sys.executable, main.__file__, *QUICK, "--run-dir", "here"]
+    shell = ["bash", "-c", f'exec "$@" {closed}> >(true)', "-", *run]
+    subprocess.run(shell, cwd=tmp_path, check=False, capture_output=True, timeout=120)
+    assert json.loads((tmp_path / "here/summary.json").read_text())["evaluation"] is not None
+
+
+def test_what_ended_before_it_had_learnt_anything_may_begin_again(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "config.json").write_text("{}")
+    flags = [*FLAGS, "--steps", "256", "--eval-episodes", "1", "--eval-every", "0", "--backend", "inline"]
+    assert main.main([*flags, "--run-dir", str(tmp_path / "here")]) == 0
+    assert config_of(tmp_path / "here").steps == 256
+    assert main.main([*flags, "--run-dir", str(tmp_path / "here")]) == 1

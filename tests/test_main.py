@@ -192,6 +192,7 @@ def test_an_unknown_flag_suggests_the_nearest(capsys: pytest.CaptureFixture) -> 
 
 def test_a_run_directory_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "Policy_weights.pth").touch()
     assert main.main(["--run-dir", str(tmp_path)]) == 1
     assert "holds a run already: choose another --run-dir, or resume it" in capsys.readouterr().err
 

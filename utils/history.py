@@ -28,7 +28,8 @@ class History(Sequence[Metrics]):
             self._types = {name: type(value) for name, value in row.items()}
             self._columns = {name: array("d") for name in row}
         if row.keys() != self._columns.keys():
-            raise ValueError(f"the metrics changed from {sorted(self._columns)} to {sorted(row)}")
+            gone, new = self._columns.keys() - row.keys(), row.keys() - self._columns.keys()
+            raise ValueError(f"the metrics changed: {sorted(gone)} went, {sorted(new)} came")
         for name, column in self._columns.items():
             column.append(row[name])
         self._length += 1

@@ -12,8 +12,6 @@ from utils.history import Metrics
 
 FEW_POINTS = 20
 """Below this a curve shows its points: a single one has no line."""
-
-
 POINTS = 200
 """To which the curves of several runs are brought, so that they can be averaged."""
 Rows = Sequence[Metrics]

@@ -35,7 +35,11 @@ class EnvError(RuntimeError):
     def of(cls, index: int, what: str, error: BaseException) -> "EnvError":
         """Describe what environment `index` raised in `what`."""
         trace = "".join(traceback.format_exception(error))
-        return cls(f"environment {index} failed in {what}: {type(error).__name__}: {error}\n\n{trace}")
+        try:
+            said = str(error)
+        except Exception:
+            said = "what it says cannot be told"
+        return cls(f"environment {index} failed in {what}: {type(error).__name__}: {said}\n\n{trace}")
 
 
 @dataclass(frozen=True)

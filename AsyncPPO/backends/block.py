@@ -157,9 +157,8 @@ class EnvBlock(Block):
         """Step; see `Backend.send` and `recv`."""
         first, envs, store, infos = self.first, self.envs, self._store, {}
         arrays, careful, watched, pulse = self.arrays, self._restart, self._watched, self._pulse
-        # an environment may keep its action: it must not be a view of what is written next; an int is checked quickest
-        whole = arrays.action.ndim == 1 and arrays.action.dtype.kind in "iu"
-        actions = arrays.action.tolist() if whole else arrays.action.copy()
+        # an environment may keep its action: it must not be a view of what is written next
+        actions = arrays.action.copy() if arrays.action.ndim > 1 else arrays.action
         obs_rows, rewards = arrays.obs, arrays.reward
         terminations, truncations = arrays.terminated, arrays.truncated
         if careful:

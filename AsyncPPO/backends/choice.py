@@ -1,5 +1,6 @@
 """Which backend steps a given environment: what goes together, and what is the fastest."""
 
+import math
 import time
 from typing import Literal
 
@@ -63,8 +64,8 @@ def check_ways(backend: str, asynchronous: bool, on_env_error: str, step_timeout
         raise ValueError(f"backend must be 'auto', 'inline', 'process' or 'vector', not {backend!r}")
     if on_env_error not in ("raise", "restart"):
         raise ValueError(f"on_env_error must be 'raise' or 'restart', not {on_env_error!r}")
-    if step_timeout is not None and not step_timeout > 0:
-        raise ValueError(f"step_timeout must be positive, not {step_timeout}")
+    if step_timeout is not None and not 0 < step_timeout < math.inf:
+        raise ValueError(f"step_timeout must be positive and finite, not {step_timeout}")
     if asynchronous and backend in ("inline", "vector"):
         raise ValueError(f"the {backend} backend steps when the caller waits for it: it cannot be asynchronous")
     if step_timeout is not None and backend in ("inline", "vector"):

@@ -253,3 +253,24 @@ def _runs(pid: int) -> bool:
 def test_ways_that_do_not_go_together_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EnvVectorizer("CartPole-v1", 2, **options)
+
+
+class Mute(Exception):
+    """Cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+class Silent(Faulty):
+    """Fails without words."""
+
+    def step(self, action: int) -> Any:
+        raise Mute
+
+
+def test_a_failure_without_words_is_told_all_the_same() -> None:
+    with EnvVectorizer(Silent, 2, backend="inline") as env:
+        env.reset()
+        with pytest.raises(EnvError, match="environment 0 failed in step: Mute"):
+            env.step([0, 0])
