@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from AsyncPPO.progress import Bar
 from AsyncPPO.rollout import Episode
-from utils import Bar, History, Metrics, write_atomically
+from utils import History, Metrics, write_atomically
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO

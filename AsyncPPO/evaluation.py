@@ -80,7 +80,6 @@ class BackgroundEvaluation(Callback):
             on_env_error=on_env_error,
             step_timeout=step_timeout,
         )
-        self._daemon = step_timeout is None  # which may have no processes of its own
 
     def on_start(self, trainer: "AsyncPPO") -> None:
         """Start the process."""
@@ -114,7 +113,7 @@ class BackgroundEvaluation(Callback):
     def _start_process(self) -> None:
         self._pipe, theirs = self._context.Pipe()
         arguments = theirs, cloudpickle.dumps(self._play)
-        process = self._context.Process(target=_serve, args=arguments, name="evaluation", daemon=self._daemon)
+        process = self._context.Process(target=_serve, args=arguments, name="evaluation")  # a daemon has no workers
         process.start()
         theirs.close()
         self._kill = Finalize(self, _kill, (process, self._pipe), exitpriority=0)

@@ -8,9 +8,9 @@ import numpy as np
 
 from AsyncPPO.backends import ENV_ERROR, RESTART_LIMIT, BackendName, EnvError, OnEnvError, Replica
 from AsyncPPO.memory import VecMemory
+from AsyncPPO.progress import Bar
 from AsyncPPO.vectorizer import EnvVectorizer
 from utils import (
-    Bar,
     State,
     inactive_states_dropout,
     indexes_of_active_environments,
@@ -174,9 +174,7 @@ class Collector:
             "next_obs": _true_next_obs(obs, infos),
             **extras,
         }
-        failed = np.zeros(len(env_ids), dtype=bool)
-        if env.on_env_error == "restart":  # a row that says so is nothing to learn from
-            failed[:] = [ENV_ERROR in info for info in infos]
+        failed = _failures(env, infos)
         if failed.any():
             self.buffer.cut(env_ids[failed])
             rows = {name: values[~failed] for name, values in rows.items()}
@@ -290,29 +288,43 @@ def evaluate(
         if max_steps is None and not (envs.spec and envs.spec.max_episode_steps):
             max_steps = LONGEST_EPISODE
         while missing > 0:
-            score, memories = np.zeros(num_envs), Memories(actor, num_envs)
-            obs, _ = envs.reset()
-            envs.finished[missing:] = True
-            obs = obs[:missing]
-            for step in count(1):
-                env_ids = indexes_of_active_environments(envs.finished)
-                action = memories.ask(actor.get_action, obs, env_ids, deterministic=deterministic)
-                obs, reward, terminated, truncated, infos = envs.step(action)
-                score[env_ids] += reward
-                score[[index for index, info in zip(env_ids, infos, strict=True) if ENV_ERROR in info]] = np.nan
-                over = terminated | truncated | (step == max_steps)
-                bar.update(int(np.count_nonzero(over & np.isfinite(score[env_ids]))))
-                obs = inactive_states_dropout(obs, over)
-                update_active_environments_list(envs.finished, over)
-                if envs.finished.all():
-                    break
-            played = score[:missing][np.isfinite(score[:missing])]
+            played = _play_round(envs, actor, missing, deterministic, max_steps, bar)
             fruitless = 0 if len(played) else fruitless + 1
             if fruitless > RESTART_LIMIT:
                 raise EnvError(f"no episode came to its end in {RESTART_LIMIT} rounds: every environment failed")
             returns.append(played)
             missing -= len(played)
     return np.concatenate(returns)
+
+
+def _play_round(
+    envs: EnvVectorizer, actor: Actor, episodes: int, deterministic: bool, max_steps: int | None, bar: Bar
+) -> np.ndarray:
+    """Play an episode in each environment, `episodes` at most; return the returns of those that did not fail."""
+    score, failed = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=bool)
+    memories = Memories(actor, envs.num_envs)
+    obs = envs.reset()[0][:episodes]
+    envs.finished[episodes:] = True
+    for step in count(1):
+        env_ids = indexes_of_active_environments(envs.finished)
+        action = memories.ask(actor.get_action, obs, env_ids, deterministic=deterministic)
+        obs, reward, terminated, truncated, infos = envs.step(action)
+        score[env_ids] += reward
+        failed[env_ids] = _failures(envs, infos)
+        over = terminated | truncated | (step == max_steps)
+        bar.update(int(np.count_nonzero(over & ~failed[env_ids])))
+        obs = inactive_states_dropout(obs, over)
+        update_active_environments_list(envs.finished, over)
+        if envs.finished.all():
+            break
+    return score[:episodes][~failed[:episodes]]
+
+
+def _failures(env: EnvVectorizer, infos: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Return which rows of a step say only that an environment failed and was started anew, bool `(n,)`."""
+    if env.on_env_error == "raise":
+        return np.zeros(len(infos), dtype=bool)
+    return np.array([ENV_ERROR in info for info in infos])
 
 
 def _true_next_obs(obs: np.ndarray, infos: Sequence[dict[str, Any]]) -> np.ndarray:

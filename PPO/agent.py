@@ -26,6 +26,7 @@ from utils import State, check_fit, compute_threads, linear, load_fitting, save_
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
+STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates"}
 NormalizeAdvantage = Literal["minibatch", "batch", "returns", "none"]
 
 
@@ -456,9 +457,7 @@ class PPO:
             FileNotFoundError: a file is missing.
             ValueError: a file is damaged, or its weights are those of another network; nothing is changed then.
         """
-        loaded = [(module, load_fitting(module, Path(path) / file, self.device)) for module, file in self._files()]
-        for module, tensors in loaded:
-            module.load_state_dict(tensors)
+        self._take_over({file: load_fitting(module, Path(path) / file, self.device) for module, file in self._files()})
 
     def state(self) -> State:
         """Return all that acting and learning go by, but for what waits in `memory`, for `utils.save_state`.
@@ -480,23 +479,39 @@ class PPO:
         Raises:
             ValueError: it is that of other networks; nothing is changed then.
         """
-        if state.keys() != self.state().keys():
+        if state.keys() != STATE_PARTS:
             raise ValueError(f"the saved state is not that of a PPO: it holds {', '.join(state) or 'nothing'}")
-        networks = {file: _tensors(tensors) for file, tensors in state["networks"].items()}
-        if networks.keys() != {file for _, file in self._files()}:
-            raise ValueError(f"the saved state is of {', '.join(networks)}: one with RND, the other without")
-        for module, file in self._files():
-            check_fit(networks[file], module.state_dict(), f"the saved {file.removesuffix('.pth').replace('_', ' ')}")
+        networks = self._fitting(state["networks"])
         optimiser = [_tensors(tensors) for tensors in state["optimiser"]]
         for own, tensors in zip_longest(self.optimiser.state, optimiser):
             check_fit(tensors or {}, own or {}, "the saved moments of Adam")
-        for module, file in self._files():
-            module.load_state_dict(networks[file])
+        self._take_over(networks)
         if self.rnd is not None:
             self.rnd.discounted = torch.as_tensor(state["intrinsic_returns"], device=self.device)
         self.optimiser.load_state(optimiser)
         self.rng.bit_generator.state = state["random"]
         self.updates = state["updates"]
+
+    def load_networks(self, saved: State) -> None:
+        """Take over only the `networks` of a `state`: what `load_weights` does with files.
+
+        Raises:
+            ValueError: they are other networks; nothing is changed then.
+        """
+        self._take_over(self._fitting(saved))
+
+    def _fitting(self, saved: State) -> dict[str, dict[str, torch.Tensor]]:
+        """Return the saved networks as tensors, by file, if they fit; otherwise raise a `ValueError`."""
+        networks = {file: _tensors(tensors) for file, tensors in saved.items()}
+        if networks.keys() != {file for _, file in self._files()}:
+            raise ValueError(f"the saved state is of {', '.join(networks)}: one with RND, the other without")
+        for module, file in self._files():
+            check_fit(networks[file], module.state_dict(), f"the saved {file.removesuffix('.pth').replace('_', ' ')}")
+        return networks
+
+    def _take_over(self, networks: dict[str, dict[str, torch.Tensor]]) -> None:
+        for module, file in self._files():
+            module.load_state_dict(networks[file])
 
     def _prepare(self, batch: Batch) -> Preparation:
         credit = Credit(self.gamma, self.GAE_lambda, self.intrinsic_gamma, self.beta, self.normalize_advantage)

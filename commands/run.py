@@ -162,7 +162,7 @@ def load_latest(ppo: "PPO", directory: Path) -> None:
 
     weights, checkpoints = directory / POLICY_FILE, checkpoints_in(directory / CHECKPOINT_DIRECTORY)
     if checkpoints and (not weights.exists() or weights.stat().st_mtime < checkpoints[-1].stat().st_mtime):
-        ppo.load_state(read_checkpoint(checkpoints[-1])["ppo"])
+        ppo.load_networks(read_checkpoint(checkpoints[-1])["ppo"]["networks"])
     else:
         ppo.load_weights(directory)
 

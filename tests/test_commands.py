@@ -16,7 +16,8 @@ import pytest
 
 import main
 from AsyncPPO.callbacks import read_table
-from commands.run import config_of
+from commands.run import config_of, load_latest
+from PPO import PPO
 from tests.test_main import QUICK, command, finish
 from utils import load_state, save_state
 
@@ -241,6 +242,12 @@ def test_what_a_killed_run_has_learnt_is_what_another_begins_with(run_dir: Path,
     subprocess.run(["cp", "-r", run_dir, killed], check=True)
     (killed / "Policy_weights.pth").unlink()
     assert main.main(["--load-weights", str(killed), "--steps", "256", "--run-dir", str(tmp_path / "next")]) == 0
+    ours, saved = (PPO.for_env("Pendulum-v1", **config_of(run_dir).ppo()) for _ in range(2))
+    load_latest(ours, killed)
+    saved.load_weights(run_dir)
+    state = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    assert ours.get_action(state, deterministic=True).tolist() == saved.get_action(state, deterministic=True).tolist()
+    assert ours.updates == 0, "the networks alone: what comes is not to be what was"
 
 
 def test_a_run_that_goes_on_notes_how(run_dir: Path, tmp_path: Path) -> None:

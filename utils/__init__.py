@@ -15,7 +15,6 @@ from utils.masks import (
     range_of_active_environments,
     update_active_environments_list,
 )
-from utils.progress import Bar
 from utils.quadrature import gauss_hermite
 from utils.returns import discounted_sums, gae, n_step_returns, v_trace
 from utils.schedules import linear
@@ -26,7 +25,6 @@ from utils.threads import blas_threads, compute_threads, torch_threads
 
 __all__ = [
     "ACTION_MASK",
-    "Bar",
     "DamagedError",
     "Features",
     "History",

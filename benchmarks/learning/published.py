@@ -85,6 +85,8 @@ def line(task: Task, runs: list[dict[str, Any]]) -> str:
     bar, verdict = "", "reported only"
     if task.bar is not None:
         bar, verdict = f"{task.bar:g}", "reached" if scores.mean() >= task.bar else "**not reached**"
+    if len(runs) < task.seeds:
+        verdict += f" ({len(runs)} of {task.seeds} seeds so far)"
     return (
         f"| {task.env_id} | {runs[0]['steps']:,} | {task.published} | {bar} | {scores.mean():.1f} "
         f"| {interquartile_mean(scores):.1f}{interval} | {stochastic:.1f} | {best:.1f} "
