@@ -1,10 +1,12 @@
 """Which backend steps a given environment: what goes together, and what is the fastest."""
 
 import math
-import time
+from statistics import median
+from time import perf_counter
 from typing import Literal
 
 import gymnasium as gym
+import numpy as np
 
 BackendName = Literal["auto", "inline", "process", "vector"]
 OnEnvError = Literal["raise", "restart"]
@@ -12,8 +14,8 @@ OnEnvError = Literal["raise", "restart"]
 WAKE_SECONDS = 5e-6
 """What a vector step costs in worker processes beyond what it costs in one, measured on two cores: telling them to step
 and waiting for the last one."""
-TRIAL_SECONDS = 0.1
-"""How long a trial of an environment's speed may take."""
+TRIAL_SECONDS, TRIAL_STEPS = 0.1, 500
+"""How long a trial of an environment's speed may take, at most."""
 
 
 def choose_backend(env: gym.Env, num_envs: int, num_workers: int, steps: int = 1) -> tuple[BackendName, str]:
@@ -40,18 +42,19 @@ def choose_backend(env: gym.Env, num_envs: int, num_workers: int, steps: int = 1
 
 
 def _seconds_per_step(env: gym.Env) -> float:
+    """Return what a step takes on average: the median of five means, since a pause of the machine's spoils only one."""
     env.action_space.seed(0)
     env.reset(seed=0)
-    steps, spent, deadline = 0, 0.0, time.perf_counter() + TRIAL_SECONDS
-    while steps < 500 and time.perf_counter() < deadline:
+    seconds: list[float] = []
+    deadline = perf_counter() + TRIAL_SECONDS
+    while len(seconds) < TRIAL_STEPS and perf_counter() < deadline:
         action = env.action_space.sample()
-        start = time.perf_counter()
+        start = perf_counter()
         _, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             env.reset()
-        spent += time.perf_counter() - start
-        steps += 1
-    return spent / steps
+        seconds.append(perf_counter() - start)
+    return median(part.mean() for part in np.array_split(seconds, min(5, len(seconds))))
 
 
 def check_ways(backend: str, asynchronous: bool, on_env_error: str, step_timeout: float | None) -> None:

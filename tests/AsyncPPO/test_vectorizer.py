@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import gymnasium as gym
@@ -18,11 +17,18 @@ class Uncopiable(Counter):
         raise RuntimeError("it holds a socket")
 
 
-class Slow(Counter):
+class Timed(Counter):
+    """Moves a clock of its own by what it is said to take; a thousand times as much in its hundredth step."""
+
+    now = 0.0
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.steps = seconds, 0
+
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
-        end = time.perf_counter() + 1e-3
-        while time.perf_counter() < end:
-            pass
+        self.steps += 1
+        Timed.now += self.seconds * (1000 if self.steps == 100 else 1)
         return super().step(action)
 
 
@@ -107,14 +113,15 @@ def test_the_mask_is_one_array_under_two_names_and_checked_when_assigned() -> No
                 env.envs_active = bad
 
 
-def test_auto_says_what_it_picked_and_why() -> None:
-    with EnvVectorizer(Counter, 2, num_workers=2) as cheap:
+def test_auto_says_what_it_picked_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("AsyncPPO.backends.choice.perf_counter", lambda: Timed.now)
+    with EnvVectorizer(lambda: Timed(3e-6), 2, num_workers=2) as cheap:
         assert cheap.backend == "inline"
-        assert "us in one process" in cheap.backend_reason
-    with EnvVectorizer(Slow, 8, num_workers=2) as slow:
+        assert "should take 6 us in one process" in cheap.backend_reason
+    with EnvVectorizer(lambda: Timed(1e-4), 8, num_workers=2) as slow:
         assert slow.backend == "process"
         assert slow.num_workers == 2
-        assert "in 2 workers" in slow.backend_reason
+        assert "should take 800 us in one process and 405 us in 2 workers" in slow.backend_reason
 
 
 def test_workers_leave_when_their_parent_is_killed() -> None:
