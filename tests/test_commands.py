@@ -18,7 +18,7 @@ import main
 from AsyncPPO.callbacks import read_table
 from commands.run import config_of, load_latest
 from PPO import PPO
-from tests.test_main import QUICK, command, finish
+from tests.test_main import QUICK, command, finish, untrained_run
 from utils import load_state, save_state
 
 FLAGS = [
@@ -224,16 +224,14 @@ def test_a_checkpoint_of_another_architecture_is_refused(
         assert message in capsys.readouterr().err
 
 
-def test_a_directory_is_trained_in_by_one_process_at_a_time(tmp_path: Path) -> None:
+def test_a_directory_is_trained_in_by_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     process = command("--run-dir", "here", "--steps", "100000000", "--checkpoint-seconds", "1e-9", cwd=tmp_path)
     while not list(tmp_path.glob("here/checkpoints/0*")):
         assert process.poll() is None
         os.sched_yield()
-    code, _, err = finish(command("resume", "here", cwd=tmp_path))
-    assert code == 1
-    assert "error: another process is training in here" in err
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
+    assert main.main(["resume", str(tmp_path / "here")]) == 1
+    assert f"error: another process is training in {tmp_path / 'here'}" in capsys.readouterr().err
+    process.kill()
     finish(process)
 
 
@@ -271,11 +269,14 @@ def test_evaluate_prints_figures_for_people_and_for_programs(run_dir: Path, caps
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [(".mp4", b"ftyp"), (".gif", b"GIF89a")])
-def test_record_makes_a_video(run_dir: Path, tmp_path: Path, suffix: str, magic: bytes) -> None:
-    out = tmp_path / f"play{suffix}"
+def test_record_makes_a_video(tmp_path: Path, suffix: str, magic: bytes) -> None:
+    run_dir, out_dir = tmp_path / "run", tmp_path / "out"
+    out_dir.mkdir()
+    untrained_run(run_dir)
+    out = out_dir / f"play{suffix}"
     assert main.main(["record", str(run_dir), "--out", str(out)]) == 0
     assert magic in out.read_bytes()[:16]
-    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert [path.name for path in out_dir.iterdir()] == [out.name]
 
 
 def test_plot_draws_several_runs(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +35,12 @@ def command(*arguments: str, cwd: Path, **kwargs: Any) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
+
+
+def untrained_run(directory: Path) -> None:
+    """Write what `watch` and `record` need of a run, with short episodes."""
+    PPO(False, 4, 2, hidden_sizes=(8,), seed=0).save_weights(directory)
+    write_json(directory / CONFIG_FILE, {"config": asdict(replace(TrainConfig(), hidden_sizes=(8,)))})
 
 
 @pytest.mark.parametrize("backend", ["inline", "process"])
@@ -68,25 +75,22 @@ def test_a_run_trains_saves_evaluates_and_says_how_to_go_on(tmp_path: Path, back
         assert shown in err
 
 
-def test_continuous_actions_rnd_and_weights_from_another_run(tmp_path: Path) -> None:
+def test_continuous_actions_rnd_and_weights_from_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     pendulum = ("--env-id", "Pendulum-v1", "--use-rnd", "--hidden-sizes", "16", *QUICK)
-    code, _, err = finish(command("train", *pendulum, "--run-dir", "first", cwd=tmp_path))
-    assert code == 0, err
+    assert main.main(["train", *pendulum, "--run-dir", "first"]) == 0
     assert (tmp_path / "first" / "RND_weights.pth").exists()
-    code, _, err = finish(command("--run-dir", "second", "--load-weights", "first", cwd=tmp_path))
-    assert code == 0, err
+    assert main.main(["--run-dir", "second", "--load-weights", "first"]) == 0
     first, second = (asdict(config_of(tmp_path / run)) for run in ("first", "second"))
     assert second == first | {"run_dir": "second", "load_weights": "first", "seed": first["seed"] + 1}
 
 
 def test_watch_plays_a_run_in_a_window(tmp_path: Path) -> None:
-    PPO(False, 2, 3, hidden_sizes=(8,), seed=0).save_weights(tmp_path)
-    config = replace(TrainConfig(), env_id="MountainCar-v0", hidden_sizes=(8,))
-    write_json(tmp_path / CONFIG_FILE, {"config": asdict(config)})
+    untrained_run(tmp_path)
     no_screen = os.environ | {"SDL_VIDEODRIVER": "dummy"}
     code, out, err = finish(command("watch", str(tmp_path), "--episodes", "1", cwd=tmp_path, env=no_screen))
     assert code == 0, err
-    assert out == "episode 1: return -200.00\n"
+    assert re.fullmatch(r"episode 1: return \d+\.00\n", out)
 
 
 def test_help_names_every_setting() -> None:

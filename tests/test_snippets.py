@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,10 @@ def test_the_custom_loop_of_the_seed_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_every_block_of_the_docs_runs(block: str, tmp_path: Path) -> None:
-    script = tmp_path / "block.py"
+@pytest.mark.filterwarnings("error::DeprecationWarning:__main__")
+def test_every_block_of_the_docs_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "tests" / "stubs")
+    script = Path("block.py")
     script.write_text(block.replace("100_000", "10_000"))  # whether they learn is the question of the tests above
-    run(script, tmp_path)
+    runpy.run_path(str(script), run_name="__main__")

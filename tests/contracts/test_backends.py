@@ -1,6 +1,5 @@
 """What every backend promises. The inline backend is the oracle: the others give the same experience."""
 
-import gc
 import multiprocessing
 import os
 import re
@@ -27,10 +26,13 @@ BACKENDS: dict[str, dict[str, Any]] = {
     "process-asynchronous": {"backend": "process", "num_workers": 3, "asynchronous": True},
 }
 PROCESS = [name for name in BACKENDS if name != "inline"]
+BEGUN_OTHERWISE = ["process-spawn", "process-forkserver"]
+EACH = [pytest.param(name, marks=[pytest.mark.slow] if name in BEGUN_OTHERWISE else []) for name in BACKENDS]
+"""Once begun, processes run the same code: the whole contract for the two that begin slowly is a slow test."""
 Make = Callable[..., EnvVectorizer]
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=EACH)
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     made: list[EnvVectorizer] = []
     shared: set[str] = set()
@@ -43,7 +45,6 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     yield make
     for env in made:
         env.close()
-    gc.collect()
     assert not multiprocessing.active_children(), "a worker was left behind"
     assert not shared & set(os.listdir("/dev/shm")), "shared memory was left behind"
 
@@ -70,18 +71,27 @@ def play(env: EnvVectorizer, steps: int) -> list[Any]:
     return seen
 
 
-@pytest.mark.parametrize("autoreset", [False, True])
-@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", partial(Counter, 4), Pixels], ids=str)
-def test_same_seed_same_experience_as_inline(make: Make, env: Any, autoreset: bool) -> None:
-    with EnvVectorizer(env, 5, backend="inline", seed=3, autoreset=autoreset) as oracle:
-        expected = play(oracle, 60)
-    actual = play(make(env, seed=3, autoreset=autoreset), 60)
+def assert_same(actual: list[Any], expected: list[Any]) -> None:
     assert len(actual) == len(expected)
     for theirs, ours in zip(expected, actual, strict=True):
         for left, right in zip(theirs, ours, strict=True):
             np.testing.assert_equal(right, left)
             if isinstance(left, np.ndarray):
                 assert left.dtype == right.dtype
+
+
+@pytest.mark.parametrize("autoreset", [False, True])
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", partial(Counter, 4), Pixels], ids=str)
+def test_same_seed_same_experience_as_inline(make: Make, env: Any, autoreset: bool) -> None:
+    with EnvVectorizer(env, 5, backend="inline", seed=3, autoreset=autoreset) as oracle:
+        assert_same(play(make(env, seed=3, autoreset=autoreset), 60), play(oracle, 60))
+
+
+@pytest.mark.parametrize("backend", BEGUN_OTHERWISE)
+def test_however_processes_begin_the_experience_is_the_same(backend: str) -> None:
+    inline, other = (EnvVectorizer(Pixels, 5, **BACKENDS[name], seed=3) for name in ("inline", backend))
+    with inline, other:
+        assert_same(play(other, 60), play(inline, 60))
 
 
 def test_results_are_compacted_to_the_running_environments(make: Make) -> None:

@@ -27,7 +27,7 @@ FAIL_IN_PROCESSES = ("die", "hang")
 Make = Callable[..., EnvVectorizer]
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=["inline", "fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     made: list[EnvVectorizer] = []
 

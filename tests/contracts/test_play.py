@@ -15,7 +15,7 @@ from AsyncPPO import EnvError, EnvVectorizer, VecMemory
 from AsyncPPO.backends import Plan
 from AsyncPPO.rollout import Collector, ReplicaCollector
 from PPO import PPO
-from tests.contracts.test_backends import BACKENDS, PROCESS
+from tests.contracts.test_backends import BACKENDS, EACH, PROCESS
 from tests.envs import Counter, Faulty, Grid, Pixels, Telltale
 from utils import Stretch, spawn_seeds
 
@@ -23,7 +23,7 @@ Make = Callable[..., EnvVectorizer]
 SEEDS = spawn_seeds(3, 5)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=EACH)
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     made: list[EnvVectorizer] = []
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from AsyncPPO import EnvError, EnvVectorizer
-from tests.contracts.test_backends import BACKENDS
+from tests.contracts.test_backends import BACKENDS, EACH
 from tests.envs import Counter, Faulty, Gate
 
 Make = Callable[..., EnvVectorizer]
 Rows = dict[int, list[Any]]
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=EACH)
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     made: list[EnvVectorizer] = []
 
