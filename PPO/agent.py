@@ -161,6 +161,8 @@ class PPO:
         )  # fmt: skip
         if normalize_advantage not in (known := get_args(NormalizeAdvantage)):
             raise ValueError(f"normalize_advantage must be one of {', '.join(known)}, not {normalize_advantage!r}")
+        if seed is not None and seed >= 2**63:
+            raise ValueError(f"seed must be below 2**63, not {seed}")
         if learner not in ("auto", "torch"):
             raise ValueError(f"learner must be 'auto' or 'torch', not {learner!r}")
         if mini_batch_size > batch_size:
@@ -208,9 +210,7 @@ class PPO:
         self.rnd_warmup = rnd_warmup
         self.learner = learner
         self.compile = compile
-        self.device = torch.device(device)
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device={device!r}, but torch finds no GPU")
+        self.device = _device_of(device)
         self.seed = seed
 
         self.rng = np.random.default_rng(seed)
@@ -549,3 +549,18 @@ def _clone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _tensors(arrays: State) -> dict[str, torch.Tensor]:
     return {name: torch.as_tensor(array) for name, array in arrays.items()}
+
+
+def _device_of(device: str | torch.device) -> torch.device:
+    """Return the device of that name.
+
+    Raises:
+        ValueError: torch does not know it, or does not find it.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device must be one that torch knows, such as 'cpu' or 'cuda', not {device!r}") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r}, but torch finds no GPU")
+    return found

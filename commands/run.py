@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import datetime
@@ -20,7 +20,7 @@ from typeguard import TypeCheckError, check_type
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
 from config import TrainConfig
-from utils import write_atomically
+from utils import DamagedError, write_atomically
 
 try:
     import fcntl
@@ -162,9 +162,22 @@ def load_latest(ppo: "PPO", directory: Path) -> None:
 
     weights, checkpoints = directory / POLICY_FILE, checkpoints_in(directory / CHECKPOINT_DIRECTORY)
     if checkpoints and (not weights.exists() or weights.stat().st_mtime < checkpoints[-1].stat().st_mtime):
-        ppo.load_networks(read_checkpoint(checkpoints[-1])["ppo"]["networks"])
+        load_newest(lambda path: ppo.load_networks(read_checkpoint(path)["ppo"]["networks"]), checkpoints)
     else:
         ppo.load_weights(directory)
+
+
+def load_newest(load: Callable[[Path], None], checkpoints: Sequence[Path]) -> None:
+    """Load the last of some checkpoints; if it is damaged, say which would do.
+
+    Raises:
+        ValueError: it is damaged, or does not fit.
+    """
+    try:
+        load(checkpoints[-1])
+    except DamagedError as error:
+        before = f"; delete it, and {checkpoints[-2]} is taken" if len(checkpoints) > 1 else ""
+        raise DamagedError(f"{error}{before}") from error
 
 
 def env_of(config: TrainConfig, *, training: bool = False) -> Any:

@@ -36,6 +36,7 @@ from commands.run import (
     env_of,
     factory_of,
     load_latest,
+    load_newest,
     locked,
     note_start,
     write_json,
@@ -43,7 +44,6 @@ from commands.run import (
 from config import TrainConfig
 from PPO.arguments import check_ranges
 from presets import preset
-from utils import DamagedError
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncPPO
@@ -77,7 +77,10 @@ def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None) -> int
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     with make_trainer(config) as trainer, locked(run_dir):
-        _load_newest(trainer, run_dir)
+        checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
+        if not checkpoints:
+            raise FileNotFoundError(f"{run_dir} has no checkpoint to go on from: it ended before the first; train anew")
+        load_newest(trainer.load_checkpoint, checkpoints)
         done = trainer.steps_done
         if steps is not None:
             trainer.goal = done, done + steps
@@ -85,18 +88,6 @@ def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None) -> int
             raise ValueError(f"{run_dir} has come to its end after {done:,} steps: say how many more with --steps")
         _say(f"resumed   {run_dir} after {done:,} steps")
         return _run(config, trainer, run_dir)
-
-
-def _load_newest(trainer: "AsyncPPO", run_dir: Path) -> None:
-    """Load the newest checkpoint of a run."""
-    checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
-    if not checkpoints:
-        raise FileNotFoundError(f"{run_dir} has no checkpoint to go on from: it ended before the first; train anew")
-    try:
-        trainer.load_checkpoint(checkpoints[-1])
-    except DamagedError as error:
-        before = f"; delete it, and the run goes on from {checkpoints[-2]}" if len(checkpoints) > 1 else ""
-        raise DamagedError(f"{error}{before}") from error
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:

@@ -179,7 +179,11 @@ def test_a_damaged_checkpoint_is_refused_with_a_way_out(
     assert message in capsys.readouterr().err
     newest.with_name("000000000512.state").touch()
     assert main.main(["resume", str(copy), "--steps", "10"]) == 1
-    assert "delete it, and the run goes on from" in capsys.readouterr().err
+    way_out = f"delete it, and {newest.with_name('000000000512.state')} is taken"
+    assert way_out in capsys.readouterr().err
+    (copy / "Policy_weights.pth").unlink()
+    assert main.main(["evaluate", str(copy)]) == 1
+    assert way_out in capsys.readouterr().err
 
 
 def test_a_saved_state_of_something_else_is_refused(

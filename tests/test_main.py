@@ -166,6 +166,8 @@ def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
         (["--eval-episodes", "0"], "error: eval_episodes must be positive and finite, not 0"),
         (["--hidden-sizes", "-3"], "error: the smallest of hidden_sizes must be positive and finite, not -3"),
         (["--seed", "-1"], "error: seed must be finite and not negative, not -1"),
+        (["--seed", str(2**63)], "error: seed must be below 2**63, not 9223372036854775808"),
+        (["--device", "gpu"], "error: device must be one that torch knows, such as 'cpu' or 'cuda', not 'gpu'"),
         (["--lr", "inf"], "error: lr must be positive and finite, not inf"),
         (["--target-kl", "-1"], "error: target_kl must be positive and finite, not -1.0"),
         (["watch", "nowhere"], "error: nowhere is not a run: it has no config.json"),
