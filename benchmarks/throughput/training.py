@@ -38,12 +38,16 @@ MUJOCO = ["HalfCheetah-v5"] if importlib.util.find_spec("mujoco") else []
 TASKS = ["CartPole-v1", "LunarLander-v3", *MUJOCO]
 
 
-def timed(run: Callable[[int], Any], steps: int) -> float:
-    """Return steps per second of a second run, after a first has warmed everything up."""
+def timed(run: Callable[[int], int], steps: int) -> float:
+    """Return steps per second of a second run, after a first has warmed everything up.
+
+    Args:
+        run: takes at least so many steps and returns how many it took: whole batches, or whole episodes.
+        steps: of the second run.
+    """
     run(steps // 4)
     start = time.perf_counter()
-    run(steps)
-    return steps / (time.perf_counter() - start)
+    return run(steps) / (time.perf_counter() - start)
 
 
 def agent(env_id: str, shape: Shape, learner: Any = "auto", compiled: bool = False) -> PPO:
@@ -65,9 +69,10 @@ def ours(env_id: str, shape: Shape, steps: int, learner: Any = "auto", compiled:
     ppo = agent(env_id, shape, learner, compiled)
     with AsyncPPO(env_id, ppo, shape.num_envs, steps, seed=0, progress=False, **options) as trainer:
 
-        def run(count: int) -> None:
-            trainer.steps = count
+        def run(count: int) -> int:
+            trainer.steps, before = count, trainer.steps_done
             trainer.run()
+            return trainer.steps_done - before
 
         return timed(run, steps)
 
@@ -77,7 +82,7 @@ def by_hand(env_id: str, shape: Shape, steps: int) -> float:
     ppo, buffer = agent(env_id, shape), VecMemory(shape.num_envs)
     with EnvVectorizer(env_id, shape.num_envs, seed=0) as env:
 
-        def run(count: int) -> None:
+        def run(count: int) -> int:
             done = 0
             while done < count:
                 states, _ = env.reset()
@@ -101,6 +106,7 @@ def by_hand(env_id: str, shape: Shape, steps: int) -> float:
                     env.envs_active = utils.update_active_environments_list(env.envs_active, dones | truncates)
                 utils.buffer_to_target_buffer_transfer(buffer, ppo.memory)
                 ppo.learn()
+            return done
 
         return timed(run, steps)
 
@@ -121,7 +127,12 @@ def stable_baselines(library: str, env_id: str, shape: Shape, steps: int) -> flo
         device="cpu",
         seed=0,
     )
-    return timed(lambda count: model.learn(count, reset_num_timesteps=False), steps)
+
+    def run(count: int) -> int:
+        before = model.num_timesteps
+        return model.learn(count, reset_num_timesteps=False).num_timesteps - before
+
+    return timed(run, steps)
 
 
 PEERS = {"SBX": "sbx", "Stable-Baselines3": "stable_baselines3"}
