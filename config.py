@@ -23,8 +23,9 @@ class RunConfig:
     """Of the weights, the actions and the environments."""
     mode: Literal["streaming", "mask"] = "streaming"
     """Learn as soon as there is a batch, or when every copy has finished its episode."""
-    acting: Literal["auto", "central", "replicas"] = "auto"
-    """Ask the agent at every step, or let copies of the policy play beside the environments; auto: where possible."""
+    acting: Literal["auto", "central", "alternating", "replicas"] = "auto"
+    """Ask the agent at every step (alternating: about one half of the copies while the other half steps), or let copies
+    of the policy play beside the environments; auto: the last where possible, otherwise the first."""
     backend: Literal["auto", "inline", "process", "vector"] = "auto"
     """Step the copies in this process or in workers, auto measures which is faster; or take an environment's vectorized
     form (EnvPool's where it is installed)."""

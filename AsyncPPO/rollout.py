@@ -1,7 +1,7 @@
 """Actor x environments -> experience."""
 
 from collections.abc import Callable, Sequence
-from itertools import count
+from itertools import chain, count
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -20,12 +20,16 @@ from utils import (
 LONGEST_EPISODE = 10_000
 """Steps after which `evaluate` cuts an episode of an environment that has no limit."""
 Result = TypeVar("Result")
+Answer = tuple[np.ndarray, dict[str, np.ndarray]]
+"""Of `Actor.act`."""
+StepResult = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
+"""Of `EnvVectorizer.step`."""
 
 
 class Actor(Protocol):
     """Whatever plays: `PPO` is one."""
 
-    def act(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def act(self, states: np.ndarray) -> Answer:
         """Return an action for each of the states `(n, ...)`, and by name further rows to remember with it."""
 
     def get_action(self, states: np.ndarray, *, deterministic: bool = False) -> np.ndarray:
@@ -158,35 +162,75 @@ class Collector:
         Returns:
             How many steps the environments took together, and the episodes that ended.
         """
+        self._begin()
         env = self.env
-        if env.finished.all():
-            self._obs, _ = env.reset()
-            self._episodes.restart()
         env_ids = indexes_of_active_environments(env.finished)
-        action, extras = self._memories.ask(self.actor.act, self._obs, env_ids)
-        obs, reward, terminated, truncated, infos = env.step(action)
+        answer = self._memories.ask(self.actor.act, self._obs, env_ids)
+        result = env.step(answer[0])
+        taken, episodes = self._keep(env_ids, self._obs, answer, result)
+        self._obs, _, terminated, truncated, _ = result
+        if not env.autoreset:
+            self._obs = inactive_states_dropout(self._obs, terminated | truncated)
+            update_active_environments_list(env.finished, terminated | truncated)
+        return taken, episodes
+
+    def _begin(self) -> None:
+        """Start episodes where none runs."""
+        if self.env.finished.all():
+            self._obs, _ = self.env.reset()
+            self._episodes.restart()
+
+    def _keep(
+        self, env_ids: np.ndarray, obs: np.ndarray, answer: Answer, result: StepResult
+    ) -> tuple[int, list[Episode]]:
+        """Keep what some environments lived through in a step; see `collect`."""
+        (action, extras), (next_obs, reward, terminated, truncated, infos) = answer, result
         rows = {
-            "obs": self._obs,
+            "obs": obs,
             "action": action,
             "reward": reward,
             "terminated": terminated,
             "truncated": truncated,
-            "next_obs": _true_next_obs(obs, infos),
+            "next_obs": _true_next_obs(next_obs, infos),
             **extras,
         }
-        failed = _failures(env, infos)
+        failed = _failures(self.env, infos)
         if failed.any():
             self.buffer.cut(env_ids[failed])
             rows = {name: values[~failed] for name, values in rows.items()}
         self.buffer.append(env_ids[~failed], **rows)
         over = terminated | truncated
         self._memories.forget(env_ids[over])
-        if env.autoreset:
-            self._obs = obs
-        else:
-            self._obs = inactive_states_dropout(obs, over)
-            update_active_environments_list(env.finished, over)
         return int(np.count_nonzero(~failed)), self._episodes.count(env_ids, reward[:, None], over[:, None])
+
+
+class AlternatingCollector(Collector):
+    """Steps one half of the environments while the actor answers the other (Stooke and Abbeel 2018, arXiv:1803.02811).
+
+    The actor is asked about the same states in the same order, however long either takes.
+    """
+
+    def collect(self, steps: int) -> tuple[int, list[Episode]]:
+        """Step every environment `steps` times; see `Collector.collect`."""
+        self._begin()
+        halves = [np.arange(start, self.env.num_envs, 2) for start in (0, 1)]  # every worker has a part of both
+        results = []
+        stepping: list[tuple[np.ndarray, np.ndarray, Answer]] = []
+        for half in halves * steps:
+            obs = self._obs[half]
+            answer = self._memories.ask(self.actor.act, obs, half)
+            results += [self._receive(*other) for other in stepping]
+            self.env.send(answer[0], half)
+            stepping = [(half, obs, answer)]
+        results += [self._receive(*other) for other in stepping]
+        taken, episodes = zip(*results, strict=True)
+        return sum(taken), [*chain(*episodes)]
+
+    def _receive(self, half: np.ndarray, obs: np.ndarray, answer: Answer) -> tuple[int, list[Episode]]:
+        """Wait for the half that steps, and keep what it lived through."""
+        result = self.env.recv()[:5]
+        self._obs[half] = result[0]
+        return self._keep(half, obs, answer, result)
 
 
 class ReplicaCollector:

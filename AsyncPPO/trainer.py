@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -16,13 +16,13 @@ from gymnasium.envs.registration import EnvSpec
 from AsyncPPO.backends import BackendName, EnvFactory, OnEnvError, Plan
 from AsyncPPO.callbacks import Callback, Evaluation, ProgressBar
 from AsyncPPO.memory import VecMemory
-from AsyncPPO.rollout import Collector, Episode, ReplicaCollector
+from AsyncPPO.rollout import AlternatingCollector, Collector, Episode, ReplicaCollector
 from AsyncPPO.vectorizer import EnvVectorizer
 from PPO import PPO
 from utils import History, Metrics, State, buffer_to_target_buffer_transfer, load_state, save_state
 
 Mode = Literal["streaming", "mask"]
-Acting = Literal["auto", "central", "replicas"]
+Acting = Literal["auto", "central", "alternating", "replicas"]
 CHECKPOINT_PARTS = {"made_for", "progress", "recent", "ppo", "buffer", "collector"}
 PROGRESS = ("steps_done", "seconds", "episodes_done", "goal")
 BAR_SECONDS = 0.2
@@ -60,10 +60,12 @@ class AsyncPPO:
                 than N.
             mode: `streaming`: environments start anew by themselves, and the agent learns as soon as its `batch_size`
                 transitions are there. `mask`: every environment plays its episode to the end, then the agent learns.
-            acting: `central`: the agent answers all environments in every step. `replicas`: a copy of the policy plays
+            acting: `central`: the agent answers all environments in every step. `alternating`: it answers one half
+                while the other half steps in worker processes; for `streaming`, with an agent on a GPU whose answer
+                takes no longer than half of the environments take for a step. `replicas`: a copy of the policy plays
                 beside each block of environments, for a whole batch (with a progress bar, for a fifth of a second) at a
                 time; for `streaming`, with networks that are small and on the CPU. `auto`: replicas where that is
-                possible.
+                possible, otherwise central.
             backend: of the `EnvVectorizer`.
             num_workers: of the `EnvVectorizer`.
             on_env_error: of the `EnvVectorizer`; the metrics count the `restarts`.
@@ -80,19 +82,11 @@ class AsyncPPO:
             raise ValueError(f"steps must be at least 1, not {steps}")
         if mode not in ("streaming", "mask"):
             raise ValueError(f"mode must be 'streaming' or 'mask', not {mode!r}")
-        if acting not in ("auto", "central", "replicas"):
-            raise ValueError(f"acting must be 'auto', 'central' or 'replicas', not {acting!r}")
-        replica = ppo.replica() if acting != "central" and mode == "streaming" else None
         if steps < ppo.batch_size:
             what = f"steps ({steps}) is less than the batch_size of the PPO ({ppo.batch_size}): nothing will be learnt"
             warnings.warn(what, RuntimeWarning, stacklevel=2)
-        if acting == "replicas" and replica is None:
-            raise ValueError("acting='replicas' needs mode='streaming' and a PPO of two small MLPs on the CPU")
-        self.acting: Acting = "central" if replica is None else "replicas"
-        self.acting_reason = "copies of the policy play beside the environments"
-        if replica is None:
-            why = {"central": "as asked", "auto": "its networks are others than two small MLPs, or on a GPU"}[acting]
-            self.acting_reason = f"the agent is asked at every step: {'mask mode' if mode == 'mask' else why}"
+        self.acting, self.acting_reason = _choose_acting(acting, ppo, num_envs, mode, backend)
+        replica = ppo.replica() if self.acting == "replicas" else None
         plan = None if replica is None else Plan(replica, -(-ppo.batch_size // max(num_envs, 1)))
         self.ppo = ppo
         self.num_envs = num_envs
@@ -108,6 +102,7 @@ class AsyncPPO:
             seed=seed,
             autoreset=mode == "streaming",
             plan=plan,
+            asynchronous=self.acting == "alternating",
             on_env_error=on_env_error,
             step_timeout=step_timeout,
         )
@@ -120,7 +115,8 @@ class AsyncPPO:
         self.collector: Collector | ReplicaCollector
         if self.env.rollout is None:
             self.buffer = VecMemory(num_envs)
-            self.collector = Collector(self.env, ppo, self.buffer)
+            kind = AlternatingCollector if self.acting == "alternating" else Collector
+            self.collector = kind(self.env, ppo, self.buffer)
         else:
             self.buffer = VecMemory(num_envs, self.env.rollout.rows)
             self.collector = ReplicaCollector(self.env, ppo, self.buffer)
@@ -319,6 +315,28 @@ class AsyncPPO:
             "mean_return": self.mean_return,
             "mean_length": float(np.mean([episode.length for episode in self.recent])) if self.recent else float("nan"),
         }
+
+
+def _choose_acting(asked: Acting, ppo: PPO, num_envs: int, mode: Mode, backend: BackendName) -> tuple[Acting, str]:
+    """Return how to act, and why.
+
+    Raises:
+        ValueError: what was asked for is not possible.
+    """
+    if asked not in (known := get_args(Acting)):
+        raise ValueError(f"acting must be one of {', '.join(known)}, not {asked!r}")
+    if asked == "alternating":
+        if mode == "mask" or num_envs == 1 or backend not in ("auto", "process"):
+            raise ValueError(
+                "acting='alternating' needs mode='streaming', two environments or more, and worker processes"
+            )
+        return asked, "one half of the environments steps while the agent answers the other"
+    if asked != "central" and mode == "streaming" and ppo.replica() is not None:
+        return "replicas", "copies of the policy play beside the environments"
+    if asked == "replicas":
+        raise ValueError("acting='replicas' needs mode='streaming' and a PPO of two small MLPs on the CPU")
+    why = "as asked" if asked == "central" else "its networks are others than two small MLPs, or on a GPU"
+    return "central", f"the agent is asked at every step: {'mask mode' if mode == 'mask' else why}"
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> State:

@@ -68,6 +68,10 @@ def test_mask_mode_is_exact_with_any_environment_that_has_one_random_stream(tmp_
     check_exact(tmp_path, env, {"mode": "mask"})
 
 
+def test_halves_that_alternate_are_exact(tmp_path: Path) -> None:
+    check_exact(tmp_path, "CartPole-v1", {"acting": "alternating", "backend": "process"}, backend="process", core="gru")
+
+
 @pytest.mark.parametrize("core", ["gru", "lstm"])
 def test_policies_that_remember_are_exact(tmp_path: Path, core: str) -> None:
     check_exact(tmp_path, "CartPole-v1", {}, core=core)

@@ -1,14 +1,16 @@
 """Collecting and evaluating, with an actor that needs no network."""
 
+import os
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from AsyncPPO import EnvError, EnvVectorizer, VecMemory, evaluate
-from AsyncPPO.rollout import Collector
-from tests.envs import Counter, Hanging
+from AsyncPPO.rollout import AlternatingCollector, Collector
+from tests.envs import Counter, Gate, Hanging
 
 
 class Scripted:
@@ -41,6 +43,43 @@ def test_collected_rows_are_what_happened(autoreset: bool) -> None:
         assert stretch.final_obs[:, 1].tolist() == [3, 2]
         assert stretch.final_obs[0, 0] != stretch.obs[3, 0]
         assert stretch.extras["log_prob"].tolist() == [-0.5] * 5
+
+
+def test_halves_that_alternate_live_through_the_same() -> None:
+    taken = []
+    for kind, pieces, options in [
+        (Collector, [1] * 7, {"backend": "inline"}),
+        (AlternatingCollector, [1, 4, 2], {"backend": "process", "num_workers": 2, "asynchronous": True}),
+    ]:
+        with EnvVectorizer(partial(Counter, 3), 5, seed=0, autoreset=True, **options) as env:
+            buffer = VecMemory(5)
+            collector = kind(env, Scripted(), buffer)
+            results = [collector.collect(steps) for steps in pieces]
+        assert [stepped for stepped, _ in results] == [5 * steps for steps in pieces]
+        assert [episode for _, episodes in results for episode in episodes] == [(6.0, 3)] * 10
+        taken.append(buffer.take())
+    for one, other in zip(*taken, strict=True):
+        for name in ("obs", "action", "reward", "terminated", "truncated", "final_obs"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_one_half_steps_while_the_other_is_answered(tmp_path: Path) -> None:
+    """The first half stands before a gate that the actor opens when it is asked about the second."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
+    class Opener(Scripted):
+        def act(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+            _, extras = super().act(states)
+            if len(self.asked) == 2:
+                gate.write_bytes(b"open")
+            waits = Gate.WAIT if len(self.asked) == 1 else Gate.PASS
+            return np.full(len(states), waits), extras
+
+    with EnvVectorizer(partial(Gate, gate), 2, num_workers=2, asynchronous=True, autoreset=True) as env:
+        actor = Opener()
+        assert AlternatingCollector(env, actor, VecMemory(2)).collect(3)[0] == 6
+        assert len(actor.asked) == 6
 
 
 def test_only_running_environments_are_asked_and_counted() -> None:
