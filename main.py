@@ -7,6 +7,7 @@ python main.py {resume,evaluate,record,watch,plot,export,envs} [--help]
 In bash, `source <(./main.py --tyro-print-completion bash)` has the tab key complete what follows `./main.py`.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -20,8 +21,8 @@ from commands.plot import plot
 from commands.train import resume, train
 from config import TrainConfig
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT."""
+INTERRUPTED, UNHEARD = 130, 141
+"""Exit codes after Ctrl-C and after a closed pipe: 128 + SIGINT, 128 + SIGPIPE."""
 COMMANDS: dict[str, Callable[..., int]] = {
     "resume": resume,
     "evaluate": evaluate,
@@ -36,26 +37,36 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; return the exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains of what it cannot flush
+        return UNHEARD
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
+        if sys.flags.dev_mode:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
     if arguments and arguments[0].startswith("--tyro-"):
         tyro.extras.subcommand_cli_from_dict({"train": TrainConfig, **COMMANDS}, prog="main.py", args=arguments)
     if not arguments or arguments[0].startswith("-"):
         arguments = ["train", *arguments]
     name, *rest = arguments
-    try:
-        if name in COMMANDS:
-            return tyro.cli(COMMANDS[name], prog=f"main.py {name}", args=rest)
-        if name != "train":
-            known = ["train", *COMMANDS]
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise ValueError(f"no command {name!r}; {hint}")
-        return train(rest)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except (ValueError, TypeError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if name in COMMANDS:
+        return tyro.cli(COMMANDS[name], prog=f"main.py {name}", args=rest)
+    if name != "train":
+        known = ["train", *COMMANDS]
+        near = get_close_matches(name, known, 1, 0.7)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"no command {name!r}; {hint}")
+    return train(rest)
 
 
 if __name__ == "__main__":

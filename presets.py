@@ -67,7 +67,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "HalfCheetah-v5": MUJOCO,
     "Hopper-v5": MUJOCO | LEGS,
     "Humanoid-v5": MUJOCO,
-    "InvertedDoublePendulum-v5": MUJOCO | {"num_envs": 8},
+    "InvertedDoublePendulum-v5": MUJOCO | {"num_envs": 8, "normalize_advantage": "returns"},
     "InvertedPendulum-v5": MUJOCO,
     "Pusher-v5": MUJOCO,
     "Reacher-v5": MUJOCO,

@@ -16,7 +16,7 @@ import numpy as np
 
 from AsyncPPO.progress import Bar
 from AsyncPPO.rollout import Episode
-from utils import History, Metrics, write_atomically
+from utils import History, Metrics, remove_unfinished, write_atomically
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO
@@ -37,8 +37,6 @@ TAGS = {
     "policy_loss": "train/policy_gradient_loss",
 }
 """What Stable-Baselines3 calls a metric; any other is `train/` and its name."""
-WHOLE_NUMBERS = ("steps", "episodes")
-"""In either table."""
 TENSORBOARD_SECONDS = 2.0
 """How long what TensorBoard shows may lag behind."""
 
@@ -198,8 +196,7 @@ class Checkpoints(Callback):
     def on_start(self, trainer: "AsyncPPO") -> None:
         """Make the directory, and clear away what a killed process had not finished writing."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.directory.glob(f".*{CHECKPOINT_SUFFIX}.*"):
-            unfinished.unlink()
+        remove_unfinished(self.directory)
         self._last, self._steps = trainer.seconds, trainer.steps_done
 
     def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
@@ -270,6 +267,11 @@ def checkpoints_in(directory: Path) -> list[Path]:
     return sorted(directory.glob(f"[0-9]*{CHECKPOINT_SUFFIX}"))
 
 
+def steps_of(checkpoint: Path) -> int:
+    """Return after how many steps a checkpoint was saved."""
+    return int(checkpoint.stem)
+
+
 def read_table(path: Path, needed: Sequence[str] = ("steps", "seconds", "episodes", "mean_return")) -> list[Metrics]:
     """Return the lines of a file of `CSVLog` as it was written; none if there is no such file.
 
@@ -281,12 +283,17 @@ def read_table(path: Path, needed: Sequence[str] = ("steps", "seconds", "episode
     try:
         with open(path, newline="") as file:
             complete = [line for line in file if line.endswith("\n")]
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(complete)]
+        rows = [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(complete)]
         if rows and (missing := set(needed) - rows[0].keys()):
             raise ValueError(f"it does not say {', '.join(sorted(missing))}")
-        return [row | {name: int(row[name]) for name in WHOLE_NUMBERS} for row in rows]
+        return rows
     except (csv.Error, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a table that a run has written: {error}") from error
+
+
+def _number(text: str) -> float:
+    """Return the number that was written: a whole one without a point."""
+    return int(text) if text.isdecimal() else float(text)
 
 
 def rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

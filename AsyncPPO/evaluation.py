@@ -26,6 +26,8 @@ from utils import Metrics, compute_threads, write_atomically
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO
 
+Answer = tuple[np.ndarray | None, str]
+"""The returns of an evaluation; or None, and why there are none."""
 BEST_FILE = "evaluation.json"
 """Beside the best weights: the evaluation that they are of."""
 PATIENCE_SECONDS = 0.2
@@ -58,17 +60,19 @@ class BackgroundEvaluation(Callback):
             every: environment steps from one evaluation to the next.
             episodes: in each; they are the same ones every time.
             seed: of the environments.
-            keep_best: a directory for the weights of the best evaluation so far.
+            keep_best: a directory for the weights of the best evaluation so far; a run that goes on keeps those that
+                are there until there are better ones.
             on_env_error: of `evaluate`.
             step_timeout: of `evaluate`.
 
         Raises:
-            ValueError: `every` or `episodes` is below 1.
+            ValueError: `every` or `episodes` is below 1, or it is not said how good what is kept was.
         """
         for name, value in (("every", every), ("episodes", episodes)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        self.every, self.keep_best = every, keep_best
+        self.every, self.keep_best = every, None if keep_best is None else Path(keep_best)
+        self._best = self._best_before()
         self._play: Callable[..., np.ndarray] = partial(
             evaluate,
             env=env,
@@ -85,7 +89,8 @@ class BackgroundEvaluation(Callback):
         """Start the process."""
         self._due = _next(trainer.steps_done, self.every)
         self._playing: tuple[int, Any] | None = None
-        self._best = self._best_before() if trainer.steps_done else -math.inf
+        if not trainer.steps_done:
+            self._best = -math.inf
         on_gpu = str(getattr(trainer.ppo, "device", "cpu")) != "cpu"
         can_fork = "fork" in multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context("fork" if can_fork and not on_gpu else "spawn")
@@ -131,26 +136,30 @@ class BackgroundEvaluation(Callback):
         while not self._pipe.poll(PATIENCE_SECONDS):
             if trainer.in_a_hurry:
                 return
-        try:
-            answer = self._pipe.recv()
-        except (EOFError, OSError):
-            answer = "its process died"
-            self._kill()
-            self._start_process()
-        if isinstance(answer, str):
-            warnings.warn(f"the evaluation after {steps:,} steps failed: {answer}", RuntimeWarning, stacklevel=2)
+        returns, fault = self._answer()
+        if returns is None:
+            warnings.warn(f"the evaluation after {steps:,} steps failed: {fault}", RuntimeWarning, stacklevel=2)
             return
-        evaluation = Evaluation.of(steps, answer)
+        evaluation = Evaluation.of(steps, returns)
         if self.keep_best is not None and evaluation.mean > self._best:
             self._best = evaluation.mean
             actor.save_weights(self.keep_best)
             content = json.dumps(evaluation._asdict()).encode()
-            write_atomically(Path(self.keep_best) / BEST_FILE, lambda file: file.write(content))
+            write_atomically(self.keep_best / BEST_FILE, lambda file: file.write(content))
         trainer.tell_evaluation(evaluation)
 
+    def _answer(self) -> Answer:
+        """Return what the process has found; one that died is replaced."""
+        try:
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            self._kill()
+            self._start_process()
+            return None, "its process died"
+
     def _best_before(self) -> float:
-        """Return the mean of the evaluation whose weights are kept, of a run that goes on."""
-        file = None if self.keep_best is None else Path(self.keep_best) / BEST_FILE
+        """Return the mean of the evaluation whose weights are kept."""
+        file = None if self.keep_best is None else self.keep_best / BEST_FILE
         if file is None or not file.is_file():
             return -math.inf
         try:
@@ -180,9 +189,9 @@ def _serve(pipe: Connection, pickled_play: bytes) -> None:
     with compute_threads(1):
         while True:
             pickled_actor = pipe.recv_bytes()
-            answer: Any
+            answer: Answer
             try:
-                answer = play(cloudpickle.loads(pickled_actor))
+                answer = play(cloudpickle.loads(pickled_actor)), ""
             except Exception as error:
-                answer = f"{type(error).__name__}: {error}"
+                answer = None, f"{type(error).__name__}: {error}"
             pipe.send(answer)

@@ -1,6 +1,9 @@
 """From whatever says which environment to a callable that makes copies of it."""
 
 import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -10,6 +13,8 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from AsyncPPO.backends import EnvError, EnvFactory
+
+logger = logging.getLogger(__name__)
 
 
 def env_factory(env: gym.Env | str | EnvSpec | EnvFactory, **kwargs: Any) -> EnvFactory:
@@ -70,6 +75,24 @@ def make_env(factory: EnvFactory) -> gym.Env:
     if not isinstance(env, gym.Env):
         raise TypeError(f"the callable that makes environments returned {env!r}, which is not a gymnasium.Env")
     return env
+
+
+@contextmanager
+def sample_env(factory: EnvFactory) -> Iterator[gym.Env]:
+    """Make one environment to look at, and close it; a failure in that is logged.
+
+    Raises:
+        EnvError: it could not be made.
+        TypeError: what was made is not an environment.
+    """
+    env = make_env(factory)
+    try:
+        yield env
+    finally:
+        try:
+            env.close()
+        except Exception as error:
+            logger.warning("%s", EnvError.of(0, "close", error))
 
 
 def _make(env_id: str, **kwargs: Any) -> gym.Env:

@@ -164,10 +164,10 @@ class AsyncPPO:
         start = time.perf_counter() - self.seconds
         self.stopped, self.in_a_hurry, self.error = None, False, None
         with ExitStack() as ends:
-            for callback in self.callbacks:
-                callback.on_start(self)
-                ends.callback(callback.on_end, self)
             try:
+                for callback in self.callbacks:
+                    callback.on_start(self)
+                    ends.callback(self._end, callback)
                 while self.steps_done < target and self.stopped is None:
                     yield from self._update(start, begin, target)
             except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -231,10 +231,9 @@ class AsyncPPO:
             raise ValueError(f"the checkpoint {path} does not fit: {'; '.join(different)}")
         self.ppo.load_state(state["ppo"])
         self.collector.load_state(state["collector"], state["buffer"])
+        progress = state["progress"]
         for name in PROGRESS:
-            setattr(self, name, state["progress"][name])
-        begin, target = self.goal
-        self.goal = begin, target
+            setattr(self, name, tuple(progress[name]) if name == "goal" else progress[name])
         self.recent.clear()
         self.recent.extend(Episode(*episode) for episode in state["recent"])
 
@@ -251,6 +250,13 @@ class AsyncPPO:
     ) -> None:
         """Close."""
         self.close()
+
+    def _end(self, callback: Callback) -> None:
+        try:
+            callback.on_end(self)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            self.error = self.error or error
+            raise
 
     def _update(self, start: float, begin: int, target: int) -> Iterator[Metrics]:
         """Collect until an update is made, or the run is over; yield its row."""

@@ -31,7 +31,7 @@ from AsyncPPO.backends import (
     choose_backend,
     make_pool,
 )
-from AsyncPPO.factory import env_factory, make_env
+from AsyncPPO.factory import env_factory, sample_env
 from utils import (
     State,
     indexes_of_active_environments,
@@ -130,7 +130,7 @@ class EnvVectorizer:
             self._backend = InlineBackend(partial(PoolBlock, pool), self._layout(pool), plan)
         else:
             factory = env_factory(env)
-            with make_env(factory) as probe:
+            with sample_env(factory) as probe:
                 layout = self._layout(probe)
                 if backend == "auto" and (asynchronous or self._care != Care()):
                     backend, self.backend_reason = "process", "so that environments wait, or fail, for themselves"

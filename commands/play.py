@@ -1,5 +1,7 @@
 """Look at what a run has learnt: in numbers, in a video, in a window."""
 
+import os
+import sys
 import tempfile
 from json import dumps
 from pathlib import Path
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 RunDir = tyro.conf.Positional[Path]
 FIRST_SEED = 3_000_000
 """Of the episodes that are shown: others than those of the training and of its evaluations."""
+SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+"""Variables, of which one says where windows go on Linux."""
 
 
 def evaluate(
@@ -113,6 +117,8 @@ def watch(run_dir: RunDir, episodes: int = 5, best: bool = False, seed: int = FI
         seed: of the environment.
     """
     config, ppo = agent_of(run_dir, best=best)
+    if sys.platform == "linux" and not any(name in os.environ for name in SCREENS):
+        raise RuntimeError("there is no screen to watch on: record makes a video")
     with factory_of(config, render_mode="human")() as env:
         _show(ppo, env, episodes, seed)
     return 0
@@ -122,6 +128,8 @@ def _show(ppo: "PPO", env: gym.Env, episodes: int, seed: int) -> None:
     """Play deterministic episodes, and say what each returned."""
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, not {episodes}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, not {seed}")
     with tqdm(unit="step", desc="playing", leave=False) as bar:
         for episode in range(episodes):
             score, over, core = 0.0, False, ppo.initial_core(1)

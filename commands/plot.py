@@ -32,7 +32,7 @@ def plot(run_dirs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("lea
     if out.suffix != ".png":
         raise ValueError(f"out must end in .png, not {out.name!r}")
     settings, histories = [], []
-    for run_dir in run_dirs:
+    for run_dir in dict.fromkeys(run_dirs):
         config = asdict(config_of(run_dir))
         settings.append({name: value for name, value in config.items() if name in EXPERIMENT})
         histories.append(read_table(run_dir / METRICS_FILE))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from typeguard import TypeCheckError, check_type
 
-from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
+from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in, steps_of
 from config import TrainConfig
 from utils import DamagedError, write_atomically
 
@@ -137,11 +137,11 @@ def agent_of(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, "PPO"]:
         FileNotFoundError: the directory is not a run's, or there are no weights.
         ValueError: they are damaged, or do not fit.
     """
-    from AsyncPPO import make_env
+    from AsyncPPO.factory import sample_env
     from PPO import PPO
 
     config = config_of(run_dir)
-    with make_env(factory_of(config)) as env:
+    with sample_env(factory_of(config)) as env:
         ppo = PPO.for_env(env, **config.ppo())
     if best:
         ppo.load_weights(run_dir / BEST_DIRECTORY)
@@ -160,11 +160,19 @@ def load_latest(ppo: "PPO", directory: Path) -> None:
     from AsyncPPO.trainer import read_checkpoint
     from PPO.agent import POLICY_FILE
 
-    weights, checkpoints = directory / POLICY_FILE, checkpoints_in(directory / CHECKPOINT_DIRECTORY)
-    if checkpoints and (not weights.exists() or weights.stat().st_mtime < checkpoints[-1].stat().st_mtime):
+    checkpoints = checkpoints_in(directory / CHECKPOINT_DIRECTORY)
+    if checkpoints and (not (directory / POLICY_FILE).exists() or steps_of(checkpoints[-1]) > _steps_saved(directory)):
         load_newest(lambda path: ppo.load_networks(read_checkpoint(path)["ppo"]["networks"]), checkpoints)
     else:
         ppo.load_weights(directory)
+
+
+def _steps_saved(run_dir: Path) -> int:
+    """Return after how many steps the weights of a run were saved."""
+    try:
+        return json.loads((run_dir / SUMMARY_FILE).read_text())["steps"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
 
 
 def load_newest(load: Callable[[Path], None], checkpoints: Sequence[Path]) -> None:

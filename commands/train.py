@@ -44,6 +44,7 @@ from commands.run import (
 from config import TrainConfig
 from PPO.arguments import check_ranges
 from presets import preset
+from utils import remove_unfinished
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncPPO
@@ -111,7 +112,8 @@ def make_trainer(config: TrainConfig) -> "AsyncPPO":
     Raises:
         ValueError: a setting out of its range; the message names it.
     """
-    from AsyncPPO import AsyncPPO, make_env
+    from AsyncPPO import AsyncPPO
+    from AsyncPPO.factory import sample_env
     from PPO import PPO
 
     check_ranges(
@@ -121,14 +123,15 @@ def make_trainer(config: TrainConfig) -> "AsyncPPO":
     )
     if config.target_return is not None and not math.isfinite(config.target_return):
         raise ValueError(f"target_return must be finite, not {config.target_return}")
-    with make_env(factory_of(config)) as env:
+    with sample_env(factory_of(config)) as env:
         ppo = PPO.for_env(env, **config.ppo())
     return AsyncPPO(env_of(config, training=True), ppo, config.num_envs, config.steps, **config.loop())
 
 
 def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
     """Run a trainer to its end, save, evaluate and report; return the exit code."""
-    note_start(run_dir, config, resumed=trainer.steps_done > 0)
+    for directory in (run_dir, run_dir / BEST_DIRECTORY):
+        remove_unfinished(directory)
     started = time.perf_counter() - trainer.seconds
     signals = _train(config, trainer, run_dir)
     if signals:
@@ -142,9 +145,10 @@ def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
     _say(
         f"result    mean {returns.mean():.2f}, min {returns.min():.2f}, max {returns.max():.2f} "
         f"over {len(returns)} deterministic episodes\n"
-        f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}\n"
-        f"continue  {_how_to_go_on(run_dir)} --steps {config.steps}"
+        f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}"
     )
+    if not trainer.stopped:
+        _say(f"continue  {_how_to_go_on(run_dir)} --steps {config.steps}")
     return 0
 
 
@@ -156,12 +160,21 @@ def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]
         f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}\n"
         f"acting    {trainer.acting_reason}"
     )
+
+    def save() -> None:
+        if not before or trainer.steps_done > before:  # what went on in vain leaves everything as it was
+            _save(config, trainer, run_dir)
+
     try:
         with _stopped_by_signals(trainer) as signals:
             trainer.run()
-    finally:
-        if not before or trainer.steps_done > before:  # what went on in vain leaves everything as it was
-            _save(config, trainer, run_dir)
+    except BaseException:
+        try:
+            save()
+        except OSError as error:  # the disk is full, say; what is to be told is what came first
+            _say(f"not saved {error}")
+        raise
+    save()
     return signals
 
 
@@ -222,7 +235,19 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
         callbacks.append(StopAfter(config.max_seconds))
     if config.target_return is not None:
         callbacks.append(StopAtReturn(config.target_return))
-    return callbacks
+    return [*callbacks, Note(config, run_dir)]
+
+
+class Note(Callback):
+    """Notes in `config.json` that a run begins or goes on, once all else is ready."""
+
+    def __init__(self, config: TrainConfig, run_dir: Path) -> None:
+        """Keep what is noted, and where."""
+        self.config, self.run_dir = config, run_dir
+
+    def on_start(self, trainer: "AsyncPPO") -> None:
+        """Write."""
+        note_start(self.run_dir, self.config, resumed=trainer.steps_done > 0)
 
 
 @contextmanager

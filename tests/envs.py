@@ -92,7 +92,9 @@ class Faulty(gym.Env):
             return np.zeros(3, complex), 0.0, False, False, {}
         if self.fault == "exit":
             raise SystemExit(3)
-        info = {"lock": {"lock": threading.Lock()}, "unreadable": {"error": Unreadable(1, 2)}}.get(self.fault, {})
+        info = {"lock": {"lock": threading.Lock(), "number": 1}, "unreadable": {"error": Unreadable(1, 2)}}.get(
+            self.fault, {}
+        )
         obs = np.full(3, np.nan if self.fault == "nan_obs" else 0.0, np.float32)
         reward = {"nan_reward": float("nan"), "step_words": "a lot"}.get(self.fault, 0.0)
         return (obs[:2] if self.fault == "shape" else obs), reward, False, False, info
@@ -113,11 +115,10 @@ class Unreadable(Exception):
 
 
 class Unclosable(Counter):
-    """Fails to close, once it has been used."""
+    """Fails to close."""
 
     def close(self) -> None:
-        if hasattr(self, "count"):
-            raise OSError("no such window")
+        raise OSError("no such window")
 
 
 class Grid(gym.Env):

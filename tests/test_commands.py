@@ -16,6 +16,7 @@ import pytest
 
 import main
 from AsyncPPO.callbacks import read_table
+from commands.play import SCREENS
 from commands.run import config_of, load_latest
 from PPO import PPO
 from tests.test_main import QUICK, command, finish, untrained_run
@@ -242,7 +243,9 @@ def test_a_directory_is_trained_in_by_one_process_at_a_time(tmp_path: Path, caps
 def test_what_a_killed_run_has_learnt_is_what_another_begins_with(run_dir: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     subprocess.run(["cp", "-r", run_dir, killed], check=True)
-    (killed / "Policy_weights.pth").unlink()
+    ppo = PPO.for_env("Pendulum-v1", **config_of(run_dir).ppo())
+    ppo.save_weights(killed)  # of long ago, although the file is new: as many steps as the summary says
+    (killed / "summary.json").write_text('{"steps": 512}')
     assert main.main(["--load-weights", str(killed), "--steps", "256", "--run-dir", str(tmp_path / "next")]) == 0
     ours, saved = (PPO.for_env("Pendulum-v1", **config_of(run_dir).ppo()) for _ in range(2))
     load_latest(ours, killed)
@@ -341,17 +344,22 @@ def test_runs_stop_at_a_return_or_a_time(tmp_path: Path) -> None:
     assert all(summary["evaluation"] is not None for summary in summaries)
 
 
-def test_a_disk_that_is_full_ends_the_run_and_costs_nothing_that_was_saved(tmp_path: Path) -> None:
-    """A limit on the size of files, above that of all but checkpoints of a larger network, stands for the disk."""
+@pytest.mark.parametrize(("limit", "saved"), [(60_000, True), (20_000, False)])
+def test_a_disk_that_is_full_ends_the_run_and_costs_nothing_that_was_saved(
+    tmp_path: Path, limit: int, saved: bool
+) -> None:
+    """A limit on the size of files, below that of a checkpoint or also of the weights, stands for the disk."""
     import resource
 
-    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (60_000, 60_000))
-    code, _, err = finish(command("--run-dir", "here", "--backend", "inline", *QUICK, cwd=tmp_path, preexec_fn=limit))
+    limits = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+    flags = ["--run-dir", "here", "--backend", "inline", *QUICK]
+    code, out, err = finish(command(*flags, cwd=tmp_path, preexec_fn=limits))
     assert code == 1
-    assert "error: [Errno 27] File too large" in err
+    assert re.search(r"error: \[Errno 27\] File too large: 'here/(checkpoints/000000003000.state|best/.*)'", err)
     assert "Traceback" not in err
     assert not list((tmp_path / "here/checkpoints").iterdir())
-    assert (tmp_path / "here/Policy_weights.pth").exists()
+    assert (tmp_path / "here/Policy_weights.pth").exists() == saved
+    assert ("not saved [Errno 27] File too large: 'here/Policy_weights.pth'" in out) != saved
 
 
 @pytest.fixture(autouse=True)
@@ -368,9 +376,37 @@ def test_a_run_knows_its_configuration(run_dir: Path) -> None:
     assert config.hidden_sizes == (8,)
 
 
-def test_a_video_of_nothing_is_refused(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main.main(["record", str(run_dir), "--episodes", "0"]) == 1
-    assert "episodes must be at least 1, not 0" in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["record", "evaluate"])
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [("--episodes", "0", "episodes must be at least 1, not 0"), ("--seed", "-5", "seed must not be negative, not -5")],
+)
+def test_a_look_at_nothing_is_refused(
+    run_dir: Path, command: str, flag: str, value: str, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main([command, str(run_dir), flag, value]) == 1
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_where_there_is_no_screen_nothing_is_watched(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for name in SCREENS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert main.main(["watch", str(run_dir)]) == 1
+    assert "error: there is no screen to watch on: record makes a video" in capsys.readouterr().err
+
+
+def test_a_listener_who_leaves_early_is_told_no_error() -> None:
+    listing = [sys.executable, main.__file__, "envs"]
+    shell = ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "-", *listing]
+    done = subprocess.run(shell, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) in {(0, ""), (main.UNHEARD, "")}
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -393,11 +429,11 @@ def test_what_goes_on_in_vain_leaves_the_run_as_it_was(
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", run_dir, copy], check=True)
     (copy / name).write_text(damage((copy / name).read_text()))
-    before = (copy / "summary.json").read_text()
+    before = contents(copy)
     assert main.main(["resume", str(copy), "--steps", "512"]) == 1
     assert re.search(message, capsys.readouterr().err)
     if "lr" not in message:  # that is seen at the first update
-        assert (copy / "summary.json").read_text() == before
+        assert contents(copy) == before
 
 
 @pytest.mark.parametrize("closed", ["1", "2"])

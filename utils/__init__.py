@@ -3,7 +3,14 @@
 It knows no agent, no network and no process, and importing it does not import torch.
 """
 
-from utils.checkpoint import check_fit, load_fitting, load_tensors, save_tensors, write_atomically
+from utils.checkpoint import (
+    check_fit,
+    load_fitting,
+    load_tensors,
+    remove_unfinished,
+    save_tensors,
+    write_atomically,
+)
 from utils.experience import Stretch
 from utils.history import History, Metrics
 from utils.masks import (
@@ -49,6 +56,7 @@ __all__ = [
     "n_step_returns",
     "number_of_active_environments",
     "range_of_active_environments",
+    "remove_unfinished",
     "row_type",
     "save_state",
     "save_tensors",

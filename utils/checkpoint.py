@@ -1,5 +1,6 @@
 """Tensors in files: written whole or not at all, read without running anything."""
 
+import io
 import os
 import pickle
 from collections.abc import Callable, Mapping
@@ -45,10 +46,23 @@ def _flush_directory(directory: Path) -> None:
 
 
 def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
-    """Save a state dict."""
+    """Save a state dict.
+
+    Raises:
+        OSError: see `write_atomically`.
+    """
     import torch
 
-    write_atomically(path, lambda file: torch.save(dict(tensors), file))
+    content = io.BytesIO()  # torch's own writer does not say that a disk is full
+    torch.save(dict(tensors), content)
+    write_atomically(path, lambda file: file.write(content.getbuffer()))
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what killed processes have left of `write_atomically` in a directory."""
+    for file in directory.glob(".*.*"):
+        if file.suffix[1:].isdigit() and file.is_file():
+            file.unlink()
 
 
 def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:

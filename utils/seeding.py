@@ -9,5 +9,10 @@ def spawn_seeds(seed: int | None, count: int) -> list[int]:
     Args:
         seed: where they come from; None takes fresh entropy from the operating system.
         count: how many.
+
+    Raises:
+        ValueError: `seed` is negative.
     """
+    if seed is not None and seed < 0:
+        raise ValueError(f"seed must not be negative, not {seed}")
     return [int(child.generate_state(1)[0]) for child in np.random.SeedSequence(seed).spawn(count)]

@@ -1,5 +1,6 @@
 """A worker process: it serves one block of environments until it is told to close, or until its parent is gone."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,7 @@ from AsyncPPO.backends.block import EnvBlock
 from AsyncPPO.backends.channel import Channel, Command, Reply, acquire
 from utils import blas_threads
 
+logger = logging.getLogger(__name__)
 ORPHAN_SECONDS = 1.0
 """How often a worker looks whether it has another parent: the usual sign that its own is gone may be held by others."""
 
@@ -53,6 +55,7 @@ class Server:
         self._arrays, self._rollout, self._stepping = channel.views(layout, plan)
         self._learner = None if self._rollout is None else self._rollout.replica.learner(self._rollout.workspace)
         self._block: EnvBlock | None = None
+        self._left_out: set[str] = set()
         self._actions: dict[int, Callable[[], Infos]] = {
             Command.MAKE: self._make,
             Command.RESET: self._reset,
@@ -80,7 +83,7 @@ class Server:
         channel = self._channel
         try:
             infos = action()
-            message = cloudpickle.dumps(infos) if infos else b""
+            message = self._pickled(infos) if infos else b""
             channel.control[1] = Reply.INFOS if infos else Reply.OK
         except Exception as error:
             trace = str(error) if isinstance(error, EnvError) else f"{channel.name} failed: {traceback.format_exc()}"
@@ -90,6 +93,27 @@ class Server:
         channel.done.release()
         if message:
             channel.pipe.send_bytes(message)
+
+    def _pickled(self, infos: Infos) -> bytes:
+        """Return infos to be sent, without what cannot be."""
+        try:
+            return cloudpickle.dumps(infos)
+        except Exception:
+            sendable = {
+                index: {name: value for name, value in info.items() if self._can_be_sent(index, name, value)}
+                for index, info in infos.items()
+            }
+            return cloudpickle.dumps(sendable)
+
+    def _can_be_sent(self, index: int, name: str, value: Any) -> bool:
+        try:
+            cloudpickle.dumps(value)
+        except Exception as error:
+            if name not in self._left_out:
+                logger.warning("environment %d: its info %r cannot leave its process: %s", index, name, error)
+            self._left_out.add(name)
+            return False
+        return True
 
     @property
     def _opened(self) -> EnvBlock:

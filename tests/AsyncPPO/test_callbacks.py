@@ -84,6 +84,28 @@ def test_the_end_is_told_after_an_error_and_to_all_of_them() -> None:
     assert [witness.told[-1] for witness in witnesses] == ["end None OSError"] * 2
 
 
+def test_who_has_begun_is_told_when_another_cannot_begin() -> None:
+    class Broken(Callback):
+        def on_start(self, trainer: AsyncPPO) -> None:
+            raise OSError("no server")
+
+    witnesses = Witness(), Witness()
+    with trainer(witnesses[0], Broken(), witnesses[1]) as run, pytest.raises(OSError, match="no server"):
+        run.run()
+    assert [witness.told for witness in witnesses] == [["start", "end None OSError"], []]
+
+
+def test_who_ends_later_is_told_of_an_error_in_an_earlier_end() -> None:
+    class Broken(Callback):
+        def on_end(self, trainer: AsyncPPO) -> None:
+            raise OSError("no server")
+
+    witness = Witness()
+    with trainer(witness, Broken()) as run, pytest.raises(OSError, match="no server"):
+        run.run()
+    assert witness.told[-1] == "end None OSError"
+
+
 def test_a_callback_may_stop_the_run_and_it_can_go_on() -> None:
     class Enough(Callback):
         def on_update(self, trainer: AsyncPPO, metrics: dict[str, float]) -> None:
@@ -184,7 +206,7 @@ def test_tensorboard_finds_the_tags_of_stable_baselines(tmp_path: Path) -> None:
 def test_the_newest_checkpoints_stay_and_unfinished_ones_go(tmp_path: Path) -> None:
     directory = tmp_path / "checkpoints"
     directory.mkdir()
-    (directory / ".000000000099.state.4711").touch()
+    (directory / ".000000000099.state.4711").touch()  # as a process leaves it that is killed while it writes
     with trainer(Checkpoints(directory, every_seconds=1e-9, keep=2)) as run:
         run.run()
     assert sorted(path.name for path in directory.iterdir()) == ["000000000384.state", "000000000512.state"]
@@ -293,15 +315,17 @@ def test_a_run_in_a_hurry_does_not_wait_for_an_evaluation_that_hangs() -> None:
 
 
 def test_the_best_of_a_run_stays_the_best_when_it_goes_on(tmp_path: Path) -> None:
-    best = BackgroundEvaluation(Counter, 256, episodes=2, keep_best=tmp_path / "best")
-    with trainer(best) as run:
+    def best() -> BackgroundEvaluation:
+        return BackgroundEvaluation(Counter, 256, episodes=2, keep_best=tmp_path / "best")
+
+    with trainer(best()) as run:
         run.run()
         run.save_checkpoint(tmp_path / "a.state")
     kept = tmp_path / "best" / "evaluation.json"
     unbeaten = kept.read_text().replace('"mean": 15.0', '"mean": 99.0')
     for told, better in [(unbeaten, False), (unbeaten.replace("99", "1"), True)]:
         kept.write_text(told)
-        with trainer(best) as run:
+        with trainer(best()) as run:
             run.load_checkpoint(tmp_path / "a.state")
             run.run()
         assert (kept.read_text() != told) is better
