@@ -39,6 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 4096,
         "k_epochs": 6,
         "anneal_lr": True,
+        "normalize_advantage": "returns",
         "log_std": -0.5,
     },
     "BipedalWalker-v3": {

@@ -247,6 +247,7 @@ class ReplicaCollector:
         assert env.rollout is not None
         self.env, self.actor, self.buffer, self.rollout = env, actor, buffer, env.rollout
         self._episodes = Episodes(env.num_envs)
+        self._player = env.rollout.replica.player(env.rollout.weights)
 
     def state(self) -> State:
         """See `Collector.state`."""
@@ -275,10 +276,14 @@ class ReplicaCollector:
             )
         rollout.weights[:] = self.actor.replica_weights()
         rollout.noise[new] = self.actor.noise(steps, env.num_envs)
-        self.buffer.extend(steps, env.play(new.start, new.stop))
+        next_obs = env.play(new.start, new.stop)
+        rows = {name: values[:, new] for name, values in rollout.rows.items()}
+        for name, values in self._player.complete(rows, rollout.outputs[:, new]).items():
+            rows[name][:] = values
+        self.buffer.extend(steps, next_obs)
         self._episodes.restart(rollout.anew)
         rollout.anew[:] = False
-        reward, terminated, truncated = (rollout.rows[name][:, new] for name in ("reward", "terminated", "truncated"))
+        reward, terminated, truncated = (rows[name] for name in ("reward", "terminated", "truncated"))
         return reward.size, self._episodes.count(np.arange(env.num_envs), reward, terminated | truncated)
 
 

@@ -343,7 +343,9 @@ class PPO:
         obs = self.policy.standardise(torch.as_tensor(columns, device=self.device))
         noise = None if deterministic else self.noise(len(obs))
         if self.optimiser.twin is not None:
-            action, draw, log_prob = self.optimiser.twin.act(obs.numpy(), noise)
+            output = self.optimiser.twin.output(obs.numpy())
+            action, draw = self.optimiser.twin.choose(output, noise)
+            log_prob = self.optimiser.twin.log_prob(output, draw)
         else:
             with torch_threads(self.optimiser.threads):
                 policy, after = self.policy.step(obs, state)

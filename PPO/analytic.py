@@ -298,34 +298,39 @@ class AnalyticActorCritic:
         self._policy_head, self._value_head = layer(), layer()
         self._largest = max(math.prod(shape[-2:]) for shape in architecture.shapes())
 
-    def act(self, obs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return actions, draws and log-probabilities for standardised observations `(B, D)`.
-
-        Args:
-            obs: the observations.
-            noise: `(B, A)`: standard normal numbers for continuous actions, standard exponential ones for discrete
-                ones (the Gumbel trick, as a race of exponential clocks: argmax p / E); None for the most probable
-                action.
-        """
+    def output(self, obs: np.ndarray) -> np.ndarray:
+        """Return what the policy head makes, `(A, B)`, of standardised observations `(B, D)`."""
         count = len(obs)
         if count % TILE:
             obs = np.concatenate([obs, np.zeros((-count % TILE, obs.shape[1]), obs.dtype)])
         tiles = obs.reshape(-1, TILE, obs.shape[1]).swapaxes(1, 2)
         with blas_threads(1) if TILE * self._largest > ONE_THREAD_PRODUCT else nullcontext():
             output = self._policy_head.forward(self._encoders[Networks.ACTOR].forward(tiles)[0])
-        output = output.swapaxes(0, 1).reshape(len(output[0]), -1)[:, :count]
+        return output.swapaxes(0, 1).reshape(len(output[0]), -1)[:, :count]
+
+    def choose(self, output: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return actions and draws `(B, ...)` for an `output`.
+
+        Args:
+            output: `(A, B)`.
+            noise: `(B, A)`: standard normal numbers for continuous actions, standard exponential ones for discrete
+                ones (the Gumbel trick, as a race of exponential clocks: argmax p / E); None for the most probable
+                action.
+        """
         bounds = self.architecture.bounds
         if bounds is None:
             clocks = 1.0 if noise is None else noise.T
             draw = (np.exp(output - output.max(axis=0)) / clocks).argmax(axis=0)
-            return draw + self.architecture.first_action, draw, self._policy(output, draw)[0]
-        draw = output if noise is None else output + np.exp(self._log_std)[:, None] * noise.T
-        log_prob = self._policy(output, draw)[0]
-        draw = np.ascontiguousarray(draw.T)
-        if bounds.squash:
-            log_prob -= log_slope(draw, bounds.scale)
+            return draw + self.architecture.first_action, draw
+        draw = np.ascontiguousarray((output if noise is None else output + np.exp(self._log_std)[:, None] * noise.T).T)
         action = bounds.offset + bounds.scale * (np.tanh(draw) if bounds.squash else draw)
-        return np.minimum(np.maximum(action, bounds.low), bounds.high), draw, log_prob
+        return np.minimum(np.maximum(action, bounds.low), bounds.high), draw
+
+    def log_prob(self, output: np.ndarray, draw: np.ndarray) -> np.ndarray:
+        """Return the log-probabilities `(B,)` of the actions of draws `(B, ...)`, for an `output` `(A, B)`."""
+        log_prob = self._policy(output, draw.T)[0]
+        bounds = self.architecture.bounds
+        return log_prob - log_slope(draw, bounds.scale) if bounds is not None and bounds.squash else log_prob
 
     def value(self, obs: np.ndarray) -> np.ndarray:
         """Return standardised values `(B, V)` of standardised observations `(B, D)`.

@@ -43,24 +43,9 @@ class Replica:
         wide = ((self.architecture.outputs,), np.float32)
         return {"action": wide, "log_prob": ((), np.float32), "draw": wide}
 
-    def actor(self, weights: np.ndarray) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
-        """Return a function from observations `(n, ...)` and noise `(n, A)` to the `fields`, `(n, ...)` each.
-
-        Args:
-            weights: float32 `(P,)`, read at every call.
-        """
-        twin = AnalyticActorCritic(self.architecture, weights[: self.architecture.weights])
-        mean, std = weights[self.architecture.weights :].reshape(2, -1) if self.obs_clip is not None else (0.0, 1.0)
-        features, clip, names = self.features, self.obs_clip, tuple(self.fields)
-
-        def act(obs: np.ndarray, noise: np.ndarray) -> dict[str, np.ndarray]:
-            obs = features.flatten(obs)
-            if clip is not None:
-                obs = np.clip((obs - mean) / std, -clip, clip)
-            action, draw, log_prob = twin.act(obs, noise)
-            return dict(zip(names, (action, log_prob, draw), strict=False))
-
-        return act
+    def player(self, weights: np.ndarray) -> "Player":
+        """Return what plays by the weights, float32 `(P,)`, that are there at every call."""
+        return Player(self, weights)
 
     def workspace(self, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Return shape and type of the arrays of a `Workspace` for that many rows."""
@@ -69,3 +54,32 @@ class Replica:
     def learner(self, workspace: dict[str, np.ndarray]) -> Callable[[int, int, int, int], None]:
         """Return `PieceWorker.compute`."""
         return PieceWorker(self.architecture, Workspace(**workspace)).compute
+
+
+class Player:
+    """Acts as a replica does."""
+
+    def __init__(self, replica: Replica, weights: np.ndarray) -> None:
+        """Take views of the weights."""
+        networks, statistics = np.split(weights, [replica.architecture.weights])
+        self._twin = AnalyticActorCritic(replica.architecture, networks)
+        self._features, self._clip = replica.features, replica.obs_clip
+        if self._clip is not None:
+            self._mean, self._std = statistics.reshape(2, -1)
+
+    def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return what environments wait for, by name, and the policy's output `(n, A)`, for observations `(n, ...)`."""
+        obs = self._features.flatten(obs)
+        if self._clip is not None:
+            obs = np.clip((obs - self._mean) / self._std, -self._clip, self._clip)
+        output = self._twin.output(obs)
+        action, draw = self._twin.choose(output, noise)
+        continuous = self._twin.architecture.bounds is not None
+        return {"action": action, "draw": draw} if continuous else {"action": action}, output.T
+
+    def complete(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the other fields, `(n, T)` by name, of rows `(n, T, ...)` and the outputs `(n, T, A)` behind them."""
+        draws = rows["draw"] if "draw" in rows else rows["action"] - self._twin.architecture.first_action
+        output = np.ascontiguousarray(outputs.reshape(-1, outputs.shape[-1]).T)
+        log_prob = self._twin.log_prob(output, draws.reshape(len(output[0]), *draws.shape[2:]))
+        return {"log_prob": log_prob.reshape(outputs.shape[:2])}

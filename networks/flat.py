@@ -26,8 +26,13 @@ def flatten(parameters: Iterable[nn.Parameter]) -> tuple[torch.Tensor, torch.Ten
     return vector, gradient
 
 
-def limit_norm(gradient: torch.Tensor, limit: float) -> torch.Tensor:
+def limit_norm(gradient: torch.Tensor, limit: float) -> torch.Tensor | float:
     """Scale a gradient `(P,)` down, in place, to a norm of at most `limit`; return the norm it had."""
     norm = torch.linalg.vector_norm(gradient)
-    gradient.mul_((limit / (norm + 1e-6)).clamp(max=1.0))
-    return norm
+    if gradient.device.type != "cpu":  # to read a number would be to wait for the device
+        gradient.mul_((limit / norm).clamp(max=1.0))
+        return norm
+    number = norm.item()
+    if number > limit:
+        gradient.mul_(limit / number)
+    return number

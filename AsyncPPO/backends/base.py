@@ -142,8 +142,24 @@ class StepArrays:
         return StepArrays(*(getattr(self, field.name)[start:stop] for field in fields(self)))
 
 
-Act = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
-"""From observations `(n, ...)` and noise `(n, A)` to `action` and further rows to remember, `(n, ...)` by name."""
+class Player(Protocol):
+    """Plays in n environments."""
+
+    def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return `action` and further rows to remember, `(n, ...)` by name, and the output `(n, A)` behind them.
+
+        Args:
+            obs: `(n, ...)`.
+            noise: `(n, A)`.
+        """
+
+    def complete(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what else is to be remembered of T steps, `(n, T, ...)` by name: no environment has waited for it.
+
+        Args:
+            rows: `(n, T, ...)` by name, of the steps.
+            outputs: `(n, T, A)`.
+        """
 
 
 Compute = Callable[[int, int, int, int], None]
@@ -159,13 +175,13 @@ class Replica(Protocol):
 
     @property
     def noise(self) -> int:
-        """A, how many random numbers an action takes."""
+        """A, how many random numbers an action takes, and how many of the policy's output."""
 
     @property
     def fields(self) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Shape and type of what `Act` returns, for one environment."""
+        """Shape and type of what a `Player` says, for one environment."""
 
-    def actor(self, weights: np.ndarray) -> Act:
+    def player(self, weights: np.ndarray) -> Player:
         """Return a policy that reads its weights from `(P,)`."""
 
     def workspace(self, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
@@ -194,6 +210,8 @@ class Rollout:
     """float32 `(T, N, A)`, what chance adds to the actions, written by the caller."""
     rows: dict[str, np.ndarray]
     """`(N, T, ...)`, the fields of `VecMemory`, written by whoever plays."""
+    outputs: np.ndarray
+    """float32 `(N, T, A)`, what the policy made of the observations, written by whoever plays."""
     workspace: dict[str, np.ndarray]
     """In which gradients are computed."""
     anew: np.ndarray
@@ -217,20 +235,21 @@ class Rollout:
             {
                 "weights": ((replica.weights,), np.float32),
                 "noise": ((plan.horizon, layout.num_envs, replica.noise), np.float32),
+                "outputs": ((*lead, replica.noise), np.float32),
                 "anew": ((layout.num_envs,), np.bool_),
                 **{name: ((*lead, *shape), dtype) for name, (shape, dtype) in fields.items()},
             },
             memory,
         )
         workspace = allocate(replica.workspace(layout.num_envs * plan.horizon), memory)
-        weights, noise, anew = (shared.pop(name) for name in ("weights", "noise", "anew"))
-        return cls(replica, weights, noise, shared, workspace, anew)
+        weights, noise, outputs, anew = (shared.pop(name) for name in ("weights", "noise", "outputs", "anew"))
+        return cls(replica, weights, noise, shared, outputs, workspace, anew)
 
     def part(self, first: int, stop: int) -> "Rollout":
         """Return views of what belongs to environments `first` to `stop`."""
         rows = {name: rows[first:stop] for name, rows in self.rows.items()}
-        anew = self.anew[first:stop]
-        return Rollout(self.replica, self.weights, self.noise[:, first:stop], rows, self.workspace, anew)
+        noise, outputs, anew = self.noise[:, first:stop], self.outputs[first:stop], self.anew[first:stop]
+        return Rollout(self.replica, self.weights, noise, rows, outputs, self.workspace, anew)
 
     def cut(self, row: int, step: int, start: int, next_obs: np.ndarray) -> None:
         """Note that an environment of these rows was started anew before a step: what came before is truncated.

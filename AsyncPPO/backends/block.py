@@ -39,7 +39,7 @@ class Block(ABC):
         self._failed: list[int] = []
         self._pulse = Pulse()
         if rollout is not None:
-            self._act = rollout.replica.actor(rollout.weights)
+            self._player = rollout.replica.player(rollout.weights)
 
     @property
     def restarts(self) -> int:
@@ -98,7 +98,7 @@ class Block(ABC):
         """Act in the environments of some rows and step them; `_failed` says which could not be."""
         rollout, arrays = self._rollout, self.arrays
         assert rollout is not None
-        answer = self._act(arrays.obs[rows], rollout.noise[step][rows])
+        answer, rollout.outputs[rows, step] = self._player.act(arrays.obs[rows], rollout.noise[step][rows])
         answer["action"] = answer["action"].reshape(-1, *arrays.action.shape[1:])
         arrays.action[rows] = answer["action"]
         for name, values in answer.items():

@@ -150,12 +150,17 @@ def test_a_state_is_answered_the_same_in_any_company(continuous: bool) -> None:
         ppo = PPO(continuous, 17, actions, seed=0)
         replica = ppo.replica()
         assert replica is not None
-        act, noise = replica.actor(ppo.replica_weights()), ppo.noise(33)
-        together = act(obs, noise)
-        for start, stop in [(0, 1), (3, 5), (1, 32), (17, 33)]:
-            apart = act(obs[start:stop], noise[start:stop])
-            for name, rows in apart.items():
-                assert np.array_equal(rows, together[name][start:stop]), (name, actions, start)
+        player, noise = replica.player(ppo.replica_weights()), ppo.noise(33)
+
+        def play(part: slice, player: Any = player, noise: Any = noise) -> dict[str, np.ndarray]:
+            answer, output = player.act(obs[part], noise[part])
+            rows = {name: values[:, None] for name, values in answer.items()}
+            return rows | player.complete(rows, output[:, None])
+
+        together = play(slice(33))
+        for part in (slice(0, 1), slice(3, 5), slice(1, 32), slice(17, 33)):
+            for name, rows in play(part).items():
+                assert np.array_equal(rows, together[name][part]), (name, actions, part)
 
 
 @pytest.mark.parametrize("continuous", [False, True])

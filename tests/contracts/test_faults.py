@@ -186,6 +186,7 @@ def test_what_is_learnt_from_is_cut_where_an_environment_failed(acting: str, how
     ) as run:  # fmt: skip
         history = run.run()
     assert history[-1]["restarts"] > 10
+    assert all(abs(row["approx_kl"]) < 1e-9 for row in history), "one step an update: what acted is what learns"
     assert not multiprocessing.active_children()
     for batch in seen:
         assert not batch.terminated.any()
