@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -82,7 +83,9 @@ def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
                 damaged = parts.testzip()
             if damaged is not None:
                 raise ValueError(f"{damaged} in it is damaged")
-        tensors = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle that is refused anyway
+            tensors = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(f"{path} is not a file of tensors: it holds objects, whose loading could run code") from None
     except (BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:

@@ -22,11 +22,13 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert load_tensors(tmp_path / "a.pth", "cpu")["w"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "raw.pth").write_bytes(pickle.dumps({"w": Bomb()}, protocol=2))
+    for protocol in (2, 4):
+        (tmp_path / f"{protocol}.pth").write_bytes(pickle.dumps({"w": Bomb()}, protocol))
     torch.save({"w": Bomb()}, tmp_path / "zip.pth")
-    for name in ("raw.pth", "zip.pth"):
+    for name in ("2.pth", "4.pth", "zip.pth"):
         with pytest.raises(ValueError, match=f"{name} is not a file of tensors"):
             load_tensors(tmp_path / name, "cpu")
     assert not (tmp_path / "exploded").exists()
