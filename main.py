@@ -8,6 +8,7 @@ In bash, `source <(./main.py --tyro-print-completion bash)` has the tab key comp
 """
 
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -39,18 +40,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; return the exit code."""
     try:
         code = _run(sys.argv[1:] if arguments is None else list(arguments))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where the descriptor was closed from the start
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains of what it cannot flush
-        return UNHEARD
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_listens():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains of what it cannot flush
+            return UNHEARD
         if sys.flags.dev_mode:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _nobody_listens() -> bool:
+    """Return whether standard output is a pipe that nobody reads any more."""
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _run(arguments: list[str]) -> int:

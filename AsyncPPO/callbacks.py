@@ -264,7 +264,7 @@ class StopAtReturn(Callback):
 
 def checkpoints_in(directory: Path) -> list[Path]:
     """Return the checkpoints in a directory, the newest last."""
-    return sorted(directory.glob(f"[0-9]*{CHECKPOINT_SUFFIX}"))
+    return sorted(path for path in directory.glob(f"*{CHECKPOINT_SUFFIX}") if path.stem.isdecimal())
 
 
 def steps_of(checkpoint: Path) -> int:
@@ -287,7 +287,7 @@ def read_table(path: Path, needed: Sequence[str] = ("steps", "seconds", "episode
         if rows and (missing := set(needed) - rows[0].keys()):
             raise ValueError(f"it does not say {', '.join(sorted(missing))}")
         return rows
-    except (csv.Error, TypeError, ValueError) as error:
+    except (csv.Error, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a table that a run has written: {error}") from error
 
 

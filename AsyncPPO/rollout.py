@@ -213,16 +213,20 @@ class AlternatingCollector(Collector):
     def collect(self, steps: int) -> tuple[int, list[Episode]]:
         """Step every environment `steps` times; see `Collector.collect`."""
         self._begin()
-        halves = [np.arange(start, self.env.num_envs, 2) for start in (0, 1)]  # every worker has a part of both
+        halves = [np.arange(start, self.env.num_envs, 2) for start in (0, 1)]  # so that workers have parts of both
         results = []
         stepping: list[tuple[np.ndarray, np.ndarray, Answer]] = []
-        for half in halves * steps:
-            obs = self._obs[half]
-            answer = self._memories.ask(self.actor.act, obs, half)
+        try:
+            for half in halves * steps:
+                obs = self._obs[half]
+                answer = self._memories.ask(self.actor.act, obs, half)
+                results += [self._receive(*other) for other in stepping]
+                self.env.send(answer[0], half)
+                stepping = [(half, obs, answer)]
             results += [self._receive(*other) for other in stepping]
-            self.env.send(answer[0], half)
-            stepping = [(half, obs, answer)]
-        results += [self._receive(*other) for other in stepping]
+        except BaseException:  # one half is in the middle of a step
+            self.env.close()
+            raise
         taken, episodes = zip(*results, strict=True)
         return sum(taken), [*chain(*episodes)]
 

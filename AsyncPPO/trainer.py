@@ -167,7 +167,7 @@ class AsyncPPO:
             try:
                 for callback in self.callbacks:
                     callback.on_start(self)
-                    ends.callback(self._end, callback)
+                    ends.callback(callback.on_end, self)
                 while self.steps_done < target and self.stopped is None:
                     yield from self._update(start, begin, target)
             except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -250,13 +250,6 @@ class AsyncPPO:
     ) -> None:
         """Close."""
         self.close()
-
-    def _end(self, callback: Callback) -> None:
-        try:
-            callback.on_end(self)
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
-            self.error = self.error or error
-            raise
 
     def _update(self, start: float, begin: int, target: int) -> Iterator[Metrics]:
         """Collect until an update is made, or the run is over; yield its row."""

@@ -398,6 +398,12 @@ def test_where_there_is_no_screen_nothing_is_watched(
     assert "error: there is no screen to watch on: record makes a video" in capsys.readouterr().err
 
 
+def test_a_listing_for_nobody_is_no_error() -> None:
+    listing = ["bash", "-c", 'exec "$@" >&-', "-", sys.executable, main.__file__, "envs"]
+    done = subprocess.run(listing, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_listener_who_leaves_early_is_told_no_error() -> None:
     listing = [sys.executable, main.__file__, "envs"]
     shell = ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "-", *listing]
@@ -415,6 +421,8 @@ def contents(directory: Path) -> dict[str, bytes]:
         ("best/evaluation.json", lambda text: "{}", "evaluation.json does not say how good the best was; delete it"),
         ("metrics.csv", lambda text: text.replace("mean_return", "meen"), "metrics.csv is not a table .* mean_return"),
         ("metrics.csv", lambda text: text.replace("\n", "\n;", 1), "metrics.csv is not a table that a run has written"),
+        ("metrics.csv", lambda text: text.replace("\n", "\n1,2\n", 1), "metrics.csv is not a table"),
+        ("metrics.csv", lambda text: text + "1," * 99 + "1\n", "metrics.csv is not a table"),
         (
             "metrics.csv",
             lambda text: text.replace(",lr,", ",ls,"),

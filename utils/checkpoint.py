@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import IO, Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
+UNFINISHED_SUFFIX = ".unfinished"
+
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
     """Write a file aside and move it into place, so that a crash leaves the old file or the new one.
@@ -21,7 +23,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         OSError: the directory cannot be written, or the disk is full; the message names the file.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED_SUFFIX}")
     try:
         with open(aside, "wb") as file:
             write(file)
@@ -61,9 +63,8 @@ def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> No
 
 def remove_unfinished(directory: Path) -> None:
     """Remove what killed processes have left of `write_atomically` in a directory."""
-    for file in directory.glob(".*.*"):
-        if file.suffix[1:].isdigit() and file.is_file():
-            file.unlink()
+    for file in directory.glob(f".*{UNFINISHED_SUFFIX}"):
+        file.unlink()
 
 
 def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:

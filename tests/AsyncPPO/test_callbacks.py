@@ -95,17 +95,6 @@ def test_who_has_begun_is_told_when_another_cannot_begin() -> None:
     assert [witness.told for witness in witnesses] == [["start", "end None OSError"], []]
 
 
-def test_who_ends_later_is_told_of_an_error_in_an_earlier_end() -> None:
-    class Broken(Callback):
-        def on_end(self, trainer: AsyncPPO) -> None:
-            raise OSError("no server")
-
-    witness = Witness()
-    with trainer(witness, Broken()) as run, pytest.raises(OSError, match="no server"):
-        run.run()
-    assert witness.told[-1] == "end None OSError"
-
-
 def test_a_callback_may_stop_the_run_and_it_can_go_on() -> None:
     class Enough(Callback):
         def on_update(self, trainer: AsyncPPO, metrics: dict[str, float]) -> None:
@@ -206,7 +195,7 @@ def test_tensorboard_finds_the_tags_of_stable_baselines(tmp_path: Path) -> None:
 def test_the_newest_checkpoints_stay_and_unfinished_ones_go(tmp_path: Path) -> None:
     directory = tmp_path / "checkpoints"
     directory.mkdir()
-    (directory / ".000000000099.state.4711").touch()  # as a process leaves it that is killed while it writes
+    (directory / ".000000000099.state.4711.unfinished").touch()  # as a process leaves it that is killed while it writes
     with trainer(Checkpoints(directory, every_seconds=1e-9, keep=2)) as run:
         run.run()
     assert sorted(path.name for path in directory.iterdir()) == ["000000000384.state", "000000000512.state"]

@@ -1,5 +1,6 @@
 """Collecting and evaluating, with an actor that needs no network."""
 
+import multiprocessing
 import os
 from functools import partial
 from pathlib import Path
@@ -80,6 +81,21 @@ def test_one_half_steps_while_the_other_is_answered(tmp_path: Path) -> None:
         actor = Opener()
         assert AlternatingCollector(env, actor, VecMemory(2)).collect(3)[0] == 6
         assert len(actor.asked) == 6
+
+
+def test_who_cannot_answer_while_the_other_half_steps_ends_it() -> None:
+    class Speechless(Scripted):
+        def act(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+            if len(self.asked) == 3:
+                raise KeyboardInterrupt
+            return super().act(states)
+
+    env = EnvVectorizer(Counter, 4, num_workers=2, asynchronous=True, autoreset=True)
+    with pytest.raises(KeyboardInterrupt):
+        AlternatingCollector(env, Speechless(), VecMemory(4)).collect(3)
+    with pytest.raises(RuntimeError, match="closed"):
+        env.reset()
+    assert not multiprocessing.active_children()
 
 
 def test_only_running_environments_are_asked_and_counted() -> None:
