@@ -7,8 +7,6 @@ python main.py {resume,evaluate,record,watch,plot,export,envs} [--help]
 In bash, `source <(./main.py --tyro-print-completion bash)` has the tab key complete what follows `./main.py`.
 """
 
-import os
-import select
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -17,6 +15,7 @@ import tyro
 
 from commands.envs import envs
 from commands.export import export
+from commands.output import nobody_listens, silence
 from commands.play import evaluate, record, watch
 from commands.plot import plot
 from commands.train import resume, train
@@ -46,22 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
-        if isinstance(error, BrokenPipeError) and _nobody_listens():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains of what it cannot flush
+        if isinstance(error, BrokenPipeError) and nobody_listens():
+            silence(1)  # or the interpreter complains of what it cannot flush
             return UNHEARD
         if sys.flags.dev_mode:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
-
-
-def _nobody_listens() -> bool:
-    """Return whether standard output is a pipe that nobody reads any more."""
-    if not hasattr(select, "poll"):
-        return True
-    poll = select.poll()
-    poll.register(1, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _run(arguments: list[str]) -> int:

@@ -1,7 +1,6 @@
 """From whatever says which environment to a callable that makes copies of it."""
 
 import copy
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -12,9 +11,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
-from AsyncPPO.backends import EnvError, EnvFactory
-
-logger = logging.getLogger(__name__)
+from AsyncPPO.backends import EnvError, EnvFactory, close_env
 
 
 def env_factory(env: gym.Env | str | EnvSpec | EnvFactory, **kwargs: Any) -> EnvFactory:
@@ -89,10 +86,7 @@ def sample_env(factory: EnvFactory) -> Iterator[gym.Env]:
     try:
         yield env
     finally:
-        try:
-            env.close()
-        except Exception as error:
-            logger.warning("%s", EnvError.of(0, "close", error))
+        close_env(0, env)
 
 
 def _make(env_id: str, **kwargs: Any) -> gym.Env:

@@ -170,8 +170,9 @@ class Collector:
         taken, episodes = self._keep(env_ids, self._obs, answer, result)
         self._obs, _, terminated, truncated, _ = result
         if not env.autoreset:
-            self._obs = inactive_states_dropout(self._obs, terminated | truncated)
-            update_active_environments_list(env.finished, terminated | truncated)
+            over = terminated | truncated
+            self._obs = inactive_states_dropout(self._obs, over)
+            update_active_environments_list(env.finished, over)
         return taken, episodes
 
     def _begin(self) -> None:

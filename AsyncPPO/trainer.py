@@ -85,7 +85,7 @@ class AsyncPPO:
         if steps < ppo.batch_size:
             what = f"steps ({steps}) is less than the batch_size of the PPO ({ppo.batch_size}): nothing will be learnt"
             warnings.warn(what, RuntimeWarning, stacklevel=2)
-        self.acting, self.acting_reason = _choose_acting(acting, ppo, num_envs, mode, backend)
+        self.acting, self.acting_reason = _choose_acting(acting, ppo, num_envs, mode, backend, on_env_error)
         replica = ppo.replica() if self.acting == "replicas" else None
         plan = None if replica is None else Plan(replica, -(-ppo.batch_size // max(num_envs, 1)))
         self.ppo = ppo
@@ -231,9 +231,9 @@ class AsyncPPO:
             raise ValueError(f"the checkpoint {path} does not fit: {'; '.join(different)}")
         self.ppo.load_state(state["ppo"])
         self.collector.load_state(state["collector"], state["buffer"])
-        progress = state["progress"]
         for name in PROGRESS:
-            setattr(self, name, tuple(progress[name]) if name == "goal" else progress[name])
+            setattr(self, name, state["progress"][name])
+        self.goal = (*self.goal,)  # files know lists only
         self.recent.clear()
         self.recent.extend(Episode(*episode) for episode in state["recent"])
 
@@ -316,7 +316,9 @@ class AsyncPPO:
         }
 
 
-def _choose_acting(asked: Acting, ppo: PPO, num_envs: int, mode: Mode, backend: BackendName) -> tuple[Acting, str]:
+def _choose_acting(
+    asked: Acting, ppo: PPO, num_envs: int, mode: Mode, backend: BackendName, on_env_error: OnEnvError
+) -> tuple[Acting, str]:
     """Return how to act, and why.
 
     Raises:
@@ -325,9 +327,10 @@ def _choose_acting(asked: Acting, ppo: PPO, num_envs: int, mode: Mode, backend: 
     if asked not in (known := get_args(Acting)):
         raise ValueError(f"acting must be one of {', '.join(known)}, not {asked!r}")
     if asked == "alternating":
-        if mode == "mask" or num_envs == 1 or backend not in ("auto", "process"):
+        if mode == "mask" or num_envs == 1 or backend not in ("auto", "process") or on_env_error == "restart":
             raise ValueError(
-                "acting='alternating' needs mode='streaming', two environments or more, and worker processes"
+                "acting='alternating' needs mode='streaming', two environments or more, worker processes, and "
+                "on_env_error='raise'"
             )
         return asked, "one half of the environments steps while the agent answers the other"
     if asked != "central" and mode == "streaming" and ppo.replica() is not None:

@@ -137,17 +137,26 @@ def agent_of(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, "PPO"]:
         FileNotFoundError: the directory is not a run's, or there are no weights.
         ValueError: they are damaged, or do not fit.
     """
-    from AsyncPPO.factory import sample_env
-    from PPO import PPO
-
     config = config_of(run_dir)
-    with sample_env(factory_of(config)) as env:
-        ppo = PPO.for_env(env, **config.ppo())
+    ppo = fresh_agent(config)
     if best:
         ppo.load_weights(run_dir / BEST_DIRECTORY)
     else:
         load_latest(ppo, run_dir)
     return config, ppo
+
+
+def fresh_agent(config: TrainConfig) -> "PPO":
+    """Return an agent that has learnt nothing yet.
+
+    Raises:
+        ValueError: a setting out of its range; the message names it.
+    """
+    from AsyncPPO.factory import sample_env
+    from PPO import PPO
+
+    with sample_env(factory_of(config)) as env:
+        return PPO.for_env(env, **config.ppo())
 
 
 def load_latest(ppo: "PPO", directory: Path) -> None:

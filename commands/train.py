@@ -25,6 +25,7 @@ from AsyncPPO.callbacks import (
     TensorBoard,
     checkpoints_in,
 )
+from commands.output import say, silence
 from commands.run import (
     BEST_DIRECTORY,
     CONFIG_FILE,
@@ -35,6 +36,7 @@ from commands.run import (
     config_of,
     env_of,
     factory_of,
+    fresh_agent,
     load_latest,
     load_newest,
     locked,
@@ -87,7 +89,7 @@ def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None) -> int
             trainer.goal = done, done + steps
         elif done >= trainer.goal[1]:
             raise ValueError(f"{run_dir} has come to its end after {done:,} steps: say how many more with --steps")
-        _say(f"resumed   {run_dir} after {done:,} steps")
+        say(f"resumed   {run_dir} after {done:,} steps")
         return _run(config, trainer, run_dir)
 
 
@@ -113,8 +115,6 @@ def make_trainer(config: TrainConfig) -> "AsyncPPO":
         ValueError: a setting out of its range; the message names it.
     """
     from AsyncPPO import AsyncPPO
-    from AsyncPPO.factory import sample_env
-    from PPO import PPO
 
     check_ranges(
         positive={name: getattr(config, name) for name in POSITIVE},
@@ -123,8 +123,7 @@ def make_trainer(config: TrainConfig) -> "AsyncPPO":
     )
     if config.target_return is not None and not math.isfinite(config.target_return):
         raise ValueError(f"target_return must be finite, not {config.target_return}")
-    with sample_env(factory_of(config)) as env:
-        ppo = PPO.for_env(env, **config.ppo())
+    ppo = fresh_agent(config)
     return AsyncPPO(env_of(config, training=True), ppo, config.num_envs, config.steps, **config.loop())
 
 
@@ -142,13 +141,13 @@ def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
         "total_seconds": time.perf_counter() - started,
     }
     write_json(run_dir / SUMMARY_FILE, summary)
-    _say(
+    say(
         f"result    mean {returns.mean():.2f}, min {returns.min():.2f}, max {returns.max():.2f} "
         f"over {len(returns)} deterministic episodes\n"
         f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}"
     )
     if not trainer.stopped:
-        _say(f"continue  {_how_to_go_on(run_dir)} --steps {config.steps}")
+        say(f"continue  {_how_to_go_on(run_dir)} --steps {config.steps}")
     return 0
 
 
@@ -156,7 +155,7 @@ def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]
     """Run a trainer to its end and save what came of it, however it ended; return the signals that came."""
     trainer.callbacks += _callbacks(config, run_dir)
     before = trainer.steps_done
-    _say(
+    say(
         f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}\n"
         f"acting    {trainer.acting_reason}"
     )
@@ -172,7 +171,7 @@ def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]
         try:
             save()
         except OSError as error:  # the disk is full, say; what is to be told is what came first
-            _say(f"not saved {error}")
+            say(f"not saved {error}")
         raise
     save()
     return signals
@@ -181,25 +180,11 @@ def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]
 def _save(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> None:
     if trainer.stopped or trainer.error:
         why = trainer.stopped or "by an error"
-        _say(f"stopped   {why}, after {trainer.steps_done:,} steps; to go on: {_how_to_go_on(run_dir)}")
+        say(f"stopped   {why}, after {trainer.steps_done:,} steps; to go on: {_how_to_go_on(run_dir)}")
     trainer.ppo.save_weights(run_dir)
     write_json(run_dir / SUMMARY_FILE, _summary(config, trainer))
     _plot(config, trainer, run_dir)
-    _say(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
-
-
-def _say(text: str) -> None:
-    """Print; where nobody listens any more, in silence: that is no reason to stop learning."""
-    try:
-        print(text, flush=True)
-    except OSError:
-        _silence(1)
-
-
-def _silence(*descriptors: int) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in descriptors:
-        os.dup2(nowhere, descriptor)
+    say(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
 
 
 def _evaluate(config: TrainConfig, trainer: "AsyncPPO") -> np.ndarray:
@@ -264,7 +249,7 @@ def _stopped_by_signals(trainer: "AsyncPPO") -> Iterator[list[int]]:
         try:
             os.write(2, f"\n{name}: finishing this update and saving (once more: leaving at once)\n".encode())
         except OSError:  # the terminal is gone, and nothing that is shown there may end the run
-            _silence(1, 2)
+            silence(1, 2)
 
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}

@@ -13,7 +13,7 @@ from AsyncPPO.backends.base import (
     available_cores,
     check_finite,
 )
-from AsyncPPO.backends.block import ENV_ERROR, EnvBlock
+from AsyncPPO.backends.block import ENV_ERROR, EnvBlock, close_env
 from AsyncPPO.backends.choice import BackendName, OnEnvError, check_ways, choose_backend
 from AsyncPPO.backends.inline import InlineBackend
 from AsyncPPO.backends.process import ProcessBackend
@@ -40,5 +40,6 @@ __all__ = [
     "check_finite",
     "check_ways",
     "choose_backend",
+    "close_env",
     "make_pool",
 ]

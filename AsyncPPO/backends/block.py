@@ -210,7 +210,7 @@ class EnvBlock(Block):
     def close(self) -> None:
         """Close the environments; a failure in it is logged, and the others are closed all the same."""
         for index, env in enumerate(self.envs, self.first):
-            self._close_one(index, env)
+            close_env(index, env)
         self.envs.clear()
 
     def _made(self, index: int) -> gym.Env:
@@ -218,12 +218,6 @@ class EnvBlock(Block):
             return self._factories[index - self.first]()
         except (Exception, SystemExit) as error:
             raise EnvError.of(index, "being made", error) from error
-
-    def _close_one(self, index: int, env: gym.Env) -> None:
-        try:
-            env.close()
-        except Exception as error:
-            logger.warning("%s", EnvError.of(index, "close", error))
 
     def _reset_one(self, index: int, **kwargs: Any) -> dict[str, Any]:
         """Reset an environment; with `restart`, one that fails is made anew until one does not."""
@@ -275,7 +269,7 @@ class EnvBlock(Block):
         old, seed = self.envs[row], None
         with suppress(Exception):
             seed = int(old.unwrapped.np_random.integers(2**31))
-        self._close_one(index, old)
+        close_env(index, old)
         try:
             self.envs[row] = self._made(index)
         except EnvError as another:
@@ -305,6 +299,14 @@ class EnvBlock(Block):
                 f"environment {index} returned an observation of type {obs.dtype}; its space says {target.dtype}"
             )
         target[index - self.first] = obs
+
+
+def close_env(index: int, env: gym.Env) -> None:
+    """Close an environment; a failure in it is logged."""
+    try:
+        env.close()
+    except Exception as error:
+        logger.warning("%s", EnvError.of(index, "close", error))
 
 
 def _fits(given: np.dtype, wanted: np.dtype) -> bool:

@@ -74,5 +74,5 @@ def check_ways(backend: str, asynchronous: bool, on_env_error: str, step_timeout
     if step_timeout is not None and backend in ("inline", "vector"):
         raise ValueError(f"step_timeout needs worker processes: the {backend} backend would hang itself")
     if on_env_error == "restart" and (backend == "vector" or asynchronous):
-        what = "asynchronous environments (acting='alternating')" if asynchronous else "the vector backend"
+        what = "asynchronous environments" if asynchronous else "the vector backend"
         raise ValueError(f"on_env_error='restart' does not go with {what}")

@@ -162,7 +162,7 @@ def test_how_it_acts_can_be_told() -> None:
         assert run.acting == "replicas"
     with pytest.raises(ValueError, match="acting='replicas' needs mode='streaming'"):
         trainer(mode="mask", acting="replicas")
-    for refused in ({"mode": "mask"}, {"num_envs": 1}, {"backend": "inline"}):
+    for refused in ({"mode": "mask"}, {"num_envs": 1}, {"backend": "inline"}, {"on_env_error": "restart"}):
         with pytest.raises(ValueError, match="acting='alternating' needs mode='streaming', two environments or more"):
             trainer(acting="alternating", **({"backend": "process"} | refused))
     with pytest.raises(ValueError, match="two small MLPs on the CPU"):
