@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from AsyncPPO.backends import EnvError
+from AsyncPPO.evaluation import evaluate
 from AsyncPPO.factory import env_factory, make_env
 from AsyncPPO.memory import VecMemory
-from AsyncPPO.rollout import evaluate
 from AsyncPPO.vectorizer import EnvVectorizer
 from AsyncPPO.wrappers import ActionMasks
 

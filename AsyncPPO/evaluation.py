@@ -1,4 +1,4 @@
-"""Evaluation beside the training: a further process plays copies of the agent in copies of the environment."""
+"""Whole episodes of an actor: played once, or beside the training by a further process."""
 
 import copy
 import json
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -17,15 +18,26 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import numpy as np
 
-from AsyncPPO.backends import OnEnvError
+from AsyncPPO.backends import RESTART_LIMIT, BackendName, EnvError, OnEnvError
 from AsyncPPO.backends.worker import serve_parent
 from AsyncPPO.callbacks import Callback, Evaluation
-from AsyncPPO.rollout import evaluate
-from utils import Metrics, compute_threads, write_atomically
+from AsyncPPO.progress import Bar
+from AsyncPPO.rollout import Actor, Memories, failures
+from AsyncPPO.vectorizer import EnvVectorizer
+from utils import (
+    Metrics,
+    compute_threads,
+    inactive_states_dropout,
+    indexes_of_active_environments,
+    update_active_environments_list,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO
 
+LONGEST_EPISODE = 10_000
+"""Steps after which `evaluate` cuts an episode of an environment that has no limit."""
 Answer = tuple[np.ndarray | None, str]
 """The returns of an evaluation; or None, and why there are none."""
 BEST_FILE = "evaluation.json"
@@ -34,6 +46,88 @@ PATIENCE_SECONDS = 0.2
 """How often one that waits for an evaluation looks whether the run is in a hurry."""
 NICENESS = 10
 """How much the process stands back behind those that train."""
+
+
+def evaluate(
+    actor: Actor,
+    env: Any,
+    episodes: int = 100,
+    *,
+    deterministic: bool = True,
+    num_envs: int = 100,
+    seed: int | None = None,
+    backend: BackendName = "auto",
+    num_workers: int | None = None,
+    on_env_error: OnEnvError = "raise",
+    step_timeout: float | None = None,
+    max_steps: int | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Play whole episodes and return their undiscounted returns `(episodes,)`.
+
+    Every environment plays its episode to the end, so that short episodes count no more often than long ones.
+
+    Args:
+        actor: anything with `get_action`.
+        env: what an `EnvVectorizer` takes.
+        episodes: how many.
+        deterministic: whether the actor plays its most probable actions.
+        num_envs: how many play at once.
+        seed: of the environments.
+        backend: of the `EnvVectorizer`.
+        num_workers: of the `EnvVectorizer`.
+        on_env_error: of the `EnvVectorizer`; with `restart` an episode that was cut short is played again.
+        step_timeout: of the `EnvVectorizer`.
+        max_steps: after how many an episode is cut; None for 10,000 where the environment has no limit of its own.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: no episodes.
+        EnvError: an environment failed, or hung; with `restart`, again and again.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, not {episodes}")
+    num_envs = min(num_envs, episodes)
+    care: dict[str, Any] = {"on_env_error": on_env_error, "step_timeout": step_timeout}
+    returns: list[np.ndarray] = []
+    missing, fruitless = episodes, 0
+    with (
+        EnvVectorizer(env, num_envs, backend=backend, num_workers=num_workers, seed=seed, **care) as envs,
+        Bar(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,
+    ):
+        if max_steps is None and not (envs.spec and envs.spec.max_episode_steps):
+            max_steps = LONGEST_EPISODE
+        while missing > 0:
+            played = _play_round(envs, actor, missing, deterministic, max_steps, bar)
+            fruitless = 0 if len(played) else fruitless + 1
+            if fruitless > RESTART_LIMIT:
+                raise EnvError(f"no episode came to its end in {RESTART_LIMIT} rounds: every environment failed")
+            returns.append(played)
+            missing -= len(played)
+    return np.concatenate(returns)
+
+
+def _play_round(
+    envs: EnvVectorizer, actor: Actor, episodes: int, deterministic: bool, max_steps: int | None, bar: Bar
+) -> np.ndarray:
+    """Play an episode in each environment, `episodes` at most; return the returns of those that did not fail."""
+    score, failed = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=bool)
+    memories = Memories(actor, envs.num_envs)
+    obs = envs.reset()[0][:episodes]
+    envs.finished[episodes:] = True
+    for step in count(1):
+        env_ids = indexes_of_active_environments(envs.finished)
+        action = memories.ask(actor.get_action, obs, env_ids, deterministic=deterministic)
+        obs, reward, terminated, truncated, infos = envs.step(action)
+        score[env_ids] += reward
+        failed[env_ids] = failures(envs, infos)
+        over = terminated | truncated | (step == max_steps)
+        bar.update(int(np.count_nonzero(over & ~failed[env_ids])))
+        obs = inactive_states_dropout(obs, over)
+        update_active_environments_list(envs.finished, over)
+        if envs.finished.all():
+            break
+    return score[:episodes][~failed[:episodes]]
 
 
 class BackgroundEvaluation(Callback):

@@ -74,13 +74,14 @@ class Vision(nn.Sequential):
         inputs = channels * height * breadth
         super().__init__(*modules, nn.Flatten(), linear_layer(inputs, width, 2**0.5, generator), nn.ReLU())
         self.image, self.outputs = image, width
+        self._layout = torch.channels_last if large else torch.contiguous_format
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """See the class."""
         images = pixels.reshape(-1, *self.image.shape)
         if not self.image.channels_first:
             images = images.permute(0, 3, 1, 2)
-        return super().forward(images.float() / self.image.high)
+        return super().forward(images.contiguous(memory_format=self._layout).float() / self.image.high)
 
 
 class Perception(nn.Module):
