@@ -1,6 +1,6 @@
 """Everything that can be chosen about a training run: `TrainConfig` is the command line and the record of a run."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 PPO_NAMES = {"gae_lambda": "GAE_lambda", "use_rnd": "use_RND"}
@@ -13,6 +13,8 @@ class RunConfig:
 
     env_id: str = "CartPole-v1"
     """Which environment; known ones bring a preset of the settings below (presets.py)."""
+    env_kwargs: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Of `gymnasium.make`, names and values in turns: --env-kwargs is_slippery False map_name 8x8."""
     action_masks: bool = False
     """Choose among allowed actions: as the environment's action_masks() or its info's action_mask says."""
     num_envs: int = 32

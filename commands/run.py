@@ -201,12 +201,14 @@ def env_of(config: TrainConfig, *, training: bool = False) -> Any:
     """Return what is stepped in a run: what makes it, or an id for an environment's vectorized form.
 
     Raises:
-        ValueError: an unknown environment, or the vectorized form of one that is to be wrapped.
+        ValueError: an unknown environment, or the vectorized form of one that is not to be as it is.
     """
     if config.backend != "vector":
         return factory_of(config, training=training)
-    if config.action_masks or config.env_id.startswith("ALE/"):
-        raise ValueError("backend='vector' takes environments as they are: without action masks, and not ALE/...")
+    if config.action_masks or config.env_kwargs or config.env_id.startswith("ALE/"):
+        raise ValueError(
+            "backend='vector' takes environments as they are: without env_kwargs and action masks, and not ALE/..."
+        )
     return config.env_id
 
 
@@ -218,6 +220,7 @@ def factory_of(config: TrainConfig, *, training: bool = False, **kwargs: Any) ->
     """
     from AsyncPPO import ActionMasks, env_factory, make_atari
 
+    kwargs = config.env_kwargs | kwargs
     if config.env_id.startswith("ALE/"):
         return partial(make_atari, config.env_id, training=training, **kwargs)
     make = env_factory(config.env_id, **kwargs)

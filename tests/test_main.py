@@ -107,6 +107,20 @@ def test_vectorized_environments_are_trained_on_and_evaluated(tmp_path: Path) ->
     assert main.main([*flags, "--action-masks", "--run-dir", str(tmp_path / "other")]) == 1
 
 
+def test_arguments_of_an_environment_are_those_of_all_its_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lake = ["--env-id", "FrozenLake-v1", "--env-kwargs", "is_slippery", "False", "map_name", "4x4"]
+    assert main.main([*lake, "--steps", "20000", "--eval-every", "0", "--eval-episodes", "5", "--run-dir", "run"]) == 0
+    assert config_of(Path("run")).env_kwargs == {"is_slippery": False, "map_name": "4x4"}
+    capsys.readouterr()
+    assert main.main(["evaluate", "run", "--episodes", "50"]) == 0
+    assert "mean 1.00" in capsys.readouterr().out, "on ice that is slippery nobody gets there every time"
+    assert main.main([*lake, "--backend", "vector", "--mode", "mask"]) == 1
+    assert "without env_kwargs" in capsys.readouterr().err
+
+
 def test_every_setting_of_the_learner_is_a_flag() -> None:
     import inspect
 
@@ -153,6 +167,10 @@ def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
     ("arguments", "message"),
     [
         (["--env-id", "CartPoel-v1"], "error: no environment 'CartPoel-v1'; did you mean 'CartPole-v1'?"),
+        (
+            ["--env-id", "FrozenLake-v1", "--env-kwargs", "slippery", "False"],
+            "unexpected keyword argument 'slippery'",
+        ),
         (["--num-envs", "0"], "error: num_envs must be at least 1, not 0"),
         (["--steps", "-5"], "error: steps must be at least 1, not -5"),
         (["--mini-batch-size", "2048"], "error: mini_batch_size (2048) is larger than batch_size (1024)"),

@@ -54,8 +54,14 @@ TASKS = (
     Task("Reacher-v5", "-4.1 (Tianshou)", -4, 3),
     Task("Pusher-v5", "-40.4 (CleanRL)", -35, 3),
     *(
-        Task(f"MinAtar/{game}-v1", "", None, 1)
-        for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+        Task(f"MinAtar/{game}-v1", published, None, 1)
+        for game, published in {
+            "Asterix": "15 (gymnax)",
+            "Breakout": "28 (gymnax)",
+            "Freeway": "58 (gymnax)",
+            "Seaquest": "",
+            "SpaceInvaders": "131 (gymnax)",
+        }.items()
     ),
 )
 

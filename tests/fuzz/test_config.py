@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ maybe = st.one_of(st.none(), number)
 small = st.integers(-1, 40)
 SETTINGS: dict[str, Any] = {
     "env_id": st.sampled_from(["CartPole-v1", "Pendulum-v1", "FrozenLake-v1", "Taxi-v4", "Nothing-v0"]),
+    "env_kwargs": st.sampled_from([{}, {}, {"render_mode": "rgb_array"}, {"nothing": 1}]),
     "action_masks": st.sampled_from([False, False, False, True]),
     "num_envs": small,
     "steps": st.integers(-1, 300),
@@ -70,7 +72,8 @@ SETTINGS: dict[str, Any] = {
     "device": st.sampled_from(["cpu", "cpu", "cpu", "cpu", "cuda", "nonsense"]),
 }
 GIVEN = {"run_dir", "load_weights", "compile"}
-NAMES = [field.name for field in fields(TrainConfig)] + ["GAE_lambda", "use_RND", "Nothing-v0", "CUDA", "mask"]
+NAMES = [field.name for field in fields(TrainConfig)]
+NAMES += ["GAE_lambda", "use_RND", "Nothing-v0", "nothing", "CUDA", "mask"]
 
 
 def test_every_setting_is_tried() -> None:
@@ -84,7 +87,8 @@ def flags_of(settings: dict[str, Any]) -> list[str]:
         if isinstance(value, bool) and name != "share_encoder":
             flags.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            flags += [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
+            several = chain.from_iterable(value.items()) if isinstance(value, dict) else value
+            flags += [f"--{flag}", *map(str, several if isinstance(value, dict | tuple) else [value])]
     return flags
 
 
