@@ -149,7 +149,7 @@ ROWS = {
         Row("MountainCar-v0", _main("--env-id", "MountainCar-v0"), [], -110),
         *(
             Row(
-                f"{task.env_id}, published",
+                f"{task.name}, published",
                 _main("--env-id", task.env_id, "--eval-episodes", "20", *task.flags.split()),
                 [],
                 task.bar,
