@@ -127,6 +127,8 @@ class TrainConfig(RunConfig):
     """Gradients by autograd (torch), or the same ones written out where they are (auto: several times faster)."""
     compile: bool = False
     """Compile autograd's gradients, for long runs with learner=torch or large networks: it takes seconds at first."""
+    bf16: bool = False
+    """Compute the encoders in bfloat16: faster for images and large networks, where the processor has it."""
     device: str = "cpu"
     """Where the networks live: cpu, cuda, ..."""
 

@@ -60,6 +60,7 @@ class ActorCritic(nn.Module):
         log_std: float = 0.0,
         values: int = 1,
         normalize_obs: bool = False,
+        bf16: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         """Make the networks.
@@ -77,6 +78,8 @@ class ActorCritic(nn.Module):
             log_std: the Gaussian's initial log standard deviation.
             values: V, how many value functions: one, or two with an intrinsic reward.
             normalize_obs: whether to standardise what are numbers in observations by their running statistics.
+            bf16: whether the encoders compute in bfloat16 (Micikevicius et al. 2018, arXiv:1710.03740): for images and
+                large networks, where the processor has it. All else stays in float32.
             generator: of the initial weights.
 
         Raises:
@@ -111,7 +114,7 @@ class ActorCritic(nn.Module):
         if recurrent and not share:
             raise ValueError("share_encoder=False does not go with a core, which actor and critic have together")
         self.critic = self.actor if share else make_encoder()
-        self._custom = encoder is not None
+        self._custom, self._bf16 = encoder is not None, bf16
         self.eval()  # nothing in the networks may differ from call to call: the first ratio of an update is 1
         width = self._width(self.actor)
         self.core: Core | None = None
@@ -142,18 +145,18 @@ class ActorCritic(nn.Module):
             past: of a policy with a core, what came before them.
         """
         seen, mask = self._seen(obs)
-        features = self._recall(self.actor(seen), past)
-        own = features if self.critic is self.actor else self.critic(seen)
+        features = self._recall(self._encode(self.actor, seen), past)
+        own = features if self.critic is self.actor else self._encode(self.critic, seen)
         return self.policy_head(features, mask), self.value_head(own)
 
     def distribution(self, obs: torch.Tensor, past: Past | None = None) -> Distribution:
         """Return only the policy."""
         seen, mask = self._seen(obs)
-        return self.policy_head(self._recall(self.actor(seen), past), mask)
+        return self.policy_head(self._recall(self._encode(self.actor, seen), past), mask)
 
     def value(self, obs: torch.Tensor, past: Past | None = None) -> torch.Tensor:
         """Return only the values `(B, V)`, in units of reward."""
-        features = self._recall(self.critic(self._seen(obs)[0]), past)
+        features = self._recall(self._encode(self.critic, self._seen(obs)[0]), past)
         return self.value_head.stats.inverse(self.value_head(features))
 
     def no_past(self, count: int) -> Past:
@@ -164,10 +167,16 @@ class ActorCritic(nn.Module):
     def step(self, obs: torch.Tensor, state: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
         """Return the policy, and what the core remembers `(B, S)` after one step more than `state`."""
         seen, mask = self._seen(obs)
-        features = self.actor(seen)
+        features = self._encode(self.actor, seen)
         if self.core is not None:
             features, state = self.core.step(features, state)
         return self.policy_head(features, mask), state
+
+    def _encode(self, encoder: nn.Module, seen: torch.Tensor) -> torch.Tensor:
+        if not self._bf16:
+            return encoder(seen)
+        with torch.autocast(seen.device.type, torch.bfloat16):
+            return encoder(seen).float()
 
     def _recall(self, features: torch.Tensor, past: Past | None) -> torch.Tensor:
         if self.core is None:
@@ -208,6 +217,7 @@ class ActorCritic(nn.Module):
             return None
         if (
             self._custom
+            or self._bf16
             or type(self) is not ActorCritic
             or self.critic is self.actor
             or self.features.mask is not None

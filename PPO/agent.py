@@ -81,6 +81,7 @@ class PPO:
         rnd_warmup: int = 1000,
         learner: Literal["auto", "torch"] = "auto",
         compile: bool = False,
+        bf16: bool = False,
         device: str | torch.device = "cpu",
         seed: int | None = None,
     ) -> None:
@@ -135,6 +136,7 @@ class PPO:
             learner: `torch` for gradients by autograd; `auto` for the same ones written out (PPO/analytic.py), which
                 is several times faster, wherever the network is small and on the CPU.
             compile: whether `torch.compile` makes autograd's gradients: for long runs, since it takes seconds at first.
+            bf16: whether the encoders compute in bfloat16: for images and large networks, where the processor has it.
             device: where the networks live.
             seed: of the initial weights, the actions and the minibatches; None takes fresh entropy.
 
@@ -193,6 +195,7 @@ class PPO:
             "core_size": core_size,
             "log_std": log_std,
             "normalize_obs": normalize_obs,
+            "bf16": bf16,
         }
         self.actor_critic = actor_critic
         self.normalize_advantage = normalize_advantage

@@ -15,7 +15,7 @@ from AsyncPPO import AsyncPPO
 from networks import Distribution
 from PPO import PPO, ActorCritic
 from PPO.actor_critic import Past
-from utils import Features
+from utils import Features, Stretch
 
 
 class Residual(nn.Module):
@@ -98,3 +98,28 @@ def test_a_whole_network_of_ones_own_acts_learns_and_is_kept(tmp_path: Path) -> 
     again = PPO.for_env("CartPole-v1", actor_critic=Inverted, seed=1)
     again.load_weights(tmp_path)
     assert again.get_action(obs, deterministic=True).tolist() == ours.get_action(obs, deterministic=True).tolist()
+
+
+def test_bfloat16_rounds_the_encoders_and_nothing_else(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    obs, flags = rng.integers(0, 255, (64, 4, 36, 36), np.uint8), np.zeros(64, dtype=bool)
+    space = spaces.Box(0, 255, obs.shape[1:], np.uint8)
+    updates = {}
+    for bf16 in (False, True):
+        ppo = PPO(
+            False, space.shape[0] * 36 * 36, 6, observation_space=space, hidden_sizes=(), bf16=bf16, k_epochs=1,
+            batch_size=64, mini_batch_size=64, seed=0,
+        )  # fmt: skip
+        with torch.no_grad():
+            ppo.policy.policy_head.logits.weight *= 30  # a policy that has made up its mind
+        played = [ppo.act(obs[start : start + 8]) for start in range(0, 64, 8)]
+        action = np.concatenate([action for action, _ in played])
+        log_prob = np.concatenate([extras["log_prob"] for _, extras in played])
+        rewards = np.cos(np.arange(64.0))
+        ppo.memory.append(Stretch(0, obs, action, rewards, flags, flags, obs[:1], {"log_prob": log_prob}))
+        updates[bf16] = ppo.learn()
+        assert {parameter.dtype for parameter in ppo.policy.parameters()} == {torch.float32}
+        ppo.save_weights(tmp_path)
+    assert updates[True]["approx_kl"] == pytest.approx(0, abs=1e-8), "the first ratio is 1"
+    assert updates[True]["grad_norm"] != updates[False]["grad_norm"]
+    assert updates[True] == pytest.approx(updates[False], rel=2e-2, abs=1e-3)

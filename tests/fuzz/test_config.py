@@ -69,6 +69,7 @@ SETTINGS: dict[str, Any] = {
     "rnd_update_proportion": number,
     "rnd_warmup": st.integers(-1, 50),
     "learner": st.sampled_from(["auto", "torch"]),
+    "bf16": st.booleans(),
     "device": st.sampled_from(["cpu", "cpu", "cpu", "cpu", "cuda", "nonsense"]),
 }
 GIVEN = {"run_dir", "load_weights", "compile"}

@@ -193,10 +193,10 @@ def test_a_delayed_reward_is_credited_and_discounted() -> None:
     np.testing.assert_allclose(values(ppo, [[0.0], [1.0]]), [0.5, 1.0], atol=0.05)
 
 
-@pytest.mark.parametrize("shape", [(10, 10, 2), (3, 40, 40)])
-def test_the_policy_learns_what_a_picture_shows(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("shape", "bf16"), [((10, 10, 2), False), ((10, 10, 2), True), ((3, 40, 40), False)])
+def test_the_policy_learns_what_a_picture_shows(shape: tuple[int, ...], bf16: bool) -> None:
     env = partial(Picture, shape)
-    ppo = learn(env, 2_500, hidden_sizes=(), lr=3e-4)
+    ppo = learn(env, 2_500, hidden_sizes=(), lr=3e-4, bf16=bf16)
     assert evaluate(ppo, env, 100, seed=1, backend="inline").mean() > 0.97
 
 
