@@ -14,6 +14,7 @@ from torch import nn
 
 from networks import CoreName
 from PPO.actor_critic import OBS_CLIP, ActorCritic, MakeEncoder
+from PPO.analytic import AnalyticActorCritic
 from PPO.arguments import arguments_for, check_ranges, choices_of, space_of_actions
 from PPO.gradient import Crew
 from PPO.memory import Batch, Memory
@@ -326,7 +327,6 @@ class PPO:
         """
         return self.act(states, deterministic=deterministic, core=core)[0]
 
-    @torch.no_grad()
     def act(
         self, states: ArrayLike | torch.Tensor, *, deterministic: bool = False, core: np.ndarray | None = None
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -339,30 +339,47 @@ class PPO:
         """
         features = self.policy.features
         columns, single = features.rows(states.cpu().numpy() if torch.is_tensor(states) else states)
-        mask = columns[:, features.columns :] > 0
-        if mask.size and not np.logical_or.reduceat(mask, self._first_choices, axis=1).all():
-            raise ValueError("no action is allowed in some of the states")
-        state = self._state(core, len(columns))
-        obs = self.policy.standardise(torch.as_tensor(columns, device=self.device))
-        noise = None if deterministic else self.noise(len(obs))
-        if self.optimiser.twin is not None:
-            output = self.optimiser.twin.output(obs.numpy())
-            action, draw = self.optimiser.twin.choose(output, noise)
-            log_prob = self.optimiser.twin.log_prob(output, draw)
+        if features.mask is not None:
+            allowed = columns[:, features.columns :] > 0
+            if not np.logical_or.reduceat(allowed, self._first_choices, axis=1).all():
+                raise ValueError("no action is allowed in some of the states")
+        noise = None if deterministic else self.noise(len(columns))
+        remembered = {} if core is None else {"core": core.copy()}
+        if self.optimiser.twin is not None and core is None:
+            action, draw, log_prob = self._act_written_out(self.optimiser.twin, columns, noise)
         else:
-            with torch_threads(self.optimiser.threads):
-                policy, after = self.policy.step(obs, state)
-                tensor = policy.mode() if noise is None else policy.sample(self._tensor(noise))
-                tensors = self.policy.policy_head.to_action(tensor), tensor, policy.log_prob(tensor)
-            action, draw, log_prob = (tensor.cpu().numpy() for tensor in tensors)
+            action, draw, log_prob = self._act_by_torch(columns, noise, core)
         extras = {"log_prob": log_prob, "draw": draw} if self.is_continuous else {"log_prob": log_prob}
-        if core is not None:
-            extras["core"] = core.copy()
-            core[:] = after.cpu().numpy()
+        extras |= remembered
         action = action.reshape(len(action), *(self.action_space.shape or ()))
         if single:
             return action[0], {name: value[0] for name, value in extras.items()}
         return action, extras
+
+    def _act_written_out(
+        self, twin: AnalyticActorCritic, columns: np.ndarray, noise: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return actions, draws and log-probabilities."""
+        if self.policy.obs_norm is not None:
+            columns = self.policy.standardise(torch.from_numpy(columns)).numpy()
+        output = twin.output(columns)
+        action, draw = twin.choose(output, noise)
+        return action, draw, twin.log_prob(output, draw)
+
+    @torch.no_grad()
+    def _act_by_torch(
+        self, columns: np.ndarray, noise: np.ndarray | None, core: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Do the same; a core is brought up to date."""
+        state = self._state(core, len(columns))
+        obs = self.policy.standardise(torch.as_tensor(columns, device=self.device))
+        with torch_threads(self.optimiser.threads):
+            policy, after = self.policy.step(obs, state)
+            draw = policy.mode() if noise is None else policy.sample(self._tensor(noise))
+            action, log_prob = self.policy.policy_head.to_action(draw), policy.log_prob(draw)
+        if core is not None:
+            core[:] = after.cpu().numpy()
+        return action.cpu().numpy(), draw.cpu().numpy(), log_prob.cpu().numpy()
 
     def replica(self) -> Replica | None:
         """Return this policy as something that acts in processes without torch; None where only it can act itself."""
