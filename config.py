@@ -1,6 +1,6 @@
 """Everything that can be chosen about a training run: `TrainConfig` is the command line and the record of a run."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 PPO_NAMES = {"gae_lambda": "GAE_lambda", "use_rnd": "use_RND"}
@@ -13,8 +13,8 @@ class RunConfig:
 
     env_id: str = "CartPole-v1"
     """Which environment; known ones bring a preset of the settings below (presets.py)."""
-    env_kwargs: dict[str, bool | int | float | str] = field(default_factory=dict)
-    """Of `gymnasium.make`, names and values in turns: --env-kwargs is_slippery False map_name 8x8."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment, NAME=VALUE: --env-kwargs is_slippery=False map_name=8x8."""
     action_masks: bool = False
     """Choose among allowed actions: as the environment's action_masks() or its info's action_mask says."""
     num_envs: int = 32
@@ -128,7 +128,7 @@ class TrainConfig(RunConfig):
     compile: bool = False
     """Compile autograd's gradients, for long runs with learner=torch or large networks: it takes seconds at first."""
     bf16: bool = False
-    """Compute the encoders in bfloat16: faster for images and large networks, where the processor has it."""
+    """Compute the encoders in bfloat16, by torch: for images and large networks, where the processor has it."""
     device: str = "cpu"
     """Where the networks live: cpu, cuda, ..."""
 

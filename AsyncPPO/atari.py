@@ -22,7 +22,7 @@ class FireReset(gym.Wrapper):
         return obs, info
 
 
-def make_atari(env_id: str, *, training: bool = True, **kwargs: Any) -> gym.Env:
+def make_atari(env_id: str, /, *, training: bool = True, **kwargs: Any) -> gym.Env:
     """Make a game of `ale-py` with the usual preprocessing (Machado et al. 2018, arXiv:1709.06009; Mnih et al. 2015).
 
     Up to 30 idle actions at first, every action four times, the maximum of the last two frames, grey and 84 x 84, the

@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from AsyncPPO.backends import EnvError, EnvFactory, close_env
 
 
-def env_factory(env: gym.Env | str | EnvSpec | EnvFactory, **kwargs: Any) -> EnvFactory:
+def env_factory(env: gym.Env | str | EnvSpec | EnvFactory, /, **kwargs: Any) -> EnvFactory:
     """Return a callable that makes copies of `env`.
 
     Args:
@@ -89,9 +89,9 @@ def sample_env(factory: EnvFactory) -> Iterator[gym.Env]:
         close_env(0, env)
 
 
-def _make(env_id: str, **kwargs: Any) -> gym.Env:
+def _make(env_id: str, /, **kwargs: Any) -> gym.Env:
     _register(env_id)
-    return gym.make(env_id, disable_env_checker=True, **kwargs)
+    return gym.make(env_id, **{"disable_env_checker": True, **kwargs})
 
 
 def _register(env_id: str) -> None:

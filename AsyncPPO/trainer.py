@@ -336,8 +336,8 @@ def _choose_acting(
     if asked != "central" and mode == "streaming" and ppo.replica() is not None:
         return "replicas", "copies of the policy play beside the environments"
     if asked == "replicas":
-        raise ValueError("acting='replicas' needs mode='streaming' and a PPO of two small MLPs on the CPU")
-    why = "as asked" if asked == "central" else "its networks are others than two small MLPs, or on a GPU"
+        raise ValueError("acting='replicas' needs mode='streaming' and a PPO of two small MLPs in float32 on the CPU")
+    why = "as asked" if asked == "central" else "its networks are others than two small MLPs, in bfloat16, or on a GPU"
     return "central", f"the agent is asked at every step: {'mask mode' if mode == 'mask' else why}"
 
 

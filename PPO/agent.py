@@ -137,7 +137,8 @@ class PPO:
             learner: `torch` for gradients by autograd; `auto` for the same ones written out (PPO/analytic.py), which
                 is several times faster, wherever the network is small and on the CPU.
             compile: whether `torch.compile` makes autograd's gradients: for long runs, since it takes seconds at first.
-            bf16: whether the encoders compute in bfloat16: for images and large networks, where the processor has it.
+            bf16: whether the encoders compute in bfloat16, by torch: for images and large networks, where the processor
+                has it.
             device: where the networks live.
             seed: of the initial weights, the actions and the minibatches; None takes fresh entropy.
 
@@ -343,14 +344,14 @@ class PPO:
             allowed = columns[:, features.columns :] > 0
             if not np.logical_or.reduceat(allowed, self._first_choices, axis=1).all():
                 raise ValueError("no action is allowed in some of the states")
+        self._check_core(core, len(columns))
         noise = None if deterministic else self.noise(len(columns))
         remembered = {} if core is None else {"core": core.copy()}
-        if self.optimiser.twin is not None and core is None:
-            action, draw, log_prob = self._act_written_out(self.optimiser.twin, columns, noise)
-        else:
+        if self.optimiser.twin is None:
             action, draw, log_prob = self._act_by_torch(columns, noise, core)
-        extras = {"log_prob": log_prob, "draw": draw} if self.is_continuous else {"log_prob": log_prob}
-        extras |= remembered
+        else:
+            action, draw, log_prob = self._act_written_out(self.optimiser.twin, columns, noise)
+        extras = {"log_prob": log_prob} | ({"draw": draw} if self.is_continuous else {}) | remembered
         action = action.reshape(len(action), *(self.action_space.shape or ()))
         if single:
             return action[0], {name: value[0] for name, value in extras.items()}
@@ -359,7 +360,7 @@ class PPO:
     def _act_written_out(
         self, twin: AnalyticActorCritic, columns: np.ndarray, noise: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return actions, draws and log-probabilities."""
+        """Return actions `(N, ...)`, draws `(N, ...)` and log-probabilities `(N,)` for columns and noise."""
         if self.policy.obs_norm is not None:
             columns = self.policy.standardise(torch.from_numpy(columns)).numpy()
         output = twin.output(columns)
@@ -370,8 +371,8 @@ class PPO:
     def _act_by_torch(
         self, columns: np.ndarray, noise: np.ndarray | None, core: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Do the same; a core is brought up to date."""
-        state = self._state(core, len(columns))
+        """Return what `_act_written_out` does, and bring a core `(N, S)` up to date in place."""
+        state = torch.empty(len(columns), 0, device=self.device) if core is None else self._tensor(core)
         obs = self.policy.standardise(torch.as_tensor(columns, device=self.device))
         with torch_threads(self.optimiser.threads):
             policy, after = self.policy.step(obs, state)
@@ -539,18 +540,17 @@ class PPO:
         credit = Credit(self.gamma, self.GAE_lambda, self.intrinsic_gamma, self.beta, self.normalize_advantage)
         return Preparation(batch, self.policy, self.optimiser.twin, self.rnd, credit)
 
-    def _state(self, core: np.ndarray | None, count: int) -> torch.Tensor:
-        """Return what is remembered of `count` environments, `(count, S)`; S is 0 without a core."""
-        size = 0 if self.policy.core is None else self.policy.core.state_size
-        if core is None and not size:
-            return torch.empty(count, 0, device=self.device)
-        if core is None or np.shape(core) != (count, size):
+    def _check_core(self, core: np.ndarray | None, count: int) -> None:
+        """Check that there is what is remembered of `count` environments, `(count, S)`, if anything is."""
+        if core is None and self.policy.core is None:
+            return
+        if self.policy.core is None:
+            raise ValueError("this policy remembers nothing: it was made without a core")
+        size = self.policy.core.state_size
+        if not isinstance(core, np.ndarray) or core.shape != (count, size):
             raise ValueError(
                 f"this policy remembers: hand it a core of shape ({count}, {size}), at first initial_core({count})"
-                if size
-                else "this policy remembers nothing: it was made without a core"
             )
-        return self._tensor(core)
 
     def _tensor(self, rows: ArrayLike | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(rows, dtype=torch.float32, device=self.device)

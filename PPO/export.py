@@ -68,6 +68,8 @@ def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
     path = Path(path)
     if path.suffix not in {".onnx", ".pt2"}:
         raise ValueError(f"a policy is exported as .onnx or .pt2, not as {path.name!r}")
+    if path.suffix == ".onnx" and ppo.network["bf16"]:
+        raise ValueError(f"a policy with bf16 is exported as .pt2, not as {path.name!r}")
     states, core = _trial_states(ppo), ppo.initial_core(TRIALS)
     inputs = [torch.from_numpy(part) for part in (ppo.policy.features.rows(states)[0], core) if part is not None]
     names = ["obs", "core"][: len(inputs)]

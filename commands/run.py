@@ -1,5 +1,6 @@
 """The directory of a run: what is in it, and how to make from it what was trained, and on what."""
 
+import ast
 import json
 import os
 import platform
@@ -40,6 +41,7 @@ ROOT = Path(__file__).parents[1]
 PYTHON = "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)
 PROGRAM = f"{PYTHON} {os.path.relpath(ROOT / 'main.py')}"
 """How to call this again, from here and with this interpreter."""
+WORDS = {"true", "false", "none"}
 LIBRARIES = ("torch", "gymnasium", "numpy")
 
 
@@ -216,15 +218,35 @@ def factory_of(config: TrainConfig, *, training: bool = False, **kwargs: Any) ->
     """Return what makes the environment of a run; Atari games are made easier to train on with `training`.
 
     Raises:
-        ValueError: an unknown environment.
+        ValueError: an unknown environment, or wrong arguments of it.
     """
     from AsyncPPO import ActionMasks, env_factory, make_atari
 
-    kwargs = config.env_kwargs | kwargs
+    kwargs = _kwargs_of(config) | kwargs
     if config.env_id.startswith("ALE/"):
         return partial(make_atari, config.env_id, training=training, **kwargs)
     make = env_factory(config.env_id, **kwargs)
     return (lambda: ActionMasks(make())) if config.action_masks else make
+
+
+def _kwargs_of(config: TrainConfig) -> dict[str, Any]:
+    """Return the arguments of a run's environment: literals of Python in any case, and all else as it stands.
+
+    Raises:
+        ValueError: one that is not NAME=VALUE, or a name twice.
+    """
+    kwargs: dict[str, Any] = {}
+    for argument in config.env_kwargs:
+        name, equals, value = argument.partition("=")
+        if not name.isidentifier() or not equals:
+            raise ValueError(f"env_kwargs are NAME=VALUE, not {argument!r}")
+        if name in kwargs:
+            raise ValueError(f"env_kwargs say {name} twice")
+        try:
+            kwargs[name] = ast.literal_eval(value.capitalize() if value.lower() in WORDS else value)
+        except (ValueError, SyntaxError):
+            kwargs[name] = value
+    return kwargs
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import main
 import presets
-from commands.run import CONFIG_FILE, config_of, write_json
+from commands.run import CONFIG_FILE, config_of, factory_of, write_json
 from commands.train import parse
 from config import TrainConfig
 from PPO import PPO
@@ -111,9 +111,11 @@ def test_arguments_of_an_environment_are_those_of_all_its_copies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lake = ["--env-id", "FrozenLake-v1", "--env-kwargs", "is_slippery", "False", "map_name", "4x4"]
+    lake = ["--env-id", "FrozenLake-v1", "--env-kwargs", "is_slippery=false", "map_name=4x4", "render_mode=rgb_array"]
     assert main.main([*lake, "--steps", "20000", "--eval-every", "0", "--eval-episodes", "5", "--run-dir", "run"]) == 0
-    assert config_of(Path("run")).env_kwargs == {"is_slippery": False, "map_name": "4x4"}
+    assert factory_of(config_of(Path("run")), render_mode="ansi")().render_mode == "ansi"
+    assert parse(["--load-weights", "run"]).env_kwargs == tuple(lake[3:])
+    assert parse(["--load-weights", "run", "--env-kwargs", "map_name=8x8"]).env_kwargs == ("map_name=8x8",)
     capsys.readouterr()
     assert main.main(["evaluate", "run", "--episodes", "50"]) == 0
     assert "mean 1.00" in capsys.readouterr().out, "on ice that is slippery nobody gets there every time"
@@ -167,10 +169,9 @@ def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
     ("arguments", "message"),
     [
         (["--env-id", "CartPoel-v1"], "error: no environment 'CartPoel-v1'; did you mean 'CartPole-v1'?"),
-        (
-            ["--env-id", "FrozenLake-v1", "--env-kwargs", "slippery", "False"],
-            "unexpected keyword argument 'slippery'",
-        ),
+        (["--env-id", "FrozenLake-v1", "--env-kwargs", "slip=1"], "got an unexpected keyword argument 'slip'"),
+        (["--env-kwargs", "is_slippery"], "error: env_kwargs are NAME=VALUE, not 'is_slippery'"),
+        (["--env-kwargs", "a=1", "a=2"], "error: env_kwargs say a twice"),
         (["--num-envs", "0"], "error: num_envs must be at least 1, not 0"),
         (["--steps", "-5"], "error: steps must be at least 1, not -5"),
         (["--mini-batch-size", "2048"], "error: mini_batch_size (2048) is larger than batch_size (1024)"),

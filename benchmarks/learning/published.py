@@ -59,7 +59,7 @@ TASKS = (
         "3258 (Tianshou)",
         3300,
         3,
-        "--env-kwargs include_cfrc_ext_in_observation False contact_cost_weight 0",
+        "--env-kwargs include_cfrc_ext_in_observation=False contact_cost_weight=0",
         "no contact forces",
     ),
     Task("Humanoid-v5", "787 (Tianshou)", 1000, 3),

@@ -165,7 +165,7 @@ def test_how_it_acts_can_be_told() -> None:
     for refused in ({"mode": "mask"}, {"num_envs": 1}, {"backend": "inline"}, {"on_env_error": "restart"}):
         with pytest.raises(ValueError, match="acting='alternating' needs mode='streaming', two environments or more"):
             trainer(acting="alternating", **({"backend": "process"} | refused))
-    with pytest.raises(ValueError, match="two small MLPs on the CPU"):
+    with pytest.raises(ValueError, match="two small MLPs in float32 on the CPU"):
         AsyncPPO("CartPole-v1", PPO(False, 4, 2, hidden_sizes=(1500, 1500)), acting="replicas")
 
 

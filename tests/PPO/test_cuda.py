@@ -11,7 +11,7 @@ from utils import Stretch
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
-@pytest.mark.parametrize("options", [{}, {"use_RND": True}, {"normalize_obs": True, "compile": True}])
+@pytest.mark.parametrize("options", [{}, {"use_RND": True}, {"bf16": True}, {"normalize_obs": True, "compile": True}])
 def test_it_acts_and_learns_there(options: dict[str, bool]) -> None:
     ppo = PPO(False, 4, 2, batch_size=512, mini_batch_size=128, device="cuda", seed=0, **options)
     with AsyncPPO("CartPole-v1", ppo, 16, 10_000, seed=0, progress=False) as trainer:

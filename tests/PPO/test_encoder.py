@@ -100,7 +100,7 @@ def test_a_whole_network_of_ones_own_acts_learns_and_is_kept(tmp_path: Path) -> 
     assert again.get_action(obs, deterministic=True).tolist() == ours.get_action(obs, deterministic=True).tolist()
 
 
-def test_bfloat16_rounds_the_encoders_and_nothing_else(tmp_path: Path) -> None:
+def test_bfloat16_rounds_the_encoders_and_nothing_else() -> None:
     rng = np.random.default_rng(0)
     obs, flags = rng.integers(0, 255, (64, 4, 36, 36), np.uint8), np.zeros(64, dtype=bool)
     space = spaces.Box(0, 255, obs.shape[1:], np.uint8)
@@ -119,7 +119,14 @@ def test_bfloat16_rounds_the_encoders_and_nothing_else(tmp_path: Path) -> None:
         ppo.memory.append(Stretch(0, obs, action, rewards, flags, flags, obs[:1], {"log_prob": log_prob}))
         updates[bf16] = ppo.learn()
         assert {parameter.dtype for parameter in ppo.policy.parameters()} == {torch.float32}
-        ppo.save_weights(tmp_path)
+        columns = torch.from_numpy(obs.reshape(64, -1))
+        _, standardised = ppo.policy(columns)
+        torch.testing.assert_close(ppo.policy.value(columns), ppo.policy.value_head.stats.inverse(standardised))
     assert updates[True]["approx_kl"] == pytest.approx(0, abs=1e-8), "the first ratio is 1"
     assert updates[True]["grad_norm"] != updates[False]["grad_norm"]
     assert updates[True] == pytest.approx(updates[False], rel=2e-2, abs=1e-3)
+
+
+def test_what_is_written_out_is_in_float32() -> None:
+    assert PPO(False, 4, 2).replica() is not None
+    assert PPO(False, 4, 2, bf16=True).replica() is None

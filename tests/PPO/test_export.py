@@ -55,6 +55,13 @@ def test_masks_are_part_of_it(tmp_path: Path) -> None:
     assert export_policy(PPO.for_env(env, seed=0), tmp_path / "policy.pt2") == 0.0
 
 
+def test_bfloat16_is_exported_as_a_program_only(tmp_path: Path) -> None:
+    ppo = PPO(False, 4, 2, bf16=True, seed=0)
+    assert export_policy(ppo, tmp_path / "policy.pt2") == 0.0
+    with pytest.raises(ValueError, match=r"a policy with bf16 is exported as \.pt2"):
+        export_policy(ppo, tmp_path / "policy.onnx")
+
+
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"exported as \.onnx or \.pt2, not as 'policy\.pt'"):
         export_policy(PPO(False, 4, 2), tmp_path / "policy.pt")
