@@ -78,6 +78,14 @@ TASKS = (
             "SpaceInvaders": "131 (gymnax)",
         }.items()
     ),
+    Task(
+        "ALE/Pong-v5",
+        "",
+        None,
+        1,
+        "--steps 600000 --lr 5e-4 --no-anneal-lr --bf16",
+        "first points",
+    ),
 )
 
 
