@@ -68,7 +68,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "HalfCheetah-v5": MUJOCO,
     "Hopper-v5": MUJOCO | LEGS,
     "Humanoid-v5": MUJOCO,
-    "InvertedDoublePendulum-v5": MUJOCO | {"num_envs": 8, "normalize_advantage": "returns"},
+    "InvertedDoublePendulum-v5": MUJOCO | {"num_envs": 8, "k_epochs": 4, "normalize_advantage": "returns"},
     "InvertedPendulum-v5": MUJOCO,
     "Pusher-v5": MUJOCO,
     "Reacher-v5": MUJOCO | {"gamma": 0.95},
