@@ -346,12 +346,16 @@ class PPO:
                 raise ValueError("no action is allowed in some of the states")
         self._check_core(core, len(columns))
         noise = None if deterministic else self.noise(len(columns))
-        remembered = {} if core is None else {"core": core.copy()}
+        before = None if core is None else core.copy()
         if self.optimiser.twin is None:
             action, draw, log_prob = self._act_by_torch(columns, noise, core)
         else:
             action, draw, log_prob = self._act_written_out(self.optimiser.twin, columns, noise)
-        extras = {"log_prob": log_prob} | ({"draw": draw} if self.is_continuous else {}) | remembered
+        extras = {"log_prob": log_prob}
+        if self.is_continuous:
+            extras["draw"] = draw
+        if before is not None:
+            extras["core"] = before
         action = action.reshape(len(action), *(self.action_space.shape or ()))
         if single:
             return action[0], {name: value[0] for name, value in extras.items()}

@@ -41,8 +41,8 @@ ROOT = Path(__file__).parents[1]
 PYTHON = "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)
 PROGRAM = f"{PYTHON} {os.path.relpath(ROOT / 'main.py')}"
 """How to call this again, from here and with this interpreter."""
-WORDS = {"true", "false", "none"}
 LIBRARIES = ("torch", "gymnasium", "numpy")
+NAMED_VALUES = {"true": True, "false": False, "none": None}
 
 
 def choose_run_dir(config: TrainConfig) -> Path:
@@ -230,7 +230,7 @@ def factory_of(config: TrainConfig, *, training: bool = False, **kwargs: Any) ->
 
 
 def _kwargs_of(config: TrainConfig) -> dict[str, Any]:
-    """Return the arguments of a run's environment: literals of Python in any case, and all else as it stands.
+    """Return the arguments of a run's environment.
 
     Raises:
         ValueError: one that is not NAME=VALUE, or a name twice.
@@ -242,11 +242,18 @@ def _kwargs_of(config: TrainConfig) -> dict[str, Any]:
             raise ValueError(f"env_kwargs are NAME=VALUE, not {argument!r}")
         if name in kwargs:
             raise ValueError(f"env_kwargs say {name} twice")
-        try:
-            kwargs[name] = ast.literal_eval(value.capitalize() if value.lower() in WORDS else value)
-        except (ValueError, SyntaxError):
-            kwargs[name] = value
+        kwargs[name] = _literal(value)
     return kwargs
+
+
+def _literal(text: str) -> Any:
+    """Return the value of a Python literal, of `NAMED_VALUES` in any case; of all else the text."""
+    if text.lower() in NAMED_VALUES:
+        return NAMED_VALUES[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -19,9 +19,9 @@ class Task:
     seeds: int = 5
     """How many; the evaluation is over 20 episodes each."""
     flags: str = ""
-    """Of the command line, where the table asks for other steps than the preset."""
+    """Of the command line, where the table asks for something else than the preset."""
     variant: str = ""
-    """In what the task differs from what its id says."""
+    """What sets the row apart from others of the same id."""
 
     @property
     def name(self) -> str:

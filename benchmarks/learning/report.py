@@ -67,10 +67,11 @@ Tianshou's figures are maxima over training of a mean over ten seeds, the others
 version 5 differ from the 2 to 4 of the published figures: Hopper, Walker2d, Ant and Humanoid reward health only
 while there is some, Walker2d's feet rub alike, Ant and Humanoid leave out observations that were always zero,
 InvertedPendulum's last step earns nothing, and Reacher and Pusher reward what a step has led to
-([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)). Of contact forces Ant-v3 saw nothing but zeros,
-whereas 78 of the 105 numbers that Ant-v5 sees are such forces; without them it is, in this, what the others learnt
-from. MinAtar has no bars: [gymnax](https://github.com/RobertTLange/gymnax)'s PPO has figures of one trained agent for
-each game, and DQN has curves ([Young & Tian 2019](https://arxiv.org/abs/1903.03176)).
+([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)). Of the 105 numbers that Ant-v5 sees 78 are contact
+forces, which Ant-v4 leaves out and Ant-v3 was reported to see as zeros
+([Gymnasium](https://gymnasium.farama.org/environments/mujoco/ant/)); so there is a row without them. MinAtar has no
+bars: [gymnax](https://github.com/RobertTLange/gymnax)'s PPO has figures of one trained agent for each game, and DQN has
+curves ([Young & Tian 2019](https://arxiv.org/abs/1903.03176)).
 
 {published_table(results)}
 
