@@ -165,7 +165,7 @@ def _rewards(ppo: "PPO", env: gym.Env, episode: int, seed: int | None) -> Iterat
         yield 0.0
         while not over:
             action = ppo.get_action(obs, deterministic=True, core=core)
-            obs, reward, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
+            obs, reward, terminated, truncated, _ = env.step(action)
             over = terminated or truncated
             yield float(reward)
     except Exception as error:
