@@ -36,6 +36,7 @@ from utils import (
     State,
     indexes_of_active_environments,
     number_of_active_environments,
+    rows_of,
     spawn_seeds,
 )
 
@@ -214,7 +215,8 @@ class EnvVectorizer:
 
         Args:
             actions: `(n, ...)`, one for each of the n running environments, in index order; each may also
-                come flat, `(n, size)`.
+                come flat, `(n, size)`. Of a Dict or Tuple space: the structured array that `PPO.act` returns, a dict or
+                tuple of arrays `(n, ...)`, or a list of n elements.
 
         Returns:
             Observations `(n, ...)`, rewards float64 `(n,)`, terminated bool `(n,)`, truncated bool `(n,)` and n
@@ -261,6 +263,8 @@ class EnvVectorizer:
         if not len(env_ids):
             raise RuntimeError("no environment is running: call reset() first")
         rows = backend.arrays.action
+        if rows.dtype.names is not None:
+            actions = rows_of(self.single_action_space, actions, len(env_ids))
         actions = np.asarray(actions)
         if actions.ndim == 2 and actions.shape[1:] == (rows[0].size,):
             actions = actions.reshape(-1, *rows.shape[1:])

@@ -1,21 +1,21 @@
 """Wrappers for environments."""
 
-import math
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from utils import ACTION_MASK
+from utils import ACTION_MASK, choices_of
 
 
 class ActionMasks(gym.Wrapper):
     """Puts the mask of allowed actions into the observation, where a `PPO` looks for it.
 
     The mask is what the environment's method `action_masks()` returns or else `action_mask` of its infos: one entry for
-    each choice, true where it is allowed; for a MultiDiscrete those of all dimensions, one after the other. A Dict
-    observation has it as a further entry `action_mask`, another one becomes `{"observation": ..., "action_mask": ...}`.
+    each choice, true where it is allowed; for a MultiDiscrete those of all dimensions, one after the other, and for a
+    Dict or Tuple those of all parts, in the order of the action space. A Dict observation has it as a further entry
+    `action_mask`, another one becomes `{"observation": ..., "action_mask": ...}`.
     """
 
     def __init__(self, env: gym.Env) -> None:
@@ -26,13 +26,8 @@ class ActionMasks(gym.Wrapper):
         """
         super().__init__(env)
         space = env.action_space
-        if isinstance(space, spaces.Discrete):
-            self._choices = int(space.n)
-        elif isinstance(space, spaces.MultiDiscrete):
-            self._choices = int(space.nvec.sum())
-        elif isinstance(space, spaces.MultiBinary):
-            self._choices = 2 * math.prod(space.shape)
-        else:
+        self._choices = 0 if isinstance(space, spaces.Box) else sum(count for count, _ in choices_of(space))
+        if not self._choices:
             raise TypeError(f"actions of {space} cannot be masked: they are no choices")
         inner = env.observation_space
         if isinstance(inner, spaces.Dict) and ACTION_MASK in inner.spaces:

@@ -90,7 +90,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
-        self.features = Features.of(observation_space)
+        self.features, self.action_space = Features.of(observation_space), action_space
         if not self.features.columns:
             raise TypeError(
                 f"the observation space {observation_space} is not supported: there is nothing to see in it"

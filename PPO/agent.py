@@ -15,7 +15,7 @@ from torch import nn
 from networks import CoreName
 from PPO.actor_critic import OBS_CLIP, ActorCritic, MakeEncoder
 from PPO.analytic import AnalyticActorCritic
-from PPO.arguments import arguments_for, check_ranges, choices_of, space_of_actions
+from PPO.arguments import arguments_for, check_ranges, space_of_actions
 from PPO.gradient import Crew
 from PPO.memory import Batch, Memory
 from PPO.objective import Objective
@@ -23,7 +23,19 @@ from PPO.optimiser import Optimiser
 from PPO.preparation import Credit, Preparation
 from PPO.replica import Replica
 from PPO.rnd import RND
-from utils import State, check_fit, compute_threads, linear, load_fitting, save_tensors, torch_threads
+from utils import (
+    COMPOSITE,
+    State,
+    check_fit,
+    choices_of,
+    compute_threads,
+    element_of,
+    join_parts,
+    linear,
+    load_fitting,
+    save_tensors,
+    torch_threads,
+)
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
@@ -185,8 +197,14 @@ class PPO:
         self.use_RND = use_RND
         self.beta = beta
         self.action_offset = action_offset
-        self.observation_space = observation_space or spaces.Box(-np.inf, np.inf, (self.observ_dim,))
-        self.action_space = action_space or space_of_actions(is_continuous, action_dim, action_scaling, action_offset)
+        self.observation_space = (
+            spaces.Box(-np.inf, np.inf, (self.observ_dim,)) if observation_space is None else observation_space
+        )
+        self.action_space = (  # an empty Dict is a space too, though it is false
+            space_of_actions(is_continuous, action_dim, action_scaling, action_offset)
+            if action_space is None
+            else action_space
+        )
         self.network: dict[str, Any] = {
             "squash": squash_actions,
             "hidden_sizes": tuple(hidden_sizes),
@@ -300,8 +318,13 @@ class PPO:
                 )
         if not self.policy.features.fit(expected["observation_space"]):
             raise ValueError(f"the PPO was made for other observations than those of {env}: {self.observation_space}")
-        if not self.is_continuous and choices_of(self.action_space) != choices_of(expected["action_space"]):
-            raise ValueError(f"the PPO was made for {self.action_space}, but {env} needs {expected['action_space']}")
+        other = expected["action_space"]
+        if isinstance(self.action_space, COMPOSITE) or isinstance(other, COMPOSITE):
+            fits = self.action_space == other
+        else:
+            fits = self.is_continuous or choices_of(self.action_space) == choices_of(other)
+        if not fits:
+            raise ValueError(f"the PPO was made for {self.action_space}, but {env} needs {other}")
 
     def initial_core(self, count: int) -> np.ndarray | None:
         """Return what is remembered of `count` new episodes, zeros `(count, S)`; None for a policy without a core."""
@@ -321,7 +344,8 @@ class PPO:
 
         Returns:
             A choice: int64 `(N,)`, several at once `(N, K)`; continuous: float32 `(N, action_dim)`, inside the bounds.
-            Without the first dimension for a single state.
+            Of a Dict or Tuple space: a structured array `(N,)`, with the parts under their names. Without the first
+            dimension for a single state: what the environment's `step` takes, of a Dict space a dict.
 
         Raises:
             ValueError: states that do not have `observ_dim` features, or where no action is allowed; or no core.
@@ -335,8 +359,8 @@ class PPO:
 
         Returns:
             The actions, and `log_prob` float32 `(N,)`; for continuous actions also `draw` float32 `(N, action_dim)`,
-            the point that was squashed; with a core `core` `(N, S)`, what it remembered before. Hand them to
-            `utils.buffer_append` as keywords.
+            the point that was squashed (of a Dict or Tuple space the parts' draws, side by side); with a core `core`
+            `(N, S)`, what it remembered before. Hand them to `utils.buffer_append` as keywords.
         """
         features = self.policy.features
         columns, single = features.rows(states.cpu().numpy() if torch.is_tensor(states) else states)
@@ -352,13 +376,13 @@ class PPO:
         else:
             action, draw, log_prob = self._act_written_out(self.optimiser.twin, columns, noise)
         extras = {"log_prob": log_prob}
-        if self.is_continuous:
+        if self.is_continuous or isinstance(self.action_space, COMPOSITE):
             extras["draw"] = draw
         if before is not None:
             extras["core"] = before
         action = action.reshape(len(action), *(self.action_space.shape or ()))
         if single:
-            return action[0], {name: value[0] for name, value in extras.items()}
+            return element_of(self.action_space, action[0]), {name: value[0] for name, value in extras.items()}
         return action, extras
 
     def _act_written_out(
@@ -384,7 +408,11 @@ class PPO:
             action, log_prob = self.policy.policy_head.to_action(draw), policy.log_prob(draw)
         if core is not None:
             core[:] = after.cpu().numpy()
-        return action.cpu().numpy(), draw.cpu().numpy(), log_prob.cpu().numpy()
+        if isinstance(self.action_space, COMPOSITE):
+            rows = join_parts(self.action_space, [part.cpu().numpy() for part in action])
+        else:
+            rows = action.cpu().numpy()
+        return rows, draw.cpu().numpy(), log_prob.cpu().numpy()
 
     def replica(self) -> Replica | None:
         """Return this policy as something that acts in processes without torch; None where only it can act itself."""
@@ -406,10 +434,13 @@ class PPO:
 
     def noise(self, *shape: int) -> np.ndarray:
         """Return what chance adds to the actions for `shape` states: float32 `(*shape, A)`; waiting times above 0."""
-        head = self.policy.policy_head
-        if head.noise == "normal":
-            return self.rng.standard_normal((*shape, head.outputs), np.float32)
-        clocks = self.rng.standard_exponential((*shape, head.outputs), np.float32)
+        parts = [self._noise(kind, (*shape, columns)) for kind, columns in self.policy.policy_head.noises]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+    def _noise(self, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+        if kind == "normal":
+            return self.rng.standard_normal(shape, np.float32)
+        clocks = self.rng.standard_exponential(shape, np.float32)
         return np.maximum(clocks, np.finfo(np.float32).tiny, out=clocks)
 
     def learn(self, progress: float = 0.0, crew: Crew | None = None) -> dict[str, float]:

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from utils import Features
+from utils import COMPOSITE, Features, choices_of, leaves
 
 
 def arguments_for(env: Any) -> dict[str, Any]:
@@ -31,11 +31,13 @@ def arguments_for(env: Any) -> dict[str, Any]:
         "observ_dim": Features.of(obs_space).columns,
         "is_continuous": isinstance(action_space, spaces.Box),
     }
+    if isinstance(action_space, COMPOSITE):
+        return arguments | {"action_dim": sum(_dimensions(leaf) for _, leaf in leaves(action_space))}
     if not isinstance(action_space, spaces.Box):
         choices = choices_of(action_space)
         offset = {"action_offset": choices[0][1]} if len(choices) == 1 else {}
         return arguments | {"action_dim": sum(count for count, _ in choices)} | offset
-    arguments["action_dim"] = math.prod(action_space.shape)
+    arguments["action_dim"] = _dimensions(action_space)
     if not arguments["action_dim"]:
         raise TypeError(f"the action space {action_space} is not supported: it has no elements")
     if action_space.is_bounded():
@@ -44,22 +46,9 @@ def arguments_for(env: Any) -> dict[str, Any]:
     return arguments
 
 
-def choices_of(space: spaces.Space) -> list[tuple[int, int]]:
-    """Return how many choices each dimension of an action space has, and the first of them.
-
-    Raises:
-        TypeError: it is not a space of choices.
-    """
-    if isinstance(space, spaces.Discrete):
-        return [(int(space.n), int(space.start))]
-    if isinstance(space, spaces.MultiDiscrete):
-        return list(zip(space.nvec.flatten().tolist(), space.start.flatten().tolist(), strict=True))
-    if isinstance(space, spaces.MultiBinary):
-        return [(2, 0)] * math.prod(space.shape)
-    raise TypeError(
-        f"the action space {space} is not supported: PPO needs a Discrete, a MultiDiscrete, a MultiBinary or a Box of "
-        "floats"
-    )
+def _dimensions(space: spaces.Space) -> int:
+    """Return how many continuous actions a space has, or how many choices in all dimensions together."""
+    return math.prod(space.shape) if isinstance(space, spaces.Box) else sum(count for count, _ in choices_of(space))
 
 
 def space_of_actions(

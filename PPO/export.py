@@ -15,7 +15,7 @@ from torch import nn
 
 from PPO.actor_critic import ActorCritic
 from PPO.agent import PPO
-from utils import ACTION_MASK
+from utils import ACTION_MASK, leaves, name_of, split_parts
 
 Run = Callable[[Sequence[torch.Tensor]], Sequence[Any]]
 """From inputs to results."""
@@ -33,25 +33,31 @@ class Deterministic(nn.Module):
         super().__init__()
         self.policy = policy
 
-    def forward(self, obs: torch.Tensor, core: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return actions `(B, ...)` for rows of columns `(B, D)`, and what the core remembers then `(B, S)`."""
+    def forward(self, obs: torch.Tensor, core: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return actions `(B, ...)` for rows of columns `(B, D)`, and what the core remembers then `(B, S)`.
+
+        Of a Dict or Tuple space the actions are those of each part.
+        """
         distribution, core = self.policy.step(self.policy.standardise(obs), core)
-        return self.policy.policy_head.to_action(distribution.mode()), core
+        action = self.policy.policy_head.to_action(distribution.mode())
+        return (*action, core) if isinstance(action, tuple) else (action, core)
 
 
 class Memoryless(Deterministic):
-    """The same for a policy without a core, which has only one argument and one result."""
+    """The same for a policy without a core, which has only one argument and no core among its results."""
 
-    def forward(self, obs: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, obs: torch.Tensor) -> Any:  # type: ignore[override]
         """Return actions `(B, ...)` for rows of columns `(B, D)`."""
-        return super().forward(obs, obs[:, :0])[0]
+        *action, _ = super().forward(obs, obs[:, :0])
+        return action[0] if len(action) == 1 else tuple(action)
 
 
 def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
     """Write the deterministic policy into a file, and check that it acts as the agent does.
 
     It takes observations as rows of columns, `utils.Features.flatten` of them (for a Box of numbers: flattened), and
-    where the policy has a core also what that remembers `(B, S)`, at first zeros; it gives actions and the new core.
+    where the policy has a core also what that remembers `(B, S)`, at first zeros; it gives actions (of a Dict or Tuple
+    space one result for each part, `action.KEY`) and the new core.
 
     Args:
         ppo: the agent; its device does not matter.
@@ -72,7 +78,7 @@ def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
         raise ValueError(f"a policy with bf16 is exported as .pt2, not as {path.name!r}")
     states, core = _trial_states(ppo), ppo.initial_core(TRIALS)
     inputs = [torch.from_numpy(part) for part in (ppo.policy.features.rows(states)[0], core) if part is not None]
-    names = ["obs", "core"][: len(inputs)]
+    names, results = ["obs", "core"][: len(inputs)], _names_of_actions(ppo) + ["next_core"][: len(inputs) - 1]
     module = (Memoryless if core is None else Deterministic)(copy.deepcopy(ppo.policy).cpu()).eval()
     batch = {0: torch.export.Dim("batch")}
     with warnings.catch_warnings():
@@ -81,33 +87,40 @@ def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
         )  # torch's own, of a core
         program = torch.export.export(module, tuple(inputs), dynamic_shapes=dict.fromkeys(names, batch))
     path.parent.mkdir(parents=True, exist_ok=True)
-    results = (_save_onnx if path.suffix == ".onnx" else _save_program)(program, names, path)(inputs)
-    expected = [ppo.get_action(states, deterministic=True, core=core), core][: len(inputs)]
+    found = (_save_onnx if path.suffix == ".onnx" else _save_program)(program, names, results, path)(inputs)
+    action = ppo.get_action(states, deterministic=True, core=core)
+    expected = split_parts(ppo.action_space, action) + [part for part in [core] if part is not None]
     difference = max(
         float(np.abs(np.asarray(ours).reshape(TRIALS, -1) - np.asarray(theirs).reshape(TRIALS, -1)).max())
-        for ours, theirs in zip(expected, results, strict=True)
+        for ours, theirs in zip(expected, found, strict=True)
     )
     if not difference <= TOLERANCE:
         raise RuntimeError(f"the policy in {path} acts otherwise than the agent: by up to {difference:g}")
     return difference
 
 
-def _save_program(program: torch.export.ExportedProgram, names: Sequence[str], path: Path) -> Run:
+def _names_of_actions(ppo: PPO) -> list[str]:
+    """Return `action`, or one name for each part of it."""
+    return [name_of(("action", *keys)) for keys, _ in leaves(ppo.action_space)]
+
+
+def _save_program(
+    program: torch.export.ExportedProgram, names: Sequence[str], results: Sequence[str], path: Path
+) -> Run:
     """Write a program of torch; return what runs it."""
     torch.export.save(program, path)
     module = torch.export.load(path).module()
 
     @torch.no_grad()
     def run(inputs: Sequence[torch.Tensor]) -> Sequence[Any]:
-        results = module(*inputs)
-        return results if isinstance(results, tuple) else [results]
+        found = module(*inputs)
+        return found if isinstance(found, tuple) else [found]
 
     return run
 
 
-def _save_onnx(program: torch.export.ExportedProgram, names: Sequence[str], path: Path) -> Run:
+def _save_onnx(program: torch.export.ExportedProgram, names: Sequence[str], results: Sequence[str], path: Path) -> Run:
     """Write ONNX; return what runs it."""
-    results = ["action", "next_core"][: len(names)]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     try:
         import onnxruntime

@@ -11,6 +11,7 @@ from PPO.analytic import AnalyticActorCritic
 from PPO.losses import standardise
 from PPO.memory import Batch, Rows
 from PPO.rnd import RND
+from utils import COMPOSITE, split_parts
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,17 @@ class Preparation:
         the present one.
         """
         extras = self.batch.extras
-        if "draw" in extras:
-            draw = self._tensor(extras["draw"])
-        else:
-            draw = self.policy.policy_head.to_draw(self._tensor(self.batch.action))
+        draw = self._tensor(extras["draw"]) if "draw" in extras else self.policy.policy_head.to_draw(self._actions())
         if "log_prob" in extras:
             return draw, self._tensor(extras["log_prob"])
         return draw, self.policy.distribution(self._obs, self._past).log_prob(draw)
+
+    def _actions(self) -> torch.Tensor | list[torch.Tensor]:
+        """Return the actions `(M, ...)`; of a Dict or Tuple space those of each part."""
+        action, space = self.batch.action, self.policy.action_space
+        if isinstance(space, COMPOSITE):
+            return [self._on_device(part) for part in split_parts(space, action)]
+        return self._tensor(action)
 
     def _pasts(self) -> tuple[Past, Past]:
         """Return the past of the rows, and that of what followed their ends."""

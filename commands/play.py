@@ -137,7 +137,7 @@ def _show(ppo: "PPO", env: gym.Env, episodes: int, seed: int) -> None:
                 obs, _ = env.reset(seed=seed if episode == 0 else None)
                 while not over:
                     action = ppo.get_action(obs, deterministic=True, core=core)
-                    obs, reward, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
+                    obs, reward, terminated, truncated, _ = env.step(action)
                     score, over = score + float(reward), terminated or truncated
                     bar.update()
             except Exception as error:

@@ -1,11 +1,13 @@
 """Torch modules: encoders, heads, distributions and running statistics."""
 
 from networks.cores import Core, CoreName
-from networks.distributions import Categorical, Distribution, Gaussian, TanhGaussian
+from networks.distributions import Categorical, Distribution, Gaussian, Joint, TanhGaussian
 from networks.encoders import Perception, linear_layer, mlp
 from networks.flat import flatten, limit_norm
-from networks.heads import CategoricalHead, GaussianHead, MultiCategoricalHead, PolicyHead, ValueHead, make_policy_head
+from networks.heads import CategoricalHead, GaussianHead, MultiCategoricalHead, ValueHead, make_policy_head
+from networks.joint import JointHead
 from networks.normalizer import RunningNorm
+from networks.policy_head import PolicyHead
 
 __all__ = [
     "Categorical",
@@ -15,6 +17,8 @@ __all__ = [
     "Distribution",
     "Gaussian",
     "GaussianHead",
+    "Joint",
+    "JointHead",
     "MultiCategoricalHead",
     "Perception",
     "PolicyHead",

@@ -6,6 +6,7 @@ a small network's forward pass.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
@@ -58,7 +59,7 @@ class Categorical(Distribution):
 
     def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
         """Return log p(draw)."""
-        return _of_rows(self.log_probs.gather(-1, draw.unsqueeze(-1)).squeeze(-1))
+        return _of_rows(self.log_probs.gather(-1, draw.long().unsqueeze(-1)).squeeze(-1))
 
     def entropy(self) -> torch.Tensor:
         """Return -sum p log p."""
@@ -126,6 +127,36 @@ class TanhGaussian(Gaussian):
         draws = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
         log_slope = _log_tanh_slope(draws) @ weights + self.log_scale
         return (self._differential_entropy() + log_slope).sum(dim=-1)
+
+
+class Joint(Distribution):
+    """Independent distributions side by side: draws are float32 `(B, D)`, those of the parts one after the other."""
+
+    def __init__(self, parts: Sequence[Distribution], columns: Sequence[int], sizes: Sequence[int]) -> None:
+        """Keep the parts, and for each how many columns of noise and of draws belong to it."""
+        self.parts, self._columns, self._sizes = parts, list(columns), list(sizes)
+
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        """Draw from each."""
+        noises = noise.split(self._columns, dim=1)
+        return _side_by_side([part.sample(own) for part, own in zip(self.parts, noises, strict=True)])
+
+    def mode(self) -> torch.Tensor:
+        """Return the modes of each."""
+        return _side_by_side([part.mode() for part in self.parts])
+
+    def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
+        """Return the sum of log p(draw) over the parts."""
+        draws = draw.split(self._sizes, dim=1)
+        return torch.stack([part.log_prob(own) for part, own in zip(self.parts, draws, strict=True)]).sum(dim=0)
+
+    def entropy(self) -> torch.Tensor:
+        """Return the sum of the parts' entropies."""
+        return torch.stack([part.entropy() for part in self.parts]).sum(dim=0)
+
+
+def _side_by_side(draws: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([draw.float() for draw in draws], dim=1)
 
 
 def _log_tanh_slope(draw: torch.Tensor) -> torch.Tensor:

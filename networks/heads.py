@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import nn
 
-from networks.distributions import Categorical, Distribution, Gaussian, TanhGaussian
+from networks.distributions import Categorical, Gaussian, TanhGaussian
 from networks.encoders import linear_layer
+from networks.joint import JointHead
 from networks.normalizer import RunningNorm
+from networks.policy_head import PolicyHead
+from utils import COMPOSITE, choices_of, leaves, name_of
 
 CHOICE_GAIN = 0.1
 MEAN_GAIN = 0.01
@@ -23,34 +25,6 @@ BOUND_EPSILON = 1e-6
 
 FORBIDDEN = -1e8
 """The logit of a choice that is not allowed: no chance, and no infinity to make a NaN of."""
-
-
-class PolicyHead(nn.Module):
-    """Turns features into a distribution, and that distribution's draws into actions."""
-
-    noise: Literal["exponential", "normal"]
-    """What its distributions are sampled with."""
-    outputs: int
-    """A: how many such numbers for each draw."""
-    choices: int
-    """How many there are in all; none for continuous actions."""
-
-    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Distribution:
-        """Return the distribution over actions for features `(B, F)`.
-
-        Args:
-            features: `(B, F)`.
-            mask: `(B, choices)`, zero for those that are not allowed.
-        """
-        raise NotImplementedError
-
-    def to_action(self, draw: torch.Tensor) -> torch.Tensor:
-        """Return the actions that the environment takes."""
-        return draw
-
-    def to_draw(self, action: torch.Tensor) -> torch.Tensor:
-        """Return the draws behind actions."""
-        return action
 
 
 class CategoricalHead(PolicyHead):
@@ -106,12 +80,12 @@ class MultiCategoricalHead(PolicyHead):
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Categorical:
         """See `PolicyHead.forward`."""
         logits = _allowed(self.logits(features), mask)
-        padded = logits.new_full((len(logits), self.outputs), 10 * FORBIDDEN).index_copy(1, self.columns, logits)
+        padded = logits.new_full((logits.shape[0], self.outputs), 10 * FORBIDDEN).index_copy(1, self.columns, logits)
         return Categorical(padded.view(-1, *self._shape))
 
     def to_action(self, draw: torch.Tensor) -> torch.Tensor:
         """See `PolicyHead.to_action`."""
-        return draw + self.offsets
+        return draw.long() + self.offsets
 
     def to_draw(self, action: torch.Tensor) -> torch.Tensor:
         """See `PolicyHead.to_draw`."""
@@ -189,7 +163,7 @@ def make_policy_head(
     """Return the head for an action space.
 
     Args:
-        space: Discrete, MultiDiscrete, MultiBinary or a Box of floats.
+        space: Discrete, MultiDiscrete, MultiBinary or a Box of floats, or a Dict or Tuple of them.
         features: F.
         squash: whether a Box with finite bounds is squashed.
         log_std: see `GaussianHead`.
@@ -198,22 +172,45 @@ def make_policy_head(
     Raises:
         TypeError: another space.
     """
+    if isinstance(space, COMPOSITE):
+        return _joint_head(space, features, squash, log_std, generator)
     if isinstance(space, spaces.Discrete):
         return CategoricalHead(features, int(space.n), int(space.start), generator)
-    if isinstance(space, spaces.MultiDiscrete):
-        return MultiCategoricalHead(features, space.nvec.flatten().tolist(), space.start.flatten().tolist(), generator)
-    if isinstance(space, spaces.MultiBinary):
-        dimensions = math.prod(space.shape)
-        return MultiCategoricalHead(features, [2] * dimensions, [0] * dimensions, generator)
+    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
+        return _choices_head(space, features, generator)
     if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
         raise TypeError(
             f"the action space {space} is not supported: PPO needs a Discrete, a MultiDiscrete, a MultiBinary or a Box "
-            "of floats"
+            "of floats, or a Dict or Tuple of them"
         )
     low, high = (torch.from_numpy(bound.flatten().astype(np.float64)) for bound in (space.low, space.high))
     if (low >= high).any():
         raise TypeError(f"the action space {space} is not supported: a dimension of it leaves no choice")
     return GaussianHead(features, low, high, squash and space.is_bounded(), log_std, generator)
+
+
+def _choices_head(space: spaces.Space, features: int, generator: torch.Generator) -> MultiCategoricalHead:
+    choices, offsets = zip(*choices_of(space), strict=True)
+    return MultiCategoricalHead(features, choices, offsets, generator)
+
+
+def _joint_head(
+    space: spaces.Space, features: int, squash: bool, log_std: float, generator: torch.Generator
+) -> JointHead:
+    """Return the head for a Dict or a Tuple; its choices are all made by heads that make several."""
+    heads: list[PolicyHead] = []
+    parts = dict(leaves(space))
+    for keys, leaf in parts.items():
+        if not math.prod(leaf.shape or ()):
+            raise TypeError(f"the action space {space} is not supported: its part {name_of(keys)} has no elements")
+        if isinstance(leaf, spaces.Box):
+            heads.append(make_policy_head(leaf, features, squash, log_std, generator))
+        else:
+            heads.append(_choices_head(leaf, features, generator))
+    if not heads:
+        raise TypeError(f"the action space {space} is not supported: it has no parts")
+    shapes = [tuple(leaf.shape or ()) for leaf in parts.values()]
+    return JointHead(heads, shapes, [math.prod(shape) for shape in shapes])
 
 
 def _round_down(exact: torch.Tensor) -> torch.Tensor:

@@ -182,3 +182,44 @@ class Nested(gym.Env):
         numbers = np.full(2 if self.fault == "shape" else 1, np.nan if self.fault == "nan" else self.count, np.float32)
         picture = {} if self.fault == "missing" else {"picture": np.full((4, 4, 1), draw, np.uint8)}
         return {"inner": (draw, numbers), **picture}
+
+
+class Hybrid(gym.Env):
+    """One step: a Dict with a Tuple in it says what to do, as an action of the same kind does; 0 is the best return.
+
+    It checks that its actions are of its space, keeps the last one, and adds to it: none may be another's.
+    """
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = spaces.Dict(
+            move=spaces.Discrete(2, start=3),
+            aim=spaces.Tuple((spaces.Box(-2, 2, (1, 1), np.float64), spaces.MultiBinary(2))),
+            gears=spaces.MultiDiscrete([2, 3], start=[0, 5]),
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.asked = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return self.asked, {}
+
+    def step(self, action: dict[str, Any]) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.action_space.contains(action), action
+        assert isinstance(action["move"], np.integer)
+        assert action["aim"][0].dtype == np.float64
+        assert action["aim"][1].dtype == np.int8
+        first, second = self.asked > 0
+        wrong = [
+            action["move"] - 3 != first,
+            *(action["aim"][1] != [second, True]),
+            *(action["gears"] - [0, 5] != [second, 2 * first]),
+        ]
+        error = np.abs(action["aim"][0] - self.asked[0]).sum()
+        self.last = action
+        self.last["aim"][0][:] += 100.0
+        return self.asked, -float(np.sum(wrong) + error), True, False, {"move": int(action["move"])}
+
+    def action_masks(self) -> np.ndarray:
+        """Only what is right is allowed, of the choice of a move and of the first switch."""
+        first, second = self.asked > 0
+        return np.array([not first, first, not second, second, 1, 1, 1, 1, 1, 1, 1], np.int8)

@@ -11,6 +11,7 @@ from utils.checkpoint import (
     save_tensors,
     write_atomically,
 )
+from utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
 from utils.experience import Stretch
 from utils.history import History, Metrics
 from utils.masks import (
@@ -26,16 +27,18 @@ from utils.quadrature import gauss_hermite
 from utils.returns import discounted_sums, gae, n_step_returns, v_trace
 from utils.schedules import linear
 from utils.seeding import spawn_seeds
-from utils.spaces import ACTION_MASK, Features, Image, row_type
+from utils.spaces import ACTION_MASK, Features, Image, Keys, leaves, row_type
 from utils.state import DamagedError, State, load_state, save_state
 from utils.threads import blas_threads, compute_threads, torch_threads
 
 __all__ = [
     "ACTION_MASK",
+    "COMPOSITE",
     "DamagedError",
     "Features",
     "History",
     "Image",
+    "Keys",
     "Metrics",
     "State",
     "Stretch",
@@ -43,24 +46,31 @@ __all__ = [
     "buffer_append",
     "buffer_to_target_buffer_transfer",
     "check_fit",
+    "choices_of",
     "compute_threads",
     "discounted_sums",
+    "element_of",
     "gae",
     "gauss_hermite",
     "inactive_states_dropout",
     "indexes_of_active_environments",
+    "join_parts",
+    "leaves",
     "linear",
     "load_fitting",
     "load_state",
     "load_tensors",
     "n_step_returns",
+    "name_of",
     "number_of_active_environments",
     "range_of_active_environments",
     "remove_unfinished",
     "row_type",
+    "rows_of",
     "save_state",
     "save_tensors",
     "spawn_seeds",
+    "split_parts",
     "torch_threads",
     "update_active_environments_list",
     "v_trace",

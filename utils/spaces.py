@@ -147,6 +147,10 @@ class Features:
         for keys, leaf in leaves(space):
             if not math.prod(leaf.shape or ()):
                 raise TypeError(f"the observation space {leaf} is not supported: it has no elements")
+            if keys[:1] == (ACTION_MASK,) and len(keys) > 1:
+                raise TypeError(
+                    f"{ACTION_MASK} of {space} must be one array: the masks of all choices one after the other"
+                )
             if keys == (ACTION_MASK,):
                 mask = Numbers(keys, tuple(leaf.shape or ()))
             elif _is_image(leaf):

@@ -89,8 +89,6 @@ class Layout:
         Raises:
             TypeError: a space whose elements are not arrays of one shape.
         """
-        if isinstance(action_space, gym.spaces.Dict | gym.spaces.Tuple):
-            raise TypeError(f"the action space {action_space} is not supported: it must be of one part")
         return cls(num_envs, *row_type(obs_space), *row_type(action_space))
 
 

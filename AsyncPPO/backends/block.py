@@ -21,6 +21,7 @@ from AsyncPPO.backends.base import (
 )
 from AsyncPPO.backends.channel import Pulse
 from AsyncPPO.backends.snapshot import restore, snapshot
+from utils import element_of
 
 logger = logging.getLogger(__name__)
 ENV_ERROR = "env_error"
@@ -158,7 +159,9 @@ class EnvBlock(Block):
         first, envs, store, infos = self.first, self.envs, self._store, {}
         arrays, careful, watched, pulse = self.arrays, self._restart, self._watched, self._pulse
         # an environment may keep its action: it must not be a view of what is written next
-        actions = arrays.action.copy() if arrays.action.ndim > 1 else arrays.action
+        actions: Any = arrays.action.copy() if arrays.action.ndim > 1 else arrays.action
+        if actions.dtype.names is not None:
+            actions = {i - first: element_of(envs[i - first].action_space, actions[i - first]) for i in env_ids}
         obs_rows, rewards = arrays.obs, arrays.reward
         terminations, truncations = arrays.terminated, arrays.truncated
         if careful:

@@ -10,6 +10,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from AsyncPPO.backends.base import EnvError, Infos, Rollout, StepArrays
 from AsyncPPO.backends.block import Block
+from utils import COMPOSITE
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 BOOKKEEPING = {"env_id", "players", "elapsed_step"}
@@ -123,7 +124,7 @@ def make_pool(env: Any, num_envs: int, autoreset: bool) -> Pool:
         raise TypeError(f"backend='vector' needs an environment's id or its EnvSpec, not {env!r}")
     env_id = env if isinstance(env, str) else env.id
     if EnvPool.has(env_id):
-        return EnvPool(env_id, num_envs)
+        return _of_one_part(EnvPool(env_id, num_envs), env_id)
     spec = env if isinstance(env, EnvSpec) else gym.registry.get(env)
     if spec is None or spec.vector_entry_point is None:
         raise ValueError(f"{env_id} does not come vectorized, neither from Gymnasium nor from an installed EnvPool")
@@ -132,7 +133,15 @@ def make_pool(env: Any, num_envs: int, autoreset: bool) -> Pool:
             f"the vectorized {env_id} of Gymnasium starts all episodes together: use autoreset=False (mode='mask'), or "
             "install EnvPool"
         )
-    return GymnasiumPool(spec, num_envs)
+    return _of_one_part(GymnasiumPool(spec, num_envs), env_id)
+
+
+def _of_one_part(pool: Pool, env_id: str) -> Pool:
+    for space in (pool.observation_space, pool.action_space):
+        if isinstance(space, COMPOSITE):
+            pool.close()
+            raise TypeError(f"{env_id} cannot be stepped by backend='vector': its space {space} has several parts")
+    return pool
 
 
 class PoolBlock(Block):

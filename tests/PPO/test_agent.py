@@ -146,7 +146,7 @@ def test_for_env_reads_the_spaces() -> None:
     [
         (spaces.Text(3), spaces.Discrete(2), "space Text"),
         (spaces.Box(0, 1, (0,)), spaces.Discrete(2), "has no elements"),
-        (spaces.Box(0, 1, (2,)), spaces.Dict(a=spaces.Discrete(2)), "action space Dict"),
+        (spaces.Box(0, 1, (2,)), spaces.Dict(a=spaces.Text(2)), "space Text"),
         (spaces.Box(0, 1, (2,)), spaces.Box(0, 9, (2,), np.int64), "Box of floats"),
         (spaces.Box(0, 1, (2,)), spaces.Box(np.zeros(2), np.array([0.0, 1.0]), dtype=np.float64), "leaves no choice"),
     ],

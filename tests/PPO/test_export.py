@@ -11,7 +11,8 @@ import torch
 from AsyncPPO import ActionMasks
 from PPO import PPO
 from PPO.export import export_policy
-from tests.envs import Grid, Nested, Pixels
+from tests.envs import Grid, Hybrid, Nested, Pixels
+from tests.learning.test_probes import Everything
 
 ONNX = pytest.param(
     ".onnx", marks=pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="ONNX is not installed")
@@ -31,6 +32,9 @@ ONNX = pytest.param(
         (Nested, {}),
         (Pixels, {}),
         (Grid, {}),
+        (Everything, {}),
+        (Hybrid, {}),
+        (Hybrid, {"core": "gru"}),
     ],
 )
 def test_what_is_exported_acts_the_same(tmp_path: Path, suffix: str, env: Any, settings: dict[str, Any]) -> None:
@@ -53,6 +57,15 @@ def test_masks_are_part_of_it(tmp_path: Path) -> None:
 
     env = ActionMasks(gym.make("Taxi-v4"))
     assert export_policy(PPO.for_env(env, seed=0), tmp_path / "policy.pt2") == 0.0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="ONNX is not installed")
+def test_every_part_of_an_action_has_a_name(tmp_path: Path) -> None:
+    import onnxruntime
+
+    export_policy(PPO.for_env(Hybrid(), seed=0, core="gru"), tmp_path / "policy.onnx")
+    results = [result.name for result in onnxruntime.InferenceSession(tmp_path / "policy.onnx").get_outputs()]
+    assert results == ["action.move", "action.aim.0", "action.aim.1", "action.gears", "next_core"]
 
 
 def test_bfloat16_is_exported_as_a_program_only(tmp_path: Path) -> None:

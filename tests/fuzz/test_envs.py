@@ -34,7 +34,7 @@ choices = st.one_of(
     st.builds(spaces.MultiDiscrete, st.lists(st.integers(1, 4), min_size=1, max_size=3)),
     st.builds(spaces.MultiBinary, st.integers(1, 4)),
 )
-observations = st.recursive(
+nested = st.recursive(
     st.one_of(boxes(), choices),
     lambda inner: st.one_of(
         st.dictionaries(st.sampled_from("abc"), inner, min_size=1, max_size=3).map(spaces.Dict),
@@ -56,14 +56,17 @@ class Random(gym.Env):
         return self.observation_space.sample(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        assert action.shape == (self.action_space.shape or ())
-        assert self.action_space.contains(action if action.shape else action.astype(self.action_space.dtype)[()])
+        if isinstance(self.action_space, spaces.Dict | spaces.Tuple):
+            assert self.action_space.contains(action)
+        else:
+            assert action.shape == (self.action_space.shape or ())
+            assert self.action_space.contains(action if action.shape else action.astype(self.action_space.dtype)[()])
         over = self.np_random.random() < 0.2
         return self.observation_space.sample(), 1.0, bool(over), False, {}
 
 
 @hypothesis.settings(max_examples=60, deadline=None)
-@hypothesis.given(observation_space=observations, action_space=st.one_of(boxes(), choices), seed=st.integers(0, 9))
+@hypothesis.given(observation_space=nested, action_space=nested, seed=st.integers(0, 9))
 def test_any_spaces_are_learnt_on_or_refused_by_name(
     observation_space: spaces.Space, action_space: spaces.Space, seed: int
 ) -> None:

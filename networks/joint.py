@@ -1,0 +1,63 @@
+"""Actions of several parts, each with a head of its own."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import nn
+
+from networks.distributions import Distribution, Joint
+from networks.policy_head import Noise, PolicyHead
+
+
+class JointHead(PolicyHead):
+    """A head for each part of an action; given the features, the parts are independent.
+
+    Draws are float32 `(B, D)`, those of the parts one after the other. Actions are a tuple of arrays `(B, ...)`, one
+    for each part.
+    """
+
+    def __init__(self, heads: Sequence[PolicyHead], shapes: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> None:
+        """Keep the heads.
+
+        Args:
+            heads: of the parts; those that choose have draws `(B, K)`.
+            shapes: of an action, for each part.
+            sizes: how many columns of the draws belong to each part.
+        """
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+        self.outputs, self.choices = sum(head.outputs for head in heads), sum(head.choices for head in heads)
+        self._noises = [noise for head in heads for noise in head.noises]
+        self._shapes, self._sizes = list(shapes), list(sizes)
+        self._columns = [head.outputs for head in heads]
+        self._masks = [*accumulate((head.choices for head in heads), initial=0)]
+
+    @property
+    def noises(self) -> list[tuple[Noise, int]]:
+        """See `PolicyHead.noises`."""
+        return self._noises
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Joint:
+        """See `PolicyHead.forward`; the mask has the choices of all parts, one after the other."""
+        parts: list[Distribution] = []
+        for index, head in enumerate(self.heads):
+            own = None if mask is None else mask[:, self._masks[index] : self._masks[index + 1]]
+            parts.append(head(features, own if head.choices else None))
+        return Joint(parts, self._columns, self._sizes)
+
+    def to_action(self, draw: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the actions of each part `(B, ...)`."""
+        draws = draw.split(self._sizes, dim=1)
+        return tuple(
+            head.to_action(part).reshape(-1, *shape)  # type: ignore[operator]
+            for head, part, shape in zip(self.heads, draws, self._shapes, strict=True)
+        )
+
+    def to_draw(self, action: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the draws behind the actions of each part `(B, ...)`."""
+        draws = [
+            head.to_draw(part.reshape(len(part), -1))  # type: ignore[operator]
+            for head, part in zip(self.heads, action, strict=True)
+        ]
+        return torch.cat([draw.float() for draw in draws], dim=1)

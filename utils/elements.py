@@ -1,0 +1,110 @@
+"""Elements of Dict and Tuple spaces, as environments take them, and the rows of structured arrays that hold them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from utils.spaces import Keys, leaves, part_of, row_type
+
+COMPOSITE = spaces.Dict | spaces.Tuple
+"""Spaces of several parts."""
+
+
+def element_of(space: spaces.Space, row: Any) -> Any:
+    """Return a row as an element of the space, of the types that `space.sample()` has; nothing in it is a view."""
+    if isinstance(space, spaces.Dict):
+        return {key: element_of(part, row[str(key)]) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(element_of(part, row[str(number)]) for number, part in enumerate(space.spaces))
+    return row if isinstance(space, spaces.Discrete) else np.array(row)
+
+
+def rows_of(space: spaces.Space, elements: Any, count: int) -> np.ndarray:
+    """Return elements of a Dict or Tuple space as rows `(count,)` of a structured array.
+
+    Args:
+        space: the space.
+        elements: a structured array `(count,)`; a dict or tuple of arrays `(count, ...)`, as Gymnasium's batched spaces
+            have them; or a list of `count` elements.
+        count: how many.
+
+    Raises:
+        ValueError: a part is missing, of another shape, or holds what the space's type cannot (a fraction for a choice,
+            a NaN); the message names it.
+    """
+    rows = np.zeros(count, row_type(space)[1])
+    if isinstance(elements, list) and len(elements) != count:
+        raise ValueError(f"there are {len(elements)} actions, but {count} environments are running")
+    for keys, leaf in leaves(space):
+        name, target = name_of(keys), part_of(rows, keys)
+        try:
+            if isinstance(elements, list):
+                given = np.array([part_of(element, keys) for element in elements])
+            else:
+                given = np.asarray(part_of(elements, keys))
+            if given.shape == (count, math.prod(leaf.shape or ())):
+                given = given.reshape(target.shape)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"the actions must have a part {name}, as {space} has: {error!r}") from None
+        if given.shape != target.shape:
+            raise ValueError(
+                f"{name} of the actions has shape {given.shape}, but {count} environments are running: it must have "
+                f"{target.shape}"
+            )
+        if not _assign(target, given):
+            raise ValueError(f"{name} of the actions holds what is not of the type {target.dtype}: {given}")
+    return rows
+
+
+def name_of(keys: Keys) -> str:
+    """Return what a part is called: its keys with points between them."""
+    return ".".join(map(str, keys))
+
+
+def split_parts(space: spaces.Space, rows: np.ndarray) -> list[np.ndarray]:
+    """Return the parts that are arrays, `(n, ...)` each, of rows `(n,)` of a space, in the order of `leaves`."""
+    return [np.ascontiguousarray(part_of(rows, keys)) for keys, _ in leaves(space)]
+
+
+def join_parts(space: spaces.Space, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the rows `(n,)` of which `split_parts` would return these parts."""
+    rows = np.empty(len(parts[0]), row_type(space)[1])
+    for (keys, _), part in zip(leaves(space), parts, strict=True):
+        part_of(rows, keys)[...] = part
+    return rows
+
+
+def choices_of(space: spaces.Space) -> list[tuple[int, int]]:
+    """Return how many choices each dimension of an action space has, and the first of them.
+
+    Of a Dict or a Tuple those of all parts, one part after the other; a Box among them has none.
+
+    Raises:
+        TypeError: it is not a space of choices.
+    """
+    if isinstance(space, COMPOSITE):
+        parts = [leaf for _, leaf in leaves(space) if not isinstance(leaf, spaces.Box)]
+        return [choice for part in parts for choice in choices_of(part)]
+    if isinstance(space, spaces.Discrete):
+        return [(int(space.n), int(space.start))]
+    if isinstance(space, spaces.MultiDiscrete):
+        return list(zip(space.nvec.flatten().tolist(), space.start.flatten().tolist(), strict=True))
+    if isinstance(space, spaces.MultiBinary):
+        return [(2, 0)] * math.prod(space.shape)
+    raise TypeError(
+        f"the action space {space} is not supported: PPO needs a Discrete, a MultiDiscrete, a MultiBinary or a Box of "
+        "floats, or a Dict or Tuple of them"
+    )
+
+
+def _assign(target: np.ndarray, given: np.ndarray) -> bool:
+    """Write an array into one of another type; return whether nothing was lost but digits behind the point."""
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):
+            target[...] = given
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return bool(np.isfinite(target).all() if target.dtype.kind == "f" else (target == given).all())
