@@ -255,6 +255,7 @@ class PPO:
             raise ValueError(f"observ_dim={self.observ_dim}, but {self.observation_space} has {columns} features")
         if self.is_continuous != isinstance(self.action_space, spaces.Box):
             raise ValueError(f"is_continuous={self.is_continuous} does not go with {self.action_space}")
+        self._composite = isinstance(self.action_space, COMPOSITE)
         if not self.is_continuous:
             self._first_choices = np.cumsum([0, *(count for count, _ in choices_of(self.action_space))])[:-1]
         self.rnd: RND | None = None
@@ -319,7 +320,7 @@ class PPO:
         if not self.policy.features.fit(expected["observation_space"]):
             raise ValueError(f"the PPO was made for other observations than those of {env}: {self.observation_space}")
         other = expected["action_space"]
-        if isinstance(self.action_space, COMPOSITE) or isinstance(other, COMPOSITE):
+        if self._composite or isinstance(other, COMPOSITE):
             fits = self.action_space == other
         else:
             fits = self.is_continuous or choices_of(self.action_space) == choices_of(other)
@@ -376,7 +377,7 @@ class PPO:
         else:
             action, draw, log_prob = self._act_written_out(self.optimiser.twin, columns, noise)
         extras = {"log_prob": log_prob}
-        if self.is_continuous or isinstance(self.action_space, COMPOSITE):
+        if self.is_continuous or self._composite:
             extras["draw"] = draw
         if before is not None:
             extras["core"] = before
@@ -408,7 +409,7 @@ class PPO:
             action, log_prob = self.policy.policy_head.to_action(draw), policy.log_prob(draw)
         if core is not None:
             core[:] = after.cpu().numpy()
-        if isinstance(self.action_space, COMPOSITE):
+        if self._composite:
             rows = join_parts(self.action_space, [part.cpu().numpy() for part in action])
         else:
             rows = action.cpu().numpy()
