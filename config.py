@@ -7,6 +7,10 @@ PPO_NAMES = {"gae_lambda": "GAE_lambda", "use_rnd": "use_RND"}
 """Where `PPO` spells a setting differently."""
 
 
+ADDED = frozenset({"wrapper", "eval_envs"})
+"""Settings that runs of earlier versions do not record: they were made with the default."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """What to train on, for how long, and where the results go."""
@@ -15,6 +19,8 @@ class RunConfig:
     """Which environment; known ones bring a preset of the settings below (presets.py)."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, NAME=VALUE: --env-kwargs is_slippery=False map_name=8x8."""
+    wrapper: tuple[str, ...] = ()
+    """Wrappers around it, MODULE:CLASS, the innermost first: --wrapper minigrid.wrappers:ImgObsWrapper."""
     action_masks: bool = False
     """Choose among allowed actions: as the environment's action_masks() or its info's action_mask says."""
     num_envs: int = 32
@@ -43,6 +49,8 @@ class RunConfig:
     """A run directory to continue from, with its settings; or any directory of weights."""
     eval_episodes: int = 100
     """Deterministic episodes to play at the end."""
+    eval_envs: int | None = None
+    """How many environments an evaluation steps at once; by default at most num_envs."""
     eval_every: int | None = None
     """Environment steps between evaluations beside the training, of which the best is kept; by default a tenth of the
     run, 0 for none."""
@@ -139,6 +147,10 @@ class TrainConfig(RunConfig):
     def stepping(self) -> dict[str, Any]:
         """Return those that `evaluate` has as well."""
         return {name: getattr(self, name) for name in ("backend", "num_workers", "on_env_error", "step_timeout")}
+
+    def evaluating(self) -> dict[str, Any]:
+        """Return the settings of `evaluate` for a run's evaluations."""
+        return self.stepping() | {"num_envs": self.eval_envs or self.num_envs}
 
     def ppo(self) -> dict[str, Any]:
         """Return the settings of `PPO`, by its names for them."""

@@ -8,8 +8,10 @@ In bash, `source <(./main.py --tyro-print-completion bash)` has the tab key comp
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import tyro
 
@@ -70,5 +72,12 @@ def _run(arguments: list[str]) -> int:
     return train(rest)
 
 
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """Say of a warning what is to be known, and not where it comes from: that is for -X dev."""
+    return f"warning: {message}\n"
+
+
 if __name__ == "__main__":
+    if not sys.flags.dev_mode:
+        warnings.formatwarning = _one_line
     sys.exit(main())

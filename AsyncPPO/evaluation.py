@@ -65,14 +65,15 @@ def evaluate(
 ) -> np.ndarray:
     """Play whole episodes and return their undiscounted returns `(episodes,)`.
 
-    Every environment plays its episode to the end, so that short episodes count no more often than long ones.
+    Every environment plays its episode to the end, so that short episodes count no more often than long ones. Episodes
+    that had to be cut since the environment knows no limit are a warning.
 
     Args:
         actor: anything with `get_action`.
         env: what an `EnvVectorizer` takes.
         episodes: how many.
         deterministic: whether the actor plays its most probable actions.
-        num_envs: how many play at once.
+        num_envs: how many play at once, at most; no more than that are made.
         seed: of the environments.
         backend: of the `EnvVectorizer`.
         num_workers: of the `EnvVectorizer`.
@@ -90,27 +91,38 @@ def evaluate(
     num_envs = min(num_envs, episodes)
     care: dict[str, Any] = {"on_env_error": on_env_error, "step_timeout": step_timeout}
     returns: list[np.ndarray] = []
-    missing, fruitless = episodes, 0
+    missing, fruitless, cut, endless = episodes, 0, 0, False
     with (
         EnvVectorizer(env, num_envs, backend=backend, num_workers=num_workers, seed=seed, **care) as envs,
         Bar(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,
     ):
         if max_steps is None and not (envs.spec and envs.spec.max_episode_steps):
-            max_steps = LONGEST_EPISODE
+            max_steps, endless = LONGEST_EPISODE, True
         while missing > 0:
-            played = _play_round(envs, actor, missing, deterministic, max_steps, bar)
+            played, unended = _play_round(envs, actor, missing, deterministic, max_steps, bar)
             fruitless = 0 if len(played) else fruitless + 1
             if fruitless > RESTART_LIMIT:
                 raise EnvError(f"no episode came to its end in {RESTART_LIMIT} rounds: every environment failed")
             returns.append(played)
-            missing -= len(played)
+            missing, cut = missing - len(played), cut + unended
+    if endless and cut:
+        warnings.warn(
+            f"{cut} of {episodes} episodes were cut after {max_steps:,} steps: the environment has no time limit; "
+            "max_episode_steps=200 as an argument of gymnasium.make (--env-kwargs max_episode_steps=200) gives it one",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return np.concatenate(returns)
 
 
 def _play_round(
     envs: EnvVectorizer, actor: Actor, episodes: int, deterministic: bool, max_steps: int | None, bar: Bar
-) -> np.ndarray:
-    """Play an episode in each environment, `episodes` at most; return the returns of those that did not fail."""
+) -> tuple[np.ndarray, int]:
+    """Play an episode in each environment, `episodes` at most.
+
+    Returns:
+        The returns of those that did not fail, and how many episodes were cut at `max_steps`.
+    """
     score, failed = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=bool)
     memories = Memories(actor, envs.num_envs)
     obs = envs.reset()[0][:episodes]
@@ -121,13 +133,14 @@ def _play_round(
         obs, reward, terminated, truncated, infos = envs.step(action)
         score[env_ids] += reward
         failed[env_ids] = failures(envs, infos)
-        over = terminated | truncated | (step == max_steps)
+        unended = ~(terminated | truncated)
+        over = ~unended | (step == max_steps)
         bar.update(int(np.count_nonzero(over & ~failed[env_ids])))
         obs = inactive_states_dropout(obs, over)
         update_active_environments_list(envs.finished, over)
         if envs.finished.all():
             break
-    return score[:episodes][~failed[:episodes]]
+    return score[:episodes][~failed[:episodes]], int(np.count_nonzero(unended))
 
 
 class BackgroundEvaluation(Callback):
@@ -142,6 +155,7 @@ class BackgroundEvaluation(Callback):
         every: int,
         *,
         episodes: int = 10,
+        num_envs: int | None = None,
         seed: int | None = None,
         keep_best: str | os.PathLike[str] | None = None,
         on_env_error: OnEnvError = "raise",
@@ -153,6 +167,7 @@ class BackgroundEvaluation(Callback):
             env: what an `EnvVectorizer` takes.
             every: environment steps from one evaluation to the next.
             episodes: in each; they are the same ones every time.
+            num_envs: how many play at once, at most; by default all.
             seed: of the environments.
             keep_best: a directory for the weights of the best evaluation so far; a run that goes on keeps those that
                 are there until there are better ones.
@@ -172,7 +187,7 @@ class BackgroundEvaluation(Callback):
             env=env,
             episodes=episodes,
             seed=seed,
-            num_envs=episodes,
+            num_envs=num_envs or episodes,
             backend="inline" if step_timeout is None else "process",
             num_workers=1,
             on_env_error=on_env_error,

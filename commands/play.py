@@ -53,7 +53,7 @@ def evaluate(
         deterministic=not stochastic,
         seed=seed,
         progress=not json,
-        **config.stepping(),
+        **config.evaluating(),
     )
     if json:
         figures = Evaluation.of(0, returns)._asdict()

@@ -12,7 +12,7 @@ from AsyncPPO.callbacks import METRICS_FILE, read_table
 from commands.run import config_of
 from config import RunConfig, TrainConfig
 
-EXPERIMENT = {"env_id", "env_kwargs", "action_masks", "num_envs", "steps", "mode", "load_weights"} | (
+EXPERIMENT = {"env_id", "env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights"} | (
     {field.name for field in fields(TrainConfig)} - {field.name for field in fields(RunConfig)} - {"compile", "device"}
 )
 """Settings in which runs of one experiment agree: not their seeds, nor what says how fast or how safely they go."""

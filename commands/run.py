@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import datetime
-from functools import partial
+from functools import partial, reduce
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from typeguard import TypeCheckError, check_type
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in, steps_of
-from config import TrainConfig
+from config import ADDED, TrainConfig
 from utils import DamagedError, write_atomically
 
 try:
@@ -29,8 +30,12 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
+    import gymnasium as gym
+
     from AsyncPPO.backends import EnvFactory
     from PPO import PPO
+
+    Wrap = Callable[[gym.Env], gym.Env]
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
@@ -111,7 +116,7 @@ def config_of(run_dir: Path) -> TrainConfig:
     try:
         settings = json.loads(file.read_text())["config"]
         known = {field.name for field in fields(TrainConfig)}
-        unknown, missing = settings.keys() - known, known - settings.keys()
+        unknown, missing = settings.keys() - known, known - settings.keys() - ADDED
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is not the configuration of a run: {type(error).__name__}") from error
     if missing:
@@ -207,9 +212,10 @@ def env_of(config: TrainConfig, *, training: bool = False) -> Any:
     """
     if config.backend != "vector":
         return factory_of(config, training=training)
-    if config.action_masks or config.env_kwargs or config.env_id.startswith("ALE/"):
+    if config.action_masks or config.env_kwargs or config.wrapper or config.env_id.startswith("ALE/"):
         raise ValueError(
-            "backend='vector' takes environments as they are: without env_kwargs and action masks, and not ALE/..."
+            "backend='vector' takes environments as they are: without env_kwargs, wrappers and action masks, and not "
+            "ALE/..."
         )
     return config.env_id
 
@@ -218,15 +224,41 @@ def factory_of(config: TrainConfig, *, training: bool = False, **kwargs: Any) ->
     """Return what makes the environment of a run; Atari games are made easier to train on with `training`.
 
     Raises:
-        ValueError: an unknown environment, or wrong arguments of it.
+        ValueError: an unknown environment, wrong arguments of it, or an unknown wrapper.
     """
     from AsyncPPO import ActionMasks, env_factory, make_atari
 
+    wrappers = wrappers_of(config.wrapper) + ([ActionMasks] if config.action_masks else [])
     kwargs = _kwargs_of(config) | kwargs
     if config.env_id.startswith("ALE/"):
-        return partial(make_atari, config.env_id, training=training, **kwargs)
-    make = env_factory(config.env_id, **kwargs)
-    return (lambda: ActionMasks(make())) if config.action_masks else make
+        make: EnvFactory = partial(make_atari, config.env_id, training=training, **kwargs)
+    else:
+        make = env_factory(config.env_id, **kwargs)
+    return (lambda: reduce(lambda env, wrap: wrap(env), wrappers, make())) if wrappers else make
+
+
+def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
+    """Import wrappers: classes, or functions of an environment.
+
+    Args:
+        names: MODULE:CLASS of each.
+
+    Raises:
+        ValueError: one that is not there; the message names it.
+    """
+    wrappers = []
+    for name in names:
+        module, colon, attribute = name.partition(":")
+        if not (module and colon and attribute):
+            raise ValueError(f"a wrapper is MODULE:CLASS, not {name!r}")
+        try:
+            wrapper = getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"no wrapper {name!r} ({error})") from None
+        if not callable(wrapper):
+            raise ValueError(f"the wrapper {name!r} is neither a class nor a function, but {wrapper!r}")
+        wrappers.append(wrapper)
+    return wrappers
 
 
 def _kwargs_of(config: TrainConfig) -> dict[str, Any]:

@@ -54,7 +54,9 @@ if TYPE_CHECKING:
 EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
 """Added to the seed for the evaluations beside the training, and for that at its end: other episodes than those of the
 training, and at the end others than those by which the best was chosen."""
-POSITIVE = ("eval_episodes", "checkpoint_seconds", "keep_checkpoints", "max_seconds")
+REPEATABLE = ("--env-kwargs", "--wrapper")
+"""Flags that may be there several times, with one value or more."""
+POSITIVE = ("eval_episodes", "eval_envs", "checkpoint_seconds", "keep_checkpoints", "max_seconds")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -99,6 +101,7 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
     With the weights of a run, that run's configuration takes the place of the first two, but for its seed: what comes
     is not to be what was.
     """
+    arguments = _gathered(arguments)
     without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
     asked, _ = tyro.cli(TrainConfig, prog="main.py", args=without_help, return_unknown_args=True)
     settings = {"env_id": asked.env_id} | preset(asked.env_id, asked.use_rnd)
@@ -106,6 +109,24 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
         before = config_of(Path(asked.load_weights))
         settings = vars(before) | {"run_dir": None, "seed": before.seed + 1}
     return tyro.cli(TrainConfig, prog="main.py", args=arguments, default=TrainConfig(**settings))
+
+
+def _gathered(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with all values of a flag of `REPEATABLE` together: tyro takes those of the last alone."""
+    values: dict[str, list[str]] = {}
+    rest: list[str] = []
+    into = rest
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        flag = flag.replace("_", "-")
+        if flag in REPEATABLE:
+            into = values.setdefault(flag, [])
+            into += [value] if equals else []
+            continue
+        if argument.startswith("-"):
+            into = rest
+        into.append(argument)
+    return rest + [word for flag, given in values.items() for word in (flag, *given)]
 
 
 def make_trainer(config: TrainConfig) -> "AsyncPPO":
@@ -135,6 +156,7 @@ def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
     signals = _train(config, trainer, run_dir)
     if signals:
         return 128 + signals[0]
+    trainer.close()  # the evaluation has environments of its own
     returns = _evaluate(config, trainer)
     summary = _summary(config, trainer) | {
         "evaluation": Evaluation.of(trainer.steps_done, returns)._asdict(),
@@ -191,7 +213,7 @@ def _evaluate(config: TrainConfig, trainer: "AsyncPPO") -> np.ndarray:
     from AsyncPPO import evaluate
 
     seed = config.seed + FINAL_SEED
-    return evaluate(trainer.ppo, env_of(config), config.eval_episodes, seed=seed, progress=True, **config.stepping())
+    return evaluate(trainer.ppo, env_of(config), config.eval_episodes, seed=seed, progress=True, **config.evaluating())
 
 
 def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
@@ -210,6 +232,7 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
             BackgroundEvaluation(
                 factory_of(config),
                 every,
+                num_envs=config.eval_envs or config.num_envs,
                 seed=seed,
                 keep_best=best,
                 on_env_error=config.on_env_error,

@@ -38,13 +38,13 @@ def leaves(space: spaces.Space, keys: Keys = ()) -> Iterator[tuple[Keys, spaces.
         yield keys, space
     else:
         raise TypeError(
-            f"the space {space} is not supported; supported are Box, Discrete, MultiDiscrete and MultiBinary, and Dict "
-            "and Tuple of them"
+            f"the space {space}{_at(keys)} is not supported; supported are Box, Discrete, MultiDiscrete and "
+            "MultiBinary, and Dict and Tuple of them (a wrapper can leave out or change what an environment shows)"
         )
 
 
-def row_type(space: spaces.Space) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and type of a row that holds an element of a space.
+def row_type(space: spaces.Space, keys: Keys = ()) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and type of a row that holds an element of a space, to which `keys` lead.
 
     Raises:
         TypeError: a space whose elements are not arrays of one shape.
@@ -55,10 +55,15 @@ def row_type(space: spaces.Space) -> tuple[tuple[int, ...], np.dtype]:
     elif isinstance(space, spaces.Tuple):
         parts = enumerate(space.spaces)
     if parts is None:
-        ((_, leaf),) = leaves(space)
+        ((_, leaf),) = leaves(space, keys)
         return tuple(leaf.shape or ()), np.dtype(leaf.dtype)
-    fields = [(str(key), *reversed(row_type(part))) for key, part in parts]
+    fields = [(str(key), *reversed(row_type(part, (*keys, key)))) for key, part in parts]
     return (), np.dtype(fields, align=True)
+
+
+def _at(keys: Keys) -> str:
+    """Return what an error says of the place of a part."""
+    return f" of the part {'.'.join(map(str, keys))!r}" if keys else ""
 
 
 def part_of(element: Any, keys: Keys) -> Any:
@@ -146,7 +151,7 @@ class Features:
         numbers, images, mask = [], [], None
         for keys, leaf in leaves(space):
             if not math.prod(leaf.shape or ()):
-                raise TypeError(f"the observation space {leaf} is not supported: it has no elements")
+                raise TypeError(f"the observation space {leaf}{_at(keys)} is not supported: it has no elements")
             if keys == (ACTION_MASK,):
                 mask = Numbers(keys, tuple(leaf.shape or ()))
             elif _is_image(leaf):

@@ -1,0 +1,207 @@
+"""Environments on the command line: wrappers, modules, how many there are at once, and those without an end."""
+
+import json
+import multiprocessing
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import main
+from AsyncPPO import EnvVectorizer, evaluate
+from commands.run import config_of, factory_of
+from commands.train import parse
+from PPO import PPO
+
+QUICK = ["--steps", "600", "--num-envs", "2", "--batch-size", "256", "--eval-episodes", "5", "--backend", "inline"]
+
+
+class Countdown(gym.Env):
+    """Shows a mission that no network can read, beside the steps that are left; counts how many are alive."""
+
+    observation_space = gym.spaces.Dict(left=gym.spaces.Discrete(6), mission=gym.spaces.Text(9))
+    action_space = gym.spaces.Discrete(2)
+    alive, most = multiprocessing.Value("i"), multiprocessing.Value("i")
+
+    def __init__(self, length: int = 5) -> None:
+        self.length = length
+        with self.alive, self.most:
+            self.alive.value += 1
+            self.most.value = max(self.most.value, self.alive.value)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.left = self.length
+        return {"left": self.left, "mission": "wait"}, {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        return {"left": self.left, "mission": "wait"}, 1.0, self.left == 0, False, {}
+
+    def close(self) -> None:
+        with self.alive:
+            self.alive.value -= 1
+
+
+class Left(gym.ObservationWrapper):
+    """Leaves the mission out."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.observation_space = env.observation_space["left"]  # type: ignore[index]
+
+    def observation(self, obs: Any) -> Any:
+        return obs["left"]
+
+
+class Endless(gym.Env):
+    """One step after the other."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), -1.0, False, False, {}
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(gym.envs.registration, "registry", registry := dict(gym.registry))
+    monkeypatch.setattr(gym, "registry", registry)
+    gym.register("Countdown-v0", Countdown)
+    gym.register("Countdown-v1", Countdown)
+    gym.register("Endless-v0", Endless)
+    Countdown.most.value = 0
+    yield
+    assert Countdown.alive.value == 0
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    wrapper = [f"--wrapper={__name__}:Left", "--wrapper", "gymnasium.wrappers:FlattenObservation"]
+    flags = ["--env-id", "Countdown-v1", *wrapper, *QUICK, "--eval-every", "0"]
+    assert main.main([*flags, "--run-dir", str(tmp_path / "run")]) == 0
+    return tmp_path / "run"
+
+
+def test_wrappers_are_those_of_the_training_and_of_all_that_follows(
+    run_dir: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert config_of(run_dir).wrapper == (f"{__name__}:Left", "gymnasium.wrappers:FlattenObservation")
+    with factory_of(config_of(run_dir))() as env:
+        assert env.observation_space == gym.spaces.Box(0, 1, (6,), np.int64), "the first is the innermost"
+    assert parse(["--load-weights", str(run_dir)]).wrapper == config_of(run_dir).wrapper
+    capsys.readouterr()
+    assert main.main(["evaluate", str(run_dir), "--episodes", "3"]) == 0
+    assert "mean 5.00" in capsys.readouterr().out
+    assert main.main(["resume", str(run_dir), "--steps", "256"]) == 0
+
+
+def test_flags_of_several_values_may_be_repeated() -> None:
+    flags = ["--env-kwargs", "a=1", "b=2", "--steps", "5", "--env-kwargs=c=3", "--wrapper", "a:A", "--wrapper", "b:B"]
+    config = parse(flags)
+    assert (config.env_kwargs, config.wrapper, config.steps) == (("a=1", "b=2", "c=3"), ("a:A", "b:B"), 5)
+
+
+def test_a_run_of_before_there_were_wrappers_has_none(run_dir: Path) -> None:
+    file = run_dir / "config.json"
+    content = json.loads(file.read_text())
+    for name in ("wrapper", "eval_envs"):
+        del content["config"][name]
+    file.write_text(json.dumps(content))
+    assert config_of(run_dir).wrapper == ()
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "message"),
+    [
+        ("ActionMasks", "a wrapper is MODULE:CLASS, not 'ActionMasks'"),
+        ("nowhere:Class", "no wrapper 'nowhere:Class' (No module named 'nowhere')"),
+        ("AsyncPPO.wrappers:Nothing", "no wrapper 'AsyncPPO.wrappers:Nothing' (module"),
+        ("AsyncPPO.wrappers:__doc__", "the wrapper 'AsyncPPO.wrappers:__doc__' is neither a class nor a function"),
+        ("gymnasium.wrappers:TimeLimit", "failed in being made: TypeError: TimeLimit.__init__() missing 1 required"),
+    ],
+)
+def test_a_wrapper_that_cannot_be_is_named(wrapper: str, message: str, capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["--wrapper", wrapper, *QUICK]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_part_that_is_not_supported_is_named(capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["--env-id", "Countdown-v1", *QUICK]) == 1
+    assert re.search(r"the space Text\(.*\) of the part 'mission' is not supported", capsys.readouterr().err)
+    with pytest.raises(TypeError, match="of the part 'mission' is not supported"):
+        EnvVectorizer(Countdown, 2)
+    space = gym.spaces.Dict(a=gym.spaces.Tuple([gym.spaces.Discrete(2), gym.spaces.Box(0, 1, (0,))]))
+    with pytest.raises(TypeError, match=r"of the part 'a\.1' is not supported: it has no elements"):
+        PPO(False, 2, 2, observation_space=space)
+
+
+def test_the_environments_of_a_module_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = "import gymnasium as gym\nfor i in (0, 1): gym.register(f'Corridor-v{i}', 'somewhere:Corridor')\n"
+    (tmp_path / "corridors.py").write_text(lines)
+    assert main.main(["envs", "corridors:"]) == 0
+    assert capsys.readouterr().out == "  corridors:Corridor-v1\n"
+    assert main.main(["envs", "gymnasium.envs.toy_text:LAKE-"]) == 0
+    assert capsys.readouterr().out == "  gymnasium.envs.toy_text:FrozenLake-v1\n", "known before it is imported"
+    assert main.main(["envs", "corridors:lake"]) == 1
+    assert "no environment of corridors has 'lake' in its id" in capsys.readouterr().err
+    assert main.main(["envs", "nowhere:"]) == 1
+    assert "no module 'nowhere'" in capsys.readouterr().err
+
+
+def test_no_more_environments_are_alive_than_were_asked_for(run_dir: Path) -> None:
+    assert Countdown.most.value == 2, "neither while it looked at them, nor in the evaluation at the end"
+    Countdown.most.value = 0
+    assert main.main(["evaluate", str(run_dir), "--episodes", "7"]) == 0
+    assert Countdown.most.value == 2
+
+
+def test_evaluations_beside_the_training_have_so_many_environments_of_their_own(tmp_path: Path) -> None:
+    flags = ["--env-id", "Countdown-v1", "--wrapper", f"{__name__}:Left", *QUICK, "--eval-envs", "1"]
+    assert main.main([*flags, "--eval-every", "300", "--run-dir", str(tmp_path / "run")]) == 0
+    assert Countdown.most.value == 3
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["evaluation"]["episodes"] == 5
+
+
+class Right:
+    """Goes on."""
+
+    def get_action(self, states: np.ndarray, *, deterministic: bool = False) -> np.ndarray:
+        return np.ones(len(states), np.int64)
+
+
+def test_an_evaluation_of_endless_episodes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("AsyncPPO.evaluation.LONGEST_EPISODE", 30)
+    told = r"3 of 3 episodes were cut after 30 steps: .* \(--env-kwargs max_episode_steps=200\)"
+    with pytest.warns(RuntimeWarning, match=told):
+        assert evaluate(Right(), "Endless-v0", 3, num_envs=2, backend="inline").tolist() == [-30.0] * 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_evaluation_whose_episodes_end_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("AsyncPPO.evaluation.LONGEST_EPISODE", 30)
+    assert evaluate(Right(), "Endless-v0", 2, max_steps=9, backend="inline").tolist() == [-9.0] * 2, "as was asked"
+    short = gym.make("Endless-v0", max_episode_steps=40)
+    assert evaluate(Right(), short, 2, backend="inline").tolist() == [-40.0] * 2
+    assert evaluate(Right(), lambda: Left(Countdown(5)), 2, backend="inline").tolist() == [5.0] * 2
+
+
+def test_a_warning_of_the_command_line_is_one_line(tmp_path: Path) -> None:
+    flags = ["--steps", "100", "--eval-every", "0", "--eval-episodes", "1", "--num-envs", "1", "--backend", "inline"]
+    run = [sys.executable, main.__file__, *flags, "--run-dir", "here"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    warned = "warning: steps (100) is less than the batch_size of the PPO (1024): nothing will be learnt\n"
+    assert warned in done.stderr
+    assert ".py" not in done.stderr
