@@ -2,16 +2,17 @@
 
 import os
 import sys
-import tempfile
+from collections.abc import Callable, Iterator
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gymnasium as gym
+import numpy as np
 import tyro
-from tqdm import tqdm
 
 from AsyncPPO import EnvError
+from AsyncPPO.progress import Bar
 from commands.run import agent_of, env_of, factory_of
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 RunDir = tyro.conf.Positional[Path]
 FIRST_SEED = 3_000_000
 """Of the episodes that are shown: others than those of the training and of its evaluations."""
+FPS = 30
+"""Of a video of an environment that does not say how many frames it shows in a second."""
 SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 """Variables, of which one says where windows go on Linux."""
 
@@ -80,29 +83,20 @@ def record(
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environment.
     """
+    from utils.video import Video
+
     out = out or run_dir / "video.mp4"
     if out.suffix not in {".mp4", ".gif"}:
         raise ValueError(f"out must end in .mp4 or .gif, not {out.name!r}")
+    if not _has_screen():
+        os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported: it looks for a window otherwise
     config, ppo = agent_of(run_dir, best=best)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as directory:
-        recorder = gym.wrappers.RecordVideo(
-            factory_of(config, render_mode="rgb_array")(),
-            str(Path(directory) / "video"),
-            step_trigger=lambda step: step == 0,
-            video_length=10**9,  # until it is closed: one video of all episodes
-            disable_logger=True,
-        )
-        with recorder as env:
-            _show(ppo, env, episodes, seed)
-        (video,) = Path(directory).glob("video/*.mp4")
-        if out.suffix == ".gif":
-            from moviepy import VideoFileClip
-
-            with VideoFileClip(str(video)) as clip:
-                video = video.with_suffix(".gif")
-                clip.write_gif(str(video), logger=None)
-        video.replace(out)
+    with (
+        factory_of(config, render_mode="rgb_array")() as env,
+        Video(out, env.metadata.get("render_fps", FPS)) as video,
+    ):
+        _show(ppo, env, episodes, seed, lambda: video.add(_picture_of(env)))
     print(f"recorded  {out}")
     return 0
 
@@ -117,29 +111,62 @@ def watch(run_dir: RunDir, episodes: int = 5, best: bool = False, seed: int = FI
         seed: of the environment.
     """
     config, ppo = agent_of(run_dir, best=best)
-    if sys.platform == "linux" and not any(name in os.environ for name in SCREENS):
+    if not _has_screen():
         raise RuntimeError("there is no screen to watch on: record makes a video")
     with factory_of(config, render_mode="human")() as env:
         _show(ppo, env, episodes, seed)
     return 0
 
 
-def _show(ppo: "PPO", env: gym.Env, episodes: int, seed: int) -> None:
-    """Play deterministic episodes, and say what each returned."""
+def _has_screen() -> bool:
+    return sys.platform != "linux" or any(name in os.environ for name in SCREENS)
+
+
+def _picture_of(env: gym.Env) -> np.ndarray:
+    """Return what an environment renders.
+
+    Raises:
+        EnvError: it fails, or renders no picture.
+    """
+    try:
+        frame = env.render()
+    except Exception as error:
+        raise EnvError.of(0, "render", error) from error
+    if not isinstance(frame, np.ndarray):
+        raise EnvError(f"the environment renders no pictures (render_mode='rgb_array') but {type(frame).__name__}")
+    return frame
+
+
+def _show(ppo: "PPO", env: gym.Env, episodes: int, seed: int, look: Callable[[], object] = lambda: None) -> None:
+    """Play deterministic episodes, and say what each returned; `look` after every reset and step."""
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, not {episodes}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, not {seed}")
-    with tqdm(unit="step", desc="playing", leave=False) as bar:
+    with Bar(unit="frame", desc="playing", leave=False) as bar:
         for episode in range(episodes):
-            score, over, core = 0.0, False, ppo.initial_core(1)
-            try:
-                obs, _ = env.reset(seed=seed if episode == 0 else None)
-                while not over:
-                    action = ppo.get_action(obs, deterministic=True, core=core)
-                    obs, reward, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
-                    score, over = score + float(reward), terminated or truncated
-                    bar.update()
-            except Exception as error:
-                raise EnvError.of(0, f"episode {episode + 1}", error) from error
+            score = 0.0
+            for reward in _rewards(ppo, env, episode, None if episode else seed):
+                look()
+                score += reward
+                bar.update()
             bar.write(f"episode {episode + 1}: return {score:.2f}")
+
+
+def _rewards(ppo: "PPO", env: gym.Env, episode: int, seed: int | None) -> Iterator[float]:
+    """Play an episode; yield 0 when it begins, then every reward.
+
+    Raises:
+        EnvError: the environment failed.
+    """
+    over, core = False, ppo.initial_core(1)
+    try:
+        obs, _ = env.reset(seed=seed)
+        yield 0.0
+        while not over:
+            action = ppo.get_action(obs, deterministic=True, core=core)
+            obs, reward, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
+            over = terminated or truncated
+            yield float(reward)
+    except Exception as error:
+        raise EnvError.of(0, f"episode {episode + 1}", error) from error

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 import main
 from AsyncPPO import EnvVectorizer, evaluate
+from commands.play import SCREENS
 from commands.run import config_of, factory_of
 from commands.train import parse
 from PPO import PPO
@@ -205,3 +207,22 @@ def test_a_warning_of_the_command_line_is_one_line(tmp_path: Path) -> None:
     warned = "warning: steps (100) is less than the batch_size of the PPO (1024): nothing will be learnt\n"
     assert warned in done.stderr
     assert ".py" not in done.stderr
+
+
+def test_what_renders_no_pictures_is_not_recorded(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["record", str(run_dir), "--out", str(run_dir / "new" / "video.mp4")]) == 1
+    assert "error: " in (err := capsys.readouterr().err)
+    assert "Traceback" not in err
+    assert not [*(run_dir / "new").glob("*")]
+
+
+def test_mujoco_is_told_to_render_without_a_screen(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*SCREENS, "MUJOCO_GL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "platform", "linux")
+    main.main(["record", str(run_dir)])
+    assert os.environ["MUJOCO_GL"] == "egl"
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    main.main(["record", str(run_dir)])
+    assert os.environ["MUJOCO_GL"] == "osmesa", "who says how is heard"

@@ -1,0 +1,79 @@
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from utils.video import Video
+
+
+def frame_of(height: int = 31, width: int = 45, grey: int = 0) -> np.ndarray:
+    return np.full((height, width, 3), grey, np.uint8)
+
+
+def frames_in(path: Path) -> int:
+    import imageio_ffmpeg
+
+    return imageio_ffmpeg.count_frames_and_secs(str(path))[0]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_every_frame_of_any_size_is_there(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"video{suffix}"
+    with Video(path, 30) as video:
+        for grey in range(0, 200, 10):
+            video.add(frame_of(grey=grey))
+    assert frames_in(path) == 20
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (None, "not NoneType"),
+        (np.zeros((31, 45), np.uint8), r"not an array uint8 \(31, 45\)"),
+        (np.zeros((31, 45, 3)), "not an array float64"),
+        (frame_of(32), r"of one size, not \(31, 45, 3\) and \(32, 45, 3\)"),
+    ],
+)
+def test_what_is_no_frame_is_an_error_and_leaves_nothing(tmp_path: Path, frame: Any, message: str) -> None:
+    def film() -> None:
+        with Video(tmp_path / "video.mp4", 30) as video:
+            video.add(frame_of())
+            video.add(frame)
+
+    with pytest.raises(TypeError, match=message):
+        film()
+    assert not [*tmp_path.iterdir()]
+
+
+def test_an_encoder_that_fails_is_an_error_that_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ffmpeg that cannot start on what it is given; the old video stays."""
+    path = tmp_path / "video.mp4"
+    path.write_text("old")
+    monkeypatch.setattr("utils.video.EVEN", "no_such_filter")
+
+    def film() -> None:
+        with Video(path, 30) as video:
+            for _ in range(1000):
+                video.add(frame_of(100, 100))
+
+    with pytest.raises(OSError, match=r"(?s)video\.mp4 cannot be encoded: .*no_such_filter"):
+        film()
+    assert path.read_text() == "old"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_frames_are_not_kept(tmp_path: Path) -> None:
+    """600 frames of 1.4 MB, 830 MB together."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with Video(tmp_path / "video.mp4", 30) as video:
+        for grey in range(600):
+            video.add(frame_of(480, 960, grey % 200))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+def test_a_video_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must end in \.mp4 or \.gif, not 'video\.avi'"):
+        Video(tmp_path / "video.avi", 30)
