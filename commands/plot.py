@@ -1,10 +1,11 @@
 """Draw the learning curves of several runs."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -12,47 +13,80 @@ from AsyncPPO.callbacks import METRICS_FILE, read_table
 from commands.run import config_of
 from config import RunConfig, TrainConfig
 
-EXPERIMENT = {"env_id", "env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights"} | (
+EXPERIMENT = {"env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights"} | (
     {field.name for field in fields(TrainConfig)} - {field.name for field in fields(RunConfig)} - {"compile", "device"}
 )
-"""Settings in which runs of one experiment agree: not their seeds, nor what says how fast or how safely they go."""
+"""Settings in which runs of one experiment on a task agree: not their seeds, nor what says how fast or how safely they
+go."""
 
 
-def plot(run_dirs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("learning_curves.png")) -> int:
-    """Draw the learning curves of runs in one picture; those that differ only by their seeds are one curve with a band.
+def plot(
+    run_dirs: tyro.conf.Positional[tuple[Path, ...]],
+    out: Path = Path("learning_curves.png"),
+    labels: tuple[str, ...] = (),
+    x: Literal["steps", "seconds"] = "steps",
+) -> int:
+    """Draw the learning curves of runs, a panel for each task; those that differ only by their seeds are one curve.
 
     Args:
         run_dirs: what training runs saved.
-        out: the picture, a PNG.
+        out: the picture: a .png, .svg or .pdf.
+        labels: what the curves are called, one for each run (runs of one label are one curve) or for each curve; by
+            default the settings in which they differ.
+        x: what the curves go over.
     """
-    from utils.plots import Rows, plot_runs
+    from utils.plots import FORMATS, Run, ended_early, plot_runs
 
     if not run_dirs:
         raise ValueError("no run to plot")
-    if out.suffix != ".png":
-        raise ValueError(f"out must end in .png, not {out.name!r}")
-    settings, histories = [], []
-    for run_dir in dict.fromkeys(run_dirs):
-        config = asdict(config_of(run_dir))
-        settings.append({name: value for name, value in config.items() if name in EXPERIMENT})
-        histories.append(read_table(run_dir / METRICS_FILE))
-        if all(isnan(row["mean_return"]) for row in histories[-1]):
-            raise ValueError(f"in {run_dir} no episode has ended yet")
-    groups: dict[str, list[Rows]] = defaultdict(list)
-    for label, history in zip(_labels(settings), histories, strict=True):
-        groups[label].append(history)
-    tasks = sorted({config["env_id"] for config in settings})
+    if out.suffix not in FORMATS:
+        raise ValueError(f"out must end in {', '.join(FORMATS)}, not {out.name!r}")
+    run_dirs = tuple(dict.fromkeys(run_dirs))
+    configs = [config_of(run_dir) for run_dir in run_dirs]
+    panels: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run_dir, config, label in zip(run_dirs, configs, _labels(configs, labels), strict=True):
+        history = read_table(run_dir / METRICS_FILE)
+        if all(isnan(row["mean_return"]) for row in history):
+            print(f"left out  {run_dir}: no episode has ended in it")
+        else:
+            panels[config.env_id][label].append(Run(str(run_dir), history, config.steps))
+    if not panels:
+        raise ValueError("no episode has ended yet in any of the runs")
+    for number, (run, goal) in enumerate(ended_early(panels), 1):
+        print(f"({number})       {run.name} ends at {run.history[-1]['steps']:,.0f} of {goal:,} steps")
     out.parent.mkdir(parents=True, exist_ok=True)
-    plot_runs(groups, out, ", ".join(tasks))
+    plot_runs(panels, out, x)
     print(f"curves    {out}")
     return 0
 
 
-def _labels(settings: list[dict[str, Any]]) -> list[str]:
-    """Name each run by what sets it apart from the others."""
-    differ = [name for name in settings[0] if any(other[name] != settings[0][name] for other in settings)]
-    return [", ".join(_said(name, config[name]) for name in differ) or config["env_id"] for config in settings]
+def _labels(configs: Sequence[TrainConfig], asked: Sequence[str]) -> list[str]:
+    """Return what the curve of each run is called.
+
+    Raises:
+        ValueError: so many were asked for that it is not clear which are meant.
+    """
+    settings = [{name: value for name, value in asdict(config).items() if name in EXPERIMENT} for config in configs]
+    tasks = [config.env_id for config in configs]
+    alike = [[other for other, of in zip(settings, tasks, strict=True) if of == task] for task in tasks]
+    own = [_difference(*pair) for pair in zip(settings, alike, strict=True)]
+    curves = [*dict.fromkeys(zip(tasks, own, strict=True))]
+    if not asked:
+        return own
+    if len(asked) == len(configs):
+        return [*asked]
+    if len(asked) == len(curves):
+        return [asked[curves.index(curve)] for curve in zip(tasks, own, strict=True)]
+    raise ValueError(f"there are {len(asked)} labels for {len(configs)} runs in {len(curves)} curves")
 
 
-def _said(name: str, value: Any) -> str:
-    return str(value) if name == "env_id" else f"{name}={value}"
+def _difference(setting: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
+    """Name a run by what sets it apart from others on the same task."""
+    differ = [name for name, value in setting.items() if any(other[name] != value for other in others)]
+    return ", ".join(f"{name}={_said(setting[name])}" for name in differ)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({' '.join(map(str, value))})"
+    return f"{value:g}" if isinstance(value, float) else str(value)

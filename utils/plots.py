@@ -1,21 +1,53 @@
 """Pictures of runs."""
 
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from utils.checkpoint import write_atomically
+from utils.curves import align, curve_of, mean_of
 from utils.history import Metrics
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".svg", ".pdf")
 FEW_POINTS = 20
 """Below this a curve shows its points: a single one has no line."""
-POINTS = 200
-"""To which the curves of several runs are brought, so that they can be averaged."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Those of Okabe & Ito that can be told apart by the colour-blind, but for yellow, which white paper swallows."""
+STYLES = ("-", "--", "-.")
+"""Of lines, when the colours come again."""
+WIDTH, LINE_HEIGHT = 9.0, 0.19
+"""Inches: of a picture, and of a line of text below it."""
+LETTERS = 125
+"""How many go into a line of that text."""
+SHORT = 0.98
+"""Share of the steps that it was to take, or that others of its group took, below which a run ended early."""
+X = Literal["steps", "seconds"]
+X_LABELS = {"steps": "environment steps", "seconds": "seconds of training"}
+Y_LABEL = "mean return of the last 100 episodes"
 Rows = Sequence[Metrics]
 """What `AsyncPPO.run` returns, or a list of such dicts."""
+
+
+class Run(NamedTuple):
+    """What is drawn of a run."""
+
+    name: str
+    history: Rows
+    goal: int
+    """How many steps it was to take."""
+
+
+Panels = Mapping[str, Mapping[str, Sequence[Run]]]
+"""Runs by task and by label; those of a label are drawn as one curve."""
 
 
 def plot_learning_curve(
@@ -25,64 +57,162 @@ def plot_learning_curve(
     threshold: float | None = None,
     evaluations: Sequence[tuple[int, float]] = (),
 ) -> None:
-    """Draw the mean return of the last 100 episodes over environment steps into a PNG.
+    """Draw the mean return of the last 100 episodes over environment steps.
 
     Args:
         history: of the run.
-        path: of the picture.
+        path: of the picture, a PNG, SVG or PDF.
         title: above it.
         threshold: drawn as a line: the return at which the task counts as solved.
         evaluations: steps and mean return of each, drawn as points.
     """
-    with _picture(path, title) as axes:
-        steps, returns = _curve(history)
-        axes.plot(steps, returns, linewidth=2, marker="." if len(history) < FEW_POINTS else "", label="training")
-        if evaluations:
-            axes.plot(*zip(*evaluations, strict=True), "o", color="tab:orange", label="evaluation, deterministic")
-        if threshold is not None:
-            axes.axhline(threshold, color="tab:green", linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
+    figure = _figure(4.5)
+    axes = figure.subplots()
+    curve = curve_of(history)
+    axes.plot(*curve.T, color=COLOURS[0], linewidth=2, marker="." if len(curve) < FEW_POINTS else "", label="training")
+    if not len(curve):
+        axes.text(0.5, 0.5, "no episode has ended", transform=axes.transAxes, ha="center", color="grey")
+    if evaluations:
+        axes.plot(*zip(*evaluations, strict=True), "o", color=COLOURS[1], label="evaluation, deterministic")
+    if threshold is not None:
+        axes.axhline(threshold, color=COLOURS[2], linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
+    _dress(axes, title)
+    axes.set(xlabel=X_LABELS["steps"], ylabel=Y_LABEL)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    _save(figure, path)
 
 
-def plot_runs(groups: Mapping[str, Sequence[Rows]], path: str | os.PathLike[str], title: str) -> None:
-    """Draw the learning curves of several runs into a PNG, the mean of each group with a band from least to most.
+def ended_early(panels: Panels) -> list[tuple[Run, int]]:
+    """Return the runs that ended before they, or others of their group, had taken their steps; and those steps."""
+    early: list[tuple[Run, int]] = []
+    for groups in panels.values():
+        for runs in groups.values():
+            longest = max(int(run.history[-1]["steps"]) for run in runs)
+            for run in runs:
+                steps = run.history[-1]["steps"]
+                if steps < SHORT * max(run.goal, longest):
+                    early.append((run, run.goal if steps < SHORT * run.goal else longest))
+    return early
+
+
+def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps") -> None:
+    """Draw the learning curves of several runs, a panel for each task.
+
+    Of a group of runs it is the mean, at every place over those that are there, with a band from the least of them to
+    the most; thin where some are missing. Runs that ended early are numbered where they end.
 
     Args:
-        groups: runs by label; those of a group differ by their seeds alone.
-        path: of the picture.
-        title: above it.
+        panels: the runs; in each an episode has ended.
+        path: of the picture, a PNG, SVG or PDF.
+        x: what the curves go over.
     """
-    with _picture(path, title) as axes:
-        for label, histories in groups.items():
-            curves = [_curve(history) for history in histories]
-            common = np.linspace(max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves), POINTS)
-            returns = np.stack([np.interp(common, *curve) for curve in curves])
-            count = f" ({len(curves)} runs)" if len(curves) > 1 else ""
-            (line,) = axes.plot(common, returns.mean(axis=0), linewidth=2, label=f"{label}{count}")
-            if len(curves) > 1:
-                axes.fill_between(
-                    common, returns.min(axis=0), returns.max(axis=0), color=line.get_color(), alpha=0.2, linewidth=0
-                )
+    labels = [*dict.fromkeys(label for groups in panels.values() for label in groups)]
+    early = ended_early(panels)
+    numbers = {run.name: number for number, (run, _) in enumerate(early, 1)}
+    entries, columns = _entries(panels, labels)
+    entry_lines = _lines(entries, columns)
+    caption = _caption(panels, [(numbers[run.name], run, goal) for run, goal in early])
+    across = min(math.ceil(math.sqrt(len(panels))), 3)
+    down = -(-len(panels) // across)
+    above, below = 4.3 if down == across == 1 else 2.9 * down + 0.3, LINE_HEIGHT * (entry_lines + len(caption) + 0.7)
+    figure = _figure(above + below)
+    pictures, words = figure.subfigures(2, 1, squeeze=False, height_ratios=[above, below]).flat
+    grid = pictures.subplots(down, across, squeeze=False)
+    handles: dict[str, Any] = {}
+    for axes, (task, groups) in zip(grid.flat, panels.items(), strict=False):
+        for label, runs in groups.items():
+            number = labels.index(label)
+            style: dict[str, Any] = {
+                "color": COLOURS[number % len(COLOURS)],
+                "linestyle": STYLES[number // len(COLOURS) % len(STYLES)],
+            }
+            handles[label] = _draw_group(axes, runs, x, style)
+            _mark_ends(axes, runs, x, numbers, style["color"])
+        _dress(axes, task)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    pictures.supxlabel(X_LABELS[x], fontsize=10)
+    pictures.supylabel(Y_LABEL, fontsize=10)
+    if any(entries):
+        shown = [handles[label] for label in labels]
+        words.legend(shown, entries, loc="upper center", ncols=columns, frameon=False, fontsize=9, borderaxespad=0)
+    words.text(0.5, 0.02, "\n".join(caption), ha="center", va="bottom", fontsize=8, color="0.35")
+    _save(figure, path)
 
 
-@contextmanager
-def _picture(path: str | os.PathLike[str], title: str) -> Iterator[Any]:
-    """Give axes to draw returns over steps in; save them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, style: dict[str, Any]) -> Any:
+    """Draw the mean of runs and their band; return the line."""
+    curves = [curve_of(run.history, x) for run in runs]
+    places, returns = align(curves)
+    count, mean = np.isfinite(returns).sum(axis=0), mean_of(returns)
+    axes.plot(places, np.where(count < len(runs), mean, np.nan), linewidth=0.9, **style)
+    (line,) = axes.plot(places, np.where(count == len(runs), mean, np.nan), linewidth=2, **style)
+    for curve in curves:
+        if len(curve) == 1:  # which has no line
+            axes.plot(*curve.T, "o", color=style["color"])
+    if len(runs) > 1:
+        low, high = np.fmin.reduce(returns), np.fmax.reduce(returns)
+        axes.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    return line
+
+
+def _mark_ends(axes: "Axes", runs: Sequence[Run], x: X, numbers: dict[str, int], colour: str) -> None:
+    """Put numbers where runs ended early."""
+    for run in runs:
+        if run.name in numbers:
+            place = curve_of(run.history, x)[-1]
+            axes.plot(*place, "o", color=colour, markersize=11, markeredgecolor="white", zorder=5)
+            text = str(numbers[run.name])
+            axes.annotate(text, place, ha="center", va="center", color="white", fontsize=7, weight="bold", zorder=6)
+
+
+def _entries(panels: Panels, labels: Sequence[str]) -> tuple[list[str], int]:
+    """Return what the legend says of each label, and in how many columns."""
+    entries = []
+    for label in labels:
+        counts = sorted({len(groups[label]) for groups in panels.values() if label in groups})
+        many = "" if counts == [1] else f"{'-'.join(map(str, counts))}\xa0runs"
+        entries.append(f"{label} ({many})" if label and many else label or many)
+    longest = max(map(len, entries))
+    columns = max(min(len(entries), LETTERS // (min(longest, LETTERS // 2 - 8) + 8)), 1)
+    return [textwrap.fill(entry, LETTERS // columns - 8) for entry in entries], columns
+
+
+def _lines(entries: Sequence[str], columns: int) -> int:
+    """Return how many lines a legend has that fills its columns one after the other."""
+    if not any(entries):
+        return 0
+    down = -(-len(entries) // columns)
+    lines = [entry.count("\n") + 1 for entry in entries]
+    return max(sum(lines[start : start + down]) for start in range(0, len(lines), down))
+
+
+def _caption(panels: Panels, early: Sequence[tuple[int, Run, int]]) -> list[str]:
+    """Return the lines that say what is drawn."""
+    said = [f"({number}) {run.name} ends at {run.history[-1]['steps']:,.0f} of {goal:,}" for number, run, goal in early]
+    if any(len(runs) > 1 for groups in panels.values() for runs in groups.values()):
+        said.insert(0, "Line: mean of the runs, thin where some are missing; band: from the least to the most of them.")
+    return [line for sentence in said for line in textwrap.wrap(sentence, LETTERS)]
+
+
+def _figure(height: float) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    yield axes
-    axes.set(title=title, xlabel="environment steps", ylabel="mean return of the last 100 episodes")
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def _dress(axes: "Axes", title: str) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.set_title(title, fontsize=11)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="best")
-    write_atomically(path, lambda file: FigureCanvasAgg(figure).print_png(file))
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _curve(history: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps and mean returns, from the first episode that has ended."""
-    curve = np.array([(row["steps"], row["mean_return"]) for row in history], float).reshape(-1, 2)
-    known = curve[np.isfinite(curve[:, 1])]
-    return known[:, 0], known[:, 1]
+def _save(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    suffix = Path(path).suffix
+    if suffix not in FORMATS:
+        raise ValueError(f"a picture must end in {', '.join(FORMATS)}, not {Path(path).name!r}")
+    write_atomically(path, lambda file: figure.savefig(file, format=suffix[1:], dpi=150))

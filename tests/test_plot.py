@@ -1,0 +1,122 @@
+"""The pictures of several runs: what is drawn as one curve, and what is said of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+
+import main
+from commands.run import CONFIG_FILE, write_json
+from config import TrainConfig
+
+COLUMNS = "steps,seconds,episodes,mean_return,mean_length"
+
+
+def run(directory: Path, steps: Sequence[int] = range(100, 1100, 100), first: int = 0, **settings: Any) -> str:
+    """Write what is drawn of a run; its first episodes end in row `first`."""
+    directory.mkdir(parents=True)
+    write_json(directory / CONFIG_FILE, {"config": asdict(replace(TrainConfig(), steps=1000, **settings))})
+    rows = [f"{step},{step / 50},{row},{nan if row < first else step / 2},9" for row, step in enumerate(steps)]
+    (directory / "metrics.csv").write_text("\n".join([COLUMNS, *rows, ""]))
+    return str(directory)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Panels that would be drawn."""
+    panels: list[Any] = []
+    monkeypatch.setattr("utils.plots.plot_runs", lambda shown, *_: panels.append(shown))
+    return panels
+
+
+def shown_in(panels: Any) -> dict[str, dict[str, list[str]]]:
+    return {
+        task: {label: [Path(one.name).name for one in runs] for label, runs in groups.items()}
+        for task, groups in panels.items()
+    }
+
+
+def test_only_seeds_are_drawn_as_one_curve(tmp_path: Path, drawn: list[Any]) -> None:
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", seed=7), run(tmp_path / "c", env_kwargs=("g=9.8",), lr=0.1)]
+    assert main.main(["plot", *runs]) == 0
+    assert shown_in(drawn[0]) == {
+        "CartPole-v1": {"env_kwargs=(), lr=0.001": ["a", "b"], "env_kwargs=(g=9.8), lr=0.1": ["c"]}
+    }
+
+
+def test_every_task_has_a_panel_with_its_own_differences(tmp_path: Path, drawn: list[Any]) -> None:
+    runs = [
+        run(tmp_path / "a", batch_size=64),
+        run(tmp_path / "b", env_id="Acrobot-v1", lr=0.1),
+        run(tmp_path / "c", env_id="Acrobot-v1", lr=0.2),
+    ]
+    assert main.main(["plot", *runs]) == 0
+    assert shown_in(drawn[0]) == {"CartPole-v1": {"": ["a"]}, "Acrobot-v1": {"lr=0.1": ["b"], "lr=0.2": ["c"]}}
+
+
+def test_labels_are_of_runs_or_of_curves(tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFixture) -> None:
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", seed=7), run(tmp_path / "c", lr=0.1)]
+    assert main.main(["plot", *runs, "--labels", "slow", "fast"]) == 0
+    assert main.main(["plot", *runs, "--labels", "x", "y", "x"]) == 0
+    assert [shown_in(panels)["CartPole-v1"] for panels in drawn] == [
+        {"slow": ["a", "b"], "fast": ["c"]},
+        {"x": ["a", "c"], "y": ["b"]},
+    ]
+    assert main.main(["plot", *runs, "--labels", "x"]) == 1
+    assert "there are 1 labels for 3 runs in 2 curves" in capsys.readouterr().err
+
+
+def test_who_ends_where_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", range(100, 500, 100)), run(tmp_path / "c", range(100, 2100, 100))]
+    assert main.main(["plot", *runs, "--out", str(tmp_path / "curves.png")]) == 0
+    said = capsys.readouterr().out
+    assert f"(1)       {runs[0]} ends at 1,000 of 2,000 steps" in said, "others went on"
+    assert f"(2)       {runs[1]} ends at 400 of 1,000 steps" in said
+    assert "(3)" not in said
+
+
+def test_a_run_without_an_episode_is_left_out_and_named(
+    tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFixture
+) -> None:
+    whole, none = run(tmp_path / "a", first=2), run(tmp_path / "b", first=99, seed=1)
+    assert main.main(["plot", whole, none]) == 0
+    assert f"left out  {none}: no episode has ended in it" in capsys.readouterr().out
+    assert shown_in(drawn[0]) == {"CartPole-v1": {"": ["a"]}}
+    assert main.main(["plot", none]) == 1
+    assert "error: no episode has ended yet in any of the runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+@pytest.mark.parametrize("x", ["steps", "seconds"])
+def test_pictures_are_png_svg_or_pdf_over_steps_or_seconds(tmp_path: Path, suffix: str, magic: bytes, x: str) -> None:
+    out = tmp_path / f"curves{suffix}"
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", [100], seed=1), run(tmp_path / "c", env_id="Acrobot-v1")]
+    assert main.main(["plot", *runs, "--out", str(out), "--x", x]) == 0
+    assert out.read_bytes().startswith(magic)
+
+
+def test_the_picture_says_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", [100, 200], seed=1), run(tmp_path / "c", lr=0.1, first=3)]
+    assert main.main(["plot", *runs, "--out", str(tmp_path / "curves.svg"), "--x", "seconds"]) == 0
+    text = (tmp_path / "curves.svg").read_text().replace("\xa0", " ")
+    for said in ("lr=0.001 (2 runs)", "lr=0.1", "seconds of training", "band: from the least to the most", "CartPole"):
+        assert said in text
+    assert f"(1) {runs[1]} ends at 200 of 1,000" in text
+
+
+def test_long_labels_do_not_touch_the_curves(tmp_path: Path) -> None:
+    """The picture grows by what is said below it."""
+    runs = [run(tmp_path / str(number), lr=0.1 / (number + 1), seed=number) for number in range(12)]
+    sizes = []
+    for words in (2, 30):
+        labels = [f"{number} " + "word " * words for number in range(12)]
+        assert main.main(["plot", *runs, "--out", str(tmp_path / "curves.png"), "--labels", *labels]) == 0
+        header = (tmp_path / "curves.png").read_bytes()[16:24]
+        sizes.append((int.from_bytes(header[:4]), int.from_bytes(header[4:])))
+    assert sizes[0][0] == sizes[1][0]
+    assert sizes[1][1] > sizes[0][1] + 300
