@@ -56,7 +56,7 @@ def choose_run_dir(config: TrainConfig) -> Path:
     Raises:
         FileExistsError: it holds a run already.
     """
-    from PPO.agent import POLICY_FILE
+    from PPO.saving import POLICY_FILE
 
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
     run_dir = Path(config.run_dir or Path("runs") / config.env_id / now)
@@ -174,7 +174,7 @@ def load_latest(ppo: "PPO", directory: Path) -> None:
         ValueError: they are damaged, or do not fit.
     """
     from AsyncPPO.trainer import read_checkpoint
-    from PPO.agent import POLICY_FILE
+    from PPO.saving import POLICY_FILE
 
     checkpoints = checkpoints_in(directory / CHECKPOINT_DIRECTORY)
     if checkpoints and (not (directory / POLICY_FILE).exists() or steps_of(checkpoints[-1]) > _steps_saved(directory)):
