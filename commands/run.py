@@ -3,7 +3,7 @@
 import ast
 import json
 import os
-import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,15 +14,17 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from functools import partial, reduce
 from importlib import import_module
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from typeguard import TypeCheckError, check_type
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in, steps_of
-from config import ADDED, TrainConfig
-from utils import DamagedError, write_atomically
+from commands.output import note
+from config import TrainConfig
+from utils import DamagedError, append_to, read_json, whole_number, write_atomically
+from utils.versions import versions
 
 try:
     import fcntl
@@ -46,8 +48,12 @@ ROOT = Path(__file__).parents[1]
 PYTHON = "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)
 PROGRAM = f"{PYTHON} {os.path.relpath(ROOT / 'main.py')}"
 """How to call this again, from here and with this interpreter."""
-LIBRARIES = ("torch", "gymnasium", "numpy")
 NAMED_VALUES = {"true": True, "false": False, "none": None}
+LARGEST_WHOLE = 2**63
+"""What a setting stays below."""
+PERHAPS_A_MODULE = re.compile(r"([^\W\d]\w*)[.:]")
+"""How the name of something in a module begins."""
+TRUST = "--trust-env-module"
 
 
 def choose_run_dir(config: TrainConfig) -> Path:
@@ -71,12 +77,12 @@ def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool) -> None:
     file = run_dir / CONFIG_FILE
     start = {
         "command": shlex.join(sys.orig_argv),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "versions": versions(),
         "git_commit": _git_commit(),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
     if resumed:
-        content = json.loads(file.read_text())
+        content = _record_in(file)
         content["resumed"] = [*content.get("resumed", []), start]
     else:
         content = {"config": asdict(config), **start}
@@ -89,13 +95,16 @@ def locked(run_dir: Path) -> Iterator[None]:
 
     Raises:
         RuntimeError: one does; if it is killed, its lock is gone.
-        OSError: the directory cannot be made or written.
+        OSError: the directory cannot be made or written, or it leads out of itself.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
+    for directory in (run_dir / CHECKPOINT_DIRECTORY, run_dir / BEST_DIRECTORY):
+        if directory.is_symlink():  # whose files a run would replace and delete
+            raise OSError(f"{directory} is a link: what a run writes has to lie in its directory")
     if fcntl is None:
         yield
         return
-    with open(run_dir / LOCK_FILE, "w") as file:
+    with append_to(run_dir / LOCK_FILE) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -113,38 +122,110 @@ def config_of(run_dir: Path) -> TrainConfig:
     file = run_dir / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{run_dir} is not a run: it has no {CONFIG_FILE}")
-    try:
-        settings = json.loads(file.read_text())["config"]
-        known = {field.name for field in fields(TrainConfig)}
-        unknown, missing = settings.keys() - known, known - settings.keys() - ADDED
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is not the configuration of a run: {type(error).__name__}") from error
-    if missing:
-        raise ValueError(f"{file} does not say {', '.join(sorted(missing))}")
-    if unknown:
+    settings = _record_in(file)["config"]
+    known = {field.name for field in fields(TrainConfig)}
+    if unknown := settings.keys() - known:
         raise ValueError(f"{file} has settings that this version does not know: {', '.join(sorted(unknown))}")
     hints = get_type_hints(TrainConfig)
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     for name, value in settings.items():
         try:
-            check_type(value, hints[name])
+            check_type(value, hints[name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
         except TypeCheckError as error:
             raise ValueError(f"{file} says {name}={value!r}: {error}") from None
+        for number in value if isinstance(value, tuple) else [value]:
+            if isinstance(number, int) and abs(number) >= LARGEST_WHOLE:
+                raise ValueError(f"{file} says {name}={value}: that is too large")
+    if missing := known - settings.keys():
+        note(f"{file} is of an older version: the defaults stand for {', '.join(sorted(missing))}")
     return TrainConfig(**settings)
 
 
-def agent_of(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, "PPO"]:
+def _record_in(file: Path) -> dict[str, Any]:
+    """Return what `note_start` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        record = read_json(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is not the configuration of a run: {error}") from error
+    settings, resumed = record.get("config"), record.get("resumed", [])
+    if not isinstance(settings, dict) or "env_id" not in settings or not isinstance(resumed, list):
+        raise ValueError(f"{file} is not the configuration of a run")
+    return record
+
+
+def untrusted_modules(config: TrainConfig) -> set[str]:
+    """Return what settings name that is imported, and so run, when their environment is made.
+
+    Those are the modules of an environment's id and of its wrappers, and what an argument of the environment may mean
+    as one: a text that begins with the name of a module that is there.
+    """
+    modules = {config.env_id.rpartition(":")[0], *(name.partition(":")[0] for name in config.wrapper)} - {""}
+    texts = (text for value in _kwargs_of(config).values() for text in _texts_in(value))
+    return modules.union(text for text in texts if _names_module(text))
+
+
+def check_trust(config: TrainConfig, file: Path, trusted: bool, typed: TrainConfig | None = None) -> None:
+    """Check that a file names no module to be imported, unless that was allowed on the command line.
+
+    Args:
+        config: what the file says.
+        file: for the message.
+        trusted: whether it was allowed.
+        typed: what the command line says itself; modules in that are trusted.
+
+    Raises:
+        ValueError: it names one; the message says which, and how to allow it.
+    """
+    modules = untrusted_modules(config) - (untrusted_modules(typed) if typed else set())
+    if modules and not trusted:
+        raise ValueError(
+            f"{file} names the module {', '.join(sorted(modules))}, which would be imported, and so run: if you trust "
+            f"it, allow that with {TRUST}"
+        )
+
+
+def trust_flag(config: TrainConfig) -> str:
+    """Return what further commands about a run need on their line, after a space."""
+    return f" {TRUST}" if untrusted_modules(config) else ""
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _texts_in([*value, *value.values()])
+    elif isinstance(value, list | tuple | set):
+        for part in value:
+            yield from _texts_in(part)
+
+
+def _names_module(text: str) -> bool:
+    """Return whether a text begins with the name of a module that is there; none is imported to see that."""
+    name = PERHAPS_A_MODULE.match(text)
+    try:
+        return name is not None and find_spec(name[1]) is not None
+    except ValueError:  # it is loaded, and was not found in the usual way
+        return True
+
+
+def agent_of(run_dir: Path, *, best: bool = False, trust_env_module: bool = False) -> tuple[TrainConfig, "PPO"]:
     """Return the configuration of a run, and the agent with what it has learnt.
 
     Args:
         run_dir: of the run; of one that was killed, its newest checkpoint counts.
         best: take the best evaluation's weights, not the last.
+        trust_env_module: import what the configuration names.
 
     Raises:
         FileNotFoundError: the directory is not a run's, or there are no weights.
-        ValueError: they are damaged, or do not fit.
+        ValueError: they are damaged, or do not fit; or a module is named that is not to be imported.
     """
     config = config_of(run_dir)
+    check_trust(config, run_dir / CONFIG_FILE, trust_env_module)
     ppo = fresh_agent(config)
     if best:
         ppo.load_weights(run_dir / BEST_DIRECTORY)
@@ -173,12 +254,12 @@ def load_latest(ppo: "PPO", directory: Path) -> None:
         FileNotFoundError: there are none.
         ValueError: they are damaged, or do not fit.
     """
-    from AsyncPPO.trainer import read_checkpoint
+    from AsyncPPO.trainer import load_networks
     from PPO.saving import POLICY_FILE
 
     checkpoints = checkpoints_in(directory / CHECKPOINT_DIRECTORY)
     if checkpoints and (not (directory / POLICY_FILE).exists() or steps_of(checkpoints[-1]) > _steps_saved(directory)):
-        load_newest(lambda path: ppo.load_networks(read_checkpoint(path)["ppo"]["networks"]), checkpoints)
+        load_newest(partial(load_networks, ppo), checkpoints)
     else:
         ppo.load_weights(directory)
 
@@ -186,8 +267,8 @@ def load_latest(ppo: "PPO", directory: Path) -> None:
 def _steps_saved(run_dir: Path) -> int:
     """Return after how many steps the weights of a run were saved."""
     try:
-        return json.loads((run_dir / SUMMARY_FILE).read_text())["steps"]
-    except (OSError, ValueError, LookupError, TypeError):
+        return whole_number(read_json(run_dir / SUMMARY_FILE)["steps"], "number of steps")
+    except (OSError, ValueError, LookupError):
         return 0
 
 
@@ -284,7 +365,7 @@ def _literal(text: str) -> Any:
         return NAMED_VALUES[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # all that it may raise
         return text
 
 
