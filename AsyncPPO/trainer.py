@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from AsyncPPO.backends import BackendName, EnvError, EnvFactory, OnEnvError, Plan
 from AsyncPPO.callbacks import Callback, Evaluation, ProgressBar
+from AsyncPPO.checkpoint import PROGRESS, SETTINGS, progress_in, read_checkpoint
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.rollout import AlternatingCollector, Collector, Episode, ReplicaCollector
 from AsyncPPO.vectorizer import EnvVectorizer
@@ -23,19 +24,13 @@ from utils import (
     DamagedError,
     History,
     Metrics,
-    State,
     buffer_to_target_buffer_transfer,
-    load_state,
     save_state,
     whole_number,
 )
 
 Mode = Literal["streaming", "mask"]
 Acting = Literal["auto", "central", "alternating", "replicas"]
-CHECKPOINT_PARTS = {"made_for", "progress", "recent", "ppo", "buffer", "collector"}
-SETTINGS = "settings"
-"""The part of a checkpoint that older ones lack: those of the agent."""
-PROGRESS = ("steps_done", "seconds", "episodes_done", "goal")
 BAR_SECONDS = 0.2
 """How long the progress bar may stand still while there is something to tell."""
 RECENT_EPISODES = 100
@@ -246,7 +241,7 @@ class AsyncPPO:
             self.ppo.check_settings(state[SETTINGS], f"the agent's settings in {path}", learning=True)
         before = self.ppo.state(), self.buffer.state()
         try:
-            progress = _progress_in(state["progress"])
+            progress = progress_in(state["progress"])
             recent = [Episode(float(return_), whole_number(length, "length")) for return_, length in state["recent"]]
             self.ppo.load_state(state["ppo"])
             self.collector.load_state(state["collector"], state["buffer"])
@@ -362,52 +357,3 @@ def _choose_acting(
         raise ValueError("acting='replicas' needs mode='streaming' and a PPO of two small MLPs in float32 on the CPU")
     why = "as asked" if asked == "central" else "its networks are others than two small MLPs, in bfloat16, or on a GPU"
     return "central", f"the agent is asked at every step: {'mask mode' if mode == 'mask' else why}"
-
-
-def read_checkpoint(path: str | os.PathLike[str]) -> State:
-    """Return what `AsyncPPO.save_checkpoint` saved.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or something else.
-    """
-    state = load_state(path)
-    if not isinstance(state, dict) or state.keys() - {SETTINGS} != CHECKPOINT_PARTS:
-        held = ", ".join(state) if isinstance(state, dict) and state else "nothing"
-        raise ValueError(f"{path} is not the checkpoint of a run: it holds {held}")
-    if not all(isinstance(part, dict) for name, part in state.items() if name != "recent"):
-        raise DamagedError(f"{path} is not the checkpoint of a run: some of its parts are something else")
-    return state
-
-
-def load_networks(ppo: PPO, path: str | os.PathLike[str]) -> None:
-    """Load into an agent only what it had learnt at a checkpoint.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or the networks mean something else to this agent.
-    """
-    state = read_checkpoint(path)
-    try:
-        ppo.load_networks(state["ppo"].get("networks"), state.get(SETTINGS))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _progress_in(saved: State) -> dict[str, Any]:
-    """Return the attributes of a trainer that say how far it has come.
-
-    Raises:
-        ValueError: they are something else.
-        LookupError: one is missing.
-    """
-    seconds = float(saved["seconds"])
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"the saved seconds are {seconds}")
-    begin, end = saved["goal"]
-    return {
-        "steps_done": whole_number(saved["steps_done"], "number of steps"),
-        "seconds": seconds,
-        "episodes_done": whole_number(saved["episodes_done"], "number of episodes"),
-        "goal": (whole_number(begin, "beginning"), whole_number(end, "end")),
-    }

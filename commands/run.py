@@ -1,9 +1,7 @@
 """The directory of a run: what is in it, and how to make from it what was trained, and on what."""
 
-import ast
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -14,14 +12,15 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from functools import partial, reduce
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in, steps_of
+from AsyncPPO.checkpoint import SETTINGS, read_checkpoint
 from commands.output import note
+from commands.trust import check_trust, kwargs_of
 from config import TrainConfig
 from utils import DamagedError, append_to, read_json, whole_number, write_atomically
 from utils.versions import versions
@@ -48,12 +47,8 @@ ROOT = Path(__file__).parents[1]
 PYTHON = "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)
 PROGRAM = f"{PYTHON} {os.path.relpath(ROOT / 'main.py')}"
 """How to call this again, from here and with this interpreter."""
-NAMED_VALUES = {"true": True, "false": False, "none": None}
 LARGEST_WHOLE = 2**63
 """What a setting stays below."""
-PERHAPS_A_MODULE = re.compile(r"([^\W\d]\w*)[.:]")
-"""How the name of something in a module begins."""
-TRUST = "--trust-env-module"
 
 
 def choose_run_dir(config: TrainConfig) -> Path:
@@ -157,61 +152,6 @@ def _record_in(file: Path) -> dict[str, Any]:
     return record
 
 
-def untrusted_modules(config: TrainConfig) -> set[str]:
-    """Return what settings name that is imported, and so run, when their environment is made.
-
-    Those are the modules of an environment's id and of its wrappers, and what an argument of the environment may mean
-    as one: a text that begins with the name of a module that is there.
-    """
-    modules = {config.env_id.rpartition(":")[0], *(name.partition(":")[0] for name in config.wrapper)} - {""}
-    texts = (text for value in _kwargs_of(config).values() for text in _texts_in(value))
-    return modules.union(text for text in texts if _names_module(text))
-
-
-def check_trust(config: TrainConfig, file: Path, trusted: bool, typed: TrainConfig | None = None) -> None:
-    """Check that a file names no module to be imported, unless that was allowed on the command line.
-
-    Args:
-        config: what the file says.
-        file: for the message.
-        trusted: whether it was allowed.
-        typed: what the command line says itself; modules in that are trusted.
-
-    Raises:
-        ValueError: it names one; the message says which, and how to allow it.
-    """
-    modules = untrusted_modules(config) - (untrusted_modules(typed) if typed else set())
-    if modules and not trusted:
-        raise ValueError(
-            f"{file} names the module {', '.join(sorted(modules))}, which would be imported, and so run: if you trust "
-            f"it, allow that with {TRUST}"
-        )
-
-
-def trust_flag(config: TrainConfig) -> str:
-    """Return what further commands about a run need on their line, after a space."""
-    return f" {TRUST}" if untrusted_modules(config) else ""
-
-
-def _texts_in(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from _texts_in([*value, *value.values()])
-    elif isinstance(value, list | tuple | set):
-        for part in value:
-            yield from _texts_in(part)
-
-
-def _names_module(text: str) -> bool:
-    """Return whether a text begins with the name of a module that is there; none is imported to see that."""
-    name = PERHAPS_A_MODULE.match(text)
-    try:
-        return name is not None and find_spec(name[1]) is not None
-    except ValueError:  # it is loaded, and was not found in the usual way
-        return True
-
-
 def agent_of(run_dir: Path, *, best: bool = False, trust_env_module: bool = False) -> tuple[TrainConfig, "PPO"]:
     """Return the configuration of a run, and the agent with what it has learnt.
 
@@ -254,14 +194,21 @@ def load_latest(ppo: "PPO", directory: Path) -> None:
         FileNotFoundError: there are none.
         ValueError: they are damaged, or do not fit.
     """
-    from AsyncPPO.trainer import load_networks
     from PPO.saving import POLICY_FILE
 
     checkpoints = checkpoints_in(directory / CHECKPOINT_DIRECTORY)
     if checkpoints and (not (directory / POLICY_FILE).exists() or steps_of(checkpoints[-1]) > _steps_saved(directory)):
-        load_newest(partial(load_networks, ppo), checkpoints)
+        load_newest(partial(_load_networks, ppo), checkpoints)
     else:
         ppo.load_weights(directory)
+
+
+def _load_networks(ppo: "PPO", checkpoint: Path) -> None:
+    state = read_checkpoint(checkpoint)
+    try:
+        ppo.load_networks(state["ppo"].get("networks"), state.get(SETTINGS))
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}") from error
 
 
 def _steps_saved(run_dir: Path) -> int:
@@ -310,7 +257,7 @@ def factory_of(config: TrainConfig, *, training: bool = False, **kwargs: Any) ->
     from AsyncPPO import ActionMasks, env_factory, make_atari
 
     wrappers = wrappers_of(config.wrapper) + ([ActionMasks] if config.action_masks else [])
-    kwargs = _kwargs_of(config) | kwargs
+    kwargs = kwargs_of(config) | kwargs
     if config.env_id.startswith("ALE/"):
         make: EnvFactory = partial(make_atari, config.env_id, training=training, **kwargs)
     else:
@@ -340,33 +287,6 @@ def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
             raise ValueError(f"the wrapper {name!r} is neither a class nor a function, but {wrapper!r}")
         wrappers.append(wrapper)
     return wrappers
-
-
-def _kwargs_of(config: TrainConfig) -> dict[str, Any]:
-    """Return the arguments of a run's environment.
-
-    Raises:
-        ValueError: one that is not NAME=VALUE, or a name twice.
-    """
-    kwargs: dict[str, Any] = {}
-    for argument in config.env_kwargs:
-        name, equals, value = argument.partition("=")
-        if not name.isidentifier() or not equals:
-            raise ValueError(f"env_kwargs are NAME=VALUE, not {argument!r}")
-        if name in kwargs:
-            raise ValueError(f"env_kwargs say {name} twice")
-        kwargs[name] = _literal(value)
-    return kwargs
-
-
-def _literal(text: str) -> Any:
-    """Return the value of a Python literal, of `NAMED_VALUES` in any case; of all else the text."""
-    if text.lower() in NAMED_VALUES:
-        return NAMED_VALUES[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # all that it may raise
-        return text
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

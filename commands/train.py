@@ -32,7 +32,6 @@ from commands.run import (
     CURVE_FILE,
     PROGRAM,
     SUMMARY_FILE,
-    check_trust,
     choose_run_dir,
     config_of,
     env_of,
@@ -42,9 +41,9 @@ from commands.run import (
     load_newest,
     locked,
     note_start,
-    trust_flag,
     write_json,
 )
+from commands.trust import check_trust, trust_flag
 from config import CommandLine, TrainConfig
 from PPO.arguments import check_ranges
 from presets import preset

@@ -16,8 +16,9 @@ import torch
 import main
 from AsyncPPO import AsyncPPO
 from AsyncPPO.callbacks import read_table
-from commands.run import config_of, env_of, fresh_agent, untrusted_modules
+from commands.run import config_of, env_of, fresh_agent
 from commands.train import parse
+from commands.trust import untrusted_modules
 from config import TrainConfig
 from PPO import PPO
 from utils import load_state, save_state
@@ -64,6 +65,7 @@ COMMANDS = [
 NAMING = [
     {"env_id": "stranger.evil:Pendulum-v1"},
     {"env_kwargs": ["kind=stranger.evil.Thing"]},
+    {"wrapper": ["stranger.evil:Thing"]},
     {"env_kwargs": ["config={'a': ['stranger.evil:Thing']}"]},
     {"env_id": "stranger.evil:Pendulum-v1", "backend": "vector", "mode": "mask"},
 ]
@@ -215,7 +217,8 @@ def test_settings_that_a_run_of_before_lacks_have_their_defaults(run_dir: Path, 
     for command in (["evaluate", str(run_dir), "--episodes", "1", "--json"], ["resume", str(run_dir), "--steps", "4"]):
         assert main.main(command) == 0
         captured = capsys.readouterr()
-        said = f"{run_dir / 'config.json'} is of an older version: the defaults stand for bf16, value_clip\n"
+        lacks = "bf16, eval_envs, value_clip, wrapper"
+        said = f"{run_dir / 'config.json'} is of an older version: the defaults stand for {lacks}\n"
         assert captured.err.count(said) == 1
         assert "older version" not in captured.out
 
