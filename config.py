@@ -7,10 +7,6 @@ PPO_NAMES = {"gae_lambda": "GAE_lambda", "use_rnd": "use_RND"}
 """Where `PPO` spells a setting differently."""
 
 
-ADDED = frozenset({"wrapper", "eval_envs"})
-"""Settings that runs of earlier versions do not record: they were made with the default."""
-
-
 @dataclass(frozen=True)
 class RunConfig:
     """What to train on, for how long, and where the results go."""
@@ -156,3 +152,18 @@ class TrainConfig(RunConfig):
         """Return the settings of `PPO`, by its names for them."""
         run = {field.name for field in fields(RunConfig)} - {"seed"}
         return {PPO_NAMES.get(name, name): value for name, value in vars(self).items() if name not in run}
+
+
+@dataclass(frozen=True)
+class CommandLine(TrainConfig):
+    """Train PPO on a Gymnasium environment.
+
+    Other commands, each with its own --help: resume, evaluate, record, watch, plot, export, envs.
+    """
+
+    trust_env_module: bool = False
+    """Import the module that the run in --load-weights names; one in --env-id needs no leave."""
+
+    def config(self) -> TrainConfig:
+        """Return what a run records: not whom it trusted."""
+        return TrainConfig(**{field.name: getattr(self, field.name) for field in fields(TrainConfig)})

@@ -21,7 +21,7 @@ from commands.output import nobody_listens, silence
 from commands.play import evaluate, record, watch
 from commands.plot import plot
 from commands.train import resume, train
-from config import TrainConfig
+from config import CommandLine
 
 INTERRUPTED, UNHEARD = 130, 141
 """Exit codes after Ctrl-C and after a closed pipe: 128 + SIGINT, 128 + SIGPIPE."""
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (ValueError, TypeError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
         if isinstance(error, BrokenPipeError) and nobody_listens():
             silence(1)  # or the interpreter complains of what it cannot flush
             return UNHEARD
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     if arguments and arguments[0].startswith("--tyro-"):
-        tyro.extras.subcommand_cli_from_dict({"train": TrainConfig, **COMMANDS}, prog="main.py", args=arguments)
+        tyro.extras.subcommand_cli_from_dict({"train": CommandLine, **COMMANDS}, prog="main.py", args=arguments)
     if not arguments or arguments[0].startswith("-"):
         arguments = ["train", *arguments]
     name, *rest = arguments

@@ -7,6 +7,7 @@ docs/callbacks.md.
 import csv
 import io
 import os
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from AsyncPPO.progress import Bar
 from AsyncPPO.rollout import Episode
-from utils import History, Metrics, remove_unfinished, write_atomically
+from utils import History, Metrics, append_to, remove_unfinished, write_atomically
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO
@@ -37,6 +38,8 @@ TAGS = {
     "policy_loss": "train/policy_gradient_loss",
 }
 """What Stable-Baselines3 calls a metric; any other is `train/` and its name."""
+LONGEST_NUMBER = 18
+"""Digits of a whole number in a table."""
 TENSORBOARD_SECONDS = 2.0
 """How long what TensorBoard shows may lag behind."""
 
@@ -140,7 +143,8 @@ class TensorBoard(Callback):
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog
 
-        self._writer = EventsWriter(str(self.directory / "events"))
+        nobody_knows = f".{secrets.token_hex(4)}"  # so that no link can lie in wait under the name
+        self._writer = EventsWriter(str(self.directory / "events"), nobody_knows)
         self._flushed = time.monotonic()
         self._write(trainer.steps_done + 1, session_log=SessionLog(status=SessionLog.START))
 
@@ -286,14 +290,24 @@ def read_table(path: Path, needed: Sequence[str] = ("steps", "seconds", "episode
         rows = [dict(zip(lines[0], map(_number, line), strict=True)) for line in lines[1:]]
         if rows and (missing := set(needed) - rows[0].keys()):
             raise ValueError(f"it does not say {', '.join(sorted(missing))}")
+        if wrong := [row["steps"] for row in rows if not isinstance(row["steps"], int)]:
+            raise ValueError(f"{wrong[0]} is no number of steps")
         return rows
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{path} is not a table that a run has written: {error}") from error
 
 
 def _number(text: str) -> float:
-    """Return the number that was written: a whole one without a point."""
-    return int(text) if text.isdecimal() else float(text)
+    """Return the number that was written: a whole one without a point.
+
+    Raises:
+        ValueError: none was, or one that no run comes to.
+    """
+    if not text.isdecimal():
+        return float(text)
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -302,7 +316,7 @@ def rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
-    with open(path, "a", newline="") as file:
+    with append_to(path) as file:
         file.write(_lines([row], header=file.tell() == 0))
 
 

@@ -29,6 +29,7 @@ from utils import (
     compute_threads,
     inactive_states_dropout,
     indexes_of_active_environments,
+    read_json,
     update_active_environments_list,
     write_atomically,
 )
@@ -272,8 +273,11 @@ class BackgroundEvaluation(Callback):
         if file is None or not file.is_file():
             return -math.inf
         try:
-            return float(json.loads(file.read_text())["mean"])
-        except (ValueError, LookupError, TypeError) as error:
+            mean = float(read_json(file)["mean"])
+            if not math.isfinite(mean):
+                raise ValueError(f"{mean} is no mean of returns")
+            return mean
+        except (ValueError, LookupError, TypeError, OverflowError) as error:
             raise ValueError(f"{file} does not say how good the best was; delete it to begin anew") from error
 
 

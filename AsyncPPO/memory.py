@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from utils import State, Stretch
+from utils import State, Stretch, check_like
 
+FIELDS = {"obs", "action", "reward", "terminated", "truncated", "final_obs"}
+"""Of what every environment went through."""
+FLAGS = {"terminated", "truncated"}
 FIRST_CAPACITY = 128
 """Rows that a buffer has room for at first; it doubles as needed."""
 
@@ -54,13 +57,39 @@ class VecMemory:
         return {"lengths": self.lengths.copy(), "ends": self._ends.copy(), "arrays": arrays}
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` was."""
+        """Take over what `state` was.
+
+        Raises:
+            ValueError: it is not that of such buffers; nothing is changed then.
+        """
+        lengths, ends, arrays = self._checked(state)
         self.clear()
-        longest = int(state["lengths"].max())
-        self._make_room({name: array[:, 0] for name, array in state["arrays"].items()}, longest)
-        for name, array in state["arrays"].items():
+        longest = int(lengths.max())
+        self._make_room({name: array[:, 0] for name, array in arrays.items()}, longest)
+        for name, array in arrays.items():
             self._arrays[name][:, :longest] = array
-        self.lengths, self._ends = state["lengths"], state["ends"]
+        self.lengths, self._ends = lengths, ends
+
+    def _checked(self, state: State) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Return the parts of a `state`, if it can be one."""
+        lengths, ends, arrays = (state[name] for name in ("lengths", "ends", "arrays"))
+        check_like(lengths, self.lengths, "lengths of buffers")
+        check_like(ends, self._ends, "numbers of ends")
+        longest = int(lengths.max())
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray) or array.shape[:2] != (self.num_envs, longest):
+                raise ValueError(f"the saved {name} are no {longest} rows for each of {self.num_envs} environments")
+            if name in self._given:
+                check_like(array, self._given[name][:, :longest], name)
+            elif name in FLAGS:
+                check_like(array, np.zeros((self.num_envs, longest), bool), name)
+        if longest and not (self._given.keys() or FIELDS) <= arrays.keys():
+            raise ValueError(f"the saved buffers hold only {', '.join(arrays) or 'nothing'}")
+        over = (arrays["terminated"] | arrays["truncated"]) if longest else np.zeros((self.num_envs, 0), bool)
+        counted = (over & (np.arange(longest) < lengths[:, None])).sum(axis=1)
+        if (lengths < 0).any() or (counted != ends).any():
+            raise ValueError("the saved buffers have other ends than they say")
+        return lengths, ends, arrays
 
     def append(
         self,

@@ -11,6 +11,7 @@ from AsyncPPO.memory import VecMemory
 from AsyncPPO.vectorizer import EnvVectorizer
 from utils import (
     State,
+    check_like,
     inactive_states_dropout,
     indexes_of_active_environments,
     update_active_environments_list,
@@ -55,8 +56,14 @@ class Memories:
         return None if self._core is None else self._core.copy()
 
     def load_state(self, state: np.ndarray | None) -> None:
-        """Take over what `state` was."""
-        self._core = state
+        """Take over what `state` was.
+
+        Raises:
+            ValueError: the actor remembers something else.
+        """
+        if self._core is not None:
+            check_like(state, self._core, "memories")
+            self._core = state
 
     def forget(self, env_ids: np.ndarray) -> None:
         """Start anew for some environments."""
@@ -103,7 +110,13 @@ class Episodes:
         return {"returns": self._returns.copy(), "lengths": self._lengths.copy()}
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` was."""
+        """Take over what `state` was.
+
+        Raises:
+            ValueError: it is that of something else.
+        """
+        check_like(state["returns"], self._returns, "returns of episodes")
+        check_like(state["lengths"], self._lengths, "lengths of episodes")
         self._returns[:], self._lengths[:] = state["returns"], state["lengths"]
 
     def count(self, env_ids: np.ndarray, reward: np.ndarray, over: np.ndarray) -> list[Episode]:
@@ -143,15 +156,21 @@ class Collector:
         return {"env": self.env.state(), "episodes": self._episodes.state(), "core": self._memories.state()}
 
     def load_state(self, state: State, buffer: State) -> None:
-        """Take over what `state` and that of the buffer were; new episodes begin where environments cannot go on."""
+        """Take over what `state` and that of the buffer were; new episodes begin where environments cannot go on.
+
+        Raises:
+            ValueError: they are of something else; then only the buffer may be changed.
+            EnvError: as for `EnvVectorizer.load_state`.
+        """
+        episodes, memories = Episodes(self.env.num_envs), Memories(self.actor, self.env.num_envs)
+        episodes.load_state(state["episodes"])
+        memories.load_state(state["core"])
         self.buffer.load_state(buffer)
         obs = self.env.load_state(state["env"])
         if obs is None:
             self.buffer.cut(np.arange(self.env.num_envs))
             return
-        self._obs = obs
-        self._episodes.load_state(state["episodes"])
-        self._memories.load_state(state["core"])
+        self._obs, self._episodes, self._memories = obs, episodes, memories
 
     def collect(self, steps: int) -> tuple[int, list[Episode]]:
         """Step every running environment at most `steps` times: once.
@@ -257,11 +276,13 @@ class ReplicaCollector:
 
     def load_state(self, state: State, buffer: State) -> None:
         """See `Collector.load_state`."""
+        episodes = Episodes(self.env.num_envs)
+        episodes.load_state(state["episodes"])
         self.buffer.load_state(buffer)
         if self.env.load_state(state["env"]) is None:
             self.buffer.cut(np.arange(self.env.num_envs))
         else:
-            self._episodes.load_state(state["episodes"])
+            self._episodes = episodes
 
     def collect(self, steps: int) -> tuple[int, list[Episode]]:
         """Step every environment `steps` times; see `Collector.collect`."""

@@ -13,18 +13,24 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from AsyncPPO.backends import BackendName, EnvFactory, OnEnvError, Plan
+from AsyncPPO.backends import BackendName, EnvError, EnvFactory, OnEnvError, Plan
 from AsyncPPO.callbacks import Callback, Evaluation, ProgressBar
+from AsyncPPO.checkpoint import PROGRESS, SETTINGS, progress_in, read_checkpoint
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.rollout import AlternatingCollector, Collector, Episode, ReplicaCollector
 from AsyncPPO.vectorizer import EnvVectorizer
 from PPO import PPO
-from utils import History, Metrics, State, buffer_to_target_buffer_transfer, load_state, save_state
+from utils import (
+    DamagedError,
+    History,
+    Metrics,
+    buffer_to_target_buffer_transfer,
+    save_state,
+    whole_number,
+)
 
 Mode = Literal["streaming", "mask"]
 Acting = Literal["auto", "central", "alternating", "replicas"]
-CHECKPOINT_PARTS = {"made_for", "progress", "recent", "ppo", "buffer", "collector"}
-PROGRESS = ("steps_done", "seconds", "episodes_done", "goal")
 BAR_SECONDS = 0.2
 """How long the progress bar may stand still while there is something to tell."""
 RECENT_EPISODES = 100
@@ -201,6 +207,7 @@ class AsyncPPO:
             path,
             {
                 "made_for": self._made_for(),
+                SETTINGS: self.ppo.settings(),
                 "progress": {name: getattr(self, name) for name in PROGRESS},
                 "recent": list(self.recent),
                 "ppo": self.ppo.state(),
@@ -217,25 +224,36 @@ class AsyncPPO:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is damaged, or the checkpoint of another environment or architecture; the message says what
-                differs.
+            ValueError: it is damaged, or the checkpoint of another environment, architecture or way to learn; the
+                message says what differs. Nothing is changed then.
+            EnvError: a worker failed, or died.
         """
         state = read_checkpoint(path)
-        own = self._made_for()
+        own, made_for = self._made_for(), state["made_for"]
         different = [
             f"{name} is {saved!r} there and {own.get(name)!r} here"
-            for name, saved in state["made_for"].items()
+            for name, saved in made_for.items()
             if saved != own.get(name)
         ]
         if different:
             raise ValueError(f"the checkpoint {path} does not fit: {'; '.join(different)}")
-        self.ppo.load_state(state["ppo"])
-        self.collector.load_state(state["collector"], state["buffer"])
-        for name in PROGRESS:
-            setattr(self, name, state["progress"][name])
-        self.goal = (*self.goal,)  # files know lists only
+        if SETTINGS in state:
+            self.ppo.check_settings(state[SETTINGS], f"the agent's settings in {path}", learning=True)
+        before = self.ppo.state(), self.buffer.state()
+        try:
+            progress = progress_in(state["progress"])
+            recent = [Episode(float(return_), whole_number(length, "length")) for return_, length in state["recent"]]
+            self.ppo.load_state(state["ppo"])
+            self.collector.load_state(state["collector"], state["buffer"])
+        except EnvError:
+            raise
+        except Exception as error:  # whatever what is missing in a forged one, or is something else, leads to
+            self.ppo.load_state(before[0])
+            self.buffer.load_state(before[1])
+            raise DamagedError(f"{path} is not the checkpoint of such a run: {error!r}") from error
+        vars(self).update(progress)
         self.recent.clear()
-        self.recent.extend(Episode(*episode) for episode in state["recent"])
+        self.recent.extend(recent)
 
     def close(self) -> None:
         """Close the environments; may be called twice."""
@@ -339,16 +357,3 @@ def _choose_acting(
         raise ValueError("acting='replicas' needs mode='streaming' and a PPO of two small MLPs in float32 on the CPU")
     why = "as asked" if asked == "central" else "its networks are others than two small MLPs, in bfloat16, or on a GPU"
     return "central", f"the agent is asked at every step: {'mask mode' if mode == 'mask' else why}"
-
-
-def read_checkpoint(path: str | os.PathLike[str]) -> State:
-    """Return what `AsyncPPO.save_checkpoint` saved.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or something else.
-    """
-    state = load_state(path)
-    if state.keys() != CHECKPOINT_PARTS:
-        raise ValueError(f"{path} is not the checkpoint of a run: it holds {', '.join(state) or 'nothing'}")
-    return state

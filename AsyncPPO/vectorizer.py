@@ -27,6 +27,7 @@ from AsyncPPO.backends import (
     ProcessBackend,
     available_cores,
     check_finite,
+    check_saved,
     check_ways,
     choose_backend,
     make_pool,
@@ -382,12 +383,12 @@ class EnvVectorizer:
             Observations `(n, ...)` of those that run, what the next actions answer; or None: `reset` is to be called.
 
         Raises:
-            ValueError: it is that of another number of environments.
+            ValueError: it is that of other environments, or of another number of them; nothing is changed then.
             EnvError: as for `step`.
         """
-        backend, snapshots = self._open_backend(), dict(enumerate(state["environments"]))
-        if len(state["finished"]) != self.num_envs:
-            raise ValueError(f"the saved state is of {len(state['finished'])} environments, not of {self.num_envs}")
+        backend = self._open_backend()
+        check_saved(state, self._finished, backend.arrays.obs)
+        snapshots = dict(enumerate(state["environments"]))
         self._finished[:] = True
         self._first_seed, self._seeds = state["next_seeds"][0], state["next_seeds"]
         if not snapshots:

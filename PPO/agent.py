@@ -1,16 +1,13 @@
 """PPO: the agent that acts and learns."""
 
-import os
+import inspect
 from collections.abc import Sequence
-from itertools import zip_longest
-from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import ArrayLike
-from torch import nn
 
 from networks import CoreName
 from PPO.actor_critic import OBS_CLIP, ActorCritic, MakeEncoder
@@ -23,27 +20,14 @@ from PPO.optimiser import Optimiser
 from PPO.preparation import Credit, Preparation
 from PPO.replica import Replica
 from PPO.rnd import RND
-from utils import (
-    COMPOSITE,
-    State,
-    check_fit,
-    choices_of,
-    compute_threads,
-    element_of,
-    join_parts,
-    linear,
-    load_fitting,
-    save_tensors,
-    torch_threads,
-)
+from PPO.saving import Savable, clone
+from PPO.settings import settings_of
+from utils import COMPOSITE, choices_of, compute_threads, element_of, join_parts, linear, torch_threads
 
-POLICY_FILE = "Policy_weights.pth"
-RND_FILE = "RND_weights.pth"
-STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates"}
 NormalizeAdvantage = Literal["minibatch", "batch", "returns", "none"]
 
 
-class PPO:
+class PPO(Savable):
     """Proximal Policy Optimisation (Schulman et al. 2017, arXiv:1707.06347).
 
     It acts (`get_action`), is handed experience (`memory`) and learns from it (`learn`). It touches no environment and
@@ -158,6 +142,7 @@ class PPO:
             ValueError: a hyperparameter out of its range; the message names it.
             TypeError: a space that is not supported.
         """
+        self.arguments = {name: value for name, value in locals().items() if name != "self"}
         check_ranges(
             positive={
                 "observ_dim": observ_dim, "action_dim": action_dim, "lr": lr, "k_epochs": k_epochs,
@@ -231,8 +216,7 @@ class PPO:
         self.intrinsic_gamma = intrinsic_gamma
         self.rnd_update_proportion = rnd_update_proportion
         self.rnd_warmup = rnd_warmup
-        self.learner = learner
-        self.compile = compile
+        self.learner, self.compile = learner, compile
         self.device = _device_of(device)
         self.seed = seed
 
@@ -465,7 +449,7 @@ class PPO:
             return {}
         batch = self.memory.batch()
         self.memory.clear()
-        before = [(module, _clone(module.state_dict())) for module, _ in self._files()]
+        before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
         lr = linear(self.lr, progress) if self.anneal_lr else self.lr
         objective = Objective(
             clip=linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip,
@@ -485,7 +469,7 @@ class PPO:
         infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
         if infinite:
             tensors = {"observations": preparation.columns}
-            for module, _ in self._files():
+            for module, _ in self.modules():
                 tensors |= module.state_dict()
             where = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
             for module, weights in before:
@@ -497,80 +481,6 @@ class PPO:
             )
         self.updates += 1
         return metrics | {"lr": lr, "clip": objective.clip}
-
-    def save_weights(self, path: str | os.PathLike[str]) -> None:
-        """Save the networks into the directory `path`, which is made if it is missing.
-
-        Raises:
-            OSError: the directory cannot be made or written.
-        """
-        directory = Path(path)
-        directory.mkdir(parents=True, exist_ok=True)
-        for module, file in self._files():
-            save_tensors(directory / file, module.state_dict())
-
-    def load_weights(self, path: str | os.PathLike[str]) -> None:
-        """Load what `save_weights` saved, onto the device in use.
-
-        Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: a file is damaged, or its weights are those of another network; nothing is changed then.
-        """
-        self._take_over({file: load_fitting(module, Path(path) / file, self.device) for module, file in self._files()})
-
-    def state(self) -> State:
-        """Return all that acting and learning go by, but for what waits in `memory`, for `utils.save_state`.
-
-        That is the networks with the statistics of observations, returns and RND, the optimiser, the random state and
-        the number of updates. The arguments of `PPO` are not in it.
-        """
-        return {
-            "networks": {file: _clone(module.state_dict()) for module, file in self._files()},
-            "intrinsic_returns": None if self.rnd is None else self.rnd.discounted.clone(),
-            "optimiser": [_clone(tensors) for tensors in self.optimiser.state],
-            "random": self.rng.bit_generator.state,
-            "updates": self.updates,
-        }
-
-    def load_state(self, state: State) -> None:
-        """Take over what `state` was, be it of another `PPO` with the same arguments: what comes is the same.
-
-        Raises:
-            ValueError: it is that of other networks; nothing is changed then.
-        """
-        if state.keys() != STATE_PARTS:
-            raise ValueError(f"the saved state is not that of a PPO: it holds {', '.join(state) or 'nothing'}")
-        networks = self._fitting(state["networks"])
-        optimiser = [_tensors(tensors) for tensors in state["optimiser"]]
-        for own, tensors in zip_longest(self.optimiser.state, optimiser):
-            check_fit(tensors or {}, own or {}, "the saved moments of Adam")
-        self._take_over(networks)
-        if self.rnd is not None:
-            self.rnd.discounted = torch.as_tensor(state["intrinsic_returns"], device=self.device)
-        self.optimiser.load_state(optimiser)
-        self.rng.bit_generator.state = state["random"]
-        self.updates = state["updates"]
-
-    def load_networks(self, saved: State) -> None:
-        """Take over only the `networks` of a `state`: what `load_weights` does with files.
-
-        Raises:
-            ValueError: they are other networks; nothing is changed then.
-        """
-        self._take_over(self._fitting(saved))
-
-    def _fitting(self, saved: State) -> dict[str, dict[str, torch.Tensor]]:
-        """Return the saved networks as tensors, by file, if they fit; otherwise raise a `ValueError`."""
-        networks = {file: _tensors(tensors) for file, tensors in saved.items()}
-        if networks.keys() != {file for _, file in self._files()}:
-            raise ValueError(f"the saved state is of {', '.join(networks)}: one with RND, the other without")
-        for module, file in self._files():
-            check_fit(networks[file], module.state_dict(), f"the saved {file.removesuffix('.pth').replace('_', ' ')}")
-        return networks
-
-    def _take_over(self, networks: dict[str, dict[str, torch.Tensor]]) -> None:
-        for module, file in self._files():
-            module.load_state_dict(networks[file])
 
     def _prepare(self, batch: Batch) -> Preparation:
         credit = Credit(self.gamma, self.GAE_lambda, self.intrinsic_gamma, self.beta, self.normalize_advantage)
@@ -591,22 +501,11 @@ class PPO:
     def _tensor(self, rows: ArrayLike | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(rows, dtype=torch.float32, device=self.device)
 
-    def _files(self) -> list[tuple[nn.Module, str]]:
-        return [(self.policy, POLICY_FILE)] + ([(self.rnd, RND_FILE)] if self.rnd is not None else [])
-
 
 def _exp(number: float) -> float:
     """Return the exponential, infinite where it is too large for a float."""
     with np.errstate(over="ignore"):
         return float(np.exp(number))
-
-
-def _clone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in tensors.items()}
-
-
-def _tensors(arrays: State) -> dict[str, torch.Tensor]:
-    return {name: torch.as_tensor(array) for name, array in arrays.items()}
 
 
 def _device_of(device: str | torch.device) -> torch.device:
@@ -622,3 +521,12 @@ def _device_of(device: str | torch.device) -> torch.device:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device!r}, but torch finds no GPU")
     return found
+
+
+PPO.defaults = settings_of(
+    {
+        name: parameter.default
+        for name, parameter in inspect.signature(PPO.__init__).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+)

@@ -10,6 +10,9 @@ from gymnasium import spaces
 
 from utils import COMPOSITE, Features, choices_of, leaves
 
+LARGEST = float(np.finfo(float).max)
+"""A whole number may be beyond it without being infinite."""
+
 
 def arguments_for(env: Any) -> dict[str, Any]:
     """Return the arguments of `PPO` that an environment's spaces determine.
@@ -80,8 +83,8 @@ def check_ranges(
     faults = [
         f"{name} must be {what}, not {value}"
         for what, numbers, fits in (
-            ("positive and finite", positive, lambda value: 0 < value < np.inf),
-            ("finite and not negative", not_negative, lambda value: 0 <= value < np.inf),
+            ("positive and finite", positive, lambda value: 0 < value <= LARGEST),
+            ("finite and not negative", not_negative, lambda value: 0 <= value <= LARGEST),
             ("in [0, 1]", fractions, lambda value: 0 <= value <= 1),
         )
         for name, value in numbers.items()

@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,15 +88,18 @@ def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
         )  # torch's own, of a core
         program = torch.export.export(module, tuple(inputs), dynamic_shapes=dict.fromkeys(names, batch))
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = (_save_onnx if path.suffix == ".onnx" else _save_program)(program, names, results, path)(inputs)
-    action = ppo.get_action(states, deterministic=True, core=core)
-    expected = split_parts(ppo.action_space, action) + [part for part in [core] if part is not None]
-    difference = max(
-        float(np.abs(np.asarray(ours).reshape(TRIALS, -1) - np.asarray(theirs).reshape(TRIALS, -1)).max())
-        for ours, theirs in zip(expected, found, strict=True)
-    )
-    if not difference <= TOLERANCE:
-        raise RuntimeError(f"the policy in {path} acts otherwise than the agent: by up to {difference:g}")
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        aside = Path(directory) / path.name
+        found = (_save_onnx if path.suffix == ".onnx" else _save_program)(program, names, results, aside)(inputs)
+        action = ppo.get_action(states, deterministic=True, core=core)
+        expected = split_parts(ppo.action_space, action) + [part for part in [core] if part is not None]
+        difference = max(
+            float(np.abs(np.asarray(ours).reshape(TRIALS, -1) - np.asarray(theirs).reshape(TRIALS, -1)).max())
+            for ours, theirs in zip(expected, found, strict=True)
+        )
+        if not difference <= TOLERANCE:
+            raise RuntimeError(f"the policy in {path} acts otherwise than the agent: by up to {difference:g}")
+        aside.replace(path)
     return difference
 
 

@@ -7,17 +7,20 @@ import tyro
 from commands.run import agent_of
 
 
-def export(run_dir: tyro.conf.Positional[Path], out: Path | None = None, best: bool = False) -> int:
+def export(
+    run_dir: tyro.conf.Positional[Path], out: Path | None = None, best: bool = False, trust_env_module: bool = False
+) -> int:
     """Write the deterministic policy as ONNX or as a torch.export program, and check that it acts the same.
 
     Args:
         run_dir: what a training run saved.
         out: where to, an .onnx or a .pt2; by default policy.onnx in the run's directory.
         best: take the weights of the best evaluation during the training, not the last ones.
+        trust_env_module: import the module that the run's environment is in.
     """
     from PPO.export import export_policy
 
-    _, ppo = agent_of(run_dir, best=best)
+    _, ppo = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     out = out or run_dir / "policy.onnx"
     difference = export_policy(ppo, out)
     print(f"exported  {out}: its actions differ from the agent's by at most {difference:.1g}")

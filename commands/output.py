@@ -1,7 +1,8 @@
-"""What is said on standard output, where somebody may have stopped to listen."""
+"""What is said on standard output, where somebody may have stopped to listen; and on standard error."""
 
 import os
 import select
+import sys
 
 
 def say(text: str) -> None:
@@ -10,6 +11,15 @@ def say(text: str) -> None:
         print(text, flush=True)
     except OSError:
         silence(1)
+
+
+def note(text: str) -> None:
+    """Print on standard error, where it is in the way of no figures."""
+    try:
+        if sys.stderr is not None:
+            print(text, file=sys.stderr, flush=True)
+    except OSError:
+        silence(2)
 
 
 def silence(*descriptors: int) -> None:

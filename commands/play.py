@@ -34,6 +34,7 @@ def evaluate(
     best: bool = False,
     seed: int = FIRST_SEED,
     json: bool = False,
+    trust_env_module: bool = False,
 ) -> int:
     """Play whole episodes and say what they returned.
 
@@ -44,11 +45,12 @@ def evaluate(
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environments.
         json: print figures for a program to read.
+        trust_env_module: import the module that the run's environment is in.
     """
     from AsyncPPO import evaluate as play
     from AsyncPPO.callbacks import Evaluation
 
-    config, ppo = agent_of(run_dir, best=best)
+    config, ppo = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     returns = play(
         ppo,
         env_of(config),
@@ -72,7 +74,12 @@ def evaluate(
 
 
 def record(
-    run_dir: RunDir, out: Path | None = None, episodes: int = 1, best: bool = False, seed: int = FIRST_SEED
+    run_dir: RunDir,
+    out: Path | None = None,
+    episodes: int = 1,
+    best: bool = False,
+    seed: int = FIRST_SEED,
+    trust_env_module: bool = False,
 ) -> int:
     """Record episodes as a video.
 
@@ -82,6 +89,7 @@ def record(
         episodes: how many, one after the other.
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environment.
+        trust_env_module: import the module that the run's environment is in.
     """
     from utils.video import Video
 
@@ -90,7 +98,7 @@ def record(
         raise ValueError(f"out must end in .mp4 or .gif, not {out.name!r}")
     if not _has_screen():
         os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported: it looks for a window otherwise
-    config, ppo = agent_of(run_dir, best=best)
+    config, ppo = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         factory_of(config, render_mode="rgb_array")() as env,
@@ -101,7 +109,9 @@ def record(
     return 0
 
 
-def watch(run_dir: RunDir, episodes: int = 5, best: bool = False, seed: int = FIRST_SEED) -> int:
+def watch(
+    run_dir: RunDir, episodes: int = 5, best: bool = False, seed: int = FIRST_SEED, trust_env_module: bool = False
+) -> int:
     """Play deterministic episodes in a window.
 
     Args:
@@ -109,8 +119,9 @@ def watch(run_dir: RunDir, episodes: int = 5, best: bool = False, seed: int = FI
         episodes: how many.
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environment.
+        trust_env_module: import the module that the run's environment is in.
     """
-    config, ppo = agent_of(run_dir, best=best)
+    config, ppo = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     if not _has_screen():
         raise RuntimeError("there is no screen to watch on: record makes a video")
     with factory_of(config, render_mode="human")() as env:

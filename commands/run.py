@@ -1,9 +1,7 @@
 """The directory of a run: what is in it, and how to make from it what was trained, and on what."""
 
-import ast
 import json
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -14,15 +12,18 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from functools import partial, reduce
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from typeguard import TypeCheckError, check_type
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in, steps_of
-from config import ADDED, TrainConfig
-from utils import DamagedError, write_atomically
+from AsyncPPO.checkpoint import SETTINGS, read_checkpoint
+from commands.output import note
+from commands.trust import check_trust, kwargs_of
+from config import TrainConfig
+from utils import DamagedError, append_to, read_json, whole_number, write_atomically
+from utils.versions import versions
 
 try:
     import fcntl
@@ -46,8 +47,8 @@ ROOT = Path(__file__).parents[1]
 PYTHON = "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)
 PROGRAM = f"{PYTHON} {os.path.relpath(ROOT / 'main.py')}"
 """How to call this again, from here and with this interpreter."""
-LIBRARIES = ("torch", "gymnasium", "numpy")
-NAMED_VALUES = {"true": True, "false": False, "none": None}
+LARGEST_WHOLE = 2**63
+"""What a setting stays below."""
 
 
 def choose_run_dir(config: TrainConfig) -> Path:
@@ -56,7 +57,7 @@ def choose_run_dir(config: TrainConfig) -> Path:
     Raises:
         FileExistsError: it holds a run already.
     """
-    from PPO.agent import POLICY_FILE
+    from PPO.saving import POLICY_FILE
 
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
     run_dir = Path(config.run_dir or Path("runs") / config.env_id / now)
@@ -71,12 +72,12 @@ def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool) -> None:
     file = run_dir / CONFIG_FILE
     start = {
         "command": shlex.join(sys.orig_argv),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "versions": versions(),
         "git_commit": _git_commit(),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
     if resumed:
-        content = json.loads(file.read_text())
+        content = _record_in(file)
         content["resumed"] = [*content.get("resumed", []), start]
     else:
         content = {"config": asdict(config), **start}
@@ -89,13 +90,16 @@ def locked(run_dir: Path) -> Iterator[None]:
 
     Raises:
         RuntimeError: one does; if it is killed, its lock is gone.
-        OSError: the directory cannot be made or written.
+        OSError: the directory cannot be made or written, or it leads out of itself.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
+    for directory in (run_dir / CHECKPOINT_DIRECTORY, run_dir / BEST_DIRECTORY):
+        if directory.is_symlink():  # whose files a run would replace and delete
+            raise OSError(f"{directory} is a link: what a run writes has to lie in its directory")
     if fcntl is None:
         yield
         return
-    with open(run_dir / LOCK_FILE, "w") as file:
+    with append_to(run_dir / LOCK_FILE) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -113,38 +117,55 @@ def config_of(run_dir: Path) -> TrainConfig:
     file = run_dir / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{run_dir} is not a run: it has no {CONFIG_FILE}")
-    try:
-        settings = json.loads(file.read_text())["config"]
-        known = {field.name for field in fields(TrainConfig)}
-        unknown, missing = settings.keys() - known, known - settings.keys() - ADDED
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is not the configuration of a run: {type(error).__name__}") from error
-    if missing:
-        raise ValueError(f"{file} does not say {', '.join(sorted(missing))}")
-    if unknown:
+    settings = _record_in(file)["config"]
+    known = {field.name for field in fields(TrainConfig)}
+    if unknown := settings.keys() - known:
         raise ValueError(f"{file} has settings that this version does not know: {', '.join(sorted(unknown))}")
     hints = get_type_hints(TrainConfig)
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     for name, value in settings.items():
         try:
-            check_type(value, hints[name])
+            check_type(value, hints[name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
         except TypeCheckError as error:
             raise ValueError(f"{file} says {name}={value!r}: {error}") from None
+        for number in value if isinstance(value, tuple) else [value]:
+            if isinstance(number, int) and abs(number) >= LARGEST_WHOLE:
+                raise ValueError(f"{file} says {name}={value}: that is too large")
+    if missing := known - settings.keys():
+        note(f"{file} is of an older version: the defaults stand for {', '.join(sorted(missing))}")
     return TrainConfig(**settings)
 
 
-def agent_of(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, "PPO"]:
+def _record_in(file: Path) -> dict[str, Any]:
+    """Return what `note_start` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        record = read_json(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is not the configuration of a run: {error}") from error
+    settings, resumed = record.get("config"), record.get("resumed", [])
+    if not isinstance(settings, dict) or "env_id" not in settings or not isinstance(resumed, list):
+        raise ValueError(f"{file} is not the configuration of a run")
+    return record
+
+
+def agent_of(run_dir: Path, *, best: bool = False, trust_env_module: bool = False) -> tuple[TrainConfig, "PPO"]:
     """Return the configuration of a run, and the agent with what it has learnt.
 
     Args:
         run_dir: of the run; of one that was killed, its newest checkpoint counts.
         best: take the best evaluation's weights, not the last.
+        trust_env_module: import what the configuration names.
 
     Raises:
         FileNotFoundError: the directory is not a run's, or there are no weights.
-        ValueError: they are damaged, or do not fit.
+        ValueError: they are damaged, or do not fit; or a module is named that is not to be imported.
     """
     config = config_of(run_dir)
+    check_trust(config, run_dir / CONFIG_FILE, trust_env_module)
     ppo = fresh_agent(config)
     if best:
         ppo.load_weights(run_dir / BEST_DIRECTORY)
@@ -173,21 +194,28 @@ def load_latest(ppo: "PPO", directory: Path) -> None:
         FileNotFoundError: there are none.
         ValueError: they are damaged, or do not fit.
     """
-    from AsyncPPO.trainer import read_checkpoint
-    from PPO.agent import POLICY_FILE
+    from PPO.saving import POLICY_FILE
 
     checkpoints = checkpoints_in(directory / CHECKPOINT_DIRECTORY)
     if checkpoints and (not (directory / POLICY_FILE).exists() or steps_of(checkpoints[-1]) > _steps_saved(directory)):
-        load_newest(lambda path: ppo.load_networks(read_checkpoint(path)["ppo"]["networks"]), checkpoints)
+        load_newest(partial(_load_networks, ppo), checkpoints)
     else:
         ppo.load_weights(directory)
+
+
+def _load_networks(ppo: "PPO", checkpoint: Path) -> None:
+    state = read_checkpoint(checkpoint)
+    try:
+        ppo.load_networks(state["ppo"].get("networks"), state.get(SETTINGS))
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}") from error
 
 
 def _steps_saved(run_dir: Path) -> int:
     """Return after how many steps the weights of a run were saved."""
     try:
-        return json.loads((run_dir / SUMMARY_FILE).read_text())["steps"]
-    except (OSError, ValueError, LookupError, TypeError):
+        return whole_number(read_json(run_dir / SUMMARY_FILE)["steps"], "number of steps")
+    except (OSError, ValueError, LookupError):
         return 0
 
 
@@ -229,7 +257,7 @@ def factory_of(config: TrainConfig, *, training: bool = False, **kwargs: Any) ->
     from AsyncPPO import ActionMasks, env_factory, make_atari
 
     wrappers = wrappers_of(config.wrapper) + ([ActionMasks] if config.action_masks else [])
-    kwargs = _kwargs_of(config) | kwargs
+    kwargs = kwargs_of(config) | kwargs
     if config.env_id.startswith("ALE/"):
         make: EnvFactory = partial(make_atari, config.env_id, training=training, **kwargs)
     else:
@@ -259,33 +287,6 @@ def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
             raise ValueError(f"the wrapper {name!r} is neither a class nor a function, but {wrapper!r}")
         wrappers.append(wrapper)
     return wrappers
-
-
-def _kwargs_of(config: TrainConfig) -> dict[str, Any]:
-    """Return the arguments of a run's environment.
-
-    Raises:
-        ValueError: one that is not NAME=VALUE, or a name twice.
-    """
-    kwargs: dict[str, Any] = {}
-    for argument in config.env_kwargs:
-        name, equals, value = argument.partition("=")
-        if not name.isidentifier() or not equals:
-            raise ValueError(f"env_kwargs are NAME=VALUE, not {argument!r}")
-        if name in kwargs:
-            raise ValueError(f"env_kwargs say {name} twice")
-        kwargs[name] = _literal(value)
-    return kwargs
-
-
-def _literal(text: str) -> Any:
-    """Return the value of a Python literal, of `NAMED_VALUES` in any case; of all else the text."""
-    if text.lower() in NAMED_VALUES:
-        return NAMED_VALUES[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -43,7 +43,8 @@ from commands.run import (
     note_start,
     write_json,
 )
-from config import TrainConfig
+from commands.trust import check_trust, trust_flag
+from config import CommandLine, TrainConfig
 from PPO.arguments import check_ranges
 from presets import preset
 from utils import remove_unfinished
@@ -71,14 +72,16 @@ def train(arguments: Sequence[str]) -> int:
             return _run(config, trainer, run_dir)
 
 
-def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None) -> int:
+def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None, trust_env_module: bool = False) -> int:
     """Go on with a run from its newest checkpoint, as if it had never stopped.
 
     Args:
         run_dir: what a training run saved.
         steps: how many to take from there; by default those that were missing.
+        trust_env_module: import the module that the run's environment is in.
     """
     config = config_of(run_dir)
+    check_trust(config, run_dir / CONFIG_FILE, trust_env_module)
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     with make_trainer(config) as trainer, locked(run_dir):
@@ -100,15 +103,23 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 
     With the weights of a run, that run's configuration takes the place of the first two, but for its seed: what comes
     is not to be what was.
+
+    Raises:
+        ValueError: a bad configuration, or one that names a module that is not to be imported.
     """
     arguments = _gathered(arguments)
     without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
-    asked, _ = tyro.cli(TrainConfig, prog="main.py", args=without_help, return_unknown_args=True)
+    asked, _ = tyro.cli(CommandLine, prog="main.py", args=without_help, return_unknown_args=True)
     settings = {"env_id": asked.env_id} | preset(asked.env_id, asked.use_rnd)
-    if asked.load_weights and (Path(asked.load_weights) / CONFIG_FILE).is_file():
-        before = config_of(Path(asked.load_weights))
+    record = Path(asked.load_weights or ".") / CONFIG_FILE
+    from_record = asked.load_weights is not None and record.is_file()
+    if from_record:
+        before = config_of(record.parent)
         settings = vars(before) | {"run_dir": None, "seed": before.seed + 1}
-    return tyro.cli(TrainConfig, prog="main.py", args=arguments, default=TrainConfig(**settings))
+    config = tyro.cli(CommandLine, prog="main.py", args=arguments, default=CommandLine(**settings)).config()
+    if from_record:
+        check_trust(config, record, asked.trust_env_module, typed=asked)
+    return config
 
 
 def _gathered(arguments: Sequence[str]) -> list[str]:
@@ -166,10 +177,10 @@ def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
     say(
         f"result    mean {returns.mean():.2f}, min {returns.min():.2f}, max {returns.max():.2f} "
         f"over {len(returns)} deterministic episodes\n"
-        f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}"
+        f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}{trust_flag(config)}"
     )
     if not trainer.stopped:
-        say(f"continue  {_how_to_go_on(run_dir)} --steps {config.steps}")
+        say(f"continue  {_how_to_go_on(config, run_dir)} --steps {config.steps}")
     return 0
 
 
@@ -202,7 +213,7 @@ def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]
 def _save(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> None:
     if trainer.stopped or trainer.error:
         why = trainer.stopped or "by an error"
-        say(f"stopped   {why}, after {trainer.steps_done:,} steps; to go on: {_how_to_go_on(run_dir)}")
+        say(f"stopped   {why}, after {trainer.steps_done:,} steps; to go on: {_how_to_go_on(config, run_dir)}")
     trainer.ppo.save_weights(run_dir)
     write_json(run_dir / SUMMARY_FILE, _summary(config, trainer))
     _plot(config, trainer, run_dir)
@@ -317,8 +328,8 @@ def _plot(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> None:
     plot_learning_curve(trainer.history, run_dir / CURVE_FILE, title, threshold, evaluations)
 
 
-def _how_to_go_on(run_dir: Path) -> str:
+def _how_to_go_on(config: TrainConfig, run_dir: Path) -> str:
     """Return the command; a run that failed before its first checkpoint has only weights to go on with."""
-    path = shlex.quote(str(run_dir))
+    path = shlex.quote(str(run_dir)) + trust_flag(config)
     saved = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
     return f"{PROGRAM} resume {path}" if saved else f"{PROGRAM} --load-weights {path}"

@@ -220,7 +220,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(
 
     for nonsense, message in [
         ("[]", "is not the configuration of a run"),
-        ('{"config": {}}', "config.json does not say acting, action_masks, activation"),
+        ('{"config": {}}', "is not the configuration of a run"),
         (changed(lr="fast"), "config.json says lr='fast': str is neither float or int"),
         (changed(mode="mesk"), "config.json says mode='mesk'"),
     ]:

@@ -58,7 +58,7 @@ def test_a_run_trains_saves_evaluates_and_says_how_to_go_on(tmp_path: Path, back
     summary = json.loads((run_dir / "summary.json").read_text())
     record = json.loads((run_dir / "config.json").read_text())
     assert record["config"]["env_id"] == summary["env_id"] == "CartPole-v1"
-    assert record["versions"].keys() == {"python", "torch", "gymnasium", "numpy"}
+    assert record["versions"].keys() == {"project", "python", "torch", "gymnasium", "numpy"}
     assert "--run-dir here" in record["command"]
     assert len(record["git_commit"] or "0" * 40) >= 40
     assert summary["steps"] == 3000

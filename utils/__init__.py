@@ -4,13 +4,14 @@ It knows no agent, no network and no process, and importing it does not import t
 """
 
 from utils.checkpoint import (
+    append_to,
     check_fit,
-    load_fitting,
     load_tensors,
+    read_json,
     remove_unfinished,
-    save_tensors,
     write_atomically,
 )
+from utils.described import describe_space, make_space
 from utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
 from utils.experience import Stretch
 from utils.history import History, Metrics
@@ -28,7 +29,7 @@ from utils.returns import discounted_sums, gae, n_step_returns, v_trace
 from utils.schedules import linear
 from utils.seeding import spawn_seeds
 from utils.spaces import ACTION_MASK, Features, Image, Keys, leaves, row_type
-from utils.state import DamagedError, State, load_state, save_state
+from utils.state import DamagedError, State, check_like, holds_state, load_state, save_state, whole_number
 from utils.threads import blas_threads, compute_threads, torch_threads
 
 __all__ = [
@@ -42,37 +43,42 @@ __all__ = [
     "Metrics",
     "State",
     "Stretch",
+    "append_to",
     "blas_threads",
     "buffer_append",
     "buffer_to_target_buffer_transfer",
     "check_fit",
+    "check_like",
     "choices_of",
     "compute_threads",
+    "describe_space",
     "discounted_sums",
     "element_of",
     "gae",
     "gauss_hermite",
+    "holds_state",
     "inactive_states_dropout",
     "indexes_of_active_environments",
     "join_parts",
     "leaves",
     "linear",
-    "load_fitting",
     "load_state",
     "load_tensors",
+    "make_space",
     "n_step_returns",
     "name_of",
     "number_of_active_environments",
     "range_of_active_environments",
+    "read_json",
     "remove_unfinished",
     "row_type",
     "rows_of",
     "save_state",
-    "save_tensors",
     "spawn_seeds",
     "split_parts",
     "torch_threads",
     "update_active_environments_list",
     "v_trace",
+    "whole_number",
     "write_atomically",
 ]

@@ -1,15 +1,20 @@
-"""Tensors in files: written whole or not at all, read without running anything."""
+"""Files: written whole or not at all and never through a link, read without running anything."""
 
-import io
+import json
 import os
 import pickle
+import stat
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 UNFINISHED_SUFFIX = ".unfinished"
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Flags by which a link is not followed, and a pipe that nobody reads is not waited for, where there are such."""
+LARGEST_JSON = 2**24
+"""Bytes; nothing that this program writes as JSON comes near."""
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
@@ -25,7 +30,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED_SUFFIX}")
     try:
-        with open(aside, "wb") as file:
+        aside.unlink(missing_ok=True)  # a link that lies in wait there goes, and not what it points to
+        with open(aside, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -48,17 +54,40 @@ def _flush_directory(directory: Path) -> None:
             os.close(descriptor)
 
 
-def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
-    """Save a state dict.
+def append_to(path: str | os.PathLike[str]) -> IO[str]:
+    """Open a text file to write at its end; it is made if it is missing.
 
     Raises:
-        OSError: see `write_atomically`.
+        OSError: it cannot be opened, or it is not a file but a link, a pipe, ...
     """
-    import torch
+    if os.path.islink(path):
+        raise OSError(f"{path} is a link: what it points to is not written to")
+    file = open(path, "a", newline="", opener=lambda name, flags: os.open(name, flags | NO_LINK, 0o666))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(f"{path} is not a file")
+    return file
 
-    content = io.BytesIO()  # torch's own writer does not say that a disk is full
-    torch.save(dict(tensors), content)
-    write_atomically(path, lambda file: file.write(content.getbuffer()))
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: something else is in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if path.stat().st_size > LARGEST_JSON:
+        raise ValueError(f"{path} is too large for what it should be")
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} does not hold an object of JSON")
+    return content
 
 
 def remove_unfinished(directory: Path) -> None:
@@ -68,7 +97,7 @@ def remove_unfinished(directory: Path) -> None:
 
 
 def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
-    """Load a state dict onto `device`; a pickle in it is refused, not run.
+    """Load what `torch.save` made of a state dict onto `device`; a pickle in it is refused, not run.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -81,6 +110,8 @@ def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
     try:
         if is_zipfile(path):  # as `torch.save` makes it, with checksums that `torch.load` does not look at
             with ZipFile(path) as parts:
+                if any(part.compress_type != ZIP_STORED for part in parts.infolist()):
+                    raise ValueError("it is compressed")
                 damaged = parts.testzip()
             if damaged is not None:
                 raise ValueError(f"{damaged} in it is damaged")
@@ -89,27 +120,15 @@ def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
             tensors = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(f"{path} is not a file of tensors: it holds objects, whose loading could run code") from None
-    except (BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a file of tensors: {error}") from error
+    except Exception as error:  # of zip, zlib, struct, pickle and torch: whatever damage leads to
+        raise ValueError(f"{path} is not a file of tensors: {error or type(error).__name__}") from error
     if not isinstance(tensors, dict) or not all(torch.is_tensor(tensor) for tensor in tensors.values()):
         raise ValueError(f"{path} is not a file of tensors: it holds something else")
     return tensors
 
 
-def load_fitting(module: Any, path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
-    """Load a state dict that fits `module`, which is not changed.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a file of tensors, or they do not fit the module.
-    """
-    saved = load_tensors(path, device)
-    check_fit(saved, module.state_dict(), f"the weights in {path}")
-    return saved
-
-
 def check_fit(saved: Mapping[str, Any], own: Mapping[str, Any], what: str) -> None:
-    """Check that tensors or arrays, by name, have the names and shapes of others.
+    """Check that tensors, by name, have the names, shapes and kinds of numbers of others.
 
     Raises:
         ValueError: they do not; the message says which, and begins with `what` they are.
@@ -120,6 +139,11 @@ def check_fit(saved: Mapping[str, Any], own: Mapping[str, Any], what: str) -> No
         f"{name} is {tuple(saved[name].shape)} in the file and {tuple(own[name].shape)} in this network"
         for name in own.keys() & saved.keys()
         if saved[name].shape != own[name].shape
+    ]
+    faults += [
+        f"{name} is of {saved[name].dtype} in the file and of {own[name].dtype} in this network"
+        for name in own.keys() & saved.keys()
+        if saved[name].is_floating_point() != own[name].is_floating_point() or saved[name].is_complex()
     ]
     if faults:
         raise ValueError(f"{what} do not fit: {'; '.join(sorted(faults))}")

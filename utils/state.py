@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError
 
 from utils.checkpoint import write_atomically
 
 State = dict[str, Any]
 """By name: numbers, strings, None, arrays or tensors, and lists and dicts of such."""
 FORMAT = b"async-ppo-state-1"
+LONGEST_HEAD = 200
 TREE = "tree.json"
 ARRAY, DTYPE = "array at", "dtype"
 """The keys of a dict that stands for an array: its name, and its type where it is a structured one, kept as bytes."""
@@ -50,18 +50,47 @@ def load_state(path: str | os.PathLike[str]) -> State:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no saved state at {path}")
-    head, _, body = Path(path).read_bytes().partition(b"\n")
-    name, _, digest = head.partition(b" ")
-    if name != FORMAT:
-        saved_by = "another version of this program" if name.startswith(FORMAT[:-1]) else "something else"
-        raise DamagedError(f"{path} does not hold a state of the format {FORMAT.decode()}: {saved_by} wrote it")
+    with open(path, "rb") as file:
+        name, _, digest = file.readline(LONGEST_HEAD).removesuffix(b"\n").partition(b" ")
+        if name != FORMAT:
+            saved_by = "another version of this program" if name.startswith(FORMAT[:-1]) else "something else"
+            raise DamagedError(f"{path} does not hold a state of the format {FORMAT.decode()}: {saved_by} wrote it")
+        body = file.read()
     if digest != _digest(body):
         raise DamagedError(f"{path} is damaged: its checksum is not that of its {len(body):,} bytes")
     try:
         arrays = safetensors.numpy.load(body)
         return _with_arrays(json.loads(arrays[TREE].tobytes()), arrays)
-    except (SafetensorError, LookupError, ValueError, RecursionError) as error:
+    except Exception as error:  # whatever a forged tree may lead NumPy, JSON or safetensors to
         raise DamagedError(f"{path} is not a state: {error!r}") from error
+
+
+def holds_state(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file begins as those of `save_state`, of whatever version."""
+    with open(path, "rb") as file:
+        return file.read(len(FORMAT)).startswith(FORMAT[:-1])
+
+
+def check_like(saved: Any, own: np.ndarray, what: str) -> None:
+    """Check that a part of a state is an array that can take the place of another.
+
+    Raises:
+        ValueError: it is of another shape or type; the message says `what` it is.
+    """
+    if not isinstance(saved, np.ndarray) or saved.shape != own.shape or saved.dtype != own.dtype:
+        is_ = f"{saved.dtype} {saved.shape}" if isinstance(saved, np.ndarray) else f"a {type(saved).__name__}"
+        raise ValueError(f"the saved {what} should be {own.dtype} {own.shape}, and is {is_}")
+
+
+def whole_number(value: Any, what: str) -> int:
+    """Return a part of a state that is to be a number of things.
+
+    Raises:
+        ValueError: it is not; the message says `what` it is.
+    """
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"the saved {what} should be a whole number, not {value!r:.40}")
+    return value
 
 
 def _digest(body: bytes) -> bytes:

@@ -17,6 +17,7 @@ from AsyncPPO.backends.block import ENV_ERROR, EnvBlock, close_env
 from AsyncPPO.backends.choice import BackendName, OnEnvError, check_ways, choose_backend
 from AsyncPPO.backends.inline import InlineBackend
 from AsyncPPO.backends.process import ProcessBackend
+from AsyncPPO.backends.snapshot import check_saved
 from AsyncPPO.backends.vector import PoolBlock, make_pool
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Replica",
     "available_cores",
     "check_finite",
+    "check_saved",
     "check_ways",
     "choose_backend",
     "close_env",

@@ -17,12 +17,18 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from utils import State, check_like, whole_number
+
 Snapshot = dict[str, Any]
 """`random`: the random streams of each layer of wrappers; `layers`: each with all its attributes, or None."""
 CONSTANT = (gym.Space, EnvSpec, type, FunctionType, BuiltinFunctionType)
 """Attributes of these types stay as they are made."""
 ARGUMENTS = "_saved_kwargs"
 """Where Gymnasium's wrappers keep what they were made with."""
+PARTS = {"random", "layers"}
+"""Of a snapshot."""
+LAST_POSITION = {"pos": 624, "buffer_pos": 4}
+"""How far the generators that have a buffer (MT19937, Philox) can be in it."""
 COLLECTIONS: dict[type, str] = {list: "list", tuple: "tuple", set: "set", deque: "deque"}
 
 
@@ -59,6 +65,28 @@ def restore(env: gym.Env, state: Snapshot) -> None:
         _put_back(layer, description)
 
 
+def check_saved(state: State, finished: np.ndarray, obs: np.ndarray) -> None:
+    """Check that what `EnvVectorizer.state` returned can be of these environments.
+
+    Args:
+        state: with snapshots, or none, in its `environments`.
+        finished: their mask `(N,)`.
+        obs: their observations `(N, ...)`.
+
+    Raises:
+        ValueError: it is of others; LookupError and TypeError, if it is something else.
+    """
+    count = len(finished)
+    if len(state["finished"]) != count:
+        raise ValueError(f"the saved state is of {len(state['finished'])} environments, not of {count}")
+    check_like(state["finished"], finished, "mask of environments")
+    check_like(state["obs"], obs, "observations")
+    seeds = [whole_number(seed, "seed") for seed in state["next_seeds"]]
+    snapshots = [set(snapshot) for snapshot in state["environments"]]
+    if len(seeds) != count or snapshots not in ([], [PARTS] * count):
+        raise ValueError(f"the saved state has no {count} environments and seeds in it")
+
+
 def _layers(env: gym.Env) -> Iterator[gym.Env]:
     """Go through wrappers to the environment itself."""
     while isinstance(env, gym.Wrapper):
@@ -75,6 +103,9 @@ def _generators(layer: gym.Env) -> dict[str, Any]:
 def _generator(state: dict[str, Any]) -> np.random.Generator:
     kinds = {kind.__name__: kind for kind in np.random.BitGenerator.__subclasses__()}
     generator = np.random.Generator(kinds[state["bit_generator"]]())
+    for position, numbers in (("pos", state["state"]), ("buffer_pos", state)):
+        if not 0 <= numbers.get(position, 0) <= LAST_POSITION[position]:  # NumPy reads there without looking
+            raise ValueError(f"a random generator cannot be at {numbers[position]}")
     generator.bit_generator.state = state
     return generator
 

@@ -186,6 +186,8 @@ def test_rows_that_wait_are_cut_where_new_episodes_begin(tmp_path: Path, env: An
         ({"hidden_sizes": (8,)}, r"hidden_sizes is \[64, 64\] there and \[8\] here"),
         ({"use_RND": False}, "use_RND is True there and False here"),
         ({"core": "gru"}, "core is 'none' there and 'gru' here"),
+        ({"gamma": 0.5, "lr": 0.01}, r"lr is 0\.001 there and 0\.01 here; gamma is 0\.995 there and 0\.5 here"),
+        ({"normalize_advantage": "none"}, "normalize_advantage is 'minibatch' there and 'none' here"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(
@@ -226,5 +228,74 @@ def learn_from(ppo: PPO, rng: np.random.Generator) -> None:
 def test_a_checkpoint_is_one_file_of_arrays_and_plain_values(tmp_path: Path) -> None:
     half(trainer("CartPole-v1"), tmp_path / "half.state")
     state = load_state(tmp_path / "half.state")
-    assert state.keys() == {"made_for", "progress", "recent", "ppo", "buffer", "collector"}
+    assert state.keys() == {"made_for", "settings", "progress", "recent", "ppo", "buffer", "collector"}
     assert state["ppo"].keys() == {"networks", "intrinsic_returns", "optimiser", "random", "updates"}
+
+
+def test_circumstances_may_change(tmp_path: Path) -> None:
+    half(trainer("CartPole-v1"), tmp_path / "half.state")
+    with trainer("CartPole-v1", learner="torch", loop={"acting": "central"}) as run:
+        run.load_checkpoint(tmp_path / "half.state")
+        assert run.steps_done >= 1000
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("made_for",), 5),
+        (("settings",), None),
+        (("settings", "gamma"), "x"),
+        (("progress",), {}),
+        (("progress", "steps_done"), "x"),
+        (("progress", "steps_done"), 10**400),
+        (("progress", "seconds"), 10**400),
+        (("progress", "goal"), [1]),
+        (("recent",), 5),
+        (("recent",), [[1.0]]),
+        (("recent",), [["x", 1]]),
+        (("recent",), [[1.0, -1]]),
+        (("ppo",), {}),
+        (("ppo", "updates"), "x"),
+        (("ppo", "random"), {}),
+        (("ppo", "networks", "Policy_weights.pth", "actor.0.bias"), np.zeros(3, np.float32)),
+        (("buffer",), {}),
+        (("buffer", "lengths"), np.full(5, 10**12)),
+        (("buffer", "lengths"), np.full(5, -1)),
+        (("buffer", "lengths"), np.zeros(4, np.int64)),
+        (("buffer", "ends"), np.full(5, 7)),
+        (("buffer", "arrays"), {}),
+        (("buffer", "arrays", "reward"), np.zeros((5, 1), np.float32)),
+        (("buffer", "arrays", "terminated"), None),
+        (("collector",), {}),
+        (("collector", "env"), None),
+        (("collector", "env", "environments"), [1] * 5),
+        (("collector", "env", "environments"), [{"random": [], "layers": None}]),
+        (("collector", "env", "obs"), np.zeros((5, 3), np.float32)),
+        (("collector", "env", "finished"), [False] * 5),
+        (("collector", "env", "next_seeds"), ["x"] * 5),
+        (("collector", "episodes"), {"returns": np.zeros(3), "lengths": np.zeros(5, np.int64)}),
+        (("collector", "core"), np.zeros((5, 3))),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("acting", ["central", "replicas"])
+def test_a_forged_checkpoint_is_refused_with_its_name_and_changes_nothing(
+    acting: Any, path: tuple[Any, ...], value: Any, tmp_path: Path
+) -> None:
+    """Its checksum is right."""
+    settings: dict[str, Any] = {"loop": {"acting": acting}, "use_RND": False, "k_epochs": 1, "hidden_sizes": (4,)}
+    if path[1:] == ("core",):
+        settings |= {"core": "gru", "loop": {}}
+    with trainer("CartPole-v1", 150, **settings) as run:
+        run.run()
+        assert len(run.buffer) > 0
+        run.save_checkpoint(tmp_path / "a.state")
+    state = part = load_state(tmp_path / "a.state")
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    save_state(tmp_path / "forged.state", state)
+    with trainer("CartPole-v1", 150, **settings) as run, trainer("CartPole-v1", 150, **settings) as untouched:
+        with pytest.raises(ValueError, match=r"forged\.state"):
+            run.load_checkpoint(tmp_path / "forged.state")
+        assert metrics_of(run.run()) == metrics_of(untouched.run())

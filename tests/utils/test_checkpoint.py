@@ -4,12 +4,12 @@ import errno
 import os
 import pickle
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
-from torch import nn
 
-from utils import load_fitting, load_tensors, save_tensors, write_atomically
+from utils import append_to, check_fit, load_tensors, read_json, remove_unfinished, write_atomically
 
 
 class Bomb:
@@ -18,7 +18,7 @@ class Bomb:
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
-    save_tensors(tmp_path / "a.pth", {"w": torch.arange(3)})
+    torch.save({"w": torch.arange(3)}, tmp_path / "a.pth")
     assert load_tensors(tmp_path / "a.pth", "cpu")["w"].tolist() == [0, 1, 2]
 
 
@@ -36,7 +36,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
-    save_tensors(path, {"w": torch.arange(1000)})
+    torch.save({"w": torch.arange(1000)}, path)
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(ValueError, match=r"a\.pth is not a file of tensors"):
         load_tensors(path, "cpu")
@@ -49,7 +49,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
-    save_tensors(path, {"w": torch.ones(1)})
+    torch.save({"w": torch.ones(1)}, path)
 
     def fail(file: object) -> None:
         raise OSError("disk full")
@@ -60,19 +60,64 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
-def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.pth"
-    save_tensors(path, nn.Linear(2, 3).state_dict() | {"extra": torch.ones(1)})
-    with pytest.raises(ValueError, match=r"extra is not part .*weight is \(3, 2\) in the file and \(3, 4\) in this"):
-        load_fitting(nn.Linear(4, 3), path, "cpu")
-    save_tensors(path, {"weight": torch.ones(3, 4)})
+def test_what_does_not_fit_is_named() -> None:
+    own = torch.nn.Linear(4, 3).state_dict()
+    with pytest.raises(ValueError, match=r"these do not fit: extra is not part .*weight is \(3, 2\) in the file and"):
+        check_fit(torch.nn.Linear(2, 3).state_dict() | {"extra": torch.ones(1)}, own, "these")
     with pytest.raises(ValueError, match="bias is missing"):
-        load_fitting(nn.Linear(4, 3), path, "cpu")
+        check_fit({"weight": torch.ones(3, 4)}, own, "these")
+    with pytest.raises(ValueError, match=r"bias is of torch\.int64 in the file and of torch\.float32 in this network"):
+        check_fit(own | {"bias": torch.ones(3, dtype=torch.int64)}, own, "these")
+
+
+def test_links_that_lie_in_wait_are_not_written_through(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    for name in ("a.json", f".a.json.{os.getpid()}.unfinished"):
+        (tmp_path / name).symlink_to(precious)
+        write_atomically(tmp_path / "a.json", lambda file: file.write(b"{}"))
+    (tmp_path / ".b.unfinished").symlink_to(precious)
+    remove_unfinished(tmp_path)
+    (tmp_path / "log.csv").symlink_to(precious)
+    with pytest.raises(OSError, match=r"log\.csv is a link: what it points to is not written to"):
+        append_to(tmp_path / "log.csv")
+    assert precious.read_text() == "mine"
+    assert (tmp_path / "a.json").read_text() == "{}"
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe"):
+        append_to(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(OSError, match="pipe is not a file"):
+        append_to(tmp_path / "pipe")
+    os.close(reader)
+    with pytest.raises(FileNotFoundError, match="pipe"):
+        read_json(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("content", ["", "{", "5", "[" * 10**5, b"\xff\xfe", "1" * 10**4, '{"a": ' * 10**5])
+def test_json_that_is_no_object_is_named(tmp_path: Path, content: str | bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ValueError, match=r"a\.json (is not JSON|does not hold an object)"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    with open(tmp_path / "a.json", "wb") as file:
+        file.truncate(2**40)  # takes no room on the disk
+    with pytest.raises(ValueError, match="too large"):
+        read_json(tmp_path / "a.json")
+    with ZipFile(tmp_path / "a.pth", "w", ZIP_DEFLATED) as bomb:
+        bomb.writestr("archive/data.pkl", bytes(10**6))
+    with pytest.raises(ValueError, match="it is compressed"):
+        load_tensors(tmp_path / "a.pth", "cpu")
 
 
 def test_no_flipped_byte_changes_a_weight(tmp_path: Path) -> None:
     path, values = tmp_path / "a.pth", torch.arange(8.0)
-    save_tensors(path, {"w": values})
+    torch.save({"w": values}, path)
     whole, refused = path.read_bytes(), 0
     for position in range(0, len(whole), 3):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])

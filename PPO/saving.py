@@ -1,0 +1,211 @@
+"""What an agent keeps in files, and takes back out of them."""
+
+import os
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from PPO.actor_critic import ActorCritic
+from PPO.optimiser import Optimiser
+from PPO.rnd import RND
+from PPO.settings import Settings, arguments_of, differences, settings_of
+from PPO.weights import read_weights, tensors_of, write_weights
+from utils import State, check_fit, whole_number
+
+POLICY_FILE = "Policy_weights.pth"
+RND_FILE = "RND_weights.pth"
+STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates"}
+
+
+class Savable:
+    """The part of `PPO` that knows files: its weights with its settings, and all its state."""
+
+    defaults: ClassVar[Settings]
+    """Settings that a file of an older version lacks were as these are."""
+    arguments: dict[str, Any]
+    """What the agent was made with, by name."""
+    policy: ActorCritic
+    rnd: RND | None
+    optimiser: Optimiser
+    rng: np.random.Generator
+    updates: int
+    device: torch.device
+    observation_space: spaces.Space
+    action_space: spaces.Space
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], **changes: Any) -> Self:
+        """Make the agent whose weights `save_weights` saved, with the arguments that it was made with.
+
+        Args:
+            path: the directory.
+            changes: arguments in place of those: `device`, which is not saved; `encoder` and `actor_critic`, which no
+                file can hold; any that the meaning of the weights does not depend on, such as `lr`.
+
+        Raises:
+            FileNotFoundError: there are no weights.
+            ValueError: they are damaged, or those of an older version, which did not save arguments; or the agent had
+                an `encoder` or `actor_critic` of its own that is not given; or the weights do not go with `changes`.
+        """
+        file = Path(path) / POLICY_FILE
+        _, settings = read_weights(file)
+        if settings is None:
+            raise ValueError(
+                f"{file} does not say how its agent was made: an older version wrote it. Make the agent with the same "
+                "arguments; then load_weights will do"
+            )
+        try:
+            agent = cls(**arguments_of(settings, changes))
+        except Exception as error:  # whatever forged settings may lead the networks to
+            raise ValueError(f"no agent can be made of what {file} says: {error}") from error
+        agent.load_weights(path)
+        return agent
+
+    def settings(self) -> Settings:
+        """Return the arguments that the agent was made with as plain values, for a file; `device` is not among them."""
+        spaces = {"observation_space": self.observation_space, "action_space": self.action_space}
+        return settings_of(self.arguments | spaces)
+
+    def check_settings(self, saved: Settings, what: str, *, learning: bool = False) -> None:
+        """Check that weights mean the same to an agent with other `settings` as to this one.
+
+        Args:
+            saved: those settings.
+            what: whose they are, for the message.
+            learning: whether to check also what decides how it learns.
+
+        Raises:
+            ValueError: they do not; the message lists what differs.
+        """
+        try:
+            different = differences(self.defaults | saved, self.settings(), learning=learning)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{what} do not say how they were made: {error}") from error
+        if different:
+            raise ValueError(f"{what} do not fit: {'; '.join(different)}")
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Save the networks into the directory `path`, which is made if it is missing; and `settings` beside them.
+
+        Raises:
+            OSError: the directory cannot be made or written.
+        """
+        directory = Path(path)
+        directory.mkdir(parents=True, exist_ok=True)
+        for module, file in self.modules():
+            write_weights(directory / file, module.state_dict(), self.settings())
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Load what `save_weights` saved, onto the device in use.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: a file is damaged, or its weights mean something else to this agent (the message lists what
+                differs); nothing is changed then.
+        """
+        networks = {}
+        for module, name in self.modules():
+            file = Path(path) / name
+            networks[name], settings = read_weights(file)
+            if settings is not None:
+                self.check_settings(settings, f"the weights in {file}")
+            check_fit(networks[name], module.state_dict(), f"the weights in {file}")
+        self._take_over(networks)
+
+    def state(self) -> State:
+        """Return all that acting and learning go by, but for what waits in `memory`, for `utils.save_state`.
+
+        That is the networks with the statistics of observations, returns and RND, the optimiser, the random state and
+        the number of updates. The arguments of `PPO` are not in it: see `settings`.
+        """
+        return {
+            "networks": {file: clone(module.state_dict()) for module, file in self.modules()},
+            "intrinsic_returns": None if self.rnd is None else self.rnd.discounted.clone(),
+            "optimiser": [clone(tensors) for tensors in self.optimiser.state],
+            "random": self.rng.bit_generator.state,
+            "updates": self.updates,
+        }
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` was, be it of another `PPO` with the same arguments: what comes is the same.
+
+        Raises:
+            ValueError: it is that of other networks, or no state of a PPO; nothing is changed then.
+        """
+        if not isinstance(state, dict) or state.keys() != STATE_PARTS or not isinstance(state["optimiser"], list):
+            raise ValueError(f"the saved state is not that of a PPO: it holds {_names(state)}")
+        networks = self._fitting(state["networks"])
+        optimiser = [tensors_of(tensors, "the saved moments of Adam") for tensors in state["optimiser"]]
+        for own, tensors in zip_longest(self.optimiser.state, optimiser):
+            check_fit(tensors or {}, own or {}, "the saved moments of Adam")
+        discounted = None
+        if self.rnd is not None:
+            (discounted,) = tensors_of({"": state["intrinsic_returns"]}, "the saved intrinsic returns").values()
+            if discounted.ndim != 1 or discounted.dtype != torch.float64:
+                raise ValueError(f"the saved intrinsic returns are {discounted.dtype} {tuple(discounted.shape)}")
+        rng = _rng_of(state["random"])
+        updates = whole_number(state["updates"], "number of updates")
+        self._take_over(networks)
+        if self.rnd is not None:
+            self.rnd.discounted = torch.as_tensor(discounted, device=self.device)
+        self.optimiser.load_state(optimiser)
+        self.rng, self.updates = rng, updates
+
+    def load_networks(self, saved: State, settings: Settings | None = None) -> None:
+        """Take over only the `networks` of a `state`: what `load_weights` does with files.
+
+        Raises:
+            ValueError: they are other networks, or mean something else by the `settings` that they were saved with;
+                nothing is changed then.
+        """
+        if settings is not None:
+            self.check_settings(settings, "the saved networks")
+        self._take_over(self._fitting(saved))
+
+    def _fitting(self, saved: State) -> dict[str, dict[str, torch.Tensor]]:
+        """Return the saved networks as tensors, by file, if they fit; otherwise raise a `ValueError`."""
+        if not isinstance(saved, dict) or saved.keys() != {file for _, file in self.modules()}:
+            raise ValueError(f"the saved state is of {_names(saved)}: one with RND, the other without")
+        networks = {}
+        for module, file in self.modules():
+            what = f"the saved {file.removesuffix('.pth').replace('_', ' ')}"
+            networks[file] = tensors_of(saved[file], what)
+            check_fit(networks[file], module.state_dict(), what)
+        return networks
+
+    def _take_over(self, networks: dict[str, dict[str, torch.Tensor]]) -> None:
+        for module, file in self.modules():
+            module.load_state_dict(networks[file])
+
+    def modules(self) -> list[tuple[nn.Module, str]]:
+        """Return the networks, and the name of the file of each."""
+        return [(self.policy, POLICY_FILE)] + ([(self.rnd, RND_FILE)] if self.rnd is not None else [])
+
+
+def clone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return copies of tensors, by name."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def _names(state: Any) -> str:
+    """Return what a part of a saved state holds, in words."""
+    return ", ".join(state) or "nothing" if isinstance(state, dict) else f"a {type(state).__name__}"
+
+
+def _rng_of(state: Any) -> np.random.Generator:
+    """Return a generator in a saved state.
+
+    Raises:
+        ValueError: it is none.
+    """
+    generator = np.random.default_rng(0)
+    try:
+        generator.bit_generator.state = state
+    except (TypeError, LookupError, OverflowError, ValueError) as error:
+        raise ValueError(f"the saved random state is none: {error!r}") from error
+    return generator

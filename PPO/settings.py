@@ -1,0 +1,120 @@
+"""What an agent was made with, as plain values: to make another such agent, and to tell what weights mean."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from PPO.actor_critic import ActorCritic
+from utils import Features, State, choices_of, describe_space, leaves, make_space
+from utils.spaces import Numbers
+
+Settings = State
+"""The arguments of `PPO` by name; spaces described, functions and classes by their names."""
+CALLABLES = ("encoder", "actor_critic")
+"""Arguments that no file can hold."""
+STRUCTURE = {
+    "is_continuous", "observ_dim", "action_dim", "action_scaling", "action_offset", "observation_space", "action_space",
+    "squash_actions", "share_encoder", "core", "core_size", "hidden_sizes", "activation", "normalize_obs", "use_RND",
+    *CALLABLES,
+}  # fmt: skip
+"""Those that decide what weights mean, alone or together."""
+CIRCUMSTANCES = {"seed", "learner", "compile"}
+"""Those that neither weights nor what is learnt next is to depend on."""
+
+
+def settings_of(arguments: Mapping[str, Any]) -> Settings:
+    """Return arguments of `PPO` as plain values; where its networks live is not among them."""
+    return {name: _plain(value) for name, value in arguments.items() if name != "device"}
+
+
+def arguments_of(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments of `PPO`.
+
+    Args:
+        settings: of `settings_of`.
+        given: arguments to take in place of those.
+
+    Raises:
+        ValueError: they describe no spaces, or there is a callable that is not given.
+    """
+    arguments = dict(settings)
+    for name in CALLABLES:
+        if arguments.pop(name, None) is not None and name not in given:
+            raise ValueError(f"the agent had its own {name}, {settings[name]}, which no file holds: give {name}=")
+    for name in ("observation_space", "action_space"):
+        arguments[name] = make_space(arguments.get(name))
+    if not given.keys().isdisjoint({"action_scaling", "action_offset"}):
+        del arguments["action_space"]
+    return arguments | given
+
+
+def differences(saved: Settings, own: Settings, *, learning: bool = False) -> list[str]:
+    """Return in what saved settings differ from others so that weights mean something else, in words.
+
+    Args:
+        saved: of `settings_of`, complete.
+        own: the same of an agent that is here.
+        learning: whether to tell also of what decides how it learns.
+
+    Raises:
+        ValueError: saved are settings of a version that knows more of them, or none at all.
+    """
+    if unknown := saved.keys() - own.keys():
+        raise ValueError(f"there are settings that this version does not know: {', '.join(sorted(unknown))}")
+    there, here = (_meaning(settings) | (_others(settings) if learning else {}) for settings in (saved, own))
+    different = [name for name in here if there[name] != here[name]]
+    return [f"{name} is {_said(saved[name])} there and {_said(own[name])} here" for name in different]
+
+
+def _meaning(settings: Settings) -> dict[str, Any]:
+    """Return what decides what weights mean, under the name of the setting that says so; equal where it is the same."""
+    features = Features.of(make_space(settings["observation_space"]))
+    flat = len(features.numbers) == 1 and features == Features((Numbers((), features.numbers[0].shape),), ())
+    actions = [*leaves(make_space(settings["action_space"]))]
+    bounded = any(isinstance(part, spaces.Box) and part.is_bounded() for _, part in actions)
+    usual, recurrent = settings["encoder"] is None, settings["core"] != "none"
+    share = recurrent or bool(features.images) if settings["share_encoder"] is None else settings["share_encoder"]
+    return {
+        "observation_space": features.columns if flat else features,
+        "action_space": [(keys, _range(part)) for keys, part in actions],
+        "squash_actions": settings["squash_actions"] and bounded,
+        "share_encoder": share,
+        "core": settings["core"],
+        "core_size": settings["core_size"] if recurrent else None,
+        "hidden_sizes": settings["hidden_sizes"] if usual else None,
+        "activation": settings["activation"] if usual and settings["hidden_sizes"] else None,
+        "normalize_obs": settings["normalize_obs"] and bool(features.vector),
+        "use_RND": settings["use_RND"],
+        **{name: settings[name] is None for name in CALLABLES},
+    }
+
+
+def _range(space: spaces.Space) -> Any:
+    """Return between what a policy chooses, for a space without parts."""
+    if isinstance(space, spaces.Box):
+        return [bound.astype(np.float32).flatten().tolist() for bound in (space.low, space.high)]
+    return choices_of(space)
+
+
+def _others(settings: Settings) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in STRUCTURE | CIRCUMSTANCES}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, spaces.Space):
+        return describe_space(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if value is ActorCritic:
+        return None
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return value
+
+
+def _said(value: Any) -> str:
+    return str(make_space(value)) if isinstance(value, dict) else repr(value)

@@ -1,0 +1,54 @@
+"""Weights in files, beside what made them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from PPO.settings import Settings
+from utils import DamagedError, holds_state, load_state, load_tensors, save_state
+from utils.versions import versions
+
+PARTS = {"weights", "settings", "versions"}
+
+
+def write_weights(path: Path, weights: Mapping[str, torch.Tensor], settings: Settings) -> None:
+    """Write a state dict, and the settings of the agent that it is of.
+
+    Raises:
+        OSError: the file cannot be written; one that was there before is untouched.
+    """
+    save_state(path, {"weights": dict(weights), "settings": settings, "versions": versions()})
+
+
+def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], Settings | None]:
+    """Return a state dict, and the settings of the agent that it is of; None from a file of `torch.save`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is something else, or damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    if not holds_state(path):  # as versions before this format wrote them
+        return load_tensors(path, "cpu"), None
+    state = load_state(path)
+    if state.keys() != PARTS or not isinstance(state["settings"], dict):
+        raise DamagedError(f"{path} does not hold weights: it holds {', '.join(state) or 'nothing'}")
+    return tensors_of(state["weights"], f"the weights in {path}"), state["settings"]
+
+
+def tensors_of(arrays: Any, what: str) -> dict[str, torch.Tensor]:
+    """Return arrays by name, as a saved state has them, as tensors.
+
+    Raises:
+        ValueError: they are something else; the message begins with `what` they are.
+    """
+    try:
+        if not all(isinstance(array, np.ndarray | torch.Tensor) for array in arrays.values()):
+            raise TypeError("some are no arrays")
+        return {name: torch.as_tensor(array) for name, array in arrays.items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{what} are no arrays of numbers by name: {error}") from error

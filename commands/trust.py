@@ -1,0 +1,97 @@
+"""What a configuration names that would be run: arguments of environments, and modules."""
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from config import TrainConfig
+
+NAMED_VALUES = {"true": True, "false": False, "none": None}
+PERHAPS_A_MODULE = re.compile(r"([^\W\d]\w*)[.:]")
+"""How the name of something in a module begins."""
+TRUST = "--trust-env-module"
+
+
+def untrusted_modules(config: TrainConfig) -> set[str]:
+    """Return what settings name that is imported, and so run, when their environment is made.
+
+    Those are the modules of an environment's id and of its wrappers, and what an argument of the environment may mean
+    as one: a text that begins with the name of a module that is there.
+    """
+    modules = {config.env_id.rpartition(":")[0], *(name.partition(":")[0] for name in config.wrapper)} - {""}
+    texts = (text for value in kwargs_of(config).values() for text in _texts_in(value))
+    return modules.union(text for text in texts if _names_module(text))
+
+
+def check_trust(config: TrainConfig, file: Path, trusted: bool, typed: TrainConfig | None = None) -> None:
+    """Check that a file names no module to be imported, unless that was allowed on the command line.
+
+    Args:
+        config: what the file says.
+        file: for the message.
+        trusted: whether it was allowed.
+        typed: what the command line says itself; modules in that are trusted.
+
+    Raises:
+        ValueError: it names one; the message says which, and how to allow it.
+    """
+    modules = untrusted_modules(config) - (untrusted_modules(typed) if typed else set())
+    if modules and not trusted:
+        raise ValueError(
+            f"{file} names the module {', '.join(sorted(modules))}, which would be imported, and so run: if you trust "
+            f"it, allow that with {TRUST}"
+        )
+
+
+def trust_flag(config: TrainConfig) -> str:
+    """Return what further commands about a run need on their line, after a space."""
+    return f" {TRUST}" if untrusted_modules(config) else ""
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _texts_in([*value, *value.values()])
+    elif isinstance(value, list | tuple | set):
+        for part in value:
+            yield from _texts_in(part)
+
+
+def _names_module(text: str) -> bool:
+    """Return whether a text begins with the name of a module that is there; none is imported to see that."""
+    name = PERHAPS_A_MODULE.match(text)
+    try:
+        return name is not None and find_spec(name[1]) is not None
+    except ValueError:  # it is loaded, and was not found in the usual way
+        return True
+
+
+def kwargs_of(config: TrainConfig) -> dict[str, Any]:
+    """Return the arguments of a run's environment.
+
+    Raises:
+        ValueError: one that is not NAME=VALUE, or a name twice.
+    """
+    kwargs: dict[str, Any] = {}
+    for argument in config.env_kwargs:
+        name, equals, value = argument.partition("=")
+        if not name.isidentifier() or not equals:
+            raise ValueError(f"env_kwargs are NAME=VALUE, not {argument!r}")
+        if name in kwargs:
+            raise ValueError(f"env_kwargs say {name} twice")
+        kwargs[name] = _literal(value)
+    return kwargs
+
+
+def _literal(text: str) -> Any:
+    """Return the value of a Python literal, of `NAMED_VALUES` in any case; of all else the text."""
+    if text.lower() in NAMED_VALUES:
+        return NAMED_VALUES[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # all that it may raise
+        return text
