@@ -15,13 +15,13 @@ from typing import Any
 
 import tyro
 
+from commands.completion import complete
 from commands.envs import envs
 from commands.export import export
 from commands.output import nobody_listens, silence
 from commands.play import evaluate, record, watch
 from commands.plot import plot
 from commands.train import resume, train
-from config import CommandLine
 
 INTERRUPTED, UNHEARD = 130, 141
 """Exit codes after Ctrl-C and after a closed pipe: 128 + SIGINT, 128 + SIGPIPE."""
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     if arguments and arguments[0].startswith("--tyro-"):
-        tyro.extras.subcommand_cli_from_dict({"train": CommandLine, **COMMANDS}, prog="main.py", args=arguments)
+        return complete(COMMANDS, arguments)
     if not arguments or arguments[0].startswith("-"):
         arguments = ["train", *arguments]
     name, *rest = arguments

@@ -319,12 +319,31 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture) -> Non
 
 
 def test_the_tab_key_knows_commands_and_their_flags(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as left:
-        main.main(["--tyro-print-completion", "bash"])
-    assert not left.value.code
+    assert main.main(["--tyro-print-completion", "bash"]) == 0
     script = capsys.readouterr().out
     for known in ("evaluate", "--stochastic", "resume", "--num-envs"):
         assert known in script
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["--env-i"], "--env-id"),
+        (["--mode", "st"], "streaming"),
+        (["train", "--env-i"], "--env-id"),
+        (["evaluate", "--stoch"], "--stochastic"),
+        (["eval"], "evaluate"),
+    ],
+)
+def test_bash_completes_what_is_typed(words: list[str], completed: str) -> None:
+    script = f"""
+        source <({sys.executable} {main.__file__} --tyro-print-completion bash)
+        COMP_WORDS=(./main.py {" ".join(words)}); COMP_CWORD={len(words)}
+        $(complete -p main.py | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
+        echo "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == completed, done.stderr
 
 
 def test_a_flag_of_a_command_is_suggested(capsys: pytest.CaptureFixture) -> None:

@@ -120,3 +120,14 @@ def test_long_labels_do_not_touch_the_curves(tmp_path: Path) -> None:
         sizes.append((int.from_bytes(header[:4]), int.from_bytes(header[4:])))
     assert sizes[0][0] == sizes[1][0]
     assert sizes[1][1] > sizes[0][1] + 300
+
+
+def test_the_picture_of_the_results_has_a_panel_for_each_task() -> None:
+    pytest.importorskip("scipy")
+    from benchmarks.learning.report import panels_of
+    from benchmarks.learning.rows import ROWS
+
+    panels = panels_of({name: {} for name in ROWS})
+    assert len(panels) == len({row.task.env_id for row in ROWS.values() if row.task})
+    assert panels["Ant-v5"].keys() == {"with contact forces", "no contact forces"}
+    assert not any("published" in label for rows in panels.values() for label in (*rows, *panels))

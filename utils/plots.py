@@ -76,7 +76,7 @@ def plot_learning_curve(
         axes.plot(*zip(*evaluations, strict=True), "o", color=COLOURS[1], label="evaluation, deterministic")
     if threshold is not None:
         axes.axhline(threshold, color=COLOURS[2], linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
-    _dress(axes, title)
+    dress(axes, title)
     axes.set(xlabel=X_LABELS["steps"], ylabel=Y_LABEL)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     _save(figure, path)
@@ -128,7 +128,7 @@ def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps") -> N
             }
             handles[label] = _draw_group(axes, runs, x, style)
             _mark_ends(axes, runs, x, numbers, style["color"])
-        _dress(axes, task)
+        dress(axes, task)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     pictures.supxlabel(X_LABELS[x], fontsize=10)
@@ -144,15 +144,21 @@ def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, style: dict[str, Any]) 
     """Draw the mean of runs and their band; return the line."""
     curves = [curve_of(run.history, x) for run in runs]
     places, returns = align(curves)
-    count, mean = np.isfinite(returns).sum(axis=0), mean_of(returns)
-    axes.plot(places, np.where(count < len(runs), mean, np.nan), linewidth=0.9, **style)
-    (line,) = axes.plot(places, np.where(count == len(runs), mean, np.nan), linewidth=2, **style)
+    line = draw_mean(axes, places, returns, linewidth=2, **style)
     for curve in curves:
         if len(curve) == 1:  # which has no line
             axes.plot(*curve.T, "o", color=style["color"])
     if len(runs) > 1:
         low, high = np.fmin.reduce(returns), np.fmax.reduce(returns)
         axes.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    return line
+
+
+def draw_mean(axes: "Axes", places: np.ndarray, returns: np.ndarray, *, linewidth: float, **style: Any) -> Any:
+    """Draw the mean of aligned curves, thin where some are missing; return the line."""
+    all_there, mean = np.isfinite(returns).all(axis=0), mean_of(returns)
+    axes.plot(places, np.where(all_there, np.nan, mean), linewidth=linewidth / 2, **style)
+    (line,) = axes.plot(places, np.where(all_there, mean, np.nan), linewidth=linewidth, **style)
     return line
 
 
@@ -201,11 +207,12 @@ def _figure(height: float) -> "Figure":
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def _dress(axes: "Axes", title: str) -> None:
+def dress(axes: "Axes", title: str, ticks: int = 6) -> None:
+    """Give axes a title, a grid, and at most so many places named as 10k or 2M."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     axes.set_title(title, fontsize=11)
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

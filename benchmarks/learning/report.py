@@ -2,16 +2,25 @@
 
 import os
 import platform
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.learning.published import HEADER, RESAMPLES, line
 from benchmarks.learning.rows import ROWS, Bar, Result
+from utils.curves import align
+from utils.plots import COLOURS, draw_mean, dress
 
-POINTS = 200
-"""To which the curves of a row are brought, so that they can be averaged."""
+ACROSS = 4
+"""Panels beside each other."""
+MAIN = {"CartPole-v1": "main.py", "MountainCar-v0": "without RND", "Ant-v5": "with contact forces"}
+"""What the row of a published task is called where there are others of that task beside it."""
+BESIDE = {
+    "CartPole-v1": {"quick start": "quick start", "custom loop": "custom loop"},
+    "MountainCar-v0": {"with RND": "MountainCar-v0 --use-rnd"},
+}
+"""Rows of the first table that are drawn beside those of the second, by what they are called."""
 Results = dict[str, dict[int, Result]]
 """By row, by seed."""
 
@@ -77,42 +86,67 @@ curves ([Young & Tian 2019](https://arxiv.org/abs/1903.03176)).
 
 ![learning curves](learning_curves.png)
 
-Thin lines: seeds; thick: their mean, with a 95% bootstrap interval.
+A panel for each task, of the runs of the second table, and beside them the quick start, the custom loop and RND of the
+first. Thin lines: seeds; thick: their mean (less so where some have not begun, or are over), with a 95%
+bootstrap interval; dashed: the bar.
 """
 
 
-def mean_curve(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return steps, the mean of curves `(n, 2)` there, and its 95% bootstrap interval, low and high."""
-    known = [curve[np.isfinite(curve[:, 1])] for curve in curves]
-    steps = np.linspace(max(curve[0, 0] for curve in known), min(curve[-1, 0] for curve in known), POINTS)
-    returns = np.stack([np.interp(steps, *curve.T) for curve in known])
+def interval_of(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 95% bootstrap interval, low and high, of the mean of curves `(n, places)`, NaN where one is not."""
     draws = np.random.default_rng(0).integers(len(returns), size=(RESAMPLES, len(returns)))
-    low, high = np.quantile(returns[draws].mean(axis=1), [0.025, 0.975], axis=0)
-    return steps, returns.mean(axis=0), low, high
+    times = (draws[..., None] == np.arange(len(returns))).sum(axis=1)  # each curve is in each resample
+    there = np.isfinite(returns)
+    total, count = times @ np.where(there, returns, 0.0), times @ there
+    means = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    low, high = np.nanquantile(means, [0.025, 0.975], axis=0)
+    return low, high
+
+
+def panels_of(results: Results) -> dict[str, dict[str, str]]:
+    """Return what is drawn: by task, by what the curve is called, the row. Each task has one panel."""
+    panels: dict[str, dict[str, str]] = {}
+    for name in results:
+        task = ROWS[name].task
+        if task is not None:
+            panels.setdefault(task.env_id, {})[task.variant or MAIN.get(task.env_id, "")] = name
+    for env_id, others in BESIDE.items():
+        panels.setdefault(env_id, {}).update({label: name for label, name in others.items() if name in results})
+    return {env_id: rows for env_id, rows in panels.items() if rows}
 
 
 def plot(results: Results, path: Path) -> None:
-    """Draw every row's curves: a thin line for each seed, their mean with its interval, the threshold dashed."""
+    """Draw a panel for each task: a thin line for each seed, their mean with its interval, the bar dashed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = 4
-    rows = -(-len(results) // columns)
-    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(rows, columns)).flatten()
-    for axis, (name, by_seed) in zip(axes, results.items(), strict=False):
-        curves = [np.array(result["curve"], float) for _, result in sorted(by_seed.items())]
-        for curve in curves:
-            axis.plot(curve[:, 0] / 1000, curve[:, 1], color="tab:blue", linewidth=0.5, alpha=0.6)
-        if len(curves) > 1:
-            steps, mean, low, high = mean_curve(curves)
-            axis.plot(steps / 1000, mean, color="tab:blue", linewidth=2)
-            axis.fill_between(steps / 1000, low, high, color="tab:blue", alpha=0.2, linewidth=0)
-        threshold = ROWS[name].threshold
+    panels = panels_of(results)
+    down = -(-len(panels) // ACROSS)
+    figure = Figure(figsize=(10, 1.9 * down + 0.3), layout="constrained")
+    axes = figure.subplots(down, ACROSS, squeeze=False).flatten()
+    for axis, (env_id, rows) in zip(axes, panels.items(), strict=False):
+        for (label, name), colour in zip(rows.items(), COLOURS, strict=False):
+            _draw_row(axis, results[name], label, colour)
+        threshold = ROWS[next(iter(rows.values()))].threshold
         if threshold is not None:
             axis.axhline(threshold, color="black", linestyle="--", linewidth=0.8)
-        axis.set(title=name, xlabel="thousand steps", ylabel="mean return")
-        axis.grid(alpha=0.3)
-    for axis in axes[len(results) :]:
+        dress(axis, env_id, 4)
+        axis.title.set_fontsize(9)
+        axis.tick_params(labelsize=8)
+        if len(rows) > 1:
+            axis.legend(loc="best", fontsize=7.5, framealpha=0.8, borderpad=0.3)
+    for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    FigureCanvasAgg(figure).print_png(str(path))
+    figure.supxlabel("environment steps", fontsize=10)
+    figure.supylabel("mean return of the last 100 episodes", fontsize=10)
+    FigureCanvasAgg(figure).print_figure(str(path), dpi=150)
+
+
+def _draw_row(axis: Any, by_seed: dict[int, Result], label: str, colour: str) -> None:
+    curves = [np.array(result["curve"], float) for _, result in sorted(by_seed.items())]
+    curves = [curve[np.isfinite(curve[:, 1])] for curve in curves]
+    for curve in curves:
+        axis.plot(*curve.T, color=colour, linewidth=0.4, alpha=0.5)
+    places, returns = align(curves)
+    draw_mean(axis, places, returns, color=colour, linewidth=1.5).set_label(label)
+    axis.fill_between(places, *interval_of(returns), color=colour, alpha=0.2, linewidth=0)
