@@ -99,6 +99,10 @@ class TrainConfig(RunConfig):
     """Of both networks."""
     log_std: float = 0.0
     """Initial log standard deviation of continuous actions, before squashing and scaling."""
+    use_sde: bool = False
+    """Explore continuous actions by noise that is a function of the state and stays for a while (gSDE)."""
+    sde_sample_freq: int = -1
+    """For how many steps of an environment; -1: until the next update."""
     normalize_obs: bool = False
     """Standardise observations by their running statistics."""
     normalize_advantage: Literal["minibatch", "batch", "returns", "none"] = "minibatch"

@@ -41,9 +41,12 @@ class Memories:
         """Remember nothing yet."""
         initial = getattr(actor, "initial_core", None)
         self._core: np.ndarray | None = None if initial is None else initial(num_envs)
+        self._keeps_noise: bool = getattr(actor, "use_sde", False)
 
     def ask(self, method: Callable[..., Result], obs: np.ndarray, env_ids: np.ndarray, **options: Any) -> Result:
         """Call `act` or `get_action` of the actor about environments `env_ids` `(n,)`."""
+        if self._keeps_noise:
+            options["env_ids"] = env_ids
         if self._core is None:
             return method(obs, **options)
         core = self._core[env_ids]

@@ -58,6 +58,7 @@ class ActorCritic(nn.Module):
         core: CoreName = "none",
         core_size: int = 64,
         log_std: float = 0.0,
+        use_sde: bool = False,
         values: int = 1,
         normalize_obs: bool = False,
         bf16: bool = False,
@@ -76,6 +77,7 @@ class ActorCritic(nn.Module):
             core: `gru` or `lstm` for a policy that remembers.
             core_size: H, features of the core.
             log_std: the Gaussian's initial log standard deviation.
+            use_sde: whether the noise of continuous actions depends on the state (gSDE).
             values: V, how many value functions: one, or two with an intrinsic reward.
             normalize_obs: whether to standardise what are numbers in observations by their running statistics.
             bf16: whether the encoders compute in bfloat16 (Micikevicius et al. 2018, arXiv:1710.03740): for images and
@@ -120,7 +122,7 @@ class ActorCritic(nn.Module):
         self.core: Core | None = None
         if recurrent:
             self.core, width = Core(core, width, core_size, generator), core_size
-        self.policy_head: PolicyHead = make_policy_head(action_space, width, squash, log_std, generator)
+        self.policy_head: PolicyHead = make_policy_head(action_space, width, squash, log_std, generator, use_sde)
         self.value_head = ValueHead(width, values, generator)
         if self.features.mask is not None and self.features.mask.columns != self.policy_head.choices:
             raise ValueError(

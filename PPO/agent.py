@@ -13,6 +13,7 @@ from networks import CoreName
 from PPO.actor_critic import OBS_CLIP, ActorCritic, MakeEncoder
 from PPO.analytic import AnalyticActorCritic
 from PPO.arguments import arguments_for, check_ranges, space_of_actions
+from PPO.exploration import ROLLOUT, Exploration
 from PPO.gradient import Crew
 from PPO.memory import Batch, Memory
 from PPO.objective import Objective
@@ -62,6 +63,8 @@ class PPO(Savable):
         hidden_sizes: Sequence[int] = (64, 64),
         activation: str = "tanh",
         log_std: float = 0.0,
+        use_sde: bool = False,
+        sde_sample_freq: int = ROLLOUT,
         normalize_obs: bool = False,
         normalize_advantage: NormalizeAdvantage = "minibatch",
         recompute_advantage: bool = False,
@@ -113,7 +116,11 @@ class PPO(Savable):
             core_size: how many numbers the core gives on.
             hidden_sizes: of the actor's encoder, and of the critic's; of the layers that follow a convolution.
             activation: `tanh`, `relu` or `silu`.
-            log_std: initial log standard deviation of continuous actions, before squashing and scaling.
+            log_std: initial log standard deviation of continuous actions, before squashing and scaling; with `use_sde`
+                that of each feature's share.
+            use_sde: whether continuous actions explore by noise that is a function of the state (gSDE), and the same
+                one for a while.
+            sde_sample_freq: for how many steps of an environment; -1: until the next update.
             normalize_obs: whether to standardise observations by running statistics, clipped to +-10; not images.
             normalize_advantage: whether to standardise advantages in each minibatch, or in the whole batch; or to
                 divide them by the running deviation of returns, which is what normalised rewards come to.
@@ -148,7 +155,7 @@ class PPO(Savable):
                 "observ_dim": observ_dim, "action_dim": action_dim, "lr": lr, "k_epochs": k_epochs,
                 "policy_clip": policy_clip, "batch_size": batch_size, "mini_batch_size": mini_batch_size,
                 "core_size": core_size, "max_grad_norm": max_grad_norm, "value_clip": value_clip,
-                "target_kl": target_kl,
+                "target_kl": target_kl, "sde_sample_freq": None if sde_sample_freq == ROLLOUT else sde_sample_freq,
                 "the smallest of hidden_sizes": min(hidden_sizes, default=1), "exp(log_std)": _exp(log_std),
             },
             not_negative={
@@ -199,6 +206,7 @@ class PPO(Savable):
             "core": core,
             "core_size": core_size,
             "log_std": log_std,
+            "use_sde": use_sde,
             "normalize_obs": normalize_obs,
             "bf16": bf16,
         }
@@ -220,6 +228,7 @@ class PPO(Savable):
         self.device = _device_of(device)
         self.seed = seed
 
+        self.exploration = Exploration(sde_sample_freq) if use_sde else None
         self.rng = np.random.default_rng(seed)
         self.memory = Memory()
         self.updates = 0
@@ -288,6 +297,11 @@ class PPO(Savable):
             del arguments["action_space"]
         return cls(**(arguments | hyperparameters))
 
+    @property
+    def use_sde(self) -> bool:
+        """Whether noise stays for a while, so that `act` wants to know which environments it is asked about."""
+        return self.exploration is not None
+
     def check_fits(self, env: Any) -> None:
         """Check that this agent was made for the spaces of an environment like that of `for_env`.
 
@@ -316,7 +330,12 @@ class PPO(Savable):
         return None if self.policy.core is None else np.zeros((count, self.policy.core.state_size), np.float32)
 
     def get_action(
-        self, states: ArrayLike | torch.Tensor, *, deterministic: bool = False, core: np.ndarray | None = None
+        self,
+        states: ArrayLike | torch.Tensor,
+        *,
+        deterministic: bool = False,
+        core: np.ndarray | None = None,
+        env_ids: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return an action for each state.
 
@@ -326,6 +345,8 @@ class PPO(Savable):
             deterministic: take the most probable action (continuous: the median) in place of a random one.
             core: `(N, S)`, what a policy with a core remembers of each; brought up to date in place. See
                 `initial_core`; rows whose episode is over are to be set to zero.
+            env_ids: `(N,)`, which environment each state is of, by default the first N: with `use_sde` each has its
+                own noise, which stays for a while.
 
         Returns:
             A choice: int64 `(N,)`, several at once `(N, K)`; continuous: float32 `(N, action_dim)`, inside the bounds.
@@ -335,10 +356,15 @@ class PPO(Savable):
         Raises:
             ValueError: states that do not have `observ_dim` features, or where no action is allowed; or no core.
         """
-        return self.act(states, deterministic=deterministic, core=core)[0]
+        return self.act(states, deterministic=deterministic, core=core, env_ids=env_ids)[0]
 
     def act(
-        self, states: ArrayLike | torch.Tensor, *, deterministic: bool = False, core: np.ndarray | None = None
+        self,
+        states: ArrayLike | torch.Tensor,
+        *,
+        deterministic: bool = False,
+        core: np.ndarray | None = None,
+        env_ids: np.ndarray | None = None,
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the actions of `get_action` and, by name, what learning wants to know of how they came about.
 
@@ -349,12 +375,13 @@ class PPO(Savable):
         """
         features = self.policy.features
         columns, single = features.rows(states.cpu().numpy() if torch.is_tensor(states) else states)
+        columns = np.ascontiguousarray(columns)  # torch takes no array that runs backwards
         if features.mask is not None:
             allowed = columns[:, features.columns :] > 0
             if not np.logical_or.reduceat(allowed, self._first_choices, axis=1).all():
                 raise ValueError("no action is allowed in some of the states")
         self._check_core(core, len(columns))
-        noise = None if deterministic else self.noise(len(columns))
+        noise = None if deterministic else self._noise_of(len(columns), env_ids)
         before = None if core is None else core.copy()
         if self.optimiser.twin is None:
             action, draw, log_prob = self._act_by_torch(columns, noise, core)
@@ -416,6 +443,15 @@ class PPO(Savable):
         if self.policy.obs_norm is not None:
             parts += [self.policy.obs_norm.mean.float(), self.policy.obs_norm.std.float()]
         return torch.cat(parts).numpy()
+
+    def _noise_of(self, count: int, env_ids: np.ndarray | None) -> np.ndarray:
+        """Return the noise `(count, A)` of one step of some environments."""
+        if self.exploration is None:
+            return self.noise(count)
+        env_ids = np.arange(count) if env_ids is None else np.asarray(env_ids)
+        if env_ids.shape != (count,) or len(np.unique(env_ids)) != count or min(env_ids, default=0) < 0:
+            raise ValueError(f"env_ids must be {count} different indexes of environments, not {env_ids}")
+        return self.exploration.noise(env_ids, self.noise)
 
     def noise(self, *shape: int) -> np.ndarray:
         """Return what chance adds to the actions for `shape` states: float32 `(*shape, A)`; waiting times above 0."""
@@ -480,6 +516,8 @@ class PPO(Savable):
                 f"{', '.join(where) or 'no weight'}): try a smaller lr"
             )
         self.updates += 1
+        if self.exploration is not None:
+            self.exploration.forget()
         return metrics | {"lr": lr, "clip": objective.clip}
 
     def _prepare(self, batch: Batch) -> Preparation:

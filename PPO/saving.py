@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import nn
 
 from PPO.actor_critic import ActorCritic
+from PPO.exploration import Exploration
 from PPO.optimiser import Optimiser
 from PPO.rnd import RND
 from PPO.settings import Settings, arguments_of, differences, settings_of
@@ -34,6 +35,7 @@ class Savable:
     optimiser: Optimiser
     rng: np.random.Generator
     updates: int
+    exploration: Exploration | None
     device: torch.device
     observation_space: spaces.Space
     action_space: spaces.Space
@@ -129,6 +131,7 @@ class Savable:
             "optimiser": [clone(tensors) for tensors in self.optimiser.state],
             "random": self.rng.bit_generator.state,
             "updates": self.updates,
+            **({} if self.exploration is None else {"exploration": self.exploration.state()}),
         }
 
     def load_state(self, state: State) -> None:
@@ -137,7 +140,8 @@ class Savable:
         Raises:
             ValueError: it is that of other networks, or no state of a PPO; nothing is changed then.
         """
-        if not isinstance(state, dict) or state.keys() != STATE_PARTS or not isinstance(state["optimiser"], list):
+        parts = STATE_PARTS if self.exploration is None else STATE_PARTS | {"exploration"}
+        if not isinstance(state, dict) or state.keys() != parts or not isinstance(state["optimiser"], list):
             raise ValueError(f"the saved state is not that of a PPO: it holds {_names(state)}")
         networks = self._fitting(state["networks"])
         optimiser = [tensors_of(tensors, "the saved moments of Adam") for tensors in state["optimiser"]]
@@ -150,6 +154,8 @@ class Savable:
                 raise ValueError(f"the saved intrinsic returns are {discounted.dtype} {tuple(discounted.shape)}")
         rng = _rng_of(state["random"])
         updates = whole_number(state["updates"], "number of updates")
+        if self.exploration is not None:
+            self.exploration = self.exploration.restored(state["exploration"], self.policy.policy_head.outputs)
         self._take_over(networks)
         if self.rnd is not None:
             self.rnd.discounted = torch.as_tensor(discounted, device=self.device)

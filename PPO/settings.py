@@ -17,7 +17,7 @@ CALLABLES = ("encoder", "actor_critic")
 STRUCTURE = {
     "is_continuous", "observ_dim", "action_dim", "action_scaling", "action_offset", "observation_space", "action_space",
     "squash_actions", "share_encoder", "core", "core_size", "hidden_sizes", "activation", "normalize_obs", "use_RND",
-    *CALLABLES,
+    "use_sde", *CALLABLES,
 }  # fmt: skip
 """Those that decide what weights mean, alone or together."""
 CIRCUMSTANCES = {"seed", "learner", "compile"}
@@ -87,6 +87,7 @@ def _meaning(settings: Settings) -> dict[str, Any]:
         "activation": settings["activation"] if usual and settings["hidden_sizes"] else None,
         "normalize_obs": settings["normalize_obs"] and bool(features.vector),
         "use_RND": settings["use_RND"],
+        "use_sde": settings["use_sde"],
         **{name: settings[name] is None for name in CALLABLES},
     }
 

@@ -1,7 +1,7 @@
 """Torch modules: encoders, heads, distributions and running statistics."""
 
 from networks.cores import Core, CoreName
-from networks.distributions import Categorical, Distribution, Gaussian, Joint, TanhGaussian
+from networks.distributions import Categorical, Distribution, Gaussian, Joint, StateDependentNoise, TanhGaussian
 from networks.encoders import Perception, linear_layer, mlp
 from networks.flat import flatten, limit_norm
 from networks.heads import CategoricalHead, GaussianHead, MultiCategoricalHead, ValueHead, make_policy_head
@@ -23,6 +23,7 @@ __all__ = [
     "Perception",
     "PolicyHead",
     "RunningNorm",
+    "StateDependentNoise",
     "TanhGaussian",
     "ValueHead",
     "flatten",

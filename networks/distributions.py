@@ -75,7 +75,7 @@ class Gaussian(Distribution):
     """A Gaussian for each of A dimensions; a draw is `(B, A)`."""
 
     def __init__(self, mean: torch.Tensor, log_std: torch.Tensor) -> None:
-        """Keep the parameters: `mean` `(B, A)`, `log_std` `(A,)`."""
+        """Keep the parameters: `mean` `(B, A)`, `log_std` `(A,)` or `(B, A)`."""
         self.mean, self.log_std = mean, log_std
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
@@ -92,7 +92,7 @@ class Gaussian(Distribution):
 
     def entropy(self) -> torch.Tensor:
         """Return sum(log std + log(2 pi e) / 2)."""
-        return self._differential_entropy().sum().expand(len(self.mean))
+        return self._differential_entropy().sum(dim=-1).expand(len(self.mean))
 
     def _log_density(self, draw: torch.Tensor) -> torch.Tensor:
         deviation = (draw - self.mean) * (-self.log_std).exp()
@@ -113,7 +113,7 @@ class TanhGaussian(Gaussian):
     """
 
     def __init__(self, mean: torch.Tensor, log_std: torch.Tensor, scale: torch.Tensor) -> None:
-        """Keep the parameters: `mean` `(B, A)`, `log_std` `(A,)`, `scale` `(A,)`."""
+        """Keep the parameters: `mean` `(B, A)`, `log_std` `(A,)` or `(B, A)`, `scale` `(A,)`."""
         super().__init__(mean, log_std)
         self.log_scale = scale.log()
 
@@ -127,6 +127,37 @@ class TanhGaussian(Gaussian):
         draws = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
         log_slope = _log_tanh_slope(draws) @ weights + self.log_scale
         return (self._differential_entropy() + log_slope).sum(dim=-1)
+
+
+class StateDependentNoise(Distribution):
+    r"""A Gaussian, squashed or not, whose noise is a linear function of L features z; a draw is `(B, A)`.
+
+        u = mean + z^T (sigma * E),  E_la ~ N(0, 1),  so that  u_a ~ N(mean_a, sum_l z_l^2 sigma_la^2)
+
+    generalized State-Dependent Exploration (Raffin et al. 2021, arXiv:2005.05719, section 3). Where E stays the same,
+    equal states have equal draws.
+    """
+
+    def __init__(self, marginal: Gaussian, features: torch.Tensor, std: torch.Tensor) -> None:
+        """Keep the parts: the distribution over all E, z `(B, L)` and sigma `(L, A)`."""
+        self.marginal, self.features, self.std = marginal, features, std
+
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        """Return the draws that matrices E `(B, L * A)` make of it."""
+        matrices = noise.view(-1, *self.std.shape) * self.std
+        return self.marginal.mean + torch.einsum("bl,bla->ba", self.features, matrices)
+
+    def mode(self) -> torch.Tensor:
+        """See `Distribution.mode`."""
+        return self.marginal.mode()
+
+    def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
+        """See `Distribution.log_prob`."""
+        return self.marginal.log_prob(draw)
+
+    def entropy(self) -> torch.Tensor:
+        """See `Distribution.entropy`."""
+        return self.marginal.entropy()
 
 
 class Joint(Distribution):

@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from networks.distributions import Categorical, Gaussian, TanhGaussian
+from networks.distributions import Categorical, Gaussian, StateDependentNoise, TanhGaussian
 from networks.encoders import linear_layer
 from networks.joint import JointHead
 from networks.normalizer import RunningNorm
@@ -22,7 +22,8 @@ VALUE_GAIN = 0.01
 """Of the last value layer: the first prediction is the mean of the returns."""
 BOUND_EPSILON = 1e-6
 """How close to its bounds an action that comes without its draw is taken to be."""
-
+VARIANCE_EPSILON = 1e-6
+"""Added to the variance of noise that depends on the features: they may all be 0."""
 FORBIDDEN = -1e8
 """The logit of a choice that is not allowed: no chance, and no infinity to make a NaN of."""
 
@@ -157,8 +158,42 @@ class GaussianHead(PolicyHead):
         return draw.clamp(-limit, limit).atanh() if self.squash else draw
 
 
+class StateDependentNoiseHead(GaussianHead):
+    """The same with noise that is a linear function of the features: see `networks.StateDependentNoise`.
+
+    `log_std` is `(F, A)`, the log of sigma. The features count as given in the noise: policies do not learn to make
+    them larger or smaller (as in Stable-Baselines3).
+    """
+
+    def __init__(
+        self,
+        features: int,
+        low: torch.Tensor,
+        high: torch.Tensor,
+        squash: bool,
+        log_std: float,
+        generator: torch.Generator,
+    ) -> None:
+        """See `GaussianHead`; `log_std` is initially that of every entry."""
+        super().__init__(features, low, high, squash, log_std, generator)
+        self.log_std = nn.Parameter(torch.full((features, self.outputs), log_std))
+        self.outputs *= features
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> StateDependentNoise:  # type: ignore[override]
+        """See `PolicyHead.forward`."""
+        mean, std, given = self.mean(features), self.log_std.exp(), features.detach()
+        log_std = 0.5 * (given**2 @ std**2 + VARIANCE_EPSILON).log()
+        marginal = TanhGaussian(mean, log_std, self.scale) if self.squash else Gaussian(mean, log_std)
+        return StateDependentNoise(marginal, given, std)
+
+
 def make_policy_head(
-    space: spaces.Space, features: int, squash: bool, log_std: float, generator: torch.Generator
+    space: spaces.Space,
+    features: int,
+    squash: bool,
+    log_std: float,
+    generator: torch.Generator,
+    use_sde: bool = False,
 ) -> PolicyHead:
     """Return the head for an action space.
 
@@ -168,10 +203,14 @@ def make_policy_head(
         squash: whether a Box with finite bounds is squashed.
         log_std: see `GaussianHead`.
         generator: of the initial weights.
+        use_sde: whether noise depends on the features.
 
     Raises:
         TypeError: another space.
+        ValueError: `use_sde` where not all is continuous.
     """
+    if use_sde and not isinstance(space, spaces.Box):
+        raise ValueError(f"use_sde needs continuous actions (a Box), not {space}")
     if isinstance(space, COMPOSITE):
         return _joint_head(space, features, squash, log_std, generator)
     if isinstance(space, spaces.Discrete):
@@ -186,7 +225,8 @@ def make_policy_head(
     low, high = (torch.from_numpy(bound.flatten().astype(np.float64)) for bound in (space.low, space.high))
     if (low >= high).any():
         raise TypeError(f"the action space {space} is not supported: a dimension of it leaves no choice")
-    return GaussianHead(features, low, high, squash and space.is_bounded(), log_std, generator)
+    kind = StateDependentNoiseHead if use_sde else GaussianHead
+    return kind(features, low, high, squash and space.is_bounded(), log_std, generator)
 
 
 def _choices_head(space: spaces.Space, features: int, generator: torch.Generator) -> MultiCategoricalHead:

@@ -1,0 +1,71 @@
+"""Noise that stays for a while: what gSDE explores with (Raffin et al. 2021, arXiv:2005.05719)."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from utils import State
+
+ROLLOUT = -1
+"""As the number of steps for which noise stays: until the next rollout."""
+
+
+class Exploration:
+    """Noise for each environment, drawn when it is first needed, and again after some steps or when it is forgotten."""
+
+    def __init__(self, steps: int) -> None:
+        """Have no noise yet.
+
+        Args:
+            steps: for how many it stays; `ROLLOUT`: until `forget`.
+        """
+        self.steps = steps
+        self._noise = np.empty((0, 0), np.float32)
+        self._ages = np.empty(0, np.int64)
+
+    def noise(self, env_ids: np.ndarray, draw: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Return the noise `(n, A)` of one more step of some environments.
+
+        Args:
+            env_ids: `(n,)`, each at most once.
+            draw: makes noise for a number of environments.
+        """
+        missing = max(env_ids, default=-1) + 1 - len(self._ages)
+        if missing > 0:
+            self._ages = np.append(self._ages, np.zeros(missing, np.int64))
+        due = env_ids[self._ages[env_ids] == 0]
+        if len(due):
+            fresh = draw(len(due))
+            if len(self._noise) < len(self._ages):
+                grown = np.zeros((len(self._ages), fresh.shape[1]), np.float32)
+                grown[: len(self._noise)] = self._noise.reshape(-1, fresh.shape[1])
+                self._noise = grown
+            self._noise[due] = fresh
+        self._ages[env_ids] += 1
+        if self.steps != ROLLOUT:
+            self._ages[env_ids] %= self.steps
+        return self._noise[env_ids]
+
+    def forget(self) -> None:
+        """Have all noise drawn again: a new rollout begins."""
+        self._ages[:] = 0
+
+    def state(self) -> State:
+        """Return the noise and how long it has been there, for `utils.save_state`."""
+        return {"noise": self._noise.copy(), "ages": self._ages.copy()}
+
+    def restored(self, state: State, columns: int) -> "Exploration":
+        """Return one with the noise `(N, columns)` that `state` had.
+
+        Raises:
+            ValueError: it had other noise, or is no such state.
+        """
+        noise, ages = (np.asarray(state.get(name) if isinstance(state, dict) else None) for name in ("noise", "ages"))
+        kinds = noise.dtype == np.float32 and ages.dtype == np.int64 and noise.ndim == 2 and ages.ndim == 1
+        if not kinds or len(noise) != len(ages) or (len(noise) and noise.shape[1] != columns):
+            raise ValueError(f"the saved noise is {noise.dtype} {noise.shape}, of ages {ages.dtype} {ages.shape}")
+        if not np.isfinite(noise).all() or (ages < 0).any():
+            raise ValueError("the saved noise is not finite, or its ages are negative")
+        other = Exploration(self.steps)
+        other._noise, other._ages = noise.copy(), ages.copy()
+        return other
