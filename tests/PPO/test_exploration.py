@@ -217,12 +217,11 @@ def test_what_the_observation_asks_for_is_learnt() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_pendulum_is_swung_up() -> None:
-    """The settings that RL-Zoo has for gSDE."""
-    ppo = PPO.for_env(
-        "Pendulum-v1", use_sde=True, sde_sample_freq=4, gamma=0.9, lr=1e-3, k_epochs=10, batch_size=4096,
-        mini_batch_size=256, seed=0,
-    )  # fmt: skip
-    with AsyncPPO("Pendulum-v1", ppo, 4, 100_000, seed=0, progress=False) as trainer:
+    """The settings that RL-Zoo has for gSDE, with larger batches; at random the return is about -1200."""
+    settings: dict[str, Any] = {"gamma": 0.9, "k_epochs": 10, "batch_size": 2048, "mini_batch_size": 128, "seed": 0}
+    ppo = PPO.for_env("Pendulum-v1", use_sde=True, sde_sample_freq=4, log_std=-1.0, **settings)
+    with AsyncPPO("Pendulum-v1", ppo, 16, 65_536, backend="inline", seed=0, progress=False) as trainer:
         trainer.run()
-    assert evaluate(ppo, "Pendulum-v1", 100, seed=1).mean() > -250
+    assert evaluate(ppo, "Pendulum-v1", 50, seed=1, backend="inline").mean() > -300

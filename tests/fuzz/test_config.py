@@ -53,6 +53,8 @@ SETTINGS: dict[str, Any] = {
     "hidden_sizes": st.lists(st.integers(-1, 16), max_size=3).map(tuple),
     "activation": st.sampled_from(["tanh", "relu", "silu"]),
     "log_std": st.one_of(number, st.sampled_from([-800.0, 800.0])),
+    "use_sde": st.booleans(),
+    "sde_sample_freq": st.integers(-2, 4),
     "normalize_obs": st.booleans(),
     "normalize_advantage": st.sampled_from(["minibatch", "batch", "returns", "none"]),
     "recompute_advantage": st.booleans(),
