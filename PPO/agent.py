@@ -225,8 +225,7 @@ class PPO(Savable):
         self.rnd_update_proportion = rnd_update_proportion
         self.rnd_warmup = rnd_warmup
         self.learner, self.compile = learner, compile
-        self.device = _device_of(device)
-        self.seed = seed
+        self.device, self.seed = _device_of(device), seed
 
         self.exploration = Exploration(sde_sample_freq) if use_sde else None
         self.rng = np.random.default_rng(seed)

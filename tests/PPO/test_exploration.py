@@ -196,12 +196,19 @@ def test_an_agent_goes_on_with_its_noise(tmp_path: Path) -> None:
     assert (other.act(more)[0] == one.act(more)[0]).all()
     with pytest.raises(ValueError, match="is not that of a PPO"):
         agent(use_sde=False).load_state(one.state())
+    for forged in ({}, {"noise": np.zeros((2, 16), np.float32), "ages": np.array([-1, 0])}, {"noise": 1, "ages": "x"}):
+        with pytest.raises(ValueError, match="the saved noise is"):
+            other.load_state(one.state() | {"exploration": forged})
+    assert (other.act(more)[0] == one.act(more)[0]).all(), "nothing was changed"
 
 
 def test_weights_and_exported_policies_are_deterministic(tmp_path: Path) -> None:
     one, other = agent(), agent(seed=5)
     one.save_weights(tmp_path)
     other.load_weights(tmp_path)
+    assert (PPO.load(tmp_path).act(OBS)[0] == agent().act(OBS)[0]).all()
+    with pytest.raises(ValueError, match="use_sde is True there and False here"):
+        agent(use_sde=False).load_weights(tmp_path)
     assert (one.get_action(OBS, deterministic=True) == other.get_action(OBS, deterministic=True)).all()
     assert export_policy(one, tmp_path / "policy.pt2") <= 1e-5
 
