@@ -54,6 +54,8 @@ class RunConfig:
     """How much of the training may be lost at most if the process is killed."""
     keep_checkpoints: int = 3
     """How many of the newest checkpoints stay."""
+    info_keys: tuple[str, ...] = ()
+    """Numbers in the last info of an episode whose mean is to be shown: --info-keys distance; is_success is anyway."""
     max_seconds: float | None = None
     """End the run after so many seconds of training."""
     target_return: float | None = None
@@ -142,7 +144,7 @@ class TrainConfig(RunConfig):
 
     def loop(self) -> dict[str, Any]:
         """Return the settings of `AsyncPPO` that have the same names here."""
-        return self.stepping() | {name: getattr(self, name) for name in ("mode", "acting", "seed")}
+        return self.stepping() | {name: getattr(self, name) for name in ("mode", "acting", "seed", "info_keys")}
 
     def stepping(self) -> dict[str, Any]:
         """Return those that `evaluate` has as well."""
@@ -150,7 +152,7 @@ class TrainConfig(RunConfig):
 
     def evaluating(self) -> dict[str, Any]:
         """Return the settings of `evaluate` for a run's evaluations."""
-        return self.stepping() | {"num_envs": self.eval_envs or self.num_envs}
+        return self.stepping() | {"num_envs": self.eval_envs or self.num_envs, "info_keys": self.info_keys}
 
     def ppo(self) -> dict[str, Any]:
         """Return the settings of `PPO`, by its names for them."""

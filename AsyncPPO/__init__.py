@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from AsyncPPO.backends import EnvError
-from AsyncPPO.evaluation import evaluate
+from AsyncPPO.evaluation import evaluate, evaluate_episodes
 from AsyncPPO.factory import env_factory, make_env
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.vectorizer import EnvVectorizer
@@ -22,6 +22,7 @@ __all__ = [
     "VecMemory",
     "env_factory",
     "evaluate",
+    "evaluate_episodes",
     "make_atari",
     "make_env",
 ]

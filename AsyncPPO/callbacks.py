@@ -6,17 +6,19 @@ docs/callbacks.md.
 
 import csv
 import io
+import math
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from AsyncPPO.episodes import Episode, Evaluation, is_of_info
 from AsyncPPO.progress import Bar
-from AsyncPPO.rollout import Episode
 from utils import History, Metrics, append_to, remove_unfinished, write_atomically
 
 if TYPE_CHECKING:
@@ -42,26 +44,6 @@ LONGEST_NUMBER = 18
 """Digits of a whole number in a table."""
 TENSORBOARD_SECONDS = 2.0
 """How long what TensorBoard shows may lag behind."""
-
-
-class Evaluation(NamedTuple):
-    """How well the agent played at some point of the run."""
-
-    steps: int
-    """Environment steps taken by then."""
-    episodes: int
-    """Episodes played."""
-    mean: float
-    """Of their returns."""
-    std: float
-    min: float
-    max: float
-
-    @classmethod
-    def of(cls, steps: int, returns: np.ndarray) -> "Evaluation":
-        """Sum up the returns `(episodes,)`."""
-        figures = (returns.mean(), returns.std(), returns.min(), returns.max())
-        return cls(steps, len(returns), *map(float, figures))
 
 
 class Callback:
@@ -96,11 +78,41 @@ class ProgressBar(Callback):
         bar = self._bar
         bar.update(min(steps, trainer.goal[1] - trainer.goal[0] - bar.n))
         if episodes:
-            bar.set_description(f"mean return {trainer.mean_return:.1f}", refresh=False)
+            rate = trainer.success_rate
+            success = "" if np.isnan(rate) else f", success {rate:.0%}"
+            bar.set_description(f"mean return {trainer.mean_return:.1f}{success}", refresh=False)
 
     def on_end(self, trainer: "AsyncPPO") -> None:
         """Leave it as it is."""
         self._bar.close()
+
+
+class Table:
+    """A file of lines of numbers under their names, up to date at any time."""
+
+    def __init__(self, path: Path) -> None:
+        """Keep the path."""
+        self.path = path
+        self._columns: list[str] = []
+
+    def write(self, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
+        """Write the table anew, whole or not at all; what a row does not have is NaN."""
+        self._columns = columns
+        header = dict(zip(columns, columns, strict=True))
+        write_atomically(self.path, lambda file: file.write(self._lines(chain([header], rows)).encode()))
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a line; a new name is added to all lines."""
+        if new := [name for name in row if name not in self._columns]:
+            self.write(read_table(self.path, ()) if self._columns else [], self._columns + new)
+        with append_to(self.path) as file:
+            file.write(self._lines([row]))
+
+    def _lines(self, rows: Iterable[Mapping[str, Any]]) -> str:
+        table = io.StringIO()
+        if self._columns:
+            csv.DictWriter(table, self._columns, restval=math.nan, lineterminator="\n").writerows(rows)
+        return table.getvalue()
 
 
 class CSVLog(Callback):
@@ -108,26 +120,30 @@ class CSVLog(Callback):
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         """Write into `directory`, which exists."""
-        self.metrics, self.evaluations = Path(directory) / METRICS_FILE, Path(directory) / EVALUATIONS_FILE
+        self.metrics, self.evaluations = (
+            Table(Path(directory) / METRICS_FILE),
+            Table(Path(directory) / EVALUATIONS_FILE),
+        )
 
     def on_start(self, trainer: "AsyncPPO") -> None:
         """Take over what there is of the steps before these: a run that goes on keeps its history."""
         done = trainer.steps_done
         if not trainer.history:
-            trainer.history = History(row for row in read_table(self.metrics) if row["steps"] <= done)
+            trainer.history = History(row for row in read_table(self.metrics.path) if row["steps"] <= done)
         if not trainer.evaluations:
-            rows = [row for row in read_table(self.evaluations, Evaluation._fields) if row["steps"] <= done]
-            trainer.evaluations = [Evaluation(*(row[name] for name in Evaluation._fields)) for row in rows]  # type: ignore[arg-type]
-        rewrite(self.metrics, trainer.history)
-        rewrite(self.evaluations, [evaluation._asdict() for evaluation in trainer.evaluations])
+            rows = [row for row in read_table(self.evaluations.path, Evaluation._fields) if row["steps"] <= done]
+            trainer.evaluations = [Evaluation.of_figures(row) for row in rows]
+        self.metrics.write(trainer.history, trainer.history.columns)
+        rows = [evaluation.figures() for evaluation in trainer.evaluations]
+        self.evaluations.write(rows, [*dict.fromkeys(chain.from_iterable(rows))])
 
     def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
         """Add a line."""
-        _append(self.metrics, metrics)
+        self.metrics.add(metrics)
 
     def on_evaluation(self, trainer: "AsyncPPO", evaluation: Evaluation) -> None:
         """Add a line."""
-        _append(self.evaluations, evaluation._asdict())
+        self.evaluations.add(evaluation.figures())
 
 
 class TensorBoard(Callback):
@@ -150,12 +166,13 @@ class TensorBoard(Callback):
 
     def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
         """Write the metrics."""
-        scalars = {TAGS.get(name, f"train/{name}"): value for name, value in metrics.items() if name != "steps"}
+        scalars = {_tag(name): value for name, value in metrics.items() if name != "steps"}
         self._write_scalars(trainer.steps_done, scalars | {"time/fps": trainer.steps_done / trainer.seconds})
 
     def on_evaluation(self, trainer: "AsyncPPO", evaluation: Evaluation) -> None:
-        """Write the mean."""
-        self._write_scalars(evaluation.steps, {"eval/mean_reward": evaluation.mean})
+        """Write the mean, and those of infos."""
+        infos = {f"eval/{name}": value for name, value in evaluation.infos.items()}
+        self._write_scalars(evaluation.steps, {"eval/mean_reward": evaluation.mean} | infos)
 
     def on_end(self, trainer: "AsyncPPO") -> None:
         """Close the file."""
@@ -310,21 +327,6 @@ def _number(text: str) -> float:
     return int(text)
 
 
-def rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table anew, whole or not at all."""
-    write_atomically(path, lambda file: file.write(_lines(rows, header=True).encode()))
-
-
-def _append(path: Path, row: Mapping[str, Any]) -> None:
-    with append_to(path) as file:
-        file.write(_lines([row], header=file.tell() == 0))
-
-
-def _lines(rows: Sequence[Mapping[str, Any]], *, header: bool) -> str:
-    table = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
-        if header:
-            writer.writeheader()
-        writer.writerows(rows)
-    return table.getvalue()
+def _tag(metric: str) -> str:
+    """Return the tag of a metric."""
+    return TAGS.get(metric, f"rollout/{metric}" if is_of_info(metric) else f"train/{metric}")

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from AsyncPPO.episodes import Episode
 from utils import DamagedError, State, load_state, whole_number
 
 CHECKPOINT_PARTS = {"made_for", "progress", "recent", "ppo", "buffer", "collector"}
@@ -44,3 +45,15 @@ def progress_in(saved: State) -> dict[str, Any]:
         "episodes_done": whole_number(saved["episodes_done"], "number of episodes"),
         "goal": (whole_number(begin, "beginning"), whole_number(end, "end")),
     }
+
+
+def recent_in(saved: Any) -> list[Episode]:
+    """Return the last episodes of a run; those of older checkpoints have no infos.
+
+    Raises:
+        ValueError, TypeError: they are something else.
+    """
+    return [
+        Episode(float(return_), whole_number(length, "length"), *({**infos} for infos in rest))
+        for return_, length, *rest in saved
+    ]

@@ -6,21 +6,23 @@ import math
 import multiprocessing
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import cloudpickle
 import numpy as np
 
-from AsyncPPO.backends import RESTART_LIMIT, BackendName, EnvError, OnEnvError
+from AsyncPPO.backends import RESTART_LIMIT, BackendName, EnvError, OnEnvError, with_success
 from AsyncPPO.backends.worker import serve_parent
-from AsyncPPO.callbacks import Callback, Evaluation
+from AsyncPPO.callbacks import Callback
+from AsyncPPO.episodes import Episode, Episodes, Evaluation, last_numbers
+from AsyncPPO.factory import number_of_copies
 from AsyncPPO.progress import Bar
 from AsyncPPO.rollout import Actor, Memories, failures
 from AsyncPPO.vectorizer import EnvVectorizer
@@ -37,10 +39,11 @@ from utils import (
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO
 
+DEFAULT_NUM_ENVS = 100
 LONGEST_EPISODE = 10_000
 """Steps after which `evaluate` cuts an episode of an environment that has no limit."""
-Answer = tuple[np.ndarray | None, str]
-"""The returns of an evaluation; or None, and why there are none."""
+Answer = tuple[list[Episode] | None, str]
+"""The episodes of an evaluation; or None, and why there are none."""
 BEST_FILE = "evaluation.json"
 """Beside the best weights: the evaluation that they are of."""
 PATIENCE_SECONDS = 0.2
@@ -49,21 +52,23 @@ NICENESS = 10
 """How much the process stands back behind those that train."""
 
 
-def evaluate(
-    actor: Actor,
-    env: Any,
-    episodes: int = 100,
-    *,
-    deterministic: bool = True,
-    num_envs: int = 100,
-    seed: int | None = None,
-    backend: BackendName = "auto",
-    num_workers: int | None = None,
-    on_env_error: OnEnvError = "raise",
-    step_timeout: float | None = None,
-    max_steps: int | None = None,
-    progress: bool = False,
-) -> np.ndarray:
+class Settings(TypedDict, total=False):
+    """Arguments of `evaluate_episodes`."""
+
+    deterministic: bool
+    num_envs: int | None
+    seed: int | Sequence[int] | None
+    reset_options: dict[str, Any] | None
+    info_keys: Sequence[str]
+    backend: BackendName
+    num_workers: int | None
+    on_env_error: OnEnvError
+    step_timeout: float | None
+    max_steps: int | None
+    progress: bool
+
+
+def evaluate(actor: Actor, env: Any, episodes: int = 100, **settings: Unpack[Settings]) -> np.ndarray:
     """Play whole episodes and return their undiscounted returns `(episodes,)`.
 
     Every environment plays its episode to the end, so that short episodes count no more often than long ones. Episodes
@@ -73,9 +78,44 @@ def evaluate(
         actor: anything with `get_action`.
         env: what an `EnvVectorizer` takes.
         episodes: how many.
+        settings: further arguments of `evaluate_episodes`, which says more of each episode.
+
+    Raises:
+        ValueError, EnvError: as `evaluate_episodes`.
+    """
+    return np.array([episode.return_ for episode in evaluate_episodes(actor, env, episodes, **settings)])
+
+
+def evaluate_episodes(
+    actor: Actor,
+    env: Any,
+    episodes: int = 100,
+    *,
+    deterministic: bool = True,
+    num_envs: int | None = None,
+    seed: int | Sequence[int] | None = None,
+    reset_options: dict[str, Any] | None = None,
+    info_keys: Sequence[str] = (),
+    backend: BackendName = "auto",
+    num_workers: int | None = None,
+    on_env_error: OnEnvError = "raise",
+    step_timeout: float | None = None,
+    max_steps: int | None = None,
+    progress: bool = False,
+) -> list[Episode]:
+    """Play whole episodes and return them, with their returns, lengths, and whether they were a success.
+
+    Every environment plays its episode to the end, so that short episodes count no more often than long ones.
+
+    Args:
+        actor: anything with `get_action`.
+        env: what an `EnvVectorizer` takes.
+        episodes: how many.
         deterministic: whether the actor plays its most probable actions.
-        num_envs: how many play at once, at most; no more than that are made.
-        seed: of the environments.
+        num_envs: how many play at once, at most, and how many are made; by default 100, or as many as `env` lists.
+        seed: of the environments; a number, or a list of one for each.
+        reset_options: of the `EnvVectorizer`.
+        info_keys: further numbers of last infos to be kept in `Episode.infos`, beside `is_success`.
         backend: of the `EnvVectorizer`.
         num_workers: of the `EnvVectorizer`.
         on_env_error: of the `EnvVectorizer`; with `restart` an episode that was cut short is played again.
@@ -89,9 +129,15 @@ def evaluate(
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, not {episodes}")
-    num_envs = min(num_envs, episodes)
-    care: dict[str, Any] = {"on_env_error": on_env_error, "step_timeout": step_timeout}
-    returns: list[np.ndarray] = []
+    copies = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
+    num_envs = min(copies, episodes)
+    if isinstance(env, list | tuple):
+        env = env[:num_envs]
+    if not isinstance(seed, int | np.integer | None) and len(seed) == copies:
+        seed = seed[:num_envs]
+    keys = with_success(info_keys)
+    care: dict[str, Any] = {"on_env_error": on_env_error, "step_timeout": step_timeout, "reset_options": reset_options}
+    played: list[Episode] = []
     missing, fruitless, cut, endless = episodes, 0, 0, False
     with (
         EnvVectorizer(env, num_envs, backend=backend, num_workers=num_workers, seed=seed, **care) as envs,
@@ -100,12 +146,12 @@ def evaluate(
         if max_steps is None and not (envs.spec and envs.spec.max_episode_steps):
             max_steps, endless = LONGEST_EPISODE, True
         while missing > 0:
-            played, unended = _play_round(envs, actor, missing, deterministic, max_steps, bar)
-            fruitless = 0 if len(played) else fruitless + 1
+            news, unended = _play_round(envs, actor, missing, deterministic, max_steps, keys, bar)
+            fruitless = 0 if news else fruitless + 1
             if fruitless > RESTART_LIMIT:
                 raise EnvError(f"no episode came to its end in {RESTART_LIMIT} rounds: every environment failed")
-            returns.append(played)
-            missing, cut = missing - len(played), cut + unended
+            played += news
+            missing, cut = missing - len(news), cut + unended
     if endless and cut:
         warnings.warn(
             f"{cut} of {episodes} episodes were cut after {max_steps:,} steps: the environment has no time limit; "
@@ -113,18 +159,24 @@ def evaluate(
             RuntimeWarning,
             stacklevel=2,
         )
-    return np.concatenate(returns)
+    return played
 
 
 def _play_round(
-    envs: EnvVectorizer, actor: Actor, episodes: int, deterministic: bool, max_steps: int | None, bar: Bar
-) -> tuple[np.ndarray, int]:
+    envs: EnvVectorizer,
+    actor: Actor,
+    episodes: int,
+    deterministic: bool,
+    max_steps: int | None,
+    keys: Sequence[str],
+    bar: Bar,
+) -> tuple[list[Episode], int]:
     """Play an episode in each environment, `episodes` at most.
 
     Returns:
-        The returns of those that did not fail, and how many episodes were cut at `max_steps`.
+        Those that did not fail, and how many episodes were cut at `max_steps`.
     """
-    score, failed = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=bool)
+    sums, ended = Episodes(envs.num_envs, keys), dict[int, Episode]()
     memories = Memories(actor, envs.num_envs)
     obs = envs.reset()[0][:episodes]
     envs.finished[episodes:] = True
@@ -132,16 +184,19 @@ def _play_round(
         env_ids = indexes_of_active_environments(envs.finished)
         action = memories.ask(actor.get_action, obs, env_ids, deterministic=deterministic)
         obs, reward, terminated, truncated, infos = envs.step(action)
-        score[env_ids] += reward
-        failed[env_ids] = failures(envs, infos)
-        unended = ~(terminated | truncated)
+        unended, failed = ~(terminated | truncated), failures(envs, infos)
         over = ~unended | (step == max_steps)
-        bar.update(int(np.count_nonzero(over & ~failed[env_ids])))
+        numbers = last_numbers(env_ids, infos, over, keys, autoreset=False)
+        news = sums.count(env_ids, reward[:, None], over[:, None], None if numbers is None else numbers[:, None])
+        ended |= {
+            i: episode for i, bad, episode in zip(env_ids[over].tolist(), failed[over], news, strict=True) if not bad
+        }
+        bar.update(int(np.count_nonzero(over & ~failed)))
         obs = inactive_states_dropout(obs, over)
         update_active_environments_list(envs.finished, over)
         if envs.finished.all():
             break
-    return score[:episodes][~failed[:episodes]], int(np.count_nonzero(unended))
+    return [ended[index] for index in sorted(ended)], int(np.count_nonzero(unended))
 
 
 class BackgroundEvaluation(Callback):
@@ -157,7 +212,9 @@ class BackgroundEvaluation(Callback):
         *,
         episodes: int = 10,
         num_envs: int | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
+        reset_options: dict[str, Any] | None = None,
+        info_keys: Sequence[str] = (),
         keep_best: str | os.PathLike[str] | None = None,
         on_env_error: OnEnvError = "raise",
         step_timeout: float | None = None,
@@ -165,11 +222,13 @@ class BackgroundEvaluation(Callback):
         """Keep the parts; the process starts with the run.
 
         Args:
-            env: what an `EnvVectorizer` takes.
+            env: what an `EnvVectorizer` takes; the evaluation has environments of its own.
             every: environment steps from one evaluation to the next.
             episodes: in each; they are the same ones every time.
             num_envs: how many play at once, at most; by default all.
-            seed: of the environments.
+            seed: of `evaluate`.
+            reset_options: of `evaluate`.
+            info_keys: of `evaluate_episodes`.
             keep_best: a directory for the weights of the best evaluation so far; a run that goes on keeps those that
                 are there until there are better ones.
             on_env_error: of `evaluate`.
@@ -183,12 +242,14 @@ class BackgroundEvaluation(Callback):
                 raise ValueError(f"{name} must be at least 1, not {value}")
         self.every, self.keep_best = every, None if keep_best is None else Path(keep_best)
         self._best = self._best_before()
-        self._play: Callable[..., np.ndarray] = partial(
-            evaluate,
+        self._play: Callable[..., list[Episode]] = partial(
+            evaluate_episodes,
             env=env,
             episodes=episodes,
             seed=seed,
-            num_envs=num_envs or episodes,
+            reset_options=reset_options,
+            info_keys=info_keys,
+            num_envs=num_envs or (None if isinstance(env, list | tuple) else episodes),
             backend="inline" if step_timeout is None else "process",
             num_workers=1,
             on_env_error=on_env_error,
@@ -246,15 +307,15 @@ class BackgroundEvaluation(Callback):
         while not self._pipe.poll(PATIENCE_SECONDS):
             if trainer.in_a_hurry:
                 return
-        returns, fault = self._answer()
-        if returns is None:
+        episodes, fault = self._answer()
+        if episodes is None:
             warnings.warn(f"the evaluation after {steps:,} steps failed: {fault}", RuntimeWarning, stacklevel=2)
             return
-        evaluation = Evaluation.of(steps, returns)
+        evaluation = Evaluation.of(steps, episodes)
         if self.keep_best is not None and evaluation.mean > self._best:
             self._best = evaluation.mean
             actor.save_weights(self.keep_best)
-            content = json.dumps(evaluation._asdict()).encode()
+            content = json.dumps(evaluation.figures()).encode()
             write_atomically(self.keep_best / BEST_FILE, lambda file: file.write(content))
         trainer.tell_evaluation(evaluation)
 
@@ -294,7 +355,7 @@ def _kill(process: Any, pipe: Any) -> None:
 
 
 def _serve(pipe: Connection, pickled_play: bytes) -> None:
-    """Be the process: from actors to returns."""
+    """Be the process: from actors to episodes."""
     serve_parent()
     if hasattr(os, "nice"):
         os.nice(NICENESS)

@@ -1,7 +1,7 @@
 """From whatever says which environment to a callable that makes copies of it."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -13,8 +13,37 @@ from gymnasium.envs.registration import EnvSpec
 
 from AsyncPPO.backends import EnvError, EnvFactory, close_env
 
+EnvLike = gym.Env | str | EnvSpec | EnvFactory
+"""Whatever says which environment."""
 
-def env_factory(env: gym.Env | str | EnvSpec | EnvFactory, /, **kwargs: Any) -> EnvFactory:
+
+def number_of_copies(env: Any, num_envs: int | None, default: int) -> int:
+    """Return how many copies of an environment there are to be: as asked, one for each of a list, or the default.
+
+    Raises:
+        ValueError: fewer than one, or a list of another length than asked for.
+    """
+    listed = len(env) if isinstance(env, list | tuple) else None
+    if listed is not None and num_envs not in (None, listed):
+        raise ValueError(f"num_envs is {num_envs}, but env is a list of {listed}: it must have one for each copy")
+    for number in (num_envs, listed):
+        if number is not None and number < 1:
+            raise ValueError(f"num_envs must be at least 1, not {number}")
+    return num_envs or listed or default
+
+
+def env_factories(env: EnvLike | Sequence[EnvLike], num_envs: int) -> list[EnvFactory]:
+    """Return callables that make each of N copies: `env_factory` of `env`, or of each in a list.
+
+    Raises:
+        ValueError, TypeError: as `env_factory`.
+    """
+    if isinstance(env, list | tuple):
+        return [env_factory(one) for one in env]
+    return [env_factory(env)] * num_envs  # type: ignore[arg-type]
+
+
+def env_factory(env: EnvLike, /, **kwargs: Any) -> EnvFactory:
     """Return a callable that makes copies of `env`.
 
     Args:

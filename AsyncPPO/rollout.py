@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from AsyncPPO.backends import ENV_ERROR, Replica
+from AsyncPPO.backends import ENV_ERROR, SUCCESS, Replica
+from AsyncPPO.episodes import Episode, Episodes, last_numbers
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.vectorizer import EnvVectorizer
 from utils import (
@@ -87,60 +88,6 @@ class ReplicableActor(Actor, Protocol):
         """Return the random numbers `(*shape, A)` that actions for `shape` states take."""
 
 
-class Episode(NamedTuple):
-    """A finished episode."""
-
-    return_: float
-    """The undiscounted sum of its rewards."""
-    length: int
-    """Its steps."""
-
-
-class Episodes:
-    """Sums up the rewards of N environments into episodes."""
-
-    def __init__(self, num_envs: int) -> None:
-        """Start an episode in each."""
-        self._returns = np.zeros(num_envs)
-        self._lengths = np.zeros(num_envs, dtype=np.int64)
-
-    def restart(self, env_ids: np.ndarray | slice = slice(None)) -> None:
-        """Start a new episode in some environments; by default in all."""
-        self._returns[env_ids], self._lengths[env_ids] = 0.0, 0
-
-    def state(self) -> State:
-        """Return the sums of the episodes that have begun."""
-        return {"returns": self._returns.copy(), "lengths": self._lengths.copy()}
-
-    def load_state(self, state: State) -> None:
-        """Take over what `state` was.
-
-        Raises:
-            ValueError: it is that of something else.
-        """
-        check_like(state["returns"], self._returns, "returns of episodes")
-        check_like(state["lengths"], self._lengths, "lengths of episodes")
-        self._returns[:], self._lengths[:] = state["returns"], state["lengths"]
-
-    def count(self, env_ids: np.ndarray, reward: np.ndarray, over: np.ndarray) -> list[Episode]:
-        """Return the episodes that end in T more steps of some environments, in the order of time.
-
-        Args:
-            env_ids: `(n,)`, each at most once.
-            reward: `(n, T)`.
-            over: bool `(n, T)`, the last steps of episodes.
-        """
-        sums = np.cumsum(reward, axis=1, dtype=np.float64)
-        sum_before, steps_before = -self._returns[env_ids], -self._lengths[env_ids]
-        episodes = []
-        for step, row in np.argwhere(over.T).tolist():
-            episodes.append(Episode(sums[row, step].item() - sum_before[row].item(), step + 1 - int(steps_before[row])))
-            sum_before[row], steps_before[row] = sums[row, step], step + 1
-        self._returns[env_ids] = sums[:, -1] - sum_before
-        self._lengths[env_ids] = reward.shape[1] - steps_before
-        return episodes
-
-
 class Collector:
     """Plays an actor in environments, one vector step at a time, and keeps what they live through.
 
@@ -148,10 +95,19 @@ class Collector:
     next ones start together.
     """
 
-    def __init__(self, env: EnvVectorizer, actor: Actor, buffer: VecMemory) -> None:
-        """Keep the parts; the first step resets the environments."""
-        self.env, self.actor, self.buffer = env, actor, buffer
-        self._episodes = Episodes(env.num_envs)
+    def __init__(
+        self, env: EnvVectorizer, actor: Actor, buffer: VecMemory, info_keys: Sequence[str] = (SUCCESS,)
+    ) -> None:
+        """Keep the parts; the first step resets the environments.
+
+        Args:
+            env: what is stepped.
+            actor: who is asked.
+            buffer: where the steps are kept.
+            info_keys: which numbers of the last infos of episodes are kept.
+        """
+        self.env, self.actor, self.buffer, self.info_keys = env, actor, buffer, info_keys
+        self._episodes = Episodes(env.num_envs, info_keys)
         self._memories = Memories(actor, env.num_envs)
 
     def state(self) -> State:
@@ -199,6 +155,7 @@ class Collector:
         if self.env.finished.all():
             self._obs, _ = self.env.reset()
             self._episodes.restart()
+            self._memories.forget(np.arange(self.env.num_envs))
 
     def _keep(
         self, env_ids: np.ndarray, obs: np.ndarray, answer: Answer, result: StepResult
@@ -221,7 +178,9 @@ class Collector:
         self.buffer.append(env_ids[~failed], **rows)
         over = terminated | truncated
         self._memories.forget(env_ids[over])
-        return int(np.count_nonzero(~failed)), self._episodes.count(env_ids, reward[:, None], over[:, None])
+        numbers = last_numbers(env_ids, infos, over, self.info_keys, self.env.autoreset)
+        numbers = None if numbers is None else numbers[:, None]
+        return int(np.count_nonzero(~failed)), self._episodes.count(env_ids, reward[:, None], over[:, None], numbers)
 
 
 class AlternatingCollector(Collector):
@@ -270,7 +229,7 @@ class ReplicaCollector:
         """
         assert env.rollout is not None
         self.env, self.actor, self.buffer, self.rollout = env, actor, buffer, env.rollout
-        self._episodes = Episodes(env.num_envs)
+        self._episodes = Episodes(env.num_envs, env.rollout.info_keys)
         self._player = env.rollout.replica.player(env.rollout.weights)
 
     def state(self) -> State:
@@ -310,7 +269,8 @@ class ReplicaCollector:
         self._episodes.restart(rollout.anew)
         rollout.anew[:] = False
         reward, terminated, truncated = (rows[name] for name in ("reward", "terminated", "truncated"))
-        return reward.size, self._episodes.count(np.arange(env.num_envs), reward, terminated | truncated)
+        over, infos = terminated | truncated, rollout.infos[:, new]
+        return reward.size, self._episodes.count(np.arange(env.num_envs), reward, over, infos)
 
 
 def failures(env: EnvVectorizer, infos: Sequence[dict[str, Any]]) -> np.ndarray:

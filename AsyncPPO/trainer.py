@@ -9,15 +9,15 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
-import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 
-from AsyncPPO.backends import BackendName, EnvError, EnvFactory, OnEnvError, Plan
-from AsyncPPO.callbacks import Callback, Evaluation, ProgressBar
-from AsyncPPO.checkpoint import PROGRESS, SETTINGS, progress_in, read_checkpoint
+from AsyncPPO.backends import BackendName, EnvError, OnEnvError, Plan, with_success
+from AsyncPPO.callbacks import Callback, ProgressBar
+from AsyncPPO.checkpoint import PROGRESS, SETTINGS, progress_in, read_checkpoint, recent_in
+from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, is_of_info, means_of_infos, metric_of
+from AsyncPPO.factory import EnvLike, number_of_copies
 from AsyncPPO.memory import VecMemory
-from AsyncPPO.rollout import AlternatingCollector, Collector, Episode, ReplicaCollector
+from AsyncPPO.rollout import AlternatingCollector, Collector, ReplicaCollector
 from AsyncPPO.vectorizer import EnvVectorizer
 from PPO import PPO
 from utils import (
@@ -26,7 +26,6 @@ from utils import (
     Metrics,
     buffer_to_target_buffer_transfer,
     save_state,
-    whole_number,
 )
 
 Mode = Literal["streaming", "mask"]
@@ -34,6 +33,7 @@ Acting = Literal["auto", "central", "alternating", "replicas"]
 BAR_SECONDS = 0.2
 """How long the progress bar may stand still while there is something to tell."""
 RECENT_EPISODES = 100
+DEFAULT_NUM_ENVS = 32
 
 
 class AsyncPPO:
@@ -41,9 +41,9 @@ class AsyncPPO:
 
     def __init__(
         self,
-        env: gym.Env | str | EnvSpec | EnvFactory,
+        env: EnvLike | Sequence[EnvLike],
         ppo: PPO,
-        num_envs: int = 32,
+        num_envs: int | None = None,
         steps: int = 100000,
         *,
         mode: Mode = "streaming",
@@ -52,7 +52,9 @@ class AsyncPPO:
         num_workers: int | None = None,
         on_env_error: OnEnvError = "raise",
         step_timeout: float | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
+        reset_options: dict[str, Any] | None = None,
+        info_keys: Sequence[str] = (),
         progress: bool = True,
         callbacks: Sequence[Callback] = (),
     ) -> None:
@@ -61,7 +63,7 @@ class AsyncPPO:
         Args:
             env: what an `EnvVectorizer` takes.
             ppo: the agent.
-            num_envs: N, how many copies of the environment.
+            num_envs: N, how many copies of the environment; by default 32, or as many as `env` lists.
             steps: environment steps to take, over all copies together; the last vector step may go beyond by less
                 than N.
             mode: `streaming`: environments start anew by themselves, and the agent learns as soon as its `batch_size`
@@ -76,7 +78,11 @@ class AsyncPPO:
             num_workers: of the `EnvVectorizer`.
             on_env_error: of the `EnvVectorizer`; the metrics count the `restarts`.
             step_timeout: of the `EnvVectorizer`.
-            seed: of the environments.
+            seed: of the environments; a number, or a list of one for each.
+            reset_options: of the `EnvVectorizer`; a callback may assign `trainer.env.reset_options`.
+            info_keys: numbers in the last info of an episode whose mean over the last 100 episodes is a metric,
+                `info_KEY`. `is_success` (or `success`) need not be asked for: where an environment says it,
+                `success_rate` is a metric.
             progress: whether to show a progress bar.
             callbacks: told of what happens, in this order; see `AsyncPPO.callbacks`.
 
@@ -88,12 +94,14 @@ class AsyncPPO:
             raise ValueError(f"steps must be at least 1, not {steps}")
         if mode not in ("streaming", "mask"):
             raise ValueError(f"mode must be 'streaming' or 'mask', not {mode!r}")
+        num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
+        asked, info_keys = tuple(info_keys), with_success(info_keys)
         if steps < ppo.batch_size:
             what = f"steps ({steps}) is less than the batch_size of the PPO ({ppo.batch_size}): nothing will be learnt"
             warnings.warn(what, RuntimeWarning, stacklevel=2)
         self.acting, self.acting_reason = _choose_acting(acting, ppo, num_envs, mode, backend, on_env_error)
         replica = ppo.replica() if self.acting == "replicas" else None
-        plan = None if replica is None else Plan(replica, -(-ppo.batch_size // max(num_envs, 1)))
+        plan = None if replica is None else Plan(replica, -(-ppo.batch_size // num_envs), info_keys)
         self.ppo = ppo
         self.num_envs = num_envs
         self.steps = steps
@@ -106,6 +114,7 @@ class AsyncPPO:
             backend=backend,
             num_workers=num_workers,
             seed=seed,
+            reset_options=reset_options,
             autoreset=mode == "streaming",
             plan=plan,
             asynchronous=self.acting == "alternating",
@@ -113,6 +122,7 @@ class AsyncPPO:
             step_timeout=step_timeout,
         )
         self._counts_restarts = on_env_error == "restart"
+        self._info_metrics = [metric_of(key) for key in asked]
         try:
             ppo.check_fits(self.env)
         except (TypeError, ValueError):
@@ -122,7 +132,7 @@ class AsyncPPO:
         if self.env.rollout is None:
             self.buffer = VecMemory(num_envs)
             kind = AlternatingCollector if self.acting == "alternating" else Collector
-            self.collector = kind(self.env, ppo, self.buffer)
+            self.collector = kind(self.env, ppo, self.buffer, info_keys)
         else:
             self.buffer = VecMemory(num_envs, self.env.rollout.rows)
             self.collector = ReplicaCollector(self.env, ppo, self.buffer)
@@ -141,6 +151,11 @@ class AsyncPPO:
     def mean_return(self) -> float:
         """Mean return of the last 100 episodes; NaN before the first has ended."""
         return float(np.mean([episode.return_ for episode in self.recent])) if self.recent else float("nan")
+
+    @property
+    def success_rate(self) -> float:
+        """Share of successes in the last 100 episodes; NaN where the environment does not say `is_success`."""
+        return means_of_infos(self.recent).get(SUCCESS_RATE, float("nan"))
 
     def run(self) -> History:
         """Collect and learn until `steps` environment steps are taken, or a callback stops it.
@@ -161,8 +176,8 @@ class AsyncPPO:
 
         Yields:
             For every update a dict of `steps`, `seconds`, `episodes`, `mean_return` and `mean_length` of the last 100
-            episodes, `policy_lag` (by how many updates the policy that acted was older than the one that learnt), and
-            what `PPO.learn` returns; `history` keeps them.
+            episodes, their `success_rate` and `info_KEY` where there are such, `policy_lag` (by how many updates the
+            policy that acted was older than the one that learnt), and what `PPO.learn` returns; `history` keeps them.
         """
         if self.steps_done >= self.goal[1]:
             self.goal = self.steps_done, self.steps_done + self.steps
@@ -209,18 +224,23 @@ class AsyncPPO:
                 "made_for": self._made_for(),
                 SETTINGS: self.ppo.settings(),
                 "progress": {name: getattr(self, name) for name in PROGRESS},
-                "recent": list(self.recent),
+                "recent": [[*episode, dict(episode.infos)] for episode in self.recent],
                 "ppo": self.ppo.state(),
                 "buffer": self.buffer.state(),
                 "collector": self.collector.state(),
             },
         )
 
-    def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
+    def load_checkpoint(self, path: str | os.PathLike[str], *, any_num_envs: bool = False) -> None:
         """Go on from what `save_checkpoint` saved, by a run with the same arguments.
 
         What comes is then what would have come, to the last bit, if the environments can be kept (docs/resuming.md);
         otherwise they begin new episodes.
+
+        Args:
+            path: of the file.
+            any_num_envs: whether it may be of a run with another `num_envs`. Then all environments begin new episodes,
+                seeded as those of a new run, and what waited to be learnt from, less than a batch, is dropped.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -230,10 +250,11 @@ class AsyncPPO:
         """
         state = read_checkpoint(path)
         own, made_for = self._made_for(), state["made_for"]
+        fresh = any_num_envs and made_for.get("num_envs") != own["num_envs"]
         different = [
             f"{name} is {saved!r} there and {own.get(name)!r} here"
             for name, saved in made_for.items()
-            if saved != own.get(name)
+            if saved != own.get(name) and not (fresh and name == "num_envs")
         ]
         if different:
             raise ValueError(f"the checkpoint {path} does not fit: {'; '.join(different)}")
@@ -241,10 +262,14 @@ class AsyncPPO:
             self.ppo.check_settings(state[SETTINGS], f"the agent's settings in {path}", learning=True)
         before = self.ppo.state(), self.buffer.state()
         try:
-            progress = progress_in(state["progress"])
-            recent = [Episode(float(return_), whole_number(length, "length")) for return_, length in state["recent"]]
+            progress, recent = progress_in(state["progress"]), recent_in(state["recent"])
             self.ppo.load_state(state["ppo"])
-            self.collector.load_state(state["collector"], state["buffer"])
+            if fresh:
+                self.ppo.forget_environments()
+                self.env.begin_after(state["collector"]["env"])
+                self.buffer.clear()
+            else:
+                self.collector.load_state(state["collector"], state["buffer"])
         except EnvError:
             raise
         except Exception as error:  # whatever what is missing in a forged one, or is something else, leads to
@@ -331,7 +356,13 @@ class AsyncPPO:
             "episodes": self.episodes_done,
             "mean_return": self.mean_return,
             "mean_length": float(np.mean([episode.length for episode in self.recent])) if self.recent else float("nan"),
+            **self._infos(),
         }
+
+    def _infos(self) -> Metrics:
+        """Return the metrics of infos: those that were asked for, and those that were known at some time."""
+        known = [name for name in self.history.columns if is_of_info(name)]
+        return dict.fromkeys([*self._info_metrics, *known], float("nan")) | means_of_infos(self.recent)
 
 
 def _choose_acting(

@@ -1,14 +1,12 @@
 """EnvVectorizer: many copies of an environment behind one step, with a mask of those that have finished."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike
 
 from AsyncPPO.backends import (
@@ -18,7 +16,6 @@ from AsyncPPO.backends import (
     Care,
     EnvBlock,
     EnvError,
-    EnvFactory,
     InlineBackend,
     Layout,
     OnEnvError,
@@ -32,9 +29,11 @@ from AsyncPPO.backends import (
     choose_backend,
     make_pool,
 )
-from AsyncPPO.factory import env_factory, sample_env
+from AsyncPPO.copies import Copies
+from AsyncPPO.factory import EnvLike, env_factories, number_of_copies, sample_env
 from utils import (
     State,
+    env_seeds,
     indexes_of_active_environments,
     number_of_active_environments,
     rows_of,
@@ -45,7 +44,7 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 
-class EnvVectorizer:
+class EnvVectorizer(Copies):
     """N copies of an environment, stepped together.
 
     `envs_active` is a bool mask `(N,)` in which True means that the environment has FINISHED (the name is
@@ -67,12 +66,13 @@ class EnvVectorizer:
 
     def __init__(
         self,
-        env: gym.Env | str | EnvSpec | EnvFactory,
-        num_envs: int = 1,
+        env: EnvLike | Sequence[EnvLike],
+        num_envs: int | None = None,
         *,
         backend: BackendName = "auto",
         num_workers: int | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
+        reset_options: dict[str, Any] | None = None,
         autoreset: bool = False,
         start_method: str | None = None,
         plan: Plan | None = None,
@@ -84,15 +84,17 @@ class EnvVectorizer:
 
         Args:
             env: an environment (copied as it is; remade from its spec if it cannot be copied), an id, an
-                `EnvSpec`, or a callable that makes one.
-            num_envs: N.
+                `EnvSpec`, or a callable that makes one; or a list of N such, one for each copy.
+            num_envs: N; by default 1, or the length of the list.
             backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks, and
                 takes processes where environments are asynchronous or may fail; or
                 `vector`, for an id or spec that comes vectorized: EnvPool's form of it where that is installed, or
                 Gymnasium's own, which knows no `autoreset` here and takes one seed for all.
             num_workers: how many processes step in the `process` backend, this one (which takes the first block of
                 environments) among them; by default one per available core.
-            seed: of the environments' own random streams, one each; None takes fresh entropy.
+            seed: of the environments' own random streams, one each; None takes fresh entropy. A list has the seeds of
+                the copies themselves, for environments that take certain ones only.
+            reset_options: handed to every reset as its `options`, autoresets too; may be changed later.
             autoreset: whether an environment that finishes starts anew by itself.
             start_method: of the worker processes (`fork`, `spawn` or `forkserver`).
             plan: a policy that is to play beside the environments, and for how many steps at most: what `play` does.
@@ -107,13 +109,13 @@ class EnvVectorizer:
             step_timeout: seconds that a step or reset of an environment may take; it needs worker processes.
 
         Raises:
-            ValueError: a size below 1, an unknown backend or an unknown environment id.
+            ValueError: a size below 1, an unknown backend or an unknown environment id, or a list of another length.
             TypeError: something that is no environment, or a space that is not supported.
             EnvError: a copy could not be made.
         """
-        for name, value in (("num_envs", num_envs), ("num_workers", num_workers)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        num_envs = number_of_copies(env, num_envs, 1)
+        if num_workers is not None and num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, not {num_workers}")
         if plan is not None and not autoreset:
             raise ValueError("a plan needs autoreset=True: replicas play on without asking")
         check_ways(backend, asynchronous, on_env_error, step_timeout)
@@ -121,8 +123,8 @@ class EnvVectorizer:
         self.autoreset = autoreset
         self.on_env_error = on_env_error
         self._care = Care(on_env_error == "restart", step_timeout)
-        self._seeds: list[int | None] = [*spawn_seeds(seed, num_envs)]
-        self._first_seed = self._seeds[0]
+        self._seeds: list[int | None] = [*env_seeds(seed, num_envs)]
+        self._first_seed, self._seeds_listed = self._seeds[0], not isinstance(seed, int | np.integer | None)
         self._backend: Backend | None = None
         num_workers = num_workers or available_cores()
         self.backend_reason = "as asked"
@@ -131,23 +133,25 @@ class EnvVectorizer:
             pool = make_pool(env, num_envs, autoreset)
             self._backend = InlineBackend(partial(PoolBlock, pool), self._layout(pool), plan)
         else:
-            factory = env_factory(env)
-            with sample_env(factory) as probe:
+            factories = env_factories(env, num_envs)
+            with sample_env(factories[0]) as probe:
                 layout = self._layout(probe)
                 if backend == "auto" and (asynchronous or self._care != Care()):
                     backend, self.backend_reason = "process", "so that environments wait, or fail, for themselves"
                 elif backend == "auto":
                     try:
                         steps = 1 if plan is None else plan.horizon
-                        backend, self.backend_reason = choose_backend(probe, num_envs, num_workers, steps)
+                        backend, self.backend_reason = choose_backend(
+                            probe, num_envs, num_workers, steps, self._seeds[0], reset_options
+                        )
                     except (Exception, SystemExit) as error:
                         raise EnvError.of(0, "a trial", error) from error
             if backend == "process":
                 self._backend = ProcessBackend(
-                    factory, layout, num_workers, start_method, plan, asynchronous, self._care
+                    factories, layout, num_workers, start_method, plan, asynchronous, self._care
                 )
             else:
-                block = partial(EnvBlock, [factory] * num_envs, 0, care=self._care)
+                block = partial(EnvBlock, factories, 0, care=self._care)
                 self._backend = InlineBackend(block, layout, plan)
         self.backend = backend
         self.rollout = self._backend.rollout
@@ -156,6 +160,8 @@ class EnvVectorizer:
         self._finished = np.ones(num_envs, dtype=bool)
         self._sent = np.zeros(num_envs, dtype=bool)
         self._outstanding = 0
+        if reset_options is not None:
+            self.reset_options = reset_options
 
     @property
     def envs_active(self) -> np.ndarray:
@@ -189,7 +195,7 @@ class EnvVectorizer:
         Args:
             seed: start all random streams anew from this one. Without it the first reset seeds each environment
                 from the vectorizer's seed, and later ones go on where the streams are.
-            options: handed to every environment's `reset`.
+            options: handed to every environment's `reset`, this time; by default `reset_options`.
 
         Returns:
             Observations `(N, ...)` and N infos. All environments run.
@@ -365,15 +371,14 @@ class EnvVectorizer:
             RuntimeError: some were sent actions, or the vectorizer is closed.
             EnvError: as for `step`.
         """
-        backend = self._open_backend()
-        if self._outstanding:
-            raise RuntimeError("some environments have been sent actions: recv() them first")
+        backend = self._idle_backend()
         snapshots = self._guarded(backend.snapshots)
         return {
             "environments": [snapshots[index] for index in sorted(snapshots)],
             "obs": backend.arrays.obs.copy(),
             "finished": self._finished.copy(),
             "next_seeds": [*spawn_seeds(self._first_seed, self.num_envs)],
+            "reset_options": self.reset_options,
         }
 
     def load_state(self, state: State) -> np.ndarray | None:
@@ -388,6 +393,7 @@ class EnvVectorizer:
         """
         backend = self._open_backend()
         check_saved(state, self._finished, backend.arrays.obs)
+        self.reset_options = state.get("reset_options", self.reset_options)  # states of earlier versions have none
         snapshots = dict(enumerate(state["environments"]))
         self._finished[:] = True
         self._first_seed, self._seeds = state["next_seeds"][0], state["next_seeds"]
@@ -403,6 +409,17 @@ class EnvVectorizer:
         obs[:] = state["obs"]
         self._finished[:] = state["finished"]
         return None if self._finished.all() else obs[~self._finished]
+
+    def begin_after(self, state: State) -> None:
+        """Begin new episodes at the next reset, after those of a `state` that may be of another number of environments.
+
+        They are seeded from where the state is, but for environments whose seeds were listed.
+        """
+        self._finished[:] = True
+        self.reset_options = state.get("reset_options", self.reset_options)
+        if not self._seeds_listed:
+            self._seeds = [*spawn_seeds(state["next_seeds"][0], self.num_envs)]
+            self._first_seed = self._seeds[0]
 
     def close(self) -> None:
         """Close the environments and end their processes; may be called twice."""
@@ -440,6 +457,12 @@ class EnvVectorizer:
         if self._backend is None:
             raise RuntimeError("this EnvVectorizer is closed")
         return self._backend
+
+    def _idle_backend(self) -> Backend:
+        backend = self._open_backend()
+        if self._outstanding:
+            raise RuntimeError("some environments have been sent actions: recv() them first")
+        return backend
 
     def _guarded(self, call: Callable[[], Result]) -> Result:
         """Close when a call is cut short: half a step must not be taken for a whole one later."""

@@ -162,6 +162,11 @@ class Savable:
         self.optimiser.load_state(optimiser)
         self.rng, self.updates = rng, updates
 
+    def forget_environments(self) -> None:
+        """Forget what is kept for each environment: others take their places."""
+        if self.rnd is not None:
+            self.rnd.discounted = self.rnd.discounted[:0]
+
     def load_networks(self, saved: State, settings: Settings | None = None) -> None:
         """Take over only the `networks` of a `state`: what `load_weights` does with files.
 

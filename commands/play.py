@@ -47,11 +47,11 @@ def evaluate(
         json: print figures for a program to read.
         trust_env_module: import the module that the run's environment is in.
     """
-    from AsyncPPO import evaluate as play
+    from AsyncPPO import evaluate_episodes
     from AsyncPPO.callbacks import Evaluation
 
     config, ppo = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
-    returns = play(
+    played = evaluate_episodes(
         ppo,
         env_of(config),
         episodes,
@@ -60,15 +60,16 @@ def evaluate(
         progress=not json,
         **config.evaluating(),
     )
+    evaluation = Evaluation.of(0, played)
     if json:
-        figures = Evaluation.of(0, returns)._asdict()
+        figures = evaluation.figures()
         del figures["steps"]
-        print(dumps({"env_id": config.env_id, **figures, "returns": returns.tolist()}))
+        print(dumps({"env_id": config.env_id, **figures, "returns": [episode.return_ for episode in played]}))
     else:
         how = "stochastic" if stochastic else "deterministic"
         print(
-            f"{config.env_id}: mean {returns.mean():.2f} +- {returns.std():.2f}, min {returns.min():.2f}, "
-            f"max {returns.max():.2f} over {episodes} {how} episodes"
+            f"{config.env_id}: mean {evaluation.mean:.2f} +- {evaluation.std:.2f}, min {evaluation.min:.2f}, "
+            f"max {evaluation.max:.2f} over {episodes} {how} episodes{evaluation.in_words}"
         )
     return 0
 

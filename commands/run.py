@@ -1,6 +1,7 @@
 """The directory of a run: what is in it, and how to make from it what was trained, and on what."""
 
 import json
+import operator
 import os
 import shlex
 import shutil
@@ -67,8 +68,8 @@ def choose_run_dir(config: TrainConfig) -> Path:
     return run_dir
 
 
-def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool) -> None:
-    """Write `config.json`; into that of a run that goes on, how it does."""
+def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool, changed: dict[str, Any]) -> None:
+    """Write `config.json`; into that of a run that goes on, how it does, and which settings are others from there."""
     file = run_dir / CONFIG_FILE
     start = {
         "command": shlex.join(sys.orig_argv),
@@ -78,7 +79,7 @@ def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool) -> None:
     }
     if resumed:
         content = _record_in(file)
-        content["resumed"] = [*content.get("resumed", []), start]
+        content["resumed"] = [*content.get("resumed", []), start | ({"changed": changed} if changed else {})]
     else:
         content = {"config": asdict(config), **start}
     write_json(file, content)
@@ -117,7 +118,7 @@ def config_of(run_dir: Path) -> TrainConfig:
     file = run_dir / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{run_dir} is not a run: it has no {CONFIG_FILE}")
-    settings = _record_in(file)["config"]
+    settings = _settings_in(_record_in(file))
     known = {field.name for field in fields(TrainConfig)}
     if unknown := settings.keys() - known:
         raise ValueError(f"{file} has settings that this version does not know: {', '.join(sorted(unknown))}")
@@ -136,6 +137,11 @@ def config_of(run_dir: Path) -> TrainConfig:
     return TrainConfig(**settings)
 
 
+def _settings_in(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that a run has by now: those that it began with, and what was changed where it went on."""
+    return reduce(operator.or_, [start.get("changed", {}) for start in record.get("resumed", [])], record["config"])
+
+
 def _record_in(file: Path) -> dict[str, Any]:
     """Return what `note_start` wrote.
 
@@ -147,7 +153,10 @@ def _record_in(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{file} is not the configuration of a run: {error}") from error
     settings, resumed = record.get("config"), record.get("resumed", [])
-    if not isinstance(settings, dict) or "env_id" not in settings or not isinstance(resumed, list):
+    known = isinstance(settings, dict) and "env_id" in settings and isinstance(resumed, list)
+    if not known or not all(
+        isinstance(start, dict) and isinstance(start.get("changed", {}), dict) for start in resumed
+    ):
         raise ValueError(f"{file} is not the configuration of a run")
     return record
 

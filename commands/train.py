@@ -7,6 +7,8 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
 EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
 """Added to the seed for the evaluations beside the training, and for that at its end: other episodes than those of the
 training, and at the end others than those by which the best was chosen."""
-REPEATABLE = ("--env-kwargs", "--wrapper")
+REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys")
 """Flags that may be there several times, with one value or more."""
 POSITIVE = ("eval_episodes", "eval_envs", "checkpoint_seconds", "keep_checkpoints", "max_seconds")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -72,30 +74,38 @@ def train(arguments: Sequence[str]) -> int:
             return _run(config, trainer, run_dir)
 
 
-def resume(run_dir: tyro.conf.Positional[Path], steps: int | None = None, trust_env_module: bool = False) -> int:
+def resume(
+    run_dir: tyro.conf.Positional[Path],
+    steps: int | None = None,
+    num_envs: int | None = None,
+    trust_env_module: bool = False,
+) -> int:
     """Go on with a run from its newest checkpoint, as if it had never stopped.
 
     Args:
         run_dir: what a training run saved.
         steps: how many to take from there; by default those that were missing.
+        num_envs: how many parallel environments from now on; another number begins new episodes.
         trust_env_module: import the module that the run's environment is in.
     """
     config = config_of(run_dir)
     check_trust(config, run_dir / CONFIG_FILE, trust_env_module)
+    changed: dict[str, Any] = {} if num_envs in (None, config.num_envs) else {"num_envs": num_envs}
+    config = replace(config, **changed)
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     with make_trainer(config) as trainer, locked(run_dir):
         checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
         if not checkpoints:
             raise FileNotFoundError(f"{run_dir} has no checkpoint to go on from: it ended before the first; train anew")
-        load_newest(trainer.load_checkpoint, checkpoints)
+        load_newest(partial(trainer.load_checkpoint, any_num_envs=True), checkpoints)
         done = trainer.steps_done
         if steps is not None:
             trainer.goal = done, done + steps
         elif done >= trainer.goal[1]:
             raise ValueError(f"{run_dir} has come to its end after {done:,} steps: say how many more with --steps")
         say(f"resumed   {run_dir} after {done:,} steps")
-        return _run(config, trainer, run_dir)
+        return _run(config, trainer, run_dir, changed)
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
@@ -159,24 +169,32 @@ def make_trainer(config: TrainConfig) -> "AsyncPPO":
     return AsyncPPO(env_of(config, training=True), ppo, config.num_envs, config.steps, **config.loop())
 
 
-def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
-    """Run a trainer to its end, save, evaluate and report; return the exit code."""
+def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path, changed: dict[str, Any] | None = None) -> int:
+    """Run a trainer to its end, save, evaluate and report; return the exit code.
+
+    Args:
+        config: of the run.
+        trainer: of it.
+        run_dir: its directory.
+        changed: settings that are others than before, in a run that goes on.
+    """
     for directory in (run_dir, run_dir / BEST_DIRECTORY):
         remove_unfinished(directory)
     started = time.perf_counter() - trainer.seconds
+    trainer.callbacks += [*_callbacks(config, run_dir), Note(config, run_dir, changed)]
     signals = _train(config, trainer, run_dir)
     if signals:
         return 128 + signals[0]
     trainer.close()  # the evaluation has environments of its own
-    returns = _evaluate(config, trainer)
+    evaluation = _evaluate(config, trainer)
     summary = _summary(config, trainer) | {
-        "evaluation": Evaluation.of(trainer.steps_done, returns)._asdict(),
+        "evaluation": evaluation.figures(),
         "total_seconds": time.perf_counter() - started,
     }
     write_json(run_dir / SUMMARY_FILE, summary)
     say(
-        f"result    mean {returns.mean():.2f}, min {returns.min():.2f}, max {returns.max():.2f} "
-        f"over {len(returns)} deterministic episodes\n"
+        f"result    mean {evaluation.mean:.2f}, min {evaluation.min:.2f}, max {evaluation.max:.2f} "
+        f"over {evaluation.episodes} deterministic episodes{evaluation.in_words}\n"
         f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}{trust_flag(config)}"
     )
     if not trainer.stopped:
@@ -186,7 +204,6 @@ def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> int:
 
 def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]:
     """Run a trainer to its end and save what came of it, however it ended; return the signals that came."""
-    trainer.callbacks += _callbacks(config, run_dir)
     before = trainer.steps_done
     say(
         f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}\n"
@@ -220,11 +237,13 @@ def _save(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> None:
     say(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
 
 
-def _evaluate(config: TrainConfig, trainer: "AsyncPPO") -> np.ndarray:
-    from AsyncPPO import evaluate
+def _evaluate(config: TrainConfig, trainer: "AsyncPPO") -> Evaluation:
+    from AsyncPPO import evaluate_episodes
 
     seed = config.seed + FINAL_SEED
-    return evaluate(trainer.ppo, env_of(config), config.eval_episodes, seed=seed, progress=True, **config.evaluating())
+    settings: dict[str, Any] = {"seed": seed, "progress": True} | config.evaluating()
+    episodes = evaluate_episodes(trainer.ppo, env_of(config), config.eval_episodes, **settings)
+    return Evaluation.of(trainer.steps_done, episodes)
 
 
 def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
@@ -245,6 +264,7 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
                 every,
                 num_envs=config.eval_envs or config.num_envs,
                 seed=seed,
+                info_keys=config.info_keys,
                 keep_best=best,
                 on_env_error=config.on_env_error,
                 step_timeout=config.step_timeout,
@@ -254,19 +274,19 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
         callbacks.append(StopAfter(config.max_seconds))
     if config.target_return is not None:
         callbacks.append(StopAtReturn(config.target_return))
-    return [*callbacks, Note(config, run_dir)]
+    return callbacks
 
 
 class Note(Callback):
     """Notes in `config.json` that a run begins or goes on, once all else is ready."""
 
-    def __init__(self, config: TrainConfig, run_dir: Path) -> None:
-        """Keep what is noted, and where."""
-        self.config, self.run_dir = config, run_dir
+    def __init__(self, config: TrainConfig, run_dir: Path, changed: dict[str, Any] | None = None) -> None:
+        """Keep what is noted, and where; of a run that goes on the settings that were changed."""
+        self.config, self.run_dir, self.changed = config, run_dir, changed or {}
 
     def on_start(self, trainer: "AsyncPPO") -> None:
         """Write."""
-        note_start(self.run_dir, self.config, resumed=trainer.steps_done > 0)
+        note_start(self.run_dir, self.config, resumed=trainer.steps_done > 0, changed=self.changed)
 
 
 @contextmanager
@@ -314,7 +334,7 @@ def _summary(config: TrainConfig, trainer: "AsyncPPO") -> dict[str, Any]:
         "mean_return": trainer.mean_return if np.isfinite(trainer.mean_return) else None,
         "threshold": threshold,
         "solved": {"steps": solved[0]["steps"], "seconds": solved[0]["seconds"]} if solved else None,
-        "best": best and best._asdict(),
+        "best": best and best.figures(),
         "evaluation": None,
     }
 

@@ -70,6 +70,46 @@ def test_two_halves_are_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert "has come to its end after 1,024 steps: say how many more with --steps" in capsys.readouterr().err
 
 
+def test_a_run_goes_on_with_another_number_of_environments(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "run"
+    assert main.main([*EXACT, "--steps", "512", "--run-dir", str(run_dir)]) == 0
+    with monkeypatch.context() as broken:
+        broken.setattr("commands.train.Checkpoints._save", lambda *_: None)  # as if it were killed before the first
+        assert main.main(["resume", str(run_dir), "--steps", "512", "--num-envs", "6"]) == 0
+    for arguments in ([], ["--num-envs", "6"], ["--num-envs", "3"]):
+        assert main.main(["resume", str(run_dir), "--steps", "512", *arguments]) == 0
+    resumed = json.loads((run_dir / "config.json").read_text())["resumed"]
+    assert [start.get("changed") for start in resumed] == [{"num_envs": 6}, None, None, {"num_envs": 3}]
+    assert json.loads((run_dir / "config.json").read_text())["config"]["num_envs"] == 4
+    assert config_of(run_dir).num_envs == 3
+    assert [row["steps"] for row in curve(run_dir)][:2] == [256, 512]
+    assert main.main(["evaluate", str(run_dir), "--episodes", "2"]) == 0
+    capsys.readouterr()
+    assert main.main(["resume", str(run_dir), "--steps", "512", "--num-envs", "0"]) == 1
+    assert "num_envs must be at least 1, not 0" in capsys.readouterr().err
+
+
+def test_infos_are_shown_and_runs_from_before_there_were_any_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run_dir = tmp_path / "run"
+    flags = [*FLAGS[2:], "--eval-episodes", "2", "--env-id", "tests.goal:Goal-v0", "--info-keys", "distance"]
+    assert main.main([*flags, "--run-dir", str(run_dir)]) == 0
+    assert re.search(
+        r"over 2 deterministic episodes, success_rate [01]\.\d\d, info_distance \d", capsys.readouterr().out
+    )
+    assert {"success_rate", "info_distance"} <= read_table(run_dir / "metrics.csv")[-1].keys()
+    assert "success_rate" in json.loads((run_dir / "summary.json").read_text())["evaluation"]
+    assert main.main(["evaluate", str(run_dir), "--episodes", "2", "--json"]) == 0
+    assert {"success_rate", "info_distance"} <= json.loads(capsys.readouterr().out).keys()
+    content = json.loads((run_dir / "config.json").read_text())
+    del content["config"]["info_keys"]
+    (run_dir / "config.json").write_text(json.dumps(content))
+    assert main.main(["resume", str(run_dir), "--steps", "256"]) == 0
+
+
 def test_a_mask_run_that_ended_in_the_middle_of_episodes_goes_on(tmp_path: Path) -> None:
     flags = ["--mode", "mask", *QUICK, "--steps", "1000", "--backend", "inline", "--run-dir", str(tmp_path / "run")]
     assert main.main(flags) == 0

@@ -27,7 +27,7 @@ from utils.masks import (
 from utils.quadrature import gauss_hermite
 from utils.returns import discounted_sums, gae, n_step_returns, v_trace
 from utils.schedules import linear
-from utils.seeding import spawn_seeds
+from utils.seeding import env_seeds, spawn_seeds
 from utils.spaces import ACTION_MASK, Features, Image, Keys, leaves, row_type
 from utils.state import DamagedError, State, check_like, holds_state, load_state, save_state, whole_number
 from utils.threads import blas_threads, compute_threads, torch_threads
@@ -54,6 +54,7 @@ __all__ = [
     "describe_space",
     "discounted_sums",
     "element_of",
+    "env_seeds",
     "gae",
     "gauss_hermite",
     "holds_state",

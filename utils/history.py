@@ -1,5 +1,6 @@
 """The metrics of a run, row by row, in little memory."""
 
+import math
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import overload
@@ -8,7 +9,10 @@ Metrics = dict[str, float]
 
 
 class History(Sequence[Metrics]):
-    """A list of dicts of numbers with the same keys; eight bytes for each number, so that it may go on for days."""
+    """A list of dicts of numbers with the same keys; eight bytes for each number, so that it may go on for days.
+
+    A key may come with a later row; the rows before have NaN there.
+    """
 
     def __init__(self, rows: Iterable[Metrics] = ()) -> None:
         """Begin with some rows."""
@@ -22,17 +26,22 @@ class History(Sequence[Metrics]):
         """Add a row.
 
         Raises:
-            ValueError: its keys are others than those of the first one.
+            ValueError: a key of the rows before is missing.
         """
-        if not self._length:
-            self._types = {name: type(value) for name, value in row.items()}
-            self._columns = {name: array("d") for name in row}
         if row.keys() != self._columns.keys():
-            gone, new = self._columns.keys() - row.keys(), row.keys() - self._columns.keys()
-            raise ValueError(f"the metrics changed: {sorted(gone)} went, {sorted(new)} came")
+            if gone := self._columns.keys() - row.keys():
+                raise ValueError(f"metrics are missing that the rows before have: {sorted(gone)}")
+            for name in [name for name in row if name not in self._columns]:
+                self._types[name] = float if self._length else type(row[name])
+                self._columns[name] = array("d", [math.nan]) * self._length
         for name, column in self._columns.items():
             column.append(row[name])
         self._length += 1
+
+    @property
+    def columns(self) -> list[str]:
+        """The keys of the rows."""
+        return [*self._columns]
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -1,5 +1,8 @@
 """Independent random streams from one seed."""
 
+import operator
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -16,3 +19,19 @@ def spawn_seeds(seed: int | None, count: int) -> list[int]:
     if seed is not None and seed < 0:
         raise ValueError(f"seed must not be negative, not {seed}")
     return [int(child.generate_state(1)[0]) for child in np.random.SeedSequence(seed).spawn(count)]
+
+
+def env_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
+    """Return one seed for each of `count` environments: those that are listed, otherwise what `spawn_seeds` returns.
+
+    Raises:
+        ValueError: a seed is negative, or there is another number of them.
+    """
+    if seed is None or isinstance(seed, int | np.integer):
+        return spawn_seeds(seed, count)
+    seeds = [*map(operator.index, seed)]
+    if len(seeds) != count:
+        raise ValueError(f"there are {len(seeds)} seeds for {count} environments: give a number, or one for each")
+    if min(seeds) < 0:
+        raise ValueError(f"seeds must not be negative, not {min(seeds)}")
+    return seeds

@@ -1,5 +1,6 @@
 """How environments are stepped: the contract (base.py), the backends, and which of them is the fastest (choice.py)."""
 
+from AsyncPPO.backends import apply
 from AsyncPPO.backends.base import (
     RESTART_LIMIT,
     Backend,
@@ -15,6 +16,7 @@ from AsyncPPO.backends.base import (
 )
 from AsyncPPO.backends.block import ENV_ERROR, EnvBlock, close_env
 from AsyncPPO.backends.choice import BackendName, OnEnvError, check_ways, choose_backend
+from AsyncPPO.backends.infos import SUCCESS, numbers_in, with_success
 from AsyncPPO.backends.inline import InlineBackend
 from AsyncPPO.backends.process import ProcessBackend
 from AsyncPPO.backends.snapshot import check_saved
@@ -23,6 +25,7 @@ from AsyncPPO.backends.vector import PoolBlock, make_pool
 __all__ = [
     "ENV_ERROR",
     "RESTART_LIMIT",
+    "SUCCESS",
     "Backend",
     "BackendName",
     "Care",
@@ -37,6 +40,7 @@ __all__ = [
     "PoolBlock",
     "ProcessBackend",
     "Replica",
+    "apply",
     "available_cores",
     "check_finite",
     "check_saved",
@@ -44,4 +48,6 @@ __all__ = [
     "choose_backend",
     "close_env",
     "make_pool",
+    "numbers_in",
+    "with_success",
 ]

@@ -195,6 +195,8 @@ class Plan:
 
     replica: Replica
     horizon: int
+    info_keys: tuple[str, ...] = ()
+    """Which numbers of the last infos of episodes are kept, by name."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,9 @@ class Rollout:
     """In which gradients are computed."""
     anew: np.ndarray
     """bool `(N,)`, set where an environment was started anew at the first row of a play: what was before is over."""
+    infos: np.ndarray
+    """float64 `(N, T, K)`: at the last step of an episode the plan's K numbers of its info, otherwise NaN."""
+    info_keys: tuple[str, ...]
 
     @classmethod
     def allocate(cls, layout: Layout, plan: Plan, memory: Callable[[int], Any] = bytearray) -> "Rollout":
@@ -235,19 +240,22 @@ class Rollout:
                 "noise": ((plan.horizon, layout.num_envs, replica.noise), np.float32),
                 "outputs": ((*lead, replica.noise), np.float32),
                 "anew": ((layout.num_envs,), np.bool_),
+                "infos": ((*lead, len(plan.info_keys)), np.float64),
                 **{name: ((*lead, *shape), dtype) for name, (shape, dtype) in fields.items()},
             },
             memory,
         )
         workspace = allocate(replica.workspace(layout.num_envs * plan.horizon), memory)
-        weights, noise, outputs, anew = (shared.pop(name) for name in ("weights", "noise", "outputs", "anew"))
-        return cls(replica, weights, noise, shared, outputs, workspace, anew)
+        names = "weights", "noise", "outputs", "anew", "infos"
+        weights, noise, outputs, anew, infos = (shared.pop(name) for name in names)
+        return cls(replica, weights, noise, shared, outputs, workspace, anew, infos, plan.info_keys)
 
     def part(self, first: int, stop: int) -> "Rollout":
         """Return views of what belongs to environments `first` to `stop`."""
         rows = {name: rows[first:stop] for name, rows in self.rows.items()}
         noise, outputs, anew = self.noise[:, first:stop], self.outputs[first:stop], self.anew[first:stop]
-        return Rollout(self.replica, self.weights, noise, rows, outputs, self.workspace, anew)
+        infos = self.infos[first:stop]
+        return Rollout(self.replica, self.weights, noise, rows, outputs, self.workspace, anew, infos, self.info_keys)
 
     def cut(self, row: int, step: int, start: int, next_obs: np.ndarray) -> None:
         """Note that an environment of these rows was started anew before a step: what came before is truncated.
@@ -323,6 +331,22 @@ class Backend(ABC):
     @abstractmethod
     def compute(self, start: int, stop: int, processes: int) -> None:
         """Compute the gradient of a minibatch in `rollout.workspace`, by that many processes at most."""
+
+    @abstractmethod
+    def apply(self, function: Callable[[Any], Any]) -> dict[int, Any]:
+        """Apply a function of `backends.apply` to every block, wherever it is; none may be in the middle of a step.
+
+        Returns:
+            An `Outcome` of each environment that it has one of.
+
+        Raises:
+            TypeError: the function cannot be pickled, and there are other processes.
+            EnvError: the process of an environment died.
+        """
+
+    @abstractmethod
+    def set_reset_options(self, options: dict[str, Any] | None) -> None:
+        """Set what every reset is handed that has no options of its own; also where environments start anew."""
 
     @abstractmethod
     def snapshots(self) -> Infos:

@@ -1,14 +1,17 @@
 """A block of environments and their rows: the part that every backend shares."""
 
+import copy
 import logging
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from AsyncPPO.backends.apply import Outcome, Outcomes
 from AsyncPPO.backends.base import (
     RESTART_LIMIT,
     Care,
@@ -20,6 +23,7 @@ from AsyncPPO.backends.base import (
     check_finite,
 )
 from AsyncPPO.backends.channel import Pulse
+from AsyncPPO.backends.infos import numbers_in
 from AsyncPPO.backends.snapshot import restore, snapshot
 from utils import element_of
 
@@ -39,6 +43,8 @@ class Block(ABC):
         self._rollout = rollout
         self._failed: list[int] = []
         self._pulse = Pulse()
+        self.reset_options: dict[str, Any] | None = None
+        """What a reset is handed that has no options of its own."""
         if rollout is not None:
             self._player = rollout.replica.player(rollout.weights)
 
@@ -59,6 +65,11 @@ class Block(ABC):
     def close(self) -> None:
         """Close the environments."""
 
+    def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
+        """Call a function of each environment's index and itself; `what` says in errors what for."""
+        fault = f"{what} needs another backend: the vector backend's environments are one object"
+        return {self.first: Outcome(None, fault)}
+
     def snapshots(self) -> Infos:
         """Look into the environments; see `Backend.snapshots`."""
         return {}
@@ -77,26 +88,29 @@ class Block(ABC):
         rows, everything = rollout.rows, list(range(len(arrays.obs)))
         if not everything:
             return {}
+        rollout.infos[:, start:stop] = np.nan
         ends = (rows["terminated"][:, :start] | rows["truncated"][:, :start]).sum(axis=1)
         for step in range(start, stop):
             rows["obs"][:, step] = arrays.obs
             self._pulse.step = step
-            self._play_one(slice(None), everything, step)
+            infos = self._play_one(slice(None), everything, step)
             while failed := self._failed:
                 for row in failed:
                     rollout.cut(row, step, start, rows["obs"][row, step])
                     ends[row] = (rows["terminated"][row, :step] | rows["truncated"][row, :step]).sum()
                 rows["obs"][failed, step] = arrays.obs[failed]
-                self._play_one(failed, failed, step)
+                infos |= self._play_one(failed, failed, step)
             for name in ("reward", "terminated", "truncated"):
                 rows[name][:, step] = getattr(arrays, name)
             for row in np.flatnonzero(arrays.terminated | arrays.truncated).tolist():
                 rows["final_obs"][row, ends[row]] = arrays.final_obs[row]
                 ends[row] += 1
+                if info := infos.get(self.first + row, {}).get("final_info"):
+                    rollout.infos[row, step] = numbers_in(self.first + row, info, rollout.info_keys)
         return {}
 
-    def _play_one(self, rows: slice | list[int], numbers: list[int], step: int) -> None:
-        """Act in the environments of some rows and step them; `_failed` says which could not be."""
+    def _play_one(self, rows: slice | list[int], numbers: list[int], step: int) -> Infos:
+        """Act in the environments of some rows and step them; return infos. `_failed` says which could not be."""
         rollout, arrays = self._rollout, self.arrays
         assert rollout is not None
         answer, rollout.outputs[rows, step] = self._player.act(arrays.obs[rows], rollout.noise[step][rows])
@@ -104,7 +118,7 @@ class Block(ABC):
         arrays.action[rows] = answer["action"]
         for name, values in answer.items():
             rollout.rows[name][rows, step] = values
-        self.step([self.first + number for number in numbers], autoreset=True)
+        return self.step([self.first + number for number in numbers], autoreset=True)
 
 
 class EnvBlock(Block):
@@ -196,6 +210,18 @@ class EnvBlock(Block):
                 infos[index] = info
         return infos
 
+    def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
+        """See `Block.each`."""
+        outcomes = {}
+        for index, env in enumerate(self.envs, self.first):
+            if self._watched:
+                self._pulse.beat(index)
+            try:
+                outcomes[index] = Outcome(function(index, env))
+            except (Exception, SystemExit) as error:
+                outcomes[index] = Outcome(None, str(EnvError.of(index, what, error)))
+        return outcomes
+
     def snapshots(self) -> Infos:
         """Look into the environments; see `Backend.snapshots`."""
         return {index: snapshot(env) for index, env in enumerate(self.envs, self.first)}
@@ -205,7 +231,7 @@ class EnvBlock(Block):
         failed: Infos = {}
         for index, env in enumerate(self.envs, self.first):
             try:
-                restore(env, snapshots[index])
+                restore(env, snapshots[index], copy.deepcopy(self.reset_options))
             except Exception as error:  # whatever its reset may raise
                 failed[index] = {ENV_ERROR: f"environment {index} cannot be what was saved: {error!r}"}
         return failed
@@ -222,17 +248,20 @@ class EnvBlock(Block):
         except (Exception, SystemExit) as error:
             raise EnvError.of(index, "being made", error) from error
 
-    def _reset_one(self, index: int, **kwargs: Any) -> dict[str, Any]:
+    def _reset_one(self, index: int, options: dict[str, Any] | None = None, **kwargs: Any) -> dict[str, Any]:
         """Reset an environment; with `restart`, one that fails is made anew until one does not."""
         row, obs_rows = index - self.first, self.arrays.obs
+        options = self.reset_options if options is None else options
         while True:
             if self._watched:
                 self._pulse.beat(index)
+            if options is not None:
+                kwargs["options"] = copy.deepcopy(options)  # an environment may change or keep it
             try:
                 try:
                     obs, info = self.envs[row].reset(**kwargs)
                 except (Exception, SystemExit) as error:
-                    raise EnvError.of(index, "reset", error) from error
+                    raise EnvError.of(index, "reset" + _about_seed(kwargs.get("seed"), error), error) from error
                 self._store(obs_rows, index, obs)
                 if self._restart:
                     check_finite("observation", [index], obs_rows[row : row + 1])
@@ -310,6 +339,14 @@ def close_env(index: int, env: gym.Env) -> None:
         env.close()
     except Exception as error:
         logger.warning("%s", EnvError.of(index, "close", error))
+
+
+def _about_seed(seed: int | None, error: BaseException) -> str:
+    """Return what is to be said of the seed where a reset may have failed of it."""
+    line = traceback.extract_tb(error.__traceback__)[-1].line
+    if seed is None or not any(hint in f"{error} {line}".lower() for hint in ("seed", str(seed))):
+        return ""
+    return f" with seed {seed} (where only certain seeds will do, list them: seed=[...], one for each environment)"
 
 
 def _fits(given: np.dtype, wanted: np.dtype) -> bool:

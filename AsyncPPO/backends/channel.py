@@ -28,7 +28,8 @@ class Command(IntEnum):
     COMPUTE = 5
     SNAPSHOTS = 6
     RESTORE = 7
-    CLOSE = 8
+    APPLY = 8
+    CLOSE = 9
 
 
 class Reply(IntEnum):

@@ -3,7 +3,7 @@
 import math
 from statistics import median
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -18,7 +18,14 @@ TRIAL_SECONDS, TRIAL_STEPS = 0.1, 500
 """How long a trial of an environment's speed may take, at most."""
 
 
-def choose_backend(env: gym.Env, num_envs: int, num_workers: int, steps: int = 1) -> tuple[BackendName, str]:
+def choose_backend(
+    env: gym.Env,
+    num_envs: int,
+    num_workers: int,
+    steps: int = 1,
+    seed: int | None = 0,
+    options: dict[str, Any] | None = None,
+) -> tuple[BackendName, str]:
     """Time a few real steps of `env` and pick the backend that should be faster; say why.
 
     Args:
@@ -26,12 +33,14 @@ def choose_backend(env: gym.Env, num_envs: int, num_workers: int, steps: int = 1
         num_envs: how many there will be.
         num_workers: how many processes there may be.
         steps: vector steps from one meeting of the processes to the next.
+        seed: of its first reset.
+        options: of its resets.
 
     Returns:
         The backend's name, and a sentence with the measurement behind it.
     """
     workers = min(num_workers, num_envs)
-    seconds = _seconds_per_step(env)
+    seconds = _seconds_per_step(env, seed, options)
     inline = num_envs * seconds
     process = -(-num_envs // workers) * seconds + WAKE_SECONDS / steps
     name: BackendName = "process" if workers > 1 and process < inline else "inline"
@@ -41,10 +50,10 @@ def choose_backend(env: gym.Env, num_envs: int, num_workers: int, steps: int = 1
     )
 
 
-def _seconds_per_step(env: gym.Env) -> float:
+def _seconds_per_step(env: gym.Env, seed: int | None, options: dict[str, Any] | None) -> float:
     """Return what a step takes on average: the median of five means, since a pause of the machine's spoils only one."""
     env.action_space.seed(0)
-    env.reset(seed=0)
+    env.reset(seed=seed, options=options)
     seconds: list[float] = []
     deadline = perf_counter() + TRIAL_SECONDS
     while len(seconds) < TRIAL_STEPS and perf_counter() < deadline:
@@ -52,7 +61,7 @@ def _seconds_per_step(env: gym.Env) -> float:
         start = perf_counter()
         _, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
-            env.reset()
+            env.reset(options=options)
         seconds.append(perf_counter() - start)
     return median(part.mean() for part in np.array_split(seconds, min(5, len(seconds))))
 

@@ -15,8 +15,8 @@ from AsyncPPO.backends.worker import work
 
 DEATH_SECONDS = 5.0
 """How long a process may take to be gone after it has let go of its pipe."""
-TIMED = (Command.RESET, Command.STEP, Command.STEP_AUTORESET, Command.PLAY)
-"""Commands that consist of steps and resets, which may have a time limit."""
+TIMED = (Command.RESET, Command.STEP, Command.STEP_AUTORESET, Command.PLAY, Command.APPLY)
+"""Commands that consist of steps, resets and calls, which may have a time limit."""
 
 
 class Died(EnvError):
@@ -42,6 +42,8 @@ class Worker:
     """Which went with it."""
     env_ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """The environments of the last reset or step."""
+    message: Any = None
+    """What it was sent last."""
     failures: int = 0
     """How often it was started anew since it last did what it was told."""
 
@@ -81,6 +83,7 @@ class Worker:
 
     def send(self, message: Any) -> None:
         """Send what goes with a command; if the process is gone, that shows when it is waited for."""
+        self.message = message
         try:
             self.channel.pipe.send_bytes(cloudpickle.dumps(message))
         except OSError:
@@ -101,7 +104,7 @@ class Worker:
             raise EnvError(f"{self.channel.name} sent an info that cannot be read: {error!r}") from error
 
     def fault(self, timeout: float | None) -> EnvError | None:
-        """Return what is wrong with a busy worker, if anything: it died, or a step or reset takes too many seconds."""
+        """Return what is wrong with a busy worker, if anything: it died, or a step, reset or call takes too long."""
         if not self.process.is_alive():
             if self.channel.replied.acquire(block=False):
                 self.channel.replied.release()
@@ -115,7 +118,7 @@ class Worker:
         if now <= self._since + timeout:
             return None
         self.kill()
-        return EnvError(f"environment {beat[1]} hung: a step or reset has taken more than {timeout:g} seconds")
+        return EnvError(f"environment {beat[1]} hung: a step, reset or call has taken more than {timeout:g} seconds")
 
     def kill(self) -> None:
         """End the process, whatever it is doing."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from AsyncPPO.backends.apply import Outcomes
 from AsyncPPO.backends.base import Backend, Infos, Layout, Plan, Rollout, StepArrays
 from AsyncPPO.backends.block import Block
 
@@ -51,6 +52,14 @@ class InlineBackend(Backend):
         """See `Backend.compute`."""
         assert self._learner is not None
         self._learner(start, stop, 0, 1)
+
+    def apply(self, function: Callable[[Block], Outcomes]) -> Outcomes:
+        """See `Backend.apply`."""
+        return function(self._block)
+
+    def set_reset_options(self, options: dict[str, Any] | None) -> None:
+        """See `Backend.set_reset_options`."""
+        self._block.reset_options = options
 
     def snapshots(self) -> Infos:
         """See `Backend.snapshots`."""

@@ -14,7 +14,8 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from multiprocessing.util import Finalize
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
+from AsyncPPO.backends.apply import Outcomes, set_reset_options, unpacked
 from AsyncPPO.backends.base import (
     RESTART_LIMIT,
     Backend,
@@ -35,7 +37,7 @@ from AsyncPPO.backends.base import (
     StepArrays,
     available_cores,
 )
-from AsyncPPO.backends.block import ENV_ERROR, RAISE, EnvBlock
+from AsyncPPO.backends.block import ENV_ERROR, RAISE, Block, EnvBlock
 from AsyncPPO.backends.channel import LIVENESS_SECONDS, Channel, Command, Pulse, Reply, acquire
 from AsyncPPO.backends.handle import Died, Worker, stop
 
@@ -49,7 +51,7 @@ class ProcessBackend(Backend):
 
     def __init__(
         self,
-        factory: EnvFactory,
+        factories: Sequence[EnvFactory],
         layout: Layout,
         num_workers: int,
         start_method: str | None = None,
@@ -60,7 +62,7 @@ class ProcessBackend(Backend):
         """Start the workers and wait until all environments are made.
 
         Args:
-            factory: makes one environment.
+            factories: one for each environment.
             layout: the rows they exchange.
             num_workers: how many processes step, this one among them; no more than there are environments.
             start_method: of `multiprocessing`; by default `fork` where there is one, since it is quick.
@@ -87,6 +89,7 @@ class ProcessBackend(Backend):
         self._queued = np.zeros(layout.num_envs, dtype=bool)
         self._done = self._context.Semaphore(0)
         self._care, self._restarts = care, 0
+        self._begin = b""
         self._before = self.arrays.obs.copy()
         self._lost, self._reason = np.zeros(layout.num_envs, dtype=bool), EnvError()
         alone = asynchronous or care != RAISE
@@ -95,10 +98,13 @@ class ProcessBackend(Backend):
         self._patience = LIVENESS_SECONDS if care.timeout is None else min(LIVENESS_SECONDS, care.timeout / 4)
         blocks = list(pairwise(np.linspace(0, layout.num_envs, self.num_workers + 1).astype(int).tolist()))
         own = (0, 0) if alone else blocks.pop(0)
-        arguments = cloudpickle.dumps(factory), layout, plan, care
         self._workers = [
-            Worker(self._context, arguments, self._channel(number, *block, spin))
-            for number, block in enumerate(blocks, 1)
+            Worker(
+                self._context,
+                (cloudpickle.dumps(factories[first:stop]), layout, plan, care),
+                self._channel(number, first, stop, spin),
+            )
+            for number, (first, stop) in enumerate(blocks, 1)
         ]
         self._close = Finalize(self, stop, (self._workers, CLOSE_SECONDS), exitpriority=0)
         self._block = EnvBlock([], 0, self.arrays)
@@ -106,7 +112,7 @@ class ProcessBackend(Backend):
             for worker in self._workers:
                 worker.start()
             rollout = None if self.rollout is None else self.rollout.part(*own)
-            self._block = EnvBlock([factory] * own[1], 0, self.arrays.rows(*own), rollout)
+            self._block = EnvBlock(factories[: own[1]], 0, self.arrays.rows(*own), rollout)
             self._wait()
         except BaseException:
             self.close()
@@ -174,6 +180,22 @@ class ProcessBackend(Backend):
             worker.tell(Command.COMPUTE, start, stop, processes)
         self._learner(start, stop, 0, processes)
         self._wait()
+
+    def apply(self, function: Callable[[Block], Outcomes]) -> Outcomes:
+        """See `Backend.apply`."""
+        message = cloudpickle.dumps(function)
+        for worker in self._workers:
+            worker.tell(Command.APPLY)
+            worker.send(message)
+        outcomes = function(self._block)
+        replies: dict[int, Any] = self._wait()
+        return outcomes | {index: unpacked(index, pickled) for index, pickled in replies.items()}
+
+    def set_reset_options(self, options: dict[str, Any] | None) -> None:
+        """See `Backend.set_reset_options`."""
+        function = partial(set_reset_options, options=options)
+        self.apply(function)
+        self._begin = cloudpickle.dumps(function)
 
     def snapshots(self) -> Infos:
         """See `Backend.snapshots`."""
@@ -275,7 +297,7 @@ class ProcessBackend(Backend):
         Raises:
             EnvError: that is not asked for, or has been in vain too often.
         """
-        command, numbers, env_ids = worker.command, worker.numbers, worker.env_ids
+        command, numbers, env_ids, message = worker.command, worker.numbers, worker.env_ids, worker.message
         if not self._care.restart or command in (Command.MAKE, Command.RESTORE):
             raise error
         if command == Command.PLAY and worker.pulse.step > numbers[0]:
@@ -297,6 +319,8 @@ class ProcessBackend(Backend):
         else:
             self._lost[worker.rows], self._reason = True, error
         worker.tell(command, *numbers)
+        if command == Command.APPLY:
+            worker.send(message)
         return None
 
     def _cut(self, env_ids: np.ndarray, error: EnvError) -> Infos:
@@ -325,6 +349,10 @@ class ProcessBackend(Backend):
             try:
                 worker.start()
                 self._wait_for(worker)
+                if self._begin:
+                    worker.tell(Command.APPLY)
+                    worker.send(self._begin)
+                    self._wait_for(worker)
                 self._queued[worker.rows] = True
                 self._dispatch(worker, Command.RESET, ([None] * len(worker.channel.envs), None))
                 infos = self._wait_for(worker)

@@ -49,8 +49,13 @@ def snapshot(env: gym.Env) -> Snapshot:
     return state
 
 
-def restore(env: gym.Env, state: Snapshot) -> None:
+def restore(env: gym.Env, state: Snapshot, options: dict[str, Any] | None = None) -> None:
     """Make an environment what `state` says; one that could not be read gets its random streams back.
+
+    Args:
+        env: to be changed.
+        state: of `snapshot`.
+        options: of a reset before.
 
     Raises:
         ValueError: it is made of other things than the one of the state; its next episode is not affected.
@@ -60,7 +65,7 @@ def restore(env: gym.Env, state: Snapshot) -> None:
         vars(layer).update({name: _generator(numbers) for name, numbers in generators.items()})
     if state["layers"] is None:
         return
-    env.reset()  # it may make things that are to be put back
+    env.reset(options=options)  # it may make things that are to be put back
     for layer, description in zip(layers, state["layers"], strict=True):
         _put_back(layer, description)
 

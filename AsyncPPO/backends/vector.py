@@ -60,6 +60,8 @@ class EnvPool:
         self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """See `Pool.reset`; with seeds all are made anew, since EnvPool takes seeds only then."""
+        if options:
+            raise ValueError("EnvPool's environments know no options of a reset")
         if seeds[0] is not None:
             self._pool.close()
             self._pool = self._make(seeds)
@@ -156,7 +158,7 @@ class PoolBlock(Block):
         """See `Backend.reset`."""
         rows = np.asarray(env_ids)
         try:
-            obs, info = self._pool.reset(rows, seeds, options)
+            obs, info = self._pool.reset(rows, seeds, self.reset_options if options is None else options)
         except Exception as error:
             raise EnvError(f"the vectorized environments failed in reset: {error!r}") from error
         self.arrays.obs[rows] = obs

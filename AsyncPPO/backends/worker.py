@@ -13,6 +13,7 @@ from typing import Any
 
 import cloudpickle
 
+from AsyncPPO.backends.apply import packed
 from AsyncPPO.backends.base import Care, EnvError, Infos, Layout, Plan
 from AsyncPPO.backends.block import EnvBlock
 from AsyncPPO.backends.channel import Channel, Command, Reply, acquire
@@ -39,24 +40,26 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-def work(pickled_factory: bytes, layout: Layout, plan: Plan | None, care: Care, channel: Channel) -> None:
+def work(pickled_factories: bytes, layout: Layout, plan: Plan | None, care: Care, channel: Channel) -> None:
     """Be a worker process."""
     serve_parent()
     with suppress(BrokenPipeError, EOFError), blas_threads(1):
-        Server(pickled_factory, layout, plan, care, channel).serve()
+        Server(pickled_factories, layout, plan, care, channel).serve()
 
 
 class Server:
     """Does what the parent commands."""
 
-    def __init__(self, pickled_factory: bytes, layout: Layout, plan: Plan | None, care: Care, channel: Channel) -> None:
+    def __init__(
+        self, pickled_factories: bytes, layout: Layout, plan: Plan | None, care: Care, channel: Channel
+    ) -> None:
         """Take views of what is shared."""
-        self._factory, self._care, self._channel = pickled_factory, care, channel
+        self._factories, self._care, self._channel = pickled_factories, care, channel
         self._arrays, self._rollout, self._stepping = channel.views(layout, plan)
         self._learner = None if self._rollout is None else self._rollout.replica.learner(self._rollout.workspace)
         self._block: EnvBlock | None = None
         self._left_out: set[str] = set()
-        self._actions: dict[int, Callable[[], Infos]] = {
+        self._actions: dict[int, Callable[[], dict[int, Any]]] = {
             Command.MAKE: self._make,
             Command.RESET: self._reset,
             Command.STEP: lambda: self._opened.step(self._env_ids(), autoreset=False),
@@ -64,6 +67,7 @@ class Server:
             Command.PLAY: lambda: self._opened.play(*channel.control[2:4]),
             Command.COMPUTE: self._compute,
             Command.SNAPSHOTS: self._snapshots,
+            Command.APPLY: self._apply,
             Command.RESTORE: lambda: self._opened.restore(self._message()),
         }
 
@@ -79,7 +83,7 @@ class Server:
         if self._block is not None:
             self._block.close()
 
-    def _answer(self, action: Callable[[], Infos]) -> None:
+    def _answer(self, action: Callable[[], dict[int, Any]]) -> None:
         channel = self._channel
         try:
             infos = action()
@@ -127,8 +131,7 @@ class Server:
         return cloudpickle.loads(self._channel.pipe.recv_bytes())
 
     def _make(self) -> Infos:
-        factory, channel = cloudpickle.loads(self._factory), self._channel
-        factories = [factory] * (channel.stop - channel.first)
+        factories, channel = cloudpickle.loads(self._factories), self._channel
         self._block = EnvBlock(factories, channel.first, self._arrays, self._rollout, self._care, channel.pulse)
         return {}
 
@@ -137,6 +140,10 @@ class Server:
 
     def _snapshots(self) -> Infos:
         return self._opened.snapshots()
+
+    def _apply(self) -> dict[int, Any]:
+        outcomes = cloudpickle.loads(self._message())(self._opened)
+        return {index: packed(index, outcome) for index, outcome in outcomes.items()}
 
     def _compute(self) -> Infos:
         assert self._learner is not None

@@ -113,6 +113,66 @@ def test_environments_that_cannot_be_kept_begin_new_episodes(tmp_path: Path) -> 
     assert runs[0] == runs[1]
 
 
+@pytest.mark.parametrize(
+    ("loop", "settings"),
+    [
+        ({"acting": "central"}, {"core": "gru"}),
+        ({"acting": "replicas"}, {}),
+        ({"acting": "replicas", "backend": "process", "num_workers": 2}, {}),
+        ({"mode": "mask"}, {}),
+    ],
+)
+@pytest.mark.parametrize("num_envs", [2, 9])
+def test_a_run_may_go_on_with_another_number_of_environments(
+    tmp_path: Path, num_envs: int, loop: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    with trainer("CartPole-v1", 1400, loop=loop, **settings) as run:
+        first = run.run()
+        run.save_checkpoint(tmp_path / "a.state")
+    runs = []
+    for _ in range(2):
+        with trainer("CartPole-v1", 1400, num_envs=num_envs, loop=loop, **settings) as run:
+            with pytest.raises(ValueError, match=f"num_envs is 5 there and {num_envs} here"):
+                run.load_checkpoint(tmp_path / "a.state")
+            run.load_checkpoint(tmp_path / "a.state", any_num_envs=True)
+            assert len(run.buffer) == 0
+            run.history = History(first)
+            runs.append(metrics_of(run.run()))
+            run.save_checkpoint(tmp_path / "b.state")
+    assert runs[0] == runs[1]
+    assert len(runs[0]) > len(first)
+    assert all(np.isfinite(row["rnd_loss"]) for row in runs[0])
+    with trainer("CartPole-v1", 1400, num_envs=num_envs, loop=loop, **settings) as run:
+        run.load_checkpoint(tmp_path / "b.state")
+
+
+def test_new_environments_are_seeded_as_new_ones_and_listed_seeds_stay(tmp_path: Path) -> None:
+    half(trainer("CartPole-v1"), tmp_path / "half.state")
+    first = []
+    for seed in (3, [7, 8, 9]):
+        with trainer("CartPole-v1", num_envs=3, seed=seed) as run:  # type: ignore[arg-type]
+            begun = run.env.reset()[0]
+            run.load_checkpoint(tmp_path / "half.state", any_num_envs=True)
+            first.append((begun, run.env.reset()[0]))
+    assert (first[0][0] != first[0][1]).all()
+    assert not np.array_equal(first[0][1], first[1][1])
+    with trainer("CartPole-v1", num_envs=3, seed=[7, 8, 9]) as run:  # type: ignore[arg-type]
+        run.load_checkpoint(tmp_path / "half.state", any_num_envs=True)
+        np.testing.assert_array_equal(run.env.reset()[0], first[1][0])
+
+
+def test_options_of_resets_are_kept(tmp_path: Path) -> None:
+    options = {"low": 0.01, "high": 0.02}
+    run = trainer("CartPole-v1")
+    run.env.reset_options = options
+    half(run, tmp_path / "half.state")
+    for any_num_envs, num_envs in ((False, 5), (True, 4)):
+        with trainer("CartPole-v1", num_envs=num_envs) as run:
+            run.load_checkpoint(tmp_path / "half.state", any_num_envs=any_num_envs)
+            assert run.env.reset_options == options
+            assert (run.env.reset()[0] >= 0.01).all()
+
+
 class World:
     """Something that an environment has."""
 

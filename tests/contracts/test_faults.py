@@ -82,7 +82,9 @@ def test_a_hanging_environment_is_named_within_seconds(start_method: str) -> Non
     with EnvVectorizer(Faulty, 4, **WAYS[start_method], step_timeout=0.5) as env:
         env.reset()
         start = time.monotonic()
-        with pytest.raises(EnvError, match=r"environment 2 hung: a step or reset has taken more than 0\.5 seconds"):
+        with pytest.raises(
+            EnvError, match=r"environment 2 hung: a step, reset or call has taken more than 0\.5 seconds"
+        ):
             env.step(actions("fine", "fine", "hang", "fine"))
         assert time.monotonic() < start + 5
     assert not multiprocessing.active_children()

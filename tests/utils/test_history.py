@@ -19,8 +19,17 @@ def test_it_is_a_list_of_dicts() -> None:
 
 def test_other_metrics_are_refused() -> None:
     history = History([{"loss": 1.0}])
-    with pytest.raises(ValueError, match=r"the metrics changed: \['loss'\] went, \['gain'\] came"):
+    with pytest.raises(ValueError, match=r"metrics are missing that the rows before have: \['loss'\]"):
         history.append({"gain": 1.0})
+
+
+def test_a_metric_that_comes_later_is_nan_before() -> None:
+    history = History([{"loss": 1.0, "steps": 2}])
+    history.append({"loss": 2.0, "rate": 1, "steps": 4})
+    assert str(list(history)) == str(
+        [{"loss": 1.0, "steps": 2, "rate": float("nan")}, {"loss": 2.0, "steps": 4, "rate": 1.0}]
+    )
+    assert history.columns == ["loss", "steps", "rate"]
 
 
 def test_it_takes_eight_bytes_for_a_number() -> None:

@@ -1,0 +1,44 @@
+"""Numbers in the last info of an episode, such as whether it was a success."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from AsyncPPO.backends.base import EnvError
+
+SUCCESS = "is_success"
+"""Whether an episode reached its goal. It is looked for without being asked for, also under the name `success`."""
+SUCCESS_NAMES = (SUCCESS, "success")
+
+
+def with_success(info_keys: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys that were asked for, and `SUCCESS`, each once.
+
+    Raises:
+        TypeError: one string is given in place of a list of them.
+    """
+    if isinstance(info_keys, str):
+        raise TypeError(f"info_keys must be a list of names, not the string {info_keys!r}")
+    return (*dict.fromkeys([SUCCESS, *info_keys]),)
+
+
+def numbers_in(index: int, info: dict[str, Any], keys: Sequence[str]) -> list[float]:
+    """Return the numbers in the last info of an episode of environment `index`; NaN for what is not there.
+
+    Raises:
+        EnvError: what was asked for is no number.
+    """
+    return [_number(index, info, key) for key in keys]
+
+
+def _number(index: int, info: dict[str, Any], key: str) -> float:
+    names = SUCCESS_NAMES if key == SUCCESS else (key,)
+    value = next((info[name] for name in names if name in info), math.nan)
+    try:
+        return float(np.asarray(value, np.float64).item())
+    except (TypeError, ValueError, OverflowError):
+        if key == SUCCESS:  # who did not ask for it must not be ended by it
+            return math.nan
+        raise EnvError(f"environment {index}: its info {key!r} is not a number, but {value!r}") from None

@@ -1,0 +1,194 @@
+"""Episodes that have ended, and what is told of them."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from AsyncPPO.backends import SUCCESS, numbers_in
+from utils import Metrics, State, check_like
+
+SUCCESS_RATE, INFO_PREFIX = "success_rate", "info_"
+"""The metrics of infos: the share of successes, and the mean of another one by its name."""
+NOTHING: Mapping[str, float] = MappingProxyType({})
+
+
+class _Sums(NamedTuple):
+    return_: float
+    """The undiscounted sum of the rewards."""
+    length: int
+    """How many steps."""
+
+
+class Episode(_Sums):
+    """A finished episode: a tuple of its `return_` and its `length`, and beside that `infos`."""
+
+    infos: Mapping[str, float] = NOTHING
+    """Of the numbers that are looked for in its last info those that were there, by key: `is_success` among them."""
+
+    def __new__(cls, return_: float, length: int, infos: Mapping[str, float] = NOTHING) -> Self:
+        """Make the tuple, and note the infos."""
+        episode = super().__new__(cls, return_, length)
+        if infos:
+            episode.infos = infos
+        return episode
+
+
+class Episodes:
+    """Sums up the rewards of N environments into episodes."""
+
+    def __init__(self, num_envs: int, info_keys: Sequence[str] = ()) -> None:
+        """Start an episode in each.
+
+        Args:
+            num_envs: N.
+            info_keys: the names of the K numbers that come with an episode's end.
+        """
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, dtype=np.int64)
+        self._keys = info_keys
+
+    def restart(self, env_ids: np.ndarray | slice = slice(None)) -> None:
+        """Start a new episode in some environments; by default in all."""
+        self._returns[env_ids], self._lengths[env_ids] = 0.0, 0
+
+    def state(self) -> State:
+        """Return the sums of the episodes that have begun."""
+        return {"returns": self._returns.copy(), "lengths": self._lengths.copy()}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` was.
+
+        Raises:
+            ValueError: it is that of something else.
+        """
+        check_like(state["returns"], self._returns, "returns of episodes")
+        check_like(state["lengths"], self._lengths, "lengths of episodes")
+        self._returns[:], self._lengths[:] = state["returns"], state["lengths"]
+
+    def count(
+        self, env_ids: np.ndarray, reward: np.ndarray, over: np.ndarray, infos: np.ndarray | None = None
+    ) -> list[Episode]:
+        """Return the episodes that end in T more steps of some environments, in the order of time.
+
+        Args:
+            env_ids: `(n,)`, each at most once.
+            reward: `(n, T)`.
+            over: bool `(n, T)`, the last steps of episodes.
+            infos: `(n, T, K)`, the numbers at those steps; NaN for what is not there.
+        """
+        sums = np.cumsum(reward, axis=1, dtype=np.float64)
+        sum_before, steps_before = -self._returns[env_ids], -self._lengths[env_ids]
+        known = None if infos is None or np.isnan(infos).all() else infos
+        episodes = []
+        for step, row in np.argwhere(over.T).tolist():
+            total, length = sums[row, step].item() - sum_before[row].item(), step + 1 - int(steps_before[row])
+            episodes.append(Episode(total, length, NOTHING if known is None else by_key(self._keys, known[row, step])))
+            sum_before[row], steps_before[row] = sums[row, step], step + 1
+        self._returns[env_ids] = sums[:, -1] - sum_before
+        self._lengths[env_ids] = reward.shape[1] - steps_before
+        return episodes
+
+
+def by_key(keys: Sequence[str], numbers: np.ndarray) -> dict[str, float]:
+    """Return K numbers by their names, without those that are NaN."""
+    return {key: number for key, number in zip(keys, numbers.tolist(), strict=True) if not math.isnan(number)}
+
+
+def last_numbers(
+    env_ids: np.ndarray, infos: Sequence[dict[str, Any]], over: np.ndarray, keys: Sequence[str], autoreset: bool
+) -> np.ndarray | None:
+    """Return the numbers `(n, K)` in the infos of the environments whose episode ended in a step; otherwise NaN.
+
+    Args:
+        env_ids: `(n,)`.
+        infos: n, of the step.
+        over: bool `(n,)`.
+        keys: K names.
+        autoreset: whether the next episodes have begun: then the infos are theirs, and have the old ones in them.
+
+    Raises:
+        EnvError: one that was asked for is no number.
+    """
+    rows = over.nonzero()[0].tolist()
+    if not rows:
+        return None
+    numbers = np.full((len(infos), len(keys)), np.nan)
+    for row in rows:
+        info = infos[row].get("final_info", {}) if autoreset else infos[row]
+        if info:
+            numbers[row] = numbers_in(int(env_ids[row]), info, keys)
+    return numbers
+
+
+def metric_of(key: str) -> str:
+    """Return the name of the metric of an info."""
+    return SUCCESS_RATE if key == SUCCESS else INFO_PREFIX + key
+
+
+def is_of_info(metric: str) -> bool:
+    """Return whether a metric is that of an info."""
+    return metric == SUCCESS_RATE or metric.startswith(INFO_PREFIX)
+
+
+def means_of_infos(episodes: Iterable[Episode]) -> Metrics:
+    """Return the mean of each info over the episodes that have it, by the name of its metric."""
+    numbers: dict[str, list[float]] = defaultdict(list)
+    for episode in episodes:
+        for key, number in episode.infos.items():
+            numbers[metric_of(key)].append(number)
+    return {name: float(np.mean(values)) for name, values in numbers.items()}
+
+
+class _Figures(NamedTuple):
+    steps: int
+    """Environment steps taken by then."""
+    episodes: int
+    """Episodes played."""
+    mean: float
+    """Of their returns."""
+    std: float
+    min: float
+    max: float
+
+
+class Evaluation(_Figures):
+    """How well the agent played at some point of the run: a tuple of figures, and beside that `infos`."""
+
+    infos: Mapping[str, float] = NOTHING
+    """Means of the last infos of the episodes: `success_rate` where the environment says it, and `info_KEY`."""
+
+    @classmethod
+    def of_figures(cls, figures: Metrics) -> Self:
+        """Undo `figures`; further names are those of infos, with NaN where they are not known."""
+        evaluation = cls(*(figures[name] for name in cls._fields))  # type: ignore[arg-type]
+        infos = {name: value for name, value in figures.items() if name not in cls._fields and not np.isnan(value)}
+        if infos:
+            evaluation.infos = infos
+        return evaluation
+
+    @classmethod
+    def of(cls, steps: int, episodes: Sequence[Episode]) -> Self:
+        """Sum up some episodes."""
+        returns = np.array([episode.return_ for episode in episodes])
+        figures = (returns.mean(), returns.std(), returns.min(), returns.max())
+        evaluation = cls(steps, len(returns), *map(float, figures))
+        evaluation.infos = means_of_infos(episodes)
+        return evaluation
+
+    @property
+    def success_rate(self) -> float:
+        """Share of successes; NaN where the environment does not say `is_success`."""
+        return self.infos.get(SUCCESS_RATE, float("nan"))
+
+    @property
+    def in_words(self) -> str:
+        """What is known of infos, to be put behind a sentence."""
+        return "".join(f", {name} {value:.2f}" for name, value in self.infos.items())
+
+    def figures(self) -> dict[str, float]:
+        """Return all figures by name."""
+        return {**self._asdict(), **self.infos}
