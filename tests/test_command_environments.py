@@ -19,6 +19,7 @@ from AsyncPPO import EnvVectorizer, evaluate
 from commands.play import SCREENS
 from commands.run import config_of, factory_of
 from commands.train import parse
+from commands.trust import TRUST
 from PPO import PPO
 
 QUICK = ["--steps", "600", "--num-envs", "2", "--batch-size", "256", "--eval-episodes", "5", "--backend", "inline"]
@@ -100,11 +101,11 @@ def test_wrappers_are_those_of_the_training_and_of_all_that_follows(
     assert config_of(run_dir).wrapper == (f"{__name__}:Left", "gymnasium.wrappers:FlattenObservation")
     with factory_of(config_of(run_dir))() as env:
         assert env.observation_space == gym.spaces.Box(0, 1, (6,), np.int64), "the first is the innermost"
-    assert parse(["--load-weights", str(run_dir)]).wrapper == config_of(run_dir).wrapper
+    assert parse(["--load-weights", str(run_dir), TRUST]).wrapper == config_of(run_dir).wrapper
     capsys.readouterr()
-    assert main.main(["evaluate", str(run_dir), "--episodes", "3"]) == 0
+    assert main.main(["evaluate", str(run_dir), "--episodes", "3", TRUST]) == 0
     assert "mean 5.00" in capsys.readouterr().out
-    assert main.main(["resume", str(run_dir), "--steps", "256"]) == 0
+    assert main.main(["resume", str(run_dir), "--steps", "256", TRUST]) == 0
 
 
 def test_flags_of_several_values_may_be_repeated() -> None:
@@ -166,7 +167,7 @@ def test_the_environments_of_a_module_are_listed(
 def test_no_more_environments_are_alive_than_were_asked_for(run_dir: Path) -> None:
     assert Countdown.most.value == 2, "neither while it looked at them, nor in the evaluation at the end"
     Countdown.most.value = 0
-    assert main.main(["evaluate", str(run_dir), "--episodes", "7"]) == 0
+    assert main.main(["evaluate", str(run_dir), "--episodes", "7", TRUST]) == 0
     assert Countdown.most.value == 2
 
 
@@ -210,7 +211,7 @@ def test_a_warning_of_the_command_line_is_one_line(tmp_path: Path) -> None:
 
 
 def test_what_renders_no_pictures_is_not_recorded(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main.main(["record", str(run_dir), "--out", str(run_dir / "new" / "video.mp4")]) == 1
+    assert main.main(["record", str(run_dir), "--out", str(run_dir / "new" / "video.mp4"), TRUST]) == 1
     assert "error: " in (err := capsys.readouterr().err)
     assert "Traceback" not in err
     assert not [*(run_dir / "new").glob("*")]
