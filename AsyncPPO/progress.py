@@ -16,6 +16,8 @@ LONG_SECONDS = 60.0
 class Bar(tqdm):
     """A bar of tqdm; where nobody can see it any more (a closed terminal or pipe) it is silent."""
 
+    _lock = threading.RLock()  # tqdm's is one between processes, which a process that is killed leaves behind
+
     def display(self, *args: Any, **kwargs: Any) -> None:
         """Show itself."""
         with suppress(OSError):

@@ -314,8 +314,8 @@ def _stopped_by_signals(trainer: "AsyncPPO") -> Iterator[list[int]]:
                 return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if came:
-            raise SystemExit(128 + number)
+        if came:  # an environment that this reaches in a step takes SystemExit for a failure of its own
+            raise KeyboardInterrupt(128 + number)
         came.append(number)
         name = signal.Signals(number).name
         trainer.stop(f"by {name}", in_a_hurry=True)

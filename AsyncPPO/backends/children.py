@@ -82,10 +82,12 @@ def _leave_signals_to_parent() -> None:
     """Do nothing about signals, since the parent may want to finish something.
 
     The programs that this process starts are to heed them: they do, since their handlers are the usual ones, as those
-    of forks. In a session of its own a terminal's Ctrl-C does not reach them: they, too, go on until the parent ends.
+    of forks. In a group of its own a terminal's Ctrl-C does not reach them: they, too, go on until the parent ends.
     """
-    if hasattr(os, "setsid"):
-        os.setsid()
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+        for number in (signal.SIGTTIN, signal.SIGTTOU):  # a program that speaks to the terminal is not to be stopped
+            signal.signal(number, signal.SIG_IGN)
     for number in SIGNALS:
         signal.signal(number, _nothing)  # SIG_IGN would be handed down to programs
         if hasattr(signal, "siginterrupt"):
