@@ -39,6 +39,10 @@ class RunConfig:
     """What to do about an environment that fails or whose process dies: end the run, or start it anew."""
     step_timeout: float | None = None
     """Seconds that a step or reset of an environment may take; by default for ever."""
+    start_method: Literal["auto", "fork", "spawn", "forkserver"] = "auto"
+    """How workers start: auto forks them, where the system can and what runs in this process survives it."""
+    close_timeout: float = 5.0
+    """Seconds that workers may take to close their environments before they are killed."""
     run_dir: str | None = None
     """Where results go; by default runs/ENV_ID/DATE_TIME."""
     load_weights: str | None = None
@@ -148,7 +152,8 @@ class TrainConfig(RunConfig):
 
     def stepping(self) -> dict[str, Any]:
         """Return those that `evaluate` has as well."""
-        return {name: getattr(self, name) for name in ("backend", "num_workers", "on_env_error", "step_timeout")}
+        names = ("backend", "num_workers", "on_env_error", "step_timeout", "start_method", "close_timeout")
+        return {name: getattr(self, name) for name in names}
 
     def evaluating(self) -> dict[str, Any]:
         """Return the settings of `evaluate` for a run's evaluations."""

@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:  # as it is where the descriptor was closed from the start
             sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return interrupt.args[0] if interrupt.args else INTERRUPTED
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
         if isinstance(error, BrokenPipeError) and nobody_listens():
             silence(1)  # or the interpreter complains of what it cannot flush

@@ -3,32 +3,35 @@
 import copy
 import json
 import math
-import multiprocessing
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import count
-from multiprocessing.connection import Connection
-from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-import cloudpickle
 import numpy as np
 
-from AsyncPPO.backends import RESTART_LIMIT, BackendName, EnvError, OnEnvError, with_success
-from AsyncPPO.backends.worker import serve_parent
+from AsyncPPO.backends import (
+    CLOSE_SECONDS,
+    RESTART_LIMIT,
+    BackendName,
+    EnvError,
+    OnEnvError,
+    StartMethod,
+    choose_start_method,
+    with_success,
+)
 from AsyncPPO.callbacks import Callback
 from AsyncPPO.episodes import Episode, Episodes, Evaluation, last_numbers
+from AsyncPPO.evaluator import Evaluator
 from AsyncPPO.factory import number_of_copies
-from AsyncPPO.progress import Bar
+from AsyncPPO.progress import Bar, tell_if_long
 from AsyncPPO.rollout import Actor, Memories, failures
 from AsyncPPO.vectorizer import EnvVectorizer
 from utils import (
     Metrics,
-    compute_threads,
     inactive_states_dropout,
     indexes_of_active_environments,
     read_json,
@@ -42,14 +45,10 @@ if TYPE_CHECKING:
 DEFAULT_NUM_ENVS = 100
 LONGEST_EPISODE = 10_000
 """Steps after which `evaluate` cuts an episode of an environment that has no limit."""
-Answer = tuple[list[Episode] | None, str]
-"""The episodes of an evaluation; or None, and why there are none."""
 BEST_FILE = "evaluation.json"
 """Beside the best weights: the evaluation that they are of."""
 PATIENCE_SECONDS = 0.2
 """How often one that waits for an evaluation looks whether the run is in a hurry."""
-NICENESS = 10
-"""How much the process stands back behind those that train."""
 
 
 class Settings(TypedDict, total=False):
@@ -64,6 +63,8 @@ class Settings(TypedDict, total=False):
     num_workers: int | None
     on_env_error: OnEnvError
     step_timeout: float | None
+    start_method: StartMethod | None
+    close_timeout: float
     max_steps: int | None
     progress: bool
 
@@ -100,6 +101,8 @@ def evaluate_episodes(
     num_workers: int | None = None,
     on_env_error: OnEnvError = "raise",
     step_timeout: float | None = None,
+    start_method: StartMethod | None = "auto",
+    close_timeout: float = CLOSE_SECONDS,
     max_steps: int | None = None,
     progress: bool = False,
 ) -> list[Episode]:
@@ -120,6 +123,8 @@ def evaluate_episodes(
         num_workers: of the `EnvVectorizer`.
         on_env_error: of the `EnvVectorizer`; with `restart` an episode that was cut short is played again.
         step_timeout: of the `EnvVectorizer`.
+        start_method: of the `EnvVectorizer`.
+        close_timeout: of the `EnvVectorizer`.
         max_steps: after how many an episode is cut; None for 10,000 where the environment has no limit of its own.
         progress: whether to show a bar.
 
@@ -137,10 +142,13 @@ def evaluate_episodes(
         seed = seed[:num_envs]
     keys = with_success(info_keys)
     care: dict[str, Any] = {"on_env_error": on_env_error, "step_timeout": step_timeout, "reset_options": reset_options}
+    processes: dict[str, Any] = {
+        "backend": backend, "num_workers": num_workers, "start_method": start_method, "close_timeout": close_timeout
+    }  # fmt: skip
     played: list[Episode] = []
     missing, fruitless, cut, endless = episodes, 0, 0, False
     with (
-        EnvVectorizer(env, num_envs, backend=backend, num_workers=num_workers, seed=seed, **care) as envs,
+        EnvVectorizer(env, num_envs, seed=seed, **care, **processes) as envs,
         Bar(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,
     ):
         if max_steps is None and not (envs.spec and envs.spec.max_episode_steps):
@@ -218,6 +226,8 @@ class BackgroundEvaluation(Callback):
         keep_best: str | os.PathLike[str] | None = None,
         on_env_error: OnEnvError = "raise",
         step_timeout: float | None = None,
+        start_method: StartMethod | None = "auto",
+        close_timeout: float = CLOSE_SECONDS,
     ) -> None:
         """Keep the parts; the process starts with the run.
 
@@ -233,6 +243,8 @@ class BackgroundEvaluation(Callback):
                 are there until there are better ones.
             on_env_error: of `evaluate`.
             step_timeout: of `evaluate`.
+            start_method: of the process, and of `evaluate`.
+            close_timeout: of `evaluate`.
 
         Raises:
             ValueError: `every` or `episodes` is below 1, or it is not said how good what is kept was.
@@ -254,7 +266,10 @@ class BackgroundEvaluation(Callback):
             num_workers=1,
             on_env_error=on_env_error,
             step_timeout=step_timeout,
+            start_method=start_method,
+            close_timeout=close_timeout,
         )
+        self._asked_method = start_method
 
     def on_start(self, trainer: "AsyncPPO") -> None:
         """Start the process."""
@@ -263,13 +278,12 @@ class BackgroundEvaluation(Callback):
         if not trainer.steps_done:
             self._best = -math.inf
         on_gpu = str(getattr(trainer.ppo, "device", "cpu")) != "cpu"
-        can_fork = "fork" in multiprocessing.get_all_start_methods()
-        self._context: Any = multiprocessing.get_context("fork" if can_fork and not on_gpu else "spawn")
-        self._start_process()
+        self._start_method = "spawn" if on_gpu else choose_start_method(self._asked_method)[0]
+        self._evaluator = self._start_evaluator()
 
     def on_update(self, trainer: "AsyncPPO", metrics: Metrics) -> None:
         """Take over what is finished; begin what is due."""
-        if self._playing is not None and self._pipe.poll():
+        if self._evaluator is not None and self._playing is not None and self._evaluator.has_answered():
             self._finish(trainer)
         if self._playing is None and trainer.steps_done >= self._due:
             self._begin(trainer)
@@ -284,30 +298,36 @@ class BackgroundEvaluation(Callback):
                 self._begin(trainer)
                 self._finish(trainer)
         finally:
-            self._kill()
+            if self._evaluator is not None:
+                self._evaluator.close()
 
-    def _start_process(self) -> None:
-        self._pipe, theirs = self._context.Pipe()
-        arguments = theirs, cloudpickle.dumps(self._play)
-        process = self._context.Process(target=_serve, args=arguments, name="evaluation")  # a daemon has no workers
-        process.start()
-        theirs.close()
-        self._kill = Finalize(self, _kill, (process, self._pipe), exitpriority=0)
+    def _start_evaluator(self) -> Evaluator | None:
+        """Return a process; None, with a warning, where there can be none: the training goes on without."""
+        try:
+            return Evaluator(self._play, self._start_method)
+        except (OSError, RuntimeError) as error:
+            warnings.warn(f"there is no evaluation beside the training: {error}", RuntimeWarning, stacklevel=2)
+            return None
 
     def _begin(self, trainer: "AsyncPPO") -> None:
+        if self._evaluator is None:
+            return
         actor = copy.deepcopy(trainer.ppo)
         self._playing = trainer.steps_done, actor
         self._due = _next(trainer.steps_done, self.every)
-        with suppress(OSError):
-            self._pipe.send_bytes(cloudpickle.dumps(actor))
+        self._evaluator.send(actor)
 
     def _finish(self, trainer: "AsyncPPO") -> None:
-        assert self._playing is not None
+        if self._evaluator is None or self._playing is None:
+            return
         (steps, actor), self._playing = self._playing, None
-        while not self._pipe.poll(PATIENCE_SECONDS):
-            if trainer.in_a_hurry:
-                return
-        episodes, fault = self._answer()
+        with tell_if_long(lambda: f"the evaluation after {steps:,} steps"):
+            while not self._evaluator.has_answered(PATIENCE_SECONDS):
+                if trainer.in_a_hurry:
+                    return
+        episodes, fault = self._evaluator.answer()
+        if self._evaluator.is_gone:
+            self._evaluator = self._start_evaluator()
         if episodes is None:
             warnings.warn(f"the evaluation after {steps:,} steps failed: {fault}", RuntimeWarning, stacklevel=2)
             return
@@ -318,15 +338,6 @@ class BackgroundEvaluation(Callback):
             content = json.dumps(evaluation.figures()).encode()
             write_atomically(self.keep_best / BEST_FILE, lambda file: file.write(content))
         trainer.tell_evaluation(evaluation)
-
-    def _answer(self) -> Answer:
-        """Return what the process has found; one that died is replaced."""
-        try:
-            return self._pipe.recv()
-        except (EOFError, OSError):
-            self._kill()
-            self._start_process()
-            return None, "its process died"
 
     def _best_before(self) -> float:
         """Return the mean of the evaluation whose weights are kept."""
@@ -345,27 +356,3 @@ class BackgroundEvaluation(Callback):
 def _next(steps: int, every: int) -> int:
     """Return the next multiple of `every`."""
     return steps // every * every + every
-
-
-def _kill(process: Any, pipe: Any) -> None:
-    process.kill()
-    process.join()
-    process.close()
-    pipe.close()
-
-
-def _serve(pipe: Connection, pickled_play: bytes) -> None:
-    """Be the process: from actors to episodes."""
-    serve_parent()
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
-    play = cloudpickle.loads(pickled_play)
-    with compute_threads(1):
-        while True:
-            pickled_actor = pipe.recv_bytes()
-            answer: Answer
-            try:
-                answer = play(cloudpickle.loads(pickled_actor)), ""
-            except Exception as error:
-                answer = None, f"{type(error).__name__}: {error}"
-            pipe.send(answer)

@@ -12,6 +12,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from AsyncPPO.backends import EnvError, EnvFactory, close_env
+from AsyncPPO.progress import tell_if_long
 
 EnvLike = gym.Env | str | EnvSpec | EnvFactory
 """Whatever says which environment."""
@@ -95,7 +96,8 @@ def make_env(factory: EnvFactory) -> gym.Env:
         TypeError: what was made is not an environment.
     """
     try:
-        env = factory()
+        with tell_if_long(lambda: "the first environment to be made"):
+            env = factory()
     except (Exception, SystemExit) as error:
         raise EnvError.of(0, "being made", error) from error
     if not isinstance(env, gym.Env):

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
-from AsyncPPO.backends import BackendName, EnvError, OnEnvError, Plan, with_success
+from AsyncPPO.backends import CLOSE_SECONDS, BackendName, EnvError, OnEnvError, Plan, StartMethod, with_success
 from AsyncPPO.callbacks import Callback, ProgressBar
 from AsyncPPO.checkpoint import PROGRESS, SETTINGS, progress_in, read_checkpoint, recent_in
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, is_of_info, means_of_infos, metric_of
@@ -52,6 +52,8 @@ class AsyncPPO:
         num_workers: int | None = None,
         on_env_error: OnEnvError = "raise",
         step_timeout: float | None = None,
+        start_method: StartMethod | None = "auto",
+        close_timeout: float = CLOSE_SECONDS,
         seed: int | Sequence[int] | None = None,
         reset_options: dict[str, Any] | None = None,
         info_keys: Sequence[str] = (),
@@ -78,6 +80,8 @@ class AsyncPPO:
             num_workers: of the `EnvVectorizer`.
             on_env_error: of the `EnvVectorizer`; the metrics count the `restarts`.
             step_timeout: of the `EnvVectorizer`.
+            start_method: of the `EnvVectorizer`.
+            close_timeout: of the `EnvVectorizer`.
             seed: of the environments; a number, or a list of one for each.
             reset_options: of the `EnvVectorizer`; a callback may assign `trainer.env.reset_options`.
             info_keys: numbers in the last info of an episode whose mean over the last 100 episodes is a metric,
@@ -120,6 +124,8 @@ class AsyncPPO:
             asynchronous=self.acting == "alternating",
             on_env_error=on_env_error,
             step_timeout=step_timeout,
+            start_method=start_method,
+            close_timeout=close_timeout,
         )
         self._counts_restarts = on_env_error == "restart"
         self._info_metrics = [metric_of(key) for key in asked]
@@ -144,6 +150,8 @@ class AsyncPPO:
         self.evaluations: list[Evaluation] = []
         self.stopped: str | None = None
         self.in_a_hurry = False
+        self.collecting_since: float | None = None
+        """When the environments began what they do now, by `time.monotonic`; None while they do nothing."""
         self.error: BaseException | None = None
         self.goal = 0, 0
 
@@ -299,7 +307,11 @@ class AsyncPPO:
         acted = self.ppo.updates
         metrics: Metrics = {}
         while not metrics and self.steps_done < target:
-            steps, episodes = self.collector.collect(self._vector_steps(target))
+            self.collecting_since = time.monotonic()
+            try:
+                steps, episodes = self.collector.collect(self._vector_steps(target))
+            finally:
+                self.collecting_since = None
             self.steps_done += steps
             self.episodes_done += len(episodes)
             self.recent.extend(episodes)

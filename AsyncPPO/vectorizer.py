@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from AsyncPPO.backends import (
+    CLOSE_SECONDS,
     ENV_ERROR,
     Backend,
     BackendName,
@@ -22,15 +23,19 @@ from AsyncPPO.backends import (
     Plan,
     PoolBlock,
     ProcessBackend,
+    StartMethod,
     available_cores,
     check_finite,
     check_saved,
     check_ways,
     choose_backend,
+    choose_start_method,
     make_pool,
+    why_no_children,
 )
 from AsyncPPO.copies import Copies
 from AsyncPPO.factory import EnvLike, env_factories, number_of_copies, sample_env
+from AsyncPPO.progress import tell_if_long
 from utils import (
     State,
     env_seeds,
@@ -74,11 +79,12 @@ class EnvVectorizer(Copies):
         seed: int | Sequence[int] | None = None,
         reset_options: dict[str, Any] | None = None,
         autoreset: bool = False,
-        start_method: str | None = None,
+        start_method: StartMethod | None = "auto",
         plan: Plan | None = None,
         asynchronous: bool = False,
         on_env_error: OnEnvError = "raise",
         step_timeout: float | None = None,
+        close_timeout: float = CLOSE_SECONDS,
     ) -> None:
         """Make the copies.
 
@@ -96,7 +102,8 @@ class EnvVectorizer(Copies):
                 the copies themselves, for environments that take certain ones only.
             reset_options: handed to every reset as its `options`, autoresets too; may be changed later.
             autoreset: whether an environment that finishes starts anew by itself.
-            start_method: of the worker processes (`fork`, `spawn` or `forkserver`).
+            start_method: of the worker processes: `fork`, `spawn`, `forkserver` or `auto`, which is `fork` where the
+                system can and this process holds nothing that does not survive it (`backend_reason` says so).
             plan: a policy that is to play beside the environments, and for how many steps at most: what `play` does.
                 It needs `autoreset`.
             asynchronous: for `send` and `recv` with `min_envs`: whether all environments are left to `num_workers`
@@ -107,6 +114,8 @@ class EnvVectorizer(Copies):
                 0, what it saw last as `final_obs`, and why as `env_error` in its info. One that fails
                 `backends.base.RESTART_LIMIT` times at once is an error after all. Then `step` only, not `send`.
             step_timeout: seconds that a step or reset of an environment may take; it needs worker processes.
+            close_timeout: seconds that workers may take to finish their step and close their environments, before
+                they and what they have started are killed.
 
         Raises:
             ValueError: a size below 1, an unknown backend or an unknown environment id, or a list of another length.
@@ -118,7 +127,7 @@ class EnvVectorizer(Copies):
             raise ValueError(f"num_workers must be at least 1, not {num_workers}")
         if plan is not None and not autoreset:
             raise ValueError("a plan needs autoreset=True: replicas play on without asking")
-        check_ways(backend, asynchronous, on_env_error, step_timeout)
+        check_ways(backend, asynchronous, on_env_error, step_timeout, close_timeout, start_method)
         self.num_envs = num_envs
         self.autoreset = autoreset
         self.on_env_error = on_env_error
@@ -128,6 +137,7 @@ class EnvVectorizer(Copies):
         self._backend: Backend | None = None
         num_workers = num_workers or available_cores()
         self.backend_reason = "as asked"
+        self._settled = False  # whether a step has come back
 
         if backend == "vector":
             pool = make_pool(env, num_envs, autoreset)
@@ -138,6 +148,8 @@ class EnvVectorizer(Copies):
                 layout = self._layout(probe)
                 if backend == "auto" and (asynchronous or self._care != Care()):
                     backend, self.backend_reason = "process", "so that environments wait, or fail, for themselves"
+                elif backend == "auto" and (alone := why_no_children()):
+                    backend, self.backend_reason = "inline", alone
                 elif backend == "auto":
                     try:
                         steps = 1 if plan is None else plan.horizon
@@ -147,8 +159,10 @@ class EnvVectorizer(Copies):
                     except (Exception, SystemExit) as error:
                         raise EnvError.of(0, "a trial", error) from error
             if backend == "process":
+                method, why = choose_start_method(start_method)
+                self.backend_reason += f"; {method}ed, since {why}" if why else ""
                 self._backend = ProcessBackend(
-                    factories, layout, num_workers, start_method, plan, asynchronous, self._care
+                    factories, layout, num_workers, method, plan, asynchronous, self._care, close_timeout
                 )
             else:
                 block = partial(EnvBlock, factories, 0, care=self._care)
@@ -211,7 +225,7 @@ class EnvVectorizer(Copies):
         if self._outstanding:
             self.recv()
         env_ids = np.arange(self.num_envs)
-        infos = self._guarded(lambda: backend.reset(env_ids, seeds, options))
+        infos = self._awaited(backend, lambda: backend.reset(env_ids, seeds, options))
         obs = backend.arrays.obs.copy()
         self._check_finite("observation", env_ids, obs)
         self._finished[:] = False
@@ -307,7 +321,8 @@ class EnvVectorizer(Copies):
         count = sent if min_envs is None else min_envs
         if not 1 <= count <= sent:
             raise ValueError(f"min_envs must be between 1 and the {sent} environments that were sent, not {min_envs}")
-        env_ids, infos = self._guarded(lambda: backend.recv(count))
+        env_ids, infos = self._awaited(backend, lambda: backend.recv(count))
+        self._settled = True
         self._sent[env_ids] = False
         self._outstanding -= len(env_ids)
         arrays = backend.arrays
@@ -340,7 +355,8 @@ class EnvVectorizer(Copies):
         if self._finished.any() or self._outstanding:
             raise RuntimeError("not all environments are running and waiting: call reset() first")
         try:
-            self._guarded(lambda: backend.play(start, stop))
+            self._awaited(backend, lambda: backend.play(start, stop))
+            self._settled = True
         finally:  # what an environment made of the answer to a NaN is not the fault to be told
             self._check_rollout(start, stop)
         obs = backend.arrays.obs.copy()
@@ -471,6 +487,13 @@ class EnvVectorizer(Copies):
         except BaseException:
             self.close()
             raise
+
+    def _awaited(self, backend: Backend, call: Callable[[], Result]) -> Result:
+        """Do the same for what environments do; a first reset or step may never come back, which is told."""
+        if self._settled:
+            return self._guarded(call)
+        with tell_if_long(backend.waits_for):
+            return self._guarded(call)
 
     def _check_rollout(self, start: int, stop: int) -> None:
         assert self.rollout is not None

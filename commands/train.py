@@ -4,6 +4,7 @@ import math
 import os
 import shlex
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,8 @@ REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys")
 """Flags that may be there several times, with one value or more."""
 POSITIVE = ("eval_episodes", "eval_envs", "checkpoint_seconds", "keep_checkpoints", "max_seconds")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+GRACE_SECONDS = 30.0
+"""How long the environments may take for what they do when a signal comes, before the run leaves all the same."""
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -268,6 +271,8 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
                 keep_best=best,
                 on_env_error=config.on_env_error,
                 step_timeout=config.step_timeout,
+                start_method=config.start_method,
+                close_timeout=config.close_timeout,
             )
         )
     if config.max_seconds is not None:
@@ -291,15 +296,30 @@ class Note(Callback):
 
 @contextmanager
 def _stopped_by_signals(trainer: "AsyncPPO") -> Iterator[list[int]]:
-    """Let the first signal end the run after the present update, and a second one at once; yield those that came."""
+    """Let the first signal end the run after the present update, and a second one at once; yield those that came.
+
+    Where the update does not come to its end, since an environment does not come back from a step, the run leaves after
+    a while as if there had been a second signal.
+    """
     came: list[int] = []
+    over = threading.Event()
+
+    def insist(number: int) -> None:
+        came_at = time.monotonic()
+        while not over.wait(GRACE_SECONDS / 10):
+            since = trainer.collecting_since
+            if since is not None and time.monotonic() > max(since, came_at) + GRACE_SECONDS:
+                say(f"no environment has come back for {GRACE_SECONDS:g} seconds: leaving")
+                os.kill(os.getpid(), number)
+                return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if came:
-            raise SystemExit(128 + number)
+        if came:  # an environment that this reaches in a step takes SystemExit for a failure of its own
+            raise KeyboardInterrupt(128 + number)
         came.append(number)
         name = signal.Signals(number).name
         trainer.stop(f"by {name}", in_a_hurry=True)
+        threading.Thread(target=insist, args=(number,), daemon=True).start()
         try:
             os.write(2, f"\n{name}: finishing this update and saving (once more: leaving at once)\n".encode())
         except OSError:  # the terminal is gone, and nothing that is shown there may end the run
@@ -313,6 +333,7 @@ def _stopped_by_signals(trainer: "AsyncPPO") -> Iterator[list[int]]:
                 signal.signal(number, handle)
         yield came
     finally:
+        over.set()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -165,6 +165,35 @@ def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
     assert json.loads((tmp_path / "here" / "summary.json").read_text())["evaluation"] is None
 
 
+@pytest.mark.parametrize("backend", ["inline", "process"])
+def test_a_signal_ends_a_run_whose_environment_never_comes_back(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    import gymnasium as gym
+
+    from commands import train
+    from tests.envs import Hanging
+
+    pid = os.getpid()
+
+    class Stuck(Hanging):
+        """Has the run told to end, and hangs; beside a worker, only there."""
+
+        def step(self, action: int) -> Any:
+            if backend == "process" and os.getpid() == pid:
+                return super(Hanging, self).step(action)
+            os.kill(pid, signal.SIGTERM)
+            return super().step(action)
+
+    monkeypatch.setattr(train, "GRACE_SECONDS", 0.3)
+    monkeypatch.setitem(gym.registry, "Stuck-v0", gym.envs.registration.EnvSpec("Stuck-v0", Stuck))
+    flags = ["--num-envs", "2", "--num-workers", "2", "--eval-every", "0", "--close-timeout", "0.1"]
+    code = main.main(["--env-id", "Stuck-v0", "--backend", backend, "--run-dir", str(tmp_path / "run"), *flags])
+    assert code == 128 + signal.SIGTERM
+    assert "no environment has come back for 0.3 seconds: leaving" in capsys.readouterr().out
+    assert (tmp_path / "run" / "Policy_weights.pth").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -195,6 +224,7 @@ def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
         (["plot"], "error: no run to plot"),
         (["envs", "zzz"], "error: no environment has 'zzz' in its id"),
         (["--checkpoint-seconds", "0"], "error: checkpoint_seconds must be positive and finite, not 0.0"),
+        (["--close-timeout", "-1"], "error: close_timeout must be finite and not negative, not -1.0"),
         (["--eval-every", "-1"], "error: eval_every must be finite and not negative, not -1"),
     ],
 )

@@ -30,7 +30,7 @@ from utils.schedules import linear
 from utils.seeding import env_seeds, spawn_seeds
 from utils.spaces import ACTION_MASK, Features, Image, Keys, leaves, row_type
 from utils.state import DamagedError, State, check_like, holds_state, load_state, save_state, whole_number
-from utils.threads import blas_threads, compute_threads, torch_threads
+from utils.threads import blas_threads, compute_threads, one_torch_thread, torch_threads
 
 __all__ = [
     "ACTION_MASK",
@@ -69,6 +69,7 @@ __all__ = [
     "n_step_returns",
     "name_of",
     "number_of_active_environments",
+    "one_torch_thread",
     "range_of_active_environments",
     "read_json",
     "remove_unfinished",

@@ -1,5 +1,7 @@
 """How many threads torch and NumPy use."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -35,6 +37,18 @@ def compute_threads(count: int | None) -> Iterator[None]:
     """Do both."""
     with torch_threads(count), blas_threads(count):
         yield
+
+
+def one_torch_thread() -> None:
+    """Leave torch one thread from now on, if it is imported."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads"):  # it may be being imported
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    # A fork has none of the threads that torch keeps, and would wait for them for ever.
+    os.register_at_fork(after_in_child=one_torch_thread)
 
 
 @lru_cache

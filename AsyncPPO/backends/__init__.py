@@ -11,11 +11,12 @@ from AsyncPPO.backends.base import (
     Layout,
     Plan,
     Replica,
-    available_cores,
     check_finite,
 )
 from AsyncPPO.backends.block import ENV_ERROR, EnvBlock, close_env
-from AsyncPPO.backends.choice import BackendName, OnEnvError, check_ways, choose_backend
+from AsyncPPO.backends.channel import CLOSE_SECONDS
+from AsyncPPO.backends.children import StartMethod, choose_start_method, why_no_children
+from AsyncPPO.backends.choice import BackendName, OnEnvError, available_cores, check_ways, choose_backend
 from AsyncPPO.backends.infos import SUCCESS, numbers_in, with_success
 from AsyncPPO.backends.inline import InlineBackend
 from AsyncPPO.backends.process import ProcessBackend
@@ -23,6 +24,7 @@ from AsyncPPO.backends.snapshot import check_saved
 from AsyncPPO.backends.vector import PoolBlock, make_pool
 
 __all__ = [
+    "CLOSE_SECONDS",
     "ENV_ERROR",
     "RESTART_LIMIT",
     "SUCCESS",
@@ -40,14 +42,17 @@ __all__ = [
     "PoolBlock",
     "ProcessBackend",
     "Replica",
+    "StartMethod",
     "apply",
     "available_cores",
     "check_finite",
     "check_saved",
     "check_ways",
     "choose_backend",
+    "choose_start_method",
     "close_env",
     "make_pool",
     "numbers_in",
+    "why_no_children",
     "with_success",
 ]

@@ -6,7 +6,6 @@ and the same actions give the same rows.
 """
 
 import math
-import os
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -21,11 +20,6 @@ from utils import row_type
 EnvFactory = Callable[[], gym.Env]
 Infos = dict[int, dict[str, Any]]
 """By environment index; only those with something in them."""
-
-
-def available_cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class EnvError(RuntimeError):
@@ -366,6 +360,10 @@ class Backend(ABC):
         Raises:
             EnvError: as for `recv`.
         """
+
+    @abstractmethod
+    def waits_for(self) -> str:
+        """Say which environments the caller waits for, as far as is known; may be called from another thread."""
 
     @abstractmethod
     def close(self) -> None:

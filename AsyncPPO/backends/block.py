@@ -65,6 +65,10 @@ class Block(ABC):
     def close(self) -> None:
         """Close the environments."""
 
+    def waits_for(self) -> str:
+        """Say which environment was begun last, as far as is known."""
+        return "the environments"
+
     def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
         """Call a function of each environment's index and itself; `what` says in errors what for."""
         fault = f"{what} needs another backend: the vector backend's environments are one object"
@@ -147,7 +151,8 @@ class EnvBlock(Block):
             EnvError: one could not be made.
         """
         super().__init__(first, arrays, rollout)
-        self._factories, self._restart, self._watched = factories, care.restart, care.timeout is not None
+        self._factories, self._restart, self._timed = factories, care.restart, care.timeout is not None
+        self._watched = True  # until a first step has passed, which may never come back
         if pulse is not None:
             self._pulse = Pulse(pulse)
         self._before = arrays.obs.copy()
@@ -208,6 +213,7 @@ class EnvBlock(Block):
                     info = {**info, "final_info": final_info}
             if info:
                 infos[index] = info
+        self._watched = self._timed
         return infos
 
     def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
@@ -242,7 +248,12 @@ class EnvBlock(Block):
             close_env(index, env)
         self.envs.clear()
 
+    def waits_for(self) -> str:
+        """See `Block.waits_for`."""
+        return f"environment {self._pulse.last[1]}"
+
     def _made(self, index: int) -> gym.Env:
+        self._pulse.beat(index)
         try:
             return self._factories[index - self.first]()
         except (Exception, SystemExit) as error:

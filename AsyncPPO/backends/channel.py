@@ -13,6 +13,8 @@ from AsyncPPO.backends.base import Layout, Plan, Rollout, StepArrays
 
 LIVENESS_SECONDS = 0.05
 """How often a parent that waits looks whether its workers are still there."""
+CLOSE_SECONDS = 5.0
+"""How long workers may take to finish their step and close their environments before they are killed."""
 SPIN_SECONDS = 0.0005
 """How long it looks for an answer without sleeping."""
 

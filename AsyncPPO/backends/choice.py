@@ -1,12 +1,15 @@
 """Which backend steps a given environment: what goes together, and what is the fastest."""
 
 import math
+import os
 from statistics import median
 from time import perf_counter
 from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
+
+from AsyncPPO.backends.children import choose_start_method
 
 BackendName = Literal["auto", "inline", "process", "vector"]
 OnEnvError = Literal["raise", "restart"]
@@ -16,6 +19,11 @@ WAKE_SECONDS = 5e-6
 and waiting for the last one."""
 TRIAL_SECONDS, TRIAL_STEPS = 0.1, 500
 """How long a trial of an environment's speed may take, at most."""
+
+
+def available_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_backend(
@@ -66,7 +74,14 @@ def _seconds_per_step(env: gym.Env, seed: int | None, options: dict[str, Any] | 
     return median(part.mean() for part in np.array_split(seconds, min(5, len(seconds))))
 
 
-def check_ways(backend: str, asynchronous: bool, on_env_error: str, step_timeout: float | None) -> None:
+def check_ways(
+    backend: str,
+    asynchronous: bool,
+    on_env_error: str,
+    step_timeout: float | None,
+    close_timeout: float,
+    start_method: str | None,
+) -> None:
     """Check that ways of stepping are known and go together.
 
     Raises:
@@ -78,6 +93,9 @@ def check_ways(backend: str, asynchronous: bool, on_env_error: str, step_timeout
         raise ValueError(f"on_env_error must be 'raise' or 'restart', not {on_env_error!r}")
     if step_timeout is not None and not 0 < step_timeout < math.inf:
         raise ValueError(f"step_timeout must be positive and finite, not {step_timeout}")
+    choose_start_method(start_method)
+    if not 0 <= close_timeout < math.inf:
+        raise ValueError(f"close_timeout must be finite and not negative, not {close_timeout}")
     if asynchronous and backend in ("inline", "vector"):
         raise ValueError(f"the {backend} backend steps when the caller waits for it: it cannot be asynchronous")
     if step_timeout is not None and backend in ("inline", "vector"):

@@ -1,5 +1,6 @@
 """The parent's side of a worker process."""
 
+import logging
 import os
 import signal
 import time
@@ -11,8 +12,10 @@ import numpy as np
 
 from AsyncPPO.backends.base import Care, EnvError, Layout, Plan
 from AsyncPPO.backends.channel import Channel, Command, Pulse
+from AsyncPPO.backends.children import free, kill, post, start_child, undisturbed
 from AsyncPPO.backends.worker import work
 
+logger = logging.getLogger(__name__)
 DEATH_SECONDS = 5.0
 """How long a process may take to be gone after it has let go of its pipe."""
 TIMED = (Command.RESET, Command.STEP, Command.STEP_AUTORESET, Command.PLAY, Command.APPLY)
@@ -48,18 +51,26 @@ class Worker:
     """How often it was started anew since it last did what it was told."""
 
     def start(self) -> None:
-        """Start the process, in place of one that is gone, and have it make its environments."""
-        context, (mine, theirs) = self.context, self.context.Pipe()
-        fresh = {"go": context.Semaphore(0), "replied": context.Semaphore(0)}
-        self.channel = replace(self.channel, pipe=mine, **fresh)
-        self.process = context.Process(
-            target=work,
-            args=(*self.arguments, replace(self.channel, pipe=theirs)),
-            name=f"environments-{self.channel.first}-{self.channel.stop - 1}",
-            daemon=True,
-        )
-        self.process.start()
-        theirs.close()
+        """Start the process, in place of one that is gone, and have it make its environments.
+
+        Raises:
+            EnvError: the system gives none, or this process cannot have any.
+        """
+        context, channel = self.context, self.channel
+        name = f"environments-{channel.first}-{channel.stop - 1}"
+        with undisturbed():
+            mine, theirs = context.Pipe()
+            fresh = {"go": context.Semaphore(0), "replied": context.Semaphore(0)}
+            self.channel = replace(channel, pipe=mine, **fresh)
+            try:
+                self.process = start_child(context, name, work, *self.arguments, replace(self.channel, pipe=theirs))
+            except BaseException as error:
+                mine.close()
+                if isinstance(error, OSError | RuntimeError):
+                    raise EnvError(f"{channel.name} could not be started: {error}") from error
+                raise
+            finally:
+                theirs.close()
         self.tell(Command.MAKE)
 
     @property
@@ -84,10 +95,7 @@ class Worker:
     def send(self, message: Any) -> None:
         """Send what goes with a command; if the process is gone, that shows when it is waited for."""
         self.message = message
-        try:
-            self.channel.pipe.send_bytes(cloudpickle.dumps(message))
-        except OSError:
-            return
+        post(self.channel.pipe, cloudpickle.dumps(message))
 
     def receive(self) -> Any:
         """Return what comes with a reply.
@@ -103,13 +111,17 @@ class Worker:
         except Exception as error:
             raise EnvError(f"{self.channel.name} sent an info that cannot be read: {error!r}") from error
 
+    def has_replied(self) -> bool:
+        """Return whether there is a reply that has not been taken."""
+        replied = self.channel.replied.acquire(block=False)
+        if replied:
+            self.channel.replied.release()
+        return replied
+
     def fault(self, timeout: float | None) -> EnvError | None:
         """Return what is wrong with a busy worker, if anything: it died, or a step, reset or call takes too long."""
         if not self.process.is_alive():
-            if self.channel.replied.acquire(block=False):
-                self.channel.replied.release()
-                return None
-            return EnvError(self._obituary())
+            return None if self.has_replied() else EnvError(self._obituary())
         if timeout is None or self.command not in TIMED:
             return None
         beat, now = self.pulse.last, time.monotonic()
@@ -121,14 +133,16 @@ class Worker:
         return EnvError(f"environment {beat[1]} hung: a step, reset or call has taken more than {timeout:g} seconds")
 
     def kill(self) -> None:
-        """End the process, whatever it is doing."""
-        self.process.kill()
-        self.process.join()
+        """End the process, if it could be started, whatever it is doing."""
+        if self.process is not None:
+            kill(self.process)
 
     def bury(self) -> None:
         """Free what is held for the process, which is gone."""
-        self.process.close()
-        self.channel.pipe.close()
+        if self.process is not None:
+            free(self.process)
+            self.process = None
+            self.channel.pipe.close()
 
     def _obituary(self) -> str:
         """Say how it died."""
@@ -148,9 +162,22 @@ def stop(workers: list[Worker], seconds: float) -> None:
         worker.tell(Command.CLOSE)
         worker.channel.pipe.close()
     deadline = time.monotonic() + seconds
-    for worker in started:
-        worker.process.join(max(0.0, deadline - time.monotonic()))
-        if worker.process.is_alive():
-            worker.kill()
-        worker.bury()
-    workers.clear()
+    try:
+        for worker in started:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+    finally:
+        with undisturbed():
+            for worker in started:
+                _end(worker, seconds)
+            workers.clear()
+
+
+def _end(worker: Worker, seconds: float) -> None:
+    if worker.process.is_alive():
+        logger.warning(
+            "%s took more than %g seconds to finish its step and close its environments: it was killed",
+            worker.channel.name,
+            seconds,
+        )
+        worker.kill()
+    worker.bury()

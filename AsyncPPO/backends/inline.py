@@ -69,6 +69,10 @@ class InlineBackend(Backend):
         """See `Backend.restore`."""
         return self._block.restore(snapshots)
 
+    def waits_for(self) -> str:
+        """See `Backend.waits_for`."""
+        return self._block.waits_for()
+
     def close(self) -> None:
         """See `Backend.close`."""
         self._block.close()

@@ -35,15 +35,14 @@ from AsyncPPO.backends.base import (
     Plan,
     Rollout,
     StepArrays,
-    available_cores,
 )
 from AsyncPPO.backends.block import ENV_ERROR, RAISE, Block, EnvBlock
-from AsyncPPO.backends.channel import LIVENESS_SECONDS, Channel, Command, Pulse, Reply, acquire
+from AsyncPPO.backends.channel import CLOSE_SECONDS, LIVENESS_SECONDS, Channel, Command, Pulse, Reply, acquire
+from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.backends.handle import Died, Worker, stop
+from AsyncPPO.progress import tell_if_long
 
 logger = logging.getLogger(__name__)
-CLOSE_SECONDS = 5.0
-"""How long the workers may take to finish their step and close their environments before they are killed."""
 
 
 class ProcessBackend(Backend):
@@ -54,10 +53,11 @@ class ProcessBackend(Backend):
         factories: Sequence[EnvFactory],
         layout: Layout,
         num_workers: int,
-        start_method: str | None = None,
+        start_method: str,
         plan: Plan | None = None,
         asynchronous: bool = False,
         care: Care = RAISE,
+        close_timeout: float = CLOSE_SECONDS,
     ) -> None:
         """Start the workers and wait until all environments are made.
 
@@ -65,16 +65,16 @@ class ProcessBackend(Backend):
             factories: one for each environment.
             layout: the rows they exchange.
             num_workers: how many processes step, this one among them; no more than there are environments.
-            start_method: of `multiprocessing`; by default `fork` where there is one, since it is quick.
+            start_method: of `multiprocessing`.
             plan: what `play` does.
             asynchronous: whether all blocks are left to workers, so that `recv` need not wait for one.
             care: what to do about environments and workers that fail.
+            close_timeout: seconds that workers may take to finish their step and close their environments.
 
         Raises:
-            EnvError: an environment could not be made.
+            EnvError: an environment could not be made, or a process not be started.
         """
-        methods = multiprocessing.get_all_start_methods()
-        self._context: Any = multiprocessing.get_context(start_method or ("fork" if "fork" in methods else "spawn"))
+        self._context: Any = multiprocessing.get_context(start_method)
         self._buffers: list[Any] = []
         self.num_workers = min(num_workers, layout.num_envs)
         self.arrays = StepArrays.allocate(layout, self._shared)
@@ -106,14 +106,15 @@ class ProcessBackend(Backend):
             )
             for number, (first, stop) in enumerate(blocks, 1)
         ]
-        self._close = Finalize(self, stop, (self._workers, CLOSE_SECONDS), exitpriority=0)
+        self._close = Finalize(self, stop, (self._workers, close_timeout), exitpriority=0)
         self._block = EnvBlock([], 0, self.arrays)
         try:
             for worker in self._workers:
                 worker.start()
             rollout = None if self.rollout is None else self.rollout.part(*own)
             self._block = EnvBlock(factories[: own[1]], 0, self.arrays.rows(*own), rollout)
-            self._wait()
+            with tell_if_long(self.waits_for):
+                self._wait()
         except BaseException:
             self.close()
             raise
@@ -209,6 +210,15 @@ class ProcessBackend(Backend):
             worker.tell(Command.RESTORE)
             worker.send({index: snapshots[index] for index in worker.channel.envs})
         return self._block.restore(snapshots) | self._wait()
+
+    def waits_for(self) -> str:
+        """See `Backend.waits_for`."""
+        late = [worker for worker in self._workers if worker.busy and not worker.has_replied()]
+        if not late:
+            return self._block.waits_for()
+        who = ", ".join(f"environment {worker.pulse.last[1]} (pid {worker.process.pid})" for worker in late)
+        forked = "; should it never come back, try start_method='spawn': a fork lacks the threads of its parent"
+        return who + (forked if self._context.get_start_method() == "fork" else "")
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -1,14 +1,10 @@
 """A worker process: it serves one block of environments until it is told to close, or until its parent is gone."""
 
 import logging
-import multiprocessing
 import os
-import signal
-import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import wait
 from typing import Any
 
 import cloudpickle
@@ -17,32 +13,15 @@ from AsyncPPO.backends.apply import packed
 from AsyncPPO.backends.base import Care, EnvError, Infos, Layout, Plan
 from AsyncPPO.backends.block import EnvBlock
 from AsyncPPO.backends.channel import Channel, Command, Reply, acquire
-from utils import blas_threads
+from utils import blas_threads, one_torch_thread
 
 logger = logging.getLogger(__name__)
-ORPHAN_SECONDS = 1.0
-"""How often a worker looks whether it has another parent: the usual sign that its own is gone may be held by others."""
-
-
-def serve_parent() -> None:
-    """Leave signals to the parent, who may want to finish something; and leave when it is gone."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    parent: Any = multiprocessing.parent_process()
-    number = os.getppid()
-    while not wait([parent.sentinel], ORPHAN_SECONDS) and os.getppid() == number:
-        pass
-    os._exit(1)
 
 
 def work(pickled_factories: bytes, layout: Layout, plan: Plan | None, care: Care, channel: Channel) -> None:
     """Be a worker process."""
-    serve_parent()
+    if hasattr(os, "register_at_fork"):  # a fork that outlives this process must not keep the parent waiting
+        os.register_at_fork(after_in_child=channel.pipe.close)
     with suppress(BrokenPipeError, EOFError), blas_threads(1):
         Server(pickled_factories, layout, plan, care, channel).serve()
 
@@ -74,14 +53,16 @@ class Server:
     def serve(self) -> None:
         """Answer commands until one says to close; a worker that could not make its environments has only that one."""
         channel = self._channel
-        while True:
-            acquire(channel.go, channel.spin, None)
-            command = channel.control[0]
-            if command == Command.CLOSE:
-                break
-            self._answer(self._actions[command])
-        if self._block is not None:
-            self._block.close()
+        try:
+            while True:
+                acquire(channel.go, channel.spin, None)
+                command = channel.control[0]
+                if command == Command.CLOSE:
+                    break
+                self._answer(self._actions[command])
+        finally:
+            if self._block is not None:
+                self._block.close()
 
     def _answer(self, action: Callable[[], dict[int, Any]]) -> None:
         channel = self._channel
@@ -132,6 +113,7 @@ class Server:
 
     def _make(self) -> Infos:
         factories, channel = cloudpickle.loads(self._factories), self._channel
+        one_torch_thread()  # beside the other processes more would be slower
         self._block = EnvBlock(factories, channel.first, self._arrays, self._rollout, self._care, channel.pulse)
         return {}
 
