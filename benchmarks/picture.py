@@ -7,8 +7,8 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import sys
-import tempfile
 import textwrap
 from pathlib import Path
 
@@ -16,8 +16,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from commands.run import CURVE_FILE
+
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "run.png"
+RUN_DIR = Path("runs") / "lander"
+"""Where it goes, from `ROOT`; removed afterwards."""
 COLUMNS = 112
 
 
@@ -40,13 +44,16 @@ def terminal_of(command: list[str]) -> list[str]:
 def main(flags: list[str]) -> None:
     """Make the picture."""
     os.chdir(ROOT)
-    with tempfile.TemporaryDirectory(dir=".", prefix="runs-") as directory:
-        run_dir = os.path.relpath(Path(directory) / "lander")
-        lines = terminal_of(["python", "main.py", *flags, "--run-dir", run_dir])
-        curve = imread(Path(run_dir) / "learning_curve.png")
-    lines = [f"$ python main.py {' '.join(flags)}"] + [line.replace(run_dir, "runs/lander") for line in lines]
-    figure = Figure(figsize=(10, 7.4), layout="constrained", facecolor="white")
-    above, below = figure.subplots(2, 1, height_ratios=[1, 2.6])
+    if RUN_DIR.exists():
+        raise FileExistsError(f"{RUN_DIR} is in the way")
+    command = ["python", "main.py", *flags, "--run-dir", str(RUN_DIR)]
+    try:
+        lines = [f"$ {shlex.join(command)}", *terminal_of(command)]
+        curve = imread(RUN_DIR / CURVE_FILE)
+    finally:
+        shutil.rmtree(RUN_DIR, ignore_errors=True)
+    figure = Figure(figsize=(10, 7.7), layout="constrained", facecolor="white")
+    above, below = figure.subplots(2, 1, height_ratios=[1, 2.5])
     above.set_facecolor("#1e1e2e")
     above.text(
         0.01,
@@ -61,7 +68,7 @@ def main(flags: list[str]) -> None:
     above.set(xticks=[], yticks=[])
     below.imshow(curve)
     below.axis("off")
-    FigureCanvasAgg(figure).print_png(str(PICTURE))
+    FigureCanvasAgg(figure).print_figure(str(PICTURE), dpi=130)
 
 
 if __name__ == "__main__":

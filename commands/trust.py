@@ -13,6 +13,8 @@ NAMED_VALUES = {"true": True, "false": False, "none": None}
 PERHAPS_A_MODULE = re.compile(r"([^\W\d]\w*)[.:]")
 """How the name of something in a module begins."""
 TRUST = "--trust-env-module"
+WRAPPERS = "gymnasium.wrappers"
+"""A module that holds nothing but wrappers, which only wrap."""
 
 
 def untrusted_modules(config: TrainConfig) -> set[str]:
@@ -21,7 +23,8 @@ def untrusted_modules(config: TrainConfig) -> set[str]:
     Those are the modules of an environment's id and of its wrappers, and what an argument of the environment may mean
     as one: a text that begins with the name of a module that is there.
     """
-    modules = {config.env_id.rpartition(":")[0], *(name.partition(":")[0] for name in config.wrapper)} - {""}
+    wrappers = {name.partition(":")[0] for name in config.wrapper} - {WRAPPERS}
+    modules = ({config.env_id.rpartition(":")[0]} | wrappers) - {""}
     texts = (text for value in kwargs_of(config).values() for text in _texts_in(value))
     return modules.union(text for text in texts if _names_module(text))
 
