@@ -121,7 +121,8 @@ class Collector:
             ValueError: they are of something else; then only the buffer may be changed.
             EnvError: as for `EnvVectorizer.load_state`.
         """
-        episodes, memories = Episodes(self.env.num_envs), Memories(self.actor, self.env.num_envs)
+        episodes = Episodes(self.env.num_envs, self.info_keys)
+        memories = Memories(self.actor, self.env.num_envs)
         episodes.load_state(state["episodes"])
         memories.load_state(state["core"])
         self.buffer.load_state(buffer)
@@ -238,7 +239,7 @@ class ReplicaCollector:
 
     def load_state(self, state: State, buffer: State) -> None:
         """See `Collector.load_state`."""
-        episodes = Episodes(self.env.num_envs)
+        episodes = Episodes(self.env.num_envs, self.rollout.info_keys)
         episodes.load_state(state["episodes"])
         self.buffer.load_state(buffer)
         if self.env.load_state(state["env"]) is None:

@@ -125,6 +125,18 @@ def test_runs_of_earlier_versions_go_on(tmp_path: Path) -> None:
     assert str(read_table(tmp_path / "metrics.csv")) == str(list(run.history))
 
 
+@pytest.mark.parametrize("acting", ["central", "replicas"])
+def test_a_run_that_goes_on_counts_them_as_one_that_did_not_stop(tmp_path: Path, acting: Any) -> None:
+    with trainer(steps=1024, acting=acting) as run:
+        whole = [row["success_rate"] for row in run.run()]
+    with trainer(acting=acting) as run:
+        run.run()
+        run.save_checkpoint(tmp_path / "a.state")
+    with trainer(acting=acting) as run:
+        run.load_checkpoint(tmp_path / "a.state")
+        assert [row["success_rate"] for row in run.run()] == whole[4:]
+
+
 def test_evaluations_have_them_and_files_and_tensorboard(tmp_path: Path) -> None:
     evaluation = BackgroundEvaluation(
         Goal, 256, episodes=8, seed=1, info_keys=["distance"], keep_best=tmp_path / "best"
