@@ -291,7 +291,7 @@ class PPO(Savable):
         Raises:
             TypeError: a space that is not supported.
         """
-        arguments = arguments_for(env)
+        arguments = arguments_for(env, hyperparameters.get("action_scaling"))
         if arguments["is_continuous"] and not hyperparameters.keys().isdisjoint({"action_scaling", "action_offset"}):
             del arguments["action_space"]
         return cls(**(arguments | hyperparameters))

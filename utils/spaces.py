@@ -20,6 +20,8 @@ ACTION_MASK = "action_mask"
 """The key under which a Dict observation says which actions are allowed."""
 SMALLEST_IMAGE = 5
 """Height or width below which an image is taken for a few numbers."""
+RESOLUTION = 2.0**-13
+"""The smallest unit of actions beside the bound that they are counted from: a thousand steps of float32."""
 
 
 def leaves(space: spaces.Space, keys: Keys = ()) -> Iterator[tuple[Keys, spaces.Space]]:
@@ -71,6 +73,36 @@ def part_of(element: Any, keys: Keys) -> Any:
     for key in keys:
         element = element[str(key)] if isinstance(element, np.ndarray | np.void) else element[key]
     return element
+
+
+def bounds_of(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds of a Box, float64 `(A,)` each, dimension after dimension.
+
+    The largest float of its type counts as infinite, and so does what float32 cannot hold.
+    """
+    largest = min(float(np.finfo(kind).max) for kind in (np.float32, np.result_type(space.dtype, np.float16)))
+    low, high = (bound.astype(np.float64).flatten() for bound in (space.low, space.high))
+    return np.where(low <= -largest, -np.inf, low), np.where(high >= largest, np.inf, high)
+
+
+def action_units(low: np.ndarray, high: np.ndarray, unit: float | np.ndarray = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return where actions are centred and what counts as one unit of them, float64 `(A,)` each.
+
+    Between two finite bounds the middle and half the width. Otherwise one unit is `unit`, and the centre is zero, or,
+    where the bounds leave zero out, one unit inside the finite one.
+
+    Args:
+        low: `(A,)`, infinite for none.
+        high: `(A,)`.
+        unit: positive, a number or one for each dimension; it grows to `RESOLUTION` of a bound that is far from zero.
+    """
+    nearest_to_zero = np.clip(0.0, low, high)
+    scale = np.maximum(unit, RESOLUTION * np.abs(nearest_to_zero))
+    centre = nearest_to_zero + np.sign(nearest_to_zero) * scale
+    with np.errstate(invalid="ignore"):
+        middle, half = (high + low) / 2, (high - low) / 2
+    bounded = np.isfinite(low) & np.isfinite(high)
+    return np.where(bounded, middle, centre), np.where(bounded, half, scale)
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,28 @@ def test_actions_are_elements_of_their_space_whatever_its_bounds() -> None:
             assert all(env.action_space.contains(action) for action in ppo.get_action(states(50)))
 
 
+@pytest.mark.parametrize("learner", ["auto", "torch"])
+def test_the_first_actions_lie_beside_the_bound_that_is_finite(learner: Any) -> None:
+    env = gym.Env()
+    env.observation_space = spaces.Box(-1, 1, (4,))
+    low = np.array([5, -np.inf, 20, -1, -np.finfo(np.float32).max], np.float32)
+    high = np.array([np.inf, -5, np.finfo(np.float32).max, 1, np.inf], np.float32)
+    env.action_space = spaces.Box(low, high)
+    ppo = PPO.for_env(env, learner=learner, seed=0)
+    action = ppo.get_action(states(2000))
+    assert all(env.action_space.contains(row) for row in action)
+    assert (((action > low) & (action < high)).mean(axis=0) > [0.8, 0.8, 0.8, 0.6, 0.99]).all()
+    np.testing.assert_allclose(ppo.get_action(states(5), deterministic=True), [[6, -6, 21, 0, 0]] * 5, atol=0.1)
+
+
+def test_a_scale_of_ones_own_keeps_actions_beside_the_bound_that_is_finite() -> None:
+    env = gym.Env()
+    env.observation_space, env.action_space = spaces.Box(-1, 1, (4,)), spaces.Box(5, np.inf, (2,))
+    ppo = PPO.for_env(env, action_scaling=[10.0, 1.0], log_std=5.0, seed=0)
+    action = ppo.get_action(states(2000))
+    np.testing.assert_allclose([action.min(axis=0), action.max(axis=0)], [[5, 5], [25, 7]], rtol=1e-3)
+
+
 def test_discrete_actions_may_start_anywhere() -> None:
     env = gym.Env()
     env.observation_space, env.action_space = spaces.Box(-1, 1, (4,)), spaces.Discrete(3, start=-1)
@@ -149,6 +171,8 @@ def test_for_env_reads_the_spaces() -> None:
         (spaces.Box(0, 1, (2,)), spaces.Dict(a=spaces.Text(2)), "space Text"),
         (spaces.Box(0, 1, (2,)), spaces.Box(0, 9, (2,), np.int64), "Box of floats"),
         (spaces.Box(0, 1, (2,)), spaces.Box(np.zeros(2), np.array([0.0, 1.0]), dtype=np.float64), "leaves no choice"),
+        (spaces.Box(0, 1, (2,)), spaces.Box(0, 1e-300, (2,), np.float64), "leaves no choice in float32"),
+        (spaces.Box(0, 1, (2,)), spaces.Box(1e9, 1e9 + 1, (2,), np.float64), "leaves no choice in float32"),
     ],
 )
 def test_for_env_names_a_space_that_is_not_supported(obs_space: Any, action_space: Any, message: str) -> None:

@@ -52,6 +52,23 @@ class Echo(gym.Env):
         return self.asked, reward, True, False, {}
 
 
+class Target(gym.Env):
+    """One step: the reward is how close the action comes to a number inside its bounds."""
+
+    def __init__(self, low: float, high: float, target: float) -> None:
+        self.observation_space = spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = spaces.Box(low, high, (1,), np.float32)
+        self.target = target
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.action_space.contains(action)
+        return np.zeros(1, np.float32), -abs(float(action[0]) - self.target), True, False, {}
+
+
 class Delayed(gym.Env):
     """Two steps: the first action decides the reward of the second; the observation says only which step it is."""
 
@@ -185,6 +202,26 @@ def test_the_continuous_policy_learns_what_the_observation_asks_for() -> None:
 
     ppo = learn(env, 16_000)
     assert evaluate(ppo, env, 200, seed=1, backend="inline").mean() > -0.1
+
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "target"),
+    [
+        (5, np.inf, 7.5),
+        (20, LARGEST, 20.2),
+        (-np.inf, -5, -8),
+        (0, np.inf, 2),
+        (-LARGEST, LARGEST, -1),
+        (1e6, np.inf, 1e6 + 400),
+    ],
+)
+def test_the_continuous_policy_learns_inside_bounds_on_one_side(low: float, high: float, target: float) -> None:
+    env = partial(Target, low, high, target)
+    ppo = learn(env, 3_000, k_epochs=10, lr=1e-2)
+    assert abs(float(ppo.get_action(np.zeros(1), deterministic=True)[0]) - target) < 0.15 * max(1, abs(low) * 2**-13)
 
 
 def test_a_delayed_reward_is_credited_and_discounted() -> None:

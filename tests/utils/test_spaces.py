@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from utils import Features, row_type
+from utils import Features, action_units, bounds_of, row_type
 
 NESTED = spaces.Dict(
     position=spaces.Box(-1, 1, (2,)),
@@ -97,3 +97,39 @@ def test_states_of_another_size_are_named() -> None:
                 "camera": np.zeros((6, 8, 3), np.uint8),
             }
         )
+
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "centre", "scale"),
+    [
+        (-1, 3, np.float32, 1, 2),
+        (5, np.inf, np.float32, 6, 1),
+        (-np.inf, -5, np.float64, -6, 1),
+        (0, np.inf, np.float32, 0, 1),
+        (-3, np.inf, np.float32, 0, 1),
+        (-np.inf, 7, np.float32, 0, 1),
+        (-np.inf, np.inf, np.float32, 0, 1),
+        (20, LARGEST, np.float32, 21, 1),
+        (20, LARGEST, np.float64, 21, 1),
+        (-LARGEST, LARGEST, np.float32, 0, 1),
+        (-np.finfo(np.float64).max, np.finfo(np.float64).max, np.float64, 0, 1),
+        (-1e300, -2, np.float64, -3, 1),
+        (2, np.finfo(np.float16).max, np.float16, 3, 1),
+        (-1e30, 1e30, np.float64, 0, 1e30),
+        (2.0**20, np.inf, np.float32, 2.0**20 + 2**7, 2**7),
+    ],
+)
+def test_actions_are_centred_between_bounds_or_beside_the_finite_one(
+    low: float, high: float, dtype: Any, centre: float, scale: float
+) -> None:
+    offset, unit = action_units(*bounds_of(spaces.Box(low, high, (2,), dtype)))
+    assert (offset.tolist(), unit.tolist()) == ([centre] * 2, [scale] * 2)
+
+
+def test_each_dimension_of_actions_has_its_own_units() -> None:
+    low, high = np.array([-1, 5, -np.inf, -np.inf]), np.array([1, np.inf, -5, np.inf])
+    offset, unit = action_units(*bounds_of(spaces.Box(low, high, dtype=np.float64)), unit=3.0)
+    assert (offset.tolist(), unit.tolist()) == ([0, 8, -8, 0], [1, 3, 3, 3])
