@@ -28,7 +28,7 @@ from utils.quadrature import gauss_hermite
 from utils.returns import discounted_sums, gae, n_step_returns, v_trace
 from utils.schedules import linear
 from utils.seeding import env_seeds, spawn_seeds
-from utils.spaces import ACTION_MASK, Features, Image, Keys, action_units, bounds_of, leaves, row_type
+from utils.spaces import ACTION_MASK, Features, Image, Keys, action_units, bounds_of, leaves, row_type, unseen_images
 from utils.state import DamagedError, State, check_like, holds_state, load_state, save_state, whole_number
 from utils.threads import blas_threads, compute_threads, one_torch_thread, torch_threads
 
@@ -81,6 +81,7 @@ __all__ = [
     "spawn_seeds",
     "split_parts",
     "torch_threads",
+    "unseen_images",
     "update_active_environments_list",
     "v_trace",
     "whole_number",

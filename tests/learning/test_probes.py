@@ -91,18 +91,19 @@ class Delayed(gym.Env):
 class Picture(gym.Env):
     """One step: which half of a picture is bright says which of two actions is right."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+    def __init__(self, shape: tuple[int, ...], floats: bool = False) -> None:
+        self.observation_space = spaces.Box(0, 1 if floats else 255, shape, np.float32 if floats else np.uint8)
         self.action_space = spaces.Discrete(2)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.right = int(self.np_random.integers(2))
         picture = self.np_random.integers(0, 50, self.observation_space.shape, np.uint8)  # type: ignore[arg-type]
-        rows = picture.swapaxes(0, 1) if picture.shape[0] < picture.shape[2] else picture
+        axis = int(picture.ndim == 4 or picture.shape[0] < picture.shape[-1])  # that of H
+        rows = picture.swapaxes(0, axis)
         rows[slice(len(rows) // 2, None) if self.right else slice(len(rows) // 2)] += 200
-        self.picture = picture
-        return picture, {}
+        self.picture = picture if picture.dtype == self.observation_space.dtype else np.float32(picture / 255)
+        return self.picture, {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         return self.picture, float(action == self.right), True, False, {}
@@ -230,9 +231,19 @@ def test_a_delayed_reward_is_credited_and_discounted() -> None:
     np.testing.assert_allclose(values(ppo, [[0.0], [1.0]]), [0.5, 1.0], atol=0.05)
 
 
-@pytest.mark.parametrize(("shape", "bf16"), [((10, 10, 2), False), ((10, 10, 2), True), ((3, 40, 40), False)])
-def test_the_policy_learns_what_a_picture_shows(shape: tuple[int, ...], bf16: bool) -> None:
-    env = partial(Picture, shape)
+@pytest.mark.parametrize(
+    ("shape", "floats", "bf16"),
+    [
+        ((10, 10, 2), False, False),
+        ((10, 10, 2), False, True),
+        ((3, 40, 40), False, False),
+        ((2, 10, 10, 3), False, False),
+        ((10, 10), False, False),
+        ((10, 10, 3), True, False),
+    ],
+)
+def test_the_policy_learns_what_a_picture_shows(shape: tuple[int, ...], floats: bool, bf16: bool) -> None:
+    env = partial(Picture, shape, floats)
     ppo = learn(env, 2_500, hidden_sizes=(), lr=3e-4, bf16=bf16)
     assert evaluate(ppo, env, 100, seed=1, backend="inline").mean() > 0.97
 
