@@ -1,6 +1,7 @@
 """PPO: the agent that acts and learns."""
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, Self, get_args
 
@@ -23,8 +24,10 @@ from PPO.replica import Replica
 from PPO.rnd import RND
 from PPO.saving import Savable, clone
 from PPO.settings import settings_of
-from utils import COMPOSITE, choices_of, compute_threads, element_of, join_parts, linear, torch_threads
+from utils import COMPOSITE, choices_of, compute_threads, element_of, join_parts, linear, reward_unit, torch_threads
 
+REWARDS_IN_RANGE = 1e-30, 1e30
+"""Sizes of rewards that single precision has room for, their sums included."""
 NormalizeAdvantage = Literal["minibatch", "batch", "returns", "none"]
 
 
@@ -230,7 +233,7 @@ class PPO(Savable):
         self.exploration = Exploration(sde_sample_freq) if use_sde else None
         self.rng = np.random.default_rng(seed)
         self.memory = Memory()
-        self.updates = 0
+        self.updates, self.rewarded = 0, False
         self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63)) if seed is None else seed))
         self._make_learner()
 
@@ -515,11 +518,21 @@ class PPO(Savable):
                 f"{', '.join(where) or 'no weight'}): try a smaller lr"
             )
         self.updates += 1
+        self.rewarded = self.rewarded or bool(batch.reward.any())
         if self.exploration is not None:
             self.exploration.forget()
         return metrics | {"lr": lr, "clip": objective.clip}
 
     def _prepare(self, batch: Batch) -> Preparation:
+        size = float(np.abs(batch.reward).max())
+        smallest, largest = REWARDS_IN_RANGE
+        if size and not smallest <= size <= largest:
+            warnings.warn(
+                f"rewards of {size:g} are beyond single precision: scale them to between {smallest:g} and {largest:g}",
+                stacklevel=3,
+            )
+        if not self.rewarded:  # what the critic says so far is noise: let it be as large as rewards are
+            self.policy.value_head.stats.rescale(0, reward_unit(size))
         credit = Credit(self.gamma, self.GAE_lambda, self.intrinsic_gamma, self.beta, self.normalize_advantage)
         return Preparation(batch, self.policy, self.optimiser.twin, self.rnd, credit)
 

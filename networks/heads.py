@@ -20,6 +20,8 @@ MEAN_GAIN = 0.01
 """Of the last policy layer: the first actions hardly depend on the observation (Andrychowicz et al. 2021)."""
 VALUE_GAIN = 0.01
 """Of the last value layer: the first prediction is the mean of the returns."""
+SMALLEST_RETURN = 1e-35
+"""Deviation of returns below which they do not vary; float32 still holds it."""
 BOUND_EPSILON = 1e-6
 """How close to its bounds an action that comes without its draw is taken to be."""
 VARIANCE_EPSILON = 1e-6
@@ -273,7 +275,7 @@ class ValueHead(nn.Module):
         """Make the layer of values."""
         super().__init__()
         self.normal = linear_layer(features, values, VALUE_GAIN, generator)
-        self.stats = RunningNorm(values)
+        self.stats = RunningNorm(values, smallest=SMALLEST_RETURN)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return standardised values: `(B, F)` to `(B, V)`."""
@@ -286,10 +288,11 @@ class ValueHead(nn.Module):
         Returns:
             What `forward` says now where it said `values` `(M, V)`, in units of reward, before.
         """
-        mean, std, first = self.stats.mean.clone(), self.stats.std, self.stats.count == 0
+        mean, std = self.stats.mean.clone(), self.stats.std.clone()
+        first = self.stats(values) if self.stats.count == 0 else None
         self.stats.update(targets)
-        if first:
-            return values
+        if first is not None:
+            return first
         new_mean, new_std = self.stats.mean, self.stats.std
         dtype = self.normal.weight.dtype
         self.normal.weight.mul_((std / new_std).to(dtype).unsqueeze(-1))

@@ -25,7 +25,7 @@ from utils.masks import (
     update_active_environments_list,
 )
 from utils.quadrature import gauss_hermite
-from utils.returns import discounted_sums, gae, n_step_returns, v_trace
+from utils.returns import discounted_sums, gae, n_step_returns, reward_unit, v_trace
 from utils.schedules import linear
 from utils.seeding import env_seeds, spawn_seeds
 from utils.spaces import ACTION_MASK, Features, Image, Keys, action_units, bounds_of, leaves, row_type, unseen_images
@@ -75,6 +75,7 @@ __all__ = [
     "range_of_active_environments",
     "read_json",
     "remove_unfinished",
+    "reward_unit",
     "row_type",
     "rows_of",
     "save_state",

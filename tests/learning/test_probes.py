@@ -72,9 +72,10 @@ class Target(gym.Env):
 class Delayed(gym.Env):
     """Two steps: the first action decides the reward of the second; the observation says only which step it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, reward: float = 1.0) -> None:
         self.observation_space = spaces.Box(0, 1, (1,), np.float32)
         self.action_space = spaces.Discrete(2)
+        self.reward = reward
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
@@ -85,7 +86,7 @@ class Delayed(gym.Env):
         if self.first is None:
             self.first = int(action)
             return np.ones(1, np.float32), 0.0, False, False, {}
-        return np.ones(1, np.float32), float(self.first), True, False, {}
+        return np.ones(1, np.float32), self.reward * self.first, True, False, {}
 
 
 class Picture(gym.Env):
@@ -225,10 +226,11 @@ def test_the_continuous_policy_learns_inside_bounds_on_one_side(low: float, high
     assert abs(float(ppo.get_action(np.zeros(1), deterministic=True)[0]) - target) < 0.15 * max(1, abs(low) * 2**-13)
 
 
-def test_a_delayed_reward_is_credited_and_discounted() -> None:
-    ppo = learn(Delayed, 8_000, gamma=0.5)
+@pytest.mark.parametrize("size", [1e-18, 1e-9, 1e-6, 1.0, 1e18])
+def test_a_delayed_reward_of_any_size_is_credited_and_discounted(size: float) -> None:
+    ppo = learn(partial(Delayed, size), 8_000, gamma=0.5)
     assert ppo.get_action(np.zeros(1), deterministic=True) == 1
-    np.testing.assert_allclose(values(ppo, [[0.0], [1.0]]), [0.5, 1.0], atol=0.05)
+    np.testing.assert_allclose(values(ppo, [[0.0], [1.0]]) / size, [0.5, 1.0], atol=0.05)
 
 
 @pytest.mark.parametrize(

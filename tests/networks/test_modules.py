@@ -40,6 +40,33 @@ def test_running_statistics_travel_in_the_state_dict() -> None:
     assert other(torch.ones(1, 2)).tolist() == norm(torch.ones(1, 2)).tolist()
 
 
+def test_what_hardly_varies_is_standardised_unless_it_is_noise() -> None:
+    sizes = torch.tensor([1e-6, 1e-4, 1.0, 1e8])
+    norm, rows = RunningNorm(4), torch.randn(1000, 4, generator=generator()) * sizes
+    norm.update(rows)
+    assert ((norm(rows).std(dim=0) > 0.6) & (norm(rows).std(dim=0) < 1.01)).all()
+    assert torch.equal(norm.std[2:], (norm.var[2:] + 1e-8).sqrt()), "the usual epsilon"
+
+    constant = torch.tensor([0.0, 3.0, 1e-17, 100.0]).repeat(100, 1)
+    constant[::2, 3] = torch.tensor(100.0).nextafter(torch.tensor(0.0))
+    constant[::2, 1] = torch.tensor(3.0).nextafter(torch.tensor(0.0))
+    noise = RunningNorm(4)
+    noise.update(constant)
+    assert noise(constant).abs().max() < 0.2
+    assert noise(constant + 1).isfinite().all()
+
+
+def test_the_deviation_follows_the_statistics_that_are_loaded_or_rescaled() -> None:
+    norm, other = RunningNorm(2), RunningNorm(2)
+    norm.update(torch.randn(50, 2, generator=generator(), dtype=torch.float64) * 1e3)
+    other.load_state_dict(norm.state_dict())
+    assert set(norm.state_dict()) == {"mean", "var", "count"}
+    assert torch.equal(other.std, norm.std)
+    other.rescale(0, 2.0)
+    torch.testing.assert_close(other.std, norm.std * torch.tensor([2.0, 1.0]))
+    torch.testing.assert_close(other.mean, norm.mean * torch.tensor([2.0, 1.0]))
+
+
 def test_popart_moves_the_statistics_and_no_prediction() -> None:
     head, features = ValueHead(8, 2, generator()), torch.randn(20, 8, generator=generator())
     raw = head(features)
