@@ -101,12 +101,13 @@ class Preparation:
 
     def _scaled(self, advantage: np.ndarray) -> torch.Tensor:
         """Return advantages `(M,)` as gradients are to take them, or as what standardises them can."""
-        deviation = self.policy.value_head.stats.std[0]
+        stats = self.policy.value_head.stats
         if self.credit.normalize == "none":
             return self._tensor(advantage)
         if self.credit.normalize == "returns":
-            return self._tensor(advantage) / deviation.float()
-        in_range = self._tensor(advantage / reward_unit(deviation.item()))
+            return self._tensor(advantage) / stats.std[0].float()
+        size = sum(np.sqrt(stats.var.tolist()) * [1.0, self.credit.beta][: len(stats.var)])
+        in_range = self._tensor(advantage / reward_unit(size))
         return standardise(in_range) if self.credit.normalize == "batch" else in_range
 
     def _value(self, obs: torch.Tensor, past: Past) -> torch.Tensor:
