@@ -24,7 +24,18 @@ from PPO.replica import Replica
 from PPO.rnd import RND
 from PPO.saving import Savable, clone
 from PPO.settings import settings_of
-from utils import COMPOSITE, choices_of, compute_threads, element_of, join_parts, linear, reward_unit, torch_threads
+from utils import (
+    COMPOSITE,
+    Schedule,
+    choices_of,
+    compute_threads,
+    element_of,
+    join_parts,
+    linear,
+    reward_unit,
+    scheduled,
+    torch_threads,
+)
 
 REWARDS_IN_RANGE = 1e-30, 1e30
 """Sizes of rewards that single precision has room for, their sums included."""
@@ -44,9 +55,9 @@ class PPO(Savable):
         observ_dim: int,
         action_dim: int,
         action_scaling: float | Sequence[float] | np.ndarray | None = None,
-        lr: float = 0.001,
+        lr: float | Schedule = 0.001,
         k_epochs: int = 7,
-        policy_clip: float = 0.2,
+        policy_clip: float | Schedule = 0.2,
         GAE_lambda: float = 0.95,
         gamma: float = 0.995,
         batch_size: int = 1024,
@@ -96,9 +107,10 @@ class PPO(Savable):
             action_dim: dimensions of a continuous action, or the number of discrete ones (of all dimensions together).
             action_scaling: continuous actions lie within `action_offset +- action_scaling`; a number or one for each
                 dimension; None means 1.
-            lr: Adam's step size (its eps is 1e-5).
+            lr: Adam's step size (its eps is 1e-5); or a function of how much of the run remains, from 1 to 0.
             k_epochs: passes over each batch.
-            policy_clip: how far the probability ratio may move (0.2: by 20%) before the gradient stops.
+            policy_clip: how far the probability ratio may move (0.2: by 20%) before the gradient stops; or a function,
+                as `lr`.
             GAE_lambda: 0 for one-step advantages (bias), 1 for Monte-Carlo ones (variance).
             gamma: discount of the reward.
             batch_size: transitions that `learn` waits for; it then learns from all there are.
@@ -155,8 +167,10 @@ class PPO(Savable):
         self.arguments = {name: value for name, value in locals().items() if name != "self"}
         check_ranges(
             positive={
-                "observ_dim": observ_dim, "action_dim": action_dim, "lr": lr, "k_epochs": k_epochs,
-                "policy_clip": policy_clip, "batch_size": batch_size, "mini_batch_size": mini_batch_size,
+                "observ_dim": observ_dim, "action_dim": action_dim, "k_epochs": k_epochs,
+                "batch_size": batch_size, "mini_batch_size": mini_batch_size,
+                "lr": scheduled("lr", lr, anneal_lr, 0.0),
+                "policy_clip": scheduled("policy_clip", policy_clip, anneal_clip, 0.0),
                 "core_size": core_size, "max_grad_norm": max_grad_norm, "value_clip": value_clip,
                 "target_kl": target_kl, "sde_sample_freq": None if sde_sample_freq == ROLLOUT else sde_sample_freq,
                 "the smallest of hidden_sizes": min(hidden_sizes, default=1), "exp(log_std)": _exp(log_std),
@@ -480,22 +494,23 @@ class PPO(Savable):
             learn from.
 
         Raises:
+            ValueError: a function of the run (`lr`) gave what cannot be; nothing is learnt then.
             FloatingPointError: a loss became infinite or NaN; the message says in which update, and what else did. The
                 networks are as they were before, and Adam starts anew.
         """
         if len(self.memory) < self.batch_size:
             return {}
-        batch = self.memory.batch()
-        self.memory.clear()
-        before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
-        lr = linear(self.lr, progress) if self.anneal_lr else self.lr
+        lr = scheduled("lr", self.lr, self.anneal_lr, progress)
         objective = Objective(
-            clip=linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip,
+            clip=scheduled("policy_clip", self.policy_clip, self.anneal_clip, progress),
             value_coef=self.value_coef,
             entropy_coef=linear(self.entropy_coef, progress) if self.anneal_entropy else self.entropy_coef,
             value_clip=self.value_clip,
             standardise=self.normalize_advantage == "minibatch",
         )
+        batch = self.memory.batch()
+        self.memory.clear()
+        before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
         with compute_threads(self.optimiser.threads):
             preparation = self._prepare(batch)
             rows, metrics = preparation.rows()

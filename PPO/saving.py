@@ -48,8 +48,9 @@ class Savable:
 
         Args:
             path: the directory.
-            changes: arguments in place of those: `device`, which is not saved; `encoder` and `actor_critic`, which no
-                file can hold; any that the meaning of the weights does not depend on, such as `lr`.
+            changes: arguments in place of those: `device`, which is not saved; `encoder`, `actor_critic` and functions
+                (`lr`, `policy_clip`), which no file can hold; any that the meaning of the weights does not depend on,
+                such as `lr`.
 
         Raises:
             FileNotFoundError: there are no weights.

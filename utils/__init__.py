@@ -26,7 +26,7 @@ from utils.masks import (
 )
 from utils.quadrature import gauss_hermite
 from utils.returns import discounted_sums, gae, n_step_returns, reward_unit, v_trace
-from utils.schedules import linear
+from utils.schedules import Schedule, linear, scheduled
 from utils.seeding import env_seeds, spawn_seeds
 from utils.spaces import ACTION_MASK, Features, Image, Keys, action_units, bounds_of, leaves, row_type, unseen_images
 from utils.state import DamagedError, State, check_like, holds_state, load_state, save_state, whole_number
@@ -41,6 +41,7 @@ __all__ = [
     "Image",
     "Keys",
     "Metrics",
+    "Schedule",
     "State",
     "Stretch",
     "action_units",
@@ -79,6 +80,7 @@ __all__ = [
     "row_type",
     "rows_of",
     "save_state",
+    "scheduled",
     "spawn_seeds",
     "split_parts",
     "torch_threads",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -702,3 +703,57 @@ def test_an_update_that_ends_at_once_has_the_same_metrics() -> None:
         ppo.memory.append(stretch(ppo, 8, seed=seed))
         keys.add(tuple(sorted(ppo.learn())))
     assert len(keys) == 1
+
+
+def test_lr_and_clip_may_be_functions_of_what_remains_of_the_run() -> None:
+    asked: list[float] = []
+
+    def lr(remaining: float) -> float:
+        asked.append(remaining)
+        return 0.01 * remaining
+
+    ppo = discrete(lr=lr, policy_clip=lambda remaining: 0.1 + 0.1 * remaining)
+    annealed = discrete(lr=0.01, anneal_lr=True)
+    for progress in (0.0, 0.25, 1.0, 1.5):
+        for one in (ppo, annealed):
+            one.memory.append(stretch(ppo, 8))
+        metrics, expected = ppo.learn(progress), annealed.learn(progress)
+        assert metrics["lr"] == expected["lr"]
+        assert metrics["clip"] == pytest.approx(0.1 + 0.1 * max(0, 1 - progress))
+    assert asked[-4:] == [1.0, 0.75, 0.0, 0.0]
+    assert copy.deepcopy(ppo).lr is lr
+    assert cloudpickle.loads(cloudpickle.dumps(ppo)).lr(0.5) == 0.005
+
+
+@pytest.mark.parametrize("given", [float("nan"), float("inf"), -1.0, "fast", None])
+def test_a_function_that_gives_no_step_size_is_named_and_nothing_is_lost(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"lr must be finite and not negative, but its function gave .* for 1"):
+        discrete(lr=lambda remaining: given)
+    ppo = discrete(lr=lambda remaining: 0.1 if remaining == 1 else given)
+    ppo.memory.append(stretch(ppo, 8))
+    with pytest.raises(ValueError, match=r"lr must be .*, but its function gave .* for 0\.5"):
+        ppo.learn(0.5)
+    assert len(ppo.memory) == 8
+    assert ppo.learn(0.0)
+
+
+def test_a_function_is_not_annealed_as_well() -> None:
+    with pytest.raises(ValueError, match="lr is a function of the run: it cannot be annealed as well"):
+        discrete(lr=lambda remaining: 0.1, anneal_lr=True)
+    with pytest.raises(ValueError, match="policy_clip is a function"):
+        discrete(policy_clip=lambda remaining: 0.1, anneal_clip=True)
+    with pytest.raises(ValueError, match="lr must be positive"):
+        discrete(lr=lambda remaining: 0.0)
+
+
+def test_a_function_is_not_in_the_file_of_weights(tmp_path: Path) -> None:
+    ppo = discrete(lr=lambda remaining: 0.01 * remaining)
+    ppo.save_weights(tmp_path)
+    with pytest.raises(ValueError, match=r"lr was a function, .*lambda.*, which no file holds: give lr="):
+        PPO.load(tmp_path)
+    again = PPO.load(tmp_path, lr=0.1)
+    assert again.lr == 0.1
+    assert (
+        again.get_action(states(5), deterministic=True).tolist()
+        == ppo.get_action(states(5), deterministic=True).tolist()
+    )
