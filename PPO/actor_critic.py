@@ -1,5 +1,6 @@
 """ActorCritic: a policy and its value function."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import chain
 
@@ -22,9 +23,15 @@ from networks import (
 )
 from networks.encoders import ACTIVATIONS
 from PPO.analytic import Architecture, Bounds
-from utils import Features
+from utils import Features, unseen_images
 
 OBS_CLIP = 10.0
+NUMBERS_OR_IMAGE = (
+    "{part} counts as plain numbers, which go into the network as they are. If it is an image, let its space be a Box "
+    "of uint8, or of floats between 0 and 1 or 0 and 255, of shape (H, W), (H, W, C), (C, H, W) or a stack of these: "
+    "then it goes through convolutions. If it is not, normalize_obs=True standardises it; encoder= takes a network of "
+    "your own."
+)
 MakeEncoder = Callable[[Features], nn.Module]
 """Makes a module from columns of an observation `(B, columns)` to features `(B, F)`."""
 
@@ -97,6 +104,8 @@ class ActorCritic(nn.Module):
             raise TypeError(
                 f"the observation space {observation_space} is not supported: there is nothing to see in it"
             )
+        for part in unseen_images(observation_space) if encoder is None else ():
+            warnings.warn(NUMBERS_OR_IMAGE.format(part=part), stacklevel=2)
         self.hidden_sizes, self.activation = tuple(hidden_sizes), activation
         generator = generator or torch.Generator().manual_seed(torch.seed())
         numbers = self.features.vector

@@ -1,6 +1,7 @@
 """PPO: the agent that acts and learns."""
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, Self, get_args
 
@@ -23,8 +24,21 @@ from PPO.replica import Replica
 from PPO.rnd import RND
 from PPO.saving import Savable, clone
 from PPO.settings import settings_of
-from utils import COMPOSITE, choices_of, compute_threads, element_of, join_parts, linear, torch_threads
+from utils import (
+    COMPOSITE,
+    Schedule,
+    choices_of,
+    compute_threads,
+    element_of,
+    join_parts,
+    linear,
+    reward_unit,
+    scheduled,
+    torch_threads,
+)
 
+REWARDS_IN_RANGE = 1e-30, 1e30
+"""Sizes of rewards that single precision has room for, their sums included."""
 NormalizeAdvantage = Literal["minibatch", "batch", "returns", "none"]
 
 
@@ -41,9 +55,9 @@ class PPO(Savable):
         observ_dim: int,
         action_dim: int,
         action_scaling: float | Sequence[float] | np.ndarray | None = None,
-        lr: float = 0.001,
+        lr: float | Schedule = 0.001,
         k_epochs: int = 7,
-        policy_clip: float = 0.2,
+        policy_clip: float | Schedule = 0.2,
         GAE_lambda: float = 0.95,
         gamma: float = 0.995,
         batch_size: int = 1024,
@@ -93,9 +107,10 @@ class PPO(Savable):
             action_dim: dimensions of a continuous action, or the number of discrete ones (of all dimensions together).
             action_scaling: continuous actions lie within `action_offset +- action_scaling`; a number or one for each
                 dimension; None means 1.
-            lr: Adam's step size (its eps is 1e-5).
+            lr: Adam's step size (its eps is 1e-5); or a function of how much of the run remains, from 1 to 0.
             k_epochs: passes over each batch.
-            policy_clip: how far the probability ratio may move (0.2: by 20%) before the gradient stops.
+            policy_clip: how far the probability ratio may move (0.2: by 20%) before the gradient stops; or a function,
+                as `lr`.
             GAE_lambda: 0 for one-step advantages (bias), 1 for Monte-Carlo ones (variance).
             gamma: discount of the reward.
             batch_size: transitions that `learn` waits for; it then learns from all there are.
@@ -152,8 +167,10 @@ class PPO(Savable):
         self.arguments = {name: value for name, value in locals().items() if name != "self"}
         check_ranges(
             positive={
-                "observ_dim": observ_dim, "action_dim": action_dim, "lr": lr, "k_epochs": k_epochs,
-                "policy_clip": policy_clip, "batch_size": batch_size, "mini_batch_size": mini_batch_size,
+                "observ_dim": observ_dim, "action_dim": action_dim, "k_epochs": k_epochs,
+                "batch_size": batch_size, "mini_batch_size": mini_batch_size,
+                "lr": scheduled("lr", lr, anneal_lr, 0.0),
+                "policy_clip": scheduled("policy_clip", policy_clip, anneal_clip, 0.0),
                 "core_size": core_size, "max_grad_norm": max_grad_norm, "value_clip": value_clip,
                 "target_kl": target_kl, "sde_sample_freq": None if sde_sample_freq == ROLLOUT else sde_sample_freq,
                 "the smallest of hidden_sizes": min(hidden_sizes, default=1), "exp(log_std)": _exp(log_std),
@@ -230,7 +247,7 @@ class PPO(Savable):
         self.exploration = Exploration(sde_sample_freq) if use_sde else None
         self.rng = np.random.default_rng(seed)
         self.memory = Memory()
-        self.updates = 0
+        self.updates, self.rewarded = 0, False
         self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63)) if seed is None else seed))
         self._make_learner()
 
@@ -291,7 +308,7 @@ class PPO(Savable):
         Raises:
             TypeError: a space that is not supported.
         """
-        arguments = arguments_for(env)
+        arguments = arguments_for(env, hyperparameters.get("action_scaling"))
         if arguments["is_continuous"] and not hyperparameters.keys().isdisjoint({"action_scaling", "action_offset"}):
             del arguments["action_space"]
         return cls(**(arguments | hyperparameters))
@@ -477,22 +494,23 @@ class PPO(Savable):
             learn from.
 
         Raises:
+            ValueError: a function of the run (`lr`) gave what cannot be; nothing is learnt then.
             FloatingPointError: a loss became infinite or NaN; the message says in which update, and what else did. The
                 networks are as they were before, and Adam starts anew.
         """
         if len(self.memory) < self.batch_size:
             return {}
-        batch = self.memory.batch()
-        self.memory.clear()
-        before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
-        lr = linear(self.lr, progress) if self.anneal_lr else self.lr
+        lr = scheduled("lr", self.lr, self.anneal_lr, progress)
         objective = Objective(
-            clip=linear(self.policy_clip, progress) if self.anneal_clip else self.policy_clip,
+            clip=scheduled("policy_clip", self.policy_clip, self.anneal_clip, progress),
             value_coef=self.value_coef,
             entropy_coef=linear(self.entropy_coef, progress) if self.anneal_entropy else self.entropy_coef,
             value_clip=self.value_clip,
             standardise=self.normalize_advantage == "minibatch",
         )
+        batch = self.memory.batch()
+        self.memory.clear()
+        before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
         with compute_threads(self.optimiser.threads):
             preparation = self._prepare(batch)
             rows, metrics = preparation.rows()
@@ -515,11 +533,21 @@ class PPO(Savable):
                 f"{', '.join(where) or 'no weight'}): try a smaller lr"
             )
         self.updates += 1
+        self.rewarded = self.rewarded or bool(batch.reward.any())
         if self.exploration is not None:
             self.exploration.forget()
         return metrics | {"lr": lr, "clip": objective.clip}
 
     def _prepare(self, batch: Batch) -> Preparation:
+        size = float(np.abs(batch.reward).max())
+        smallest, largest = REWARDS_IN_RANGE
+        if size and not smallest <= size <= largest:
+            warnings.warn(
+                f"rewards of {size:g} are beyond single precision: scale them to between {smallest:g} and {largest:g}",
+                stacklevel=3,
+            )
+        if not self.rewarded:  # what the critic says so far is noise: let it be as large as rewards are
+            self.policy.value_head.stats.rescale(0, reward_unit(size))
         credit = Credit(self.gamma, self.GAE_lambda, self.intrinsic_gamma, self.beta, self.normalize_advantage)
         return Preparation(batch, self.policy, self.optimiser.twin, self.rnd, credit)
 

@@ -8,24 +8,25 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from utils import COMPOSITE, Features, choices_of, leaves
+from utils import COMPOSITE, Features, action_units, bounds_of, choices_of, leaves
 
 LARGEST = float(np.finfo(float).max)
 """A whole number may be beyond it without being infinite."""
 
 
-def arguments_for(env: Any) -> dict[str, Any]:
+def arguments_for(env: Any, action_scaling: float | Sequence[float] | np.ndarray | None = None) -> dict[str, Any]:
     """Return the arguments of `PPO` that an environment's spaces determine.
 
     Args:
         env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
+        action_scaling: where that is chosen, beside which bounds continuous actions are centred.
 
     Raises:
         TypeError: a space that is not supported.
     """
     if isinstance(env, str):
         with gym.make(env) as made:
-            return arguments_for(made)
+            return arguments_for(made, action_scaling)
     single = "single_" if hasattr(env, "single_observation_space") else ""
     obs_space, action_space = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
     arguments: dict[str, Any] = {
@@ -38,15 +39,16 @@ def arguments_for(env: Any) -> dict[str, Any]:
         return arguments | {"action_dim": sum(_dimensions(leaf) for _, leaf in leaves(action_space))}
     if not isinstance(action_space, spaces.Box):
         choices = choices_of(action_space)
-        offset = {"action_offset": choices[0][1]} if len(choices) == 1 else {}
-        return arguments | {"action_dim": sum(count for count, _ in choices)} | offset
+        first = {"action_offset": choices[0][1]} if len(choices) == 1 else {}
+        return arguments | {"action_dim": sum(count for count, _ in choices)} | first
     arguments["action_dim"] = _dimensions(action_space)
     if not arguments["action_dim"]:
         raise TypeError(f"the action space {action_space} is not supported: it has no elements")
-    if action_space.is_bounded():
-        low, high = action_space.low.astype(np.float64).flatten(), action_space.high.astype(np.float64).flatten()
-        arguments |= {"action_scaling": (high - low) / 2, "action_offset": (high + low) / 2}
-    return arguments
+    low, high = bounds_of(action_space)
+    unit = per_dimension("action_scaling", 1.0 if action_scaling is None else action_scaling, len(low))
+    offset, scale = action_units(low, high, unit)
+    bounded = np.isfinite(low).all() and np.isfinite(high).all()
+    return arguments | {"action_offset": offset} | ({"action_scaling": scale} if bounded else {})
 
 
 def _dimensions(space: spaces.Space) -> int:

@@ -11,7 +11,7 @@ from PPO.analytic import AnalyticActorCritic
 from PPO.losses import standardise
 from PPO.memory import Batch, Rows
 from PPO.rnd import RND
-from utils import COMPOSITE, split_parts
+from utils import COMPOSITE, reward_unit, split_parts
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Preparation:
         }
         if self._novelty is not None:
             metrics["intrinsic_reward"] = float(self._novelty.mean())
-        advantage, target = self._scaled(advantage), head.stats(returns)
-        rows = Rows(self._obs, draw, log_prob, advantage, target, old_value, self._next_obs, *self._past)
+        scaled, target = self._scaled(advantage), head.stats(returns)
+        rows = Rows(self._obs, draw, log_prob, scaled, target, old_value, self._next_obs, *self._past)
         return rows, metrics
 
     @torch.no_grad()
@@ -83,8 +83,8 @@ class Preparation:
         _, advantage, returns = self._assess()
         return rows._replace(advantage=self._scaled(advantage), target=self.policy.value_head.stats(returns))
 
-    def _assess(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return values `(M, V)`, advantages `(M,)` and returns `(M, V)`, in units of reward."""
+    def _assess(self) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
+        """Return values `(M, V)`, advantages float64 `(M,)` and returns `(M, V)`, in units of reward."""
         batch, credit = self.batch, self.credit
         values = self._value(self._obs, self._past)
         final_values = self._value(self._final_obs, self._past_of_ends)
@@ -97,15 +97,18 @@ class Preparation:
             )
             advantage = advantage + credit.beta * intrinsic
             returns.append(intrinsic + value[:, 1])
-        return values, self._tensor(advantage), self._tensor(np.stack(returns, axis=1))
+        return values, advantage, self._tensor(np.stack(returns, axis=1))
 
-    def _scaled(self, advantage: torch.Tensor) -> torch.Tensor:
-        """Return advantages `(M,)` as gradients are to take them."""
-        if self.credit.normalize == "batch":
-            return standardise(advantage)
+    def _scaled(self, advantage: np.ndarray) -> torch.Tensor:
+        """Return advantages `(M,)` as gradients are to take them, or as what standardises them can."""
+        stats = self.policy.value_head.stats
+        if self.credit.normalize == "none":
+            return self._tensor(advantage)
         if self.credit.normalize == "returns":
-            return advantage / self.policy.value_head.stats.std[0].float()
-        return advantage
+            return self._tensor(advantage) / stats.std[0].float()
+        size = sum(np.sqrt(stats.var.tolist()) * [1.0, self.credit.beta][: len(stats.var)])
+        in_range = self._tensor(advantage / reward_unit(size))
+        return standardise(in_range) if self.credit.normalize == "batch" else in_range
 
     def _value(self, obs: torch.Tensor, past: Past) -> torch.Tensor:
         if self._twin is None:

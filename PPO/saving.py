@@ -20,7 +20,7 @@ from utils import State, check_fit, whole_number
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
-STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates"}
+STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
 
 
 class Savable:
@@ -35,6 +35,8 @@ class Savable:
     optimiser: Optimiser
     rng: np.random.Generator
     updates: int
+    rewarded: bool
+    """Whether there were any rewards yet."""
     exploration: Exploration | None
     device: torch.device
     observation_space: spaces.Space
@@ -46,8 +48,9 @@ class Savable:
 
         Args:
             path: the directory.
-            changes: arguments in place of those: `device`, which is not saved; `encoder` and `actor_critic`, which no
-                file can hold; any that the meaning of the weights does not depend on, such as `lr`.
+            changes: arguments in place of those: `device`, which is not saved; `encoder`, `actor_critic` and functions
+                (`lr`, `policy_clip`), which no file can hold; any that the meaning of the weights does not depend on,
+                such as `lr`.
 
         Raises:
             FileNotFoundError: there are no weights.
@@ -131,6 +134,7 @@ class Savable:
             "optimiser": [clone(tensors) for tensors in self.optimiser.state],
             "random": self.rng.bit_generator.state,
             "updates": self.updates,
+            "rewarded": self.rewarded,
             **({} if self.exploration is None else {"exploration": self.exploration.state()}),
         }
 
@@ -141,7 +145,8 @@ class Savable:
             ValueError: it is that of other networks, or no state of a PPO; nothing is changed then.
         """
         parts = STATE_PARTS if self.exploration is None else STATE_PARTS | {"exploration"}
-        if not isinstance(state, dict) or state.keys() != parts or not isinstance(state["optimiser"], list):
+        said = state.keys() | {"rewarded"} if isinstance(state, dict) else set()  # earlier states do not say that
+        if said != parts or not isinstance(state["optimiser"], list):
             raise ValueError(f"the saved state is not that of a PPO: it holds {_names(state)}")
         networks = self._fitting(state["networks"])
         optimiser = [tensors_of(tensors, "the saved moments of Adam") for tensors in state["optimiser"]]
@@ -161,6 +166,7 @@ class Savable:
             self.rnd.discounted = torch.as_tensor(discounted, device=self.device)
         self.optimiser.load_state(optimiser)
         self.rng, self.updates = rng, updates
+        self.rewarded = bool(state.get("rewarded", updates))
 
     def forget_environments(self) -> None:
         """Forget what is kept for each environment: others take their places."""
@@ -192,6 +198,7 @@ class Savable:
     def _take_over(self, networks: dict[str, dict[str, torch.Tensor]]) -> None:
         for module, file in self.modules():
             module.load_state_dict(networks[file])
+        self.rewarded = bool(self.policy.value_head.stats.count > 0)
 
     def modules(self) -> list[tuple[nn.Module, str]]:
         """Return the networks, and the name of the file of each."""

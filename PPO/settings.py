@@ -7,13 +7,15 @@ import numpy as np
 from gymnasium import spaces
 
 from PPO.actor_critic import ActorCritic
-from utils import Features, State, choices_of, describe_space, leaves, make_space
+from utils import Features, State, bounds_of, choices_of, describe_space, leaves, make_space
 from utils.spaces import Numbers
 
 Settings = State
 """The arguments of `PPO` by name; spaces described, functions and classes by their names."""
 CALLABLES = ("encoder", "actor_critic")
 """Arguments that no file can hold."""
+SCHEDULES = ("lr", "policy_clip")
+"""Arguments that no file can hold where they are functions."""
 STRUCTURE = {
     "is_continuous", "observ_dim", "action_dim", "action_scaling", "action_offset", "observation_space", "action_space",
     "squash_actions", "share_encoder", "core", "core_size", "hidden_sizes", "activation", "normalize_obs", "use_RND",
@@ -43,6 +45,9 @@ def arguments_of(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
     for name in CALLABLES:
         if arguments.pop(name, None) is not None and name not in given:
             raise ValueError(f"the agent had its own {name}, {settings[name]}, which no file holds: give {name}=")
+    for name in SCHEDULES:
+        if isinstance(arguments.get(name), str) and name not in given:
+            raise ValueError(f"{name} was a function, {settings[name]}, which no file holds: give {name}=")
     for name in ("observation_space", "action_space"):
         arguments[name] = make_space(arguments.get(name))
     if not given.keys().isdisjoint({"action_scaling", "action_offset"}):
@@ -73,7 +78,7 @@ def _meaning(settings: Settings) -> dict[str, Any]:
     features = Features.of(make_space(settings["observation_space"]))
     flat = len(features.numbers) == 1 and features == Features((Numbers((), features.numbers[0].shape),), ())
     actions = [*leaves(make_space(settings["action_space"]))]
-    bounded = any(isinstance(part, spaces.Box) and part.is_bounded() for _, part in actions)
+    bounded = any(isinstance(part, spaces.Box) and np.isfinite(bounds_of(part)).all() for _, part in actions)
     usual, recurrent = settings["encoder"] is None, settings["core"] != "none"
     share = recurrent or bool(features.images) if settings["share_encoder"] is None else settings["share_encoder"]
     return {

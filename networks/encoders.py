@@ -78,9 +78,10 @@ class Vision(nn.Sequential):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        images = pixels.reshape(-1, *self.image.shape)
+        images = pixels.reshape(-1, *self.image.planes)
         if not self.image.channels_first:
-            images = images.permute(0, 3, 1, 2)
+            images = images.permute(0, 1, 4, 2, 3)
+        images = images.flatten(1, 2)
         return super().forward(images.contiguous(memory_format=self._layout).float() / self.image.high)
 
 

@@ -13,13 +13,15 @@ from networks.encoders import linear_layer
 from networks.joint import JointHead
 from networks.normalizer import RunningNorm
 from networks.policy_head import PolicyHead
-from utils import COMPOSITE, choices_of, leaves, name_of
+from utils import COMPOSITE, action_units, bounds_of, choices_of, leaves, name_of
 
 CHOICE_GAIN = 0.1
 MEAN_GAIN = 0.01
 """Of the last policy layer: the first actions hardly depend on the observation (Andrychowicz et al. 2021)."""
 VALUE_GAIN = 0.01
 """Of the last value layer: the first prediction is the mean of the returns."""
+SMALLEST_RETURN = 1e-35
+"""Deviation of returns below which they do not vary; float32 still holds it."""
 BOUND_EPSILON = 1e-6
 """How close to its bounds an action that comes without its draw is taken to be."""
 VARIANCE_EPSILON = 1e-6
@@ -101,7 +103,7 @@ class GaussianHead(PolicyHead):
     """Continuous actions, with a log-std that does not depend on the state: a = offset + scale f(u).
 
     Squashed, f is tanh and the actions lie within `offset - scale` and `offset + scale`. Otherwise f is the identity,
-    and actions are cut off at the bounds, which may be infinite.
+    and actions are cut off at the bounds, which may be infinite. `utils.action_units` says what offset and scale are.
     """
 
     noise = "normal"
@@ -133,10 +135,10 @@ class GaussianHead(PolicyHead):
         self.outputs, self.choices, self.squash = len(low), 0, squash
         self.mean = linear_layer(features, self.outputs, MEAN_GAIN, generator)
         self.log_std = nn.Parameter(torch.full((self.outputs,), log_std))
-        bounded = low.isfinite() & high.isfinite()
+        offset, scale = (torch.from_numpy(units).float() for units in action_units(low.numpy(), high.numpy()))
         for name, value in (
-            ("scale", torch.where(bounded, (high - low) / 2, 1.0).float()),
-            ("offset", torch.where(bounded, (high + low) / 2, 0.0).float()),
+            ("scale", scale),
+            ("offset", offset),
             ("low", -_round_down(-low)),
             ("high", _round_down(high)),
         ):
@@ -222,11 +224,12 @@ def make_policy_head(
             f"the action space {space} is not supported: PPO needs a Discrete, a MultiDiscrete, a MultiBinary or a Box "
             "of floats, or a Dict or Tuple of them"
         )
-    low, high = (torch.from_numpy(bound.flatten().astype(np.float64)) for bound in (space.low, space.high))
-    if (low >= high).any():
-        raise TypeError(f"the action space {space} is not supported: a dimension of it leaves no choice")
+    low, high = (torch.from_numpy(bound) for bound in bounds_of(space))
+    if (-_round_down(-low) >= _round_down(high)).any() or not ((high - low) / 2).float().all():
+        raise TypeError(f"the action space {space} is not supported: a dimension of it leaves no choice in float32")
+    squash = squash and bool((low.isfinite() & high.isfinite()).all())
     kind = StateDependentNoiseHead if use_sde else GaussianHead
-    return kind(features, low, high, squash and space.is_bounded(), log_std, generator)
+    return kind(features, low, high, squash, log_std, generator)
 
 
 def _choices_head(space: spaces.Space, features: int, generator: torch.Generator) -> MultiCategoricalHead:
@@ -272,7 +275,7 @@ class ValueHead(nn.Module):
         """Make the layer of values."""
         super().__init__()
         self.normal = linear_layer(features, values, VALUE_GAIN, generator)
-        self.stats = RunningNorm(values)
+        self.stats = RunningNorm(values, smallest=SMALLEST_RETURN)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return standardised values: `(B, F)` to `(B, V)`."""
@@ -285,10 +288,11 @@ class ValueHead(nn.Module):
         Returns:
             What `forward` says now where it said `values` `(M, V)`, in units of reward, before.
         """
-        mean, std, first = self.stats.mean.clone(), self.stats.std, self.stats.count == 0
+        mean, std = self.stats.mean.clone(), self.stats.std.clone()
+        first = self.stats(values) if self.stats.count == 0 else None
         self.stats.update(targets)
-        if first:
-            return values
+        if first is not None:
+            return first
         new_mean, new_std = self.stats.mean, self.stats.std
         dtype = self.normal.weight.dtype
         self.normal.weight.mul_((std / new_std).to(dtype).unsqueeze(-1))

@@ -1,5 +1,7 @@
 """Running statistics that travel with a network's weights."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -8,30 +10,30 @@ class RunningNorm(nn.Module):
     """Standardises by the mean and the variance of everything it has been updated with.
 
     Until the first update it is the identity. The statistics are float64 buffers, so they are part of the module's
-    `state_dict`, and change only in `update`.
+    `state_dict`, and change only in `update` and `rescale`.
     """
 
     mean: torch.Tensor
     var: torch.Tensor
     count: torch.Tensor
+    std: torch.Tensor
+    """`(D,)`, never zero: kept beside `var`, since every forward pass needs it."""
 
-    def __init__(self, features: int, clip: float | None = None) -> None:
+    def __init__(self, features: int, clip: float | None = None, smallest: float = 1e-6) -> None:
         """Start with no statistics.
 
         Args:
             features: D.
             clip: limit on the absolute value of what `forward` returns.
+            smallest: deviation below which differences are noise.
         """
         super().__init__()
-        self.clip = clip
+        self.clip, self._smallest = clip, smallest
         self.register_buffer("mean", torch.zeros(features, dtype=torch.float64))
         self.register_buffer("var", torch.ones(features, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
-
-    @property
-    def std(self) -> torch.Tensor:
-        """`(D,)`, never zero."""
-        return (self.var + 1e-8).sqrt()
+        self.register_buffer("std", torch.ones(features, dtype=torch.float64), persistent=False)
+        self._set_std()
 
     @torch.no_grad()
     def update(self, rows: torch.Tensor) -> None:
@@ -48,6 +50,14 @@ class RunningNorm(nn.Module):
         self.mean.copy_(mean)
         self.var.copy_(square_sum / total)
         self.count.copy_(total)
+        self._set_std()
+
+    @torch.no_grad()
+    def rescale(self, dimension: int, factor: float) -> None:
+        """Make the statistics of one dimension those of rows that were `factor` times as large."""
+        self.mean[dimension] *= factor
+        self.var[dimension] *= factor**2
+        self._set_std()
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Return `(rows - mean) / std`, clipped: `(B, D)` to `(B, D)`."""
@@ -57,3 +67,13 @@ class RunningNorm(nn.Module):
     def inverse(self, normal: torch.Tensor) -> torch.Tensor:
         """Return `normal * std + mean`: undoes `forward`, but for the clipping."""
         return normal * self.std.to(normal.dtype) + self.mean.to(normal.dtype)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._set_std()
+
+    @torch.no_grad()
+    def _set_std(self) -> None:
+        """Add an epsilon of 1e-8 to the variance; to a small one a hundredth of it, and what float32 rounds off."""
+        epsilon = 0.01 * self.var + 1e-12 * self.mean**2
+        self.std.copy_((self.var + epsilon.clamp(self._smallest**2, 1e-8)).sqrt())

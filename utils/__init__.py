@@ -25,10 +25,10 @@ from utils.masks import (
     update_active_environments_list,
 )
 from utils.quadrature import gauss_hermite
-from utils.returns import discounted_sums, gae, n_step_returns, v_trace
-from utils.schedules import linear
+from utils.returns import discounted_sums, gae, n_step_returns, reward_unit, v_trace
+from utils.schedules import Schedule, linear, scheduled
 from utils.seeding import env_seeds, spawn_seeds
-from utils.spaces import ACTION_MASK, Features, Image, Keys, leaves, row_type
+from utils.spaces import ACTION_MASK, Features, Image, Keys, action_units, bounds_of, leaves, row_type, unseen_images
 from utils.state import DamagedError, State, check_like, holds_state, load_state, save_state, whole_number
 from utils.threads import blas_threads, compute_threads, one_torch_thread, torch_threads
 
@@ -41,10 +41,13 @@ __all__ = [
     "Image",
     "Keys",
     "Metrics",
+    "Schedule",
     "State",
     "Stretch",
+    "action_units",
     "append_to",
     "blas_threads",
+    "bounds_of",
     "buffer_append",
     "buffer_to_target_buffer_transfer",
     "check_fit",
@@ -73,12 +76,15 @@ __all__ = [
     "range_of_active_environments",
     "read_json",
     "remove_unfinished",
+    "reward_unit",
     "row_type",
     "rows_of",
     "save_state",
+    "scheduled",
     "spawn_seeds",
     "split_parts",
     "torch_threads",
+    "unseen_images",
     "update_active_environments_list",
     "v_trace",
     "whole_number",

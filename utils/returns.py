@@ -1,8 +1,23 @@
 """Returns and advantages over flat rows of experience: pure functions of arrays."""
 
+import math
 from itertools import accumulate
 
 import numpy as np
+
+ORDINARY_REWARDS = 2.0**-10, 2.0**40
+"""Between which sizes single precision and the usual epsilons do."""
+
+
+def reward_unit(size: float) -> float:
+    """Return the unit for rewards or returns of a size: 1 where that is ordinary, otherwise the power of two below it.
+
+    To divide by a power of two rounds nothing, so what is learnt from 2**k times the rewards is the same.
+    """
+    smallest, largest = ORDINARY_REWARDS
+    if not 0.0 < size < math.inf or smallest <= size <= largest:
+        return 1.0
+    return 2.0 ** (math.frexp(size)[1] - 1)
 
 
 def discounted_sums(terms: np.ndarray, decays: np.ndarray, initial: float = 0.0) -> np.ndarray:

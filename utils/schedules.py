@@ -1,5 +1,11 @@
 """Hyperparameters that change over a run."""
 
+import math
+from collections.abc import Callable
+
+Schedule = Callable[[float], float]
+"""From how much of the run remains, 1 at its start and 0 at its end, to a value (as in Stable-Baselines3)."""
+
 
 def linear(initial: float, progress: float) -> float:
     """Return `initial` brought down linearly to 0 as `progress` goes from 0 to 1.
@@ -7,3 +13,30 @@ def linear(initial: float, progress: float) -> float:
     Source: Schulman et al. 2017 (arXiv:1707.06347), table 5: alpha, annealed from 1 to 0.
     """
     return initial * (1.0 - min(max(progress, 0.0), 1.0))
+
+
+def scheduled(name: str, value: float | Schedule, anneal: bool, progress: float) -> float:
+    """Return what a hyperparameter is when `progress` of the run, 0 to 1, is over.
+
+    Args:
+        name: of the hyperparameter.
+        value: a number, or a function of how much of the run remains.
+        anneal: whether a number is brought down linearly to 0.
+        progress: how much is over.
+
+    Raises:
+        ValueError: the function gives no finite number, or a negative one; or it is to be annealed.
+    """
+    if not callable(value):
+        return linear(value, progress) if anneal else value
+    if anneal:
+        raise ValueError(f"{name} is a function of the run: it cannot be annealed as well")
+    remaining = linear(1.0, progress)
+    given = value(remaining)
+    try:
+        number = float(given)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0.0 <= number < math.inf:
+        raise ValueError(f"{name} must be finite and not negative, but its function gave {given!r} for {remaining:g}")
+    return number

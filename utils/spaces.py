@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from gymnasium import spaces
@@ -20,6 +20,13 @@ ACTION_MASK = "action_mask"
 """The key under which a Dict observation says which actions are allowed."""
 SMALLEST_IMAGE = 5
 """Height or width below which an image is taken for a few numbers."""
+PIXEL_HIGH = 255
+SMALLEST_MATRIX = 32
+"""Rows or columns below which a matrix is taken for numbers, unless they go to 255."""
+MANY_COLUMNS = 4096
+"""Numbers from which on it is asked whether they are an image."""
+RESOLUTION = 2.0**-13
+"""The smallest unit of actions beside the bound that they are counted from: a thousand steps of float32."""
 
 
 def leaves(space: spaces.Space, keys: Keys = ()) -> Iterator[tuple[Keys, spaces.Space]]:
@@ -73,6 +80,36 @@ def part_of(element: Any, keys: Keys) -> Any:
     return element
 
 
+def bounds_of(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds of a Box, float64 `(A,)` each, dimension after dimension.
+
+    The largest float of its type counts as infinite, and so does what float32 cannot hold.
+    """
+    largest = min(float(np.finfo(kind).max) for kind in (np.float32, np.result_type(space.dtype, np.float16)))
+    low, high = (bound.astype(np.float64).flatten() for bound in (space.low, space.high))
+    return np.where(low <= -largest, -np.inf, low), np.where(high >= largest, np.inf, high)
+
+
+def action_units(low: np.ndarray, high: np.ndarray, unit: float | np.ndarray = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return where actions are centred and what counts as one unit of them, float64 `(A,)` each.
+
+    Between two finite bounds the middle and half the width. Otherwise one unit is `unit`, and the centre is zero, or,
+    where the bounds leave zero out, one unit inside the finite one.
+
+    Args:
+        low: `(A,)`, infinite for none.
+        high: `(A,)`.
+        unit: positive, a number or one for each dimension; it grows to `RESOLUTION` of a bound that is far from zero.
+    """
+    nearest_to_zero = np.clip(0.0, low, high)
+    scale = np.maximum(unit, RESOLUTION * np.abs(nearest_to_zero))
+    centre = nearest_to_zero + np.sign(nearest_to_zero) * scale
+    with np.errstate(invalid="ignore"):
+        middle, half = (high + low) / 2, (high - low) / 2
+    bounded = np.isfinite(low) & np.isfinite(high)
+    return np.where(bounded, middle, centre), np.where(bounded, half, scale)
+
+
 @dataclass(frozen=True)
 class Numbers:
     """Columns that are the numbers of a Box or MultiBinary, as they are; or `choices` of a Discrete, one-hot."""
@@ -99,12 +136,17 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Image:
-    """Columns that are the pixels of an image."""
+    """Columns that are the pixels of an image, or of several that are stacked.
+
+    The shape is (H, W), (H, W, C), (C, H, W), (S, H, W, C) or (S, C, H, W); networks see S * C channels.
+    """
 
     keys: Keys
     shape: tuple[int, ...]
     high: float
     """The brightest value."""
+    dtype: Literal["uint8", "float32"] = "uint8"
+    """Of the columns."""
 
     @property
     def columns(self) -> int:
@@ -112,19 +154,24 @@ class Image:
         return math.prod(self.shape)
 
     def flatten(self, rows: np.ndarray) -> np.ndarray:
-        """Return uint8 `(M, columns)` of flat elements `(M, size)`."""
-        return rows.astype(np.uint8, copy=False)
+        """Return `(M, columns)` of flat elements `(M, size)`."""
+        return rows.astype(self.dtype, copy=False)
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """The shape with all its dimensions, S in front: `(S, C, H, W)` if `channels_first`, else `(S, H, W, C)`."""
+        return (1,) * (4 - len(self.shape)) + self.shape
 
     @property
     def channels_first(self) -> bool:
-        """Whether it is `(C, H, W)` and not `(H, W, C)`: there are fewer channels than rows or columns."""
-        return self.shape[0] < self.shape[2]
+        """Whether channels come before rows and columns: there are fewer of them."""
+        return self.planes[1] < self.planes[3]
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        first, second, third = self.shape
-        return (first, second, third) if self.channels_first else (third, first, second)
+        """(S * C, H, W)."""
+        stacked, first, second, third = self.planes
+        return (stacked * first, second, third) if self.channels_first else (stacked * third, first, second)
 
 
 @dataclass(frozen=True)
@@ -142,8 +189,8 @@ class Features:
     def of(cls, space: spaces.Space) -> "Features":
         """Derive them from an observation space.
 
-        A Box of uint8 or bool with three dimensions is an image; so is, with the same types, what a frame stack makes
-        of grey images.
+        A Box is an image if it has the shape of one (see `Image`) and holds uint8 or bool, or pixels of another type:
+        between 0 and 1, 0 and 255, or, of uint16, 0 and 65535.
 
         Raises:
             TypeError: a space whose elements are not arrays of one shape, or are empty.
@@ -159,7 +206,7 @@ class Features:
             if keys == (ACTION_MASK,):
                 mask = Numbers(keys, tuple(leaf.shape or ()))
             elif _is_image(leaf):
-                images.append(Image(keys, tuple(leaf.shape or ()), float(np.max(leaf.high))))  # type: ignore[attr-defined]
+                images.append(_image_of(leaf, keys))
             elif isinstance(leaf, spaces.Discrete):
                 numbers.append(Numbers(keys, (), (int(leaf.n),), (int(leaf.start),)))
             elif isinstance(leaf, spaces.MultiDiscrete):
@@ -182,7 +229,7 @@ class Features:
     def fit(self, space: spaces.Space) -> bool:
         """Return whether observations of a space become such rows; plain numbers may be of any shape."""
         other = Features.of(space)
-        if other == self or other.columns != self.columns:
+        if other == self or other.columns != self.columns or self.images:
             return other == self
         return all(len(one._parts) == 1 and not one._parts[0].keys for one in (self, other)) and not any(
             part.choices for one in (self, other) for part in one.numbers
@@ -196,7 +243,7 @@ class Features:
                 arrays `(M, ...)`. An ordinary array may have any shape with the right number of features.
 
         Returns:
-            `(M, columns)` and, where there is a mask, its columns; uint8 if all are pixels, else float32.
+            `(M, columns)` and, where there is a mask, its columns; uint8 if all are pixels of bytes, else float32.
 
         Raises:
             ValueError: states of another size.
@@ -233,10 +280,43 @@ class Features:
         return np.concatenate([part.astype(np.float32, copy=False) for part in columns], axis=1)
 
 
-def _is_image(space: spaces.Space) -> bool:
-    if not isinstance(space, spaces.Box) or len(space.shape) != 3 or space.dtype not in (np.uint8, np.bool_):
+def unseen_images(space: spaces.Space) -> Iterator[str]:
+    """Yield what parts of an observation might be images, by their shape or size, but count as numbers."""
+    for keys, leaf in leaves(space):
+        if not isinstance(leaf, spaces.Box | spaces.MultiBinary) or keys == (ACTION_MASK,) or _is_image(leaf):
+            continue
+        if _has_shape_of_image(tuple(leaf.shape), SMALLEST_MATRIX) or math.prod(leaf.shape) >= MANY_COLUMNS:
+            yield f"{'.'.join(map(str, keys)) or 'the observation'}, {leaf}"
+
+
+def _is_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
+    if not isinstance(space, spaces.Box):
         return False
-    return min(Image((), space.shape, 1.0).size[1:]) >= SMALLEST_IMAGE
+    high = float(np.max(space.high, initial=0))
+    if not _holds_bytes(space) and (
+        (space.low != 0).any() or (space.high != high).any() or high not in _brightest(space)
+    ):
+        return False
+    return _has_shape_of_image(space.shape, SMALLEST_IMAGE if high == PIXEL_HIGH else SMALLEST_MATRIX)
+
+
+def _image_of(space: spaces.Box, keys: Keys) -> Image:
+    return Image(keys, space.shape, float(np.max(space.high)) or 1.0, "uint8" if _holds_bytes(space) else "float32")
+
+
+def _holds_bytes(space: spaces.Box) -> bool:
+    return space.dtype in (np.uint8, np.bool_)
+
+
+def _brightest(space: spaces.Box) -> tuple[float, ...]:
+    """Return the values that are white in pixels of a type other than bytes."""
+    return (1, PIXEL_HIGH, 2**16 - 1) if space.dtype == np.uint16 else (1, PIXEL_HIGH)
+
+
+def _has_shape_of_image(shape: tuple[int, ...], smallest_matrix: int) -> bool:
+    if len(shape) not in (2, 3, 4):
+        return False
+    return min(Image((), shape, 1.0).size[1:]) >= (smallest_matrix if len(shape) == 2 else SMALLEST_IMAGE)
 
 
 def _is_single(part: Numbers | Image, array: np.ndarray) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -119,6 +120,28 @@ def test_actions_are_elements_of_their_space_whatever_its_bounds() -> None:
             assert all(env.action_space.contains(action) for action in ppo.get_action(states(50)))
 
 
+@pytest.mark.parametrize("learner", ["auto", "torch"])
+def test_the_first_actions_lie_beside_the_bound_that_is_finite(learner: Any) -> None:
+    env = gym.Env()
+    env.observation_space = spaces.Box(-1, 1, (4,))
+    low = np.array([5, -np.inf, 20, -1, -np.finfo(np.float32).max], np.float32)
+    high = np.array([np.inf, -5, np.finfo(np.float32).max, 1, np.inf], np.float32)
+    env.action_space = spaces.Box(low, high)
+    ppo = PPO.for_env(env, learner=learner, seed=0)
+    action = ppo.get_action(states(2000))
+    assert all(env.action_space.contains(row) for row in action)
+    assert (((action > low) & (action < high)).mean(axis=0) > [0.8, 0.8, 0.8, 0.6, 0.99]).all()
+    np.testing.assert_allclose(ppo.get_action(states(5), deterministic=True), [[6, -6, 21, 0, 0]] * 5, atol=0.1)
+
+
+def test_a_scale_of_ones_own_keeps_actions_beside_the_bound_that_is_finite() -> None:
+    env = gym.Env()
+    env.observation_space, env.action_space = spaces.Box(-1, 1, (4,)), spaces.Box(5, np.inf, (2,))
+    ppo = PPO.for_env(env, action_scaling=[10.0, 1.0], log_std=5.0, seed=0)
+    action = ppo.get_action(states(2000))
+    np.testing.assert_allclose([action.min(axis=0), action.max(axis=0)], [[5, 5], [25, 7]], rtol=1e-3)
+
+
 def test_discrete_actions_may_start_anywhere() -> None:
     env = gym.Env()
     env.observation_space, env.action_space = spaces.Box(-1, 1, (4,)), spaces.Discrete(3, start=-1)
@@ -149,6 +172,8 @@ def test_for_env_reads_the_spaces() -> None:
         (spaces.Box(0, 1, (2,)), spaces.Dict(a=spaces.Text(2)), "space Text"),
         (spaces.Box(0, 1, (2,)), spaces.Box(0, 9, (2,), np.int64), "Box of floats"),
         (spaces.Box(0, 1, (2,)), spaces.Box(np.zeros(2), np.array([0.0, 1.0]), dtype=np.float64), "leaves no choice"),
+        (spaces.Box(0, 1, (2,)), spaces.Box(0, 1e-300, (2,), np.float64), "leaves no choice in float32"),
+        (spaces.Box(0, 1, (2,)), spaces.Box(1e9, 1e9 + 1, (2,), np.float64), "leaves no choice in float32"),
     ],
 )
 def test_for_env_names_a_space_that_is_not_supported(obs_space: Any, action_space: Any, message: str) -> None:
@@ -678,3 +703,57 @@ def test_an_update_that_ends_at_once_has_the_same_metrics() -> None:
         ppo.memory.append(stretch(ppo, 8, seed=seed))
         keys.add(tuple(sorted(ppo.learn())))
     assert len(keys) == 1
+
+
+def test_lr_and_clip_may_be_functions_of_what_remains_of_the_run() -> None:
+    asked: list[float] = []
+
+    def lr(remaining: float) -> float:
+        asked.append(remaining)
+        return 0.01 * remaining
+
+    ppo = discrete(lr=lr, policy_clip=lambda remaining: 0.1 + 0.1 * remaining)
+    annealed = discrete(lr=0.01, anneal_lr=True)
+    for progress in (0.0, 0.25, 1.0, 1.5):
+        for one in (ppo, annealed):
+            one.memory.append(stretch(ppo, 8))
+        metrics, expected = ppo.learn(progress), annealed.learn(progress)
+        assert metrics["lr"] == expected["lr"]
+        assert metrics["clip"] == pytest.approx(0.1 + 0.1 * max(0, 1 - progress))
+    assert asked[-4:] == [1.0, 0.75, 0.0, 0.0]
+    assert copy.deepcopy(ppo).lr is lr
+    assert cloudpickle.loads(cloudpickle.dumps(ppo)).lr(0.5) == 0.005
+
+
+@pytest.mark.parametrize("given", [float("nan"), float("inf"), -1.0, "fast", None])
+def test_a_function_that_gives_no_step_size_is_named_and_nothing_is_lost(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"lr must be finite and not negative, but its function gave .* for 1"):
+        discrete(lr=lambda remaining: given)
+    ppo = discrete(lr=lambda remaining: 0.1 if remaining == 1 else given)
+    ppo.memory.append(stretch(ppo, 8))
+    with pytest.raises(ValueError, match=r"lr must be .*, but its function gave .* for 0\.5"):
+        ppo.learn(0.5)
+    assert len(ppo.memory) == 8
+    assert ppo.learn(0.0)
+
+
+def test_a_function_is_not_annealed_as_well() -> None:
+    with pytest.raises(ValueError, match="lr is a function of the run: it cannot be annealed as well"):
+        discrete(lr=lambda remaining: 0.1, anneal_lr=True)
+    with pytest.raises(ValueError, match="policy_clip is a function"):
+        discrete(policy_clip=lambda remaining: 0.1, anneal_clip=True)
+    with pytest.raises(ValueError, match="lr must be positive"):
+        discrete(lr=lambda remaining: 0.0)
+
+
+def test_a_function_is_not_in_the_file_of_weights(tmp_path: Path) -> None:
+    ppo = discrete(lr=lambda remaining: 0.01 * remaining)
+    ppo.save_weights(tmp_path)
+    with pytest.raises(ValueError, match=r"lr was a function, .*lambda.*, which no file holds: give lr="):
+        PPO.load(tmp_path)
+    again = PPO.load(tmp_path, lr=0.1)
+    assert again.lr == 0.1
+    assert (
+        again.get_action(states(5), deterministic=True).tolist()
+        == ppo.get_action(states(5), deterministic=True).tolist()
+    )

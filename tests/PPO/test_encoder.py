@@ -1,6 +1,7 @@
 """A network of one's own in place of the encoder, or of all."""
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,42 @@ def test_bfloat16_rounds_the_encoders_and_nothing_else() -> None:
 def test_what_is_written_out_is_in_float32() -> None:
     assert PPO(False, 4, 2).replica() is not None
     assert PPO(False, 4, 2, bf16=True).replica() is None
+
+
+def environment(space: spaces.Space) -> gym.Env:
+    env = gym.Env()
+    env.observation_space, env.action_space = space, spaces.Discrete(3)
+    return env
+
+
+def weights_of(ppo: PPO) -> int:
+    return sum(parameter.numel() for parameter in ppo.policy.parameters())
+
+
+@pytest.mark.parametrize("learner", ["auto", "torch"])
+def test_a_stack_of_pictures_goes_through_convolutions(learner: Any, recwarn: pytest.WarningsRecorder) -> None:
+    for shape in ((4, 96, 96, 3), (96, 96), (4, 96, 96, 1)):
+        ppo = PPO.for_env(environment(spaces.Box(0, 255, shape, np.uint8)), hidden_sizes=(), learner=learner)
+        assert weights_of(ppo) < 4e6
+        assert ppo.get_action(np.zeros((2, *shape), np.uint8)).shape == (2,)
+    assert not recwarn
+
+
+def test_what_might_be_an_image_brings_a_warning() -> None:
+    env = environment(spaces.Dict(camera=spaces.Box(-np.inf, np.inf, (40, 40, 3)), speed=spaces.Box(-1, 1, (2,))))
+    with pytest.warns(
+        UserWarning, match=r"camera, Box.* counts as plain numbers.*between 0 and 1.*normalize_obs=True"
+    ) as told:
+        PPO.for_env(env)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PPO.for_env(env, encoder=narrow)
+
+
+def test_weights_of_another_time_for_such_an_image_are_refused(tmp_path: Path) -> None:
+    """Floats were plain numbers once."""
+    with pytest.warns(UserWarning, match="counts as plain numbers"):
+        PPO.for_env(environment(spaces.Box(-1, 1, (40, 40, 3)))).save_weights(tmp_path)
+    with pytest.raises(ValueError, match="vision"):
+        PPO.for_env(environment(spaces.Box(0, 1, (40, 40, 3)))).load_weights(tmp_path)

@@ -44,6 +44,18 @@ def test_what_is_exported_acts_the_same(tmp_path: Path, suffix: str, env: Any, s
     assert export_policy(ppo, tmp_path / f"policy{suffix}") <= 1e-5
 
 
+def test_actions_beside_a_bound_are_exported(tmp_path: Path) -> None:
+    import gymnasium as gym
+    from gymnasium import spaces
+
+    env = gym.Env()
+    env.observation_space = spaces.Box(-1, 1, (3,))
+    env.action_space = spaces.Box(np.float32([5, 1e6]), np.float32([np.inf, np.inf]))
+    export_policy(PPO.for_env(env, seed=0), tmp_path / "policy.pt2")
+    action = torch.export.load(tmp_path / "policy.pt2").module()(torch.zeros(2, 3))
+    np.testing.assert_allclose(action.detach(), [[6, 1e6 + 122]] * 2, rtol=1e-5)
+
+
 def test_a_program_runs_without_the_project(tmp_path: Path) -> None:
     ppo = PPO.for_env("CartPole-v1", seed=0)
     export_policy(ppo, tmp_path / "policy.pt2")

@@ -52,12 +52,30 @@ class Echo(gym.Env):
         return self.asked, reward, True, False, {}
 
 
+class Target(gym.Env):
+    """One step: the reward is how close the action comes to a number inside its bounds."""
+
+    def __init__(self, low: float, high: float, target: float) -> None:
+        self.observation_space = spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = spaces.Box(low, high, (1,), np.float32)
+        self.target = target
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.action_space.contains(action)
+        return np.zeros(1, np.float32), -abs(float(action[0]) - self.target), True, False, {}
+
+
 class Delayed(gym.Env):
     """Two steps: the first action decides the reward of the second; the observation says only which step it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, reward: float = 1.0) -> None:
         self.observation_space = spaces.Box(0, 1, (1,), np.float32)
         self.action_space = spaces.Discrete(2)
+        self.reward = reward
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
@@ -68,24 +86,25 @@ class Delayed(gym.Env):
         if self.first is None:
             self.first = int(action)
             return np.ones(1, np.float32), 0.0, False, False, {}
-        return np.ones(1, np.float32), float(self.first), True, False, {}
+        return np.ones(1, np.float32), self.reward * self.first, True, False, {}
 
 
 class Picture(gym.Env):
     """One step: which half of a picture is bright says which of two actions is right."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+    def __init__(self, shape: tuple[int, ...], floats: bool = False) -> None:
+        self.observation_space = spaces.Box(0, 1 if floats else 255, shape, np.float32 if floats else np.uint8)
         self.action_space = spaces.Discrete(2)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.right = int(self.np_random.integers(2))
         picture = self.np_random.integers(0, 50, self.observation_space.shape, np.uint8)  # type: ignore[arg-type]
-        rows = picture.swapaxes(0, 1) if picture.shape[0] < picture.shape[2] else picture
+        axis = int(picture.ndim == 4 or picture.shape[0] < picture.shape[-1])  # that of H
+        rows = picture.swapaxes(0, axis)
         rows[slice(len(rows) // 2, None) if self.right else slice(len(rows) // 2)] += 200
-        self.picture = picture
-        return picture, {}
+        self.picture = picture if picture.dtype == self.observation_space.dtype else np.float32(picture / 255)
+        return self.picture, {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         return self.picture, float(action == self.right), True, False, {}
@@ -187,15 +206,46 @@ def test_the_continuous_policy_learns_what_the_observation_asks_for() -> None:
     assert evaluate(ppo, env, 200, seed=1, backend="inline").mean() > -0.1
 
 
-def test_a_delayed_reward_is_credited_and_discounted() -> None:
-    ppo = learn(Delayed, 8_000, gamma=0.5)
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "target"),
+    [
+        (5, np.inf, 7.5),
+        (20, LARGEST, 20.2),
+        (-np.inf, -5, -8),
+        (0, np.inf, 2),
+        (-LARGEST, LARGEST, -1),
+        (1e6, np.inf, 1e6 + 400),
+    ],
+)
+def test_the_continuous_policy_learns_inside_bounds_on_one_side(low: float, high: float, target: float) -> None:
+    env = partial(Target, low, high, target)
+    ppo = learn(env, 3_000, k_epochs=10, lr=1e-2)
+    assert abs(float(ppo.get_action(np.zeros(1), deterministic=True)[0]) - target) < 0.15 * max(1, abs(low) * 2**-13)
+
+
+@pytest.mark.parametrize("size", [1e-18, 1e-9, 1e-6, 1.0, 1e18])
+def test_a_delayed_reward_of_any_size_is_credited_and_discounted(size: float) -> None:
+    ppo = learn(partial(Delayed, size), 8_000, gamma=0.5)
     assert ppo.get_action(np.zeros(1), deterministic=True) == 1
-    np.testing.assert_allclose(values(ppo, [[0.0], [1.0]]), [0.5, 1.0], atol=0.05)
+    np.testing.assert_allclose(values(ppo, [[0.0], [1.0]]) / size, [0.5, 1.0], atol=0.05)
 
 
-@pytest.mark.parametrize(("shape", "bf16"), [((10, 10, 2), False), ((10, 10, 2), True), ((3, 40, 40), False)])
-def test_the_policy_learns_what_a_picture_shows(shape: tuple[int, ...], bf16: bool) -> None:
-    env = partial(Picture, shape)
+@pytest.mark.parametrize(
+    ("shape", "floats", "bf16"),
+    [
+        ((10, 10, 2), False, False),
+        ((10, 10, 2), False, True),
+        ((3, 40, 40), False, False),
+        ((2, 10, 10, 3), False, False),
+        ((10, 10), False, False),
+        ((10, 10, 3), True, False),
+    ],
+)
+def test_the_policy_learns_what_a_picture_shows(shape: tuple[int, ...], floats: bool, bf16: bool) -> None:
+    env = partial(Picture, shape, floats)
     ppo = learn(env, 2_500, hidden_sizes=(), lr=3e-4, bf16=bf16)
     assert evaluate(ppo, env, 100, seed=1, backend="inline").mean() > 0.97
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from utils import Features, row_type
+from utils import Features, action_units, bounds_of, row_type, unseen_images
 
 NESTED = spaces.Dict(
     position=spaces.Box(-1, 1, (2,)),
@@ -71,7 +71,77 @@ def test_images_alone_stay_bytes() -> None:
     assert columns.dtype == np.uint8
     assert features.images[0].size == (4, 84, 84)
     assert Features.of(spaces.Box(0, 255, (4, 84, 84), np.uint8)).images[0].channels_first
-    assert not Features.of(spaces.Box(0, 1, (84, 84, 4), np.float32)).images
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((96, 80), (1, 96, 80)),
+        ((96, 80, 3), (3, 96, 80)),
+        ((3, 96, 80), (3, 96, 80)),
+        ((4, 96, 80, 1), (4, 96, 80)),
+        ((4, 96, 80, 3), (12, 96, 80)),
+        ((4, 3, 96, 80), (12, 96, 80)),
+        ((10, 10), (1, 10, 10)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64])
+def test_what_has_the_shape_and_the_values_of_an_image_is_one(shape: tuple[int, ...], size: Any, dtype: Any) -> None:
+    space = spaces.Box(0, 255, shape, dtype)
+    features, states = Features.of(space), np.full((2, *shape), 7.5).astype(dtype)
+    assert (features.vector, features.images[0].size, features.images[0].high) == (0, size, 255)
+    columns, single = features.rows(states)
+    assert (columns.dtype, columns.shape, single) == (
+        np.uint8 if dtype == np.uint8 else np.float32,
+        (2, np.prod(shape)),
+        False,
+    )
+    assert (columns == states[0].flat[0]).all()
+    assert features.rows(states[0])[1]
+    assert not [*unseen_images(space)]
+
+
+def test_float_images_keep_their_fractions() -> None:
+    space = spaces.Box(0, 1, (40, 40, 3), np.float64)
+    features = Features.of(space)
+    assert features.images[0].high == 1
+    assert (features.rows(np.full((2, 40, 40, 3), 0.25))[0] == 0.25).all()
+    both = Features.of(spaces.Dict(bytes=spaces.Box(0, 255, (6, 6, 1), np.uint8), floats=spaces.Box(0, 1, (6, 6, 1))))
+    columns, _ = both.rows({"bytes": np.full((1, 6, 6, 1), 9, np.uint8), "floats": np.full((1, 6, 6, 1), 0.5)})
+    assert columns.tolist() == [[9.0] * 36 + [0.5] * 36]
+    assert Features.of(spaces.Box(0, 2**16 - 1, (40, 40), np.uint16)).images[0].high == 65535
+
+
+@pytest.mark.parametrize(
+    ("space", "warns"),
+    [
+        (spaces.Box(-np.inf, np.inf, (40, 40, 3)), True),
+        (spaces.Box(-1, 1, (3, 40, 40)), True),
+        (spaces.Box(0, 100, (2, 40, 40, 3), np.int32), True),
+        (spaces.Box(0, 1, (64 * 64,)), True),
+        (spaces.MultiBinary([40, 40, 2]), True),
+        (spaces.Box(0, 1, (10, 10)), False),
+        (spaces.Box(0, 5, (8, 8), np.uint8), False),
+        (spaces.Box(-np.inf, np.inf, (5, 5)), False),
+        (spaces.Box(-np.inf, np.inf, (376,)), False),
+        (spaces.Box(0, 255, (4, 4, 3), np.uint8), False),
+        (spaces.Box(0, 255, (2, 3, 4, 40, 40), np.uint8), True),
+        (spaces.Discrete(10_000), False),
+    ],
+)
+def test_what_might_be_an_image_is_named(space: spaces.Space, warns: bool) -> None:
+    assert not Features.of(space).images
+    assert len([*unseen_images(space)]) == warns
+    nested = spaces.Dict(a=spaces.Discrete(2), b=spaces.Tuple((space,)))
+    assert [part.split(",")[0] for part in unseen_images(nested)] == ["b.0"] * warns
+
+
+@pytest.mark.parametrize("high", [1, 255])
+def test_an_agent_for_one_image_does_not_fit_another(high: int) -> None:
+    floats, bytes_ = spaces.Box(0, 1, (40, 40, 3)), spaces.Box(0, high, (40, 40, 3), np.uint8)
+    assert Features.of(floats).fit(floats)
+    assert not Features.of(floats).fit(bytes_)
+    assert not Features.of(bytes_).fit(floats)
 
 
 def test_the_mask_is_apart() -> None:
@@ -97,3 +167,39 @@ def test_states_of_another_size_are_named() -> None:
                 "camera": np.zeros((6, 8, 3), np.uint8),
             }
         )
+
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "centre", "scale"),
+    [
+        (-1, 3, np.float32, 1, 2),
+        (5, np.inf, np.float32, 6, 1),
+        (-np.inf, -5, np.float64, -6, 1),
+        (0, np.inf, np.float32, 0, 1),
+        (-3, np.inf, np.float32, 0, 1),
+        (-np.inf, 7, np.float32, 0, 1),
+        (-np.inf, np.inf, np.float32, 0, 1),
+        (20, LARGEST, np.float32, 21, 1),
+        (20, LARGEST, np.float64, 21, 1),
+        (-LARGEST, LARGEST, np.float32, 0, 1),
+        (-np.finfo(np.float64).max, np.finfo(np.float64).max, np.float64, 0, 1),
+        (-1e300, -2, np.float64, -3, 1),
+        (2, np.finfo(np.float16).max, np.float16, 3, 1),
+        (-1e30, 1e30, np.float64, 0, 1e30),
+        (2.0**20, np.inf, np.float32, 2.0**20 + 2**7, 2**7),
+    ],
+)
+def test_actions_are_centred_between_bounds_or_beside_the_finite_one(
+    low: float, high: float, dtype: Any, centre: float, scale: float
+) -> None:
+    offset, unit = action_units(*bounds_of(spaces.Box(low, high, (2,), dtype)))
+    assert (offset.tolist(), unit.tolist()) == ([centre] * 2, [scale] * 2)
+
+
+def test_each_dimension_of_actions_has_its_own_units() -> None:
+    low, high = np.array([-1, 5, -np.inf, -np.inf]), np.array([1, np.inf, -5, np.inf])
+    offset, unit = action_units(*bounds_of(spaces.Box(low, high, dtype=np.float64)), unit=3.0)
+    assert (offset.tolist(), unit.tolist()) == ([0, 8, -8, 0], [1, 3, 3, 3])
