@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from AsyncPPO.backends import SUCCESS, numbers_in
+from AsyncPPO.backends import FINAL_INFO, SUCCESS, numbers_in
 from utils import Metrics, State, check_like
 
 SUCCESS_RATE, INFO_PREFIX = "success_rate", "info_"
@@ -118,7 +118,7 @@ def last_numbers(
         return None
     numbers = np.full((len(infos), len(keys)), np.nan)
     for row in rows:
-        info = infos[row].get("final_info", {}) if autoreset else infos[row]
+        info = infos[row].get(FINAL_INFO, {}) if autoreset else infos[row]
         if info:
             numbers[row] = numbers_in(int(env_ids[row]), info, keys)
     return numbers

@@ -28,7 +28,7 @@ from AsyncPPO.episodes import Episode, Episodes, Evaluation, last_numbers
 from AsyncPPO.evaluator import Evaluator
 from AsyncPPO.factory import number_of_copies
 from AsyncPPO.progress import Bar, tell_if_long
-from AsyncPPO.rollout import Actor, Memories, failures
+from AsyncPPO.rollout import Actor, Memories
 from AsyncPPO.vectorizer import EnvVectorizer
 from utils import (
     Metrics,
@@ -192,7 +192,7 @@ def _play_round(
         env_ids = indexes_of_active_environments(envs.finished)
         action = memories.ask(actor.get_action, obs, env_ids, deterministic=deterministic)
         obs, reward, terminated, truncated, infos = envs.step(action)
-        unended, failed = ~(terminated | truncated), failures(envs, infos)
+        unended, failed = ~(terminated | truncated), envs.failed[env_ids]
         over = ~unended | (step == max_steps)
         numbers = last_numbers(env_ids, infos, over, keys, autoreset=False)
         news = sums.count(env_ids, reward[:, None], over[:, None], None if numbers is None else numbers[:, None])

@@ -105,6 +105,11 @@ def make_env(factory: EnvFactory) -> gym.Env:
     return env
 
 
+def like(env: gym.Env, factory: EnvFactory) -> EnvFactory:
+    """Return a callable that makes what `factory` makes, and checks that its spaces are those of `env`."""
+    return partial(_make_like, factory, env.observation_space, env.action_space)
+
+
 @contextmanager
 def sample_env(factory: EnvFactory) -> Iterator[gym.Env]:
     """Make one environment to look at, and close it; a failure in that is logged.
@@ -118,6 +123,15 @@ def sample_env(factory: EnvFactory) -> Iterator[gym.Env]:
         yield env
     finally:
         close_env(0, env)
+
+
+def _make_like(factory: EnvFactory, observation_space: gym.Space, action_space: gym.Space) -> gym.Env:
+    env = factory()
+    for name, first in (("observation", observation_space), ("action", action_space)):
+        space = getattr(env, f"{name}_space")
+        if space != first:
+            raise ValueError(f"its {name} space is {space}, but that of the copy that was made first is {first}")
+    return env
 
 
 def _make(env_id: str, /, **kwargs: Any) -> gym.Env:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from AsyncPPO.backends import ENV_ERROR, SUCCESS, Replica
+from AsyncPPO.backends import SUCCESS, Replica
 from AsyncPPO.episodes import Episode, Episodes, last_numbers
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.vectorizer import EnvVectorizer
@@ -163,21 +163,21 @@ class Collector:
     ) -> tuple[int, list[Episode]]:
         """Keep what some environments lived through in a step; see `collect`."""
         (action, extras), (next_obs, reward, terminated, truncated, infos) = answer, result
+        over = terminated | truncated
         rows = {
             "obs": obs,
             "action": action,
             "reward": reward,
             "terminated": terminated,
             "truncated": truncated,
-            "next_obs": _true_next_obs(next_obs, infos),
+            "next_obs": _true_next_obs(self.env, env_ids, next_obs, over),
             **extras,
         }
-        failed = failures(self.env, infos)
+        failed = self.env.failed[env_ids]
         if failed.any():
             self.buffer.cut(env_ids[failed])
             rows = {name: values[~failed] for name, values in rows.items()}
         self.buffer.append(env_ids[~failed], **rows)
-        over = terminated | truncated
         self._memories.forget(env_ids[over])
         numbers = last_numbers(env_ids, infos, over, self.info_keys, self.env.autoreset)
         numbers = None if numbers is None else numbers[:, None]
@@ -274,19 +274,10 @@ class ReplicaCollector:
         return reward.size, self._episodes.count(np.arange(env.num_envs), reward, over, infos)
 
 
-def failures(env: EnvVectorizer, infos: Sequence[dict[str, Any]]) -> np.ndarray:
-    """Return which rows of a step say only that an environment failed and was started anew, bool `(n,)`."""
-    if env.on_env_error == "raise":
-        return np.zeros(len(infos), dtype=bool)
-    return np.array([ENV_ERROR in info for info in infos])
-
-
-def _true_next_obs(obs: np.ndarray, infos: Sequence[dict[str, Any]]) -> np.ndarray:
+def _true_next_obs(env: EnvVectorizer, env_ids: np.ndarray, obs: np.ndarray, over: np.ndarray) -> np.ndarray:
     """Put back the last observations of the episodes whose environments were reset in the same step."""
-    final = {row: info["final_obs"] for row, info in enumerate(infos) if "final_obs" in info}
-    if not final:
+    if not (env.autoreset and over.any()):
         return obs
     obs = obs.copy()
-    for row, last in final.items():
-        obs[row] = last
+    obs[over] = env.final_obs[env_ids[over]]
     return obs

@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike
 from AsyncPPO.backends import (
     CLOSE_SECONDS,
     ENV_ERROR,
+    Actions,
     Backend,
     BackendName,
     Care,
     EnvBlock,
-    EnvError,
     InlineBackend,
     Layout,
     OnEnvError,
@@ -26,6 +26,7 @@ from AsyncPPO.backends import (
     StartMethod,
     available_cores,
     check_finite,
+    check_results,
     check_saved,
     check_ways,
     choose_backend,
@@ -34,7 +35,7 @@ from AsyncPPO.backends import (
     why_no_children,
 )
 from AsyncPPO.copies import Copies
-from AsyncPPO.factory import EnvLike, env_factories, number_of_copies, sample_env
+from AsyncPPO.factory import EnvLike, env_factories, like, number_of_copies, sample_env
 from AsyncPPO.progress import tell_if_long
 from utils import (
     State,
@@ -46,6 +47,8 @@ from utils import (
 )
 
 Result = TypeVar("Result")
+RESET_MASK = "reset_mask"
+"""The option of a reset that says which environments it is for."""
 logger = logging.getLogger(__name__)
 
 
@@ -66,7 +69,9 @@ class EnvVectorizer(Copies):
                 utils.update_active_environments_list(env.finished, over)
 
     With `autoreset=True` an environment that finishes starts anew in the same step, so that all run for ever; its
-    info then holds the true last observation as `final_obs` and the last info as `final_info`, as in Gymnasium.
+    info then holds the true last observation as `final_obs` and the last info as `final_info`, as in Gymnasium. An
+    environment may use these names itself, and `env_error`; where an episode has ended or failed, the info says what
+    the vectorizer does. What it says is also beside the infos: `final_obs`, `failed`.
     """
 
     def __init__(
@@ -151,13 +156,11 @@ class EnvVectorizer(Copies):
                 elif backend == "auto" and (alone := why_no_children()):
                     backend, self.backend_reason = "inline", alone
                 elif backend == "auto":
-                    try:
-                        steps = 1 if plan is None else plan.horizon
-                        backend, self.backend_reason = choose_backend(
-                            probe, num_envs, num_workers, steps, self._seeds[0], reset_options
-                        )
-                    except (Exception, SystemExit) as error:
-                        raise EnvError.of(0, "a trial", error) from error
+                    steps = 1 if plan is None else plan.horizon
+                    backend, self.backend_reason = choose_backend(
+                        probe, num_envs, num_workers, steps, self._seeds[0], reset_options
+                    )
+                factories = [like(probe, factory) for factory in factories]
             if backend == "process":
                 method, why = choose_start_method(start_method)
                 self.backend_reason += f"; {method}ed, since {why}" if why else ""
@@ -197,39 +200,79 @@ class EnvVectorizer(Copies):
         return self._finished
 
     @property
+    def final_obs(self) -> np.ndarray:
+        """Observations `(N, ...)`: the last of an episode, where an environment was reset in its last step."""
+        return self._open_backend().arrays.final_obs
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Bool `(N,)`: whose last step only says that they failed and were started anew (`on_env_error="restart"`)."""
+        return self._open_backend().arrays.failed
+
+    @property
     def restarts(self) -> int:
         """How many environments were started anew because they, or their process, failed."""
         return self._open_backend().restarts
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Start an episode in every environment.
 
         Args:
-            seed: start all random streams anew from this one. Without it the first reset seeds each environment
-                from the vectorizer's seed, and later ones go on where the streams are.
-            options: handed to every environment's `reset`, this time; by default `reset_options`.
+            seed: start all random streams anew from this one; or N seeds, one for each environment, None where the
+                stream is to go on. Without it the first reset seeds each environment from the vectorizer's seed, and
+                later ones go on where the streams are.
+            options: handed to every environment's `reset`, this time; by default `reset_options`. As in Gymnasium,
+                `reset_mask` among them, bool `(N,)`, is for the vectorizer: only the environments where it is True are
+                reset, the others stay as they are.
 
         Returns:
-            Observations `(N, ...)` and N infos. All environments run.
+            Observations `(N, ...)` and N infos. Those that were reset run.
 
         Raises:
+            ValueError: a wrong number of seeds, a wrong mask, or either where the environments come vectorized.
+            RuntimeError: with a mask, some were sent actions; or the vectorizer is closed.
             EnvError: an environment failed; the vectorizer is closed then.
         """
         backend = self._open_backend()
-        if seed is not None:
-            self._seeds = [*spawn_seeds(seed, self.num_envs)]
-            self._first_seed = self._seeds[0]
-        seeds, self._seeds = self._seeds, [None] * self.num_envs
+        env_ids, options = self._to_reset(options)
+        all_seeds = self._seeds if seed is None else self._given_seeds(seed)
         if self._outstanding:
             self.recv()
-        env_ids = np.arange(self.num_envs)
+        seeds = [all_seeds[index] for index in env_ids.tolist()]
         infos = self._awaited(backend, lambda: backend.reset(env_ids, seeds, options))
+        for index in env_ids.tolist():
+            self._seeds[index] = None
         obs = backend.arrays.obs.copy()
-        self._check_finite("observation", env_ids, obs)
-        self._finished[:] = False
-        return obs, [infos.get(index, {}) for index in env_ids.tolist()]
+        self._check_finite("observation", env_ids, obs[env_ids])
+        self._finished[env_ids] = False
+        return obs, [infos.get(index, {}) for index in range(self.num_envs)]
+
+    def _to_reset(self, options: dict[str, Any] | None) -> tuple[np.ndarray, dict[str, Any] | None]:
+        """Return which environments are to be reset, and the options that are for them."""
+        if options is None or RESET_MASK not in options:
+            return np.arange(self.num_envs), options
+        mask = np.asarray(options[RESET_MASK])
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
+            raise ValueError(f"{RESET_MASK} must be a bool array of shape ({self.num_envs},), not all False: {mask}")
+        if self.backend == "vector":
+            raise ValueError(f"{RESET_MASK} does not go with backend='vector'")
+        self._idle_backend()
+        others = {name: value for name, value in options.items() if name != RESET_MASK}
+        return np.flatnonzero(mask), others or None
+
+    def _given_seeds(self, seed: int | Sequence[int | None]) -> list[int | None]:
+        seeds: list[int | None]
+        if isinstance(seed, int | np.integer):
+            seeds = [*spawn_seeds(seed, self.num_envs)]
+        elif self.backend == "vector":
+            raise ValueError("environments that come vectorized take one seed, not a list")
+        else:
+            numbers = env_seeds([0 if one is None else one for one in seed], self.num_envs)
+            seeds = [None if one is None else number for one, number in zip(seed, numbers, strict=True)]
+        self._first_seed = seeds[0]
+        return seeds
 
     def step(self, actions: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step every environment that runs.
@@ -244,7 +287,8 @@ class EnvVectorizer(Copies):
             infos, of just those environments, in index order.
 
         Raises:
-            ValueError: a wrong number or shape of actions.
+            ValueError: a wrong number or shape of actions, or one that is none (a NaN, a fraction or a number of no
+                choice where there are choices); names its environment, and nothing was stepped.
             RuntimeError: nothing is running, or the vectorizer is closed.
             EnvError: an environment failed or gave a NaN or infinity, or its worker died; the vectorizer is closed.
         """
@@ -262,7 +306,8 @@ class EnvVectorizer(Copies):
             env_ids: `(n,)`, which; by default all that run and have not been sent an action yet, in index order.
 
         Raises:
-            ValueError: a wrong number or shape of actions, an environment that does not run, or one twice.
+            ValueError: a wrong number or shape of actions, one that is none; an environment that does not run, or one
+                twice.
             RuntimeError: nothing is running, all that run have been sent an action, or the vectorizer is closed.
         """
         self._open_backend()
@@ -294,8 +339,9 @@ class EnvVectorizer(Copies):
                 f"actions have shape {actions.shape}, but {len(env_ids)} environments are running, each with an action "
                 f"of shape {rows.shape[1:]}"
             )
+        self._actions.check(env_ids, actions)
         rows[env_ids] = actions
-        self._sent[env_ids] = True
+        self._sent[self._rows(env_ids)] = True
         self._outstanding += len(env_ids)
         self._guarded(lambda: backend.send(env_ids, self.autoreset))
 
@@ -323,14 +369,14 @@ class EnvVectorizer(Copies):
             raise ValueError(f"min_envs must be between 1 and the {sent} environments that were sent, not {min_envs}")
         env_ids, infos = self._awaited(backend, lambda: backend.recv(count))
         self._settled = True
-        self._sent[env_ids] = False
         self._outstanding -= len(env_ids)
-        arrays = backend.arrays
+        arrays, rows = backend.arrays, self._rows(env_ids)
+        self._sent[rows] = False
         fields = (arrays.obs, arrays.reward, arrays.terminated, arrays.truncated)
-        everything = len(env_ids) == self.num_envs
-        obs, reward, terminated, truncated = (rows.copy() if everything else rows[env_ids] for rows in fields)
-        self._check_finite("reward", env_ids, reward)
-        self._check_finite("observation", env_ids, obs)
+        obs, reward, terminated, truncated = (
+            [field.copy() for field in fields] if isinstance(rows, slice) else [field[rows] for field in fields]
+        )
+        self._guarded(lambda: check_results(env_ids, reward, obs))
         infos_of_rows: list[dict[str, Any]] = [infos.get(index, {}) for index in env_ids.tolist()]
         if self.autoreset:
             for row in (terminated | truncated).nonzero()[0].tolist():
@@ -467,6 +513,7 @@ class EnvVectorizer(Copies):
         """Take over the spaces of an environment."""
         self.spec = env.spec
         self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+        self._actions = Actions(env.action_space)
         return Layout.of(self.num_envs, env.observation_space, env.action_space)
 
     def _open_backend(self) -> Backend:
@@ -479,6 +526,10 @@ class EnvVectorizer(Copies):
         if self._outstanding:
             raise RuntimeError("some environments have been sent actions: recv() them first")
         return backend
+
+    def _rows(self, env_ids: np.ndarray) -> slice | np.ndarray:
+        """Return an index of the rows of environments; a slice, which is faster, where it is all of them."""
+        return slice(None) if len(env_ids) == self.num_envs else env_ids
 
     def _guarded(self, call: Callable[[], Result]) -> Result:
         """Close when a call is cut short: half a step must not be taken for a whole one later."""
@@ -498,7 +549,6 @@ class EnvVectorizer(Copies):
     def _check_rollout(self, start: int, stop: int) -> None:
         assert self.rollout is not None
         rows, env_ids = self.rollout.rows, np.arange(self.num_envs)
-        self._check_finite("reward", env_ids, rows["reward"][:, start:stop])
         self._check_finite("observation", env_ids, rows["obs"][:, start:stop])
         self._check_finite("observation", env_ids, rows["final_obs"][:, :stop])
 

@@ -27,7 +27,7 @@ from utils.masks import (
 from utils.quadrature import gauss_hermite
 from utils.returns import discounted_sums, gae, n_step_returns, reward_unit, v_trace
 from utils.schedules import Schedule, linear, scheduled
-from utils.seeding import env_seeds, spawn_seeds
+from utils.seeding import env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
 from utils.spaces import ACTION_MASK, Features, Image, Keys, action_units, bounds_of, leaves, row_type, unseen_images
 from utils.state import DamagedError, State, check_like, holds_state, load_state, save_state, whole_number
 from utils.threads import blas_threads, compute_threads, one_torch_thread, torch_threads
@@ -60,6 +60,7 @@ __all__ = [
     "env_seeds",
     "gae",
     "gauss_hermite",
+    "global_streams_kept",
     "holds_state",
     "inactive_states_dropout",
     "indexes_of_active_environments",
@@ -81,6 +82,7 @@ __all__ = [
     "rows_of",
     "save_state",
     "scheduled",
+    "seed_global_streams",
     "spawn_seeds",
     "split_parts",
     "torch_threads",

@@ -1,7 +1,10 @@
-"""Independent random streams from one seed."""
+"""Independent random streams from one seed, and the global ones."""
 
 import operator
-from collections.abc import Sequence
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -35,3 +38,26 @@ def env_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
     if min(seeds) < 0:
         raise ValueError(f"seeds must not be negative, not {min(seeds)}")
     return seeds
+
+
+def seed_global_streams(seed: int | None) -> None:
+    """Seed the global random streams of this process: Python's, NumPy's and, where it has been imported, torch's."""
+    (number,) = spawn_seeds(seed, 1)
+    random.seed(number)
+    np.random.seed(number)  # noqa: NPY002
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.manual_seed(number)
+
+
+@contextmanager
+def global_streams_kept() -> Iterator[None]:
+    """Put the global random streams of this process back where they were."""
+    torch = sys.modules.get("torch")
+    states = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        if torch is not None:
+            torch.set_rng_state(states[2])

@@ -11,14 +11,15 @@ from AsyncPPO.backends.base import (
     Layout,
     Plan,
     Replica,
-    check_finite,
 )
-from AsyncPPO.backends.block import ENV_ERROR, EnvBlock, close_env
+from AsyncPPO.backends.block import ENV_ERROR, FINAL_INFO, EnvBlock, close_env
 from AsyncPPO.backends.channel import CLOSE_SECONDS
 from AsyncPPO.backends.children import StartMethod, choose_start_method, why_no_children
 from AsyncPPO.backends.choice import BackendName, OnEnvError, available_cores, check_ways, choose_backend
+from AsyncPPO.backends.elements import Actions
 from AsyncPPO.backends.infos import SUCCESS, numbers_in, with_success
 from AsyncPPO.backends.inline import InlineBackend
+from AsyncPPO.backends.outcomes import check_finite, check_results
 from AsyncPPO.backends.process import ProcessBackend
 from AsyncPPO.backends.snapshot import check_saved
 from AsyncPPO.backends.vector import PoolBlock, make_pool
@@ -26,8 +27,10 @@ from AsyncPPO.backends.vector import PoolBlock, make_pool
 __all__ = [
     "CLOSE_SECONDS",
     "ENV_ERROR",
+    "FINAL_INFO",
     "RESTART_LIMIT",
     "SUCCESS",
+    "Actions",
     "Backend",
     "BackendName",
     "Care",
@@ -46,6 +49,7 @@ __all__ = [
     "apply",
     "available_cores",
     "check_finite",
+    "check_results",
     "check_saved",
     "check_ways",
     "choose_backend",

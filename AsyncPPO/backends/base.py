@@ -19,7 +19,7 @@ from utils import row_type
 
 EnvFactory = Callable[[], gym.Env]
 Infos = dict[int, dict[str, Any]]
-"""By environment index; only those with something in them."""
+"""By environment index; only those with something in them. They are the receiver's own, not the environments'."""
 
 
 class EnvError(RuntimeError):
@@ -48,22 +48,6 @@ class Care:
 
 RESTART_LIMIT = 10
 """How often an environment is started anew without a step in between, before that is an error after all."""
-
-
-def check_finite(what: str, env_ids: Sequence[int] | np.ndarray, rows: np.ndarray) -> None:
-    """Check rows `(n, ...)` of environments.
-
-    Raises:
-        EnvError: there is a NaN or an infinity in them; names the first environment.
-    """
-    for name in rows.dtype.names or ():
-        check_finite(f"{what} {name!r}", env_ids, rows[name])
-    if rows.dtype.kind != "f" or math.isfinite(np.vdot(rows, rows)):  # the quick look: a sum of squares
-        return
-    finite = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
-    if not finite.all():
-        bad = env_ids[int(finite.argmin())]
-        raise EnvError(f"environment {bad} returned a NaN or an infinity as its {what}")
 
 
 @dataclass(frozen=True)
@@ -114,6 +98,8 @@ class StepArrays:
     """bool `(N,)`."""
     truncated: np.ndarray
     """bool `(N,)`."""
+    failed: np.ndarray
+    """bool `(N,)`, whose last step only says that they failed and were started anew."""
 
     @classmethod
     def allocate(cls, layout: Layout, memory: Callable[[int], Any] = bytearray) -> "StepArrays":
@@ -126,6 +112,7 @@ class StepArrays:
             "reward": ((lead,), np.float64),
             "terminated": ((lead,), np.bool_),
             "truncated": ((lead,), np.bool_),
+            "failed": ((lead,), np.bool_),
         }
         return cls(**allocate(shapes, memory))
 
@@ -300,7 +287,8 @@ class Backend(ABC):
         """Have some environments stepped by their rows of `action`.
 
         With `autoreset`, an environment that finishes is reset at once: `obs` is that of the new episode,
-        `final_obs` that of the old one, and its info holds the last info as `final_info`.
+        `final_obs` that of the old one, and its info holds the last info as `final_info`. One that fails and is
+        started anew is `failed`, and its info says why as `env_error`.
         """
 
     @abstractmethod

@@ -20,16 +20,20 @@ from AsyncPPO.backends.base import (
     Infos,
     Rollout,
     StepArrays,
-    check_finite,
 )
 from AsyncPPO.backends.channel import Pulse
+from AsyncPPO.backends.elements import observation_writer
 from AsyncPPO.backends.infos import numbers_in
+from AsyncPPO.backends.outcomes import check_finite, check_rewards, copied, reset_outcome, step_outcome
 from AsyncPPO.backends.snapshot import restore, snapshot
-from utils import element_of
+from AsyncPPO.backends.streams import own_spaces, seed_spaces
+from utils import element_of, spawn_seeds
 
 logger = logging.getLogger(__name__)
 ENV_ERROR = "env_error"
 """The entry of an info that says why its environment was started anew."""
+FINAL_INFO = "final_info"
+"""The entry that holds the last info of the episode before."""
 RAISE = Care()
 
 
@@ -41,7 +45,6 @@ class Block(ABC):
         self.first = first
         self.arrays = arrays
         self._rollout = rollout
-        self._failed: list[int] = []
         self._pulse = Pulse()
         self.reset_options: dict[str, Any] | None = None
         """What a reset is handed that has no options of its own."""
@@ -98,23 +101,24 @@ class Block(ABC):
             rows["obs"][:, step] = arrays.obs
             self._pulse.step = step
             infos = self._play_one(slice(None), everything, step)
-            while failed := self._failed:
+            while failed := arrays.failed.nonzero()[0].tolist():
                 for row in failed:
                     rollout.cut(row, step, start, rows["obs"][row, step])
                     ends[row] = (rows["terminated"][row, :step] | rows["truncated"][row, :step]).sum()
                 rows["obs"][failed, step] = arrays.obs[failed]
                 infos |= self._play_one(failed, failed, step)
+            check_rewards(range(self.first, self.first + len(everything)), arrays.reward)
             for name in ("reward", "terminated", "truncated"):
                 rows[name][:, step] = getattr(arrays, name)
             for row in np.flatnonzero(arrays.terminated | arrays.truncated).tolist():
                 rows["final_obs"][row, ends[row]] = arrays.final_obs[row]
                 ends[row] += 1
-                if info := infos.get(self.first + row, {}).get("final_info"):
+                if info := infos.get(self.first + row, {}).get(FINAL_INFO):
                     rollout.infos[row, step] = numbers_in(self.first + row, info, rollout.info_keys)
         return {}
 
     def _play_one(self, rows: slice | list[int], numbers: list[int], step: int) -> Infos:
-        """Act in the environments of some rows and step them; return infos. `_failed` says which could not be."""
+        """Act in the environments of some rows and step them; return infos. `arrays.failed` says which could not be."""
         rollout, arrays = self._rollout, self.arrays
         assert rollout is not None
         answer, rollout.outputs[rows, step] = self._player.act(arrays.obs[rows], rollout.noise[step][rows])
@@ -158,11 +162,16 @@ class EnvBlock(Block):
         self._before = arrays.obs.copy()
         self._failures = [0] * len(factories)
         self.envs: list[gym.Env] = []
+        self._spaces: set[int] = set()
         for index in range(first, first + len(factories)):
             env = self._made(index)
             if any(env is other for other in self.envs):
                 raise EnvError(f"environment {index} is the same object as another: the callable must make a new one")
             self.envs.append(env)
+        if self.envs:
+            space = self.envs[0].observation_space
+            self._write_obs = observation_writer(space, arrays.obs, first)
+            self._write_final = observation_writer(space, arrays.final_obs, first)
 
     def reset(self, env_ids: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
         """Reset; see `Backend.reset`."""
@@ -175,46 +184,48 @@ class EnvBlock(Block):
 
     def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
         """Step; see `Backend.send` and `recv`."""
-        first, envs, store, infos = self.first, self.envs, self._store, {}
+        first, envs, infos = self.first, self.envs, {}
         arrays, careful, watched, pulse = self.arrays, self._restart, self._watched, self._pulse
         # an environment may keep its action: it must not be a view of what is written next
         actions: Any = arrays.action.copy() if arrays.action.ndim > 1 else arrays.action
         if actions.dtype.names is not None:
             actions = {i - first: element_of(envs[i - first].action_space, actions[i - first]) for i in env_ids}
-        obs_rows, rewards = arrays.obs, arrays.reward
-        terminations, truncations = arrays.terminated, arrays.truncated
+        rewards, terminations, truncations = arrays.reward, arrays.terminated, arrays.truncated
         if careful:
-            self._before[:], self._failed = obs_rows, []
+            self._before[:], arrays.failed[:] = arrays.obs, False
         for index in env_ids:
             row = index - first
             if watched:
                 pulse.beat(index)
             try:
                 try:
-                    obs, reward, terminated, truncated, info = envs[row].step(actions[row])
+                    outcome = envs[row].step(actions[row])
                 except (Exception, SystemExit) as error:
                     raise EnvError.of(index, "step", error) from error
-                try:
-                    rewards[row], terminations[row], truncations[row] = reward, terminated, truncated
-                except (TypeError, ValueError) as error:
-                    raise EnvError(f"environment {index} returned a step that is not a number and two flags") from error
-                target = arrays.final_obs if autoreset and (terminated or truncated) else obs_rows
-                store(target, index, obs)
+                obs, reward, terminated, truncated, info = step_outcome(index, outcome)
+                rewards[row], terminations[row], truncations[row] = reward, terminated, truncated
+                begins = autoreset and (terminated or truncated)
+                (self._write_final if begins else self._write_obs)(index, obs)
                 if careful:
-                    check_finite("reward", [index], rewards[row : row + 1])
-                    check_finite("observation", [index], target[row : row + 1])
-                    self._failures[row] = 0
+                    self._check(index, arrays.final_obs if begins else arrays.obs)
             except EnvError as error:
                 infos[index] = self._cut(index, error, autoreset)
                 continue
-            if target is not obs_rows:
-                final_info, info = info, self._reset_one(index)
-                if final_info:
-                    info = {**info, "final_info": final_info}
+            if info:
+                info = copied(info)
+            if begins:
+                info = _with_final_info(self._reset_one(index), info)
             if info:
                 infos[index] = info
         self._watched = self._timed
         return infos
+
+    def _check(self, index: int, obs_rows: np.ndarray) -> None:
+        """Check the numbers of a step, which has been taken then."""
+        row = slice(index - self.first, index - self.first + 1)
+        check_rewards([index], self.arrays.reward[row])
+        check_finite("observation", [index], obs_rows[row])
+        self._failures[row.start] = 0
 
     def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
         """See `Block.each`."""
@@ -255,12 +266,14 @@ class EnvBlock(Block):
     def _made(self, index: int) -> gym.Env:
         self._pulse.beat(index)
         try:
-            return self._factories[index - self.first]()
+            env = self._factories[index - self.first]()
+            own_spaces(env, self._spaces)
         except (Exception, SystemExit) as error:
             raise EnvError.of(index, "being made", error) from error
+        return env
 
     def _reset_one(self, index: int, options: dict[str, Any] | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Reset an environment; with `restart`, one that fails is made anew until one does not."""
+        """Reset an environment and return its info; with `restart`, one that fails is made anew until one does not."""
         row, obs_rows = index - self.first, self.arrays.obs
         options = self.reset_options if options is None else options
         while True:
@@ -270,13 +283,16 @@ class EnvBlock(Block):
                 kwargs["options"] = copy.deepcopy(options)  # an environment may change or keep it
             try:
                 try:
-                    obs, info = self.envs[row].reset(**kwargs)
+                    if kwargs.get("seed") is not None:
+                        seed_spaces(self.envs[row], kwargs["seed"])
+                    outcome = self.envs[row].reset(**kwargs)
                 except (Exception, SystemExit) as error:
                     raise EnvError.of(index, "reset" + _about_seed(kwargs.get("seed"), error), error) from error
-                self._store(obs_rows, index, obs)
+                obs, info = reset_outcome(index, outcome)
+                self._write_obs(index, obs)
                 if self._restart:
                     check_finite("observation", [index], obs_rows[row : row + 1])
-                return info
+                return copied(info)
             except EnvError as error:
                 kwargs["seed"] = self._replace(index, error)
 
@@ -284,15 +300,15 @@ class EnvBlock(Block):
         """Start an environment anew that has failed in a step, whose row says then that its episode was truncated."""
         row, arrays, before = index - self.first, self.arrays, self._before[index - self.first]
         seed = self._replace(index, error)
-        info = self._reset_one(index, seed=seed)
+        info = _with_final_info(self._reset_one(index, seed=seed), {})
         arrays.final_obs[row] = before
         if not autoreset:
             arrays.obs[row] = before
         arrays.reward[row], arrays.terminated[row], arrays.truncated[row] = 0.0, False, True
-        self._failed.append(row)
+        arrays.failed[row] = True
         return {**info, ENV_ERROR: str(error)}
 
-    def _replace(self, index: int, error: EnvError) -> int | None:
+    def _replace(self, index: int, error: EnvError) -> int:
         """Make an environment anew in place of one that has failed; return a seed for it, from the other's stream.
 
         Raises:
@@ -309,7 +325,7 @@ class EnvBlock(Block):
             ) from error
         self._pulse.restarts += 1
         logger.warning("%s\nit is started anew", error)
-        old, seed = self.envs[row], None
+        old, seed = self.envs[row], spawn_seeds(None, 1)[0]
         with suppress(Exception):
             seed = int(old.unwrapped.np_random.integers(2**31))
         close_env(index, old)
@@ -318,30 +334,6 @@ class EnvBlock(Block):
         except EnvError as another:
             return self._replace(index, another)
         return seed
-
-    def _store(self, target: np.ndarray, index: int, obs: Any) -> None:
-        if target.dtype.names is not None:
-            for name in target.dtype.names:
-                try:
-                    part = obs[int(name)] if isinstance(obs, tuple) else obs[name]
-                except (LookupError, TypeError, ValueError) as error:
-                    raise EnvError(f"environment {index} returned an observation without {name!r}") from error
-                self._store(target[name], index, part)
-            return
-        if not isinstance(obs, np.ndarray):
-            try:
-                obs = np.asarray(obs)
-            except ValueError as error:
-                raise EnvError(f"environment {index} returned an observation that is no array: {error}") from error
-        if obs.shape != target.shape[1:]:
-            raise EnvError(
-                f"environment {index} returned an observation of shape {obs.shape}; its space says {target.shape[1:]}"
-            )
-        if obs.dtype is not target.dtype and not _fits(obs.dtype, target.dtype):
-            raise EnvError(
-                f"environment {index} returned an observation of type {obs.dtype}; its space says {target.dtype}"
-            )
-        target[index - self.first] = obs
 
 
 def close_env(index: int, env: gym.Env) -> None:
@@ -360,6 +352,7 @@ def _about_seed(seed: int | None, error: BaseException) -> str:
     return f" with seed {seed} (where only certain seeds will do, list them: seed=[...], one for each environment)"
 
 
-def _fits(given: np.dtype, wanted: np.dtype) -> bool:
-    """Return whether numbers of one type may be written as another: anything but fractions as whole numbers."""
-    return given.kind in "biu" or (given.kind == "f" and wanted.kind == "f")
+def _with_final_info(info: dict[str, Any], final_info: dict[str, Any]) -> dict[str, Any]:
+    """Return the info of a reset with that of the step before, if it says anything; the name is no longer its own."""
+    info.pop(FINAL_INFO, None)
+    return {**info, FINAL_INFO: final_info} if final_info else info

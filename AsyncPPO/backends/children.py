@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, Literal
 
+from utils import seed_global_streams
+
 StartMethod = Literal["auto", "fork", "spawn", "forkserver"]
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 ORPHAN_SECONDS = 1.0
@@ -75,6 +77,7 @@ def start_child(context: Any, name: str, target: Callable[..., None], *arguments
 def _be_a_child(lasting: bool, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     _leave_signals_to_parent()
     _leave_with_parent(lasting)
+    seed_global_streams(None)  # those of a fork are copies of its parent's
     target(*arguments)
 
 

@@ -1,15 +1,19 @@
 """Which backend steps a given environment: what goes together, and what is the fastest."""
 
+import copy
 import math
 import os
+from collections.abc import Callable, Iterator
 from statistics import median
 from time import perf_counter
 from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 
 from AsyncPPO.backends.children import choose_start_method
+from utils import ACTION_MASK, choices_of, global_streams_kept
 
 BackendName = Literal["auto", "inline", "process", "vector"]
 OnEnvError = Literal["raise", "restart"]
@@ -45,10 +49,16 @@ def choose_backend(
         options: of its resets.
 
     Returns:
-        The backend's name, and a sentence with the measurement behind it.
+        The backend's name, and a sentence with the measurement behind it. A trial that fails is no error: workers are
+        taken then, since they cost a cheap environment less than one process costs a slow one.
     """
     workers = min(num_workers, num_envs)
-    seconds = _seconds_per_step(env, seed, options)
+    try:
+        with global_streams_kept():
+            seconds = _seconds_per_step(env, seed, options)
+    except (Exception, SystemExit) as error:
+        backend: BackendName = "process" if workers > 1 else "inline"
+        return backend, f"its speed is not known, since a trial failed ({type(error).__name__}: {error})"
     inline = num_envs * seconds
     process = -(-num_envs // workers) * seconds + WAKE_SECONDS / steps
     name: BackendName = "process" if workers > 1 and process < inline else "inline"
@@ -60,18 +70,58 @@ def choose_backend(
 
 def _seconds_per_step(env: gym.Env, seed: int | None, options: dict[str, Any] | None) -> float:
     """Return what a step takes on average: the median of five means, since a pause of the machine's spoils only one."""
-    env.action_space.seed(0)
-    env.reset(seed=seed, options=options)
+    sample = _sampler(env)
+    obs, info = env.reset(seed=seed, options=options)
     seconds: list[float] = []
     deadline = perf_counter() + TRIAL_SECONDS
     while len(seconds) < TRIAL_STEPS and perf_counter() < deadline:
-        action = env.action_space.sample()
+        action = sample(obs, info)
         start = perf_counter()
-        _, _, terminated, truncated, _ = env.step(action)
+        obs, _, terminated, truncated, info = env.step(action)
         if terminated or truncated:
-            env.reset(options=options)
+            obs, info = env.reset(options=options)
         seconds.append(perf_counter() - start)
     return median(part.mean() for part in np.array_split(seconds, min(5, len(seconds))))
+
+
+def _sampler(env: gym.Env) -> Callable[[Any, Any], Any]:
+    """Return what draws an action that is allowed after an observation and an info."""
+    space, rng = copy.deepcopy(env.action_space), np.random.default_rng(0)
+    space.seed(0)
+    choices = [] if isinstance(space, spaces.Box) else choices_of(space)
+
+    def sample(obs: Any, info: Any) -> Any:
+        mask = _mask(env, obs, info) if choices else None
+        if mask is None or mask.size != sum(count for count, _ in choices):
+            return space.sample()
+        parts = np.split(mask.flatten(), np.cumsum([count for count, _ in choices])[:-1])
+        draws = (
+            first + rng.choice(np.flatnonzero(allowed)) for allowed, (_, first) in zip(parts, choices, strict=True)
+        )
+        return _element(space, draws)
+
+    return sample
+
+
+def _mask(env: gym.Env, obs: Any, info: Any) -> np.ndarray | None:
+    """Return the mask of allowed actions, if it is known: one entry for each choice, as `ActionMasks` has them."""
+    if isinstance(env.observation_space, spaces.Dict) and ACTION_MASK in env.observation_space.spaces:
+        return np.asarray(obs[ACTION_MASK])
+    if env.has_wrapper_attr("action_masks"):
+        return np.asarray(env.get_wrapper_attr("action_masks")())
+    return np.asarray(info[ACTION_MASK]) if ACTION_MASK in info else None
+
+
+def _element(space: gym.Space, draws: Iterator[Any]) -> Any:
+    """Return an element of a space with the choices that were drawn, in their order, and any numbers beside them."""
+    if isinstance(space, spaces.Dict):
+        return {name: _element(part, draws) for name, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_element(part, draws) for part in space.spaces)
+    if isinstance(space, spaces.Box):
+        return space.sample()
+    shape = space.shape or ()
+    return np.array([next(draws) for _ in range(math.prod(shape))], space.dtype).reshape(shape)[()]
 
 
 def check_ways(

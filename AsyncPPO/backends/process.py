@@ -41,6 +41,7 @@ from AsyncPPO.backends.channel import CLOSE_SECONDS, LIVENESS_SECONDS, Channel, 
 from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.backends.handle import Died, Worker, stop
 from AsyncPPO.progress import tell_if_long
+from utils import spawn_seeds
 
 logger = logging.getLogger(__name__)
 
@@ -337,6 +338,7 @@ class ProcessBackend(Backend):
         """Say of environments that were started anew that their episodes were truncated; return infos."""
         arrays = self.arrays
         arrays.reward[env_ids], arrays.terminated[env_ids], arrays.truncated[env_ids] = 0.0, False, True
+        arrays.failed[env_ids] = True
         arrays.final_obs[env_ids] = self._before[env_ids]
         if self._step == Command.STEP:
             arrays.obs[env_ids] = self._before[env_ids]
@@ -364,7 +366,7 @@ class ProcessBackend(Backend):
                     worker.send(self._begin)
                     self._wait_for(worker)
                 self._queued[worker.rows] = True
-                self._dispatch(worker, Command.RESET, ([None] * len(worker.channel.envs), None))
+                self._dispatch(worker, Command.RESET, (spawn_seeds(None, len(worker.channel.envs)), None))
                 infos = self._wait_for(worker)
             except EnvError as another:
                 error = another

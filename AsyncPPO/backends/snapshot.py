@@ -7,7 +7,7 @@ those only the random streams are kept.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType
@@ -17,15 +17,17 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from AsyncPPO.backends.streams import layers, restore_spaces, space_states
 from utils import State, check_like, whole_number
 
 Snapshot = dict[str, Any]
-"""`random`: the random streams of each layer of wrappers; `layers`: each with all its attributes, or None."""
+"""`random`: the random streams of each layer of wrappers; `spaces`: those of its spaces, which older ones lack;
+`layers`: each with all its attributes, or None."""
 CONSTANT = (gym.Space, EnvSpec, type, FunctionType, BuiltinFunctionType)
 """Attributes of these types stay as they are made."""
 ARGUMENTS = "_saved_kwargs"
 """Where Gymnasium's wrappers keep what they were made with."""
-PARTS = {"random", "layers"}
+PARTS = {"random", "spaces", "layers"}
 """Of a snapshot."""
 LAST_POSITION = {"pos": 624, "buffer_pos": 4}
 """How far the generators that have a buffer (MT19937, Philox) can be in it."""
@@ -42,10 +44,11 @@ class Unreadable(TypeError):
 
 def snapshot(env: gym.Env) -> Snapshot:
     """Return what an environment consists of, in plain values and arrays."""
-    state: Snapshot = {"random": [_generators(layer) for layer in _layers(env)], "layers": None}
+    random = [_generators(layer) for layer in layers(env)]
+    state: Snapshot = {"random": random, "spaces": space_states(env), "layers": None}
     with suppress(Unreadable):
         reader = _Reader()
-        state["layers"] = [reader.described(layer) for layer in _layers(env)]
+        state["layers"] = [reader.described(layer) for layer in layers(env)]
     return state
 
 
@@ -60,14 +63,14 @@ def restore(env: gym.Env, state: Snapshot, options: dict[str, Any] | None = None
     Raises:
         ValueError: it is made of other things than the one of the state; its next episode is not affected.
     """
-    layers = list(_layers(env))
-    for layer, generators in zip(layers, state["random"], strict=True):
+    for layer, generators in zip(layers(env), state["random"], strict=True):
         vars(layer).update({name: _generator(numbers) for name, numbers in generators.items()})
-    if state["layers"] is None:
-        return
-    env.reset(options=options)  # it may make things that are to be put back
-    for layer, description in zip(layers, state["layers"], strict=True):
-        _put_back(layer, description)
+    if state["layers"] is not None:
+        env.reset(options=options)  # it may make things that are to be put back
+        for layer, description in zip(layers(env), state["layers"], strict=True):
+            _put_back(layer, description)
+    if "spaces" in state:
+        restore_spaces(env, state["spaces"])
 
 
 def check_saved(state: State, finished: np.ndarray, obs: np.ndarray) -> None:
@@ -87,17 +90,9 @@ def check_saved(state: State, finished: np.ndarray, obs: np.ndarray) -> None:
     check_like(state["finished"], finished, "mask of environments")
     check_like(state["obs"], obs, "observations")
     seeds = [whole_number(seed, "seed") for seed in state["next_seeds"]]
-    snapshots = [set(snapshot) for snapshot in state["environments"]]
+    snapshots = [{"spaces", *snapshot} for snapshot in state["environments"]]
     if len(seeds) != count or snapshots not in ([], [PARTS] * count):
         raise ValueError(f"the saved state has no {count} environments and seeds in it")
-
-
-def _layers(env: gym.Env) -> Iterator[gym.Env]:
-    """Go through wrappers to the environment itself."""
-    while isinstance(env, gym.Wrapper):
-        yield env
-        env = env.env
-    yield env
 
 
 def _generators(layer: gym.Env) -> dict[str, Any]:

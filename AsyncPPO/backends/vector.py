@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from AsyncPPO.backends.base import EnvError, Infos, Rollout, StepArrays
-from AsyncPPO.backends.block import Block
+from AsyncPPO.backends.block import FINAL_INFO, Block
+from AsyncPPO.backends.outcomes import copied
 from utils import COMPOSITE
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
@@ -177,7 +178,7 @@ class PoolBlock(Block):
         if autoreset and over.any():
             ended = rows[over]
             arrays.final_obs[ended] = obs[over]
-            final = {index: {"final_info": infos.pop(index)} for index in ended.tolist() if index in infos}
+            final = {index: {FINAL_INFO: infos.pop(index)} for index in ended.tolist() if index in infos}
             for index, begin in self.reset(ended.tolist(), [None] * len(ended), None).items():
                 final[index] = begin | final.get(index, {})
             infos |= final
@@ -195,5 +196,7 @@ def _news(info: dict[str, Any]) -> dict[str, Any]:
 
 def _by_env(env_ids: np.ndarray, info: dict[str, Any]) -> Infos:
     return (
-        {index: {name: rows[row] for name, rows in info.items()} for row, index in enumerate(env_ids)} if info else {}
+        {index: copied({name: rows[row] for name, rows in info.items()}) for row, index in enumerate(env_ids)}
+        if info
+        else {}
     )

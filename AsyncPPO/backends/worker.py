@@ -13,7 +13,7 @@ from AsyncPPO.backends.apply import packed
 from AsyncPPO.backends.base import Care, EnvError, Infos, Layout, Plan
 from AsyncPPO.backends.block import EnvBlock
 from AsyncPPO.backends.channel import Channel, Command, Reply, acquire
-from utils import blas_threads, one_torch_thread
+from utils import blas_threads, one_torch_thread, seed_global_streams
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,10 @@ class Server:
         return {}
 
     def _reset(self) -> Infos:
-        return self._opened.reset(self._env_ids(), *self._message())
+        env_ids, (seeds, options) = self._env_ids(), self._message()
+        if seeds[0] is not None:
+            seed_global_streams(seeds[0])
+        return self._opened.reset(env_ids, seeds, options)
 
     def _snapshots(self) -> Infos:
         return self._opened.snapshots()

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from AsyncPPO import EnvVectorizer
+from AsyncPPO import ActionMasks, EnvVectorizer
 from tests.envs import Counter
 
 
@@ -122,6 +122,74 @@ def test_auto_says_what_it_picked_and_why(monkeypatch: pytest.MonkeyPatch) -> No
         assert slow.backend == "process"
         assert slow.num_workers == 2
         assert "should take 800 us in one process and 405 us in 2 workers" in slow.backend_reason
+
+
+class Strict(Counter):
+    """Raises on actions that its mask forbids: all but `allowed`, in the flat form of `ActionMasks`."""
+
+    def __init__(self, space: gym.Space, allowed: list[int], choices: int, says: str) -> None:
+        super().__init__(10**9)
+        self.action_space, self.says = space, says
+        self.mask = np.zeros(choices, np.int8)
+        self.mask[allowed] = 1
+        if says == "method":
+            self.action_masks = lambda: self.mask
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        obs, _ = super().reset(seed=seed)
+        return obs, self._info()
+
+    def step(self, action: object) -> tuple[np.ndarray, float, bool, bool, dict]:
+        space = self.action_space
+        if isinstance(space, gym.spaces.Discrete):
+            chosen = [int(action) - int(space.start)]  # type: ignore[call-overload]
+        else:
+            counts = space.nvec if isinstance(space, gym.spaces.MultiDiscrete) else np.full(space.shape or (), 2)
+            chosen = (np.cumsum(counts) - counts.flatten() + np.asarray(action).flatten()).tolist()
+        assert space.contains(action)
+        assert self.mask[chosen].all(), "a forbidden action"
+        return *super().step(0)[:4], self._info()
+
+    def _info(self) -> dict:
+        return {"action_mask": self.mask} if self.says == "info" else {}
+
+
+@pytest.mark.parametrize("says", ["info", "method", "observation"])
+@pytest.mark.parametrize(
+    ("space", "allowed", "choices"),
+    [
+        (gym.spaces.Discrete(4, start=2), [1, 3], 4),
+        (gym.spaces.MultiDiscrete([2, 3]), [1, 2, 4], 5),
+        (gym.spaces.MultiDiscrete([[2], [3]]), [0, 3], 5),
+        (gym.spaces.MultiBinary(2), [0, 2, 3], 4),
+    ],
+)
+def test_the_trial_behind_auto_plays_allowed_actions(
+    space: gym.Space, allowed: list[int], choices: int, says: str
+) -> None:
+    def factory() -> gym.Env:
+        env = Strict(space, allowed, choices, "info" if says == "observation" else says)
+        return ActionMasks(env) if says == "observation" else env
+
+    with EnvVectorizer(factory, 2) as env:
+        assert "a step takes" in env.backend_reason
+
+
+class Optional(Counter):
+    """Cannot be reset without options."""
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        if options is None:
+            raise ValueError("which map?")
+        return super().reset(seed=seed)
+
+
+@pytest.mark.parametrize(("num_workers", "backend"), [(1, "inline"), (2, "process")])
+def test_a_trial_that_fails_is_no_error(num_workers: int, backend: str) -> None:
+    with EnvVectorizer(Optional, 2, num_workers=num_workers) as env:
+        assert env.backend == backend
+        assert env.backend_reason == "its speed is not known, since a trial failed (ValueError: which map?)"
+        assert env.reset(options={})[0].shape == (2, 2)
 
 
 def test_workers_leave_when_their_parent_is_killed() -> None:

@@ -73,6 +73,17 @@ def test_what_cannot_be_is_refused(env: Any, options: dict[str, Any], error: typ
         EnvVectorizer(env, 2, backend="vector", **options)
 
 
+def test_what_is_for_single_environments_is_refused() -> None:
+    with EnvVectorizer("CartPole-v1", 2, backend="vector") as env:
+        with pytest.raises(ValueError, match="take one seed"):
+            env.reset(seed=[1, 2])
+        with pytest.raises(ValueError, match="reset_mask does not go with"):
+            env.reset(options={"reset_mask": np.array([True, False])})
+        env.reset()
+        with pytest.raises(ValueError, match=r"environment 1 cannot take the action 0\.7"):
+            env.step([0, 0.7])
+
+
 @with_envpool
 def test_envpool_starts_anew_in_the_same_step() -> None:
     with EnvVectorizer("CartPole-v1", 6, backend="vector", autoreset=True, seed=0) as env:

@@ -1,0 +1,191 @@
+"""Elements of spaces on their way into rows: nothing is rounded, nothing wraps, a choice is one that there is."""
+
+import math
+from collections.abc import Callable
+from operator import index as whole
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from AsyncPPO.backends.base import EnvError
+from utils import COMPOSITE, leaves, name_of, row_type, split_parts
+
+INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
+WriteObs = Callable[[int, Any], None]
+"""Write an observation into the row of environment `index`."""
+
+
+class Choices:
+    """The whole numbers of a Discrete, MultiDiscrete or MultiBinary space."""
+
+    def __init__(self, space: gym.Space) -> None:
+        """Note the first and the last of each."""
+        if isinstance(space, spaces.MultiBinary):
+            first, count = np.zeros(space.shape, np.int64), np.full(space.shape, 2)
+        elif isinstance(space, spaces.MultiDiscrete):
+            first, count = space.start.astype(np.int64), space.nvec.astype(np.int64)
+        else:
+            assert isinstance(space, spaces.Discrete)
+            first, count = np.asarray(int(space.start)), np.asarray(int(space.n))
+        self._first, self._last = first, (count - 1).astype(np.uint64)
+        self._from_zero = not first.any()
+        self._bits = isinstance(space, spaces.MultiBinary)
+
+    def have(self, numbers: Any) -> bool:
+        """Return whether all whole numbers `(..., *shape)`, an array or a scalar of NumPy, are among them."""
+        if self._bits and numbers.itemsize == 1:
+            return not numbers.tobytes().strip(b"\0\1")  # an action mask in every observation has to be cheap
+        if numbers.dtype is not INT64:
+            numbers = numbers.astype(INT64)
+        if not self._from_zero:
+            numbers = numbers - self._first
+        beyond = numbers.view(UINT64) > self._last  # what is below the first is large then
+        return b"\1" not in beyond.tobytes()
+
+
+def _wraps(numbers: Any, dtype: np.dtype) -> bool:
+    """Return whether a whole number is another one as `dtype`."""
+    if np.can_cast(numbers.dtype, dtype) or not numbers.size:
+        return False
+    least, largest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return int(numbers.min()) < least or int(numbers.max()) > largest
+
+
+def observation_writer(space: gym.Space, rows: np.ndarray, first: int) -> WriteObs:
+    """Return what writes observations, elements of `space`, into `rows` `(n, ...)` of environments from `first` on."""
+    return _writer(space, rows, first, "")
+
+
+def _writer(space: gym.Space, rows: np.ndarray, first: int, where: str) -> WriteObs:
+    parts: Any = None
+    if isinstance(space, spaces.Dict):
+        parts = space.spaces.items()
+    elif isinstance(space, spaces.Tuple):
+        parts = enumerate(space.spaces)
+    if parts is not None:
+        writers = {key: _writer(part, rows[str(key)], first, f"{where} {key!r}") for key, part in parts}
+        return _PartsWriter(writers).write
+    if isinstance(space, spaces.Discrete):
+        return _ChoiceWriter(space, rows, first, where).write
+    return _Writer(space, rows, first, where).write
+
+
+class _PartsWriter:
+    """Writes each part of an element of a Dict or a Tuple."""
+
+    def __init__(self, writers: dict[Any, WriteObs]) -> None:
+        self._writers = list(writers.items())
+
+    def write(self, index: int, obs: Any) -> None:
+        for key, write in self._writers:
+            try:
+                part = obs[key]
+            except (LookupError, TypeError, ValueError) as error:
+                raise EnvError(f"environment {index} returned an observation without {str(key)!r}") from error
+            write(index, part)
+
+
+class _Writer:
+    """Writes elements of a space without parts."""
+
+    def __init__(self, space: gym.Space, rows: np.ndarray, first: int, where: str) -> None:
+        self._space, self._rows, self._first, self._where = space, rows, first, where
+        self._shape, self._dtype = rows.shape[1:], rows.dtype
+        self._choices = None if isinstance(space, spaces.Box) else Choices(space)
+
+    def write(self, index: int, obs: Any) -> None:
+        if not isinstance(obs, np.ndarray):
+            try:
+                obs = np.asarray(obs)
+            except ValueError as error:
+                raise EnvError(f"environment {index} returned an observation that is no array: {error}") from error
+        if obs.shape != self._shape:
+            raise self._misfit(index, f"an observation of shape {obs.shape}", str(self._shape))
+        if obs.dtype is not self._dtype:
+            self._check_type(index, obs)
+        if self._choices is not None and not self._choices.have(obs):
+            raise self._misfit(index, f"the observation {obs}", str(self._space))
+        self._rows[index - self._first] = obs
+
+    def _check_type(self, index: int, obs: np.ndarray) -> None:
+        """Check that numbers may be written as another type: anything but fractions, or too large ones, as whole."""
+        given, wanted = obs.dtype.kind, self._dtype.kind
+        if given not in "biu" and not given == wanted == "f":
+            raise self._misfit(index, f"an observation of type {obs.dtype}", str(self._dtype))
+        if wanted != "f" and _wraps(obs, self._dtype):
+            numbers = f"whole numbers from {obs.min()} to {obs.max()}" if obs.ndim else str(obs)
+            raise self._misfit(index, f"an observation of {numbers}", str(self._space))
+
+    def _misfit(self, index: int, what: str, wanted: str) -> EnvError:
+        part = f" for{self._where}" if self._where else ""
+        return EnvError(f"environment {index} returned {what}; its space says {wanted}{part}")
+
+
+class _ChoiceWriter(_Writer):
+    """Writes elements of a Discrete, which are mostly no arrays."""
+
+    def __init__(self, space: spaces.Discrete, rows: np.ndarray, first: int, where: str) -> None:
+        super().__init__(space, rows, first, where)
+        self._least, self._largest = int(space.start), int(space.start + space.n) - 1
+
+    def write(self, index: int, obs: Any) -> None:
+        try:
+            number = whole(obs)
+        except TypeError:
+            super().write(index, obs)
+            return
+        if not self._least <= number <= self._largest:
+            raise self._misfit(index, f"the observation {number}", str(self._space))
+        self._rows[index - self._first] = number
+
+
+class Actions:
+    """What the actions of an environment may be."""
+
+    def __init__(self, space: gym.Space, name: str = "") -> None:
+        """Read it off their space; `name` says which part of the actions they are, if they are a part."""
+        self._space, (_, self._dtype) = space, row_type(space)
+        self._where = f" for {name}" if name else ""
+        parts = leaves(space) if isinstance(space, COMPOSITE) else ()
+        self._parts = [Actions(part, name_of(keys)) for keys, part in parts]
+        self._choices = None if self._parts or isinstance(space, spaces.Box) else Choices(space)
+        self._range = None
+        if isinstance(space, spaces.Discrete):
+            self._range = range(int(space.start), int(space.start + space.n))
+
+    def check(self, env_ids: np.ndarray, actions: np.ndarray) -> None:
+        """Check actions `(n, ...)` for environments `(n,)`.
+
+        Raises:
+            ValueError: one is no number, a fraction where whole numbers are asked for, or none of the choices; names
+                its environment. Numbers outside the bounds of a Box are left to the environment.
+        """
+        if self._parts:
+            for part, rows in zip(self._parts, split_parts(self._space, actions), strict=True):
+                part.check(env_ids, rows)
+            return
+        if self._range is not None and actions.dtype is self._dtype:  # the usual case, without NumPy's overhead
+            numbers = actions.tolist()
+            if min(numbers) in self._range and max(numbers) in self._range:
+                return
+        elif self._fit(actions):
+            return
+        for env_id, action in zip(env_ids.tolist(), map(np.asarray, actions), strict=True):
+            if not self._fit(action):
+                what = f"the action {action.tolist()}{self._where}"
+                raise ValueError(f"environment {env_id} cannot take {what}: its space is {self._space}")
+
+    def _fit(self, actions: Any) -> bool:
+        if actions.dtype.kind == "f":
+            if self._dtype.kind == "f":
+                return math.isfinite(np.vdot(actions, actions)) or not np.isnan(actions).any()
+            if not (np.abs(actions) < 2.0**63).all() or (actions != np.floor(actions)).any():
+                return False
+            actions = actions.astype(np.int64)
+        elif actions.dtype.kind not in "biu":
+            return False
+        if self._choices is not None:
+            return self._choices.have(actions)
+        return self._dtype.kind == "f" or not _wraps(actions, self._dtype)

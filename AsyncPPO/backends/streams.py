@@ -1,0 +1,81 @@
+"""The random streams of an environment that are not its `np_random`: those of its spaces, from which it may sample."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+
+from utils import spawn_seeds
+
+NAMES = ("observation_space", "action_space")
+
+
+def layers(env: gym.Env) -> Iterator[gym.Env]:
+    """Go through wrappers to the environment itself."""
+    while isinstance(env, gym.Wrapper):
+        yield env
+        env = env.env
+    yield env
+
+
+def own_spaces(env: gym.Env, taken: set[int]) -> None:
+    """Give an environment spaces of its own in place of those of its class, or of other copies.
+
+    Args:
+        env: the environment.
+        taken: identities of the spaces of other copies; those of this one are added.
+    """
+    copies: dict[int, gym.Space] = {}
+    for layer, name, space in list(_named_spaces(env)):
+        if id(space) in taken or space is getattr(type(layer), name, None):
+            own = copies.setdefault(id(space), copy.deepcopy(space))
+            with suppress(AttributeError):  # a property, which makes it anew every time
+                setattr(layer, name, own)
+    taken.update(id(space) for *_, space in _named_spaces(env))
+
+
+def seed_spaces(env: gym.Env, seed: int) -> None:
+    """Seed all spaces of an environment and its wrappers."""
+    found = _spaces(env)
+    for space, number in zip(found, spawn_seeds(seed, len(found)), strict=True):
+        space.seed(number)
+
+
+def space_states(env: gym.Env) -> list[dict[str, Any]]:
+    """Return where the streams of the spaces are."""
+    return [dict(part.np_random.bit_generator.state) for space in _spaces(env) for part in _parts(space)]
+
+
+def restore_spaces(env: gym.Env, states: list[dict[str, Any]]) -> None:
+    """Put the streams of the spaces where they were.
+
+    Raises:
+        ValueError: there are more spaces, or fewer.
+    """
+    parts = [part for space in _spaces(env) for part in _parts(space)]
+    for part, state in zip(parts, states, strict=True):
+        part.np_random.bit_generator.state = state
+
+
+def _named_spaces(env: gym.Env) -> Iterator[tuple[gym.Env, str, gym.Space]]:
+    for layer in layers(env):
+        for name in NAMES:
+            # a wrapper that changes nothing has none of its own; and not by vars(), which makes attributes slower
+            space = getattr(layer, f"_{name}" if isinstance(layer, gym.Wrapper) else name, None)
+            if isinstance(space, gym.Space):
+                yield layer, name, space
+
+
+def _spaces(env: gym.Env) -> list[gym.Space]:
+    """Return the spaces of all layers, each once."""
+    return [*{id(space): space for *_, space in _named_spaces(env)}.values()]
+
+
+def _parts(space: gym.Space) -> Iterator[gym.Space]:
+    yield space
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for part in space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces:
+            yield from _parts(part)
