@@ -16,6 +16,7 @@ from gymnasium import spaces
 from AsyncPPO import AsyncPPO, EnvError, EnvVectorizer
 from PPO import PPO
 from tests.envs import Faulty
+from tests.processes import runs
 
 WAYS: dict[str, dict[str, Any]] = {
     "inline": {"backend": "inline"},
@@ -223,7 +224,7 @@ def test_workers_leave_when_their_parent_is_killed(tmp_path: Path, start_method:
     process.join()
     deadline = time.monotonic() + 5
     workers = {int(path.name) for path in tmp_path.iterdir()} - {process.pid}
-    while any(_runs(worker) for worker in workers):
+    while any(runs(worker) for worker in workers):
         assert time.monotonic() < deadline, "a worker has outlived its parent for five seconds"
         os.sched_yield()
 
@@ -234,13 +235,6 @@ def _be_a_parent(directory: Path, start_method: str) -> None:
     )
     env.reset()
     env.step(actions("fine", "fine", "fine"))
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Processes that step environments: how they start and end, and what environments may do in them."""
 
 import ctypes
-import logging
 import multiprocessing
 import os
 import signal
@@ -16,89 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from AsyncPPO import AsyncPPO, EnvError, EnvVectorizer, evaluate, progress
+from AsyncPPO import AsyncPPO, EnvError, EnvVectorizer
 from AsyncPPO.evaluation import BackgroundEvaluation
 from PPO import PPO
 from tests.envs import Counter
-
-SECONDS = 30.0
-"""After how long something that is to happen has not."""
-FORK = {"backend": "process", "num_workers": 2, "start_method": "fork"}
+from tests.processes import FORK, SECONDS, runs, wait_until
 
 WAYS = ["fork", pytest.param("spawn", marks=pytest.mark.slow), pytest.param("forkserver", marks=pytest.mark.slow)]
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
-def runs(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-
-
-class Network(Counter):
-    """Runs a torch network in every step."""
-
-    def __init__(self) -> None:
-        super().__init__(length=8)
-        self.network = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64))
-
-    def step(self, action: int) -> Any:
-        with torch.no_grad():
-            self.network(torch.zeros(1, 64))
-            torch.zeros(400, 400) @ torch.zeros(400, 400)  # certainly shared by threads
-        return super().step(action)
-
-
-class Fails(Network):
-    """Kills its process in its tenth step, so that another is forked in the middle of a run."""
-
-    steps = 0
-
-    def step(self, action: int) -> Any:
-        self.steps += 1
-        if self.steps == 10:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().step(action)
-
-
-@pytest.mark.parametrize("options", [{}, {"acting": "central"}, {"backend": "process"}], ids=str)
-def test_an_environment_that_runs_torch_does_not_hang(options: dict[str, Any]) -> None:
-    ppo = PPO.for_env(Network(), seed=0, batch_size=128, mini_batch_size=64)
-    background = BackgroundEvaluation(Network, 128, episodes=2)
-    with AsyncPPO(Network, ppo, 4, 256, progress=False, callbacks=[background], **options) as run:
-        assert len(run.run()) == 2
-    assert run.evaluations
-    assert len(evaluate(ppo, Network, 4, num_envs=4)) == 4
-
-
-def test_a_worker_that_is_forked_later_may_run_torch_too() -> None:
-    ppo = PPO.for_env(Network(), seed=0, batch_size=128, mini_batch_size=64)
-    with AsyncPPO(Fails, ppo, 4, 256, progress=False, on_env_error="restart") as run:
-        assert run.run()[-1]["restarts"]
-
-
-def test_agents_are_made_and_learn_in_a_fork() -> None:
-    def learn() -> None:
-        ppo = PPO.for_env(Counter(), seed=0, hidden_sizes=(256, 256), batch_size=64, mini_batch_size=64)
-        with AsyncPPO(Counter, ppo, 2, 64, backend="inline", progress=False) as run:
-            run.run()
-
-    learn()
-    process = multiprocessing.get_context("fork").Process(target=learn)
-    process.start()
-    process.join(SECONDS)
-    process.kill()
-    assert process.exitcode == 0
 
 
 class Sleeper(Counter):
@@ -243,7 +167,7 @@ def test_workers_outlive_the_thread_that_started_them() -> None:
 
 def _inside(backend: str) -> tuple[str, str]:
     try:
-        with EnvVectorizer(Network, 2, backend=backend, num_workers=2) as env:  # type: ignore[arg-type]
+        with EnvVectorizer(Counter, 2, backend=backend, num_workers=2) as env:  # type: ignore[arg-type]
             env.reset()
             env.step([0, 0])
             return env.backend, env.backend_reason
@@ -282,7 +206,7 @@ def test_a_daemon_trains_without_evaluation_beside_it() -> None:
     ("error", "expected", "message"),
     [
         (BlockingIOError(11, "try again"), EnvError, "environments 2 to 2 could not be started: .* try again"),
-        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
     ],
 )
 def test_a_start_that_fails_leaves_nothing(
@@ -370,43 +294,6 @@ def test_environments_are_closed_also_when_nobody_reads_what_they_say(tmp_path: 
         env.reset()
         env.send([0, 0])
     assert (tmp_path / "file").read_text().count("closed") == 3, "one to look at, and two"
-
-
-@pytest.mark.parametrize("backend", ["inline", "process"])
-def test_a_first_step_that_takes_long_is_told(
-    backend: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(progress, "LONG_SECONDS", 0.1)
-
-    class Waits(Counter):
-        """Takes half a second where its action says so."""
-
-        def step(self, action: int) -> Any:
-            if action:
-                time.sleep(0.5)
-            return super().step(action)
-
-    options = FORK if backend == "process" else {"backend": "inline"}
-    with caplog.at_level(logging.WARNING), EnvVectorizer(Waits, 4, **options) as env:
-        env.reset()
-        env.step([0, 0, 0, 1])
-        env.step([0, 0, 0, 1])
-    messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == 1, "once"
-    assert "still waiting, after 0.1 seconds, for environment 3" in messages[0]
-    assert ("start_method='spawn'" in messages[0]) is (backend == "process")
-
-
-@pytest.mark.parametrize("initialised", [True, False])
-def test_what_does_not_survive_a_fork_is_spawned(initialised: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    bridge = type(sys)("xla_bridge")
-    bridge.backends_are_initialized = lambda: initialised  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "jax._src.xla_bridge", bridge)
-    for asked, method in [("auto", "spawn" if initialised else "fork"), ("fork", "fork")]:
-        with EnvVectorizer("CartPole-v1", 2, backend="process", num_workers=2, start_method=asked) as env:  # type: ignore[arg-type]
-            env.reset()
-            assert type(multiprocessing.active_children()[0]).__name__.lower() == f"{method}process"
-            assert ("spawned, since JAX runs in this process" in env.backend_reason) is (method == "spawn")
 
 
 def test_ways_to_start_that_there_are_not_are_refused() -> None:

@@ -1,0 +1,112 @@
+"""What a fork does not have: threads; and what is said where one waits for them."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from AsyncPPO import AsyncPPO, EnvVectorizer, evaluate, progress
+from AsyncPPO.evaluation import BackgroundEvaluation
+from PPO import PPO
+from tests.envs import Counter
+from tests.processes import FORK, SECONDS
+
+
+class Network(Counter):
+    """Runs a torch network in every step."""
+
+    def __init__(self) -> None:
+        super().__init__(length=8)
+        self.network = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64))
+
+    def step(self, action: int) -> Any:
+        with torch.no_grad():
+            self.network(torch.zeros(1, 64))
+            torch.zeros(400, 400) @ torch.zeros(400, 400)  # certainly shared by threads
+        return super().step(action)
+
+
+class Fails(Network):
+    """Kills its process in its tenth step, so that another is forked in the middle of a run."""
+
+    steps = 0
+
+    def step(self, action: int) -> Any:
+        self.steps += 1
+        if self.steps == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+
+@pytest.mark.parametrize("options", [{}, {"acting": "central"}, {"backend": "process"}], ids=str)
+def test_an_environment_that_runs_torch_does_not_hang(options: dict[str, Any]) -> None:
+    ppo = PPO.for_env(Network(), seed=0, batch_size=128, mini_batch_size=64)
+    background = BackgroundEvaluation(Network, 128, episodes=2)
+    with AsyncPPO(Network, ppo, 4, 256, progress=False, callbacks=[background], **options) as run:
+        assert len(run.run()) == 2
+    assert run.evaluations
+    assert len(evaluate(ppo, Network, 4, num_envs=4)) == 4
+
+
+def test_a_worker_that_is_forked_later_may_run_torch_too() -> None:
+    ppo = PPO.for_env(Network(), seed=0, batch_size=128, mini_batch_size=64)
+    with AsyncPPO(Fails, ppo, 4, 256, progress=False, on_env_error="restart") as run:
+        assert run.run()[-1]["restarts"]
+
+
+def test_agents_are_made_and_learn_in_a_fork() -> None:
+    def learn() -> None:
+        ppo = PPO.for_env(Counter(), seed=0, hidden_sizes=(256, 256), batch_size=64, mini_batch_size=64)
+        with AsyncPPO(Counter, ppo, 2, 64, backend="inline", progress=False) as run:
+            run.run()
+
+    learn()
+    process = multiprocessing.get_context("fork").Process(target=learn)
+    process.start()
+    process.join(SECONDS)
+    process.kill()
+    assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("backend", ["inline", "process"])
+def test_a_first_step_that_takes_long_is_told(
+    backend: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "LONG_SECONDS", 0.1)
+
+    class Waits(Counter):
+        """Takes half a second where its action says so."""
+
+        def step(self, action: int) -> Any:
+            if action:
+                time.sleep(0.5)
+            return super().step(action)
+
+    options = FORK if backend == "process" else {"backend": "inline"}
+    with caplog.at_level(logging.WARNING), EnvVectorizer(Waits, 4, **options) as env:
+        env.reset()
+        env.step([0, 0, 0, 1])
+        env.step([0, 0, 0, 1])
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1, "once"
+    assert "still waiting, after 0.1 seconds, for environment 3" in messages[0]
+    assert ("start_method='spawn'" in messages[0]) is (backend == "process")
+
+
+@pytest.mark.parametrize("initialised", [True, False])
+def test_what_does_not_survive_a_fork_is_spawned(initialised: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = type(sys)("xla_bridge")
+    bridge.backends_are_initialized = lambda: initialised  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "jax._src.xla_bridge", bridge)
+    for asked, method in [("auto", "spawn" if initialised else "fork"), ("fork", "fork")]:
+        with EnvVectorizer("CartPole-v1", 2, backend="process", num_workers=2, start_method=asked) as env:  # type: ignore[arg-type]
+            env.reset()
+            assert type(multiprocessing.active_children()[0]).__name__.lower() == f"{method}process"
+            assert ("spawned, since JAX runs in this process" in env.backend_reason) is (method == "spawn")
