@@ -21,6 +21,7 @@ small = st.integers(-1, 40)
 SETTINGS: dict[str, Any] = {
     "env_id": st.sampled_from(["CartPole-v1", "Pendulum-v1", "FrozenLake-v1", "Taxi-v4", "Nothing-v0"]),
     "env_kwargs": st.sampled_from([(), (), ("render_mode=rgb_array",), ("no_such_argument=1",), ("x",)]),
+    "wrapper": st.sampled_from([(), (), (), ("gymnasium.wrappers:FlattenObservation",), ("json:nothing",), ("x",)]),
     "action_masks": st.sampled_from([False, False, False, True]),
     "num_envs": small,
     "steps": st.integers(-1, 300),
@@ -31,10 +32,14 @@ SETTINGS: dict[str, Any] = {
     "num_workers": st.one_of(st.none(), st.integers(0, 3)),
     "on_env_error": st.sampled_from(["raise", "restart"]),
     "step_timeout": st.one_of(st.none(), st.none(), st.none(), st.sampled_from([-1.0, 0.0, math.nan, 30.0])),
+    "start_method": st.sampled_from(["auto", "auto", "auto", "fork", "spawn"]),
+    "close_timeout": st.one_of(st.just(5.0), st.sampled_from([-1.0, 0.0, math.nan])),
     "eval_episodes": st.integers(0, 2),
+    "eval_envs": st.sampled_from([None, None, 1, 3, 0, -1]),
     "eval_every": st.sampled_from([0, 0, 0, 0, 100, -1]),
     "checkpoint_seconds": st.one_of(st.just(60.0), number),
     "keep_checkpoints": st.integers(0, 3),
+    "info_keys": st.sampled_from([(), (), ("is_success",), ("prob", "prob")]),
     "max_seconds": maybe,
     "target_return": maybe,
     "lr": number,
@@ -75,7 +80,7 @@ SETTINGS: dict[str, Any] = {
 }
 GIVEN = {"run_dir", "load_weights", "compile"}
 NAMES = [field.name for field in fields(TrainConfig)]
-NAMES += ["GAE_lambda", "use_RND", "Nothing-v0", "no_such_argument", "CUDA", "mask"]
+NAMES += ["GAE_lambda", "use_RND", "Nothing-v0", "no_such_argument", "CUDA", "mask", "json:nothing"]
 
 
 def test_every_setting_is_tried() -> None:
