@@ -1,17 +1,12 @@
 """Train, and go on with a run."""
 
 import math
-import os
 import shlex
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +23,7 @@ from AsyncPPO.callbacks import (
     TensorBoard,
     checkpoints_in,
 )
-from commands.output import say, silence
+from commands.output import say
 from commands.run import (
     BEST_DIRECTORY,
     CONFIG_FILE,
@@ -46,6 +41,7 @@ from commands.run import (
     note_start,
     write_json,
 )
+from commands.stopping import stopped_by_signals
 from commands.trust import check_trust, trust_flag
 from config import CommandLine, TrainConfig
 from PPO.arguments import check_ranges
@@ -61,9 +57,6 @@ training, and at the end others than those by which the best was chosen."""
 REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys")
 """Flags that may be there several times, with one value or more."""
 POSITIVE = ("eval_episodes", "eval_envs", "checkpoint_seconds", "keep_checkpoints", "max_seconds")
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-GRACE_SECONDS = 30.0
-"""How long the environments may take for what they do when a signal comes, before the run leaves all the same."""
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -218,7 +211,7 @@ def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]
             _save(config, trainer, run_dir)
 
     try:
-        with _stopped_by_signals(trainer) as signals:
+        with stopped_by_signals(trainer) as signals:
             trainer.run()
     except BaseException:
         try:
@@ -292,50 +285,6 @@ class Note(Callback):
     def on_start(self, trainer: "AsyncPPO") -> None:
         """Write."""
         note_start(self.run_dir, self.config, resumed=trainer.steps_done > 0, changed=self.changed)
-
-
-@contextmanager
-def _stopped_by_signals(trainer: "AsyncPPO") -> Iterator[list[int]]:
-    """Let the first signal end the run after the present update, and a second one at once; yield those that came.
-
-    Where the update does not come to its end, since an environment does not come back from a step, the run leaves after
-    a while as if there had been a second signal.
-    """
-    came: list[int] = []
-    over = threading.Event()
-
-    def insist(number: int) -> None:
-        came_at = time.monotonic()
-        while not over.wait(GRACE_SECONDS / 10):
-            since = trainer.collecting_since
-            if since is not None and time.monotonic() > max(since, came_at) + GRACE_SECONDS:
-                say(f"no environment has come back for {GRACE_SECONDS:g} seconds: leaving")
-                os.kill(os.getpid(), number)
-                return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if came:  # an environment that this reaches in a step takes SystemExit for a failure of its own
-            raise KeyboardInterrupt(128 + number)
-        came.append(number)
-        name = signal.Signals(number).name
-        trainer.stop(f"by {name}", in_a_hurry=True)
-        threading.Thread(target=insist, args=(number,), daemon=True).start()
-        try:
-            os.write(2, f"\n{name}: finishing this update and saving (once more: leaving at once)\n".encode())
-        except OSError:  # the terminal is gone, and nothing that is shown there may end the run
-            silence(1, 2)
-
-    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:  # as under nohup
-                signal.signal(number, handle)
-        yield came
-    finally:
-        over.set()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _summary(config: TrainConfig, trainer: "AsyncPPO") -> dict[str, Any]:

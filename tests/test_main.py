@@ -171,7 +171,7 @@ def test_a_signal_ends_a_run_whose_environment_never_comes_back(
 ) -> None:
     import gymnasium as gym
 
-    from commands import train
+    from commands import stopping
     from tests.envs import Hanging
 
     pid = os.getpid()
@@ -185,7 +185,7 @@ def test_a_signal_ends_a_run_whose_environment_never_comes_back(
             os.kill(pid, signal.SIGTERM)
             return super().step(action)
 
-    monkeypatch.setattr(train, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(stopping, "GRACE_SECONDS", 0.3)
     monkeypatch.setitem(gym.registry, "Stuck-v0", gym.envs.registration.EnvSpec("Stuck-v0", Stuck))
     flags = ["--num-envs", "2", "--num-workers", "2", "--eval-every", "0", "--close-timeout", "0.1"]
     code = main.main(["--env-id", "Stuck-v0", "--backend", backend, "--run-dir", str(tmp_path / "run"), *flags])

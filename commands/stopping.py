@@ -1,0 +1,62 @@
+"""What a run does about signals."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from AsyncPPO.backends.children import SIGNALS
+from commands.output import say, silence
+
+if TYPE_CHECKING:
+    from AsyncPPO import AsyncPPO
+
+GRACE_SECONDS = 30.0
+"""How long the environments may take for what they do when a signal comes, before the run leaves all the same."""
+
+
+@contextmanager
+def stopped_by_signals(trainer: "AsyncPPO") -> Iterator[list[int]]:
+    """Let the first signal end the run after the present update, and a second one at once; yield those that came.
+
+    Where the update does not come to its end, since an environment does not come back from a step, the run leaves after
+    a while as if there had been a second signal.
+    """
+    came: list[int] = []
+    over = threading.Event()
+
+    def insist(number: int) -> None:
+        came_at = time.monotonic()
+        while not over.wait(GRACE_SECONDS / 10):
+            since = trainer.collecting_since
+            if since is not None and time.monotonic() > max(since, came_at) + GRACE_SECONDS:
+                say(f"no environment has come back for {GRACE_SECONDS:g} seconds: leaving")
+                os.kill(os.getpid(), number)
+                return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if came:  # an environment that this reaches in a step takes SystemExit for a failure of its own
+            raise KeyboardInterrupt(128 + number)
+        came.append(number)
+        name = signal.Signals(number).name
+        trainer.stop(f"by {name}", in_a_hurry=True)
+        threading.Thread(target=insist, args=(number,), daemon=True).start()
+        try:
+            os.write(2, f"\n{name}: finishing this update and saving (once more: leaving at once)\n".encode())
+        except OSError:  # the terminal is gone, and nothing that is shown there may end the run
+            silence(1, 2)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, handle)
+        yield came
+    finally:
+        over.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
