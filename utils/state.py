@@ -7,8 +7,10 @@ the tree, and the tree itself as JSON.
 import hashlib
 import json
 import os
+import struct
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import safetensors.numpy
@@ -22,6 +24,14 @@ LONGEST_HEAD = 200
 TREE = "tree.json"
 ARRAY, DTYPE = "array at", "dtype"
 """The keys of a dict that stands for an array: its name, and its type where it is a structured one, kept as bytes."""
+DTYPES = {
+    np.dtype(kind): name
+    for name, kind in {
+        "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
+        "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
+    }.items()
+}  # fmt: skip
+"""What safetensors calls the types of numbers."""
 
 
 class DamagedError(ValueError):
@@ -37,8 +47,29 @@ def save_state(path: str | os.PathLike[str], state: State) -> None:
     """
     arrays: dict[str, np.ndarray] = {}
     tree = json.dumps(_without_arrays(state, "", arrays)).encode()
-    body = safetensors.numpy.save(arrays | {TREE: np.frombuffer(tree, np.uint8)})
-    write_atomically(path, lambda file: file.writelines([FORMAT, b" ", _digest(body), b"\n", body]))
+    arrays[TREE] = np.frombuffer(tree, np.uint8)
+    write_atomically(path, lambda file: _write(file, arrays))
+
+
+def _write(file: IO[bytes], arrays: dict[str, np.ndarray]) -> None:
+    """Write a whole file, array after array: safetensors' own function would copy all of them at once.
+
+    Source of the layout: https://github.com/huggingface/safetensors#format.
+    """
+    descriptions, stop = {}, 0
+    for name, array in arrays.items():
+        start, stop = stop, stop + array.nbytes
+        descriptions[name] = {"dtype": DTYPES[array.dtype], "shape": array.shape, "data_offsets": (start, stop)}
+    header = json.dumps(descriptions).encode()
+    header += b" " * (-len(header) % 8)
+    digest = hashlib.sha256()
+    file.write(FORMAT + b" " + digest.hexdigest().encode() + b"\n")  # the digest is known at the end
+    contents = (array.reshape(-1).view(np.uint8).data for array in arrays.values())
+    for content in chain([memoryview(struct.pack("<Q", len(header)) + header)], contents):
+        digest.update(content)
+        file.write(content)
+    file.seek(len(FORMAT) + 1)
+    file.write(digest.hexdigest().encode())
 
 
 def load_state(path: str | os.PathLike[str]) -> State:
@@ -111,11 +142,11 @@ def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biufV":
+    if not isinstance(value, np.ndarray) or not (value.dtype.kind == "V" or value.dtype.newbyteorder("=") in DTYPES):
         kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
         raise TypeError(f"a state is made of numbers, strings and arrays of numbers, not of {kind} at {path}")
     if value.dtype.names is None:
-        arrays[path] = np.array(value, order="C")
+        arrays[path] = np.asarray(value, value.dtype.newbyteorder("<"), order="C")
         return {ARRAY: path}
     arrays[path] = np.ascontiguousarray(value)[..., None].view(np.uint8)
     return {ARRAY: path, DTYPE: np.lib.format.dtype_to_descr(value.dtype)}

@@ -202,7 +202,7 @@ def forge(path: Path, **changes: Any) -> None:
         {"invented": 1},
         {"encoder": "os.system"},
     ],
-    ids=lambda changes: " ".join(changes),
+    ids=" ".join,
 )
 def test_forged_settings_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     pendulum().save_weights(tmp_path)

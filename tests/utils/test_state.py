@@ -154,3 +154,20 @@ except OSError as error:
     assert "refused: [Errno 27] File too large" in done.stdout
     assert load_state(path) == {"x": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["a.state"]
+
+
+def test_saving_needs_little_memory_beside_the_data(tmp_path: Path) -> None:
+    script = """
+import resource, sys
+import numpy as np
+from utils import save_state
+data = {"a": np.zeros(30_000_000), "b": [np.ones(10_000_000, np.float32)]}
+data["a"][:] = 1.0
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+save_state(sys.argv[1], data)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 280e6)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "x"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 0.2
