@@ -289,7 +289,7 @@ def test_a_checkpoint_is_one_file_of_arrays_and_plain_values(tmp_path: Path) -> 
     half(trainer("CartPole-v1"), tmp_path / "half.state")
     state = load_state(tmp_path / "half.state")
     assert state.keys() == {"made_for", "settings", "progress", "recent", "ppo", "buffer", "collector"}
-    assert state["ppo"].keys() == {"networks", "intrinsic_returns", "optimiser", "random", "updates"}
+    assert state["ppo"].keys() == {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
 
 
 def test_circumstances_may_change(tmp_path: Path) -> None:
