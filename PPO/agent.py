@@ -410,14 +410,16 @@ class PPO(Savable):
         noise = None if deterministic else self._noise_of(len(columns), env_ids)
         before = None if core is None else core.copy()
         if self.numpy_policy is None:
-            extras = self._act_by_torch(columns, noise, core)
+            action, raw_action, log_prob = self._act_by_torch(columns, noise, core)
         else:
             self._refresh_statistics(self.numpy_policy)
-            extras, output = self.numpy_policy.sample(columns, noise)
-            extras |= self.numpy_policy.complete(extras, output)
+            action, raw_action, output = self.numpy_policy.sample(columns, noise)
+            log_prob = self.numpy_policy.log_prob(raw_action, output)
+        extras = {"log_prob": log_prob}
+        if self.is_continuous or self._composite:
+            extras["draw"] = raw_action
         if before is not None:
             extras["core"] = before
-        action = extras.pop("action")
         action = action.reshape(len(action), *(self.action_space.shape or ()))
         if single:
             return element_of(self.action_space, action[0]), {name: value[0] for name, value in extras.items()}
@@ -426,22 +428,21 @@ class PPO(Savable):
     @torch.no_grad()
     def _act_by_torch(
         self, columns: np.ndarray, noise: np.ndarray | None, core: np.ndarray | None
-    ) -> dict[str, np.ndarray]:
-        """Return `action`, `log_prob` and, of continuous actions, `draw`; write the recurrent state into `core`."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return actions, raw actions and log-probabilities; write the next recurrent state into `core`."""
         state = torch.empty(len(columns), 0, device=self.device) if core is None else self._tensor(core)
         obs = self.policy.standardise(torch.as_tensor(columns, device=self.device))
         with torch_threads(self.threads):
             policy, after = self.policy.step(obs, state)
             draw = policy.mode() if noise is None else policy.sample(self._tensor(noise))
             action, log_prob = self.policy.policy_head.to_action(draw), policy.log_prob(draw)
-        rows = {"log_prob": log_prob.cpu().numpy()}
-        if self.is_continuous or self._composite:
-            rows["draw"] = draw.cpu().numpy()
         if core is not None:
             core[:] = after.cpu().numpy()
-        parts = [part.cpu().numpy() for part in (action if self._composite else [action])]
-        rows["action"] = join_parts(self.action_space, parts) if self._composite else parts[0]
-        return rows
+        if self._composite:
+            rows = join_parts(self.action_space, [part.cpu().numpy() for part in action])
+        else:
+            rows = action.cpu().numpy()
+        return rows, draw.cpu().numpy(), log_prob.cpu().numpy()
 
     def replica(self) -> Replica | None:
         """Return this policy as something that acts in processes without torch; None where only it can act itself."""

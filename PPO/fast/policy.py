@@ -192,15 +192,30 @@ class NumpyPolicy:
         self._one_thread = TILE * max(math.prod(layer.weight.shape[-2:]) for layer in layers) > ONE_THREAD_PRODUCT
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return actions for observations `(n, ...)` of the environment's space; see `sample`."""
-        return self.sample(self.architecture.features.flatten(obs), noise)
-
-    def sample(self, obs: np.ndarray, noise: np.ndarray | None) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return `action` and, of continuous ones, `draw`: the raw action; and the policy's output `(n, A)`.
+        """Return `action` and, of continuous ones, `draw`, the raw action; and the output `(n, A)` behind them.
 
         Args:
-            obs: `(n, D)`.
-            noise: `(n, A)`: standard normal numbers for continuous actions, standard exponential ones for discrete
+            obs: `(n, ...)`, of the environment's space.
+            noise: see `sample`.
+        """
+        action, raw_action, output = self.sample(self.architecture.features.flatten(obs), noise)
+        rows = {"action": action} if self.architecture.bounds is None else {"action": action, "draw": raw_action}
+        return rows, output.T
+
+    def complete(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Return `log_prob` `(n, T)` for rows `(n, T, ...)` of T calls of `act`, and the outputs `(n, T, A)`."""
+        discrete = self.architecture.bounds is None
+        raw_action = rows["action"] - self.architecture.first_action if discrete else rows["draw"]
+        output = np.ascontiguousarray(outputs.reshape(-1, outputs.shape[-1]).T)
+        log_prob = self.log_prob(raw_action.reshape(-1, *raw_action.shape[2:]), output)
+        return {"log_prob": log_prob.reshape(outputs.shape[:2])}
+
+    def sample(self, obs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return actions and raw actions `(B, ...)`, and the policy's output `(A, B)`.
+
+        Args:
+            obs: `(B, D)`.
+            noise: `(B, A)`: standard normal numbers for continuous actions, standard exponential ones for discrete
                 ones (the Gumbel trick, as a race of exponential clocks: argmax p / E); None for the most probable
                 action.
         """
@@ -208,23 +223,18 @@ class NumpyPolicy:
         if bounds is None:
             clocks = 1.0 if noise is None else noise.T
             choice = (np.exp(output - output.max(axis=0)) / clocks).argmax(axis=0)
-            return {"action": choice + self.architecture.first_action}, output.T
+            return choice + self.architecture.first_action, choice, output
         assert self._log_std is not None
         raw_action = output if noise is None else output + np.exp(self._log_std)[:, None] * noise.T
         raw_action = np.ascontiguousarray(raw_action.T)
         action = bounds.offset + bounds.scale * (np.tanh(raw_action) if bounds.squash else raw_action)
-        return {"action": np.minimum(np.maximum(action, bounds.low), bounds.high), "draw": raw_action}, output.T
+        return np.minimum(np.maximum(action, bounds.low), bounds.high), raw_action, output
 
-    def complete(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the `log_prob` `(...)` of the actions of rows `(..., ...)` with the outputs `(..., A)`."""
-        lead, bounds = outputs.shape[:-1], self.architecture.bounds
-        raw_action = rows["action"] - self.architecture.first_action if bounds is None else rows["draw"]
-        raw_action = raw_action.reshape(-1, *raw_action.shape[len(lead) :])
-        output = np.ascontiguousarray(outputs.reshape(len(raw_action), -1).T)
+    def log_prob(self, raw_action: np.ndarray, output: np.ndarray) -> np.ndarray:
+        """Return the log-probabilities `(B,)` of the actions of raw actions `(B, ...)`, for an output `(A, B)`."""
+        bounds = self.architecture.bounds
         log_prob, _ = raw_log_prob(output, raw_action, self._log_std, bounds)
-        if bounds is not None and bounds.squash:
-            log_prob = log_prob - log_slope(raw_action, bounds.scale)
-        return {"log_prob": log_prob.reshape(lead)}
+        return log_prob - log_slope(raw_action, bounds.scale) if bounds is not None and bounds.squash else log_prob
 
     def normalize(self, obs: np.ndarray) -> np.ndarray:
         """Return normalized observations `(B, D)`."""
