@@ -138,7 +138,7 @@ class TrainConfig(RunConfig):
     rnd_warmup: int = 1000
     """Observations that RND has to have seen before its reward counts."""
     learner: Literal["auto", "torch"] = "auto"
-    """Gradients by autograd (torch), or the same ones written out where they are (auto: several times faster)."""
+    """Gradients by autograd (torch), or analytic ones where there are any (auto: the same, several times faster)."""
     compile: bool = False
     """Compile autograd's gradients, for long runs with learner=torch or large networks: it takes seconds at first."""
     bf16: bool = False

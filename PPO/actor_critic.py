@@ -22,7 +22,8 @@ from networks import (
     mlp,
 )
 from networks.encoders import ACTIVATIONS
-from PPO.analytic import Architecture, Bounds
+from PPO.fast.distributions import Bounds
+from PPO.fast.policy import Architecture
 from utils import Features, unseen_images
 
 OBS_CLIP = 10.0
@@ -170,11 +171,6 @@ class ActorCritic(nn.Module):
         features = self._recall(self._encode(self.critic, self._seen(obs)[0]), past)
         return self.value_head.stats.inverse(self.value_head(features))
 
-    def no_past(self, count: int) -> Past:
-        """Return the past of `count` observations with nothing before them, for a policy without a core."""
-        device = self.value_head.normal.weight.device
-        return torch.empty(count, 0, device=device), torch.ones(count, dtype=torch.bool, device=device)
-
     def step(self, obs: torch.Tensor, state: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
         """Return the policy, and what the core remembers `(B, S)` after one step more than `state`."""
         seen, mask = self._seen(obs)
@@ -216,12 +212,12 @@ class ActorCritic(nn.Module):
         return (obs, None) if self.features.mask is None else (obs[:, :columns], obs[:, columns:])
 
     def stacked_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters in the order of `Architecture.shapes`: a layer of the actor, then the critic's."""
+        """Return the parameters in the order of `Architecture.views`: a layer of the actor, then the critic's."""
         encoders = zip(self.actor.parameters(), self.critic.parameters(), strict=True)
         return [*chain.from_iterable(encoders), *self.policy_head.parameters(), *self.value_head.parameters()]
 
     def architecture(self) -> Architecture | None:
-        """Return what it is made of, if that is two MLPs and a head that can be written out; otherwise None."""
+        """Return what a NumPy policy is made of, if there is one for two MLPs and a head like these; otherwise None."""
         made = [nn.Linear, ACTIVATIONS[self.activation]] * len(self.hidden_sizes)
         encoders, head = (self.actor, self.critic), self.policy_head
         if any([type(layer) for layer in encoder.children()] != made for encoder in encoders):
@@ -242,7 +238,8 @@ class ActorCritic(nn.Module):
         elif isinstance(head, CategoricalHead):
             first_action = head.offset
         return Architecture(
-            self.features.columns,
+            self.features,
+            None if self.obs_norm is None else OBS_CLIP,
             self.hidden_sizes,
             self.activation,
             head.outputs,

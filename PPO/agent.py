@@ -11,19 +11,19 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike
 
 from networks import CoreName
-from PPO.actor_critic import OBS_CLIP, ActorCritic, MakeEncoder
-from PPO.analytic import AnalyticActorCritic
+from PPO.actor_critic import ActorCritic, MakeEncoder
+from PPO.adam import Adam
 from PPO.arguments import arguments_for, check_ranges, space_of_actions
 from PPO.exploration import ROLLOUT, Exploration
-from PPO.gradient import Crew
-from PPO.memory import Batch, Memory
-from PPO.objective import Objective
-from PPO.optimiser import Optimiser
-from PPO.preparation import Credit, Preparation
-from PPO.replica import Replica
+from PPO.fast.policy import NumpyPolicy
+from PPO.fast.replica import Replica
+from PPO.fast.shards import GradientWorkers
+from PPO.losses import objective_loss
+from PPO.memory import Memory
 from PPO.rnd import RND
 from PPO.saving import Savable, clone
 from PPO.settings import settings_of
+from PPO.update import annealed, update
 from utils import (
     COMPOSITE,
     Schedule,
@@ -31,12 +31,12 @@ from utils import (
     compute_threads,
     element_of,
     join_parts,
-    linear,
-    reward_unit,
     scheduled,
     torch_threads,
 )
 
+LARGE_NETWORK = 1_000_000
+"""Parameters from which on torch's own calls cost little, and more than one thread pays."""
 REWARDS_IN_RANGE = 1e-30, 1e30
 """Sizes of rewards that single precision has room for, their sums included."""
 NormalizeAdvantage = Literal["minibatch", "batch", "returns", "none"]
@@ -152,7 +152,7 @@ class PPO(Savable):
             intrinsic_gamma: discount of the intrinsic reward, whose return goes on over the ends of episodes.
             rnd_update_proportion: share of each minibatch that RND's predictor learns from.
             rnd_warmup: observations that RND has to have seen before its reward counts.
-            learner: `torch` for gradients by autograd; `auto` for the same ones written out (PPO/analytic.py), which
+            learner: `torch` for gradients by autograd; `auto` for the analytic ones (PPO/fast/), which
                 is several times faster, wherever the network is small and on the CPU.
             compile: whether `torch.compile` makes autograd's gradients: for long runs, since it takes seconds at first.
             bf16: whether the encoders compute in bfloat16, by torch: for images and large networks, where the processor
@@ -278,24 +278,34 @@ class PPO(Savable):
             ).to(self.device)
 
     def _make_learner(self) -> None:
-        self.optimiser = Optimiser(
-            self.policy,
-            self.rnd,
-            max_grad_norm=self.max_grad_norm,
-            target_kl=self.target_kl,
-            written_out=self.learner == "auto",
-            compiled=self.compile,
-        )
+        """Move the parameters into vectors, of which torch, Adam and the NumPy policy have views."""
+        architecture = self.policy.architecture()
+        parameters = self.policy.parameters() if architecture is None else self.policy.stacked_parameters()
+        self.optimizers = [Adam(parameters)]
+        if self.rnd is not None:
+            self.optimizers.append(Adam(self.rnd.predictor.parameters()))
+        self.loss = torch.compile(objective_loss) if self.compile else objective_loss
+        vector = self.optimizers[0].vector
+        small = len(vector) < LARGE_NETWORK
+        self.threads = 1 if small else None
+        self.numpy_policy: NumpyPolicy | None = None
+        if small and architecture is not None and vector.device.type == "cpu":
+            statistics = np.zeros((2, architecture.normalized), np.float32)
+            self.numpy_policy = NumpyPolicy(architecture, vector.numpy(), statistics)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the views of the parameters: a copy makes its own."""
-        return vars(self) | {"optimiser": self.optimiser.state}
+        views = ("optimizers", "loss", "numpy_policy")
+        kept = {name: value for name, value in vars(self).items() if name not in views}
+        return kept | {"moments": [optimizer.state for optimizer in self.optimizers]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make the learner anew, around the copied networks."""
+        """Make the learner again, around the copied networks."""
+        moments = state.pop("moments")
         vars(self).update(state)
         self._make_learner()
-        self.optimiser.load_state(state["optimiser"])
+        for optimizer, own in zip(self.optimizers, moments, strict=True):
+            optimizer.load_state(own)
 
     @classmethod
     def for_env(cls, env: Any, **hyperparameters: Any) -> Self:
@@ -399,13 +409,15 @@ class PPO(Savable):
         self._check_core(core, len(columns))
         noise = None if deterministic else self._noise_of(len(columns), env_ids)
         before = None if core is None else core.copy()
-        if self.optimiser.twin is None:
-            action, draw, log_prob = self._act_by_torch(columns, noise, core)
+        if self.numpy_policy is None:
+            action, raw_action, log_prob = self._act_by_torch(columns, noise, core)
         else:
-            action, draw, log_prob = self._act_written_out(self.optimiser.twin, columns, noise)
+            self._refresh_statistics(self.numpy_policy)
+            action, raw_action, output = self.numpy_policy.sample(columns, noise)
+            log_prob = self.numpy_policy.log_prob(raw_action, output)
         extras = {"log_prob": log_prob}
         if self.is_continuous or self._composite:
-            extras["draw"] = draw
+            extras["draw"] = raw_action
         if before is not None:
             extras["core"] = before
         action = action.reshape(len(action), *(self.action_space.shape or ()))
@@ -413,24 +425,14 @@ class PPO(Savable):
             return element_of(self.action_space, action[0]), {name: value[0] for name, value in extras.items()}
         return action, extras
 
-    def _act_written_out(
-        self, twin: AnalyticActorCritic, columns: np.ndarray, noise: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return actions `(N, ...)`, draws `(N, ...)` and log-probabilities `(N,)` for columns and noise."""
-        if self.policy.obs_norm is not None:
-            columns = self.policy.standardise(torch.from_numpy(columns)).numpy()
-        output = twin.output(columns)
-        action, draw = twin.choose(output, noise)
-        return action, draw, twin.log_prob(output, draw)
-
     @torch.no_grad()
     def _act_by_torch(
         self, columns: np.ndarray, noise: np.ndarray | None, core: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return what `_act_written_out` does, and bring a core `(N, S)` up to date in place."""
+        """Return actions, raw actions and log-probabilities; write the next recurrent state into `core`."""
         state = torch.empty(len(columns), 0, device=self.device) if core is None else self._tensor(core)
         obs = self.policy.standardise(torch.as_tensor(columns, device=self.device))
-        with torch_threads(self.optimiser.threads):
+        with torch_threads(self.threads):
             policy, after = self.policy.step(obs, state)
             draw = policy.mode() if noise is None else policy.sample(self._tensor(noise))
             action, log_prob = self.policy.policy_head.to_action(draw), policy.log_prob(draw)
@@ -444,21 +446,21 @@ class PPO(Savable):
 
     def replica(self) -> Replica | None:
         """Return this policy as something that acts in processes without torch; None where only it can act itself."""
-        if self.optimiser.twin is None or type(self).act is not PPO.act:
+        if self.numpy_policy is None or type(self).act is not PPO.act:
             return None
-        return Replica(
-            self.policy.features,
-            self.optimiser.twin.architecture,
-            None if self.policy.obs_norm is None else OBS_CLIP,
-            self.mini_batch_size,
-        )
+        return Replica(self.numpy_policy.architecture, self.mini_batch_size)
 
     def replica_weights(self) -> np.ndarray:
         """Return the present weights of `replica`, float32 `(P,)`."""
-        parts = [self.optimiser.parameters]
+        assert self.numpy_policy is not None
+        self._refresh_statistics(self.numpy_policy)
+        return np.concatenate([self.numpy_policy.parameters, self.numpy_policy.statistics.ravel()])
+
+    def _refresh_statistics(self, policy: NumpyPolicy) -> None:
+        """Bring the NumPy policy's statistics of observations up to date, which torch keeps in float64."""
         if self.policy.obs_norm is not None:
-            parts += [self.policy.obs_norm.mean.float(), self.policy.obs_norm.std.float()]
-        return torch.cat(parts).numpy()
+            mean, std = policy.statistics
+            mean[:], std[:] = self.policy.obs_norm.mean.numpy(), self.policy.obs_norm.std.numpy()
 
     def _noise_of(self, count: int, env_ids: np.ndarray | None) -> np.ndarray:
         """Return the noise `(count, A)` of one step of some environments."""
@@ -480,12 +482,12 @@ class PPO(Savable):
         clocks = self.rng.standard_exponential(shape, np.float32)
         return np.maximum(clocks, np.finfo(np.float32).tiny, out=clocks)
 
-    def learn(self, progress: float = 0.0, crew: Crew | None = None) -> dict[str, float]:
-        """Learn from everything in `memory` and clear it, once `batch_size` transitions are there.
+    def learn(self, progress: float = 0.0, workers: GradientWorkers | None = None) -> dict[str, float]:
+        """Learn from everything in `memory` and clear it, once `batch_size` transitions are there: one `update`.
 
         Args:
             progress: how much of the run is over, 0 to 1: what the annealing goes by.
-            crew: processes that compute gradients together with this one; the result is the same.
+            workers: processes that compute gradients together with this one; the result is the same.
 
         Returns:
             Means over the update of `policy_loss`, `value_loss`, `approx_kl`, `clip_fraction`, `grad_norm` and, with
@@ -500,28 +502,16 @@ class PPO(Savable):
         """
         if len(self.memory) < self.batch_size:
             return {}
-        lr = scheduled("lr", self.lr, self.anneal_lr, progress)
-        objective = Objective(
-            clip=scheduled("policy_clip", self.policy_clip, self.anneal_clip, progress),
-            value_coef=self.value_coef,
-            entropy_coef=linear(self.entropy_coef, progress) if self.anneal_entropy else self.entropy_coef,
-            value_clip=self.value_clip,
-            standardise=self.normalize_advantage == "minibatch",
-        )
+        lr, objective = annealed(self, progress)
         batch = self.memory.batch()
         self.memory.clear()
+        self._check_rewards(batch.reward)
         before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
-        with compute_threads(self.optimiser.threads):
-            preparation = self._prepare(batch)
-            rows, metrics = preparation.rows()
-            reassess = preparation.reassess if self.recompute_advantage else None
-            metrics |= self.optimiser.update(
-                rows, self.k_epochs, self.mini_batch_size, lr, objective, self.rng, crew, reassess
-            )
-            self.policy.update_statistics(preparation.columns)
+        with compute_threads(self.threads):
+            metrics = update(self, batch, lr, objective, workers)
         infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
         if infinite:
-            tensors = {"observations": preparation.columns}
+            tensors = {"observations": torch.from_numpy(self.policy.features.flatten(batch.obs))}
             for module, _ in self.modules():
                 tensors |= module.state_dict()
             where = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
@@ -538,18 +528,14 @@ class PPO(Savable):
             self.exploration.forget()
         return metrics | {"lr": lr, "clip": objective.clip}
 
-    def _prepare(self, batch: Batch) -> Preparation:
-        size = float(np.abs(batch.reward).max())
+    def _check_rewards(self, reward: np.ndarray) -> None:
+        size = float(np.abs(reward).max())
         smallest, largest = REWARDS_IN_RANGE
         if size and not smallest <= size <= largest:
             warnings.warn(
                 f"rewards of {size:g} are beyond single precision: scale them to between {smallest:g} and {largest:g}",
                 stacklevel=3,
             )
-        if not self.rewarded:  # what the critic says so far is noise: let it be as large as rewards are
-            self.policy.value_head.stats.rescale(0, reward_unit(size))
-        credit = Credit(self.gamma, self.GAE_lambda, self.intrinsic_gamma, self.beta, self.normalize_advantage)
-        return Preparation(batch, self.policy, self.optimiser.twin, self.rnd, credit)
 
     def _check_core(self, core: np.ndarray | None, count: int) -> None:
         """Check that there is what is remembered of `count` environments, `(count, S)`, if anything is."""

@@ -21,8 +21,8 @@ def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows) -> tup
     L = policy loss + value_coef * value loss - entropy_coef * mean entropy
     """
     clip = objective.clip
-    distribution, value = policy(rows.obs, (rows.state, rows.starts))
-    log_prob = distribution.log_prob(rows.draw)
+    distribution, value = policy(rows.obs, rows.past)
+    log_prob = distribution.log_prob(rows.raw_action)
     advantage = standardise(rows.advantage) if objective.standardise else rows.advantage
     policy_loss = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)
     critic_loss = value_loss(value, rows.target, rows.value, objective.value_clip)

@@ -43,35 +43,44 @@ class Batch:
 
 
 Array = Any
-"""A tensor; or a NumPy array, for the gradient that is written out."""
+"""A tensor; or a NumPy array, for the analytic gradient."""
 
 
 class Rows(NamedTuple):
     """What a minibatch is made of; every field has one row for each transition."""
 
     obs: Array
-    draw: Array
+    """Normalized."""
+    raw_action: Array
+    """Before squashing and scaling; of a choice, counted from 0."""
     log_prob: Array
+    """Of the action, under the policy that acted."""
     advantage: Array
     target: Array
+    """Normalized returns `(..., V)`."""
     value: Array
-    next_obs: Array
-    state: Array
-    """What the policy remembered before; no columns if it remembers nothing."""
-    starts: Array
-    """Whether what came before is not in these rows."""
+    """Normalized, before the update `(..., V)`."""
+    state: Array | None = None
+    """The recurrent state before; None without a core."""
+    starts: Array | None = None
+    """Whether a sequence starts here; None without a core."""
+
+    @property
+    def past(self) -> tuple[Array, Array] | None:
+        """What a core needs beside the observations."""
+        return None if self.state is None else (self.state, self.starts)
 
     def take(self, index: Array) -> "Rows":
         """Return the rows `index` `(k,)`, in that order."""
-        return Rows(*(field[index] for field in self))
+        return Rows(*[field if field is None else field[index] for field in self])
 
     def part(self, start: int, stop: int) -> "Rows":
         """Return views of the rows `start` to `stop`."""
-        return Rows(*[field[start:stop] for field in self])
+        return self.take(slice(start, stop))
 
     def numpy(self) -> "Rows":
         """Return the same rows as arrays: views of tensors on the CPU."""
-        return Rows(*(field.numpy() for field in self))
+        return Rows(*[field if field is None else field.numpy() for field in self])
 
 
 class Memory:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,9 +22,10 @@ class Objective:
     """How far a value may move."""
     standardise: bool
     """Whether advantages are standardised in each minibatch."""
+    SIZE: ClassVar[int] = 5
 
     def numbers(self) -> list[float]:
-        """Return them as five floats."""
+        """Return them as `SIZE` floats."""
         value_clip = math.inf if self.value_clip is None else self.value_clip
         return [self.clip, self.value_coef, self.entropy_coef, value_clip, float(self.standardise)]
 

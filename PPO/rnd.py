@@ -69,8 +69,8 @@ class RND(nn.Module):
         return (self.predictor(white) - features).pow(2).mean(dim=-1)
 
     @torch.no_grad()
-    def reward(self, next_obs: torch.Tensor, stretch_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
-        """Return the intrinsic reward of arriving at each observation, and update its statistics.
+    def observe(self, next_obs: torch.Tensor, stretch_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+        """Take observations into the statistics; return the intrinsic reward of arriving at each.
 
         The reward is the prediction error divided by the running std of its discounted sum over the past, which
         goes on from one stretch of an environment to its next (section 2.4 and the authors' code).

@@ -11,8 +11,8 @@ from gymnasium import spaces
 from torch import nn
 
 from PPO.actor_critic import ActorCritic
+from PPO.adam import Adam
 from PPO.exploration import Exploration
-from PPO.optimiser import Optimiser
 from PPO.rnd import RND
 from PPO.settings import Settings, arguments_of, differences, settings_of
 from PPO.weights import read_weights, tensors_of, write_weights
@@ -32,7 +32,7 @@ class Savable:
     """What the agent was made with, by name."""
     policy: ActorCritic
     rnd: RND | None
-    optimiser: Optimiser
+    optimizers: list[Adam]
     rng: np.random.Generator
     updates: int
     rewarded: bool
@@ -125,13 +125,13 @@ class Savable:
     def state(self) -> State:
         """Return all that acting and learning go by, but for what waits in `memory`, for `utils.save_state`.
 
-        That is the networks with the statistics of observations, returns and RND, the optimiser, the random state and
+        That is the networks with the statistics of observations, returns and RND, the optimizer, the random state and
         the number of updates. The arguments of `PPO` are not in it: see `settings`.
         """
         return {
             "networks": {file: clone(module.state_dict()) for module, file in self.modules()},
             "intrinsic_returns": None if self.rnd is None else self.rnd.discounted.clone(),
-            "optimiser": [clone(tensors) for tensors in self.optimiser.state],
+            "optimiser": [clone(optimizer.state) for optimizer in self.optimizers],
             "random": self.rng.bit_generator.state,
             "updates": self.updates,
             "rewarded": self.rewarded,
@@ -149,8 +149,8 @@ class Savable:
         if said != parts or not isinstance(state["optimiser"], list):
             raise ValueError(f"the saved state is not that of a PPO: it holds {_names(state)}")
         networks = self._fitting(state["networks"])
-        optimiser = [tensors_of(tensors, "the saved moments of Adam") for tensors in state["optimiser"]]
-        for own, tensors in zip_longest(self.optimiser.state, optimiser):
+        moments = [tensors_of(tensors, "the saved moments of Adam") for tensors in state["optimiser"]]
+        for own, tensors in zip_longest([optimizer.state for optimizer in self.optimizers], moments):
             check_fit(tensors or {}, own or {}, "the saved moments of Adam")
         discounted = None
         if self.rnd is not None:
@@ -164,7 +164,8 @@ class Savable:
         self._take_over(networks)
         if self.rnd is not None:
             self.rnd.discounted = torch.as_tensor(discounted, device=self.device)
-        self.optimiser.load_state(optimiser)
+        for optimizer, tensors in zip(self.optimizers, moments, strict=True):
+            optimizer.load_state(tensors)
         self.rng, self.updates = rng, updates
         self.rewarded = bool(state.get("rewarded", updates))
 

@@ -1,4 +1,4 @@
-"""How long a gradient step takes, by autograd and written out: `python -m benchmarks.learner`."""
+"""How long a gradient step takes, by autograd and analytic: `python -m benchmarks.learner`."""
 
 import time
 from typing import Any
@@ -34,9 +34,9 @@ def main() -> None:
                 [milliseconds_per_step(learner, continuous, mini_batch_size) for learner in ("torch", "auto")]
                 for _ in range(11)
             ][1:]
-            torch, written_out = np.median(turns, axis=0)
+            torch, analytic = np.median(turns, axis=0)
             kind = "continuous" if continuous else "discrete"
-            print(f"| {kind} | {mini_batch_size} | {torch:.2f} ms | {written_out:.2f} ms |")
+            print(f"| {kind} | {mini_batch_size} | {torch:.2f} ms | {analytic:.2f} ms |")
 
 
 if __name__ == "__main__":

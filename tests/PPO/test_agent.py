@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cloudpickle
 import gymnasium as gym
@@ -15,11 +16,11 @@ import torch
 from gymnasium import spaces
 from torch.nn.utils import parameters_to_vector
 
-from PPO import PPO, ActorCritic, Memory, losses
-from PPO.analytic import AnalyticActorCritic
+from PPO import PPO, ActorCritic, Memory, losses, update
+from PPO.adam import Adam
+from PPO.fast.gradient import AnalyticGradient
 from PPO.memory import Rows
 from PPO.objective import Objective
-from PPO.optimiser import Adam
 from utils import Stretch
 
 
@@ -233,7 +234,11 @@ def test_learn_waits_for_a_batch_then_learns_from_all_and_clears(make: Make) -> 
 
 
 def prepared(ppo: PPO) -> Rows:
-    return ppo._prepare(ppo.memory.batch()).rows()[0]
+    """Return the rows that the first epoch of an update learns from."""
+    with mock.patch("PPO.update.optimize", return_value={}) as optimize:
+        update.update(ppo, ppo.memory.batch(), *update.annealed(ppo, 0.0))
+    rows: Rows = optimize.call_args.args[1]
+    return rows
 
 
 @BOTH
@@ -257,7 +262,7 @@ def test_stored_log_probs_are_those_of_the_policy_that_acted() -> None:
         for parameter in ppo.policy.actor.parameters():
             parameter.add_(0.5)
     rows = prepared(ppo)
-    assert (ppo.policy.distribution(rows.obs).log_prob(rows.draw) - rows.log_prob).abs().max() > 1e-3
+    assert (ppo.policy.distribution(rows.obs).log_prob(rows.raw_action) - rows.log_prob).abs().max() > 1e-3
 
 
 def test_actions_at_their_bounds_are_learnt_from() -> None:
@@ -309,7 +314,7 @@ def test_nothing_leaks_from_one_stretch_into_the_next() -> None:
 def test_the_intrinsic_return_goes_on_over_the_ends_of_episodes() -> None:
     ppo = discrete(use_RND=True, beta=1.0, rnd_warmup=0, GAE_lambda=1.0, gamma=0.9, intrinsic_gamma=0.5)
     constant_value(ppo, 0.0, 0.0)
-    ppo.rnd.reward = lambda *_: np.array([0.0, 0.0, 8.0])  # type: ignore[union-attr, method-assign]
+    ppo.rnd.observe = lambda *_: np.array([0.0, 0.0, 8.0])  # type: ignore[union-attr, method-assign]
     ends = np.array([True, False, False])
     zero = np.zeros(3, np.float32)
     ppo.memory.append(stretch(ppo, 3, reward=zero, terminated=ends, final_obs=states(2)))
@@ -347,13 +352,13 @@ def test_minibatches_are_shuffled_and_cover_the_batch_in_equal_parts(monkeypatch
     ppo = discrete(k_epochs=2, mini_batch_size=4)
     ppo.memory.append(stretch(ppo, 22))
     seen: list[list[list[float]]] = []
-    gradient = AnalyticActorCritic.gradient
+    compute = AnalyticGradient.compute
 
-    def spy(self: AnalyticActorCritic, objective: Objective, rows: Rows, *arguments: Any) -> None:
+    def spy(self: AnalyticGradient, objective: Objective, rows: Rows, *arguments: Any) -> None:
         seen.append(rows.obs.tolist())
-        gradient(self, objective, rows, *arguments)
+        compute(self, objective, rows, *arguments)
 
-    monkeypatch.setattr(AnalyticActorCritic, "gradient", spy)
+    monkeypatch.setattr(AnalyticGradient, "compute", spy)
     ppo.learn()
     half = len(seen) // 2
     epochs = [[row for part in seen[:half] for row in part], [row for part in seen[half:] for row in part]]
@@ -443,16 +448,16 @@ def test_annealing_follows_progress() -> None:
 
 def test_adam_is_torchs() -> None:
     rng = torch.Generator().manual_seed(0)
-    ours, gradient = torch.randn(100, generator=rng), torch.zeros(100)
-    theirs = torch.nn.Parameter(ours.clone())
-    adam, reference = Adam(ours, gradient), torch.optim.Adam([theirs], eps=1e-5)
+    ours = torch.nn.Parameter(torch.randn(100, generator=rng))
+    theirs = torch.nn.Parameter(ours.detach().clone())
+    adam, reference = Adam([ours]), torch.optim.Adam([theirs], eps=1e-5)
     for step in range(1, 20):
-        gradient.copy_(torch.randn(100, generator=rng))
-        theirs.grad = gradient.clone()
+        adam.gradient.copy_(torch.randn(100, generator=rng))
+        theirs.grad = adam.gradient.clone()
         reference.param_groups[0]["lr"] = 0.1 / step
         reference.step()
         adam.step(0.1 / step)
-    torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -596,11 +601,11 @@ def test_compiling_changes_no_gradient(make: Make) -> None:
     )
     someone = make()
     torch._dynamo.utils.counters.clear()
-    for update in range(9):
-        lived = stretch(someone, 32 + 3 * update, seed=update)
+    for number in range(9):
+        lived = stretch(someone, 32 + 3 * number, seed=number)
         for ppo in (plain, compiled):
             ppo.memory.append(lived)
-        expected, metrics = plain.learn(update / 8), compiled.learn(update / 8)
+        expected, metrics = plain.learn(number / 8), compiled.learn(number / 8)
         assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 4
 

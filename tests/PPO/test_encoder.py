@@ -72,7 +72,7 @@ def test_another_shape_is_refused() -> None:
 
 
 class Inverted(ActorCritic):
-    """Looks like what is written out for small networks, and acts the other way round."""
+    """Looks like what has a NumPy policy, and acts the other way round."""
 
     def forward(self, obs: torch.Tensor, past: Past | None = None) -> tuple[Distribution, torch.Tensor]:
         return super().forward(-obs, past)
@@ -128,7 +128,7 @@ def test_bfloat16_rounds_the_encoders_and_nothing_else() -> None:
     assert updates[True] == pytest.approx(updates[False], rel=2e-2, abs=1e-3)
 
 
-def test_what_is_written_out_is_in_float32() -> None:
+def test_a_numpy_policy_is_in_float32() -> None:
     assert PPO(False, 4, 2).replica() is not None
     assert PPO(False, 4, 2, bf16=True).replica() is None
 

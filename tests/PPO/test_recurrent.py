@@ -12,6 +12,7 @@ from AsyncPPO.rollout import Collector
 from PPO import PPO, losses
 from PPO.memory import Rows
 from tests.envs import Counter
+from tests.PPO.test_agent import prepared
 from utils import Stretch, buffer_to_target_buffer_transfer
 
 CORES = pytest.mark.parametrize("core", ["gru", "lstm"])
@@ -74,7 +75,7 @@ def test_sequences_stay_whole_in_every_minibatch(monkeypatch: pytest.MonkeyPatch
         return loss(objective, policy, rows)
 
     ppo = agent("gru", k_epochs=3)
-    ppo.optimiser.gradient._loss = spy  # type: ignore[union-attr]
+    ppo.loss = spy
     collected(ppo)
     ppo.learn()
     assert len(seen) == 9
@@ -123,8 +124,7 @@ def test_what_follows_a_cut_is_valued_with_what_was_remembered(core: Any) -> Non
     for stretch in (whole, part):
         twin = copy.deepcopy(ppo)
         twin.memory.append(stretch)
-        rows, _ = twin._prepare(twin.memory.batch()).rows()
-        advantages.append(rows.advantage)
+        advantages.append(prepared(twin).advantage)
     torch.testing.assert_close(advantages[0][9], advantages[1][9], rtol=0, atol=1e-5)
     assert advantages[0][9].abs() > 1e-3
 

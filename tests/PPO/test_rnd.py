@@ -18,7 +18,7 @@ def batch(seed: int, rows: int = 400) -> torch.Tensor:
 def reward(rnd: RND, obs: torch.Tensor) -> np.ndarray:
     ends = np.zeros(len(obs), bool)
     ends[-1] = True
-    return rnd.reward(obs, ends, np.array([0]))
+    return rnd.observe(obs, ends, np.array([0]))
 
 
 def test_nothing_counts_until_the_whitening_is_warm() -> None:

@@ -1,4 +1,4 @@
-"""The gradient that is written out is the one that autograd computes, for every combination of options."""
+"""The analytic gradient is the one that autograd computes, for every combination of options."""
 
 import copy
 from itertools import product
@@ -11,11 +11,14 @@ from gymnasium import spaces
 
 from networks import flatten
 from PPO import PPO, ActorCritic
-from PPO.analytic import METRICS, AnalyticActorCritic, Networks, log_slope, standardise
-from PPO.gradient import Autograd, WrittenOut
+from PPO.fast.distributions import log_slope
+from PPO.fast.gradient import METRICS, AnalyticGradient
+from PPO.fast.policy import Networks
+from PPO.fast.shards import normalize
 from PPO.losses import objective_loss
 from PPO.memory import Rows
 from PPO.objective import Objective
+from PPO.update import minibatch_gradients
 from utils import Stretch
 
 
@@ -32,10 +35,7 @@ def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows
         noise = normal(count, 3)
         draw = distribution.sample(noise if continuous else noise.exp())
         log_prob = distribution.log_prob(draw) + 0.3 * normal(count)
-    return Rows(
-        obs, draw, log_prob, 2 * normal(count) + 1, normal(count, values), value + 0.3 * normal(count, values),
-        obs[:, :0], obs[:, :0], obs[:, 0] > 9,
-    )  # fmt: skip
+    return Rows(obs, draw, log_prob, 2 * normal(count) + 1, normal(count, values), value + 0.3 * normal(count, values))
 
 
 SCALE = np.array([1.0, 2.0, 0.4])
@@ -52,7 +52,7 @@ def test_the_gradient_is_autograds(actions: str, activation: str) -> None:
     """Held to 1e-10 in float64, over value clipping, entropy, advantages, value heads and depths."""
     together, apart = [Networks.BOTH], [Networks.CRITIC, Networks.ACTOR]
     options = product([None, 0.2], [0.0, 0.03], [True, False], [1, 2], [(), (16,), (16, 8)], [together, apart])
-    for value_clip, entropy_coef, normalize, values, hidden_sizes, chosen in options:
+    for value_clip, entropy_coef, by_minibatch, values, hidden_sizes, chosen in options:
         policy = ActorCritic(
             spaces.Box(-1, 1, (5,)), ACTIONS[actions], squash=actions == "squashed", hidden_sizes=hidden_sizes,
             activation=activation, values=values, log_std=-0.4, generator=torch.Generator().manual_seed(0),
@@ -62,8 +62,8 @@ def test_the_gradient_is_autograds(actions: str, activation: str) -> None:
         parameters, gradient = flatten(policy.stacked_parameters())
         architecture = policy.architecture()
         assert architecture is not None
-        twin = AnalyticActorCritic(architecture, parameters.numpy(), gradient.numpy())
-        objective = Objective(0.2, 0.7, entropy_coef, value_clip, normalize)
+        analytic = AnalyticGradient(architecture, parameters.numpy(), gradient.numpy())
+        objective = Objective(0.2, 0.7, entropy_coef, value_clip, by_minibatch)
         minibatch = rows(policy, actions != "choice", values, 40)
 
         gradient.zero_()
@@ -72,15 +72,15 @@ def test_the_gradient_is_autograds(actions: str, activation: str) -> None:
         expected = gradient.clone()
         gradient.fill_(9.0)
         arrays = minibatch.numpy()
-        if normalize:
-            arrays = arrays._replace(advantage=standardise(arrays.advantage))
+        if by_minibatch:
+            arrays = arrays._replace(advantage=normalize(arrays.advantage))
         if actions == "squashed":
             scale = policy.policy_head.scale.numpy()
-            arrays = arrays._replace(log_prob=arrays.log_prob + log_slope(arrays.draw, scale))
-        numbers = np.full(4, 9.0)
+            arrays = arrays._replace(log_prob=arrays.log_prob + log_slope(arrays.raw_action, scale))
+        numbers = np.full(1, 9.0, METRICS)[0]
         for networks in chosen:
-            twin.gradient(objective, arrays, 40, numbers, networks)
-        metrics = dict(zip(METRICS, numbers.tolist(), strict=True))
+            analytic.compute(objective, arrays, 40, numbers, networks)
+        metrics = {name: float(numbers[name]) for name in METRICS.names or ()}
 
         torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-10)
         assert expected.abs().max() > 1e-3
@@ -108,20 +108,18 @@ def test_fifty_updates_stay_together(continuous: bool) -> None:
         return ppo
 
     analytic, autograd = run("auto"), run("torch")
-    assert isinstance(analytic.optimiser.gradient, WrittenOut)
-    assert isinstance(autograd.optimiser.gradient, Autograd)
     for ours, theirs in zip(analytic.policy.parameters(), autograd.policy.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
-    for ours, theirs in zip(analytic.optimiser.state, autograd.optimiser.state, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
+    for ours, theirs in zip(analytic.optimizers, autograd.optimizers, strict=True):
+        torch.testing.assert_close(ours.state, theirs.state, rtol=0, atol=1e-3)
 
 
-def test_what_is_not_written_out_is_left_to_autograd() -> None:
+def test_other_networks_are_left_to_autograd() -> None:
     ppo = PPO(False, 4, 2)
-    assert ppo.optimiser.twin is not None
+    assert ppo.numpy_policy is not None
     ppo.policy.actor[1] = torch.nn.GELU()
-    assert copy.deepcopy(ppo).optimiser.twin is None
-    assert PPO(False, 4, 2, hidden_sizes=(1500, 1500)).optimiser.twin is None
+    assert copy.deepcopy(ppo).numpy_policy is None
+    assert PPO(False, 4, 2, hidden_sizes=(1500, 1500)).numpy_policy is None
 
 
 @pytest.mark.parametrize("continuous", [False, True])
@@ -131,7 +129,7 @@ def test_it_acts_as_torch_does(continuous: bool, deterministic: bool) -> None:
     scaling = [2.0, 0.5, 1.0]
     ppo = PPO(continuous, 4, 3, scaling if continuous else None, action_offset=0.1, seed=0)
     by_torch = copy.deepcopy(ppo)
-    by_torch.optimiser.twin = None
+    by_torch.numpy_policy = None
     answers = [agent.act(obs, deterministic=deterministic) for agent in (ppo, by_torch)]
     (ours, our_extras), (theirs, their_extras) = answers
     assert ours.dtype == theirs.dtype
@@ -164,20 +162,22 @@ def test_a_state_is_answered_the_same_in_any_company(continuous: bool) -> None:
 
 
 @pytest.mark.parametrize("continuous", [False, True])
-@pytest.mark.parametrize("normalize", [False, True])
-def test_the_pieces_of_a_minibatch_add_up_to_what_autograd_computes(continuous: bool, normalize: bool) -> None:
-    """700 rows, three pieces; advantages are standardised over all of them."""
+@pytest.mark.parametrize("by_minibatch", [False, True])
+def test_the_shards_of_a_minibatch_add_up_to_what_autograd_computes(continuous: bool, by_minibatch: bool) -> None:
+    """700 rows, three shards; advantages are standardised over all of them."""
     results = []
     for learner in ("auto", "torch"):
-        ppo = PPO(continuous, 5, 3, learner=learner, seed=0)  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"batch_size": 700, "mini_batch_size": 700, "entropy_coef": 0.01, "learner": learner}
+        ppo = PPO(continuous, 5, 3, seed=0, **settings)
         some = rows(copy.deepcopy(ppo.policy).double(), continuous, 1, 700)
-        minibatch = Rows(*(field.float() if field.is_floating_point() else field for field in some))
+        minibatch = Rows(
+            *(field.float() if field is not None and field.is_floating_point() else field for field in some)
+        )
         minibatch = minibatch._replace(advantage=minibatch.advantage + torch.arange(700) / 100)
-        gradient = ppo.optimiser.gradient
-        gradient.begin(minibatch, 700, Objective(0.2, 0.5, 0.01, None, normalize), None)
+        gradient = minibatch_gradients(ppo, minibatch, Objective(0.2, 0.5, 0.01, None, by_minibatch), None)
         gradient.shuffle(np.arange(700))
         metrics = {name: float(value) for name, value in gradient.compute(0, 700).items()}
-        results.append((ppo.optimiser._policy_gradient.clone(), metrics))
+        results.append((ppo.optimizers[0].gradient.clone(), metrics))
     (ours, our_metrics), (theirs, their_metrics) = results
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
     assert our_metrics == pytest.approx(their_metrics, rel=1e-3, abs=1e-5)

@@ -1,0 +1,56 @@
+"""Gradients of minibatches by autograd, on any device and for any network."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from PPO.actor_critic import ActorCritic
+from PPO.losses import Metrics
+from PPO.memory import Rows
+from PPO.objective import Objective
+
+Loss = Callable[[Objective, ActorCritic, Rows], tuple[torch.Tensor, Metrics]]
+"""`losses.objective_loss`, compiled or not."""
+
+
+class Autograd:
+    """The gradients of the minibatches of an update; `fast.shards.ShardedGradient` is its counterpart."""
+
+    def __init__(
+        self,
+        policy: ActorCritic,
+        loss: Loss,
+        gradient: torch.Tensor,
+        rows: Rows,
+        objective: Objective,
+        has_entropy: bool,
+    ) -> None:
+        """Make tensors of the coefficients that change: compiled code takes numbers for constants.
+
+        Args:
+            policy: whose parameters are differentiated by.
+            loss: what is minimised.
+            gradient: `(P,)`, of those parameters; written for every minibatch.
+            rows: M rows.
+            objective: the coefficients of the loss.
+            has_entropy: whether there is an entropy bonus, though it may have been annealed to 0.
+        """
+        self._policy, self._loss, self._gradient, self._rows = policy, loss, gradient, rows
+        tensors: dict[str, Any] = {"clip": torch.tensor(objective.clip, device=gradient.device)}
+        if has_entropy:
+            tensors["entropy_coef"] = torch.tensor(objective.entropy_coef, device=gradient.device)
+        self._objective = replace(objective, **tensors)
+
+    def shuffle(self, order: np.ndarray) -> None:
+        """Put the rows into the order `(M,)`."""
+        self._shuffled = self._rows.take(torch.from_numpy(order).to(self._gradient.device))
+
+    def compute(self, start: int, stop: int) -> Metrics:
+        """Write the gradient of the minibatch of rows `start` to `stop`; return its metrics."""
+        self._gradient.zero_()
+        loss, metrics = self._loss(self._objective, self._policy, self._shuffled.part(start, stop))
+        loss.backward()
+        return metrics

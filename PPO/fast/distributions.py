@@ -1,0 +1,105 @@
+"""Log-probabilities of raw actions, and their derivatives.
+
+Arrays are columns, `(A, B)`: A outputs of the policy head for each of B rows. `d_x` is the derivative of the loss by
+`x`, of the same shape as `x`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from utils import gauss_hermite
+
+
+class Bounds(NamedTuple):
+    """Where a Gaussian's actions lie; each `(A,)`."""
+
+    scale: np.ndarray
+    offset: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    squash: bool
+    """Whether by tanh; otherwise actions are clipped."""
+
+
+Backward = Callable[[np.ndarray, float, np.ndarray | None], np.ndarray]
+"""From `d_log_prob` `(B,)` and `d_entropy` (one number for all rows) to the derivative by the head's output `(A, B)`.
+
+That by the log-std, if there is one, is written into the third argument `(A,)`.
+"""
+
+
+def categorical(logits: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, Backward]:
+    """Return log p of actions `(B,)`, log p = z - log sum exp z, and its derivatives by the logits `z` `(A, B)`.
+
+    d log p_a / d z = 1_a - p
+    d H / d z = -p (log p + H),  H = -sum p log p
+    """
+    log_probs = logits - logits.max(axis=0)
+    log_probs -= np.log(np.exp(log_probs).sum(axis=0))
+    chosen = (action, np.arange(len(action)))
+
+    def backward(d_log_prob: np.ndarray, d_entropy: float, d_log_std: np.ndarray | None) -> np.ndarray:
+        probs = np.exp(log_probs)
+        d_logits = probs * -d_log_prob
+        d_logits[chosen] += d_log_prob
+        if d_entropy:
+            entropy = -(probs * log_probs).sum(axis=0)
+            d_logits -= d_entropy * probs * (log_probs + entropy)
+        return d_logits
+
+    return log_probs[chosen], backward
+
+
+def gaussian(
+    mean: np.ndarray, raw_action: np.ndarray, log_std: np.ndarray, squash: bool
+) -> tuple[np.ndarray, Backward]:
+    """Return log N(u; mean, std) of raw actions `u` `(A, B)`, and the derivatives by the means `(A, B)`.
+
+    H is the entropy of the actions. With e = (u - mean) / std, and x from N(0, 1); the expectations only where actions
+    are squashed:
+
+        d log p / d mean = e / std,                    d log p / d log std = e^2 - 1
+        d H / d mean = E[-2 tanh(mean + std x)],       d H / d log std = 1 + E[-2 tanh(mean + std x) std x]
+    """
+    log_std = log_std[:, None]
+    std = np.exp(log_std)
+    deviation = (raw_action - mean) / std
+    square = deviation * deviation
+    log_prob = -0.5 * square.sum(axis=0) - log_std.sum() - len(mean) * 0.5 * math.log(2.0 * math.pi)
+
+    def backward(d_log_prob: np.ndarray, d_entropy: float, d_log_std: np.ndarray | None) -> np.ndarray:
+        assert d_log_std is not None
+        d_mean = d_log_prob * deviation / std
+        d_log_std[:] = (square - 1.0) @ d_log_prob
+        if d_entropy:
+            d_log_std[:] += d_entropy * mean.shape[1]
+        if d_entropy and squash:
+            nodes, weights = gauss_hermite()
+            d_points = -2.0 * weights * np.tanh(mean[..., None] + std[..., None] * nodes)
+            d_mean += d_entropy * d_points.sum(axis=-1)
+            d_log_std[:] += d_entropy * ((d_points @ nodes) * std).sum(axis=1)
+        return d_mean.astype(mean.dtype, copy=False)
+
+    return log_prob.astype(mean.dtype, copy=False), backward
+
+
+def raw_log_prob(
+    output: np.ndarray, raw_action: np.ndarray, log_std: np.ndarray | None, bounds: Bounds | None
+) -> tuple[np.ndarray, Backward]:
+    """Return the log-probabilities of raw actions `(B, ...)`, without bounds those of choices; and the derivatives."""
+    if bounds is None:
+        return categorical(output, raw_action)
+    assert log_std is not None
+    return gaussian(output, raw_action.T, log_std, bounds.squash)
+
+
+def log_slope(raw_action: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return log |da/du| `(B,)` of actions a = scale tanh(u), for raw actions `u` `(B, A)`.
+
+    It is the difference of log N(u) and log p(a), and does not depend on the policy.
+    """
+    slope = 2.0 * (math.log(2.0) - raw_action - np.logaddexp(0.0, -2.0 * raw_action)) + np.log(scale)
+    return slope.sum(axis=1).astype(raw_action.dtype, copy=False)

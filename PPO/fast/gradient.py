@@ -1,0 +1,123 @@
+"""The analytic gradient of PPO's loss: what autograd computes, in NumPy. A test holds every combination to autograd.
+
+Notation as in policy.py; `d_x` is the derivative of the loss by `x`, of the same shape as `x`.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from PPO.fast.distributions import raw_log_prob
+from PPO.fast.policy import ACTIVATIONS, Architecture, Encoder, Layer, Networks, Trace
+from PPO.objective import Objective
+
+if TYPE_CHECKING:
+    from PPO.memory import Rows
+
+METRICS = np.dtype([(name, np.float64) for name in ("policy_loss", "approx_kl", "clip_fraction", "value_loss")])
+
+
+def surrogate_gradient(
+    log_ratio: np.ndarray, advantage: np.ndarray, clip: float, count: int
+) -> tuple[float, np.ndarray]:
+    """Return the clipped surrogate and its derivative by `log_prob`: -A r / B where the minimum is not the clipped.
+
+    Here and below B is `count`: the rows of the minibatch, of which these may be some; the value is their share of it.
+    """
+    ratio = np.exp(log_ratio)
+    gain, clipped = ratio * advantage, np.minimum(np.maximum(ratio, 1 - clip), 1 + clip) * advantage
+    d_log_prob = np.where(gain <= clipped, gain, 0.0)
+    d_log_prob *= -1.0 / count
+    return -float(np.minimum(gain, clipped).sum()) / count, d_log_prob
+
+
+def value_gradient(
+    value: np.ndarray, target: np.ndarray, old_value: np.ndarray, clip: float | None, count: int
+) -> tuple[float, np.ndarray]:
+    """Return the value loss and its derivative by `value` `(V, B)`: 2 (V - R) / B, or 0 where a clipped V errs more."""
+    difference = value - target
+    error, d_value = difference * difference, difference * (2.0 / count)
+    if clip is not None:
+        moved = value - old_value
+        clipped = (old_value + np.clip(moved, -clip, clip) - target) ** 2
+        d_value[(error < clipped) & (np.abs(moved) > clip)] = 0.0
+        error = np.maximum(error, clipped)
+    return float(error.sum()) / count, d_value
+
+
+def layer_gradient(gradient: Layer, h: np.ndarray, d_z: np.ndarray) -> None:
+    """d_W = d_z h^T, d_b = d_z 1, for a layer of input `h`, written in place."""
+    np.matmul(d_z, h.swapaxes(-1, -2), out=gradient.weight)
+    np.matmul(d_z, np.ones(d_z.shape[-1], d_z.dtype), out=gradient.bias)
+
+
+def encoder_gradient(encoder: Encoder, gradients: list[Layer], trace: Trace, h: np.ndarray, d_h: np.ndarray) -> None:
+    """From the features `h` and `d_h` downwards: d_z = d_h f'(z), and for the layer below d_h = W^T d_z."""
+    for layer, gradient, (inputs, z) in zip(encoder.layers[::-1], gradients[::-1], trace[::-1], strict=True):
+        d_z = np.multiply(d_h, encoder.activation.slope(z, h), out=d_h)
+        layer_gradient(gradient, inputs, d_z)
+        if layer is not encoder.layers[0]:
+            h, d_h = inputs, layer.weight.swapaxes(-1, -2) @ d_z
+
+
+class AnalyticGradient:
+    """Writes the gradient of `losses.objective_loss` by parameters that it reads at every call."""
+
+    def __init__(self, architecture: Architecture, parameters: np.ndarray, gradient: np.ndarray) -> None:
+        """Take views of the parameters `(P,)` and of their gradient `(P,)`."""
+        self._parameters, self._gradients = architecture.views(parameters), architecture.views(gradient)
+        self._bounds = architecture.bounds
+        activation = ACTIVATIONS[architecture.activation]
+        self._encoders = {
+            networks: (
+                Encoder([layer.of(networks) for layer in self._parameters.hidden], activation),
+                [layer.of(networks) for layer in self._gradients.hidden],
+            )
+            for networks in Networks
+        }
+
+    def compute(
+        self,
+        objective: Objective,
+        rows: "Rows",
+        count: int,
+        metrics: np.ndarray,
+        networks: Networks = Networks.BOTH,
+    ) -> None:
+        """Write the gradient, or some rows' share of it, by the parameters of some networks.
+
+        Args:
+            objective: what is minimised.
+            rows: of a minibatch. Their advantages are taken as they are; `log_prob` of continuous actions is that of
+                the raw actions, before squashing, whose ratio is the same.
+            count: how many rows the whole minibatch has.
+            metrics: of type `METRICS`; these rows' share of those that the networks determine is written there.
+            networks: which.
+        """
+        parameters, gradients = self._parameters, self._gradients
+        encoder, encoder_gradients = self._encoders[networks]
+        features, trace = encoder.forward(rows.obs.T)
+        if not trace:
+            features = np.stack([features] * 2)
+        d_features = np.empty(features.shape, features.dtype)
+        if networks is not Networks.CRITIC:
+            output = parameters.policy_head.forward(features[0])
+            log_prob, backward = raw_log_prob(output, rows.raw_action, parameters.log_std, self._bounds)
+            log_ratio = log_prob - rows.log_prob
+            policy_loss, d_log_prob = surrogate_gradient(log_ratio, rows.advantage, objective.clip, count)
+            change = np.expm1(log_ratio)
+            metrics["policy_loss"] = policy_loss
+            metrics["approx_kl"] = (change - log_ratio).sum() / count
+            metrics["clip_fraction"] = np.count_nonzero(np.abs(change) > objective.clip) / count
+            d_output = backward(d_log_prob, -objective.entropy_coef / count, gradients.log_std)
+            layer_gradient(gradients.policy_head, features[0], d_output)
+            np.dot(parameters.policy_head.weight.T, d_output, out=d_features[0])
+        if networks is not Networks.ACTOR:
+            value = parameters.value_head.forward(features[-1])
+            metrics["value_loss"], d_value = value_gradient(
+                value, rows.target.T, rows.value.T, objective.value_clip, count
+            )
+            d_value *= objective.value_coef
+            layer_gradient(gradients.value_head, features[-1], d_value)
+            np.dot(parameters.value_head.weight.T, d_value, out=d_features[-1])
+        encoder_gradient(encoder, encoder_gradients, trace, features, d_features)

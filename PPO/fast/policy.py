@@ -1,0 +1,264 @@
+"""The NumPy policy: an `ActorCritic` of two small MLPs, without torch.
+
+`PPO.act` and worker processes act by it, since torch's calls cost such networks more than their arithmetic. Its weights
+are views of one vector, in the agent that of the torch parameters.
+
+Notation: B rows; activations are columns, `(features, B)`. Actor and critic have hidden layers of the same size, so
+each layer is one product of stacks: `(2, out, in) @ (2, in, B)`.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+
+from PPO.fast.distributions import Bounds, log_slope, raw_log_prob
+from utils import Features, blas_threads
+
+ONE_THREAD_PRODUCT = 2**18
+"""Multiplications in a matrix product up to which NumPy keeps to one thread by itself (measured with OpenBLAS)."""
+TILE = 8
+"""Observations in one matrix product of `forward`. The shape of a product decides how it is rounded, so the output for
+an observation is the same to the last bit, whichever and however many others come with it."""
+CACHED_ROWS = 256
+"""Observations that are valued at once."""
+
+
+class Networks(Enum):
+    """Which networks of a stack."""
+
+    ACTOR = slice(0, 1)
+    CRITIC = slice(1, 2)
+    BOTH = slice(0, 2)
+
+
+class Activation(NamedTuple):
+    """h = f(z) and its slope f'(z)."""
+
+    output: Callable[[np.ndarray], np.ndarray]
+    """From `z` to `h`; may overwrite `z` where the slope needs only `h`."""
+    slope: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    """From `z` and `h` to the slope."""
+
+
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-z))."""
+    return 1.0 / (1.0 + np.exp(-z))
+
+
+def silu_slope(z: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """Return s + h (1 - s), where h = z s."""
+    s = sigmoid(z)
+    return s + h * (1.0 - s)
+
+
+ACTIVATIONS = {
+    "tanh": Activation(lambda z: np.tanh(z, out=z), lambda z, h: 1.0 - h * h),
+    "relu": Activation(lambda z: np.maximum(z, 0.0, out=z), lambda z, h: h > 0),
+    "silu": Activation(lambda z: z * sigmoid(z), silu_slope),
+}
+
+
+class Layer(NamedTuple):
+    """z = W h + b, or a stack of such."""
+
+    weight: np.ndarray
+    """`(..., out, in)`."""
+    bias: np.ndarray
+    """`(..., out)`."""
+
+    def forward(self, h: np.ndarray) -> np.ndarray:
+        """Return `z` `(..., out, B)` for `h` `(..., in, B)`."""
+        z = self.weight @ h
+        z += self.bias[..., None]
+        return z
+
+    def of(self, networks: Networks) -> "Layer":
+        """Return some layers of a stack."""
+        return Layer(self.weight[networks.value], self.bias[networks.value])
+
+
+Trace = list[tuple[np.ndarray, np.ndarray]]
+"""Each layer's input and `z`."""
+
+
+class Encoder(NamedTuple):
+    """Layers with an activation each, for one network or for a stack of two."""
+
+    layers: Sequence[Layer]
+    activation: Activation
+
+    def forward(self, h: np.ndarray) -> tuple[np.ndarray, Trace]:
+        """Return the features `(..., F, B)` of inputs `(D, B)`, and what the gradient needs."""
+        trace = []
+        for layer in self.layers:
+            z = layer.forward(h)
+            trace.append((h, z))
+            h = self.activation.output(z)
+        return h, trace
+
+
+class Parameters(NamedTuple):
+    """Views of a vector of parameters, or of their gradient."""
+
+    hidden: list[Layer]
+    """Stacks of a layer of the actor and one of the critic."""
+    log_std: np.ndarray | None
+    """`(A,)`, of continuous actions."""
+    policy_head: Layer
+    value_head: Layer
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An `ActorCritic` but for its weights."""
+
+    features: Features
+    """How observations become D columns."""
+    obs_clip: float | None
+    """Limit on normalized observations; None where they are not normalized."""
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    outputs: int
+    """A, of the policy head."""
+    values: int
+    """V, of the value head."""
+    bounds: Bounds | None = None
+    """Of continuous actions."""
+    first_action: int = 0
+    """Of discrete ones."""
+
+    @property
+    def parameters(self) -> int:
+        """P, how many."""
+        return sum(math.prod(shape) for shape in self._shapes())
+
+    @property
+    def normalized(self) -> int:
+        """How many columns of an observation are normalized: all or none."""
+        return 0 if self.obs_clip is None else self.features.columns
+
+    def views(self, vector: np.ndarray) -> Parameters:
+        """Return views of a vector `(P,)`."""
+        sizes = [math.prod(shape) for shape in self._shapes()]
+        parts = np.split(vector, np.cumsum(sizes)[:-1])
+        blocks = (part.reshape(shape) for part, shape in zip(parts, self._shapes(), strict=True))
+
+        def layer() -> Layer:
+            return Layer(next(blocks), next(blocks))
+
+        return Parameters(
+            hidden=[layer() for _ in self.hidden_sizes],
+            log_std=None if self.bounds is None else next(blocks),
+            policy_head=layer(),
+            value_head=layer(),
+        )
+
+    def _shapes(self) -> Iterator[tuple[int, ...]]:
+        """Yield the shapes of the blocks of a vector, in the order of `views`."""
+        inputs = self.features.columns
+        for outputs in self.hidden_sizes:
+            yield from [(2, outputs, inputs), (2, outputs)]
+            inputs = outputs
+        if self.bounds is not None:
+            yield (self.outputs,)
+        yield from [(self.outputs, inputs), (self.outputs,), (self.values, inputs), (self.values,)]
+
+
+class NumpyPolicy:
+    """Acts and values by parameters and statistics of observations that it reads at every call."""
+
+    def __init__(self, architecture: Architecture, parameters: np.ndarray, statistics: np.ndarray) -> None:
+        """Take views.
+
+        Args:
+            architecture: with P parameters and D columns.
+            parameters: float32 `(P,)`.
+            statistics: float32 `(2, D)`, mean and standard deviation of observations; `(2, 0)` where they are not
+                normalized.
+        """
+        self.architecture, self.parameters, self.statistics = architecture, parameters, statistics
+        views, activation = architecture.views(parameters), ACTIVATIONS[architecture.activation]
+        self._actor, self._critic = (
+            Encoder([layer.of(network) for layer in views.hidden], activation)
+            for network in (Networks.ACTOR, Networks.CRITIC)
+        )
+        self._policy_head, self._value_head, self._log_std = views.policy_head, views.value_head, views.log_std
+        layers = [*views.hidden, views.policy_head]
+        self._one_thread = TILE * max(math.prod(layer.weight.shape[-2:]) for layer in layers) > ONE_THREAD_PRODUCT
+
+    def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return `action` and, of continuous ones, `draw`, the raw action; and the output `(n, A)` behind them.
+
+        Args:
+            obs: `(n, ...)`, of the environment's space.
+            noise: see `sample`.
+        """
+        action, raw_action, output = self.sample(self.architecture.features.flatten(obs), noise)
+        rows = {"action": action} if self.architecture.bounds is None else {"action": action, "draw": raw_action}
+        return rows, output.T
+
+    def complete(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Return `log_prob` `(n, T)` for rows `(n, T, ...)` of T calls of `act`, and the outputs `(n, T, A)`."""
+        discrete = self.architecture.bounds is None
+        raw_action = rows["action"] - self.architecture.first_action if discrete else rows["draw"]
+        output = np.ascontiguousarray(outputs.reshape(-1, outputs.shape[-1]).T)
+        log_prob = self.log_prob(raw_action.reshape(-1, *raw_action.shape[2:]), output)
+        return {"log_prob": log_prob.reshape(outputs.shape[:2])}
+
+    def sample(self, obs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return actions and raw actions `(B, ...)`, and the policy's output `(A, B)`.
+
+        Args:
+            obs: `(B, D)`.
+            noise: `(B, A)`: standard normal numbers for continuous actions, standard exponential ones for discrete
+                ones (the Gumbel trick, as a race of exponential clocks: argmax p / E); None for the most probable
+                action.
+        """
+        output, bounds = self.forward(self.normalize(obs)), self.architecture.bounds
+        if bounds is None:
+            clocks = 1.0 if noise is None else noise.T
+            choice = (np.exp(output - output.max(axis=0)) / clocks).argmax(axis=0)
+            return choice + self.architecture.first_action, choice, output
+        assert self._log_std is not None
+        raw_action = output if noise is None else output + np.exp(self._log_std)[:, None] * noise.T
+        raw_action = np.ascontiguousarray(raw_action.T)
+        action = bounds.offset + bounds.scale * (np.tanh(raw_action) if bounds.squash else raw_action)
+        return np.minimum(np.maximum(action, bounds.low), bounds.high), raw_action, output
+
+    def log_prob(self, raw_action: np.ndarray, output: np.ndarray) -> np.ndarray:
+        """Return the log-probabilities `(B,)` of the actions of raw actions `(B, ...)`, for an output `(A, B)`."""
+        bounds = self.architecture.bounds
+        log_prob, _ = raw_log_prob(output, raw_action, self._log_std, bounds)
+        return log_prob - log_slope(raw_action, bounds.scale) if bounds is not None and bounds.squash else log_prob
+
+    def normalize(self, obs: np.ndarray) -> np.ndarray:
+        """Return normalized observations `(B, D)`."""
+        limit = self.architecture.obs_clip
+        if limit is None:
+            return obs
+        mean, std = self.statistics
+        return np.minimum(np.maximum((obs - mean) / std, -limit), limit)
+
+    def forward(self, obs: np.ndarray) -> np.ndarray:
+        """Return the output `(A, B)` of the policy head for normalized observations `(B, D)`."""
+        count = len(obs)
+        if count % TILE:
+            obs = np.concatenate([obs, np.zeros((-count % TILE, obs.shape[1]), obs.dtype)])
+        tiles = obs.reshape(-1, TILE, obs.shape[1]).swapaxes(1, 2)
+        with blas_threads(1) if self._one_thread else nullcontext():
+            output = self._policy_head.forward(self._actor.forward(tiles)[0])
+        return output.swapaxes(0, 1).reshape(len(output[0]), -1)[:, :count]
+
+    def value(self, obs: np.ndarray) -> np.ndarray:
+        """Return normalized values `(B, V)` of normalized observations `(B, D)`, as many at once as fit the cache."""
+        blocks = [obs[start : start + CACHED_ROWS] for start in range(0, len(obs), CACHED_ROWS)]
+        values = [
+            self._value_head.forward(self._critic.forward(block.T)[0]).reshape(self.architecture.values, -1)
+            for block in blocks
+        ]
+        return np.concatenate(values, axis=1).T

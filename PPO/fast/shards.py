@@ -1,0 +1,162 @@
+"""The analytic gradient of a minibatch in shards, which several processes compute together.
+
+A shard has at most `SHARD_ROWS` rows. The gradient of a minibatch is the sum of those of its shards, in their order:
+the same, to the last bit, for any number of processes. These share the arrays of `shared_arrays`.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from PPO.fast.distributions import log_slope
+from PPO.fast.gradient import METRICS, AnalyticGradient
+from PPO.fast.policy import Architecture, Networks, NumpyPolicy
+from PPO.memory import Rows
+from PPO.objective import Objective
+
+SHARD_ROWS = 256
+"""Rows whose gradient one process computes at once; their activations stay in its cache."""
+SHARED_FIELDS = ("obs", "raw_action", "log_prob", "advantage", "target", "value")
+"""Of `Rows`: those that the analytic gradient depends on."""
+
+
+def shared_arrays(
+    architecture: Architecture, rows: int, mini_batch_size: int
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Return shape and type of each array that the gradient workers share, for M = `rows`."""
+    shards, continuous = shards_of(mini_batch_size), architecture.bounds is not None
+    return {
+        "parameters": ((architecture.parameters,), np.float32),
+        "objective": ((Objective.SIZE,), np.float64),
+        "gradients": ((shards, architecture.parameters), np.float32),
+        "metrics": ((shards,), METRICS),
+        "obs": ((rows, architecture.features.columns), np.float32),
+        "raw_action": ((rows, architecture.outputs), np.float32) if continuous else ((rows,), np.int64),
+        "log_prob": ((rows,), np.float32),
+        "advantage": ((rows,), np.float32),
+        "target": ((rows, architecture.values), np.float32),
+        "value": ((rows, architecture.values), np.float32),
+    }
+
+
+class GradientWorkers(Protocol):
+    """Processes that compute the shards of a minibatch together."""
+
+    @property
+    def workspace(self) -> dict[str, np.ndarray]:
+        """The arrays of `shared_arrays`."""
+
+    def compute(self, start: int, stop: int, processes: int) -> None:
+        """Compute the gradient of the minibatch of rows `start` to `stop`, by that many processes at most."""
+
+
+class LocalWorkers:
+    """This process alone."""
+
+    def __init__(self, architecture: Architecture, rows: int, mini_batch_size: int) -> None:
+        """Allocate the arrays for up to `rows` rows."""
+        shapes = shared_arrays(architecture, rows, mini_batch_size)
+        self.workspace = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+        self._worker = ShardWorker(architecture, self.workspace)
+
+    def compute(self, start: int, stop: int, processes: int) -> None:
+        """See `GradientWorkers.compute`."""
+        self._worker.compute(start, stop, 0, 1)
+
+
+class ShardWorker:
+    """Computes some of the shards of every minibatch; each process has one."""
+
+    def __init__(self, architecture: Architecture, arrays: dict[str, np.ndarray]) -> None:
+        """Take views of the shared arrays."""
+        self._objective, self._metrics = arrays["objective"], arrays["metrics"]
+        self._rows = shared_rows(arrays)
+        self._gradients = [
+            AnalyticGradient(architecture, arrays["parameters"], gradient) for gradient in arrays["gradients"]
+        ]
+
+    def compute(self, start: int, stop: int, number: int, processes: int) -> None:
+        """Write this process's shards of the gradient and metrics of the minibatch of rows `start` to `stop`.
+
+        A minibatch of one shard is shared by network: one process takes the actor, another the critic.
+
+        Args:
+            start: the first row.
+            stop: the one after the last.
+            number: of this process.
+            processes: how many take part.
+        """
+        minibatch, count = self._rows.part(start, stop), stop - start
+        objective = Objective.of(self._objective)
+        if objective.standardise and count > 1:
+            minibatch = minibatch._replace(advantage=normalize(minibatch.advantage))
+        shards, networks = shards_of(count), Networks.BOTH
+        if shards == 1 and processes > 1:
+            number, processes, networks = 0, 1, (Networks.ACTOR, Networks.CRITIC)[number]
+        for shard in range(number, shards, processes):
+            rows = minibatch.part(shard * SHARD_ROWS, (shard + 1) * SHARD_ROWS)
+            self._gradients[shard].compute(objective, rows, count, self._metrics[shard], networks)
+
+
+class ShardedGradient:
+    """The analytic gradients of the minibatches of an update."""
+
+    def __init__(
+        self,
+        policy: NumpyPolicy,
+        gradient: np.ndarray,
+        rows: Rows,
+        objective: Objective,
+        mini_batch_size: int,
+        workers: GradientWorkers | None,
+    ) -> None:
+        """Hand the objective to the workers.
+
+        Args:
+            policy: whose parameters `(P,)` are read for every minibatch.
+            gradient: `(P,)`, written for every minibatch.
+            rows: M rows.
+            objective: what is minimised.
+            mini_batch_size: rows of a minibatch, at most.
+            workers: None, or workers without room for the rows, leave the work to this process.
+        """
+        architecture, count, shards = policy.architecture, len(rows.obs), shards_of(mini_batch_size)
+        if workers is None or len(workers.workspace["obs"]) < count or len(workers.workspace["gradients"]) < shards:
+            workers = LocalWorkers(architecture, count, mini_batch_size)
+        if architecture.bounds is not None and architecture.bounds.squash:
+            slope = log_slope(rows.raw_action, architecture.bounds.scale)
+            rows = rows._replace(log_prob=rows.log_prob + slope)  # of raw actions: the ratio is the same
+        self._policy, self._gradient, self._rows, self._workers = policy, gradient, rows, workers
+        self._arrays, self._shuffled = workers.workspace, shared_rows(workers.workspace)
+        self._arrays["objective"][:] = objective.numbers()
+
+    def shuffle(self, order: np.ndarray) -> None:
+        """Put the rows into the order `(M,)`."""
+        for name in SHARED_FIELDS:
+            shuffled = getattr(self._shuffled, name)[: len(order)]
+            np.take(getattr(self._rows, name), order, axis=0, out=shuffled, mode="clip")
+
+    def compute(self, start: int, stop: int) -> dict[str, Any]:
+        """Write the gradient of the minibatch of rows `start` to `stop`; return its metrics."""
+        arrays, shards = self._arrays, shards_of(stop - start)
+        arrays["parameters"][:] = self._policy.parameters
+        self._workers.compute(start, stop, max(shards, 2))
+        np.add.reduce(arrays["gradients"][:shards], axis=0, out=self._gradient)
+        metrics = arrays["metrics"][:shards].view(np.float64).reshape(shards, -1).sum(axis=0)
+        return dict(zip(METRICS.names or (), metrics.tolist(), strict=True))
+
+
+def shared_rows(arrays: dict[str, np.ndarray]) -> Rows:
+    """Return the rows among the shared arrays."""
+    return Rows(**{name: arrays[name] for name in SHARED_FIELDS})
+
+
+def shards_of(rows: int) -> int:
+    """Return how many shards a minibatch has."""
+    return -(-rows // SHARD_ROWS)
+
+
+def normalize(advantage: np.ndarray) -> np.ndarray:
+    """Return `(advantage - mean) / std`."""
+    centred = advantage - advantage.sum() / len(advantage)
+    return centred / (np.sqrt(centred @ centred / (len(centred) - 1)) + 1e-8)

@@ -1,0 +1,323 @@
+"""One update of PPO, top to bottom: from a batch of experience to new weights.
+
+    batch -> normalized observations -> rewards (with RND, intrinsic ones too) -> values -> advantages (GAE)
+          -> return statistics (PopArt) -> epochs of shuffled minibatches: gradient -> clip -> Adam
+          -> observation statistics
+
+Sources: Schulman et al. 2017 (arXiv:1707.06347); docs/ppo.md names those of the details.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import add
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from networks import limit_norm
+from PPO.actor_critic import ActorCritic, Past
+from PPO.autograd import Autograd
+from PPO.fast.shards import GradientWorkers, ShardedGradient
+from PPO.losses import Metrics, standardise
+from PPO.memory import Batch, Rows
+from PPO.objective import Objective
+from utils import COMPOSITE, gae, linear, reward_unit, scheduled, split_parts
+
+if TYPE_CHECKING:
+    from PPO.agent import PPO
+
+
+def update(
+    ppo: "PPO", batch: Batch, lr: float, objective: Objective, workers: GradientWorkers | None = None
+) -> dict[str, float]:
+    """Learn from a batch.
+
+    Args:
+        ppo: its networks, their statistics, its optimizers and its random state change.
+        batch: M rows.
+        lr: Adam's step size.
+        objective: the coefficients of the loss.
+        workers: processes that compute gradients together with this one.
+
+    Returns:
+        Metrics of `PPO.learn`.
+
+    Raises:
+        ValueError: a recurrent state is missing.
+    """
+    policy, rnd, head = ppo.policy, ppo.rnd, ppo.policy.value_head
+    with torch.no_grad():
+        # observations, normalized by the statistics that the policy acted with
+        obs, final_obs = columns(policy, batch.obs), columns(policy, batch.final_obs)
+        inputs, final_inputs = network_inputs(policy, batch, policy.standardise(obs), policy.standardise(final_obs))
+
+        # rewards: the environment's and, with RND, one for what is new; RND's statistics move
+        rewards = [RewardStream(batch.reward, ppo.gamma, batch.terminated, batch.ends)]
+        lesson = None
+        if rnd is not None:
+            next_obs = columns(policy, batch.next_obs)[:, : policy.features.columns].float()
+            novelty = rnd.observe(next_obs, batch.stretch_ends, batch.env_ids)
+            lesson = rnd.lesson(next_obs)
+            # its return goes on over the ends of episodes (Burda et al. 2018, section 2.3)
+            never = np.zeros(len(novelty), dtype=bool)
+            rewards.append(RewardStream(novelty, ppo.intrinsic_gamma, never, batch.stretch_ends, weight=ppo.beta))
+
+        # until there were rewards, what the critic says is noise: let it be as large as rewards are
+        if not ppo.rewarded:
+            head.stats.rescale(0, reward_unit(float(np.abs(batch.reward).max())))
+
+        # values, advantages (GAE) and returns
+        experience = Experience(batch, rewards, inputs, final_inputs)
+        values, advantage, returns = estimate(ppo, experience)
+
+        # the return statistics move, and the value head against them (PopArt)
+        old_value = head.update(returns, values)
+
+        raw_action, log_prob = behaviour(policy, batch, inputs)
+        target, past = head.stats(returns), inputs.past or ()
+        rows = Rows(inputs.obs, raw_action, log_prob, scaled(ppo, experience, advantage), target, old_value, *past)
+    metrics = {"explained_variance": explained_variance(values, returns), "entropy": -log_prob.mean().item()}
+    if rnd is not None:
+        metrics["intrinsic_reward"] = float(novelty.mean())
+
+    # epochs of shuffled minibatches
+    metrics |= optimize(ppo, rows, lr, objective, workers, experience, lesson)
+
+    # the observation statistics move
+    policy.update_statistics(obs)
+    return metrics
+
+
+def optimize(
+    ppo: "PPO",
+    rows: Rows,
+    lr: float,
+    objective: Objective,
+    workers: GradientWorkers | None,
+    experience: "Experience",
+    lesson: tuple[torch.Tensor, torch.Tensor] | None,
+) -> dict[str, float]:
+    """Take a gradient step for each minibatch of each epoch; return the means of their metrics.
+
+    With `recompute_advantage` the rows of each further epoch are estimated again from the experience. RND's predictor
+    learns from the lesson.
+    """
+    steps: list[Metrics] = []
+    gradient = minibatch_gradients(ppo, rows, objective, workers)
+    for epoch in range(ppo.k_epochs):
+        if epoch and ppo.recompute_advantage:
+            _, advantage, returns = estimate(ppo, experience)
+            target = ppo.policy.value_head.stats(returns)
+            rows = rows._replace(advantage=scaled(ppo, experience, advantage), target=target)
+            gradient = minibatch_gradients(ppo, rows, objective, workers)
+        order, bounds = shuffled(rows, ppo.mini_batch_size, ppo.rng)
+        gradient.shuffle(order)
+        for start, stop in pairwise(bounds):
+            metrics = gradient.compute(start, stop)
+            if ppo.target_kl is not None and metrics["approx_kl"] > 1.5 * ppo.target_kl:
+                nothing = {"grad_norm": 0.0} | ({} if lesson is None else {"rnd_loss": 0.0})
+                return means(steps or [metrics | nothing])
+            metrics["grad_norm"] = limit_norm(ppo.optimizers[0].gradient, ppo.max_grad_norm)
+            if lesson is not None:
+                metrics["rnd_loss"] = predictor_gradient(ppo, lesson, order[start:stop])
+            for optimizer in ppo.optimizers:
+                optimizer.step(lr)
+            steps.append(metrics)
+    return means(steps)
+
+
+def annealed(ppo: "PPO", progress: float) -> tuple[float, Objective]:
+    """Return the step size and the coefficients of the loss when `progress` of the run, 0 to 1, is over.
+
+    Raises:
+        ValueError: a function of the run gave what cannot be.
+    """
+    objective = Objective(
+        clip=scheduled("policy_clip", ppo.policy_clip, ppo.anneal_clip, progress),
+        value_coef=ppo.value_coef,
+        entropy_coef=linear(ppo.entropy_coef, progress) if ppo.anneal_entropy else ppo.entropy_coef,
+        value_clip=ppo.value_clip,
+        standardise=ppo.normalize_advantage == "minibatch",
+    )
+    return scheduled("lr", ppo.lr, ppo.anneal_lr, progress), objective
+
+
+class Inputs(NamedTuple):
+    """What the networks take."""
+
+    obs: torch.Tensor
+    """Normalized observations `(B, D)`."""
+    past: Past | None
+    """With a core."""
+
+
+@dataclass(frozen=True)
+class RewardStream:
+    """A reward for each of M rows, and how its return is computed."""
+
+    reward: np.ndarray
+    gamma: float
+    terminated: np.ndarray
+    """bool `(M,)`: nothing comes after these rows."""
+    ends: np.ndarray
+    """bool `(M,)`: the row that follows in the batch does not follow in this return."""
+    weight: float = 1.0
+    """Of its advantage beside the others'."""
+
+    def advantage(self, batch: Batch, value: np.ndarray, final_value: np.ndarray, gae_lambda: float) -> np.ndarray:
+        """Return advantages `(M,)` from the values of M observations, and of the next ones at the E ends of the batch.
+
+        A termination bootstraps zero; a truncation, or a trajectory that merely stops, the next observation's value.
+        """
+        next_value = np.roll(value, -1)
+        next_value[self.ends] = final_value[self.ends[batch.ends]]
+        return gae(self.reward, value, next_value, self.terminated, self.ends, self.gamma, gae_lambda)
+
+
+class Experience(NamedTuple):
+    """What advantages are estimated from."""
+
+    batch: Batch
+    rewards: list[RewardStream]
+    """V rewards of the M rows."""
+    inputs: Inputs
+    """Of the M rows."""
+    final_inputs: Inputs
+    """Of the next observations of their E ends."""
+
+
+def columns(policy: ActorCritic, obs: np.ndarray) -> torch.Tensor:
+    """Return observations `(B, ...)` as rows of columns `(B, D)`, on the policy's device."""
+    return on_device(policy, policy.features.flatten(obs))
+
+
+def network_inputs(
+    policy: ActorCritic, batch: Batch, obs: torch.Tensor, final_obs: torch.Tensor
+) -> tuple[Inputs, Inputs]:
+    """Return the inputs for the M rows, and for the next observations of their E ends."""
+    if policy.core is None:
+        return Inputs(obs, None), Inputs(final_obs, None)
+    if "core" not in batch.extras:
+        raise ValueError("a policy with a core learns from what it remembered: keep the extras that act() returns")
+    state = on_device(policy, batch.extras["core"]).float()
+    starts = on_device(policy, np.append(True, batch.ends[:-1]))
+    ends = np.flatnonzero(batch.ends)
+    _, final_state = policy.step(obs[ends], state[ends])
+    return Inputs(obs, (state, starts)), Inputs(final_obs, (final_state, torch.ones_like(starts[ends])))
+
+
+@torch.no_grad()
+def estimate(ppo: "PPO", experience: Experience) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
+    """Return values `(M, V)`, advantages float64 `(M,)` and returns `(M, V)`, in units of reward."""
+    batch, rewards, inputs, final_inputs = experience
+    values = values_of(ppo, inputs)
+    value, final_value = (each.double().cpu().numpy() for each in (values, values_of(ppo, final_inputs)))
+    advantages = [
+        reward.advantage(batch, value[:, k], final_value[:, k], ppo.GAE_lambda) for k, reward in enumerate(rewards)
+    ]
+    advantage = reduce(add, (reward.weight * each for reward, each in zip(rewards, advantages, strict=True)))
+    returns = np.stack(advantages, axis=1) + value
+    return values, advantage, on_device(ppo.policy, returns).float()
+
+
+def values_of(ppo: "PPO", inputs: Inputs) -> torch.Tensor:
+    """Return values `(B, V)`, in units of reward."""
+    if ppo.numpy_policy is None:
+        return ppo.policy.value(*inputs)
+    return ppo.policy.value_head.stats.inverse(torch.from_numpy(ppo.numpy_policy.value(inputs.obs.numpy())))
+
+
+def scaled(ppo: "PPO", experience: Experience, advantage: np.ndarray) -> torch.Tensor:
+    """Return advantages `(M,)` as gradients take them; where minibatches normalize them, in a unit near their size."""
+    stats = ppo.policy.value_head.stats
+    if ppo.normalize_advantage == "none":
+        return on_device(ppo.policy, advantage).float()
+    if ppo.normalize_advantage == "returns":
+        return on_device(ppo.policy, advantage).float() / stats.std[0].float()
+    deviations = np.sqrt(stats.var.tolist())
+    size = sum(reward.weight * each for reward, each in zip(experience.rewards, deviations, strict=True))
+    in_range = on_device(ppo.policy, advantage / reward_unit(size)).float()
+    return standardise(in_range) if ppo.normalize_advantage == "batch" else in_range
+
+
+def behaviour(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return raw actions `(M, ...)` and their log-probabilities `(M,)` under the policy that acted.
+
+    A hand-written loop may not have stored them; as long as nothing was learnt in between, the policy that acted is the
+    present one.
+    """
+    extras = batch.extras
+    if "draw" in extras:
+        raw_action = on_device(policy, extras["draw"]).float()
+    else:
+        raw_action = policy.policy_head.to_draw(actions(policy, batch))
+    if "log_prob" in extras:
+        return raw_action, on_device(policy, extras["log_prob"]).float()
+    return raw_action, policy.distribution(*inputs).log_prob(raw_action)
+
+
+def actions(policy: ActorCritic, batch: Batch) -> torch.Tensor | list[torch.Tensor]:
+    """Return the actions `(M, ...)`; of a Dict or Tuple space those of each part."""
+    if isinstance(policy.action_space, COMPOSITE):
+        return [on_device(policy, part) for part in split_parts(policy.action_space, batch.action)]
+    return on_device(policy, batch.action).float()
+
+
+def minibatch_gradients(
+    ppo: "PPO", rows: Rows, objective: Objective, workers: GradientWorkers | None
+) -> Autograd | ShardedGradient:
+    """Return what computes the gradients of minibatches of the rows: the analytic ones where they apply."""
+    gradient = ppo.optimizers[0].gradient
+    if ppo.numpy_policy is None or ppo.learner == "torch":
+        return Autograd(ppo.policy, ppo.loss, gradient, rows, objective, has_entropy=ppo.entropy_coef > 0)
+    return ShardedGradient(ppo.numpy_policy, gradient.numpy(), rows.numpy(), objective, ppo.mini_batch_size, workers)
+
+
+def predictor_gradient(ppo: "PPO", lesson: tuple[torch.Tensor, torch.Tensor], index: np.ndarray) -> torch.Tensor:
+    """Write the gradient of RND's loss on some rows of a lesson into its predictor's parameters; return the loss."""
+    assert ppo.rnd is not None
+    white, features = lesson
+    ppo.optimizers[1].gradient.zero_()
+    loss = ppo.rnd.loss(white[index], features[index], ppo.rng)
+    loss.backward()
+    return loss.detach()
+
+
+def shuffled(rows: Rows, mini_batch_size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
+    """Return a new order `(M,)` of the rows, and the bounds of its minibatches: equal parts of at most that size.
+
+    With a core, sequences stay whole, and the minibatches are about equal.
+    """
+    count = len(rows.obs)
+    parts = -(-count // mini_batch_size)
+    if rows.starts is None:
+        return rng.permutation(count), [count * part // parts for part in range(parts + 1)]
+    sequences = np.split(np.arange(count), np.flatnonzero(rows.starts.cpu())[1:])
+    sequences = [sequences[index] for index in rng.permutation(len(sequences))]
+    ends = np.cumsum([0, *map(len, sequences)])
+    nearest = np.abs(ends - np.linspace(0, count, parts + 1)[:, None]).argmin(axis=1)
+    return np.concatenate(sequences), sorted({*ends[nearest].tolist()})
+
+
+def on_device(policy: ActorCritic, rows: np.ndarray) -> torch.Tensor:
+    """Return rows as a tensor on the policy's device."""
+    return torch.as_tensor(rows, device=policy.value_head.normal.weight.device)
+
+
+def explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:
+    """Return 1 - Var(R - V) / Var(R) of the first of V values and returns `(M, V)`; 0 where R does not vary."""
+    value, target = (each[:, 0].double().cpu().numpy() for each in (values, returns))
+    variance = target.var()
+    return float(1.0 - (target - value).var() / variance) if variance > 0 else 0.0
+
+
+def means(steps: Sequence[Metrics]) -> dict[str, float]:
+    """Return the mean of each metric over the steps."""
+    values = {name: [step[name] for step in steps] for name in steps[0]}
+    return {
+        name: float(torch.stack(each).mean() if torch.is_tensor(each[0]) else np.mean(each))
+        for name, each in values.items()
+    }
