@@ -19,7 +19,7 @@ import numpy as np
 
 from AsyncPPO.episodes import Episode, Evaluation, is_of_info
 from AsyncPPO.progress import Bar
-from utils import History, Metrics, append_to, remove_unfinished, write_atomically
+from parallel_rl.utils import History, Metrics, append_to, remove_unfinished, write_atomically
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncPPO

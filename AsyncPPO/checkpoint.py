@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from AsyncPPO.episodes import Episode
-from utils import DamagedError, State, load_state, whole_number
+from parallel_rl.utils import DamagedError, State, load_state, whole_number
 
 CHECKPOINT_PARTS = {"made_for", "progress", "recent", "ppo", "buffer", "collector"}
 SETTINGS = "settings"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from AsyncPPO.backends import FINAL_INFO, SUCCESS, numbers_in
-from utils import Metrics, State, check_like
+from parallel_rl.utils import Metrics, State, check_like
 
 SUCCESS_RATE, INFO_PREFIX = "success_rate", "info_"
 """The metrics of infos: the share of successes, and the mean of another one by its name."""

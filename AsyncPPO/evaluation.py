@@ -30,7 +30,7 @@ from AsyncPPO.factory import number_of_copies
 from AsyncPPO.progress import Bar, tell_if_long
 from AsyncPPO.rollout import Actor, Memories
 from AsyncPPO.vectorizer import EnvVectorizer
-from utils import (
+from parallel_rl.utils import (
     Metrics,
     inactive_states_dropout,
     indexes_of_active_environments,

@@ -11,7 +11,7 @@ import cloudpickle
 
 from AsyncPPO.backends.children import free, kill, post, start_child, undisturbed
 from AsyncPPO.episodes import Episode
-from utils import compute_threads
+from parallel_rl.utils import compute_threads
 
 Answer = tuple[list[Episode] | None, str]
 """The episodes of an evaluation; or None, and why there are none."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from utils import State, Stretch, check_like
+from parallel_rl.utils import State, Stretch, check_like
 
 FIELDS = {"obs", "action", "reward", "terminated", "truncated", "final_obs"}
 """Of what every environment went through."""

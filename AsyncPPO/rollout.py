@@ -10,7 +10,7 @@ from AsyncPPO.backends import SUCCESS, Replica
 from AsyncPPO.episodes import Episode, Episodes, last_numbers
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.vectorizer import EnvVectorizer
-from utils import (
+from parallel_rl.utils import (
     State,
     check_like,
     inactive_states_dropout,

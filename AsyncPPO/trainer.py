@@ -19,14 +19,14 @@ from AsyncPPO.factory import EnvLike, number_of_copies
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.rollout import AlternatingCollector, Collector, ReplicaCollector
 from AsyncPPO.vectorizer import EnvVectorizer
-from PPO import PPO
-from utils import (
+from parallel_rl.utils import (
     DamagedError,
     History,
     Metrics,
     buffer_to_target_buffer_transfer,
     save_state,
 )
+from PPO import PPO
 
 Mode = Literal["streaming", "mask"]
 Acting = Literal["auto", "central", "alternating", "replicas"]

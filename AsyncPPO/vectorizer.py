@@ -37,7 +37,7 @@ from AsyncPPO.backends import (
 from AsyncPPO.copies import Copies
 from AsyncPPO.factory import EnvLike, env_factories, like, number_of_copies, sample_env
 from AsyncPPO.progress import tell_if_long
-from utils import (
+from parallel_rl.utils import (
     State,
     env_seeds,
     indexes_of_active_environments,

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from utils import ACTION_MASK, choices_of
+from parallel_rl.utils import ACTION_MASK, choices_of
 
 
 class ActionMasks(gym.Wrapper):

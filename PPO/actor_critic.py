@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from networks import (
+from parallel_rl.networks import (
     CategoricalHead,
     Core,
     CoreName,
@@ -21,10 +21,10 @@ from networks import (
     make_policy_head,
     mlp,
 )
-from networks.encoders import ACTIVATIONS
+from parallel_rl.networks.encoders import ACTIVATIONS
+from parallel_rl.utils import Features, unseen_images
 from PPO.fast.distributions import Bounds
 from PPO.fast.policy import Architecture
-from utils import Features, unseen_images
 
 OBS_CLIP = 10.0
 NUMBERS_OR_IMAGE = (

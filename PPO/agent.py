@@ -10,7 +10,17 @@ import torch
 from gymnasium import spaces
 from numpy.typing import ArrayLike
 
-from networks import CoreName
+from parallel_rl.networks import CoreName
+from parallel_rl.utils import (
+    COMPOSITE,
+    Schedule,
+    choices_of,
+    compute_threads,
+    element_of,
+    join_parts,
+    scheduled,
+    torch_threads,
+)
 from PPO.actor_critic import ActorCritic, MakeEncoder
 from PPO.adam import Adam
 from PPO.arguments import arguments_for, check_ranges, space_of_actions
@@ -24,16 +34,6 @@ from PPO.rnd import RND
 from PPO.saving import Savable, clone
 from PPO.settings import settings_of
 from PPO.update import annealed, update
-from utils import (
-    COMPOSITE,
-    Schedule,
-    choices_of,
-    compute_threads,
-    element_of,
-    join_parts,
-    scheduled,
-    torch_threads,
-)
 
 LARGE_NETWORK = 1_000_000
 """Parameters from which on torch's own calls cost little, and more than one thread pays."""

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from utils import COMPOSITE, Features, action_units, bounds_of, choices_of, leaves
+from parallel_rl.utils import COMPOSITE, Features, action_units, bounds_of, choices_of, leaves
 
 LARGEST = float(np.finfo(float).max)
 """A whole number may be beyond it without being infinite."""

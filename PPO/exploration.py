@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from utils import State
+from parallel_rl.utils import State
 
 ROLLOUT = -1
 """As the number of steps for which noise stays: until the next rollout."""

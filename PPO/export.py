@@ -14,9 +14,9 @@ import torch
 from gymnasium.vector.utils import concatenate, create_empty_array
 from torch import nn
 
+from parallel_rl.utils import ACTION_MASK, leaves, name_of, split_parts
 from PPO.actor_critic import ActorCritic
 from PPO.agent import PPO
-from utils import ACTION_MASK, leaves, name_of, split_parts
 
 Run = Callable[[Sequence[torch.Tensor]], Sequence[Any]]
 """From inputs to results."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils import Stretch
+from parallel_rl.utils import Stretch
 
 
 @dataclass(frozen=True)

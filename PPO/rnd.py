@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from networks import RunningNorm, linear_layer, mlp
-from utils import discounted_sums
+from parallel_rl.networks import RunningNorm, linear_layer, mlp
+from parallel_rl.utils import discounted_sums
 
 OBS_CLIP = 5.0
 """Whitened observations are clipped to this (section 2.4)."""

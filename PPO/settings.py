@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from parallel_rl.utils import Features, State, bounds_of, choices_of, describe_space, leaves, make_space
+from parallel_rl.utils.spaces import Numbers
 from PPO.actor_critic import ActorCritic
-from utils import Features, State, bounds_of, choices_of, describe_space, leaves, make_space
-from utils.spaces import Numbers
 
 Settings = State
 """The arguments of `PPO` by name; spaces described, functions and classes by their names."""

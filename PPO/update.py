@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from networks import limit_norm
+from parallel_rl.networks import limit_norm
+from parallel_rl.utils import COMPOSITE, gae, linear, reward_unit, scheduled, split_parts
 from PPO.actor_critic import ActorCritic, Past
 from PPO.autograd import Autograd
 from PPO.fast.shards import GradientWorkers, ShardedGradient
 from PPO.losses import Metrics, standardise
 from PPO.memory import Batch, Rows
 from PPO.objective import Objective
-from utils import COMPOSITE, gae, linear, reward_unit, scheduled, split_parts
 
 if TYPE_CHECKING:
     from PPO.agent import PPO

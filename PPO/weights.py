@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from parallel_rl.utils import DamagedError, holds_state, load_state, load_tensors, save_state
+from parallel_rl.utils.versions import versions
 from PPO.settings import Settings
-from utils import DamagedError, holds_state, load_state, load_tensors, save_state
-from utils.versions import versions
 
 PARTS = {"weights", "settings", "versions"}
 

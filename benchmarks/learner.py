@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from parallel_rl.utils import Stretch
 from PPO import PPO
-from utils import Stretch
 
 ROWS = 2048
 EPOCHS = 4

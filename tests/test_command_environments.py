@@ -14,12 +14,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import main
 from AsyncPPO import EnvVectorizer, evaluate
-from commands.play import SCREENS
-from commands.run import config_of, factory_of
-from commands.train import parse
-from commands.trust import TRUST
+from parallel_rl import main
+from parallel_rl.commands.play import SCREENS
+from parallel_rl.commands.run import config_of, factory_of
+from parallel_rl.commands.train import parse
+from parallel_rl.commands.trust import TRUST
 from PPO import PPO
 
 QUICK = ["--steps", "600", "--num-envs", "2", "--batch-size", "256", "--eval-episodes", "5", "--backend", "inline"]

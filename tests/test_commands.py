@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-import main
 from AsyncPPO.callbacks import read_table
-from commands.play import SCREENS
-from commands.run import config_of, load_latest
+from parallel_rl import main
+from parallel_rl.commands.play import SCREENS
+from parallel_rl.commands.run import config_of, load_latest
+from parallel_rl.utils import load_state, save_state
 from PPO import PPO
 from tests.test_main import QUICK, command, finish, untrained_run
-from utils import load_state, save_state
 
+ROOT = Path(__file__).parent.parent
 FLAGS = [
     "--env-id",
     "Pendulum-v1",
@@ -76,7 +77,9 @@ def test_a_run_goes_on_with_another_number_of_environments(
     run_dir = tmp_path / "run"
     assert main.main([*EXACT, "--steps", "512", "--run-dir", str(run_dir)]) == 0
     with monkeypatch.context() as broken:
-        broken.setattr("commands.train.Checkpoints._save", lambda *_: None)  # as if it were killed before the first
+        broken.setattr(
+            "parallel_rl.commands.train.Checkpoints._save", lambda *_: None
+        )  # as if it were killed before the first
         assert main.main(["resume", str(run_dir), "--steps", "512", "--num-envs", "6"]) == 0
     for arguments in ([], ["--num-envs", "6"], ["--num-envs", "3"]):
         assert main.main(["resume", str(run_dir), "--steps", "512", *arguments]) == 0
@@ -182,7 +185,7 @@ def test_a_terminal_that_is_closed_ends_a_run_in_order(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (24, 120))
     process = subprocess.Popen(
-        [sys.executable, main.__file__, "--run-dir", "here", "--steps", "100000000"],
+        [sys.executable, ROOT / "main.py", "--run-dir", "here", "--steps", "100000000"],
         cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
         preexec_fn=in_terminal,  # noqa: PLW1509
     )  # fmt: skip
@@ -377,7 +380,7 @@ def test_the_tab_key_knows_commands_and_their_flags(capsys: pytest.CaptureFixtur
 )
 def test_bash_completes_what_is_typed(words: list[str], completed: str) -> None:
     script = f"""
-        source <({sys.executable} {main.__file__} --tyro-print-completion bash)
+        source <({sys.executable} {ROOT / "main.py"} --tyro-print-completion bash)
         COMP_WORDS=(./main.py {" ".join(words)}); COMP_CWORD={len(words)}
         $(complete -p main.py | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
         echo "${{COMPREPLY[@]}}"
@@ -458,7 +461,7 @@ def test_where_there_is_no_screen_nothing_is_watched(
 
 
 def test_a_listing_for_nobody_is_no_error() -> None:
-    listing = ["bash", "-c", 'exec "$@" >&-', "-", sys.executable, main.__file__, "envs"]
+    listing = ["bash", "-c", 'exec "$@" >&-', "-", sys.executable, ROOT / "main.py", "envs"]
     done = subprocess.run(listing, check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -466,7 +469,7 @@ def test_a_listing_for_nobody_is_no_error() -> None:
 def test_a_listener_who_has_left_is_told_no_error() -> None:
     theirs, ours = os.pipe()
     os.close(theirs)
-    listing = [sys.executable, main.__file__, "envs"]
+    listing = [sys.executable, ROOT / "main.py", "envs"]
     done = subprocess.run(listing, check=False, stdout=ours, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(ours)
     assert (done.returncode, done.stderr) == (main.UNHEARD, "")
@@ -507,7 +510,7 @@ def test_what_goes_on_in_vain_leaves_the_run_as_it_was(
 
 @pytest.mark.parametrize("closed", ["1", "2"])
 def test_a_run_to_which_nobody_listens_goes_on(tmp_path: Path, closed: str) -> None:
-    run = [sys.executable, main.__file__, *QUICK, "--run-dir", "here"]
+    run = [sys.executable, ROOT / "main.py", *QUICK, "--run-dir", "here"]
     shell = ["bash", "-c", f'exec "$@" {closed}> >(true)', "-", *run]
     subprocess.run(shell, cwd=tmp_path, check=False, capture_output=True, timeout=120)
     assert json.loads((tmp_path / "here/summary.json").read_text())["evaluation"] is not None

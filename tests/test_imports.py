@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = {"PPO", "AsyncPPO", "networks", "utils", "main", "commands", "config", "presets", "tests", "benchmarks"}
+TOP = {"PPO", "AsyncPPO", "utils", "main", "tests", "benchmarks"}
+NETWORKS, UTILS = "parallel_rl.networks", "parallel_rl.utils"
 ALLOWED = {
-    "AsyncPPO/trainer.py": {"PPO", "AsyncPPO", "utils"},
-    "AsyncPPO": {"AsyncPPO", "utils"},
-    "PPO": {"PPO", "networks", "utils"},
-    "networks": {"networks", "utils"},
-    "utils": {"utils"},
+    "AsyncPPO/trainer.py": {"PPO", "AsyncPPO", UTILS},
+    "AsyncPPO": {"AsyncPPO", UTILS},
+    "PPO": {"PPO", NETWORKS, UTILS},
+    "parallel_rl/networks": {NETWORKS, UTILS},
+    "parallel_rl/utils": {UTILS},
+    "parallel_rl/commands": {"PPO", "AsyncPPO", "parallel_rl"},
 }
+"""Which of our packages a package may import; a test or a benchmark may import all."""
 
 
 def imported(file: Path) -> set[str]:
@@ -25,19 +28,23 @@ def imported(file: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: a relative import"
-            names.add(node.module or "")
-    return {name.split(".")[0] for name in names} & OURS
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = {name for name in names if name.split(".")[0] in TOP | {"parallel_rl"}}
+    return {".".join(name.split(".")[:2]) if name.startswith("parallel_rl") else name.split(".")[0] for name in ours}
 
 
-@pytest.mark.parametrize("package", ["AsyncPPO", "PPO", "networks", "utils"])
+@pytest.mark.parametrize("package", [name for name in ALLOWED if not name.endswith(".py")])
 def test_imports_flow_one_way(package: str) -> None:
     for file in (ROOT / package).rglob("*.py"):
         path = file.relative_to(ROOT).as_posix()
         allowed = ALLOWED.get(path, ALLOWED[package])
-        assert imported(file) <= allowed, f"{path} imports {imported(file) - allowed}"
+        foreign = {name for name in imported(file) if name not in allowed and name.split(".")[0] not in allowed}
+        assert not foreign, f"{path} imports {foreign}"
 
 
-@pytest.mark.parametrize("module", ["PPO", "AsyncPPO", "networks", "utils", "main", "AsyncPPO.trainer", "PPO.export"])
+@pytest.mark.parametrize(
+    "module", ["PPO", "AsyncPPO", NETWORKS, UTILS, "utils", "main", "AsyncPPO.trainer", "PPO.export"]
+)
 def test_importing_prints_nothing_and_leaves_random_states_alone(module: str) -> None:
     script = (
         "import random, numpy as np; random.seed(1); np.random.seed(1); "

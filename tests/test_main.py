@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 
-import main
-import presets
-from commands.run import CONFIG_FILE, config_of, factory_of, write_json
-from commands.train import parse
-from config import TrainConfig
+from parallel_rl import main, presets
+from parallel_rl.commands.run import CONFIG_FILE, config_of, factory_of, write_json
+from parallel_rl.commands.train import parse
+from parallel_rl.config import TrainConfig
 from PPO import PPO
 
 ROOT = Path(__file__).parent.parent
@@ -171,7 +170,7 @@ def test_a_signal_ends_a_run_whose_environment_never_comes_back(
 ) -> None:
     import gymnasium as gym
 
-    from commands import stopping
+    from parallel_rl.commands import stopping
     from tests.envs import Hanging
 
     pid = os.getpid()

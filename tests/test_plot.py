@@ -9,9 +9,9 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
-import main
-from commands.run import CONFIG_FILE, write_json
-from config import TrainConfig
+from parallel_rl import main
+from parallel_rl.commands.run import CONFIG_FILE, write_json
+from parallel_rl.config import TrainConfig
 
 COLUMNS = "steps,seconds,episodes,mean_return,mean_length"
 
@@ -29,7 +29,7 @@ def run(directory: Path, steps: Sequence[int] = range(100, 1100, 100), first: in
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Panels that would be drawn."""
     panels: list[Any] = []
-    monkeypatch.setattr("utils.plots.plot_runs", lambda shown, *_: panels.append(shown))
+    monkeypatch.setattr("parallel_rl.utils.plots.plot_runs", lambda shown, *_: panels.append(shown))
     return panels
 
 

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-import main
 from AsyncPPO import AsyncPPO
 from AsyncPPO.callbacks import read_table
-from commands.run import config_of, env_of, fresh_agent
-from commands.train import parse
-from commands.trust import untrusted_modules
-from config import TrainConfig
+from parallel_rl import main
+from parallel_rl.commands.run import config_of, env_of, fresh_agent
+from parallel_rl.commands.train import parse
+from parallel_rl.commands.trust import untrusted_modules
+from parallel_rl.config import TrainConfig
+from parallel_rl.utils import load_state, save_state
 from PPO import PPO
-from utils import load_state, save_state
 
 ROOT = Path(__file__).parent.parent
 V1 = ROOT / "tests" / "fixtures" / "runs" / "v1"
@@ -287,7 +287,7 @@ def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
 def readers(run_dir: Path) -> dict[str, Callable[[], object]]:
     """Return what reads each file of a run."""
     from AsyncPPO.evaluation import BackgroundEvaluation
-    from commands.run import _steps_saved
+    from parallel_rl.commands.run import _steps_saved
 
     config = config_of(run_dir)
     ppo = PPO.for_env("Pendulum-v1", **(config.ppo() | {"use_RND": True}))

@@ -1,21 +1,6 @@
-"""Arrays and files: what the learner and the collector share.
+"""The helpers of the hand-written loop, for programs that say `import utils`; their home is `parallel_rl.utils`."""
 
-It knows no agent, no network and no process, and importing it does not import torch.
-"""
-
-from utils.checkpoint import (
-    append_to,
-    check_fit,
-    load_tensors,
-    read_json,
-    remove_unfinished,
-    write_atomically,
-)
-from utils.described import describe_space, make_space
-from utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
-from utils.experience import Stretch
-from utils.history import History, Metrics
-from utils.masks import (
+from parallel_rl.utils import (
     buffer_append,
     buffer_to_target_buffer_transfer,
     inactive_states_dropout,
@@ -24,71 +9,13 @@ from utils.masks import (
     range_of_active_environments,
     update_active_environments_list,
 )
-from utils.quadrature import gauss_hermite
-from utils.returns import discounted_sums, gae, n_step_returns, reward_unit, v_trace
-from utils.schedules import Schedule, linear, scheduled
-from utils.seeding import env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
-from utils.spaces import ACTION_MASK, Features, Image, Keys, action_units, bounds_of, leaves, row_type, unseen_images
-from utils.state import DamagedError, State, check_like, holds_state, load_state, save_state, whole_number
-from utils.threads import blas_threads, compute_threads, one_torch_thread, torch_threads
 
 __all__ = [
-    "ACTION_MASK",
-    "COMPOSITE",
-    "DamagedError",
-    "Features",
-    "History",
-    "Image",
-    "Keys",
-    "Metrics",
-    "Schedule",
-    "State",
-    "Stretch",
-    "action_units",
-    "append_to",
-    "blas_threads",
-    "bounds_of",
     "buffer_append",
     "buffer_to_target_buffer_transfer",
-    "check_fit",
-    "check_like",
-    "choices_of",
-    "compute_threads",
-    "describe_space",
-    "discounted_sums",
-    "element_of",
-    "env_seeds",
-    "gae",
-    "gauss_hermite",
-    "global_streams_kept",
-    "holds_state",
     "inactive_states_dropout",
     "indexes_of_active_environments",
-    "join_parts",
-    "leaves",
-    "linear",
-    "load_state",
-    "load_tensors",
-    "make_space",
-    "n_step_returns",
-    "name_of",
     "number_of_active_environments",
-    "one_torch_thread",
     "range_of_active_environments",
-    "read_json",
-    "remove_unfinished",
-    "reward_unit",
-    "row_type",
-    "rows_of",
-    "save_state",
-    "scheduled",
-    "seed_global_streams",
-    "spawn_seeds",
-    "split_parts",
-    "torch_threads",
-    "unseen_images",
     "update_active_environments_list",
-    "v_trace",
-    "whole_number",
-    "write_atomically",
 ]

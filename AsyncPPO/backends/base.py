@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-from utils import row_type
+from parallel_rl.utils import row_type
 
 EnvFactory = Callable[[], gym.Env]
 Infos = dict[int, dict[str, Any]]

@@ -27,7 +27,7 @@ from AsyncPPO.backends.infos import numbers_in
 from AsyncPPO.backends.outcomes import check_finite, check_rewards, copied, reset_outcome, step_outcome
 from AsyncPPO.backends.snapshot import restore, snapshot
 from AsyncPPO.backends.streams import own_spaces, seed_spaces
-from utils import element_of, spawn_seeds
+from parallel_rl.utils import element_of, spawn_seeds
 
 logger = logging.getLogger(__name__)
 ENV_ERROR = "env_error"

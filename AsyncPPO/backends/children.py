@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, Literal
 
-from utils import seed_global_streams
+from parallel_rl.utils import seed_global_streams
 
 StartMethod = Literal["auto", "fork", "spawn", "forkserver"]
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))

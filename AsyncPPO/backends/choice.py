@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from AsyncPPO.backends.children import choose_start_method
-from utils import ACTION_MASK, choices_of, global_streams_kept
+from parallel_rl.utils import ACTION_MASK, choices_of, global_streams_kept
 
 BackendName = Literal["auto", "inline", "process", "vector"]
 OnEnvError = Literal["raise", "restart"]

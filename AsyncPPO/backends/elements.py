@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from AsyncPPO.backends.base import EnvError
-from utils import COMPOSITE, leaves, name_of, row_type, split_parts
+from parallel_rl.utils import COMPOSITE, leaves, name_of, row_type, split_parts
 
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 WriteObs = Callable[[int, Any], None]

@@ -41,7 +41,7 @@ from AsyncPPO.backends.channel import CLOSE_SECONDS, LIVENESS_SECONDS, Channel, 
 from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.backends.handle import Died, Worker, stop
 from AsyncPPO.progress import tell_if_long
-from utils import spawn_seeds
+from parallel_rl.utils import spawn_seeds
 
 logger = logging.getLogger(__name__)
 

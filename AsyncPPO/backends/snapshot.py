@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from AsyncPPO.backends.streams import layers, restore_spaces, space_states
-from utils import State, check_like, whole_number
+from parallel_rl.utils import State, check_like, whole_number
 
 Snapshot = dict[str, Any]
 """`random`: the random streams of each layer of wrappers; `spaces`: those of its spaces, which older ones lack;

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium import spaces
 
-from utils import spawn_seeds
+from parallel_rl.utils import spawn_seeds
 
 NAMES = ("observation_space", "action_space")
 

@@ -11,7 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 from AsyncPPO.backends.base import EnvError, Infos, Rollout, StepArrays
 from AsyncPPO.backends.block import FINAL_INFO, Block
 from AsyncPPO.backends.outcomes import copied
-from utils import COMPOSITE
+from parallel_rl.utils import COMPOSITE
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 BOOKKEEPING = {"env_id", "players", "elapsed_step"}

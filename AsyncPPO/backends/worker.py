@@ -13,7 +13,7 @@ from AsyncPPO.backends.apply import packed
 from AsyncPPO.backends.base import Care, EnvError, Infos, Layout, Plan
 from AsyncPPO.backends.block import EnvBlock
 from AsyncPPO.backends.channel import Channel, Command, Reply, acquire
-from utils import blas_threads, one_torch_thread, seed_global_streams
+from parallel_rl.utils import blas_threads, one_torch_thread, seed_global_streams
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils import gauss_hermite
+from parallel_rl.utils import gauss_hermite
 
 
 class Bounds(NamedTuple):

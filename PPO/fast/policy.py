@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from parallel_rl.utils import Features, blas_threads
 from PPO.fast.distributions import Bounds, log_slope, raw_log_prob
-from utils import Features, blas_threads
 
 ONE_THREAD_PRODUCT = 2**18
 """Multiplications in a matrix product up to which NumPy keeps to one thread by itself (measured with OpenBLAS)."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.learning.published import HEADER, RESAMPLES, line
 from benchmarks.learning.rows import ROWS, Bar, Result
-from utils.curves import align
-from utils.plots import COLOURS, draw_mean, dress
+from parallel_rl.utils.curves import align
+from parallel_rl.utils.plots import COLOURS, draw_mean, dress
 
 ACROSS = 4
 """Panels beside each other."""

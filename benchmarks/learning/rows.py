@@ -57,8 +57,8 @@ class Row:
 
 def command(*flags: str, seed: int) -> Result:
     """Run `main.py` with these flags; the score is its evaluation's mean."""
-    import main
-    from commands.run import SUMMARY_FILE
+    from parallel_rl import main
+    from parallel_rl.commands.run import SUMMARY_FILE
 
     with tempfile.TemporaryDirectory() as directory:
         run_dir = Path(directory) / "run"
@@ -82,8 +82,8 @@ def command(*flags: str, seed: int) -> Result:
 def _stochastic(run_dir: Path, seed: int) -> float:
     """Return the mean return of 20 episodes in which a run's policy acts by chance."""
     from AsyncPPO import evaluate
-    from commands.run import agent_of, factory_of
-    from commands.train import FINAL_SEED
+    from parallel_rl.commands.run import agent_of, factory_of
+    from parallel_rl.commands.train import FINAL_SEED
 
     config, ppo = agent_of(run_dir)
     factory, seed = factory_of(config), seed + FINAL_SEED

@@ -54,9 +54,9 @@ def tell(steps: int, episodes: int, mean_return: float) -> None:
 def ours(env_id: str, seed: int) -> None:
     """Train by the preset of `main.py`."""
     from AsyncPPO import AsyncPPO, env_factory, make_env
-    from config import TrainConfig
+    from parallel_rl.config import TrainConfig
+    from parallel_rl.presets import preset
     from PPO import PPO
-    from presets import preset
 
     settings: dict[str, Any] = {"env_id": env_id, "seed": seed} | preset(env_id)
     config = TrainConfig(**settings)

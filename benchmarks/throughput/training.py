@@ -12,8 +12,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-import utils
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory
+from parallel_rl import utils
 from PPO import PPO
 
 

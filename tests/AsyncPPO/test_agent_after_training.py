@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-import utils
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory
+from parallel_rl import utils
 from PPO import PPO
 
 REPLICAS: dict[str, Any] = {"acting": "replicas", "backend": "process", "num_workers": 2}

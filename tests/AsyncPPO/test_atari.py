@@ -10,8 +10,8 @@ pytest.importorskip("ale_py")
 pytest.importorskip("cv2")
 pytest.importorskip("minatar")
 
-import main
 from AsyncPPO import EnvVectorizer, make_atari
+from parallel_rl import main
 from PPO import PPO
 
 

@@ -12,9 +12,9 @@ import pytest
 from gymnasium.wrappers import NormalizeReward, RecordEpisodeStatistics, TimeLimit
 
 from AsyncPPO import AsyncPPO, make_env
+from parallel_rl.utils import History, load_state, save_state
 from PPO import PPO
 from tests.envs import Counter, Nested, Pixels
-from utils import History, load_state, save_state
 
 
 def trainer(
@@ -276,7 +276,7 @@ def test_an_agent_of_a_loop_by_hand_is_kept_whole(tmp_path: Path) -> None:
 
 
 def learn_from(ppo: PPO, rng: np.random.Generator) -> None:
-    from utils import Stretch
+    from parallel_rl.utils import Stretch
 
     obs = rng.normal(size=(65, 3)).astype(np.float32)
     action, extras = ppo.act(obs[:64])

@@ -12,11 +12,11 @@ from AsyncPPO import AsyncPPO, EnvError, evaluate, evaluate_episodes
 from AsyncPPO.callbacks import CSVLog, TensorBoard, read_table
 from AsyncPPO.episodes import Episode, Evaluation
 from AsyncPPO.evaluation import BackgroundEvaluation
+from parallel_rl.utils import History, load_state, save_state
 from PPO import PPO
 from tests.AsyncPPO.test_callbacks import Witness, scalars
 from tests.AsyncPPO.test_rollout import Scripted
 from tests.envs import Counter
-from utils import History, load_state, save_state
 
 WAYS: dict[str, dict[str, Any]] = {
     "central": {"acting": "central", "backend": "inline"},

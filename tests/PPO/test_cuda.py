@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from AsyncPPO import AsyncPPO
+from parallel_rl.utils import Stretch
 from PPO import PPO
-from utils import Stretch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

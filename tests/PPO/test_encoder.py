@@ -13,10 +13,10 @@ from gymnasium import spaces
 from torch import nn
 
 from AsyncPPO import AsyncPPO
-from networks import Distribution
+from parallel_rl.networks import Distribution
+from parallel_rl.utils import Features, Stretch
 from PPO import PPO, ActorCritic
 from PPO.actor_critic import Past
-from utils import Features, Stretch
 
 
 class Residual(nn.Module):

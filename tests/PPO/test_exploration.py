@@ -10,10 +10,10 @@ import pytest
 import torch
 from gymnasium import spaces
 
-import utils
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory, evaluate
 from AsyncPPO.rollout import Collector
-from networks import GaussianHead
+from parallel_rl import utils
+from parallel_rl.networks import GaussianHead
 from PPO import PPO
 from PPO.export import export_policy
 from tests.AsyncPPO.test_checkpoint import check_exact

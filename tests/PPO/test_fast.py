@@ -9,7 +9,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from networks import flatten
+from parallel_rl.networks import flatten
+from parallel_rl.utils import Stretch
 from PPO import PPO, ActorCritic
 from PPO.fast.distributions import log_slope
 from PPO.fast.gradient import METRICS, AnalyticGradient
@@ -19,7 +20,6 @@ from PPO.losses import objective_loss
 from PPO.memory import Rows
 from PPO.objective import Objective
 from PPO.update import minibatch_gradients
-from utils import Stretch
 
 
 def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows:

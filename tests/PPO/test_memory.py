@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from parallel_rl.utils import Stretch
 from PPO import Memory
-from utils import Stretch
 
 
 def stretch(env_id: int, first: int, terminated: list[bool], truncated: list[bool], final: list[int]) -> Stretch:

@@ -9,11 +9,11 @@ import torch
 
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory
 from AsyncPPO.rollout import Collector
+from parallel_rl.utils import Stretch, buffer_to_target_buffer_transfer
 from PPO import PPO, losses
 from PPO.memory import Rows
 from tests.envs import Counter
 from tests.PPO.test_agent import prepared
-from utils import Stretch, buffer_to_target_buffer_transfer
 
 CORES = pytest.mark.parametrize("core", ["gru", "lstm"])
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from parallel_rl.utils import Stretch, reward_unit
 from PPO import PPO
-from utils import Stretch, reward_unit
 
 ROWS = 64
 

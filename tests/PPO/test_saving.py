@@ -10,9 +10,9 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from parallel_rl.utils import Features, load_state, save_state
+from parallel_rl.utils.versions import VERSION, versions
 from PPO import PPO, ActorCritic
-from utils import Features, load_state, save_state
-from utils.versions import VERSION, versions
 
 ROOT = Path(__file__).parents[2]
 

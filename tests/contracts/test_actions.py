@@ -11,10 +11,10 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from torch import distributions as td
 
-import utils
 from AsyncPPO import ActionMasks, AsyncPPO, EnvVectorizer, VecMemory, evaluate
-from commands.play import _show
-from networks import JointHead
+from parallel_rl import utils
+from parallel_rl.commands.play import _show
+from parallel_rl.networks import JointHead
 from PPO import PPO
 from tests.AsyncPPO.test_checkpoint import check_exact
 from tests.contracts.test_backends import BACKENDS, EACH, assert_same

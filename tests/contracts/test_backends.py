@@ -14,8 +14,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import utils
 from AsyncPPO import EnvError, EnvVectorizer
+from parallel_rl import utils
 from tests.envs import Counter, Faulty, Grid, Nested, Pixels, Unclosable
 
 BACKENDS: dict[str, dict[str, Any]] = {

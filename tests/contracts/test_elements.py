@@ -12,9 +12,9 @@ from gymnasium import spaces
 
 from AsyncPPO import EnvError, EnvVectorizer, VecMemory
 from AsyncPPO.rollout import Collector
+from parallel_rl.utils import spawn_seeds
 from tests.contracts.test_backends import BACKENDS, EACH
 from tests.envs import Counter
-from utils import spawn_seeds
 
 Make = Callable[..., EnvVectorizer]
 NUMBER = spaces.Box(-np.inf, np.inf, (), np.float32)

@@ -14,10 +14,10 @@ import pytest
 from AsyncPPO import EnvError, EnvVectorizer, VecMemory
 from AsyncPPO.backends import Plan
 from AsyncPPO.rollout import Collector, ReplicaCollector
+from parallel_rl.utils import Stretch, spawn_seeds
 from PPO import PPO
 from tests.contracts.test_backends import BACKENDS, EACH, PROCESS
 from tests.envs import Counter, Faulty, Grid, Pixels, Telltale
-from utils import Stretch, spawn_seeds
 
 Make = Callable[..., EnvVectorizer]
 SEEDS = spawn_seeds(3, 5)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from AsyncPPO import AsyncPPO, EnvVectorizer, evaluate
+from parallel_rl.utils import inactive_states_dropout, update_active_environments_list
 from PPO import PPO
-from utils import inactive_states_dropout, update_active_environments_list
 
 ENVPOOL = importlib.util.find_spec("envpool") is not None
 with_envpool = pytest.mark.skipif(not ENVPOOL, reason="EnvPool is not installed")

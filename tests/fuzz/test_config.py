@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import main
-from config import TrainConfig
+from parallel_rl import main
+from parallel_rl.config import TrainConfig
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import strategies as st  # noqa: E402

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import main
+from parallel_rl import main
 
 
 @pytest.mark.slow

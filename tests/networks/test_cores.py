@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from networks import Core
+from parallel_rl.networks import Core
 
 KINDS = pytest.mark.parametrize("kind", ["gru", "lstm"])
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import distributions as td
 
-from networks import Categorical, Gaussian, MultiCategoricalHead, TanhGaussian
+from parallel_rl.networks import Categorical, Gaussian, MultiCategoricalHead, TanhGaussian
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(50, 7, dtype=torch.float64, generator=GENERATOR)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from networks import GaussianHead, Perception, RunningNorm, ValueHead, linear_layer, mlp
-from utils import Features
+from parallel_rl.networks import GaussianHead, Perception, RunningNorm, ValueHead, linear_layer, mlp
+from parallel_rl.utils import Features
 
 
 def generator() -> torch.Generator:

@@ -9,7 +9,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import pytest
 import torch
 
-from utils import append_to, check_fit, load_tensors, read_json, remove_unfinished, write_atomically
+from parallel_rl.utils import append_to, check_fit, load_tensors, read_json, remove_unfinished, write_atomically
 
 
 class Bomb:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from utils.curves import align, curve_of, mean_of
+from parallel_rl.utils.curves import align, curve_of, mean_of
 
 
 def line(*places: float) -> np.ndarray:

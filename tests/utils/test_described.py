@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from utils import describe_space, make_space
+from parallel_rl.utils import describe_space, make_space
 
 
 @pytest.mark.parametrize(

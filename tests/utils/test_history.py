@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from utils import History
+from parallel_rl.utils import History
 
 
 def test_it_is_a_list_of_dicts() -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-import utils
 from AsyncPPO import VecMemory
+from parallel_rl import utils
 
 
 def test_counting_the_running_environments() -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-import utils
 from AsyncPPO import VecMemory
+from parallel_rl import utils
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import strategies as st  # noqa: E402

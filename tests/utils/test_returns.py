@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils import discounted_sums, gae, n_step_returns, v_trace
+from parallel_rl.utils import discounted_sums, gae, n_step_returns, v_trace
 
 
 def slow_gae(

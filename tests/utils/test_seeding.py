@@ -1,6 +1,6 @@
 """Schedules and seeds."""
 
-from utils import linear, spawn_seeds
+from parallel_rl.utils import linear, spawn_seeds
 
 
 def test_linear_schedule() -> None:

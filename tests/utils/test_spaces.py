@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from utils import Features, action_units, bounds_of, row_type, unseen_images
+from parallel_rl.utils import Features, action_units, bounds_of, row_type, unseen_images
 
 NESTED = spaces.Dict(
     position=spaces.Box(-1, 1, (2,)),

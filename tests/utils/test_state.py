@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils import load_state, save_state
+from parallel_rl.utils import load_state, save_state
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,7 +96,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 SAVE_FOR_EVER = """
 import sys, numpy as np
-from utils import save_state
+from parallel_rl.utils import save_state
 state = {"x": np.zeros(100_000)}
 for count in range(10**9):
     state["x"][:] = state["count"] = count
@@ -141,7 +141,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -
     """A limit on the size of files stands for the end of the disk."""
     script = """
 import resource, sys, numpy as np
-from utils import save_state
+from parallel_rl.utils import save_state
 save_state(sys.argv[1], {"x": 1})
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
@@ -160,7 +160,7 @@ def test_saving_needs_little_memory_beside_the_data(tmp_path: Path) -> None:
     script = """
 import resource, sys
 import numpy as np
-from utils import save_state
+from parallel_rl.utils import save_state
 data = {"a": np.zeros(30_000_000), "b": [np.ones(10_000_000, np.float32)]}
 data["a"][:] = 1.0
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

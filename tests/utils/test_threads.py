@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils import torch_threads
+from parallel_rl.utils import torch_threads
 
 
 def test_the_setting_is_left_as_it_was_found() -> None:

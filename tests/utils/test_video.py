@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from utils.video import Video
+from parallel_rl.utils.video import Video
 
 
 def frame_of(height: int = 31, width: int = 45, grey: int = 0) -> np.ndarray:
@@ -52,7 +52,7 @@ def test_an_encoder_that_fails_is_an_error_that_says_why(tmp_path: Path, monkeyp
     """An ffmpeg that cannot start on what it is given; the old video stays."""
     path = tmp_path / "video.mp4"
     path.write_text("old")
-    monkeypatch.setattr("utils.video.EVEN", "no_such_filter")
+    monkeypatch.setattr("parallel_rl.utils.video.EVEN", "no_such_filter")
 
     def film() -> None:
         with Video(path, 30) as video:

@@ -13,7 +13,7 @@ import tyro
 
 from AsyncPPO import EnvError
 from AsyncPPO.progress import Bar
-from commands.run import agent_of, env_of, factory_of
+from parallel_rl.commands.run import agent_of, env_of, factory_of
 
 if TYPE_CHECKING:
     from PPO import PPO
@@ -92,7 +92,7 @@ def record(
         seed: of the environment.
         trust_env_module: import the module that the run's environment is in.
     """
-    from utils.video import Video
+    from parallel_rl.utils.video import Video
 
     out = out or run_dir / "video.mp4"
     if out.suffix not in {".mp4", ".gif"}:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.experience import Stretch
+from parallel_rl.utils.experience import Stretch
 
 
 class EnvBuffer(Protocol):

@@ -2,10 +2,7 @@
 
 import json
 import operator
-import os
 import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,11 +17,12 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in, steps_of
 from AsyncPPO.checkpoint import SETTINGS, read_checkpoint
-from commands.output import note
-from commands.trust import check_trust, kwargs_of
-from config import TrainConfig
-from utils import DamagedError, append_to, read_json, whole_number, write_atomically
-from utils.versions import versions
+from parallel_rl.commands.output import note
+from parallel_rl.commands.program import commit
+from parallel_rl.commands.trust import check_trust, kwargs_of
+from parallel_rl.config import TrainConfig
+from parallel_rl.utils import DamagedError, append_to, read_json, whole_number, write_atomically
+from parallel_rl.utils.versions import versions
 
 try:
     import fcntl
@@ -44,10 +42,6 @@ SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
 CURVE_FILE = "learning_curve.png"
 BEST_DIRECTORY = "best"
-ROOT = Path(__file__).parents[1]
-PYTHON = "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)
-PROGRAM = f"{PYTHON} {os.path.relpath(ROOT / 'main.py')}"
-"""How to call this again, from here and with this interpreter."""
 LARGEST_WHOLE = 2**63
 """What a setting stays below."""
 
@@ -74,7 +68,7 @@ def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool, changed: di
     start = {
         "command": shlex.join(sys.orig_argv),
         "versions": versions(),
-        "git_commit": _git_commit(),
+        "git_commit": commit(),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
     if resumed:
@@ -301,16 +295,3 @@ def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
     write_atomically(path, lambda file: file.write(json.dumps(content, indent=2, allow_nan=False).encode()))
-
-
-def _git_commit() -> str | None:
-    """Return the commit of this program, with a `+` where files differ from it; None outside of git."""
-    run: Callable[..., subprocess.CompletedProcess[str]] = partial(
-        subprocess.run, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    try:
-        commit = run(["git", "rev-parse", "HEAD"])
-        changed = run(["git", "status", "--porcelain", "--untracked-files=no"])
-    except OSError:
-        return None
-    return commit.stdout.strip() + ("+" if changed.stdout else "") if commit.returncode == 0 else None

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from utils.checkpoint import write_atomically
-from utils.curves import align, curve_of, mean_of
-from utils.history import Metrics
+from parallel_rl.utils.checkpoint import write_atomically
+from parallel_rl.utils.curves import align, curve_of, mean_of
+from parallel_rl.utils.history import Metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

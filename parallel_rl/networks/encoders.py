@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from utils import Features, Image
+from parallel_rl.utils import Features, Image
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from networks.distributions import Distribution
+from parallel_rl.networks.distributions import Distribution
 
 Noise = Literal["exponential", "normal"]
 

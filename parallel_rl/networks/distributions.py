@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from utils import gauss_hermite
+from parallel_rl.utils import gauss_hermite
 
 NODES, WEIGHTS = (torch.from_numpy(array) for array in gauss_hermite())
 

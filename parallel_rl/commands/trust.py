@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from config import TrainConfig
+from parallel_rl.config import TrainConfig
 
 NAMED_VALUES = {"true": True, "false": False, "none": None}
 PERHAPS_A_MODULE = re.compile(r"([^\W\d]\w*)[.:]")

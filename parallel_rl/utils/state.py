@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 import safetensors.numpy
 
-from utils.checkpoint import write_atomically
+from parallel_rl.utils.checkpoint import write_atomically
 
 State = dict[str, Any]
 """By name: numbers, strings, None, arrays or tensors, and lists and dicts of such."""

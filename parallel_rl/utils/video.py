@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from utils.checkpoint import UNFINISHED_SUFFIX
+from parallel_rl.utils.checkpoint import UNFINISHED_SUFFIX
 
 GIF_FPS = 50
 """Players show a GIF of more frames a second slowly."""

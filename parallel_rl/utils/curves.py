@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.history import Metrics
+from parallel_rl.utils.history import Metrics
 
 POINTS = 2000
 """At how many places, at most, curves are compared."""

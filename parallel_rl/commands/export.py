@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tyro
 
-from commands.run import agent_of
+from parallel_rl.commands.run import agent_of
 
 
 def export(

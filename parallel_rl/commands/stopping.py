@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from AsyncPPO.backends.children import SIGNALS
-from commands.output import say, silence
+from parallel_rl.commands.output import say, silence
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncPPO

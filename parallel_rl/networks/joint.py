@@ -6,8 +6,8 @@ from itertools import accumulate
 import torch
 from torch import nn
 
-from networks.distributions import Distribution, Joint
-from networks.policy_head import Noise, PolicyHead
+from parallel_rl.networks.distributions import Distribution, Joint
+from parallel_rl.networks.policy_head import Noise, PolicyHead
 
 
 class JointHead(PolicyHead):

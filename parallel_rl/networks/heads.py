@@ -8,12 +8,12 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from networks.distributions import Categorical, Gaussian, StateDependentNoise, TanhGaussian
-from networks.encoders import linear_layer
-from networks.joint import JointHead
-from networks.normalizer import RunningNorm
-from networks.policy_head import PolicyHead
-from utils import COMPOSITE, action_units, bounds_of, choices_of, leaves, name_of
+from parallel_rl.networks.distributions import Categorical, Gaussian, StateDependentNoise, TanhGaussian
+from parallel_rl.networks.encoders import linear_layer
+from parallel_rl.networks.joint import JointHead
+from parallel_rl.networks.normalizer import RunningNorm
+from parallel_rl.networks.policy_head import PolicyHead
+from parallel_rl.utils import COMPOSITE, action_units, bounds_of, choices_of, leaves, name_of
 
 CHOICE_GAIN = 0.1
 MEAN_GAIN = 0.01

@@ -23,12 +23,12 @@ from AsyncPPO.callbacks import (
     TensorBoard,
     checkpoints_in,
 )
-from commands.output import say
-from commands.run import (
+from parallel_rl.commands.output import say
+from parallel_rl.commands.program import NAME, PROGRAM
+from parallel_rl.commands.run import (
     BEST_DIRECTORY,
     CONFIG_FILE,
     CURVE_FILE,
-    PROGRAM,
     SUMMARY_FILE,
     choose_run_dir,
     config_of,
@@ -41,12 +41,12 @@ from commands.run import (
     note_start,
     write_json,
 )
-from commands.stopping import stopped_by_signals
-from commands.trust import check_trust, trust_flag
-from config import CommandLine, TrainConfig
+from parallel_rl.commands.stopping import stopped_by_signals
+from parallel_rl.commands.trust import check_trust, trust_flag
+from parallel_rl.config import CommandLine, TrainConfig
+from parallel_rl.presets import preset
+from parallel_rl.utils import remove_unfinished
 from PPO.arguments import check_ranges
-from presets import preset
-from utils import remove_unfinished
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncPPO
@@ -115,14 +115,14 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
     """
     arguments = _gathered(arguments)
     without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
-    asked, _ = tyro.cli(CommandLine, prog="main.py", args=without_help, return_unknown_args=True)
+    asked, _ = tyro.cli(CommandLine, prog=NAME, args=without_help, return_unknown_args=True)
     settings = {"env_id": asked.env_id} | preset(asked.env_id, asked.use_rnd)
     record = Path(asked.load_weights or ".") / CONFIG_FILE
     from_record = asked.load_weights is not None and record.is_file()
     if from_record:
         before = config_of(record.parent)
         settings = vars(before) | {"run_dir": None, "seed": before.seed + 1}
-    config = tyro.cli(CommandLine, prog="main.py", args=arguments, default=CommandLine(**settings)).config()
+    config = tyro.cli(CommandLine, prog=NAME, args=arguments, default=CommandLine(**settings)).config()
     if from_record:
         check_trust(config, record, asked.trust_env_module, typed=asked)
     return config
@@ -310,7 +310,7 @@ def _summary(config: TrainConfig, trainer: "AsyncPPO") -> dict[str, Any]:
 
 
 def _plot(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> None:
-    from utils.plots import plot_learning_curve
+    from parallel_rl.utils.plots import plot_learning_curve
 
     threshold = trainer.env.spec.reward_threshold if trainer.env.spec else None
     evaluations = [(evaluation.steps, evaluation.mean) for evaluation in trainer.evaluations]

@@ -1,23 +1,27 @@
 """What has the tab key complete the command line."""
 
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 
 import tyro
 
-from config import CommandLine
+from parallel_rl.commands.program import NAME
+from parallel_rl.config import CommandLine
 
-TRAIN_IS_LEFT_OUT = """
+FUNCTION = re.sub(r"\W", "_", NAME)
+
+TRAIN_IS_LEFT_OUT = f"""
 # Flags without a command are those of train.
-_main_py() {
-  if [[ $COMP_CWORD -ge 1 && ${COMP_WORDS[1]} == -* ]]; then
-    COMP_WORDS=("${COMP_WORDS[0]}" train "${COMP_WORDS[@]:1}")
+_{FUNCTION}() {{
+  if [[ $COMP_CWORD -ge 1 && ${{COMP_WORDS[1]}} == -* ]]; then
+    COMP_WORDS=("${{COMP_WORDS[0]}}" train "${{COMP_WORDS[@]:1}}")
     COMP_CWORD=$((COMP_CWORD + 1))
   fi
-  _tyro_main_py "$@"
-}
-complete -F _main_py main.py
+  _tyro_{FUNCTION} "$@"
+}}
+complete -F _{FUNCTION} {NAME}
 """
 
 
@@ -26,8 +30,8 @@ def complete(commands: Mapping[str, Callable[..., int]], arguments: Sequence[str
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
-            tyro.extras.subcommand_cli_from_dict({"train": CommandLine, **commands}, prog="main.py", args=arguments)
+            tyro.extras.subcommand_cli_from_dict({"train": CommandLine, **commands}, prog=NAME, args=arguments)
     except SystemExit as leaving:
-        print(printed.getvalue(), end=TRAIN_IS_LEFT_OUT if "_tyro_main_py()" in printed.getvalue() else "")
+        print(printed.getvalue(), end=TRAIN_IS_LEFT_OUT if f"_tyro_{FUNCTION}()" in printed.getvalue() else "")
         return int(leaving.code or 0)
     return 0

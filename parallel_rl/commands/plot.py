@@ -10,8 +10,8 @@ from typing import Any, Literal
 import tyro
 
 from AsyncPPO.callbacks import METRICS_FILE, read_table
-from commands.run import config_of
-from config import RunConfig, TrainConfig
+from parallel_rl.commands.run import config_of
+from parallel_rl.config import RunConfig, TrainConfig
 
 EXPERIMENT = {"env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights"} | (
     {field.name for field in fields(TrainConfig)} - {field.name for field in fields(RunConfig)} - {"compile", "device"}
@@ -35,7 +35,7 @@ def plot(
             default the settings in which they differ.
         x: what the curves go over.
     """
-    from utils.plots import FORMATS, Run, ended_early, plot_runs
+    from parallel_rl.utils.plots import FORMATS, Run, ended_early, plot_runs
 
     if not run_dirs:
         raise ValueError("no run to plot")

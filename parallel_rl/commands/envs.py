@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from presets import has_preset
+from parallel_rl.presets import has_preset
 
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec

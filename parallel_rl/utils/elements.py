@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from utils.spaces import Keys, leaves, part_of, row_type
+from parallel_rl.utils.spaces import Keys, leaves, part_of, row_type
 
 COMPOSITE = spaces.Dict | spaces.Tuple
 """Spaces of several parts."""

@@ -1,0 +1,50 @@
+"""How this program is called, and which commit of it runs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+DISTRIBUTION = "parallel-rl"
+"""The name of the installed package, and of its console command."""
+CHECKOUT = Path(__file__).parents[2]
+"""Where main.py is, unless the package is installed."""
+
+
+def _program() -> str:
+    """Return what a user types to call this program again, from here and with this interpreter."""
+    script = CHECKOUT / "main.py"
+    if Path(sys.argv[0]).stem == DISTRIBUTION or not script.is_file():
+        return DISTRIBUTION
+    python = "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)
+    return f"{python} {os.path.relpath(script)}"
+
+
+PROGRAM = _program()
+NAME = PROGRAM.rpartition("/")[2].rpartition(" ")[2]
+"""What its help calls it."""
+
+
+def commit() -> str | None:
+    """Return the commit of this program; with a `+` where files of the checkout differ from it; None if unknown.
+
+    An installed package asks no git: it would find the repository of the project that it is installed in. What it was
+    installed from is in direct_url.json (PEP 610).
+    """
+    if not (CHECKOUT / ".git").exists():
+        try:
+            origin = json.loads(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
+        except PackageNotFoundError:
+            return None
+        return origin.get("vcs_info", {}).get("commit_id")
+    try:
+        head, changed = (
+            subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except OSError:
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout else "") if head.returncode == 0 else None

@@ -1,0 +1,84 @@
+"""The command line: train PPO on a Gymnasium environment, go on with a run, look at what came of it.
+
+python main.py [train] [--help]          (installed: parallel-rl in place of python main.py)
+python main.py {resume,evaluate,record,watch,plot,export,envs} [--help]
+
+In bash, `source <(./main.py --tyro-print-completion bash)` has the tab key complete what follows `./main.py`.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+import tyro
+
+from parallel_rl.commands.completion import complete
+from parallel_rl.commands.envs import envs
+from parallel_rl.commands.export import export
+from parallel_rl.commands.output import nobody_listens, silence
+from parallel_rl.commands.play import evaluate, record, watch
+from parallel_rl.commands.plot import plot
+from parallel_rl.commands.program import NAME
+from parallel_rl.commands.train import resume, train
+
+INTERRUPTED, UNHEARD = 130, 141
+"""Exit codes after Ctrl-C and after a closed pipe: 128 + SIGINT, 128 + SIGPIPE."""
+COMMANDS: dict[str, Callable[..., int]] = {
+    "resume": resume,
+    "evaluate": evaluate,
+    "record": record,
+    "watch": watch,
+    "plot": plot,
+    "export": export,
+    "envs": envs,
+}
+"""Beside `train`, which reads the command line itself: its defaults depend on the environment."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; return the exit code."""
+    try:
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+        if sys.stdout is not None:  # as it is where the descriptor was closed from the start
+            sys.stdout.flush()
+        return code
+    except KeyboardInterrupt as interrupt:
+        return interrupt.args[0] if interrupt.args else INTERRUPTED
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError) and nobody_listens():
+            silence(1)  # or the interpreter complains of what it cannot flush
+            return UNHEARD
+        if sys.flags.dev_mode:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments and arguments[0].startswith("--tyro-"):
+        return complete(COMMANDS, arguments)
+    if not arguments or arguments[0].startswith("-"):
+        arguments = ["train", *arguments]
+    name, *rest = arguments
+    if name in COMMANDS:
+        return tyro.cli(COMMANDS[name], prog=f"{NAME} {name}", args=rest)
+    if name != "train":
+        known = ["train", *COMMANDS]
+        near = get_close_matches(name, known, 1, 0.7)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"no command {name!r}; {hint}")
+    return train(rest)
+
+
+def run() -> NoReturn:
+    """Be the program: run its command line and leave."""
+    if not sys.flags.dev_mode:
+        warnings.formatwarning = _one_line
+    sys.exit(main())
+
+
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """Say of a warning what is to be known, and not where it comes from: that is for -X dev."""
+    return f"warning: {message}\n"

@@ -1,0 +1,41 @@
+"""Torch modules: encoders, heads, distributions and running statistics."""
+
+from parallel_rl.networks.cores import Core, CoreName
+from parallel_rl.networks.distributions import (
+    Categorical,
+    Distribution,
+    Gaussian,
+    Joint,
+    StateDependentNoise,
+    TanhGaussian,
+)
+from parallel_rl.networks.encoders import Perception, linear_layer, mlp
+from parallel_rl.networks.flat import flatten, limit_norm
+from parallel_rl.networks.heads import CategoricalHead, GaussianHead, MultiCategoricalHead, ValueHead, make_policy_head
+from parallel_rl.networks.joint import JointHead
+from parallel_rl.networks.normalizer import RunningNorm
+from parallel_rl.networks.policy_head import PolicyHead
+
+__all__ = [
+    "Categorical",
+    "CategoricalHead",
+    "Core",
+    "CoreName",
+    "Distribution",
+    "Gaussian",
+    "GaussianHead",
+    "Joint",
+    "JointHead",
+    "MultiCategoricalHead",
+    "Perception",
+    "PolicyHead",
+    "RunningNorm",
+    "StateDependentNoise",
+    "TanhGaussian",
+    "ValueHead",
+    "flatten",
+    "limit_norm",
+    "linear_layer",
+    "make_policy_head",
+    "mlp",
+]

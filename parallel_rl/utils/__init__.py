@@ -1,0 +1,104 @@
+"""Arrays and files: what the learner and the collector share.
+
+It knows no agent, no network and no process, and importing it does not import torch.
+"""
+
+from parallel_rl.utils.checkpoint import (
+    append_to,
+    check_fit,
+    load_tensors,
+    read_json,
+    remove_unfinished,
+    write_atomically,
+)
+from parallel_rl.utils.described import describe_space, make_space
+from parallel_rl.utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
+from parallel_rl.utils.experience import Stretch
+from parallel_rl.utils.history import History, Metrics
+from parallel_rl.utils.masks import (
+    buffer_append,
+    buffer_to_target_buffer_transfer,
+    inactive_states_dropout,
+    indexes_of_active_environments,
+    number_of_active_environments,
+    range_of_active_environments,
+    update_active_environments_list,
+)
+from parallel_rl.utils.quadrature import gauss_hermite
+from parallel_rl.utils.returns import discounted_sums, gae, n_step_returns, reward_unit, v_trace
+from parallel_rl.utils.schedules import Schedule, linear, scheduled
+from parallel_rl.utils.seeding import env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
+from parallel_rl.utils.spaces import (
+    ACTION_MASK,
+    Features,
+    Image,
+    Keys,
+    action_units,
+    bounds_of,
+    leaves,
+    row_type,
+    unseen_images,
+)
+from parallel_rl.utils.state import DamagedError, State, check_like, holds_state, load_state, save_state, whole_number
+from parallel_rl.utils.threads import blas_threads, compute_threads, one_torch_thread, torch_threads
+
+__all__ = [
+    "ACTION_MASK",
+    "COMPOSITE",
+    "DamagedError",
+    "Features",
+    "History",
+    "Image",
+    "Keys",
+    "Metrics",
+    "Schedule",
+    "State",
+    "Stretch",
+    "action_units",
+    "append_to",
+    "blas_threads",
+    "bounds_of",
+    "buffer_append",
+    "buffer_to_target_buffer_transfer",
+    "check_fit",
+    "check_like",
+    "choices_of",
+    "compute_threads",
+    "describe_space",
+    "discounted_sums",
+    "element_of",
+    "env_seeds",
+    "gae",
+    "gauss_hermite",
+    "global_streams_kept",
+    "holds_state",
+    "inactive_states_dropout",
+    "indexes_of_active_environments",
+    "join_parts",
+    "leaves",
+    "linear",
+    "load_state",
+    "load_tensors",
+    "make_space",
+    "n_step_returns",
+    "name_of",
+    "number_of_active_environments",
+    "one_torch_thread",
+    "range_of_active_environments",
+    "read_json",
+    "remove_unfinished",
+    "reward_unit",
+    "row_type",
+    "rows_of",
+    "save_state",
+    "scheduled",
+    "seed_global_streams",
+    "spawn_seeds",
+    "split_parts",
+    "torch_threads",
+    "unseen_images",
+    "update_active_environments_list",
+    "v_trace",
+    "whole_number",
+    "write_atomically",
+]
