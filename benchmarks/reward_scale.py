@@ -1,6 +1,13 @@
 """What the size of rewards does to learning: `python -m benchmarks.reward_scale`.
 
-CartPole-v1 with its rewards multiplied, 50,000 steps: the return, in steps, of 20 deterministic episodes.
+CartPole-v1 with its rewards multiplied, 50,000 steps: the return, in steps, of 20 deterministic episodes, seeds 0 to 4.
+Before `utils.reward_unit` the means were
+
+| rewards times | 1e-24 | 1e-12 | 1e-9 | 1e-6 | 1e-5 to 1e16 | 1e18 | 1e24 |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| mean return | 41 | 30 | 22 | 298 | 500 | 9 | 9 |
+
+and now 500 for every seed, from 1e-24 to 1e24.
 """
 
 import argparse
