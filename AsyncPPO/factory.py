@@ -13,6 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from AsyncPPO.backends import EnvError, EnvFactory, close_env
 from AsyncPPO.progress import tell_if_long
+from parallel_rl.utils import register_minatar
 
 EnvLike = gym.Env | str | EnvSpec | EnvFactory
 """Whatever says which environment."""
@@ -62,7 +63,7 @@ def env_factory(env: EnvLike, /, **kwargs: Any) -> EnvFactory:
         try:
             if module:
                 import_module(module)
-            _register(name)
+            register_minatar(name)
             gym.spec(name)
         except (gym.error.Error, ImportError) as error:
             near = get_close_matches(name, gym.registry, 1, 0.5)
@@ -135,13 +136,5 @@ def _make_like(factory: EnvFactory, observation_space: gym.Space, action_space: 
 
 
 def _make(env_id: str, /, **kwargs: Any) -> gym.Env:
-    _register(env_id)
+    register_minatar(env_id)
     return gym.make(env_id, **{"disable_env_checker": True, **kwargs})
-
-
-def _register(env_id: str) -> None:
-    """Make the games of MinAtar known: its package does not do so by itself."""
-    if env_id.startswith("MinAtar/") and env_id not in gym.registry:
-        from minatar.gym import register_envs
-
-        register_envs()

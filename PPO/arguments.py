@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from parallel_rl.utils import COMPOSITE, Features, action_units, bounds_of, choices_of, leaves
+from parallel_rl.utils import COMPOSITE, Features, action_units, bounds_of, choices_of, leaves, register_minatar
 
 LARGEST = float(np.finfo(float).max)
 """A whole number may be beyond it without being infinite."""
@@ -25,6 +25,7 @@ def arguments_for(env: Any, action_scaling: float | Sequence[float] | np.ndarray
         TypeError: a space that is not supported.
     """
     if isinstance(env, str):
+        register_minatar(env)
         with gym.make(env) as made:
             return arguments_for(made, action_scaling)
     single = "single_" if hasattr(env, "single_observation_space") else ""

@@ -25,6 +25,7 @@ from parallel_rl.utils.masks import (
     update_active_environments_list,
 )
 from parallel_rl.utils.quadrature import gauss_hermite
+from parallel_rl.utils.registration import register_minatar
 from parallel_rl.utils.returns import discounted_sums, gae, n_step_returns, reward_unit, v_trace
 from parallel_rl.utils.schedules import Schedule, linear, scheduled
 from parallel_rl.utils.seeding import env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
@@ -86,6 +87,7 @@ __all__ = [
     "one_torch_thread",
     "range_of_active_environments",
     "read_json",
+    "register_minatar",
     "remove_unfinished",
     "reward_unit",
     "row_type",

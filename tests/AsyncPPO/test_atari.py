@@ -1,6 +1,8 @@
 """Atari games with the usual preprocessing, and small ones."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ pytest.importorskip("minatar")
 from AsyncPPO import EnvVectorizer, make_atari
 from parallel_rl import main
 from PPO import PPO
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_frames_are_small_grey_and_four() -> None:
@@ -61,3 +65,10 @@ def test_small_games_are_known_by_their_ids(start_method: str) -> None:
         assert PPO.for_env(envs, seed=0).get_action(states).shape == (2,)
     with pytest.raises(ValueError, match="did you mean 'MinAtar/Breakout-v1'"):
         EnvVectorizer("MinAtar/Breakuot-v1", 2)
+
+
+def test_an_agent_is_made_for_a_game_of_minatar_by_its_id_alone() -> None:
+    pytest.importorskip("minatar")
+    script = "from PPO import PPO; print(PPO.for_env('MinAtar/Breakout-v1', hidden_sizes=(8,)).observation_space.shape)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "(10, 10, 4)\n"

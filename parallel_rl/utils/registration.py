@@ -1,0 +1,15 @@
+"""Environments whose packages do not register them by themselves."""
+
+import gymnasium as gym
+
+
+def register_minatar(env_id: str) -> None:
+    """Register the games of MinAtar where `env_id` is one of them and that has not been done.
+
+    Raises:
+        ModuleNotFoundError: MinAtar is not installed (requirements-atari.txt).
+    """
+    if env_id.startswith("MinAtar/") and env_id not in gym.registry:
+        from minatar.gym import register_envs
+
+        register_envs()
