@@ -39,6 +39,12 @@ LARGE_NETWORK = 1_000_000
 """Parameters from which on torch's own calls cost little, and more than one thread pays."""
 REWARDS_IN_RANGE = 1e-30, 1e30
 """Sizes of rewards that single precision has room for, their sums included."""
+FIXED = frozenset({
+    "is_continuous", "observ_dim", "action_dim", "action_scaling", "action_offset", "observation_space", "action_space",
+    "actor_critic", "network", "use_RND", "intrinsic_gamma", "rnd_update_proportion", "rnd_warmup", "compile", "device",
+    "seed",
+})  # fmt: skip
+"""Attributes that the networks were made by; a change would have no effect, or half of one."""
 NormalizeAdvantage = Literal["minibatch", "batch", "returns", "none"]
 
 
@@ -250,6 +256,16 @@ class PPO(Savable):
         self.updates, self.rewarded = 0, False
         self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63)) if seed is None else seed))
         self._make_learner()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; the next update goes by it.
+
+        Raises:
+            AttributeError: it is one of `FIXED`.
+        """
+        if name in FIXED and name in vars(self):
+            raise AttributeError(f"{name} cannot be changed once the agent is made: make another with {name}=")
+        super().__setattr__(name, value)
 
     def _make_networks(self, generator: torch.Generator) -> None:
         self.policy = self.actor_critic(

@@ -29,7 +29,7 @@ class Savable:
     defaults: ClassVar[Settings]
     """Settings that a file of an older version lacks were as these are."""
     arguments: dict[str, Any]
-    """What the agent was made with, by name."""
+    """What the agent was made with, by name; attributes of the same names may have been changed since."""
     policy: ActorCritic
     rnd: RND | None
     optimizers: list[Adam]
@@ -72,9 +72,9 @@ class Savable:
         return agent
 
     def settings(self) -> Settings:
-        """Return the arguments that the agent was made with as plain values, for a file; `device` is not among them."""
-        spaces = {"observation_space": self.observation_space, "action_space": self.action_space}
-        return settings_of(self.arguments | spaces)
+        """Return the arguments that the agent goes by as plain values, for a file; `device` is not among them."""
+        present = {name: value for name, value in vars(self).items() if name in self.arguments}
+        return settings_of(self.arguments | present)
 
     def check_settings(self, saved: Settings, what: str, *, learning: bool = False) -> None:
         """Check that weights mean the same to an agent with other `settings` as to this one.

@@ -762,3 +762,34 @@ def test_a_function_is_not_in_the_file_of_weights(tmp_path: Path) -> None:
         again.get_action(states(5), deterministic=True).tolist()
         == ppo.get_action(states(5), deterministic=True).tolist()
     )
+
+
+@pytest.mark.parametrize("name", ["action_scaling", "rnd_warmup", "use_RND", "observ_dim", "network", "device"])
+def test_what_the_networks_were_made_by_cannot_be_assigned(name: str) -> None:
+    ppo = PPO(True, 3, 1, use_RND=True, hidden_sizes=(4,), seed=0)
+    with pytest.raises(AttributeError, match=f"{name} cannot be changed once the agent is made"):
+        setattr(ppo, name, getattr(ppo, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_grad_norm", 1e-9), ("target_kl", 1e-12), ("k_epochs", 1), ("lr", 1e-9)]
+)
+def test_what_an_update_goes_by_can_be_assigned_and_is_saved(name: str, value: float, tmp_path: Path) -> None:
+    def learnt(**settings: Any) -> PPO:
+        ppo = PPO(False, 4, 2, hidden_sizes=(8,), k_epochs=4, batch_size=64, mini_batch_size=32, seed=0)
+        for setting in settings:
+            setattr(ppo, setting, settings[setting])
+        rng = np.random.default_rng(0)
+        obs = rng.normal(size=(64, 4)).astype(np.float32)
+        action, extras = ppo.act(obs)
+        flags = np.zeros(64, bool)
+        ppo.memory.append(
+            Stretch(0, obs, action, rng.normal(size=64).astype(np.float32), flags, flags, obs[:1], extras)
+        )
+        ppo.learn()
+        return ppo
+
+    usual, changed = learnt(), learnt(**{name: value})
+    assert any((one != other).any() for one, other in zip(usual.policy.parameters(), changed.policy.parameters()))
+    changed.save_weights(tmp_path)
+    assert getattr(PPO.load(tmp_path), name) == value
