@@ -254,8 +254,12 @@ class EnvVectorizer(Copies):
         if options is None or RESET_MASK not in options:
             return np.arange(self.num_envs), options
         mask = np.asarray(options[RESET_MASK])
-        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
-            raise ValueError(f"{RESET_MASK} must be a bool array of shape ({self.num_envs},), not all False: {mask}")
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise ValueError(
+                f"{RESET_MASK} must be a bool array of shape ({self.num_envs},), not {mask.dtype} of shape {mask.shape}"
+            )
+        if not mask.any():
+            raise ValueError(f"{RESET_MASK} is False everywhere: there is nothing to reset")
         if self.backend == "vector":
             raise ValueError(f"{RESET_MASK} does not go with backend='vector'")
         self._idle_backend()

@@ -70,6 +70,7 @@ def differences(saved: Settings, own: Settings, *, learning: bool = False) -> li
         raise ValueError(f"there are settings that this version does not know: {', '.join(sorted(unknown))}")
     there, here = (_meaning(settings) | (_others(settings) if learning else {}) for settings in (saved, own))
     different = [name for name in here if there[name] != here[name]]
+    different = [name for name in different if saved[name] != own[name]] or different  # the others follow from these
     return [f"{name} is {_said(saved[name])} there and {_said(own[name])} here" for name in different]
 
 

@@ -159,8 +159,8 @@ class Actions:
         """Check actions `(n, ...)` for environments `(n,)`.
 
         Raises:
-            ValueError: one is no number, a fraction where whole numbers are asked for, or none of the choices; names
-                its environment. Numbers outside the bounds of a Box are left to the environment.
+            ValueError: one is no finite number, a fraction where whole numbers are asked for, or none of the choices;
+                names its environment. Numbers outside the bounds of a Box are left to the environment.
         """
         if self._parts:
             for part, rows in zip(self._parts, split_parts(self._space, actions), strict=True):
@@ -180,7 +180,10 @@ class Actions:
     def _fit(self, actions: Any) -> bool:
         if actions.dtype.kind == "f":
             if self._dtype.kind == "f":
-                return math.isfinite(np.vdot(actions, actions)) or not np.isnan(actions).any()
+                if actions.dtype is not self._dtype:
+                    with np.errstate(over="ignore"):
+                        actions = actions.astype(self._dtype)  # too large a number becomes infinite
+                return math.isfinite(np.vdot(actions, actions)) or bool(np.isfinite(actions).all())
             if not (np.abs(actions) < 2.0**63).all() or (actions != np.floor(actions)).any():
                 return False
             actions = actions.astype(np.int64)

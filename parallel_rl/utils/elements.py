@@ -55,7 +55,8 @@ def rows_of(space: spaces.Space, elements: Any, count: int) -> np.ndarray:
                 f"{target.shape}"
             )
         if not _assign(target, given):
-            raise ValueError(f"{name} of the actions holds what is not of the type {target.dtype}: {given}")
+            row = next(row for row in range(count) if not _assign(target[row : row + 1], given[row : row + 1]))
+            raise ValueError(f"{name} of the action in row {row} is {given[row]}: its space is {leaf}")
     return rows
 
 

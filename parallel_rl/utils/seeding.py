@@ -28,11 +28,15 @@ def env_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
     """Return one seed for each of `count` environments: those that are listed, otherwise what `spawn_seeds` returns.
 
     Raises:
-        ValueError: a seed is negative, or there is another number of them.
+        TypeError: a seed is no whole number.
+        ValueError: one is negative, or there is another number of them.
     """
     if seed is None or isinstance(seed, int | np.integer):
         return spawn_seeds(seed, count)
-    seeds = [*map(operator.index, seed)]
+    try:
+        seeds = [*map(operator.index, seed)]
+    except TypeError:
+        raise TypeError(f"seed must be a whole number, or one for each environment, not {seed!r}") from None
     if len(seeds) != count:
         raise ValueError(f"there are {len(seeds)} seeds for {count} environments: give a number, or one for each")
     if min(seeds) < 0:

@@ -35,6 +35,7 @@ OBS = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
         ({"normalize_obs": True}, {}, "normalize_obs is True there and False here"),
         ({"use_RND": True}, {}, "use_RND is True there and False here"),
         ({}, {"use_RND": True}, "use_RND is False there and True here"),
+        ({}, {"core": "gru"}, r"(?<!there and None here; )core is 'none' there and 'gru' here$"),
         ({"core": "gru"}, {"core": "lstm"}, "core is 'gru' there and 'lstm' here"),
         ({"share_encoder": True}, {}, "share_encoder is True there and None here"),
     ],
