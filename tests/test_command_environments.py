@@ -222,7 +222,7 @@ def test_an_evaluation_whose_episodes_end_says_nothing(monkeypatch: pytest.Monke
 
 def test_a_warning_of_the_command_line_is_one_line(tmp_path: Path) -> None:
     flags = ["--steps", "100", "--eval-every", "0", "--eval-episodes", "1", "--num-envs", "1", "--backend", "inline"]
-    run = [sys.executable, main.__file__, *flags, "--run-dir", "here"]
+    run = [sys.executable, str(Path(__file__).parents[1] / "main.py"), *flags, "--run-dir", "here"]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
     warned = "warning: steps (100) is less than the batch_size of the PPO (1024): nothing will be learnt\n"
     assert warned in done.stderr
