@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -49,6 +50,8 @@ BEST_FILE = "evaluation.json"
 """Beside the best weights: the evaluation that they are of."""
 PATIENCE_SECONDS = 0.2
 """How often one that waits for an evaluation looks whether the run is in a hurry."""
+SILENT_SECONDS = 2.0
+"""After how many the end of a run that shows its progress says that it waits for an evaluation."""
 
 
 class Settings(TypedDict, total=False):
@@ -321,10 +324,14 @@ class BackgroundEvaluation(Callback):
         if self._evaluator is None or self._playing is None:
             return
         (steps, actor), self._playing = self._playing, None
-        with tell_if_long(lambda: f"the evaluation after {steps:,} steps"):
+        what, began, silent = f"the evaluation after {steps:,} steps", time.monotonic(), trainer.progress
+        with tell_if_long(lambda: what):
             while not self._evaluator.has_answered(PATIENCE_SECONDS):
                 if trainer.in_a_hurry:
                     return
+                if silent and time.monotonic() > began + SILENT_SECONDS:
+                    Bar.note(f"waiting for {what} (Ctrl-C leaves it out)")
+                    silent = False
         episodes, fault = self._evaluator.answer()
         if self._evaluator.is_gone:
             self._evaluator = self._start_evaluator()

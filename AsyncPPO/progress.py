@@ -1,6 +1,7 @@
 """What is shown while one waits: a progress bar that ends nothing, and a word about what takes long."""
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,13 @@ class Bar(tqdm):
         """Stay as it is."""
         with suppress(OSError):
             super().close()
+
+    @classmethod
+    def note(cls, text: str) -> None:
+        """Show a line on standard error, above the bars."""
+        if sys.stderr is not None:
+            with suppress(OSError):
+                cls.write(text, file=sys.stderr)
 
 
 @contextmanager

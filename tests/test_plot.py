@@ -109,6 +109,17 @@ def test_the_picture_says_what_it_shows(tmp_path: Path, monkeypatch: pytest.Monk
     assert f"(1) {runs[1]} ends at 200 of 1,000" in text
 
 
+def test_a_run_that_differs_from_no_other_has_a_name_beside_those_that_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
+    runs = [run(tmp_path / "a", lr=0.1), run(tmp_path / "b", lr=0.2), run(tmp_path / "c", env_id="Acrobot-v1")]
+    alone = [run(tmp_path / "d", env_id="Pendulum-v1"), runs[-1]]
+    for shown, named in ((runs, True), (alone, False)):
+        assert main.main(["plot", *shown, "--out", str(tmp_path / "curves.svg")]) == 0
+        assert ("1\xa0run<" in (tmp_path / "curves.svg").read_text()) == named
+
+
 def test_long_labels_do_not_touch_the_curves(tmp_path: Path) -> None:
     """The picture grows by what is said below it."""
     runs = [run(tmp_path / str(number), lr=0.1 / (number + 1), seed=number) for number in range(12)]

@@ -86,9 +86,9 @@ curves ([Young & Tian 2019](https://arxiv.org/abs/1903.03176)).
 
 ![learning curves](learning_curves.png)
 
-A panel for each task, of the runs of the second table, and beside them the quick start, the custom loop and RND of the
-first. Thin lines: seeds; thick: their mean (less so where some have not begun, or are over), with a 95%
-bootstrap interval; dashed: the bar.
+Dashed: the bar; thin lines: seeds; thick: their mean (less so where some have not begun, or are over); band: its 95%
+bootstrap interval; the runs of MountainCar with RND end at 500,000 steps. A panel for each task, of the runs of the
+second table, and beside them the quick start, the custom loop and RND of the first.
 """
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from functools import partial, reduce
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -275,7 +276,7 @@ def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
         names: MODULE:CLASS of each.
 
     Raises:
-        ValueError: one that is not there; the message names it.
+        ValueError: one that is not there, or needs more than the environment; the message names it.
     """
     wrappers = []
     for name in names:
@@ -288,8 +289,23 @@ def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
             raise ValueError(f"no wrapper {name!r} ({error})") from None
         if not callable(wrapper):
             raise ValueError(f"the wrapper {name!r} is neither a class nor a function, but {wrapper!r}")
+        _check_takes_env_alone(name, wrapper)
         wrappers.append(wrapper)
     return wrappers
+
+
+def _check_takes_env_alone(name: str, wrapper: Callable[..., Any]) -> None:
+    try:
+        parameters = signature(wrapper)
+    except ValueError:  # written in C: it shows when it is called
+        return
+    try:
+        parameters.bind("env")
+    except TypeError as error:
+        raise ValueError(
+            f"the wrapper {name!r} cannot be called with the environment alone ({error}): a function of your own that "
+            "takes the environment and returns it wrapped can give it its arguments"
+        ) from None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

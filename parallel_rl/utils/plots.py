@@ -177,7 +177,9 @@ def _entries(panels: Panels, labels: Sequence[str]) -> tuple[list[str], int]:
     entries = []
     for label in labels:
         counts = sorted({len(groups[label]) for groups in panels.values() if label in groups})
-        many = "" if counts == [1] else f"{'-'.join(map(str, counts))}\xa0runs"
+        many = f"{'-'.join(map(str, counts))}\xa0runs"
+        if counts == [1]:
+            many = "" if label or len(labels) == 1 else "1\xa0run"
         entries.append(f"{label} ({many})" if label and many else label or many)
     longest = max(map(len, entries))
     columns = max(min(len(entries), LETTERS // (min(longest, LETTERS // 2 - 8) + 8)), 1)

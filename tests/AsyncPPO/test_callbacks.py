@@ -303,6 +303,20 @@ def test_a_run_in_a_hurry_does_not_wait_for_an_evaluation_that_hangs() -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_run_that_shows_its_progress_says_what_its_end_waits_for(
+    progress: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("AsyncPPO.evaluation.SILENT_SECONDS", 0.0)
+    with trainer(BackgroundEvaluation(Hanging, 512, episodes=2), progress=progress) as run:
+        hurry = threading.Timer(1.5, run.stop, ["now"], {"in_a_hurry": True})
+        hurry.start()
+        run.run()
+        hurry.join()
+    waiting = "waiting for the evaluation after 512 steps (Ctrl-C leaves it out)\n"
+    assert capsys.readouterr().err.count(waiting) == progress
+
+
 def test_the_best_of_a_run_stays_the_best_when_it_goes_on(tmp_path: Path) -> None:
     def best() -> BackgroundEvaluation:
         return BackgroundEvaluation(Counter, 256, episodes=2, keep_best=tmp_path / "best")
