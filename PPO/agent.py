@@ -24,16 +24,7 @@ from PPO.rnd import RND
 from PPO.saving import Savable, clone
 from PPO.settings import settings_of
 from PPO.update import annealed, update
-from utils import (
-    COMPOSITE,
-    Schedule,
-    choices_of,
-    compute_threads,
-    element_of,
-    join_parts,
-    scheduled,
-    torch_threads,
-)
+from utils import COMPOSITE, Schedule, choices_of, compute_threads, element_of, join_parts, scheduled, torch_threads
 
 LARGE_NETWORK = 1_000_000
 """Parameters from which on torch's own calls cost little, and more than one thread pays."""
