@@ -28,15 +28,10 @@ class Autograd:
         objective: Objective,
         has_entropy: bool,
     ) -> None:
-        """Make tensors of the coefficients that change: compiled code takes numbers for constants.
+        """Take the gradient `(P,)` of the policy's parameters, to be written for every minibatch, and M rows.
 
-        Args:
-            policy: whose parameters are differentiated by.
-            loss: what is minimised.
-            gradient: `(P,)`, of those parameters; written for every minibatch.
-            rows: M rows.
-            objective: the coefficients of the loss.
-            has_entropy: whether there is an entropy bonus, though it may have been annealed to 0.
+        The coefficients that change become tensors, since compiled code takes numbers for constants; `has_entropy` says
+        whether there is an entropy bonus, though it may have been annealed to 0.
         """
         self._policy, self._loss, self._gradient, self._rows = policy, loss, gradient, rows
         tensors: dict[str, Any] = {"clip": torch.tensor(objective.clip, device=gradient.device)}

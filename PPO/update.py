@@ -33,17 +33,9 @@ if TYPE_CHECKING:
 def update(
     ppo: "PPO", batch: Batch, lr: float, objective: Objective, workers: GradientWorkers | None = None
 ) -> dict[str, float]:
-    """Learn from a batch.
+    """Learn from a batch of M rows; return the metrics of `PPO.learn`.
 
-    Args:
-        ppo: its networks, their statistics, its optimizers and its random state change.
-        batch: M rows.
-        lr: Adam's step size.
-        objective: the coefficients of the loss.
-        workers: processes that compute gradients together with this one.
-
-    Returns:
-        Metrics of `PPO.learn`.
+    What changes of the agent: its networks, their statistics, its optimizers and its random state.
 
     Raises:
         ValueError: a recurrent state is missing.

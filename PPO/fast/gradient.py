@@ -77,12 +77,7 @@ class AnalyticGradient:
         }
 
     def compute(
-        self,
-        objective: Objective,
-        rows: "Rows",
-        count: int,
-        metrics: np.ndarray,
-        networks: Networks = Networks.BOTH,
+        self, objective: Objective, rows: "Rows", count: int, metrics: np.ndarray, networks: Networks = Networks.BOTH
     ) -> None:
         """Write the gradient, or some rows' share of it, by the parameters of some networks.
 

@@ -78,13 +78,8 @@ class ShardWorker:
     def compute(self, start: int, stop: int, number: int, processes: int) -> None:
         """Write this process's shards of the gradient and metrics of the minibatch of rows `start` to `stop`.
 
-        A minibatch of one shard is shared by network: one process takes the actor, another the critic.
-
-        Args:
-            start: the first row.
-            stop: the one after the last.
-            number: of this process.
-            processes: how many take part.
+        Process `number` takes every so many-th shard as there are processes. A minibatch of one shard is shared by
+        network: one process takes the actor, another the critic.
         """
         minibatch, count = self._rows.part(start, stop), stop - start
         objective = Objective.of(self._objective)
@@ -110,15 +105,9 @@ class ShardedGradient:
         mini_batch_size: int,
         workers: GradientWorkers | None,
     ) -> None:
-        """Hand the objective to the workers.
+        """Hand the objective to the workers; without workers that have room for the rows, this process works alone.
 
-        Args:
-            policy: whose parameters `(P,)` are read for every minibatch.
-            gradient: `(P,)`, written for every minibatch.
-            rows: M rows.
-            objective: what is minimised.
-            mini_batch_size: rows of a minibatch, at most.
-            workers: None, or workers without room for the rows, leave the work to this process.
+        For every minibatch the policy's parameters `(P,)` are read, and the gradient `(P,)` is written.
         """
         architecture, count, shards = policy.architecture, len(rows.obs), shards_of(mini_batch_size)
         if workers is None or len(workers.workspace["obs"]) < count or len(workers.workspace["gradients"]) < shards:
