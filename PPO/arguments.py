@@ -37,7 +37,10 @@ def arguments_for(env: Any, action_scaling: float | Sequence[float] | np.ndarray
         "is_continuous": isinstance(action_space, spaces.Box),
     }
     if isinstance(action_space, COMPOSITE):
-        return arguments | {"action_dim": sum(_dimensions(leaf) for _, leaf in leaves(action_space))}
+        dimensions = sum(_dimensions(leaf) for _, leaf in leaves(action_space))
+        if not dimensions:
+            raise TypeError(f"the action space {action_space} is not supported: it has no elements")
+        return arguments | {"action_dim": dimensions}
     if not isinstance(action_space, spaces.Box):
         choices = choices_of(action_space)
         first = {"action_offset": choices[0][1]} if len(choices) == 1 else {}

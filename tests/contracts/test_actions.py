@@ -253,3 +253,10 @@ def test_choices_and_numbers_are_learnt_together(mode: Any) -> None:
 def test_episodes_of_actions_of_several_parts_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     _show(PPO.for_env(Pair(), seed=0, core="gru"), Pair(), 2, seed=0)
     assert "episode 2: return" in capsys.readouterr().out
+
+
+def test_actions_without_elements_are_refused() -> None:
+    env = Hybrid()
+    env.action_space = spaces.Tuple([spaces.Box(-1, 1, (0,))])
+    with pytest.raises(TypeError, match="has no elements"):
+        PPO.for_env(env)
