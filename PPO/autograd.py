@@ -12,9 +12,6 @@ from PPO.losses import Metrics
 from PPO.memory import Rows
 from PPO.objective import Objective
 
-Loss = Callable[[Objective, ActorCritic, Rows], tuple[torch.Tensor, Metrics]]
-"""`losses.objective_loss`, compiled or not."""
-
 
 class Autograd:
     """The gradients of the minibatches of an update; `fast.shards.ShardedGradient` is its counterpart."""
@@ -22,22 +19,25 @@ class Autograd:
     def __init__(
         self,
         policy: ActorCritic,
-        loss: Loss,
+        loss: Callable[[Objective, ActorCritic, Rows], tuple[torch.Tensor, Metrics]],
         gradient: torch.Tensor,
-        rows: Rows,
         objective: Objective,
         has_entropy: bool,
     ) -> None:
-        """Take the gradient `(P,)` of the policy's parameters, to be written for every minibatch, and M rows.
+        """Take the gradient `(P,)` of the policy's parameters, to be written for every minibatch.
 
         The coefficients that change become tensors, since compiled code takes numbers for constants; `has_entropy` says
         whether there is an entropy bonus, though it may have been annealed to 0.
         """
-        self._policy, self._loss, self._gradient, self._rows = policy, loss, gradient, rows
+        self._policy, self._loss, self._gradient = policy, loss, gradient
         tensors: dict[str, Any] = {"clip": torch.tensor(objective.clip, device=gradient.device)}
         if has_entropy:
             tensors["entropy_coef"] = torch.tensor(objective.entropy_coef, device=gradient.device)
         self._objective = replace(objective, **tensors)
+
+    def load(self, rows: Rows) -> None:
+        """Take the rows."""
+        self._rows = rows
 
     def shuffle(self, order: np.ndarray) -> None:
         """Put the rows into the order `(M,)`."""

@@ -98,13 +98,14 @@ def optimize(
     learns from the lesson.
     """
     steps: list[Metrics] = []
-    gradient = minibatch_gradients(ppo, rows, objective, workers)
+    gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
+    gradient.load(rows)
     for epoch in range(ppo.k_epochs):
         if epoch and ppo.recompute_advantage:
             _, advantage, returns = estimate(ppo, experience)
             target = ppo.policy.value_head.stats(returns)
             rows = rows._replace(advantage=scaled(ppo, experience, advantage), target=target)
-            gradient = minibatch_gradients(ppo, rows, objective, workers)
+            gradient.load(rows)
         order, bounds = shuffled(rows, ppo.mini_batch_size, ppo.rng)
         gradient.shuffle(order)
         for start, stop in pairwise(bounds):
@@ -244,28 +245,24 @@ def behaviour(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.
     extras = batch.extras
     if "draw" in extras:
         raw_action = on_device(policy, extras["draw"]).float()
+    elif isinstance(policy.action_space, COMPOSITE):
+        parts = split_parts(policy.action_space, batch.action)
+        raw_action = policy.policy_head.to_draw([on_device(policy, part) for part in parts])
     else:
-        raw_action = policy.policy_head.to_draw(actions(policy, batch))
+        raw_action = policy.policy_head.to_draw(on_device(policy, batch.action).float())
     if "log_prob" in extras:
         return raw_action, on_device(policy, extras["log_prob"]).float()
     return raw_action, policy.distribution(*inputs).log_prob(raw_action)
 
 
-def actions(policy: ActorCritic, batch: Batch) -> torch.Tensor | list[torch.Tensor]:
-    """Return the actions `(M, ...)`; of a Dict or Tuple space those of each part."""
-    if isinstance(policy.action_space, COMPOSITE):
-        return [on_device(policy, part) for part in split_parts(policy.action_space, batch.action)]
-    return on_device(policy, batch.action).float()
-
-
 def minibatch_gradients(
-    ppo: "PPO", rows: Rows, objective: Objective, workers: GradientWorkers | None
+    ppo: "PPO", count: int, objective: Objective, workers: GradientWorkers | None
 ) -> Autograd | ShardedGradient:
-    """Return what computes the gradients of minibatches of the rows: the analytic ones where they apply."""
+    """Return what computes the gradients of minibatches of so many rows: the analytic ones where they apply."""
     gradient = ppo.optimizers[0].gradient
     if ppo.numpy_policy is None or ppo.learner == "torch":
-        return Autograd(ppo.policy, ppo.loss, gradient, rows, objective, has_entropy=ppo.entropy_coef > 0)
-    return ShardedGradient(ppo.numpy_policy, gradient.numpy(), rows.numpy(), objective, ppo.mini_batch_size, workers)
+        return Autograd(ppo.policy, ppo.loss, gradient, objective, has_entropy=ppo.entropy_coef > 0)
+    return ShardedGradient(ppo.numpy_policy, gradient.numpy(), objective, count, ppo.mini_batch_size, workers)
 
 
 def predictor_gradient(ppo: "PPO", lesson: tuple[torch.Tensor, torch.Tensor], index: np.ndarray) -> torch.Tensor:

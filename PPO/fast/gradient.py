@@ -14,7 +14,8 @@ from PPO.objective import Objective
 if TYPE_CHECKING:
     from PPO.memory import Rows
 
-METRICS = np.dtype([(name, np.float64) for name in ("policy_loss", "approx_kl", "clip_fraction", "value_loss")])
+METRICS = ("policy_loss", "approx_kl", "clip_fraction", "value_loss")
+POLICY_LOSS, APPROX_KL, CLIP_FRACTION, VALUE_LOSS = range(len(METRICS))
 
 
 def surrogate_gradient(
@@ -86,7 +87,7 @@ class AnalyticGradient:
             rows: of a minibatch. Their advantages are taken as they are; `log_prob` of continuous actions is that of
                 the raw actions, before squashing, whose ratio is the same.
             count: how many rows the whole minibatch has.
-            metrics: of type `METRICS`; these rows' share of those that the networks determine is written there.
+            metrics: `(4,)`; where these rows' share of those `METRICS` that the networks determine is written.
             networks: which.
         """
         parameters, gradients = self._parameters, self._gradients
@@ -101,15 +102,15 @@ class AnalyticGradient:
             log_ratio = log_prob - rows.log_prob
             policy_loss, d_log_prob = surrogate_gradient(log_ratio, rows.advantage, objective.clip, count)
             change = np.expm1(log_ratio)
-            metrics["policy_loss"] = policy_loss
-            metrics["approx_kl"] = (change - log_ratio).sum() / count
-            metrics["clip_fraction"] = np.count_nonzero(np.abs(change) > objective.clip) / count
+            metrics[POLICY_LOSS] = policy_loss
+            metrics[APPROX_KL] = (change - log_ratio).sum() / count
+            metrics[CLIP_FRACTION] = np.count_nonzero(np.abs(change) > objective.clip) / count
             d_output = backward(d_log_prob, -objective.entropy_coef / count, gradients.log_std)
             layer_gradient(gradients.policy_head, features[0], d_output)
             np.dot(parameters.policy_head.weight.T, d_output, out=d_features[0])
         if networks is not Networks.ACTOR:
             value = parameters.value_head.forward(features[-1])
-            metrics["value_loss"], d_value = value_gradient(
+            metrics[VALUE_LOSS], d_value = value_gradient(
                 value, rows.target.T, rows.value.T, objective.value_clip, count
             )
             d_value *= objective.value_coef

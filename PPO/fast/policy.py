@@ -144,9 +144,7 @@ class Architecture:
 
     def views(self, vector: np.ndarray) -> Parameters:
         """Return views of a vector `(P,)`."""
-        sizes = [math.prod(shape) for shape in self._shapes()]
-        parts = np.split(vector, np.cumsum(sizes)[:-1])
-        blocks = (part.reshape(shape) for part, shape in zip(parts, self._shapes(), strict=True))
+        blocks = self._blocks(vector)
 
         def layer() -> Layer:
             return Layer(next(blocks), next(blocks))
@@ -157,6 +155,13 @@ class Architecture:
             policy_head=layer(),
             value_head=layer(),
         )
+
+    def _blocks(self, vector: np.ndarray) -> Iterator[np.ndarray]:
+        start = 0
+        for shape in self._shapes():
+            stop = start + math.prod(shape)
+            yield vector[start:stop].reshape(shape)
+            start = stop
 
     def _shapes(self) -> Iterator[tuple[int, ...]]:
         """Yield the shapes of the blocks of a vector, in the order of `views`."""
@@ -173,13 +178,9 @@ class NumpyPolicy:
     """Acts and values by parameters and statistics of observations that it reads at every call."""
 
     def __init__(self, architecture: Architecture, parameters: np.ndarray, statistics: np.ndarray) -> None:
-        """Take views.
+        """Take views of the parameters `(P,)`, and of mean and standard deviation of observations `(2, D)`.
 
-        Args:
-            architecture: with P parameters and D columns.
-            parameters: float32 `(P,)`.
-            statistics: float32 `(2, D)`, mean and standard deviation of observations; `(2, 0)` where they are not
-                normalized.
+        All are float32; where observations are not normalized, the statistics are `(2, 0)`.
         """
         self.architecture, self.parameters, self.statistics = architecture, parameters, statistics
         views, activation = architecture.views(parameters), ACTIVATIONS[architecture.activation]

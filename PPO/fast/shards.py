@@ -29,7 +29,7 @@ def shared_arrays(
         "parameters": ((architecture.parameters,), np.float32),
         "objective": ((Objective.SIZE,), np.float64),
         "gradients": ((shards, architecture.parameters), np.float32),
-        "metrics": ((shards,), METRICS),
+        "metrics": ((shards, len(METRICS)), np.float64),
         "obs": ((rows, architecture.features.columns), np.float32),
         "raw_action": ((rows, architecture.outputs), np.float32) if continuous else ((rows,), np.int64),
         "log_prob": ((rows,), np.float32),
@@ -100,8 +100,8 @@ class ShardedGradient:
         self,
         policy: NumpyPolicy,
         gradient: np.ndarray,
-        rows: Rows,
         objective: Objective,
+        count: int,
         mini_batch_size: int,
         workers: GradientWorkers | None,
     ) -> None:
@@ -109,15 +109,19 @@ class ShardedGradient:
 
         For every minibatch the policy's parameters `(P,)` are read, and the gradient `(P,)` is written.
         """
-        architecture, count, shards = policy.architecture, len(rows.obs), shards_of(mini_batch_size)
+        shards = shards_of(mini_batch_size)
         if workers is None or len(workers.workspace["obs"]) < count or len(workers.workspace["gradients"]) < shards:
-            workers = LocalWorkers(architecture, count, mini_batch_size)
-        if architecture.bounds is not None and architecture.bounds.squash:
-            slope = log_slope(rows.raw_action, architecture.bounds.scale)
-            rows = rows._replace(log_prob=rows.log_prob + slope)  # of raw actions: the ratio is the same
-        self._policy, self._gradient, self._rows, self._workers = policy, gradient, rows, workers
+            workers = LocalWorkers(policy.architecture, count, mini_batch_size)
+        self._policy, self._gradient, self._workers = policy, gradient, workers
         self._arrays, self._shuffled = workers.workspace, shared_rows(workers.workspace)
         self._arrays["objective"][:] = objective.numbers()
+
+    def load(self, rows: Rows) -> None:
+        """Take the rows, tensors on the CPU."""
+        self._rows, bounds = rows.numpy(), self._policy.architecture.bounds
+        if bounds is not None and bounds.squash:  # log_prob of raw actions: the ratio is the same
+            slope = log_slope(self._rows.raw_action, bounds.scale)
+            self._rows = self._rows._replace(log_prob=self._rows.log_prob + slope)
 
     def shuffle(self, order: np.ndarray) -> None:
         """Put the rows into the order `(M,)`."""
@@ -131,8 +135,7 @@ class ShardedGradient:
         arrays["parameters"][:] = self._policy.parameters
         self._workers.compute(start, stop, max(shards, 2))
         np.add.reduce(arrays["gradients"][:shards], axis=0, out=self._gradient)
-        metrics = arrays["metrics"][:shards].view(np.float64).reshape(shards, -1).sum(axis=0)
-        return dict(zip(METRICS.names or (), metrics.tolist(), strict=True))
+        return dict(zip(METRICS, arrays["metrics"][:shards].sum(axis=0).tolist(), strict=True))
 
 
 def shared_rows(arrays: dict[str, np.ndarray]) -> Rows:

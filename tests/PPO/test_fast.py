@@ -77,10 +77,10 @@ def test_the_gradient_is_autograds(actions: str, activation: str) -> None:
         if actions == "squashed":
             scale = policy.policy_head.scale.numpy()
             arrays = arrays._replace(log_prob=arrays.log_prob + log_slope(arrays.raw_action, scale))
-        numbers = np.full(1, 9.0, METRICS)[0]
+        numbers = np.full(4, 9.0)
         for networks in chosen:
             analytic.compute(objective, arrays, 40, numbers, networks)
-        metrics = {name: float(numbers[name]) for name in METRICS.names or ()}
+        metrics = dict(zip(METRICS, numbers.tolist(), strict=True))
 
         torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-10)
         assert expected.abs().max() > 1e-3
@@ -174,7 +174,8 @@ def test_the_shards_of_a_minibatch_add_up_to_what_autograd_computes(continuous: 
             *(field.float() if field is not None and field.is_floating_point() else field for field in some)
         )
         minibatch = minibatch._replace(advantage=minibatch.advantage + torch.arange(700) / 100)
-        gradient = minibatch_gradients(ppo, minibatch, Objective(0.2, 0.5, 0.01, None, by_minibatch), None)
+        gradient = minibatch_gradients(ppo, 700, Objective(0.2, 0.5, 0.01, None, by_minibatch), None)
+        gradient.load(minibatch)
         gradient.shuffle(np.arange(700))
         metrics = {name: float(value) for name, value in gradient.compute(0, 700).items()}
         results.append((ppo.optimizers[0].gradient.clone(), metrics))
