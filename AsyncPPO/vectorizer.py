@@ -206,7 +206,7 @@ class EnvVectorizer(Copies):
 
     @property
     def failed(self) -> np.ndarray:
-        """Bool `(N,)`: whose last step only says that they failed and were started anew (`on_env_error="restart"`)."""
+        """Bool `(N,)`: whose last step only says that they failed and were restarted (`on_env_error="restart"`)."""
         return self._open_backend().arrays.failed
 
     @property

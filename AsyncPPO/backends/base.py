@@ -99,7 +99,7 @@ class StepArrays:
     truncated: np.ndarray
     """bool `(N,)`."""
     failed: np.ndarray
-    """bool `(N,)`, whose last step only says that they failed and were started anew."""
+    """bool `(N,)`, whose last step only says that they failed and were restarted."""
 
     @classmethod
     def allocate(cls, layout: Layout, memory: Callable[[int], Any] = bytearray) -> "StepArrays":

@@ -273,7 +273,7 @@ class EnvBlock(Block):
         return env
 
     def _reset_one(self, index: int, options: dict[str, Any] | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Reset an environment and return its info; with `restart`, one that fails is made anew until one does not."""
+        """Reset an environment and return its info; with `restart`, one that fails is replaced until one does not."""
         row, obs_rows = index - self.first, self.arrays.obs
         options = self.reset_options if options is None else options
         while True:
