@@ -144,14 +144,18 @@ def evaluate_episodes(
     if not isinstance(seed, int | np.integer | None) and len(seed) == copies:
         seed = seed[:num_envs]
     keys = with_success(info_keys)
-    care: dict[str, Any] = {"on_env_error": on_env_error, "step_timeout": step_timeout, "reset_options": reset_options}
+    fault_policy: dict[str, Any] = {
+        "on_env_error": on_env_error,
+        "step_timeout": step_timeout,
+        "reset_options": reset_options,
+    }
     processes: dict[str, Any] = {
         "backend": backend, "num_workers": num_workers, "start_method": start_method, "close_timeout": close_timeout
     }  # fmt: skip
     played: list[Episode] = []
     missing, fruitless, cut, endless = episodes, 0, 0, False
     with (
-        EnvVectorizer(env, num_envs, seed=seed, **care, **processes) as envs,
+        EnvVectorizer(env, num_envs, seed=seed, **fault_policy, **processes) as envs,
         Bar(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,
     ):
         if max_steps is None and not (envs.spec and envs.spec.max_episode_steps):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from parallel_rl.utils import State, Stretch, check_like
+from parallel_rl.utils import State, Trajectory, check_like
 
 FIELDS = {"obs", "action", "reward", "terminated", "truncated", "final_obs"}
 """Of what every environment went through."""
@@ -165,23 +165,23 @@ class VecMemory:
         self._arrays["final_obs"][running, self._ends[running]] = next_obs[running]
         self.lengths += steps
 
-    def take(self) -> list[Stretch]:
-        """Hand over every environment's stretch, in index order, and be empty.
+    def take(self) -> list[Trajectory]:
+        """Hand over every environment's trajectory, in index order, and be empty.
 
         The arrays go along, so what was taken stays as it is, whatever is appended later; unless they were given.
         """
-        stretches = list(self._stretches())
+        trajectories = list(self._trajectories())
         self.clear()
-        return stretches
+        return trajectories
 
-    def _stretches(self) -> Iterable[Stretch]:
+    def _trajectories(self) -> Iterable[Trajectory]:
         for env_id in np.flatnonzero(self.lengths).tolist():
             length = self.lengths[env_id]
             fields = {name: array[env_id, :length] for name, array in self._arrays.items()}
             core = {name: fields.pop(name) for name in ("obs", "action", "reward", "terminated", "truncated")}
             stops = not (core["terminated"][-1] or core["truncated"][-1])
             final_obs = fields.pop("final_obs")[: self._ends[env_id] + stops]
-            yield Stretch(env_id=env_id, **core, final_obs=final_obs, extras=fields)
+            yield Trajectory(env_id=env_id, **core, final_obs=final_obs, extras=fields)
 
     def _make_room(self, rows: dict[str, np.ndarray], needed: int) -> None:
         if not self._arrays:

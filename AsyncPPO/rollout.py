@@ -218,7 +218,7 @@ class AlternatingCollector(Collector):
 
 
 class ReplicaCollector:
-    """Has copies of an actor play where the environments are; without a message until a stretch is full."""
+    """Has copies of an actor play where the environments are; without a message until a trajectory is full."""
 
     def __init__(self, env: EnvVectorizer, actor: ReplicableActor, buffer: VecMemory) -> None:
         """Keep the parts; the first step resets the environments.

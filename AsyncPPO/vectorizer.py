@@ -15,8 +15,8 @@ from AsyncPPO.backends import (
     Actions,
     Backend,
     BackendName,
-    Care,
     EnvBlock,
+    FaultPolicy,
     InlineBackend,
     Layout,
     OnEnvError,
@@ -136,7 +136,7 @@ class EnvVectorizer(Copies):
         self.num_envs = num_envs
         self.autoreset = autoreset
         self.on_env_error = on_env_error
-        self._care = Care(on_env_error == "restart", step_timeout)
+        self._fault_policy = FaultPolicy(on_env_error == "restart", step_timeout)
         self._seeds: list[int | None] = [*env_seeds(seed, num_envs)]
         self._first_seed, self._seeds_listed = self._seeds[0], not isinstance(seed, int | np.integer | None)
         self._backend: Backend | None = None
@@ -151,7 +151,7 @@ class EnvVectorizer(Copies):
             factories = env_factories(env, num_envs)
             with sample_env(factories[0]) as probe:
                 layout = self._layout(probe)
-                if backend == "auto" and (asynchronous or self._care != Care()):
+                if backend == "auto" and (asynchronous or self._fault_policy != FaultPolicy()):
                     backend, self.backend_reason = "process", "so that environments wait, or fail, for themselves"
                 elif backend == "auto" and (alone := why_no_children()):
                     backend, self.backend_reason = "inline", alone
@@ -165,10 +165,10 @@ class EnvVectorizer(Copies):
                 method, why = choose_start_method(start_method)
                 self.backend_reason += f"; {method}ed, since {why}" if why else ""
                 self._backend = ProcessBackend(
-                    factories, layout, num_workers, method, plan, asynchronous, self._care, close_timeout
+                    factories, layout, num_workers, method, plan, asynchronous, self._fault_policy, close_timeout
                 )
             else:
-                block = partial(EnvBlock, factories, 0, care=self._care)
+                block = partial(EnvBlock, factories, 0, fault_policy=self._fault_policy)
                 self._backend = InlineBackend(block, layout, plan)
         self.backend = backend
         self.rollout = self._backend.rollout

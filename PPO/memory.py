@@ -1,6 +1,6 @@
-"""Memory: the transitions that PPO learns from, in stretches that never run together.
+"""Memory: the transitions that PPO learns from, in trajectories that never run together.
 
-A memory holds stretches; `batch` joins them; the learner turns the batch into `Rows` of tensors, which it shuffles.
+A memory holds trajectories; `batch` joins them; the learner turns the batch into `Rows` of tensors, which it shuffles.
 """
 
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parallel_rl.utils import Stretch
+from parallel_rl.utils import Trajectory
 
 
 @dataclass(frozen=True)
 class Batch:
-    """All stretches of a memory, one after the other: M rows."""
+    """All trajectories of a memory, one after the other: M rows."""
 
     obs: np.ndarray
     """`(M, ...)`."""
@@ -24,13 +24,13 @@ class Batch:
     terminated: np.ndarray
     """bool `(M,)`: nothing comes after these rows."""
     ends: np.ndarray
-    """bool `(M,)`: the last rows of an episode or of a stretch."""
-    stretch_ends: np.ndarray
-    """bool `(M,)`: the last rows of a stretch."""
+    """bool `(M,)`: the last rows of an episode or of a trajectory."""
+    trajectory_ends: np.ndarray
+    """bool `(M,)`: the last rows of a trajectory."""
     final_obs: np.ndarray
     """`(E, ...)`, what truly followed each of the E ends."""
     env_ids: np.ndarray
-    """`(S,)`, the environment of each of the S stretches."""
+    """`(S,)`, the environment of each of the S trajectories."""
     extras: dict[str, np.ndarray]
     """Further rows `(M, ...)` by name."""
 
@@ -84,7 +84,7 @@ class Rows(NamedTuple):
 
 
 class Memory:
-    """A list of stretches, each of one environment."""
+    """A list of trajectories, each of one environment."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -96,44 +96,44 @@ class Memory:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._stretches: list[Stretch] = []
+        self._trajectories: list[Trajectory] = []
         self._length = 0
 
-    def append(self, stretch: Stretch) -> None:
-        """Keep one more stretch, as it is: the arrays are not copied.
+    def append(self, trajectory: Trajectory) -> None:
+        """Keep one more trajectory, as it is: the arrays are not copied.
 
         Raises:
             ValueError: it is empty, or its number of final observations is not that of its ends.
         """
-        if not len(stretch):
-            raise ValueError("an empty stretch has nothing to learn from")
-        if len(stretch.final_obs) != stretch.ends.sum():
-            raise ValueError(f"{stretch.ends.sum()} ends, but {len(stretch.final_obs)} final observations")
-        self._stretches.append(stretch)
-        self._length += len(stretch)
+        if not len(trajectory):
+            raise ValueError("an empty trajectory has nothing to learn from")
+        if len(trajectory.final_obs) != trajectory.ends.sum():
+            raise ValueError(f"{trajectory.ends.sum()} ends, but {len(trajectory.final_obs)} final observations")
+        self._trajectories.append(trajectory)
+        self._length += len(trajectory)
 
     def batch(self) -> Batch:
-        """Return all stretches, joined.
+        """Return all trajectories, joined.
 
         Raises:
             ValueError: there are none, or they do not all have the same extra fields.
         """
-        stretches = self._stretches
-        if not stretches:
+        trajectories = self._trajectories
+        if not trajectories:
             raise ValueError("the memory is empty")
-        names = stretches[0].extras.keys()
-        if any(stretch.extras.keys() != names for stretch in stretches):
-            raise ValueError(f"some stretches have {sorted(names)} beside the usual fields, and some do not")
-        stretch_ends = np.zeros(len(self), dtype=bool)
-        stretch_ends[np.cumsum([len(stretch) for stretch in stretches]) - 1] = True
+        names = trajectories[0].extras.keys()
+        if any(trajectory.extras.keys() != names for trajectory in trajectories):
+            raise ValueError(f"some trajectories have {sorted(names)} beside the usual fields, and some do not")
+        trajectory_ends = np.zeros(len(self), dtype=bool)
+        trajectory_ends[np.cumsum([len(trajectory) for trajectory in trajectories]) - 1] = True
         return Batch(
-            obs=np.concatenate([stretch.obs for stretch in stretches]),
-            action=np.concatenate([stretch.action for stretch in stretches]),
-            reward=np.concatenate([stretch.reward for stretch in stretches]),
-            terminated=np.concatenate([stretch.terminated for stretch in stretches]),
-            ends=np.concatenate([stretch.ends for stretch in stretches]),
-            stretch_ends=stretch_ends,
-            final_obs=np.concatenate([stretch.final_obs for stretch in stretches]),
-            env_ids=np.array([stretch.env_id for stretch in stretches]),
-            extras={name: np.concatenate([stretch.extras[name] for stretch in stretches]) for name in names},
+            obs=np.concatenate([trajectory.obs for trajectory in trajectories]),
+            action=np.concatenate([trajectory.action for trajectory in trajectories]),
+            reward=np.concatenate([trajectory.reward for trajectory in trajectories]),
+            terminated=np.concatenate([trajectory.terminated for trajectory in trajectories]),
+            ends=np.concatenate([trajectory.ends for trajectory in trajectories]),
+            trajectory_ends=trajectory_ends,
+            final_obs=np.concatenate([trajectory.final_obs for trajectory in trajectories]),
+            env_ids=np.array([trajectory.env_id for trajectory in trajectories]),
+            extras={name: np.concatenate([trajectory.extras[name] for trajectory in trajectories]) for name in names},
         )

@@ -69,16 +69,16 @@ class RND(nn.Module):
         return (self.predictor(white) - features).pow(2).mean(dim=-1)
 
     @torch.no_grad()
-    def observe(self, next_obs: torch.Tensor, stretch_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+    def observe(self, next_obs: torch.Tensor, trajectory_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
         """Take observations into the statistics; return the intrinsic reward of arriving at each.
 
         The reward is the prediction error divided by the running std of its discounted sum over the past, which
-        goes on from one stretch of an environment to its next (section 2.4 and the authors' code).
+        goes on from one trajectory of an environment to its next (section 2.4 and the authors' code).
 
         Args:
-            next_obs: `(M, D)`, stretch after stretch.
-            stretch_ends: bool `(M,)`, the last row of each of the S stretches.
-            env_ids: `(S,)`, the environment that each stretch belongs to.
+            next_obs: `(M, D)`, trajectory after trajectory.
+            trajectory_ends: bool `(M,)`, the last row of each of the S trajectories.
+            env_ids: `(S,)`, the environment that each trajectory belongs to.
 
         Returns:
             float64 `(M,)`; zeros while the whitening warms up.
@@ -88,7 +88,7 @@ class RND(nn.Module):
         if not warm:
             return np.zeros(len(next_obs))
         error = self.error(*self.lesson(next_obs)).double().cpu().numpy()
-        self.return_stats.update(torch.from_numpy(self._past_returns(error, stretch_ends, env_ids)).unsqueeze(-1))
+        self.return_stats.update(torch.from_numpy(self._past_returns(error, trajectory_ends, env_ids)).unsqueeze(-1))
         return error / self.return_stats.std.item()
 
     def loss(self, white: torch.Tensor, features: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -96,14 +96,14 @@ class RND(nn.Module):
         chosen = torch.from_numpy(np.flatnonzero(rng.random(len(white)) < self.update_proportion)).to(white.device)
         return self.error(white[chosen], features[chosen]).sum() / max(len(chosen), 1)
 
-    def _past_returns(self, reward: np.ndarray, stretch_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+    def _past_returns(self, reward: np.ndarray, trajectory_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
         """Return each row's discounted sum of the rewards up to it, and remember each environment's last."""
         missing = int(env_ids.max()) + 1 - len(self.discounted)
         if missing > 0:
             self.discounted = torch.cat([self.discounted, self.discounted.new_zeros(missing)])
         pieces = []
         for env_id, rewards in zip(
-            env_ids.tolist(), np.split(reward, np.flatnonzero(stretch_ends)[:-1] + 1), strict=True
+            env_ids.tolist(), np.split(reward, np.flatnonzero(trajectory_ends)[:-1] + 1), strict=True
         ):
             decay = np.full(len(rewards), self.gamma)
             pieces.append(discounted_sums(rewards, decay, self.discounted[env_id].item()))

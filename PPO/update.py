@@ -51,11 +51,11 @@ def update(
         lesson = None
         if rnd is not None:
             next_obs = columns(policy, batch.next_obs)[:, : policy.features.columns].float()
-            novelty = rnd.observe(next_obs, batch.stretch_ends, batch.env_ids)
+            novelty = rnd.observe(next_obs, batch.trajectory_ends, batch.env_ids)
             lesson = rnd.lesson(next_obs)
             # its return goes on over the ends of episodes (Burda et al. 2018, section 2.3)
             never = np.zeros(len(novelty), dtype=bool)
-            rewards.append(RewardStream(novelty, ppo.intrinsic_gamma, never, batch.stretch_ends, weight=ppo.beta))
+            rewards.append(RewardStream(novelty, ppo.intrinsic_gamma, never, batch.trajectory_ends, weight=ppo.beta))
 
         # until there were rewards, what the critic says is noise: let it be as large as rewards are
         if not ppo.rewarded:

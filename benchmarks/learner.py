@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from parallel_rl.utils import Stretch
+from parallel_rl.utils import Trajectory
 from PPO import PPO
 
 ROWS = 2048
@@ -20,7 +20,9 @@ def milliseconds_per_step(learner: Any, continuous: bool, mini_batch_size: int) 
     rng = np.random.default_rng(0)
     obs, flags = rng.normal(size=(ROWS, 8)).astype(np.float32), np.zeros(ROWS, bool)
     action, extras = ppo.act(obs)
-    ppo.memory.append(Stretch(0, obs, action, rng.normal(size=ROWS).astype(np.float32), flags, flags, obs[:1], extras))
+    ppo.memory.append(
+        Trajectory(0, obs, action, rng.normal(size=ROWS).astype(np.float32), flags, flags, obs[:1], extras)
+    )
     start = time.perf_counter()
     ppo.learn()
     return (time.perf_counter() - start) / (EPOCHS * ROWS / mini_batch_size) * 1e3

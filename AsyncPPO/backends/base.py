@@ -37,7 +37,7 @@ class EnvError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Care:
+class FaultPolicy:
     """What to do about environments that fail."""
 
     restart: bool = False
@@ -182,7 +182,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Rollout:
-    """What the processes share to play a stretch of T steps of N environments."""
+    """What the processes share to play a trajectory of T steps of N environments."""
 
     replica: Replica
     weights: np.ndarray

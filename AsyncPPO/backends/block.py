@@ -14,9 +14,9 @@ import numpy as np
 from AsyncPPO.backends.apply import Outcome, Outcomes
 from AsyncPPO.backends.base import (
     RESTART_LIMIT,
-    Care,
     EnvError,
     EnvFactory,
+    FaultPolicy,
     Infos,
     Rollout,
     StepArrays,
@@ -34,7 +34,7 @@ ENV_ERROR = "env_error"
 """The entry of an info that says why its environment was started anew."""
 FINAL_INFO = "final_info"
 """The entry that holds the last info of the episode before."""
-RAISE = Care()
+RAISE = FaultPolicy()
 
 
 class Block(ABC):
@@ -138,7 +138,7 @@ class EnvBlock(Block):
         first: int,
         arrays: StepArrays,
         rollout: Rollout | None = None,
-        care: Care = RAISE,
+        fault_policy: FaultPolicy = RAISE,
         pulse: MutableSequence[int] | None = None,
     ) -> None:
         """Make the environments.
@@ -148,14 +148,14 @@ class EnvBlock(Block):
             first: the index of the first.
             arrays: their rows.
             rollout: theirs.
-            care: what to do about those that fail.
+            fault_policy: what to do about those that fail.
             pulse: where to show what is going on, `Pulse.SIZE` integers that other processes may watch.
 
         Raises:
             EnvError: one could not be made.
         """
         super().__init__(first, arrays, rollout)
-        self._factories, self._restart, self._timed = factories, care.restart, care.timeout is not None
+        self._factories, self._restart, self._timed = factories, fault_policy.restart, fault_policy.timeout is not None
         self._watched = True  # until a first step has passed, which may never come back
         if pulse is not None:
             self._pulse = Pulse(pulse)

@@ -10,7 +10,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from AsyncPPO.backends.base import Care, EnvError, Layout, Plan
+from AsyncPPO.backends.base import EnvError, FaultPolicy, Layout, Plan
 from AsyncPPO.backends.channel import Channel, Command, Pulse
 from AsyncPPO.backends.children import free, kill, post, start_child, undisturbed
 from AsyncPPO.backends.worker import work
@@ -32,7 +32,7 @@ class Worker:
 
     context: Any
     """Of `multiprocessing`."""
-    arguments: tuple[bytes, Layout, Plan | None, Care]
+    arguments: tuple[bytes, Layout, Plan | None, FaultPolicy]
     """Of `work`, before the channel."""
     channel: Channel
     process: Any = None

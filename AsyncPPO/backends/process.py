@@ -27,9 +27,9 @@ from AsyncPPO.backends.apply import Outcomes, set_reset_options, unpacked
 from AsyncPPO.backends.base import (
     RESTART_LIMIT,
     Backend,
-    Care,
     EnvError,
     EnvFactory,
+    FaultPolicy,
     Infos,
     Layout,
     Plan,
@@ -57,7 +57,7 @@ class ProcessBackend(Backend):
         start_method: str,
         plan: Plan | None = None,
         asynchronous: bool = False,
-        care: Care = RAISE,
+        fault_policy: FaultPolicy = RAISE,
         close_timeout: float = CLOSE_SECONDS,
     ) -> None:
         """Start the workers and wait until all environments are made.
@@ -69,7 +69,7 @@ class ProcessBackend(Backend):
             start_method: of `multiprocessing`.
             plan: what `play` does.
             asynchronous: whether all blocks are left to workers, so that `recv` need not wait for one.
-            care: what to do about environments and workers that fail.
+            fault_policy: what to do about environments and workers that fail.
             close_timeout: seconds that workers may take to finish their step and close their environments.
 
         Raises:
@@ -89,20 +89,22 @@ class ProcessBackend(Backend):
         self._looked = time.monotonic()
         self._queued = np.zeros(layout.num_envs, dtype=bool)
         self._done = self._context.Semaphore(0)
-        self._care, self._restarts = care, 0
+        self._fault_policy, self._restarts = fault_policy, 0
         self._begin = b""
         self._before = self.arrays.obs.copy()
         self._lost, self._reason = np.zeros(layout.num_envs, dtype=bool), EnvError()
-        alone = asynchronous or care != RAISE
+        alone = asynchronous or fault_policy != RAISE
         spin = self.num_workers <= available_cores() and hasattr(os, "sched_yield")
         self._spin = spin and not alone
-        self._patience = LIVENESS_SECONDS if care.timeout is None else min(LIVENESS_SECONDS, care.timeout / 4)
+        self._patience = (
+            LIVENESS_SECONDS if fault_policy.timeout is None else min(LIVENESS_SECONDS, fault_policy.timeout / 4)
+        )
         blocks = list(pairwise(np.linspace(0, layout.num_envs, self.num_workers + 1).astype(int).tolist()))
         own = (0, 0) if alone else blocks.pop(0)
         self._workers = [
             Worker(
                 self._context,
-                (cloudpickle.dumps(factories[first:stop]), layout, plan, care),
+                (cloudpickle.dumps(factories[first:stop]), layout, plan, fault_policy),
                 self._channel(number, first, stop, spin),
             )
             for number, (first, stop) in enumerate(blocks, 1)
@@ -143,7 +145,7 @@ class ProcessBackend(Backend):
         """See `Backend.send`."""
         self._step = Command.STEP_AUTORESET if autoreset else Command.STEP
         self._queued[env_ids] = True
-        if self._care.restart:
+        if self._fault_policy.restart:
             self._before[:] = self.arrays.obs
         for worker in self._workers:
             if not worker.busy:
@@ -283,7 +285,7 @@ class ProcessBackend(Backend):
                     except Died as died:
                         fault = died
                 elif worker.busy and look:
-                    fault = worker.fault(self._care.timeout)
+                    fault = worker.fault(self._fault_policy.timeout)
                 infos = None if fault is None else self._revive(worker, fault)
                 if infos is not None:
                     return worker, infos
@@ -309,7 +311,7 @@ class ProcessBackend(Backend):
             EnvError: that is not asked for, or has been in vain too often.
         """
         command, numbers, env_ids, message = worker.command, worker.numbers, worker.env_ids, worker.message
-        if not self._care.restart or command in (Command.MAKE, Command.RESTORE):
+        if not self._fault_policy.restart or command in (Command.MAKE, Command.RESTORE):
             raise error
         if command == Command.PLAY and worker.pulse.step > numbers[0]:
             worker.failures = 0
@@ -377,7 +379,7 @@ class ProcessBackend(Backend):
     def _wait_for(self, worker: Worker) -> Infos:
         """Wait until one worker has done what it was told."""
         while not acquire(worker.channel.replied, False, self._patience):
-            fault = worker.fault(self._care.timeout)
+            fault = worker.fault(self._fault_policy.timeout)
             if fault is not None:
                 raise fault
         return self._answer_of(worker)

@@ -10,7 +10,7 @@ from typing import Any
 import cloudpickle
 
 from AsyncPPO.backends.apply import packed
-from AsyncPPO.backends.base import Care, EnvError, Infos, Layout, Plan
+from AsyncPPO.backends.base import EnvError, FaultPolicy, Infos, Layout, Plan
 from AsyncPPO.backends.block import EnvBlock
 from AsyncPPO.backends.channel import Channel, Command, Reply, acquire
 from parallel_rl.utils import blas_threads, one_torch_thread, seed_global_streams
@@ -18,22 +18,24 @@ from parallel_rl.utils import blas_threads, one_torch_thread, seed_global_stream
 logger = logging.getLogger(__name__)
 
 
-def work(pickled_factories: bytes, layout: Layout, plan: Plan | None, care: Care, channel: Channel) -> None:
+def work(
+    pickled_factories: bytes, layout: Layout, plan: Plan | None, fault_policy: FaultPolicy, channel: Channel
+) -> None:
     """Be a worker process."""
     if hasattr(os, "register_at_fork"):  # a fork that outlives this process must not keep the parent waiting
         os.register_at_fork(after_in_child=channel.pipe.close)
     with suppress(BrokenPipeError, EOFError), blas_threads(1):
-        Server(pickled_factories, layout, plan, care, channel).serve()
+        Server(pickled_factories, layout, plan, fault_policy, channel).serve()
 
 
 class Server:
     """Does what the parent commands."""
 
     def __init__(
-        self, pickled_factories: bytes, layout: Layout, plan: Plan | None, care: Care, channel: Channel
+        self, pickled_factories: bytes, layout: Layout, plan: Plan | None, fault_policy: FaultPolicy, channel: Channel
     ) -> None:
         """Take views of what is shared."""
-        self._factories, self._care, self._channel = pickled_factories, care, channel
+        self._factories, self._fault_policy, self._channel = pickled_factories, fault_policy, channel
         self._arrays, self._rollout, self._stepping = channel.views(layout, plan)
         self._learner = None if self._rollout is None else self._rollout.replica.learner(self._rollout.workspace)
         self._block: EnvBlock | None = None
@@ -114,7 +116,7 @@ class Server:
     def _make(self) -> Infos:
         factories, channel = cloudpickle.loads(self._factories), self._channel
         one_torch_thread()  # beside the other processes more would be slower
-        self._block = EnvBlock(factories, channel.first, self._arrays, self._rollout, self._care, channel.pulse)
+        self._block = EnvBlock(factories, channel.first, self._arrays, self._rollout, self._fault_policy, channel.pulse)
         return {}
 
     def _reset(self) -> Infos:

@@ -13,7 +13,6 @@ from parallel_rl.utils.checkpoint import (
 )
 from parallel_rl.utils.described import describe_space, make_space
 from parallel_rl.utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
-from parallel_rl.utils.experience import Stretch
 from parallel_rl.utils.history import History, Metrics
 from parallel_rl.utils.masks import (
     buffer_append,
@@ -42,6 +41,7 @@ from parallel_rl.utils.spaces import (
 )
 from parallel_rl.utils.state import DamagedError, State, check_like, holds_state, load_state, save_state, whole_number
 from parallel_rl.utils.threads import blas_threads, compute_threads, one_torch_thread, torch_threads
+from parallel_rl.utils.trajectory import Trajectory
 
 __all__ = [
     "ACTION_MASK",
@@ -54,7 +54,7 @@ __all__ = [
     "Metrics",
     "Schedule",
     "State",
-    "Stretch",
+    "Trajectory",
     "action_units",
     "append_to",
     "blas_threads",

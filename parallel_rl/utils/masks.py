@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from parallel_rl.utils.experience import Stretch
+from parallel_rl.utils.trajectory import Trajectory
 
 
 class EnvBuffer(Protocol):
@@ -32,15 +32,15 @@ class EnvBuffer(Protocol):
     ) -> None:
         """Append one row to the buffer of each environment in `env_ids`."""
 
-    def take(self) -> list[Stretch]:
+    def take(self) -> list[Trajectory]:
         """Hand over everything and be empty."""
 
 
-class StretchSink(Protocol):
-    """Takes whole stretches of experience; `PPO.Memory` is one."""
+class TrajectorySink(Protocol):
+    """Takes whole trajectories of experience; `PPO.Memory` is one."""
 
-    def append(self, stretch: Stretch) -> None:
-        """Keep one more stretch."""
+    def append(self, trajectory: Trajectory) -> None:
+        """Keep one more trajectory."""
 
 
 def indexes_of_active_environments(mask: np.ndarray) -> np.ndarray:
@@ -108,7 +108,7 @@ def buffer_append(
         is_env_terminal: the mask `(N,)` as it was BEFORE this step's update, True for finished.
         num_envs: N.
         truncates: `(n,)`, the episode was cut (a time limit). Without it only `dones` ends an episode, and a
-            stretch that stops unterminated is cut at its end all the same.
+            trajectory that stops unterminated is cut at its end all the same.
         next_states: `(n, ...)`, the true next observations. With them the value of an unterminated end is
             exact; without them it is that of the last observation in `states`.
         extras: further rows that the learner wants, as `PPO.act` returns them (`log_prob`, ...).
@@ -132,7 +132,7 @@ def buffer_append(
     )
 
 
-def buffer_to_target_buffer_transfer(buffer: EnvBuffer, target_buffer: StretchSink) -> None:
-    """Move every environment's stretch from `buffer`, which is then empty, to `target_buffer`."""
-    for stretch in buffer.take():
-        target_buffer.append(stretch)
+def buffer_to_target_buffer_transfer(buffer: EnvBuffer, target_buffer: TrajectorySink) -> None:
+    """Move every environment's trajectory from `buffer`, which is then empty, to `target_buffer`."""
+    for trajectory in buffer.take():
+        target_buffer.append(trajectory)

@@ -276,12 +276,12 @@ def test_an_agent_of_a_loop_by_hand_is_kept_whole(tmp_path: Path) -> None:
 
 
 def learn_from(ppo: PPO, rng: np.random.Generator) -> None:
-    from parallel_rl.utils import Stretch
+    from parallel_rl.utils import Trajectory
 
     obs = rng.normal(size=(65, 3)).astype(np.float32)
     action, extras = ppo.act(obs[:64])
     over = np.zeros(64, bool)
-    ppo.memory.append(Stretch(0, obs[:64], action, rng.normal(size=64), over, over, obs[64:], extras))
+    ppo.memory.append(Trajectory(0, obs[:64], action, rng.normal(size=64), over, over, obs[64:], extras))
     assert ppo.learn()
 
 

@@ -37,13 +37,13 @@ def test_collected_rows_are_what_happened(autoreset: bool) -> None:
     assert [stepped for stepped, _ in results] == [2] * 5
     assert [len(episodes) for _, episodes in results] == [0, 0, 2, 0, 0]
     assert results[2][1] == [(6.0, 3), (6.0, 3)], "return 1 + 2 + 3 and length"
-    for stretch in buffer.take():
-        assert stretch.obs[:, 1].tolist() == [0, 1, 2, 0, 1], "no row of a reset, none missing"
-        assert stretch.reward.tolist() == [1, 2, 3, 1, 2]
-        assert stretch.terminated.tolist() == [False, False, True, False, False]
-        assert stretch.final_obs[:, 1].tolist() == [3, 2]
-        assert stretch.final_obs[0, 0] != stretch.obs[3, 0]
-        assert stretch.extras["log_prob"].tolist() == [-0.5] * 5
+    for trajectory in buffer.take():
+        assert trajectory.obs[:, 1].tolist() == [0, 1, 2, 0, 1], "no row of a reset, none missing"
+        assert trajectory.reward.tolist() == [1, 2, 3, 1, 2]
+        assert trajectory.terminated.tolist() == [False, False, True, False, False]
+        assert trajectory.final_obs[:, 1].tolist() == [3, 2]
+        assert trajectory.final_obs[0, 0] != trajectory.obs[3, 0]
+        assert trajectory.extras["log_prob"].tolist() == [-0.5] * 5
 
 
 def test_halves_that_alternate_live_through_the_same() -> None:

@@ -132,7 +132,7 @@ def test_a_subclass_that_acts_in_its_own_way_is_asked() -> None:
     with AsyncPPO("CartPole-v1", Stubborn(False, 4, 2, seed=0), 2, 50, backend="inline", progress=False) as run:
         assert run.acting == "central"
         run.run()
-        assert all((stretch.action == 1).all() for stretch in run.buffer.take())
+        assert all((trajectory.action == 1).all() for trajectory in run.buffer.take())
 
 
 def test_sizes_may_change_between_two_runs() -> None:

@@ -35,11 +35,11 @@ def test_every_end_keeps_what_followed_it() -> None:
     append(buffer, [0], 2)
     append(buffer, [0], 3, truncated=[True])
     append(buffer, [0], 4)
-    (stretch,) = buffer.take()
-    assert stretch.ends.tolist() == [True, False, True, True]
-    assert stretch.final_obs[:, 0].tolist() == [2, 4, 5]
+    (trajectory,) = buffer.take()
+    assert trajectory.ends.tolist() == [True, False, True, True]
+    assert trajectory.final_obs[:, 0].tolist() == [2, 4, 5]
     append(buffer, [0], 5, truncated=[True])
-    assert buffer.take()[0].final_obs[:, 0].tolist() == [6], "a stretch that ends with an episode has no further end"
+    assert buffer.take()[0].final_obs[:, 0].tolist() == [6], "a trajectory that ends with an episode has no further end"
 
 
 def test_what_was_taken_stays_as_it_is() -> None:
@@ -55,11 +55,11 @@ def test_images_stay_bytes_and_floats_are_single() -> None:
     buffer = VecMemory(2)
     images = np.zeros((2, 4, 4), np.uint8)
     append(buffer, [0, 1], 0, obs=images, next_obs=images, log_prob=np.zeros(2))
-    stretch = buffer.take()[0]
-    assert stretch.obs.dtype == np.uint8
-    assert stretch.reward.dtype == np.float32
-    assert stretch.extras["log_prob"].dtype == np.float32
-    assert stretch.action.dtype == np.int64
+    trajectory = buffer.take()[0]
+    assert trajectory.obs.dtype == np.uint8
+    assert trajectory.reward.dtype == np.float32
+    assert trajectory.extras["log_prob"].dtype == np.float32
+    assert trajectory.action.dtype == np.int64
 
 
 def test_what_does_not_fit_is_named() -> None:

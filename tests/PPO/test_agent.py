@@ -16,7 +16,7 @@ import torch
 from gymnasium import spaces
 from torch.nn.utils import parameters_to_vector
 
-from parallel_rl.utils import Stretch
+from parallel_rl.utils import Trajectory
 from PPO import PPO, ActorCritic, Memory, losses, update
 from PPO.adam import Adam
 from PPO.fast.gradient import AnalyticGradient
@@ -36,8 +36,8 @@ def states(rows: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(rows, 4)).astype(np.float32)
 
 
-def stretch(ppo: PPO, rows: int, seed: int = 0, *, stored: bool = True, **fields: Any) -> Stretch:
-    """Return a stretch that stops in the middle of an episode, of actions that the agent drew itself."""
+def trajectory(ppo: PPO, rows: int, seed: int = 0, *, stored: bool = True, **fields: Any) -> Trajectory:
+    """Return a trajectory that stops in the middle of an episode, of actions that the agent drew itself."""
     obs = states(rows, seed)
     action, extras = ppo.act(obs)
     defaults: dict[str, Any] = {
@@ -47,7 +47,7 @@ def stretch(ppo: PPO, rows: int, seed: int = 0, *, stored: bool = True, **fields
         "truncated": np.zeros(rows, bool),
         "final_obs": states(1, seed + 1),
     }
-    return Stretch(obs=obs, action=action, extras=extras if stored else {}, **(defaults | fields))
+    return Trajectory(obs=obs, action=action, extras=extras if stored else {}, **(defaults | fields))
 
 
 BOTH = pytest.mark.parametrize("make", [discrete, continuous])
@@ -151,7 +151,7 @@ def test_discrete_actions_may_start_anywhere() -> None:
         assert set(ppo.get_action(states(100)).tolist()) == {-1, 0, 1}
         with torch.no_grad():
             ppo.policy.policy_head.logits.weight.mul_(10)
-        ppo.memory.append(stretch(ppo, 20))
+        ppo.memory.append(trajectory(ppo, 20))
         assert abs(ppo.learn()["approx_kl"]) < 1e-6, "the stored log-probabilities are those of other actions"
 
 
@@ -215,10 +215,10 @@ def test_bad_hyperparameters_are_named(bad: dict[str, Any], message: str) -> Non
 def test_learn_waits_for_a_batch_then_learns_from_all_and_clears(make: Make) -> None:
     ppo = make(batch_size=8)
     before = [parameter.clone() for parameter in ppo.policy.parameters()]
-    ppo.memory.append(stretch(ppo, 7))
+    ppo.memory.append(trajectory(ppo, 7))
     assert ppo.learn() == {}
     assert len(ppo.memory) == 7
-    ppo.memory.append(stretch(ppo, 6, seed=5))
+    ppo.memory.append(trajectory(ppo, 6, seed=5))
     metrics = ppo.learn()
     assert len(ppo.memory) == 0
     assert {
@@ -248,7 +248,7 @@ def test_the_first_ratio_is_one(make: Make, learner: str, stored: bool) -> None:
     """Whether the loop stored how the actions were drawn or not."""
     ppo = make(normalize_obs=True, learner=learner, k_epochs=1, batch_size=20, mini_batch_size=20)
     for seed in (0, 1):
-        ppo.memory.append(stretch(ppo, 20, seed, stored=stored))
+        ppo.memory.append(trajectory(ppo, 20, seed, stored=stored))
         metrics = ppo.learn()
         assert abs(metrics["approx_kl"]) < 1e-6
         assert metrics["clip_fraction"] == 0
@@ -257,7 +257,7 @@ def test_the_first_ratio_is_one(make: Make, learner: str, stored: bool) -> None:
 def test_stored_log_probs_are_those_of_the_policy_that_acted() -> None:
     """And are used as they are, even when the policy has moved on since."""
     ppo = discrete()
-    ppo.memory.append(stretch(ppo, 20))
+    ppo.memory.append(trajectory(ppo, 20))
     with torch.no_grad():
         for parameter in ppo.policy.actor.parameters():
             parameter.add_(0.5)
@@ -268,7 +268,7 @@ def test_stored_log_probs_are_those_of_the_policy_that_acted() -> None:
 def test_actions_at_their_bounds_are_learnt_from() -> None:
     ppo = continuous()
     action = np.tile(np.array([[2.0, -0.5]], np.float32), (10, 1))
-    ppo.memory.append(replace(stretch(ppo, 10, stored=False), action=action))
+    ppo.memory.append(replace(trajectory(ppo, 10, stored=False), action=action))
     assert all(np.isfinite(value) for value in ppo.learn().values())
 
 
@@ -294,7 +294,7 @@ def test_a_termination_bootstraps_zero_a_truncation_and_a_cut_the_value_of_what_
     obs[:, 0] = [1.0, 2.0, 3.0]
     final = np.zeros((3, 4), np.float32)
     final[:, 0] = [10.0, 20.0, 30.0]
-    experience = stretch(
+    experience = trajectory(
         ppo, 3, reward=np.ones(3, np.float32), terminated=np.array([True, False, False]),
         truncated=np.array([False, True, False]), final_obs=final,
     )  # fmt: skip
@@ -303,11 +303,11 @@ def test_a_termination_bootstraps_zero_a_truncation_and_a_cut_the_value_of_what_
     assert prepared(ppo).advantage.tolist() == pytest.approx([0.0, 9.0, 13.0])
 
 
-def test_nothing_leaks_from_one_stretch_into_the_next() -> None:
+def test_nothing_leaks_from_one_trajectory_into_the_next() -> None:
     alone, beside = discrete(), discrete()
-    alone.memory.append(stretch(alone, 10))
-    beside.memory.append(stretch(beside, 10))
-    beside.memory.append(stretch(beside, 10, seed=3, reward=np.full(10, 1e6, np.float32)))
+    alone.memory.append(trajectory(alone, 10))
+    beside.memory.append(trajectory(beside, 10))
+    beside.memory.append(trajectory(beside, 10, seed=3, reward=np.full(10, 1e6, np.float32)))
     torch.testing.assert_close(prepared(beside).advantage[:10], prepared(alone).advantage)
 
 
@@ -317,7 +317,7 @@ def test_the_intrinsic_return_goes_on_over_the_ends_of_episodes() -> None:
     ppo.rnd.observe = lambda *_: np.array([0.0, 0.0, 8.0])  # type: ignore[union-attr, method-assign]
     ends = np.array([True, False, False])
     zero = np.zeros(3, np.float32)
-    ppo.memory.append(stretch(ppo, 3, reward=zero, terminated=ends, final_obs=states(2)))
+    ppo.memory.append(trajectory(ppo, 3, reward=zero, terminated=ends, final_obs=states(2)))
     assert prepared(ppo).advantage.tolist() == pytest.approx([2.0, 4.0, 8.0])
 
 
@@ -325,7 +325,7 @@ def test_beta_scales_the_intrinsic_advantage() -> None:
     advantages = []
     for beta in (0.0, 1.0, 3.0):
         ppo = discrete(use_RND=True, beta=beta, rnd_warmup=0)
-        ppo.memory.append(stretch(ppo, 10))
+        ppo.memory.append(trajectory(ppo, 10))
         advantages.append(prepared(ppo).advantage)
     torch.testing.assert_close(advantages[2] - advantages[0], 3 * (advantages[1] - advantages[0]))
     assert (advantages[1] - advantages[0]).abs().max() > 1e-3
@@ -342,7 +342,7 @@ def test_the_entropy_bonus_has_a_gradient(make: Make) -> None:
     obs = torch.from_numpy(states(64))
     before = ppo.policy.distribution(obs).entropy().mean()
     constant_value(ppo, 0.0)
-    ppo.memory.append(stretch(ppo, 64, reward=np.zeros(64, np.float32)))
+    ppo.memory.append(trajectory(ppo, 64, reward=np.zeros(64, np.float32)))
     assert not prepared(ppo).advantage.any()
     ppo.learn()
     assert ppo.policy.distribution(obs).entropy().mean() > before + 0.1
@@ -350,7 +350,7 @@ def test_the_entropy_bonus_has_a_gradient(make: Make) -> None:
 
 def test_minibatches_are_shuffled_and_cover_the_batch_in_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     ppo = discrete(k_epochs=2, mini_batch_size=4)
-    ppo.memory.append(stretch(ppo, 22))
+    ppo.memory.append(trajectory(ppo, 22))
     seen: list[list[list[float]]] = []
     compute = AnalyticGradient.compute
 
@@ -377,7 +377,7 @@ def arguments_of(name: str, ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> list[t
         return loss(*arguments)
 
     monkeypatch.setattr(losses, name, spy)
-    ppo.memory.append(stretch(ppo, 64, reward=np.linspace(0, 9, 64, dtype=np.float32)))
+    ppo.memory.append(trajectory(ppo, 64, reward=np.linspace(0, 9, 64, dtype=np.float32)))
     ppo.learn()
     return seen
 
@@ -407,7 +407,7 @@ def test_the_value_coefficient_weighs_the_critic() -> None:
     def critic_moved(value_coef: float) -> bool:
         ppo = discrete(value_coef=value_coef)
         before = ppo.policy.critic[0].weight.clone()
-        ppo.memory.append(stretch(ppo, 8))
+        ppo.memory.append(trajectory(ppo, 8))
         ppo.learn()
         return not torch.equal(before, ppo.policy.critic[0].weight)
 
@@ -417,7 +417,7 @@ def test_the_value_coefficient_weighs_the_critic() -> None:
 
 def test_the_gradient_norm_is_limited() -> None:
     ppo = discrete(max_grad_norm=1e-6, lr=1.0, k_epochs=1)
-    ppo.memory.append(stretch(ppo, 8, reward=np.full(8, 1e3, np.float32)))
+    ppo.memory.append(trajectory(ppo, 8, reward=np.full(8, 1e3, np.float32)))
     ppo.learn()
     norms = [parameter.grad.norm() for parameter in ppo.policy.parameters() if parameter.grad is not None]
     assert 0 < torch.stack(norms).norm() <= 1.01e-6
@@ -427,7 +427,7 @@ def test_target_kl_ends_an_update() -> None:
     def moved(**kwargs: Any) -> float:
         ppo = discrete(lr=0.05, k_epochs=50, seed=1, **kwargs)
         before = [parameter.clone() for parameter in ppo.policy.parameters()]
-        ppo.memory.append(stretch(ppo, 64))
+        ppo.memory.append(trajectory(ppo, 64))
         ppo.learn()
         return sum((now - then).norm().item() for now, then in zip(ppo.policy.parameters(), before, strict=True))
 
@@ -438,7 +438,7 @@ def test_annealing_follows_progress() -> None:
     """Adam's first step moves the weights with the largest gradients by lr."""
     ppo = discrete(anneal_lr=True, anneal_clip=True, k_epochs=1, mini_batch_size=8)
     before = parameters_to_vector(ppo.policy.parameters()).detach()
-    ppo.memory.append(stretch(ppo, 8))
+    ppo.memory.append(trajectory(ppo, 8))
     metrics = ppo.learn(progress=0.75)
     assert metrics["lr"] == pytest.approx(0.001 * 0.25)
     assert metrics["clip"] == pytest.approx(0.2 * 0.25)
@@ -463,12 +463,12 @@ def test_adam_is_torchs() -> None:
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_loss_that_is_not_finite_stops_with_its_name() -> None:
     ppo = discrete()
-    ppo.memory.append(stretch(ppo, 8, reward=np.full(8, np.inf, np.float32)))
+    ppo.memory.append(trajectory(ppo, 8, reward=np.full(8, np.inf, np.float32)))
     before = {name: tensor.clone() for name, tensor in ppo.policy.state_dict().items()}
     with pytest.raises(FloatingPointError, match=r"value_loss.* became infinite or NaN"):
         ppo.learn()
     assert all(torch.equal(before[name], tensor) for name, tensor in ppo.policy.state_dict().items())
-    ppo.memory.append(stretch(ppo, 8))
+    ppo.memory.append(trajectory(ppo, 8))
     assert np.isfinite(ppo.learn()["policy_loss"]), "Adam still holds what was not finite"
     assert not all(torch.equal(before[name], tensor) for name, tensor in ppo.policy.state_dict().items())
 
@@ -483,7 +483,7 @@ def test_a_small_network_takes_one_thread_and_leaves_the_hosts_setting(monkeypat
         return forward(*inputs)
 
     monkeypatch.setattr(ppo.policy.policy_head, "forward", spy)
-    ppo.memory.append(stretch(ppo, 8))
+    ppo.memory.append(trajectory(ppo, 8))
     ppo.learn()
     assert set(seen) == {1}
     assert torch.get_num_threads() == before
@@ -492,7 +492,7 @@ def test_a_small_network_takes_one_thread_and_leaves_the_hosts_setting(monkeypat
 def test_observation_statistics_freeze_while_acting_and_evaluating() -> None:
     ppo = discrete(normalize_obs=True)
     assert ppo.policy.obs_norm is not None
-    ppo.memory.append(stretch(ppo, 8))
+    ppo.memory.append(trajectory(ppo, 8))
     ppo.get_action(states(8))
     assert ppo.policy.obs_norm.count == 0
     ppo.learn()
@@ -509,7 +509,7 @@ def test_one_seed_one_outcome_and_no_global_random_state(make: Make) -> None:
         np.random.seed(global_seed)  # noqa: NPY002
         state = torch.get_rng_state()
         ppo = make(use_RND=True, rnd_warmup=0)
-        ppo.memory.append(stretch(ppo, 20))
+        ppo.memory.append(trajectory(ppo, 20))
         outcomes.append(ppo.learn())
         assert torch.equal(torch.get_rng_state(), state)
     assert outcomes[0] == outcomes[1]
@@ -520,14 +520,14 @@ def test_one_seed_one_outcome_and_no_global_random_state(make: Make) -> None:
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda ppo: pickle.loads(pickle.dumps(ppo))])
 def test_a_copy_goes_its_own_way_and_the_same_way(make: Make, duplicate: Callable[[PPO], PPO]) -> None:
     ppo = make(use_RND=True, rnd_warmup=0)
-    ppo.memory.append(stretch(ppo, 20))
+    ppo.memory.append(trajectory(ppo, 20))
     ppo.learn()
     twin = duplicate(ppo)
     before = ppo.get_action(states(50), deterministic=True)
-    twin.memory.append(stretch(ppo, 20, seed=3))
+    twin.memory.append(trajectory(ppo, 20, seed=3))
     metrics = twin.learn()
     np.testing.assert_array_equal(ppo.get_action(states(50), deterministic=True), before)
-    ppo.memory.append(stretch(ppo, 20, seed=3))
+    ppo.memory.append(trajectory(ppo, 20, seed=3))
     assert ppo.learn().keys() == metrics.keys()
     twin.policy.load_state_dict(ppo.policy.state_dict())
     np.testing.assert_array_equal(
@@ -540,7 +540,7 @@ def test_returns_that_do_not_vary_leave_the_gradient_to_the_novelty() -> None:
     ppo = discrete(use_RND=True, beta=1.0, rnd_warmup=0, batch_size=64, mini_batch_size=64)
     every_row = np.ones(64, bool)
     for seed in range(5):
-        silent = stretch(
+        silent = trajectory(
             ppo, 64, seed, reward=np.zeros(64, np.float32), terminated=every_row, final_obs=states(64, seed)
         )
         ppo.memory.append(silent)
@@ -550,7 +550,7 @@ def test_returns_that_do_not_vary_leave_the_gradient_to_the_novelty() -> None:
 @BOTH
 def test_weights_come_back_as_they_were(make: Make, tmp_path: Path) -> None:
     ppo = make(use_RND=True, normalize_obs=True)
-    ppo.memory.append(stretch(ppo, 20))
+    ppo.memory.append(trajectory(ppo, 20))
     ppo.learn()
     ppo.save_weights(tmp_path / "new" / "directory")
     assert sorted(file.name for file in (tmp_path / "new" / "directory").iterdir()) == [
@@ -602,7 +602,7 @@ def test_compiling_changes_no_gradient(make: Make) -> None:
     someone = make()
     torch._dynamo.utils.counters.clear()
     for number in range(9):
-        lived = stretch(someone, 32 + 3 * number, seed=number)
+        lived = trajectory(someone, 32 + 3 * number, seed=number)
         for ppo in (plain, compiled):
             ppo.memory.append(lived)
         expected, metrics = plain.learn(number / 8), compiled.learn(number / 8)
@@ -657,7 +657,7 @@ def test_coefficients_are_those_of_the_present(learner: Any) -> None:
         ppo = discrete(learner=learner, **settings)
         if later is not None:
             ppo.entropy_coef = later
-        ppo.memory.append(stretch(ppo, 8))
+        ppo.memory.append(trajectory(ppo, 8))
         ppo.learn(progress)
         weights.append(parameters_to_vector(ppo.policy.parameters()).detach().clone())
     assert torch.equal(weights[0], weights[1])
@@ -705,7 +705,7 @@ def test_an_update_that_ends_at_once_has_the_same_metrics() -> None:
     ppo = discrete(target_kl=1e-9, use_RND=True, rnd_warmup=0)
     keys = set()
     for seed in range(3):
-        ppo.memory.append(stretch(ppo, 8, seed=seed))
+        ppo.memory.append(trajectory(ppo, 8, seed=seed))
         keys.add(tuple(sorted(ppo.learn())))
     assert len(keys) == 1
 
@@ -721,7 +721,7 @@ def test_lr_and_clip_may_be_functions_of_what_remains_of_the_run() -> None:
     annealed = discrete(lr=0.01, anneal_lr=True)
     for progress in (0.0, 0.25, 1.0, 1.5):
         for one in (ppo, annealed):
-            one.memory.append(stretch(ppo, 8))
+            one.memory.append(trajectory(ppo, 8))
         metrics, expected = ppo.learn(progress), annealed.learn(progress)
         assert metrics["lr"] == expected["lr"]
         assert metrics["clip"] == pytest.approx(0.1 + 0.1 * max(0, 1 - progress))
@@ -735,7 +735,7 @@ def test_a_function_that_gives_no_step_size_is_named_and_nothing_is_lost(given: 
     with pytest.raises(ValueError, match=r"lr must be finite and not negative, but its function gave .* for 1"):
         discrete(lr=lambda remaining: given)
     ppo = discrete(lr=lambda remaining: 0.1 if remaining == 1 else given)
-    ppo.memory.append(stretch(ppo, 8))
+    ppo.memory.append(trajectory(ppo, 8))
     with pytest.raises(ValueError, match=r"lr must be .*, but its function gave .* for 0\.5"):
         ppo.learn(0.5)
     assert len(ppo.memory) == 8
@@ -783,7 +783,7 @@ def test_what_an_update_goes_by_can_be_assigned_and_is_saved(name: str, value: f
         for setting, changed in settings.items():
             setattr(ppo, setting, changed)
         action, extras = ppo.act(obs)
-        ppo.memory.append(Stretch(0, obs, action, reward, flags, flags, obs[:1], extras))
+        ppo.memory.append(Trajectory(0, obs, action, reward, flags, flags, obs[:1], extras))
         ppo.learn()
         learnt.append(parameters_to_vector(ppo.policy.parameters()))
     assert (learnt[0] != learnt[1]).any()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from AsyncPPO import AsyncPPO
-from parallel_rl.utils import Stretch
+from parallel_rl.utils import Trajectory
 from PPO import PPO
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -35,5 +35,5 @@ def _one_update(ppo: PPO) -> dict[str, float]:
     rng = np.random.default_rng(0)
     obs, flags = rng.normal(size=(256, 4)).astype(np.float32), np.zeros(256, bool)
     action, extras = ppo.act(obs)
-    ppo.memory.append(Stretch(0, obs, action, rng.normal(size=256), flags, flags, obs[:1], extras))
+    ppo.memory.append(Trajectory(0, obs, action, rng.normal(size=256), flags, flags, obs[:1], extras))
     return ppo.learn()

@@ -14,7 +14,7 @@ from torch import nn
 
 from AsyncPPO import AsyncPPO
 from parallel_rl.networks import Distribution
-from parallel_rl.utils import Features, Stretch
+from parallel_rl.utils import Features, Trajectory
 from PPO import PPO, ActorCritic
 from PPO.actor_critic import Past
 
@@ -117,7 +117,7 @@ def test_bfloat16_rounds_the_encoders_and_nothing_else() -> None:
         action = np.concatenate([action for action, _ in played])
         log_prob = np.concatenate([extras["log_prob"] for _, extras in played])
         rewards = np.cos(np.arange(64.0))
-        ppo.memory.append(Stretch(0, obs, action, rewards, flags, flags, obs[:1], {"log_prob": log_prob}))
+        ppo.memory.append(Trajectory(0, obs, action, rewards, flags, flags, obs[:1], {"log_prob": log_prob}))
         updates[bf16] = ppo.learn()
         assert {parameter.dtype for parameter in ppo.policy.parameters()} == {torch.float32}
         columns = torch.from_numpy(obs.reshape(64, -1))

@@ -171,7 +171,7 @@ def test_each_environment_keeps_its_noise_whoever_has_finished(autoreset: bool) 
         collector.collect(1)
         while not env.finished.all() and len(collector.buffer) < 100:
             collector.collect(1)
-        actions = [np.unique(stretch.action) for stretch in collector.buffer.take()]
+        actions = [np.unique(trajectory.action) for trajectory in collector.buffer.take()]
     assert [len(own) for own in actions] == [1] * 5
     assert len(np.unique(actions)) == 5
 

@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 
 from parallel_rl.networks import flatten
-from parallel_rl.utils import Stretch
+from parallel_rl.utils import Trajectory
 from PPO import PPO, ActorCritic
 from PPO.fast.distributions import log_slope
 from PPO.fast.gradient import METRICS, AnalyticGradient
@@ -103,7 +103,7 @@ def test_fifty_updates_stay_together(continuous: bool) -> None:
             action = np.tanh(rng.normal(size=(64, 3))) if continuous else rng.integers(0, 3, 64)
             flags = np.zeros(64, bool)
             reward = rng.normal(size=64).astype(np.float32)
-            ppo.memory.append(Stretch(0, obs, action, reward, flags, flags, obs[:1]))
+            ppo.memory.append(Trajectory(0, obs, action, reward, flags, flags, obs[:1]))
             assert ppo.learn()
         return ppo
 

@@ -1,15 +1,15 @@
-"""Memory: stretches joined, never run together."""
+"""Memory: trajectories joined, never run together."""
 
 import numpy as np
 import pytest
 
-from parallel_rl.utils import Stretch
+from parallel_rl.utils import Trajectory
 from PPO import Memory
 
 
-def stretch(env_id: int, first: int, terminated: list[bool], truncated: list[bool], final: list[int]) -> Stretch:
+def trajectory(env_id: int, first: int, terminated: list[bool], truncated: list[bool], final: list[int]) -> Trajectory:
     length = len(terminated)
-    return Stretch(
+    return Trajectory(
         env_id=env_id,
         obs=np.arange(first, first + length, dtype=np.float32)[:, None],
         action=np.zeros(length, np.int64),
@@ -22,14 +22,14 @@ def stretch(env_id: int, first: int, terminated: list[bool], truncated: list[boo
 
 def test_each_end_is_followed_by_its_own_final_observation() -> None:
     memory = Memory()
-    memory.append(stretch(4, 10, [False, True, False], [False] * 3, [100, 101]))
-    memory.append(stretch(2, 20, [False, False], [True, False], [200, 201]))
+    memory.append(trajectory(4, 10, [False, True, False], [False] * 3, [100, 101]))
+    memory.append(trajectory(2, 20, [False, False], [True, False], [200, 201]))
     batch = memory.batch()
     assert len(memory) == 5
     assert batch.obs[:, 0].tolist() == [10, 11, 12, 20, 21]
     assert batch.next_obs[:, 0].tolist() == [11, 100, 101, 200, 201]
     assert batch.ends.tolist() == [False, True, True, True, True]
-    assert batch.stretch_ends.tolist() == [False, False, True, False, True]
+    assert batch.trajectory_ends.tolist() == [False, False, True, False, True]
     assert batch.terminated.tolist() == [False, True, False, False, False]
     assert batch.env_ids.tolist() == [4, 2]
     memory.clear()
@@ -40,7 +40,7 @@ def test_what_cannot_be_learnt_from_is_refused() -> None:
     memory = Memory()
     with pytest.raises(ValueError, match="empty"):
         memory.batch()
-    with pytest.raises(ValueError, match="empty stretch"):
-        memory.append(stretch(0, 0, [], [], []))
+    with pytest.raises(ValueError, match="empty trajectory"):
+        memory.append(trajectory(0, 0, [], [], []))
     with pytest.raises(ValueError, match="2 ends, but 1 final observations"):
-        memory.append(stretch(0, 0, [True, False], [False, False], [1]))
+        memory.append(trajectory(0, 0, [True, False], [False, False], [1]))

@@ -9,7 +9,7 @@ import torch
 
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory
 from AsyncPPO.rollout import Collector
-from parallel_rl.utils import Stretch, buffer_to_target_buffer_transfer
+from parallel_rl.utils import Trajectory, buffer_to_target_buffer_transfer
 from PPO import PPO, losses
 from PPO.memory import Rows
 from tests.envs import Counter
@@ -23,7 +23,7 @@ def agent(core: Any, **kwargs: Any) -> PPO:
 
 
 def collected(ppo: PPO, steps: int = 20, autoreset: bool = True) -> None:
-    """Fill the agent's memory with 3 environments whose episodes have 7 steps; stretches stop in the middle of one."""
+    """Fill the agent's memory with 3 environments of 7-step episodes; trajectories stop inside one."""
     with EnvVectorizer(lambda: Counter(7), 3, backend="inline", seed=0, autoreset=autoreset) as env:
         buffer = VecMemory(3)
         collector = Collector(env, ppo, buffer)
@@ -84,7 +84,7 @@ def test_sequences_stay_whole_in_every_minibatch(monkeypatch: pytest.MonkeyPatch
         follows = step[1:] == step[:-1] + 1
         assert rows.starts[0]
         assert torch.equal(~rows.starts[1:], follows & ~rows.starts[1:])
-        assert (step[rows.starts] % 7 == 0).all(), "each starts where an episode or a stretch does"
+        assert (step[rows.starts] % 7 == 0).all(), "each starts where an episode or a trajectory does"
     assert sum(len(rows.obs) for rows in seen) == 180
 
 
@@ -113,23 +113,23 @@ def test_it_goes_with_everything_else(mode: Any) -> None:
 @CORES
 @torch.no_grad()
 def test_what_follows_a_cut_is_valued_with_what_was_remembered(core: Any) -> None:
-    """As it is valued where the stretch goes on."""
+    """As it is valued where the trajectory goes on."""
     ppo = agent(core)
-    whole = collected_stretch(ppo)
-    part = Stretch(
+    whole = collected_trajectory(ppo)
+    part = Trajectory(
         0, whole.obs[:10], whole.action[:10], whole.reward[:10], whole.terminated[:10], whole.truncated[:10],
         whole.obs[10:11], {name: rows[:10] for name, rows in whole.extras.items()},
     )  # fmt: skip
     advantages = []
-    for stretch in (whole, part):
+    for trajectory in (whole, part):
         twin = copy.deepcopy(ppo)
-        twin.memory.append(stretch)
+        twin.memory.append(trajectory)
         advantages.append(prepared(twin).advantage)
     torch.testing.assert_close(advantages[0][9], advantages[1][9], rtol=0, atol=1e-5)
     assert advantages[0][9].abs() > 1e-3
 
 
-def collected_stretch(ppo: PPO) -> Stretch:
+def collected_trajectory(ppo: PPO) -> Trajectory:
     """Return twenty rows of one episode, of an agent with one-step advantages and values that vary."""
     ppo.GAE_lambda = 0.0
     ppo.policy.value_head.normal.weight.mul_(100)

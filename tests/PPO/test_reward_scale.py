@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from parallel_rl.utils import Stretch, reward_unit
+from parallel_rl.utils import Trajectory, reward_unit
 from PPO import PPO
 
 ROWS = 64
@@ -28,7 +28,7 @@ def teach(ppo: PPO, scale: float, updates: int = 4, zeros: int = 0) -> list[dict
         over = rng.random(ROWS) < 0.1
         truncated = np.zeros(ROWS, bool)
         final_obs = obs[: over.sum() + (not over[-1])]
-        ppo.memory.append(Stretch(0, obs, action, reward, over, truncated, final_obs, extras))
+        ppo.memory.append(Trajectory(0, obs, action, reward, over, truncated, final_obs, extras))
         metrics.append(ppo.learn())
     return metrics
 

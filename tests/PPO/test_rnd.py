@@ -48,7 +48,7 @@ def test_the_reward_is_divided_by_the_running_std_of_its_discounted_return() -> 
     np.testing.assert_allclose(scaled, error / np.std(returns), rtol=1e-4)
 
 
-def test_the_discounted_return_goes_on_from_stretch_to_stretch_of_an_environment() -> None:
+def test_the_discounted_return_goes_on_from_trajectory_to_trajectory_of_an_environment() -> None:
     whole, parts = make(warmup=0, gamma=0.9), make(warmup=0, gamma=0.9)
     rewards = np.arange(1.0, 9.0)
     ends = np.array([False] * 7 + [True])

@@ -286,9 +286,9 @@ def test_what_is_learnt_from_is_not_an_info(make: Make) -> None:
     buffer = VecMemory(3)
     collector = Collector(env, Still(), buffer)  # type: ignore[arg-type]
     assert sum(collector.collect(1)[0] for _ in range(7)) == 21
-    for stretch in buffer.take():
-        assert stretch.obs[:, 1].tolist() == [0, 1, 2, 0, 1, 2, 0]
-        assert stretch.final_obs[:, 1].tolist() == [3, 3, 1]
+    for trajectory in buffer.take():
+        assert trajectory.obs[:, 1].tolist() == [0, 1, 2, 0, 1, 2, 0]
+        assert trajectory.final_obs[:, 1].tolist() == [3, 3, 1]
 
 
 class Boastful(Counter):

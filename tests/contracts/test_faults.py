@@ -196,7 +196,7 @@ def test_what_is_learnt_from_is_cut_where_an_environment_failed(acting: str, how
         assert (batch.next_obs[:, 0] == batch.obs[:, 0] + 1).all()
         assert (batch.reward == batch.obs[:, 0] + 1).all()
         assert (batch.obs[:, 0] < every - 1).all()
-        cut = batch.ends & ~batch.stretch_ends
+        cut = batch.ends & ~batch.trajectory_ends
         assert cut.any()
 
 

@@ -14,7 +14,7 @@ import pytest
 from AsyncPPO import EnvError, EnvVectorizer, VecMemory
 from AsyncPPO.backends import Plan
 from AsyncPPO.rollout import Collector, ReplicaCollector
-from parallel_rl.utils import Stretch, spawn_seeds
+from parallel_rl.utils import Trajectory, spawn_seeds
 from PPO import PPO
 from tests.contracts.test_backends import BACKENDS, EACH, PROCESS
 from tests.envs import Counter, Faulty, Grid, Pixels, Telltale
@@ -52,8 +52,8 @@ def replicated(env: EnvVectorizer, ppo: PPO) -> ReplicaCollector:
     return ReplicaCollector(env, ppo, VecMemory(env.num_envs, env.rollout.rows))
 
 
-def assert_same(ours: list[Stretch], theirs: list[Stretch]) -> None:
-    assert [stretch.env_id for stretch in ours] == [stretch.env_id for stretch in theirs]
+def assert_same(ours: list[Trajectory], theirs: list[Trajectory]) -> None:
+    assert [trajectory.env_id for trajectory in ours] == [trajectory.env_id for trajectory in theirs]
     for left, right in zip(ours, theirs, strict=True):
         assert left.extras.keys() == right.extras.keys()
         for name in ("action", "reward", "terminated", "truncated", "obs", "final_obs"):
@@ -68,7 +68,7 @@ def assert_same(ours: list[Stretch], theirs: list[Stretch]) -> None:
     "env", ["CartPole-v1", "Pendulum-v1", partial(Counter, 4), partial(Counter, 3, True), Grid, Pixels], ids=str
 )
 def test_replicas_live_through_what_the_agent_would(make: Make, env: Any, normalize_obs: bool) -> None:
-    """In stretches of several lengths, over many ends of episodes."""
+    """In trajectories of several lengths, over many ends of episodes."""
     central, ppo = agent(env, normalize_obs=normalize_obs), agent(env, normalize_obs=normalize_obs)
     with EnvVectorizer(env, 5, backend="inline", seed=3, autoreset=True) as oracle:
         collector = Collector(oracle, central, VecMemory(5))
@@ -91,7 +91,7 @@ def test_new_weights_are_acted_by(make: Make) -> None:
     head.logits.bias.data += ppo._tensor([0.0, 100.0])
     player.buffer.clear()
     player.collect(50)
-    assert all((stretch.action == 1).all() for stretch in player.buffer.take())
+    assert all((trajectory.action == 1).all() for trajectory in player.buffer.take())
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_spawned_workers_act_and_learn_without_torch() -> None:
     with EnvVectorizer(Telltale, 4, plan=plan, seed=0, **options) as env:
         player = replicated(env, ppo)
         player.collect(5)
-        for stretch in player.buffer.take():
-            ppo.memory.append(stretch)
+        for trajectory in player.buffer.take():
+            ppo.memory.append(trajectory)
         ppo.learn(0.0, env)
         env.compute(0, 20, 1)
         obs, _ = env.reset()

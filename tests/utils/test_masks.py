@@ -45,9 +45,9 @@ def test_a_hand_written_loop_fills_each_environments_buffer() -> None:
         states = utils.inactive_states_dropout(next_states, dones)
         mask = utils.update_active_environments_list(mask, dones)
     utils.buffer_to_target_buffer_transfer(buffer, target)
-    assert [stretch.obs.tolist() for stretch in target] == [[[0, 0], [0, 1], [0, 2]], [[1, 0]], [[2, 0], [2, 1]]]
-    assert [stretch.reward.tolist() for stretch in target] == [[0, 1, 2], [1], [2, 3]]
-    assert [stretch.terminated.tolist() for stretch in target] == [[False, False, True], [True], [False, True]]
+    assert [trajectory.obs.tolist() for trajectory in target] == [[[0, 0], [0, 1], [0, 2]], [[1, 0]], [[2, 0], [2, 1]]]
+    assert [trajectory.reward.tolist() for trajectory in target] == [[0, 1, 2], [1], [2, 3]]
+    assert [trajectory.terminated.tolist() for trajectory in target] == [[False, False, True], [True], [False, True]]
     assert len(buffer) == 0
 
 
@@ -62,10 +62,10 @@ def test_what_followed_a_cut_is_the_best_that_is_known() -> None:
     without, exact = VecMemory(2), VecMemory(2)
     append(without, mask, 2)
     append(exact, mask, 2, next_states=[[1, 1], [2, 2]], truncates=[True, False])
-    assert [stretch.final_obs.tolist() for stretch in without.take()] == [[[0, 0]], [[0, 0]]]
-    stretches = exact.take()
-    assert [stretch.final_obs.tolist() for stretch in stretches] == [[[1, 1]], [[2, 2]]]
-    assert [stretch.truncated.tolist() for stretch in stretches] == [[True], [False]]
+    assert [trajectory.final_obs.tolist() for trajectory in without.take()] == [[[0, 0]], [[0, 0]]]
+    trajectories = exact.take()
+    assert [trajectory.final_obs.tolist() for trajectory in trajectories] == [[[1, 1]], [[2, 2]]]
+    assert [trajectory.truncated.tolist() for trajectory in trajectories] == [[True], [False]]
 
 
 def test_append_refuses_sizes_that_do_not_agree() -> None:

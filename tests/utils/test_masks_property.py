@@ -37,9 +37,9 @@ def test_every_row_reaches_its_environment(plan: list[tuple[int, bool]], take_at
             utils.buffer_to_target_buffer_transfer(buffer, taken)
     utils.buffer_to_target_buffer_transfer(buffer, taken)
     for env_id, rows in enumerate(model):
-        mine = [stretch for stretch in taken if stretch.env_id == env_id]
+        mine = [trajectory for trajectory in taken if trajectory.env_id == env_id]
         lived = [row for s in mine for row in zip(s.reward, s.terminated, s.truncated, strict=True)]
         assert lived == rows
-        assert [at for stretch in mine for at in stretch.obs[:, 1]] == list(range(len(rows)))
-        for stretch in mine:
-            assert stretch.final_obs.tolist() == [[env_id, stretch.obs[-1, 1] + exact]]
+        assert [at for trajectory in mine for at in trajectory.obs[:, 1]] == list(range(len(rows)))
+        for trajectory in mine:
+            assert trajectory.final_obs.tolist() == [[env_id, trajectory.obs[-1, 1] + exact]]

@@ -39,8 +39,8 @@ def test_a_termination_bootstraps_zero_and_a_cut_the_next_value() -> None:
     assert gae(**common, terminated=np.array([False]), gamma=0.5, gae_lambda=0.9).tolist() == [4.0]
 
 
-def test_two_stretches_worked_out_by_hand() -> None:
-    """Gamma 1/2, lambda 1/2. Stretch one: terminated at its second row. Stretch two: cut at its second row."""
+def test_two_trajectories_worked_out_by_hand() -> None:
+    """Gamma 1/2, lambda 1/2. Trajectory one: terminated at its second row. Trajectory two: cut at its second row."""
     advantages = gae(
         rewards=np.array([1.0, 2.0, 3.0, 4.0]),
         values=np.array([1.0, 1.0, 2.0, 2.0]),
