@@ -13,6 +13,7 @@ from parallel_rl.utils.checkpoint import (
 )
 from parallel_rl.utils.described import describe_space, make_space
 from parallel_rl.utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
+from parallel_rl.utils.free_memory import free_memory
 from parallel_rl.utils.history import History, Metrics
 from parallel_rl.utils.masks import (
     buffer_append,
@@ -69,6 +70,7 @@ __all__ = [
     "discounted_sums",
     "element_of",
     "env_seeds",
+    "free_memory",
     "gae",
     "gauss_hermite",
     "global_streams_kept",
