@@ -33,6 +33,7 @@ from AsyncPPO.rollout import Actor, Memories
 from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import (
     Metrics,
+    episode_ends,
     inactive_states_dropout,
     indexes_of_active_environments,
     read_json,
@@ -199,10 +200,10 @@ def _play_round(
         env_ids = indexes_of_active_environments(envs.finished)
         action = memories.ask(actor.get_action, obs, env_ids, deterministic=deterministic)
         obs, reward, terminated, truncated, infos = envs.step(action)
-        unended, failed = ~(terminated | truncated), envs.failed[env_ids]
+        unended, failed = ~episode_ends(terminated, truncated), envs.failed[env_ids]
         over = ~unended | (step == max_steps)
         numbers = last_numbers(env_ids, infos, over, keys, autoreset=False)
-        news = sums.count(env_ids, reward[:, None], over[:, None], None if numbers is None else numbers[:, None])
+        news = sums.count(env_ids, reward[None], over[None], None if numbers is None else numbers[None])
         ended |= {
             i: episode for i, bad, episode in zip(env_ids[over].tolist(), failed[over], news, strict=True) if not bad
         }

@@ -13,8 +13,10 @@ from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import (
     State,
     check_like,
+    episode_ends,
     inactive_states_dropout,
     indexes_of_active_environments,
+    true_next_obs,
     update_active_environments_list,
 )
 
@@ -128,7 +130,7 @@ class Collector:
         self.buffer.load_state(buffer)
         obs = self.env.load_state(state["env"])
         if obs is None:
-            self.buffer.cut(np.arange(self.env.num_envs))
+            self.buffer.truncate(np.arange(self.env.num_envs))
             return
         self._obs, self._episodes, self._memories = obs, episodes, memories
 
@@ -146,7 +148,7 @@ class Collector:
         taken, episodes = self._keep(env_ids, self._obs, answer, result)
         self._obs, _, terminated, truncated, _ = result
         if not env.autoreset:
-            over = terminated | truncated
+            over = episode_ends(terminated, truncated)
             self._obs = inactive_states_dropout(self._obs, over)
             update_active_environments_list(env.finished, over)
         return taken, episodes
@@ -163,25 +165,27 @@ class Collector:
     ) -> tuple[int, list[Episode]]:
         """Keep what some environments lived through in a step; see `collect`."""
         (action, extras), (next_obs, reward, terminated, truncated, infos) = answer, result
-        over = terminated | truncated
+        over = episode_ends(terminated, truncated)
+        if self.env.autoreset:
+            next_obs = true_next_obs(next_obs, over, self.env.final_obs[env_ids[over]])
         rows = {
             "obs": obs,
             "action": action,
             "reward": reward,
             "terminated": terminated,
             "truncated": truncated,
-            "next_obs": _true_next_obs(self.env, env_ids, next_obs, over),
+            "next_obs": next_obs,
             **extras,
         }
         failed = self.env.failed[env_ids]
         if failed.any():
-            self.buffer.cut(env_ids[failed])
+            self.buffer.truncate(env_ids[failed])
             rows = {name: values[~failed] for name, values in rows.items()}
         self.buffer.append(env_ids[~failed], **rows)
         self._memories.forget(env_ids[over])
         numbers = last_numbers(env_ids, infos, over, self.info_keys, self.env.autoreset)
-        numbers = None if numbers is None else numbers[:, None]
-        return int(np.count_nonzero(~failed)), self._episodes.count(env_ids, reward[:, None], over[:, None], numbers)
+        numbers = None if numbers is None else numbers[None]
+        return int(np.count_nonzero(~failed)), self._episodes.count(env_ids, reward[None], over[None], numbers)
 
 
 class AlternatingCollector(Collector):
@@ -243,7 +247,7 @@ class ReplicaCollector:
         episodes.load_state(state["episodes"])
         self.buffer.load_state(buffer)
         if self.env.load_state(state["env"]) is None:
-            self.buffer.cut(np.arange(self.env.num_envs))
+            self.buffer.truncate(np.arange(self.env.num_envs))
         else:
             self._episodes = episodes
 
@@ -263,21 +267,13 @@ class ReplicaCollector:
         rollout.weights[:] = self.actor.replica_weights()
         rollout.noise[new] = self.actor.noise(steps, env.num_envs)
         next_obs = env.play(new.start, new.stop)
-        rows = {name: values[:, new] for name, values in rollout.rows.items()}
-        for name, values in self._player.complete(rows, rollout.outputs[:, new]).items():
+        rows = {name: values[new] for name, values in rollout.rows.items()}
+        for name, values in self._player.complete(rows, rollout.outputs[new]).items():
             rows[name][:] = values
+        self.buffer.truncate(np.flatnonzero(rollout.anew))
         self.buffer.extend(steps, next_obs)
         self._episodes.restart(rollout.anew)
         rollout.anew[:] = False
         reward, terminated, truncated = (rows[name] for name in ("reward", "terminated", "truncated"))
-        over, infos = terminated | truncated, rollout.infos[:, new]
+        over, infos = episode_ends(terminated, truncated), rollout.infos[new]
         return reward.size, self._episodes.count(np.arange(env.num_envs), reward, over, infos)
-
-
-def _true_next_obs(env: EnvVectorizer, env_ids: np.ndarray, obs: np.ndarray, over: np.ndarray) -> np.ndarray:
-    """Put back the last observations of the episodes whose environments were reset in the same step."""
-    if not (env.autoreset and over.any()):
-        return obs
-    obs = obs.copy()
-    obs[over] = env.final_obs[env_ids[over]]
-    return obs

@@ -411,9 +411,9 @@ class PPO(Savable):
         """Return the actions of `get_action` and, by name, what learning wants to know of how they came about.
 
         Returns:
-            The actions, and `log_prob` float32 `(N,)`; for continuous actions also `draw` float32 `(N, action_dim)`,
-            the point that was squashed (of a Dict or Tuple space the parts' draws, side by side); with a core `core`
-            `(N, S)`, what it remembered before. Hand them to `utils.buffer_append` as keywords.
+            The actions, and `log_prob` float32 `(N,)`. For continuous actions also `raw_action` float32
+            `(N, action_dim)`, the action before tanh (of a Dict or Tuple space those of the parts, side by side); with
+            a core `state` `(N, S)`, the recurrent state before. Hand them to `utils.buffer_append` as keywords.
         """
         features = self.policy.features
         columns, single = features.rows(states.cpu().numpy() if torch.is_tensor(states) else states)
@@ -433,9 +433,9 @@ class PPO(Savable):
             log_prob = self.numpy_policy.log_prob(raw_action, output)
         extras = {"log_prob": log_prob}
         if self.is_continuous or self._composite:
-            extras["draw"] = raw_action
+            extras["raw_action"] = raw_action
         if before is not None:
-            extras["core"] = before
+            extras["state"] = before
         action = action.reshape(len(action), *(self.action_space.shape or ()))
         if single:
             return element_of(self.action_space, action[0]), {name: value[0] for name, value in extras.items()}

@@ -59,7 +59,7 @@ def test_states_are_zero_at_a_reset_and_handed_on_otherwise(core: Any) -> None:
     ppo = agent(core)
     collected(ppo)
     batch = ppo.memory.batch()
-    states = batch.extras["core"]
+    states = batch.extras["state"]
     first = batch.obs[:, 1] == 0
     assert first.sum() == 9
     assert not states[first].any()
