@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TOP = {"PPO", "AsyncPPO", "utils", "main", "tests", "benchmarks"}
+TOP = {"PPO", "AsyncPPO", "Rollouts", "utils", "main", "tests", "benchmarks"}
 NETWORKS, UTILS = "parallel_rl.networks", "parallel_rl.utils"
 ALLOWED = {
     "AsyncPPO/trainer.py": {"PPO", "AsyncPPO", UTILS},
     "AsyncPPO": {"AsyncPPO", UTILS},
     "PPO": {"PPO", NETWORKS, UTILS},
+    "Rollouts": {"Rollouts", "AsyncPPO", UTILS},
     "parallel_rl/networks": {NETWORKS, UTILS},
     "parallel_rl/utils": {UTILS},
     "parallel_rl/commands": {"PPO", "AsyncPPO", "parallel_rl"},
@@ -43,7 +44,7 @@ def test_imports_flow_one_way(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["PPO", "AsyncPPO", NETWORKS, UTILS, "utils", "main", "AsyncPPO.trainer", "PPO.export"]
+    "module", ["PPO", "AsyncPPO", "Rollouts", NETWORKS, UTILS, "utils", "main", "AsyncPPO.trainer", "PPO.export"]
 )
 def test_importing_prints_nothing_and_leaves_random_states_alone(module: str) -> None:
     script = (
