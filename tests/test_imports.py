@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TOP = {"PPO", "AsyncPPO", "OffPolicy", "utils", "main", "tests", "benchmarks"}
+TOP = {"PPO", "AsyncPPO", "Rollouts", "OffPolicy", "utils", "main", "tests", "benchmarks"}
 NETWORKS, UTILS = "parallel_rl.networks", "parallel_rl.utils"
 ALLOWED = {
     "AsyncPPO/trainer.py": {"PPO", "AsyncPPO", UTILS},
     "AsyncPPO": {"AsyncPPO", UTILS},
     "PPO": {"PPO", NETWORKS, UTILS},
     "OffPolicy": {"OffPolicy", NETWORKS, UTILS},
+    "Rollouts": {"Rollouts", "AsyncPPO", UTILS},
     "parallel_rl/networks": {NETWORKS, UTILS},
     "parallel_rl/utils": {UTILS},
     "parallel_rl/commands": {"PPO", "AsyncPPO", "parallel_rl"},
@@ -44,7 +45,8 @@ def test_imports_flow_one_way(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["PPO", "AsyncPPO", "OffPolicy", NETWORKS, UTILS, "utils", "main", "AsyncPPO.trainer", "PPO.export"]
+    "module",
+    ["PPO", "AsyncPPO", "Rollouts", "OffPolicy", NETWORKS, UTILS, "utils", "main", "AsyncPPO.trainer", "PPO.export"],
 )
 def test_importing_prints_nothing_and_leaves_random_states_alone(module: str) -> None:
     script = (
