@@ -20,6 +20,8 @@ from PPO.weights import read_weights, tensors_of, write_weights
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
+SQUASH = {"squash": "squash_actions"}
+"""What the oldest checkpoints call a setting."""
 STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
 
 
@@ -93,6 +95,20 @@ class Savable:
             raise ValueError(f"{what} do not say how they were made: {error}") from error
         if different:
             raise ValueError(f"{what} do not fit: {'; '.join(different)}")
+
+    def signature(self) -> Settings:
+        """Return the settings that a checkpoint must agree with."""
+        return self.settings()
+
+    def check_signature(self, saved: Settings, source: str) -> None:
+        """Check that an agent with the signature `saved` would go on as this one.
+
+        Raises:
+            ValueError: it would not; the message lists what differs.
+        """
+        if "squash" in saved:  # the oldest checkpoints have only the settings of the networks
+            saved = self.settings() | {SQUASH.get(name, name): value for name, value in saved.items()}
+        self.check_settings(saved, f"the settings of {source}", learning=True)
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Save the networks into the directory `path`, which is made if it is missing; and `settings` beside them.

@@ -149,6 +149,10 @@ class Replica(Protocol):
     """A policy that acts in any process, by weights that lie in a vector; it is pickled once."""
 
     @property
+    def batch_size(self) -> int:
+        """How many transitions, of all environments together, are collected by the same weights, at most."""
+
+    @property
     def weights(self) -> int:
         """P, how many weights."""
 

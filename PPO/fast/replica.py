@@ -18,6 +18,7 @@ class Replica:
     """
 
     architecture: Architecture
+    batch_size: int
     mini_batch_size: int
 
     @property

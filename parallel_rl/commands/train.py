@@ -49,7 +49,7 @@ from parallel_rl.utils import remove_unfinished
 from PPO.arguments import check_ranges
 
 if TYPE_CHECKING:
-    from AsyncPPO import AsyncPPO
+    from AsyncPPO import AsyncPPO, AsyncTrainer
 
 EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
 """Added to the seed for the evaluations beside the training, and for that at its end: other episodes than those of the
@@ -282,7 +282,7 @@ class Note(Callback):
         """Keep what is noted, and where; of a run that goes on the settings that were changed."""
         self.config, self.run_dir, self.changed = config, run_dir, changed or {}
 
-    def on_start(self, trainer: "AsyncPPO") -> None:
+    def on_start(self, trainer: "AsyncTrainer") -> None:
         """Write."""
         note_start(self.run_dir, self.config, resumed=trainer.steps_done > 0, changed=self.changed)
 

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory, evaluate
-from AsyncPPO.rollout import Collector
+from AsyncPPO.collector import Collector
 from parallel_rl import utils
 from parallel_rl.networks import GaussianHead
 from PPO import PPO
