@@ -28,6 +28,7 @@ from parallel_rl.utils.registration import register_minatar
 from parallel_rl.utils.returns import discounted_sums, gae, n_step_returns, reward_unit, v_trace
 from parallel_rl.utils.schedules import Schedule, linear, scheduled
 from parallel_rl.utils.seeding import env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
+from parallel_rl.utils.settings import Config, Configured, Setting, fault_of, make_config, setting, settings_in
 from parallel_rl.utils.spaces import (
     ACTION_MASK,
     Features,
@@ -46,6 +47,8 @@ from parallel_rl.utils.trajectory import Trajectory
 __all__ = [
     "ACTION_MASK",
     "COMPOSITE",
+    "Config",
+    "Configured",
     "DamagedError",
     "Features",
     "History",
@@ -53,6 +56,7 @@ __all__ = [
     "Keys",
     "Metrics",
     "Schedule",
+    "Setting",
     "State",
     "Trajectory",
     "action_units",
@@ -69,6 +73,7 @@ __all__ = [
     "discounted_sums",
     "element_of",
     "env_seeds",
+    "fault_of",
     "gae",
     "gauss_hermite",
     "global_streams_kept",
@@ -80,6 +85,7 @@ __all__ = [
     "linear",
     "load_state",
     "load_tensors",
+    "make_config",
     "make_space",
     "n_step_returns",
     "name_of",
@@ -95,6 +101,8 @@ __all__ = [
     "save_state",
     "scheduled",
     "seed_global_streams",
+    "setting",
+    "settings_in",
     "spawn_seeds",
     "split_parts",
     "torch_threads",
