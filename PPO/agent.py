@@ -4,7 +4,7 @@ import copy
 import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -12,22 +12,24 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike
 from torch import nn
 
-from parallel_rl.networks import CoreName
 from parallel_rl.utils import (
     COMPOSITE,
+    Configured,
     Schedule,
     Trajectory,
     choices_of,
     compute_threads,
     element_of,
     join_parts,
-    scheduled,
+    make_config,
+    settings_in,
     torch_threads,
 )
 from PPO.actor_critic import ActorCritic, MakeEncoder
 from PPO.adam import Adam
-from PPO.arguments import arguments_for, check_ranges, space_of_actions
-from PPO.exploration import ROLLOUT, Exploration
+from PPO.arguments import Scaling, arguments_for, check_arguments, spaces_of
+from PPO.config import PPOConfig
+from PPO.exploration import Exploration
 from PPO.fast.policy import NumpyPolicy
 from PPO.fast.replica import Replica
 from PPO.fast.shards import GradientWorkers
@@ -42,243 +44,111 @@ LARGE_NETWORK = 1_000_000
 """Parameters from which on torch's own calls cost little, and more than one thread pays."""
 REWARDS_IN_RANGE = 1e-30, 1e30
 """Sizes of rewards that single precision has room for, their sums included."""
-FIXED = frozenset({
-    "is_continuous", "observ_dim", "action_dim", "action_scaling", "action_offset", "observation_space", "action_space",
-    "actor_critic", "network", "use_RND", "intrinsic_gamma", "rnd_update_proportion", "rnd_warmup", "compile", "device",
-    "seed",
-})  # fmt: skip
-"""Attributes that the networks were made by; a change would have no effect, or half of one."""
 Module = TypeVar("Module", bound=nn.Module)
-NormalizeAdvantage = Literal["minibatch", "batch", "returns", "none"]
 
 
-class PPO(Savable):
-    """Proximal Policy Optimisation (Schulman et al. 2017, arXiv:1707.06347).
+class PPO(Configured, Savable):
+    """Proximal Policy Optimization (Schulman et al. 2017, arXiv:1707.06347).
 
     It acts (`get_action`), is handed experience (`memory`) and learns from it (`learn`). It touches no environment and
-    no global random state.
+    no global random state. Its settings are attributes: `ppo.gamma` is `ppo.config.gamma`.
     """
 
     on_policy = True
+    config: PPOConfig
 
-    def __init__(
+    def __init__(  # noqa: D417
         self,
         is_continuous: bool,
         observ_dim: int,
         action_dim: int,
-        action_scaling: float | Sequence[float] | np.ndarray | None = None,
-        lr: float | Schedule = 0.001,
-        k_epochs: int = 7,
-        policy_clip: float | Schedule = 0.2,
-        GAE_lambda: float = 0.95,
-        gamma: float = 0.995,
-        batch_size: int = 1024,
-        mini_batch_size: int = 64,
-        use_RND: bool = False,
-        beta: float = 0.001,
+        action_scaling: Scaling | None = None,
+        lr: float | Schedule = PPOConfig.lr,
+        k_epochs: int = PPOConfig.k_epochs,
+        policy_clip: float | Schedule = PPOConfig.policy_clip,
+        GAE_lambda: float = PPOConfig.GAE_lambda,
+        gamma: float = PPOConfig.gamma,
+        batch_size: int = PPOConfig.batch_size,
+        mini_batch_size: int = PPOConfig.mini_batch_size,
+        use_RND: bool = PPOConfig.use_RND,
+        beta: float = PPOConfig.beta,
         *,
-        action_offset: float | Sequence[float] | np.ndarray = 0.0,
+        action_offset: Scaling = 0.0,
         observation_space: spaces.Space | None = None,
         action_space: spaces.Space | None = None,
-        squash_actions: bool = True,
-        share_encoder: bool | None = None,
         encoder: MakeEncoder | None = None,
         actor_critic: type[ActorCritic] = ActorCritic,
-        core: CoreName = "none",
-        core_size: int = 64,
-        hidden_sizes: Sequence[int] = (64, 64),
-        activation: str = "tanh",
-        log_std: float = 0.0,
-        use_sde: bool = False,
-        sde_sample_freq: int = ROLLOUT,
-        normalize_obs: bool = False,
-        normalize_advantage: NormalizeAdvantage = "minibatch",
-        recompute_advantage: bool = False,
-        entropy_coef: float = 0.0,
-        value_coef: float = 0.5,
-        value_clip: float | None = None,
-        max_grad_norm: float = 0.5,
-        target_kl: float | None = None,
-        anneal_lr: bool = False,
-        anneal_clip: bool = False,
-        anneal_entropy: bool = False,
-        intrinsic_gamma: float = 0.99,
-        rnd_update_proportion: float = 0.25,
-        rnd_warmup: int = 1000,
-        learner: Literal["auto", "torch"] = "auto",
-        compile: bool = False,
-        bf16: bool = False,
-        device: str | torch.device = "cpu",
         seed: int | None = None,
+        **settings: Any,
     ) -> None:
         """Make the agent.
 
+        `lr` to `beta` and the further settings are the fields of `PPOConfig`; docs/ppo.md lists them.
+
         Args:
-            is_continuous: whether actions are continuous (a Gaussian) or a choice.
+            is_continuous: whether actions are continuous (a Gaussian) or discrete.
             observ_dim: features of a (flattened) observation.
             action_dim: dimensions of a continuous action, or the number of discrete ones (of all dimensions together).
             action_scaling: continuous actions lie within `action_offset +- action_scaling`; a number or one for each
                 dimension; None means 1.
-            lr: Adam's step size (its eps is 1e-5); or a function of how much of the run remains, from 1 to 0.
-            k_epochs: passes over each batch.
-            policy_clip: how far the probability ratio may move (0.2: by 20%) before the gradient stops; or a function,
-                as `lr`.
-            GAE_lambda: 0 for one-step advantages (bias), 1 for Monte-Carlo ones (variance).
-            gamma: discount of the reward.
-            batch_size: transitions that `learn` waits for; it then learns from all there are.
-            mini_batch_size: transitions in each gradient step, at most: a batch is cut into equal parts.
-            use_RND: whether to add an intrinsic reward by Random Network Distillation.
-            beta: factor of the intrinsic advantage, beside 1 for the extrinsic one.
             action_offset: middle of the bounds of continuous actions, a number or one for each dimension; or the first
                 of discrete actions.
             observation_space: what `observ_dim` cannot say: see `ActorCritic`. `for_env` fills it in.
             action_space: what the other arguments cannot say of actions; then it counts. `for_env` fills it in.
-            squash_actions: whether bounded continuous actions are squashed into their bounds by tanh; otherwise they
-                are cut off there.
-            share_encoder: whether actor and critic have one encoder together; None: with images or a core.
-            encoder: makes each encoder in place of the usual ones: called with the `utils.Features` of observations, it
-                returns a module from `(B, columns)` to `(B, F)`.
+            encoder: makes each encoder in place of the default ones: called with the `utils.Features` of observations,
+                it returns a module from `(B, columns)` to `(B, F)`.
             actor_critic: a subclass of `ActorCritic` in place of it, for other networks as a whole.
-            core: `gru` or `lstm` for a policy that remembers what it saw in an episode.
-            core_size: how many numbers the core gives on.
-            hidden_sizes: of the actor's encoder, and of the critic's; of the layers that follow a convolution.
-            activation: `tanh`, `relu` or `silu`.
-            log_std: initial log standard deviation of continuous actions, before squashing and scaling; with `use_sde`
-                that of each feature's share.
-            use_sde: whether continuous actions explore by noise that is a function of the state (gSDE), and the same
-                one for a while.
-            sde_sample_freq: for how many steps of an environment; -1: until the next update.
-            normalize_obs: whether to standardise observations by running statistics, clipped to +-10; not images.
-            normalize_advantage: whether to standardise advantages in each minibatch, or in the whole batch; or to
-                divide them by the running deviation of returns, which is what normalised rewards come to.
-            recompute_advantage: whether each epoch takes the advantages and targets that the critic gives by then, and
-                not those of before the update.
-            entropy_coef: factor of the entropy bonus.
-            value_coef: factor of the value loss (on standardised returns).
-            value_clip: how far a standardised value may move in one batch; None for as far as it likes.
-            max_grad_norm: limit on the norm of the policy's gradient.
-            target_kl: ends an update when the policy has moved further than 1.5 times this; None for never.
-            anneal_lr: whether `lr` goes to 0 linearly over the run.
-            anneal_clip: whether `policy_clip` goes to 0 linearly over the run.
-            anneal_entropy: whether `entropy_coef` goes to 0 linearly over the run.
-            intrinsic_gamma: discount of the intrinsic reward, whose return goes on over the ends of episodes.
-            rnd_update_proportion: share of each minibatch that RND's predictor learns from.
-            rnd_warmup: observations that RND has to have seen before its reward counts.
-            learner: `torch` for gradients by autograd; `auto` for the analytic ones (PPO/fast/), which
-                is several times faster, wherever the network is small and on the CPU.
-            compile: whether `torch.compile` makes autograd's gradients: for long runs, since it takes seconds at first.
-            bf16: whether the encoders compute in bfloat16, by torch: for images and large networks, where the processor
-                has it.
-            device: where the networks live.
             seed: of the initial weights, the actions and the minibatches; None takes fresh entropy.
+            settings: further fields of `PPOConfig`, by name.
 
         Raises:
             ValueError: a hyperparameter out of its range; the message names it.
-            TypeError: a space that is not supported.
+            TypeError: a space that is not supported, or an unknown argument; the message suggests the nearest one.
         """
-        self.arguments = {name: value for name, value in locals().items() if name != "self"}
-        check_ranges(
-            positive={
-                "observ_dim": observ_dim, "action_dim": action_dim, "k_epochs": k_epochs,
-                "batch_size": batch_size, "mini_batch_size": mini_batch_size,
-                "lr": scheduled("lr", lr, anneal_lr, 0.0),
-                "policy_clip": scheduled("policy_clip", policy_clip, anneal_clip, 0.0),
-                "core_size": core_size, "max_grad_norm": max_grad_norm, "value_clip": value_clip,
-                "target_kl": target_kl, "sde_sample_freq": None if sde_sample_freq == ROLLOUT else sde_sample_freq,
-                "the smallest of hidden_sizes": min(hidden_sizes, default=1), "exp(log_std)": _exp(log_std),
-            },
-            not_negative={
-                "beta": beta, "entropy_coef": entropy_coef, "value_coef": value_coef, "rnd_warmup": rnd_warmup,
-                "seed": seed,
-            },
-            fractions={
-                "GAE_lambda": GAE_lambda, "gamma": gamma, "intrinsic_gamma": intrinsic_gamma,
-                "rnd_update_proportion": rnd_update_proportion,
-            },
-        )  # fmt: skip
-        if normalize_advantage not in (known := get_args(NormalizeAdvantage)):
-            raise ValueError(f"normalize_advantage must be one of {', '.join(known)}, not {normalize_advantage!r}")
-        if seed is not None and seed >= 2**63:
-            raise ValueError(f"seed must be below 2**63, not {seed}")
-        if learner not in ("auto", "torch"):
-            raise ValueError(f"learner must be 'auto' or 'torch', not {learner!r}")
-        if mini_batch_size > batch_size:
-            raise ValueError(f"mini_batch_size ({mini_batch_size}) is larger than batch_size ({batch_size})")
-        self.is_continuous = is_continuous
-        self.observ_dim = int(observ_dim)
-        self.action_dim = int(action_dim)
-        self.action_scaling = action_scaling
-        self.lr = lr
-        self.k_epochs = k_epochs
-        self.policy_clip = policy_clip
-        self.GAE_lambda = GAE_lambda
-        self.gamma = gamma
-        self.batch_size = batch_size
-        self.mini_batch_size = mini_batch_size
-        self.use_RND = use_RND
-        self.beta = beta
-        self.action_offset = action_offset
-        self.observation_space = (
-            spaces.Box(-np.inf, np.inf, (self.observ_dim,)) if observation_space is None else observation_space
+        settings |= {
+            "lr": lr, "k_epochs": k_epochs, "policy_clip": policy_clip, "GAE_lambda": GAE_lambda, "gamma": gamma,
+            "batch_size": batch_size, "mini_batch_size": mini_batch_size, "use_RND": use_RND, "beta": beta,
+        }  # fmt: skip
+        self.config = make_config(PPOConfig, settings, beside=ARGUMENTS, by=type(self).__name__)
+        check_arguments(observ_dim, action_dim, seed, self.config.device)
+        self.is_continuous, self.observ_dim, self.action_dim = is_continuous, int(observ_dim), int(action_dim)
+        self.action_scaling, self.action_offset = action_scaling, action_offset
+        self.observation_space, self.action_space = spaces_of(
+            is_continuous, self.observ_dim, action_dim, action_scaling, action_offset, observation_space, action_space
         )
-        self.action_space = (  # an empty Dict is a space too, though it is false
-            space_of_actions(is_continuous, action_dim, action_scaling, action_offset)
-            if action_space is None
-            else action_space
-        )
-        self.network: dict[str, Any] = {
-            "squash": squash_actions,
-            "hidden_sizes": tuple(hidden_sizes),
-            "activation": activation,
-            "share_encoder": share_encoder,
-            "encoder": encoder,
-            "core": core,
-            "core_size": core_size,
-            "log_std": log_std,
-            "use_sde": use_sde,
-            "normalize_obs": normalize_obs,
-            "bf16": bf16,
-        }
-        self.actor_critic = actor_critic
-        self.normalize_advantage = normalize_advantage
-        self.recompute_advantage = recompute_advantage
-        self.entropy_coef = entropy_coef
-        self.value_coef = value_coef
-        self.value_clip = value_clip
-        self.max_grad_norm = max_grad_norm
-        self.target_kl = target_kl
-        self.anneal_lr = anneal_lr
-        self.anneal_clip = anneal_clip
-        self.anneal_entropy = anneal_entropy
-        self.intrinsic_gamma = intrinsic_gamma
-        self.rnd_update_proportion = rnd_update_proportion
-        self.rnd_warmup = rnd_warmup
-        self.learner, self.compile = learner, compile
-        self.device, self.seed = _device_of(device), seed
+        self.encoder, self.actor_critic, self.seed = encoder, actor_critic, seed
 
-        self.exploration = Exploration(sde_sample_freq) if use_sde else None
+        self.exploration = Exploration(self.config.sde_sample_freq) if self.config.use_sde else None
         self.rng = np.random.default_rng(seed)
         self.memory = Memory()
         self.updates, self.rewarded = 0, False
         self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63)) if seed is None else seed))
         self._make_learner()
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; the next update goes by it.
-
-        Raises:
-            AttributeError: it is one of `FIXED`.
-        """
-        if name in FIXED and name in vars(self):
-            raise AttributeError(f"{name} cannot be changed once the agent is made: make another with {name}=")
-        super().__setattr__(name, value)
+    @property
+    def network(self) -> dict[str, Any]:
+        """What `actor_critic` is made with, beside the spaces."""
+        config = self.config
+        return {
+            "squash": config.squash_actions,
+            "hidden_sizes": config.hidden_sizes,
+            "activation": config.activation,
+            "share_encoder": config.share_encoder,
+            "encoder": self.encoder,
+            "core": config.core,
+            "core_size": config.core_size,
+            "log_std": config.log_std,
+            "use_sde": config.use_sde,
+            "normalize_obs": config.normalize_obs,
+            "bf16": config.bf16,
+        }
 
     def _make_networks(self, generator: torch.Generator) -> None:
         self.policy = self.actor_critic(
             self.observation_space,
             self.action_space,
             **self.network,
-            values=2 if self.use_RND else 1,
+            values=2 if self.config.use_RND else 1,
             generator=generator,
         ).to(self.device)
         columns = self.policy.features.columns
@@ -290,12 +160,12 @@ class PPO(Savable):
         if not self.is_continuous:
             self._first_choices = np.cumsum([0, *(count for count, _ in choices_of(self.action_space))])[:-1]
         self.rnd: RND | None = None
-        if self.use_RND:
+        if self.config.use_RND:
             self.rnd = RND(
                 self.observ_dim,
-                gamma=self.intrinsic_gamma,
-                update_proportion=self.rnd_update_proportion,
-                warmup=self.rnd_warmup,
+                gamma=self.config.intrinsic_gamma,
+                update_proportion=self.config.rnd_update_proportion,
+                warmup=self.config.rnd_warmup,
                 generator=generator,
             ).to(self.device)
 
@@ -306,7 +176,7 @@ class PPO(Savable):
         self.optimizers = [Adam(parameters)]
         if self.rnd is not None:
             self.optimizers.append(Adam(self.rnd.predictor.parameters()))
-        self.loss = torch.compile(objective_loss) if self.compile else objective_loss
+        self.loss = torch.compile(objective_loss) if self.config.compile else objective_loss
         vector = self.optimizers[0].vector
         small = len(vector) < LARGE_NETWORK
         self.threads = 1 if small else None
@@ -347,12 +217,9 @@ class PPO(Savable):
         return cls(**(arguments | hyperparameters))
 
     @property
-    def use_sde(self) -> bool:
-        """Whether continuous actions explore by state-dependent noise (gSDE)."""
-        return self.exploration is not None
-
-    wants_env_ids = use_sde
-    """Whether `act` needs `env_ids`: each environment keeps its noise for a while."""
+    def wants_env_ids(self) -> bool:
+        """Whether `act` needs `env_ids`: with gSDE each environment keeps its noise for a while."""
+        return self.use_sde
 
     def check_fits(self, env: Any) -> None:
         """Check that this agent was made for the spaces of an environment like that of `for_env`.
@@ -607,31 +474,14 @@ def _detached(module: Module) -> Module:
     return module
 
 
-def _exp(number: float) -> float:
-    """Return the exponential, infinite where it is too large for a float."""
-    with np.errstate(over="ignore"):
-        return float(np.exp(number))
-
-
-def _device_of(device: str | torch.device) -> torch.device:
-    """Return the device of that name.
-
-    Raises:
-        ValueError: torch does not know it, or does not find it.
-    """
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device must be one that torch knows, such as 'cpu' or 'cuda', not {device!r}") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r}, but torch finds no GPU")
-    return found
-
-
+ARGUMENTS = frozenset(inspect.signature(PPO.__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}
+"""What `PPO` takes beside the fields of its config: about the environment's spaces, the networks and the seed."""
+PPO.arguments = ARGUMENTS
 PPO.defaults = settings_of(
     {
         name: parameter.default
         for name, parameter in inspect.signature(PPO.__init__).parameters.items()
-        if parameter.default is not parameter.empty
+        if name in ARGUMENTS and parameter.default is not parameter.empty
     }
+    | vars(PPOConfig())
 )

@@ -13,6 +13,7 @@ from torch import nn
 from parallel_rl.utils import State, check_fit, whole_number
 from PPO.actor_critic import ActorCritic
 from PPO.adam import Adam
+from PPO.config import PPOConfig
 from PPO.exploration import Exploration
 from PPO.rnd import RND
 from PPO.settings import Settings, arguments_of, differences, settings_of
@@ -30,8 +31,8 @@ class Savable:
 
     defaults: ClassVar[Settings]
     """Settings that a file of an older version lacks were as these are."""
-    arguments: dict[str, Any]
-    """What the agent was made with, by name; attributes of the same names may have been changed since."""
+    arguments: ClassVar[frozenset[str]]
+    config: PPOConfig
     policy: ActorCritic
     rnd: RND | None
     optimizers: list[Adam]
@@ -40,9 +41,13 @@ class Savable:
     rewarded: bool
     """Whether there were any rewards yet."""
     exploration: Exploration | None
-    device: torch.device
     observation_space: spaces.Space
     action_space: spaces.Space
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return torch.device(self.config.device)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **changes: Any) -> Self:
@@ -74,9 +79,8 @@ class Savable:
         return agent
 
     def settings(self) -> Settings:
-        """Return the arguments that the agent goes by as plain values, for a file; `device` is not among them."""
-        present = {name: value for name, value in vars(self).items() if name in self.arguments}
-        return settings_of(self.arguments | present)
+        """Return the config and the other arguments of the agent as plain values, for a file; without `device`."""
+        return settings_of({name: getattr(self, name) for name in self.arguments} | vars(self.config))
 
     def check_settings(self, saved: Settings, what: str, *, learning: bool = False) -> None:
         """Check that weights mean the same to an agent with other `settings` as to this one.

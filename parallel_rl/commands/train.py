@@ -45,8 +45,7 @@ from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import check_trust, trust_flag
 from parallel_rl.config import CommandLine, TrainConfig
 from parallel_rl.presets import preset
-from parallel_rl.utils import remove_unfinished
-from PPO.arguments import check_ranges
+from parallel_rl.utils import Setting, fault_of, remove_unfinished
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncPPO, AsyncTrainer
@@ -154,11 +153,10 @@ def make_trainer(config: TrainConfig) -> "AsyncPPO":
     """
     from AsyncPPO import AsyncPPO
 
-    check_ranges(
-        positive={name: getattr(config, name) for name in POSITIVE},
-        not_negative={"eval_every": config.eval_every},
-        fractions={},
-    )
+    checked = [(name, Setting("", above=0)) for name in POSITIVE] + [("eval_every", Setting("", least=0))]
+    faults = [fault_of(name, getattr(config, name), about, float | None) for name, about in checked]
+    if any(faults):
+        raise ValueError("; ".join(filter(None, faults)))
     if config.target_return is not None and not math.isfinite(config.target_return):
         raise ValueError(f"target_return must be finite, not {config.target_return}")
     ppo = fresh_agent(config)

@@ -37,6 +37,7 @@ from parallel_rl.utils.returns import (
 )
 from parallel_rl.utils.schedules import Schedule, linear, scheduled
 from parallel_rl.utils.seeding import env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
+from parallel_rl.utils.settings import Config, Configured, Setting, fault_of, make_config, setting, settings_in
 from parallel_rl.utils.spaces import (
     ACTION_MASK,
     Features,
@@ -64,6 +65,8 @@ __all__ = [
     "ACTION_MASK",
     "COMPOSITE",
     "Batch",
+    "Config",
+    "Configured",
     "DamagedError",
     "Features",
     "History",
@@ -71,6 +74,7 @@ __all__ = [
     "Keys",
     "Metrics",
     "Schedule",
+    "Setting",
     "State",
     "Trajectory",
     "action_units",
@@ -91,6 +95,7 @@ __all__ = [
     "ends_of",
     "env_seeds",
     "episode_ends",
+    "fault_of",
     "free_memory",
     "gae",
     "gauss_hermite",
@@ -103,6 +108,7 @@ __all__ = [
     "linear",
     "load_state",
     "load_tensors",
+    "make_config",
     "make_space",
     "n_step_returns",
     "name_of",
@@ -119,6 +125,8 @@ __all__ = [
     "save_state",
     "scheduled",
     "seed_global_streams",
+    "setting",
+    "settings_in",
     "spawn_seeds",
     "split_parts",
     "td_errors",
