@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from AsyncPPO.workers.channel import CLOSE, IN_PIPE, Channel, Pulse, Reply, WorkerError
-from AsyncPPO.workers.processes import free, kill, post, start_child, undisturbed
+from AsyncPPO.workers.processes import close_in_forks, free, kill, post, start_child, undisturbed
 from AsyncPPO.workers.worker import work
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ class Worker:
         context, channel = self._context, self.channel
         with undisturbed():
             mine, theirs = context.Pipe()
+            close_in_forks(mine)
             fresh = {"go": context.Semaphore(0), "replied": context.Semaphore(0)}
             self.channel = replace(channel, pipe=mine, **fresh)
             try:

@@ -1,6 +1,5 @@
 """A worker process: it makes its context and runs tasks on it until it is closed or its parent is gone."""
 
-import os
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,14 +8,14 @@ from typing import Any
 import cloudpickle
 
 from AsyncPPO.workers.channel import CLOSE, Channel, Pickled, Reply, WorkerError, acquire
+from AsyncPPO.workers.processes import close_in_forks
 from parallel_rl.utils import blas_threads, one_torch_thread
 
 
 def work(setup: bytes, channel: Channel) -> None:
     """Be a worker process; `setup` is a pickled function that makes the context, and the tasks by name."""
-    if hasattr(os, "register_at_fork"):  # a fork that outlives this process must not keep the parent waiting
-        os.register_at_fork(after_in_child=channel.pipe.close)
-    with suppress(BrokenPipeError, EOFError), blas_threads(1):
+    close_in_forks(channel.pipe)  # one that outlives this process must not keep the parent waiting
+    with suppress(ConnectionError, EOFError), blas_threads(1):
         _Server(channel).serve(setup)
 
 
@@ -32,12 +31,13 @@ class _Server:
         """Make the context, then run tasks; a worker that could not make its context is only ever closed."""
         channel = self._channel
         try:
-            self._reply(lambda: self._make(setup))
+            self._reply(self._make, setup)
             while True:
                 acquire(channel.go, channel.spin, None)
-                if channel.control[0] == CLOSE:
+                task = channel.control[0]
+                if task == CLOSE:
                     break
-                self._reply(self._run)
+                self._reply(self._run, task)
         finally:
             if hasattr(self._context, "close"):
                 self._context.close()
@@ -48,11 +48,11 @@ class _Server:
         self._functions = [*tasks.values()]
         self._context = make_context(self._channel)
 
-    def _run(self) -> Any:
+    def _run(self, task: int) -> Any:
         control = self._channel.control
         count = control[2]
         arguments = control[3 : 3 + count] if count >= 0 else cloudpickle.loads(self._channel.pipe.recv_bytes())
-        return self._functions[control[0]](self._context, *arguments)
+        return self._functions[task](self._context, *arguments)
 
     def _pickled(self, result: Any) -> bytes:
         if isinstance(result, Pickled):
@@ -63,10 +63,10 @@ class _Server:
             what = f"the result of {self._channel.name} cannot leave its process"
             raise WorkerError(f"{what}: {type(error).__name__}: {error}") from error
 
-    def _reply(self, action: Callable[[], Any]) -> None:
+    def _reply(self, action: Callable[[Any], Any], argument: Any) -> None:
         channel = self._channel
         try:
-            result = action()
+            result = action(argument)
             message = b"" if result is None else self._pickled(result)
             channel.control[1] = Reply.NOTHING if result is None else Reply.RESULT
         except Exception as error:
