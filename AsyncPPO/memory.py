@@ -149,8 +149,8 @@ class VecMemory:
         extras = [name for name in arrays if name not in {*ROWS, "final_obs"}]
         for env_id, length in zip(env_ids.tolist(), (last + 1).tolist(), strict=True):
             yield Trajectory(
-                env_id,
-                *(arrays[name][:length, env_id] for name in ROWS),
+                env_id=env_id,
+                **{name: arrays[name][:length, env_id] for name in ROWS},
                 final_obs=final_obs[stops[env_id - 1] if env_id else 0 : stops[env_id]],
                 extras={name: arrays[name][:length, env_id] for name in extras},
             )

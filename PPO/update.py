@@ -22,7 +22,7 @@ from parallel_rl.utils import COMPOSITE, Batch, gae, linear, next_rows, reward_u
 from PPO.actor_critic import ActorCritic, Past
 from PPO.autograd import Autograd
 from PPO.fast.shards import GradientWorkers, ShardedGradient
-from PPO.losses import Metrics, standardise
+from PPO.losses import Metrics, normalize
 from PPO.memory import Rows
 from PPO.objective import Objective
 
@@ -44,9 +44,9 @@ def update(
     with torch.no_grad():
         # observations, normalized by the statistics that the policy acted with
         obs, final_obs = columns(policy, batch.obs), columns(policy, batch.final_obs)
-        inputs, final_inputs = network_inputs(policy, batch, policy.standardise(obs), policy.standardise(final_obs))
+        inputs, final_inputs = network_inputs(policy, batch, policy.normalize(obs), policy.normalize(final_obs))
 
-        # rewards: the environment's and, with RND, one for what is new; RND's statistics move
+        # rewards: the environment's and, with RND, an intrinsic one; RND's statistics move
         rewards = [RewardStream(batch.reward, ppo.gamma, batch.terminated, batch.ends)]
         lesson = None
         if rnd is not None:
@@ -57,7 +57,7 @@ def update(
             never = np.zeros(len(novelty), dtype=bool)
             rewards.append(RewardStream(novelty, ppo.intrinsic_gamma, never, batch.trajectory_ends, weight=ppo.beta))
 
-        # until there were rewards, what the critic says is noise: let it be as large as rewards are
+        # before the first rewards the critic's values are noise: give them the size of the rewards
         if not ppo.rewarded:
             head.stats.rescale(0, reward_unit(float(np.abs(batch.reward).max())))
 
@@ -68,7 +68,7 @@ def update(
         # the return statistics move, and the value head against them (PopArt)
         old_value = head.update(returns, values)
 
-        raw_action, log_prob = behaviour(policy, batch, inputs)
+        raw_action, log_prob = acted(policy, batch, inputs)
         target, past = head.stats(returns), inputs.past or ()
         rows = Rows(inputs.obs, raw_action, log_prob, scaled(ppo, experience, advantage), target, old_value, *past)
     metrics = {"explained_variance": explained_variance(values, returns), "entropy": -log_prob.mean().item()}
@@ -133,18 +133,18 @@ def annealed(ppo: "PPO", progress: float) -> tuple[float, Objective]:
         value_coef=ppo.value_coef,
         entropy_coef=linear(ppo.entropy_coef, progress) if ppo.anneal_entropy else ppo.entropy_coef,
         value_clip=ppo.value_clip,
-        standardise=ppo.normalize_advantage == "minibatch",
+        normalize=ppo.normalize_advantage == "minibatch",
     )
     return scheduled("lr", ppo.lr, ppo.anneal_lr, progress), objective
 
 
 class Inputs(NamedTuple):
-    """What the networks take."""
+    """Inputs of the networks."""
 
     obs: torch.Tensor
     """Normalized observations `(B, D)`."""
     past: Past | None
-    """With a core."""
+    """Of a recurrent policy."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,11 @@ class RewardStream:
     reward: np.ndarray
     gamma: float
     terminated: np.ndarray
-    """bool `(M,)`: nothing comes after these rows."""
+    """bool `(M,)`: the rows that bootstrap zero."""
     ends: np.ndarray
-    """bool `(M,)`: the row that follows in the batch does not follow in this return."""
+    """bool `(M,)`: the rows whose return does not go on in the next row."""
     weight: float = 1.0
-    """Of its advantage beside the others'."""
+    """Of its advantage in the sum."""
 
     def advantage(self, batch: Batch, value: np.ndarray, final_value: np.ndarray, gae_lambda: float) -> np.ndarray:
         """Return advantages `(M,)` from the values of M observations, and of the next ones at the E ends of the batch.
@@ -170,7 +170,7 @@ class RewardStream:
 
 
 class Experience(NamedTuple):
-    """What advantages are estimated from."""
+    """The rows from which advantages are estimated."""
 
     batch: Batch
     rewards: list[RewardStream]
@@ -193,7 +193,7 @@ def network_inputs(
     if policy.core is None:
         return Inputs(obs, None), Inputs(final_obs, None)
     if "state" not in batch.extras:
-        raise ValueError("a policy with a core learns from what it remembered: keep the extras that act() returns")
+        raise ValueError("a recurrent policy learns from its recurrent states: keep the extras that act() returns")
     state = on_device(policy, batch.extras["state"]).float()
     starts = on_device(policy, np.append(True, batch.ends[:-1]))
     ends = np.flatnonzero(batch.ends)
@@ -232,14 +232,14 @@ def scaled(ppo: "PPO", experience: Experience, advantage: np.ndarray) -> torch.T
     deviations = np.sqrt(stats.var.tolist())
     size = sum(reward.weight * each for reward, each in zip(experience.rewards, deviations, strict=True))
     in_range = on_device(ppo.policy, advantage / reward_unit(size)).float()
-    return standardise(in_range) if ppo.normalize_advantage == "batch" else in_range
+    return normalize(in_range) if ppo.normalize_advantage == "batch" else in_range
 
 
-def behaviour(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+def acted(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """Return raw actions `(M, ...)` and their log-probabilities `(M,)` under the policy that acted.
 
-    A hand-written loop may not have stored them; as long as nothing was learnt in between, the policy that acted is the
-    present one.
+    A loop by hand may not have stored them. Then they are computed with the present policy, which is the one that acted
+    as long as there was no update in between.
     """
     extras = batch.extras
     if "raw_action" in extras:
@@ -277,7 +277,7 @@ def predictor_gradient(ppo: "PPO", lesson: tuple[torch.Tensor, torch.Tensor], in
 def shuffled(rows: Rows, mini_batch_size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
     """Return a new order `(M,)` of the rows, and the bounds of its minibatches: equal parts of at most that size.
 
-    With a core, sequences stay whole, and the minibatches are about equal.
+    Of a recurrent policy sequences stay whole, and the minibatches are about equal.
     """
     count = len(rows.obs)
     parts = -(-count // mini_batch_size)

@@ -92,7 +92,7 @@ def test_the_gradient_is_autograds(actions: str, activation: str) -> None:
 
 @pytest.mark.parametrize("continuous", [False, True])
 def test_fifty_updates_stay_together(continuous: bool) -> None:
-    """In float32, from the same experience: the same weights to 1e-4, and one optimiser state."""
+    """In float32, from the same experience: the same weights to 1e-4, and one optimizer state."""
 
     def run(learner: Any) -> PPO:
         ppo = PPO(
@@ -166,7 +166,7 @@ def test_a_state_is_answered_the_same_in_any_company(continuous: bool) -> None:
 @pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize("by_minibatch", [False, True])
 def test_the_shards_of_a_minibatch_add_up_to_what_autograd_computes(continuous: bool, by_minibatch: bool) -> None:
-    """700 rows, three shards; advantages are standardised over all of them."""
+    """700 rows, three shards; advantages are normalized over all of them."""
     results = []
     for learner in ("auto", "torch"):
         settings: dict[str, Any] = {"batch_size": 700, "mini_batch_size": 700, "entropy_coef": 0.01, "learner": learner}

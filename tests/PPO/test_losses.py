@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from PPO.losses import approximate_kl, clip_fraction, clipped_surrogate, standardise, value_loss
+from PPO.losses import approximate_kl, clip_fraction, clipped_surrogate, normalize, value_loss
 
 RATIOS = torch.tensor([1.5, 0.5, 1.5, 0.5, 1.1])
 ADVANTAGES = torch.tensor([1.0, 1.0, -1.0, -1.0, 2.0])
@@ -48,8 +48,8 @@ def test_kl_and_clip_fraction() -> None:
     assert clip_fraction(torch.tensor([1.1, 1.3, 0.7, 0.9]).log(), torch.zeros(4), 0.2).item() == 0.5
 
 
-def test_standardise() -> None:
-    normal = standardise(torch.tensor([1.0, 2.0, 3.0]))
+def test_normalize_gives_mean_zero_and_deviation_one() -> None:
+    normal = normalize(torch.tensor([1.0, 2.0, 3.0]))
     torch.testing.assert_close(normal, torch.tensor([-1.0, 0.0, 1.0]))
-    assert standardise(torch.tensor([4.0])).tolist() == [4.0], "one row has no deviation to divide by"
-    assert standardise(torch.full((3,), 4.0)).tolist() == [0.0] * 3
+    assert normalize(torch.tensor([4.0])).tolist() == [4.0], "one row has no deviation to divide by"
+    assert normalize(torch.full((3,), 4.0)).tolist() == [0.0] * 3

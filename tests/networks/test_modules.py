@@ -40,7 +40,7 @@ def test_running_statistics_travel_in_the_state_dict() -> None:
     assert other(torch.ones(1, 2)).tolist() == norm(torch.ones(1, 2)).tolist()
 
 
-def test_what_hardly_varies_is_standardised_unless_it_is_noise() -> None:
+def test_running_norm_of_small_variance_normalizes_unless_it_is_rounding() -> None:
     sizes = torch.tensor([1e-6, 1e-4, 1.0, 1e8])
     norm, rows = RunningNorm(4), torch.randn(1000, 4, generator=generator()) * sizes
     norm.update(rows)
