@@ -59,7 +59,7 @@ class RND(nn.Module):
             linear_layer(hidden_size, features, 2**0.5, generator),
         )
 
-    def lesson(self, next_obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def targets(self, next_obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return observations `(B, D)` whitened, and the target's features `(B, F)` of them."""
         white = self.whiten(next_obs)
         return white, self.target(white)
@@ -87,7 +87,7 @@ class RND(nn.Module):
         self.whiten.update(next_obs)
         if not warm:
             return np.zeros(len(next_obs))
-        error = self.error(*self.lesson(next_obs)).double().cpu().numpy()
+        error = self.error(*self.targets(next_obs)).double().cpu().numpy()
         self.return_stats.update(torch.from_numpy(self._past_returns(error, trajectory_ends, env_ids)).unsqueeze(-1))
         return error / self.return_stats.std.item()
 

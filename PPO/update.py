@@ -40,63 +40,64 @@ def update(
     Raises:
         ValueError: a recurrent state is missing.
     """
-    policy, rnd, head = ppo.policy, ppo.rnd, ppo.policy.value_head
-    with torch.no_grad():
-        # observations, normalized by the statistics that the policy acted with
-        obs, final_obs = columns(policy, batch.obs), columns(policy, batch.final_obs)
-        inputs, final_inputs = network_inputs(policy, batch, policy.normalize(obs), policy.normalize(final_obs))
-
-        # rewards: the environment's and, with RND, an intrinsic one; RND's statistics move
-        rewards = [RewardStream(batch.reward, ppo.gamma, batch.terminated, batch.ends)]
-        lesson = None
-        if rnd is not None:
-            next_obs = columns(policy, batch.next_obs)[:, : policy.features.columns].float()
-            novelty = rnd.observe(next_obs, batch.trajectory_ends, batch.env_ids)
-            lesson = rnd.lesson(next_obs)
-            # its return goes on over the ends of episodes (Burda et al. 2018, section 2.3)
-            never = np.zeros(len(novelty), dtype=bool)
-            rewards.append(RewardStream(novelty, ppo.intrinsic_gamma, never, batch.trajectory_ends, weight=ppo.beta))
-
-        # before the first rewards the critic's values are noise: give them the size of the rewards
-        if not ppo.rewarded:
-            head.stats.rescale(0, reward_unit(float(np.abs(batch.reward).max())))
-
-        # values, advantages (GAE) and returns
-        experience = Experience(batch, rewards, inputs, final_inputs)
-        values, advantage, returns = estimate(ppo, experience)
-
-        # the return statistics move, and the value head against them (PopArt)
-        old_value = head.update(returns, values)
-
-        raw_action, log_prob = acted(policy, batch, inputs)
-        target, past = head.stats(returns), inputs.past or ()
-        rows = Rows(inputs.obs, raw_action, log_prob, scaled(ppo, experience, advantage), target, old_value, *past)
-    metrics = {"explained_variance": explained_variance(values, returns), "entropy": -log_prob.mean().item()}
-    if rnd is not None:
-        metrics["intrinsic_reward"] = float(novelty.mean())
-
-    # epochs of shuffled minibatches
-    metrics |= optimize(ppo, rows, lr, objective, workers, experience, lesson)
-
-    # the observation statistics move
-    policy.update_statistics(obs)
+    prepared = prepare(ppo, batch)
+    metrics = prepared.metrics | optimize(ppo, prepared, lr, objective, workers)
+    ppo.policy.update_statistics(prepared.obs)  # the observation statistics move
     return metrics
 
 
+@torch.no_grad()
+def prepare(ppo: "PPO", batch: Batch) -> "Prepared":
+    """Turn a batch into the rows of minibatches; the statistics of returns move, and those of RND.
+
+    Raises:
+        ValueError: a recurrent state is missing.
+    """
+    policy, rnd, head = ppo.policy, ppo.rnd, ppo.policy.value_head
+
+    # observations, normalized by the statistics that the policy acted with
+    obs, final_obs = columns(policy, batch.obs), columns(policy, batch.final_obs)
+    inputs, final_inputs = network_inputs(policy, batch, policy.normalize(obs), policy.normalize(final_obs))
+
+    # rewards: the environment's and, with RND, an intrinsic one; RND's statistics move
+    rewards = [RewardStream(batch.reward, ppo.gamma, batch.terminated, batch.ends)]
+    targets = None
+    if rnd is not None:
+        next_obs = columns(policy, batch.next_obs)[:, : policy.features.columns].float()
+        novelty = rnd.observe(next_obs, batch.trajectory_ends, batch.env_ids)
+        targets = rnd.targets(next_obs)
+        # its return goes on over the ends of episodes (Burda et al. 2018, section 2.3)
+        never = np.zeros(len(novelty), dtype=bool)
+        rewards.append(RewardStream(novelty, ppo.intrinsic_gamma, never, batch.trajectory_ends, weight=ppo.beta))
+
+    # before the first rewards the critic's values are noise: give them the size of the rewards
+    if not ppo.rewarded:
+        head.stats.rescale(0, reward_unit(float(np.abs(batch.reward).max())))
+
+    # values, advantages (GAE) and returns
+    experience = Experience(batch, rewards, inputs, final_inputs)
+    values, advantage, returns = estimate(ppo, experience)
+
+    # the return statistics move, and the value head against them (PopArt)
+    old_value = head.update(returns, values)
+
+    raw_action, log_prob = acted(policy, batch, inputs)
+    target, past = head.stats(returns), inputs.past or ()
+    rows = Rows(inputs.obs, raw_action, log_prob, scaled(ppo, experience, advantage), target, old_value, *past)
+    metrics = {"explained_variance": explained_variance(values, returns), "entropy": -log_prob.mean().item()}
+    if rnd is not None:
+        metrics["intrinsic_reward"] = float(novelty.mean())
+    return Prepared(rows, experience, targets, obs, metrics)
+
+
 def optimize(
-    ppo: "PPO",
-    rows: Rows,
-    lr: float,
-    objective: Objective,
-    workers: GradientWorkers | None,
-    experience: "Experience",
-    lesson: tuple[torch.Tensor, torch.Tensor] | None,
+    ppo: "PPO", prepared: "Prepared", lr: float, objective: Objective, workers: GradientWorkers | None
 ) -> dict[str, float]:
     """Take a gradient step for each minibatch of each epoch; return the means of their metrics.
 
-    With `recompute_advantage` the rows of each further epoch are estimated again from the experience. RND's predictor
-    learns from the lesson.
+    With `recompute_advantage` the advantages and targets of each further epoch are estimated again.
     """
+    rows, experience, targets = prepared.rows, prepared.experience, prepared.rnd_targets
     steps: list[Metrics] = []
     gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
     gradient.load(rows)
@@ -111,11 +112,11 @@ def optimize(
         for start, stop in pairwise(bounds):
             metrics = gradient.compute(start, stop)
             if ppo.target_kl is not None and metrics["approx_kl"] > 1.5 * ppo.target_kl:
-                nothing = {"grad_norm": 0.0} | ({} if lesson is None else {"rnd_loss": 0.0})
+                nothing = {"grad_norm": 0.0} | ({} if targets is None else {"rnd_loss": 0.0})
                 return means(steps or [metrics | nothing])
             metrics["grad_norm"] = limit_norm(ppo.optimizers[0].gradient, ppo.max_grad_norm)
-            if lesson is not None:
-                metrics["rnd_loss"] = predictor_gradient(ppo, lesson, order[start:stop])
+            if targets is not None:
+                metrics["rnd_loss"] = predictor_gradient(ppo, targets, order[start:stop])
             for optimizer in ppo.optimizers:
                 optimizer.step(lr)
             steps.append(metrics)
@@ -179,6 +180,20 @@ class Experience(NamedTuple):
     """Of the M rows."""
     final_inputs: Inputs
     """Of the next observations of their E ends."""
+
+
+class Prepared(NamedTuple):
+    """What `prepare` made of a batch."""
+
+    rows: Rows
+    """Of the minibatches."""
+    experience: Experience
+    """To estimate advantages again."""
+    rnd_targets: tuple[torch.Tensor, torch.Tensor] | None
+    """What RND's predictor learns, with RND."""
+    obs: torch.Tensor
+    """`(M, D)`, not normalized."""
+    metrics: dict[str, float]
 
 
 def columns(policy: ActorCritic, obs: np.ndarray) -> torch.Tensor:
@@ -264,10 +279,10 @@ def minibatch_gradients(
     return ShardedGradient(ppo.numpy_policy, gradient.numpy(), objective, count, ppo.mini_batch_size, workers)
 
 
-def predictor_gradient(ppo: "PPO", lesson: tuple[torch.Tensor, torch.Tensor], index: np.ndarray) -> torch.Tensor:
-    """Write the gradient of RND's loss on some rows of a lesson into its predictor's parameters; return the loss."""
+def predictor_gradient(ppo: "PPO", targets: tuple[torch.Tensor, torch.Tensor], index: np.ndarray) -> torch.Tensor:
+    """Write the gradient of RND's loss on some rows into the parameters of its predictor; return the loss."""
     assert ppo.rnd is not None
-    white, features = lesson
+    white, features = targets
     ppo.optimizers[1].gradient.zero_()
     loss = ppo.rnd.loss(white[index], features[index], ppo.rng)
     loss.backward()
