@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 import tyro
 
 from parallel_rl.commands.program import NAME
-from parallel_rl.config import CommandLine
+from parallel_rl.config import DEFAULT_AGENT, command_line
 
 FUNCTION = re.sub(r"\W", "_", NAME)
 
@@ -30,7 +30,8 @@ def complete(commands: Mapping[str, Callable[..., int]], arguments: Sequence[str
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
-            tyro.extras.subcommand_cli_from_dict({"train": CommandLine, **commands}, prog=NAME, args=arguments)
+            train = command_line(DEFAULT_AGENT)
+            tyro.extras.subcommand_cli_from_dict({"train": train, **commands}, prog=NAME, args=arguments)
     except SystemExit as leaving:
         print(printed.getvalue(), end=TRAIN_IS_LEFT_OUT if f"_tyro_{FUNCTION}()" in printed.getvalue() else "")
         return int(leaving.code or 0)

@@ -13,10 +13,10 @@ import tyro
 
 from AsyncPPO import EnvError
 from AsyncPPO.progress import Bar
-from parallel_rl.commands.run import agent_of, env_of, factory_of
+from parallel_rl.commands.build import agent_of, env_of, factory_of
 
 if TYPE_CHECKING:
-    from PPO import PPO
+    from AsyncPPO.agent import Agent
 
 RunDir = tyro.conf.Positional[Path]
 FIRST_SEED = 3_000_000
@@ -50,25 +50,25 @@ def evaluate(
     from AsyncPPO import evaluate_episodes
     from AsyncPPO.callbacks import Evaluation
 
-    config, ppo = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
+    config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     played = evaluate_episodes(
-        ppo,
-        env_of(config),
+        agent,
+        env_of(config.run),
         episodes,
         deterministic=not stochastic,
         seed=seed,
         progress=not json,
-        **config.evaluating(),
+        **config.run.evaluating(),
     )
     evaluation = Evaluation.of(0, played)
     if json:
         figures = evaluation.figures()
         del figures["steps"]
-        print(dumps({"env_id": config.env_id, **figures, "returns": [episode.return_ for episode in played]}))
+        print(dumps({"env_id": config.run.env_id, **figures, "returns": [episode.return_ for episode in played]}))
     else:
         how = "stochastic" if stochastic else "deterministic"
         print(
-            f"{config.env_id}: mean {evaluation.mean:.2f} +- {evaluation.std:.2f}, min {evaluation.min:.2f}, "
+            f"{config.run.env_id}: mean {evaluation.mean:.2f} +- {evaluation.std:.2f}, min {evaluation.min:.2f}, "
             f"max {evaluation.max:.2f} over {episodes} {how} episodes{evaluation.in_words}"
         )
     return 0
@@ -99,13 +99,13 @@ def record(
         raise ValueError(f"out must end in .mp4 or .gif, not {out.name!r}")
     if not _has_screen():
         os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported: it looks for a window otherwise
-    config, ppo = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
+    config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
-        factory_of(config, render_mode="rgb_array")() as env,
+        factory_of(config.run, render_mode="rgb_array")() as env,
         Video(out, env.metadata.get("render_fps", FPS)) as video,
     ):
-        _show(ppo, env, episodes, seed, lambda: video.add(_picture_of(env)))
+        _show(agent, env, episodes, seed, lambda: video.add(_picture_of(env)))
     print(f"recorded  {out}")
     return 0
 
@@ -122,11 +122,11 @@ def watch(
         seed: of the environment.
         trust_env_module: import the module that the run's environment is in.
     """
-    config, ppo = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
+    config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     if not _has_screen():
         raise RuntimeError("there is no screen to watch on: record makes a video")
-    with factory_of(config, render_mode="human")() as env:
-        _show(ppo, env, episodes, seed)
+    with factory_of(config.run, render_mode="human")() as env:
+        _show(agent, env, episodes, seed)
     return 0
 
 
@@ -149,7 +149,7 @@ def _picture_of(env: gym.Env) -> np.ndarray:
     return frame
 
 
-def _show(ppo: "PPO", env: gym.Env, episodes: int, seed: int, look: Callable[[], object] = lambda: None) -> None:
+def _show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable[[], object] = lambda: None) -> None:
     """Play deterministic episodes, and say what each returned; `look` after every reset and step."""
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, not {episodes}")
@@ -158,25 +158,25 @@ def _show(ppo: "PPO", env: gym.Env, episodes: int, seed: int, look: Callable[[],
     with Bar(unit="frame", desc="playing", leave=False) as bar:
         for episode in range(episodes):
             score = 0.0
-            for reward in _rewards(ppo, env, episode, None if episode else seed):
+            for reward in _rewards(agent, env, episode, None if episode else seed):
                 look()
                 score += reward
                 bar.update()
             bar.write(f"episode {episode + 1}: return {score:.2f}")
 
 
-def _rewards(ppo: "PPO", env: gym.Env, episode: int, seed: int | None) -> Iterator[float]:
+def _rewards(agent: "Agent", env: gym.Env, episode: int, seed: int | None) -> Iterator[float]:
     """Play an episode; yield 0 when it begins, then every reward.
 
     Raises:
         EnvError: the environment failed.
     """
-    over, core = False, ppo.initial_core(1)
+    over, core = False, agent.initial_core(1)
     try:
         obs, _ = env.reset(seed=seed)
         yield 0.0
         while not over:
-            action = ppo.get_action(obs, deterministic=True, core=core)
+            action = agent.get_action(obs, deterministic=True, core=core)
             obs, reward, terminated, truncated, _ = env.step(action)
             over = terminated or truncated
             yield float(reward)

@@ -1,10 +1,9 @@
 """Train, and go on with a run."""
 
-import math
+import argparse
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,19 +22,16 @@ from AsyncPPO.callbacks import (
     TensorBoard,
     checkpoints_in,
 )
+from parallel_rl.commands.build import env_of, factory_of, load_latest, make_trainer
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import NAME, PROGRAM
-from parallel_rl.commands.run import (
+from parallel_rl.commands.run_directory import (
     BEST_DIRECTORY,
     CONFIG_FILE,
     CURVE_FILE,
     SUMMARY_FILE,
     choose_run_dir,
     config_of,
-    env_of,
-    factory_of,
-    fresh_agent,
-    load_latest,
     load_newest,
     locked,
     note_start,
@@ -43,9 +39,9 @@ from parallel_rl.commands.run import (
 )
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import check_trust, trust_flag
-from parallel_rl.config import CommandLine, TrainConfig
+from parallel_rl.config import DEFAULT_AGENT, TrainConfig, command_line, train_config
 from parallel_rl.presets import preset
-from parallel_rl.utils import Setting, fault_of, remove_unfinished
+from parallel_rl.utils import remove_unfinished
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncPPO
@@ -53,9 +49,10 @@ if TYPE_CHECKING:
 EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
 """Added to the seed for the evaluations beside the training, and for that at its end: other episodes than those of the
 training, and at the end others than those by which the best was chosen."""
+NO_SETTINGS = {"agent", "trust_env_module"}
+"""Flags that are not settings."""
 REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys")
 """Flags that may be there several times, with one value or more."""
-POSITIVE = ("eval_episodes", "eval_envs", "checkpoint_seconds", "keep_checkpoints", "max_seconds")
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -63,8 +60,8 @@ def train(arguments: Sequence[str]) -> int:
     config = parse(arguments)
     run_dir = choose_run_dir(config)
     with make_trainer(config) as trainer:
-        if config.load_weights:
-            load_latest(trainer.ppo, Path(config.load_weights))
+        if config.run.load_weights:
+            load_latest(trainer.ppo, config.agent, Path(config.run.load_weights))
         with locked(run_dir):
             return _run(config, trainer, run_dir)
 
@@ -84,9 +81,9 @@ def resume(
         trust_env_module: import the module that the run's environment is in.
     """
     config = config_of(run_dir)
-    check_trust(config, run_dir / CONFIG_FILE, trust_env_module)
-    changed: dict[str, Any] = {} if num_envs in (None, config.num_envs) else {"num_envs": num_envs}
-    config = replace(config, **changed)
+    check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module)
+    changed: dict[str, Any] = {} if num_envs in (None, config.run.num_envs) else {"num_envs": num_envs}
+    config = config.changed(changed)
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     with make_trainer(config) as trainer, locked(run_dir):
@@ -104,27 +101,46 @@ def resume(
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
-    """Return the configuration of a command line: the defaults, the environment's preset, then the flags.
+    """Return the config of a command line: the defaults, the environment's preset, then the flags.
 
-    With the weights of a run, that run's configuration takes the place of the first two, but for its seed: what comes
-    is not to be what was.
+    With the weights of a run, that run's config takes the place of the defaults and the preset, but for its seed: the
+    new run is not to repeat the old one.
 
     Raises:
-        ValueError: a bad configuration, or one that names a module that is not to be imported.
+        ValueError: a bad config, or one that names a module that is not to be imported.
     """
     arguments = _gathered(arguments)
+    agent, before = _agent_in(arguments)
+    flags = command_line(agent)
     without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
-    asked, _ = tyro.cli(CommandLine, prog=NAME, args=without_help, return_unknown_args=True)
-    settings = {"env_id": asked.env_id} | preset(asked.env_id, asked.use_rnd)
-    record = Path(asked.load_weights or ".") / CONFIG_FILE
-    from_record = asked.load_weights is not None and record.is_file()
-    if from_record:
-        before = config_of(record.parent)
-        settings = vars(before) | {"run_dir": None, "seed": before.seed + 1}
-    config = tyro.cli(CommandLine, prog=NAME, args=arguments, default=CommandLine(**settings)).config()
-    if from_record:
-        check_trust(config, record, asked.trust_env_module, typed=asked)
+    typed: Any = tyro.cli(flags, prog=NAME, args=without_help, return_unknown_args=True)[0]
+    settings = preset(agent, typed.env_id, getattr(typed, "use_rnd", False)) | {"env_id": typed.env_id}
+    if before is not None:
+        settings = before.flat() | {"run_dir": None, "seed": before.run.seed + 1}
+    defaults = flags(**{name.lower(): value for name, value in settings.items()})
+    values = vars(tyro.cli(flags, prog=NAME, args=arguments, default=defaults))
+    config = train_config(agent, {name: value for name, value in values.items() if name not in NO_SETTINGS})
+    if before is not None:
+        check_trust(config.run, Path(typed.load_weights) / CONFIG_FILE, typed.trust_env_module, typed=typed)
     return config
+
+
+def _agent_in(arguments: Sequence[str]) -> tuple[str, TrainConfig | None]:
+    """Return the agent that a command line names, and the config of the run in `--load-weights`, if it is one.
+
+    Raises:
+        ValueError: the agent is unknown, or not that of the run.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--agent", default=None)
+    parser.add_argument("--load-weights", "--load_weights", default=None)
+    named, _ = parser.parse_known_args(arguments)
+    if named.load_weights is None or not (Path(named.load_weights) / CONFIG_FILE).is_file():
+        return named.agent or DEFAULT_AGENT, None
+    before = config_of(Path(named.load_weights))
+    if named.agent not in (None, before.agent):
+        raise ValueError(f"the weights in {named.load_weights} are of the agent {before.agent!r}, not {named.agent!r}")
+    return before.agent, before
 
 
 def _gathered(arguments: Sequence[str]) -> list[str]:
@@ -143,24 +159,6 @@ def _gathered(arguments: Sequence[str]) -> list[str]:
             into = rest
         into.append(argument)
     return rest + [word for flag, given in values.items() for word in (flag, *given)]
-
-
-def make_trainer(config: TrainConfig) -> "AsyncPPO":
-    """Make the environments and the agent of a run.
-
-    Raises:
-        ValueError: a setting out of its range; the message names it.
-    """
-    from AsyncPPO import AsyncPPO
-
-    checked = [(name, Setting("", above=0)) for name in POSITIVE] + [("eval_every", Setting("", least=0))]
-    faults = [fault_of(name, getattr(config, name), about, float | None) for name, about in checked]
-    if any(faults):
-        raise ValueError("; ".join(filter(None, faults)))
-    if config.target_return is not None and not math.isfinite(config.target_return):
-        raise ValueError(f"target_return must be finite, not {config.target_return}")
-    ppo = fresh_agent(config)
-    return AsyncPPO(env_of(config, training=True), ppo, config.num_envs, config.steps, **config.loop())
 
 
 def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path, changed: dict[str, Any] | None = None) -> int:
@@ -189,18 +187,19 @@ def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path, changed: dict[
     say(
         f"result    mean {evaluation.mean:.2f}, min {evaluation.min:.2f}, max {evaluation.max:.2f} "
         f"over {evaluation.episodes} deterministic episodes{evaluation.in_words}\n"
-        f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}{trust_flag(config)}"
+        f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}{trust_flag(config.run)}"
     )
     if not trainer.stopped:
-        say(f"continue  {_how_to_go_on(config, run_dir)} --steps {config.steps}")
+        say(f"continue  {_how_to_go_on(config, run_dir)} --steps {config.run.steps}")
     return 0
 
 
 def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]:
     """Run a trainer to its end and save what came of it, however it ended; return the signals that came."""
     before = trainer.steps_done
+    run, env = config.run, trainer.env
     say(
-        f"{config.env_id}: {config.num_envs} copies, {trainer.env.backend} backend: {trainer.env.backend_reason}\n"
+        f"{run.env_id}: {run.num_envs} environments, {env.backend} backend: {env.backend_reason}\n"
         f"acting    {trainer.acting_reason}"
     )
 
@@ -234,9 +233,9 @@ def _save(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> None:
 def _evaluate(config: TrainConfig, trainer: "AsyncPPO") -> Evaluation:
     from AsyncPPO import evaluate_episodes
 
-    seed = config.seed + FINAL_SEED
-    settings: dict[str, Any] = {"seed": seed, "progress": True} | config.evaluating()
-    episodes = evaluate_episodes(trainer.ppo, env_of(config), config.eval_episodes, **settings)
+    seed = config.run.seed + FINAL_SEED
+    settings: dict[str, Any] = {"seed": seed, "progress": True} | config.run.evaluating()
+    episodes = evaluate_episodes(trainer.ppo, env_of(config.run), config.run.eval_episodes, **settings)
     return Evaluation.of(trainer.steps_done, episodes)
 
 
@@ -247,29 +246,29 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
     callbacks: list[Callback] = [
         CSVLog(run_dir),
         TensorBoard(run_dir),
-        Checkpoints(run_dir / CHECKPOINT_DIRECTORY, config.checkpoint_seconds, config.keep_checkpoints),
+        Checkpoints(run_dir / CHECKPOINT_DIRECTORY, config.run.checkpoint_seconds, config.run.keep_checkpoints),
     ]
-    every = max(config.steps // 10, 1) if config.eval_every is None else config.eval_every
+    every = max(config.run.steps // 10, 1) if config.run.eval_every is None else config.run.eval_every
     if every:
-        seed, best = config.seed + EVALUATION_SEED, run_dir / BEST_DIRECTORY
+        seed, best = config.run.seed + EVALUATION_SEED, run_dir / BEST_DIRECTORY
         callbacks.append(
             BackgroundEvaluation(
-                factory_of(config),
+                factory_of(config.run),
                 every,
-                num_envs=config.eval_envs or config.num_envs,
+                num_envs=config.run.eval_envs or config.run.num_envs,
                 seed=seed,
-                info_keys=config.info_keys,
+                info_keys=config.run.info_keys,
                 keep_best=best,
-                on_env_error=config.on_env_error,
-                step_timeout=config.step_timeout,
-                start_method=config.start_method,
-                close_timeout=config.close_timeout,
+                on_env_error=config.run.on_env_error,
+                step_timeout=config.run.step_timeout,
+                start_method=config.run.start_method,
+                close_timeout=config.run.close_timeout,
             )
         )
-    if config.max_seconds is not None:
-        callbacks.append(StopAfter(config.max_seconds))
-    if config.target_return is not None:
-        callbacks.append(StopAtReturn(config.target_return))
+    if config.run.max_seconds is not None:
+        callbacks.append(StopAfter(config.run.max_seconds))
+    if config.run.target_return is not None:
+        callbacks.append(StopAtReturn(config.run.target_return))
     return callbacks
 
 
@@ -292,8 +291,8 @@ def _summary(config: TrainConfig, trainer: "AsyncPPO") -> dict[str, Any]:
     solved = [row for row in full if threshold is not None and row["mean_return"] >= threshold]
     best = max(trainer.evaluations, key=lambda evaluation: evaluation.mean, default=None)
     return {
-        "env_id": config.env_id,
-        "seed": config.seed,
+        "env_id": config.run.env_id,
+        "seed": config.run.seed,
         "backend": trainer.env.backend,
         "steps": trainer.steps_done,
         "seconds": trainer.seconds,
@@ -312,12 +311,12 @@ def _plot(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> None:
 
     threshold = trainer.env.spec.reward_threshold if trainer.env.spec else None
     evaluations = [(evaluation.steps, evaluation.mean) for evaluation in trainer.evaluations]
-    title = f"{config.env_id}, seed {config.seed}"
+    title = f"{config.run.env_id}, seed {config.run.seed}"
     plot_learning_curve(trainer.history, run_dir / CURVE_FILE, title, threshold, evaluations)
 
 
 def _how_to_go_on(config: TrainConfig, run_dir: Path) -> str:
     """Return the command; a run that failed before its first checkpoint has only weights to go on with."""
-    path = shlex.quote(str(run_dir)) + trust_flag(config)
+    path = shlex.quote(str(run_dir)) + trust_flag(config.run)
     saved = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
     return f"{PROGRAM} resume {path}" if saved else f"{PROGRAM} --load-weights {path}"

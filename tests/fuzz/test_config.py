@@ -1,14 +1,13 @@
 """Any combination of settings runs, or is refused with a message that names one of them."""
 
 import math
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from parallel_rl import main
-from parallel_rl.config import TrainConfig
+from parallel_rl.config import setting_names
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import strategies as st  # noqa: E402
@@ -79,12 +78,13 @@ SETTINGS: dict[str, Any] = {
     "device": st.sampled_from(["cpu", "cpu", "cpu", "cpu", "cuda", "nonsense"]),
 }
 GIVEN = {"run_dir", "load_weights", "compile"}
-NAMES = [field.name for field in fields(TrainConfig)]
-NAMES += ["GAE_lambda", "use_RND", "Nothing-v0", "no_such_argument", "CUDA", "mask", "json:nothing"]
+FLAGS = setting_names("ppo")
+NAMES = [*FLAGS, *FLAGS.values()]
+NAMES += ["Nothing-v0", "no_such_argument", "CUDA", "mask", "json:nothing"]
 
 
 def test_every_setting_is_tried() -> None:
-    assert SETTINGS.keys() | GIVEN == {field.name for field in fields(TrainConfig)}
+    assert SETTINGS.keys() | GIVEN == FLAGS.keys()
 
 
 def flags_of(settings: dict[str, Any]) -> list[str]:
