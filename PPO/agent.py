@@ -1,18 +1,22 @@
 """PPO: the agent that acts and learns."""
 
+import copy
 import inspect
 import warnings
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import ArrayLike
+from torch import nn
 
 from parallel_rl.utils import (
     COMPOSITE,
     Configured,
     Schedule,
+    Trajectory,
     choices_of,
     compute_threads,
     element_of,
@@ -40,6 +44,7 @@ LARGE_NETWORK = 1_000_000
 """Parameters from which on torch's own calls cost little, and more than one thread pays."""
 REWARDS_IN_RANGE = 1e-30, 1e30
 """Sizes of rewards that single precision has room for, their sums included."""
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class PPO(Configured, Savable):
@@ -49,6 +54,7 @@ class PPO(Configured, Savable):
     no global random state. Its settings are attributes: `ppo.gamma` is `ppo.config.gamma`.
     """
 
+    on_policy = True
     config: PPOConfig
 
     def __init__(  # noqa: D417
@@ -183,7 +189,8 @@ class PPO(Configured, Savable):
         """Leave out the views of the parameters: a copy makes its own."""
         views = ("optimizers", "loss", "numpy_policy")
         kept = {name: value for name, value in vars(self).items() if name not in views}
-        return kept | {"moments": [optimizer.state for optimizer in self.optimizers]}
+        kept |= {"policy": _detached(self.policy), "rnd": None if self.rnd is None else _detached(self.rnd)}
+        return kept | {"moments": [each.state if each.state["steps"] else {} for each in self.optimizers]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make the learner again, around the copied networks."""
@@ -209,6 +216,11 @@ class PPO(Configured, Savable):
             del arguments["action_space"]
         return cls(**(arguments | hyperparameters))
 
+    @property
+    def wants_env_ids(self) -> bool:
+        """Whether `act` needs `env_ids`: each environment keeps its noise for a while."""
+        return self.config.use_sde
+
     def check_fits(self, env: Any) -> None:
         """Check that this agent was made for the spaces of an environment like that of `for_env`.
 
@@ -232,16 +244,16 @@ class PPO(Configured, Savable):
         if not fits:
             raise ValueError(f"the PPO was made for {self.action_space}, but {env} needs {other}")
 
-    def initial_core(self, count: int) -> np.ndarray | None:
-        """Return what is remembered of `count` new episodes, zeros `(count, S)`; None for a policy without a core."""
-        return None if self.policy.core is None else np.zeros((count, self.policy.core.state_size), np.float32)
+    def initial_state(self, num_envs: int) -> np.ndarray | None:
+        """Return the recurrent state at the start of an episode, zeros `(num_envs, S)`; None without a core."""
+        return None if self.policy.core is None else np.zeros((num_envs, self.policy.core.state_size), np.float32)
 
     def get_action(
         self,
         states: ArrayLike | torch.Tensor,
         *,
         deterministic: bool = False,
-        core: np.ndarray | None = None,
+        state: np.ndarray | None = None,
         env_ids: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return an action for each state.
@@ -250,8 +262,8 @@ class PPO(Configured, Savable):
             states: `(N, ...)`, or a single state; of a Dict or Tuple space a dict or tuple of such, or a structured
                 array.
             deterministic: take the most probable action (continuous: the median) in place of a random one.
-            core: `(N, S)`, what a policy with a core remembers of each; brought up to date in place. See
-                `initial_core`; rows whose episode is over are to be set to zero.
+            state: `(N, S)`, the recurrent state of each row, for a policy with a core; updated in place. It starts as
+                `initial_state(N)`; set the rows of finished episodes to zero.
             env_ids: `(N,)`, which environment each state is of, by default the first N: with `use_sde` each has its
                 own noise, which stays for a while.
 
@@ -261,24 +273,24 @@ class PPO(Configured, Savable):
             dimension for a single state: what the environment's `step` takes, of a Dict space a dict.
 
         Raises:
-            ValueError: states that do not have `observ_dim` features, or where no action is allowed; or no core.
+            ValueError: states without `observ_dim` features, or where no action is allowed; no recurrent state.
         """
-        return self.act(states, deterministic=deterministic, core=core, env_ids=env_ids)[0]
+        return self.act(states, deterministic=deterministic, state=state, env_ids=env_ids)[0]
 
     def act(
         self,
         states: ArrayLike | torch.Tensor,
         *,
         deterministic: bool = False,
-        core: np.ndarray | None = None,
+        state: np.ndarray | None = None,
         env_ids: np.ndarray | None = None,
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the actions of `get_action` and, by name, what learning wants to know of how they came about.
 
         Returns:
-            The actions, and `log_prob` float32 `(N,)`; for continuous actions also `draw` float32 `(N, action_dim)`,
-            the point that was squashed (of a Dict or Tuple space the parts' draws, side by side); with a core `core`
-            `(N, S)`, what it remembered before. Hand them to `utils.buffer_append` as keywords.
+            The actions, and `log_prob` float32 `(N,)`. For continuous actions also `raw_action` float32
+            `(N, action_dim)`, the action before tanh (of a Dict or Tuple space those of the parts, side by side); with
+            a core `state` `(N, S)`, the recurrent state before. Hand them to `utils.buffer_append` as keywords.
         """
         features = self.policy.features
         columns, single = features.rows(states.cpu().numpy() if torch.is_tensor(states) else states)
@@ -287,20 +299,20 @@ class PPO(Configured, Savable):
             allowed = columns[:, features.columns :] > 0
             if not np.logical_or.reduceat(allowed, self._first_choices, axis=1).all():
                 raise ValueError("no action is allowed in some of the states")
-        self._check_core(core, len(columns))
+        self._check_state(state, len(columns))
         noise = None if deterministic else self._noise_of(len(columns), env_ids)
-        before = None if core is None else core.copy()
+        before = None if state is None else state.copy()
         if self.numpy_policy is None:
-            action, raw_action, log_prob = self._act_by_torch(columns, noise, core)
+            action, raw_action, log_prob = self._act_by_torch(columns, noise, state)
         else:
             self._refresh_statistics(self.numpy_policy)
             action, raw_action, output = self.numpy_policy.sample(columns, noise)
             log_prob = self.numpy_policy.log_prob(raw_action, output)
         extras = {"log_prob": log_prob}
         if self.is_continuous or self._composite:
-            extras["draw"] = raw_action
+            extras["raw_action"] = raw_action
         if before is not None:
-            extras["core"] = before
+            extras["state"] = before
         action = action.reshape(len(action), *(self.action_space.shape or ()))
         if single:
             return element_of(self.action_space, action[0]), {name: value[0] for name, value in extras.items()}
@@ -308,17 +320,17 @@ class PPO(Configured, Savable):
 
     @torch.no_grad()
     def _act_by_torch(
-        self, columns: np.ndarray, noise: np.ndarray | None, core: np.ndarray | None
+        self, columns: np.ndarray, noise: np.ndarray | None, state: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return actions, raw actions and log-probabilities; write the next recurrent state into `core`."""
-        state = torch.empty(len(columns), 0, device=self.device) if core is None else self._tensor(core)
+        """Return actions, raw actions and log-probabilities; write the next recurrent state into `state`."""
+        before = torch.empty(len(columns), 0, device=self.device) if state is None else self._tensor(state)
         obs = self.policy.standardise(torch.as_tensor(columns, device=self.device))
         with torch_threads(self.threads):
-            policy, after = self.policy.step(obs, state)
+            policy, after = self.policy.step(obs, before)
             draw = policy.mode() if noise is None else policy.sample(self._tensor(noise))
             action, log_prob = self.policy.policy_head.to_action(draw), policy.log_prob(draw)
-        if core is not None:
-            core[:] = after.cpu().numpy()
+        if state is not None:
+            state[:] = after.cpu().numpy()
         if self._composite:
             rows = join_parts(self.action_space, [part.cpu().numpy() for part in action])
         else:
@@ -329,7 +341,7 @@ class PPO(Configured, Savable):
         """Return this policy as something that acts in processes without torch; None where only it can act itself."""
         if self.numpy_policy is None or type(self).act is not PPO.act:
             return None
-        return Replica(self.numpy_policy.architecture, self.mini_batch_size)
+        return Replica(self.numpy_policy.architecture, self.batch_size, self.mini_batch_size)
 
     def replica_weights(self) -> np.ndarray:
         """Return the present weights of `replica`, float32 `(P,)`."""
@@ -362,6 +374,26 @@ class PPO(Configured, Savable):
             return self.rng.standard_normal(shape, np.float32)
         clocks = self.rng.standard_exponential(shape, np.float32)
         return np.maximum(clocks, np.finfo(np.float32).tiny, out=clocks)
+
+    def steps_wanted(self) -> int:
+        """Return how many more transitions `learn` waits for."""
+        return self.batch_size - len(self.memory)
+
+    def observe(self, trajectories: Sequence[Trajectory]) -> None:
+        """Append trajectories to `memory`."""
+        for trajectory in trajectories:
+            self.memory.append(trajectory)
+
+    def update(self, progress: float = 0.0, workers: GradientWorkers | None = None) -> dict[str, float]:
+        """Do what `learn` does: the name that every agent has."""
+        return self.learn(progress, workers)
+
+    def actor(self) -> Self:
+        """Return a copy that acts as this agent does now, without `memory` and the moments of Adam."""
+        parts = self.__getstate__() | {"memory": Memory(), "moments": [{} for _ in self.optimizers]}
+        acting = object.__new__(type(self))
+        acting.__setstate__(copy.deepcopy(parts))
+        return acting
 
     def learn(self, progress: float = 0.0, workers: GradientWorkers | None = None) -> dict[str, float]:
         """Learn from everything in `memory` and clear it, once `batch_size` transitions are there: one `update`.
@@ -418,20 +450,28 @@ class PPO(Configured, Savable):
                 stacklevel=3,
             )
 
-    def _check_core(self, core: np.ndarray | None, count: int) -> None:
-        """Check that there is what is remembered of `count` environments, `(count, S)`, if anything is."""
-        if core is None and self.policy.core is None:
+    def _check_state(self, state: np.ndarray | None, count: int) -> None:
+        """Check that there is a recurrent state `(count, S)` if this policy has one, and otherwise none."""
+        if state is None and self.policy.core is None:
             return
         if self.policy.core is None:
-            raise ValueError("this policy remembers nothing: it was made without a core")
+            raise ValueError("this policy has no recurrent state: it was made without a core")
         size = self.policy.core.state_size
-        if not isinstance(core, np.ndarray) or core.shape != (count, size):
+        if not isinstance(state, np.ndarray) or state.shape != (count, size):
             raise ValueError(
-                f"this policy remembers: hand it a core of shape ({count}, {size}), at first initial_core({count})"
+                f"this policy is recurrent: pass state=, an array ({count}, {size}), at first initial_state({count})"
             )
 
     def _tensor(self, rows: ArrayLike | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(rows, dtype=torch.float32, device=self.device)
+
+
+def _detached(module: Module) -> Module:
+    """Return a copy whose parameters are no longer views of one vector: a pickle would hold all of it for each."""
+    module = copy.deepcopy(module)
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone()
+    return module
 
 
 ARGUMENTS = frozenset(inspect.signature(PPO.__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}

@@ -21,6 +21,8 @@ from PPO.weights import read_weights, tensors_of, write_weights
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
+SQUASH = {"squash": "squash_actions"}
+"""What the oldest checkpoints call a setting."""
 STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
 
 
@@ -97,6 +99,20 @@ class Savable:
             raise ValueError(f"{what} do not say how they were made: {error}") from error
         if different:
             raise ValueError(f"{what} do not fit: {'; '.join(different)}")
+
+    def signature(self) -> Settings:
+        """Return the settings that a checkpoint must agree with."""
+        return self.settings()
+
+    def check_signature(self, saved: Settings, source: str) -> None:
+        """Check that an agent with the signature `saved` would go on as this one.
+
+        Raises:
+            ValueError: it would not; the message lists what differs.
+        """
+        if "squash" in saved:  # the oldest checkpoints have only the settings of the networks
+            saved = self.settings() | {SQUASH.get(name, name): value for name, value in saved.items()}
+        self.check_settings(saved, f"the settings of {source}", learning=True)
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Save the networks into the directory `path`, which is made if it is missing; and `settings` beside them.
@@ -179,7 +195,11 @@ class Savable:
             self.rnd.discounted = self.rnd.discounted[:0]
 
     def load_networks(self, saved: State, settings: Settings | None = None) -> None:
-        """Take over only the `networks` of a `state`: what `load_weights` does with files.
+        """Load only the networks of a `state`: what `load_weights` does with files.
+
+        Args:
+            saved: the state.
+            settings: the `signature` of the agent whose state it was.
 
         Raises:
             ValueError: they are other networks, or mean something else by the `settings` that they were saved with;
@@ -187,9 +207,9 @@ class Savable:
         """
         if settings is not None:
             self.check_settings(settings, "the saved networks")
-        self._take_over(self._fitting(saved))
+        self._take_over(self._fitting(saved.get("networks")))
 
-    def _fitting(self, saved: State) -> dict[str, dict[str, torch.Tensor]]:
+    def _fitting(self, saved: Any) -> dict[str, dict[str, torch.Tensor]]:
         """Return the saved networks as tensors, by file, if they fit; otherwise raise a `ValueError`."""
         if not isinstance(saved, dict) or saved.keys() != {file for _, file in self.modules()}:
             raise ValueError(f"the saved state is of {_names(saved)}: one with RND, the other without")

@@ -27,7 +27,7 @@ from AsyncPPO.backends.infos import numbers_in
 from AsyncPPO.backends.outcomes import check_finite, check_rewards, copied, reset_outcome, step_outcome
 from AsyncPPO.backends.snapshot import restore, snapshot
 from AsyncPPO.backends.streams import own_spaces, seed_spaces
-from parallel_rl.utils import element_of, spawn_seeds
+from parallel_rl.utils import element_of, episode_ends, spawn_seeds
 
 logger = logging.getLogger(__name__)
 ENV_ERROR = "env_error"
@@ -86,46 +86,40 @@ class Block(ABC):
         return {}
 
     def play(self, start: int, stop: int) -> Infos:
-        """Let the replica play; see `Backend.play`.
-
-        What truly followed an environment's k-th end in the rows is `final_obs[k]` of it.
-        """
+        """Let the replica play; see `Backend.play`."""
         rollout, arrays = self._rollout, self.arrays
         assert rollout is not None
         rows, everything = rollout.rows, list(range(len(arrays.obs)))
         if not everything:
             return {}
-        rollout.infos[:, start:stop] = np.nan
-        ends = (rows["terminated"][:, :start] | rows["truncated"][:, :start]).sum(axis=1)
+        rollout.infos[start:stop] = np.nan
         for step in range(start, stop):
-            rows["obs"][:, step] = arrays.obs
+            rows["obs"][step] = arrays.obs
             self._pulse.step = step
             infos = self._play_one(slice(None), everything, step)
             while failed := arrays.failed.nonzero()[0].tolist():
                 for row in failed:
-                    rollout.cut(row, step, start, rows["obs"][row, step])
-                    ends[row] = (rows["terminated"][row, :step] | rows["truncated"][row, :step]).sum()
-                rows["obs"][failed, step] = arrays.obs[failed]
+                    rollout.truncate(row, step, start, rows["obs"][step, row])
+                rows["obs"][step, failed] = arrays.obs[failed]
                 infos |= self._play_one(failed, failed, step)
             check_rewards(range(self.first, self.first + len(everything)), arrays.reward)
             for name in ("reward", "terminated", "truncated"):
-                rows[name][:, step] = getattr(arrays, name)
-            for row in np.flatnonzero(arrays.terminated | arrays.truncated).tolist():
-                rows["final_obs"][row, ends[row]] = arrays.final_obs[row]
-                ends[row] += 1
+                rows[name][step] = getattr(arrays, name)
+            for row in np.flatnonzero(episode_ends(arrays.terminated, arrays.truncated)).tolist():
+                rows["final_obs"][step, row] = arrays.final_obs[row]
                 if info := infos.get(self.first + row, {}).get(FINAL_INFO):
-                    rollout.infos[row, step] = numbers_in(self.first + row, info, rollout.info_keys)
+                    rollout.infos[step, row] = numbers_in(self.first + row, info, rollout.info_keys)
         return {}
 
     def _play_one(self, rows: slice | list[int], numbers: list[int], step: int) -> Infos:
         """Act in the environments of some rows and step them; return infos. `arrays.failed` says which could not be."""
         rollout, arrays = self._rollout, self.arrays
         assert rollout is not None
-        answer, rollout.outputs[rows, step] = self._player.act(arrays.obs[rows], rollout.noise[step][rows])
+        answer, rollout.outputs[step, rows] = self._player.act(arrays.obs[rows], rollout.noise[step, rows])
         answer["action"] = answer["action"].reshape(-1, *arrays.action.shape[1:])
         arrays.action[rows] = answer["action"]
         for name, values in answer.items():
-            rollout.rows[name][rows, step] = values
+            rollout.rows[name][step, rows] = values
         return self.step([self.first + number for number in numbers], autoreset=True)
 
 

@@ -325,7 +325,7 @@ class ProcessBackend(Backend):
             start, step = numbers[0], worker.pulse.step
             assert self.rollout is not None
             for row in worker.channel.envs:
-                self.rollout.cut(row, step, start, self.rollout.rows["obs"][row, step])
+                self.rollout.truncate(row, step, start, self.rollout.rows["obs"][step, row])
             numbers = step, numbers[1]
         elif self.rollout is not None:
             self.rollout.anew[worker.rows] = True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in, steps_of
-from AsyncPPO.checkpoint import SETTINGS, read_checkpoint
+from AsyncPPO.checkpoint import SIGNATURE, read_checkpoint
 from parallel_rl.agents import agent_kind
 from parallel_rl.commands.run_directory import (
     BEST_DIRECTORY,
@@ -23,22 +23,22 @@ from parallel_rl.config import RunConfig, TrainConfig
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from AsyncPPO import AsyncPPO
+    from AsyncPPO import AsyncTrainer
     from AsyncPPO.backends import EnvFactory
 
     Wrap = Callable[[gym.Env], gym.Env]
 
 
-def make_trainer(config: TrainConfig) -> "AsyncPPO":
+def make_trainer(config: TrainConfig) -> "AsyncTrainer":
     """Make the environments, the agent and the trainer of a run.
 
     Raises:
         ValueError: a setting that does not fit the environment or the others; the message names it.
     """
-    from AsyncPPO import AsyncPPO
+    from AsyncPPO import AsyncTrainer
 
     run = config.run
-    return AsyncPPO(env_of(run, training=True), fresh_agent(config), run.num_envs, run.steps, **run.loop())
+    return AsyncTrainer(env_of(run, training=True), fresh_agent(config), run.num_envs, run.steps, **run.loop())
 
 
 def fresh_agent(config: TrainConfig) -> Any:
@@ -96,9 +96,13 @@ def load_latest(agent: Any, name: str, directory: Path) -> None:
 
 
 def _load_networks(agent: Any, checkpoint: Path) -> None:
+    """Load the networks of a checkpoint; all of its state into an agent that cannot tell them apart."""
     state = read_checkpoint(checkpoint)
     try:
-        agent.load_networks(state["ppo"].get("networks"), state.get(SETTINGS))
+        if hasattr(agent, "load_networks"):
+            agent.load_networks(state["agent"], state.get(SIGNATURE))
+        else:
+            agent.load_state(state["agent"])
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from error
 

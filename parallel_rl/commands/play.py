@@ -171,12 +171,12 @@ def _rewards(agent: "Agent", env: gym.Env, episode: int, seed: int | None) -> It
     Raises:
         EnvError: the environment failed.
     """
-    over, core = False, agent.initial_core(1)
+    over, state = False, agent.initial_state(1)
     try:
         obs, _ = env.reset(seed=seed)
         yield 0.0
         while not over:
-            action = agent.get_action(obs, deterministic=True, core=core)
+            action = agent.get_action(obs, deterministic=True, state=state)
             obs, reward, terminated, truncated, _ = env.step(action)
             over = terminated or truncated
             yield float(reward)

@@ -128,10 +128,19 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
+def changes_of(run_dir: Path) -> dict[str, Any]:
+    """Return the settings that changed when a run was resumed, with their present values."""
+    return _changes_in(_record_in(run_dir / CONFIG_FILE))
+
+
+def _changes_in(record: dict[str, Any]) -> dict[str, Any]:
+    return reduce(operator.or_, [start.get("changed", {}) for start in record.get("resumed", [])], {})
+
+
 def _values_in(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the present settings of a run: those that it began with, and then those that changed when it resumed."""
+    """Return the present settings of a run."""
     began = record["config"] if "config" in record else record["run"] | record["settings"]
-    return reduce(operator.or_, [start.get("changed", {}) for start in record.get("resumed", [])], began)
+    return began | _changes_in(record)
 
 
 def _record_in(file: Path) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from AsyncPPO.backends.children import SIGNALS
 from parallel_rl.commands.output import say, silence
 
 if TYPE_CHECKING:
-    from AsyncPPO import AsyncPPO
+    from AsyncPPO import AsyncTrainer
 
 GRACE_SECONDS = 30.0
 """How long the environments may take for what they do when a signal comes, before the run leaves all the same."""
 
 
 @contextmanager
-def stopped_by_signals(trainer: "AsyncPPO") -> Iterator[list[int]]:
+def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
     """Let the first signal end the run after the present update, and a second one at once; yield those that came.
 
     Where the update does not come to its end, since an environment does not come back from a step, the run leaves after

@@ -30,6 +30,8 @@ from parallel_rl.commands.run_directory import (
     CONFIG_FILE,
     CURVE_FILE,
     SUMMARY_FILE,
+    changes_of,
+    checked,
     choose_run_dir,
     config_of,
     load_newest,
@@ -38,13 +40,13 @@ from parallel_rl.commands.run_directory import (
     write_json,
 )
 from parallel_rl.commands.stopping import stopped_by_signals
-from parallel_rl.commands.trust import check_trust, trust_flag
-from parallel_rl.config import DEFAULT_AGENT, TrainConfig, command_line, train_config
+from parallel_rl.commands.trust import check_trust, named_values, trust_flag
+from parallel_rl.config import DEFAULT_AGENT, TrainConfig, command_line, setting_types, train_config
 from parallel_rl.presets import preset
-from parallel_rl.utils import remove_unfinished
+from parallel_rl.utils import remove_unfinished, settings_in
 
 if TYPE_CHECKING:
-    from AsyncPPO import AsyncPPO
+    from AsyncPPO import AsyncTrainer
 
 EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
 """Added to the seed for the evaluations beside the training, and for that at its end: other episodes than those of the
@@ -61,7 +63,7 @@ def train(arguments: Sequence[str]) -> int:
     run_dir = choose_run_dir(config)
     with make_trainer(config) as trainer:
         if config.run.load_weights:
-            load_latest(trainer.ppo, config.agent, Path(config.run.load_weights))
+            load_latest(trainer.agent, config.agent, Path(config.run.load_weights))
         with locked(run_dir):
             return _run(config, trainer, run_dir)
 
@@ -70,19 +72,22 @@ def resume(
     run_dir: tyro.conf.Positional[Path],
     steps: int | None = None,
     num_envs: int | None = None,
+    override: tuple[str, ...] = (),
     trust_env_module: bool = False,
 ) -> int:
-    """Go on with a run from its newest checkpoint, as if it had never stopped.
+    """Continue a run from its newest checkpoint, as if it had never stopped.
 
     Args:
         run_dir: what a training run saved.
         steps: how many to take from there; by default those that were missing.
-        num_envs: how many parallel environments from now on; another number begins new episodes.
+        num_envs: how many parallel environments from now on; another number starts new episodes.
+        override: NAME=VALUE, settings of the agent that are different from now on: --override lr=1e-4 entropy_coef=0.
         trust_env_module: import the module that the run's environment is in.
     """
     config = config_of(run_dir)
     check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module)
     changed: dict[str, Any] = {} if num_envs in (None, config.run.num_envs) else {"num_envs": num_envs}
+    changed |= _overrides(config, override)
     config = config.changed(changed)
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
@@ -90,7 +95,8 @@ def resume(
         checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
         if not checkpoints:
             raise FileNotFoundError(f"{run_dir} has no checkpoint to go on from: it ended before the first; train anew")
-        load_newest(partial(trainer.load_checkpoint, any_num_envs=True), checkpoints)
+        names = changed.keys() | changes_of(run_dir).keys()  # the checkpoint may be of before or after a change
+        load_newest(partial(trainer.load_checkpoint, any_num_envs=True, changed=names), checkpoints)
         done = trainer.steps_done
         if steps is not None:
             trainer.goal = done, done + steps
@@ -98,6 +104,25 @@ def resume(
             raise ValueError(f"{run_dir} has come to its end after {done:,} steps: say how many more with --steps")
         say(f"resumed   {run_dir} after {done:,} steps")
         return _run(config, trainer, run_dir, changed)
+
+
+def _overrides(config: TrainConfig, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a run's agent that are different from now on.
+
+    Raises:
+        ValueError: one that is no setting of the agent, or that its weights depend on, or of another type.
+    """
+    about, types = settings_in(type(config.settings)), setting_types(config.agent)
+    names = {name.lower(): name for name in about}
+    values = {}
+    for typed, value in named_values(arguments, "overrides").items():
+        name = names.get(typed.lower(), typed)
+        if name not in about:
+            raise ValueError(f"{config.agent} has no setting {name!r} to override")
+        if about[name].structure:
+            raise ValueError(f"{name} cannot be overridden: the weights depend on it")
+        values[name] = checked(name, value, types[name])
+    return values
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
@@ -161,7 +186,7 @@ def _gathered(arguments: Sequence[str]) -> list[str]:
     return rest + [word for flag, given in values.items() for word in (flag, *given)]
 
 
-def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path, changed: dict[str, Any] | None = None) -> int:
+def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: dict[str, Any] | None = None) -> int:
     """Run a trainer to its end, save, evaluate and report; return the exit code.
 
     Args:
@@ -194,7 +219,7 @@ def _run(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path, changed: dict[
     return 0
 
 
-def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]:
+def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[int]:
     """Run a trainer to its end and save what came of it, however it ended; return the signals that came."""
     before = trainer.steps_done
     run, env = config.run, trainer.env
@@ -220,22 +245,22 @@ def _train(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> list[int]
     return signals
 
 
-def _save(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> None:
+def _save(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
     if trainer.stopped or trainer.error:
         why = trainer.stopped or "by an error"
         say(f"stopped   {why}, after {trainer.steps_done:,} steps; to go on: {_how_to_go_on(config, run_dir)}")
-    trainer.ppo.save_weights(run_dir)
+    trainer.agent.save_weights(run_dir)
     write_json(run_dir / SUMMARY_FILE, _summary(config, trainer))
     _plot(config, trainer, run_dir)
     say(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
 
 
-def _evaluate(config: TrainConfig, trainer: "AsyncPPO") -> Evaluation:
+def _evaluate(config: TrainConfig, trainer: "AsyncTrainer") -> Evaluation:
     from AsyncPPO import evaluate_episodes
 
     seed = config.run.seed + FINAL_SEED
     settings: dict[str, Any] = {"seed": seed, "progress": True} | config.run.evaluating()
-    episodes = evaluate_episodes(trainer.ppo, env_of(config.run), config.run.eval_episodes, **settings)
+    episodes = evaluate_episodes(trainer.agent, env_of(config.run), config.run.eval_episodes, **settings)
     return Evaluation.of(trainer.steps_done, episodes)
 
 
@@ -279,12 +304,12 @@ class Note(Callback):
         """Keep what is noted, and where; of a run that goes on the settings that were changed."""
         self.config, self.run_dir, self.changed = config, run_dir, changed or {}
 
-    def on_start(self, trainer: "AsyncPPO") -> None:
+    def on_start(self, trainer: "AsyncTrainer") -> None:
         """Write."""
         note_start(self.run_dir, self.config, resumed=trainer.steps_done > 0, changed=self.changed)
 
 
-def _summary(config: TrainConfig, trainer: "AsyncPPO") -> dict[str, Any]:
+def _summary(config: TrainConfig, trainer: "AsyncTrainer") -> dict[str, Any]:
     """Return what `summary.json` holds, before the evaluation."""
     threshold = trainer.env.spec.reward_threshold if trainer.env.spec else None
     full = [row for row in trainer.history if row["episodes"] >= 100]
@@ -306,7 +331,7 @@ def _summary(config: TrainConfig, trainer: "AsyncPPO") -> dict[str, Any]:
     }
 
 
-def _plot(config: TrainConfig, trainer: "AsyncPPO", run_dir: Path) -> None:
+def _plot(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
     from parallel_rl.utils.plots import plot_learning_curve
 
     threshold = trainer.env.spec.reward_threshold if trainer.env.spec else None

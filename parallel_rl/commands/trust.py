@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -79,15 +79,28 @@ def kwargs_of(run: RunConfig) -> dict[str, Any]:
     Raises:
         ValueError: one that is not NAME=VALUE, or a name twice.
     """
-    kwargs: dict[str, Any] = {}
-    for argument in run.env_kwargs:
+    return named_values(run.env_kwargs, "env_kwargs")
+
+
+def named_values(arguments: Sequence[str], what: str) -> dict[str, Any]:
+    """Return the values in arguments NAME=VALUE, by name.
+
+    Args:
+        arguments: the arguments.
+        what: what they are, for the message.
+
+    Raises:
+        ValueError: one that is not NAME=VALUE, or a name twice.
+    """
+    values: dict[str, Any] = {}
+    for argument in arguments:
         name, equals, value = argument.partition("=")
         if not name.isidentifier() or not equals:
-            raise ValueError(f"env_kwargs are NAME=VALUE, not {argument!r}")
-        if name in kwargs:
-            raise ValueError(f"env_kwargs say {name} twice")
-        kwargs[name] = _literal(value)
-    return kwargs
+            raise ValueError(f"{what} are NAME=VALUE, not {argument!r}")
+        if name in values:
+            raise ValueError(f"{what} say {name} twice")
+        values[name] = _literal(value)
+    return values
 
 
 def _literal(text: str) -> Any:

@@ -13,8 +13,8 @@ import pytest
 
 from AsyncPPO import EnvError, EnvVectorizer
 from AsyncPPO.backends import Plan
+from AsyncPPO.collector import ReplicaCollector
 from AsyncPPO.memory import VecMemory
-from AsyncPPO.rollout import ReplicaCollector
 from PPO import PPO
 from tests.contracts.test_backends import BACKENDS, EACH, PROCESS
 from tests.envs import Counter

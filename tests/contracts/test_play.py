@@ -13,7 +13,7 @@ import pytest
 
 from AsyncPPO import EnvError, EnvVectorizer, VecMemory
 from AsyncPPO.backends import Plan
-from AsyncPPO.rollout import Collector, ReplicaCollector
+from AsyncPPO.collector import Collector, ReplicaCollector
 from parallel_rl.utils import Trajectory, spawn_seeds
 from PPO import PPO
 from tests.contracts.test_backends import BACKENDS, EACH, PROCESS

@@ -1,0 +1,84 @@
+"""Hindsight experience replay (Andrychowicz et al. 2017, arXiv:1707.01495): what was reached is what was wanted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from OffPolicy.replay import Replay, Transitions
+
+Strategy = Literal["future", "final", "episode"]
+GoalFunction = Callable[[np.ndarray, np.ndarray, dict[str, Any]], Any]
+"""From achieved goals `(n, G)`, desired goals `(n, G)` and an info to `(n,)` values."""
+ACHIEVED, DESIRED = "achieved_goal", "desired_goal"
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """Turns sampled transitions into ones with another goal, one that their own episode achieved.
+
+    Of all transitions k/(k+1) are changed: their goal before and after the step, their reward, and whether they
+    terminated.
+    """
+
+    compute_reward: GoalFunction
+    compute_terminated: GoalFunction
+    strategy: Strategy = "future"
+    """Whose achieved goal is taken: `future`: that of a later step of the episode; `final`: of its last step;
+    `episode`: of any of its steps. Of an episode that still runs, those that are known."""
+    k: int = 4
+    """How many transitions with such a goal there are for each with its own."""
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: an unknown strategy, or a negative k.
+        """
+        if self.strategy not in (known := get_args(Strategy)):
+            raise ValueError(f"the strategy of hindsight must be one of {', '.join(known)}, not {self.strategy!r}")
+        if self.k < 0:
+            raise ValueError(f"k of hindsight must not be negative, not {self.k}")
+
+    @classmethod
+    def of(cls, env: Any, strategy: Strategy = "future", k: int = 4) -> "Hindsight":
+        """Return the hindsight for an environment with goals, as Gymnasium-Robotics defines them.
+
+        Raises:
+            ValueError: it does not have `compute_reward` and `compute_terminated`.
+        """
+        try:
+            return cls(env.unwrapped.compute_reward, env.unwrapped.compute_terminated, strategy, k)
+        except AttributeError as error:
+            raise ValueError(f"hindsight needs compute_reward and compute_terminated of {env}: {error}") from None
+
+    def transitions(self, replay: Replay, rows: np.ndarray, gamma: float, rng: np.random.Generator) -> Transitions:
+        """Return the transitions at rows `(B,)`, some of them with another goal."""
+        batch = replay.transitions(rows, gamma)
+        chosen = np.flatnonzero(rng.random(len(rows)) < self.k / (self.k + 1))
+        goal = replay.obs.take(self.goal_rows(replay, rows[chosen], rng), 0)[ACHIEVED]
+        achieved = batch.next_obs[ACHIEVED][chosen]
+        for obs in (batch.obs, batch.next_obs):
+            obs[DESIRED][chosen] = goal
+        batch.reward[chosen] = _checked(self.compute_reward(achieved, goal, {}), "compute_reward", len(chosen))
+        terminated = _checked(self.compute_terminated(achieved, goal, {}), "compute_terminated", len(chosen))
+        batch.discount[chosen] = np.where(terminated, 0.0, gamma)
+        return batch
+
+    def goal_rows(self, replay: Replay, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the rows whose achieved goals those at `rows` `(n,)` get; each is that after a step of the episode."""
+        last = replay.steps_to_final(rows)
+        if self.strategy == "final":
+            return replay.following(rows, last)
+        first = 1 - replay.steps_kept_before(rows) if self.strategy == "episode" else 1
+        return replay.following(rows, rng.integers(first, last + 1))
+
+
+def _checked(values: Any, name: str, count: int) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim == 0 and values.dtype == bool:  # one answer, whatever the goals
+        return np.broadcast_to(values, count)
+    if values.shape != (count,):
+        raise ValueError(f"{name} must return ({count},) values for {count} goals, and returned {values.shape}")
+    return values

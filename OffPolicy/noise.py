@@ -1,0 +1,114 @@
+"""Noise that makes deterministic policies explore, and the chance of random actions."""
+
+import numpy as np
+
+from parallel_rl.utils import State
+
+THETA = 0.15
+"""Pull of the Ornstein-Uhlenbeck process back to zero (Lillicrap et al. 2016, arXiv:1509.02971, section 7)."""
+ADAPTION = 1.01
+"""Factor by which parameter noise grows and shrinks (Plappert et al. 2018, arXiv:1706.01905, section 3)."""
+
+
+def linear_schedule(start: float, end: float, steps: float, step: int) -> float:
+    """Return what goes linearly from `start` to `end` in `steps` environment steps, and stays there."""
+    return end + (start - end) * max(0.0, 1.0 - step / steps) if steps else end
+
+
+class NormalNoise:
+    """Gaussian noise that is added to actions in [-1, 1], independent in each step."""
+
+    def __init__(self, size: int, std: float) -> None:
+        """Keep the size A and the standard deviation."""
+        self.size, self.std = size, std
+
+    def sample(self, env_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the noise `(n, A)` of the next step of environments `(n,)`."""
+        return rng.normal(0.0, self.std, (len(env_ids), self.size))
+
+    def restart(self, env_ids: np.ndarray) -> None:
+        """Begin an episode in environments `(n,)`."""
+
+    def state(self) -> State:
+        """Return what it remembers."""
+        return {}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` was."""
+
+
+class OrnsteinUhlenbeck(NormalNoise):
+    """Noise that drifts, in each environment by itself: x' = x - theta x + std N(0, 1), from 0 at an episode's start.
+
+    Source: Lillicrap et al. 2016 (arXiv:1509.02971), section 7.
+    """
+
+    def __init__(self, size: int, std: float) -> None:
+        """Keep the size A and the standard deviation of a step."""
+        super().__init__(size, std)
+        self.value = np.zeros((0, size))
+
+    def sample(self, env_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Take a step."""
+        missing = int(env_ids.max()) + 1 - len(self.value)
+        if missing > 0:
+            self.value = np.concatenate([self.value, np.zeros((missing, self.size))])
+        value = (1 - THETA) * self.value[env_ids] + rng.normal(0.0, self.std, (len(env_ids), self.size))
+        self.value[env_ids] = value
+        return value
+
+    def restart(self, env_ids: np.ndarray) -> None:
+        """Go back to 0."""
+        self.value[env_ids[env_ids < len(self.value)]] = 0.0
+
+    def state(self) -> State:
+        """Return the values."""
+        return {"value": self.value.copy()}
+
+    def load_state(self, state: State) -> None:
+        """Take over values.
+
+        Raises:
+            ValueError: they are of actions of another size.
+        """
+        if state["value"].shape[1:] != (self.size,):
+            raise ValueError(f"the saved noise has the shape {state['value'].shape}, and actions have {self.size}")
+        self.value = state["value"].copy()
+
+
+KINDS = {"normal": NormalNoise, "ou": OrnsteinUhlenbeck}
+
+
+def make_noise(name: str, size: int) -> NormalNoise | None:
+    """Return the noise of a name: `normal_0.1`, `ou_0.2` (the standard deviation behind the kind) or `none`.
+
+    Raises:
+        ValueError: there is no such noise.
+    """
+    if name == "none":
+        return None
+    kind, _, number = name.partition("_")
+    try:
+        std = float(number)
+        if not 0.0 <= std < np.inf:
+            raise ValueError
+        return KINDS[kind](size, std)
+    except (LookupError, ValueError):
+        raise ValueError(f"action_noise must be none, or as normal_0.1 or ou_0.2, not {name!r}") from None
+
+
+class ParameterNoise:
+    """The deviation of the noise on a policy's parameters, so that its actions move by `target` in [-1, 1].
+
+    Source: Plappert et al. 2018 (arXiv:1706.01905), section 3 and appendix C.
+    """
+
+    def __init__(self, target: float) -> None:
+        """Begin with a deviation of `target`."""
+        self.target = self.std = target
+
+    def adapt(self, actions: np.ndarray, perturbed: np.ndarray) -> float:
+        """Adapt to how far the perturbed policy's actions `(B, A)` are from the policy's; return that distance."""
+        distance = float(np.sqrt(np.mean((actions - perturbed) ** 2)))
+        self.std = self.std * ADAPTION if distance < self.target else self.std / ADAPTION
+        return distance

@@ -1,0 +1,107 @@
+"""Prioritized replay (Schaul et al. 2016, arXiv:1511.05952): rows are drawn in proportion to their last errors."""
+
+import numpy as np
+
+from parallel_rl.utils import State, check_like
+
+FAN_OUT = 32
+LARGEST_TOP = 1024
+SMALLEST_ERROR = 1e-6
+"""Added to errors: what was learned without an error may be drawn again."""
+
+
+class SumTree:
+    """Numbers, and their sums by 32, by 32 * 32, ...: draws in proportion to them look at a few sums, not at all."""
+
+    def __init__(self, size: int) -> None:
+        """Begin with zeros, `size` of them."""
+        self.levels = [_padded_zeros(size)]
+        while len(self.levels[-1]) > LARGEST_TOP:
+            self.levels.append(_padded_zeros(len(self.levels[-1]) // FAN_OUT))
+
+    @property
+    def leaves(self) -> np.ndarray:
+        """The numbers, float64; change them by `set`."""
+        return self.levels[0]
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return float(self.levels[-1].sum())
+
+    def set(self, indexes: np.ndarray, values: np.ndarray | float) -> None:
+        """Replace the numbers at `indexes` `(n,)`."""
+        self.levels[0][indexes] = values
+        for below, level in zip(self.levels, self.levels[1:], strict=False):
+            indexes = indexes // FAN_OUT
+            level[indexes] = below.reshape(-1, FAN_OUT)[indexes].sum(axis=1)
+
+    def find(self, mass: np.ndarray) -> np.ndarray:
+        """Return, for each of `mass` `(n,)` in [0, total), the first index up to which the numbers sum to more.
+
+        A number of zero is never found.
+        """
+        sums = np.concatenate([[0.0], self.levels[-1].cumsum()])
+        mass = np.minimum(mass, np.nextafter(sums[-1], 0))
+        indexes = np.searchsorted(sums, mass, side="right") - 1
+        mass = mass - sums[indexes]
+        sums = np.zeros((len(mass), FAN_OUT + 1))
+        each = np.arange(len(mass))
+        for level in reversed(self.levels[:-1]):
+            level.reshape(-1, FAN_OUT)[indexes].cumsum(axis=1, out=sums[:, 1:])
+            mass = np.minimum(mass, np.nextafter(sums[:, -1], 0))  # sums in another order differ in their last bits
+            child = (sums[:, 1:] <= mass[:, None]).sum(axis=1)
+            mass = mass - sums[each, child]
+            indexes = indexes * FAN_OUT + child
+        return indexes
+
+
+class Priorities:
+    """The priority of each row of a replay buffer, |error|^alpha; new rows have the largest so far."""
+
+    def __init__(self, rows: int, alpha: float) -> None:
+        """Begin without any.
+
+        Args:
+            rows: of the buffer.
+            alpha: 0 for uniform sampling, 1 for sampling in proportion to errors.
+        """
+        self.alpha, self.largest = alpha, 1.0
+        self.tree = SumTree(rows)
+
+    def extend(self, rows: np.ndarray, is_transition: np.ndarray) -> None:
+        """Note that rows `(n,)` changed; those that are no transitions are never drawn."""
+        self.tree.set(rows, self.largest * is_transition)
+
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Return rows `(count,)`, one from each of `count` equal shares of the total (appendix B.2.1)."""
+        return self.tree.find((np.arange(count) + rng.random(count)) * (self.tree.total / count))
+
+    def weights(self, rows: np.ndarray, beta: float) -> np.ndarray:
+        """Return the importance weights of drawn rows, float32 `(B,)`: P(row)^-beta, the largest of them 1."""
+        priorities = self.tree.leaves[rows]
+        return ((priorities / priorities.min()) ** -beta).astype(np.float32)
+
+    def update(self, rows: np.ndarray, errors: np.ndarray) -> None:
+        """Note the errors `(B,)` that rows had."""
+        priorities = (np.abs(errors).astype(np.float64) + SMALLEST_ERROR) ** self.alpha
+        self.largest = max(self.largest, float(priorities.max()))
+        self.tree.set(rows, priorities)
+
+    def state(self) -> State:
+        """Return everything, for `utils.save_state`."""
+        return {"largest": self.largest, "priorities": self.tree.leaves}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` was.
+
+        Raises:
+            ValueError: it is that of another number of rows.
+        """
+        check_like(state["priorities"], self.tree.leaves, "priorities")
+        self.largest = float(state["largest"])
+        self.tree.set(np.arange(len(self.tree.leaves)), state["priorities"])
+
+
+def _padded_zeros(size: int) -> np.ndarray:
+    return np.zeros(-(-size // FAN_OUT) * FAN_OUT)

@@ -1,0 +1,292 @@
+"""Replay: the transitions that off-policy agents learn from again and again.
+
+Each environment has a ring of rows in time order. A row holds an observation and the action taken there, so that the
+next observation of a transition is that of the next row, and nothing is stored twice. The final observation of an
+episode has a row of its own, without an action; so has, until more follows, the newest observation of an episode that
+still runs. Such rows are never sampled.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from parallel_rl.utils import State, Trajectory, check_like, free_memory, row_type, whole_number
+
+RUNNING = -1
+"""In `Replay.final_row`: the episode has no final observation yet."""
+ARRAYS = ("obs", "action", "reward", "terminated", "is_transition", "final_row", "step")
+COUNTS = ("written", "steps")
+logger = logging.getLogger(__name__)
+
+
+class Transitions(NamedTuple):
+    """A batch of B transitions, of n steps each; what a critic learns is `reward + discount * value(next_obs)`."""
+
+    obs: np.ndarray
+    """`(B, ...)`."""
+    action: np.ndarray
+    """`(B, ...)`."""
+    reward: np.ndarray
+    """float32 `(B,)`: the discounted sum over the n steps, fewer where the episode ended before."""
+    next_obs: np.ndarray
+    """`(B, ...)`, after those steps."""
+    discount: np.ndarray
+    """float32 `(B,)`: gamma to the number of steps; 0 after a termination, never after a truncation."""
+
+
+class Replay:
+    """The newest transitions of N environments.
+
+    Row r is of environment `r % N`; the row that follows it in time is `r + N`, wrapped around.
+    """
+
+    obs: np.ndarray
+    """`(rows, ...)`."""
+    action: np.ndarray
+    """`(rows, ...)`, taken at `obs`."""
+    reward: np.ndarray
+    """float32 `(rows,)`, of that action."""
+    terminated: np.ndarray
+    """bool `(rows,)`, whether that action led to a terminal state."""
+    is_transition: np.ndarray
+    """bool `(rows,)`: whether an action was taken; not so at final observations and at rows not yet written."""
+    final_row: np.ndarray
+    """int64 `(rows,)`, where the final observation of the same episode is; `RUNNING` if it has none yet."""
+    step: np.ndarray
+    """int32 `(rows,)`, how many steps of the same episode came before."""
+
+    def __init__(
+        self, capacity: int, observation_space: spaces.Space, action_space: spaces.Space, num_envs: int | None = None
+    ) -> None:
+        """Make an empty buffer; floats are kept in single precision.
+
+        Args:
+            capacity: rows in all rings together.
+            observation_space: of one environment.
+            action_space: of one environment.
+            num_envs: N; by default the first trajectories tell.
+
+        Raises:
+            ValueError: `capacity` has no room for the environments, or is more than the machine's memory.
+        """
+        types = (_stored(observation_space), _stored(action_space), "f4", "?", "?", "i8", "i4")
+        self._types = {name: np.dtype(kind) for name, kind in zip(ARRAYS, types, strict=True)}
+        self.capacity, self.num_envs, self.size = capacity, 0, 0
+        bytes_per_row = sum(kind.itemsize for kind in self._types.values())
+        self.nbytes = capacity * bytes_per_row
+        free = free_memory()
+        if free is not None and self.nbytes > free:
+            raise ValueError(
+                f"buffer_size={capacity:,} takes {self.nbytes / 1e9:.1f} GB ({bytes_per_row:,} bytes for each "
+                f"transition), and {free / 1e9:.1f} GB are free: {free // bytes_per_row:,} would fit"
+            )
+        logger.info("the replay buffer takes %.2f GB when it is full", self.nbytes / 1e9)
+        if num_envs is not None:
+            self._make_rings(num_envs)
+
+    def _make_rings(self, num_envs: int) -> None:
+        self.num_envs, self.ring_length, self.size = num_envs, self.capacity // num_envs, 0
+        if self.ring_length < 2:
+            raise ValueError(f"buffer_size={self.capacity} has no room for {num_envs} environments: 2 rows for each")
+        self.rows = self.ring_length * num_envs
+        for name, kind in self._types.items():  # zeros take no memory until they are written to
+            setattr(self, name, np.zeros((self.rows, *kind.shape), kind.base))
+        self._written = np.zeros(num_envs, np.int64)  # positions that each ring has filled since its start
+        self._steps = np.zeros(num_envs, np.int64)  # of the episode that runs
+
+    def __len__(self) -> int:
+        """Return the number of transitions."""
+        return self.size
+
+    @property
+    def filled(self) -> int:
+        """How many rows, from the first on, have ever been written to."""
+        return min(int(self._written.max()) + 1, self.ring_length) * self.num_envs if self.num_envs else 0
+
+    def following(self, rows: np.ndarray, steps: int | np.ndarray = 1) -> np.ndarray:
+        """Return the rows that come `steps` after others `(B,)` in time."""
+        return (rows + steps * self.num_envs) % self.rows
+
+    def steps_to_final(self, rows: np.ndarray) -> np.ndarray:
+        """Return in how many steps `(B,)` from rows on their episode comes to its final, or its newest, observation."""
+        final = self.final_row[rows]
+        running = final == RUNNING
+        if running.any():
+            env_ids = rows[running] % self.num_envs
+            final[running] = self._row(self._written[env_ids], env_ids)
+        return (final - rows) // self.num_envs % self.ring_length
+
+    def steps_kept_before(self, rows: np.ndarray) -> np.ndarray:
+        """Return how many rows `(B,)` of the same episode are kept before others."""
+        top = self._written + (self._steps > 0)  # position behind the newest row
+        age = (rows // self.num_envs - top[rows % self.num_envs]) % self.ring_length
+        return np.minimum(self.step[rows], age)
+
+    def extend(self, trajectories: Sequence[Trajectory]) -> np.ndarray:
+        """Append what environments went through.
+
+        A trajectory of an environment whose last one stopped in the middle of an episode goes on with it, unless it
+        begins with another observation: then someone has reset the environment, and the episode counts as truncated.
+
+        Returns:
+            The rows that changed, int64.
+
+        Raises:
+            ValueError: an environment that is not one of the N.
+        """
+        env_ids = [trajectory.env_id for trajectory in trajectories]
+        if not self.num_envs:
+            self._make_rings(max(env_ids) + 1)
+        if max(env_ids) >= self.num_envs:
+            raise ValueError(f"environment {max(env_ids)} is not one of the {self.num_envs} that came first")
+        if len({*env_ids}) < len(env_ids):
+            return np.concatenate([self.extend([trajectory]) for trajectory in trajectories])
+        places = [self._place(trajectory) for trajectory in trajectories]
+        rows, finals = (np.concatenate([place[kind] for place in places]) for kind in ("rows", "finals"))
+        kept = [place["kept"] for place in places]
+        changed = np.concatenate([rows, finals])
+        self.size += len(rows) - int(np.count_nonzero(self.is_transition[changed]))
+        self.is_transition[finals], self.is_transition[rows] = False, True
+        for name in ("obs", "action", "reward", "terminated"):
+            values = [getattr(trajectory, name)[keep] for trajectory, keep in zip(trajectories, kept, strict=True)]
+            getattr(self, name)[rows] = np.concatenate(values)
+        ends = [place["kept_finals"] for place in places]
+        self.obs[finals] = np.concatenate(
+            [trajectory.final_obs[keep] for trajectory, keep in zip(trajectories, ends, strict=True)]
+        )
+        for name in ("step", "final_row"):
+            getattr(self, name)[rows] = np.concatenate([place[name] for place in places])
+        return changed
+
+    def _row(self, position: Any, env_id: Any) -> Any:
+        """Return the row at a position that counts on from the start of an environment's ring."""
+        return position % self.ring_length * self.num_envs + env_id
+
+    def _place(self, trajectory: Trajectory) -> dict[str, Any]:
+        """Return which rows a trajectory gets, and count them as written."""
+        env_id = trajectory.env_id
+        if self._steps[env_id] and not self._goes_on(trajectory):
+            self._close(env_id)
+        head, steps = int(self._written[env_id]), int(self._steps[env_id])
+        over = trajectory.terminated | trajectory.truncated
+        episode = np.cumsum(over) - over  # 0 for the one that ran, 1 for the next, ...
+        indexes = np.arange(len(trajectory))
+        positions = head + indexes + episode
+        final_positions = positions[trajectory.ends] + 1
+        begins = np.concatenate([[-steps], np.flatnonzero(over) + 1])
+        finals_of = np.append(self._row(positions[over] + 1, env_id), RUNNING)
+        if over.any():
+            self._finish(env_id, finals_of[0])
+        oldest = final_positions[-1] + 1 - self.ring_length
+        kept, kept_finals = positions >= oldest, final_positions >= oldest
+        self._written[env_id] = final_positions[-1] + over[-1]
+        self._steps[env_id] = len(trajectory) - begins[-1]
+        return {
+            "rows": self._row(positions[kept], env_id),
+            "finals": self._row(final_positions[kept_finals], env_id),
+            "step": (indexes - begins[episode])[kept],
+            "final_row": finals_of[episode][kept],
+            "kept": kept,
+            "kept_finals": kept_finals,
+        }
+
+    def _goes_on(self, trajectory: Trajectory) -> bool:
+        """Return whether a trajectory begins with the newest observation of its environment."""
+        newest = self.obs[self._row(self._written[trajectory.env_id], trajectory.env_id)]
+        return trajectory.obs[:1].astype(self.obs.dtype).tobytes() == newest.tobytes()
+
+    def _close(self, env_id: int) -> None:
+        """End the episode that runs with its newest observation."""
+        self._finish(env_id, self._row(self._written[env_id], env_id))
+        self._written[env_id] += 1
+        self._steps[env_id] = 0
+
+    def _finish(self, env_id: int, final_row: int) -> None:
+        """Tell the rows of the episode that runs where its final observation is."""
+        count = min(int(self._steps[env_id]), self.ring_length - 1)
+        self.final_row[self._row(self._written[env_id] - 1 - np.arange(count), env_id)] = final_row
+
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Return rows of transitions `(count,)`, each uniformly and independently drawn.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not self.size:
+            raise ValueError("the replay buffer is empty")
+        found, missing = [], count
+        while missing > 0:
+            rows = rng.integers(self.filled, size=missing * self.filled // self.size + 8)
+            rows = rows[self.is_transition[rows]][:missing]
+            found.append(rows)
+            missing -= len(rows)
+        return np.concatenate(found)
+
+    def transitions(self, rows: np.ndarray, gamma: float, n_step: int = 1) -> Transitions:
+        """Return the transitions that begin at rows `(B,)`.
+
+        Their reward is sum_k gamma^k r_{t+k}, over n steps or to the end of the episode, or of what is known of it
+        (Sutton 1988; with replay: Hessel et al. 2018, arXiv:1710.02298, section 3).
+        """
+        reward, discount = self.reward[rows], np.full(len(rows), gamma, np.float32)
+        last, following = rows, self.following(rows)
+        for _ in range(n_step - 1):
+            goes_on = self.is_transition[following]
+            reward = reward + np.where(goes_on, discount * self.reward[following], np.float32(0))
+            discount = np.where(goes_on, discount * np.float32(gamma), discount)
+            last = np.where(goes_on, following, last)
+            following = self.following(last)
+        discount = np.where(self.terminated[last], np.float32(0), discount)
+        obs, action, next_obs = self.obs.take(rows, 0), self.action.take(rows, 0), self.obs.take(following, 0)
+        return Transitions(obs, action, reward, next_obs, discount)
+
+    def state(self) -> State:
+        """Return everything, for `utils.save_state`; the arrays are views, so nothing is copied."""
+        if not self.num_envs:
+            return {"num_envs": 0}
+        counts = {name: getattr(self, f"_{name}") for name in COUNTS}
+        return {"num_envs": self.num_envs, **counts, **{name: getattr(self, name)[: self.filled] for name in ARRAYS}}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` was, of a buffer with the same capacity and spaces.
+
+        Raises:
+            ValueError: it is another one's; nothing is changed then.
+        """
+        num_envs = whole_number(state["num_envs"], "number of environments in the replay buffer")
+        if not num_envs:
+            self.num_envs = self.size = 0
+            return
+        if (length := self.capacity // num_envs) < 2:
+            raise ValueError(f"buffer_size={self.capacity} has no room for the saved {num_envs} environments")
+        for name in COUNTS:
+            check_like(state[name], np.zeros(num_envs, np.int64), f"{name} of the replay buffer")
+        filled = min(int(state["written"].max()) + 1, length) * num_envs
+        for name, kind in self._types.items():
+            own = np.broadcast_to(np.zeros(kind.shape, kind.base), (filled, *kind.shape))
+            check_like(state[name], own, f"{name} of the replay buffer")
+        self._make_rings(num_envs)
+        for name in ARRAYS:
+            getattr(self, name)[:filled] = state[name]
+        self._written, self._steps = (state[name].copy() for name in COUNTS)
+        self.size = int(np.count_nonzero(self.is_transition))
+
+
+def _stored(space: spaces.Space) -> Any:
+    """Return the type of a row that holds an element of a space, as NumPy's subarray type."""
+    shape, kind = row_type(space)
+    return np.dtype((_single_precision(kind), shape))
+
+
+def _single_precision(kind: np.dtype) -> np.dtype:
+    """Return a type with its floats in single precision, in which networks compute."""
+    if kind.names is None:
+        return np.dtype(np.float32) if kind.kind == "f" else kind
+    return np.dtype([(name, _field(kind[name])) for name in kind.names])
+
+
+def _field(kind: np.dtype) -> np.dtype:
+    return np.dtype((_single_precision(kind.base), kind.shape))

@@ -1,0 +1,128 @@
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from OffPolicy import Hindsight, Replay
+from parallel_rl.utils import Trajectory
+
+NUMBER = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+SPACE = spaces.Dict(observation=NUMBER, achieved_goal=NUMBER, desired_goal=NUMBER)
+KIND = np.dtype([(name, "f8", (1,)) for name in SPACE.spaces])
+
+
+def reward(achieved: np.ndarray, desired: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+    return -np.abs(achieved - desired)[:, 0]
+
+
+def reached(achieved: np.ndarray, desired: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+    return (achieved == desired)[:, 0]
+
+
+def piece(first: int, length: int, over: bool, env_id: int = 0) -> Trajectory:
+    """Steps `first`, `first + 1`, ...: what is achieved in step n is n, what is desired 1000."""
+    obs = np.zeros(length + 1, KIND)
+    obs["observation"][:, 0] = obs["achieved_goal"][:, 0] = np.arange(first, first + length + 1)
+    obs["desired_goal"] = 1000
+    no = np.zeros(length, bool)
+    ends = no.copy()
+    ends[-1] = over
+    rewards = reward(obs["achieved_goal"][1:], obs["desired_goal"][1:], {}).astype(np.float32)
+    return Trajectory(env_id, obs[:-1], np.zeros((length, 1), np.float32), rewards, no, ends, obs[-1:])
+
+
+def replay_of(*pieces: Trajectory, capacity: int = 50) -> Replay:
+    replay = Replay(capacity, SPACE, spaces.Box(-1, 1, (1,)))
+    for one in pieces:
+        replay.extend([one])
+    return replay
+
+
+def goals(replay: Replay, strategy: Any, at: int, draws: int = 3000) -> Counter:
+    """Return how often the transition at step `at` gets which goal."""
+    (row,) = np.flatnonzero(replay.is_transition & (replay.obs["observation"][:, 0] == at))
+    hindsight = Hindsight(reward, reached, strategy, k=10**9)
+    batch = hindsight.transitions(replay, np.full(draws, row), 0.9, np.random.default_rng(0))
+    np.testing.assert_array_equal(batch.obs["desired_goal"], batch.next_obs["desired_goal"])
+    return Counter(batch.obs["desired_goal"][:, 0].tolist())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "at", "wanted"),
+    [
+        ("future", 10, [11, 12, 13, 14]),
+        ("future", 12, [13, 14]),
+        ("future", 13, [14]),
+        ("final", 11, [14]),
+        ("episode", 11, [11, 12, 13, 14]),
+        ("future", 20, [21, 22, 23]),  # of an episode that still runs, and came in three pieces
+        ("final", 20, [23]),
+        ("episode", 22, [21, 22, 23]),
+        ("future", 22, [23]),
+    ],
+)
+def test_goals_come_from_the_steps_of_the_same_episode_alike_often(strategy: Any, at: int, wanted: list[int]) -> None:
+    replay = replay_of(
+        piece(10, 2, False), piece(12, 2, True), piece(20, 1, False), piece(21, 1, False), piece(22, 1, False)
+    )
+    found = goals(replay, strategy, at)
+    assert sorted(found) == wanted
+    for goal in wanted:
+        assert found[goal] / 3000 == pytest.approx(1 / len(wanted), abs=0.04)
+
+
+def test_goals_of_an_episode_that_is_partly_overwritten_are_those_that_are_left() -> None:
+    replay = replay_of(piece(0, 9, False), capacity=6)  # steps 4 to 8, and the newest observation, are left
+    assert sorted(goals(replay, "episode", 6)) == [5, 6, 7, 8, 9]
+    assert sorted(goals(replay, "future", 7)) == [8, 9]
+
+
+def test_an_enumerated_episode_has_the_rewards_and_ends_of_its_new_goals() -> None:
+    replay = replay_of(piece(0, 3, True))
+    rows = np.tile(np.flatnonzero(replay.is_transition), 400)
+    batch = Hindsight(reward, reached, "future", k=4).transitions(replay, rows, 0.9, np.random.default_rng(0))
+    seen = set()
+    for index in range(len(rows)):
+        start, goal = batch.obs["observation"][index, 0], batch.obs["desired_goal"][index, 0]
+        assert batch.next_obs["observation"][index, 0] == start + 1
+        assert batch.reward[index] == -abs(start + 1 - goal)
+        assert batch.discount[index] == (0 if start + 1 == goal else np.float32(0.9))
+        seen.add((start, goal))
+    own = {(start, 1000.0) for start in range(3)}
+    assert seen == own | {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
+    assert (batch.obs["desired_goal"] == 1000).mean() == pytest.approx(1 / 5, abs=0.04)
+    assert (replay.obs["desired_goal"][replay.is_transition] == 1000).all()  # what is stored stays as it is
+
+
+def test_a_success_with_its_own_goal_is_none_with_another() -> None:
+    """A transition that was stored as terminated must not stay so when its goal changes."""
+    terminated = piece(0, 1, True)
+    replay = replay_of(
+        Trajectory(
+            0,
+            terminated.obs,
+            terminated.action,
+            terminated.reward,
+            np.array([True]),
+            np.array([False]),
+            terminated.final_obs,
+        )
+    )
+    never = Hindsight(reward, lambda achieved, desired, info: False, k=10**9)
+    batch = never.transitions(replay, np.flatnonzero(replay.is_transition), 0.9, np.random.default_rng(0))
+    assert batch.discount[0] == np.float32(0.9)
+
+
+def test_a_reward_function_that_takes_one_goal_only_is_named() -> None:
+    replay = replay_of(piece(0, 3, True))
+    single = Hindsight(lambda achieved, desired, info: -1.0, reached)
+    with pytest.raises(ValueError, match="compute_reward must return"):
+        single.transitions(replay, np.flatnonzero(replay.is_transition), 0.9, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("options", "what"), [({"strategy": "past"}, "past"), ({"k": -1}, "k of hindsight")])
+def test_bad_settings_are_named(options: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        Hindsight(reward, reached, **options)

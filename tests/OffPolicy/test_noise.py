@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from OffPolicy.noise import OrnsteinUhlenbeck, ParameterNoise, linear_schedule, make_noise
+
+
+def walk(noise: OrnsteinUhlenbeck, steps: int, envs: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.array([noise.sample(np.arange(envs), rng) for _ in range(steps)])
+
+
+def test_an_ornstein_uhlenbeck_process_has_its_deviation_and_memory() -> None:
+    path = walk(OrnsteinUhlenbeck(2, 0.2), 40_000).reshape(40_000, -1)
+    np.testing.assert_allclose(path.std(axis=0), 0.2 / np.sqrt(1 - 0.85**2), rtol=0.05)
+    for lag in (1, 5):
+        memory = (path[lag:] * path[:-lag]).mean(axis=0) / path.var(axis=0)
+        np.testing.assert_allclose(memory, 0.85**lag, atol=0.04)
+    assert (
+        np.abs(np.corrcoef(path.T) - np.eye(6)).max() < 0.1
+    )  # environments and dimensions do not depend on each other
+
+
+def test_each_environment_has_a_process_of_its_own() -> None:
+    noise = OrnsteinUhlenbeck(1, 0.2)
+    rng = np.random.default_rng(0)
+    noise.sample(np.array([0, 1, 2]), rng)
+    before = noise.value.copy()
+    noise.sample(np.array([1]), rng)
+    assert (noise.value != before).ravel().tolist() == [False, True, False]
+    noise.restart(np.array([2, 7]))
+    assert noise.value[2] == 0
+    assert noise.value[0] == before[0]
+
+
+def test_a_saved_process_goes_on() -> None:
+    noise, other = OrnsteinUhlenbeck(1, 0.2), OrnsteinUhlenbeck(1, 0.2)
+    walk(noise, 5)
+    other.load_state(noise.state())
+    np.testing.assert_array_equal(walk(noise, 5), walk(other, 5))
+
+
+def test_noise_has_a_name() -> None:
+    normal = make_noise("normal_0.3", 2)
+    assert normal is not None
+    assert normal.sample(np.arange(50_000), np.random.default_rng(0)).std() == pytest.approx(0.3, rel=0.02)
+    assert make_noise("none", 2) is None
+    assert isinstance(make_noise("ou_0.2", 2), OrnsteinUhlenbeck)
+
+
+@pytest.mark.parametrize("name", ["pink_0.1", "normal", "normal_x", "normal_-1", "ou_nan", ""])
+def test_noise_that_is_none_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match="action_noise"):
+        make_noise(name, 1)
+
+
+def test_parameter_noise_finds_the_deviation_that_moves_actions_as_far_as_wanted() -> None:
+    """A linear policy: actions move by as much as its parameters."""
+    noise, rng, actions = ParameterNoise(0.2), np.random.default_rng(0), np.zeros((2000, 1))
+    for _ in range(400):
+        distance = noise.adapt(actions, actions + 3 * noise.std * rng.normal(size=(2000, 1)))
+    assert noise.std == pytest.approx(0.2 / 3, rel=0.05)
+    assert distance == pytest.approx(0.2, rel=0.1)
+
+
+def test_a_schedule_counts_steps() -> None:
+    assert [linear_schedule(1.0, 0.2, 100, step) for step in (0, 50, 100, 1000)] == pytest.approx([1, 0.6, 0.2, 0.2])
+    assert linear_schedule(1.0, 0.2, 0, 0) == 0.2
