@@ -25,14 +25,15 @@ from parallel_rl.utils import load_state, save_state
 from PPO import PPO
 
 ROOT = Path(__file__).parent.parent
-V1 = ROOT / "tests" / "fixtures" / "runs" / "v1"
-"""What `main.py` wrote before weights had settings: Pendulum-v1, 2,048 steps."""
+RUNS = ROOT / "tests" / "fixtures" / "runs"
+"""Runs of 2,048 steps on Pendulum-v1 that `main.py` wrote: v1 before weights had settings, with a flat `config`; v2 with
+`agent`, `run` and `settings`."""
 BEFORE = Path("checkpoints") / "000000002048.state"
 
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(V1, tmp_path / "run"))
+    return Path(shutil.copytree(RUNS / "v1", tmp_path / "run"))
 
 
 def change(run_dir: Path, **settings: Any) -> None:
@@ -191,7 +192,11 @@ def test_a_run_directory_may_be_a_link_itself(run_dir: Path, tmp_path: Path) -> 
     assert main.main(["resume", str(tmp_path / "link"), "--steps", "512"]) == 0
 
 
-def test_a_run_of_before_is_evaluated_resumed_and_loaded(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_run_of_before_is_evaluated_resumed_and_loaded(
+    version: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run_dir = Path(shutil.copytree(RUNS / version, tmp_path / "of before"))
     assert main.main(["evaluate", str(run_dir), "--episodes", "2", "--json"]) == 0
     returns = json.loads(capsys.readouterr().out)["returns"]
     config = config_of(run_dir)
