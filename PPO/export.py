@@ -27,7 +27,7 @@ TRIALS = 64
 
 
 class Deterministic(nn.Module):
-    """From observations to the most probable actions; with the standardisation of observations in it."""
+    """From observations to the most probable actions, with the normalization of observations."""
 
     def __init__(self, policy: ActorCritic) -> None:
         """Keep the policy."""

@@ -26,8 +26,7 @@ from PPO import PPO
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "tests" / "fixtures" / "runs"
-"""Runs of 2,048 steps on Pendulum-v1 that `main.py` wrote: v1 before weights had settings, with a flat `config`; v2 with
-`agent`, `run` and `settings`."""
+"""Runs of 2,048 steps on Pendulum-v1. v1: before weights had settings, with a flat `config`; v2: today's form."""
 BEFORE = Path("checkpoints") / "000000002048.state"
 
 
