@@ -9,8 +9,8 @@ from typing import Any
 
 import cloudpickle
 
-from AsyncPPO.backends.children import free, kill, post, start_child, undisturbed
 from AsyncPPO.episodes import Episode
+from AsyncPPO.workers.processes import free, kill, post, start_child, undisturbed
 from parallel_rl.utils import compute_threads
 
 Outcome = tuple[list[Episode] | None, str]

@@ -232,7 +232,7 @@ def test_a_warning_of_the_command_line_is_one_line(tmp_path: Path) -> None:
 
 def test_what_renders_no_pictures_is_not_recorded(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main(["record", str(run_dir), "--out", str(run_dir / "new" / "video.mp4"), TRUST]) == 1
-    assert "error: the environment renders no pictures (render_mode='rgb_array') but str" in capsys.readouterr().err
+    assert "error: the environment renders no images (render_mode='rgb_array') but str" in capsys.readouterr().err
     assert not [*(run_dir / "new").glob("*")]
 
 

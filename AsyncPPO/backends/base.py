@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from AsyncPPO.workers import WorkerError
 from parallel_rl.utils import episode_ends, row_type
 
 EnvFactory = Callable[[], gym.Env]
@@ -22,7 +23,7 @@ Infos = dict[int, dict[str, Any]]
 """By environment index; only those with something in them. They are the receiver's own, not the environments'."""
 
 
-class EnvError(RuntimeError):
+class EnvError(WorkerError):
     """An environment failed; the message names its index and carries the traceback."""
 
     @classmethod
@@ -44,10 +45,6 @@ class FaultPolicy:
     """Whether to start them anew; otherwise a failure is an error."""
     timeout: float | None = None
     """Seconds that a reset or a step may take."""
-
-
-RESTART_LIMIT = 10
-"""How often an environment is started anew without a step in between, before that is an error after all."""
 
 
 @dataclass(frozen=True)

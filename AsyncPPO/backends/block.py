@@ -13,7 +13,6 @@ import numpy as np
 
 from AsyncPPO.backends.apply import Outcome, Outcomes
 from AsyncPPO.backends.base import (
-    RESTART_LIMIT,
     EnvError,
     EnvFactory,
     FaultPolicy,
@@ -21,12 +20,12 @@ from AsyncPPO.backends.base import (
     Rollout,
     StepArrays,
 )
-from AsyncPPO.backends.channel import Pulse
 from AsyncPPO.backends.elements import observation_writer
 from AsyncPPO.backends.infos import numbers_in
 from AsyncPPO.backends.outcomes import check_finite, check_rewards, copied, reset_outcome, step_outcome
 from AsyncPPO.backends.snapshot import restore, snapshot
 from AsyncPPO.backends.streams import own_spaces, seed_spaces
+from AsyncPPO.workers import RESTART_LIMIT, Pulse
 from parallel_rl.utils import element_of, episode_ends, spawn_seeds
 
 logger = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ class Block(ABC):
     def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
         """Call a function of each environment's index and itself; `what` says in errors what for."""
         fault = f"{what} needs another backend: the vector backend's environments are one object"
-        return {self.first: Outcome(None, fault)}
+        return {self.first: Outcome(self.first, None, fault)}
 
     def snapshots(self) -> Infos:
         """Look into the environments; see `Backend.snapshots`."""
@@ -228,9 +227,9 @@ class EnvBlock(Block):
             if self._watched:
                 self._pulse.beat(index)
             try:
-                outcomes[index] = Outcome(function(index, env))
+                outcomes[index] = Outcome(index, function(index, env))
             except (Exception, SystemExit) as error:
-                outcomes[index] = Outcome(None, str(EnvError.of(index, what, error)))
+                outcomes[index] = Outcome(index, None, str(EnvError.of(index, what, error)))
         return outcomes
 
     def snapshots(self) -> Infos:
@@ -314,7 +313,7 @@ class EnvBlock(Block):
         self._failures[row] += 1
         if self._failures[row] > RESTART_LIMIT:
             raise EnvError(
-                f"environment {index} was started anew {RESTART_LIMIT} times and failed at once every time; at last:\n"
+                f"environment {index} was restarted {RESTART_LIMIT} times and failed at once every time; at last:\n"
                 f"{error}"
             ) from error
         self._pulse.restarts += 1

@@ -108,10 +108,10 @@ def _load_networks(agent: Any, checkpoint: Path) -> None:
 
 
 def env_of(run: RunConfig, *, training: bool = False) -> Any:
-    """Return what is stepped in a run: what makes it, or an id for an environment's vectorized form.
+    """Return the environment of a run: a function that makes it, or the id of its vectorized form.
 
     Raises:
-        ValueError: an unknown environment, or the vectorized form of one that is not to be as it is.
+        ValueError: an unknown environment, or a vectorized form that would have to be changed.
     """
     if run.backend != "vector":
         return factory_of(run, training=training)
@@ -124,7 +124,7 @@ def env_of(run: RunConfig, *, training: bool = False) -> Any:
 
 
 def factory_of(run: RunConfig, *, training: bool = False, **kwargs: Any) -> "EnvFactory":
-    """Return what makes the environment of a run; Atari games are made easier to train on with `training`.
+    """Return a function that makes the environment of a run; `training` adds the usual changes to Atari games.
 
     Raises:
         ValueError: an unknown environment, wrong arguments of it, or an unknown wrapper.
@@ -147,7 +147,7 @@ def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
         names: MODULE:CLASS of each.
 
     Raises:
-        ValueError: one that is not there, or needs more than the environment; the message names it.
+        ValueError: one that is missing, or needs further arguments; the message names it.
     """
     wrappers = []
     for name in names:

@@ -1,4 +1,4 @@
-"""What has the tab key complete the command line."""
+"""Completion of the command line in a shell."""
 
 import io
 import re
@@ -26,7 +26,7 @@ complete -F _{FUNCTION} {NAME}
 
 
 def complete(commands: Mapping[str, Callable[..., int]], arguments: Sequence[str]) -> int:
-    """Do what flags of tyro ask for, such as `--tyro-print-completion bash`; return the exit code."""
+    """Print a completion script, for `--tyro-print-completion bash` and the like; return the exit code."""
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):

@@ -1,4 +1,4 @@
-"""Write the policy of a run into a file that runs without this project."""
+"""The command `export`."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def export(
 
     Args:
         run_dir: what a training run saved.
-        out: where to, an .onnx or a .pt2; by default policy.onnx in the run's directory.
+        out: the file, .onnx or .pt2; by default policy.onnx in the run's directory.
         best: take the weights of the best evaluation during the training, not the last ones.
         trust_env_module: import the module that the run's environment is in.
     """

@@ -1,4 +1,4 @@
-"""Look at what a run has learnt: in numbers, in a video, in a window."""
+"""The commands `evaluate`, `record` and `watch`."""
 
 import os
 import sys
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 RunDir = tyro.conf.Positional[Path]
 FIRST_SEED = 3_000_000
-"""Of the episodes that are shown: others than those of the training and of its evaluations."""
+"""Seed of the episodes that are shown: not those of the training and of its evaluations."""
 FPS = 30
-"""Of a video of an environment that does not say how many frames it shows in a second."""
+"""Frames per second of a video, if the environment does not say."""
 SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
-"""Variables, of which one says where windows go on Linux."""
+"""Environment variables, one of which is set where Linux can open a window."""
 
 
 def evaluate(
@@ -36,15 +36,15 @@ def evaluate(
     json: bool = False,
     trust_env_module: bool = False,
 ) -> int:
-    """Play whole episodes and say what they returned.
+    """Play whole episodes and print their returns.
 
     Args:
         run_dir: what a training run saved.
-        episodes: how many.
-        stochastic: act by chance, as in training, and not by the most probable action.
+        episodes: number of episodes.
+        stochastic: sample actions, as in training, instead of taking the most probable ones.
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environments.
-        json: print figures for a program to read.
+        json: print JSON.
         trust_env_module: import the module that the run's environment is in.
     """
     from AsyncPPO import evaluate_episodes
@@ -86,8 +86,8 @@ def record(
 
     Args:
         run_dir: what a training run saved.
-        out: where to, an .mp4 or a .gif; by default video.mp4 in the run's directory.
-        episodes: how many, one after the other.
+        out: the file, .mp4 or .gif; by default video.mp4 in the run's directory.
+        episodes: number of episodes, one after the other.
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environment.
         trust_env_module: import the module that the run's environment is in.
@@ -98,7 +98,7 @@ def record(
     if out.suffix not in {".mp4", ".gif"}:
         raise ValueError(f"out must end in .mp4 or .gif, not {out.name!r}")
     if not _has_screen():
-        os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported: it looks for a window otherwise
+        os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported, which would open a window
     config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -117,7 +117,7 @@ def watch(
 
     Args:
         run_dir: what a training run saved.
-        episodes: how many.
+        episodes: number of episodes.
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environment.
         trust_env_module: import the module that the run's environment is in.
@@ -135,22 +135,22 @@ def _has_screen() -> bool:
 
 
 def _picture_of(env: gym.Env) -> np.ndarray:
-    """Return what an environment renders.
+    """Return the image that an environment renders.
 
     Raises:
-        EnvError: it fails, or renders no picture.
+        EnvError: it fails, or renders no image.
     """
     try:
         frame = env.render()
     except Exception as error:
         raise EnvError.of(0, "render", error) from error
     if not isinstance(frame, np.ndarray):
-        raise EnvError(f"the environment renders no pictures (render_mode='rgb_array') but {type(frame).__name__}")
+        raise EnvError(f"the environment renders no images (render_mode='rgb_array') but {type(frame).__name__}")
     return frame
 
 
 def _show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable[[], object] = lambda: None) -> None:
-    """Play deterministic episodes, and say what each returned; `look` after every reset and step."""
+    """Play deterministic episodes and print the return of each; call `look` after every reset and step."""
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, not {episodes}")
     if seed < 0:
@@ -166,7 +166,7 @@ def _show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable
 
 
 def _rewards(agent: "Agent", env: gym.Env, episode: int, seed: int | None) -> Iterator[float]:
-    """Play an episode; yield 0 when it begins, then every reward.
+    """Play an episode; yield 0 after the reset, then every reward.
 
     Raises:
         EnvError: the environment failed.

@@ -1,4 +1,4 @@
-"""Draw the learning curves of several runs."""
+"""The command `plot`."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ def plot(
     labels: tuple[str, ...] = (),
     x: Literal["steps", "seconds"] = "steps",
 ) -> int:
-    """Draw the learning curves of runs, a panel for each task; those that differ only by their seeds are one curve.
+    """Plot the learning curves of runs, a panel for each task; runs that differ only by their seeds are one curve.
 
     Args:
         run_dirs: what training runs saved.
-        out: the picture: a .png, .svg or .pdf.
-        labels: what the curves are called, one for each run (runs of one label are one curve) or for each curve; by
+        out: the image: .png, .svg or .pdf.
+        labels: names of the curves, one for each run (runs with the same label are one curve) or for each curve; by
             default the settings in which they differ.
-        x: what the curves go over.
+        x: the horizontal axis.
     """
     from parallel_rl.utils.plots import FORMATS, Run, ended_early, plot_runs
 
@@ -58,10 +58,10 @@ def plot(
 
 
 def _labels(configs: Sequence[TrainConfig], asked: Sequence[str]) -> list[str]:
-    """Return what the curve of each run is called.
+    """Return the label of each run.
 
     Raises:
-        ValueError: so many were asked for that it is not clear which are meant.
+        ValueError: the number of labels is neither that of the runs nor that of the curves.
     """
     settings = [_experiment(config) for config in configs]
     tasks = [config.run.env_id for config in configs]
@@ -86,7 +86,7 @@ def _experiment(config: TrainConfig) -> dict[str, Any]:
 
 
 def _difference(setting: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
-    """Name a run by what sets it apart from others on the same task."""
+    """Return the settings of a run that others on the same task do not share, in words."""
     differ = [name for name, value in setting.items() if any(other.get(name, value) != value for other in others)]
     return ", ".join(f"{name}={_said(setting[name])}" for name in differ)
 

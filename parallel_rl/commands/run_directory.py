@@ -34,7 +34,7 @@ BEST_DIRECTORY = "best"
 
 
 def choose_run_dir(config: TrainConfig) -> Path:
-    """Return the directory of a run that is to begin.
+    """Return the directory of a new run.
 
     Raises:
         FileExistsError: it holds a run already.
@@ -49,7 +49,7 @@ def choose_run_dir(config: TrainConfig) -> Path:
 
 
 def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool, changed: dict[str, Any]) -> None:
-    """Write `config.json`; into that of a run that goes on, how it does, and which settings are others from there."""
+    """Write `config.json` of a new run; of a resumed one, add how it was resumed and which settings changed."""
     file = run_dir / CONFIG_FILE
     start = {
         "command": shlex.join(sys.orig_argv),
@@ -70,13 +70,13 @@ def locked(run_dir: Path) -> Iterator[None]:
     """Make a directory and keep other processes from training in it, where the system has locks.
 
     Raises:
-        RuntimeError: one does; if it is killed, its lock is gone.
-        OSError: the directory cannot be made or written, or it leads out of itself.
+        RuntimeError: another process trains in it. The lock of a killed process is gone.
+        OSError: the directory cannot be made or written, or has a link in the place of a directory.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     for directory in (run_dir / CHECKPOINT_DIRECTORY, run_dir / BEST_DIRECTORY):
-        if directory.is_symlink():  # whose files a run would replace and delete
-            raise OSError(f"{directory} is a link: what a run writes has to lie in its directory")
+        if directory.is_symlink():  # a run would replace and delete files elsewhere
+            raise OSError(f"{directory} is a link: a run writes only into its own directory")
     if fcntl is None:
         yield
         return
@@ -115,7 +115,7 @@ def config_of(run_dir: Path) -> TrainConfig:
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:
-    """Return a setting as its type has it: from JSON or a Python literal, which have lists.
+    """Return a setting that JSON or a Python literal gave, with a tuple in place of a list.
 
     Raises:
         ValueError: it is of another type.
@@ -144,7 +144,7 @@ def _values_in(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record_in(file: Path) -> dict[str, Any]:
-    """Return what `note_start` wrote, or an older version of it, which had one flat `config` of the PPO.
+    """Return what `note_start` wrote, or its older form, with one flat `config`.
 
     Raises:
         ValueError: it is something else.
@@ -168,7 +168,7 @@ def _record_in(file: Path) -> dict[str, Any]:
 
 
 def steps_saved(run_dir: Path) -> int:
-    """Return after how many steps the weights of a run were saved."""
+    """Return the number of steps after which the weights of a run were saved; 0 if that is unknown."""
     try:
         return whole_number(read_json(run_dir / SUMMARY_FILE)["steps"], "number of steps")
     except (OSError, ValueError, LookupError):
@@ -176,7 +176,7 @@ def steps_saved(run_dir: Path) -> int:
 
 
 def load_newest(load: Callable[[Path], None], checkpoints: Sequence[Path]) -> None:
-    """Load the last of some checkpoints; if it is damaged, say which would do.
+    """Load the last of some checkpoints; if it is damaged, name the one before.
 
     Raises:
         ValueError: it is damaged, or does not fit.

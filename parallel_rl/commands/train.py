@@ -1,4 +1,4 @@
-"""Train, and go on with a run."""
+"""The commands `train` and `resume`."""
 
 import argparse
 import shlex
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
 
 EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
-"""Added to the seed for the evaluations beside the training, and for that at its end: other episodes than those of the
-training, and at the end others than those by which the best was chosen."""
+"""Added to the seed for the evaluations in the background, and for the final one: they play other episodes than the
+training, and the final one plays others than those that chose the best weights."""
 NO_SETTINGS = {"agent", "trust_env_module"}
 """Flags that are not settings."""
 REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys")
-"""Flags that may be there several times, with one value or more."""
+"""Flags that may be repeated, with one value or more."""
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -94,7 +94,9 @@ def resume(
     with make_trainer(config) as trainer, locked(run_dir):
         checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
         if not checkpoints:
-            raise FileNotFoundError(f"{run_dir} has no checkpoint to go on from: it ended before the first; train anew")
+            raise FileNotFoundError(
+                f"{run_dir} has no checkpoint to resume from: it ended before the first; train again"
+            )
         names = changed.keys() | changes_of(run_dir).keys()  # the checkpoint may be of before or after a change
         load_newest(partial(trainer.load_checkpoint, any_num_envs=True, changed=names), checkpoints)
         done = trainer.steps_done
@@ -169,7 +171,7 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, TrainConfig | None]:
 
 
 def _gathered(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with all values of a flag of `REPEATABLE` together: tyro takes those of the last alone."""
+    """Return the arguments with all values of each flag of `REPEATABLE` together: tyro takes only the last flag."""
     values: dict[str, list[str]] = {}
     rest: list[str] = []
     into = rest
@@ -191,9 +193,9 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
 
     Args:
         config: of the run.
-        trainer: of it.
-        run_dir: its directory.
-        changed: settings that are others than before, in a run that goes on.
+        trainer: of the run.
+        run_dir: of the run.
+        changed: settings that are different from now on, in a resumed run.
     """
     for directory in (run_dir, run_dir / BEST_DIRECTORY):
         remove_unfinished(directory)
@@ -202,7 +204,7 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
     signals = _train(config, trainer, run_dir)
     if signals:
         return 128 + signals[0]
-    trainer.close()  # the evaluation has environments of its own
+    trainer.close()  # the evaluation makes its own environments
     evaluation = _evaluate(config, trainer)
     summary = _summary(config, trainer) | {
         "evaluation": evaluation.figures(),
@@ -215,12 +217,12 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
         f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}{trust_flag(config.run)}"
     )
     if not trainer.stopped:
-        say(f"continue  {_how_to_go_on(config, run_dir)} --steps {config.run.steps}")
+        say(f"continue  {_how_to_continue(config, run_dir)} --steps {config.run.steps}")
     return 0
 
 
 def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[int]:
-    """Run a trainer to its end and save what came of it, however it ended; return the signals that came."""
+    """Run a trainer to its end and save the results, however it ended; return the signals that it received."""
     before = trainer.steps_done
     run, env = config.run, trainer.env
     say(
@@ -229,7 +231,7 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[
     )
 
     def save() -> None:
-        if not before or trainer.steps_done > before:  # what went on in vain leaves everything as it was
+        if not before or trainer.steps_done > before:  # a resumed run that made no step leaves its files as they were
             _save(config, trainer, run_dir)
 
     try:
@@ -238,7 +240,7 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[
     except BaseException:
         try:
             save()
-        except OSError as error:  # the disk is full, say; what is to be told is what came first
+        except OSError as error:  # a full disk, say; the first error is the one to report
             say(f"not saved {error}")
         raise
     save()
@@ -248,7 +250,7 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[
 def _save(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
     if trainer.stopped or trainer.error:
         why = trainer.stopped or "by an error"
-        say(f"stopped   {why}, after {trainer.steps_done:,} steps; to go on: {_how_to_go_on(config, run_dir)}")
+        say(f"stopped   {why}, after {trainer.steps_done:,} steps; to continue: {_how_to_continue(config, run_dir)}")
     trainer.agent.save_weights(run_dir)
     write_json(run_dir / SUMMARY_FILE, _summary(config, trainer))
     _plot(config, trainer, run_dir)
@@ -265,7 +267,7 @@ def _evaluate(config: TrainConfig, trainer: "AsyncTrainer") -> Evaluation:
 
 
 def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
-    """Return what keeps a run's files up to date, and what ends it."""
+    """Return the callbacks that write a run's files, and those that end it."""
     from AsyncPPO.evaluation import BackgroundEvaluation
 
     callbacks: list[Callback] = [
@@ -298,10 +300,10 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
 
 
 class Note(Callback):
-    """Notes in `config.json` that a run begins or goes on, once all else is ready."""
+    """Writes `config.json` when a run starts or resumes, once all else is ready."""
 
     def __init__(self, config: TrainConfig, run_dir: Path, changed: dict[str, Any] | None = None) -> None:
-        """Keep what is noted, and where; of a run that goes on the settings that were changed."""
+        """Keep the config, the directory, and the settings that changed since the run was interrupted."""
         self.config, self.run_dir, self.changed = config, run_dir, changed or {}
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
@@ -310,7 +312,7 @@ class Note(Callback):
 
 
 def _summary(config: TrainConfig, trainer: "AsyncTrainer") -> dict[str, Any]:
-    """Return what `summary.json` holds, before the evaluation."""
+    """Return the content of `summary.json`, before the evaluation."""
     threshold = trainer.env.spec.reward_threshold if trainer.env.spec else None
     full = [row for row in trainer.history if row["episodes"] >= 100]
     solved = [row for row in full if threshold is not None and row["mean_return"] >= threshold]
@@ -340,8 +342,8 @@ def _plot(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
     plot_learning_curve(trainer.history, run_dir / CURVE_FILE, title, threshold, evaluations)
 
 
-def _how_to_go_on(config: TrainConfig, run_dir: Path) -> str:
-    """Return the command; a run that failed before its first checkpoint has only weights to go on with."""
+def _how_to_continue(config: TrainConfig, run_dir: Path) -> str:
+    """Return the command that continues a run; one without a checkpoint continues from its weights."""
     path = shlex.quote(str(run_dir)) + trust_flag(config.run)
     saved = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
     return f"{PROGRAM} resume {path}" if saved else f"{PROGRAM} --load-weights {path}"

@@ -1,4 +1,4 @@
-"""What a configuration names that would be run: arguments of environments, and modules."""
+"""The modules that a config names, which would be imported, and the arguments of its environment."""
 
 import ast
 import re
@@ -11,10 +11,10 @@ from parallel_rl.config import RunConfig
 
 NAMED_VALUES = {"true": True, "false": False, "none": None}
 PERHAPS_A_MODULE = re.compile(r"([^\W\d]\w*)[.:]")
-"""How the name of something in a module begins."""
+"""The beginning of a name in a module."""
 TRUST = "--trust-env-module"
 WRAPPERS = "gymnasium.wrappers"
-"""A module that holds nothing but wrappers, which only wrap."""
+"""A module with nothing but harmless wrappers."""
 
 
 def untrusted_modules(run: RunConfig) -> set[str]:

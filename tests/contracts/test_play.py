@@ -189,7 +189,7 @@ def test_a_worker_killed_while_it_computes_is_an_error(backend: str) -> None:
     plan = Plan(ppo.replica(), 200)  # type: ignore[arg-type]
     with EnvVectorizer("CartPole-v1", 3, plan=plan, autoreset=True, seed=0, **BACKENDS[backend]) as env:
         env.reset()
-        process = env._backend._workers[0].process  # type: ignore[union-attr]
+        process = env._backend.pool.workers[0].process  # type: ignore[union-attr]
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         with pytest.raises(EnvError, match="was killed by SIGKILL"):
