@@ -1,7 +1,7 @@
 """The contents of a checkpoint, and how to read those of older versions."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from AsyncPPO.agent import Agent
@@ -55,7 +55,9 @@ def check_made_for(saved: Mapping[str, Any], own: Mapping[str, Any], source: str
         raise ValueError(f"{source} does not fit: {'; '.join(different)}")
 
 
-def check_signature(agent: Agent, state: State, own: Mapping[str, Any], source: str) -> None:
+def check_signature(
+    agent: Agent, state: State, own: Mapping[str, Any], source: str, changed: Collection[str] = ()
+) -> None:
     """Check that the agent of a checkpoint was made with settings that agree with those of an agent.
 
     Args:
@@ -63,12 +65,14 @@ def check_signature(agent: Agent, state: State, own: Mapping[str, Any], source: 
         state: of `read_checkpoint`.
         own: what the trainer itself was made for. In the oldest checkpoints the rest of `made_for` is the signature.
         source: where it is from, for the message.
+        changed: names of settings that may differ.
 
     Raises:
         ValueError: they do not agree; the message lists what differs.
     """
     rest = {name: value for name, value in state["made_for"].items() if name not in own}
     saved = state.get(SIGNATURE, rest)
+    saved = saved | {name: plain(value) for name, value in agent.signature().items() if name in changed}
     if hasattr(agent, "check_signature"):
         agent.check_signature(saved, source)
     else:

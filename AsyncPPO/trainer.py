@@ -4,7 +4,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack
@@ -286,7 +286,9 @@ class AsyncTrainer(Generic[A]):
             },
         )
 
-    def load_checkpoint(self, path: str | os.PathLike[str], *, any_num_envs: bool = False) -> None:
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], *, any_num_envs: bool = False, changed: Collection[str] = ()
+    ) -> None:
         """Go on from what `save_checkpoint` saved, by a trainer with the same arguments.
 
         The run then continues to the last bit as if it had not stopped, if the environments can be saved
@@ -296,6 +298,7 @@ class AsyncTrainer(Generic[A]):
             path: the file.
             any_num_envs: accept the checkpoint of a run with another `num_envs`. Then all environments start new
                 episodes, with the seeds of a new run, and transitions that waited for an update are dropped.
+            changed: names of the agent's settings that may differ from those of the checkpoint.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -309,7 +312,7 @@ class AsyncTrainer(Generic[A]):
         check_made_for(
             made_for, {**own, "num_envs": made_for.get("num_envs")} if fresh else own, f"the checkpoint {path}"
         )
-        check_signature(self.agent, state, own, f"the agent in {path}")
+        check_signature(self.agent, state, own, f"the agent in {path}", changed)
         before = self.agent.state(), self.buffer.state(), self._rows.state()
         try:
             progress, recent = progress_in(state["progress"]), recent_in(state["recent"])

@@ -243,9 +243,10 @@ def _values(name: str, config: type[Config]) -> str:
     """Return what a setting may be, as a table shows it."""
     hint, about = hints(config)[name], settings_in(config)[name]
     kinds = [hint, *get_args(hint)]
-    choices = [f"`{choice}`" for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    choices = [True, False] if bool in kinds else choices
     if choices:
-        return ", ".join(choices)
-    if bool in kinds:
-        return "yes, no"
-    return about.range if {int, float} & {*kinds} else "text"
+        words = ", ".join(f"`{choice}`" for choice in choices)
+    else:
+        words = about.range if {int, float} & {*kinds} else "text"
+    return f"{words}, or none" if NoneType in kinds else words
