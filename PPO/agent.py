@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import ArrayLike
 
-from parallel_rl.networks import CoreName
+from parallel_rl.networks import Adam, CoreName
 from parallel_rl.utils import (
     COMPOSITE,
     Schedule,
@@ -22,7 +22,6 @@ from parallel_rl.utils import (
     torch_threads,
 )
 from PPO.actor_critic import ActorCritic, MakeEncoder
-from PPO.adam import Adam
 from PPO.arguments import arguments_for, check_ranges, space_of_actions
 from PPO.exploration import ROLLOUT, Exploration
 from PPO.fast.policy import NumpyPolicy

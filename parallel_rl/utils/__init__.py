@@ -29,6 +29,7 @@ from parallel_rl.utils.registration import register_minatar
 from parallel_rl.utils.returns import discounted_sums, gae, n_step_returns, reward_unit, v_trace
 from parallel_rl.utils.schedules import Schedule, linear, scheduled
 from parallel_rl.utils.seeding import env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
+from parallel_rl.utils.settings import Config, Configured, Setting, fault_of, make_config, setting, settings_in
 from parallel_rl.utils.spaces import (
     ACTION_MASK,
     Features,
@@ -47,6 +48,8 @@ from parallel_rl.utils.trajectory import Trajectory
 __all__ = [
     "ACTION_MASK",
     "COMPOSITE",
+    "Config",
+    "Configured",
     "DamagedError",
     "Features",
     "History",
@@ -54,6 +57,7 @@ __all__ = [
     "Keys",
     "Metrics",
     "Schedule",
+    "Setting",
     "State",
     "Trajectory",
     "action_units",
@@ -70,6 +74,7 @@ __all__ = [
     "discounted_sums",
     "element_of",
     "env_seeds",
+    "fault_of",
     "free_memory",
     "gae",
     "gauss_hermite",
@@ -82,6 +87,7 @@ __all__ = [
     "linear",
     "load_state",
     "load_tensors",
+    "make_config",
     "make_space",
     "n_step_returns",
     "name_of",
@@ -97,6 +103,8 @@ __all__ = [
     "save_state",
     "scheduled",
     "seed_global_streams",
+    "setting",
+    "settings_in",
     "spawn_seeds",
     "split_parts",
     "torch_threads",

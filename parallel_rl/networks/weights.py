@@ -9,8 +9,9 @@ import torch
 
 from parallel_rl.utils import DamagedError, holds_state, load_state, load_tensors, save_state
 from parallel_rl.utils.versions import versions
-from PPO.settings import Settings
 
+Settings = dict[str, Any]
+"""What an agent was made with, as plain values by name."""
 PARTS = {"weights", "settings", "versions"}
 
 

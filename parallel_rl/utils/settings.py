@@ -1,0 +1,250 @@
+"""Settings: each is declared once, and the checks, the command line, the records and the docs are derived from that.
+
+A config is a frozen dataclass whose fields are declared by `setting`:
+
+    @dataclass(frozen=True)
+    class DQNConfig(Config):
+        gamma: float = setting(0.99, "Discount of the reward.", least=0, most=1)
+"""
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from types import NoneType
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from parallel_rl.utils.schedules import scheduled
+
+C = TypeVar("C", bound="Config")
+WHOLE_LIMIT = 2**63
+"""Whole numbers stay below it: they have to fit in 64 bits."""
+LARGEST = 1.7976931348623157e308
+"""The largest float: beyond it a whole number counts as infinite."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a setting beside its name, type and default; None passes where the type allows it."""
+
+    help: str
+    """One sentence, or two."""
+    above: float | None = None
+    """Numbers are larger."""
+    least: float | None = None
+    """Numbers are no smaller."""
+    most: float | None = None
+    """Numbers are no larger."""
+    beside: Any = None
+    """A value that is allowed outside of the range."""
+    fixed: bool = False
+    """Whether it cannot be changed once the agent is made."""
+    structure: bool = False
+    """Whether it decides what weights mean."""
+    incidental: bool = False
+    """Whether neither weights nor what is learned next depends on it, but for rounding."""
+
+    @property
+    def range(self) -> str:
+        """The numbers that are allowed, in words."""
+        if self.least is not None and self.most is not None:
+            words = f"in [{self.least:g}, {self.most:g}]"
+        elif self.above is not None:
+            words = "positive and finite" if self.above == 0 else f"above {self.above:g}"
+        elif self.least is not None:
+            words = "finite and not negative" if self.least == 0 else f"at least {self.least:g}"
+        else:
+            words = "finite"
+        return words if self.beside is None else f"{words}, or {self.beside}"
+
+    def allows(self, number: Any) -> bool:
+        """Return whether a number is in the range.
+
+        Raises:
+            TypeError: it is no number.
+        """
+        return bool(
+            -LARGEST <= number <= LARGEST
+            and (self.above is None or number > self.above)
+            and (self.least is None or number >= self.least)
+            and (self.most is None or number <= self.most)
+        )
+
+
+def setting(default: Any, help: str, **facts: Any) -> Any:
+    """Declare a field of a `Config`.
+
+    Args:
+        default: its value where none is given.
+        help: what it is, in a sentence.
+        facts: of `Setting`.
+    """
+    about = Setting(help, **facts)
+    if about.structure:
+        about = Setting(**(vars(about) | {"fixed": True}))
+    return field(default=default, metadata={"setting": about})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings that have been checked: the base of every agent's config.
+
+    Raises:
+        ValueError: settings out of their ranges; the message names each of them.
+    """
+
+    def __post_init__(self) -> None:
+        """Check; a subclass adds the relations between its settings."""
+        for name, hint in hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(hint) is tuple and isinstance(value, Iterable):
+                object.__setattr__(self, name, tuple(value))
+        check(self)
+
+
+def hints(config: type[Config]) -> dict[str, Any]:
+    """Return the types of the settings of a config, by name."""
+    known = get_type_hints(config)
+    return {each.name: known[each.name] for each in fields(config)}
+
+
+def settings_in(config: type[Config]) -> dict[str, Setting]:
+    """Return what is known of the settings of a config, by name."""
+    return {each.name: each.metadata["setting"] for each in fields(config)}
+
+
+def check(config: Config, names: Iterable[str] | None = None) -> None:
+    """Check that settings are in their ranges.
+
+    Args:
+        config: whose settings.
+        names: of those to look at; by default all.
+
+    Raises:
+        ValueError: some are not; the message names each of them.
+    """
+    known, types = settings_in(type(config)), hints(type(config))
+    names = known if names is None else names
+    faults = [fault_of(name, getattr(config, name), known[name], types[name]) for name in names]
+    if any(faults):
+        raise ValueError("; ".join(filter(None, faults)))
+
+
+def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
+    """Return what is wrong with a value, in words; None if nothing is.
+
+    Raises:
+        ValueError: it is a function of the run that gives no number.
+    """
+    kinds = get_args(hint) if get_origin(hint) not in (Literal, tuple) else (hint,)
+    kinds = kinds or (hint,)
+    if (value is None and NoneType in kinds) or (about.beside is not None and value == about.beside):
+        return None
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    if choices:
+        return None if value in choices else f"{name} must be one of {', '.join(choices)}, not {value!r}"
+    if get_origin(hint) is tuple:
+        numbers = {int, float} & {*get_args(hint)}
+        faults = [_number_fault(f"each of {name}", element, about) for element in value] if numbers else []
+        return next(filter(None, faults), None)
+    if not {int, float} & {*kinds}:
+        return None
+    return _number_fault(name, scheduled(name, value, False, 0.0), about)
+
+
+def _number_fault(name: str, value: Any, about: Setting) -> str | None:
+    try:
+        if not about.allows(value):
+            return f"{name} must be {about.range}, not {value}"
+    except TypeError:
+        return f"{name} must be a number, not {value!r}"
+    if isinstance(value, int) and value >= WHOLE_LIMIT:
+        return f"{name} must be below 2**63, not {value}"
+    return None
+
+
+def make_config(config: type[C], values: Mapping[str, Any], beside: Iterable[str] = (), by: str | None = None) -> C:
+    """Return a config with some settings.
+
+    Args:
+        config: its class.
+        values: the settings, by name.
+        beside: further names that the caller takes, to be suggested.
+        by: who the caller is, for the message.
+
+    Raises:
+        TypeError: a name is unknown; the message suggests the nearest one.
+        ValueError: a setting is out of its range.
+    """
+    known = settings_in(config)
+    for name in values:
+        if name not in known:
+            near = get_close_matches(name, [*known, *beside], 1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{by or config.__name__}() got an unexpected keyword argument {name!r}{hint}")
+    return config(**values)
+
+
+class Configured:
+    """The part of an agent that shows the settings of its `config` as attributes of its own.
+
+    Those that may change between updates can be assigned; `config` is then another one, with the new value.
+    """
+
+    config: Any
+    arguments: ClassVar[frozenset[str]] = frozenset()
+    """What the agent is made with beside `config`; it cannot be changed then."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the setting of that name."""
+        config = vars(self).get("config")
+        if config is None or name not in vars(config):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        return getattr(config, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; the next update goes by it.
+
+        Raises:
+            AttributeError: it cannot be changed once the agent is made.
+            ValueError: it is a setting, and the value is out of its range.
+        """
+        config: Any = vars(self).get("config")
+        about = settings_in(type(config)).get(name) if config is not None and name in vars(config) else None
+        if name in self.arguments & vars(self).keys() if about is None else about.fixed:
+            raise AttributeError(f"{name} cannot be changed once the agent is made: make another with {name}=")
+        if about is None:
+            super().__setattr__(name, value)
+            return
+        changed: Any = copy.copy(config)
+        object.__setattr__(changed, name, value)  # relations to other settings may hold only after further changes
+        check(changed, [name])
+        super().__setattr__("config", changed)
+
+
+def table(config: type[Config]) -> str:
+    """Return the settings of a config as a Markdown table."""
+    rows = [
+        f"| `{each.name}` | {_shown(each.default)} | {_values(each.name, config)} | {each.metadata['setting'].help} |"
+        for each in fields(config)
+    ]
+    return "\n".join(["| setting | default | values | what it is |", "| --- | --- | --- | --- |", *rows])
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a table shows it."""
+    if isinstance(value, tuple):
+        return f"`({', '.join(map(str, value))})`"
+    return "none" if value is None else f"`{value}`"
+
+
+def _values(name: str, config: type[Config]) -> str:
+    """Return what a setting may be, as a table shows it."""
+    hint, about = hints(config)[name], settings_in(config)[name]
+    kinds = [hint, *get_args(hint)]
+    choices = [f"`{choice}`" for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    if choices:
+        return ", ".join(choices)
+    if bool in kinds:
+        return "yes, no"
+    return about.range if {int, float} & {*kinds} else "text"
