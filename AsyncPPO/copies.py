@@ -61,7 +61,7 @@ class Copies(ABC):
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Return an attribute of every copy; as in Gymnasium, of a method what it returns. See `call`."""
-        return self.call(name)
+        return self._apply(partial(apply.call, name=name, args=(), kwargs={}, what="get_attr"))
 
     def set_attr(self, name: str, values: Any) -> None:
         """Set an attribute of every copy: in the wrapper that has it, otherwise in the outermost.

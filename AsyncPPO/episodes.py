@@ -76,20 +76,20 @@ class Episodes:
 
         Args:
             env_ids: `(n,)`, each at most once.
-            reward: `(n, T)`.
-            over: bool `(n, T)`, the last steps of episodes.
-            infos: `(n, T, K)`, the numbers at those steps; NaN for what is not there.
+            reward: `(T, n)`.
+            over: bool `(T, n)`, the last steps of episodes.
+            infos: `(T, n, K)`, the numbers at those steps; NaN for what is not there.
         """
-        sums = np.cumsum(reward, axis=1, dtype=np.float64)
+        sums = np.cumsum(reward, axis=0, dtype=np.float64)
         sum_before, steps_before = -self._returns[env_ids], -self._lengths[env_ids]
         known = None if infos is None or np.isnan(infos).all() else infos
         episodes = []
-        for step, row in np.argwhere(over.T).tolist():
-            total, length = sums[row, step].item() - sum_before[row].item(), step + 1 - int(steps_before[row])
-            episodes.append(Episode(total, length, NOTHING if known is None else by_key(self._keys, known[row, step])))
-            sum_before[row], steps_before[row] = sums[row, step], step + 1
-        self._returns[env_ids] = sums[:, -1] - sum_before
-        self._lengths[env_ids] = reward.shape[1] - steps_before
+        for step, row in np.argwhere(over).tolist():
+            total, length = sums[step, row].item() - sum_before[row].item(), step + 1 - int(steps_before[row])
+            episodes.append(Episode(total, length, NOTHING if known is None else by_key(self._keys, known[step, row])))
+            sum_before[row], steps_before[row] = sums[step, row], step + 1
+        self._returns[env_ids] = sums[-1] - sum_before
+        self._lengths[env_ids] = len(reward) - steps_before
         return episodes
 
 

@@ -1,4 +1,4 @@
-"""A child process that plays whole episodes, beside the one that trains."""
+"""A child process that evaluates policies while another process trains."""
 
 import multiprocessing
 import os
@@ -9,35 +9,35 @@ from typing import Any
 
 import cloudpickle
 
-from AsyncPPO.backends.children import free, kill, post, start_child, undisturbed
 from AsyncPPO.episodes import Episode
+from AsyncPPO.workers.processes import free, kill, post, start_child, undisturbed
 from parallel_rl.utils import compute_threads
 
-Answer = tuple[list[Episode] | None, str]
-"""The episodes of an evaluation; or None, and why there are none."""
+Outcome = tuple[list[Episode] | None, str]
+"""The episodes of an evaluation; or None, and why it failed."""
 NICENESS = 10
-"""How much the process stands back behind those that train."""
+"""Added to the niceness of the process, so that those that train come first."""
 
 
 class Evaluator:
-    """Plays with the actors that it is sent, one after the other."""
+    """Evaluates the actors that it is sent, one after the other."""
 
-    def __init__(self, play: Callable[[Any], list[Episode]], start_method: str) -> None:
+    def __init__(self, evaluate: Callable[[Any], list[Episode]], start_method: str) -> None:
         """Start the process.
 
         Args:
-            play: from an actor to episodes.
+            evaluate: from an actor to episodes.
             start_method: of `multiprocessing`.
 
         Raises:
-            OSError: the system gives no process.
-            RuntimeError: this process cannot start any.
+            OSError: the system cannot start a process.
+            RuntimeError: this process may not start one.
         """
         context: Any = multiprocessing.get_context(start_method)
         with undisturbed():
             self._pipe, theirs = context.Pipe()
             try:
-                process = start_child(context, "evaluation", _serve, theirs, cloudpickle.dumps(play))
+                process = start_child(context, "evaluation", _serve, theirs, cloudpickle.dumps(evaluate))
             except BaseException:
                 self._pipe.close()
                 raise
@@ -46,15 +46,15 @@ class Evaluator:
             self.close = Finalize(self, _end, (process, self._pipe), exitpriority=0)
 
     def send(self, actor: Any) -> None:
-        """Have it play with an actor; if the process is gone, that shows in the answer."""
+        """Start the evaluation of an actor; if the process is gone, `result` says so."""
         post(self._pipe, cloudpickle.dumps(actor))
 
-    def has_answered(self, seconds: float = 0.0) -> bool:
-        """Return whether there is an answer, within some seconds."""
+    def is_done(self, seconds: float = 0.0) -> bool:
+        """Return whether there is a result, within some seconds."""
         return self._pipe.poll(seconds)
 
-    def answer(self) -> Answer:
-        """Return what it has found; wait for it."""
+    def result(self) -> Outcome:
+        """Wait for the outcome of the evaluation, and return it."""
         try:
             return self._pipe.recv()
         except (EOFError, OSError):
@@ -73,17 +73,17 @@ def _end(process: Any, pipe: Connection) -> None:
     pipe.close()
 
 
-def _serve(pipe: Connection, pickled_play: bytes) -> None:
-    """Be the process: from actors to episodes."""
+def _serve(pipe: Connection, pickled: bytes) -> None:
+    """Run in the child process: receive actors, send outcomes."""
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    play = cloudpickle.loads(pickled_play)
+    evaluate = cloudpickle.loads(pickled)
     with compute_threads(1):
         while True:
             pickled_actor = pipe.recv_bytes()
-            answer: Answer
+            outcome: Outcome
             try:
-                answer = play(cloudpickle.loads(pickled_actor)), ""
+                outcome = evaluate(cloudpickle.loads(pickled_actor)), ""
             except Exception as error:
-                answer = None, f"{type(error).__name__}: {error}"
-            pipe.send(answer)
+                outcome = None, f"{type(error).__name__}: {error}"
+            pipe.send(outcome)

@@ -5,21 +5,23 @@ from typing import Any
 
 import numpy as np
 
-from parallel_rl.utils import State, Trajectory, check_like
+from parallel_rl.utils import State, Trajectory, check_like, episode_ends
 
-FIELDS = {"obs", "action", "reward", "terminated", "truncated", "final_obs"}
-"""Of what every environment went through."""
-FLAGS = {"terminated", "truncated"}
+ROWS = ("obs", "action", "reward", "terminated", "truncated")
+"""The rows that every transition has, by name; further ones are extras."""
+FLAGS = ("terminated", "truncated")
 FIRST_CAPACITY = 128
 """Rows that a buffer has room for at first; it doubles as needed."""
+OLD_NAMES = {"draw": "raw_action", "core": "state"}
+"""Extras of checkpoints that older versions wrote, and their present names."""
 
 
 class VecMemory:
     """One growing buffer of transitions for each of N environments.
 
-    The buffers are rows of arrays `(N, capacity, ...)`, so what belongs to one environment lies together in time. A
-    step of any subset of the environments is one assignment for each field. Of what followed the rows only that of
-    ends is kept: `final_obs[i, k]` followed the k-th end of environment i, or its last row so far.
+    Rows are time-major arrays `(capacity, N, ...)` by name: row t of environment i is its t-th transition. The next
+    observation of a row is that of row t + 1. Where an episode ended, `final_obs[t, i]` has it; of the last row it is
+    kept apart.
     """
 
     def __init__(self, num_envs: int, arrays: dict[str, np.ndarray] | None = None) -> None:
@@ -27,9 +29,9 @@ class VecMemory:
 
         Args:
             num_envs: N.
-            arrays: where to keep the rows, `(N, capacity, ...)` by field, `final_obs` among them; someone else may
-                write them (`extend`), and what `take` hands over is valid until then. By default shapes and types are
-                those of the first rows that come, and there is always room for more.
+            arrays: where to keep the rows, `(capacity, N, ...)` by name, `final_obs` among them. Somebody else may
+                write them and say so by `extend`; what `take` returns are views, valid until then. By default the first
+                rows decide shapes and types, and the arrays grow as needed.
 
         Raises:
             ValueError: `num_envs` is below 1.
@@ -45,51 +47,10 @@ class VecMemory:
         return int(self.lengths.sum())
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Empty the buffers."""
         self.lengths = np.zeros(self.num_envs, dtype=np.int64)
-        self._ends = np.zeros(self.num_envs, dtype=np.int64)
         self._arrays = dict(self._given)
-
-    def state(self) -> State:
-        """Return the rows, for `utils.save_state`."""
-        longest = int(self.lengths.max())
-        arrays = {name: array[:, :longest].copy() for name, array in self._arrays.items()} if longest else {}
-        return {"lengths": self.lengths.copy(), "ends": self._ends.copy(), "arrays": arrays}
-
-    def load_state(self, state: State) -> None:
-        """Take over what `state` was.
-
-        Raises:
-            ValueError: it is not that of such buffers; nothing is changed then.
-        """
-        lengths, ends, arrays = self._checked(state)
-        self.clear()
-        longest = int(lengths.max())
-        self._make_room({name: array[:, 0] for name, array in arrays.items()}, longest)
-        for name, array in arrays.items():
-            self._arrays[name][:, :longest] = array
-        self.lengths, self._ends = lengths, ends
-
-    def _checked(self, state: State) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Return the parts of a `state`, if it can be one."""
-        lengths, ends, arrays = (state[name] for name in ("lengths", "ends", "arrays"))
-        check_like(lengths, self.lengths, "lengths of buffers")
-        check_like(ends, self._ends, "numbers of ends")
-        longest = int(lengths.max())
-        for name, array in arrays.items():
-            if not isinstance(array, np.ndarray) or array.shape[:2] != (self.num_envs, longest):
-                raise ValueError(f"the saved {name} are no {longest} rows for each of {self.num_envs} environments")
-            if name in self._given:
-                check_like(array, self._given[name][:, :longest], name)
-            elif name in FLAGS:
-                check_like(array, np.zeros((self.num_envs, longest), bool), name)
-        if longest and not (self._given.keys() or FIELDS) <= arrays.keys():
-            raise ValueError(f"the saved buffers hold only {', '.join(arrays) or 'nothing'}")
-        over = (arrays["terminated"] | arrays["truncated"]) if longest else np.zeros((self.num_envs, 0), bool)
-        counted = (over & (np.arange(longest) < lengths[:, None])).sum(axis=1)
-        if (lengths < 0).any() or (counted != ends).any():
-            raise ValueError("the saved buffers have other ends than they say")
-        return lengths, ends, arrays
+        self._next_obs = np.empty(0) if not self._given else np.zeros_like(self._given["final_obs"][0])
 
     def append(
         self,
@@ -107,7 +68,7 @@ class VecMemory:
 
         Args:
             env_ids: `(n,)`, each at most once.
-            obs: `(n, ...)`, what the action answered.
+            obs: `(n, ...)`, what the policy saw.
             action: `(n, ...)`.
             reward: `(n,)`.
             terminated: bool `(n,)`.
@@ -135,40 +96,40 @@ class VecMemory:
         self._make_room(stored, int(self.lengths.max()) + 1)
         if stored.keys() != self._arrays.keys():
             raise ValueError(f"fields changed from {sorted(self._arrays)} to {sorted(stored)}")
+        steps = self.lengths[env_ids]
         for name, value in rows.items():
             if value.dtype.kind != self._arrays[name].dtype.kind:
                 raise ValueError(f"{name} changed from {self._arrays[name].dtype} to {value.dtype}")
-            self._arrays[name][env_ids, self.lengths[env_ids]] = value
-        self._arrays["final_obs"][env_ids, self._ends[env_ids]] = following
-        self._ends[env_ids] += rows["terminated"] | rows["truncated"]
+            self._arrays[name][steps, env_ids] = value
+        self._next_obs[env_ids] = following
+        ended = episode_ends(rows["terminated"], rows["truncated"])
+        if ended.any():
+            self._arrays["final_obs"][steps[ended], env_ids[ended]] = following[ended]
         self.lengths[env_ids] += 1
 
-    def cut(self, env_ids: np.ndarray) -> None:
-        """Note that environments `(n,)` were started anew: what they lived through before is truncated there."""
-        for env_id in env_ids[self.lengths[env_ids] > 0].tolist():
-            last = self.lengths[env_id] - 1
-            if not self._arrays["terminated"][env_id, last]:
-                self._ends[env_id] += not self._arrays["truncated"][env_id, last]
-                self._arrays["truncated"][env_id, last] = True
-
     def extend(self, steps: int, next_obs: np.ndarray) -> None:
-        """Count `steps` more rows of every environment, which someone else has written into the arrays.
+        """Count `steps` more rows of every environment, which somebody else has written into the arrays.
 
         Args:
             steps: how many; every environment has as many rows as the others.
-            next_obs: `(N, ...)`, what came after the last of them, or after the reset that followed it.
+            next_obs: `(N, ...)`, what the last of them led to, or the reset that followed it.
         """
-        length = int(self.lengths[0]) + steps
-        over = self._arrays["terminated"][:, :length] | self._arrays["truncated"][:, :length]
-        self._ends = over.sum(axis=1)
-        running = np.flatnonzero(~over[:, -1])
-        self._arrays["final_obs"][running, self._ends[running]] = next_obs[running]
         self.lengths += steps
+        self._next_obs[:] = next_obs
+
+    def truncate(self, env_ids: np.ndarray) -> None:
+        """Note that environments `(n,)` were restarted: the episodes that their last rows belong to are truncated."""
+        for env_id in env_ids[self.lengths[env_ids] > 0].tolist():
+            last = self.lengths[env_id] - 1, env_id
+            if not episode_ends(*(self._arrays[name][last] for name in FLAGS)):
+                self._arrays["truncated"][last] = True
+                self._arrays["final_obs"][last] = self._next_obs[env_id]
 
     def take(self) -> list[Trajectory]:
-        """Hand over every environment's trajectory, in index order, and be empty.
+        """Return every environment's trajectory, in index order, and be empty.
 
-        The arrays go along, so what was taken stays as it is, whatever is appended later; unless they were given.
+        The trajectories are views of the arrays, which go along: later rows go into others, unless the arrays were
+        given.
         """
         trajectories = list(self._trajectories())
         self.clear()
@@ -176,23 +137,100 @@ class VecMemory:
 
     def _trajectories(self) -> Iterable[Trajectory]:
         for env_id in np.flatnonzero(self.lengths).tolist():
-            length = self.lengths[env_id]
-            fields = {name: array[env_id, :length] for name, array in self._arrays.items()}
-            core = {name: fields.pop(name) for name in ("obs", "action", "reward", "terminated", "truncated")}
-            stops = not (core["terminated"][-1] or core["truncated"][-1])
-            final_obs = fields.pop("final_obs")[: self._ends[env_id] + stops]
-            yield Trajectory(env_id=env_id, **core, final_obs=final_obs, extras=fields)
+            fields = {name: array[: self.lengths[env_id], env_id] for name, array in self._arrays.items()}
+            rows, final_obs = {name: fields.pop(name) for name in ROWS}, fields.pop("final_obs")
+            ended = episode_ends(*(rows[name] for name in FLAGS))
+            final_obs = final_obs[ended]
+            if not ended[-1]:
+                final_obs = np.append(final_obs, self._next_obs[env_id : env_id + 1], axis=0)
+            yield Trajectory(env_id=env_id, **rows, final_obs=final_obs, extras=fields)
 
     def _make_room(self, rows: dict[str, np.ndarray], needed: int) -> None:
         if not self._arrays:
             for name, value in rows.items():
-                shape = (self.num_envs, FIRST_CAPACITY, *value.shape[1:])
+                shape = (FIRST_CAPACITY, self.num_envs, *value.shape[1:])
                 self._arrays[name] = np.empty(shape, _stored_dtype(value))
-        while self._arrays and needed > self._arrays["reward"].shape[1]:
+            self._next_obs = np.zeros_like(self._arrays["final_obs"][0])
+        while self._arrays and needed > len(self._arrays["reward"]):
             for name, array in self._arrays.items():
-                grown = np.empty((self.num_envs, 2 * array.shape[1], *array.shape[2:]), array.dtype)
-                grown[:, : array.shape[1]] = array
-                self._arrays[name] = grown
+                self._arrays[name] = np.concatenate([array, np.empty_like(array)])
+
+    def state(self) -> State:
+        """Return the rows, for `utils.save_state`; of `final_obs` only those of the E ends of episodes, `(E, ...)`."""
+        longest = int(self.lengths.max())
+        arrays = {name: array[:longest].copy() for name, array in self._arrays.items()} if longest else {}
+        if longest:
+            arrays["final_obs"] = arrays["final_obs"][_ended(arrays, self.lengths)]
+        return {"lengths": self.lengths.copy(), "next_obs": self._next_obs.copy(), "arrays": arrays}
+
+    def load_state(self, state: State) -> None:
+        """Restore what `state` returned, be it of an older version.
+
+        Raises:
+            ValueError: it is not that of such buffers; nothing is changed then.
+        """
+        lengths, next_obs, arrays = self._checked(_time_major(state) if "ends" in state else state)
+        self.clear()
+        self.lengths = lengths
+        if not arrays:
+            return
+        longest, final_obs = int(lengths.max()), arrays.pop("final_obs")
+        self._make_room({name: array[0] for name, array in arrays.items()} | {"final_obs": next_obs}, longest)
+        for name, array in arrays.items():
+            self._arrays[name][:longest] = array
+        self._arrays["final_obs"][:longest][_ended(arrays, lengths)] = final_obs
+        self._next_obs[:] = next_obs
+
+    def _checked(self, state: State) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Return the parts of a `state`, if it can be one."""
+        lengths, next_obs, arrays = (state[name] for name in ("lengths", "next_obs", "arrays"))
+        check_like(lengths, self.lengths, "lengths of buffers")
+        if (lengths < 0).any():
+            raise ValueError(f"the saved buffers have {lengths} rows")
+        longest = int(lengths.max())
+        if not longest:
+            return lengths, next_obs, {}
+        if not (self._given.keys() or {*ROWS, "final_obs"}) <= arrays.keys():
+            raise ValueError(f"the saved buffers hold only {', '.join(arrays) or 'nothing'}")
+        for name, array in arrays.items():
+            if name == "final_obs":
+                continue
+            if not isinstance(array, np.ndarray) or array.shape[:2] != (longest, self.num_envs):
+                raise ValueError(f"the saved {name} are no {longest} rows for each of {self.num_envs} environments")
+            if name in self._given:
+                check_like(array, self._given[name][:longest], name)
+            elif name in FLAGS:
+                check_like(array, np.zeros((longest, self.num_envs), bool), name)
+        obs = (arrays["obs"] if not self._given else self._given["final_obs"])[0]
+        check_like(next_obs, obs, "next observations")
+        ends = np.count_nonzero(_ended(arrays, lengths))
+        check_like(arrays["final_obs"], np.empty((ends, *obs.shape[1:]), obs.dtype), "next observations of ends")
+        return lengths, next_obs, {**arrays}
+
+
+def _ended(arrays: dict[str, np.ndarray], lengths: np.ndarray) -> np.ndarray:
+    """Return which of T rows end an episode, bool `(T, N)`; environment i has the first `lengths[i]` of them."""
+    ended = episode_ends(*(arrays[name] for name in FLAGS))
+    return ended & (np.arange(len(ended))[:, None] < lengths)
+
+
+def _time_major(state: State) -> State:
+    """Return the state that an older version saved, in the present form.
+
+    Its arrays are `(N, T, ...)`, and its extras have `OLD_NAMES`. Its `final_obs[i, k]` is the next observation of the
+    k-th end of environment i; after its `ends[i]` ended episodes comes that of its last row.
+    """
+    lengths, ends = state["lengths"], state["ends"]
+    arrays = {OLD_NAMES.get(name, name): np.swapaxes(array, 0, 1) for name, array in state["arrays"].items()}
+    if not arrays:
+        return {"lengths": lengths, "next_obs": None, "arrays": {}}
+    final_obs, ended = arrays["final_obs"], _ended(arrays, lengths)
+    if not np.array_equal(ended.sum(axis=0), ends):
+        raise ValueError("the saved buffers have other ends than they say")
+    env_ids, count = np.arange(len(lengths)), np.cumsum(ended, axis=0) - 1
+    next_obs = final_obs[np.minimum(ends, len(final_obs) - 1), env_ids]
+    arrays["final_obs"] = final_obs[count[ended], np.nonzero(ended)[1]]
+    return {"lengths": lengths, "next_obs": next_obs, "arrays": arrays}
 
 
 def _stored_dtype(rows: np.ndarray) -> np.dtype:

@@ -1,4 +1,4 @@
-"""AsyncPPO: the loop that collects and learns."""
+"""AsyncTrainer: the loop that collects and updates; AsyncPPO: the same with the argument names of PPO."""
 
 import os
 import time
@@ -7,153 +7,133 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Generic, Literal, Self, TypeVar, Unpack
 
 import numpy as np
 
-from AsyncPPO.backends import CLOSE_SECONDS, BackendName, EnvError, OnEnvError, Plan, StartMethod, with_success
-from AsyncPPO.callbacks import Callback, ProgressBar
-from AsyncPPO.checkpoint import PROGRESS, SETTINGS, progress_in, read_checkpoint, recent_in
+from AsyncPPO.agent import Agent
+from AsyncPPO.backends import EnvError, Plan, with_success
+from AsyncPPO.callbacks.base import Callback, ProgressBar
+from AsyncPPO.checkpoint import (
+    PROGRESS,
+    SIGNATURE,
+    check_made_for,
+    check_signature,
+    progress_in,
+    read_checkpoint,
+    recent_in,
+)
+from AsyncPPO.collector import Acting, choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, is_of_info, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, number_of_copies
-from AsyncPPO.memory import VecMemory
-from AsyncPPO.rollout import AlternatingCollector, Collector, ReplicaCollector
+from AsyncPPO.rows import RowMeans
+from AsyncPPO.settings import EnvSettings
 from AsyncPPO.vectorizer import EnvVectorizer
-from parallel_rl.utils import (
-    DamagedError,
-    History,
-    Metrics,
-    buffer_to_target_buffer_transfer,
-    save_state,
-)
-from PPO import PPO
+from parallel_rl.utils import DamagedError, History, Metrics, save_state
 
 Mode = Literal["streaming", "mask"]
-Acting = Literal["auto", "central", "alternating", "replicas"]
 BAR_SECONDS = 0.2
-"""How long the progress bar may stand still while there is something to tell."""
+"""How long the progress bar may stand still, at most, while replicas act."""
 RECENT_EPISODES = 100
 DEFAULT_NUM_ENVS = 32
+A = TypeVar("A", bound=Agent)
 
 
-class AsyncPPO:
-    """Trains a `PPO` on many copies of an environment at once."""
+class TrainerOptions(EnvSettings, total=False):
+    """Keyword arguments of `AsyncTrainer`."""
+
+    mode: Mode
+    acting: Acting
+    info_keys: Sequence[str]
+    progress: bool
+    callbacks: Sequence[Callback]
+
+
+class AsyncTrainer(Generic[A]):
+    """Trains an `Agent` in parallel environments.
+
+    Args:
+        env: one environment for all or a list of N; anything that `EnvVectorizer` takes.
+        agent: the agent to train.
+        num_envs: N, the number of parallel environments; by default 32, or the length of the list.
+        steps: environment steps to take, over all environments; the last vector step may exceed it by less than N.
+        mode: `streaming`: environments restart by themselves, and the agent updates when it has the transitions that
+            it wants. `mask`: every environment finishes its episode, then the agent updates.
+        acting: `central`: the agent acts for all environments in every step. `alternating`: it acts for one half while
+            the other half steps in worker processes; only with `streaming`; for an agent on a GPU that acts faster
+            than half of the environments step. `replicas`: a replica of the policy acts in each process that steps,
+            for a whole batch at a time (with a progress bar, for at most 0.2 s); only with `streaming`, and with small
+            networks on the CPU. `auto`: replicas where possible, otherwise central.
+        info_keys: numbers in the last info of an episode. The metric `info_KEY` is the mean over the last 100
+            episodes. `is_success` (or `success`) needs no mention: where there is one, `success_rate` is a metric.
+        progress: whether to show a progress bar.
+        callbacks: called in this order; see `AsyncPPO.callbacks`.
+        settings: the other keyword arguments of `EnvVectorizer`. With `on_env_error="restart"` the metrics count the
+            `restarts`. A callback may assign `trainer.env.reset_options`.
+
+    Raises:
+        ValueError: a bad size or mode, or an agent that was made for other spaces.
+        TypeError: an environment that cannot be vectorized, or an unknown argument.
+    """
 
     def __init__(
         self,
         env: EnvLike | Sequence[EnvLike],
-        ppo: PPO,
+        agent: A,
         num_envs: int | None = None,
         steps: int = 100000,
         *,
         mode: Mode = "streaming",
         acting: Acting = "auto",
-        backend: BackendName = "auto",
-        num_workers: int | None = None,
-        on_env_error: OnEnvError = "raise",
-        step_timeout: float | None = None,
-        start_method: StartMethod | None = "auto",
-        close_timeout: float = CLOSE_SECONDS,
-        seed: int | Sequence[int] | None = None,
-        reset_options: dict[str, Any] | None = None,
         info_keys: Sequence[str] = (),
         progress: bool = True,
         callbacks: Sequence[Callback] = (),
+        **settings: Unpack[EnvSettings],
     ) -> None:
-        """Make the environments and their buffers.
-
-        Args:
-            env: what an `EnvVectorizer` takes.
-            ppo: the agent.
-            num_envs: N, how many copies of the environment; by default 32, or as many as `env` lists.
-            steps: environment steps to take, over all copies together; the last vector step may go beyond by less
-                than N.
-            mode: `streaming`: environments start anew by themselves, and the agent learns as soon as its `batch_size`
-                transitions are there. `mask`: every environment plays its episode to the end, then the agent learns.
-            acting: `central`: the agent answers all environments in every step. `alternating`: it answers one half
-                while the other half steps in worker processes; for `streaming`, with an agent on a GPU whose answer
-                takes no longer than half of the environments take for a step. `replicas`: a copy of the policy plays
-                beside each block of environments, for a whole batch (with a progress bar, for a fifth of a second) at a
-                time; for `streaming`, with networks that are small and on the CPU. `auto`: replicas where that is
-                possible, otherwise central.
-            backend: of the `EnvVectorizer`.
-            num_workers: of the `EnvVectorizer`.
-            on_env_error: of the `EnvVectorizer`; the metrics count the `restarts`.
-            step_timeout: of the `EnvVectorizer`.
-            start_method: of the `EnvVectorizer`.
-            close_timeout: of the `EnvVectorizer`.
-            seed: of the environments; a number, or a list of one for each.
-            reset_options: of the `EnvVectorizer`; a callback may assign `trainer.env.reset_options`.
-            info_keys: numbers in the last info of an episode whose mean over the last 100 episodes is a metric,
-                `info_KEY`. `is_success` (or `success`) need not be asked for: where an environment says it,
-                `success_rate` is a metric.
-            progress: whether to show a progress bar.
-            callbacks: told of what happens, in this order; see `AsyncPPO.callbacks`.
-
-        Raises:
-            ValueError: a bad size or mode, or an agent that was made for other spaces.
-            TypeError: an environment that cannot be vectorized.
-        """
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, not {steps}")
-        if mode not in ("streaming", "mask"):
-            raise ValueError(f"mode must be 'streaming' or 'mask', not {mode!r}")
-        num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
-        asked, info_keys = tuple(info_keys), with_success(info_keys)
-        if steps < ppo.batch_size:
-            what = f"steps ({steps}) is less than the batch_size of the PPO ({ppo.batch_size}): nothing will be learnt"
-            warnings.warn(what, RuntimeWarning, stacklevel=2)
-        self.acting, self.acting_reason = _choose_acting(acting, ppo, num_envs, mode, backend, on_env_error)
-        replica = ppo.replica() if self.acting == "replicas" else None
-        plan = None if replica is None else Plan(replica, -(-ppo.batch_size // num_envs), info_keys)
-        self.ppo = ppo
-        self.num_envs = num_envs
-        self.steps = steps
-        self.mode = mode
-        self.progress = progress
+        """Make the environments, and what collects in them."""
+        _check_steps_and_mode(agent, steps, mode)
+        self.agent, self.steps, self.mode, self.progress = agent, steps, mode, progress
+        self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
         self.callbacks = [*([ProgressBar()] if progress else []), *callbacks]
-        self.env = EnvVectorizer(
-            env,
-            num_envs,
-            backend=backend,
-            num_workers=num_workers,
-            seed=seed,
-            reset_options=reset_options,
-            autoreset=mode == "streaming",
-            plan=plan,
-            asynchronous=self.acting == "alternating",
-            on_env_error=on_env_error,
-            step_timeout=step_timeout,
-            start_method=start_method,
-            close_timeout=close_timeout,
+        self._info_metrics = [metric_of(key) for key in info_keys]
+        self._counts_restarts = settings.get("on_env_error") == "restart"
+        self.acting, self.acting_reason = choose_acting(
+            acting, agent, mode=mode, num_envs=self.num_envs, settings=settings
         )
-        self._counts_restarts = on_env_error == "restart"
-        self._info_metrics = [metric_of(key) for key in asked]
-        try:
-            ppo.check_fits(self.env)
-        except (TypeError, ValueError):
-            self.env.close()
-            raise
-        self.collector: Collector | ReplicaCollector
-        if self.env.rollout is None:
-            self.buffer = VecMemory(num_envs)
-            kind = AlternatingCollector if self.acting == "alternating" else Collector
-            self.collector = kind(self.env, ppo, self.buffer, info_keys)
-        else:
-            self.buffer = VecMemory(num_envs, self.env.rollout.rows)
-            self.collector = ReplicaCollector(self.env, ppo, self.buffer)
+        self.env = self._make_env(env, with_success(info_keys), settings)
+        self.collector = make_collector(self.env, agent, self.acting, with_success(info_keys))
+        self.buffer = self.collector.buffer
         self.steps_done = 0
         self.seconds = 0.0
         self.episodes_done = 0
         self.recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
         self.history = History()
         self.evaluations: list[Evaluation] = []
+        self.goal = 0, 0
         self.stopped: str | None = None
         self.in_a_hurry = False
-        self.collecting_since: float | None = None
-        """When the environments began what they do now, by `time.monotonic`; None while they do nothing."""
         self.error: BaseException | None = None
-        self.goal = 0, 0
+        self.collecting_since: float | None = None
+        """When the environments began their present steps, by `time.monotonic`; None while they do nothing."""
+        self._rows = RowMeans(agent)
+
+    def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
+        replica = self.agent.replica() if self.acting == "replicas" else None
+        made = EnvVectorizer(
+            env,
+            self.num_envs,
+            autoreset=self.mode == "streaming",
+            plan=None if replica is None else Plan(replica, -(-replica.batch_size // self.num_envs), tuple(info_keys)),
+            asynchronous=self.acting == "alternating",
+            **settings,
+        )
+        try:
+            if hasattr(self.agent, "check_fits"):
+                self.agent.check_fits(made)
+        except (TypeError, ValueError):
+            made.close()
+            raise
+        return made
 
     @property
     def mean_return(self) -> float:
@@ -162,66 +142,133 @@ class AsyncPPO:
 
     @property
     def success_rate(self) -> float:
-        """Share of successes in the last 100 episodes; NaN where the environment does not say `is_success`."""
+        """Share of successes in the last 100 episodes; NaN if the environment does not report `is_success`."""
         return means_of_infos(self.recent).get(SUCCESS_RATE, float("nan"))
 
     def run(self) -> History:
-        """Collect and learn until `steps` environment steps are taken, or a callback stops it.
+        """Collect and update until `steps` environment steps are taken, or a callback stops the run.
 
-        Called again, it takes as many steps more; after `load_checkpoint` of a run that had not come to its end, those
-        that were missing. After an interrupt or an error `history` and the agent are as they were then; one in a step
-        closes the environments.
+        Called again, it takes `steps` more; after `load_checkpoint` of an unfinished run, those that are missing.
+        After an interrupt or an error `history` and the agent stay as they were then; one during a step closes the
+        environments.
 
         Returns:
-            `history`: what `updates` yields.
+            `history`: the rows that `updates` yields.
         """
         for _ in self.updates():
             pass
         return self.history
 
     def updates(self) -> Iterator[Metrics]:
-        """Do what `run` does, update by update, for a loop that looks at each and may stop.
+        """Do what `run` does, row by row, for a loop that looks at each row and may stop.
 
         Yields:
-            For every update a dict of `steps`, `seconds`, `episodes`, `mean_return` and `mean_length` of the last 100
-            episodes, their `success_rate` and `info_KEY` where there are such, `policy_lag` (by how many updates the
-            policy that acted was older than the one that learnt), and what `PPO.learn` returns; `history` keeps them.
+            Rows of metrics, which `history` keeps: `steps`, `seconds` and `episodes` so far; `mean_return` and
+            `mean_length` of the last 100 episodes, `success_rate` and `info_KEY` where there are such; and what
+            `agent.update` returns. There is a row for each update of an on-policy agent; of another, for the updates of
+            at least `ROW_STEPS` steps, with the means of their metrics.
         """
         if self.steps_done >= self.goal[1]:
             self.goal = self.steps_done, self.steps_done + self.steps
-        begin, target = self.goal
-        start = time.perf_counter() - self.seconds
         self.stopped, self.in_a_hurry, self.error = None, False, None
+        start = time.perf_counter() - self.seconds
         with ExitStack() as ends:
             try:
                 for callback in self.callbacks:
                     callback.on_start(self)
                     ends.callback(callback.on_end, self)
-                while self.steps_done < target and self.stopped is None:
-                    yield from self._update(start, begin, target)
+                yield from self._loop(start)
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 self.error = error
                 raise
+
+    def _loop(self, start: float) -> Iterator[Metrics]:
+        """Collect and update until the run is over; yield the rows."""
+        target, may_stop = self.goal[1], True
+        while self.steps_done < target and not (may_stop and self.stopped is not None):
+            steps, episodes = self._collect()
+            metrics = self._update() if self._batch_is_full() else {}
+            self.seconds = time.perf_counter() - start
+            for callback in self.callbacks:
+                callback.on_rollout(self, steps, episodes)
+            self._rows.add(metrics)
+            if self._rows.is_due(self.steps_done, last=self.steps_done >= target):
+                row = self._row(self._rows.take(self.steps_done))
+                self.history.append(row)
+                for callback in self.callbacks:
+                    callback.on_update(self, row)
+                yield row
+            may_stop = bool(metrics) or not getattr(self.agent, "on_policy", False)
+
+    def _collect(self) -> tuple[int, list[Episode]]:
+        """Step the environments; return how many steps they took together, and the episodes that ended."""
+        self.collecting_since = time.monotonic()
+        try:
+            steps, episodes = self.collector.collect(self._vector_steps())
+        finally:
+            self.collecting_since = None
+        self.steps_done += steps
+        self.episodes_done += len(episodes)
+        self.recent.extend(episodes)
+        return steps, episodes
+
+    def _vector_steps(self) -> int:
+        """Return how many steps each environment may take before there is something to learn from, or to show."""
+        missing = min(self.agent.steps_wanted() - len(self.buffer), self.goal[1] - self.steps_done)
+        steps = -(-missing // self.num_envs)
+        if self.progress:
+            speed = self.steps_done / self.seconds if self.seconds else 0.0
+            steps = min(steps, int(speed * BAR_SECONDS / self.num_envs))
+        return max(1, steps)
+
+    def _batch_is_full(self) -> bool:
+        if self.mode == "mask":
+            return bool(self.env.finished.all()) or self.steps_done >= self.goal[1]
+        return len(self.buffer) >= self.agent.steps_wanted()
+
+    def _update(self) -> Metrics:
+        """Hand the collected transitions to the agent; let it update, unless it wants more of them."""
+        self.agent.observe(self.buffer.take())
+        if self.agent.steps_wanted() > 0:
+            return {}
+        begin, target = self.goal
+        workers = None if self.env.rollout is None else self.env
+        return self.agent.update((self.steps_done - begin) / (target - begin), workers)
+
+    def _row(self, metrics: Metrics) -> Metrics:
+        """Return a row of the history, with the metrics of the update."""
+        known = [name for name in self.history.columns if is_of_info(name)]
+        row = {
+            "steps": self.steps_done,
+            "seconds": self.seconds,
+            "episodes": self.episodes_done,
+            "mean_return": self.mean_return,
+            "mean_length": float(np.mean([episode.length for episode in self.recent])) if self.recent else float("nan"),
+            **dict.fromkeys([*self._info_metrics, *known], float("nan")),
+            **means_of_infos(self.recent),
+            **metrics,
+        }
+        return row | ({"restarts": self.env.restarts} if self._counts_restarts else {})
 
     def stop(self, why: str, *, in_a_hurry: bool = False) -> None:
         """End the run after the present update; `stopped` is then `why`.
 
         Args:
-            why: to be read by people.
-            in_a_hurry: whether callbacks are to leave out what takes long.
+            why: for people to read.
+            in_a_hurry: whether callbacks skip what takes long.
         """
         self.in_a_hurry = in_a_hurry
-        if self.steps_done < self.goal[1]:  # one that has come to its end was not stopped
+        if self.steps_done < self.goal[1]:  # a finished run was not stopped
             self.stopped = why
 
     def tell_evaluation(self, evaluation: Evaluation) -> None:
-        """Keep an evaluation in `evaluations` and tell the callbacks of it."""
+        """Append an evaluation to `evaluations` and call `on_evaluation` of the callbacks."""
         self.evaluations.append(evaluation)
         for callback in self.callbacks:
             callback.on_evaluation(self, evaluation)
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Save everything that the run depends on; after an update, or before or after the run.
+        """Save everything that the run depends on; call it after an update, or before or after the run.
 
         Raises:
             OSError: the file cannot be written; one that was there before is untouched.
@@ -230,63 +277,75 @@ class AsyncPPO:
             path,
             {
                 "made_for": self._made_for(),
-                SETTINGS: self.ppo.settings(),
-                "progress": {name: getattr(self, name) for name in PROGRESS},
+                SIGNATURE: self.agent.signature(),
+                "progress": {name: getattr(self, name) for name in PROGRESS} | {"rows": self._rows.state()},
                 "recent": [[*episode, dict(episode.infos)] for episode in self.recent],
-                "ppo": self.ppo.state(),
+                "agent": self.agent.state(),
                 "buffer": self.buffer.state(),
                 "collector": self.collector.state(),
             },
         )
 
     def load_checkpoint(self, path: str | os.PathLike[str], *, any_num_envs: bool = False) -> None:
-        """Go on from what `save_checkpoint` saved, by a run with the same arguments.
+        """Go on from what `save_checkpoint` saved, by a trainer with the same arguments.
 
-        What comes is then what would have come, to the last bit, if the environments can be kept (docs/resuming.md);
-        otherwise they begin new episodes.
+        The run then continues to the last bit as if it had not stopped, if the environments can be saved
+        (docs/resuming.md); otherwise they start new episodes.
 
         Args:
-            path: of the file.
-            any_num_envs: whether it may be of a run with another `num_envs`. Then all environments begin new episodes,
-                seeded as those of a new run, and what waited to be learnt from, less than a batch, is dropped.
+            path: the file.
+            any_num_envs: accept the checkpoint of a run with another `num_envs`. Then all environments start new
+                episodes, with the seeds of a new run, and transitions that waited for an update are dropped.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is damaged, or the checkpoint of another environment, architecture or way to learn; the
-                message says what differs. Nothing is changed then.
+            ValueError: it is damaged, or of another environment or agent, or was made with other settings; the message
+                lists what differs. Nothing is changed then.
             EnvError: a worker failed, or died.
         """
         state = read_checkpoint(path)
-        own, made_for = self._made_for(), state["made_for"]
-        fresh = any_num_envs and made_for.get("num_envs") != own["num_envs"]
-        different = [
-            f"{name} is {saved!r} there and {own.get(name)!r} here"
-            for name, saved in made_for.items()
-            if saved != own.get(name) and not (fresh and name == "num_envs")
-        ]
-        if different:
-            raise ValueError(f"the checkpoint {path} does not fit: {'; '.join(different)}")
-        if SETTINGS in state:
-            self.ppo.check_settings(state[SETTINGS], f"the agent's settings in {path}", learning=True)
-        before = self.ppo.state(), self.buffer.state()
+        made_for, own = state["made_for"], self._made_for()
+        fresh = any_num_envs and made_for.get("num_envs") != self.num_envs
+        check_made_for(
+            made_for, {**own, "num_envs": made_for.get("num_envs")} if fresh else own, f"the checkpoint {path}"
+        )
+        check_signature(self.agent, state, own, f"the agent in {path}")
+        before = self.agent.state(), self.buffer.state(), self._rows.state()
         try:
             progress, recent = progress_in(state["progress"]), recent_in(state["recent"])
-            self.ppo.load_state(state["ppo"])
+            self._rows.load_state(state["progress"].get("rows", {"last": progress["steps_done"], "sums": {}}))
+            self.agent.load_state(state["agent"])
             if fresh:
-                self.ppo.forget_environments()
-                self.env.begin_after(state["collector"]["env"])
-                self.buffer.clear()
+                self._forget_environments(state["collector"]["env"])
             else:
                 self.collector.load_state(state["collector"], state["buffer"])
         except EnvError:
             raise
-        except Exception as error:  # whatever what is missing in a forged one, or is something else, leads to
-            self.ppo.load_state(before[0])
+        except Exception as error:  # a forged part can raise anything
+            self.agent.load_state(before[0])
             self.buffer.load_state(before[1])
+            self._rows.load_state(before[2])
             raise DamagedError(f"{path} is not the checkpoint of such a run: {error!r}") from error
         vars(self).update(progress)
         self.recent.clear()
         self.recent.extend(recent)
+
+    def _forget_environments(self, saved: dict[str, Any]) -> None:
+        """Start new episodes, in other environments than those of the checkpoint."""
+        if hasattr(self.agent, "forget_environments"):
+            self.agent.forget_environments()
+        self.env.begin_after(saved)
+        self.buffer.clear()
+
+    def _made_for(self) -> dict[str, Any]:
+        """Return what a checkpoint has to agree with, beside the agent's signature."""
+        return {
+            "the environment": self.env.spec.id if self.env.spec else None,
+            "its observation space": str(self.env.single_observation_space),
+            "its action space": str(self.env.single_action_space),
+            "num_envs": self.num_envs,
+            "mode": self.mode,
+        }
 
     def close(self) -> None:
         """Close the environments; may be called twice."""
@@ -299,104 +358,39 @@ class AsyncPPO:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the environments."""
         self.close()
 
-    def _update(self, start: float, begin: int, target: int) -> Iterator[Metrics]:
-        """Collect until an update is made, or the run is over; yield its row."""
-        acted = self.ppo.updates
-        metrics: Metrics = {}
-        while not metrics and self.steps_done < target:
-            self.collecting_since = time.monotonic()
-            try:
-                steps, episodes = self.collector.collect(self._vector_steps(target))
-            finally:
-                self.collecting_since = None
-            self.steps_done += steps
-            self.episodes_done += len(episodes)
-            self.recent.extend(episodes)
-            lag = self.ppo.updates - acted
-            if self._may_learn() or (self.mode == "mask" and self.steps_done >= target):
-                metrics = self._learn(progress=(self.steps_done - begin) / (target - begin))
-            self.seconds = time.perf_counter() - start
-            for callback in self.callbacks:
-                callback.on_rollout(self, steps, episodes)
-        if metrics:
-            row = self._progress() | {"policy_lag": lag} | metrics
-            if self._counts_restarts:
-                row["restarts"] = self.env.restarts
-            self.history.append(row)
-            for callback in self.callbacks:
-                callback.on_update(self, row)
-            yield row
 
-    def _made_for(self) -> dict[str, Any]:
-        """Return what a checkpoint has to agree with."""
-        network = {name: value for name, value in self.ppo.network.items() if not callable(value)}
-        return {
-            "the environment": self.env.spec.id if self.env.spec else None,
-            "its observation space": str(self.env.single_observation_space),
-            "its action space": str(self.env.single_action_space),
-            "num_envs": self.num_envs,
-            "mode": self.mode,
-            "use_RND": self.ppo.use_RND,
-            **{name: list(value) if isinstance(value, tuple) else value for name, value in network.items()},
-        }
+class AsyncPPO(AsyncTrainer[A]):
+    """`AsyncTrainer` with the argument and attribute name `ppo` for the agent."""
 
-    def _vector_steps(self, target: int) -> int:
-        """Return how many steps every environment may take before there is something to learn from, or to show."""
-        missing = min(self.ppo.batch_size - len(self.buffer) - len(self.ppo.memory), target - self.steps_done)
-        steps = -(-missing // self.num_envs)
-        if self.progress:
-            speed = self.steps_done / self.seconds if self.seconds else 0.0
-            steps = min(steps, int(speed * BAR_SECONDS / self.num_envs))
-        return max(1, steps)
+    def __init__(
+        self,
+        env: EnvLike | Sequence[EnvLike],
+        ppo: A,
+        num_envs: int | None = None,
+        steps: int = 100000,
+        **options: Unpack[TrainerOptions],
+    ) -> None:
+        """Make the environments, and what collects in them; see `AsyncTrainer` for the arguments."""
+        super().__init__(env, ppo, num_envs, steps, **options)
 
-    def _may_learn(self) -> bool:
-        if self.mode == "mask":
-            return bool(self.env.finished.all())
-        return len(self.buffer) + len(self.ppo.memory) >= self.ppo.batch_size
-
-    def _learn(self, progress: float) -> dict[str, float]:
-        buffer_to_target_buffer_transfer(self.buffer, self.ppo.memory)
-        return self.ppo.learn(progress) if self.env.rollout is None else self.ppo.learn(progress, self.env)
-
-    def _progress(self) -> Metrics:
-        return {
-            "steps": self.steps_done,
-            "seconds": self.seconds,
-            "episodes": self.episodes_done,
-            "mean_return": self.mean_return,
-            "mean_length": float(np.mean([episode.length for episode in self.recent])) if self.recent else float("nan"),
-            **self._infos(),
-        }
-
-    def _infos(self) -> Metrics:
-        """Return the metrics of infos: those that were asked for, and those that were known at some time."""
-        known = [name for name in self.history.columns if is_of_info(name)]
-        return dict.fromkeys([*self._info_metrics, *known], float("nan")) | means_of_infos(self.recent)
+    @property
+    def ppo(self) -> A:
+        """The agent."""
+        return self.agent
 
 
-def _choose_acting(
-    asked: Acting, ppo: PPO, num_envs: int, mode: Mode, backend: BackendName, on_env_error: OnEnvError
-) -> tuple[Acting, str]:
-    """Return how to act, and why.
-
-    Raises:
-        ValueError: what was asked for is not possible.
-    """
-    if asked not in (known := get_args(Acting)):
-        raise ValueError(f"acting must be one of {', '.join(known)}, not {asked!r}")
-    if asked == "alternating":
-        if mode == "mask" or num_envs == 1 or backend not in ("auto", "process") or on_env_error == "restart":
-            raise ValueError(
-                "acting='alternating' needs mode='streaming', two environments or more, worker processes, and "
-                "on_env_error='raise'"
-            )
-        return asked, "one half of the environments steps while the agent answers the other"
-    if asked != "central" and mode == "streaming" and ppo.replica() is not None:
-        return "replicas", "copies of the policy play beside the environments"
-    if asked == "replicas":
-        raise ValueError("acting='replicas' needs mode='streaming' and a PPO of two small MLPs in float32 on the CPU")
-    why = "as asked" if asked == "central" else "its networks are others than two small MLPs, in bfloat16, or on a GPU"
-    return "central", f"the agent is asked at every step: {'mask mode' if mode == 'mask' else why}"
+def _check_steps_and_mode(agent: Agent, steps: int, mode: str) -> None:
+    """Raise a `ValueError` for a bad number of steps or mode; warn if there are too few steps for an update."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    if mode not in {"streaming", "mask"}:
+        raise ValueError(f"mode must be 'streaming' or 'mask', not {mode!r}")
+    if steps < (wanted := agent.steps_wanted()):
+        warnings.warn(
+            f"steps ({steps}) is less than the {wanted} transitions that the agent waits for: it will not learn",
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -40,6 +40,7 @@ from AsyncPPO.progress import tell_if_long
 from parallel_rl.utils import (
     State,
     env_seeds,
+    episode_ends,
     indexes_of_active_environments,
     number_of_active_environments,
     rows_of,
@@ -383,7 +384,7 @@ class EnvVectorizer(Copies):
         self._guarded(lambda: check_results(env_ids, reward, obs))
         infos_of_rows: list[dict[str, Any]] = [infos.get(index, {}) for index in env_ids.tolist()]
         if self.autoreset:
-            for row in (terminated | truncated).nonzero()[0].tolist():
+            for row in episode_ends(terminated, truncated).nonzero()[0].tolist():
                 index = env_ids[row : row + 1]
                 self._check_finite("observation", index, arrays.final_obs[index])
                 infos_of_rows[row]["final_obs"] = arrays.final_obs[index[0]].copy()
@@ -552,9 +553,11 @@ class EnvVectorizer(Copies):
 
     def _check_rollout(self, start: int, stop: int) -> None:
         assert self.rollout is not None
-        rows, env_ids = self.rollout.rows, np.arange(self.num_envs)
-        self._check_finite("observation", env_ids, rows["obs"][:, start:stop])
-        self._check_finite("observation", env_ids, rows["final_obs"][:, :stop])
+        rows = {name: rows[start:stop] for name, rows in self.rollout.rows.items()}
+        env_ids = np.tile(np.arange(self.num_envs), stop - start)
+        self._check_finite("observation", env_ids, rows["obs"].reshape(-1, *rows["obs"].shape[2:]))
+        ended = episode_ends(rows["terminated"], rows["truncated"])
+        self._check_finite("observation", np.nonzero(ended)[1], rows["final_obs"][ended])
 
     def _check_finite(self, what: str, env_ids: np.ndarray, rows: np.ndarray) -> None:
         self._guarded(lambda: check_finite(what, env_ids, rows))

@@ -37,7 +37,7 @@ UNITS = 1e-9
 """Of an update: what rounding may hide when updates are counted."""
 
 
-class Batch(NamedTuple):
+class Minibatch(NamedTuple):
     """A minibatch as tensors, observations as columns; see `Transitions`."""
 
     obs: torch.Tensor
@@ -130,7 +130,7 @@ class OffPolicyAgent(Configured, ABC):
         """Return the actions of the behavior policy for observations `(n, ...)` of environments `(n,)`."""
 
     @abstractmethod
-    def learn_from(self, batch: Batch) -> tuple[Metrics, torch.Tensor]:
+    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
         """Do one update; return its metrics, and the errors `(B,)` for prioritized replay."""
 
     def act(
@@ -200,14 +200,14 @@ class OffPolicyAgent(Configured, ABC):
         self._check_finite(means)
         return means
 
-    def _minibatches(self, sample: Sample) -> Iterator[tuple[np.ndarray, Batch]]:
+    def _minibatches(self, sample: Sample) -> Iterator[tuple[np.ndarray, Minibatch]]:
         """Yield rows and transitions of each minibatch."""
         batch = self._batch(sample)
         for start in range(0, len(sample.rows), self.batch_size):
             part = slice(start, start + self.batch_size)
-            yield sample.rows[part], Batch(*[tensor[part] for tensor in batch])
+            yield sample.rows[part], Minibatch(*[tensor[part] for tensor in batch])
 
-    def _batch(self, sample: Sample) -> Batch:
+    def _batch(self, sample: Sample) -> Minibatch:
         """Return sampled transitions as tensors."""
         transitions, features = sample.transitions, self.policy.features
         obs, next_obs = (
@@ -222,13 +222,13 @@ class OffPolicyAgent(Configured, ABC):
                 sample.weights,
             )
         )
-        return Batch(obs, action, reward, next_obs, discount, weight)
+        return Minibatch(obs, action, reward, next_obs, discount, weight)
 
     def to_learn(self, actions: np.ndarray) -> np.ndarray:
         """Return the environment's actions `(B, ...)` as networks see them."""
         return actions
 
-    def target(self, batch: Batch, next_value: torch.Tensor) -> torch.Tensor:
+    def target(self, batch: Minibatch, next_value: torch.Tensor) -> torch.Tensor:
         """Return what the critic is to predict, `(B,)`: reward + discount * value of the next observation."""
         target = batch.reward + batch.discount * next_value
         return target.clamp(-self.reward_scale / (1 - self.gamma), 0.0) if self.clip_return else target

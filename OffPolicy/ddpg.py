@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from OffPolicy.base import Batch
+from OffPolicy.base import Minibatch
 from OffPolicy.config import DDPGConfig, DeterministicConfig
 from OffPolicy.continuous import ContinuousAgent, DeterministicActor
 from OffPolicy.noise import ParameterNoise, make_noise
@@ -73,7 +73,7 @@ class DDPG(DeterministicAgent):
         """Return the perturbed actor's actions, where parameters are perturbed."""
         return super().behave(columns) if self.perturbation is None else self._perturbed(columns)
 
-    def learn_from(self, batch: Batch) -> tuple[Metrics, torch.Tensor]:
+    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
         """Do one update.
 
         y = r + discount * Q_target(s', pi_target(s')),  critic: (Q(s, a) - y)^2 / 2,  actor: -Q(s, pi(s))

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional as F
 
-from OffPolicy.base import Batch, OffPolicyAgent
+from OffPolicy.base import Minibatch, OffPolicyAgent
 from OffPolicy.config import DQNConfig
 from OffPolicy.learner import Learner
 from OffPolicy.noise import linear_schedule
@@ -115,7 +115,7 @@ class DQN(OffPolicyAgent):
             draws[rows[:, self.policy.features.columns :] == 0] = -1.0
         return np.where(chosen, draws.argmax(axis=1) + self.offset, actions)
 
-    def learn_from(self, batch: Batch) -> tuple[Metrics, torch.Tensor]:
+    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
         """Do one update.
 
         y = r + discount * Q_target(s', argmax_a Q(s', a)),  loss = mean weight * huber(Q(s, a) - y)

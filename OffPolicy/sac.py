@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from OffPolicy.base import Batch
+from OffPolicy.base import Minibatch
 from OffPolicy.config import ContinuousConfig, SACConfig
 from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy
 from OffPolicy.learner import Learner
@@ -92,7 +92,7 @@ class SAC(ContinuousAgent):
         raw_action = policy.sample(self.policy.noise_like(policy.mean))
         return raw_action.tanh(), policy.log_prob(raw_action)
 
-    def learn_from(self, batch: Batch) -> tuple[Metrics, torch.Tensor]:
+    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
         """Do one update.
 
         y = r + discount * (min_k Q_target_k(s', a') - alpha log pi(a' | s')),  a' ~ pi(s')

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from OffPolicy.base import Batch
+from OffPolicy.base import Minibatch
 from OffPolicy.config import TD3Config
 from OffPolicy.ddpg import DeterministicAgent
 from parallel_rl.utils import Metrics
@@ -16,7 +16,7 @@ class TD3(DeterministicAgent):
     config: TD3Config
     critics = 2
 
-    def learn_from(self, batch: Batch) -> tuple[Metrics, torch.Tensor]:
+    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
         """Do one update; the actor's and the targets' only every `policy_delay` updates.
 
         a' = clip(pi_target(s') + clip(noise, +-target_noise_clip), +-1)

@@ -1,8 +1,9 @@
-"""The learner: Proximal Policy Optimisation, optionally with Random Network Distillation."""
+"""Proximal Policy Optimization, optionally with Random Network Distillation."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from PPO.config import PPOConfig
 from PPO.memory import Memory
 
 if TYPE_CHECKING:
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from PPO.agent import PPO
     from PPO.rnd import RND
 
-__all__ = ["PPO", "RND", "ActorCritic", "Memory"]
+__all__ = ["PPO", "RND", "ActorCritic", "Memory", "PPOConfig"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What an agent can be made with: the ranges of its hyperparameters, and what an environment's spaces determine."""
+"""What `PPO` is made with beside its config: its checks, and what an environment's spaces determine."""
 
 import math
 from collections.abc import Sequence
@@ -6,15 +6,26 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
 
-from parallel_rl.utils import COMPOSITE, Features, action_units, bounds_of, choices_of, leaves, register_minatar
+from parallel_rl.utils import (
+    COMPOSITE,
+    Features,
+    Setting,
+    action_units,
+    bounds_of,
+    choices_of,
+    fault_of,
+    leaves,
+    register_minatar,
+)
 
-LARGEST = float(np.finfo(float).max)
-"""A whole number may be beyond it without being infinite."""
+Scaling = float | Sequence[float] | np.ndarray
+"""A number, or one for each dimension."""
 
 
-def arguments_for(env: Any, action_scaling: float | Sequence[float] | np.ndarray | None = None) -> dict[str, Any]:
+def arguments_for(env: Any, action_scaling: Scaling | None = None) -> dict[str, Any]:
     """Return the arguments of `PPO` that an environment's spaces determine.
 
     Args:
@@ -60,47 +71,50 @@ def _dimensions(space: spaces.Space) -> int:
     return math.prod(space.shape) if isinstance(space, spaces.Box) else sum(count for count, _ in choices_of(space))
 
 
-def space_of_actions(
+def spaces_of(
     is_continuous: bool,
+    observ_dim: int,
     action_dim: int,
-    action_scaling: float | Sequence[float] | np.ndarray | None,
-    action_offset: float | Sequence[float] | np.ndarray,
-) -> spaces.Space:
-    """Return the action space that these arguments of `PPO` describe.
+    action_scaling: Scaling | None,
+    action_offset: Scaling,
+    observation_space: spaces.Space | None,
+    action_space: spaces.Space | None,
+) -> tuple[spaces.Space, spaces.Space]:
+    """Return the observation space and the action space that arguments of `PPO` describe; a space that is given counts.
 
     Raises:
         ValueError: a scaling or an offset that is not a finite number, or one for each dimension.
     """
+    if observation_space is None:  # an empty Dict is a space too, though it is false
+        observation_space = spaces.Box(-np.inf, np.inf, (observ_dim,))
+    if action_space is not None:
+        return observation_space, action_space
     offset = per_dimension("action_offset", action_offset, action_dim)
     scale = per_dimension("action_scaling", 1.0 if action_scaling is None else action_scaling, action_dim)
     if not is_continuous:
-        return spaces.Discrete(action_dim, start=int(offset[0]))
-    return spaces.Box(offset - scale, offset + scale, dtype=np.float64)
+        return observation_space, spaces.Discrete(action_dim, start=int(offset[0]))
+    return observation_space, spaces.Box(offset - scale, offset + scale, dtype=np.float64)
 
 
-def check_ranges(
-    positive: dict[str, float | None], not_negative: dict[str, float | None], fractions: dict[str, float]
-) -> None:
-    """Check numbers by name; None passes.
+def check_arguments(observ_dim: int, action_dim: int, seed: int | None, device: str | torch.device) -> None:
+    """Check what an agent is made with beside its config and the spaces.
 
     Raises:
-        ValueError: some are out of range; the message names each of them.
+        ValueError: a number out of its range; or torch does not know the device, or does not find it.
     """
-    faults = [
-        f"{name} must be {what}, not {value}"
-        for what, numbers, fits in (
-            ("positive and finite", positive, lambda value: 0 < value <= LARGEST),
-            ("finite and not negative", not_negative, lambda value: 0 <= value <= LARGEST),
-            ("in [0, 1]", fractions, lambda value: 0 <= value <= 1),
-        )
-        for name, value in numbers.items()
-        if value is not None and not fits(value)
-    ]
-    if faults:
+    size, seeds = Setting("", above=0), Setting("", least=0)
+    checked = (("observ_dim", observ_dim, size), ("action_dim", action_dim, size), ("seed", seed, seeds))
+    if faults := [*filter(None, (fault_of(name, value, about, int | None) for name, value, about in checked))]:
         raise ValueError("; ".join(faults))
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device must be one that torch knows, such as 'cpu' or 'cuda', not {device!r}") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r}, but torch finds no GPU")
 
 
-def per_dimension(name: str, value: float | Sequence[float] | np.ndarray, dimensions: int) -> np.ndarray:
+def per_dimension(name: str, value: Scaling, dimensions: int) -> np.ndarray:
     """Return a number, or one for each dimension, as float64 `(dimensions,)`.
 
     Raises:

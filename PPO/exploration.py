@@ -5,9 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from parallel_rl.utils import State
-
-ROLLOUT = -1
-"""As the number of steps for which noise stays: until the next rollout."""
+from PPO.config import ROLLOUT
 
 
 class Exploration:

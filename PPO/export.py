@@ -77,7 +77,7 @@ def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
         raise ValueError(f"a policy is exported as .onnx or .pt2, not as {path.name!r}")
     if path.suffix == ".onnx" and ppo.network["bf16"]:
         raise ValueError(f"a policy with bf16 is exported as .pt2, not as {path.name!r}")
-    states, core = _trial_states(ppo), ppo.initial_core(TRIALS)
+    states, core = _trial_states(ppo), ppo.initial_state(TRIALS)
     inputs = [torch.from_numpy(part) for part in (ppo.policy.features.rows(states)[0], core) if part is not None]
     names, results = ["obs", "core"][: len(inputs)], _names_of_actions(ppo) + ["next_core"][: len(inputs) - 1]
     module = (Memoryless if core is None else Deterministic)(copy.deepcopy(ppo.policy).cpu()).eval()
@@ -91,7 +91,7 @@ def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         aside = Path(directory) / path.name
         found = (_save_onnx if path.suffix == ".onnx" else _save_program)(program, names, results, aside)(inputs)
-        action = ppo.get_action(states, deterministic=True, core=core)
+        action = ppo.get_action(states, deterministic=True, state=core)
         expected = split_parts(ppo.action_space, action) + [part for part in [core] if part is not None]
         difference = max(
             float(np.abs(np.asarray(ours).reshape(TRIALS, -1) - np.asarray(theirs).reshape(TRIALS, -1)).max())

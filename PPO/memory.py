@@ -3,44 +3,9 @@
 A memory holds trajectories; `batch` joins them; the learner turns the batch into `Rows` of tensors, which it shuffles.
 """
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from parallel_rl.utils import Trajectory
-
-
-@dataclass(frozen=True)
-class Batch:
-    """All trajectories of a memory, one after the other: M rows."""
-
-    obs: np.ndarray
-    """`(M, ...)`."""
-    action: np.ndarray
-    """`(M, ...)`."""
-    reward: np.ndarray
-    """`(M,)`."""
-    terminated: np.ndarray
-    """bool `(M,)`: nothing comes after these rows."""
-    ends: np.ndarray
-    """bool `(M,)`: the last rows of an episode or of a trajectory."""
-    trajectory_ends: np.ndarray
-    """bool `(M,)`: the last rows of a trajectory."""
-    final_obs: np.ndarray
-    """`(E, ...)`, what truly followed each of the E ends."""
-    env_ids: np.ndarray
-    """`(S,)`, the environment of each of the S trajectories."""
-    extras: dict[str, np.ndarray]
-    """Further rows `(M, ...)` by name."""
-
-    @property
-    def next_obs(self) -> np.ndarray:
-        """`(M, ...)`, what truly followed each row, before any reset."""
-        following = np.roll(self.obs, -1, axis=0)
-        following[self.ends] = self.final_obs
-        return following
-
+from parallel_rl.utils import Batch, Trajectory
 
 Array = Any
 """A tensor; or a NumPy array, for the analytic gradient."""
@@ -118,22 +83,6 @@ class Memory:
         Raises:
             ValueError: there are none, or they do not all have the same extra fields.
         """
-        trajectories = self._trajectories
-        if not trajectories:
+        if not self._trajectories:
             raise ValueError("the memory is empty")
-        names = trajectories[0].extras.keys()
-        if any(trajectory.extras.keys() != names for trajectory in trajectories):
-            raise ValueError(f"some trajectories have {sorted(names)} beside the usual fields, and some do not")
-        trajectory_ends = np.zeros(len(self), dtype=bool)
-        trajectory_ends[np.cumsum([len(trajectory) for trajectory in trajectories]) - 1] = True
-        return Batch(
-            obs=np.concatenate([trajectory.obs for trajectory in trajectories]),
-            action=np.concatenate([trajectory.action for trajectory in trajectories]),
-            reward=np.concatenate([trajectory.reward for trajectory in trajectories]),
-            terminated=np.concatenate([trajectory.terminated for trajectory in trajectories]),
-            ends=np.concatenate([trajectory.ends for trajectory in trajectories]),
-            trajectory_ends=trajectory_ends,
-            final_obs=np.concatenate([trajectory.final_obs for trajectory in trajectories]),
-            env_ids=np.array([trajectory.env_id for trajectory in trajectories]),
-            extras={name: np.concatenate([trajectory.extras[name] for trajectory in trajectories]) for name in names},
-        )
+        return Batch.of(self._trajectories)

@@ -14,12 +14,15 @@ from parallel_rl.networks import Adam
 from parallel_rl.networks.weights import read_weights, tensors_of, write_weights
 from parallel_rl.utils import State, check_fit, whole_number
 from PPO.actor_critic import ActorCritic
+from PPO.config import PPOConfig
 from PPO.exploration import Exploration
 from PPO.rnd import RND
 from PPO.settings import Settings, arguments_of, differences, settings_of
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"
+SQUASH = {"squash": "squash_actions"}
+"""What the oldest checkpoints call a setting."""
 STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
 
 
@@ -28,8 +31,8 @@ class Savable:
 
     defaults: ClassVar[Settings]
     """Settings that a file of an older version lacks were as these are."""
-    arguments: dict[str, Any]
-    """What the agent was made with, by name; attributes of the same names may have been changed since."""
+    arguments: ClassVar[frozenset[str]]
+    config: PPOConfig
     policy: ActorCritic
     rnd: RND | None
     optimizers: list[Adam]
@@ -38,9 +41,13 @@ class Savable:
     rewarded: bool
     """Whether there were any rewards yet."""
     exploration: Exploration | None
-    device: torch.device
     observation_space: spaces.Space
     action_space: spaces.Space
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return torch.device(self.config.device)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **changes: Any) -> Self:
@@ -72,9 +79,8 @@ class Savable:
         return agent
 
     def settings(self) -> Settings:
-        """Return the arguments that the agent goes by as plain values, for a file; `device` is not among them."""
-        present = {name: value for name, value in vars(self).items() if name in self.arguments}
-        return settings_of(self.arguments | present)
+        """Return the config and the other arguments of the agent as plain values, for a file; without `device`."""
+        return settings_of({name: getattr(self, name) for name in self.arguments} | vars(self.config))
 
     def check_settings(self, saved: Settings, what: str, *, learning: bool = False) -> None:
         """Check that weights mean the same to an agent with other `settings` as to this one.
@@ -93,6 +99,20 @@ class Savable:
             raise ValueError(f"{what} do not say how they were made: {error}") from error
         if different:
             raise ValueError(f"{what} do not fit: {'; '.join(different)}")
+
+    def signature(self) -> Settings:
+        """Return the settings that a checkpoint must agree with."""
+        return self.settings()
+
+    def check_signature(self, saved: Settings, source: str) -> None:
+        """Check that an agent with the signature `saved` would go on as this one.
+
+        Raises:
+            ValueError: it would not; the message lists what differs.
+        """
+        if "squash" in saved:  # the oldest checkpoints have only the settings of the networks
+            saved = self.settings() | {SQUASH.get(name, name): value for name, value in saved.items()}
+        self.check_settings(saved, f"the settings of {source}", learning=True)
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Save the networks into the directory `path`, which is made if it is missing; and `settings` beside them.

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from parallel_rl.utils import Features, State, bounds_of, choices_of, describe_space, leaves, make_space
+from parallel_rl.utils import Features, State, bounds_of, choices_of, describe_space, leaves, make_space, settings_in
 from parallel_rl.utils.spaces import Numbers
 from PPO.actor_critic import ActorCritic
+from PPO.config import PPOConfig
 
 Settings = State
 """The arguments of `PPO` by name; spaces described, functions and classes by their names."""
@@ -16,14 +17,6 @@ CALLABLES = ("encoder", "actor_critic")
 """Arguments that no file can hold."""
 SCHEDULES = ("lr", "policy_clip")
 """Arguments that no file can hold where they are functions."""
-STRUCTURE = {
-    "is_continuous", "observ_dim", "action_dim", "action_scaling", "action_offset", "observation_space", "action_space",
-    "squash_actions", "share_encoder", "core", "core_size", "hidden_sizes", "activation", "normalize_obs", "use_RND",
-    "use_sde", *CALLABLES,
-}  # fmt: skip
-"""Those that decide what weights mean, alone or together."""
-CIRCUMSTANCES = {"seed", "learner", "compile"}
-"""Those that neither weights nor what is learnt next is to depend on."""
 
 
 def settings_of(arguments: Mapping[str, Any]) -> Settings:
@@ -68,7 +61,7 @@ def differences(saved: Settings, own: Settings, *, learning: bool = False) -> li
     """
     if unknown := saved.keys() - own.keys():
         raise ValueError(f"there are settings that this version does not know: {', '.join(sorted(unknown))}")
-    there, here = (_meaning(settings) | (_others(settings) if learning else {}) for settings in (saved, own))
+    there, here = (_meaning(settings) | (_learning(settings) if learning else {}) for settings in (saved, own))
     different = [name for name in here if there[name] != here[name]]
     different = [name for name in different if saved[name] != own[name]] or different  # the others follow from these
     return [f"{name} is {_said(saved[name])} there and {_said(own[name])} here" for name in different]
@@ -105,8 +98,13 @@ def _range(space: spaces.Space) -> Any:
     return choices_of(space)
 
 
-def _others(settings: Settings) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in STRUCTURE | CIRCUMSTANCES}
+def _learning(settings: Settings) -> dict[str, Any]:
+    """Return what decides how an agent learns, and not what its weights mean."""
+    return {
+        name: settings[name]
+        for name, about in settings_in(PPOConfig).items()
+        if not (about.structure or about.incidental)
+    }
 
 
 def _plain(value: Any) -> Any:

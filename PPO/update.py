@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from parallel_rl.networks import limit_norm
-from parallel_rl.utils import COMPOSITE, gae, linear, reward_unit, scheduled, split_parts
+from parallel_rl.utils import COMPOSITE, Batch, gae, linear, next_rows, reward_unit, scheduled, split_parts
 from PPO.actor_critic import ActorCritic, Past
 from PPO.autograd import Autograd
 from PPO.fast.shards import GradientWorkers, ShardedGradient
 from PPO.losses import Metrics, standardise
-from PPO.memory import Batch, Rows
+from PPO.memory import Rows
 from PPO.objective import Objective
 
 if TYPE_CHECKING:
@@ -165,8 +165,7 @@ class RewardStream:
 
         A termination bootstraps zero; a truncation, or a trajectory that merely stops, the next observation's value.
         """
-        next_value = np.roll(value, -1)
-        next_value[self.ends] = final_value[self.ends[batch.ends]]
+        next_value = next_rows(value, self.ends, final_value[self.ends[batch.ends]])
         return gae(self.reward, value, next_value, self.terminated, self.ends, self.gamma, gae_lambda)
 
 
@@ -193,9 +192,9 @@ def network_inputs(
     """Return the inputs for the M rows, and for the next observations of their E ends."""
     if policy.core is None:
         return Inputs(obs, None), Inputs(final_obs, None)
-    if "core" not in batch.extras:
+    if "state" not in batch.extras:
         raise ValueError("a policy with a core learns from what it remembered: keep the extras that act() returns")
-    state = on_device(policy, batch.extras["core"]).float()
+    state = on_device(policy, batch.extras["state"]).float()
     starts = on_device(policy, np.append(True, batch.ends[:-1]))
     ends = np.flatnonzero(batch.ends)
     _, final_state = policy.step(obs[ends], state[ends])
@@ -243,13 +242,13 @@ def behaviour(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.
     present one.
     """
     extras = batch.extras
-    if "draw" in extras:
-        raw_action = on_device(policy, extras["draw"]).float()
+    if "raw_action" in extras:
+        raw_action = on_device(policy, extras["raw_action"]).float()
     elif isinstance(policy.action_space, COMPOSITE):
         parts = split_parts(policy.action_space, batch.action)
-        raw_action = policy.policy_head.to_draw([on_device(policy, part) for part in parts])
+        raw_action = policy.policy_head.to_raw_action([on_device(policy, part) for part in parts])
     else:
-        raw_action = policy.policy_head.to_draw(on_device(policy, batch.action).float())
+        raw_action = policy.policy_head.to_raw_action(on_device(policy, batch.action).float())
     if "log_prob" in extras:
         return raw_action, on_device(policy, extras["log_prob"]).float()
     return raw_action, policy.distribution(*inputs).log_prob(raw_action)

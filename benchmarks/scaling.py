@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory
 from AsyncPPO.backends import Plan
-from AsyncPPO.rollout import AlternatingCollector, Collector, ReplicaCollector
+from AsyncPPO.collector import AlternatingCollector, Collector, ReplicaCollector
 from benchmarks.throughput.envs import Busy
 from PPO import PPO
 

@@ -206,7 +206,7 @@ class Right:
 
 def test_an_evaluation_of_endless_episodes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("AsyncPPO.evaluation.LONGEST_EPISODE", 30)
-    told = r"3 of 3 episodes were cut after 30 steps: .* \(--env-kwargs max_episode_steps=200\)"
+    told = r"3 of 3 episodes were truncated after 30 steps, .* \(--env-kwargs max_episode_steps=200\)"
     with pytest.warns(RuntimeWarning, match=told):
         assert evaluate(Right(), "Endless-v0", 3, num_envs=2, backend="inline").tolist() == [-30.0] * 3
 
@@ -224,7 +224,7 @@ def test_a_warning_of_the_command_line_is_one_line(tmp_path: Path) -> None:
     flags = ["--steps", "100", "--eval-every", "0", "--eval-episodes", "1", "--num-envs", "1", "--backend", "inline"]
     run = [sys.executable, str(Path(__file__).parents[1] / "main.py"), *flags, "--run-dir", "here"]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
-    warned = "warning: steps (100) is less than the batch_size of the PPO (1024): nothing will be learnt\n"
+    warned = "warning: steps (100) is less than the 1024 transitions that the agent waits for: it will not learn\n"
     assert warned in done.stderr
     assert ".py" not in done.stderr
 

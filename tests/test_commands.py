@@ -53,7 +53,7 @@ def curve(directory: Path) -> list[dict[str, float]]:
 
 def weights(directory: Path) -> dict[str, bytes]:
     (newest,) = sorted((directory / "checkpoints").iterdir())[-1:]
-    networks = load_state(newest)["ppo"]["networks"]
+    networks = load_state(newest)["agent"]["networks"]
     return {name: array.tobytes() for tensors in networks.values() for name, array in tensors.items()}
 
 

@@ -211,7 +211,7 @@ def test_a_signal_ends_a_run_whose_environment_never_comes_back(
             marks=pytest.mark.skipif(importlib.util.find_spec("mujoco") is not None, reason="MuJoCo is here"),
         ),
         (["--eval-episodes", "0"], "error: eval_episodes must be positive and finite, not 0"),
-        (["--hidden-sizes", "-3"], "error: the smallest of hidden_sizes must be positive and finite, not -3"),
+        (["--hidden-sizes", "-3"], "error: each of hidden_sizes must be in [1, 65536], not -3"),
         (["--seed", "-1"], "error: seed must be finite and not negative, not -1"),
         (["--seed", str(2**63)], "error: seed must be below 2**63, not 9223372036854775808"),
         (["--device", "gpu"], "error: device must be one that torch knows, such as 'cpu' or 'cuda', not 'gpu'"),

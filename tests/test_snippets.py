@@ -55,6 +55,11 @@ def test_the_custom_loop_of_the_seed_learns(tmp_path: Path) -> None:
     assert max(iterations) > 10 * iterations[0]
 
 
+def test_the_rollout_of_the_seed_runs(tmp_path: Path) -> None:
+    run(ROOT / "tests/seed_snippets/rollouts.py", tmp_path)
+    run(ROOT / "tests/seed_snippets/rollouts_actor.py", tmp_path)
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.filterwarnings("error::DeprecationWarning:__main__")
 def test_every_block_of_the_docs_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,7 +208,7 @@ def test_a_run_of_before_is_evaluated_resumed_and_loaded(run_dir: Path, capsys: 
     assert main.main(["evaluate", str(run_dir), "--episodes", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["returns"] != returns
     again = PPO.load(run_dir)
-    assert (again.gamma, again.network["hidden_sizes"]) == (config.gamma, config.hidden_sizes)
+    assert (again.gamma, again.hidden_sizes) == (config.gamma, config.hidden_sizes)
 
 
 def test_settings_that_a_run_of_before_lacks_have_their_defaults(run_dir: Path, capsys: pytest.CaptureFixture) -> None:

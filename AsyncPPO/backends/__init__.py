@@ -2,7 +2,6 @@
 
 from AsyncPPO.backends import apply
 from AsyncPPO.backends.base import (
-    RESTART_LIMIT,
     Backend,
     EnvError,
     EnvFactory,
@@ -13,8 +12,6 @@ from AsyncPPO.backends.base import (
     Replica,
 )
 from AsyncPPO.backends.block import ENV_ERROR, FINAL_INFO, EnvBlock, close_env
-from AsyncPPO.backends.channel import CLOSE_SECONDS
-from AsyncPPO.backends.children import StartMethod, choose_start_method, why_no_children
 from AsyncPPO.backends.choice import BackendName, OnEnvError, available_cores, check_ways, choose_backend
 from AsyncPPO.backends.elements import Actions
 from AsyncPPO.backends.infos import SUCCESS, numbers_in, with_success
@@ -23,6 +20,7 @@ from AsyncPPO.backends.outcomes import check_finite, check_results
 from AsyncPPO.backends.process import ProcessBackend
 from AsyncPPO.backends.snapshot import check_saved
 from AsyncPPO.backends.vector import PoolBlock, make_pool
+from AsyncPPO.workers import CLOSE_SECONDS, RESTART_LIMIT, StartMethod, choose_start_method, why_no_children
 
 __all__ = [
     "CLOSE_SECONDS",

@@ -1,6 +1,7 @@
-"""What is done to the environments of a block besides resets and steps: functions that travel to where the block is."""
+"""What is done to the environments of a block besides resets and steps: functions that are sent to the block."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import gymnasium as gym
@@ -9,26 +10,46 @@ if TYPE_CHECKING:
     from AsyncPPO.backends.block import Block
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True)
+class Outcome:
     """What came of it in one environment."""
 
+    index: int
     result: Any
     fault: str = ""
     """What it raised, if anything; then there is no result."""
+
+    def __reduce__(self) -> Any:
+        """Travel between processes; a result that cannot is a fault."""
+        try:
+            return _unpacked, (self.index, cloudpickle.dumps(self.result), self.fault)
+        except Exception as error:
+            return Outcome, (self.index, None, _unsendable(self.index, error))
+
+
+def _unpacked(index: int, pickled: bytes, fault: str) -> Outcome:
+    try:
+        return Outcome(index, cloudpickle.loads(pickled), fault)
+    except Exception as error:
+        return Outcome(index, None, _unsendable(index, error))
+
+
+def _unsendable(index: int, error: Exception) -> str:
+    return f"environment {index}: its result cannot leave its process: {type(error).__name__}: {error}"
 
 
 Outcomes = dict[int, Outcome]
 """By environment index."""
 
 
-def call(block: "Block", name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcomes:
-    """Call a method of each environment, or read an attribute that is no method."""
+def call(block: "Block", name: str, args: tuple[Any, ...], kwargs: dict[str, Any], what: str = "call") -> Outcomes:
+    """Call a method of each environment, or read an attribute that is no method; `what` says in errors what for."""
 
     def result(index: int, env: gym.Env) -> Any:
         attribute = env.get_wrapper_attr(name)
         return attribute(*args, **kwargs) if callable(attribute) else attribute
 
-    return block.each(f"call({name!r})", result)
+    return block.each(f"{what}({name!r})", result)
 
 
 def set_attr(block: "Block", name: str, values: list[Any]) -> Outcomes:
@@ -44,23 +65,3 @@ def set_reset_options(block: "Block", options: dict[str, Any] | None) -> Outcome
     """Set what every further reset in the block is handed."""
     block.reset_options = options
     return {}
-
-
-def packed(index: int, outcome: Outcome) -> bytes:
-    """Pickle what came of it; what cannot be pickled is a fault."""
-    try:
-        return cloudpickle.dumps(outcome)
-    except Exception as error:
-        return cloudpickle.dumps(Outcome(None, _unsendable(index, error)))
-
-
-def unpacked(index: int, pickled: bytes) -> Outcome:
-    """Undo `packed`."""
-    try:
-        return cloudpickle.loads(pickled)
-    except Exception as error:
-        return Outcome(None, _unsendable(index, error))
-
-
-def _unsendable(index: int, error: Exception) -> str:
-    return f"environment {index}: its result cannot leave its process: {type(error).__name__}: {error}"

@@ -15,14 +15,15 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-from parallel_rl.utils import row_type
+from AsyncPPO.workers import WorkerError
+from parallel_rl.utils import episode_ends, row_type
 
 EnvFactory = Callable[[], gym.Env]
 Infos = dict[int, dict[str, Any]]
 """By environment index; only those with something in them. They are the receiver's own, not the environments'."""
 
 
-class EnvError(RuntimeError):
+class EnvError(WorkerError):
     """An environment failed; the message names its index and carries the traceback."""
 
     @classmethod
@@ -44,10 +45,6 @@ class FaultPolicy:
     """Whether to start them anew; otherwise a failure is an error."""
     timeout: float | None = None
     """Seconds that a reset or a step may take."""
-
-
-RESTART_LIMIT = 10
-"""How often an environment is started anew without a step in between, before that is an error after all."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +130,11 @@ class Player(Protocol):
         """
 
     def complete(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what else is to be remembered of T steps, `(n, T, ...)` by name: no environment has waited for it.
+        """Return what else is to be remembered of T steps, `(T, n, ...)` by name: no environment has waited for it.
 
         Args:
-            rows: `(n, T, ...)` by name, of the steps.
-            outputs: `(n, T, A)`.
+            rows: `(T, n, ...)` by name, of the steps.
+            outputs: `(T, n, A)`.
         """
 
 
@@ -147,6 +144,10 @@ Compute = Callable[[int, int, int, int], None]
 
 class Replica(Protocol):
     """A policy that acts in any process, by weights that lie in a vector; it is pickled once."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many transitions, of all environments together, are collected by the same weights, at most."""
 
     @property
     def weights(self) -> int:
@@ -190,21 +191,21 @@ class Rollout:
     noise: np.ndarray
     """float32 `(T, N, A)`, what chance adds to the actions, written by the caller."""
     rows: dict[str, np.ndarray]
-    """`(N, T, ...)`, the fields of `VecMemory`, written by whoever plays."""
+    """`(T, N, ...)`, the arrays of `VecMemory`, written by whoever plays."""
     outputs: np.ndarray
-    """float32 `(N, T, A)`, what the policy made of the observations, written by whoever plays."""
+    """float32 `(T, N, A)`, what the policy made of the observations, written by whoever plays."""
     workspace: dict[str, np.ndarray]
     """In which gradients are computed."""
     anew: np.ndarray
     """bool `(N,)`, set where an environment was started anew at the first row of a play: what was before is over."""
     infos: np.ndarray
-    """float64 `(N, T, K)`: at the last step of an episode the plan's K numbers of its info, otherwise NaN."""
+    """float64 `(T, N, K)`: at the last step of an episode the plan's K numbers of its info, otherwise NaN."""
     info_keys: tuple[str, ...]
 
     @classmethod
     def allocate(cls, layout: Layout, plan: Plan, memory: Callable[[int], Any] = bytearray) -> "Rollout":
         """Allocate zeroed arrays; `memory(bytes)` gives the buffer behind each."""
-        replica, lead = plan.replica, (layout.num_envs, plan.horizon)
+        replica, lead = plan.replica, (plan.horizon, layout.num_envs)
         obs_dtype = np.float32 if layout.obs_dtype.kind == "f" else layout.obs_dtype
         fields: dict[str, tuple[tuple[int, ...], Any]] = {
             "obs": (layout.obs_shape, obs_dtype),
@@ -218,7 +219,7 @@ class Rollout:
         shared = allocate(
             {
                 "weights": ((replica.weights,), np.float32),
-                "noise": ((plan.horizon, layout.num_envs, replica.noise), np.float32),
+                "noise": ((*lead, replica.noise), np.float32),
                 "outputs": ((*lead, replica.noise), np.float32),
                 "anew": ((layout.num_envs,), np.bool_),
                 "infos": ((*lead, len(plan.info_keys)), np.float64),
@@ -233,31 +234,27 @@ class Rollout:
 
     def part(self, first: int, stop: int) -> "Rollout":
         """Return views of what belongs to environments `first` to `stop`."""
-        rows = {name: rows[first:stop] for name, rows in self.rows.items()}
-        noise, outputs, anew = self.noise[:, first:stop], self.outputs[first:stop], self.anew[first:stop]
-        infos = self.infos[first:stop]
+        rows = {name: rows[:, first:stop] for name, rows in self.rows.items()}
+        noise, outputs, infos = (array[:, first:stop] for array in (self.noise, self.outputs, self.infos))
+        anew = self.anew[first:stop]
         return Rollout(self.replica, self.weights, noise, rows, outputs, self.workspace, anew, infos, self.info_keys)
 
-    def cut(self, row: int, step: int, start: int, next_obs: np.ndarray) -> None:
-        """Note that an environment of these rows was started anew before a step: what came before is truncated.
+    def truncate(self, row: int, step: int, start: int, next_obs: np.ndarray) -> None:
+        """Note that an environment was restarted before a step: the episode before is truncated.
 
         Args:
             row: of the environment.
             step: which.
-            start: the first step of the present play.
-            next_obs: what it saw last, before it was started anew.
+            start: the first step of the present play; what was before, `anew` says.
+            next_obs: the last observation of the environment before the restart.
         """
+        rows, last = self.rows, (step - 1, row)
+        if step and episode_ends(rows["terminated"][last], rows["truncated"][last]):
+            return
         if step == start:
             self.anew[row] = True
-        if step == 0:
-            return
-        rows = self.rows
-        over = rows["terminated"][row, :step] | rows["truncated"][row, :step]
-        if over[-1]:
-            return
-        rows["truncated"][row, step - 1] = True
-        if step > start:  # otherwise `VecMemory.extend` has kept it
-            rows["final_obs"][row, over.sum()] = next_obs
+        else:
+            rows["truncated"][last], rows["final_obs"][last] = True, next_obs
 
 
 class Backend(ABC):

@@ -13,7 +13,6 @@ import numpy as np
 
 from AsyncPPO.backends.apply import Outcome, Outcomes
 from AsyncPPO.backends.base import (
-    RESTART_LIMIT,
     EnvError,
     EnvFactory,
     FaultPolicy,
@@ -21,13 +20,13 @@ from AsyncPPO.backends.base import (
     Rollout,
     StepArrays,
 )
-from AsyncPPO.backends.channel import Pulse
 from AsyncPPO.backends.elements import observation_writer
 from AsyncPPO.backends.infos import numbers_in
 from AsyncPPO.backends.outcomes import check_finite, check_rewards, copied, reset_outcome, step_outcome
 from AsyncPPO.backends.snapshot import restore, snapshot
 from AsyncPPO.backends.streams import own_spaces, seed_spaces
-from parallel_rl.utils import element_of, spawn_seeds
+from AsyncPPO.workers import RESTART_LIMIT, Pulse
+from parallel_rl.utils import element_of, episode_ends, spawn_seeds
 
 logger = logging.getLogger(__name__)
 ENV_ERROR = "env_error"
@@ -75,7 +74,7 @@ class Block(ABC):
     def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
         """Call a function of each environment's index and itself; `what` says in errors what for."""
         fault = f"{what} needs another backend: the vector backend's environments are one object"
-        return {self.first: Outcome(None, fault)}
+        return {self.first: Outcome(self.first, None, fault)}
 
     def snapshots(self) -> Infos:
         """Look into the environments; see `Backend.snapshots`."""
@@ -86,46 +85,40 @@ class Block(ABC):
         return {}
 
     def play(self, start: int, stop: int) -> Infos:
-        """Let the replica play; see `Backend.play`.
-
-        What truly followed an environment's k-th end in the rows is `final_obs[k]` of it.
-        """
+        """Let the replica play; see `Backend.play`."""
         rollout, arrays = self._rollout, self.arrays
         assert rollout is not None
         rows, everything = rollout.rows, list(range(len(arrays.obs)))
         if not everything:
             return {}
-        rollout.infos[:, start:stop] = np.nan
-        ends = (rows["terminated"][:, :start] | rows["truncated"][:, :start]).sum(axis=1)
+        rollout.infos[start:stop] = np.nan
         for step in range(start, stop):
-            rows["obs"][:, step] = arrays.obs
+            rows["obs"][step] = arrays.obs
             self._pulse.step = step
             infos = self._play_one(slice(None), everything, step)
             while failed := arrays.failed.nonzero()[0].tolist():
                 for row in failed:
-                    rollout.cut(row, step, start, rows["obs"][row, step])
-                    ends[row] = (rows["terminated"][row, :step] | rows["truncated"][row, :step]).sum()
-                rows["obs"][failed, step] = arrays.obs[failed]
+                    rollout.truncate(row, step, start, rows["obs"][step, row])
+                rows["obs"][step, failed] = arrays.obs[failed]
                 infos |= self._play_one(failed, failed, step)
             check_rewards(range(self.first, self.first + len(everything)), arrays.reward)
             for name in ("reward", "terminated", "truncated"):
-                rows[name][:, step] = getattr(arrays, name)
-            for row in np.flatnonzero(arrays.terminated | arrays.truncated).tolist():
-                rows["final_obs"][row, ends[row]] = arrays.final_obs[row]
-                ends[row] += 1
+                rows[name][step] = getattr(arrays, name)
+            for row in np.flatnonzero(episode_ends(arrays.terminated, arrays.truncated)).tolist():
+                rows["final_obs"][step, row] = arrays.final_obs[row]
                 if info := infos.get(self.first + row, {}).get(FINAL_INFO):
-                    rollout.infos[row, step] = numbers_in(self.first + row, info, rollout.info_keys)
+                    rollout.infos[step, row] = numbers_in(self.first + row, info, rollout.info_keys)
         return {}
 
     def _play_one(self, rows: slice | list[int], numbers: list[int], step: int) -> Infos:
         """Act in the environments of some rows and step them; return infos. `arrays.failed` says which could not be."""
         rollout, arrays = self._rollout, self.arrays
         assert rollout is not None
-        answer, rollout.outputs[rows, step] = self._player.act(arrays.obs[rows], rollout.noise[step][rows])
+        answer, rollout.outputs[step, rows] = self._player.act(arrays.obs[rows], rollout.noise[step, rows])
         answer["action"] = answer["action"].reshape(-1, *arrays.action.shape[1:])
         arrays.action[rows] = answer["action"]
         for name, values in answer.items():
-            rollout.rows[name][rows, step] = values
+            rollout.rows[name][step, rows] = values
         return self.step([self.first + number for number in numbers], autoreset=True)
 
 
@@ -234,9 +227,9 @@ class EnvBlock(Block):
             if self._watched:
                 self._pulse.beat(index)
             try:
-                outcomes[index] = Outcome(function(index, env))
+                outcomes[index] = Outcome(index, function(index, env))
             except (Exception, SystemExit) as error:
-                outcomes[index] = Outcome(None, str(EnvError.of(index, what, error)))
+                outcomes[index] = Outcome(index, None, str(EnvError.of(index, what, error)))
         return outcomes
 
     def snapshots(self) -> Infos:
@@ -320,7 +313,7 @@ class EnvBlock(Block):
         self._failures[row] += 1
         if self._failures[row] > RESTART_LIMIT:
             raise EnvError(
-                f"environment {index} was started anew {RESTART_LIMIT} times and failed at once every time; at last:\n"
+                f"environment {index} was restarted {RESTART_LIMIT} times and failed at once every time; at last:\n"
                 f"{error}"
             ) from error
         self._pulse.restarts += 1

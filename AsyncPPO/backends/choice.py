@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from AsyncPPO.backends.children import choose_start_method
+from AsyncPPO.workers import choose_start_method
 from parallel_rl.utils import ACTION_MASK, choices_of, global_streams_kept
 
 BackendName = Literal["auto", "inline", "process", "vector"]

@@ -11,7 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 from AsyncPPO.backends.base import EnvError, Infos, Rollout, StepArrays
 from AsyncPPO.backends.block import FINAL_INFO, Block
 from AsyncPPO.backends.outcomes import copied
-from parallel_rl.utils import COMPOSITE
+from parallel_rl.utils import COMPOSITE, episode_ends
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 BOOKKEEPING = {"env_id", "players", "elapsed_step"}
@@ -174,7 +174,7 @@ class PoolBlock(Block):
             raise EnvError(f"the vectorized environments failed in step: {error!r}") from error
         arrays.obs[rows], arrays.reward[rows] = obs, reward
         arrays.terminated[rows], arrays.truncated[rows] = terminated, truncated
-        infos, over = _by_env(rows, info), terminated | truncated
+        infos, over = _by_env(rows, info), episode_ends(terminated, truncated)
         if autoreset and over.any():
             ended = rows[over]
             arrays.final_obs[ended] = obs[over]

@@ -193,20 +193,20 @@ class NumpyPolicy:
         self._one_thread = TILE * max(math.prod(layer.weight.shape[-2:]) for layer in layers) > ONE_THREAD_PRODUCT
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return `action` and, of continuous ones, `draw`, the raw action; and the output `(n, A)` behind them.
+        """Return `action` and, of continuous ones, `raw_action`, the raw action; and the output `(n, A)` behind them.
 
         Args:
             obs: `(n, ...)`, of the environment's space.
             noise: see `sample`.
         """
         action, raw_action, output = self.sample(self.architecture.features.flatten(obs), noise)
-        rows = {"action": action} if self.architecture.bounds is None else {"action": action, "draw": raw_action}
+        rows = {"action": action} if self.architecture.bounds is None else {"action": action, "raw_action": raw_action}
         return rows, output.T
 
     def complete(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Return `log_prob` `(n, T)` for rows `(n, T, ...)` of T calls of `act`, and the outputs `(n, T, A)`."""
+        """Return `log_prob` `(T, n)` for rows `(T, n, ...)` of T calls of `act`, and the outputs `(T, n, A)`."""
         discrete = self.architecture.bounds is None
-        raw_action = rows["action"] - self.architecture.first_action if discrete else rows["draw"]
+        raw_action = rows["action"] - self.architecture.first_action if discrete else rows["raw_action"]
         output = np.ascontiguousarray(outputs.reshape(-1, outputs.shape[-1]).T)
         log_prob = self.log_prob(raw_action.reshape(-1, *raw_action.shape[2:]), output)
         return {"log_prob": log_prob.reshape(outputs.shape[:2])}

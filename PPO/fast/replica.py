@@ -18,6 +18,7 @@ class Replica:
     """
 
     architecture: Architecture
+    batch_size: int
     mini_batch_size: int
 
     @property
@@ -36,7 +37,7 @@ class Replica:
         if self.architecture.bounds is None:
             return {"action": ((), np.int64), "log_prob": ((), np.float32)}
         wide = ((self.architecture.outputs,), np.float32)
-        return {"action": wide, "log_prob": ((), np.float32), "draw": wide}
+        return {"action": wide, "log_prob": ((), np.float32), "raw_action": wide}
 
     def player(self, weights: np.ndarray) -> NumpyPolicy:
         """Return a policy that acts by the weights, float32, that are there at every call."""

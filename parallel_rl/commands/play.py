@@ -171,12 +171,12 @@ def _rewards(ppo: "PPO", env: gym.Env, episode: int, seed: int | None) -> Iterat
     Raises:
         EnvError: the environment failed.
     """
-    over, core = False, ppo.initial_core(1)
+    over, state = False, ppo.initial_state(1)
     try:
         obs, _ = env.reset(seed=seed)
         yield 0.0
         while not over:
-            action = ppo.get_action(obs, deterministic=True, core=core)
+            action = ppo.get_action(obs, deterministic=True, state=state)
             obs, reward, terminated, truncated, _ = env.step(action)
             over = terminated or truncated
             yield float(reward)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in, steps_of
-from AsyncPPO.checkpoint import SETTINGS, read_checkpoint
+from AsyncPPO.checkpoint import SIGNATURE, read_checkpoint
 from parallel_rl.commands.output import note
 from parallel_rl.commands.program import commit
 from parallel_rl.commands.trust import check_trust, kwargs_of
@@ -210,7 +210,7 @@ def load_latest(ppo: "PPO", directory: Path) -> None:
 def _load_networks(ppo: "PPO", checkpoint: Path) -> None:
     state = read_checkpoint(checkpoint)
     try:
-        ppo.load_networks(state["ppo"].get("networks"), state.get(SETTINGS))
+        ppo.load_networks(state["agent"].get("networks"), state.get(SIGNATURE))
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from error
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from AsyncPPO.backends.children import SIGNALS
+from AsyncPPO.workers.processes import SIGNALS
 from parallel_rl.commands.output import say, silence
 
 if TYPE_CHECKING:

@@ -45,11 +45,10 @@ from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import check_trust, trust_flag
 from parallel_rl.config import CommandLine, TrainConfig
 from parallel_rl.presets import preset
-from parallel_rl.utils import remove_unfinished
-from PPO.arguments import check_ranges
+from parallel_rl.utils import Setting, fault_of, remove_unfinished
 
 if TYPE_CHECKING:
-    from AsyncPPO import AsyncPPO
+    from AsyncPPO import AsyncPPO, AsyncTrainer
 
 EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
 """Added to the seed for the evaluations beside the training, and for that at its end: other episodes than those of the
@@ -154,11 +153,10 @@ def make_trainer(config: TrainConfig) -> "AsyncPPO":
     """
     from AsyncPPO import AsyncPPO
 
-    check_ranges(
-        positive={name: getattr(config, name) for name in POSITIVE},
-        not_negative={"eval_every": config.eval_every},
-        fractions={},
-    )
+    checked = [(name, Setting("", above=0)) for name in POSITIVE] + [("eval_every", Setting("", least=0))]
+    faults = [fault_of(name, getattr(config, name), about, float | None) for name, about in checked]
+    if any(faults):
+        raise ValueError("; ".join(filter(None, faults)))
     if config.target_return is not None and not math.isfinite(config.target_return):
         raise ValueError(f"target_return must be finite, not {config.target_return}")
     ppo = fresh_agent(config)
@@ -282,7 +280,7 @@ class Note(Callback):
         """Keep what is noted, and where; of a run that goes on the settings that were changed."""
         self.config, self.run_dir, self.changed = config, run_dir, changed or {}
 
-    def on_start(self, trainer: "AsyncPPO") -> None:
+    def on_start(self, trainer: "AsyncTrainer") -> None:
         """Write."""
         note_start(self.run_dir, self.config, resumed=trainer.steps_done > 0, changed=self.changed)
 

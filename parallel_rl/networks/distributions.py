@@ -19,20 +19,20 @@ NODES, WEIGHTS = (torch.from_numpy(array) for array in gauss_hermite())
 class Distribution(ABC):
     """A batch of B distributions.
 
-    A *draw* is what the density is a function of: the action itself, or the point that is squashed into one.
+    A *raw action* is what the density is a function of: the action itself, or the point that is squashed into one.
     """
 
     @abstractmethod
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """Return the B draws that standard noise `(B, A)` makes of it."""
+        """Return the B raw actions that standard noise `(B, A)` makes of it."""
 
     @abstractmethod
     def mode(self) -> torch.Tensor:
-        """Return the B draws to take when playing without chance."""
+        """Return the B raw actions to take when playing without chance."""
 
     @abstractmethod
-    def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
-        """Return the log-density of the actions that the draws stand for, `(B,)`."""
+    def log_prob(self, raw_action: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of the actions that the raw actions stand for, `(B,)`."""
 
     @abstractmethod
     def entropy(self) -> torch.Tensor:
@@ -40,9 +40,9 @@ class Distribution(ABC):
 
 
 class Categorical(Distribution):
-    """A choice among A actions, from logits `(B, A)`: a draw is int64 `(B,)`.
+    """A choice among A actions, from logits `(B, A)`: a raw action is int64 `(B,)`.
 
-    Or K choices that are made independently, from logits `(B, K, A)`: a draw is int64 `(B, K)`.
+    Or K choices that are made independently, from logits `(B, K, A)`: a raw action is int64 `(B, K)`.
     """
 
     def __init__(self, logits: torch.Tensor) -> None:
@@ -57,9 +57,9 @@ class Categorical(Distribution):
         """Return the most probable actions."""
         return self.log_probs.argmax(dim=-1)
 
-    def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
-        """Return log p(draw)."""
-        return _of_rows(self.log_probs.gather(-1, draw.long().unsqueeze(-1)).squeeze(-1))
+    def log_prob(self, raw_action: torch.Tensor) -> torch.Tensor:
+        """Return log p(raw action)."""
+        return _of_rows(self.log_probs.gather(-1, raw_action.long().unsqueeze(-1)).squeeze(-1))
 
     def entropy(self) -> torch.Tensor:
         """Return -sum p log p."""
@@ -72,7 +72,7 @@ def _of_rows(values: torch.Tensor) -> torch.Tensor:
 
 
 class Gaussian(Distribution):
-    """A Gaussian for each of A dimensions; a draw is `(B, A)`."""
+    """A Gaussian for each of A dimensions; a raw action is `(B, A)`."""
 
     def __init__(self, mean: torch.Tensor, log_std: torch.Tensor) -> None:
         """Keep the parameters: `mean` `(B, A)`, `log_std` `(A,)` or `(B, A)`."""
@@ -86,16 +86,16 @@ class Gaussian(Distribution):
         """Return the means."""
         return self.mean
 
-    def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, raw_action: torch.Tensor) -> torch.Tensor:
         """Return log N(u; mean, std)."""
-        return self._log_density(draw).sum(dim=-1)
+        return self._log_density(raw_action).sum(dim=-1)
 
     def entropy(self) -> torch.Tensor:
         """Return sum(log std + log(2 pi e) / 2)."""
         return self._differential_entropy().sum(dim=-1).expand(len(self.mean))
 
-    def _log_density(self, draw: torch.Tensor) -> torch.Tensor:
-        deviation = (draw - self.mean) * (-self.log_std).exp()
+    def _log_density(self, raw_action: torch.Tensor) -> torch.Tensor:
+        deviation = (raw_action - self.mean) * (-self.log_std).exp()
         return -0.5 * deviation**2 - self.log_std - 0.5 * math.log(2 * math.pi)
 
     def _differential_entropy(self) -> torch.Tensor:
@@ -108,8 +108,9 @@ class TanhGaussian(Gaussian):
         a = scale * tanh(u),  u ~ N(mean, std)
         log p(a) = log N(u; mean, std) - log(scale * (1 - tanh(u)^2))
 
-    (Haarnoja et al. 2018, arXiv:1801.01290, appendix C.) A draw is `u` `(B, A)`, not `a`: near the bounds tanh cannot
-    be inverted. log(1 - tanh(u)^2) is computed as 2 (log 2 - u - softplus(-2u)), which is finite for every u.
+    (Haarnoja et al. 2018, arXiv:1801.01290, appendix C.) The density is a function of the raw action `u` `(B, A)`, not
+    of `a`: near the bounds tanh cannot be inverted. log(1 - tanh(u)^2) is computed as 2 (log 2 - u - softplus(-2u)),
+    which is finite for every u.
     """
 
     def __init__(self, mean: torch.Tensor, log_std: torch.Tensor, scale: torch.Tensor) -> None:
@@ -117,25 +118,25 @@ class TanhGaussian(Gaussian):
         super().__init__(mean, log_std)
         self.log_scale = scale.log()
 
-    def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, raw_action: torch.Tensor) -> torch.Tensor:
         """Return the log-density of the squashed actions."""
-        return (self._log_density(draw) - _log_tanh_slope(draw) - self.log_scale).sum(dim=-1)
+        return (self._log_density(raw_action) - _log_tanh_slope(raw_action) - self.log_scale).sum(dim=-1)
 
     def entropy(self) -> torch.Tensor:
         """Return H(u) + E[log |da/du|], the expectation by Gauss-Hermite quadrature: no noise, exact gradient."""
         nodes, weights = NODES.to(self.mean), WEIGHTS.to(self.mean)
-        draws = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
-        log_slope = _log_tanh_slope(draws) @ weights + self.log_scale
+        raw_actions = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
+        log_slope = _log_tanh_slope(raw_actions) @ weights + self.log_scale
         return (self._differential_entropy() + log_slope).sum(dim=-1)
 
 
 class StateDependentNoise(Distribution):
-    r"""A Gaussian, squashed or not, whose noise is a linear function of L features z; a draw is `(B, A)`.
+    r"""A Gaussian, squashed or not, whose noise is a linear function of L features z; a raw action is `(B, A)`.
 
         u = mean + z^T (sigma * E),  E_la ~ N(0, 1),  so that  u_a ~ N(mean_a, sum_l z_l^2 sigma_la^2)
 
     generalized State-Dependent Exploration (Raffin et al. 2021, arXiv:2005.05719, section 3). Where E stays the same,
-    equal states have equal draws.
+    equal states have equal raw actions.
     """
 
     def __init__(self, marginal: Gaussian, features: torch.Tensor, std: torch.Tensor) -> None:
@@ -143,7 +144,7 @@ class StateDependentNoise(Distribution):
         self.marginal, self.features, self.std = marginal, features, std
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """Return the draws that matrices E `(B, L * A)` make of it."""
+        """Return the raw actions that matrices E `(B, L * A)` make of it."""
         matrices = noise.view(-1, *self.std.shape) * self.std
         return self.marginal.mean + torch.einsum("bl,bla->ba", self.features, matrices)
 
@@ -151,9 +152,9 @@ class StateDependentNoise(Distribution):
         """See `Distribution.mode`."""
         return self.marginal.mode()
 
-    def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, raw_action: torch.Tensor) -> torch.Tensor:
         """See `Distribution.log_prob`."""
-        return self.marginal.log_prob(draw)
+        return self.marginal.log_prob(raw_action)
 
     def entropy(self) -> torch.Tensor:
         """See `Distribution.entropy`."""
@@ -161,10 +162,10 @@ class StateDependentNoise(Distribution):
 
 
 class Joint(Distribution):
-    """Independent distributions side by side: draws are float32 `(B, D)`, those of the parts one after the other."""
+    """Independent distributions side by side; raw actions are float32 `(B, D)`, part after part."""
 
     def __init__(self, parts: Sequence[Distribution], columns: Sequence[int], sizes: Sequence[int]) -> None:
-        """Keep the parts, and for each how many columns of noise and of draws belong to it."""
+        """Keep the parts, and for each how many columns of noise and of raw actions belong to it."""
         self.parts, self._columns, self._sizes = parts, list(columns), list(sizes)
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
@@ -176,19 +177,19 @@ class Joint(Distribution):
         """Return the modes of each."""
         return _side_by_side([part.mode() for part in self.parts])
 
-    def log_prob(self, draw: torch.Tensor) -> torch.Tensor:
-        """Return the sum of log p(draw) over the parts."""
-        draws = draw.split(self._sizes, dim=1)
-        return torch.stack([part.log_prob(own) for part, own in zip(self.parts, draws, strict=True)]).sum(dim=0)
+    def log_prob(self, raw_action: torch.Tensor) -> torch.Tensor:
+        """Return the sum of log p(raw action) over the parts."""
+        raw_actions = raw_action.split(self._sizes, dim=1)
+        return torch.stack([part.log_prob(own) for part, own in zip(self.parts, raw_actions, strict=True)]).sum(dim=0)
 
     def entropy(self) -> torch.Tensor:
         """Return the sum of the parts' entropies."""
         return torch.stack([part.entropy() for part in self.parts]).sum(dim=0)
 
 
-def _side_by_side(draws: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([draw.float() for draw in draws], dim=1)
+def _side_by_side(raw_actions: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([raw_action.float() for raw_action in raw_actions], dim=1)
 
 
-def _log_tanh_slope(draw: torch.Tensor) -> torch.Tensor:
-    return 2.0 * (math.log(2.0) - draw - F.softplus(-2.0 * draw))
+def _log_tanh_slope(raw_action: torch.Tensor) -> torch.Tensor:
+    return 2.0 * (math.log(2.0) - raw_action - F.softplus(-2.0 * raw_action))

@@ -23,7 +23,7 @@ VALUE_GAIN = 0.01
 SMALLEST_RETURN = 1e-35
 """Deviation of returns below which they do not vary; float32 still holds it."""
 BOUND_EPSILON = 1e-6
-"""How close to its bounds an action that comes without its draw is taken to be."""
+"""How close to its bounds an action that comes without its raw action is taken to be."""
 VARIANCE_EPSILON = 1e-6
 """Added to the variance of noise that depends on the features: they may all be 0."""
 FORBIDDEN = -1e8
@@ -31,7 +31,7 @@ FORBIDDEN = -1e8
 
 
 class CategoricalHead(PolicyHead):
-    """One of `actions` actions: `offset`, `offset + 1`, ...; draws count from 0."""
+    """One of `actions` actions: `offset`, `offset + 1`, ...; raw actions count from 0."""
 
     noise = "exponential"
 
@@ -45,17 +45,17 @@ class CategoricalHead(PolicyHead):
         """See `PolicyHead.forward`."""
         return Categorical(_allowed(self.logits(features), mask))
 
-    def to_action(self, draw: torch.Tensor) -> torch.Tensor:
+    def to_action(self, raw_action: torch.Tensor) -> torch.Tensor:
         """See `PolicyHead.to_action`."""
-        return draw + self.offset
+        return raw_action + self.offset
 
-    def to_draw(self, action: torch.Tensor) -> torch.Tensor:
-        """See `PolicyHead.to_draw`."""
+    def to_raw_action(self, action: torch.Tensor) -> torch.Tensor:
+        """See `PolicyHead.to_raw_action`."""
         return action.long() - self.offset
 
 
 class MultiCategoricalHead(PolicyHead):
-    """K choices at once: actions `(B, K)`; draws count from 0."""
+    """K choices at once: actions `(B, K)`; raw actions count from 0."""
 
     noise = "exponential"
     offsets: torch.Tensor
@@ -86,12 +86,12 @@ class MultiCategoricalHead(PolicyHead):
         padded = logits.new_full((logits.shape[0], self.outputs), 10 * FORBIDDEN).index_copy(1, self.columns, logits)
         return Categorical(padded.view(-1, *self._shape))
 
-    def to_action(self, draw: torch.Tensor) -> torch.Tensor:
+    def to_action(self, raw_action: torch.Tensor) -> torch.Tensor:
         """See `PolicyHead.to_action`."""
-        return draw.long() + self.offsets
+        return raw_action.long() + self.offsets
 
-    def to_draw(self, action: torch.Tensor) -> torch.Tensor:
-        """See `PolicyHead.to_draw`."""
+    def to_raw_action(self, action: torch.Tensor) -> torch.Tensor:
+        """See `PolicyHead.to_raw_action`."""
         return action.flatten(1).long() - self.offsets
 
 
@@ -149,15 +149,17 @@ class GaussianHead(PolicyHead):
         mean = self.mean(features)
         return TanhGaussian(mean, self.log_std, self.scale) if self.squash else Gaussian(mean, self.log_std)
 
-    def to_action(self, draw: torch.Tensor) -> torch.Tensor:
+    def to_action(self, raw_action: torch.Tensor) -> torch.Tensor:
         """See `PolicyHead.to_action`."""
-        return (self.offset + self.scale * (draw.tanh() if self.squash else draw)).clamp(self.low, self.high)
+        return (self.offset + self.scale * (raw_action.tanh() if self.squash else raw_action)).clamp(
+            self.low, self.high
+        )
 
-    def to_draw(self, action: torch.Tensor) -> torch.Tensor:
-        """See `PolicyHead.to_draw`; a squashed action on its bound is taken to lie just inside."""
-        draw = (action.reshape(len(action), -1) - self.offset) / self.scale
+    def to_raw_action(self, action: torch.Tensor) -> torch.Tensor:
+        """See `PolicyHead.to_raw_action`; a squashed action on its bound is taken to lie just inside."""
+        raw_action = (action.reshape(len(action), -1) - self.offset) / self.scale
         limit = 1.0 - BOUND_EPSILON
-        return draw.clamp(-limit, limit).atanh() if self.squash else draw
+        return raw_action.clamp(-limit, limit).atanh() if self.squash else raw_action
 
 
 class StateDependentNoiseHead(GaussianHead):

@@ -13,17 +13,16 @@ from parallel_rl.networks.policy_head import Noise, PolicyHead
 class JointHead(PolicyHead):
     """A head for each part of an action; given the features, the parts are independent.
 
-    Draws are float32 `(B, D)`, those of the parts one after the other. Actions are a tuple of arrays `(B, ...)`, one
-    for each part.
+    Raw actions are float32 `(B, D)`, part after part. Actions are a tuple of arrays `(B, ...)`, one for each part.
     """
 
     def __init__(self, heads: Sequence[PolicyHead], shapes: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> None:
         """Keep the heads.
 
         Args:
-            heads: of the parts; those that choose have draws `(B, K)`.
+            heads: of the parts; those that choose have raw actions `(B, K)`.
             shapes: of an action, for each part.
-            sizes: how many columns of the draws belong to each part.
+            sizes: how many columns of the raw actions belong to each part.
         """
         super().__init__()
         self.heads = nn.ModuleList(heads)
@@ -46,18 +45,18 @@ class JointHead(PolicyHead):
             parts.append(head(features, own if head.choices else None))
         return Joint(parts, self._columns, self._sizes)
 
-    def to_action(self, draw: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def to_action(self, raw_action: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the actions of each part `(B, ...)`."""
-        draws = draw.split(self._sizes, dim=1)
+        raw_actions = raw_action.split(self._sizes, dim=1)
         return tuple(
             head.to_action(part).reshape(-1, *shape)  # type: ignore[operator]
-            for head, part, shape in zip(self.heads, draws, self._shapes, strict=True)
+            for head, part, shape in zip(self.heads, raw_actions, self._shapes, strict=True)
         )
 
-    def to_draw(self, action: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the draws behind the actions of each part `(B, ...)`."""
-        draws = [
-            head.to_draw(part.reshape(len(part), -1))  # type: ignore[operator]
+    def to_raw_action(self, action: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the raw actions behind the actions of each part `(B, ...)`."""
+        raw_actions = [
+            head.to_raw_action(part.reshape(len(part), -1))  # type: ignore[operator]
             for head, part in zip(self.heads, action, strict=True)
         ]
-        return torch.cat([draw.float() for draw in draws], dim=1)
+        return torch.cat([raw_action.float() for raw_action in raw_actions], dim=1)

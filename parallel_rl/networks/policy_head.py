@@ -11,12 +11,12 @@ Noise = Literal["exponential", "normal"]
 
 
 class PolicyHead(nn.Module):
-    """Turns features into a distribution, and that distribution's draws into actions."""
+    """Turns features into a distribution, and that distribution's raw actions into actions."""
 
     noise: Noise
     """What its distributions are sampled with."""
     outputs: int
-    """A: how many such numbers for each draw."""
+    """A: how many such numbers for each raw action."""
     choices: int
     """How many there are in all; none for continuous actions."""
 
@@ -34,10 +34,10 @@ class PolicyHead(nn.Module):
         """
         raise NotImplementedError
 
-    def to_action(self, draw: torch.Tensor) -> Any:
+    def to_action(self, raw_action: torch.Tensor) -> Any:
         """Return the actions that the environment takes."""
-        return draw
+        return raw_action
 
-    def to_draw(self, action: Any) -> torch.Tensor:
-        """Return the draws behind actions."""
+    def to_raw_action(self, action: Any) -> torch.Tensor:
+        """Return the raw actions behind actions."""
         return action

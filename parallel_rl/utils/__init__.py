@@ -26,7 +26,15 @@ from parallel_rl.utils.masks import (
 )
 from parallel_rl.utils.quadrature import gauss_hermite
 from parallel_rl.utils.registration import register_minatar
-from parallel_rl.utils.returns import discounted_sums, gae, n_step_returns, reward_unit, v_trace
+from parallel_rl.utils.returns import (
+    discounted_returns,
+    discounted_sums,
+    gae,
+    n_step_returns,
+    reward_unit,
+    td_errors,
+    v_trace,
+)
 from parallel_rl.utils.schedules import Schedule, linear, scheduled
 from parallel_rl.utils.seeding import env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
 from parallel_rl.utils.settings import Config, Configured, Setting, fault_of, make_config, setting, settings_in
@@ -43,11 +51,20 @@ from parallel_rl.utils.spaces import (
 )
 from parallel_rl.utils.state import DamagedError, State, check_like, holds_state, load_state, save_state, whole_number
 from parallel_rl.utils.threads import blas_threads, compute_threads, one_torch_thread, torch_threads
-from parallel_rl.utils.trajectory import Trajectory
+from parallel_rl.utils.trajectory import (
+    Batch,
+    Trajectory,
+    bootstrap_values,
+    ends_of,
+    episode_ends,
+    next_rows,
+    true_next_obs,
+)
 
 __all__ = [
     "ACTION_MASK",
     "COMPOSITE",
+    "Batch",
     "Config",
     "Configured",
     "DamagedError",
@@ -63,6 +80,7 @@ __all__ = [
     "action_units",
     "append_to",
     "blas_threads",
+    "bootstrap_values",
     "bounds_of",
     "buffer_append",
     "buffer_to_target_buffer_transfer",
@@ -71,9 +89,12 @@ __all__ = [
     "choices_of",
     "compute_threads",
     "describe_space",
+    "discounted_returns",
     "discounted_sums",
     "element_of",
+    "ends_of",
     "env_seeds",
+    "episode_ends",
     "fault_of",
     "free_memory",
     "gae",
@@ -91,6 +112,7 @@ __all__ = [
     "make_space",
     "n_step_returns",
     "name_of",
+    "next_rows",
     "number_of_active_environments",
     "one_torch_thread",
     "range_of_active_environments",
@@ -107,7 +129,9 @@ __all__ = [
     "settings_in",
     "spawn_seeds",
     "split_parts",
+    "td_errors",
     "torch_threads",
+    "true_next_obs",
     "unseen_images",
     "update_active_environments_list",
     "v_trace",

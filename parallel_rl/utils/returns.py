@@ -1,12 +1,48 @@
-"""Returns and advantages over flat rows of experience: pure functions of arrays."""
+"""Returns and advantages: pure functions of rows of experience.
+
+Rows are in the order of time: flat `(M,)`, trajectory after trajectory, or time-major `(T, B)`, a column for each of B
+environments. *Ends* (`utils.trajectory`) keep trajectories and episodes apart; the last row always is one. All is
+computed in float64. Of tensors the results are tensors, without a gradient, of the type and on the device of the first
+that has floats.
+"""
 
 import math
+from collections.abc import Callable
+from functools import wraps
 from itertools import accumulate
+from typing import Any, TypeVar
 
 import numpy as np
 
+from parallel_rl.utils.trajectory import bootstrap_values, next_rows
+
 ORDINARY_REWARDS = 2.0**-10, 2.0**40
 """Between which sizes single precision and the usual epsilons do."""
+Rows = Any
+"""An array or a tensor, `(M,)` or `(T, B)`."""
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def takes_tensors(function: Function) -> Function:
+    """Have a function of float64 arrays take arrays and tensors of any type."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = function(*map(_as_array, args), **{name: _as_array(each) for name, each in kwargs.items()})
+        tensors = (each for each in (*args, *kwargs.values()) if hasattr(each, "detach"))
+        like = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+        if like is None:
+            return result
+        return tuple(map(like.new_tensor, result)) if isinstance(result, tuple) else like.new_tensor(result)
+
+    return call  # type: ignore[return-value]
+
+
+def _as_array(given: Any) -> Any:
+    """Return numbers in double precision, and leave all else."""
+    if hasattr(given, "detach"):
+        given = given.detach().cpu().numpy()
+    return given.astype(np.float64, copy=False) if getattr(given, "dtype", np.dtype(bool)).kind == "f" else given
 
 
 def reward_unit(size: float) -> float:
@@ -24,91 +60,132 @@ def discounted_sums(terms: np.ndarray, decays: np.ndarray, initial: float = 0.0)
     """Return `y` with `y[t] = terms[t] + decays[t] * y[t - 1]`, where `y[-1] = initial`.
 
     Args:
-        terms: `(T,)`.
-        decays: `(T,)`.
+        terms: `(M,)` or `(T, B)`.
+        decays: of the same shape.
         initial: the value before the first row.
     """
+    if terms.ndim > 1:
+        sums = np.array(terms, np.float64)
+        for t in range(len(sums)):
+            sums[t] += decays[t] * (sums[t - 1] if t else initial)
+        return sums
     pairs = zip(terms.tolist(), decays.tolist(), strict=True)
-    sums = accumulate(pairs, lambda total, pair: pair[0] + pair[1] * total, initial=initial)
-    return np.fromiter(sums, np.float64, len(terms) + 1)[1:]
+    totals = accumulate(pairs, lambda total, pair: pair[0] + pair[1] * total, initial=initial)
+    return np.fromiter(totals, np.float64, len(terms) + 1)[1:]
 
 
+def _sums_ahead(terms: np.ndarray, decays: np.ndarray) -> np.ndarray:
+    """Return `y` with `y[t] = terms[t] + decays[t] * y[t + 1]`, and 0 after the last row."""
+    return discounted_sums(terms[::-1], decays[::-1])[::-1].copy()
+
+
+@takes_tensors
+def td_errors(rewards: Rows, values: Rows, next_values: Rows, terminated: Rows, gamma: float) -> Rows:
+    r"""Temporal-difference errors (Sutton & Barto 2018, equation 6.5).
+
+        delta_t = r_t + gamma * (1 - terminated_t) * V(s'_t) - V(s_t)
+
+    Args:
+        rewards: `(M,)` or `(T, B)`, and so are the others.
+        values: V of each row's observation.
+        next_values: V of the next observation of each row, before any reset.
+        terminated: bool, the rows that bootstrap zero.
+        gamma: discount, in [0, 1].
+    """
+    return rewards + gamma * bootstrap_values(next_values, terminated) - values
+
+
+@takes_tensors
 def gae(
-    rewards: np.ndarray,
-    values: np.ndarray,
-    next_values: np.ndarray,
-    terminated: np.ndarray,
-    ends: np.ndarray,
+    rewards: Rows,
+    values: Rows,
+    next_values: Rows,
+    terminated: Rows,
+    ends: Rows,
     gamma: float,
     gae_lambda: float,
-) -> np.ndarray:
-    r"""Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, equations 11-16).
+) -> Rows:
+    r"""Generalized advantage estimation (Schulman et al. 2016, arXiv:1506.02438, equations 11-16).
 
         delta_t = r_t + gamma * (1 - terminated_t) * V(s'_t) - V(s_t)
         A_t     = delta_t + gamma * lambda * (1 - end_t) * A_{t+1}
 
-    The rows may belong to many episodes and environments: an end keeps them apart.
-
     Args:
-        rewards: `(M,)`.
-        values: `(M,)`, V of each row's observation.
-        next_values: `(M,)`, V of the observation that truly followed each row (not of one after a reset).
-        terminated: bool `(M,)`, rows after which nothing comes: they bootstrap zero.
-        ends: bool `(M,)`, rows whose successor in the array belongs to something else.
+        rewards: `(M,)` or `(T, B)`, and so are the others.
+        values: V of each row's observation.
+        next_values: V of the next observation of each row, before any reset.
+        terminated: bool, the rows that bootstrap zero.
+        ends: bool, the rows whose episode does not go on in the next row.
         gamma: discount, in [0, 1].
         gae_lambda: 0 for one-step advantages (bias), 1 for Monte-Carlo ones (variance).
 
     Returns:
-        float64 `(M,)`. `advantage + values` is the lambda-return, the critic's target.
+        Advantages. `advantage + values` is the lambda-return, the critic's target.
     """
-    delta = rewards + gamma * np.where(terminated, 0.0, next_values) - values
-    decay = np.where(ends, 0.0, gamma * gae_lambda)
-    return discounted_sums(delta[::-1], decay[::-1])[::-1].copy()
+    delta = td_errors(rewards, values, next_values, terminated, gamma)
+    return _sums_ahead(delta, np.where(ends, 0.0, gamma * gae_lambda))
 
 
+@takes_tensors
+def discounted_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends: Rows, gamma: float) -> Rows:
+    r"""Discounted returns (Sutton & Barto 2018, equation 3.9), with the value of what follows where an episode is cut.
+
+        G_t = r_t + gamma * G_{t+1},  at an end  r_t + gamma * (1 - terminated_t) * V(s'_t)
+
+    Args:
+        rewards: `(M,)` or `(T, B)`, and so are the others.
+        next_values: V of the next observation of each row, before any reset; only those of ends count.
+        terminated: bool, the rows that bootstrap zero.
+        ends: bool, the rows whose episode does not go on in the next row.
+        gamma: discount, in [0, 1].
+    """
+    ends = _with_last(ends)
+    bootstrap = np.where(ends, bootstrap_values(next_values, terminated), 0.0)
+    return _sums_ahead(rewards + gamma * bootstrap, np.where(ends, 0.0, gamma))
+
+
+@takes_tensors
 def n_step_returns(
-    rewards: np.ndarray,
-    next_values: np.ndarray,
-    terminated: np.ndarray,
-    ends: np.ndarray,
+    rewards: Rows,
+    next_values: Rows,
+    terminated: Rows,
+    ends: Rows,
     gamma: float,
     n: int,
-) -> np.ndarray:
+) -> Rows:
     r"""Rewards of n steps, then the value of what follows (Sutton & Barto 2018, equation 7.1).
 
         G_t = r_t + gamma r_{t+1} + ... + gamma^{n-1} r_{t+n-1} + gamma^n V(s_{t+n})
 
-    An end within the n steps cuts the sum: a terminated one is worth nothing more, another one V(s') of what followed.
+    The sum stops at an end: a terminated one is worth nothing more, another one V(s') of its next observation.
 
     Args:
-        rewards: `(M,)`.
-        next_values: `(M,)`, V of the observation that truly followed each row.
-        terminated: bool `(M,)`, rows after which nothing comes.
-        ends: bool `(M,)`, rows whose successor in the array belongs to something else.
+        rewards: `(M,)` or `(T, B)`, and so are the others.
+        next_values: V of the next observation of each row, before any reset.
+        terminated: bool, the rows that bootstrap zero.
+        ends: bool, the rows whose episode does not go on in the next row.
         gamma: discount, in [0, 1].
         n: how many steps, at least 1.
-
-    Returns:
-        float64 `(M,)`.
     """
-    bootstrap = np.where(terminated, 0.0, next_values)
+    ends, bootstrap = _with_last(ends), bootstrap_values(next_values, terminated)
     returns = rewards + gamma * bootstrap
     for _ in range(n - 1):
-        returns = rewards + gamma * np.where(ends, bootstrap, np.roll(returns, -1))
+        returns = rewards + gamma * next_rows(returns, ends, bootstrap[ends])
     return returns
 
 
+@takes_tensors
 def v_trace(
-    log_ratio: np.ndarray,
-    rewards: np.ndarray,
-    values: np.ndarray,
-    next_values: np.ndarray,
-    terminated: np.ndarray,
-    ends: np.ndarray,
+    log_ratio: Rows,
+    rewards: Rows,
+    values: Rows,
+    next_values: Rows,
+    terminated: Rows,
+    ends: Rows,
     gamma: float,
     rho_clip: float = 1.0,
     c_clip: float = 1.0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Rows, Rows]:
     r"""V-trace (Espeholt et al. 2018, arXiv:1802.01561, equation 1 and section 4.2), for data of another policy.
 
         rho_t = min(rho_clip, ratio_t),  c_t = min(c_clip, ratio_t)
@@ -117,24 +194,31 @@ def v_trace(
         A_t = rho_t (r_t + gamma v_{t+1} - V(s_t)),  with V(s'_t) for v_{t+1} at an end
 
     Args:
-        log_ratio: `(M,)`, log-probability of the actions under the policy to be valued, less that under the other.
-        rewards: `(M,)`.
-        values: `(M,)`, V of each row's observation.
-        next_values: `(M,)`, V of the observation that truly followed each row.
-        terminated: bool `(M,)`, rows after which nothing comes: they bootstrap zero.
-        ends: bool `(M,)`, rows whose successor in the array belongs to something else.
+        log_ratio: `(M,)` or `(T, B)`, and so are the others: the log-probability of the actions under the policy to be
+            evaluated, less that under the behavior policy.
+        rewards: of each row.
+        values: V of each row's observation.
+        next_values: V of the next observation of each row, before any reset.
+        terminated: bool, the rows that bootstrap zero.
+        ends: bool, the rows whose episode does not go on in the next row.
         gamma: discount, in [0, 1].
-        rho_clip: limit of the ratio in delta: says whose value it is.
+        rho_clip: limit of the ratio in delta: it decides which policy's value this is.
         c_clip: limit of the ratio in the trace: how far corrections travel.
 
     Returns:
-        The critic's targets v and the advantages A, float64 `(M,)` each.
+        The critic's targets v, and the advantages A.
     """
+    ends, bootstrap = _with_last(ends), bootstrap_values(next_values, terminated)
     ratio = np.exp(log_ratio)
     rho, trace = np.minimum(ratio, rho_clip), np.minimum(ratio, c_clip)
-    bootstrap = np.where(terminated, 0.0, next_values)
-    delta = rho * (rewards + gamma * bootstrap - values)
-    decay = np.where(ends, 0.0, gamma * trace)
-    targets = values + discounted_sums(delta[::-1], decay[::-1])[::-1]
-    following = np.where(ends, bootstrap, np.roll(targets, -1))
+    delta = rho * td_errors(rewards, values, next_values, terminated, gamma)
+    targets = values + _sums_ahead(delta, np.where(ends, 0.0, gamma * trace))
+    following = next_rows(targets, ends, bootstrap[ends])
     return targets, rho * (rewards + gamma * following - values)
+
+
+def _with_last(ends: np.ndarray) -> np.ndarray:
+    """Return the ends with the last row among them."""
+    ends = ends.copy()
+    ends[-1:] = True
+    return ends

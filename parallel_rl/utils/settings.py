@@ -11,8 +11,8 @@ import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from types import NoneType
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from parallel_rl.utils.schedules import scheduled
 
@@ -97,7 +97,7 @@ class Config:
         """Check; a subclass adds the relations between its settings."""
         for name, hint in hints(type(self)).items():
             value = getattr(self, name)
-            if get_origin(hint) is tuple and isinstance(value, Iterable):
+            if get_origin(hint) is tuple and isinstance(value, Iterable) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
         check(self)
 
@@ -136,16 +136,17 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
     Raises:
         ValueError: it is a function of the run that gives no number.
     """
-    kinds = get_args(hint) if get_origin(hint) not in (Literal, tuple) else (hint,)
-    kinds = kinds or (hint,)
+    kinds = (get_args(hint) if get_origin(hint) in (Union, UnionType) else ()) or (hint,)
     if (value is None and NoneType in kinds) or (about.beside is not None and value == about.beside):
         return None
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if choices:
         return None if value in choices else f"{name} must be one of {', '.join(choices)}, not {value!r}"
     if get_origin(hint) is tuple:
-        numbers = {int, float} & {*get_args(hint)}
-        faults = [_number_fault(f"each of {name}", element, about) for element in value] if numbers else []
+        if not isinstance(value, tuple):
+            return f"{name} must be a sequence, not {value!r}"
+        numbers = value if {int, float} & {*get_args(hint)} else ()
+        faults = (_number_fault(f"each of {name}", number, about) for number in numbers)
         return next(filter(None, faults), None)
     if not {int, float} & {*kinds}:
         return None

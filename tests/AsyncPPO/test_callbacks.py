@@ -24,8 +24,8 @@ from AsyncPPO.callbacks import (
     TensorBoard,
     read_table,
 )
+from AsyncPPO.episodes import Episode
 from AsyncPPO.evaluation import BackgroundEvaluation
-from AsyncPPO.rollout import Episode
 from PPO import PPO
 from tests.envs import Counter, Faulty, Hanging
 
@@ -123,9 +123,8 @@ def test_runs_end_at_a_time_or_at_a_return() -> None:
 
 def test_tables_are_up_to_date_at_any_time_and_read_back_as_they_were(tmp_path: Path) -> None:
     with trainer(CSVLog(tmp_path)) as run:
-        for row in run.updates():
+        for _ in run.updates():
             assert read_table(tmp_path / "metrics.csv") == list(run.history)
-            assert row["policy_lag"] == 0
     with open(tmp_path / "metrics.csv", "a") as file:
         file.write("640,0.5")  # a line that a killed process did not finish
     assert read_table(tmp_path / "metrics.csv") == list(run.history)
@@ -186,7 +185,7 @@ def test_tensorboard_finds_the_tags_of_stable_baselines(tmp_path: Path) -> None:
     assert {
         "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/approx_kl", "train/clip_fraction",
         "train/explained_variance", "train/value_loss", "train/policy_gradient_loss", "train/entropy",
-        "train/learning_rate", "train/clip_range", "train/policy_lag", "eval/mean_reward",
+        "train/learning_rate", "train/clip_range", "eval/mean_reward",
     } <= found.keys()  # fmt: skip
     assert found["rollout/ep_rew_mean"] == [(steps, 15.0) for steps in (128, 256, 384, 512)]
     assert found["eval/mean_reward"][-1] == (512, 15.0)
@@ -307,7 +306,7 @@ def test_a_run_in_a_hurry_does_not_wait_for_an_evaluation_that_hangs() -> None:
 def test_a_run_that_shows_its_progress_says_what_its_end_waits_for(
     progress: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("AsyncPPO.evaluation.SILENT_SECONDS", 0.0)
+    monkeypatch.setattr("AsyncPPO.callbacks.background_evaluation.SILENT_SECONDS", 0.0)
     with trainer(BackgroundEvaluation(Hanging, 512, episodes=2), progress=progress) as run:
         hurry = threading.Timer(1.5, run.stop, ["now"], {"in_a_hurry": True})
         hurry.start()

@@ -288,8 +288,8 @@ def learn_from(ppo: PPO, rng: np.random.Generator) -> None:
 def test_a_checkpoint_is_one_file_of_arrays_and_plain_values(tmp_path: Path) -> None:
     half(trainer("CartPole-v1"), tmp_path / "half.state")
     state = load_state(tmp_path / "half.state")
-    assert state.keys() == {"made_for", "settings", "progress", "recent", "ppo", "buffer", "collector"}
-    assert state["ppo"].keys() == {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
+    assert state.keys() == {"made_for", "signature", "progress", "recent", "agent", "buffer", "collector"}
+    assert state["agent"].keys() == {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
 
 
 def test_circumstances_may_change(tmp_path: Path) -> None:
@@ -301,8 +301,8 @@ def test_circumstances_may_change(tmp_path: Path) -> None:
 
 FORGERIES: list[tuple[tuple[Any, ...], Any]] = [
     (("made_for",), 5),
-    (("settings",), None),
-    (("settings", "gamma"), "x"),
+    (("signature",), None),
+    (("signature", "gamma"), "x"),
     (("progress",), {}),
     (("progress", "steps_done"), "x"),
     (("progress", "steps_done"), 10**400),
@@ -312,10 +312,10 @@ FORGERIES: list[tuple[tuple[Any, ...], Any]] = [
     (("recent",), [[1.0]]),
     (("recent",), [["x", 1]]),
     (("recent",), [[1.0, -1]]),
-    (("ppo",), {}),
-    (("ppo", "updates"), "x"),
-    (("ppo", "random"), {}),
-    (("ppo", "networks", "Policy_weights.pth", "actor.0.bias"), np.zeros(3, np.float32)),
+    (("agent",), {}),
+    (("agent", "updates"), "x"),
+    (("agent", "random"), {}),
+    (("agent", "networks", "Policy_weights.pth", "actor.0.bias"), np.zeros(3, np.float32)),
     (("buffer",), {}),
     (("buffer", "lengths"), np.full(5, 10**12)),
     (("buffer", "lengths"), np.full(5, -1)),
@@ -332,7 +332,7 @@ FORGERIES: list[tuple[tuple[Any, ...], Any]] = [
     (("collector", "env", "finished"), [False] * 5),
     (("collector", "env", "next_seeds"), ["x"] * 5),
     (("collector", "episodes"), {"returns": np.zeros(3), "lengths": np.zeros(5, np.int64)}),
-    (("collector", "core"), np.zeros((5, 3))),
+    (("collector", "recurrent"), np.zeros((5, 3))),
 ]
 """A place in a checkpoint, and what is put there; its checksum is right."""
 
@@ -348,7 +348,7 @@ def test_forged_checkpoints_are_refused_by_name_and_change_nothing(settings: dic
         run.save_checkpoint(tmp_path / "a.state")
     with trainer("CartPole-v1", 150, **settings) as run, trainer("CartPole-v1", 150, **settings) as untouched:
         for path, value in FORGERIES:
-            if path == ("collector", "core") and "core" not in settings:
+            if path == ("collector", "recurrent") and "core" not in settings:
                 continue  # nothing is remembered, and nothing taken over
             state = part = load_state(tmp_path / "a.state")
             for key in path[:-1]:

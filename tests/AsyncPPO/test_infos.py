@@ -15,7 +15,7 @@ from AsyncPPO.evaluation import BackgroundEvaluation
 from parallel_rl.utils import History, load_state, save_state
 from PPO import PPO
 from tests.AsyncPPO.test_callbacks import Witness, scalars
-from tests.AsyncPPO.test_rollout import Scripted
+from tests.AsyncPPO.test_collector import Scripted
 from tests.envs import Counter
 
 WAYS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from AsyncPPO import evaluate
 from OffPolicy import DDPG, SAC, TD3, OffPolicyAgent
-from OffPolicy.base import Batch
+from OffPolicy.base import Minibatch
 from tests.OffPolicy.probes import Identity, Loop, OneState, TwoStates
 
 OBSERVATIONS = spaces.Box(-1, 1, (2,), np.float32)
@@ -19,13 +19,13 @@ FROZEN = {"lr": 1e-30, "tau": 1e-30}
 ALL = pytest.mark.parametrize("kind", [DDPG, TD3, SAC])
 
 
-def random_batch(seed: int = 0, size: int = 6) -> Batch:
+def random_batch(seed: int = 0, size: int = 6) -> Minibatch:
     rng = np.random.default_rng(seed)
     arrays = [
         rng.normal(size=(size, 2)), rng.uniform(-1, 1, (size, 2)), rng.normal(size=size), rng.normal(size=(size, 2)),
         rng.choice([0, 0.9], size), rng.random(size),
     ]  # fmt: skip
-    return Batch(*[torch.from_numpy(np.float32(array)) for array in arrays])
+    return Minibatch(*[torch.from_numpy(np.float32(array)) for array in arrays])
 
 
 def shaken(kind: type[OffPolicyAgent], seed: int = 1, **settings: Any) -> Any:

@@ -8,16 +8,16 @@ from gymnasium import spaces
 
 from AsyncPPO import evaluate
 from OffPolicy import DQN
-from OffPolicy.base import Batch
+from OffPolicy.base import Minibatch
 from tests.OffPolicy.probes import BitFlip, Identity, Loop, OneState, TwoStates
 
 OBSERVATIONS, ACTIONS = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(3, start=5)
 SMALL: dict[str, Any] = {"hidden_sizes": (), "buffer_size": 1000, "seed": 0}
 
 
-def batch_of(obs: list, action: list, reward: list, next_obs: list, discount: list, weight: list) -> Batch:
+def batch_of(obs: list, action: list, reward: list, next_obs: list, discount: list, weight: list) -> Minibatch:
     numbers = [torch.tensor(values, dtype=torch.float32) for values in (obs, reward, next_obs, discount, weight)]
-    return Batch(numbers[0], torch.tensor(action), *numbers[1:])
+    return Minibatch(numbers[0], torch.tensor(action), *numbers[1:])
 
 
 BATCH = batch_of([[1, 0], [0, 1]], [5, 7], [1, -3], [[0, 1], [1, 0]], [0.5, 0], [1, 0.25])
@@ -49,7 +49,7 @@ def test_the_loss_of_a_table_is_what_the_papers_say(double: bool, targets: list[
     assert metrics["q_value"] == pytest.approx((TABLE[0, 0] + TABLE[1, 2]) / 2)
 
 
-def loss_by_loops(agent: DQN, batch: Batch) -> float:
+def loss_by_loops(agent: DQN, batch: Minibatch) -> float:
     """The same in float64, number by number, for a dueling network of one hidden layer."""
 
     def q(network: Any, obs: list[float]) -> list[float]:
@@ -95,7 +95,7 @@ def test_loss_and_gradient_are_those_of_a_slow_loop_in_float64() -> None:
 
 
 @torch.no_grad()
-def agent_loss(agent: DQN, batch: Batch, held: dict = {}) -> torch.Tensor:  # noqa: B006
+def agent_loss(agent: DQN, batch: Minibatch, held: dict = {}) -> torch.Tensor:  # noqa: B006
     """The loss with the target of the first call."""
     if "target" not in held:
         best = agent.q.network(batch.next_obs).argmax(1, keepdim=True)

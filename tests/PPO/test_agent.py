@@ -764,7 +764,7 @@ def test_a_function_is_not_in_the_file_of_weights(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["action_scaling", "rnd_warmup", "use_RND", "observ_dim", "network", "device"])
+@pytest.mark.parametrize("name", ["action_scaling", "rnd_warmup", "use_RND", "observ_dim", "hidden_sizes", "device"])
 def test_what_the_networks_were_made_by_cannot_be_assigned(name: str) -> None:
     ppo = PPO(True, 3, 1, use_RND=True, hidden_sizes=(4,), seed=0)
     with pytest.raises(AttributeError, match=f"{name} cannot be changed once the agent is made"):

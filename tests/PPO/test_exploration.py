@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory, evaluate
-from AsyncPPO.rollout import Collector
+from AsyncPPO.collector import Collector
 from parallel_rl import utils
 from parallel_rl.networks import GaussianHead
 from PPO import PPO
@@ -53,7 +53,7 @@ def test_density_and_entropy_are_those_of_the_formula(kind: str) -> None:
         log_prob = entropy = 0.0
         for dimension, scale in enumerate([2.0, 5.0]):
             variance = sum((z[row, k] * sigma[k, dimension]) ** 2 for k in range(8)) + 1e-6
-            u = float(extras["draw"][row, dimension])
+            u = float(extras["raw_action"][row, dimension])
             log_prob -= (u - mean[row, dimension]) ** 2 / (2 * variance) + math.log(2 * math.pi * variance) / 2
             entropy += math.log(2 * math.pi * math.e * variance) / 2
             if kind == "squashed":
@@ -72,7 +72,7 @@ def test_noise_is_a_matrix_times_the_features() -> None:
     for env_id in range(100):
         where = np.array([env_id])
         draws = np.concatenate(
-            [ppo.act(row[None], env_ids=where)[1]["draw"] for row in obs[: 40 if env_id < 2 else 12]]
+            [ppo.act(row[None], env_ids=where)[1]["raw_action"] for row in obs[: 40 if env_id < 2 else 12]]
         )
         matrix, residual, rank, _ = np.linalg.lstsq(z[: len(draws)], draws - mean[: len(draws)])
         assert rank == 8
@@ -87,7 +87,7 @@ def test_actions_vary_over_noise_as_the_density_says() -> None:
     ppo = agent()
     z, mean, sigma = parts_of(ppo)
     _, extras = ppo.act(np.repeat(OBS[:1], 4000, axis=0))
-    added, variance = extras["draw"] - mean[0], z[0] ** 2 @ sigma**2
+    added, variance = extras["raw_action"] - mean[0], z[0] ** 2 @ sigma**2
     np.testing.assert_allclose(np.cov(added.T), np.diag(variance), atol=0.08 * variance.max())
     np.testing.assert_allclose(added.mean(axis=0), 0, atol=0.05)
 

@@ -33,9 +33,11 @@ def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows
     with torch.no_grad():
         distribution, value = policy(obs)
         noise = normal(count, 3)
-        draw = distribution.sample(noise if continuous else noise.exp())
-        log_prob = distribution.log_prob(draw) + 0.3 * normal(count)
-    return Rows(obs, draw, log_prob, 2 * normal(count) + 1, normal(count, values), value + 0.3 * normal(count, values))
+        raw_action = distribution.sample(noise if continuous else noise.exp())
+        log_prob = distribution.log_prob(raw_action) + 0.3 * normal(count)
+    return Rows(
+        obs, raw_action, log_prob, 2 * normal(count) + 1, normal(count, values), value + 0.3 * normal(count, values)
+    )
 
 
 SCALE = np.array([1.0, 2.0, 0.4])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory
-from AsyncPPO.rollout import Collector
+from AsyncPPO.collector import Collector
 from parallel_rl.utils import Trajectory, buffer_to_target_buffer_transfer
 from PPO import PPO, losses
 from PPO.memory import Rows
@@ -59,7 +59,7 @@ def test_states_are_zero_at_a_reset_and_handed_on_otherwise(core: Any) -> None:
     ppo = agent(core)
     collected(ppo)
     batch = ppo.memory.batch()
-    states = batch.extras["core"]
+    states = batch.extras["state"]
     first = batch.obs[:, 1] == 0
     assert first.sum() == 9
     assert not states[first].any()
@@ -88,15 +88,15 @@ def test_sequences_stay_whole_in_every_minibatch(monkeypatch: pytest.MonkeyPatch
     assert sum(len(rows.obs) for rows in seen) == 180
 
 
-def test_a_core_is_asked_for() -> None:
+def test_a_recurrent_policy_needs_its_state() -> None:
     ppo = agent("gru")
-    with pytest.raises(ValueError, match=r"hand it a core of shape \(2, 8\)"):
+    with pytest.raises(ValueError, match=r"pass state=, an array \(2, 8\)"):
         ppo.act(np.zeros((2, 2), np.float32))
-    core = ppo.initial_core(2)
-    assert core is not None
-    ppo.get_action(np.ones((2, 2), np.float32), core=core)
-    assert core.any()
-    assert PPO(False, 2, 3).initial_core(2) is None
+    state = ppo.initial_state(2)
+    assert state is not None
+    ppo.get_action(np.ones((2, 2), np.float32), state=state)
+    assert state.any()
+    assert PPO(False, 2, 3).initial_state(2) is None
     with pytest.raises(ValueError, match="share_encoder=False"):
         agent("gru", share_encoder=False)
 

@@ -141,8 +141,8 @@ def test_density_and_entropy_are_sums_over_the_parts() -> None:
         normal = td.Normal(aim.mean(features)[:, 0], aim.log_std.exp())  # type: ignore[operator, union-attr]
         bits = [td.Categorical(logits=part) for part in switches.logits(features).split(2, dim=1)]  # type: ignore[operator, union-attr]
         wheels = [td.Categorical(logits=part) for part in gears.logits(features).split([2, 3], dim=1)]  # type: ignore[operator, union-attr]
-        draw = torch.from_numpy(extras["draw"])
-        log_prob = choice.log_prob(torch.from_numpy(action["move"]) - 3) + normal.log_prob(draw[:, 1])
+        raw_action = torch.from_numpy(extras["raw_action"])
+        log_prob = choice.log_prob(torch.from_numpy(action["move"]) - 3) + normal.log_prob(raw_action[:, 1])
         for k, bit in enumerate(bits):
             log_prob += bit.log_prob(torch.from_numpy(action["aim"]["1"][:, k].astype(np.int64)))
         for k, wheel in enumerate(wheels):
@@ -151,7 +151,7 @@ def test_density_and_entropy_are_sums_over_the_parts() -> None:
         ours = ppo.policy.distribution(torch.from_numpy(obs)).entropy()
     np.testing.assert_allclose(extras["log_prob"], log_prob, atol=1e-5)
     np.testing.assert_allclose(ours, entropy, atol=1e-5)
-    np.testing.assert_allclose(action["aim"]["0"][:, 0, 0], np.clip(2 * extras["draw"][:, 1], -2, 2), rtol=1e-6)
+    np.testing.assert_allclose(action["aim"]["0"][:, 0, 0], np.clip(2 * extras["raw_action"][:, 1], -2, 2), rtol=1e-6)
     assert {*action["move"].tolist()} == {3, 4}
     assert {*action["gears"][:, 1].tolist()} == {5, 6, 7}
 

@@ -234,7 +234,7 @@ def test_more_that_environments_do(make: Make, fault: str) -> None:
         assert isinstance(env.step(actions)[4][4]["error"], Exception), "nothing has to be sent"
         return
     with pytest.raises(
-        EnvError, match=r"environment 4 (returned|failed in step)|environments \d to 4 sent an info that"
+        EnvError, match=r"environment 4 (returned|failed in step)|environments \d to 4 sent a result that"
     ):
         env.step(actions)
 

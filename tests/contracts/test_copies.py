@@ -13,8 +13,8 @@ import pytest
 
 from AsyncPPO import EnvError, EnvVectorizer
 from AsyncPPO.backends import Plan
+from AsyncPPO.collector import ReplicaCollector
 from AsyncPPO.memory import VecMemory
-from AsyncPPO.rollout import ReplicaCollector
 from PPO import PPO
 from tests.contracts.test_backends import BACKENDS, EACH, PROCESS
 from tests.envs import Counter
@@ -132,7 +132,7 @@ def test_a_call_that_fails_names_the_copy_and_harms_nothing(make: Make, tmp_path
     env.reset()
     with pytest.raises(EnvError, match=r"environment 2 failed in call\('refuse'\): ValueError: not now"):
         env.call("refuse")
-    with pytest.raises(EnvError, match=r"environment 0 failed in call\('prot'\): AttributeError: .*'prot'"):
+    with pytest.raises(EnvError, match=r"environment 0 failed in get_attr\('prot'\): AttributeError: .*'prot'"):
         env.get_attr("prot")
     if env.backend == "inline":
         assert env.call("hold")[3] is not None, "nothing has to be sent"
@@ -168,7 +168,7 @@ def test_nothing_is_called_in_the_middle_of_a_step_or_after_the_end() -> None:
 def test_the_vector_backend_says_that_it_cannot() -> None:
     with EnvVectorizer("CartPole-v1", 2, backend="vector") as env:
         env.reset()
-        with pytest.raises(EnvError, match=r"call\('gravity'\) needs another backend"):
+        with pytest.raises(EnvError, match=r"get_attr\('gravity'\) needs another backend"):
             env.get_attr("gravity")
         env.step([0, 0])
         env.reset_options = {"low": 0.9, "high": 0.9}

@@ -11,7 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from AsyncPPO import EnvError, EnvVectorizer, VecMemory
-from AsyncPPO.rollout import Collector
+from AsyncPPO.collector import Collector
 from parallel_rl.utils import spawn_seeds
 from tests.contracts.test_backends import BACKENDS, EACH
 from tests.envs import Counter

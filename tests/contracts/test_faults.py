@@ -102,8 +102,7 @@ class Talkative(Faulty):
 def test_a_process_that_dies_in_the_middle_of_an_answer_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     with EnvVectorizer(Talkative, 4, **WAYS["fork"], on_env_error="restart", autoreset=True) as env:
         env.reset()
-        backend = env._backend
-        worker = backend._workers[1]  # type: ignore[union-attr]
+        worker = env._backend.pool.workers[1]  # type: ignore[union-attr]
         receive = worker.receive
 
         def killed_before() -> Any:
@@ -141,8 +140,8 @@ class Deadly(Faulty):
 
 def test_an_environment_that_never_works_is_an_error_after_all() -> None:
     for env, backend, message in [
-        (Hopeless, "inline", "environment 0 was started anew 10 times and failed at once every time"),
-        (Deadly, "process", r"the worker of environments \d to \d was started anew 10 times"),
+        (Hopeless, "inline", "environment 0 was restarted 10 times and failed at once every time"),
+        (Deadly, "process", r"the worker of environments \d to \d was restarted 10 times"),
     ]:
         ppo = PPO.for_env(Faulty(), seed=0)
         with (

@@ -13,7 +13,7 @@ import pytest
 
 from AsyncPPO import EnvError, EnvVectorizer, VecMemory
 from AsyncPPO.backends import Plan
-from AsyncPPO.rollout import Collector, ReplicaCollector
+from AsyncPPO.collector import Collector, ReplicaCollector
 from parallel_rl.utils import Trajectory, spawn_seeds
 from PPO import PPO
 from tests.contracts.test_backends import BACKENDS, EACH, PROCESS
@@ -189,7 +189,7 @@ def test_a_worker_killed_while_it_computes_is_an_error(backend: str) -> None:
     plan = Plan(ppo.replica(), 200)  # type: ignore[arg-type]
     with EnvVectorizer("CartPole-v1", 3, plan=plan, autoreset=True, seed=0, **BACKENDS[backend]) as env:
         env.reset()
-        process = env._backend._workers[0].process  # type: ignore[union-attr]
+        process = env._backend.pool.workers[0].process  # type: ignore[union-attr]
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         with pytest.raises(EnvError, match="was killed by SIGKILL"):

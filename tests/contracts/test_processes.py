@@ -293,6 +293,8 @@ def test_environments_are_closed_also_when_nobody_reads_what_they_say(tmp_path: 
     ) as env:
         env.reset()
         env.send([0, 0])
+        workers = env._backend.pool.workers  # type: ignore[union-attr]
+        wait_until(lambda: all(worker.has_replied() for worker in workers), "nothing is said")
     assert (tmp_path / "file").read_text().count("closed") == 3, "one to look at, and two"
 
 

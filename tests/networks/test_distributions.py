@@ -29,9 +29,9 @@ def squashed(mean: torch.Tensor = MEAN, log_std: torch.Tensor = LOG_STD) -> td.T
 
 def test_categorical_equals_torch() -> None:
     ours, theirs = Categorical(LOGITS), td.Categorical(logits=LOGITS)
-    draw = ours.sample(exponential(50, 7))
-    assert draw.dtype == torch.int64
-    torch.testing.assert_close(ours.log_prob(draw), theirs.log_prob(draw), rtol=0, atol=1e-12)
+    raw_action = ours.sample(exponential(50, 7))
+    assert raw_action.dtype == torch.int64
+    torch.testing.assert_close(ours.log_prob(raw_action), theirs.log_prob(raw_action), rtol=0, atol=1e-12)
     torch.testing.assert_close(ours.entropy(), theirs.entropy(), rtol=0, atol=1e-12)
     assert ours.mode().tolist() == LOGITS.argmax(-1).tolist()
 
@@ -46,9 +46,9 @@ def test_categorical_draws_by_its_probabilities() -> None:
 def test_the_squashed_density_equals_torch() -> None:
     """The mistake: the Gaussian's own density at the squashed action, without atanh and Jacobian."""
     ours = TanhGaussian(MEAN, LOG_STD, SCALE)
-    draw = ours.sample(normal(50, 3))
-    action = SCALE * draw.tanh()
-    torch.testing.assert_close(ours.log_prob(draw), squashed().log_prob(action).sum(-1), rtol=0, atol=1e-6)
+    raw_action = ours.sample(normal(50, 3))
+    action = SCALE * raw_action.tanh()
+    torch.testing.assert_close(ours.log_prob(raw_action), squashed().log_prob(action).sum(-1), rtol=0, atol=1e-6)
 
 
 def test_the_squashed_density_integrates_to_one() -> None:
@@ -71,10 +71,10 @@ def test_the_squashed_entropy_is_that_of_the_actions() -> None:
 
 
 def test_the_squashed_density_is_finite_far_beyond_where_tanh_is_one() -> None:
-    draw = torch.tensor([[-100.0, 30.0, 1e4]])
-    mean = draw.clone().requires_grad_()
+    raw_action = torch.tensor([[-100.0, 30.0, 1e4]])
+    mean = raw_action.clone().requires_grad_()
     distribution = TanhGaussian(mean, LOG_STD.float(), SCALE.float())
-    log_prob = distribution.log_prob(draw)
+    log_prob = distribution.log_prob(raw_action)
     log_prob.sum().backward()
     assert log_prob.isfinite().all()
     assert mean.grad is not None
@@ -89,16 +89,16 @@ def test_the_gaussian_entropy_has_a_gradient() -> None:
 
 
 def test_a_draw_is_gaussian() -> None:
-    draws = TanhGaussian(MEAN[:1].expand(100_000, 3), LOG_STD, SCALE).sample(normal(100_000, 3))
-    torch.testing.assert_close(draws.mean(0), MEAN[0], rtol=0, atol=0.03)
-    torch.testing.assert_close(draws.std(0), LOG_STD.exp(), rtol=0.02, atol=0)
-    assert math.isclose(draws[:, 0].unique().numel(), 100_000)
+    raw_actions = TanhGaussian(MEAN[:1].expand(100_000, 3), LOG_STD, SCALE).sample(normal(100_000, 3))
+    torch.testing.assert_close(raw_actions.mean(0), MEAN[0], rtol=0, atol=0.03)
+    torch.testing.assert_close(raw_actions.std(0), LOG_STD.exp(), rtol=0.02, atol=0)
+    assert math.isclose(raw_actions[:, 0].unique().numel(), 100_000)
 
 
 def test_the_gaussian_equals_torch() -> None:
     ours, theirs = Gaussian(MEAN, LOG_STD), td.Normal(MEAN, LOG_STD.exp())
-    draw = ours.sample(normal(50, 3))
-    torch.testing.assert_close(ours.log_prob(draw), theirs.log_prob(draw).sum(-1), rtol=0, atol=1e-12)
+    raw_action = ours.sample(normal(50, 3))
+    torch.testing.assert_close(ours.log_prob(raw_action), theirs.log_prob(raw_action).sum(-1), rtol=0, atol=1e-12)
     torch.testing.assert_close(ours.entropy(), theirs.entropy().sum(-1), rtol=0, atol=1e-12)
     assert torch.equal(ours.mode(), MEAN)
 
@@ -112,27 +112,27 @@ def test_several_choices_equal_as_many_categoricals() -> None:
         head.logits.weight.mul_(10)
         ours, logits = head(features), head.logits(features)
     theirs = [td.Categorical(logits=part) for part in logits.split(choices, dim=1)]
-    draw = ours.sample(torch.empty(1000, head.outputs).exponential_(generator=GENERATOR))
-    log_prob = sum(one.log_prob(draw[:, k]) for k, one in enumerate(theirs))
-    torch.testing.assert_close(ours.log_prob(draw), log_prob, rtol=0, atol=1e-5)
+    raw_action = ours.sample(torch.empty(1000, head.outputs).exponential_(generator=GENERATOR))
+    log_prob = sum(one.log_prob(raw_action[:, k]) for k, one in enumerate(theirs))
+    torch.testing.assert_close(ours.log_prob(raw_action), log_prob, rtol=0, atol=1e-5)
     torch.testing.assert_close(ours.entropy(), sum(one.entropy() for one in theirs), rtol=0, atol=1e-5)
-    assert draw.amax(0).tolist() == [2, 1, 3]
-    action = head.to_action(draw)
+    assert raw_action.amax(0).tolist() == [2, 1, 3]
+    action = head.to_action(raw_action)
     assert action.amin(0).tolist() == [0, 1, -2]
-    assert torch.equal(head.to_draw(action), draw)
+    assert torch.equal(head.to_raw_action(action), raw_action)
 
 
 def test_forbidden_choices_are_never_drawn() -> None:
-    """10^5 draws; nothing becomes NaN, though one choice alone be left."""
+    """10^5 raw_actions; nothing becomes NaN, though one choice alone be left."""
     head = MultiCategoricalHead(5, (3, 2), (0, 0), torch.Generator().manual_seed(0))
     mask = torch.tensor([[0, 1, 1, 0, 1]]).expand(100_000, 5)
     features = 10 * torch.randn(100_000, 5, generator=GENERATOR)
     ours = head(features, mask)
-    draw = ours.sample(torch.empty(100_000, head.outputs).exponential_(generator=GENERATOR))
-    assert set(draw[:, 0].tolist()) == {1, 2}
-    assert set(draw[:, 1].tolist()) == {1}
+    raw_action = ours.sample(torch.empty(100_000, head.outputs).exponential_(generator=GENERATOR))
+    assert set(raw_action[:, 0].tolist()) == {1, 2}
+    assert set(raw_action[:, 1].tolist()) == {1}
     assert set(ours.mode()[:, 0].tolist()) == {1, 2}
-    (ours.log_prob(draw).sum() + ours.entropy().sum()).backward()
+    (ours.log_prob(raw_action).sum() + ours.entropy().sum()).backward()
     assert head.logits.weight.grad is not None
     assert head.logits.weight.grad.isfinite().all()
     only = head(features, torch.tensor([[0, 1, 0, 0, 1]]).expand(100_000, 5))

@@ -96,13 +96,13 @@ def test_an_unknown_activation_is_refused() -> None:
 def test_actions_lie_within_their_bounds_and_lead_back_to_their_draws() -> None:
     scale, offset = torch.tensor([2.0, 0.5]).double(), torch.tensor([0.0, 3.5]).double()
     head = GaussianHead(4, offset - scale, offset + scale, True, 0.0, generator())
-    draw = torch.tensor([[0.3, -1.2], [50.0, -50.0]])
-    action = head.to_action(draw)
+    raw_action = torch.tensor([[0.3, -1.2], [50.0, -50.0]])
+    action = head.to_action(raw_action)
     assert action[1].tolist() == [2.0, 3.0]
     assert (action >= offset - scale).all()
     assert (action <= offset + scale).all()
-    torch.testing.assert_close(head.to_draw(action)[0], draw[0])
-    at_bounds = head.to_draw(torch.tensor([[2.0, 3.0]]))
+    torch.testing.assert_close(head.to_raw_action(action)[0], raw_action[0])
+    at_bounds = head.to_raw_action(torch.tensor([[2.0, 3.0]]))
     assert at_bounds.isfinite().all()
     assert math.isclose(at_bounds[0, 0], -at_bounds[0, 1], rel_tol=0.1)
 

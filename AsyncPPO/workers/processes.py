@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, Literal
+from weakref import WeakSet
 
 from parallel_rl.utils import seed_global_streams
 
@@ -133,6 +134,24 @@ def _leave_with_parent(lasting: bool) -> None:
     if gone(0):  # before Linux was told
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
+
+
+_not_in_forks: WeakSet[Connection] = WeakSet()
+"""Ends of pipes that belong to this process alone."""
+
+
+def close_in_forks(pipe: Connection) -> None:
+    """Have forks of this process close an end of a pipe, or whoever reads or writes at the other never sees its end."""
+    _not_in_forks.add(pipe)
+
+
+def _close_pipes() -> None:
+    for pipe in list(_not_in_forks):
+        pipe.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_pipes)
 
 
 def kill(process: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from AsyncPPO import EnvError, EnvVectorizer, VecMemory, evaluate
-from AsyncPPO.rollout import AlternatingCollector, Collector
+from AsyncPPO.collector import AlternatingCollector, Collector
 from tests.envs import Counter, Gate, Hanging
 
 
@@ -143,7 +143,7 @@ def test_episodes_that_were_cut_short_by_a_failure_are_played_again() -> None:
     assert returns.tolist() == [10.0] * 9
     with pytest.raises(EnvError, match="the simulator is gone"):
         evaluate(Scripted(), partial(Flaky, 0.5), 9, seed=0, backend="inline")
-    with pytest.raises(EnvError, match="no episode came to its end"):
+    with pytest.raises(EnvError, match="no episode was finished"):
         evaluate(Scripted(), partial(Flaky, 1.0), 9, backend="inline", on_env_error="restart")
 
 

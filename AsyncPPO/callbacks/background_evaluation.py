@@ -1,0 +1,171 @@
+"""Evaluation beside the training, in a process of its own."""
+
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from AsyncPPO.backends import choose_start_method
+from AsyncPPO.callbacks.base import Callback
+from AsyncPPO.episodes import Episode, Evaluation
+from AsyncPPO.evaluation import evaluate_episodes
+from AsyncPPO.evaluator import Evaluator
+from AsyncPPO.progress import Bar, tell_if_long
+from AsyncPPO.settings import EnvSettings
+from parallel_rl.utils import Metrics, read_json, write_atomically
+
+if TYPE_CHECKING:
+    from AsyncPPO.trainer import AsyncTrainer
+
+BEST_FILE = "evaluation.json"
+"""Beside the best weights: the evaluation that they are of."""
+PATIENCE_SECONDS = 0.2
+"""How often a run that waits for an evaluation looks whether it is in a hurry."""
+SILENT_SECONDS = 2.0
+"""After how long the end of a run with a progress bar says that it waits for an evaluation."""
+
+
+class BackgroundEvaluation(Callback):
+    """Evaluates a copy of the policy at intervals in another process, and keeps the best weights.
+
+    Training does not wait: no evaluation starts while one is running. The end of the run waits for the last one.
+
+    Args:
+        env: anything that `EnvVectorizer` takes; the evaluation has environments of its own.
+        every: environment steps from one evaluation to the next.
+        episodes: number of deterministic episodes in each; with a `seed` they are the same every time.
+        num_envs: how many environments to step at once, at most; by default all.
+        info_keys: as for `evaluate_episodes`.
+        keep_best: a directory for the weights of the best evaluation so far; a resumed run keeps those that are there
+            until there are better ones.
+        settings: of the `EnvVectorizer`; by default the environments are stepped in the process of the evaluation.
+
+    Raises:
+        ValueError: `every` or `episodes` is below 1, or the record of the best evaluation in `keep_best` is damaged.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        every: int,
+        *,
+        episodes: int = 10,
+        num_envs: int | None = None,
+        info_keys: Sequence[str] = (),
+        keep_best: str | os.PathLike[str] | None = None,
+        **settings: Unpack[EnvSettings],
+    ) -> None:
+        """Prepare; the process starts with the run."""
+        for name, value in (("every", every), ("episodes", episodes)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        self.every, self.keep_best = every, None if keep_best is None else Path(keep_best)
+        self._best = self._best_before()
+        self._wanted_method = settings.get("start_method", "auto")
+        step_timeout = settings.get("step_timeout")
+        defaults: EnvSettings = {"backend": "inline" if step_timeout is None else "process", "num_workers": 1}
+        self._evaluate: Callable[..., list[Episode]] = partial(
+            evaluate_episodes,
+            env=env,
+            episodes=episodes,
+            num_envs=num_envs or (None if isinstance(env, list | tuple) else episodes),
+            info_keys=info_keys,
+            **(defaults | settings),
+        )
+
+    def on_start(self, trainer: "AsyncTrainer") -> None:
+        """Start the process."""
+        self._due = _next(trainer.steps_done, self.every)
+        self._running: tuple[int, Any] | None = None
+        if not trainer.steps_done:
+            self._best = -math.inf
+        on_gpu = str(getattr(trainer.agent, "device", "cpu")) != "cpu"
+        self._start_method = "spawn" if on_gpu else choose_start_method(self._wanted_method)[0]
+        self._evaluator = self._start_evaluator()
+
+    def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
+        """Report an evaluation that is done; start one that is due."""
+        if self._evaluator is not None and self._running is not None and self._evaluator.is_done():
+            self._finish(trainer)
+        if self._running is None and trainer.steps_done >= self._due:
+            self._begin(trainer)
+
+    def on_end(self, trainer: "AsyncTrainer") -> None:
+        """Evaluate the final policy if the run was not in a hurry and no error ended it; end the process."""
+        try:
+            if trainer.error is None and self._running is not None:
+                self._finish(trainer)
+            evaluated = trainer.evaluations and trainer.evaluations[-1].steps == trainer.steps_done
+            if trainer.error is None and not trainer.in_a_hurry and not evaluated:
+                self._begin(trainer)
+                self._finish(trainer)
+        finally:
+            if self._evaluator is not None:
+                self._evaluator.close()
+
+    def _start_evaluator(self) -> Evaluator | None:
+        """Return a new process; None, with a warning, if it cannot be started: training goes on without evaluations."""
+        try:
+            return Evaluator(self._evaluate, self._start_method)
+        except (OSError, RuntimeError) as error:
+            warnings.warn(f"there is no evaluation beside the training: {error}", RuntimeWarning, stacklevel=2)
+            return None
+
+    def _begin(self, trainer: "AsyncTrainer") -> None:
+        """Send a copy of the policy to the process."""
+        if self._evaluator is None:
+            return
+        actor = trainer.agent.actor()
+        self._running = trainer.steps_done, actor
+        self._due = _next(trainer.steps_done, self.every)
+        self._evaluator.send(actor)
+
+    def _finish(self, trainer: "AsyncTrainer") -> None:
+        """Wait for the running evaluation; report it, and keep the weights if they are the best so far."""
+        if self._evaluator is None or self._running is None:
+            return
+        (steps, actor), self._running = self._running, None
+        what, began, silent = f"the evaluation after {steps:,} steps", time.monotonic(), trainer.progress
+        with tell_if_long(lambda: what):
+            while not self._evaluator.is_done(PATIENCE_SECONDS):
+                if trainer.in_a_hurry:
+                    return
+                if silent and time.monotonic() > began + SILENT_SECONDS:
+                    Bar.note(f"waiting for {what} (Ctrl-C leaves it out)")
+                    silent = False
+        episodes, fault = self._evaluator.result()
+        if self._evaluator.is_gone:
+            self._evaluator = self._start_evaluator()
+        if episodes is None:
+            warnings.warn(f"the evaluation after {steps:,} steps failed: {fault}", RuntimeWarning, stacklevel=2)
+            return
+        evaluation = Evaluation.of(steps, episodes)
+        if self.keep_best is not None and evaluation.mean > self._best:
+            self._best = evaluation.mean
+            actor.save_weights(self.keep_best)
+            content = json.dumps(evaluation.figures()).encode()
+            write_atomically(self.keep_best / BEST_FILE, lambda file: file.write(content))
+        trainer.tell_evaluation(evaluation)
+
+    def _best_before(self) -> float:
+        """Return the mean return of the evaluation whose weights are kept."""
+        file = None if self.keep_best is None else self.keep_best / BEST_FILE
+        if file is None or not file.is_file():
+            return -math.inf
+        try:
+            mean = float(read_json(file)["mean"])
+            if not math.isfinite(mean):
+                raise ValueError(f"{mean} is no mean of returns")
+            return mean
+        except (ValueError, LookupError, TypeError, OverflowError) as error:
+            raise ValueError(f"{file} does not say how good the best was; delete it to start over") from error
+
+
+def _next(steps: int, every: int) -> int:
+    """Return the next multiple of `every`."""
+    return steps // every * every + every

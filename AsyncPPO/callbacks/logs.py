@@ -1,0 +1,188 @@
+"""Metrics in files: CSV and TensorBoard."""
+
+import csv
+import io
+import math
+import os
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from AsyncPPO.callbacks.base import Callback
+from AsyncPPO.episodes import Evaluation, is_of_info
+from parallel_rl.utils import History, Metrics, append_to, write_atomically
+
+if TYPE_CHECKING:
+    from AsyncPPO.trainer import AsyncTrainer
+
+METRICS_FILE = "metrics.csv"
+EVALUATIONS_FILE = "evaluations.csv"
+TAGS = {
+    "mean_return": "rollout/ep_rew_mean",
+    "mean_length": "rollout/ep_len_mean",
+    "intrinsic_reward": "rollout/intrinsic_reward",
+    "episodes": "time/episodes",
+    "seconds": "time/time_elapsed",
+    "restarts": "time/restarts",
+    "lr": "train/learning_rate",
+    "clip": "train/clip_range",
+    "policy_loss": "train/policy_gradient_loss",
+}
+"""What Stable-Baselines3 calls a metric; any other is `train/` and its name."""
+LONGEST_NUMBER = 18
+"""Digits of a whole number in a table."""
+GONE = {"policy_lag"}
+"""Metrics that older versions wrote; a resumed run drops their columns."""
+TENSORBOARD_SECONDS = 2.0
+"""How long what TensorBoard shows may lag behind."""
+
+
+class Table:
+    """A file of lines of numbers under their names, up to date at any time."""
+
+    def __init__(self, path: Path) -> None:
+        """Keep the path."""
+        self.path = path
+        self._columns: list[str] = []
+
+    def write(self, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
+        """Write the table anew, whole or not at all; what a row does not have is NaN."""
+        self._columns = columns
+        header = dict(zip(columns, columns, strict=True))
+        write_atomically(self.path, lambda file: file.write(self._lines(chain([header], rows)).encode()))
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a line; a new name is added to all lines."""
+        if new := [name for name in row if name not in self._columns]:
+            self.write(read_table(self.path, ()) if self._columns else [], self._columns + new)
+        with append_to(self.path) as file:
+            file.write(self._lines([row]))
+
+    def _lines(self, rows: Iterable[Mapping[str, Any]]) -> str:
+        table = io.StringIO()
+        if self._columns:
+            csv.DictWriter(table, self._columns, restval=math.nan, lineterminator="\n").writerows(rows)
+        return table.getvalue()
+
+
+class CSVLog(Callback):
+    """Keeps `metrics.csv`, a line for each update, and `evaluations.csv`; up to date at any time."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        """Write into `directory`, which exists."""
+        self.metrics, self.evaluations = (
+            Table(Path(directory) / METRICS_FILE),
+            Table(Path(directory) / EVALUATIONS_FILE),
+        )
+
+    def on_start(self, trainer: "AsyncTrainer") -> None:
+        """Take over what there is of the steps before these: a run that goes on keeps its history."""
+        done = trainer.steps_done
+        if not trainer.history:
+            rows = [row for row in read_table(self.metrics.path) if row["steps"] <= done]
+            trainer.history = History({name: row[name] for name in row if name not in GONE} for row in rows)
+        if not trainer.evaluations:
+            rows = [row for row in read_table(self.evaluations.path, Evaluation._fields) if row["steps"] <= done]
+            trainer.evaluations = [Evaluation.of_figures(row) for row in rows]
+        self.metrics.write(trainer.history, trainer.history.columns)
+        rows = [evaluation.figures() for evaluation in trainer.evaluations]
+        self.evaluations.write(rows, [*dict.fromkeys(chain.from_iterable(rows))])
+
+    def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
+        """Add a line."""
+        self.metrics.add(metrics)
+
+    def on_evaluation(self, trainer: "AsyncTrainer", evaluation: Evaluation) -> None:
+        """Add a line."""
+        self.evaluations.add(evaluation.figures())
+
+
+class TensorBoard(Callback):
+    """Writes event files for TensorBoard, with the tags that Stable-Baselines3 uses."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        """Write into `directory`, which exists."""
+        self.directory = Path(directory)
+
+    def on_start(self, trainer: "AsyncTrainer") -> None:
+        """Open a file; what an interrupted run wrote of steps that come again is left out."""
+        # not SummaryWriter: its thread dies of a full disk, and who writes then waits for it for ever
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        nobody_knows = f".{secrets.token_hex(4)}"  # so that no link can lie in wait under the name
+        self._writer = EventsWriter(str(self.directory / "events"), nobody_knows)
+        self._flushed = time.monotonic()
+        self._write(trainer.steps_done + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
+        """Write the metrics."""
+        scalars = {_tag(name): value for name, value in metrics.items() if name != "steps"}
+        self._write_scalars(trainer.steps_done, scalars | {"time/fps": trainer.steps_done / trainer.seconds})
+
+    def on_evaluation(self, trainer: "AsyncTrainer", evaluation: Evaluation) -> None:
+        """Write the mean, and those of infos."""
+        infos = {f"eval/{name}": value for name, value in evaluation.infos.items()}
+        self._write_scalars(evaluation.steps, {"eval/mean_reward": evaluation.mean} | infos)
+
+    def on_end(self, trainer: "AsyncTrainer") -> None:
+        """Close the file."""
+        self._writer.close()
+
+    def _write_scalars(self, step: int, scalars: Metrics) -> None:
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        finite = {tag: value for tag, value in scalars.items() if np.isfinite(value)}
+        self._write(step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=finite[tag]) for tag in finite]))
+
+    def _write(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
+        if time.monotonic() > self._flushed + TENSORBOARD_SECONDS:
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+
+def read_table(path: Path, needed: Sequence[str] = ("steps", "seconds", "episodes", "mean_return")) -> list[Metrics]:
+    """Return the lines of a file of `CSVLog` as it was written; none if there is no such file.
+
+    Raises:
+        ValueError: something else is in it, or not what is needed.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with open(path, newline="") as file:
+            lines = [*csv.reader(line for line in file if line.endswith("\n"))]
+        rows = [dict(zip(lines[0], map(_number, line), strict=True)) for line in lines[1:]]
+        if rows and (missing := set(needed) - rows[0].keys()):
+            raise ValueError(f"it does not say {', '.join(sorted(missing))}")
+        if wrong := [row["steps"] for row in rows if not isinstance(row["steps"], int)]:
+            raise ValueError(f"{wrong[0]} is no number of steps")
+        return rows
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{path} is not a table that a run has written: {error}") from error
+
+
+def _number(text: str) -> float:
+    """Return the number that was written: a whole one without a point.
+
+    Raises:
+        ValueError: none was, or one that no run comes to.
+    """
+    if not text.isdecimal():
+        return float(text)
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _tag(metric: str) -> str:
+    """Return the tag of a metric."""
+    return TAGS.get(metric, f"rollout/{metric}" if is_of_info(metric) else f"train/{metric}")

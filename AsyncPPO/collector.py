@@ -1,0 +1,302 @@
+"""Collectors: an agent acts in parallel environments, and the transitions go into a `VecMemory`."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, Literal, TypeVar, cast, get_args
+
+import numpy as np
+
+from AsyncPPO.agent import Acted, Actor, Agent, BehaviorPolicy, ReplicableAgent
+from AsyncPPO.backends import SUCCESS
+from AsyncPPO.episodes import Episode, Episodes, last_numbers
+from AsyncPPO.memory import VecMemory
+from AsyncPPO.settings import EnvSettings
+from AsyncPPO.vectorizer import EnvVectorizer
+from parallel_rl.utils import (
+    State,
+    check_like,
+    episode_ends,
+    inactive_states_dropout,
+    indexes_of_active_environments,
+    true_next_obs,
+    update_active_environments_list,
+)
+
+Result = TypeVar("Result")
+Acting = Literal["auto", "central", "alternating", "replicas"]
+StepResult = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
+"""Of `EnvVectorizer.step`."""
+
+
+class RecurrentState:
+    """The recurrent state `(N, S)` of an actor in N environments, if it has one: its `initial_state` says so."""
+
+    def __init__(self, actor: Actor | BehaviorPolicy, num_envs: int) -> None:
+        """Start with the state at the start of an episode."""
+        initial = getattr(actor, "initial_state", None)
+        self._state: np.ndarray | None = None if initial is None else initial(num_envs)
+        self._wants_env_ids: bool = getattr(actor, "wants_env_ids", False)
+
+    def query(self, method: Callable[..., Result], obs: np.ndarray, env_ids: np.ndarray, **options: Any) -> Result:
+        """Call `act` or `get_action` of the actor for environments `env_ids` `(n,)`, and keep their next state."""
+        if self._wants_env_ids:
+            options["env_ids"] = env_ids
+        if self._state is None:
+            return method(obs, **options)
+        state = self._state[env_ids]
+        result = method(obs, state=state, **options)
+        self._state[env_ids] = state
+        return result
+
+    def state(self) -> np.ndarray | None:
+        """Return a copy of the recurrent state `(N, S)`, or None."""
+        return None if self._state is None else self._state.copy()
+
+    def load_state(self, state: np.ndarray | None) -> None:
+        """Restore what `state` returned.
+
+        Raises:
+            ValueError: it has another shape or type.
+        """
+        if self._state is not None:
+            check_like(state, self._state, "recurrent state")
+            self._state = state
+
+    def reset(self, env_ids: np.ndarray) -> None:
+        """Set the state of some environments to that at the start of an episode."""
+        if self._state is not None:
+            self._state[env_ids] = 0.0
+
+
+class Collector:
+    """Steps all environments with the actions of an agent in this process, one vector step at a time.
+
+    With an `autoreset` vectorizer every environment always runs. Otherwise each runs until its episode ends, and the
+    next episodes start together.
+    """
+
+    def __init__(
+        self, env: EnvVectorizer, agent: BehaviorPolicy, buffer: VecMemory, info_keys: Sequence[str] = (SUCCESS,)
+    ) -> None:
+        """Prepare; the first `collect` resets the environments.
+
+        Args:
+            env: the environments.
+            agent: it acts.
+            buffer: where the transitions go.
+            info_keys: which numbers of the last infos of episodes are kept.
+        """
+        self.env, self.agent, self.buffer, self.info_keys = env, agent, buffer, info_keys
+        self._episodes = Episodes(env.num_envs, info_keys)
+        self._recurrent = RecurrentState(agent, env.num_envs)
+
+    def state(self) -> State:
+        """Return the state of the environments, of the running episodes' sums, and of the agent's recurrence."""
+        return {"env": self.env.state(), "episodes": self._episodes.state(), "recurrent": self._recurrent.state()}
+
+    def load_state(self, state: State, buffer: State) -> None:
+        """Restore this and the buffer; new episodes start if the environments could not be saved.
+
+        Raises:
+            ValueError: a state is of something else; then only the buffer may be changed.
+            EnvError: as for `EnvVectorizer.load_state`.
+        """
+        episodes = Episodes(self.env.num_envs, self.info_keys)
+        recurrent = RecurrentState(self.agent, self.env.num_envs)
+        episodes.load_state(state["episodes"])
+        recurrent.load_state(state["recurrent"])
+        self.buffer.load_state(buffer)
+        obs = self.env.load_state(state["env"])
+        if obs is None:
+            self.buffer.truncate(np.arange(self.env.num_envs))
+            return
+        self._obs, self._episodes, self._recurrent = obs, episodes, recurrent
+
+    def collect(self, steps: int) -> tuple[int, list[Episode]]:
+        """Step every running environment once, whatever `steps` is.
+
+        Args:
+            steps: how many times a collector may step each environment before it returns, at most.
+
+        Returns:
+            How many steps the environments took together, and the episodes that ended.
+        """
+        self._begin()
+        env = self.env
+        env_ids = indexes_of_active_environments(env.finished)
+        acted = self._recurrent.query(self.agent.act, self._obs, env_ids)
+        result = env.step(acted[0])
+        taken, episodes = self._keep(env_ids, self._obs, acted, result)
+        self._obs, _, terminated, truncated, _ = result
+        if not env.autoreset:
+            over = episode_ends(terminated, truncated)
+            self._obs = inactive_states_dropout(self._obs, over)
+            update_active_environments_list(env.finished, over)
+        return taken, episodes
+
+    def _begin(self) -> None:
+        """Reset the environments if all have finished."""
+        if self.env.finished.all():
+            self._obs, _ = self.env.reset()
+            self._episodes.restart()
+            self._recurrent.reset(np.arange(self.env.num_envs))
+
+    def _keep(
+        self, env_ids: np.ndarray, obs: np.ndarray, acted: Acted, result: StepResult
+    ) -> tuple[int, list[Episode]]:
+        """Append one step of some environments to the buffer; return what `collect` returns."""
+        (action, extras), (next_obs, reward, terminated, truncated, infos) = acted, result
+        over = episode_ends(terminated, truncated)
+        if self.env.autoreset:
+            next_obs = true_next_obs(next_obs, over, self.env.final_obs[env_ids[over]])
+        rows = {
+            "obs": obs,
+            "action": action,
+            "reward": reward,
+            "terminated": terminated,
+            "truncated": truncated,
+            "next_obs": next_obs,
+            **extras,
+        }
+        failed = self.env.failed[env_ids]
+        if failed.any():
+            self.buffer.truncate(env_ids[failed])
+            rows = {name: values[~failed] for name, values in rows.items()}
+        self.buffer.append(env_ids[~failed], **rows)
+        self._recurrent.reset(env_ids[over])
+        numbers = last_numbers(env_ids, infos, over, self.info_keys, self.env.autoreset)
+        numbers = None if numbers is None else numbers[None]
+        return int(np.count_nonzero(~failed)), self._episodes.count(env_ids, reward[None], over[None], numbers)
+
+
+class AlternatingCollector(Collector):
+    """Steps one half of the environments while the agent acts for the other (Stooke and Abbeel 2018, arXiv:1803.02811).
+
+    The agent is queried for the same observations in the same order, however long either takes.
+    """
+
+    def collect(self, steps: int) -> tuple[int, list[Episode]]:
+        """Step every environment `steps` times; return what `Collector.collect` returns."""
+        self._begin()
+        halves = [np.arange(start, self.env.num_envs, 2) for start in (0, 1)]  # so that workers have parts of both
+        results = []
+        stepping: list[tuple[np.ndarray, np.ndarray, Acted]] = []
+        try:
+            for half in halves * steps:
+                obs = self._obs[half]
+                acted = self._recurrent.query(self.agent.act, obs, half)
+                results += [self._receive(*other) for other in stepping]
+                self.env.send(acted[0], half)
+                stepping = [(half, obs, acted)]
+            results += [self._receive(*other) for other in stepping]
+        except BaseException:  # one half is in the middle of a step
+            self.env.close()
+            raise
+        taken, episodes = zip(*results, strict=True)
+        return sum(taken), [*chain(*episodes)]
+
+    def _receive(self, half: np.ndarray, obs: np.ndarray, acted: Acted) -> tuple[int, list[Episode]]:
+        """Wait for the half that steps, and keep its transitions."""
+        result = self.env.recv()[:5]
+        self._obs[half] = result[0]
+        return self._keep(half, obs, acted, result)
+
+
+class ReplicaCollector:
+    """Replicas of the policy act in the processes that step, for many steps without a message between processes."""
+
+    def __init__(self, env: EnvVectorizer, agent: ReplicableAgent, buffer: VecMemory) -> None:
+        """Prepare; the first `collect` resets the environments.
+
+        Args:
+            env: with `autoreset`, and a plan with the replica of the agent.
+            agent: its weights are those that act.
+            buffer: over the rows of the vectorizer's rollout.
+        """
+        assert env.rollout is not None
+        self.env, self.agent, self.buffer, self.rollout = env, agent, buffer, env.rollout
+        self._episodes = Episodes(env.num_envs, env.rollout.info_keys)
+        self._player = env.rollout.replica.player(env.rollout.weights)
+
+    def state(self) -> State:
+        """Return what `Collector.state` returns."""
+        return {"env": self.env.state(), "episodes": self._episodes.state(), "recurrent": None}
+
+    def load_state(self, state: State, buffer: State) -> None:
+        """Restore this and the buffer, as `Collector.load_state` does."""
+        episodes = Episodes(self.env.num_envs, self.rollout.info_keys)
+        episodes.load_state(state["episodes"])
+        self.buffer.load_state(buffer)
+        if self.env.load_state(state["env"]) is None:
+            self.buffer.truncate(np.arange(self.env.num_envs))
+        else:
+            self._episodes = episodes
+
+    def collect(self, steps: int) -> tuple[int, list[Episode]]:
+        """Step every environment `steps` times; return what `Collector.collect` returns.
+
+        Raises:
+            ValueError: there is no room for so many steps.
+        """
+        env, rollout = self.env, self.rollout
+        if env.finished.all():
+            env.reset()
+            self._episodes.restart()
+        start = int(self.buffer.lengths[0])
+        new = slice(start, start + steps)
+        if new.stop > len(rollout.noise):
+            raise ValueError(
+                f"there is room for {len(rollout.noise)} steps of each environment, not for {new.stop}: "
+                "was batch_size raised later?"
+            )
+        rollout.weights[:] = self.agent.replica_weights()
+        rollout.noise[new] = self.agent.noise(steps, env.num_envs)
+        next_obs = env.play(new.start, new.stop)
+        rows = {name: values[new] for name, values in rollout.rows.items()}
+        for name, values in self._player.complete(rows, rollout.outputs[new]).items():
+            rows[name][:] = values
+        self.buffer.truncate(np.flatnonzero(rollout.anew))
+        self.buffer.extend(steps, next_obs)
+        self._episodes.restart(rollout.anew)
+        rollout.anew[:] = False
+        reward, terminated, truncated = (rows[name] for name in ("reward", "terminated", "truncated"))
+        over, infos = episode_ends(terminated, truncated), rollout.infos[new]
+        return reward.size, self._episodes.count(np.arange(env.num_envs), reward, over, infos)
+
+
+def choose_acting(
+    wanted: Acting, agent: Agent, *, mode: str, num_envs: int, settings: EnvSettings
+) -> tuple[Acting, str]:
+    """Return where the policy acts, and why.
+
+    Raises:
+        ValueError: what is wanted is not possible.
+    """
+    if wanted not in (known := get_args(Acting)):
+        raise ValueError(f"acting must be one of {', '.join(known)}, not {wanted!r}")
+    if wanted == "alternating":
+        inline = settings.get("backend", "auto") not in {"auto", "process"}
+        if mode == "mask" or num_envs == 1 or inline or settings.get("on_env_error") == "restart":
+            raise ValueError(
+                "acting='alternating' needs mode='streaming', two environments or more, worker processes, and "
+                "on_env_error='raise'"
+            )
+        return wanted, "one half of the environments steps while the agent acts for the other"
+    if wanted != "central" and mode == "streaming" and agent.replica() is not None:
+        return "replicas", "replicas of the policy act in the processes that step"
+    if wanted == "replicas":
+        raise ValueError(
+            "acting='replicas' needs mode='streaming' and an agent with replicas: two small MLPs in float32 on the CPU"
+        )
+    why = "as chosen" if wanted == "central" else "mask mode" if mode == "mask" else "the agent has no replicas"
+    return "central", f"the agent acts in this process, in every step: {why}"
+
+
+def make_collector(
+    env: EnvVectorizer, agent: Agent, acting: Acting, info_keys: Sequence[str]
+) -> Collector | ReplicaCollector:
+    """Return the collector for a way of acting; its `buffer` is new."""
+    if env.rollout is not None:
+        return ReplicaCollector(env, cast("ReplicableAgent", agent), VecMemory(env.num_envs, env.rollout.rows))
+    kind = AlternatingCollector if acting == "alternating" else Collector
+    return kind(env, agent, VecMemory(env.num_envs), info_keys)

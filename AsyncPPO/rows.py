@@ -1,0 +1,50 @@
+"""Rows of metrics: of each update, or the mean of several."""
+
+from AsyncPPO.agent import Agent
+from parallel_rl.utils import Metrics, State, whole_number
+
+ROW_STEPS = 1000
+"""Environment steps that a row of metrics covers, at least, where the agent is not on-policy."""
+
+
+class RowMeans:
+    """The means of the metrics of the updates since the last row.
+
+    An off-policy agent may update in every step, so its updates share rows. The rule counts steps, not seconds: the
+    seed determines the history.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        """Start without updates; an agent with `on_policy` gets a row for each."""
+        self._steps_between = 0 if getattr(agent, "on_policy", False) else ROW_STEPS
+        self._last = 0
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, metrics: Metrics) -> None:
+        """Add the metrics of an update; a name may be missing in some."""
+        for name, value in metrics.items():
+            total, count = self._sums.get(name, (None, 0))
+            self._sums[name] = (value if total is None else total + value, count + 1)
+
+    def is_due(self, steps: int, *, last: bool) -> bool:
+        """Return whether there is a row to make after `steps` of the run, or with `last` at its end."""
+        return bool(self._sums) and (last or steps >= self._last + self._steps_between)
+
+    def take(self, steps: int) -> Metrics:
+        """Return the means, and start the next row after `steps`."""
+        row = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums, self._last = {}, steps
+        return row
+
+    def state(self) -> State:
+        """Return the sums so far."""
+        return {"last": self._last, "sums": {name: list(pair) for name, pair in self._sums.items()}}
+
+    def load_state(self, state: State) -> None:
+        """Restore what `state` returned.
+
+        Raises:
+            ValueError, TypeError, LookupError: it is of something else.
+        """
+        sums = {name: (float(total), whole_number(count, "count")) for name, (total, count) in state["sums"].items()}
+        self._last, self._sums = whole_number(state["last"], "number of steps"), sums

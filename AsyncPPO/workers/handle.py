@@ -1,0 +1,244 @@
+"""The parent's side of one worker process."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import cloudpickle
+
+from AsyncPPO.workers.channel import CLOSE, IN_PIPE, Channel, Pulse, Reply, WorkerError
+from AsyncPPO.workers.processes import close_in_forks, free, kill, post, start_child, undisturbed
+from AsyncPPO.workers.worker import work
+
+logger = logging.getLogger(__name__)
+DEATH_SECONDS = 5.0
+"""How long a process may take to be gone after its end of the pipe has closed."""
+Recover = Callable[["Worker", WorkerError], Any]
+"""Called where a worker dies or hangs in a task: raises, returns the task's result, or has the worker begin a task."""
+
+
+class Died(WorkerError):
+    """A worker was gone before all of its reply had come."""
+
+
+class Job(NamedTuple):
+    """A task that a worker has been given."""
+
+    task: str
+    number: int = 0
+    """Of the task, in the worker's table."""
+    numbers: tuple[int, ...] = ()
+    """The arguments, if they are a few whole numbers."""
+    message: bytes | None = None
+    """Other arguments, pickled."""
+    timed: bool = True
+    """Whether the pool's time limit applies."""
+    repeatable: bool = True
+    """Whether a worker that was restarted in the middle begins it again."""
+    recover: Recover | None = None
+    """What to do instead in that case."""
+
+
+MAKE = Job("make", timed=False, repeatable=False)
+"""What a process does first: it makes its context."""
+
+
+class Worker:
+    """A process, and what it is doing."""
+
+    def __init__(self, context: Any, setup: bytes, channel: Channel, error: type[WorkerError]) -> None:
+        """Take the parts; `start` starts the process.
+
+        Args:
+            context: of `multiprocessing`.
+            setup: see `worker.work`.
+            channel: without the parts that are new for every process.
+            error: the class of all errors but `Died`.
+        """
+        self._context, self._setup, self.channel, self._error = context, setup, channel, error
+        self.pulse, self.envs = Pulse(channel.pulse), channel.envs
+        self.process: Any = None
+        self.parent = os.getpid()
+        self.job: Job | None = None
+        """What it is busy with; None when it is idle."""
+        self.restarts = 0
+        self.failures = 0
+        """How often it was restarted since it last finished a task."""
+        self._beat, self._since = (-1, -1), 0.0
+
+    def start(self) -> None:
+        """Start the process, in place of one that is gone; it makes its context.
+
+        Raises:
+            WorkerError: the system gives none, or this process cannot have any.
+        """
+        context, channel = self._context, self.channel
+        with undisturbed():
+            mine, theirs = context.Pipe()
+            close_in_forks(mine)
+            fresh = {"go": context.Semaphore(0), "replied": context.Semaphore(0)}
+            self.channel = replace(channel, pipe=mine, **fresh)
+            try:
+                self.process = start_child(context, channel.name, work, self._setup, replace(self.channel, pipe=theirs))
+            except BaseException as error:
+                mine.close()
+                if isinstance(error, OSError | RuntimeError):
+                    raise self._error(f"{channel.name} could not be started: {error}") from error
+                raise
+            finally:
+                theirs.close()
+        self._note(MAKE)
+
+    def begin(self, job: Job) -> None:
+        """Begin a task; if the process is gone, that shows when it is waited for."""
+        self._note(job)
+        channel, message = self.channel, job.message
+        control = channel.control
+        control[0] = job.number
+        if message is not None:
+            control[2] = IN_PIPE
+        else:
+            count = len(job.numbers)
+            control[2] = count
+            control[3 : 3 + count] = job.numbers
+        channel.go.release()
+        if message is not None:
+            post(channel.pipe, message)
+
+    def result(self) -> Any:
+        """Take the reply, which has been signaled, and return the result.
+
+        Raises:
+            Died: the process is gone.
+            WorkerError: the task failed, or its result cannot be read.
+        """
+        job, self.job = self.job, None
+        reply = self.channel.control[1]
+        if reply == Reply.NOTHING:
+            self.failures = 0
+            return None
+        try:
+            result = self.receive()
+        except Died:
+            self.job = job
+            raise
+        if reply == Reply.ERROR:
+            raise self._error(result)
+        self.failures = 0
+        return result
+
+    def receive(self) -> Any:
+        """Return what comes with a reply; errors as for `result`."""
+        try:
+            return cloudpickle.loads(self.channel.pipe.recv_bytes())
+        except (EOFError, OSError):
+            raise Died(self._cause_of_death()) from None
+        except Exception as error:
+            raise self._error(f"{self.channel.name} sent a result that cannot be read: {error!r}") from error
+
+    @property
+    def rows(self) -> slice:
+        """Its environments among all."""
+        return slice(self.envs.start, self.envs.stop)
+
+    @property
+    def doing(self) -> str:
+        """The environment that it turned to last, or the worker itself."""
+        beats, env_id = self.pulse.last
+        return f"environment {env_id}" if beats else self.channel.name
+
+    def has_replied(self) -> bool:
+        """Return whether there is a reply that has not been taken."""
+        replied = self.channel.replied.acquire(block=False)
+        if replied:
+            self.channel.replied.release()
+        return replied
+
+    def has_ended(self) -> bool:
+        """Return whether its task has ended: there is a reply, or the process is gone."""
+        return self.job is not None and (self.has_replied() or not self.process.is_alive())
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether its process is a fork of this one."""
+        return self._context.get_start_method() == "fork"
+
+    def fault(self, timeout: float | None) -> WorkerError | None:
+        """Return what is wrong with a busy worker, if anything: it died, or it hangs and is killed now.
+
+        Args:
+            timeout: seconds that may pass without a beat of its pulse.
+        """
+        if not self.process.is_alive():
+            return None if self.has_replied() else self._error(self._cause_of_death())
+        if timeout is None or self.job is None or not self.job.timed:
+            return None
+        beat, now = self.pulse.last, time.monotonic()
+        if beat != self._beat:
+            self._beat, self._since = beat, now
+        if now <= self._since + timeout:
+            return None
+        self.kill()
+        what = "a step, reset or call" if beat[0] else f"the task {self.job.task!r}"
+        return self._error(f"{self.doing} hung: {what} has taken more than {timeout:g} seconds")
+
+    def kill(self) -> None:
+        """End the process, if it was started, whatever it is doing."""
+        if self.process is not None:
+            kill(self.process)
+
+    def free(self) -> None:
+        """Free what is held for the process, which is gone."""
+        if self.process is not None:
+            free(self.process)
+            self.process = None
+            self.channel.pipe.close()
+
+    def _note(self, job: Job) -> None:
+        self.job = job
+        self._beat, self._since = (-1, -1), time.monotonic()
+
+    def _cause_of_death(self) -> str:
+        self.process.join(DEATH_SECONDS)
+        code = self.process.exitcode
+        killed = code is not None and code < 0
+        cause = f"was killed by {signal.Signals(-code).name}" if killed else f"exited with {code}"
+        return f"{self.channel.name} (pid {self.process.pid}) {cause}"
+
+
+def stop(workers: list[Worker], seconds: float | None) -> None:
+    """End worker processes: close them, and kill those that have not ended after some seconds (None: at once)."""
+    if any(worker.parent != os.getpid() for worker in workers):
+        return  # a fork of the parent: the workers are not its own
+    started = [worker for worker in workers if worker.process is not None]
+    try:
+        if seconds is not None:
+            _ask_to_close(started, seconds)
+    finally:
+        with undisturbed():
+            for worker in started:
+                _end(worker, seconds)
+            workers.clear()
+
+
+def _ask_to_close(workers: list[Worker], seconds: float) -> None:
+    """Close workers and wait until they have ended, at most some seconds."""
+    for worker in workers:
+        worker.begin(Job("close", CLOSE))
+        worker.channel.pipe.close()
+    deadline = time.monotonic() + seconds
+    for worker in workers:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+
+
+def _end(worker: Worker, seconds: float | None) -> None:
+    if worker.process.is_alive():
+        if seconds is not None:
+            name = worker.channel.name
+            logger.warning("%s took more than %g seconds to finish its task and close: it was killed", name, seconds)
+        worker.kill()
+    worker.free()

@@ -1,0 +1,336 @@
+"""The one home of child processes: a pool of workers that run tasks.
+
+A worker makes a context (environments, a policy, a member of a population) and then runs tasks on it. A task is a
+function `(context, *arguments) -> result` in a table by name. A task costs a few semaphore operations; a few whole
+numbers as arguments travel in shared memory, and only other arguments, results other than None and errors are pickled
+through a pipe. Who waits polls for a moment before it sleeps, since waking takes longer than a step of a cheap
+environment; so long as there is a core for every process. A worker whose parent is gone ends by itself.
+"""
+
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.util import Finalize
+from typing import Any, Protocol, Self
+
+import cloudpickle
+
+from AsyncPPO.progress import tell_if_long
+from AsyncPPO.workers.channel import (
+    CLOSE_SECONDS,
+    LIVENESS_SECONDS,
+    MAX_NUMBERS,
+    RESTART_LIMIT,
+    Channel,
+    Pulse,
+    SharedBuffers,
+    WorkerError,
+    acquire,
+)
+from AsyncPPO.workers.handle import Died, Job, Recover, Worker, stop
+
+logger = logging.getLogger(__name__)
+Tasks = Mapping[str, Callable[..., Any]]
+"""Functions `(context, *arguments) -> result` by name."""
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker is made from."""
+
+    name: str
+    """What errors call it."""
+    make_context: Callable[[Channel], Any]
+    """What it runs tasks on; closed at the end, if it has a `close`."""
+    envs: range = range(0)
+    """The environments that it serves, if it does."""
+
+
+class Supervisor(Protocol):
+    """Brings workers back that died or hung."""
+
+    def prepare(self, worker: Worker) -> Any:
+        """Bring a process that replaces another to where it can take tasks; what it returns, `restart` does."""
+
+    def interrupted(self, worker: Worker, error: WorkerError) -> None:
+        """Note that a worker was restarted in the middle of a task that it begins again."""
+
+
+class WorkerPool:
+    """Worker processes, and perhaps this process beside them, that run tasks.
+
+    with WorkerPool([WorkerSpec("the adder", make_context)], {"add": add}) as pool:
+        pool.begin("add", 2, 3)
+        ...                     # the worker computes
+        sums = pool.wait()      # {1: 5}
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[WorkerSpec],
+        tasks: Tasks,
+        *,
+        make_local: Callable[[], Any] | None = None,
+        shared: SharedBuffers | None = None,
+        start_method: str | None = None,
+        spin: tuple[bool, bool] = (False, False),
+        timeout: float | None = None,
+        close_timeout: float | None = CLOSE_SECONDS,
+        supervisor: Supervisor | None = None,
+        error: type[WorkerError] = WorkerError,
+    ) -> None:
+        """Start the workers and wait until all contexts are made.
+
+        Args:
+            specs: one for each worker; their numbers begin at 1.
+            tasks: what can be run.
+            make_local: makes a context for this process, number 0, which then takes part in the tasks.
+            shared: memory that workers find in their `Channel`.
+            start_method: of `multiprocessing`.
+            spin: whether this process and the workers poll while they wait.
+            timeout: seconds that a task may take, or that may pass between two beats of the worker's pulse.
+            close_timeout: seconds that workers may take to close before they are killed; None kills at once.
+            supervisor: brings workers back that died or hung; without it that is an error.
+            error: the class of all errors.
+
+        Raises:
+            WorkerError: a process could not be started, or a context not be made.
+        """
+        self._numbers, self._tasks = {name: number for number, name in enumerate(tasks)}, tasks
+        self._spin, self._timeout, self._error, self._supervisor = spin[0], timeout, error, supervisor
+        self._checked = time.monotonic()
+        self._local_job: Job | None = None
+        self.local: Any = None
+        """The context of this process, if it has one."""
+        self.closed = False
+        self.workers, self._done = _workers(specs, tasks, start_method, shared, spin[1], error)
+        self._stop = Finalize(self, stop, (self.workers, close_timeout), exitpriority=0)
+        try:
+            for worker in self.workers:
+                worker.start()
+            self.local = None if make_local is None else make_local()
+            with tell_if_long(self.waits_for):
+                self.wait()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, task: str, *args: Any, **options: Any) -> dict[int, Any]:
+        """Run a task in every process, this one among them if it has a context; see `begin` and `wait`."""
+        self.begin(task, *args, **options)
+        return self.wait()
+
+    def begin(
+        self,
+        task: str,
+        *args: Any,
+        processes: int | None = None,
+        timed: bool = True,
+        repeatable: bool = True,
+        recover: Recover | None = None,
+    ) -> None:
+        """Begin a task in every worker, without waiting for it; this process takes its part when it waits.
+
+        Args:
+            task: its name.
+            args: of the task.
+            processes: how many processes run it at most; by default all.
+            timed: whether the time limit applies.
+            repeatable: whether a worker that is restarted in the middle begins the task again.
+            recover: what to do instead in that case.
+
+        Raises:
+            TypeError: an argument cannot be pickled.
+            RuntimeError: the pool is closed, or a task has been begun and not waited for.
+        """
+        if self.closed or self._local_job is not None or any(worker.job for worker in self.workers):
+            raise RuntimeError("the worker pool is closed" if self.closed else "the workers are busy: wait() first")
+        job = self.job(task, *args, timed=timed, repeatable=repeatable, recover=recover)
+        workers = self.workers
+        if self.local is not None:
+            self._local_job, self._local_args = job, args
+            processes = None if processes is None else processes - 1
+        for worker in workers[:processes]:
+            worker.begin(job)
+
+    def job(self, task: str, *args: Any, **options: Any) -> Job:
+        """Return what `Worker.begin` takes, for one worker; arguments as for `begin`."""
+        if len(args) <= MAX_NUMBERS and all(type(arg) is int and -(2**63) <= arg < 2**63 for arg in args):
+            return Job(task, self._numbers[task], args, **options)
+        return Job(task, self._numbers[task], message=cloudpickle.dumps(args), **options)
+
+    def wait(self) -> dict[int, Any]:
+        """Wait until what was begun is done; the pool is closed if it fails.
+
+        Returns:
+            The results of those that took part, by the number of the process.
+
+        Raises:
+            WorkerError: a task failed, or a worker died or hung.
+        """
+        results = {}
+        try:
+            if self._local_job is not None:
+                job, self._local_job = self._local_job, None
+                results[0] = self._tasks[job.task](self.local, *self._local_args)
+            while any(worker.job for worker in self.workers):
+                finished = self.next()
+                assert finished is not None
+                results[finished[0].channel.number] = finished[1]
+        except BaseException:
+            self.close()
+            raise
+        return results
+
+    def next(self, wait: bool = True) -> tuple[Worker, Any] | None:
+        """Return a worker that has finished, and its result; None if there is none and `wait` is False.
+
+        Raises:
+            WorkerError: its task failed, or it died or hung.
+        """
+        while True:
+            told = acquire(self._done, self._spin, self._patience) if wait else self._done.acquire(block=False)
+            check = (wait and not told) or time.monotonic() > self._checked + LIVENESS_SECONDS
+            if check:
+                self._checked = time.monotonic()
+            for worker in self.workers:
+                fault: WorkerError | None = None
+                if worker.job is not None and worker.channel.replied.acquire(block=False):
+                    try:
+                        return worker, worker.result()
+                    except Died as died:
+                        fault = self._error(str(died))
+                elif worker.job is not None and check:
+                    fault = worker.fault(self._timeout)
+                if fault is not None:
+                    result = self._recover(worker, fault)
+                    if worker.job is None:
+                        return worker, result
+            if not wait:
+                return None
+
+    def ready(self, seconds: float = 0.0) -> bool:
+        """Return whether a worker has finished or died, within some seconds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if any(worker.has_ended() for worker in self.workers):
+                self._done.release()
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._done.acquire(timeout=min(LIVENESS_SECONDS, left))
+
+    def wait_for(self, worker: Worker) -> Any:
+        """Wait for one worker and return its result; one that dies or hangs is not restarted.
+
+        Raises:
+            WorkerError: as for `next`.
+        """
+        while not acquire(worker.channel.replied, False, self._patience):
+            fault = worker.fault(self._timeout)
+            if fault is not None:
+                raise fault
+        try:
+            return worker.result()
+        except Died as died:
+            raise self._error(str(died)) from None
+
+    def restart(self, worker: Worker, error: WorkerError) -> Any:
+        """Start another process in place of one that died or hung, and have the supervisor prepare it.
+
+        Returns:
+            What `Supervisor.prepare` returns.
+
+        Raises:
+            WorkerError: nobody supervises, or the restarts fail.
+        """
+        if self._supervisor is None:
+            raise error
+        failures = worker.failures
+        while True:
+            failures += 1
+            if failures > RESTART_LIMIT:
+                raise self._error(
+                    f"{worker.channel.name} was restarted {RESTART_LIMIT} times and failed at once every time; at "
+                    f"last: {error}"
+                ) from error
+            logger.warning("%s; it is restarted", error)
+            worker.restarts += 1
+            worker.kill()
+            worker.free()
+            try:
+                worker.start()
+                self.wait_for(worker)
+                result = self._supervisor.prepare(worker)
+            except self._error as another:
+                error = another
+            else:
+                worker.failures = failures
+                return result
+
+    def waits_for(self) -> str:
+        """Say what is waited for, as far as is known; may be called from another thread."""
+        late = [worker for worker in self.workers if worker.job is not None and not worker.has_replied()]
+        if not late:
+            return self.local.waits_for() if hasattr(self.local, "waits_for") else "the workers"
+        who = ", ".join(f"{worker.doing} (pid {worker.process.pid})" for worker in late)
+        forked = "; should it never come back, try start_method='spawn': a fork lacks the threads of its parent"
+        return who + (forked if late[0].is_forked else "")
+
+    def close(self) -> None:
+        """Close all contexts and end the processes; may be called twice."""
+        self.closed = True
+        self._stop()
+        local, self.local = self.local, None
+        if hasattr(local, "close"):
+            local.close()
+
+    def __enter__(self) -> Self:
+        """Return the pool."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
+
+    @property
+    def _patience(self) -> float:
+        return LIVENESS_SECONDS if self._timeout is None else min(LIVENESS_SECONDS, self._timeout / 4)
+
+    def _recover(self, worker: Worker, error: WorkerError) -> Any:
+        """Do what is to be done about a worker that died or hung; without a result it is busy again."""
+        job = worker.job
+        assert job is not None
+        if job.recover is not None:
+            return job.recover(worker, error)
+        if self._supervisor is None or not job.repeatable:
+            raise error
+        self.restart(worker, error)
+        self._supervisor.interrupted(worker, error)
+        worker.begin(job)
+        return None
+
+
+def _workers(
+    specs: Sequence[WorkerSpec],
+    tasks: Tasks,
+    start_method: str | None,
+    shared: SharedBuffers | None,
+    spin: bool,
+    error: type[WorkerError],
+) -> tuple[list[Worker], Any]:
+    """Return workers that are to be started, and the semaphore by which they say that they have replied."""
+    if not specs:
+        return [], None
+    context: Any = multiprocessing.get_context(start_method)
+    done, buffers = context.Semaphore(0), [] if shared is None else shared.buffers
+    workers = []
+    for number, spec in enumerate(specs, 1):
+        control, pulse = context.RawArray("q", 3 + MAX_NUMBERS), context.RawArray("q", Pulse.SIZE)
+        channel = Channel(number, spec.name, spec.envs, buffers, done, spin, control, pulse)
+        setup = cloudpickle.dumps((spec.make_context, tasks))
+        workers.append(Worker(context, setup, channel, error))
+    return workers, done

@@ -1,0 +1,79 @@
+"""A worker process: it makes its context and runs tasks on it until it is closed or its parent is gone."""
+
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import cloudpickle
+
+from AsyncPPO.workers.channel import CLOSE, Channel, Pickled, Reply, WorkerError, acquire
+from AsyncPPO.workers.processes import close_in_forks
+from parallel_rl.utils import blas_threads, one_torch_thread
+
+
+def work(setup: bytes, channel: Channel) -> None:
+    """Be a worker process; `setup` is a pickled function that makes the context, and the tasks by name."""
+    close_in_forks(channel.pipe)  # one that outlives this process must not keep the parent waiting
+    with suppress(ConnectionError, EOFError), blas_threads(1):
+        _Server(channel).serve(setup)
+
+
+class _Server:
+    """Runs the tasks that the parent begins."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._context: Any = None
+        self._functions: list[Callable[..., Any]] = []
+
+    def serve(self, setup: bytes) -> None:
+        """Make the context, then run tasks; a worker that could not make its context is only ever closed."""
+        channel = self._channel
+        try:
+            self._reply(self._make, setup)
+            while True:
+                acquire(channel.go, channel.spin, None)
+                task = channel.control[0]
+                if task == CLOSE:
+                    break
+                self._reply(self._run, task)
+        finally:
+            if hasattr(self._context, "close"):
+                self._context.close()
+
+    def _make(self, setup: bytes) -> None:
+        one_torch_thread()  # beside the other processes more would be slower
+        make_context, tasks = cloudpickle.loads(setup)
+        self._functions = [*tasks.values()]
+        self._context = make_context(self._channel)
+
+    def _run(self, task: int) -> Any:
+        control = self._channel.control
+        count = control[2]
+        arguments = control[3 : 3 + count] if count >= 0 else cloudpickle.loads(self._channel.pipe.recv_bytes())
+        return self._functions[task](self._context, *arguments)
+
+    def _pickled(self, result: Any) -> bytes:
+        if isinstance(result, Pickled):
+            return result
+        try:
+            return cloudpickle.dumps(result)
+        except Exception as error:
+            what = f"the result of {self._channel.name} cannot leave its process"
+            raise WorkerError(f"{what}: {type(error).__name__}: {error}") from error
+
+    def _reply(self, action: Callable[[Any], Any], argument: Any) -> None:
+        channel = self._channel
+        try:
+            result = action(argument)
+            message = b"" if result is None else self._pickled(result)
+            channel.control[1] = Reply.NOTHING if result is None else Reply.RESULT
+        except Exception as error:
+            trace = str(error) if isinstance(error, WorkerError) else f"{channel.name} failed: {traceback.format_exc()}"
+            message = cloudpickle.dumps(trace)
+            channel.control[1] = Reply.ERROR
+        channel.replied.release()
+        channel.done.release()
+        if message:
+            channel.pipe.send_bytes(message)

@@ -1,0 +1,110 @@
+"""What a rollout needs of an actor."""
+
+import inspect
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from Rollouts.nested import Nested, tree_map
+
+
+class Actor(Protocol):
+    """Whatever acts: a `BaseActorModule`, or another object with the same two methods."""
+
+    def reset(self, hx: Nested, at: Any) -> Nested:
+        """See `BaseActorModule.reset`."""
+
+    def step(
+        self, stepno: Tensor, obs: Nested, act: Nested, rew: Tensor, fin: Tensor, /, *, hx: Nested, virtual: bool
+    ) -> tuple[Nested, Nested, dict[str, Nested]]:
+        """See `BaseActorModule.step`."""
+
+
+class BaseActorModule(nn.Module):
+    """A module that acts; it never learns how many environments there are, or where they are stepped.
+
+    Override `step` or `forward`, and `reset` where the first recurrent state is not zero. The arguments of `step` and
+    `reset` are checked when a subclass is made.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check the arguments of `reset` and `step`.
+
+        Raises:
+            TypeError: they are not those of this class.
+        """
+        super().__init_subclass__(**kwargs)
+        check_signatures(cls)
+
+    def reset(self, hx: Nested, at: int | slice) -> Nested:
+        """Return the recurrent state with some environments at the start of an episode; here: zero.
+
+        Args:
+            hx: tensors `(layers, B, ...)`, not to be changed in place.
+            at: which of the B environments, as an index of the second dimension.
+        """
+
+        def zeroed(tensor: Tensor) -> Tensor:
+            tensor = tensor.clone()
+            tensor[:, at] = 0
+            return tensor
+
+        return tree_map(zeroed, hx)
+
+    def step(
+        self, stepno: Tensor, obs: Nested, act: Nested, rew: Tensor, fin: Tensor, /, *, hx: Nested, virtual: bool
+    ) -> tuple[Nested, Nested, dict[str, Nested]]:
+        """Act on states; here: `self(obs, act=act, rew=rew, fin=fin, stepno=stepno, hx=hx, virtual=virtual)`.
+
+        The arguments before `hx` are the fields of a `State`, `(T, B, ...)`. T is 1 in a rollout, and the length of a
+        fragment where a loss calls this again. Nothing may be changed in place.
+
+        Args:
+            stepno: int64 `(T, B)`, how many steps the episode has taken.
+            obs: `(T, B, ...)`, a dict or tuple of tensors where the observation space is one.
+            act: `(T, B, ...)`, the actions before.
+            rew: float32 `(T, B)`, the rewards of these.
+            fin: bool `(T, B)`: the episode of `act` and `rew` is over, `obs` is the first of the next one. The
+                recurrent state has to be reset in between where T > 1; at T = 1 the rollout does it.
+            hx: recurrent state, tensors `(layers, B, ...)` in any container; None to make it, `()` where there is none.
+            virtual: whether the actions will not be performed.
+
+        Returns:
+            Actions `(T, B, ...)`, the next recurrent state in new tensors, and a dict of tensors `(T, B, ...)` that
+            go into the fragment.
+        """
+        return self(obs, act=act, rew=rew, fin=fin, stepno=stepno, hx=hx, virtual=virtual)
+
+
+SIGNATURES = {
+    "reset": "(self, hx, at)",
+    "step": "(self, stepno, obs, act, rew, fin, /, *, hx, virtual)",
+}
+
+
+def check_signatures(cls: type) -> None:
+    """Check the arguments of the two methods of an actor's class.
+
+    Raises:
+        TypeError: a method is missing, or takes other arguments.
+    """
+    for name, wanted in SIGNATURES.items():
+        method = getattr(cls, name, None)
+        if not callable(method):
+            raise TypeError(f"{cls.__name__} is no actor: it has no method {name}{wanted}")
+        signature = inspect.signature(method)
+        try:
+            fits = name == "step" or [*signature.parameters] == ["self", "hx", "at"]
+            if name == "step":
+                signature.bind(*range(6), hx=None, virtual=True)
+        except TypeError:
+            fits = False
+        if not fits:
+            raise TypeError(f"{cls.__name__}.{name} must take {wanted}, not {signature}")
+
+
+def device_of(actor: Actor) -> torch.device:
+    """Return where an actor's parameters are."""
+    parameters = getattr(actor, "parameters", lambda: iter(()))()
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))

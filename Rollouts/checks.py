@@ -1,0 +1,94 @@
+"""What an actor returns is checked once, before the first step."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from Rollouts.actor import Actor
+from Rollouts.fragment import State
+from Rollouts.nested import Nested, tree_leaves, tree_map
+
+Result = TypeVar("Result")
+
+
+def initial_hx(actor: Actor, state: State) -> Nested:
+    """Return the recurrent state of an actor at the start of episodes, and check what the actor returns on the way.
+
+    Args:
+        actor: what is called virtually, twice.
+        state: the first states `(1, B, ...)`.
+
+    Raises:
+        TypeError, ValueError: the actor returns something else than it should, or changes what it is given in place.
+    """
+    step, reset = f"{type(actor).__name__}.step", f"{type(actor).__name__}.reset"
+    outputs = actor.step(*state, hx=None, virtual=True)
+    if not isinstance(outputs, tuple) or len(outputs) != 3 or not isinstance(outputs[2], dict):
+        raise TypeError(f"{step} must return actions, hx and a dict of tensors, not {outputs!r:.200}")
+    act, made, info = outputs
+    num_envs = len(state.rew[0])
+    _check_actions(step, act, state.act)
+    _check_shapes(f"info of {step}", info, (1, num_envs))
+    _check_shapes(f"hx of {step}", made, (None, num_envs))
+    hx = _checked_for_changes(reset, {"hx": made}, lambda: actor.reset(made, slice(None)))
+    _check_like(reset, hx, made)
+    given = {"hx": hx, **state._asdict()}
+    _, following, _ = _checked_for_changes(step, given, lambda: actor.step(*state, hx=hx, virtual=True))
+    _check_like(step, following, hx)
+    return hx
+
+
+def _check_actions(step: str, act: Nested, wanted: Nested) -> None:
+    """Check actions `(1, B, ...)` against some of the right structure, shape and type."""
+
+    def check(place: Tensor, given: Any) -> None:
+        if not isinstance(given, Tensor) or given.shape != place.shape:
+            shape = tuple(given.shape) if isinstance(given, Tensor) else repr(given)[:200]
+            raise ValueError(f"they must be tensors of shape {tuple(place.shape)}, not {shape}")
+        if given.is_floating_point() and not place.is_floating_point():
+            raise ValueError(f"they must be {place.dtype}, not {given.dtype}")
+
+    try:
+        tree_map(check, wanted, act)
+    except ValueError as error:
+        raise ValueError(f"the actions of {step} do not fit the action space: {error}") from None
+
+
+def _check_shapes(what: str, tree: Nested, lead: tuple[int | None, int]) -> None:
+    """Check that all are tensors `(*lead, ...)`; None stands for any number."""
+    for name, leaf in tree_leaves(tree):
+        named = f"{name!r} in the {what}" if name else f"the {what}"
+        if not isinstance(leaf, Tensor):
+            raise TypeError(f"{named} must be a tensor, not {leaf!r:.200}")
+        if leaf.ndim < 2 or any(wanted not in (None, size) for wanted, size in zip(lead, leaf.shape, strict=False)):
+            shape = f"({'layers' if lead[0] is None else lead[0]}, {lead[1]}, ...)"
+            raise ValueError(f"{named} must have shape {shape}, not {tuple(leaf.shape)}")
+
+
+def _check_like(what: str, hx: Nested, before: Nested) -> None:
+    """Check that a recurrent state has the structure and the shapes of the one before."""
+
+    def check(old: Tensor, new: Any) -> None:
+        if not isinstance(new, Tensor) or new.shape != old.shape:
+            new = tuple(new.shape) if isinstance(new, Tensor) else repr(new)[:200]
+            raise ValueError(f"it must have shape {tuple(old.shape)}, not {new}")
+
+    try:
+        tree_map(check, before, hx)
+    except ValueError as error:
+        raise ValueError(f"the hx that {what} returns is not like the one that it was given: {error}") from None
+
+
+def _checked_for_changes(what: str, given: Nested, call: Callable[[], Result]) -> Result:
+    """Return what a call returns that is given some tensors.
+
+    Raises:
+        ValueError: it changed one of them.
+    """
+    before = [(name, leaf, leaf._version) for name, leaf in tree_leaves(given)]
+    result = call()
+    for name, leaf, version in before:
+        if leaf._version != version:
+            raise ValueError(f"{what} changed its {name} in place: it must return new tensors")
+    return result

@@ -1,0 +1,188 @@
+"""Actor x environments -> fragments, in this process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from AsyncPPO import EnvVectorizer
+from parallel_rl.utils import global_streams_kept
+from Rollouts.actor import Actor
+from Rollouts.checks import initial_hx
+from Rollouts.fragment import At, Fragment, State, cat
+from Rollouts.nested import Nested, allocate, tree_map, unpack
+
+
+class Rows:
+    """The states of a fragment in the making, and what became of its steps, as arrays."""
+
+    def __init__(self, envs: EnvVectorizer, n_steps: int, first: State | None) -> None:
+        """Allocate.
+
+        Args:
+            envs: B environments.
+            n_steps: T.
+            first: arrays `(B, ...)`, the first row; None at the very first, whose observations are written later.
+        """
+        lead = 1 + n_steps, envs.num_envs
+        self.tensors = State(
+            stepno=torch.zeros(lead, dtype=torch.int64),
+            obs=tree_map(torch.from_numpy, allocate(envs.single_observation_space, *lead)),
+            act=tree_map(torch.from_numpy, allocate(envs.single_action_space, *lead)),
+            rew=torch.zeros(lead),
+            fin=torch.ones(lead, dtype=torch.bool),
+        )
+        self.state: Any = tree_map(Tensor.numpy, self.tensors)
+        self.terminated, self.truncated, self.valid = np.zeros((3, n_steps, envs.num_envs), np.bool_)
+        if first is not None:
+            tree_map(lambda array, row: np.copyto(array[0], row), self.state, first)
+
+    def last(self) -> State:
+        """Return a copy of the last row."""
+        return tree_map(lambda array: array[-1].copy(), self.state)
+
+    def freeze(self, step: int, frozen: np.ndarray) -> None:
+        """Have the row after a step say that some environments `(K,)` took none."""
+        for array in (self.terminated, self.truncated):
+            array[step, frozen] = array[step - 1, frozen]
+        for part in (self.state.obs, self.state.act):
+            tree_map(lambda array: array.__setitem__((step + 1, frozen), array[step, frozen]), part)
+
+
+class Collector:
+    """Steps environments with an actor, and returns what happened fragment by fragment."""
+
+    def __init__(
+        self,
+        envs: EnvVectorizer,
+        actor: Actor,
+        n_steps: int,
+        *,
+        sticky: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
+        """Keep the parts; the first fragment begins with a reset.
+
+        Args:
+            envs: B environments, with `autoreset`.
+            actor: what acts.
+            n_steps: T.
+            sticky: whether an environment that finishes waits for the next fragment.
+            device: of the actor.
+        """
+        self.envs, self.actor, self.n_steps, self.sticky = envs, actor, n_steps, sticky
+        self.device = torch.device("cpu" if device is None else device)
+        self._first: State | None = None
+        self._hx: Nested = None
+
+    @torch.no_grad()
+    def collect(self) -> Fragment:
+        """Take T steps of each environment.
+
+        Raises:
+            EnvError: an environment failed; `envs` is closed then.
+            TypeError, ValueError: the actor returns what it should not.
+        """
+        rows = Rows(self.envs, self.n_steps, self._first)
+        if self._first is None:
+            self._begin(rows)
+        hx = tree_map(torch.clone, self._hx)
+        infos: list[dict[str, Nested]] = []
+        self._last_obs: list[At] = []
+        self._look_aheads: list[At] = []
+        for step in range(self.n_steps):
+            infos.append(self._step(rows, step))
+        infos.append(self._look_ahead(self._at(rows, self.n_steps), self._hx))
+        self.envs.finished[:] = False
+        self._first = rows.last()
+        flags = {name: getattr(rows, name) for name in ("terminated", "truncated", "valid")}
+        return Fragment(
+            state=self._moved(rows.tensors),
+            actor=cat(infos),
+            env=self._moved(tree_map(torch.from_numpy, flags)),
+            hx=hx,
+            last_obs=tuple(self._last_obs),
+            look_aheads=tuple(self._look_aheads),
+        )
+
+    def _begin(self, rows: Rows) -> None:
+        """Start an episode in every environment."""
+        obs, _ = self.envs.reset()
+        _write(rows.state.obs, 0, unpack(self.envs.single_observation_space, obs))
+        with no_trace(self.device):
+            self._hx = initial_hx(self.actor, self._at(rows, 0))
+
+    def _step(self, rows: Rows, step: int) -> dict[str, Nested]:
+        """Have all environments that run act once; return what the actor says of the states."""
+        envs, state = self.envs, rows.state
+        act, self._hx, info = self.actor.step(*self._at(rows, step), hx=self._hx, virtual=False)
+        tree_map(lambda rows, given: rows[step + 1].copy_(given[0]), rows.tensors.act, act)
+        frozen = envs.finished.nonzero()[0]
+        running: Any = slice(None)
+        if len(frozen):
+            rows.freeze(step, frozen)
+            running = (~envs.finished).nonzero()[0]
+        if len(frozen) < envs.num_envs:
+            obs, reward, terminated, truncated, _ = envs.step(tree_map(lambda a: a[step + 1][running], state.act))
+            over = terminated | truncated
+            _write(state.obs, (step + 1, running), unpack(envs.single_observation_space, obs))
+            state.rew[step + 1, running] = reward
+            state.fin[step + 1, running] = over
+            state.stepno[step + 1, running] = np.where(over, 0, state.stepno[step, running] + 1)
+            rows.terminated[step, running], rows.truncated[step, running] = terminated, truncated
+            rows.valid[step, running] = ~envs.failed[running]
+            if over.any():
+                self._keep_ends(rows, step, np.arange(envs.num_envs)[running][over])
+        for env_id in state.fin[step + 1].nonzero()[0].tolist():
+            self._hx = self.actor.reset(self._hx, env_id)
+        if self.sticky:
+            envs.finished[:] = state.fin[step + 1]
+        return info
+
+    def _keep_ends(self, rows: Rows, step: int, ended: np.ndarray) -> None:
+        """Keep the last observations of episodes, and what the actor says of those that were truncated."""
+        space, all_obs = self.envs.single_observation_space, self.envs.final_obs
+        obs = self._moved(tree_map(_tensor, unpack(space, all_obs[ended])))
+        self._last_obs.append(At(step, self._moved(torch.from_numpy(ended)), obs))
+        cut = ended[rows.truncated[step, ended] & ~rows.terminated[step, ended]]
+        if not len(cut):
+            return
+        state = tree_map(lambda array: array[step + 1, cut], rows.state)._replace(
+            stepno=rows.state.stepno[step, cut] + 1, obs=unpack(space, all_obs[cut]), fin=np.zeros(len(cut), np.bool_)
+        )
+        state = self._moved(tree_map(lambda array: _tensor(array)[None], state))
+        info = self._look_ahead(state, tree_map(lambda tensor: tensor[:, cut], self._hx))
+        values = tree_map(lambda tensor: tensor[0], info)
+        self._look_aheads.append(At(step, self._moved(torch.from_numpy(cut)), values))
+
+    def _look_ahead(self, state: State, hx: Nested) -> dict[str, Nested]:
+        """Return what the actor says of states `(1, K, ...)` in which it does not act."""
+        with no_trace(self.device):
+            return self.actor.step(*state, hx=hx, virtual=True)[2]
+
+    def _at(self, rows: Rows, step: int) -> State:
+        """Return row `step` as the actor sees it, `(1, B, ...)`."""
+        return self._moved(tree_map(lambda tensor: tensor[step : step + 1], rows.tensors))
+
+    def _moved(self, tree: Nested) -> Nested:
+        """Put tensors onto the device of the actor."""
+        return tree if self.device.type == "cpu" else tree_map(lambda tensor: tensor.to(self.device), tree)
+
+
+@contextmanager
+def no_trace(device: torch.device) -> Iterator[None]:
+    """Put the random streams that an actor may use back where they were."""
+    with global_streams_kept(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _write(arrays: Nested, at: Any, rows: Nested) -> None:
+    """Write rows into arrays `(T, B, ...)`."""
+    tree_map(lambda array, row: array.__setitem__(at, row), arrays, rows)

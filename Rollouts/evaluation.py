@@ -1,0 +1,80 @@
+"""The returns of an actor as it is."""
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from AsyncPPO import EnvVectorizer
+from Rollouts.actor import Actor, check_signatures, device_of
+from Rollouts.collector import Collector, no_trace
+
+STRIDE = 64
+"""Steps between two looks at whether all episodes are over."""
+
+
+def evaluations(
+    env: Any,
+    actor: Actor,
+    episodes: int = 10,
+    *,
+    device: torch.device | str | None = None,
+    seed: int | Sequence[int] | None = None,
+    max_steps: int = 10_000,
+) -> Iterator[np.ndarray]:
+    """Return an endless generator of the returns of whole episodes, by the actor's weights of the moment.
+
+    Each time a copy of the actor in `eval()` mode acts in new episodes, one in each environment. It leaves the actor
+    and the global random streams as they are. A policy that is to act deterministically then looks at `self.training`.
+
+    Args:
+        env: as for `rollout`.
+        actor: as for `rollout`.
+        episodes: how many, at once.
+        device: as for `rollout`.
+        seed: of the environments.
+        max_steps: after about how many steps an episode that is not over is cut, with a warning.
+
+    Yields:
+        Undiscounted returns float64 `(episodes,)`.
+
+    Raises:
+        TypeError: the actor is none.
+        ValueError: `episodes` or `max_steps` is below 1.
+    """
+    check_signatures(type(actor))
+    for name, value in (("episodes", episodes), ("max_steps", max_steps)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    return _evaluations(env, actor, episodes, torch.device(device or device_of(actor)), seed, max_steps)
+
+
+def _evaluations(
+    env: Any, actor: Actor, episodes: int, device: torch.device, seed: int | Sequence[int] | None, max_steps: int
+) -> Iterator[np.ndarray]:
+    with EnvVectorizer(env, episodes, backend="inline", seed=seed, autoreset=True) as envs:
+        while True:
+            player = copy.deepcopy(actor)
+            if isinstance(player, nn.Module):
+                player.eval()
+            with no_trace(device):
+                returns = _returns(envs, Collector(envs, player, STRIDE, sticky=True, device=device), max_steps)
+            yield returns
+
+
+def _returns(envs: EnvVectorizer, collector: Collector, max_steps: int) -> np.ndarray:
+    """Return the returns of the first episode in each environment."""
+    returns, over = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.bool_)
+    for _ in range(0, max_steps, STRIDE):
+        fragment = collector.collect()
+        returns += fragment.state.rew[1:].sum(0, dtype=torch.float64).numpy(force=True)
+        over |= fragment.state.fin[1:].any(0).numpy(force=True)
+        if over.all():
+            return returns
+        envs.finished[:] = over  # they stay frozen
+    warnings.warn(f"{np.count_nonzero(~over)} of {len(over)} episodes were cut after {max_steps:,} steps", stacklevel=4)
+    return returns

@@ -1,0 +1,133 @@
+"""Whole episodes out of a feed of fragments."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from Rollouts.fragment import At, Fragment, State, cat
+from Rollouts.nested import Nested, tree_map
+
+
+def episodes(feed: Iterable[Fragment], batch_size: int = 1) -> Iterator[list[Fragment]]:
+    """Yield whole episodes, in lists of `batch_size`.
+
+    The environments take turns: each yields its episodes in order, so that short episodes, which are over sooner, come
+    no more often than long ones. What an environment has finished before its turn comes is kept.
+
+    An episode of L steps is a fragment `(1 + L, 1)`. Its first and last rows say `fin`; the last has the true last
+    observation, and L as its `stepno`. Its `lag` is the age of its first step, in fragments of the feed.
+
+    Args:
+        feed: what `rollout` returns, best from its beginning: what is already under way in its first fragment is left
+            out.
+        batch_size: how many.
+
+    Raises:
+        ValueError: `batch_size` is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    return _episodes(feed, batch_size)
+
+
+def _episodes(feed: Iterable[Fragment], batch_size: int) -> Iterator[list[Fragment]]:
+    tracks: list[Track] = []
+    batch: list[Fragment] = []
+    turn = 0
+    for number, fragment in enumerate(feed):
+        tracks = tracks or [Track() for _ in range(fragment.state.fin.shape[1])]
+        true_next = {name: fragment.following(name) for name in fragment.actor}, fragment.next_obs
+        for env_id, track in enumerate(tracks):
+            track.append(fragment, env_id, number, *true_next)
+        while tracks[turn].done:
+            episode = tracks[turn].done.popleft()
+            batch.append(replace(episode, lag=number + episode.lag))
+            turn = (turn + 1) % len(tracks)
+            if len(batch) == batch_size:
+                yield batch
+                batch = []
+
+
+@dataclass
+class Track:
+    """The episodes of one environment."""
+
+    done: deque[Fragment] = field(default_factory=deque)
+    """Those that are over; `lag` is less the number of the fragment that their first weights are of."""
+    pieces: list[tuple[State, Any, Any]] = field(default_factory=list)
+    """States, what the actor said and flags `(n, 1)` of the episode that is under way."""
+    hx: Nested = None
+    """The recurrent state at its start."""
+    initial_hx: Nested = None
+    oldest: int = 0
+    """The number of the fragment that its first weights are of."""
+
+    def append(
+        self, fragment: Fragment, env_id: int, number: int, following: dict[str, Nested], next_obs: Nested
+    ) -> None:
+        """Add a fragment's column.
+
+        Args:
+            fragment: the fragment.
+            env_id: the column.
+            number: how many fragments came before.
+            following: `fragment.following` of everything.
+            next_obs: `fragment.next_obs`.
+        """
+        column = slice(env_id, env_id + 1)
+        hx = tree_map(lambda tensor: tensor[:, column], fragment.hx)
+        fin, valid = fragment.state.fin[:, env_id].tolist(), fragment.env["valid"][:, env_id].tolist()
+        if self.initial_hx is None or fin[0]:
+            self.initial_hx = hx if fin[0] else tree_map(torch.zeros_like, hx)
+        for start, stop in _runs(fin, valid):
+            if fin[start]:
+                self.pieces, self.hx, self.oldest = [], self.initial_hx, number - fragment.lag
+            elif not self.pieces:
+                continue  # the feed began in the middle of it
+            parts = fragment.state, fragment.actor, fragment.env
+            self.pieces.append(tree_map(lambda tensor: tensor[start:stop, column], parts))  # noqa: B023
+            if fin[stop]:
+                last = tree_map(lambda tensor: tensor[stop : stop + 1, column], fragment.state)  # noqa: B023
+                said, obs = tree_map(lambda tensor: tensor[stop - 1 : stop, column], (following, next_obs))  # noqa: B023
+                self._finish(last._replace(obs=obs), said)
+
+    def _finish(self, last: State, said: dict[str, Nested]) -> None:
+        """Put the pieces together, and what came at the end `(1, 1, ...)`."""
+        states, infos, flags = zip(*self.pieces, strict=True)
+        self.pieces = []
+        last = last._replace(stepno=states[-1].stepno[-1:] + 1)
+        env = cat([*flags])
+        steps = len(env["valid"])
+        values = tree_map(lambda tensor: tensor[0], said)
+        look_ahead = At(steps - 1, torch.zeros(1, dtype=torch.int64, device=last.fin.device), values)
+        self.done.append(
+            Fragment(
+                state=cat([*states, last]),
+                actor=cat([*infos, said]),
+                env=env,
+                hx=tree_map(torch.clone, self.hx),
+                lag=-self.oldest,
+                look_aheads=() if env["terminated"][-1] else (look_ahead,),
+            )
+        )
+
+
+def _runs(fin: list[bool], valid: list[bool]) -> Iterator[tuple[int, int]]:
+    """Yield from which row to which an episode is under way; frozen steps are left out.
+
+    Args:
+        fin: of 1 + T rows.
+        valid: of the T steps between them.
+    """
+    start = 0
+    for step, taken in enumerate(valid):
+        if fin[step] and not taken:
+            start = step + 1
+        elif fin[step + 1]:
+            yield start, step + 1
+            start = step + 1
+    if start < len(valid):
+        yield start, len(valid)

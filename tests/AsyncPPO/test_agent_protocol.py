@@ -1,0 +1,152 @@
+"""The `Agent` protocol is enough: a tabular agent goes through trainer, evaluation, checkpoint and resume."""
+
+import dataclasses
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from AsyncPPO import AsyncPPO, AsyncTrainer, evaluate
+from AsyncPPO.callbacks import BackgroundEvaluation, Callback, CSVLog, read_table
+from AsyncPPO.rows import ROW_STEPS
+from PPO import PPO
+from tests.toy_agent import ToyAgent
+
+LAKE = "FrozenLake-v1"
+
+
+def toy(**settings: Any) -> ToyAgent:
+    return ToyAgent(**({"states": 16, "actions": 4} | settings))
+
+
+def trainer(
+    steps: int = 6000, agent: ToyAgent | None = None, num_envs: int = 4, **options: Any
+) -> AsyncTrainer[ToyAgent]:
+    options = {"seed": 1, "backend": "inline", "progress": False} | options
+    return AsyncTrainer(LAKE, agent or toy(), num_envs, steps, **options)
+
+
+def without_clock(rows: Iterable[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_a_toy_agent_learns_and_is_evaluated(tmp_path: Path) -> None:
+    walk = {"is_slippery": False}
+    import gymnasium as gym
+
+    def lake() -> gym.Env:
+        return gym.make(LAKE, **walk)
+
+    agent = toy(epsilon=0.5)
+    evaluation = BackgroundEvaluation(lake, 5000, episodes=2, keep_best=tmp_path)
+    with AsyncTrainer(lake, agent, 8, 20_000, seed=0, progress=False, callbacks=[evaluation]) as run:
+        assert run.acting == "central"
+        run.run()
+    assert evaluate(agent, lake, 3).tolist() == [1.0] * 3
+    assert run.evaluations[-1][:3] == (20_000, 2, 1.0)
+    assert run.evaluations[0].mean <= 1.0
+    best = toy()
+    best.load_weights(tmp_path)
+    assert evaluate(best, lake, 3).tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("mode", ["streaming", "mask"])
+@pytest.mark.parametrize("stop_at", [3000, 3500])
+def test_a_toy_agent_resumes_to_the_bit(tmp_path: Path, mode: str, stop_at: int) -> None:
+    class StopAt(Callback):
+        """Stops between two rows, too."""
+
+        def on_rollout(self, trainer: AsyncTrainer, steps: int, episodes: Any) -> None:
+            if stop_at <= trainer.steps_done < stop_at + steps:
+                trainer.stop("here")
+
+    with trainer(mode=mode) as run:
+        expected, table = without_clock(run.run()), run.agent.q.copy()
+    with trainer(mode=mode, callbacks=[StopAt()]) as run:
+        first = without_clock(run.run())
+        assert stop_at <= run.steps_done < stop_at + 200, "it stops at once, not at the next row"
+        run.save_checkpoint(tmp_path / "half.state")
+    with trainer(mode=mode) as run:
+        run.load_checkpoint(tmp_path / "half.state")
+        assert first + without_clock(run.run()) == expected
+        np.testing.assert_array_equal(run.agent.q, table)
+
+
+def test_off_policy_updates_share_rows_and_metrics_are_their_means() -> None:
+    updates: list[tuple[int, float]] = []
+    agent = toy()
+    update = agent.update
+
+    def spy(*arguments: Any) -> dict[str, float]:
+        metrics = update(*arguments)
+        updates.append((run.steps_done, metrics["td_error"]))
+        return metrics
+
+    agent.update = spy  # type: ignore[method-assign]
+    with trainer(2500, agent) as run:
+        rows = [*run.run()]
+    assert [steps for steps, _ in updates] == [*range(200, 2501, 4)], "learning starts, then every vector step"
+    assert [row["steps"] for row in rows] == [ROW_STEPS, 2 * ROW_STEPS, 2500]
+    for row, start in zip(rows, (0, ROW_STEPS, 2 * ROW_STEPS), strict=True):
+        errors = [error for steps, error in updates if start < steps <= row["steps"]]
+        assert row["td_error"] == pytest.approx(np.mean(errors))
+
+
+def test_a_trainer_waits_for_what_the_agent_wants() -> None:
+    with pytest.warns(RuntimeWarning, match=r"steps \(100\) is less than the 200 transitions that the agent waits for"):
+        run = trainer(100)
+    with run:
+        assert not run.run()
+        assert len(run.buffer) == 100
+        run.run()
+        assert [len(run.buffer), len(run.agent.replay)] == [0, 200]
+
+
+def test_a_checkpoint_of_another_agent_is_refused(tmp_path: Path) -> None:
+    with trainer(500) as run:
+        run.run()
+        run.save_checkpoint(tmp_path / "a.state")
+    with trainer(500, toy(gamma=0.5)) as run:
+        with pytest.raises(ValueError, match=r"a\.state does not fit: gamma is 0\.95 there and 0\.5 here"):
+            run.load_checkpoint(tmp_path / "a.state")
+        assert not run.agent.q.any()
+    ppo = PPO.for_env(LAKE)
+    with AsyncPPO(LAKE, ppo, 4, 500, seed=1, progress=False) as run, pytest.raises(ValueError, match=r"a\.state"):
+        run.load_checkpoint(tmp_path / "a.state")
+
+
+def test_a_toy_agent_may_go_on_with_other_environments(tmp_path: Path) -> None:
+    with trainer(500) as run:
+        run.run()
+        run.save_checkpoint(tmp_path / "a.state")
+    with trainer(500, num_envs=6) as run:
+        run.load_checkpoint(tmp_path / "a.state", any_num_envs=True)
+        run.run()
+        assert run.steps_done >= 1000
+
+
+def test_tables_keep_the_rows_of_a_toy_agent(tmp_path: Path) -> None:
+    with trainer(3000, callbacks=[CSVLog(tmp_path)]) as run:
+        run.run()
+    assert [*map(dict, read_table(tmp_path / "metrics.csv"))] == [*run.history]
+    assert dataclasses.is_dataclass(run.agent.config)
+
+
+def test_an_actor_of_ppo_is_a_small_copy_that_later_updates_leave_alone() -> None:
+    ppo = PPO.for_env("CartPole-v1", seed=0, hidden_sizes=(256, 256), batch_size=64, mini_batch_size=64)
+    with AsyncPPO("CartPole-v1", ppo, 4, 160, seed=0, progress=False, acting="central") as run:
+        run.run()
+        ppo.observe(run.buffer.take())
+        assert len(ppo.memory) == 32
+        obs = np.random.default_rng(0).normal(size=(99, 4)).astype(np.float32)
+        actor, same = ppo.actor(), pickle.loads(pickle.dumps(ppo.actor()))
+        weights = 4 * sum(parameter.numel() for parameter in ppo.policy.parameters())
+        assert len(pickle.dumps(actor)) < 1.1 * weights, "neither memory nor moments, and each weight once"
+        now = ppo.act(obs, deterministic=True)[1]["log_prob"]
+        run.run()
+    for each in (actor, same):
+        np.testing.assert_array_equal(each.act(obs, deterministic=True)[1]["log_prob"], now)
+    assert not np.array_equal(ppo.act(obs, deterministic=True)[1]["log_prob"], now)

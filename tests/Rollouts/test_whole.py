@@ -1,0 +1,117 @@
+"""Whole episodes, and their returns."""
+
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+
+from Rollouts import BaseActorModule, episodes, evaluations, rollout
+from tests.envs import Counter
+from tests.Rollouts.actors import Chance, Scripted, StepCounter
+
+
+@pytest.mark.parametrize("sticky", [False, True])
+@pytest.mark.parametrize("n_steps", [1, 3, 20])
+def test_environments_take_turns(n_steps: int, sticky: bool) -> None:
+    """Otherwise there would be five episodes of 1 step to one of 5."""
+    lengths = [2, 5, 1]
+    feed = rollout([partial(Counter, length) for length in lengths], Chance(), n_steps, sticky=sticky)
+    batches = [*islice(episodes(feed, 2), 6)]
+    assert [len(batch) for batch in batches] == [2] * 6
+    taken = [len(episode.env["valid"]) for batch in batches for episode in batch]
+    assert taken == lengths * 4
+
+
+@pytest.mark.parametrize("truncates", [False, True])
+@pytest.mark.parametrize("n_steps", [1, 2, 7])
+def test_an_episode_is_what_happened(n_steps: int, truncates: bool) -> None:
+    script = Scripted(*[[number % 3] for number in range(50)])
+    feed = rollout(partial(Counter, 4, truncates), script, n_steps)
+    ((first,), (second,)) = islice(episodes(feed), 2)
+    for episode, acts in ((first, [0, 0, 1, 2, 0]), (second, [0, 1, 2, 0, 1])):
+        state = episode.state
+        assert state.stepno.tolist() == [[0], [1], [2], [3], [4]]
+        assert state.obs[:, 0, 1].tolist() == [0, 1, 2, 3, 4], "with the true last observation"
+        assert (state.obs[:, 0, 0] != 0).all()
+        assert state.act[:, 0].tolist() == acts
+        assert state.rew[1:, 0].tolist() == [1, 2, 3, 4]
+        assert state.fin[:, 0].tolist() == [True, False, False, False, True]
+        assert episode.env["truncated" if truncates else "terminated"][:, 0].tolist() == [False, False, False, True]
+        assert not episode.env["terminated" if truncates else "truncated"].any()
+        last = 4.0 if truncates else 0.0
+        assert episode.actor["value"][:, 0].tolist() == [0, 1, 2, 3, last]
+        assert episode.following("value")[:, 0].tolist() == [1, 2, 3, last]
+        assert episode.next_obs[:, 0, 1].tolist() == [1, 2, 3, 4]
+    assert [int(first.lag), int(second.lag)] == {1: [3, 3], 2: [1, 1], 7: [0, 1]}[n_steps]
+
+
+def test_an_episode_begins_with_the_recurrent_state_of_a_reset() -> None:
+    class Learned(StepCounter):
+        def reset(self, hx: Any, at: Any) -> Any:
+            count = hx["count"].clone()
+            count[:, at] = 40
+            return {"count": count}
+
+    for batch in islice(episodes(rollout(partial(Counter, 4), Learned(), 3, 2)), 5):
+        assert batch[0].hx["count"].flatten().tolist() == [40, 40]
+        assert batch[0].actor["count"][:-1, 0].tolist() == [40, 41, 42, 43]
+
+
+def test_what_was_under_way_when_the_feed_was_handed_over_is_left_out() -> None:
+    feed = rollout(partial(Counter, 4), Chance(), 3)
+    next(feed)
+    ((episode,),) = islice(episodes(feed), 1)
+    assert episode.state.obs[:, 0, 1].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_no_episodes_are_an_error() -> None:
+    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
+        episodes([], 0)
+
+
+class Greedy(BaseActorModule):
+    """Its weight is its action, but while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, obs: Any, **_: Any) -> Any:
+        assert not self.training
+        torch.rand(1)
+        return torch.full(obs.shape[:2], int(self.weight)), (), {}
+
+
+class Paying(Counter):
+    """The reward is the action."""
+
+    def step(self, action: int) -> Any:
+        obs, _, terminated, truncated, info = super().step(action)
+        return obs, float(action), terminated, truncated, info
+
+
+def test_evaluations_are_by_todays_weights_and_leave_no_trace() -> None:
+    actor = Greedy()
+    feed = evaluations([partial(Paying, length) for length in (3, 100, 5)], actor, 3)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for weight in (0, 1, 2):
+        with torch.no_grad():
+            actor.weight.fill_(weight)
+        assert next(feed).tolist() == [3 * weight, 100 * weight, 5 * weight]
+    assert actor.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_evaluation_without_an_end_is_cut_with_a_warning() -> None:
+    feed = evaluations([partial(Counter, 10**9), partial(Counter, 2)], Chance(), 2, max_steps=100)
+    with pytest.warns(UserWarning, match="1 of 2 episodes were cut after 100 steps"):
+        returns = next(feed)
+    assert returns[1] == 3
+
+
+def test_evaluations_of_nothing_are_an_error() -> None:
+    with pytest.raises(ValueError, match="episodes must be at least 1, not 0"):
+        evaluations(Counter, Chance(), 0)
