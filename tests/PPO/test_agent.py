@@ -15,9 +15,9 @@ import torch
 from gymnasium import spaces
 from torch.nn.utils import parameters_to_vector
 
+from parallel_rl.networks import Adam
 from parallel_rl.utils import Trajectory
 from PPO import PPO, ActorCritic, Memory, losses, update
-from PPO.adam import Adam
 from PPO.fast.gradient import AnalyticGradient
 from PPO.memory import Rows
 from PPO.objective import Objective
