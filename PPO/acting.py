@@ -116,7 +116,7 @@ class Acting:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return actions, raw actions and log-probabilities; write the next recurrent state into `state`."""
         before = torch.empty(len(columns), 0, device=self.device) if state is None else self._tensor(state)
-        obs = self.policy.standardise(torch.as_tensor(columns, device=self.device))
+        obs = self.policy.normalize(torch.as_tensor(columns, device=self.device))
         with torch_threads(self.threads):
             policy, after = self.policy.step(obs, before)
             raw_action = policy.mode() if noise is None else policy.sample(self._tensor(noise))

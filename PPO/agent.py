@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from parallel_rl.networks import Adam
 from parallel_rl.utils import (
     COMPOSITE,
     Configured,
@@ -23,7 +24,6 @@ from parallel_rl.utils import (
 )
 from PPO.acting import Acting
 from PPO.actor_critic import ActorCritic, MakeEncoder
-from PPO.adam import Adam
 from PPO.arguments import Scaling, arguments_for, check_arguments, spaces_of
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration

@@ -10,14 +10,14 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from parallel_rl.networks import Adam
+from parallel_rl.networks.weights import read_weights, tensors_of, write_weights
 from parallel_rl.utils import State, check_fit, whole_number
 from PPO.actor_critic import ActorCritic
-from PPO.adam import Adam
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
 from PPO.rnd import RND
 from PPO.settings import Settings, arguments_of, differences, settings_of
-from PPO.weights import read_weights, tensors_of, write_weights
 
 POLICY_FILE = "Policy_weights.pth"
 RND_FILE = "RND_weights.pth"

@@ -1,5 +1,6 @@
 """Torch modules: encoders, heads, distributions and running statistics."""
 
+from parallel_rl.networks.adam import Adam
 from parallel_rl.networks.cores import Core, CoreName
 from parallel_rl.networks.distributions import (
     Categorical,
@@ -10,18 +11,21 @@ from parallel_rl.networks.distributions import (
     TanhGaussian,
 )
 from parallel_rl.networks.encoders import Perception, linear_layer, mlp
-from parallel_rl.networks.flat import flatten, limit_norm
+from parallel_rl.networks.ensemble import Ensemble
+from parallel_rl.networks.flat import copy_on, flatten, limit_norm
 from parallel_rl.networks.heads import CategoricalHead, GaussianHead, MultiCategoricalHead, ValueHead, make_policy_head
 from parallel_rl.networks.joint import JointHead
 from parallel_rl.networks.normalizer import RunningNorm
 from parallel_rl.networks.policy_head import PolicyHead
 
 __all__ = [
+    "Adam",
     "Categorical",
     "CategoricalHead",
     "Core",
     "CoreName",
     "Distribution",
+    "Ensemble",
     "Gaussian",
     "GaussianHead",
     "Joint",
@@ -33,6 +37,7 @@ __all__ = [
     "StateDependentNoise",
     "TanhGaussian",
     "ValueHead",
+    "copy_on",
     "flatten",
     "limit_norm",
     "linear_layer",

@@ -1,15 +1,19 @@
 """Parameters in one vector."""
 
+import copy
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def flatten(parameters: Iterable[nn.Parameter]) -> tuple[torch.Tensor, torch.Tensor]:
     """Move parameters and their gradients into one vector each, of which they are views from then on.
 
-    What an optimiser does, and the norm of the gradient, is then one operation, however many layers there are.
+    What an optimizer does, and the norm of the gradient, is then one operation, however many layers there are.
 
     Returns:
         The vector `(P,)` and its gradient, zero; it is to be zeroed in place, never set to None.
@@ -36,3 +40,18 @@ def limit_norm(gradient: torch.Tensor, limit: float) -> torch.Tensor | float:
     if number > limit:
         gradient.mul_(limit / number)
     return number
+
+
+def copy_on(module: M, vector: torch.Tensor) -> M:
+    """Return a copy of a module whose parameters are views of `vector` `(P,)`, laid out as by `flatten`.
+
+    No gradients flow into them. On the module's own vector it is the module itself, as a function of its inputs alone;
+    on a clone of that it is a target network.
+    """
+    copied = copy.deepcopy(module).requires_grad_(False)
+    start = 0
+    for parameter in copied.parameters():
+        stop = start + parameter.numel()
+        parameter.data = vector[start:stop].view_as(parameter)
+        start = stop
+    return copied

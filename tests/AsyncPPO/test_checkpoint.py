@@ -16,6 +16,8 @@ from parallel_rl.utils import History, load_state, save_state
 from PPO import PPO
 from tests.envs import Counter, Nested, Pixels
 
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "checkpoints"
+
 
 def trainer(
     env: Any, steps: int = 2000, *, num_envs: int = 5, seed: int = 3, loop: dict[str, Any] | None = None, **ppo: Any
@@ -292,6 +294,32 @@ def test_a_checkpoint_is_one_file_of_arrays_and_plain_values(tmp_path: Path) -> 
     assert state["agent"].keys() == {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
 
 
+def test_a_checkpoint_of_an_older_version_goes_on_as_that_version_did() -> None:
+    """It has `settings`, `ppo` and `core` for today's `signature`, `agent` and `recurrent`, and rows in its buffer."""
+    settings: dict[str, Any] = {
+        "batch_size": 64,
+        "mini_batch_size": 32,
+        "k_epochs": 1,
+        "hidden_sizes": (8,),
+        "core": "gru",
+    }
+    ppo = PPO.for_env("Pendulum-v1", core_size=4, **settings)
+    with AsyncPPO("Pendulum-v1", ppo, 3, 200, backend="inline", progress=False) as run:
+        run.load_checkpoint(FIXTURES / "with_settings.state")
+        assert (run.steps_done, run.ppo.updates, len(run.buffer)) == (201, 3, 3)
+        history = run.run()
+    assert [row["steps"] for row in history] == [264, 330, 396]
+    assert [row["policy_loss"] for row in history] == pytest.approx(
+        [-6.7551918618846685e-06, -1.3379888514464255e-05, -9.540355677017942e-05], rel=1e-3, abs=1e-7
+    )
+    ppo = PPO.for_env("Pendulum-v1", core_size=4, **(settings | {"batch_size": 32}))
+    with (
+        AsyncPPO("Pendulum-v1", ppo, 3, 200, backend="inline", progress=False) as run,
+        pytest.raises(ValueError, match="batch_size is 64 there and 32 here"),
+    ):
+        run.load_checkpoint(FIXTURES / "with_settings.state")
+
+
 def test_circumstances_may_change(tmp_path: Path) -> None:
     half(trainer("CartPole-v1"), tmp_path / "half.state")
     with trainer("CartPole-v1", learner="torch", loop={"acting": "central"}) as run:
@@ -308,6 +336,7 @@ FORGERIES: list[tuple[tuple[Any, ...], Any]] = [
     (("progress", "steps_done"), 10**400),
     (("progress", "seconds"), 10**400),
     (("progress", "goal"), [1]),
+    (("progress", "rows"), {"last": 0, "sums": {"loss": ["x", 1]}}),
     (("recent",), 5),
     (("recent",), [[1.0]]),
     (("recent",), [["x", 1]]),

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from parallel_rl.utils import DamagedError, holds_state, load_state, load_tensors, save_state
+from parallel_rl.utils import DamagedError, State, holds_state, load_state, load_tensors, save_state
 from parallel_rl.utils.versions import versions
-from PPO.settings import Settings
 
+Settings = State
+"""What an agent was made with, as plain values by name."""
 PARTS = {"weights", "settings", "versions"}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from parallel_rl.networks import flatten
+from parallel_rl.networks.flat import flatten
 
 
 class Adam:

@@ -1,0 +1,348 @@
+"""OffPolicy: what DQN, DDPG, TD3 and SAC have in common: replay, the number of updates, and what is saved."""
+
+import copy
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from OffPolicy.config import OffPolicyConfig
+from OffPolicy.her import Hindsight
+from OffPolicy.learner import Learner
+from OffPolicy.policy import Policy
+from OffPolicy.replay import Replay
+from OffPolicy.sampler import Sample, Sampler
+from parallel_rl.utils import (
+    Configured,
+    Metrics,
+    State,
+    Trajectory,
+    compute_threads,
+    describe_space,
+    make_config,
+    register_minatar,
+    settings_in,
+    whole_number,
+)
+
+LARGE_NETWORK = 1_000_000
+"""Parameters from which on more than one thread pays."""
+UNITS = 1e-9
+"""Of an update: what rounding may hide when updates are counted."""
+
+
+class Minibatch(NamedTuple):
+    """A minibatch as tensors, observations as columns; see `Transitions`."""
+
+    obs: torch.Tensor
+    action: torch.Tensor
+    reward: torch.Tensor
+    next_obs: torch.Tensor
+    discount: torch.Tensor
+    weight: torch.Tensor
+    """`(B,)`, importance weights: 1 but for prioritized replay."""
+
+
+class OffPolicyAgent(Configured, ABC):
+    """Learns from a replay buffer, `utd` times for each environment step.
+
+    It touches no environment, no process and no global random state.
+    """
+
+    arguments = frozenset({"observation_space", "action_space", "goal_functions", "seed"})
+    config_class: ClassVar[type[OffPolicyConfig]]
+    wants_env_ids = True
+    policy: Policy
+    learners: dict[str, Learner]
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        config: OffPolicyConfig | None = None,
+        *,
+        goal_functions: Hindsight | None = None,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> None:
+        """Make the agent.
+
+        Args:
+            observation_space: of one environment.
+            action_space: of one environment.
+            config: all settings; by default the class's own.
+            goal_functions: of an environment with goals, for hindsight; `for_env` fills it in.
+            seed: of the initial weights, of exploration and of minibatches; None takes fresh entropy.
+            settings: fields of the config, in place of `config`.
+
+        Raises:
+            TypeError: an unknown setting, or a space that is not supported.
+            ValueError: a setting out of its range; or a buffer that the machine's memory does not hold.
+        """
+        self.config = make_config(self.config_class, settings, by=type(self).__name__) if config is None else config
+        self.observation_space, self.action_space = observation_space, action_space
+        self.goal_functions, self.seed = goal_functions, seed
+        if self.config.hindsight != "none" and goal_functions is None:
+            raise ValueError("hindsight needs the goal functions of an environment: make the agent by for_env")
+        self.rng = np.random.default_rng(seed)
+        self.replay = Replay(self.buffer_size, observation_space, action_space)
+        self.sampler = Sampler(self.replay, self.config, goal_functions, self.rng)
+        self.steps, self.updates, self._last_round = 0, 0, 0
+        self.policy, self.learners = self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63))))
+        parameters = max(len(learner.vector) for learner in self.learners.values())
+        self.threads = 1 if parameters < LARGE_NETWORK else None
+
+    @classmethod
+    def for_env(cls, env: Any, **options: Any) -> Self:
+        """Make an agent for an environment.
+
+        Args:
+            env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
+            options: of the constructor; settings of the config among them.
+
+        Raises:
+            TypeError, ValueError: as the constructor.
+        """
+        if isinstance(env, str):
+            register_minatar(env)
+            return cls.for_env(gym.make(env), **options)
+        single = "single_" if hasattr(env, "single_observation_space") else ""
+        obs_space, action_space = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
+        config = options.get("config") or make_config(
+            cls.config_class, {name: value for name, value in options.items() if name not in cls.arguments}
+        )
+        if config.hindsight != "none" and options.get("goal_functions") is None:
+            options["goal_functions"] = Hindsight.of(env, config.hindsight, config.replay_k)
+        return cls(obs_space, action_space, **options)
+
+    @abstractmethod
+    def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:
+        """Return the policy, and by name what learns."""
+
+    @abstractmethod
+    def explore(self, obs: Any, env_ids: np.ndarray) -> np.ndarray:
+        """Return the actions of the behavior policy for observations `(n, ...)` of environments `(n,)`."""
+
+    @abstractmethod
+    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
+        """Do one update; return its metrics, and the errors `(B,)` for prioritized replay."""
+
+    def act(
+        self, obs: Any, /, *, state: None = None, env_ids: np.ndarray | None = None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return actions of the behavior policy, exploration included, and no further rows.
+
+        Args:
+            obs: `(n, ...)`.
+            state: None: there is no recurrent state.
+            env_ids: `(n,)`, the environment of each observation, by default the first n.
+        """
+        count = len(self.policy.features.rows(obs)[0])
+        return self.explore(obs, np.arange(count) if env_ids is None else env_ids), {}
+
+    def get_action(self, obs: Any, /, *, deterministic: bool = False) -> Any:
+        """Return the policy's action for each observation `(n, ...)`, or for a single one, without exploration."""
+        return self.policy.get_action(obs, deterministic=deterministic)
+
+    def initial_state(self, num_envs: int, /) -> None:
+        """Return None: there is no recurrent state."""
+
+    def steps_wanted(self) -> int:
+        """Return how many more environment steps there have to be before the next update."""
+        if self.steps < self.learning_starts:
+            return self.learning_starts - self.steps
+        next_update = self.learning_starts + math.ceil((self.updates + 1 - UNITS) / self.utd)
+        return max(next_update, max(self._last_round, self.learning_starts) + self.train_freq) - self.steps
+
+    def observe(self, trajectories: Sequence[Trajectory], /) -> None:
+        """Put experience into the replay buffer; the arrays are copied."""
+        if not trajectories:
+            return
+        self.sampler.extend(trajectories)
+        self.steps += sum(map(len, trajectories))
+        if self.policy.obs_norm is not None:
+            rows = np.concatenate([self.policy.features.flatten(trajectory.obs) for trajectory in trajectories])
+            self.policy.obs_norm.update(torch.from_numpy(rows[:, : self.policy.features.vector]).to(self.device))
+
+    def update(self, progress: float, workers: Any = None, /) -> Metrics:
+        """Do the updates that are due, `utd` for each step since `learning_starts`.
+
+        Args:
+            progress: how much of the run is over, from 0 to 1.
+            workers: not used.
+
+        Returns:
+            The means of their metrics; empty if none was due.
+
+        Raises:
+            FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did.
+        """
+        due = math.floor(self.utd * (self.steps - self.learning_starts) + UNITS) - self.updates
+        if due < 1 or not len(self.replay):
+            return {}
+        totals: dict[str, float] = {}
+        with compute_threads(self.threads):
+            for sample in self.sampler.samples(due, progress):
+                for rows, batch in self._minibatches(sample):
+                    metrics, errors = self.learn_from(batch)
+                    self.updates += 1
+                    self.sampler.note_errors(rows, errors)
+                    for name, value in metrics.items():
+                        totals[name] = totals.get(name, 0.0) + float(value)
+        self._last_round = self.steps
+        means = {name: total / due for name, total in totals.items()}
+        self._check_finite(means)
+        return means
+
+    def _minibatches(self, sample: Sample) -> Iterator[tuple[np.ndarray, Minibatch]]:
+        """Yield rows and transitions of each minibatch."""
+        batch = self._batch(sample)
+        for start in range(0, len(sample.rows), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            yield sample.rows[part], Minibatch(*[tensor[part] for tensor in batch])
+
+    def _batch(self, sample: Sample) -> Minibatch:
+        """Return sampled transitions as tensors."""
+        transitions, features = sample.transitions, self.policy.features
+        obs, next_obs = (
+            self.policy.columns(features.flatten(part)) for part in (transitions.obs, transitions.next_obs)
+        )
+        action, reward, discount, weight = (
+            torch.from_numpy(array).to(self.device)
+            for array in (
+                self.to_learn(transitions.action),
+                transitions.reward * np.float32(self.reward_scale),
+                transitions.discount,
+                sample.weights,
+            )
+        )
+        return Minibatch(obs, action, reward, next_obs, discount, weight)
+
+    def to_learn(self, actions: np.ndarray) -> np.ndarray:
+        """Return the environment's actions `(B, ...)` as networks see them."""
+        return actions
+
+    def target(self, batch: Minibatch, next_value: torch.Tensor) -> torch.Tensor:
+        """Return what the critic is to predict, `(B,)`: reward + discount * value of the next observation."""
+        target = batch.reward + batch.discount * next_value
+        return target.clamp(-self.reward_scale / (1 - self.gamma), 0.0) if self.clip_return else target
+
+    def _check_finite(self, metrics: Metrics) -> None:
+        infinite = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if not infinite:
+            return
+        where = [name for name, tensor in self.policy.state_dict().items() if not tensor.isfinite().all()]
+        raise FloatingPointError(
+            f"{', '.join(infinite)} became infinite or NaN by update {self.updates} (then also "
+            f"{', '.join(where) or 'no weight'}): try a smaller lr, or a smaller reward_scale"
+        )
+
+    def signature(self) -> dict[str, Any]:
+        """Return the settings that a checkpoint must agree with, as plain values by name."""
+        known = settings_in(type(self.config))
+        settings = {name: getattr(self.config, name) for name, about in known.items() if not about.incidental}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+        return self.meaning() | plain
+
+    def meaning(self) -> dict[str, Any]:
+        """Return what decides what weights mean."""
+        known = settings_in(type(self.config))
+        settings = {name: getattr(self.config, name) for name, about in known.items() if about.structure}
+        return {
+            "agent": type(self).__name__,
+            "observation_space": describe_space(self.observation_space),
+            "action_space": describe_space(self.action_space),
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()},
+        }
+
+    def check_fits(self, env: Any) -> None:
+        """Check that this agent was made for the spaces of an environment or vectorizer.
+
+        Raises:
+            ValueError: it was made for others.
+        """
+        for name in ("observation_space", "action_space"):
+            space = getattr(env, f"single_{name}", None) or getattr(env, name)
+            if describe_space(space) != describe_space(getattr(self, name)):
+                raise ValueError(f"the {type(self).__name__} was made for {getattr(self, name)}, but {env} has {space}")
+
+    def actor(self) -> Policy:
+        """Return a copy of the policy as it is now, to be evaluated, saved or sent to another process."""
+        return copy.deepcopy(self.policy)
+
+    def replica(self) -> None:
+        """Return None: workers have no policy of their own."""
+
+    def save_weights(self, directory: str | os.PathLike[str], /) -> None:
+        """Save all networks, but for targets, into a directory, which is made if it is missing."""
+        self.policy.save_weights(directory)
+
+    def load_weights(self, directory: str | os.PathLike[str], /) -> None:
+        """Load what `save_weights` saved; the target networks become the same.
+
+        Raises:
+            FileNotFoundError, ValueError: as `Policy.load_weights`.
+        """
+        self.policy.load_weights(directory)
+        for learner in self.learners.values():
+            learner.update_target(1.0)
+
+    def state(self) -> State:
+        """Return everything that an exact resume needs, for `utils.save_state`; the replay buffer is not copied."""
+        norm = self.policy.obs_norm
+        return {
+            "learners": {name: learner.state() for name, learner in self.learners.items()},
+            "obs_norm": None if norm is None else {name: part.numpy() for name, part in norm.state_dict().items()},
+            "sampler": self.sampler.state(),
+            "random": self.rng.bit_generator.state,
+            "counts": {name: getattr(self, name) for name in ("steps", "updates", "_last_round")},
+        }
+
+    def load_state(self, state: State, /) -> None:
+        """Restore what `state` returned.
+
+        Raises:
+            ValueError: it is of another agent; then only the replay buffer may be changed.
+        """
+        try:
+            for name, learner in self.learners.items():
+                learner.check_state(state["learners"][name], name)
+            counts = {name: whole_number(value, name) for name, value in state["counts"].items()}
+            rng = copy.deepcopy(self.rng.bit_generator)
+            rng.state = state["random"]
+            self.sampler.load_state(state["sampler"])
+            if self.policy.obs_norm is not None:
+                tensors = {name: torch.as_tensor(part) for name, part in state["obs_norm"].items()}
+                self.policy.obs_norm.load_state_dict(tensors)
+        except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"the saved state is not that of a {type(self).__name__}: {error!r}") from error
+        self.rng.bit_generator.state = rng.state
+        vars(self).update(counts)
+        for name, learner in self.learners.items():
+            learner.load_state(state["learners"][name])
+
+    def __reduce__(self) -> Any:
+        """Copy by way of the state: parameters are views of vectors."""
+        arguments = (self.observation_space, self.action_space, self.config, self.goal_functions, self.seed)
+        return _made_again, (type(self), *arguments), self.state()
+
+    def __setstate__(self, state: State) -> None:
+        """Restore a copy."""
+        self.load_state(state)
+
+
+def _made_again(
+    kind: type[OffPolicyAgent],
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    config: OffPolicyConfig,
+    goal_functions: Hindsight | None,
+    seed: int | None,
+) -> OffPolicyAgent:
+    return kind(observation_space, action_space, config, goal_functions=goal_functions, seed=seed)

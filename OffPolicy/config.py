@@ -1,0 +1,129 @@
+"""The hyperparameters of each off-policy agent, each declared once. They need no torch, so that --help is fast."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from OffPolicy.noise import make_noise
+from parallel_rl.utils import Config, setting
+
+WIDEST = 2**16
+"""Units of a layer, at most: a forged file cannot have the memory filled."""
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig(Config):
+    """What all off-policy agents have in common.
+
+    Raises:
+        ValueError: some are out of their ranges, or do not go together; the message names them.
+    """
+
+    gamma: float = setting(0.99, "Discount of the reward.", least=0, most=1)
+    lr: float = setting(3e-4, "Adam's step size.", above=0)
+    batch_size: int = setting(256, "Transitions in each gradient step.", above=0)
+    buffer_size: int = setting(1_000_000, "Rows of the replay buffer, at most.", fixed=True, least=2)
+    learning_starts: int = setting(1_000, "Environment steps before the first update.", least=0)
+    utd: float = setting(
+        1.0, "Updates for each environment step, however many environments there are.", above=0, fixed=True
+    )
+    train_freq: int = setting(1, "Environment steps between rounds of updates, at least.", above=0)
+    tau: float = setting(0.005, "Share by which target networks follow in each update.", above=0, most=1)
+    n_step: int = setting(1, "Rewards that are summed before the value of the next observation.", above=0)
+    reward_scale: float = setting(1.0, "Factor of the rewards.", above=0)
+    prioritized: bool = setting(False, "Draw transitions in proportion to their last errors.", fixed=True)
+    priority_alpha: float = setting(0.6, "Exponent of the errors; 0 for uniform sampling.", least=0, most=1, fixed=True)
+    priority_beta: float = setting(
+        0.4, "Exponent of the importance weights; it goes to 1 linearly over the run.", least=0, most=1
+    )
+    hindsight: Literal["none", "future", "final", "episode"] = setting(
+        "none", "Where hindsight takes other goals from, for environments with goals.", fixed=True
+    )
+    replay_k: int = setting(4, "Transitions with a goal of hindsight for each with its own.", least=0, fixed=True)
+    clip_return: bool = setting(
+        False, "Clip value targets to [-1 / (1 - gamma), 0]: rewards are -1 until the goal is reached, and 0 there."
+    )
+    hidden_sizes: tuple[int, ...] = setting(
+        (256, 256), "Units of each hidden layer.", structure=True, least=1, most=WIDEST
+    )
+    activation: Literal["tanh", "relu", "silu"] = setting("relu", "Activation of the hidden layers.", structure=True)
+    normalize_obs: bool = setting(
+        False, "Normalize observations, but for images, by their running statistics.", structure=True
+    )
+    obs_clip: float = setting(10.0, "Limit on normalized observations.", above=0, structure=True)
+    device: str = setting("cpu", "Device of the networks: cpu, cuda, ...", fixed=True, incidental=True)
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and what they have to do with each other."""
+        super().__post_init__()
+        if self.hindsight != "none" and (self.n_step > 1 or self.prioritized):
+            raise ValueError("hindsight goes with n_step=1 and prioritized=False: other goals change what is summed")
+        if self.clip_return and self.gamma == 1:
+            raise ValueError("clip_return needs gamma < 1")
+
+
+@dataclass(frozen=True)
+class DQNConfig(OffPolicyConfig):
+    """The hyperparameters of `DQN`."""
+
+    lr: float = setting(1e-3, "Adam's step size.", above=0)
+    batch_size: int = setting(64, "Transitions in each gradient step.", above=0)
+    utd: float = setting(
+        0.25, "Updates for each environment step, however many environments there are.", above=0, fixed=True
+    )
+    double: bool = setting(True, "Choose the next action by the online network, and value it by the target network.")
+    dueling: bool = setting(False, "Predict a value and advantages instead of action values.", structure=True)
+    epsilon_start: float = setting(1.0, "Chance of a random action at first.", least=0, most=1)
+    epsilon_end: float = setting(0.05, "Chance of a random action in the end.", least=0, most=1)
+    epsilon_steps: int = setting(10_000, "Environment steps in which the chance goes from one to the other.", least=0)
+    max_grad_norm: float = setting(10.0, "Limit on the norm of the gradient.", above=0)
+
+
+@dataclass(frozen=True)
+class ContinuousConfig(OffPolicyConfig):
+    """What the agents for continuous actions have in common."""
+
+    eps_greedy: float = setting(0.0, "Chance of a random action, for each environment.", least=0, most=1)
+    action_l2: float = setting(0.0, "Factor of the mean square of actions in the loss of the actor.", least=0)
+
+
+@dataclass(frozen=True)
+class DeterministicConfig(ContinuousConfig):
+    """What `DDPG` and `TD3` have in common."""
+
+    lr: float = setting(1e-3, "Adam's step size.", above=0)
+    action_noise: str = setting("normal_0.1", "Noise on actions in [-1, 1]: normal_STD, ou_STD or none.", fixed=True)
+
+    def __post_init__(self) -> None:
+        """Check also that there is such noise."""
+        super().__post_init__()
+        make_noise(self.action_noise, 1)
+
+
+@dataclass(frozen=True)
+class DDPGConfig(DeterministicConfig):
+    """The hyperparameters of `DDPG`."""
+
+    parameter_noise: float = setting(
+        0.0, "How far noise on the parameters moves actions, in [-1, 1]; 0 for none.", least=0, fixed=True
+    )
+
+
+@dataclass(frozen=True)
+class TD3Config(DeterministicConfig):
+    """The hyperparameters of `TD3`."""
+
+    policy_delay: int = setting(2, "Updates of the critics for each of the actor and of the target networks.", above=0)
+    target_noise: float = setting(0.2, "Deviation of the noise on the target policy's actions.", least=0)
+    target_noise_clip: float = setting(0.5, "Limit on that noise.", least=0)
+
+
+@dataclass(frozen=True)
+class SACConfig(ContinuousConfig):
+    """The hyperparameters of `SAC`."""
+
+    alpha: float | None = setting(
+        None, "Temperature: factor of the entropy; by default it is learned, from 1 on.", above=0, fixed=True
+    )
+    target_entropy: float | None = setting(
+        None, "Entropy that the learned temperature aims at, in nats; by default -1 for each dimension of actions."
+    )

@@ -1,0 +1,149 @@
+"""What DDPG, TD3 and SAC have in common: actions in [-1, 1], an actor, and critics of actions."""
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from OffPolicy.base import OffPolicyAgent
+from OffPolicy.config import ContinuousConfig
+from OffPolicy.learner import Learner
+from OffPolicy.noise import NormalNoise
+from OffPolicy.policy import Policy
+from parallel_rl.networks import Ensemble
+from parallel_rl.utils import Features, action_units, bounds_of
+
+ACTOR_GAIN = 0.01
+"""Of the last layer of actors: the first actions hardly depend on the observation."""
+
+
+class Critic(nn.Module):
+    """K critics: columns `(B, C)` and actions `(B, A)` in [-1, 1] to values `(K, B)`."""
+
+    def __init__(self, count: int, columns: int, actions: int, config: ContinuousConfig, generator: torch.Generator):
+        """Make the layers."""
+        super().__init__()
+        self.layers = Ensemble(count, columns + actions, config.hidden_sizes, 1, config.activation, generator)
+
+    def forward(self, columns: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        return self.layers(torch.cat([columns, actions], dim=1))[..., 0]
+
+
+class DeterministicActor(nn.Module):
+    """Columns `(B, C)` to actions `(B, A)` in [-1, 1]."""
+
+    def __init__(self, columns: int, actions: int, config: ContinuousConfig, generator: torch.Generator) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.layers = Ensemble(1, columns, config.hidden_sizes, actions, config.activation, generator, ACTOR_GAIN)
+
+    def forward(self, columns: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        return self.layers(columns)[0].tanh()
+
+
+class ContinuousPolicy(Policy):
+    """Acts by `choose`, in [-1, 1], and scales that to the bounds of the action space."""
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Box, *arguments: Any, **options: Any):
+        """Keep also the action space, whose bounds are finite."""
+        super().__init__(observation_space, *arguments, **options)
+        self.action_space = action_space
+        self.offset, self.scale = (units.astype(np.float32) for units in action_units(*bounds_of(action_space)))
+
+    def choose(self, columns: torch.Tensor, deterministic: bool) -> torch.Tensor:
+        """Return actions `(B, A)` in [-1, 1]; a deterministic actor's own."""
+        return self.networks["actor"](columns)
+
+    def actions(self, columns: torch.Tensor, deterministic: bool) -> np.ndarray:
+        """Return float32 `(B, ...)`, inside the bounds."""
+        return self.to_environment(self.choose(columns, deterministic).cpu().numpy())
+
+    def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """Return what actions `(B, A)` in [-1, 1] are to the environment."""
+        scaled = (self.offset + self.scale * actions).reshape(-1, *self.action_space.shape)
+        return np.clip(scaled, self.action_space.low, self.action_space.high).astype(self.action_space.dtype)
+
+    def from_environment(self, actions: np.ndarray) -> np.ndarray:
+        """Undo `to_environment`."""
+        return np.clip((actions.reshape(len(actions), -1) - self.offset) / self.scale, -1, 1).astype(np.float32)
+
+
+class ContinuousAgent(OffPolicyAgent):
+    """Explores and learns in actions between -1 and 1."""
+
+    config: ContinuousConfig
+    policy: ContinuousPolicy
+    policy_class: type[ContinuousPolicy] = ContinuousPolicy
+    critics: int
+    """K, how many there are."""
+    has_target_actor = True
+    noise: NormalNoise | None = None
+
+    def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:
+        space, features, name = self.action_space, Features.of(self.observation_space), type(self).__name__
+        if not isinstance(space, spaces.Box) or not all(np.isfinite(bound).all() for bound in bounds_of(space)):
+            raise TypeError(f"{name} needs a Box of actions with finite bounds, not {space}")
+        if features.images:
+            raise TypeError(f"{name} takes no images, and {self.observation_space} has some")
+        config, self.action_dim = self.config, int(np.prod(space.shape))
+        actor = self._make_actor(features.columns, generator).to(config.device)
+        critic = Critic(self.critics, features.columns, self.action_dim, config, generator).to(config.device)
+        self.actor_learner, self.critic_learner = Learner(actor, self.has_target_actor), Learner(critic)
+        policy = self.policy_class(
+            self.observation_space,
+            space,
+            {"actor": actor, "critic": critic},
+            obs_clip=config.obs_clip if config.normalize_obs else None,
+            rng=self.rng,
+            settings=self.meaning(),
+        )
+        return policy, {"actor": self.actor_learner, "critic": self.critic_learner}
+
+    @abstractmethod
+    def _make_actor(self, columns: int, generator: torch.Generator) -> nn.Module:
+        """Return the actor's network."""
+
+    def explore(self, obs: Any, env_ids: np.ndarray) -> np.ndarray:
+        """Act at random until `learning_starts`, then with noise; with a chance of `eps_greedy` at random after all."""
+        rows, _ = self.policy.features.rows(obs)
+        draws = self.rng.uniform(-1, 1, (len(rows), self.action_dim))
+        if self.steps < self.learning_starts:
+            return self.policy.to_environment(draws)
+        with torch.no_grad():
+            actions = self.behave(self.policy.columns(rows)).cpu().numpy()
+        if self.noise is not None:
+            actions = np.clip(actions + self.noise.sample(env_ids, self.rng), -1, 1)
+        random = self.rng.random((len(rows), 1)) < self.config.eps_greedy
+        return self.policy.to_environment(np.where(random, draws, actions))
+
+    def behave(self, columns: torch.Tensor) -> torch.Tensor:
+        """Return the actions in [-1, 1] that exploration starts from."""
+        return self.policy.choose(columns, deterministic=False)
+
+    def to_learn(self, actions: np.ndarray) -> np.ndarray:
+        """Return the environment's actions as networks see them, `(B, A)` in [-1, 1]."""
+        return self.policy.from_environment(actions)
+
+    def update_critic(self, q: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> tuple[float, torch.Tensor]:
+        """Take a step down `sum_k mean weight * (q_k - target)^2 / 2`; return the loss, and the errors `(B,)`."""
+        errors = q - target
+        loss = 0.5 * (weight * errors**2).mean(dim=1).sum()
+        self.critic_learner.descend(loss, self.config.lr)
+        return loss.item(), errors.detach().abs().mean(dim=0)
+
+    def update_actor(self, loss: torch.Tensor, actions: torch.Tensor) -> float:
+        """Take a step down the actor's loss plus `action_l2` times the mean square of its actions `(B, A)`."""
+        if self.config.action_l2:
+            loss = loss + self.config.action_l2 * (actions**2).mean()
+        self.actor_learner.descend(loss, self.config.lr)
+        return loss.item()
+
+    def update_targets(self) -> None:
+        """Let the target networks follow."""
+        for learner in (self.actor_learner, self.critic_learner):
+            learner.update_target(self.config.tau)

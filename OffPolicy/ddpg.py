@@ -1,0 +1,121 @@
+"""DDPG and TD3: deterministic policies, improved along the gradient of their critics."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from OffPolicy.base import Minibatch
+from OffPolicy.config import DDPGConfig, DeterministicConfig
+from OffPolicy.continuous import ContinuousAgent, DeterministicActor
+from OffPolicy.noise import ParameterNoise, make_noise
+from parallel_rl.networks import copy_on
+from parallel_rl.utils import Metrics, State, Trajectory
+
+
+class DeterministicAgent(ContinuousAgent):
+    """What DDPG and TD3 have in common: a deterministic actor, and noise on its actions."""
+
+    config: DeterministicConfig
+
+    def _make_networks(self, generator: torch.Generator) -> Any:
+        made = super()._make_networks(generator)
+        self.noise = make_noise(self.config.action_noise, self.action_dim)
+        return made
+
+    def _make_actor(self, columns: int, generator: torch.Generator) -> nn.Module:
+        return DeterministicActor(columns, self.action_dim, self.config, generator)
+
+    def observe(self, trajectories: Sequence[Trajectory], /) -> None:
+        """Put experience into the replay buffer; noise restarts where an episode has ended."""
+        super().observe(trajectories)
+        if self.noise is not None:
+            over = [one.env_id for one in trajectories if one.terminated[-1] or one.truncated[-1]]
+            self.noise.restart(np.array(over, np.int64))
+
+    def improve_actor(self, obs: torch.Tensor) -> float:
+        """Take a step up the first critic's value of the actor's actions (Silver et al. 2014, theorem 1)."""
+        actions = self.actor_learner.network(obs)
+        return self.update_actor(-self.critic_learner.fixed(obs, actions)[0].mean(), actions)
+
+    def state(self) -> State:
+        """Return also what the noise remembers."""
+        return super().state() | {"noise": {} if self.noise is None else self.noise.state()}
+
+    def load_state(self, state: State, /) -> None:
+        """Restore also the noise."""
+        super().load_state(state)
+        if self.noise is not None:
+            self.noise.load_state(state["noise"])
+
+
+class DDPG(DeterministicAgent):
+    """Deep deterministic policy gradient (Lillicrap et al. 2016, arXiv:1509.02971).
+
+    With `parameter_noise` it explores by noise on its parameters, whose deviation adapts (Plappert et al. 2018,
+    arXiv:1706.01905).
+    """
+
+    config_class = DDPGConfig
+    config: DDPGConfig
+    critics = 1
+
+    def _make_networks(self, generator: torch.Generator) -> Any:
+        made = super()._make_networks(generator)
+        self.perturbation = ParameterNoise(self.config.parameter_noise) if self.config.parameter_noise else None
+        self._perturbed_vector = self.actor_learner.vector.clone()
+        self._perturbed = copy_on(self.actor_learner.network, self._perturbed_vector)
+        return made
+
+    def behave(self, columns: torch.Tensor) -> torch.Tensor:
+        """Return the perturbed actor's actions, where parameters are perturbed."""
+        return super().behave(columns) if self.perturbation is None else self._perturbed(columns)
+
+    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
+        """Do one update.
+
+        y = r + discount * Q_target(s', pi_target(s')),  critic: (Q(s, a) - y)^2 / 2,  actor: -Q(s, pi(s))
+        """
+        actor, critic = self.actor_learner, self.critic_learner
+        with torch.no_grad():
+            target = self.target(batch, critic.target(batch.next_obs, actor.target(batch.next_obs))[0])
+        q = critic.network(batch.obs, batch.action)
+        critic_loss, errors = self.update_critic(q, target, batch.weight)
+        actor_loss = self.improve_actor(batch.obs)
+        self.update_targets()
+        return {"critic_loss": critic_loss, "actor_loss": actor_loss, "q_value": q.detach().mean().item()}, errors
+
+    def update(self, progress: float, workers: Any = None, /) -> Metrics:
+        """Do the updates that are due, and perturb the parameters anew."""
+        metrics = super().update(progress, workers)
+        if metrics and self.perturbation is not None:
+            metrics["parameter_noise"] = self.perturbation.std
+            self._perturb(self.perturbation)
+        return metrics
+
+    @torch.no_grad()
+    def _perturb(self, noise: ParameterNoise) -> None:
+        """Adapt the deviation to how far the present perturbation moves actions; draw the next one."""
+        vector, rows = self.actor_learner.vector, self.replay.sample(self.batch_size, self.rng)
+        obs = self.policy.columns(self.policy.features.flatten(self.replay.obs[rows]))
+        for adapt in (True, False):
+            draws = torch.from_numpy(self.rng.standard_normal(len(vector), np.float32)).to(vector.device)
+            self._perturbed_vector.copy_(vector + noise.std * draws)
+            if adapt:
+                noise.adapt(self.actor_learner.network(obs).cpu().numpy(), self._perturbed(obs).cpu().numpy())
+
+    def state(self) -> State:
+        """Return also the perturbation."""
+        if self.perturbation is None:
+            return super().state()
+        perturbed = self._perturbed_vector.cpu().numpy()
+        return super().state() | {"perturbation": {"std": self.perturbation.std, "perturbed": perturbed}}
+
+    def load_state(self, state: State, /) -> None:
+        """Restore also the perturbation."""
+        super().load_state(state)
+        if self.perturbation is not None:
+            self.perturbation.std = float(state["perturbation"]["std"])
+            self._perturbed_vector.copy_(torch.as_tensor(state["perturbation"]["perturbed"]))

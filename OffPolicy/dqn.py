@@ -1,0 +1,132 @@
+"""DQN: action values for discrete actions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+from torch.nn import functional as F
+
+from OffPolicy.base import Minibatch, OffPolicyAgent
+from OffPolicy.config import DQNConfig
+from OffPolicy.learner import Learner
+from OffPolicy.noise import linear_schedule
+from OffPolicy.policy import Policy
+from parallel_rl.networks import Perception, linear_layer, mlp
+from parallel_rl.utils import Features, Metrics
+
+FORBIDDEN = -1e8
+"""The value of an action that is not allowed."""
+
+
+class QNetwork(nn.Module):
+    """Action values `(B, A)` of columns `(B, C)`; with `dueling` as a value plus advantages.
+
+    Dueling: Wang et al. 2016 (arXiv:1511.06581), equation 9. An action mask in the last A columns forbids actions.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        actions: int,
+        hidden_sizes: Sequence[int],
+        activation: str,
+        dueling: bool,
+        generator: torch.Generator,
+    ) -> None:
+        """Make the layers; `features` says which columns are images."""
+        super().__init__()
+        self.seen, self.masked = features.columns, features.mask is not None
+        self.perception = Perception(features, generator) if features.images else None
+        inputs = features.columns if self.perception is None else self.perception.outputs
+        self.encoder = mlp(inputs, hidden_sizes, activation, generator)
+        outputs = [inputs, *hidden_sizes][-1]
+        self.advantage = linear_layer(outputs, actions, 1.0, generator)
+        self.value = linear_layer(outputs, 1, 1.0, generator) if dueling else None
+
+    def forward(self, columns: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        seen = columns[:, : self.seen]
+        features = self.encoder(seen if self.perception is None else self.perception(seen))
+        q = self.advantage(features)
+        if self.value is not None:
+            q = self.value(features) + q - q.mean(dim=1, keepdim=True)
+        return q.masked_fill(columns[:, self.seen :] == 0, FORBIDDEN) if self.masked else q
+
+
+class GreedyPolicy(Policy):
+    """Takes the action of the highest value."""
+
+    def __init__(self, *arguments: Any, offset: int, **options: Any) -> None:
+        """Keep also the first action's number."""
+        super().__init__(*arguments, **options)
+        self.offset = offset
+
+    def actions(self, columns: torch.Tensor, deterministic: bool) -> np.ndarray:
+        """Return int64 `(B,)`."""
+        return self.networks["q"](columns).argmax(dim=1).cpu().numpy() + self.offset
+
+
+class DQN(OffPolicyAgent):
+    """Deep Q-learning (Mnih et al. 2015, doi:10.1038/nature14236).
+
+    By default double (van Hasselt et al. 2016, arXiv:1509.06461), with target networks that follow slowly.
+    """
+
+    config_class = DQNConfig
+    config: DQNConfig
+
+    def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:
+        if not isinstance(self.action_space, spaces.Discrete):
+            raise TypeError(f"DQN needs a Discrete action space, not {self.action_space}")
+        config, features = self.config, Features.of(self.observation_space)
+        self.offset, self.num_actions = int(self.action_space.start), int(self.action_space.n)
+        network = QNetwork(
+            features, self.num_actions, config.hidden_sizes, config.activation, config.dueling, generator
+        ).to(config.device)
+        policy = GreedyPolicy(
+            self.observation_space,
+            {"q": network},
+            obs_clip=config.obs_clip if config.normalize_obs else None,
+            rng=self.rng,
+            settings=self.meaning(),
+            offset=self.offset,
+        )
+        self.q = Learner(network)
+        return policy, {"q": self.q}
+
+    @property
+    def epsilon(self) -> float:
+        """The present chance of a random action."""
+        return linear_schedule(
+            self.config.epsilon_start, self.config.epsilon_end, self.config.epsilon_steps, self.steps
+        )
+
+    def explore(self, obs: Any, env_ids: np.ndarray) -> np.ndarray:
+        """Act at random with a chance of `epsilon`, in each environment by itself, otherwise greedily."""
+        rows, _ = self.policy.features.rows(obs)
+        with torch.no_grad():
+            actions = self.policy.actions(self.policy.columns(rows), deterministic=True)
+        chosen = self.rng.random(len(rows)) < self.epsilon
+        draws = self.rng.random((len(rows), self.num_actions))
+        if self.policy.features.mask is not None:
+            draws[rows[:, self.policy.features.columns :] == 0] = -1.0
+        return np.where(chosen, draws.argmax(axis=1) + self.offset, actions)
+
+    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
+        """Do one update.
+
+        y = r + discount * Q_target(s', argmax_a Q(s', a)),  loss = mean weight * huber(Q(s, a) - y)
+        """
+        with torch.no_grad():
+            next_q = self.q.target(batch.next_obs)
+            choice = self.q.network(batch.next_obs) if self.config.double else next_q
+            next_value = next_q.gather(1, choice.argmax(dim=1, keepdim=True))[:, 0]
+            target = self.target(batch, next_value)
+        q = self.q.network(batch.obs).gather(1, batch.action[:, None] - self.offset)[:, 0]
+        loss = (batch.weight * F.smooth_l1_loss(q, target, reduction="none")).mean()
+        self.q.descend(loss, self.config.lr, self.config.max_grad_norm)
+        self.q.update_target(self.config.tau)
+        return {"q_loss": loss.item(), "q_value": q.detach().mean().item()}, (q - target).detach()

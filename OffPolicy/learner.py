@@ -1,0 +1,62 @@
+"""Learner: a network with its optimizer and its copies without gradients."""
+
+from typing import Generic, TypeVar
+
+import torch
+from torch import nn
+
+from parallel_rl.networks import Adam, copy_on, limit_norm
+from parallel_rl.utils import State, check_like
+
+M = TypeVar("M", bound=nn.Module)
+ADAM_EPS = 1e-8
+
+
+class Learner(Generic[M]):
+    """A network whose parameters lie in one vector, so that a step of Adam and of the target is one operation each."""
+
+    def __init__(self, network: M, has_target: bool = True) -> None:
+        """Move the parameters into a vector.
+
+        Args:
+            network: on its device.
+            has_target: whether to keep a target network, at first the same.
+        """
+        self.network = network
+        self.optimizer = Adam(network.parameters(), eps=ADAM_EPS)
+        self.vector = self.optimizer.vector
+        self.fixed: M = copy_on(network, self.vector)
+        """The same network, through which gradients flow to its inputs alone."""
+        self._target_vector = self.vector.clone() if has_target else None
+        self.target: M = self.fixed if self._target_vector is None else copy_on(network, self._target_vector)
+
+    def descend(self, loss: torch.Tensor, lr: float, max_grad_norm: float | None = None) -> None:
+        """Take a step down the gradient of a loss `()`."""
+        self.optimizer.gradient.zero_()
+        loss.backward()
+        if max_grad_norm is not None:
+            limit_norm(self.optimizer.gradient, max_grad_norm)
+        self.optimizer.step(lr)
+
+    def update_target(self, tau: float) -> None:
+        """Let the target follow, if there is one: target <- (1 - tau) target + tau network."""
+        if self._target_vector is not None:
+            self._target_vector.lerp_(self.vector, tau)
+
+    def state(self) -> State:
+        """Return everything, for `utils.save_state`; the arrays are views."""
+        return {name: tensor.detach().cpu().numpy() for name, tensor in self._tensors().items()}
+
+    def check_state(self, state: State, what: str) -> None:
+        """Check that `load_state` can take over a state; raise a `ValueError` that says `what` it is of otherwise."""
+        for name, array in self.state().items():
+            check_like(state[name], array, f"{name} of the {what}")
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` was."""
+        for name, tensor in self._tensors().items():
+            tensor.copy_(torch.as_tensor(state[name]))
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        target = {} if self._target_vector is None else {"target": self._target_vector}
+        return {"parameters": self.vector, **target, **self.optimizer.state}

@@ -1,0 +1,109 @@
+"""Policy: from observations to actions; what is left of an agent when it does not learn."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from parallel_rl.networks import RunningNorm
+from parallel_rl.networks.weights import Settings, read_weights, write_weights
+from parallel_rl.utils import Features, check_fit
+
+POLICY_FILE = "Policy_weights.pth"
+
+
+class Policy(nn.Module):
+    """Networks by name, and what observations and actions are to them.
+
+    Subclasses say how actions follow from columns. It can be copied and pickled.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        networks: dict[str, nn.Module],
+        *,
+        obs_clip: float | None,
+        rng: np.random.Generator,
+        settings: Settings,
+    ) -> None:
+        """Keep the parts.
+
+        Args:
+            observation_space: of one environment.
+            networks: the actor and what else is saved with it.
+            obs_clip: limit on normalized observations; None where they are not normalized.
+            rng: where stochastic actions come from.
+            settings: what weights mean, for their file.
+        """
+        super().__init__()
+        self.features = Features.of(observation_space)
+        self.networks = nn.ModuleDict(networks)
+        normalized = self.features.vector if obs_clip is not None else 0
+        self.obs_norm = RunningNorm(normalized, clip=obs_clip) if normalized else None
+        self.rng, self.settings = rng, settings
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.networks.parameters()).device
+
+    def columns(self, rows: np.ndarray) -> torch.Tensor:
+        """Return rows of numbers `(B, columns)` as networks see them: normalized, on their device."""
+        columns = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
+        if self.obs_norm is None:
+            return columns
+        count = self.features.vector
+        normal = self.obs_norm(columns[:, :count].float())
+        return normal if count == columns.shape[1] else torch.cat([normal, columns[:, count:].float()], dim=1)
+
+    def actions(self, columns: torch.Tensor, deterministic: bool) -> np.ndarray:
+        """Return the actions `(B, ...)` that an environment takes."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def get_action(self, obs: Any, /, *, deterministic: bool = False) -> Any:
+        """Return an action for each observation `(n, ...)`, or for a single one.
+
+        Raises:
+            ValueError: observations of another size.
+        """
+        rows, single = self.features.rows(obs)
+        actions = self.actions(self.columns(rows), deterministic)
+        return actions[0] if single else actions
+
+    def initial_state(self, num_envs: int, /) -> None:
+        """Return None: there is no recurrent state."""
+
+    def save_weights(self, directory: str | os.PathLike[str], /) -> None:
+        """Save the networks into a directory, which is made if it is missing.
+
+        Raises:
+            OSError: it cannot be made or written.
+        """
+        path = Path(directory)
+        path.mkdir(parents=True, exist_ok=True)
+        write_weights(path / POLICY_FILE, self.state_dict(), self.settings)
+
+    def load_weights(self, directory: str | os.PathLike[str], /) -> None:
+        """Load what `save_weights` saved.
+
+        Raises:
+            FileNotFoundError: there are no weights.
+            ValueError: they are damaged, or of another agent; nothing is changed then.
+        """
+        file = Path(directory) / POLICY_FILE
+        weights, settings = read_weights(file)
+        different = [
+            f"{name} is {(settings or {}).get(name)!r} there and {own!r} here"
+            for name, own in self.settings.items()
+            if (settings or {}).get(name) != own
+        ]
+        if different:
+            raise ValueError(f"the weights in {file} do not fit: {'; '.join(different)}")
+        check_fit(weights, self.state_dict(), f"the weights in {file}")
+        self.load_state_dict(weights)

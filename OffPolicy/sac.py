@@ -1,0 +1,116 @@
+"""SAC: a stochastic policy that is rewarded for its entropy."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from OffPolicy.base import Minibatch
+from OffPolicy.config import ContinuousConfig, SACConfig
+from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy
+from OffPolicy.learner import Learner
+from parallel_rl.networks import Ensemble, TanhGaussian
+from parallel_rl.utils import Metrics
+
+LOG_STD_RANGE = -20.0, 2.0
+LOG_ALPHA_RANGE = -20.0, 10.0
+
+
+class StochasticActor(nn.Module):
+    """Columns `(B, C)` to a Gaussian of A dimensions, squashed into (-1, 1)."""
+
+    scale: torch.Tensor
+
+    def __init__(self, columns: int, actions: int, config: ContinuousConfig, generator: torch.Generator) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.layers = Ensemble(1, columns, config.hidden_sizes, 2 * actions, config.activation, generator, ACTOR_GAIN)
+        self.register_buffer("scale", torch.ones(actions), persistent=False)
+
+    def forward(self, columns: torch.Tensor) -> TanhGaussian:
+        """See the class."""
+        mean, log_std = self.layers(columns)[0].chunk(2, dim=1)
+        return TanhGaussian(mean, log_std.clamp(*LOG_STD_RANGE), self.scale)
+
+
+class StochasticPolicy(ContinuousPolicy):
+    """Draws its actions; deterministic ones are the medians."""
+
+    def choose(self, columns: torch.Tensor, deterministic: bool) -> torch.Tensor:
+        """Return actions `(B, A)` in [-1, 1]."""
+        policy = self.networks["actor"](columns)
+        return (policy.mode() if deterministic else policy.sample(self.noise_like(policy.mean))).tanh()
+
+    def noise_like(self, mean: torch.Tensor) -> torch.Tensor:
+        """Return standard normal noise in the shape of means."""
+        return torch.from_numpy(self.rng.standard_normal(mean.shape, np.float32)).to(mean.device)
+
+
+class Temperature(nn.Module):
+    """alpha, the factor of the entropy, by its logarithm."""
+
+    def __init__(self, alpha: float) -> None:
+        """Begin with `alpha`."""
+        super().__init__()
+        self.log = nn.Parameter(torch.full((1,), math.log(alpha)))
+
+    def loss(self, log_prob: torch.Tensor, target_entropy: float) -> torch.Tensor:
+        """Return what grows with alpha where the entropy is above its target: -log alpha * mean(log p + target)."""
+        return -(self.log * (log_prob.detach() + target_entropy)).mean()
+
+
+class SAC(ContinuousAgent):
+    """Soft actor-critic with a learned temperature (Haarnoja et al. 2018, arXiv:1801.01290 and arXiv:1812.05905)."""
+
+    config_class = SACConfig
+    config: SACConfig
+    policy: StochasticPolicy
+    policy_class = StochasticPolicy
+    critics, has_target_actor = 2, False
+
+    def _make_networks(self, generator: torch.Generator) -> Any:
+        policy, learners = super()._make_networks(generator)
+        fixed = self.config.alpha
+        self.temperature = Learner(
+            Temperature(1.0 if fixed is None else fixed).to(self.config.device), has_target=False
+        )
+        return policy, learners | {"temperature": self.temperature}
+
+    def _make_actor(self, columns: int, generator: torch.Generator) -> nn.Module:
+        return StochasticActor(columns, self.action_dim, self.config, generator)
+
+    @property
+    def entropy_target(self) -> float:
+        """What the temperature aims at, in nats."""
+        return -float(self.action_dim) if self.config.target_entropy is None else self.config.target_entropy
+
+    def sample_actions(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the policy's actions `(B, A)`, reparameterized, and their log-density `(B,)`."""
+        policy = self.actor_learner.network(obs)
+        raw_action = policy.sample(self.policy.noise_like(policy.mean))
+        return raw_action.tanh(), policy.log_prob(raw_action)
+
+    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
+        """Do one update.
+
+        y = r + discount * (min_k Q_target_k(s', a') - alpha log pi(a' | s')),  a' ~ pi(s')
+        critics: sum_k (Q_k(s, a) - y)^2 / 2,  actor: alpha log pi(a~ | s) - min_k Q_k(s, a~),  a~ ~ pi(s)
+        """
+        critic, alpha = self.critic_learner, self.temperature.network.log.detach().exp()
+        with torch.no_grad():
+            next_action, next_log_prob = self.sample_actions(batch.next_obs)
+            next_q = critic.target(batch.next_obs, next_action).amin(dim=0)
+            target = self.target(batch, next_q - alpha * next_log_prob)
+        q = critic.network(batch.obs, batch.action)
+        critic_loss, errors = self.update_critic(q, target, batch.weight)
+
+        action, log_prob = self.sample_actions(batch.obs)
+        actor_loss = self.update_actor((alpha * log_prob - critic.fixed(batch.obs, action).amin(dim=0)).mean(), action)
+        if self.config.alpha is None:
+            self.temperature.descend(self.temperature.network.loss(log_prob, self.entropy_target), self.config.lr)
+            self.temperature.vector.clamp_(*LOG_ALPHA_RANGE)
+        critic.update_target(self.config.tau)
+        metrics = {"critic_loss": critic_loss, "actor_loss": actor_loss, "q_value": q.detach().mean().item()}
+        return metrics | {"alpha": alpha.item(), "entropy": -log_prob.detach().mean().item()}, errors

@@ -1,0 +1,85 @@
+"""Sampler: minibatches from a replay buffer, drawn uniformly or by priority, with other goals or several steps."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from OffPolicy.config import OffPolicyConfig
+from OffPolicy.her import Hindsight
+from OffPolicy.priorities import Priorities
+from OffPolicy.replay import Replay, Transitions
+from parallel_rl.utils import State, Trajectory
+
+ROWS_AT_ONCE = 2**14
+"""Rows that are sampled at once, at most, for several updates."""
+
+
+class Sample(NamedTuple):
+    """The minibatches of one or more updates, one after the other."""
+
+    rows: np.ndarray
+    """int64 `(M,)`, of the replay buffer."""
+    transitions: Transitions
+    weights: np.ndarray
+    """float32 `(M,)`, importance weights."""
+
+
+class Sampler:
+    """Samples as a config says."""
+
+    def __init__(
+        self, replay: Replay, config: OffPolicyConfig, goal_functions: Hindsight | None, rng: np.random.Generator
+    ) -> None:
+        """Keep the parts; `goal_functions` is None without hindsight."""
+        self.replay, self.config, self.rng = replay, config, rng
+        self.hindsight = goal_functions
+        self.priorities = Priorities(replay.capacity, config.priority_alpha) if config.prioritized else None
+
+    def extend(self, trajectories: Sequence[Trajectory]) -> None:
+        """Put experience into the replay buffer."""
+        changed = self.replay.extend(trajectories)
+        if self.priorities is not None:
+            self.priorities.extend(changed, self.replay.is_transition[changed])
+
+    def samples(self, updates: int, progress: float) -> Iterator[Sample]:
+        """Yield the minibatches of `updates`; by priority one at a time, since each changes what the next is.
+
+        Args:
+            updates: how many minibatches.
+            progress: how much of the run is over, from 0 to 1: the importance weights go by it.
+        """
+        size = self.config.batch_size
+        at_once = 1 if self.priorities is not None else max(1, ROWS_AT_ONCE // size)
+        for done in range(0, updates, at_once):
+            yield self._sample(min(at_once, updates - done) * size, progress)
+
+    def _sample(self, count: int, progress: float) -> Sample:
+        if self.priorities is None:
+            rows, weights = self.replay.sample(count, self.rng), np.ones(count, np.float32)
+        else:
+            rows = self.priorities.sample(count, self.rng)
+            beta = self.config.priority_beta
+            weights = self.priorities.weights(rows, beta + (1 - beta) * progress)
+        if self.hindsight is None:
+            return Sample(rows, self.replay.transitions(rows, self.config.gamma, self.config.n_step), weights)
+        return Sample(rows, self.hindsight.transitions(self.replay, rows, self.config.gamma, self.rng), weights)
+
+    def note_errors(self, rows: np.ndarray, errors: torch.Tensor) -> None:
+        """Note what a minibatch's errors `(B,)` were before its update, where priorities go by them."""
+        if self.priorities is not None:
+            self.priorities.update(rows, errors.detach().cpu().numpy())
+
+    def state(self) -> State:
+        """Return everything, for `utils.save_state`; the replay buffer is not copied."""
+        return {
+            "replay": self.replay.state(),
+            "priorities": None if self.priorities is None else self.priorities.state(),
+        }
+
+    def load_state(self, state: State) -> None:
+        """Restore what `state` returned; raise a `ValueError` if it is of another buffer."""
+        self.replay.load_state(state["replay"])
+        if self.priorities is not None:
+            self.priorities.load_state(state["priorities"])

@@ -1,0 +1,43 @@
+"""TD3: DDPG with two critics, of which targets take the smaller, and with noise on the target policy."""
+
+import numpy as np
+import torch
+
+from OffPolicy.base import Minibatch
+from OffPolicy.config import TD3Config
+from OffPolicy.ddpg import DeterministicAgent
+from parallel_rl.utils import Metrics
+
+
+class TD3(DeterministicAgent):
+    """Twin delayed deep deterministic policy gradient (Fujimoto et al. 2018, arXiv:1802.09477, algorithm 1)."""
+
+    config_class = TD3Config
+    config: TD3Config
+    critics = 2
+
+    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
+        """Do one update; the actor's and the targets' only every `policy_delay` updates.
+
+        a' = clip(pi_target(s') + clip(noise, +-target_noise_clip), +-1)
+        y = r + discount * min_k Q_target_k(s', a'),  critics: sum_k (Q_k(s, a) - y)^2 / 2,  actor: -Q_1(s, pi(s))
+        """
+        critic = self.critic_learner
+        with torch.no_grad():
+            target = self.target(
+                batch, critic.target(batch.next_obs, self.smoothed_actions(batch.next_obs)).amin(dim=0)
+            )
+        q = critic.network(batch.obs, batch.action)
+        critic_loss, errors = self.update_critic(q, target, batch.weight)
+        metrics = {"critic_loss": critic_loss, "q_value": q.detach().mean().item()}
+        if (self.updates + 1) % self.config.policy_delay == 0:
+            metrics["actor_loss"] = self.improve_actor(batch.obs)
+            self.update_targets()
+        return metrics, errors
+
+    def smoothed_actions(self, obs: torch.Tensor) -> torch.Tensor:
+        """Return the target policy's actions `(B, A)` with clipped noise (section 5.3)."""
+        noise = self.rng.standard_normal((len(obs), self.action_dim), np.float32) * np.float32(self.config.target_noise)
+        limit = self.config.target_noise_clip
+        actions = self.actor_learner.target(obs) + torch.from_numpy(noise).to(obs.device).clamp(-limit, limit)
+        return actions.clamp(-1, 1)

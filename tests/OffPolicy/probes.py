@@ -1,0 +1,129 @@
+"""Tasks with known answers, for discrete actions and for continuous ones, and a loop by hand."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from AsyncPPO import EnvVectorizer, VecMemory
+
+
+def actions(continuous: bool) -> spaces.Space:
+    return spaces.Box(-2.0, 2.0, (1,), np.float32) if continuous else spaces.Discrete(3, start=2)
+
+
+class OneState(gym.Env):
+    """Reward 1 for ever; truncated, never terminated, after 5 steps. Its value is 1 / (1 - gamma)."""
+
+    def __init__(self, continuous: bool) -> None:
+        self.observation_space, self.action_space = spaces.Box(-1, 1, (1,), np.float32), actions(continuous)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.count = 0
+        return np.ones(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.action_space.contains(action)
+        self.count += 1
+        return np.ones(1, np.float32), 1.0, False, self.count == 5, {}
+
+
+class TwoStates(gym.Env):
+    """From state 0 to state 1 for a reward of 0, and from there to the end for one of 2: values 2 gamma and 2."""
+
+    def __init__(self, continuous: bool) -> None:
+        self.observation_space, self.action_space = spaces.Box(-1, 1, (1,), np.float32), actions(continuous)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.state = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.state += 1
+        over = self.state == 2
+        return np.full(1, 1 - over, np.float32), 2.0 * over, over, False, {}
+
+
+class Identity(gym.Env):
+    """The reward says whether the action is what the observation asks for; truncated after 10 steps."""
+
+    def __init__(self, continuous: bool) -> None:
+        self.observation_space, self.action_space = spaces.Box(-2, 2, (1,), np.float32), actions(continuous)
+        self.continuous = continuous
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.count = 0
+        return self._ask(), {}
+
+    def _ask(self) -> np.ndarray:
+        self.asked = self.np_random.uniform(-1.5, 1.5) if self.continuous else float(self.np_random.integers(3)) - 1
+        return np.full(1, self.asked, np.float32)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.count += 1
+        reward = -abs(float(action[0]) - self.asked) if self.continuous else float(action - 3 == self.asked)
+        return self._ask(), reward, False, self.count == 10, {}
+
+
+class BitFlip(gym.Env):
+    """Flip bits, one in each step, until they are those of the goal; -1 until then (Andrychowicz et al. 2017)."""
+
+    def __init__(self, bits: int) -> None:
+        part = spaces.Box(0, 1, (bits,), np.float32)
+        self.observation_space = spaces.Dict(observation=part, achieved_goal=part, desired_goal=part)
+        self.action_space, self.bits = spaces.Discrete(bits), bits
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
+        super().reset(seed=seed)
+        self.state, self.goal = self.np_random.integers(2, size=(2, self.bits)).astype(np.float32)
+        self.count = 0
+        return self._obs(), {}
+
+    def _obs(self) -> dict[str, np.ndarray]:
+        return {"observation": self.state.copy(), "achieved_goal": self.state.copy(), "desired_goal": self.goal.copy()}
+
+    def step(self, action: int) -> tuple[dict, float, bool, bool, dict]:
+        self.state[action] = 1 - self.state[action]
+        self.count += 1
+        reached = bool(self.compute_terminated(self.state, self.goal, {}))
+        return self._obs(), float(reached) - 1, reached, self.count == self.bits, {"is_success": reached}
+
+    @staticmethod
+    def compute_terminated(achieved: np.ndarray, desired: np.ndarray, info: dict) -> np.ndarray:
+        return (achieved == desired).all(axis=-1)
+
+    @staticmethod
+    def compute_reward(achieved: np.ndarray, desired: np.ndarray, info: dict) -> np.ndarray:
+        return (achieved == desired).all(axis=-1).astype(np.float32) - 1
+
+
+class Loop:
+    """Steps environments and hands an agent what it waits for."""
+
+    def __init__(self, agent: Any, env: Any, num_envs: int = 1, seed: int = 0) -> None:
+        self.agent, self.num_envs = agent, num_envs
+        self.env = EnvVectorizer(env, num_envs, backend="inline", seed=seed, autoreset=True)
+        self.obs, _ = self.env.reset()
+        self.buffer, self.env_ids = VecMemory(num_envs), np.arange(num_envs)
+        self.metrics: list[dict[str, float]] = []
+
+    def run(self, steps: int) -> list[dict[str, float]]:
+        for _ in range(0, steps, self.num_envs):
+            action, extras = self.agent.act(self.obs, env_ids=self.env_ids)
+            obs, reward, terminated, truncated, _ = self.env.step(action)
+            following, over = obs.copy(), terminated | truncated
+            following[over] = self.env.final_obs[over]
+            self.buffer.append(
+                self.env_ids, obs=self.obs, action=action, reward=reward, terminated=terminated,
+                truncated=truncated, next_obs=following, **extras,
+            )  # fmt: skip
+            self.obs = obs
+            if len(self.buffer) >= self.agent.steps_wanted():
+                self.agent.observe(self.buffer.take())
+                if self.agent.steps_wanted() <= 0:
+                    self.metrics.append(self.agent.update(0.5))
+        return self.metrics

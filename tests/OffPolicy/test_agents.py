@@ -1,0 +1,254 @@
+"""What all off-policy agents promise."""
+
+import copy
+import pickle
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from OffPolicy import DDPG, DQN, SAC, TD3, Hindsight, OffPolicyAgent
+from parallel_rl.utils import Trajectory, load_state, save_state
+from tests.OffPolicy.probes import BitFlip, Identity, Loop, OneState
+from tests.OffPolicy.test_her import SPACE as GOALS
+from tests.OffPolicy.test_her import piece, reached, reward
+
+OBSERVATIONS, CHOICES, BOX = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(3), spaces.Box(-2, 2, (2,))
+SMALL: dict[str, Any] = {"hidden_sizes": (8,), "buffer_size": 300, "batch_size": 16, "learning_starts": 20, "seed": 0}
+AGENTS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "dqn": (DQN, {"dueling": True, "n_step": 3}),
+    "dqn-prioritized": (DQN, {"prioritized": True}),
+    "ddpg": (DDPG, {"action_noise": "ou_0.2", "parameter_noise": 0.1}),
+    "td3": (TD3, {"normalize_obs": True}),
+    "sac": (SAC, {}),
+    "sac-prioritized": (SAC, {"prioritized": True, "n_step": 2}),
+    "sac-hindsight": (SAC, {"hindsight": "future"}),
+}
+ALL = pytest.mark.parametrize("name", AGENTS)
+
+
+def agent_of(name: str, **changes: Any) -> Any:
+    kind, settings = AGENTS[name]
+    if "hindsight" in name:
+        functions = Hindsight(reward, reached, settings["hindsight"])
+        return kind(GOALS, spaces.Box(-1, 1, (1,)), goal_functions=functions, **(SMALL | settings | changes))
+    return kind(OBSERVATIONS, CHOICES if kind is DQN else BOX, **(SMALL | settings | changes))
+
+
+def experience(agent: OffPolicyAgent, pieces: int, seed: int = 0) -> list[list[Trajectory]]:
+    """Pieces of 7 steps of two environments, some of which end."""
+    rng = np.random.default_rng(seed)
+    result = []
+    for number in range(pieces):
+        if agent.observation_space == GOALS:
+            result.append([piece(7 * number, 7, number % 3 == 2, env_id) for env_id in range(2)])
+            continue
+        both = []
+        for env_id in range(2):
+            obs = rng.normal(size=(8, 3)).astype(np.float32)
+            actions = rng.integers(3, size=7) if agent.action_space == CHOICES else rng.uniform(-2, 2, (7, 2))
+            ends = (np.arange(7) == 6) & (number % 3 == 2)
+            over = (ends & bool(env_id), ends & (not env_id))
+            both.append(Trajectory(env_id, obs[:7], actions, np.float32(rng.normal(size=7)), *over, obs[1:][[-1]]))
+        result.append(both)
+    return result
+
+
+def feed(agent: OffPolicyAgent, pieces: list[list[Trajectory]]) -> list[Any]:
+    """Observe, act and update; return all actions and metrics."""
+    told = []
+    for trajectories in pieces:
+        told.append(agent.act(trajectories[0].obs)[0].tolist())
+        agent.observe(trajectories)
+        if agent.steps_wanted() <= 0:
+            told.append(agent.update(0.25))
+    return told
+
+
+@ALL
+def test_a_saved_agent_goes_on_to_the_last_bit(name: str, tmp_path: Any) -> None:
+    agent = agent_of(name)
+    pieces = experience(agent, 14)
+    feed(agent, pieces[:7])
+    save_state(tmp_path / "state", agent.state())
+    other = agent_of(name, seed=99)
+    other.load_state(load_state(tmp_path / "state"))
+    copied = copy.deepcopy(agent)
+    told = feed(agent, pieces[7:])
+    assert agent.updates > 20
+    for again in (other, copied):
+        assert feed(again, pieces[7:]) == told
+        for learner, own in agent.learners.items():
+            assert torch.equal(again.learners[learner].vector, own.vector)
+
+
+@ALL
+def test_the_state_of_another_agent_is_refused_and_changes_nothing(name: str) -> None:
+    agent, other = agent_of(name), agent_of(name, hidden_sizes=(9,))
+    before = pickle.dumps(agent.state())
+    with pytest.raises(ValueError, match="parameters of the"):
+        agent.load_state(other.state())
+    with pytest.raises(ValueError, match="is not that of a"):
+        agent.load_state({"something": 1})
+    assert pickle.dumps(agent.state()) == before
+
+
+@pytest.mark.parametrize(("utd", "updates"), [(1.0, 60), (0.25, 15), (2.0, 120)])
+def test_the_number_of_updates_does_not_depend_on_the_number_of_environments(utd: float, updates: int) -> None:
+    for num_envs in (1, 8):
+        agent = DQN.for_env(OneState(False), **(SMALL | {"hidden_sizes": ()}), utd=utd)
+        Loop(agent, partial(OneState, False), num_envs).run(80)
+        assert agent.updates == updates
+
+
+def test_updates_can_be_done_in_rounds() -> None:
+    agent = DQN.for_env(OneState(False), **(SMALL | {"hidden_sizes": ()}), utd=0.5, train_freq=16)
+    loop = Loop(agent, partial(OneState, False))
+    rounds = loop.run(20 + 16 * 3)
+    assert len(rounds) == 3
+    assert agent.updates == 24
+
+
+@ALL
+def test_weights_go_into_files_and_back(name: str, tmp_path: Any) -> None:
+    agent, other = agent_of(name), agent_of(name, seed=5)
+    pieces = experience(agent, 6)
+    feed(agent, pieces)
+    agent.save_weights(tmp_path / "weights")
+    other.load_weights(tmp_path / "weights")
+    obs = pieces[0][0].obs
+    np.testing.assert_array_equal(agent.get_action(obs, deterministic=True), other.get_action(obs, deterministic=True))
+    for learner in other.learners.values():
+        assert all(map(torch.equal, learner.target.parameters(), learner.network.parameters()))
+    with pytest.raises(ValueError, match="hidden_sizes is"):
+        agent_of(name, hidden_sizes=(4,)).load_weights(tmp_path / "weights")
+
+
+@ALL
+def test_an_actor_stays_as_it_is_while_the_agent_learns(name: str, tmp_path: Any) -> None:
+    agent = agent_of(name)
+    pieces = experience(agent, 12)
+    feed(agent, pieces[:5])
+    actor, obs = pickle.loads(pickle.dumps(agent.actor())), pieces[0][0].obs
+    before = agent.get_action(obs, deterministic=True)
+    weights = {key: part.clone() for key, part in actor.state_dict().items()}
+    feed(agent, pieces[5:])
+    np.testing.assert_array_equal(actor.get_action(obs, deterministic=True), before)
+    assert any(not torch.equal(part, weights[key]) for key, part in agent.policy.state_dict().items())
+    actor.save_weights(tmp_path)
+    agent.load_weights(tmp_path)
+    np.testing.assert_array_equal(agent.get_action(obs, deterministic=True), before)
+    assert actor.initial_state(3) is None
+
+
+@pytest.mark.parametrize("name", ["dqn", "sac"])
+def test_a_loss_that_is_not_finite_stops_with_its_name(name: str) -> None:
+    agent = agent_of(name)
+    pieces = experience(agent, 4)
+    pieces[1][0].reward[:] = np.inf
+    with pytest.raises(FloatingPointError, match=r"_loss.*became infinite or NaN by update \d+ .*weight"):
+        feed(agent, pieces)
+
+
+@ALL
+def test_the_global_random_streams_are_left_alone(name: str) -> None:
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    agent = agent_of(name)
+    feed(agent, experience(agent, 4))
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
+
+
+def test_observations_are_normalized_but_stored_as_they_are() -> None:
+    agent = agent_of("td3", obs_clip=0.5)
+    rows = np.random.default_rng(0).normal(3.0, 2.0, (50, 3)).astype(np.float32)
+    no = np.zeros(50, bool)
+    agent.observe([Trajectory(0, rows, np.zeros((50, 2)), np.zeros(50), no, no, rows[:1])])
+    np.testing.assert_allclose(agent.policy.obs_norm.mean, rows.mean(axis=0), rtol=1e-5)
+    seen = agent.policy.columns(rows)
+    np.testing.assert_allclose(seen, np.clip((rows - rows.mean(axis=0)) / rows.std(axis=0), -0.5, 0.5), atol=1e-4)
+    np.testing.assert_array_equal(agent.replay.obs[:50], rows)
+
+
+def test_values_of_sparse_rewards_stay_in_their_range() -> None:
+    agent = agent_of("td3", clip_return=True, gamma=0.9)
+    batch = agent._batch(next(iter_of(agent)))
+    clipped = agent.target(batch, torch.tensor([500.0, -500.0]).repeat(8))
+    assert clipped.min() == pytest.approx(-10)
+    assert clipped.max() == 0
+
+
+def iter_of(agent: Any) -> Any:
+    feed(agent, experience(agent, 2))
+    return agent.sampler.samples(1, 0.0)
+
+
+def test_rewards_are_scaled() -> None:
+    agent, scaled = agent_of("td3"), agent_of("td3", reward_scale=0.1)
+    batches = [one._batch(next(iter_of(one))) for one in (agent, scaled)]
+    torch.testing.assert_close(0.1 * batches[0].reward, batches[1].reward)
+
+
+def test_an_agent_says_what_a_checkpoint_must_agree_with() -> None:
+    signature = agent_of("sac").signature()
+    assert signature["agent"] == "SAC"
+    assert signature["batch_size"] == 16
+    assert "device" not in signature
+    assert signature != agent_of("sac", gamma=0.5).signature()
+
+
+def test_an_agent_is_made_for_its_environment() -> None:
+    agent = DQN.for_env(Identity(False), **SMALL)
+    agent.check_fits(Identity(False))
+    with pytest.raises(ValueError, match="the DQN was made for"):
+        agent.check_fits(Identity(True))
+    assert SAC.for_env("Pendulum-v1", **SMALL).action_dim == 1
+
+
+def test_hindsight_needs_goals() -> None:
+    with pytest.raises(ValueError, match="hindsight needs"):
+        DQN.for_env(Identity(False), hindsight="future")
+    with pytest.raises(ValueError, match="n_step=1"):
+        DQN.for_env(BitFlip(3), hindsight="future", n_step=2)
+    assert DQN.for_env(BitFlip(3), hindsight="final", replay_k=2, buffer_size=100).goal_functions.k == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "what"),
+    [
+        (DQN, {"gamma": 2}, "gamma"),
+        (DQN, {"buffer_size": 10**12}, "would fit"),
+        (TD3, {"action_noise": "pink_1"}, "action_noise"),
+        (SAC, {"tau": 0}, "tau"),
+        (SAC, {"clip_return": True, "gamma": 1}, "gamma < 1"),
+    ],
+)
+def test_bad_settings_are_named(kind: Any, settings: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        kind.for_env(Identity(kind is not DQN), **settings)
+
+
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(TypeError, match="did you mean 'batch_size'"):
+        DQN.for_env(Identity(False), batchsize=3)
+
+
+def test_images_are_seen() -> None:
+    """A picture of bytes is stored as bytes; the network tells a bright one from a dark one."""
+    space = spaces.Box(0, 255, (10, 10, 2), np.uint8)
+    agent = DQN(space, CHOICES, **(SMALL | {"gamma": 0.0, "lr": 1e-2, "learning_starts": 0, "utd": 1}))
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        bright = rng.integers(2, size=8)
+        obs = (bright[:, None, None, None] * 200 + rng.integers(0, 50, (8, 10, 10, 2))).astype(np.uint8)
+        no = np.zeros(8, bool)
+        agent.observe([Trajectory(0, obs, rng.integers(3, size=8), np.float32(bright), no, ~no, obs)])
+        agent.update(0.0)
+    assert agent.replay.obs.dtype == np.uint8
+    pictures = np.stack([np.full((10, 10, 2), 20, np.uint8), np.full((10, 10, 2), 220, np.uint8)])
+    with torch.no_grad():
+        dark, light = agent.q.network(agent.policy.columns(agent.policy.features.rows(pictures)[0])).mean(dim=1)
+    assert light > dark + 0.5

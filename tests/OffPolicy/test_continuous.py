@@ -1,0 +1,280 @@
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from AsyncPPO import evaluate
+from OffPolicy import DDPG, SAC, TD3, OffPolicyAgent
+from OffPolicy.base import Minibatch
+from tests.OffPolicy.probes import Identity, Loop, OneState, TwoStates
+
+OBSERVATIONS = spaces.Box(-1, 1, (2,), np.float32)
+ACTIONS = spaces.Box(np.float32([-3, 1]), np.float32([1, 2]))
+SMALL: dict[str, Any] = {"hidden_sizes": (3,), "activation": "tanh", "buffer_size": 1000, "seed": 0}
+FROZEN = {"lr": 1e-30, "tau": 1e-30}
+ALL = pytest.mark.parametrize("kind", [DDPG, TD3, SAC])
+
+
+def random_batch(seed: int = 0, size: int = 6) -> Minibatch:
+    rng = np.random.default_rng(seed)
+    arrays = [
+        rng.normal(size=(size, 2)), rng.uniform(-1, 1, (size, 2)), rng.normal(size=size), rng.normal(size=(size, 2)),
+        rng.choice([0, 0.9], size), rng.random(size),
+    ]  # fmt: skip
+    return Minibatch(*[torch.from_numpy(np.float32(array)) for array in arrays])
+
+
+def shaken(kind: type[OffPolicyAgent], seed: int = 1, **settings: Any) -> Any:
+    """An agent with large weights, and others in its targets."""
+    agent: Any = kind(OBSERVATIONS, ACTIONS, **(SMALL | FROZEN | settings))
+    rng = np.random.default_rng(seed)
+    for learner in (agent.actor_learner, agent.critic_learner):
+        learner.vector.copy_(torch.from_numpy(rng.normal(size=len(learner.vector))))
+        learner.update_target(1.0)
+        learner.vector.copy_(torch.from_numpy(rng.normal(size=len(learner.vector))))
+    return agent
+
+
+def layers_by_hand(layers: Any, index: int, rows: list[float]) -> list[float]:
+    """One MLP of an `Ensemble`, number by number in float64."""
+    count = len(layers.weights)
+    for number, (weight, bias) in enumerate(zip(layers.weights, layers.biases, strict=True)):
+        columns = weight[index].T.tolist()
+        rows = [b + sum(w * x for w, x in zip(column, rows, strict=True))
+                for column, b in zip(columns, bias[index, 0].tolist(), strict=True)]  # fmt: skip
+        if number < count - 1:
+            rows = [math.tanh(value) for value in rows]
+    return rows
+
+
+def q_by_hand(critic: Any, obs: list[float], action: list[float]) -> list[float]:
+    return [layers_by_hand(critic.layers, k, obs + action)[0] for k in range(len(critic.layers.weights[0]))]
+
+
+def test_ddpg_has_the_losses_of_a_slow_loop() -> None:
+    agent, batch = shaken(DDPG), random_batch()
+    metrics, _ = agent.learn_from(batch)
+    critic_loss = actor_loss = 0.0
+    for obs, action, reward, next_obs, discount, weight in zip(*(part.tolist() for part in batch), strict=True):
+        next_action = [math.tanh(u) for u in layers_by_hand(agent.actor_learner.target.layers, 0, next_obs)]
+        target = reward + discount * q_by_hand(agent.critic_learner.target, next_obs, next_action)[0]
+        critic_loss += weight * (q_by_hand(agent.critic_learner.network, obs, action)[0] - target) ** 2 / 2 / 6
+        own = [math.tanh(u) for u in layers_by_hand(agent.actor_learner.network.layers, 0, obs)]
+        actor_loss -= q_by_hand(agent.critic_learner.network, obs, own)[0] / 6
+    assert metrics["critic_loss"] == pytest.approx(critic_loss, rel=1e-5)
+    assert metrics["actor_loss"] == pytest.approx(actor_loss, rel=1e-5)
+
+
+def test_td3_has_the_losses_of_a_slow_loop() -> None:
+    agent, batch = shaken(TD3, policy_delay=1), random_batch()
+    noise = 0.2 * np.random.default_rng(7).standard_normal((6, 2), np.float32)
+    agent.rng.bit_generator.state = np.random.default_rng(7).bit_generator.state
+    metrics, _ = agent.learn_from(batch)
+    critic_loss = actor_loss = 0.0
+    rows = zip(*(part.tolist() for part in batch), noise.tolist(), strict=True)
+    for obs, action, reward, next_obs, discount, weight, draw in rows:
+        smoothed = [
+            max(-1.0, min(1.0, math.tanh(u) + max(-0.5, min(0.5, n))))
+            for u, n in zip(layers_by_hand(agent.actor_learner.target.layers, 0, next_obs), draw, strict=True)
+        ]
+        target = reward + discount * min(q_by_hand(agent.critic_learner.target, next_obs, smoothed))
+        for q in q_by_hand(agent.critic_learner.network, obs, action):
+            critic_loss += weight * (q - target) ** 2 / 2 / 6
+        own = [math.tanh(u) for u in layers_by_hand(agent.actor_learner.network.layers, 0, obs)]
+        actor_loss -= q_by_hand(agent.critic_learner.network, obs, own)[0] / 6  # the first, not the smaller
+    assert metrics["critic_loss"] == pytest.approx(critic_loss, rel=1e-5)
+    assert metrics["actor_loss"] == pytest.approx(actor_loss, rel=1e-5)
+
+
+def sac_sample_by_hand(agent: SAC, obs: list[float], draws: list[float]) -> tuple[list[float], float]:
+    out = layers_by_hand(agent.actor_learner.network.layers, 0, obs)
+    means, log_stds = out[:2], [max(-20.0, min(2.0, value)) for value in out[2:]]
+    action, log_prob = [], 0.0
+    for mean, log_std, draw in zip(means, log_stds, draws, strict=True):
+        u = mean + math.exp(log_std) * draw
+        action.append(math.tanh(u))
+        log_prob += -(draw**2) / 2 - log_std - math.log(2 * math.pi) / 2 - math.log(1 - math.tanh(u) ** 2)
+    return action, log_prob
+
+
+def test_sac_has_the_losses_of_a_slow_loop() -> None:
+    agent, batch = shaken(SAC, alpha=0.3), random_batch()
+    agent.actor_learner.vector.mul_(0.3)  # far from where the tanh of a double is 1
+    noises = np.random.default_rng(7)
+    next_draws, draws = noises.standard_normal((6, 2), np.float32), noises.standard_normal((6, 2), np.float32)
+    agent.rng.bit_generator.state = np.random.default_rng(7).bit_generator.state
+    metrics, _ = agent.learn_from(batch)
+    critic_loss = actor_loss = entropy = 0.0
+    rows = zip(*(part.tolist() for part in batch), next_draws.tolist(), draws.tolist(), strict=True)
+    for obs, action, reward, next_obs, discount, weight, next_draw, draw in rows:
+        next_action, next_log_prob = sac_sample_by_hand(agent, next_obs, next_draw)
+        value = min(q_by_hand(agent.critic_learner.target, next_obs, next_action)) - 0.3 * next_log_prob
+        for q in q_by_hand(agent.critic_learner.network, obs, action):
+            critic_loss += weight * (q - reward - discount * value) ** 2 / 2 / 6
+        own, log_prob = sac_sample_by_hand(agent, obs, draw)
+        actor_loss += (0.3 * log_prob - min(q_by_hand(agent.critic_learner.network, obs, own))) / 6
+        entropy -= log_prob / 6
+    assert metrics["critic_loss"] == pytest.approx(critic_loss, rel=1e-5)
+    assert metrics["actor_loss"] == pytest.approx(actor_loss, rel=1e-5)
+    assert metrics["entropy"] == pytest.approx(entropy, rel=1e-5)
+
+
+@ALL
+def test_gradients_are_those_of_finite_differences(kind: Any) -> None:
+    agent, batch = shaken(kind, **({"policy_delay": 1} if kind is TD3 else {})), random_batch()
+    random = agent.rng.bit_generator.state
+
+    def losses() -> dict[str, float]:
+        agent.rng.bit_generator.state = random
+        return agent.learn_from(batch)[0]
+
+    losses()
+    gradients = {"actor_loss": agent.actor_learner, "critic_loss": agent.critic_learner}
+    gradients = {name: (learner, learner.optimizer.gradient.clone()) for name, learner in gradients.items()}
+    for name, (learner, gradient) in gradients.items():
+        assert gradient.abs().max() > 0.01
+        for index in range(0, len(gradient), 3):
+            both = []
+            for sign in (1, -1):
+                learner.vector[index] += sign * 4e-3
+                both.append(losses()[name])
+                learner.vector[index] -= sign * 4e-3
+            assert gradient[index] == pytest.approx((both[0] - both[1]) / 8e-3, abs=1e-2, rel=1e-2), (name, index)
+
+
+def test_the_density_of_squashed_actions_integrates_to_one_and_is_finite_everywhere() -> None:
+    agent = shaken(SAC)
+    with torch.no_grad():
+        policy = agent.actor_learner.network(torch.tensor([[0.3, -0.2]]))
+    edges = torch.linspace(-1, 1, 20_001, dtype=torch.float64)
+    middles = (edges[1:] + edges[:-1]) / 2
+    for dimension in range(2):
+        one = type(policy)(
+            policy.mean[:, [dimension]].double(), policy.log_std[:, [dimension]].double(), torch.ones(1).double()
+        )
+        density = one.log_prob(middles.atanh()[:, None]).exp()
+        assert float(density.sum() * (edges[1] - edges[0])) == pytest.approx(1.0, abs=1e-3)
+    assert policy.log_prob(torch.tensor([[40.0, -300.0]])).isfinite().all()
+
+
+@pytest.mark.parametrize(("target_entropy", "grows"), [(10.0, True), (-10.0, False)])
+def test_the_temperature_grows_where_there_is_too_little_entropy(target_entropy: float, grows: bool) -> None:
+    agent = SAC(OBSERVATIONS, ACTIONS, target_entropy=target_entropy, **SMALL)
+    agent.learn_from(random_batch())
+    assert (agent.learn_from(random_batch())[0]["alpha"] > 1) == grows
+
+
+def test_td3_smooths_by_clipped_noise_and_delays_the_actor() -> None:
+    agent = TD3(OBSERVATIONS, ACTIONS, **SMALL, lr=1e-2, tau=0.5, target_noise=0.4, target_noise_clip=0.3)
+    obs = torch.zeros(20_000, 2)
+    moved = (agent.smoothed_actions(obs) - agent.actor_learner.target(obs)).detach().numpy()
+    assert np.abs(moved).max() <= 0.3 + 1e-6
+    assert (np.abs(moved) > 0.2999).mean() == pytest.approx(math.erfc(0.75 / 2**0.5), abs=0.01)
+    start, target = agent.actor_learner.vector.clone(), agent.critic_learner.state()["target"].copy()
+    for update in range(2):
+        assert torch.equal(agent.actor_learner.vector, start)
+        assert np.array_equal(agent.critic_learner.state()["target"], target)
+        agent.learn_from(random_batch())
+        agent.updates = update + 1
+    assert not torch.equal(agent.actor_learner.vector, start)
+    assert not np.array_equal(agent.critic_learner.state()["target"], target)
+
+
+@ALL
+def test_the_actors_step_leaves_the_critics_gradient_alone(kind: Any) -> None:
+    agent = shaken(kind)
+    agent.learn_from(random_batch())
+    before = agent.critic_learner.optimizer.gradient.clone()
+    loss = -agent.critic_learner.fixed(torch.ones(1, 2), torch.ones(1, 2, requires_grad=True)).mean()
+    loss.backward()
+    assert torch.equal(agent.critic_learner.optimizer.gradient, before)
+
+
+@ALL
+def test_actions_reach_their_bounds_and_no_further(kind: Any) -> None:
+    agent = kind(OBSERVATIONS, ACTIONS, **SMALL, learning_starts=10)
+    obs = np.zeros((4000, 2), np.float32)
+    random, _ = agent.act(obs)  # before learning starts: uniform
+    np.testing.assert_allclose(random.min(axis=0), [-3, 1], atol=0.01)
+    np.testing.assert_allclose(random.max(axis=0), [1, 2], atol=0.01)
+    np.testing.assert_allclose(random.mean(axis=0), [-1, 1.5], atol=0.1)
+    np.testing.assert_allclose(agent.policy.to_environment(agent.to_learn(random)), random, atol=1e-6)
+    agent.steps = 10
+    agent.actor_learner.vector.mul_(1000)
+    for actions in (agent.act(obs)[0], agent.get_action(obs), agent.get_action(obs, deterministic=True)):
+        assert actions.dtype == np.float32
+        assert all(ACTIONS.contains(action) for action in actions[:100])
+    assert agent.get_action(obs[0]).shape == (2,)
+
+
+def test_a_share_of_actions_is_random_in_each_environment_by_itself() -> None:
+    agent = TD3(OBSERVATIONS, ACTIONS, **SMALL, learning_starts=0, eps_greedy=0.25, action_noise="none")
+    obs = np.zeros((20_000, 2), np.float32)
+    actions, _ = agent.act(obs)
+    greedy = agent.get_action(obs)
+    assert (actions != greedy).any(axis=1).mean() == pytest.approx(0.25, abs=0.01)
+
+
+@ALL
+def test_spaces_that_do_not_go_are_named(kind: Any) -> None:
+    with pytest.raises(TypeError, match="finite bounds"):
+        kind(OBSERVATIONS, spaces.Box(-np.inf, np.inf, (1,)), **SMALL)
+    with pytest.raises(TypeError, match="finite bounds"):
+        kind(OBSERVATIONS, spaces.Discrete(2), **SMALL)
+    with pytest.raises(TypeError, match="no images"):
+        kind(spaces.Box(0, 255, (40, 40, 3), np.uint8), ACTIONS, **SMALL)
+
+
+def test_parameter_noise_moves_actions_by_as_much_as_asked() -> None:
+    agent = DDPG.for_env(Identity(True), parameter_noise=0.2, action_noise="none", buffer_size=2000, seed=0,
+                         hidden_sizes=(32,), learning_starts=64, batch_size=64, lr=1e-30, utd=0.1)  # fmt: skip
+    metrics = Loop(agent, partial(Identity, True), 4).run(400)
+    obs = np.random.default_rng(0).uniform(-1, 1, (500, 1)).astype(np.float32)
+    agent.steps = 64
+    distances = []
+    for _ in range(60):
+        agent._perturb(agent.perturbation)
+        actions = (agent.act(obs)[0] - agent.get_action(obs)) / 2
+        distances.append(np.sqrt((actions**2).mean()))
+    assert np.mean(distances) == pytest.approx(0.2, abs=0.06)
+    assert metrics[-1]["parameter_noise"] != metrics[0]["parameter_noise"]
+
+
+def learned(kind: Any, env: Any, steps: int, **settings: Any) -> Any:
+    options: dict[str, Any] = {"lr": 1e-2, "hidden_sizes": (16,), "learning_starts": 50, "utd": 0.5, "tau": 0.3}
+    options |= (
+        {"batch_size": 64, "buffer_size": 5000, "alpha": 1e-6}
+        if kind is SAC
+        else {"batch_size": 64, "buffer_size": 5000}
+    )
+    agent = kind.for_env(env(), seed=0, **(options | settings))
+    Loop(agent, env, num_envs=2).run(steps)
+    return agent
+
+
+def q_of(agent: Any, obs: float) -> np.ndarray:
+    columns = torch.full((5, 1), obs)
+    return agent.critic_learner.network(columns, torch.linspace(-0.5, 0.5, 5)[:, None]).detach().numpy()
+
+
+@ALL
+def test_what_is_only_truncated_has_the_value_of_the_infinite_horizon(kind: Any) -> None:
+    agent = learned(kind, partial(OneState, True), 900, gamma=0.8)
+    np.testing.assert_allclose(q_of(agent, 1.0), 5.0, rtol=0.08)
+
+
+@ALL
+def test_what_terminates_is_worth_nothing_beyond(kind: Any) -> None:
+    agent = learned(kind, partial(TwoStates, True), 700, gamma=0.5)
+    np.testing.assert_allclose(q_of(agent, 0.0), 1.0, atol=0.1)
+    np.testing.assert_allclose(q_of(agent, 1.0), 2.0, atol=0.1)
+
+
+@ALL
+def test_the_policy_does_what_the_observation_asks_for(kind: Any) -> None:
+    agent = learned(kind, partial(Identity, True), 1400, gamma=0.0, hidden_sizes=(32,), lr=5e-3)
+    assert evaluate(agent, partial(Identity, True), 10, backend="inline").mean() > -1.5  # at random it is about -12
