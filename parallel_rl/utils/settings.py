@@ -79,10 +79,8 @@ def setting(default: Any, help: str, **facts: Any) -> Any:
         help: what it is, in a sentence.
         facts: of `Setting`.
     """
-    about = Setting(help, **facts)
-    if about.structure:
-        about = Setting(**(vars(about) | {"fixed": True}))
-    return field(default=default, metadata={"setting": about})
+    facts["fixed"] = facts.get("fixed", False) or facts.get("structure", False)
+    return field(default=default, metadata={"setting": Setting(help, **facts)})
 
 
 @dataclass(frozen=True)
@@ -198,10 +196,11 @@ class Configured:
 
     def __getattr__(self, name: str) -> Any:
         """Return the setting of that name."""
-        config = vars(self).get("config")
-        if config is None or name not in vars(config):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-        return getattr(config, name)
+        try:
+            return self.__dict__["config"].__dict__[name]
+        except KeyError:
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(message, name=name, obj=self) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; the next update goes by it.
