@@ -73,6 +73,7 @@ def test_an_agent_of_a_closed_trainer_trains_on_like_a_fresh_agent_with_its_stat
 
 def test_an_agent_of_a_closed_trainer_holds_no_reference_to_it() -> None:
     ppo = agent(seed=0)
+    train(ppo, acting="central", backend="inline")  # so that there are moments of Adam
     size = len(pickle.dumps(ppo))
     with AsyncPPO("CartPole-v1", ppo, 4, 128, seed=1, progress=False, **REPLICAS) as trainer:
         trainer.run()
