@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from AsyncPPO import evaluate
 from OffPolicy import DDPG, SAC, TD3, OffPolicyAgent
-from OffPolicy.base import Minibatch
+from OffPolicy.sampler import Minibatch
 from tests.OffPolicy.probes import Identity, Loop, OneState, TwoStates
 
 OBSERVATIONS = spaces.Box(-1, 1, (2,), np.float32)

@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from AsyncPPO import evaluate
 from OffPolicy import DQN
-from OffPolicy.base import Minibatch
+from OffPolicy.sampler import Minibatch
 from tests.OffPolicy.probes import BitFlip, Identity, Loop, OneState, TwoStates
 
 OBSERVATIONS, ACTIONS = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(3, start=5)
