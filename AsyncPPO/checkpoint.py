@@ -1,16 +1,20 @@
 """The contents of a checkpoint, and how to read those of older versions."""
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from AsyncPPO.agent import Agent
+from AsyncPPO.backends import EnvError
 from AsyncPPO.episodes import Episode
 from parallel_rl.utils import DamagedError, State, load_state, whole_number
 
+if TYPE_CHECKING:
+    from AsyncPPO.trainer import AsyncTrainer
+
 PARTS = {"made_for", "progress", "recent", "agent", "buffer", "collector"}
 SIGNATURE = "signature"
-"""The part that the oldest checkpoints lack."""
+"""The part that the oldest checkpoints lack: they have the signature among `made_for`."""
 OLDER_NAMES = {"ppo": "agent", "settings": SIGNATURE}
 PROGRESS = ("steps_done", "seconds", "episodes_done", "goal")
 
@@ -35,8 +39,85 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
     return state
 
 
-def check_made_for(saved: Mapping[str, Any], own: Mapping[str, Any], source: str) -> None:
-    """Check that two records agree on all that both of them know.
+def contents(trainer: "AsyncTrainer") -> State:
+    """Return what a checkpoint of a run holds."""
+    return {
+        "made_for": made_for(trainer),
+        SIGNATURE: trainer.agent.signature(),
+        "progress": {name: getattr(trainer, name) for name in PROGRESS} | {"rows": trainer.rows.state()},
+        "recent": [[*episode, dict(episode.infos)] for episode in trainer.recent],
+        "agent": trainer.agent.state(),
+        "buffer": trainer.buffer.state(),
+        "collector": trainer.collector.state(),
+    }
+
+
+def made_for(trainer: "AsyncTrainer") -> dict[str, Any]:
+    """Return what a checkpoint has to agree with, beside the agent's signature."""
+    env = trainer.env
+    return {
+        "the environment": env.spec.id if env.spec else None,
+        "its observation space": str(env.single_observation_space),
+        "its action space": str(env.single_action_space),
+        "num_envs": trainer.num_envs,
+        "mode": trainer.mode,
+    }
+
+
+def restore(
+    trainer: "AsyncTrainer",
+    state: State,
+    path: str | os.PathLike[str],
+    *,
+    any_num_envs: bool = False,
+    changed: Collection[str] = (),
+) -> None:
+    """Restore a run; see `AsyncTrainer.load_checkpoint`.
+
+    Args:
+        trainer: made with the arguments of that run.
+        state: of `read_checkpoint`.
+        path: where it is from, for messages.
+        any_num_envs: whether the number of environments may differ.
+        changed: names of the agent's settings that may differ.
+
+    Raises:
+        ValueError: the checkpoint does not fit, or is damaged. Nothing is changed then.
+        EnvError: a worker failed, or died.
+    """
+    agent, buffer, own = trainer.agent, trainer.buffer, made_for(trainer)
+    other_envs = any_num_envs and state["made_for"].get("num_envs") != trainer.num_envs
+    compared = {name: value for name, value in own.items() if not (other_envs and name == "num_envs")}
+    check_equal(state["made_for"], compared, f"the checkpoint {path}")
+    rest = {name: value for name, value in state["made_for"].items() if name not in own}
+    signature = state.get(SIGNATURE, rest)
+    signature |= {name: plain(value) for name, value in agent.signature().items() if name in changed}
+    check_signature(agent, signature, f"the agent in {path}")
+    before = agent.state(), buffer.state(), trainer.rows.state()
+    try:
+        progress, recent = progress_in(state["progress"]), recent_in(state["recent"])
+        trainer.rows.load_state(state["progress"].get("rows", {"last": progress["steps_done"], "sums": {}}))
+        agent.load_state(state["agent"])
+        if other_envs:
+            if hasattr(agent, "forget_environments"):
+                agent.forget_environments()
+            trainer.env.begin_after(state["collector"]["env"])
+            buffer.clear()
+        else:
+            trainer.collector.load_state(state["collector"], state["buffer"])
+    except EnvError:
+        raise
+    except Exception as error:  # a forged part can raise anything
+        for part, former in zip((agent, buffer, trainer.rows), before, strict=True):
+            part.load_state(former)
+        raise DamagedError(f"{path} is not the checkpoint of such a run: {error!r}") from error
+    vars(trainer).update(progress)
+    trainer.recent.clear()
+    trainer.recent.extend(recent)
+
+
+def check_equal(saved: Mapping[str, Any], own: Mapping[str, Any], source: str) -> None:
+    """Check that two records agree in all that both of them know.
 
     Args:
         saved: of a checkpoint; an older version may have saved less, or more.
@@ -44,7 +125,7 @@ def check_made_for(saved: Mapping[str, Any], own: Mapping[str, Any], source: str
         source: where `saved` is from, for the message.
 
     Raises:
-        ValueError: they do not; the message lists what differs.
+        ValueError: they do not agree; the message lists what differs.
     """
     different = [
         f"{name} is {saved[name]!r} there and {own[name]!r} here"
@@ -55,24 +136,16 @@ def check_made_for(saved: Mapping[str, Any], own: Mapping[str, Any], source: str
         raise ValueError(f"{source} does not fit: {'; '.join(different)}")
 
 
-def check_signature(agent: Agent, state: State, own: Mapping[str, Any], source: str) -> None:
-    """Check that the agent of a checkpoint was made with settings that agree with those of an agent.
-
-    Args:
-        agent: the agent that is to go on.
-        state: of `read_checkpoint`.
-        own: what the trainer itself was made for. In the oldest checkpoints the rest of `made_for` is the signature.
-        source: where it is from, for the message.
+def check_signature(agent: Agent, saved: State, source: str) -> None:
+    """Check that the agent of a checkpoint was made with settings that agree with those of this one.
 
     Raises:
         ValueError: they do not agree; the message lists what differs.
     """
-    rest = {name: value for name, value in state["made_for"].items() if name not in own}
-    saved = state.get(SIGNATURE, rest)
     if hasattr(agent, "check_signature"):
         agent.check_signature(saved, source)
     else:
-        check_made_for(saved, agent.signature(), source)
+        check_equal(saved, agent.signature(), source)
 
 
 def plain(value: Any) -> Any:

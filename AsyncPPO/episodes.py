@@ -1,4 +1,4 @@
-"""Episodes that have ended, and what is told of them."""
+"""Finished episodes and evaluations, and the metrics of their infos."""
 
 import math
 from collections import defaultdict
@@ -12,7 +12,7 @@ from AsyncPPO.backends import FINAL_INFO, SUCCESS, numbers_in
 from parallel_rl.utils import Metrics, State, check_like
 
 SUCCESS_RATE, INFO_PREFIX = "success_rate", "info_"
-"""The metrics of infos: the share of successes, and the mean of another one by its name."""
+"""Names of the metrics of infos: the share of successes, and a prefix for the mean of any other."""
 NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
@@ -27,10 +27,10 @@ class Episode(_Sums):
     """A finished episode: a tuple of its `return_` and its `length`, and beside that `infos`."""
 
     infos: Mapping[str, float] = NOTHING
-    """Of the numbers that are looked for in its last info those that were there, by key: `is_success` among them."""
+    """Numbers of its last info, by key: `is_success` and the `info_keys` of the run, where there are such."""
 
     def __new__(cls, return_: float, length: int, infos: Mapping[str, float] = NOTHING) -> Self:
-        """Make the tuple, and note the infos."""
+        """Make the tuple, and store the infos."""
         episode = super().__new__(cls, return_, length)
         if infos:
             episode.infos = infos
@@ -41,11 +41,11 @@ class Episodes:
     """Sums up the rewards of N environments into episodes."""
 
     def __init__(self, num_envs: int, info_keys: Sequence[str] = ()) -> None:
-        """Start an episode in each.
+        """Start an episode in each environment.
 
         Args:
             num_envs: N.
-            info_keys: the names of the K numbers that come with an episode's end.
+            info_keys: names of the K numbers of last infos that `count` takes.
         """
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
@@ -56,14 +56,14 @@ class Episodes:
         self._returns[env_ids], self._lengths[env_ids] = 0.0, 0
 
     def state(self) -> State:
-        """Return the sums of the episodes that have begun."""
+        """Return the sums of the running episodes."""
         return {"returns": self._returns.copy(), "lengths": self._lengths.copy()}
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` was.
+        """Restore what `state` returned.
 
         Raises:
-            ValueError: it is that of something else.
+            ValueError: it is for another number of environments.
         """
         check_like(state["returns"], self._returns, "returns of episodes")
         check_like(state["lengths"], self._lengths, "lengths of episodes")
@@ -72,13 +72,13 @@ class Episodes:
     def count(
         self, env_ids: np.ndarray, reward: np.ndarray, over: np.ndarray, infos: np.ndarray | None = None
     ) -> list[Episode]:
-        """Return the episodes that end in T more steps of some environments, in the order of time.
+        """Return the episodes that end within the next T steps of some environments, in the order of time.
 
         Args:
             env_ids: `(n,)`, each at most once.
             reward: `(T, n)`.
             over: bool `(T, n)`, the last steps of episodes.
-            infos: `(T, n, K)`, the numbers at those steps; NaN for what is not there.
+            infos: `(T, n, K)`, numbers of the infos at those steps; NaN where there are none.
         """
         sums = np.cumsum(reward, axis=0, dtype=np.float64)
         sum_before, steps_before = -self._returns[env_ids], -self._lengths[env_ids]
@@ -108,10 +108,10 @@ def last_numbers(
         infos: n, of the step.
         over: bool `(n,)`.
         keys: K names.
-        autoreset: whether the next episodes have begun: then the infos are theirs, and have the old ones in them.
+        autoreset: whether the environments have restarted: then the last info is inside the new one.
 
     Raises:
-        EnvError: one that was asked for is no number.
+        EnvError: the value of a key is not a number.
     """
     rows = over.nonzero()[0].tolist()
     if not rows:
@@ -125,17 +125,17 @@ def last_numbers(
 
 
 def metric_of(key: str) -> str:
-    """Return the name of the metric of an info."""
+    """Return the name of the metric for a key of infos."""
     return SUCCESS_RATE if key == SUCCESS else INFO_PREFIX + key
 
 
 def is_of_info(metric: str) -> bool:
-    """Return whether a metric is that of an info."""
+    """Return whether a metric is the mean of an info."""
     return metric == SUCCESS_RATE or metric.startswith(INFO_PREFIX)
 
 
 def means_of_infos(episodes: Iterable[Episode]) -> Metrics:
-    """Return the mean of each info over the episodes that have it, by the name of its metric."""
+    """Return the mean of each info over the episodes that have it, by the metric's name."""
     numbers: dict[str, list[float]] = defaultdict(list)
     for episode in episodes:
         for key, number in episode.infos.items():
@@ -145,25 +145,25 @@ def means_of_infos(episodes: Iterable[Episode]) -> Metrics:
 
 class _Figures(NamedTuple):
     steps: int
-    """Environment steps taken by then."""
+    """Environment steps of training before it."""
     episodes: int
-    """Episodes played."""
+    """Number of episodes."""
     mean: float
-    """Of their returns."""
+    """Of their returns, as `std`, `min` and `max`."""
     std: float
     min: float
     max: float
 
 
 class Evaluation(_Figures):
-    """How well the agent played at some point of the run: a tuple of figures, and beside that `infos`."""
+    """An evaluation at some point of the run: a tuple of figures, and beside that `infos`."""
 
     infos: Mapping[str, float] = NOTHING
-    """Means of the last infos of the episodes: `success_rate` where the environment says it, and `info_KEY`."""
+    """Means of the last infos of the episodes: `success_rate` and `info_KEY`, where there are such."""
 
     @classmethod
     def of_figures(cls, figures: Metrics) -> Self:
-        """Undo `figures`; further names are those of infos, with NaN where they are not known."""
+        """Undo `figures`; further names are those of infos, and NaN stands for none."""
         evaluation = cls(*(figures[name] for name in cls._fields))  # type: ignore[arg-type]
         infos = {name: value for name, value in figures.items() if name not in cls._fields and not np.isnan(value)}
         if infos:
@@ -172,7 +172,7 @@ class Evaluation(_Figures):
 
     @classmethod
     def of(cls, steps: int, episodes: Sequence[Episode]) -> Self:
-        """Sum up some episodes."""
+        """Summarize episodes."""
         returns = np.array([episode.return_ for episode in episodes])
         figures = (returns.mean(), returns.std(), returns.min(), returns.max())
         evaluation = cls(steps, len(returns), *map(float, figures))
@@ -181,12 +181,12 @@ class Evaluation(_Figures):
 
     @property
     def success_rate(self) -> float:
-        """Share of successes; NaN where the environment does not say `is_success`."""
+        """Share of successes; NaN if the environment does not report `is_success`."""
         return self.infos.get(SUCCESS_RATE, float("nan"))
 
     @property
     def in_words(self) -> str:
-        """What is known of infos, to be put behind a sentence."""
+        """The means of infos, to be appended to a sentence."""
         return "".join(f", {name} {value:.2f}" for name, value in self.infos.items())
 
     def figures(self) -> dict[str, float]:

@@ -136,14 +136,24 @@ class VecMemory:
         return trajectories
 
     def _trajectories(self) -> Iterable[Trajectory]:
-        for env_id in np.flatnonzero(self.lengths).tolist():
-            fields = {name: array[: self.lengths[env_id], env_id] for name, array in self._arrays.items()}
-            rows, final_obs = {name: fields.pop(name) for name in ROWS}, fields.pop("final_obs")
-            ended = episode_ends(*(rows[name] for name in FLAGS))
-            final_obs = final_obs[ended]
-            if not ended[-1]:
-                final_obs = np.append(final_obs, self._next_obs[env_id : env_id + 1], axis=0)
-            yield Trajectory(env_id=env_id, **rows, final_obs=final_obs, extras=fields)
+        env_ids, arrays = np.flatnonzero(self.lengths), self._arrays
+        if not len(env_ids):
+            return
+        ends = _ended({name: arrays[name][: self.lengths.max()] for name in FLAGS}, self.lengths)
+        last = self.lengths[env_ids] - 1
+        running = ~ends[last, env_ids]
+        arrays["final_obs"][last[running], env_ids[running]] = self._next_obs[env_ids[running]]
+        ends[last, env_ids] = True
+        columns, steps = np.nonzero(ends.T)  # environment after environment
+        final_obs, stops = arrays["final_obs"][steps, columns], np.cumsum(ends.sum(axis=0)).tolist()
+        extras = [name for name in arrays if name not in {*ROWS, "final_obs"}]
+        for env_id, length in zip(env_ids.tolist(), (last + 1).tolist(), strict=True):
+            yield Trajectory(
+                env_id=env_id,
+                **{name: arrays[name][:length, env_id] for name in ROWS},
+                final_obs=final_obs[stops[env_id - 1] if env_id else 0 : stops[env_id]],
+                extras={name: arrays[name][:length, env_id] for name in extras},
+            )
 
     def _make_room(self, rows: dict[str, np.ndarray], needed: int) -> None:
         if not self._arrays:

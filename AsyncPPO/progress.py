@@ -1,4 +1,4 @@
-"""What is shown while one waits: a progress bar that ends nothing, and a word about what takes long."""
+"""A progress bar that never ends a run, and a warning about what takes long."""
 
 import logging
 import sys
@@ -11,27 +11,27 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 LONG_SECONDS = 60.0
-"""After how many it is said what is waited for."""
+"""After how long a wait is logged."""
 
 
 class Bar(tqdm):
-    """A bar of tqdm; where nobody can see it any more (a closed terminal or pipe) it is silent."""
+    """A bar of tqdm that is silent once its terminal or pipe is closed."""
 
-    _lock = threading.RLock()  # tqdm's is one between processes, which a process that is killed leaves behind
+    _lock = threading.RLock()  # tqdm's own lock is shared between processes, and a killed process would leave it behind
 
     def display(self, *args: Any, **kwargs: Any) -> None:
-        """Show itself."""
+        """Draw the bar."""
         with suppress(OSError):
             super().display(*args, **kwargs)
 
     def close(self) -> None:
-        """Stay as it is."""
+        """Close the bar, and leave it on the screen."""
         with suppress(OSError):
             super().close()
 
     @classmethod
     def note(cls, text: str) -> None:
-        """Show a line on standard error, above the bars."""
+        """Print a line on standard error, above the bars."""
         if sys.stderr is not None:
             with suppress(OSError):
                 cls.write(text, file=sys.stderr)
@@ -39,7 +39,7 @@ class Bar(tqdm):
 
 @contextmanager
 def tell_if_long(waits_for: Callable[[], str]) -> Iterator[None]:
-    """Warn, once, if the block takes more than a minute; `waits_for` says then what it waits for."""
+    """Log one warning if the block takes more than a minute; `waits_for` then returns what it waits for."""
 
     def tell() -> None:
         logger.warning("still waiting, after %g seconds, for %s", LONG_SECONDS, waits_for())

@@ -4,7 +4,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack
@@ -12,24 +12,16 @@ from typing import Any, Generic, Literal, Self, TypeVar, Unpack
 import numpy as np
 
 from AsyncPPO.agent import Agent
-from AsyncPPO.backends import EnvError, Plan, with_success
+from AsyncPPO.backends import Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar
-from AsyncPPO.checkpoint import (
-    PROGRESS,
-    SIGNATURE,
-    check_made_for,
-    check_signature,
-    progress_in,
-    read_checkpoint,
-    recent_in,
-)
+from AsyncPPO.checkpoint import contents, read_checkpoint, restore
 from AsyncPPO.collector import Acting, choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, is_of_info, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, number_of_copies
 from AsyncPPO.rows import RowMeans
 from AsyncPPO.settings import EnvSettings
 from AsyncPPO.vectorizer import EnvVectorizer
-from parallel_rl.utils import DamagedError, History, Metrics, save_state
+from parallel_rl.utils import History, Metrics, save_state
 
 Mode = Literal["streaming", "mask"]
 BAR_SECONDS = 0.2
@@ -115,7 +107,7 @@ class AsyncTrainer(Generic[A]):
         self.error: BaseException | None = None
         self.collecting_since: float | None = None
         """When the environments began their present steps, by `time.monotonic`; None while they do nothing."""
-        self._rows = RowMeans(agent)
+        self.rows = RowMeans(agent)
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None
@@ -191,9 +183,9 @@ class AsyncTrainer(Generic[A]):
             self.seconds = time.perf_counter() - start
             for callback in self.callbacks:
                 callback.on_rollout(self, steps, episodes)
-            self._rows.add(metrics)
-            if self._rows.is_due(self.steps_done, last=self.steps_done >= target):
-                row = self._row(self._rows.take(self.steps_done))
+            self.rows.add(metrics)
+            if self.rows.is_due(self.steps_done, last=self.steps_done >= target):
+                row = self._row(self.rows.take(self.steps_done))
                 self.history.append(row)
                 for callback in self.callbacks:
                     callback.on_update(self, row)
@@ -273,20 +265,11 @@ class AsyncTrainer(Generic[A]):
         Raises:
             OSError: the file cannot be written; one that was there before is untouched.
         """
-        save_state(
-            path,
-            {
-                "made_for": self._made_for(),
-                SIGNATURE: self.agent.signature(),
-                "progress": {name: getattr(self, name) for name in PROGRESS} | {"rows": self._rows.state()},
-                "recent": [[*episode, dict(episode.infos)] for episode in self.recent],
-                "agent": self.agent.state(),
-                "buffer": self.buffer.state(),
-                "collector": self.collector.state(),
-            },
-        )
+        save_state(path, contents(self))
 
-    def load_checkpoint(self, path: str | os.PathLike[str], *, any_num_envs: bool = False) -> None:
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], *, any_num_envs: bool = False, changed: Collection[str] = ()
+    ) -> None:
         """Go on from what `save_checkpoint` saved, by a trainer with the same arguments.
 
         The run then continues to the last bit as if it had not stopped, if the environments can be saved
@@ -296,6 +279,7 @@ class AsyncTrainer(Generic[A]):
             path: the file.
             any_num_envs: accept the checkpoint of a run with another `num_envs`. Then all environments start new
                 episodes, with the seeds of a new run, and transitions that waited for an update are dropped.
+            changed: names of the agent's settings that may differ from those of the checkpoint.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -303,49 +287,7 @@ class AsyncTrainer(Generic[A]):
                 lists what differs. Nothing is changed then.
             EnvError: a worker failed, or died.
         """
-        state = read_checkpoint(path)
-        made_for, own = state["made_for"], self._made_for()
-        fresh = any_num_envs and made_for.get("num_envs") != self.num_envs
-        check_made_for(
-            made_for, {**own, "num_envs": made_for.get("num_envs")} if fresh else own, f"the checkpoint {path}"
-        )
-        check_signature(self.agent, state, own, f"the agent in {path}")
-        before = self.agent.state(), self.buffer.state(), self._rows.state()
-        try:
-            progress, recent = progress_in(state["progress"]), recent_in(state["recent"])
-            self._rows.load_state(state["progress"].get("rows", {"last": progress["steps_done"], "sums": {}}))
-            self.agent.load_state(state["agent"])
-            if fresh:
-                self._forget_environments(state["collector"]["env"])
-            else:
-                self.collector.load_state(state["collector"], state["buffer"])
-        except EnvError:
-            raise
-        except Exception as error:  # a forged part can raise anything
-            self.agent.load_state(before[0])
-            self.buffer.load_state(before[1])
-            self._rows.load_state(before[2])
-            raise DamagedError(f"{path} is not the checkpoint of such a run: {error!r}") from error
-        vars(self).update(progress)
-        self.recent.clear()
-        self.recent.extend(recent)
-
-    def _forget_environments(self, saved: dict[str, Any]) -> None:
-        """Start new episodes, in other environments than those of the checkpoint."""
-        if hasattr(self.agent, "forget_environments"):
-            self.agent.forget_environments()
-        self.env.begin_after(saved)
-        self.buffer.clear()
-
-    def _made_for(self) -> dict[str, Any]:
-        """Return what a checkpoint has to agree with, beside the agent's signature."""
-        return {
-            "the environment": self.env.spec.id if self.env.spec else None,
-            "its observation space": str(self.env.single_observation_space),
-            "its action space": str(self.env.single_action_space),
-            "num_envs": self.num_envs,
-            "mode": self.mode,
-        }
+        restore(self, read_checkpoint(path), path, any_num_envs=any_num_envs, changed=changed)
 
     def close(self) -> None:
         """Close the environments; may be called twice."""

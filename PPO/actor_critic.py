@@ -30,14 +30,14 @@ OBS_CLIP = 10.0
 NUMBERS_OR_IMAGE = (
     "{part} counts as plain numbers, which go into the network as they are. If it is an image, let its space be a Box "
     "of uint8, or of floats between 0 and 1 or 0 and 255, of shape (H, W), (H, W, C), (C, H, W) or a stack of these: "
-    "then it goes through convolutions. If it is not, normalize_obs=True standardises it; encoder= takes a network of "
+    "then it goes through convolutions. If it is not, normalize_obs=True normalizes it; encoder= takes a network of "
     "your own."
 )
 MakeEncoder = Callable[[Features], nn.Module]
 """Makes a module from columns of an observation `(B, columns)` to features `(B, F)`."""
 
 Past = tuple[torch.Tensor, torch.Tensor]
-"""What a core remembered `(B, S)` before each row, and which rows are the first of a sequence, bool `(B,)`."""
+"""The recurrent state `(B, S)` before each row, and which rows are the first of a sequence, bool `(B,)`."""
 
 
 class ActorCritic(nn.Module):
@@ -77,17 +77,17 @@ class ActorCritic(nn.Module):
         Args:
             observation_space: of an environment.
             action_space: of it.
-            squash: whether bounded continuous actions are squashed by tanh; otherwise they are cut off at their bounds.
+            squash: whether bounded continuous actions are squashed by tanh; otherwise they are clipped.
             hidden_sizes: of each encoder's MLP.
             activation: `tanh`, `relu` or `silu`.
             share_encoder: whether actor and critic have one encoder together; None: with images or a core.
             encoder: makes each encoder in place of the above.
-            core: `gru` or `lstm` for a policy that remembers.
+            core: `gru` or `lstm` for a recurrent policy.
             core_size: H, features of the core.
             log_std: the Gaussian's initial log standard deviation.
             use_sde: whether the noise of continuous actions depends on the state (gSDE).
             values: V, how many value functions: one, or two with an intrinsic reward.
-            normalize_obs: whether to standardise what are numbers in observations by their running statistics.
+            normalize_obs: whether to normalize what are numbers in observations by their running statistics.
             bf16: whether the encoders compute in bfloat16 (Micikevicius et al. 2018, arXiv:1710.03740): for images and
                 large networks, where the processor has it. All else stays in float32.
             generator: of the initial weights.
@@ -150,11 +150,11 @@ class ActorCritic(nn.Module):
         return features.shape[1]
 
     def forward(self, obs: torch.Tensor, past: Past | None = None) -> tuple[Distribution, torch.Tensor]:
-        """Return the policy and the standardised values `(B, V)` of standardised observations `(B, D)`.
+        """Return the policy and the normalized values `(B, V)` of normalized observations `(B, D)`.
 
         Args:
             obs: the observations.
-            past: of a policy with a core, what came before them.
+            past: of a recurrent policy.
         """
         seen, mask = self._seen(obs)
         features = self._recall(self._encode(self.actor, seen), past)
@@ -172,7 +172,7 @@ class ActorCritic(nn.Module):
         return self.value_head.stats.inverse(self.value_head(features))
 
     def step(self, obs: torch.Tensor, state: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
-        """Return the policy, and what the core remembers `(B, S)` after one step more than `state`."""
+        """Return the policy, and the next recurrent state `(B, S)` after `state` `(B, S)`."""
         seen, mask = self._seen(obs)
         features = self._encode(self.actor, seen)
         if self.core is not None:
@@ -191,16 +191,16 @@ class ActorCritic(nn.Module):
         assert past is not None
         return self.core(features, *past)
 
-    def standardise(self, obs: torch.Tensor) -> torch.Tensor:
+    def normalize(self, obs: torch.Tensor) -> torch.Tensor:
         """Return observations `(B, D)` as the other methods take them."""
         if self.obs_norm is None:
             return obs
         numbers = self.features.vector
-        standardised = self.obs_norm(obs[:, :numbers])
-        return standardised if obs.shape[1] == numbers else torch.cat([standardised, obs[:, numbers:]], dim=1)
+        normalized = self.obs_norm(obs[:, :numbers])
+        return normalized if obs.shape[1] == numbers else torch.cat([normalized, obs[:, numbers:]], dim=1)
 
     def update_statistics(self, obs: torch.Tensor) -> None:
-        """Take observations `(B, D)` into the running statistics that `standardise` goes by."""
+        """Take observations `(B, D)` into the running statistics that `normalize` goes by."""
         if self.obs_norm is not None:
             self.obs_norm.update(obs[:, : self.features.vector])
 

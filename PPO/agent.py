@@ -9,7 +9,6 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import ArrayLike
 from torch import nn
 
 from parallel_rl.networks import Adam
@@ -20,18 +19,15 @@ from parallel_rl.utils import (
     Trajectory,
     choices_of,
     compute_threads,
-    element_of,
-    join_parts,
     make_config,
     settings_in,
-    torch_threads,
 )
+from PPO.acting import Acting
 from PPO.actor_critic import ActorCritic, MakeEncoder
 from PPO.arguments import Scaling, arguments_for, check_arguments, spaces_of
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
 from PPO.fast.policy import NumpyPolicy
-from PPO.fast.replica import Replica
 from PPO.fast.shards import GradientWorkers
 from PPO.losses import objective_loss
 from PPO.memory import Memory
@@ -41,17 +37,17 @@ from PPO.settings import settings_of
 from PPO.update import annealed, update
 
 LARGE_NETWORK = 1_000_000
-"""Parameters from which on torch's own calls cost little, and more than one thread pays."""
+"""Parameters from which on the overhead of torch is small, and several threads are worth it."""
 REWARDS_IN_RANGE = 1e-30, 1e30
-"""Sizes of rewards that single precision has room for, their sums included."""
+"""Magnitudes of rewards that, like their sums, fit in single precision."""
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class PPO(Configured, Savable):
+class PPO(Configured, Acting, Savable):
     """Proximal Policy Optimization (Schulman et al. 2017, arXiv:1707.06347).
 
-    It acts (`get_action`), is handed experience (`memory`) and learns from it (`learn`). It touches no environment and
-    no global random state. Its settings are attributes: `ppo.gamma` is `ppo.config.gamma`.
+    It acts (`get_action`), takes experience (`memory`) and learns from it (`learn`). It touches no environment and no
+    global random state. Its settings are attributes: `ppo.gamma` is `ppo.config.gamma`.
     """
 
     on_policy = True
@@ -93,8 +89,8 @@ class PPO(Configured, Savable):
                 dimension; None means 1.
             action_offset: middle of the bounds of continuous actions, a number or one for each dimension; or the first
                 of discrete actions.
-            observation_space: what `observ_dim` cannot say: see `ActorCritic`. `for_env` fills it in.
-            action_space: what the other arguments cannot say of actions; then it counts. `for_env` fills it in.
+            observation_space: by default a Box of `observ_dim` numbers. `for_env` fills it in.
+            action_space: in place of the arguments above, which cannot describe every space. `for_env` fills it in.
             encoder: makes each encoder in place of the default ones: called with the `utils.Features` of observations,
                 it returns a module from `(B, columns)` to `(B, F)`.
             actor_critic: a subclass of `ActorCritic` in place of it, for other networks as a whole.
@@ -120,8 +116,7 @@ class PPO(Configured, Savable):
 
         self.exploration = Exploration(self.config.sde_sample_freq) if self.config.use_sde else None
         self.rng = np.random.default_rng(seed)
-        self.memory = Memory()
-        self.updates, self.rewarded = 0, False
+        self.memory, self.updates, self.rewarded = Memory(), 0, False
         self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63)) if seed is None else seed))
         self._make_learner()
 
@@ -186,14 +181,14 @@ class PPO(Configured, Savable):
             self.numpy_policy = NumpyPolicy(architecture, vector.numpy(), statistics)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the views of the parameters: a copy makes its own."""
+        """Return the attributes without views of the parameters: a copy makes its own."""
         views = ("optimizers", "loss", "numpy_policy")
         kept = {name: value for name, value in vars(self).items() if name not in views}
         kept |= {"policy": _detached(self.policy), "rnd": None if self.rnd is None else _detached(self.rnd)}
         return kept | {"moments": [each.state if each.state["steps"] else {} for each in self.optimizers]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make the learner again, around the copied networks."""
+        """Restore the attributes, and make the views again."""
         moments = state.pop("moments")
         vars(self).update(state)
         self._make_learner()
@@ -202,11 +197,11 @@ class PPO(Configured, Savable):
 
     @classmethod
     def for_env(cls, env: Any, **hyperparameters: Any) -> Self:
-        """Make an agent for an environment: its spaces say `is_continuous`, the dimensions and the bounds.
+        """Make an agent for the spaces of an environment, which determine the first four arguments.
 
         Args:
             env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
-            hyperparameters: of `PPO`.
+            hyperparameters: further arguments of `PPO`.
 
         Raises:
             TypeError: a space that is not supported.
@@ -215,11 +210,6 @@ class PPO(Configured, Savable):
         if arguments["is_continuous"] and not hyperparameters.keys().isdisjoint({"action_scaling", "action_offset"}):
             del arguments["action_space"]
         return cls(**(arguments | hyperparameters))
-
-    @property
-    def wants_env_ids(self) -> bool:
-        """Whether `act` needs `env_ids`: with gSDE each environment keeps its noise for a while."""
-        return self.use_sde
 
     def check_fits(self, env: Any) -> None:
         """Check that this agent was made for the spaces of an environment like that of `for_env`.
@@ -244,137 +234,6 @@ class PPO(Configured, Savable):
         if not fits:
             raise ValueError(f"the PPO was made for {self.action_space}, but {env} needs {other}")
 
-    def initial_state(self, num_envs: int) -> np.ndarray | None:
-        """Return the recurrent state at the start of an episode, zeros `(num_envs, S)`; None without a core."""
-        return None if self.policy.core is None else np.zeros((num_envs, self.policy.core.state_size), np.float32)
-
-    def get_action(
-        self,
-        states: ArrayLike | torch.Tensor,
-        *,
-        deterministic: bool = False,
-        state: np.ndarray | None = None,
-        env_ids: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Return an action for each state.
-
-        Args:
-            states: `(N, ...)`, or a single state; of a Dict or Tuple space a dict or tuple of such, or a structured
-                array.
-            deterministic: take the most probable action (continuous: the median) in place of a random one.
-            state: `(N, S)`, the recurrent state of each row, for a policy with a core; updated in place. It starts as
-                `initial_state(N)`; set the rows of finished episodes to zero.
-            env_ids: `(N,)`, which environment each state is of, by default the first N: with `use_sde` each has its
-                own noise, which stays for a while.
-
-        Returns:
-            A choice: int64 `(N,)`, several at once `(N, K)`; continuous: float32 `(N, action_dim)`, inside the bounds.
-            Of a Dict or Tuple space: a structured array `(N,)`, with the parts under their names. Without the first
-            dimension for a single state: what the environment's `step` takes, of a Dict space a dict.
-
-        Raises:
-            ValueError: states without `observ_dim` features, or where no action is allowed; no recurrent state.
-        """
-        return self.act(states, deterministic=deterministic, state=state, env_ids=env_ids)[0]
-
-    def act(
-        self,
-        states: ArrayLike | torch.Tensor,
-        *,
-        deterministic: bool = False,
-        state: np.ndarray | None = None,
-        env_ids: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return the actions of `get_action` and, by name, what learning wants to know of how they came about.
-
-        Returns:
-            The actions, and `log_prob` float32 `(N,)`. For continuous actions also `raw_action` float32
-            `(N, action_dim)`, the action before tanh (of a Dict or Tuple space those of the parts, side by side); with
-            a core `state` `(N, S)`, the recurrent state before. Hand them to `utils.buffer_append` as keywords.
-        """
-        features = self.policy.features
-        columns, single = features.rows(states.cpu().numpy() if torch.is_tensor(states) else states)
-        columns = np.ascontiguousarray(columns)  # torch takes no array that runs backwards
-        if features.mask is not None:
-            allowed = columns[:, features.columns :] > 0
-            if not np.logical_or.reduceat(allowed, self._first_choices, axis=1).all():
-                raise ValueError("no action is allowed in some of the states")
-        self._check_state(state, len(columns))
-        noise = None if deterministic else self._noise_of(len(columns), env_ids)
-        before = None if state is None else state.copy()
-        if self.numpy_policy is None:
-            action, raw_action, log_prob = self._act_by_torch(columns, noise, state)
-        else:
-            self._refresh_statistics(self.numpy_policy)
-            action, raw_action, output = self.numpy_policy.sample(columns, noise)
-            log_prob = self.numpy_policy.log_prob(raw_action, output)
-        extras = {"log_prob": log_prob}
-        if self.is_continuous or self._composite:
-            extras["raw_action"] = raw_action
-        if before is not None:
-            extras["state"] = before
-        action = action.reshape(len(action), *(self.action_space.shape or ()))
-        if single:
-            return element_of(self.action_space, action[0]), {name: value[0] for name, value in extras.items()}
-        return action, extras
-
-    @torch.no_grad()
-    def _act_by_torch(
-        self, columns: np.ndarray, noise: np.ndarray | None, state: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return actions, raw actions and log-probabilities; write the next recurrent state into `state`."""
-        before = torch.empty(len(columns), 0, device=self.device) if state is None else self._tensor(state)
-        obs = self.policy.standardise(torch.as_tensor(columns, device=self.device))
-        with torch_threads(self.threads):
-            policy, after = self.policy.step(obs, before)
-            draw = policy.mode() if noise is None else policy.sample(self._tensor(noise))
-            action, log_prob = self.policy.policy_head.to_action(draw), policy.log_prob(draw)
-        if state is not None:
-            state[:] = after.cpu().numpy()
-        if self._composite:
-            rows = join_parts(self.action_space, [part.cpu().numpy() for part in action])
-        else:
-            rows = action.cpu().numpy()
-        return rows, draw.cpu().numpy(), log_prob.cpu().numpy()
-
-    def replica(self) -> Replica | None:
-        """Return this policy as something that acts in processes without torch; None where only it can act itself."""
-        if self.numpy_policy is None or type(self).act is not PPO.act:
-            return None
-        return Replica(self.numpy_policy.architecture, self.batch_size, self.mini_batch_size)
-
-    def replica_weights(self) -> np.ndarray:
-        """Return the present weights of `replica`, float32 `(P,)`."""
-        assert self.numpy_policy is not None
-        self._refresh_statistics(self.numpy_policy)
-        return np.concatenate([self.numpy_policy.parameters, self.numpy_policy.statistics.ravel()])
-
-    def _refresh_statistics(self, policy: NumpyPolicy) -> None:
-        """Bring the NumPy policy's statistics of observations up to date, which torch keeps in float64."""
-        if self.policy.obs_norm is not None:
-            mean, std = policy.statistics
-            mean[:], std[:] = self.policy.obs_norm.mean.numpy(), self.policy.obs_norm.std.numpy()
-
-    def _noise_of(self, count: int, env_ids: np.ndarray | None) -> np.ndarray:
-        """Return the noise `(count, A)` of one step of some environments."""
-        if self.exploration is None:
-            return self.noise(count)
-        env_ids = np.arange(count) if env_ids is None else np.asarray(env_ids)
-        if env_ids.shape != (count,) or len(np.unique(env_ids)) != count or min(env_ids, default=0) < 0:
-            raise ValueError(f"env_ids must be {count} different indexes of environments, not {env_ids}")
-        return self.exploration.noise(env_ids, self.noise)
-
-    def noise(self, *shape: int) -> np.ndarray:
-        """Return what chance adds to the actions for `shape` states: float32 `(*shape, A)`; waiting times above 0."""
-        parts = [self._noise(kind, (*shape, columns)) for kind, columns in self.policy.policy_head.noises]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-
-    def _noise(self, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-        if kind == "normal":
-            return self.rng.standard_normal(shape, np.float32)
-        clocks = self.rng.standard_exponential(shape, np.float32)
-        return np.maximum(clocks, np.finfo(np.float32).tiny, out=clocks)
-
     def steps_wanted(self) -> int:
         """Return how many more transitions `learn` waits for."""
         return self.batch_size - len(self.memory)
@@ -396,22 +255,22 @@ class PPO(Configured, Savable):
         return acting
 
     def learn(self, progress: float = 0.0, workers: GradientWorkers | None = None) -> dict[str, float]:
-        """Learn from everything in `memory` and clear it, once `batch_size` transitions are there: one `update`.
+        """Learn from all of `memory` and clear it, once it holds `batch_size` transitions.
 
         Args:
-            progress: how much of the run is over, 0 to 1: what the annealing goes by.
+            progress: how much of the run is over, from 0 to 1, for annealing.
             workers: processes that compute gradients together with this one; the result is the same.
 
         Returns:
             Means over the update of `policy_loss`, `value_loss`, `approx_kl`, `clip_fraction`, `grad_norm` and, with
-            RND, `rnd_loss`; `entropy` before it, estimated by the mean of -log p of the actions;
-            `explained_variance`, `lr`, `clip` and, with RND, `intrinsic_reward`. Nothing when there was too little to
-            learn from.
+            RND, `rnd_loss`; `entropy` before it, estimated as the mean of -log p of the actions;
+            `explained_variance`, `lr`, `clip` and, with RND, `intrinsic_reward`. Nothing if there are too few
+            transitions.
 
         Raises:
-            ValueError: a function of the run (`lr`) gave what cannot be; nothing is learnt then.
-            FloatingPointError: a loss became infinite or NaN; the message says in which update, and what else did. The
-                networks are as they were before, and Adam starts anew.
+            ValueError: a schedule (`lr`) returned an invalid value; nothing is learned then.
+            FloatingPointError: a loss became infinite or NaN; the message names the update, and what else did. The
+                networks are restored, and Adam is reset.
         """
         if len(self.memory) < self.batch_size:
             return {}
@@ -449,21 +308,6 @@ class PPO(Configured, Savable):
                 f"rewards of {size:g} are beyond single precision: scale them to between {smallest:g} and {largest:g}",
                 stacklevel=3,
             )
-
-    def _check_state(self, state: np.ndarray | None, count: int) -> None:
-        """Check that there is a recurrent state `(count, S)` if this policy has one, and otherwise none."""
-        if state is None and self.policy.core is None:
-            return
-        if self.policy.core is None:
-            raise ValueError("this policy has no recurrent state: it was made without a core")
-        size = self.policy.core.state_size
-        if not isinstance(state, np.ndarray) or state.shape != (count, size):
-            raise ValueError(
-                f"this policy is recurrent: pass state=, an array ({count}, {size}), at first initial_state({count})"
-            )
-
-    def _tensor(self, rows: ArrayLike | torch.Tensor) -> torch.Tensor:
-        return torch.as_tensor(rows, dtype=torch.float32, device=self.device)
 
 
 def _detached(module: Module) -> Module:

@@ -26,11 +26,11 @@ Scaling = float | Sequence[float] | np.ndarray
 
 
 def arguments_for(env: Any, action_scaling: Scaling | None = None) -> dict[str, Any]:
-    """Return the arguments of `PPO` that an environment's spaces determine.
+    """Return the arguments of `PPO` that follow from the spaces of an environment.
 
     Args:
         env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
-        action_scaling: where that is chosen, beside which bounds continuous actions are centred.
+        action_scaling: one that the user chose; it moves the center of actions with only one bound.
 
     Raises:
         TypeError: a space that is not supported.
@@ -67,7 +67,7 @@ def arguments_for(env: Any, action_scaling: Scaling | None = None) -> dict[str, 
 
 
 def _dimensions(space: spaces.Space) -> int:
-    """Return how many continuous actions a space has, or how many choices in all dimensions together."""
+    """Return the number of dimensions of a Box, or of choices in all dimensions together."""
     return math.prod(space.shape) if isinstance(space, spaces.Box) else sum(count for count, _ in choices_of(space))
 
 
@@ -118,7 +118,7 @@ def per_dimension(name: str, value: Scaling, dimensions: int) -> np.ndarray:
     """Return a number, or one for each dimension, as float64 `(dimensions,)`.
 
     Raises:
-        ValueError: another number of them, or they are not finite, or a scale is not positive.
+        ValueError: their number is wrong, or they are not finite, or a scale is not positive.
     """
     array = np.asarray(value, dtype=np.float64)
     if array.shape not in ((), (dimensions,)) or not np.isfinite(array).all():

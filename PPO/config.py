@@ -58,7 +58,7 @@ class PPOConfig(Config):
     activation: Literal["tanh", "relu", "silu"] = setting("tanh", "Activation of the hidden layers.", structure=True)
     log_std: float = setting(
         0.0,
-        "Initial log standard deviation of continuous actions, before squashing and scaling.",
+        "Initial log standard deviation of continuous actions, before squashing and scaling; with gSDE, of each share.",
         fixed=True,
         least=-700,
         most=700,

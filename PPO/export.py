@@ -27,7 +27,7 @@ TRIALS = 64
 
 
 class Deterministic(nn.Module):
-    """From observations to the most probable actions; with the standardisation of observations in it."""
+    """From observations to deterministic actions, normalization of observations included."""
 
     def __init__(self, policy: ActorCritic) -> None:
         """Keep the policy."""
@@ -35,17 +35,17 @@ class Deterministic(nn.Module):
         self.policy = policy
 
     def forward(self, obs: torch.Tensor, core: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return actions `(B, ...)` for rows of columns `(B, D)`, and what the core remembers then `(B, S)`.
+        """Return actions `(B, ...)` for rows of columns `(B, D)`, and the next recurrent state `(B, S)`.
 
         Of a Dict or Tuple space the actions are those of each part.
         """
-        distribution, core = self.policy.step(self.policy.standardise(obs), core)
+        distribution, core = self.policy.step(self.policy.normalize(obs), core)
         action = self.policy.policy_head.to_action(distribution.mode())
         return (*action, core) if isinstance(action, tuple) else (action, core)
 
 
-class Memoryless(Deterministic):
-    """The same for a policy without a core, which has only one argument and no core among its results."""
+class FeedForward(Deterministic):
+    """The same for a feed-forward policy, which has no recurrent state."""
 
     def forward(self, obs: torch.Tensor) -> Any:  # type: ignore[override]
         """Return actions `(B, ...)` for rows of columns `(B, D)`."""
@@ -57,7 +57,7 @@ def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
     """Write the deterministic policy into a file, and check that it acts as the agent does.
 
     It takes observations as rows of columns, `utils.Features.flatten` of them (for a Box of numbers: flattened), and
-    where the policy has a core also what that remembers `(B, S)`, at first zeros; it gives actions (of a Dict or Tuple
+    of a recurrent policy also the recurrent state `(B, S)`, at first zeros; it gives actions (of a Dict or Tuple
     space one result for each part, `action.KEY`) and the new core.
 
     Args:
@@ -80,7 +80,7 @@ def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
     states, core = _trial_states(ppo), ppo.initial_state(TRIALS)
     inputs = [torch.from_numpy(part) for part in (ppo.policy.features.rows(states)[0], core) if part is not None]
     names, results = ["obs", "core"][: len(inputs)], _names_of_actions(ppo) + ["next_core"][: len(inputs) - 1]
-    module = (Memoryless if core is None else Deterministic)(copy.deepcopy(ppo.policy).cpu()).eval()
+    module = (FeedForward if core is None else Deterministic)(copy.deepcopy(ppo.policy).cpu()).eval()
     batch = {0: torch.export.Dim("batch")}
     with warnings.catch_warnings():
         warnings.filterwarnings(

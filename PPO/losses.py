@@ -16,14 +16,14 @@ Metrics = dict[str, Any]
 
 
 def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows) -> tuple[torch.Tensor, Metrics]:
-    """Return what a gradient step minimises (equation 9 of the paper), and the metrics of a minibatch.
+    """Return what a gradient step minimizes (equation 9 of the paper), and the metrics of a minibatch.
 
     L = policy loss + value_coef * value loss - entropy_coef * mean entropy
     """
     clip = objective.clip
     distribution, value = policy(rows.obs, rows.past)
     log_prob = distribution.log_prob(rows.raw_action)
-    advantage = standardise(rows.advantage) if objective.standardise else rows.advantage
+    advantage = normalize(rows.advantage) if objective.normalize else rows.advantage
     policy_loss = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)
     critic_loss = value_loss(value, rows.target, rows.value, objective.value_clip)
     loss = policy_loss + objective.value_coef * critic_loss
@@ -42,7 +42,7 @@ def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows) -> tup
 def clipped_surrogate(
     log_prob: torch.Tensor, old_log_prob: torch.Tensor, advantage: torch.Tensor, clip: Number
 ) -> torch.Tensor:
-    r"""Return the policy loss, to be minimised (equation 7).
+    r"""Return the policy loss, to be minimized (equation 7).
 
         L = -mean min(r A, clip(r, 1 - clip, 1 + clip) A),  r = exp(log_prob - old_log_prob)
 
@@ -92,7 +92,7 @@ def clip_fraction(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: Numb
     return ((log_prob - old_log_prob).expm1().abs() > clip).to(log_prob.dtype).mean()
 
 
-def standardise(advantage: torch.Tensor) -> torch.Tensor:
+def normalize(advantage: torch.Tensor) -> torch.Tensor:
     """Return `(advantage - mean) / std`; a single row keeps its sign only in the mean, so it is returned as it is."""
     if len(advantage) < 2:
         return advantage

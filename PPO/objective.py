@@ -1,4 +1,4 @@
-"""What an update minimises, as numbers."""
+"""What an update minimizes, as numbers."""
 
 import math
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ class Objective:
     entropy_coef: Number
     value_clip: float | None
     """How far a value may move."""
-    standardise: bool
-    """Whether advantages are standardised in each minibatch."""
+    normalize: bool
+    """Whether advantages are normalized in each minibatch."""
     SIZE: ClassVar[int] = 5
 
     def numbers(self) -> list[float]:
         """Return them as `SIZE` floats."""
         value_clip = math.inf if self.value_clip is None else self.value_clip
-        return [self.clip, self.value_coef, self.entropy_coef, value_clip, float(self.standardise)]
+        return [self.clip, self.value_coef, self.entropy_coef, value_clip, float(self.normalize)]
 
     @classmethod
     def of(cls, numbers: np.ndarray) -> "Objective":
         """Undo `numbers`."""
-        clip, value_coef, entropy_coef, value_clip, standardise = numbers.tolist()
-        return cls(clip, value_coef, entropy_coef, None if math.isinf(value_clip) else value_clip, standardise > 0)
+        clip, value_coef, entropy_coef, value_clip, normalize = numbers.tolist()
+        return cls(clip, value_coef, entropy_coef, None if math.isinf(value_clip) else value_clip, normalize > 0)

@@ -1,4 +1,4 @@
-"""RND: an intrinsic reward for what has not been seen often.
+"""RND: an intrinsic reward for novel observations.
 
 Source: Burda et al. 2018, "Exploration by Random Network Distillation" (arXiv:1810.12894).
 """
@@ -15,7 +15,7 @@ OBS_CLIP = 5.0
 
 
 class RND(nn.Module):
-    """A predictor learns to imitate a fixed random target; where it fails, the observation is new.
+    """A predictor learns the output of a fixed random target network; its error is large where observations are novel.
 
     Its `state_dict` holds both networks, the whitening and the scale of the reward.
     """
@@ -59,18 +59,18 @@ class RND(nn.Module):
             linear_layer(hidden_size, features, 2**0.5, generator),
         )
 
-    def lesson(self, next_obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def targets(self, next_obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return observations `(B, D)` whitened, and the target's features `(B, F)` of them."""
         white = self.whiten(next_obs)
         return white, self.target(white)
 
     def error(self, white: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Return how wrong the predictor is about each row of a lesson: `(B,)`."""
+        """Return the mean squared error of the predictor for each row `(B,)`."""
         return (self.predictor(white) - features).pow(2).mean(dim=-1)
 
     @torch.no_grad()
     def observe(self, next_obs: torch.Tensor, trajectory_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
-        """Take observations into the statistics; return the intrinsic reward of arriving at each.
+        """Update the statistics with next observations; return the intrinsic reward of each.
 
         The reward is the prediction error divided by the running std of its discounted sum over the past, which
         goes on from one trajectory of an environment to its next (section 2.4 and the authors' code).
@@ -87,25 +87,25 @@ class RND(nn.Module):
         self.whiten.update(next_obs)
         if not warm:
             return np.zeros(len(next_obs))
-        error = self.error(*self.lesson(next_obs)).double().cpu().numpy()
+        error = self.error(*self.targets(next_obs)).double().cpu().numpy()
         self.return_stats.update(torch.from_numpy(self._past_returns(error, trajectory_ends, env_ids)).unsqueeze(-1))
         return error / self.return_stats.std.item()
 
     def loss(self, white: torch.Tensor, features: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Return the predictor's mean error over a random share of the rows of a lesson."""
+        """Return the predictor's mean error over a random share of the rows."""
         chosen = torch.from_numpy(np.flatnonzero(rng.random(len(white)) < self.update_proportion)).to(white.device)
         return self.error(white[chosen], features[chosen]).sum() / max(len(chosen), 1)
 
     def _past_returns(self, reward: np.ndarray, trajectory_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
-        """Return each row's discounted sum of the rewards up to it, and remember each environment's last."""
+        """Return each row's discounted sum of the rewards up to it, and keep each environment's last."""
         missing = int(env_ids.max()) + 1 - len(self.discounted)
         if missing > 0:
             self.discounted = torch.cat([self.discounted, self.discounted.new_zeros(missing)])
-        pieces = []
+        sums = []
         for env_id, rewards in zip(
             env_ids.tolist(), np.split(reward, np.flatnonzero(trajectory_ends)[:-1] + 1), strict=True
         ):
             decay = np.full(len(rewards), self.gamma)
-            pieces.append(discounted_sums(rewards, decay, self.discounted[env_id].item()))
-            self.discounted[env_id] = pieces[-1][-1]
-        return np.concatenate(pieces)
+            sums.append(discounted_sums(rewards, decay, self.discounted[env_id].item()))
+            self.discounted[env_id] = sums[-1][-1]
+        return np.concatenate(sums)

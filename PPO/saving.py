@@ -1,4 +1,4 @@
-"""What an agent keeps in files, and takes back out of them."""
+"""How PPO saves and loads its weights and its state."""
 
 import os
 from itertools import zip_longest
@@ -27,7 +27,7 @@ STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates"
 
 
 class Savable:
-    """The part of `PPO` that knows files: its weights with its settings, and all its state."""
+    """The part of `PPO` that saves and loads."""
 
     defaults: ClassVar[Settings]
     """Settings that a file of an older version lacks were as these are."""
@@ -39,7 +39,7 @@ class Savable:
     rng: np.random.Generator
     updates: int
     rewarded: bool
-    """Whether there were any rewards yet."""
+    """Whether any reward was not zero so far."""
     exploration: Exploration | None
     observation_space: spaces.Space
     action_space: spaces.Space
@@ -51,18 +51,18 @@ class Savable:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **changes: Any) -> Self:
-        """Make the agent whose weights `save_weights` saved, with the arguments that it was made with.
+        """Make an agent from what `save_weights` saved: its settings and its weights.
 
         Args:
             path: the directory.
-            changes: arguments in place of those: `device`, which is not saved; `encoder`, `actor_critic` and functions
-                (`lr`, `policy_clip`), which no file can hold; any that the meaning of the weights does not depend on,
-                such as `lr`.
+            changes: arguments in place of the saved ones: `device`, which is not saved; `encoder`, `actor_critic` and
+                schedules (`lr`, `policy_clip`), which no file can hold; any that the weights do not depend on, such as
+                `gamma`.
 
         Raises:
             FileNotFoundError: there are no weights.
-            ValueError: they are damaged, or those of an older version, which did not save arguments; or the agent had
-                an `encoder` or `actor_critic` of its own that is not given; or the weights do not go with `changes`.
+            ValueError: they are damaged, or an older version saved them without settings; or the agent had an
+                `encoder` or `actor_critic` of its own that is missing; or the weights do not fit `changes`.
         """
         file = Path(path) / POLICY_FILE
         _, settings = read_weights(file)
@@ -83,12 +83,12 @@ class Savable:
         return settings_of({name: getattr(self, name) for name in self.arguments} | vars(self.config))
 
     def check_settings(self, saved: Settings, what: str, *, learning: bool = False) -> None:
-        """Check that weights mean the same to an agent with other `settings` as to this one.
+        """Check that the weights of an agent with other `settings` mean the same to this one.
 
         Args:
-            saved: those settings.
-            what: whose they are, for the message.
-            learning: whether to check also what decides how it learns.
+            saved: the other settings.
+            what: where they are from, for the message.
+            learning: whether to compare also the settings of the update.
 
         Raises:
             ValueError: they do not; the message lists what differs.
@@ -115,7 +115,7 @@ class Savable:
         self.check_settings(saved, f"the settings of {source}", learning=True)
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
-        """Save the networks into the directory `path`, which is made if it is missing; and `settings` beside them.
+        """Save the networks and the settings into the directory `path`, which is made if it is missing.
 
         Raises:
             OSError: the directory cannot be made or written.
@@ -130,8 +130,8 @@ class Savable:
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a file is damaged, or its weights mean something else to this agent (the message lists what
-                differs); nothing is changed then.
+            ValueError: a file is damaged, or its weights mean something else to this agent; the message lists what
+                differs, and nothing is changed then.
         """
         networks = {}
         for module, name in self.modules():
@@ -143,10 +143,10 @@ class Savable:
         self._take_over(networks)
 
     def state(self) -> State:
-        """Return all that acting and learning go by, but for what waits in `memory`, for `utils.save_state`.
+        """Return the state for an exact resume, for `utils.save_state`; without `memory`.
 
-        That is the networks with the statistics of observations, returns and RND, the optimizer, the random state and
-        the number of updates. The arguments of `PPO` are not in it: see `settings`.
+        It holds the networks with the statistics of observations, returns and RND, the optimizers, the random state and
+        the number of updates; not the settings.
         """
         return {
             "networks": {file: clone(module.state_dict()) for module, file in self.modules()},
@@ -159,10 +159,10 @@ class Savable:
         }
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` was, be it of another `PPO` with the same arguments: what comes is the same.
+        """Restore a `state`, of this or of another `PPO` with the same settings.
 
         Raises:
-            ValueError: it is that of other networks, or no state of a PPO; nothing is changed then.
+            ValueError: it is of other networks, or is no state of a PPO; nothing is changed then.
         """
         parts = STATE_PARTS if self.exploration is None else STATE_PARTS | {"exploration"}
         said = state.keys() | {"rewarded"} if isinstance(state, dict) else set()  # earlier states do not say that
@@ -190,22 +190,25 @@ class Savable:
         self.rewarded = bool(state.get("rewarded", updates))
 
     def forget_environments(self) -> None:
-        """Forget what is kept for each environment: others take their places."""
+        """Forget what is kept for each environment by index, since others take their places."""
         if self.rnd is not None:
             self.rnd.discounted = self.rnd.discounted[:0]
 
     def load_networks(self, saved: State, settings: Settings | None = None) -> None:
-        """Take over only the `networks` of a `state`: what `load_weights` does with files.
+        """Load only the networks of a `state`: what `load_weights` does with files.
+
+        Args:
+            saved: the state.
+            settings: the `signature` of the agent whose state it was.
 
         Raises:
-            ValueError: they are other networks, or mean something else by the `settings` that they were saved with;
-                nothing is changed then.
+            ValueError: they are other networks, or mean something else to this agent; nothing is changed then.
         """
         if settings is not None:
             self.check_settings(settings, "the saved networks")
-        self._take_over(self._fitting(saved))
+        self._take_over(self._fitting(saved.get("networks")))
 
-    def _fitting(self, saved: State) -> dict[str, dict[str, torch.Tensor]]:
+    def _fitting(self, saved: Any) -> dict[str, dict[str, torch.Tensor]]:
         """Return the saved networks as tensors, by file, if they fit; otherwise raise a `ValueError`."""
         if not isinstance(saved, dict) or saved.keys() != {file for _, file in self.modules()}:
             raise ValueError(f"the saved state is of {_names(saved)}: one with RND, the other without")
@@ -232,15 +235,15 @@ def clone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _names(state: Any) -> str:
-    """Return what a part of a saved state holds, in words."""
+    """Return the names of the parts of a saved state, in words."""
     return ", ".join(state) or "nothing" if isinstance(state, dict) else f"a {type(state).__name__}"
 
 
 def _rng_of(state: Any) -> np.random.Generator:
-    """Return a generator in a saved state.
+    """Return a generator from its saved state.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is the state of no generator.
     """
     generator = np.random.default_rng(0)
     try:

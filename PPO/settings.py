@@ -1,4 +1,4 @@
-"""What an agent was made with, as plain values: to make another such agent, and to tell what weights mean."""
+"""The settings of a PPO as plain values: to save them, to make such an agent again, and to compare two agents."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +16,11 @@ Settings = State
 CALLABLES = ("encoder", "actor_critic")
 """Arguments that no file can hold."""
 SCHEDULES = ("lr", "policy_clip")
-"""Arguments that no file can hold where they are functions."""
+"""Settings that no file can hold if they are functions."""
 
 
 def settings_of(arguments: Mapping[str, Any]) -> Settings:
-    """Return arguments of `PPO` as plain values; where its networks live is not among them."""
+    """Return arguments of `PPO` as plain values, without `device`."""
     return {name: _plain(value) for name, value in arguments.items() if name != "device"}
 
 
@@ -29,10 +29,10 @@ def arguments_of(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: of `settings_of`.
-        given: arguments to take in place of those.
+        given: arguments in place of those.
 
     Raises:
-        ValueError: they describe no spaces, or there is a callable that is not given.
+        ValueError: they describe no spaces, or a callable is missing.
     """
     arguments = dict(settings)
     for name in CALLABLES:
@@ -49,15 +49,15 @@ def arguments_of(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(saved: Settings, own: Settings, *, learning: bool = False) -> list[str]:
-    """Return in what saved settings differ from others so that weights mean something else, in words.
+    """Return the differences between settings that change what weights mean, in words.
 
     Args:
         saved: of `settings_of`, complete.
-        own: the same of an agent that is here.
-        learning: whether to tell also of what decides how it learns.
+        own: those of the present agent.
+        learning: whether to compare also the settings of the update.
 
     Raises:
-        ValueError: saved are settings of a version that knows more of them, or none at all.
+        ValueError: some saved settings are unknown to this version.
     """
     if unknown := saved.keys() - own.keys():
         raise ValueError(f"there are settings that this version does not know: {', '.join(sorted(unknown))}")
@@ -68,7 +68,7 @@ def differences(saved: Settings, own: Settings, *, learning: bool = False) -> li
 
 
 def _meaning(settings: Settings) -> dict[str, Any]:
-    """Return what decides what weights mean, under the name of the setting that says so; equal where it is the same."""
+    """Return what decides what weights mean, by setting; equal settings may be written in different ways."""
     features = Features.of(make_space(settings["observation_space"]))
     flat = len(features.numbers) == 1 and features == Features((Numbers((), features.numbers[0].shape),), ())
     actions = [*leaves(make_space(settings["action_space"]))]
@@ -92,14 +92,14 @@ def _meaning(settings: Settings) -> dict[str, Any]:
 
 
 def _range(space: spaces.Space) -> Any:
-    """Return between what a policy chooses, for a space without parts."""
+    """Return the bounds or the choices of a space without parts."""
     if isinstance(space, spaces.Box):
         return [bound.astype(np.float32).flatten().tolist() for bound in (space.low, space.high)]
     return choices_of(space)
 
 
 def _learning(settings: Settings) -> dict[str, Any]:
-    """Return what decides how an agent learns, and not what its weights mean."""
+    """Return the settings that decide how an agent learns, and not what its weights mean."""
     return {
         name: settings[name]
         for name, about in settings_in(PPOConfig).items()

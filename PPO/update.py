@@ -22,7 +22,7 @@ from parallel_rl.utils import COMPOSITE, Batch, gae, linear, next_rows, reward_u
 from PPO.actor_critic import ActorCritic, Past
 from PPO.autograd import Autograd
 from PPO.fast.shards import GradientWorkers, ShardedGradient
-from PPO.losses import Metrics, standardise
+from PPO.losses import Metrics, normalize
 from PPO.memory import Rows
 from PPO.objective import Objective
 
@@ -40,63 +40,64 @@ def update(
     Raises:
         ValueError: a recurrent state is missing.
     """
-    policy, rnd, head = ppo.policy, ppo.rnd, ppo.policy.value_head
-    with torch.no_grad():
-        # observations, normalized by the statistics that the policy acted with
-        obs, final_obs = columns(policy, batch.obs), columns(policy, batch.final_obs)
-        inputs, final_inputs = network_inputs(policy, batch, policy.standardise(obs), policy.standardise(final_obs))
-
-        # rewards: the environment's and, with RND, one for what is new; RND's statistics move
-        rewards = [RewardStream(batch.reward, ppo.gamma, batch.terminated, batch.ends)]
-        lesson = None
-        if rnd is not None:
-            next_obs = columns(policy, batch.next_obs)[:, : policy.features.columns].float()
-            novelty = rnd.observe(next_obs, batch.trajectory_ends, batch.env_ids)
-            lesson = rnd.lesson(next_obs)
-            # its return goes on over the ends of episodes (Burda et al. 2018, section 2.3)
-            never = np.zeros(len(novelty), dtype=bool)
-            rewards.append(RewardStream(novelty, ppo.intrinsic_gamma, never, batch.trajectory_ends, weight=ppo.beta))
-
-        # until there were rewards, what the critic says is noise: let it be as large as rewards are
-        if not ppo.rewarded:
-            head.stats.rescale(0, reward_unit(float(np.abs(batch.reward).max())))
-
-        # values, advantages (GAE) and returns
-        experience = Experience(batch, rewards, inputs, final_inputs)
-        values, advantage, returns = estimate(ppo, experience)
-
-        # the return statistics move, and the value head against them (PopArt)
-        old_value = head.update(returns, values)
-
-        raw_action, log_prob = behaviour(policy, batch, inputs)
-        target, past = head.stats(returns), inputs.past or ()
-        rows = Rows(inputs.obs, raw_action, log_prob, scaled(ppo, experience, advantage), target, old_value, *past)
-    metrics = {"explained_variance": explained_variance(values, returns), "entropy": -log_prob.mean().item()}
-    if rnd is not None:
-        metrics["intrinsic_reward"] = float(novelty.mean())
-
-    # epochs of shuffled minibatches
-    metrics |= optimize(ppo, rows, lr, objective, workers, experience, lesson)
-
-    # the observation statistics move
-    policy.update_statistics(obs)
+    prepared = prepare(ppo, batch)
+    metrics = prepared.metrics | optimize(ppo, prepared, lr, objective, workers)
+    ppo.policy.update_statistics(prepared.obs)  # the observation statistics move
     return metrics
 
 
+@torch.no_grad()
+def prepare(ppo: "PPO", batch: Batch) -> "Prepared":
+    """Turn a batch into the rows of minibatches; the statistics of returns move, and those of RND.
+
+    Raises:
+        ValueError: a recurrent state is missing.
+    """
+    policy, rnd, head = ppo.policy, ppo.rnd, ppo.policy.value_head
+
+    # observations, normalized by the statistics that the policy acted with
+    obs, final_obs = columns(policy, batch.obs), columns(policy, batch.final_obs)
+    inputs, final_inputs = network_inputs(policy, batch, policy.normalize(obs), policy.normalize(final_obs))
+
+    # rewards: the environment's and, with RND, an intrinsic one; RND's statistics move
+    rewards = [RewardStream(batch.reward, ppo.gamma, batch.terminated, batch.ends)]
+    targets = None
+    if rnd is not None:
+        next_obs = columns(policy, batch.next_obs)[:, : policy.features.columns].float()
+        novelty = rnd.observe(next_obs, batch.trajectory_ends, batch.env_ids)
+        targets = rnd.targets(next_obs)
+        # its return goes on over the ends of episodes (Burda et al. 2018, section 2.3)
+        never = np.zeros(len(novelty), dtype=bool)
+        rewards.append(RewardStream(novelty, ppo.intrinsic_gamma, never, batch.trajectory_ends, weight=ppo.beta))
+
+    # before the first rewards the critic's values are noise: give them the size of the rewards
+    if not ppo.rewarded:
+        head.stats.rescale(0, reward_unit(float(np.abs(batch.reward).max())))
+
+    # values, advantages (GAE) and returns
+    experience = Experience(batch, rewards, inputs, final_inputs)
+    values, advantage, returns = estimate(ppo, experience)
+
+    # the return statistics move, and the value head against them (PopArt)
+    old_value = head.update(returns, values)
+
+    raw_action, log_prob = acted(policy, batch, inputs)
+    target, past = head.stats(returns), inputs.past or ()
+    rows = Rows(inputs.obs, raw_action, log_prob, scaled(ppo, experience, advantage), target, old_value, *past)
+    metrics = {"explained_variance": explained_variance(values, returns), "entropy": -log_prob.mean().item()}
+    if rnd is not None:
+        metrics["intrinsic_reward"] = float(novelty.mean())
+    return Prepared(rows, experience, targets, obs, metrics)
+
+
 def optimize(
-    ppo: "PPO",
-    rows: Rows,
-    lr: float,
-    objective: Objective,
-    workers: GradientWorkers | None,
-    experience: "Experience",
-    lesson: tuple[torch.Tensor, torch.Tensor] | None,
+    ppo: "PPO", prepared: "Prepared", lr: float, objective: Objective, workers: GradientWorkers | None
 ) -> dict[str, float]:
     """Take a gradient step for each minibatch of each epoch; return the means of their metrics.
 
-    With `recompute_advantage` the rows of each further epoch are estimated again from the experience. RND's predictor
-    learns from the lesson.
+    With `recompute_advantage` the advantages and targets of each further epoch are estimated again.
     """
+    rows, experience, targets = prepared.rows, prepared.experience, prepared.rnd_targets
     steps: list[Metrics] = []
     gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
     gradient.load(rows)
@@ -111,11 +112,11 @@ def optimize(
         for start, stop in pairwise(bounds):
             metrics = gradient.compute(start, stop)
             if ppo.target_kl is not None and metrics["approx_kl"] > 1.5 * ppo.target_kl:
-                nothing = {"grad_norm": 0.0} | ({} if lesson is None else {"rnd_loss": 0.0})
+                nothing = {"grad_norm": 0.0} | ({} if targets is None else {"rnd_loss": 0.0})
                 return means(steps or [metrics | nothing])
             metrics["grad_norm"] = limit_norm(ppo.optimizers[0].gradient, ppo.max_grad_norm)
-            if lesson is not None:
-                metrics["rnd_loss"] = predictor_gradient(ppo, lesson, order[start:stop])
+            if targets is not None:
+                metrics["rnd_loss"] = predictor_gradient(ppo, targets, order[start:stop])
             for optimizer in ppo.optimizers:
                 optimizer.step(lr)
             steps.append(metrics)
@@ -133,18 +134,18 @@ def annealed(ppo: "PPO", progress: float) -> tuple[float, Objective]:
         value_coef=ppo.value_coef,
         entropy_coef=linear(ppo.entropy_coef, progress) if ppo.anneal_entropy else ppo.entropy_coef,
         value_clip=ppo.value_clip,
-        standardise=ppo.normalize_advantage == "minibatch",
+        normalize=ppo.normalize_advantage == "minibatch",
     )
     return scheduled("lr", ppo.lr, ppo.anneal_lr, progress), objective
 
 
 class Inputs(NamedTuple):
-    """What the networks take."""
+    """Inputs of the networks."""
 
     obs: torch.Tensor
     """Normalized observations `(B, D)`."""
     past: Past | None
-    """With a core."""
+    """Of a recurrent policy."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,11 @@ class RewardStream:
     reward: np.ndarray
     gamma: float
     terminated: np.ndarray
-    """bool `(M,)`: nothing comes after these rows."""
+    """bool `(M,)`: the rows that bootstrap zero."""
     ends: np.ndarray
-    """bool `(M,)`: the row that follows in the batch does not follow in this return."""
+    """bool `(M,)`: the rows whose return does not go on in the next row."""
     weight: float = 1.0
-    """Of its advantage beside the others'."""
+    """Of its advantage in the sum."""
 
     def advantage(self, batch: Batch, value: np.ndarray, final_value: np.ndarray, gae_lambda: float) -> np.ndarray:
         """Return advantages `(M,)` from the values of M observations, and of the next ones at the E ends of the batch.
@@ -170,7 +171,7 @@ class RewardStream:
 
 
 class Experience(NamedTuple):
-    """What advantages are estimated from."""
+    """The rows from which advantages are estimated."""
 
     batch: Batch
     rewards: list[RewardStream]
@@ -179,6 +180,20 @@ class Experience(NamedTuple):
     """Of the M rows."""
     final_inputs: Inputs
     """Of the next observations of their E ends."""
+
+
+class Prepared(NamedTuple):
+    """What `prepare` made of a batch."""
+
+    rows: Rows
+    """Of the minibatches."""
+    experience: Experience
+    """To estimate advantages again."""
+    rnd_targets: tuple[torch.Tensor, torch.Tensor] | None
+    """What RND's predictor learns, with RND."""
+    obs: torch.Tensor
+    """`(M, D)`, not normalized."""
+    metrics: dict[str, float]
 
 
 def columns(policy: ActorCritic, obs: np.ndarray) -> torch.Tensor:
@@ -193,7 +208,7 @@ def network_inputs(
     if policy.core is None:
         return Inputs(obs, None), Inputs(final_obs, None)
     if "state" not in batch.extras:
-        raise ValueError("a policy with a core learns from what it remembered: keep the extras that act() returns")
+        raise ValueError("a recurrent policy learns from its recurrent states: keep the extras that act() returns")
     state = on_device(policy, batch.extras["state"]).float()
     starts = on_device(policy, np.append(True, batch.ends[:-1]))
     ends = np.flatnonzero(batch.ends)
@@ -232,14 +247,14 @@ def scaled(ppo: "PPO", experience: Experience, advantage: np.ndarray) -> torch.T
     deviations = np.sqrt(stats.var.tolist())
     size = sum(reward.weight * each for reward, each in zip(experience.rewards, deviations, strict=True))
     in_range = on_device(ppo.policy, advantage / reward_unit(size)).float()
-    return standardise(in_range) if ppo.normalize_advantage == "batch" else in_range
+    return normalize(in_range) if ppo.normalize_advantage == "batch" else in_range
 
 
-def behaviour(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+def acted(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """Return raw actions `(M, ...)` and their log-probabilities `(M,)` under the policy that acted.
 
-    A hand-written loop may not have stored them; as long as nothing was learnt in between, the policy that acted is the
-    present one.
+    A loop by hand may not have stored them. Then they are computed with the present policy, which is the one that acted
+    as long as there was no update in between.
     """
     extras = batch.extras
     if "raw_action" in extras:
@@ -264,10 +279,10 @@ def minibatch_gradients(
     return ShardedGradient(ppo.numpy_policy, gradient.numpy(), objective, count, ppo.mini_batch_size, workers)
 
 
-def predictor_gradient(ppo: "PPO", lesson: tuple[torch.Tensor, torch.Tensor], index: np.ndarray) -> torch.Tensor:
-    """Write the gradient of RND's loss on some rows of a lesson into its predictor's parameters; return the loss."""
+def predictor_gradient(ppo: "PPO", targets: tuple[torch.Tensor, torch.Tensor], index: np.ndarray) -> torch.Tensor:
+    """Write the gradient of RND's loss on some rows into the parameters of its predictor; return the loss."""
     assert ppo.rnd is not None
-    white, features = lesson
+    white, features = targets
     ppo.optimizers[1].gradient.zero_()
     loss = ppo.rnd.loss(white[index], features[index], ppo.rng)
     loss.backward()
@@ -277,7 +292,7 @@ def predictor_gradient(ppo: "PPO", lesson: tuple[torch.Tensor, torch.Tensor], in
 def shuffled(rows: Rows, mini_batch_size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
     """Return a new order `(M,)` of the rows, and the bounds of its minibatches: equal parts of at most that size.
 
-    With a core, sequences stay whole, and the minibatches are about equal.
+    Of a recurrent policy sequences stay whole, and the minibatches are about equal.
     """
     count = len(rows.obs)
     parts = -(-count // mini_batch_size)

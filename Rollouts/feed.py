@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from AsyncPPO import EnvVectorizer
 from AsyncPPO.factory import number_of_copies
 from Rollouts.actor import Actor, check_signatures, device_of
 from Rollouts.collector import Collector
 from Rollouts.fragment import Fragment
+from Rollouts.workers import lagged_feed
 
 
 def rollout(
@@ -64,12 +66,19 @@ def rollout(
     if step_timeout is not None and not num_workers:
         raise ValueError("step_timeout needs num_workers >= 1: this process would hang itself")
     num_envs = number_of_copies(envs, num_envs, 1)
+    device = torch.device(device or device_of(actor))
+    faults: dict[str, Any] = {"seed": seed, "on_env_error": on_env_error, "step_timeout": step_timeout}
+    if lag:
+        if not isinstance(actor, nn.Module):
+            raise TypeError(f"lag=1 needs a torch module, whose weights travel to the workers, not {actor!r:.200}")
+        return lagged_feed(
+            envs, num_envs, actor, n_steps, num_workers=num_workers, sticky=sticky, device=device, **faults
+        )  # fmt: skip
     workers: dict[str, Any] = {"backend": "inline"}
     if num_workers:
         alone = on_env_error == "raise" and step_timeout is None  # otherwise all are in workers anyway
         workers = {"backend": "process", "num_workers": num_workers, "asynchronous": alone}
-    options = {**workers, "seed": seed, "on_env_error": on_env_error, "step_timeout": step_timeout}
-    return _feed(envs, num_envs, options, actor, n_steps, sticky, torch.device(device or device_of(actor)))
+    return _feed(envs, num_envs, {**workers, **faults}, actor, n_steps, sticky, device)
 
 
 def _feed(
@@ -79,7 +88,7 @@ def _feed(
     actor: Actor,
     n_steps: int,
     sticky: bool,
-    device: torch.device | str,
+    device: torch.device,
 ) -> Iterator[Fragment]:
     with EnvVectorizer(envs, num_envs, autoreset=True, **options) as vectorizer:
         collector = Collector(vectorizer, actor, n_steps, sticky=sticky, device=device)

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from parallel_rl.commands.run import CURVE_FILE
+from parallel_rl.commands.run_directory import CURVE_FILE
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "run.png"

@@ -1,9 +1,9 @@
-"""The command line: train PPO on a Gymnasium environment, go on with a run, look at what came of it.
+"""The command line: train an agent on a Gymnasium environment, resume a run, look at its results.
 
 python main.py [train] [--help]          (installed: parallel-rl in place of python main.py)
 python main.py {resume,evaluate,record,watch,plot,export,envs} [--help]
 
-In bash, `source <(./main.py --tyro-print-completion bash)` has the tab key complete what follows `./main.py`.
+In bash, `source <(./main.py --tyro-print-completion bash)` lets the tab key complete what follows `./main.py`.
 """
 
 import sys
@@ -34,21 +34,21 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "export": export,
     "envs": envs,
 }
-"""Beside `train`, which reads the command line itself: its defaults depend on the environment."""
+"""All but `train`, which parses its arguments itself: its defaults depend on the agent and the environment."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; return the exit code."""
     try:
         code = _run(sys.argv[1:] if arguments is None else list(arguments))
-        if sys.stdout is not None:  # as it is where the descriptor was closed from the start
+        if sys.stdout is not None:  # it is None if the descriptor was closed from the start
             sys.stdout.flush()
         return code
     except KeyboardInterrupt as interrupt:
         return interrupt.args[0] if interrupt.args else INTERRUPTED
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
         if isinstance(error, BrokenPipeError) and nobody_listens():
-            silence(1)  # or the interpreter complains of what it cannot flush
+            silence(1)  # or the interpreter complains that it cannot flush
             return UNHEARD
         if sys.flags.dev_mode:
             raise
@@ -73,12 +73,12 @@ def _run(arguments: list[str]) -> int:
 
 
 def run() -> NoReturn:
-    """Be the program: run its command line and leave."""
+    """Run the command line of this process and exit."""
     if not sys.flags.dev_mode:
         warnings.formatwarning = _one_line
     sys.exit(main())
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
-    """Say of a warning what is to be known, and not where it comes from: that is for -X dev."""
+    """Format a warning without its place in the code, which is for -X dev."""
     return f"warning: {message}\n"

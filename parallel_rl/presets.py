@@ -1,12 +1,16 @@
-"""Settings for environments that the defaults do not serve; `main.py` looks them up by `--env-id`.
+"""Settings for environments that the defaults do not suit; `main.py` looks them up by `--agent` and `--env-id`.
 
 They were chosen on seeds from 100 up; the results that are reported are of seeds 0 to 4. MuJoCo's is one for all, found
 on HalfCheetah-v5; Hopper, Walker2d, InvertedDoublePendulum, Reacher and Swimmer differ in a few numbers.
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
-MUJOCO: dict[str, Any] = {
+Values = dict[str, Any]
+"""Settings of a run and of its agent, by name."""
+
+MUJOCO: Values = {
     "steps": 1_000_000,
     "num_envs": 64,
     "batch_size": 2048,
@@ -19,14 +23,14 @@ MUJOCO: dict[str, Any] = {
 }
 """For all of MuJoCo."""
 LEGS = {"num_envs": 8, "squash_actions": False, "recompute_advantage": False, "log_std": 0.0}
-"""On top of it, for what has to learn not to fall."""
-PRESETS: dict[str, dict[str, Any]] = {
+"""On top of it, for robots that have to learn not to fall."""
+BY_ENV: dict[str, Values] = {
     "CartPole-v1": {},
     "Acrobot-v1": {"steps": 200_000},
     "LunarLander-v3": {
         "steps": 1_000_000,
         "gamma": 0.995,
-        "gae_lambda": 0.97,
+        "GAE_lambda": 0.97,
         "batch_size": 4096,
         "k_epochs": 6,
         "entropy_coef": 0.01,
@@ -35,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "LunarLanderContinuous-v3": {
         "steps": 1_000_000,
         "gamma": 0.995,
-        "gae_lambda": 0.97,
+        "GAE_lambda": 0.97,
         "batch_size": 4096,
         "k_epochs": 6,
         "anneal_lr": True,
@@ -73,11 +77,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "Pusher-v5": MUJOCO,
     "Reacher-v5": MUJOCO | {"gamma": 0.95},
     "Walker2d-v5": MUJOCO | LEGS | {"normalize_advantage": "returns"},
-    "Swimmer-v5": MUJOCO | {"num_envs": 8, "gamma": 0.9999, "gae_lambda": 0.98},
+    "Swimmer-v5": MUJOCO | {"num_envs": 8, "gamma": 0.9999, "GAE_lambda": 0.98},
     "Pendulum-v1": {"steps": 300_000, "num_envs": 8, "gamma": 0.95, "log_std": 0.5, "anneal_lr": True},
 }
 """By environment id."""
-ATARI: dict[str, Any] = {
+ATARI: Values = {
     "steps": 10_000_000,
     "num_envs": 8,
     "batch_size": 1024,
@@ -90,7 +94,7 @@ ATARI: dict[str, Any] = {
     "hidden_sizes": (),
 }
 """For all of `ALE/...`: those of Huang et al. 2022, "The 37 implementation details of PPO"; not tuned here."""
-MINATAR: dict[str, Any] = {
+MINATAR: Values = {
     "steps": 5_000_000,
     "num_envs": 64,
     "batch_size": 2048,
@@ -102,9 +106,7 @@ MINATAR: dict[str, Any] = {
     "hidden_sizes": (),
 }
 """For all of `MinAtar/...`; found on Asterix and Breakout."""
-NAMESPACES = {"ALE": ATARI, "MinAtar": MINATAR}
-"""Settings that serve all environments of a namespace."""
-RND_PRESETS: dict[str, dict[str, Any]] = {
+WITH_RND: dict[str, Values] = {
     "CartPole-v1": {},
     "MountainCar-v0": {"beta": 1.0},
     "MountainCarContinuous-v0": {"num_envs": 4, "batch_size": 1024, "gamma": 0.99, "log_std": 0.5, "beta": 1.0},
@@ -112,12 +114,36 @@ RND_PRESETS: dict[str, dict[str, Any]] = {
 """By environment id: on top of the above, with `--use-rnd`."""
 
 
-def preset(env_id: str, use_rnd: bool = False) -> dict[str, Any]:
-    """Return the settings of `TrainConfig` in which an environment differs from the defaults."""
-    settings = PRESETS.get(env_id) or NAMESPACES.get(env_id.partition("/")[0], {})
-    return settings | (RND_PRESETS.get(env_id, {}) if use_rnd else {})
+@dataclass(frozen=True)
+class Presets:
+    """Settings for one agent, where they differ from the defaults of the command line."""
+
+    by_env: dict[str, Values] = field(default_factory=dict)
+    """By environment id."""
+    by_namespace: dict[str, Values] = field(default_factory=dict)
+    """For all environments of a namespace, such as `ALE/...`."""
+    with_rnd: dict[str, Values] = field(default_factory=dict)
+    """By environment id: on top of the above, with an intrinsic reward."""
+
+    def of(self, env_id: str, use_rnd: bool = False) -> Values:
+        """Return the settings for an environment."""
+        settings = self.by_env.get(env_id) or self.by_namespace.get(env_id.partition("/")[0], {})
+        return settings | (self.with_rnd.get(env_id, {}) if use_rnd else {})
+
+    def know(self, env_id: str) -> bool:
+        """Return whether there are settings for an environment."""
+        return env_id in self.by_env or env_id.partition("/")[0] in self.by_namespace
+
+
+PRESETS: dict[str, Presets] = {"ppo": Presets(BY_ENV, {"ALE": ATARI, "MinAtar": MINATAR}, WITH_RND)}
+"""By agent."""
+
+
+def preset(agent: str, env_id: str, use_rnd: bool = False) -> Values:
+    """Return the settings of a run in which an agent on an environment differs from the defaults."""
+    return PRESETS.get(agent, Presets()).of(env_id, use_rnd)
 
 
 def has_preset(env_id: str) -> bool:
-    """Return whether settings for an environment are known."""
-    return env_id in PRESETS or env_id.partition("/")[0] in NAMESPACES
+    """Return whether any agent has settings for an environment."""
+    return any(presets.know(env_id) for presets in PRESETS.values())

@@ -16,8 +16,9 @@ import pytest
 
 from AsyncPPO import EnvVectorizer, evaluate
 from parallel_rl import main
+from parallel_rl.commands.build import factory_of
 from parallel_rl.commands.play import SCREENS
-from parallel_rl.commands.run import config_of, factory_of
+from parallel_rl.commands.run_directory import config_of
 from parallel_rl.commands.train import parse
 from parallel_rl.commands.trust import TRUST
 from PPO import PPO
@@ -101,10 +102,10 @@ def run_dir(tmp_path: Path) -> Path:
 def test_wrappers_are_those_of_the_training_and_of_all_that_follows(
     run_dir: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert config_of(run_dir).wrapper == (f"{__name__}:Left", "gymnasium.wrappers:FlattenObservation")
-    with factory_of(config_of(run_dir))() as env:
+    assert config_of(run_dir).run.wrapper == (f"{__name__}:Left", "gymnasium.wrappers:FlattenObservation")
+    with factory_of(config_of(run_dir).run)() as env:
         assert env.observation_space == gym.spaces.Box(0, 1, (6,), np.int64), "the first is the innermost"
-    assert parse(["--load-weights", str(run_dir), TRUST]).wrapper == config_of(run_dir).wrapper
+    assert parse(["--load-weights", str(run_dir), TRUST]).run.wrapper == config_of(run_dir).run.wrapper
     capsys.readouterr()
     assert main.main(["evaluate", str(run_dir), "--episodes", "3", TRUST]) == 0
     assert "mean 5.00" in capsys.readouterr().out
@@ -133,7 +134,7 @@ def test_a_run_of_before_there_were_wrappers_has_none(run_dir: Path) -> None:
     for name in ("wrapper", "eval_envs"):
         del content["config"][name]
     file.write_text(json.dumps(content))
-    assert config_of(run_dir).wrapper == ()
+    assert config_of(run_dir).run.wrapper == ()
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_a_warning_of_the_command_line_is_one_line(tmp_path: Path) -> None:
 
 def test_what_renders_no_pictures_is_not_recorded(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main(["record", str(run_dir), "--out", str(run_dir / "new" / "video.mp4"), TRUST]) == 1
-    assert "error: the environment renders no pictures (render_mode='rgb_array') but str" in capsys.readouterr().err
+    assert "error: the environment renders no images (render_mode='rgb_array') but str" in capsys.readouterr().err
     assert not [*(run_dir / "new").glob("*")]
 
 

@@ -16,10 +16,10 @@ import pytest
 
 from AsyncPPO.callbacks import read_table
 from parallel_rl import main
+from parallel_rl.commands.build import fresh_agent, load_latest
 from parallel_rl.commands.play import SCREENS
-from parallel_rl.commands.run import config_of, load_latest
+from parallel_rl.commands.run_directory import config_of
 from parallel_rl.utils import load_state, save_state
-from PPO import PPO
 from tests.test_main import QUICK, command, finish, untrained_run
 
 ROOT = Path(__file__).parent.parent
@@ -85,8 +85,8 @@ def test_a_run_goes_on_with_another_number_of_environments(
         assert main.main(["resume", str(run_dir), "--steps", "512", *arguments]) == 0
     resumed = json.loads((run_dir / "config.json").read_text())["resumed"]
     assert [start.get("changed") for start in resumed] == [{"num_envs": 6}, None, None, {"num_envs": 3}]
-    assert json.loads((run_dir / "config.json").read_text())["config"]["num_envs"] == 4
-    assert config_of(run_dir).num_envs == 3
+    assert json.loads((run_dir / "config.json").read_text())["run"]["num_envs"] == 4
+    assert config_of(run_dir).run.num_envs == 3
     assert [row["steps"] for row in curve(run_dir)][:2] == [256, 512]
     assert main.main(["evaluate", str(run_dir), "--episodes", "2"]) == 0
     capsys.readouterr()
@@ -108,7 +108,7 @@ def test_infos_are_shown_and_runs_from_before_there_were_any_are_read(
     assert main.main(["evaluate", str(run_dir), "--episodes", "2", "--json", "--trust-env-module"]) == 0
     assert {"success_rate", "info_distance"} <= json.loads(capsys.readouterr().out).keys()
     content = json.loads((run_dir / "config.json").read_text())
-    del content["config"]["info_keys"]
+    del content["run"]["info_keys"]
     (run_dir / "config.json").write_text(json.dumps(content))
     assert main.main(["resume", str(run_dir), "--steps", "256", "--trust-env-module"]) == 0
 
@@ -248,24 +248,32 @@ def test_a_checkpoint_of_another_architecture_is_refused(
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", run_dir, copy], check=True)
     content = json.loads((copy / "config.json").read_text())
-    content["config"]["hidden_sizes"] = [16]
+    content["settings"]["hidden_sizes"] = [16]
     (copy / "config.json").write_text(json.dumps(content))
     assert main.main(["resume", str(copy), "--steps", "10"]) == 1
     assert "hidden_sizes is [8] there and [16] here" in capsys.readouterr().err
-    content["config"]["hidden_layers"] = 3
+    content["settings"]["hidden_layers"] = 3
     (copy / "config.json").write_text(json.dumps(content))
     assert main.main(["resume", str(copy)]) == 1
-    assert "has settings that this version does not know: hidden_layers" in capsys.readouterr().err
-    del content["config"]["hidden_layers"]
+    assert "config.json: this version does not know the settings hidden_layers" in capsys.readouterr().err
+    del content["settings"]["hidden_layers"]
 
-    def changed(**settings: Any) -> str:
-        return json.dumps(content | {"config": content["config"] | settings})
+    def changed(part: str, **settings: Any) -> str:
+        return json.dumps(content | {part: content[part] | settings})
 
     for nonsense, message in [
         ("[]", "is not the configuration of a run"),
         ('{"config": {}}', "is not the configuration of a run"),
-        (changed(lr="fast"), "config.json says lr='fast': str is neither float or int"),
-        (changed(mode="mesk"), "config.json says mode='mesk'"),
+        (json.dumps(content | {"run": 5}), "is not the configuration of a run"),
+        (json.dumps(content | {"agent": "pqo"}), "config.json: no agent 'pqo'; did you mean 'ppo'?"),
+        (changed("settings", lr="fast"), "config.json: lr='fast': str is neither float or int"),
+        (changed("run", mode="mesk"), "config.json: mode='mesk'"),
+        (changed("run", seed=-1), "config.json: seed must be finite and not negative, not -1"),
+        (changed("settings", hidden_sizes=[10**9]), "config.json: each of hidden_sizes must be in [1, 65536]"),
+        (
+            changed("settings", mini_batch_size=999),
+            "config.json: mini_batch_size (999) is larger than batch_size (256)",
+        ),
     ]:
         (copy / "config.json").write_text(nonsense)
         assert main.main(["resume", str(copy)]) == 1
@@ -286,12 +294,12 @@ def test_a_directory_is_trained_in_by_one_process_at_a_time(tmp_path: Path, caps
 def test_what_a_killed_run_has_learnt_is_what_another_begins_with(run_dir: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     subprocess.run(["cp", "-r", run_dir, killed], check=True)
-    ppo = PPO.for_env("Pendulum-v1", **config_of(run_dir).ppo())
+    ppo = fresh_agent(config_of(run_dir))
     ppo.save_weights(killed)  # of long ago, although the file is new: as many steps as the summary says
     (killed / "summary.json").write_text('{"steps": 512}')
     assert main.main(["--load-weights", str(killed), "--steps", "256", "--run-dir", str(tmp_path / "next")]) == 0
-    ours, saved = (PPO.for_env("Pendulum-v1", **config_of(run_dir).ppo()) for _ in range(2))
-    load_latest(ours, killed)
+    ours, saved = (fresh_agent(config_of(run_dir)) for _ in range(2))
+    load_latest(ours, "ppo", killed)
     saved.load_weights(run_dir)
     state = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     assert ours.get_action(state, deterministic=True).tolist() == saved.get_action(state, deterministic=True).tolist()
@@ -305,7 +313,7 @@ def test_a_run_that_goes_on_notes_how(run_dir: Path, tmp_path: Path) -> None:
     for times in (1, 2):
         assert main.main(["resume", str(copy), "--steps", "256"]) == 0
         after = json.loads((copy / "config.json").read_text())
-        assert [start.keys() for start in after["resumed"]] == [before.keys() - {"config"}] * times
+        assert [start.keys() for start in after["resumed"]] == [before.keys() - {"agent", "run", "settings"}] * times
     assert {name: after[name] for name in before} == before
 
 
@@ -434,8 +442,8 @@ def no_process_is_left() -> Iterator[None]:
 
 def test_a_run_knows_its_configuration(run_dir: Path) -> None:
     config = config_of(run_dir)
-    assert config.env_id == "Pendulum-v1"
-    assert config.hidden_sizes == (8,)
+    assert config.run.env_id == "Pendulum-v1"
+    assert config.settings.hidden_sizes == (8,)
 
 
 @pytest.mark.parametrize("command", ["record", "evaluate"])
@@ -521,5 +529,5 @@ def test_what_ended_before_it_had_learnt_anything_may_begin_again(tmp_path: Path
     (tmp_path / "here" / "config.json").write_text("{}")
     flags = [*FLAGS, "--steps", "256", "--eval-episodes", "1", "--eval-every", "0", "--backend", "inline"]
     assert main.main([*flags, "--run-dir", str(tmp_path / "here")]) == 0
-    assert config_of(tmp_path / "here").steps == 256
+    assert config_of(tmp_path / "here").run.steps == 256
     assert main.main([*flags, "--run-dir", str(tmp_path / "here")]) == 1

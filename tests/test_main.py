@@ -7,18 +7,21 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from parallel_rl import main, presets
-from parallel_rl.commands.run import CONFIG_FILE, config_of, factory_of, write_json
+from parallel_rl import main
+from parallel_rl.agents import AGENTS, agent_kind
+from parallel_rl.commands.build import factory_of
+from parallel_rl.commands.run_directory import CONFIG_FILE, config_of, write_json
 from parallel_rl.commands.train import parse
-from parallel_rl.config import TrainConfig
-from PPO import PPO
+from parallel_rl.config import RunConfig, train_config
+from parallel_rl.presets import PRESETS
+from PPO import PPO, PPOConfig
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["--steps", "3000", "--num-envs", "4", "--batch-size", "256", "--eval-episodes", "5"]
@@ -39,7 +42,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def untrained_run(directory: Path) -> None:
     """Write what `watch` and `record` need of a run, with short episodes."""
     PPO(False, 4, 2, hidden_sizes=(8,), seed=0).save_weights(directory)
-    write_json(directory / CONFIG_FILE, {"config": asdict(replace(TrainConfig(), hidden_sizes=(8,)))})
+    write_json(directory / CONFIG_FILE, train_config("ppo", {"hidden_sizes": (8,)}).record())
 
 
 @pytest.mark.parametrize("backend", ["inline", "process"])
@@ -56,7 +59,7 @@ def test_a_run_trains_saves_evaluates_and_says_how_to_go_on(tmp_path: Path, back
     assert (run_dir / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((run_dir / "summary.json").read_text())
     record = json.loads((run_dir / "config.json").read_text())
-    assert record["config"]["env_id"] == summary["env_id"] == "CartPole-v1"
+    assert record["run"]["env_id"] == summary["env_id"] == "CartPole-v1"
     assert record["versions"].keys() == {"project", "python", "torch", "gymnasium", "numpy"}
     assert "--run-dir here" in record["command"]
     assert len(record["git_commit"] or "0" * 40) >= 40
@@ -80,7 +83,7 @@ def test_continuous_actions_rnd_and_weights_from_another_run(tmp_path: Path, mon
     assert main.main(["train", *pendulum, "--run-dir", "first"]) == 0
     assert (tmp_path / "first" / "RND_weights.pth").exists()
     assert main.main(["--run-dir", "second", "--load-weights", "first"]) == 0
-    first, second = (asdict(config_of(tmp_path / run)) for run in ("first", "second"))
+    first, second = (config_of(tmp_path / run).flat() for run in ("first", "second"))
     assert second == first | {"run_dir": "second", "load_weights": "first", "seed": first["seed"] + 1}
 
 
@@ -93,10 +96,21 @@ def test_watch_plays_a_run_in_a_window(tmp_path: Path) -> None:
 
 
 def test_help_names_every_setting() -> None:
-    code, out, _ = finish(command("--help", cwd=ROOT))
+    code, out, _ = finish(command("--help", cwd=ROOT, env=os.environ | {"COLUMNS": "200"}))
     assert code == 0
-    for flag in ("--env-id", "--num-envs", "--steps", "--seed", "--use-rnd", "--backend", "--run-dir", "--gae-lambda"):
-        assert flag in out
+    words = out.split()
+    for each in (*fields(RunConfig), *fields(PPOConfig)):
+        flag = f"--{each.name.lower().replace('_', '-')}"
+        assert flag in words or f"{flag}," in words, flag
+        assert each.metadata["setting"].help.split()[0] in words
+
+
+def test_help_needs_no_torch() -> None:
+    script = (
+        "import sys, parallel_rl.main as main\ntry: main.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_vectorized_environments_are_trained_on_and_evaluated(tmp_path: Path) -> None:
@@ -112,9 +126,9 @@ def test_arguments_of_an_environment_are_those_of_all_its_copies(
     monkeypatch.chdir(tmp_path)
     lake = ["--env-id", "FrozenLake-v1", "--env-kwargs", "is_slippery=false", "map_name=4x4", "render_mode=rgb_array"]
     assert main.main([*lake, "--steps", "20000", "--eval-every", "0", "--eval-episodes", "5", "--run-dir", "run"]) == 0
-    assert factory_of(config_of(Path("run")), render_mode="ansi")().render_mode == "ansi"
-    assert parse(["--load-weights", "run"]).env_kwargs == tuple(lake[3:])
-    assert parse(["--load-weights", "run", "--env-kwargs", "map_name=8x8"]).env_kwargs == ("map_name=8x8",)
+    assert factory_of(config_of(Path("run")).run, render_mode="ansi")().render_mode == "ansi"
+    assert parse(["--load-weights", "run"]).run.env_kwargs == tuple(lake[3:])
+    assert parse(["--load-weights", "run", "--env-kwargs", "map_name=8x8"]).run.env_kwargs == ("map_name=8x8",)
     capsys.readouterr()
     assert main.main(["evaluate", "run", "--episodes", "50"]) == 0
     assert "mean 1.00" in capsys.readouterr().out, "on ice that is slippery nobody gets there every time"
@@ -122,24 +136,36 @@ def test_arguments_of_an_environment_are_those_of_all_its_copies(
     assert "without env_kwargs" in capsys.readouterr().err
 
 
-def test_every_setting_of_the_learner_is_a_flag() -> None:
-    import inspect
+def test_every_setting_is_a_flag_with_its_default_and_can_be_typed() -> None:
+    config = parse([])
+    assert config.flat() == vars(RunConfig()) | vars(PPOConfig(k_epochs=10, gamma=0.99, mini_batch_size=256))
+    flags = "--agent ppo --lr 0.5 --gae-lambda 0.25 --use-rnd --hidden-sizes 3 4 --core gru --num-envs 5"
+    typed = parse(flags.split(" "))
+    expected = {"lr": 0.5, "GAE_lambda": 0.25, "use_RND": True, "hidden_sizes": (3, 4), "core": "gru", "num_envs": 5}
+    assert typed.flat() == config.flat() | expected
 
-    of_the_env = {
-        "is_continuous", "observ_dim", "action_dim", "action_scaling", "action_offset", "observation_space",
-        "action_space",
-    }  # fmt: skip
-    expected = inspect.signature(PPO.__init__).parameters.keys() - of_the_env - {"self", "encoder", "actor_critic"}
-    assert TrainConfig().ppo().keys() == expected
+
+def test_names_of_settings_are_different_in_any_case() -> None:
+    """A flag, and a name in config.json, means one setting."""
+    for agent in AGENTS:
+        names = [each.name for config in (RunConfig, agent_kind(agent).config_class) for each in fields(config)]
+        names += ["agent", "trust_env_module"]
+        assert len({name.lower() for name in names}) == len(names)
+
+
+def test_presets_are_settings() -> None:
+    for agent, presets in PRESETS.items():
+        for values in (*presets.by_env.values(), *presets.by_namespace.values(), *presets.with_rnd.values()):
+            assert train_config(agent, values).flat().items() >= values.items()
 
 
 def test_flags_win_over_presets_and_presets_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(presets.PRESETS, "Acrobot-v1", {"gamma": 0.5, "lr": 0.25})
-    monkeypatch.setitem(presets.RND_PRESETS, "Acrobot-v1", {"beta": 9.0})
-    config = parse(["--env-id", "Acrobot-v1", "--lr", "0.125"])
-    assert (config.gamma, config.lr, config.beta) == (0.5, 0.125, TrainConfig().beta)
-    assert parse(["--env-id", "Acrobot-v1", "--use-rnd"]).beta == 9.0
-    assert parse([]).gamma == TrainConfig().gamma
+    monkeypatch.setitem(PRESETS["ppo"].by_env, "Acrobot-v1", {"gamma": 0.5, "lr": 0.25})
+    monkeypatch.setitem(PRESETS["ppo"].with_rnd, "Acrobot-v1", {"beta": 9.0})
+    settings, default = parse(["--env-id", "Acrobot-v1", "--lr", "0.125"]).settings, parse([]).settings
+    assert (settings.gamma, settings.lr, settings.beta) == (0.5, 0.125, default.beta)
+    assert parse(["--env-id", "Acrobot-v1", "--use-rnd"]).settings.beta == 9.0
+    assert default.gamma == train_config().settings.gamma == 0.99
 
 
 @pytest.mark.parametrize("backend", ["inline", "process"])
@@ -217,6 +243,7 @@ def test_a_signal_ends_a_run_whose_environment_never_comes_back(
         (["--device", "gpu"], "error: device must be one that torch knows, such as 'cpu' or 'cuda', not 'gpu'"),
         (["--lr", "inf"], "error: lr must be positive and finite, not inf"),
         (["--target-kl", "-1"], "error: target_kl must be positive and finite, not -1.0"),
+        (["--agent", "pp"], "error: no agent 'pp'; did you mean 'ppo'?"),
         (["watch", "nowhere"], "error: nowhere is not a run: it has no config.json"),
         (["evalute", "nowhere"], "error: no command 'evalute'; did you mean 'evaluate'?"),
         (["zzz"], "error: no command 'zzz'; there are train, resume, evaluate, record, watch, plot, export, envs"),

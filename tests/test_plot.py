@@ -1,7 +1,6 @@
 """The pictures of several runs: what is drawn as one curve, and what is said of it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ import matplotlib as mpl
 import pytest
 
 from parallel_rl import main
-from parallel_rl.commands.run import CONFIG_FILE, write_json
-from parallel_rl.config import TrainConfig
+from parallel_rl.commands.run_directory import CONFIG_FILE, write_json
+from parallel_rl.config import train_config
 
 COLUMNS = "steps,seconds,episodes,mean_return,mean_length"
 
@@ -19,7 +18,7 @@ COLUMNS = "steps,seconds,episodes,mean_return,mean_length"
 def run(directory: Path, steps: Sequence[int] = range(100, 1100, 100), first: int = 0, **settings: Any) -> str:
     """Write what is drawn of a run; its first episodes end in row `first`."""
     directory.mkdir(parents=True)
-    write_json(directory / CONFIG_FILE, {"config": asdict(replace(TrainConfig(), steps=1000, **settings))})
+    write_json(directory / CONFIG_FILE, train_config("ppo", {"steps": 1000} | settings).record())
     rows = [f"{step},{step / 50},{row},{nan if row < first else step / 2},9" for row, step in enumerate(steps)]
     (directory / "metrics.csv").write_text("\n".join([COLUMNS, *rows, ""]))
     return str(directory)

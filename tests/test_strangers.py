@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,23 @@ import torch
 from AsyncPPO import AsyncPPO
 from AsyncPPO.callbacks import read_table
 from parallel_rl import main
-from parallel_rl.commands.run import config_of, env_of, fresh_agent
+from parallel_rl.commands.build import env_of, fresh_agent
+from parallel_rl.commands.run_directory import config_of
 from parallel_rl.commands.train import parse
 from parallel_rl.commands.trust import untrusted_modules
-from parallel_rl.config import TrainConfig
+from parallel_rl.config import RunConfig, setting_names
 from parallel_rl.utils import load_state, save_state
 from PPO import PPO
 
 ROOT = Path(__file__).parent.parent
-V1 = ROOT / "tests" / "fixtures" / "runs" / "v1"
-"""What `main.py` wrote before weights had settings: Pendulum-v1, 2,048 steps."""
+RUNS = ROOT / "tests" / "fixtures" / "runs"
+"""Runs of 2,048 steps on Pendulum-v1. v1: before weights had settings, with a flat `config`; v2: today's form."""
 BEFORE = Path("checkpoints") / "000000002048.state"
 
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(V1, tmp_path / "run"))
+    return Path(shutil.copytree(RUNS / "v1", tmp_path / "run"))
 
 
 def change(run_dir: Path, **settings: Any) -> None:
@@ -118,7 +118,7 @@ def test_a_module_that_is_typed_is_trusted(run_dir: Path, module: Path) -> None:
 
 def test_ordinary_arguments_of_environments_name_no_module() -> None:
     ordinary = ("is_slippery=False", "map_name=8x8", "xml_file=./ant.xml", "g=9.81", "render_mode=rgb_array", "x=a.b")
-    assert not untrusted_modules(TrainConfig(env_id="ALE/Pong-v5", env_kwargs=ordinary))
+    assert not untrusted_modules(RunConfig(env_id="ALE/Pong-v5", env_kwargs=ordinary))
 
 
 def lead_away(file: Path, to: Path) -> bytes:
@@ -191,12 +191,17 @@ def test_a_run_directory_may_be_a_link_itself(run_dir: Path, tmp_path: Path) -> 
     assert main.main(["resume", str(tmp_path / "link"), "--steps", "512"]) == 0
 
 
-def test_a_run_of_before_is_evaluated_resumed_and_loaded(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_run_of_before_is_evaluated_resumed_and_loaded(
+    version: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run_dir = Path(shutil.copytree(RUNS / version, tmp_path / "of before"))
     assert main.main(["evaluate", str(run_dir), "--episodes", "2", "--json"]) == 0
     returns = json.loads(capsys.readouterr().out)["returns"]
     config = config_of(run_dir)
     ppo = fresh_agent(config)
-    with AsyncPPO(env_of(config), ppo, config.num_envs, config.steps, progress=False, **config.loop()) as trainer:
+    run = config.run
+    with AsyncPPO(env_of(run), ppo, run.num_envs, run.steps, progress=False, **run.loop()) as trainer:
         trainer.load_checkpoint(run_dir / BEFORE)
     fresh = fresh_agent(config)
     fresh.load_weights(run_dir)
@@ -208,7 +213,7 @@ def test_a_run_of_before_is_evaluated_resumed_and_loaded(run_dir: Path, capsys: 
     assert main.main(["evaluate", str(run_dir), "--episodes", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["returns"] != returns
     again = PPO.load(run_dir)
-    assert (again.gamma, again.hidden_sizes) == (config.gamma, config.hidden_sizes)
+    assert (again.gamma, again.hidden_sizes) == (config.settings.gamma, config.settings.hidden_sizes)
 
 
 def test_settings_that_a_run_of_before_lacks_have_their_defaults(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
@@ -218,7 +223,8 @@ def test_settings_that_a_run_of_before_lacks_have_their_defaults(run_dir: Path, 
     for command in (["evaluate", str(run_dir), "--episodes", "1", "--json"], ["resume", str(run_dir), "--steps", "4"]):
         assert main.main(command) == 0
         captured = capsys.readouterr()
-        lacks = ", ".join(sorted({field.name for field in fields(TrainConfig)} - content["config"].keys()))
+        names = setting_names("ppo")
+        lacks = ", ".join(sorted(names[name] for name in names.keys() - content["config"].keys()))
         said = f"{run_dir / 'config.json'} is of an older version: the defaults stand for {lacks}\n"
         assert captured.err.count(said) == 1
         assert "older version" not in captured.out
@@ -287,10 +293,10 @@ def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
 def readers(run_dir: Path) -> dict[str, Callable[[], object]]:
     """Return what reads each file of a run."""
     from AsyncPPO.evaluation import BackgroundEvaluation
-    from parallel_rl.commands.run import _steps_saved
+    from parallel_rl.commands.run_directory import steps_saved
 
     config = config_of(run_dir)
-    ppo = PPO.for_env("Pendulum-v1", **(config.ppo() | {"use_RND": True}))
+    ppo = PPO.for_env("Pendulum-v1", **(vars(config.settings) | {"use_RND": True}))
     ppo.save_weights(run_dir / "new")
     (run_dir / "old").mkdir()
     torch.save(ppo.policy.state_dict(), run_dir / "old" / "Policy_weights.pth")
@@ -303,8 +309,8 @@ def readers(run_dir: Path) -> dict[str, Callable[[], object]]:
         "old/Policy_weights.pth": lambda: ppo.load_weights(run_dir / "old"),
         "old/RND_weights.pth": lambda: ppo.load_weights(run_dir / "old"),
         str(BEFORE): lambda: trainer.load_checkpoint(run_dir / BEFORE),
-        "config.json": lambda: untrusted_modules(config_of(run_dir)),
-        "summary.json": lambda: _steps_saved(run_dir),
+        "config.json": lambda: untrusted_modules(config_of(run_dir).run),
+        "summary.json": lambda: steps_saved(run_dir),
         "metrics.csv": lambda: read_table(run_dir / "metrics.csv"),
         "evaluations.csv": lambda: read_table(run_dir / "evaluations.csv", columns),
         "best/evaluation.json": lambda: BackgroundEvaluation("Pendulum-v1", 10, keep_best=run_dir / "best"),

@@ -20,11 +20,11 @@ class ToyConfig:
 
 
 class ToyAgent:
-    """Learns from a few replayed transitions in every step."""
+    """Learns from replayed transitions in every step."""
 
     def __init__(self, **settings: Any) -> None:
         self.config = ToyConfig(**settings)
-        self.q = np.zeros((self.config.states, self.config.actions))
+        self.q = np.ones((self.config.states, self.config.actions))  # optimistic: it tries everything
         self.replay: list[list[float]] = []
         self.new, self.rng = 0, np.random.default_rng(self.config.seed)
 
@@ -47,8 +47,8 @@ class ToyAgent:
             self.new += len(one)
 
     def update(self, progress: float, workers: Any = None) -> dict[str, float]:
-        rows = np.array(self.replay)[self.rng.integers(len(self.replay), size=32)]
-        obs, action, reward, terminated, next_obs = rows.T
+        rows = [self.replay[index] for index in self.rng.integers(len(self.replay), size=32)]
+        obs, action, reward, terminated, next_obs = np.array(rows).T
         index = obs.astype(int), action.astype(int)
         target = reward + self.config.gamma * (1 - terminated) * self.q[next_obs.astype(int)].max(axis=1)
         error = target - self.q[index]

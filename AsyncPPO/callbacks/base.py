@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Hooks into `AsyncPPO.run`; each is given the trainer. What one raises ends the run."""
+    """Methods that `AsyncTrainer.run` calls; override what you need. An exception in one ends the run."""
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
-        """Be told that a run begins, or goes on."""
+        """A run starts or resumes."""
 
     def on_rollout(self, trainer: "AsyncTrainer", steps: int, episodes: Sequence[Episode]) -> None:
-        """Be told of `steps` environment steps, and of the episodes that ended in them."""
+        """The environments took `steps` steps together; `episodes` ended in them."""
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
-        """Be told what an update gave: a row of `trainer.history`. Here `trainer.stop(why)` ends the run."""
+        """The agent updated; `metrics` is the new row of `trainer.history`. `trainer.stop(why)` ends the run."""
 
     def on_evaluation(self, trainer: "AsyncTrainer", evaluation: Evaluation) -> None:
-        """Be told how well the agent plays."""
+        """An evaluation is done."""
 
     def on_end(self, trainer: "AsyncTrainer") -> None:
-        """Be told that the run is over: `trainer.stopped` says why, `trainer.error` is what was raised, if anything."""
+        """The run is over: `trainer.stopped` says why, `trainer.error` is the exception that ended it, or None."""
 
 
 class ProgressBar(Callback):
-    """Shows the steps, how many there are in a second, and the mean return of the last 100 episodes."""
+    """Shows the steps, the steps per second, and the mean return and success rate of the last 100 episodes."""
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """Show the bar."""
@@ -41,7 +41,7 @@ class ProgressBar(Callback):
         self._bar = Bar(total=target - begin, initial=trainer.steps_done - begin, unit="step")
 
     def on_rollout(self, trainer: "AsyncTrainer", steps: int, episodes: Sequence[Episode]) -> None:
-        """Move on."""
+        """Advance the bar."""
         bar = self._bar
         bar.update(min(steps, trainer.goal[1] - trainer.goal[0] - bar.n))
         if episodes:
@@ -50,5 +50,5 @@ class ProgressBar(Callback):
             bar.set_description(f"mean return {trainer.mean_return:.1f}{success}", refresh=False)
 
     def on_end(self, trainer: "AsyncTrainer") -> None:
-        """Leave it as it is."""
+        """Close the bar, and leave it on the screen."""
         self._bar.close()

@@ -15,18 +15,18 @@ CHECKPOINT_SUFFIX = ".state"
 
 
 class Checkpoints(Callback):
-    """Keeps the newest checkpoints of a run: at intervals, and at its end, unless an error ended it."""
+    """Saves checkpoints at intervals and at the end of the run, unless an error ended it; keeps the newest."""
 
     def __init__(self, directory: str | os.PathLike[str], every_seconds: float = 60.0, keep: int = 3) -> None:
         """Write into `directory`, which is made if it is missing.
 
         Args:
             directory: of the checkpoints, each a file named after its steps.
-            every_seconds: how much training time may be lost at most, beside an update.
-            keep: how many of the newest stay.
+            every_seconds: seconds of training between checkpoints, which may be lost if the process is killed.
+            keep: how many of the newest checkpoints to keep.
 
         Raises:
-            ValueError: no time, or none to keep.
+            ValueError: `every_seconds` is not positive, or `keep` is below 1.
         """
         if not every_seconds > 0 or keep < 1:
             raise ValueError(
@@ -36,18 +36,18 @@ class Checkpoints(Callback):
         self.directory, self.every_seconds, self.keep = Path(directory), every_seconds, keep
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
-        """Make the directory, and clear away what a killed process had not finished writing."""
+        """Make the directory; remove the unfinished files of a killed process."""
         self.directory.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.directory)
         self._last, self._steps = trainer.seconds, trainer.steps_done
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
-        """Save, if it is time."""
+        """Save if `every_seconds` have passed."""
         if trainer.seconds >= self._last + self.every_seconds:
             self._save(trainer)
 
     def on_end(self, trainer: "AsyncTrainer") -> None:
-        """Save what has been learnt since."""
+        """Save if there were steps since the last checkpoint."""
         if trainer.error is None and trainer.steps_done > self._steps:
             self._save(trainer)
 
@@ -64,5 +64,5 @@ def checkpoints_in(directory: Path) -> list[Path]:
 
 
 def steps_of(checkpoint: Path) -> int:
-    """Return after how many steps a checkpoint was saved."""
+    """Return how many steps the run had taken at a checkpoint."""
     return int(checkpoint.stem)

@@ -33,31 +33,31 @@ TAGS = {
     "clip": "train/clip_range",
     "policy_loss": "train/policy_gradient_loss",
 }
-"""What Stable-Baselines3 calls a metric; any other is `train/` and its name."""
+"""TensorBoard tags, as in Stable-Baselines3; the tag of any other metric is `train/` and its name."""
 LONGEST_NUMBER = 18
 """Digits of a whole number in a table."""
 GONE = {"policy_lag"}
 """Metrics that older versions wrote; a resumed run drops their columns."""
 TENSORBOARD_SECONDS = 2.0
-"""How long what TensorBoard shows may lag behind."""
+"""Seconds between flushes of the event file."""
 
 
 class Table:
-    """A file of lines of numbers under their names, up to date at any time."""
+    """A CSV file of numbers, up to date after each row."""
 
     def __init__(self, path: Path) -> None:
-        """Keep the path."""
+        """Write into the file `path`."""
         self.path = path
         self._columns: list[str] = []
 
     def write(self, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
-        """Write the table anew, whole or not at all; what a row does not have is NaN."""
+        """Write the whole table, or nothing on failure; what a row lacks is NaN."""
         self._columns = columns
         header = dict(zip(columns, columns, strict=True))
         write_atomically(self.path, lambda file: file.write(self._lines(chain([header], rows)).encode()))
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add a line; a new name is added to all lines."""
+        """Append a row; rewrite the table if the row has a new column."""
         if new := [name for name in row if name not in self._columns]:
             self.write(read_table(self.path, ()) if self._columns else [], self._columns + new)
         with append_to(self.path) as file:
@@ -71,7 +71,7 @@ class Table:
 
 
 class CSVLog(Callback):
-    """Keeps `metrics.csv`, a line for each update, and `evaluations.csv`; up to date at any time."""
+    """Writes `metrics.csv`, a line for each row of the history, and `evaluations.csv`."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         """Write into `directory`, which exists."""
@@ -81,7 +81,7 @@ class CSVLog(Callback):
         )
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
-        """Take over what there is of the steps before these: a run that goes on keeps its history."""
+        """Read the rows up to the present step back into the trainer: a resumed run keeps its history."""
         done = trainer.steps_done
         if not trainer.history:
             rows = [row for row in read_table(self.metrics.path) if row["steps"] <= done]
@@ -94,11 +94,11 @@ class CSVLog(Callback):
         self.evaluations.write(rows, [*dict.fromkeys(chain.from_iterable(rows))])
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
-        """Add a line."""
+        """Append a line to `metrics.csv`."""
         self.metrics.add(metrics)
 
     def on_evaluation(self, trainer: "AsyncTrainer", evaluation: Evaluation) -> None:
-        """Add a line."""
+        """Append a line to `evaluations.csv`."""
         self.evaluations.add(evaluation.figures())
 
 
@@ -110,8 +110,8 @@ class TensorBoard(Callback):
         self.directory = Path(directory)
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
-        """Open a file; what an interrupted run wrote of steps that come again is left out."""
-        # not SummaryWriter: its thread dies of a full disk, and who writes then waits for it for ever
+        """Open an event file; events after the present step, from an interrupted run, are superseded."""
+        # not SummaryWriter: its thread dies when the disk is full, and then writing blocks
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog
 
@@ -126,7 +126,7 @@ class TensorBoard(Callback):
         self._write_scalars(trainer.steps_done, scalars | {"time/fps": trainer.steps_done / trainer.seconds})
 
     def on_evaluation(self, trainer: "AsyncTrainer", evaluation: Evaluation) -> None:
-        """Write the mean, and those of infos."""
+        """Write the mean return, and the means of infos."""
         infos = {f"eval/{name}": value for name, value in evaluation.infos.items()}
         self._write_scalars(evaluation.steps, {"eval/mean_reward": evaluation.mean} | infos)
 
@@ -150,7 +150,7 @@ class TensorBoard(Callback):
 
 
 def read_table(path: Path, needed: Sequence[str] = ("steps", "seconds", "episodes", "mean_return")) -> list[Metrics]:
-    """Return the lines of a file of `CSVLog` as it was written; none if there is no such file.
+    """Return the rows of a file of `CSVLog`; none if there is no such file.
 
     Raises:
         ValueError: something else is in it, or not what is needed.
@@ -171,7 +171,7 @@ def read_table(path: Path, needed: Sequence[str] = ("steps", "seconds", "episode
 
 
 def _number(text: str) -> float:
-    """Return the number that was written: a whole one without a point.
+    """Return the number in a cell: an int if it has no point.
 
     Raises:
         ValueError: none was, or one that no run comes to.

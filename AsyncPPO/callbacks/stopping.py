@@ -11,44 +11,51 @@ if TYPE_CHECKING:
 
 
 class StopAfter(Callback):
-    """Ends the run after some seconds of training, at the next update."""
+    """Stops the run at the first row of metrics after some seconds of training.
+
+    Args:
+        seconds: the limit; the training before a resume does not count.
+    """
 
     def __init__(self, seconds: float) -> None:
-        """Keep the limit; what a run that goes on had trained before does not count."""
+        """Store the limit."""
         self.seconds = seconds
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
-        """Look at the clock."""
+        """Note how long the run has trained before."""
         self._before = trainer.seconds
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
-        """Look again."""
+        """Stop if the time is over."""
         if trainer.seconds >= self._before + self.seconds:
             trainer.stop(f"after {self.seconds:g} seconds")
 
 
 class StopAtReturn(Callback):
-    """Ends the run when the mean return of the last 100 episodes reaches a target, or that of an evaluation does.
+    """Stops the run when the mean return of the last 100 episodes, or of an evaluation, reaches a target.
 
-    A run that goes on after it has reached the target goes on to its end.
+    A run that resumes after it has reached the target is not stopped again.
+
+    Args:
+        target: the mean return.
     """
 
     def __init__(self, target: float) -> None:
-        """Keep the target."""
+        """Store the target."""
         self.target = target
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
-        """See whether it was reached before."""
+        """Note whether the target was reached before."""
         evaluated = any(evaluation.mean >= self.target for evaluation in trainer.evaluations)
         self._reached = evaluated or self._reached_by(trainer)
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
-        """Look at the last 100 episodes, once there are so many."""
+        """Stop if the last 100 episodes reach the target; never before there are 100."""
         if not self._reached and self._reached_by(trainer):
             trainer.stop(f"at a mean return of {trainer.mean_return:.1f}")
 
     def on_evaluation(self, trainer: "AsyncTrainer", evaluation: Evaluation) -> None:
-        """Look at the evaluation."""
+        """Stop if the evaluation reaches the target."""
         if not self._reached and evaluation.mean >= self.target:
             trainer.stop(f"at an evaluation's mean return of {evaluation.mean:.1f}")
 

@@ -83,7 +83,7 @@ class AnalyticGradient:
         """Write the gradient, or some rows' share of it, by the parameters of some networks.
 
         Args:
-            objective: what is minimised.
+            objective: what is minimized.
             rows: of a minibatch. Their advantages are taken as they are; `log_prob` of continuous actions is that of
                 the raw actions, before squashing, whose ratio is the same.
             count: how many rows the whole minibatch has.

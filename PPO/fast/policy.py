@@ -193,7 +193,7 @@ class NumpyPolicy:
         self._one_thread = TILE * max(math.prod(layer.weight.shape[-2:]) for layer in layers) > ONE_THREAD_PRODUCT
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return `action` and, of continuous ones, `raw_action`, the raw action; and the output `(n, A)` behind them.
+        """Return `action` and, of continuous ones, `raw_action`; and the policy head's output `(n, A)`.
 
         Args:
             obs: `(n, ...)`, of the environment's space.
@@ -217,8 +217,8 @@ class NumpyPolicy:
         Args:
             obs: `(B, D)`.
             noise: `(B, A)`: standard normal numbers for continuous actions, standard exponential ones for discrete
-                ones (the Gumbel trick, as a race of exponential clocks: argmax p / E); None for the most probable
-                action.
+                ones (the Gumbel trick, as a race of exponential clocks: argmax p / E); None for deterministic
+                actions.
         """
         output, bounds = self.forward(self.normalize(obs)), self.architecture.bounds
         if bounds is None:

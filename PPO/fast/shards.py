@@ -83,7 +83,7 @@ class ShardWorker:
         """
         minibatch, count = self._rows.part(start, stop), stop - start
         objective = Objective.of(self._objective)
-        if objective.standardise and count > 1:
+        if objective.normalize and count > 1:
             minibatch = minibatch._replace(advantage=normalize(minibatch.advantage))
         shards, networks = shards_of(count), Networks.BOTH
         if shards == 1 and processes > 1:

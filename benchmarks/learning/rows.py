@@ -58,7 +58,7 @@ class Row:
 def command(*flags: str, seed: int) -> Result:
     """Run `main.py` with these flags; the score is its evaluation's mean."""
     from parallel_rl import main
-    from parallel_rl.commands.run import SUMMARY_FILE
+    from parallel_rl.commands.run_directory import SUMMARY_FILE
 
     with tempfile.TemporaryDirectory() as directory:
         run_dir = Path(directory) / "run"
@@ -82,11 +82,11 @@ def command(*flags: str, seed: int) -> Result:
 def _stochastic(run_dir: Path, seed: int) -> float:
     """Return the mean return of 20 episodes in which a run's policy acts by chance."""
     from AsyncPPO import evaluate
-    from parallel_rl.commands.run import agent_of, factory_of
+    from parallel_rl.commands.build import agent_of, factory_of
     from parallel_rl.commands.train import FINAL_SEED
 
     config, ppo = agent_of(run_dir)
-    factory, seed = factory_of(config), seed + FINAL_SEED
+    factory, seed = factory_of(config.run), seed + FINAL_SEED
     return float(evaluate(ppo, factory, 20, deterministic=False, seed=seed, backend="inline").mean())
 
 

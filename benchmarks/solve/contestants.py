@@ -54,16 +54,15 @@ def tell(steps: int, episodes: int, mean_return: float) -> None:
 def ours(env_id: str, seed: int) -> None:
     """Train by the preset of `main.py`."""
     from AsyncPPO import AsyncPPO, env_factory, make_env
-    from parallel_rl.config import TrainConfig
+    from parallel_rl.config import train_config
     from parallel_rl.presets import preset
     from PPO import PPO
 
-    settings: dict[str, Any] = {"env_id": env_id, "seed": seed} | preset(env_id)
-    config = TrainConfig(**settings)
+    config = train_config("ppo", {"env_id": env_id, "seed": seed} | preset("ppo", env_id))
     factory = env_factory(env_id)
     with make_env(factory) as env:
-        ppo = PPO.for_env(env, **config.ppo())
-    with AsyncPPO(factory, ppo, config.num_envs, config.steps, progress=False, **config.loop()) as trainer:
+        ppo = PPO.for_env(env, seed=seed, **vars(config.settings))
+    with AsyncPPO(factory, ppo, config.run.num_envs, config.run.steps, progress=False, **config.run.loop()) as trainer:
         for update in trainer.updates():
             tell(int(update["steps"]), int(update["episodes"]), update["mean_return"])
             if update["episodes"] >= 100 and update["mean_return"] >= TASKS[env_id].threshold:

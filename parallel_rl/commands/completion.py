@@ -1,4 +1,4 @@
-"""What has the tab key complete the command line."""
+"""Completion of the command line in a shell."""
 
 import io
 import re
@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 import tyro
 
 from parallel_rl.commands.program import NAME
-from parallel_rl.config import CommandLine
+from parallel_rl.config import DEFAULT_AGENT, command_line
 
 FUNCTION = re.sub(r"\W", "_", NAME)
 
@@ -26,11 +26,12 @@ complete -F _{FUNCTION} {NAME}
 
 
 def complete(commands: Mapping[str, Callable[..., int]], arguments: Sequence[str]) -> int:
-    """Do what flags of tyro ask for, such as `--tyro-print-completion bash`; return the exit code."""
+    """Print a completion script, for `--tyro-print-completion bash` and the like; return the exit code."""
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
-            tyro.extras.subcommand_cli_from_dict({"train": CommandLine, **commands}, prog=NAME, args=arguments)
+            train = command_line(DEFAULT_AGENT)
+            tyro.extras.subcommand_cli_from_dict({"train": train, **commands}, prog=NAME, args=arguments)
     except SystemExit as leaving:
         print(printed.getvalue(), end=TRAIN_IS_LEFT_OUT if f"_tyro_{FUNCTION}()" in printed.getvalue() else "")
         return int(leaving.code or 0)

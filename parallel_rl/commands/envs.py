@@ -1,4 +1,4 @@
-"""List what can be trained on."""
+"""The command `envs`."""
 
 from contextlib import suppress
 from importlib import import_module
@@ -16,7 +16,7 @@ def envs(text: tyro.conf.Positional[str] = "") -> int:
     """List the environments that are registered, the newest version of each; a * marks those with a preset.
 
     Args:
-        text: only ids that have this in them, in capitals or not. With MODULE: before it, those that a module brings:
+        text: list only ids that contain it, in any case. With MODULE: before it, the environments of a module:
             minigrid: or minigrid:empty.
     """
     module, colon, text = text.rpartition(":")
@@ -34,7 +34,7 @@ def envs(text: tyro.conf.Positional[str] = "") -> int:
 
 
 def _registered() -> "list[EnvSpec]":
-    """Return all that is known without naming a module."""
+    """Return the environments that are registered without naming a module."""
     import gymnasium as gym
 
     with suppress(ImportError):
@@ -49,7 +49,7 @@ def _registered() -> "list[EnvSpec]":
 
 
 def _brought_by(module: str) -> "list[EnvSpec]":
-    """Return what importing a module registers, and what lies in it: a plugin's is registered before it is imported."""
+    """Return the environments that importing a module registers, and those of a plugin, which are registered before."""
     import gymnasium as gym
 
     before = {*gym.registry}

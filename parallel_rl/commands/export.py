@@ -1,10 +1,11 @@
-"""Write what a run has learnt into a file that runs without this project."""
+"""The command `export`."""
 
 from pathlib import Path
 
 import tyro
 
-from parallel_rl.commands.run import agent_of
+from parallel_rl.agents import agent_kind
+from parallel_rl.commands.build import agent_of
 
 
 def export(
@@ -14,14 +15,15 @@ def export(
 
     Args:
         run_dir: what a training run saved.
-        out: where to, an .onnx or a .pt2; by default policy.onnx in the run's directory.
+        out: the file, .onnx or .pt2; by default policy.onnx in the run's directory.
         best: take the weights of the best evaluation during the training, not the last ones.
         trust_env_module: import the module that the run's environment is in.
     """
-    from PPO.export import export_policy
-
-    _, ppo = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
+    config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
+    export_policy = agent_kind(config.agent).export
+    if export_policy is None:
+        raise ValueError(f"the agent {config.agent!r} cannot be exported")
     out = out or run_dir / "policy.onnx"
-    difference = export_policy(ppo, out)
+    difference = export_policy(agent, out)
     print(f"exported  {out}: its actions differ from the agent's by at most {difference:.1g}")
     return 0

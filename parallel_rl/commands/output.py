@@ -1,4 +1,4 @@
-"""What is said on standard output, where somebody may have stopped to listen; and on standard error."""
+"""Print on standard output and on standard error, whose readers may be gone."""
 
 import os
 import select
@@ -6,7 +6,7 @@ import sys
 
 
 def say(text: str) -> None:
-    """Print; where nobody listens any more, in silence: that is no reason to stop learning."""
+    """Print; if the reader is gone, training continues in silence."""
     try:
         print(text, flush=True)
     except OSError:
@@ -14,7 +14,7 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print on standard error, where it is in the way of no figures."""
+    """Print on standard error, apart from the results."""
     try:
         if sys.stderr is not None:
             print(text, file=sys.stderr, flush=True)
@@ -23,14 +23,14 @@ def note(text: str) -> None:
 
 
 def silence(*descriptors: int) -> None:
-    """Let what is written there go nowhere."""
+    """Discard what is written there from now on."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in descriptors:
         os.dup2(nowhere, descriptor)
 
 
 def nobody_listens() -> bool:
-    """Return whether standard output is a pipe that nobody reads any more."""
+    """Return whether standard output is a pipe whose reader is gone."""
     if not hasattr(select, "poll"):
         return True
     poll = select.poll()

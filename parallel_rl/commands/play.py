@@ -1,4 +1,4 @@
-"""Look at what a run has learnt: in numbers, in a video, in a window."""
+"""The commands `evaluate`, `record` and `watch`."""
 
 import os
 import sys
@@ -13,18 +13,18 @@ import tyro
 
 from AsyncPPO import EnvError
 from AsyncPPO.progress import Bar
-from parallel_rl.commands.run import agent_of, env_of, factory_of
+from parallel_rl.commands.build import agent_of, env_of, factory_of
 
 if TYPE_CHECKING:
-    from PPO import PPO
+    from AsyncPPO.agent import Agent
 
 RunDir = tyro.conf.Positional[Path]
 FIRST_SEED = 3_000_000
-"""Of the episodes that are shown: others than those of the training and of its evaluations."""
+"""Seed of the episodes that are shown: not those of the training and of its evaluations."""
 FPS = 30
-"""Of a video of an environment that does not say how many frames it shows in a second."""
+"""Frames per second of a video, if the environment does not say."""
 SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
-"""Variables, of which one says where windows go on Linux."""
+"""Environment variables, one of which is set where Linux can open a window."""
 
 
 def evaluate(
@@ -36,39 +36,39 @@ def evaluate(
     json: bool = False,
     trust_env_module: bool = False,
 ) -> int:
-    """Play whole episodes and say what they returned.
+    """Play whole episodes and print their returns.
 
     Args:
         run_dir: what a training run saved.
-        episodes: how many.
-        stochastic: act by chance, as in training, and not by the most probable action.
+        episodes: number of episodes.
+        stochastic: sample actions, as in training, instead of taking the most probable ones.
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environments.
-        json: print figures for a program to read.
+        json: print JSON.
         trust_env_module: import the module that the run's environment is in.
     """
     from AsyncPPO import evaluate_episodes
     from AsyncPPO.callbacks import Evaluation
 
-    config, ppo = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
+    config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     played = evaluate_episodes(
-        ppo,
-        env_of(config),
+        agent,
+        env_of(config.run),
         episodes,
         deterministic=not stochastic,
         seed=seed,
         progress=not json,
-        **config.evaluating(),
+        **config.run.evaluating(),
     )
     evaluation = Evaluation.of(0, played)
     if json:
         figures = evaluation.figures()
         del figures["steps"]
-        print(dumps({"env_id": config.env_id, **figures, "returns": [episode.return_ for episode in played]}))
+        print(dumps({"env_id": config.run.env_id, **figures, "returns": [episode.return_ for episode in played]}))
     else:
         how = "stochastic" if stochastic else "deterministic"
         print(
-            f"{config.env_id}: mean {evaluation.mean:.2f} +- {evaluation.std:.2f}, min {evaluation.min:.2f}, "
+            f"{config.run.env_id}: mean {evaluation.mean:.2f} +- {evaluation.std:.2f}, min {evaluation.min:.2f}, "
             f"max {evaluation.max:.2f} over {episodes} {how} episodes{evaluation.in_words}"
         )
     return 0
@@ -86,8 +86,8 @@ def record(
 
     Args:
         run_dir: what a training run saved.
-        out: where to, an .mp4 or a .gif; by default video.mp4 in the run's directory.
-        episodes: how many, one after the other.
+        out: the file, .mp4 or .gif; by default video.mp4 in the run's directory.
+        episodes: number of episodes, one after the other.
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environment.
         trust_env_module: import the module that the run's environment is in.
@@ -98,14 +98,14 @@ def record(
     if out.suffix not in {".mp4", ".gif"}:
         raise ValueError(f"out must end in .mp4 or .gif, not {out.name!r}")
     if not _has_screen():
-        os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported: it looks for a window otherwise
-    config, ppo = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
+        os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported, which would open a window
+    config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
-        factory_of(config, render_mode="rgb_array")() as env,
+        factory_of(config.run, render_mode="rgb_array")() as env,
         Video(out, env.metadata.get("render_fps", FPS)) as video,
     ):
-        _show(ppo, env, episodes, seed, lambda: video.add(_picture_of(env)))
+        _show(agent, env, episodes, seed, lambda: video.add(_picture_of(env)))
     print(f"recorded  {out}")
     return 0
 
@@ -117,16 +117,16 @@ def watch(
 
     Args:
         run_dir: what a training run saved.
-        episodes: how many.
+        episodes: number of episodes.
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environment.
         trust_env_module: import the module that the run's environment is in.
     """
-    config, ppo = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
+    config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     if not _has_screen():
         raise RuntimeError("there is no screen to watch on: record makes a video")
-    with factory_of(config, render_mode="human")() as env:
-        _show(ppo, env, episodes, seed)
+    with factory_of(config.run, render_mode="human")() as env:
+        _show(agent, env, episodes, seed)
     return 0
 
 
@@ -135,22 +135,22 @@ def _has_screen() -> bool:
 
 
 def _picture_of(env: gym.Env) -> np.ndarray:
-    """Return what an environment renders.
+    """Return the image that an environment renders.
 
     Raises:
-        EnvError: it fails, or renders no picture.
+        EnvError: it fails, or renders no image.
     """
     try:
         frame = env.render()
     except Exception as error:
         raise EnvError.of(0, "render", error) from error
     if not isinstance(frame, np.ndarray):
-        raise EnvError(f"the environment renders no pictures (render_mode='rgb_array') but {type(frame).__name__}")
+        raise EnvError(f"the environment renders no images (render_mode='rgb_array') but {type(frame).__name__}")
     return frame
 
 
-def _show(ppo: "PPO", env: gym.Env, episodes: int, seed: int, look: Callable[[], object] = lambda: None) -> None:
-    """Play deterministic episodes, and say what each returned; `look` after every reset and step."""
+def _show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable[[], object] = lambda: None) -> None:
+    """Play deterministic episodes and print the return of each; call `look` after every reset and step."""
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, not {episodes}")
     if seed < 0:
@@ -158,25 +158,25 @@ def _show(ppo: "PPO", env: gym.Env, episodes: int, seed: int, look: Callable[[],
     with Bar(unit="frame", desc="playing", leave=False) as bar:
         for episode in range(episodes):
             score = 0.0
-            for reward in _rewards(ppo, env, episode, None if episode else seed):
+            for reward in _rewards(agent, env, episode, None if episode else seed):
                 look()
                 score += reward
                 bar.update()
             bar.write(f"episode {episode + 1}: return {score:.2f}")
 
 
-def _rewards(ppo: "PPO", env: gym.Env, episode: int, seed: int | None) -> Iterator[float]:
-    """Play an episode; yield 0 when it begins, then every reward.
+def _rewards(agent: "Agent", env: gym.Env, episode: int, seed: int | None) -> Iterator[float]:
+    """Play an episode; yield 0 after the reset, then every reward.
 
     Raises:
         EnvError: the environment failed.
     """
-    over, state = False, ppo.initial_state(1)
+    over, state = False, agent.initial_state(1)
     try:
         obs, _ = env.reset(seed=seed)
         yield 0.0
         while not over:
-            action = ppo.get_action(obs, deterministic=True, state=state)
+            action = agent.get_action(obs, deterministic=True, state=state)
             obs, reward, terminated, truncated, _ = env.step(action)
             over = terminated or truncated
             yield float(reward)

@@ -1,8 +1,7 @@
-"""Draw the learning curves of several runs."""
+"""The command `plot`."""
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, fields
 from math import isnan
 from pathlib import Path
 from typing import Any, Literal
@@ -10,14 +9,12 @@ from typing import Any, Literal
 import tyro
 
 from AsyncPPO.callbacks import METRICS_FILE, read_table
-from parallel_rl.commands.run import config_of
-from parallel_rl.config import RunConfig, TrainConfig
+from parallel_rl.commands.run_directory import config_of
+from parallel_rl.config import TrainConfig
+from parallel_rl.utils import settings_in
 
-EXPERIMENT = {"env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights"} | (
-    {field.name for field in fields(TrainConfig)} - {field.name for field in fields(RunConfig)} - {"compile", "device"}
-)
-"""Settings in which runs of one experiment on a task agree: not their seeds, nor what says how fast or how safely they
-go."""
+EXPERIMENT = ("env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights")
+"""Settings of a run in which the runs of one experiment agree: not the seed, nor those about speed and safety."""
 
 
 def plot(
@@ -26,14 +23,14 @@ def plot(
     labels: tuple[str, ...] = (),
     x: Literal["steps", "seconds"] = "steps",
 ) -> int:
-    """Draw the learning curves of runs, a panel for each task; those that differ only by their seeds are one curve.
+    """Plot the learning curves of runs, a panel for each task; runs that differ only by their seeds are one curve.
 
     Args:
         run_dirs: what training runs saved.
-        out: the picture: a .png, .svg or .pdf.
-        labels: what the curves are called, one for each run (runs of one label are one curve) or for each curve; by
+        out: the image: .png, .svg or .pdf.
+        labels: names of the curves, one for each run (runs with the same label are one curve) or for each curve; by
             default the settings in which they differ.
-        x: what the curves go over.
+        x: the horizontal axis.
     """
     from parallel_rl.utils.plots import FORMATS, Run, ended_early, plot_runs
 
@@ -49,7 +46,7 @@ def plot(
         if all(isnan(row["mean_return"]) for row in history):
             print(f"left out  {run_dir}: no episode has ended in it")
         else:
-            panels[config.env_id][label].append(Run(str(run_dir), history, config.steps))
+            panels[config.run.env_id][label].append(Run(str(run_dir), history, config.run.steps))
     if not panels:
         raise ValueError("no episode has ended yet in any of the runs")
     for number, (run, goal) in enumerate(ended_early(panels), 1):
@@ -61,13 +58,13 @@ def plot(
 
 
 def _labels(configs: Sequence[TrainConfig], asked: Sequence[str]) -> list[str]:
-    """Return what the curve of each run is called.
+    """Return the label of each run.
 
     Raises:
-        ValueError: so many were asked for that it is not clear which are meant.
+        ValueError: the number of labels is neither that of the runs nor that of the curves.
     """
-    settings = [{name: value for name, value in asdict(config).items() if name in EXPERIMENT} for config in configs]
-    tasks = [config.env_id for config in configs]
+    settings = [_experiment(config) for config in configs]
+    tasks = [config.run.env_id for config in configs]
     alike = [[other for other, of in zip(settings, tasks, strict=True) if of == task] for task in tasks]
     own = [_difference(*pair) for pair in zip(settings, alike, strict=True)]
     curves = [*dict.fromkeys(zip(tasks, own, strict=True))]
@@ -80,9 +77,17 @@ def _labels(configs: Sequence[TrainConfig], asked: Sequence[str]) -> list[str]:
     raise ValueError(f"there are {len(asked)} labels for {len(configs)} runs in {len(curves)} curves")
 
 
+def _experiment(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings in which the runs of one experiment agree."""
+    run = {name: getattr(config.run, name) for name in EXPERIMENT}
+    about = settings_in(type(config.settings))
+    settings = {name: value for name, value in vars(config.settings).items() if not about[name].incidental}
+    return {"agent": config.agent} | run | settings
+
+
 def _difference(setting: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
-    """Name a run by what sets it apart from others on the same task."""
-    differ = [name for name, value in setting.items() if any(other[name] != value for other in others)]
+    """Return the settings of a run that others on the same task do not share, in words."""
+    differ = [name for name, value in setting.items() if any(other.get(name, value) != value for other in others)]
     return ", ".join(f"{name}={_said(setting[name])}" for name in differ)
 
 

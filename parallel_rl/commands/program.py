@@ -1,4 +1,4 @@
-"""How this program is called, and which commit of it runs."""
+"""The name of this program on the command line, and its commit."""
 
 import json
 import os
@@ -15,7 +15,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def _program() -> str:
-    """Return what a user types to call this program again, from here and with this interpreter."""
+    """Return what a user types to call this program, from here and with this interpreter."""
     script = CHECKOUT / "main.py"
     if Path(sys.argv[0]).stem == DISTRIBUTION or not script.is_file():
         return DISTRIBUTION

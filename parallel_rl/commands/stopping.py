@@ -1,4 +1,4 @@
-"""What a run does about signals."""
+"""How a run reacts to signals."""
 
 import os
 import signal
@@ -13,18 +13,18 @@ from AsyncPPO.workers.processes import SIGNALS
 from parallel_rl.commands.output import say, silence
 
 if TYPE_CHECKING:
-    from AsyncPPO import AsyncPPO
+    from AsyncPPO import AsyncTrainer
 
 GRACE_SECONDS = 30.0
-"""How long the environments may take for what they do when a signal comes, before the run leaves all the same."""
+"""Seconds that the environments may take for their present steps after a signal, before the process exits anyway."""
 
 
 @contextmanager
-def stopped_by_signals(trainer: "AsyncPPO") -> Iterator[list[int]]:
-    """Let the first signal end the run after the present update, and a second one at once; yield those that came.
+def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
+    """Let the first signal end the run after the present update, and a second one at once; yield those received.
 
-    Where the update does not come to its end, since an environment does not come back from a step, the run leaves after
-    a while as if there had been a second signal.
+    If an environment does not return from a step, so that the update never ends, the run exits after `GRACE_SECONDS` as
+    after a second signal.
     """
     came: list[int] = []
     over = threading.Event()

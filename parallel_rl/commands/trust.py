@@ -1,39 +1,39 @@
-"""What a configuration names that would be run: arguments of environments, and modules."""
+"""The modules that a config names, which would be imported, and the arguments of its environment."""
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from parallel_rl.config import TrainConfig
+from parallel_rl.config import RunConfig
 
 NAMED_VALUES = {"true": True, "false": False, "none": None}
 PERHAPS_A_MODULE = re.compile(r"([^\W\d]\w*)[.:]")
-"""How the name of something in a module begins."""
+"""The beginning of a name in a module."""
 TRUST = "--trust-env-module"
 WRAPPERS = "gymnasium.wrappers"
-"""A module that holds nothing but wrappers, which only wrap."""
+"""A module with nothing but harmless wrappers."""
 
 
-def untrusted_modules(config: TrainConfig) -> set[str]:
-    """Return what settings name that is imported, and so run, when their environment is made.
+def untrusted_modules(run: RunConfig) -> set[str]:
+    """Return the modules that are imported, and so run, when the environment of a run is made.
 
     Those are the modules of an environment's id and of its wrappers, and what an argument of the environment may mean
     as one: a text that begins with the name of a module that is there.
     """
-    wrappers = {name.partition(":")[0] for name in config.wrapper} - {WRAPPERS}
-    modules = ({config.env_id.rpartition(":")[0]} | wrappers) - {""}
-    texts = (text for value in kwargs_of(config).values() for text in _texts_in(value))
+    wrappers = {name.partition(":")[0] for name in run.wrapper} - {WRAPPERS}
+    modules = ({run.env_id.rpartition(":")[0]} | wrappers) - {""}
+    texts = (text for value in kwargs_of(run).values() for text in _texts_in(value))
     return modules.union(text for text in texts if _names_module(text))
 
 
-def check_trust(config: TrainConfig, file: Path, trusted: bool, typed: TrainConfig | None = None) -> None:
+def check_trust(run: RunConfig, file: Path, trusted: bool, typed: RunConfig | None = None) -> None:
     """Check that a file names no module to be imported, unless that was allowed on the command line.
 
     Args:
-        config: what the file says.
+        run: what the file says.
         file: for the message.
         trusted: whether it was allowed.
         typed: what the command line says itself; modules in that are trusted.
@@ -41,7 +41,7 @@ def check_trust(config: TrainConfig, file: Path, trusted: bool, typed: TrainConf
     Raises:
         ValueError: it names one; the message says which, and how to allow it.
     """
-    modules = untrusted_modules(config) - (untrusted_modules(typed) if typed else set())
+    modules = untrusted_modules(run) - (untrusted_modules(typed) if typed else set())
     if modules and not trusted:
         raise ValueError(
             f"{file} names the module {', '.join(sorted(modules))}, which would be imported, and so run: if you trust "
@@ -49,9 +49,9 @@ def check_trust(config: TrainConfig, file: Path, trusted: bool, typed: TrainConf
         )
 
 
-def trust_flag(config: TrainConfig) -> str:
-    """Return what further commands about a run need on their line, after a space."""
-    return f" {TRUST}" if untrusted_modules(config) else ""
+def trust_flag(run: RunConfig) -> str:
+    """Return the flag that further commands about a run need, after a space."""
+    return f" {TRUST}" if untrusted_modules(run) else ""
 
 
 def _texts_in(value: Any) -> Iterator[str]:
@@ -73,21 +73,34 @@ def _names_module(text: str) -> bool:
         return True
 
 
-def kwargs_of(config: TrainConfig) -> dict[str, Any]:
+def kwargs_of(run: RunConfig) -> dict[str, Any]:
     """Return the arguments of a run's environment.
 
     Raises:
         ValueError: one that is not NAME=VALUE, or a name twice.
     """
-    kwargs: dict[str, Any] = {}
-    for argument in config.env_kwargs:
+    return named_values(run.env_kwargs, "env_kwargs")
+
+
+def named_values(arguments: Sequence[str], what: str) -> dict[str, Any]:
+    """Return the values in arguments NAME=VALUE, by name.
+
+    Args:
+        arguments: the arguments.
+        what: what they are, for the message.
+
+    Raises:
+        ValueError: one that is not NAME=VALUE, or a name twice.
+    """
+    values: dict[str, Any] = {}
+    for argument in arguments:
         name, equals, value = argument.partition("=")
         if not name.isidentifier() or not equals:
-            raise ValueError(f"env_kwargs are NAME=VALUE, not {argument!r}")
-        if name in kwargs:
-            raise ValueError(f"env_kwargs say {name} twice")
-        kwargs[name] = _literal(value)
-    return kwargs
+            raise ValueError(f"{what} are NAME=VALUE, not {argument!r}")
+        if name in values:
+            raise ValueError(f"{what} say {name} twice")
+        values[name] = _literal(value)
+    return values
 
 
 def _literal(text: str) -> Any:

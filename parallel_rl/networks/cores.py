@@ -1,4 +1,4 @@
-"""Cores: what a policy remembers between the steps of an episode."""
+"""Cores: the recurrent part of a policy."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ CoreName = Literal["none", "gru", "lstm"]
 class Core(nn.Module):
     """A GRU or an LSTM over sequences that lie one after the other in flat rows.
 
-    What it remembers is a row of S numbers, zeros at the start of an episode: the hidden state and, of an LSTM, the
+    The recurrent state is a row of S numbers, zeros at the start of an episode: the hidden state and, of an LSTM, the
     cell state behind it.
     """
 
@@ -49,7 +49,7 @@ class Core(nn.Module):
 
         Args:
             features: `(B, F)`, sequence after sequence.
-            state: `(B, S)`, what was remembered before each row; only that of first rows counts.
+            state: `(B, S)`, the recurrent state before each row; only that of first rows counts.
             starts: bool `(B,)`, the first row of each sequence, row 0 among them.
         """
         first = starts.nonzero()[:, 0].tolist()

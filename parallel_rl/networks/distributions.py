@@ -19,7 +19,7 @@ NODES, WEIGHTS = (torch.from_numpy(array) for array in gauss_hermite())
 class Distribution(ABC):
     """A batch of B distributions.
 
-    A *raw action* is what the density is a function of: the action itself, or the point that is squashed into one.
+    The density is a function of the *raw action*: the action before it is squashed, scaled or offset.
     """
 
     @abstractmethod
@@ -28,7 +28,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def mode(self) -> torch.Tensor:
-        """Return the B raw actions to take when playing without chance."""
+        """Return the B deterministic raw actions."""
 
     @abstractmethod
     def log_prob(self, raw_action: torch.Tensor) -> torch.Tensor:
@@ -46,7 +46,7 @@ class Categorical(Distribution):
     """
 
     def __init__(self, logits: torch.Tensor) -> None:
-        """Normalise the logits."""
+        """Normalize the logits."""
         self.log_probs = F.log_softmax(logits, dim=-1)
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ M = TypeVar("M", bound=nn.Module)
 def flatten(parameters: Iterable[nn.Parameter]) -> tuple[torch.Tensor, torch.Tensor]:
     """Move parameters and their gradients into one vector each, of which they are views from then on.
 
-    What an optimiser does, and the norm of the gradient, is then one operation, however many layers there are.
+    What an optimizer does, and the norm of the gradient, is then one operation, however many layers there are.
 
     Returns:
         The vector `(P,)` and its gradient, zero; it is to be zeroed in place, never set to None.

@@ -23,7 +23,7 @@ VALUE_GAIN = 0.01
 SMALLEST_RETURN = 1e-35
 """Deviation of returns below which they do not vary; float32 still holds it."""
 BOUND_EPSILON = 1e-6
-"""How close to its bounds an action that comes without its raw action is taken to be."""
+"""How close to its bounds an action may be whose raw action is not known."""
 VARIANCE_EPSILON = 1e-6
 """Added to the variance of noise that depends on the features: they may all be 0."""
 FORBIDDEN = -1e8
@@ -103,7 +103,7 @@ class GaussianHead(PolicyHead):
     """Continuous actions, with a log-std that does not depend on the state: a = offset + scale f(u).
 
     Squashed, f is tanh and the actions lie within `offset - scale` and `offset + scale`. Otherwise f is the identity,
-    and actions are cut off at the bounds, which may be infinite. `utils.action_units` says what offset and scale are.
+    and actions are clipped to the bounds, which may be infinite. `utils.action_units` gives offset and scale.
     """
 
     noise = "normal"
@@ -156,7 +156,7 @@ class GaussianHead(PolicyHead):
         )
 
     def to_raw_action(self, action: torch.Tensor) -> torch.Tensor:
-        """See `PolicyHead.to_raw_action`; a squashed action on its bound is taken to lie just inside."""
+        """See `PolicyHead.to_raw_action`; a squashed action on its bound counts as just inside."""
         raw_action = (action.reshape(len(action), -1) - self.offset) / self.scale
         limit = 1.0 - BOUND_EPSILON
         return raw_action.clamp(-limit, limit).atanh() if self.squash else raw_action
@@ -267,7 +267,7 @@ def _round_down(exact: torch.Tensor) -> torch.Tensor:
 class ValueHead(nn.Module):
     """V values for each state (extrinsic, intrinsic, ...), predicted in units of their own running statistics.
 
-    PopArt (van Hasselt et al. 2016, arXiv:1602.07714): the layer learns standardised targets, whatever the size of
+    PopArt (van Hasselt et al. 2016, arXiv:1602.07714): the layer learns normalized targets, whatever the size of
     the rewards, and when the statistics move its weights move against them, so that no prediction changes. The first
     statistics come without that: the predictions before them mean nothing, and kept in units of returns that hardly
     vary they would be huge.
@@ -280,7 +280,7 @@ class ValueHead(nn.Module):
         self.stats = RunningNorm(values, smallest=SMALLEST_RETURN)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return standardised values: `(B, F)` to `(B, V)`."""
+        """Return normalized values: `(B, F)` to `(B, V)`."""
         return self.normal(features)
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class RunningNorm(nn.Module):
-    """Standardises by the mean and the variance of everything it has been updated with.
+    """Normalizes by the mean and the variance of everything it has been updated with.
 
     Until the first update it is the identity. The statistics are float64 buffers, so they are part of the module's
     `state_dict`, and change only in `update` and `rescale`.

@@ -1,4 +1,4 @@
-"""PolicyHead: what every head of a policy is asked for."""
+"""PolicyHead: the base class of the heads of a policy."""
 
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ class PolicyHead(nn.Module):
     """Turns features into a distribution, and that distribution's raw actions into actions."""
 
     noise: Noise
-    """What its distributions are sampled with."""
+    """The kind of noise that its distributions are sampled with."""
     outputs: int
     """A: how many such numbers for each raw action."""
     choices: int

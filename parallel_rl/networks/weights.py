@@ -1,4 +1,4 @@
-"""Weights in files, beside what made them."""
+"""Files of weights, which also hold the settings of their agent."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ PARTS = {"weights", "settings", "versions"}
 
 
 def write_weights(path: Path, weights: Mapping[str, torch.Tensor], settings: Settings) -> None:
-    """Write a state dict, and the settings of the agent that it is of.
+    """Write a state dict, and the settings of its agent.
 
     Raises:
         OSError: the file cannot be written; one that was there before is untouched.
@@ -25,11 +25,11 @@ def write_weights(path: Path, weights: Mapping[str, torch.Tensor], settings: Set
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], Settings | None]:
-    """Return a state dict, and the settings of the agent that it is of; None from a file of `torch.save`.
+    """Return a state dict, and the settings of its agent: None from a file of `torch.save`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is something else, or damaged.
+        ValueError: it is damaged, or something else.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")

@@ -101,14 +101,14 @@ def buffer_append(
 
     Args:
         buffer: a `VecMemory`, or anything with its `num_envs` and `append`.
-        states: `(n, ...)`, what the actions answered.
+        states: `(n, ...)`, what the policy saw.
         actions: `(n, ...)`.
         rewards: `(n,)`.
         dones: `(n,)`, terminated: the episode ended by the rules of the task.
         is_env_terminal: the mask `(N,)` as it was BEFORE this step's update, True for finished.
         num_envs: N.
-        truncates: `(n,)`, the episode was cut (a time limit). Without it only `dones` ends an episode, and a
-            trajectory that stops unterminated is cut at its end all the same.
+        truncates: `(n,)`, the episode was truncated (a time limit). Without it only `dones` ends an episode;
+            a trajectory that stops in an episode bootstraps from its next observation all the same.
         next_states: `(n, ...)`, the true next observations. With them the value of an unterminated end is
             exact; without them it is that of the last observation in `states`.
         extras: further rows that the learner wants, as `PPO.act` returns them (`log_prob`, ...).

@@ -128,7 +128,7 @@ def gae(
 
 @takes_tensors
 def discounted_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends: Rows, gamma: float) -> Rows:
-    r"""Discounted returns (Sutton & Barto 2018, equation 3.9), with the value of what follows where an episode is cut.
+    r"""Discounted returns (Sutton & Barto 2018, equation 3.9), with the next value where a trajectory stops.
 
         G_t = r_t + gamma * G_{t+1},  at an end  r_t + gamma * (1 - terminated_t) * V(s'_t)
 

@@ -79,10 +79,8 @@ def setting(default: Any, help: str, **facts: Any) -> Any:
         help: what it is, in a sentence.
         facts: of `Setting`.
     """
-    about = Setting(help, **facts)
-    if about.structure:
-        about = Setting(**(vars(about) | {"fixed": True}))
-    return field(default=default, metadata={"setting": about})
+    facts["fixed"] = facts.get("fixed", False) or facts.get("structure", False)
+    return field(default=default, metadata={"setting": Setting(help, **facts)})
 
 
 @dataclass(frozen=True)
@@ -198,10 +196,11 @@ class Configured:
 
     def __getattr__(self, name: str) -> Any:
         """Return the setting of that name."""
-        config = vars(self).get("config")
-        if config is None or name not in vars(config):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-        return getattr(config, name)
+        try:
+            return self.__dict__["config"].__dict__[name]
+        except KeyError:
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(message, name=name, obj=self) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; the next update goes by it.
@@ -243,9 +242,10 @@ def _values(name: str, config: type[Config]) -> str:
     """Return what a setting may be, as a table shows it."""
     hint, about = hints(config)[name], settings_in(config)[name]
     kinds = [hint, *get_args(hint)]
-    choices = [f"`{choice}`" for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    choices = [True, False] if bool in kinds else choices
     if choices:
-        return ", ".join(choices)
-    if bool in kinds:
-        return "yes, no"
-    return about.range if {int, float} & {*kinds} else "text"
+        words = ", ".join(f"`{choice}`" for choice in choices)
+    else:
+        words = about.range if {int, float} & {*kinds} else "text"
+    return f"{words}, or none" if NoneType in kinds else words

@@ -24,7 +24,7 @@ PIXEL_HIGH = 255
 SMALLEST_MATRIX = 32
 """Rows or columns below which a matrix is taken for numbers, unless they go to 255."""
 MANY_COLUMNS = 4096
-"""Numbers from which on it is asked whether they are an image."""
+"""How many numbers a Box has at least that may be an image."""
 RESOLUTION = 2.0**-13
 """The smallest unit of actions beside the bound that they are counted from: a thousand steps of float32."""
 

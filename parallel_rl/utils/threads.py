@@ -47,7 +47,7 @@ def one_torch_thread() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # A fork has none of the threads that torch keeps, and would wait for them for ever.
+    # A fork has none of the threads that torch keeps, and would wait for them without end.
     os.register_at_fork(after_in_child=one_torch_thread)
 
 

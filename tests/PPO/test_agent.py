@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import cloudpickle
 import gymnasium as gym
@@ -235,10 +234,7 @@ def test_learn_waits_for_a_batch_then_learns_from_all_and_clears(make: Make) -> 
 
 def prepared(ppo: PPO) -> Rows:
     """Return the rows that the first epoch of an update learns from."""
-    with mock.patch("PPO.update.optimize", return_value={}) as optimize:
-        update.update(ppo, ppo.memory.batch(), *update.annealed(ppo, 0.0))
-    rows: Rows = optimize.call_args.args[1]
-    return rows
+    return update.prepare(ppo, ppo.memory.batch()).rows
 
 
 @BOTH

@@ -11,6 +11,7 @@ from parallel_rl.networks.encoders import ACTIVATIONS
 from parallel_rl.utils import settings_in
 from parallel_rl.utils.settings import hints
 from PPO import PPO, PPOConfig
+from tests.settings_tables import DOCS, TABLES, with_table
 
 
 def small(**settings: Any) -> PPO:
@@ -123,3 +124,8 @@ def test_none_and_values_beside_the_range_pass() -> None:
 def test_choices_are_those_of_the_networks() -> None:
     assert {*get_args(hints(PPOConfig)["activation"])} == ACTIVATIONS.keys()
     assert get_args(hints(PPOConfig)["core"]) == get_args(CoreName)
+
+
+@pytest.mark.parametrize("page", TABLES)
+def test_the_docs_list_the_settings_as_they_are(page: str) -> None:
+    assert (DOCS / page).read_text() == with_table(page), "write them: python -m tests.settings_tables"

@@ -121,8 +121,8 @@ def test_bfloat16_rounds_the_encoders_and_nothing_else() -> None:
         updates[bf16] = ppo.learn()
         assert {parameter.dtype for parameter in ppo.policy.parameters()} == {torch.float32}
         columns = torch.from_numpy(obs.reshape(64, -1))
-        _, standardised = ppo.policy(columns)
-        torch.testing.assert_close(ppo.policy.value(columns), ppo.policy.value_head.stats.inverse(standardised))
+        _, normalized = ppo.policy(columns)
+        torch.testing.assert_close(ppo.policy.value(columns), ppo.policy.value_head.stats.inverse(normalized))
     assert updates[True]["approx_kl"] == pytest.approx(0, abs=1e-8), "the first ratio is 1"
     assert updates[True]["grad_norm"] != updates[False]["grad_norm"]
     assert updates[True] == pytest.approx(updates[False], rel=2e-2, abs=1e-3)

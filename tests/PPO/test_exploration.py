@@ -42,7 +42,7 @@ def parts_of(ppo: PPO, obs: np.ndarray = OBS) -> tuple[np.ndarray, np.ndarray, n
 
 
 @pytest.mark.parametrize("kind", BOXES)
-def test_density_and_entropy_are_those_of_the_formula(kind: str) -> None:
+def test_sde_density_and_entropy_equal_the_formula(kind: str) -> None:
     """Section 3 of the paper: the variance of an action is the sum of (z sigma)^2; computed here with loops."""
     ppo = agent(**BOXES[kind])
     z, mean, sigma = parts_of(ppo)
@@ -64,7 +64,7 @@ def test_density_and_entropy_are_those_of_the_formula(kind: str) -> None:
         assert abs(ours[row] - entropy) < 1e-4
 
 
-def test_noise_is_a_matrix_times_the_features() -> None:
+def test_sde_noise_is_a_matrix_times_the_features() -> None:
     """Found by least squares from 40 states of one environment; the next one is another."""
     obs = np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)
     ppo, matrices = agent(), []
@@ -82,7 +82,7 @@ def test_noise_is_a_matrix_times_the_features() -> None:
     np.testing.assert_allclose(np.std(matrices, axis=0), 1, atol=0.35)
 
 
-def test_actions_vary_over_noise_as_the_density_says() -> None:
+def test_sde_actions_have_the_variance_of_the_density() -> None:
     """4,000 environments in the same state: the variances of the formula, and nothing in common."""
     ppo = agent()
     z, mean, sigma = parts_of(ppo)
@@ -92,7 +92,7 @@ def test_actions_vary_over_noise_as_the_density_says() -> None:
     np.testing.assert_allclose(added.mean(axis=0), 0, atol=0.05)
 
 
-def test_equal_states_have_equal_actions_until_the_next_update() -> None:
+def test_sde_equal_states_have_equal_actions_until_the_next_update() -> None:
     ppo = agent(batch_size=64, mini_batch_size=64, k_epochs=1, lr=1e-12)
     first, extras = ppo.act(OBS)
     for _ in range(20):
@@ -114,7 +114,7 @@ def test_equal_states_have_equal_actions_until_the_next_update() -> None:
     assert (ppo.act(OBS)[0] != first).all()
 
 
-def test_noise_stays_for_as_many_steps_of_an_environment_as_is_asked_for() -> None:
+def test_sde_sample_freq_is_the_number_of_steps_that_noise_stays() -> None:
     ppo = agent(sde_sample_freq=3)
     actions = np.stack([ppo.act(OBS)[0] for _ in range(9)])
     for start in (0, 3, 6):
@@ -130,19 +130,19 @@ def test_noise_stays_for_as_many_steps_of_an_environment_as_is_asked_for() -> No
 
 
 @pytest.mark.parametrize("env_ids", [[0, 0, 1], [0, 1], [-1, 0, 1]])
-def test_environments_are_named_once_each(env_ids: list[int]) -> None:
+def test_sde_repeated_env_ids_are_refused(env_ids: list[int]) -> None:
     with pytest.raises(ValueError, match="env_ids must be 3 different indexes"):
         agent().act(OBS[:3], env_ids=np.array(env_ids))
 
 
 @pytest.mark.parametrize("frequency", [0, -2])
-def test_a_wrong_frequency_is_named(frequency: int) -> None:
+def test_sde_sample_freq_out_of_range_is_refused(frequency: int) -> None:
     with pytest.raises(ValueError, match="sde_sample_freq must be positive"):
         agent(sde_sample_freq=frequency)
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", Hybrid])
-def test_choices_have_no_such_noise(env: Any) -> None:
+def test_sde_with_discrete_actions_is_refused(env: Any) -> None:
     with pytest.raises(ValueError, match=r"use_sde needs continuous actions \(a Box\), not"):
         PPO.for_env(env if isinstance(env, str) else env(), use_sde=True)
 
@@ -164,7 +164,7 @@ class Still(gym.Env):
 
 
 @pytest.mark.parametrize("autoreset", [False, True])
-def test_each_environment_keeps_its_noise_whoever_has_finished(autoreset: bool) -> None:
+def test_sde_noise_of_an_environment_does_not_depend_on_finished_ones(autoreset: bool) -> None:
     ppo = PPO.for_env(Still(), use_sde=True, seed=0)
     with EnvVectorizer(Still, 5, backend="inline", seed=0, autoreset=autoreset) as env:
         collector = Collector(env, ppo, VecMemory(5))
@@ -179,14 +179,14 @@ def test_each_environment_keeps_its_noise_whoever_has_finished(autoreset: bool) 
 @pytest.mark.parametrize(
     "loop", [{}, {"mode": "mask"}, {"acting": "alternating", "backend": "process"}], ids=["streaming", "mask", "halves"]
 )
-def test_training_twice_half_is_training_once_to_the_last_bit(tmp_path: Path, loop: dict[str, Any]) -> None:
+def test_resumed_run_equals_uninterrupted_run_to_the_bit(tmp_path: Path, loop: dict[str, Any]) -> None:
     settings = {"use_sde": True, "sde_sample_freq": 7, "core": "gru" if loop else "none", "core_size": 8}
     check_exact(
         tmp_path, "Pendulum-v1", loop, backend=loop.get("backend", "inline"), steps=1500, k_epochs=1, **settings
     )
 
 
-def test_an_agent_goes_on_with_its_noise(tmp_path: Path) -> None:
+def test_sde_noise_survives_state_and_load_state(tmp_path: Path) -> None:
     one, other = agent(), agent(seed=5)
     action = one.act(OBS)[0]
     utils.save_state(tmp_path / "one.state", one.state())

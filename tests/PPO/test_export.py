@@ -37,14 +37,14 @@ ONNX = pytest.param(
         (Hybrid, {"core": "gru"}),
     ],
 )
-def test_what_is_exported_acts_the_same(tmp_path: Path, suffix: str, env: Any, settings: dict[str, Any]) -> None:
+def test_exported_policy_acts_as_the_agent(tmp_path: Path, suffix: str, env: Any, settings: dict[str, Any]) -> None:
     ppo = PPO.for_env(env if isinstance(env, str) else env(), seed=0, **settings)
     if ppo.policy.obs_norm is not None:
         ppo.policy.update_statistics(torch.randn(100, ppo.observ_dim) * 5 + 3)
     assert export_policy(ppo, tmp_path / f"policy{suffix}") <= 1e-5
 
 
-def test_actions_beside_a_bound_are_exported(tmp_path: Path) -> None:
+def test_exported_actions_near_a_bound_equal_the_agents(tmp_path: Path) -> None:
     import gymnasium as gym
     from gymnasium import spaces
 
@@ -56,7 +56,7 @@ def test_actions_beside_a_bound_are_exported(tmp_path: Path) -> None:
     np.testing.assert_allclose(action.detach(), [[6, 1e6 + 122]] * 2, rtol=1e-5)
 
 
-def test_a_program_runs_without_the_project(tmp_path: Path) -> None:
+def test_exported_program_runs_without_the_project(tmp_path: Path) -> None:
     ppo = PPO.for_env("CartPole-v1", seed=0)
     export_policy(ppo, tmp_path / "policy.pt2")
     obs = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
@@ -64,7 +64,7 @@ def test_a_program_runs_without_the_project(tmp_path: Path) -> None:
     assert act(torch.from_numpy(obs)).tolist() == ppo.get_action(obs, deterministic=True).tolist()
 
 
-def test_masks_are_part_of_it(tmp_path: Path) -> None:
+def test_exported_policy_obeys_action_masks(tmp_path: Path) -> None:
     import gymnasium as gym
 
     env = ActionMasks(gym.make("Taxi-v4"))
@@ -72,7 +72,7 @@ def test_masks_are_part_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="ONNX is not installed")
-def test_every_part_of_an_action_has_a_name(tmp_path: Path) -> None:
+def test_exported_composite_actions_have_names(tmp_path: Path) -> None:
     import onnxruntime
 
     export_policy(PPO.for_env(Hybrid(), seed=0, core="gru"), tmp_path / "policy.onnx")
@@ -80,13 +80,13 @@ def test_every_part_of_an_action_has_a_name(tmp_path: Path) -> None:
     assert results == ["action.move", "action.aim.0", "action.aim.1", "action.gears", "next_core"]
 
 
-def test_bfloat16_is_exported_as_a_program_only(tmp_path: Path) -> None:
+def test_export_of_bfloat16_as_onnx_is_refused(tmp_path: Path) -> None:
     ppo = PPO(False, 4, 2, bf16=True, seed=0)
     assert export_policy(ppo, tmp_path / "policy.pt2") == 0.0
     with pytest.raises(ValueError, match=r"a policy with bf16 is exported as \.pt2"):
         export_policy(ppo, tmp_path / "policy.onnx")
 
 
-def test_another_suffix_is_refused(tmp_path: Path) -> None:
+def test_export_with_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"exported as \.onnx or \.pt2, not as 'policy\.pt'"):
         export_policy(PPO(False, 4, 2), tmp_path / "policy.pt")

@@ -50,7 +50,7 @@ ACTIONS: dict[str, spaces.Space] = {
 
 @pytest.mark.parametrize("actions", ACTIONS)
 @pytest.mark.parametrize("activation", ["tanh", "relu", "silu"])
-def test_the_gradient_is_autograds(actions: str, activation: str) -> None:
+def test_analytic_gradient_of_every_network_equals_autograd(actions: str, activation: str) -> None:
     """Held to 1e-10 in float64, over value clipping, entropy, advantages, value heads and depths."""
     together, apart = [Networks.BOTH], [Networks.CRITIC, Networks.ACTOR]
     options = product([None, 0.2], [0.0, 0.03], [True, False], [1, 2], [(), (16,), (16, 8)], [together, apart])
@@ -91,8 +91,8 @@ def test_the_gradient_is_autograds(actions: str, activation: str) -> None:
 
 
 @pytest.mark.parametrize("continuous", [False, True])
-def test_fifty_updates_stay_together(continuous: bool) -> None:
-    """In float32, from the same experience: the same weights to 1e-4, and one optimiser state."""
+def test_analytic_learner_after_fifty_updates_equals_autograd(continuous: bool) -> None:
+    """In float32, from the same experience: the same weights to 1e-4, and one optimizer state."""
 
     def run(learner: Any) -> PPO:
         ppo = PPO(
@@ -116,7 +116,7 @@ def test_fifty_updates_stay_together(continuous: bool) -> None:
         torch.testing.assert_close(ours.state, theirs.state, rtol=0, atol=1e-3)
 
 
-def test_other_networks_are_left_to_autograd() -> None:
+def test_other_networks_have_no_numpy_policy() -> None:
     ppo = PPO(False, 4, 2)
     assert ppo.numpy_policy is not None
     ppo.policy.actor[1] = torch.nn.GELU()
@@ -126,7 +126,7 @@ def test_other_networks_are_left_to_autograd() -> None:
 
 @pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_it_acts_as_torch_does(continuous: bool, deterministic: bool) -> None:
+def test_numpy_policy_acts_as_torch_does(continuous: bool, deterministic: bool) -> None:
     obs = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
     scaling = [2.0, 0.5, 1.0]
     ppo = PPO(continuous, 4, 3, scaling if continuous else None, action_offset=0.1, seed=0)
@@ -142,7 +142,7 @@ def test_it_acts_as_torch_does(continuous: bool, deterministic: bool) -> None:
 
 
 @pytest.mark.parametrize("continuous", [False, True])
-def test_a_state_is_answered_the_same_in_any_company(continuous: bool) -> None:
+def test_numpy_policy_output_does_not_depend_on_other_rows(continuous: bool) -> None:
     """To the last bit: so it does not matter how many processes share the environments."""
     rng = np.random.default_rng(0)
     obs = rng.normal(size=(33, 17)).astype(np.float32)
@@ -165,8 +165,8 @@ def test_a_state_is_answered_the_same_in_any_company(continuous: bool) -> None:
 
 @pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize("by_minibatch", [False, True])
-def test_the_shards_of_a_minibatch_add_up_to_what_autograd_computes(continuous: bool, by_minibatch: bool) -> None:
-    """700 rows, three shards; advantages are standardised over all of them."""
+def test_sharded_gradient_adds_up_to_autograd(continuous: bool, by_minibatch: bool) -> None:
+    """700 rows, three shards; advantages are normalized over all of them."""
     results = []
     for learner in ("auto", "torch"):
         settings: dict[str, Any] = {"batch_size": 700, "mini_batch_size": 700, "entropy_coef": 0.01, "learner": learner}

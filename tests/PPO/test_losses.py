@@ -5,19 +5,19 @@ import math
 import pytest
 import torch
 
-from PPO.losses import approximate_kl, clip_fraction, clipped_surrogate, standardise, value_loss
+from PPO.losses import approximate_kl, clip_fraction, clipped_surrogate, normalize, value_loss
 
 RATIOS = torch.tensor([1.5, 0.5, 1.5, 0.5, 1.1])
 ADVANTAGES = torch.tensor([1.0, 1.0, -1.0, -1.0, 2.0])
 
 
-def test_clipped_surrogate() -> None:
+def test_clipped_surrogate_by_hand() -> None:
     # min(r A, clip(r) A): 1.2, 0.5, -1.5, -0.8, 2.2
     loss = clipped_surrogate(RATIOS.log(), torch.zeros(5), ADVANTAGES, 0.2)
     assert loss.item() == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8 + 2.2) / 5)
 
 
-def test_the_gradient_stops_only_where_the_ratio_has_left_the_right_way() -> None:
+def test_clipped_surrogate_gradient_is_zero_only_beyond_the_clip() -> None:
     log_prob = RATIOS.log().requires_grad_()
     clipped_surrogate(log_prob, torch.zeros(5), ADVANTAGES, 0.2).backward()
     assert log_prob.grad is not None
@@ -29,7 +29,7 @@ def test_value_loss_sums_over_heads() -> None:
     assert value_loss(value, target).item() == pytest.approx((1 + 9) / 2 + (0 + 4) / 2)
 
 
-def test_a_clipped_value_loss_is_the_pessimistic_one() -> None:
+def test_value_loss_with_clip_is_the_larger_error() -> None:
     old, target = torch.zeros(3, 1), torch.tensor([[2.0], [2.0], [0.0]])
     value = torch.tensor([[1.0], [0.1], [1.0]], requires_grad=True)
     loss = value_loss(value, target, old, 0.5)
@@ -40,7 +40,7 @@ def test_a_clipped_value_loss_is_the_pessimistic_one() -> None:
     assert value.grad[0] == 0
 
 
-def test_kl_and_clip_fraction() -> None:
+def test_approximate_kl_and_clip_fraction_by_hand() -> None:
     old = torch.zeros(2)
     new = torch.tensor([2.0, 0.5]).log()
     assert approximate_kl(new, old).item() == pytest.approx(((1 - math.log(2)) + (-0.5 + math.log(2))) / 2)
@@ -48,8 +48,8 @@ def test_kl_and_clip_fraction() -> None:
     assert clip_fraction(torch.tensor([1.1, 1.3, 0.7, 0.9]).log(), torch.zeros(4), 0.2).item() == 0.5
 
 
-def test_standardise() -> None:
-    normal = standardise(torch.tensor([1.0, 2.0, 3.0]))
+def test_normalize_gives_mean_zero_and_deviation_one() -> None:
+    normal = normalize(torch.tensor([1.0, 2.0, 3.0]))
     torch.testing.assert_close(normal, torch.tensor([-1.0, 0.0, 1.0]))
-    assert standardise(torch.tensor([4.0])).tolist() == [4.0], "one row has no deviation to divide by"
-    assert standardise(torch.full((3,), 4.0)).tolist() == [0.0] * 3
+    assert normalize(torch.tensor([4.0])).tolist() == [4.0], "one row has no deviation to divide by"
+    assert normalize(torch.full((3,), 4.0)).tolist() == [0.0] * 3

@@ -20,7 +20,7 @@ def trajectory(env_id: int, first: int, terminated: list[bool], truncated: list[
     )
 
 
-def test_each_end_is_followed_by_its_own_final_observation() -> None:
+def test_batch_next_obs_of_each_end_is_its_final_observation() -> None:
     memory = Memory()
     memory.append(trajectory(4, 10, [False, True, False], [False] * 3, [100, 101]))
     memory.append(trajectory(2, 20, [False, False], [True, False], [200, 201]))
@@ -36,7 +36,7 @@ def test_each_end_is_followed_by_its_own_final_observation() -> None:
     assert len(memory) == 0
 
 
-def test_what_cannot_be_learnt_from_is_refused() -> None:
+def test_memory_empty_or_with_wrong_final_obs_is_refused() -> None:
     memory = Memory()
     with pytest.raises(ValueError, match="empty"):
         memory.batch()

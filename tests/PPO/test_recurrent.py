@@ -33,7 +33,7 @@ def collected(ppo: PPO, steps: int = 20, autoreset: bool = True) -> None:
 
 
 @CORES
-def test_the_first_ratio_is_one(core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_probability_ratio_of_an_update_is_one(core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is rebuilt for learning is what was there when it acted: from any start, over the ends of episodes."""
     seen = []
     surrogate = losses.clipped_surrogate
@@ -55,7 +55,7 @@ def test_the_first_ratio_is_one(core: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @CORES
-def test_states_are_zero_at_a_reset_and_handed_on_otherwise(core: Any) -> None:
+def test_recurrent_state_is_zero_at_a_reset_and_carried_otherwise(core: Any) -> None:
     ppo = agent(core)
     collected(ppo)
     batch = ppo.memory.batch()
@@ -66,7 +66,7 @@ def test_states_are_zero_at_a_reset_and_handed_on_otherwise(core: Any) -> None:
     assert states[~first].any(axis=1).all()
 
 
-def test_sequences_stay_whole_in_every_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recurrent_minibatches_keep_sequences_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Rows] = []
     loss = losses.objective_loss
 
@@ -102,7 +102,7 @@ def test_a_recurrent_policy_needs_its_state() -> None:
 
 
 @pytest.mark.parametrize("mode", ["streaming", "mask"])
-def test_it_goes_with_everything_else(mode: Any) -> None:
+def test_recurrent_policy_trains_with_all_other_options(mode: Any) -> None:
     ppo = agent("lstm", use_RND=True, normalize_obs=True, value_clip=0.2, entropy_coef=0.01, target_kl=0.5)
     with AsyncPPO(lambda: Counter(7), ppo, 4, 400, mode=mode, backend="inline", seed=0, progress=False) as trainer:
         history = trainer.run()
@@ -112,7 +112,7 @@ def test_it_goes_with_everything_else(mode: Any) -> None:
 
 @CORES
 @torch.no_grad()
-def test_what_follows_a_cut_is_valued_with_what_was_remembered(core: Any) -> None:
+def test_recurrent_bootstrap_after_truncation_uses_the_next_state(core: Any) -> None:
     """As it is valued where the trajectory goes on."""
     ppo = agent(core)
     whole = collected_trajectory(ppo)

@@ -21,14 +21,14 @@ def reward(rnd: RND, obs: torch.Tensor) -> np.ndarray:
     return rnd.observe(obs, ends, np.array([0]))
 
 
-def test_nothing_counts_until_the_whitening_is_warm() -> None:
+def test_rnd_reward_during_warmup_is_zero() -> None:
     rnd = make(warmup=500)
     assert not reward(rnd, batch(0)).any()
     assert not reward(rnd, batch(1)).any()
     assert (reward(rnd, batch(2)) > 0).all()
 
 
-def test_observations_are_whitened_and_clipped_to_five() -> None:
+def test_rnd_observations_are_whitened_and_clipped_to_five() -> None:
     rnd = make(warmup=0)
     rnd.whiten.update(1000 + 50 * batch(0))
     white = rnd.whiten(torch.tensor([[1000.0, 1100.0], [5000.0, -5000.0]]))
@@ -36,11 +36,11 @@ def test_observations_are_whitened_and_clipped_to_five() -> None:
     assert white[0].abs().max() < 3
 
 
-def test_the_reward_is_divided_by_the_running_std_of_its_discounted_return() -> None:
+def test_rnd_reward_is_divided_by_the_running_std_of_its_return() -> None:
     rnd = make(warmup=0, gamma=0.5)
     obs = batch(0)
     scaled = reward(rnd, obs)
-    error = rnd.error(*rnd.lesson(obs)).double().detach().numpy()
+    error = rnd.error(*rnd.targets(obs)).double().detach().numpy()
     returns, total = [], 0.0
     for value in error:
         total = total * 0.5 + value
@@ -48,7 +48,7 @@ def test_the_reward_is_divided_by_the_running_std_of_its_discounted_return() -> 
     np.testing.assert_allclose(scaled, error / np.std(returns), rtol=1e-4)
 
 
-def test_the_discounted_return_goes_on_from_trajectory_to_trajectory_of_an_environment() -> None:
+def test_rnd_return_continues_in_the_next_trajectory_of_an_environment() -> None:
     whole, parts = make(warmup=0, gamma=0.9), make(warmup=0, gamma=0.9)
     rewards = np.arange(1.0, 9.0)
     ends = np.array([False] * 7 + [True])
@@ -58,32 +58,32 @@ def test_the_discounted_return_goes_on_from_trajectory_to_trajectory_of_an_envir
     np.testing.assert_allclose(np.r_[first[:4], second], expected)
 
 
-def test_the_predictor_learns_what_it_sees_and_the_target_stays() -> None:
+def test_rnd_predictor_learns_and_the_target_does_not() -> None:
     rnd, rng = make(warmup=0, update_proportion=0.5), np.random.default_rng(1)
     seen, new = batch(0) * 0.3, batch(1) * 0.3 + 3
     rnd.whiten.update(torch.cat([seen, new]))
     target = [parameter.clone() for parameter in rnd.target.parameters()]
     optimizer = torch.optim.Adam(rnd.parameters(), 1e-3)
-    before = rnd.error(*rnd.lesson(seen)).mean()
+    before = rnd.error(*rnd.targets(seen)).mean()
     for _ in range(300):
         optimizer.zero_grad()
-        rnd.loss(*rnd.lesson(seen), rng).backward()
+        rnd.loss(*rnd.targets(seen), rng).backward()
         optimizer.step()
-    assert rnd.error(*rnd.lesson(seen)).mean() < 0.05 * before
-    assert rnd.error(*rnd.lesson(new)).mean() > 5 * rnd.error(*rnd.lesson(seen)).mean()
+    assert rnd.error(*rnd.targets(seen)).mean() < 0.05 * before
+    assert rnd.error(*rnd.targets(new)).mean() > 5 * rnd.error(*rnd.targets(seen)).mean()
     for now, then in zip(rnd.target.parameters(), target, strict=True):
         assert torch.equal(now, then)
 
 
 @pytest.mark.parametrize("proportion", [0.0, 0.25, 1.0])
-def test_the_loss_is_the_mean_over_a_share_of_the_rows(proportion: float) -> None:
+def test_rnd_loss_is_the_mean_over_a_share_of_the_rows(proportion: float) -> None:
     rnd = make(update_proportion=proportion)
     obs = torch.ones(4000, 2)
-    loss = rnd.loss(*rnd.lesson(obs), np.random.default_rng(0))
-    expected = rnd.error(*rnd.lesson(obs)).mean() if proportion else torch.tensor(0.0)
+    loss = rnd.loss(*rnd.targets(obs), np.random.default_rng(0))
+    expected = rnd.error(*rnd.targets(obs)).mean() if proportion else torch.tensor(0.0)
     torch.testing.assert_close(loss, expected)
     obs.requires_grad_()
-    rnd.loss(*rnd.lesson(obs), np.random.default_rng(0)).backward()
+    rnd.loss(*rnd.targets(obs), np.random.default_rng(0)).backward()
     assert obs.grad is not None
     touched = (obs.grad.abs().sum(dim=1) > 0).float().mean().item()
     assert touched == pytest.approx(proportion, abs=0.03)

@@ -6,12 +6,15 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from AsyncPPO import EnvError
+from AsyncPPO.workers import WorkerPool
 from Rollouts import BaseActorModule, rollout
 from tests.envs import Counter, Faulty
 from tests.Rollouts.actors import Chance, Scripted
@@ -20,7 +23,33 @@ SECONDS = 5.0
 """In which an error has to come on a machine that has other things to do."""
 ANYWHERE = ["raise", "nan_obs", "nan_reward", "exit"]
 IN_WORKERS = ["die", "hang"]
-WAYS = [(fault, number) for fault in ANYWHERE for number in (0, 2)] + [(fault, 2) for fault in IN_WORKERS]
+PLACES = [(0, 0), (2, 0), (2, 1)]
+"""How many workers, and the lag."""
+WAYS = [(fault, *place) for fault in ANYWHERE for place in PLACES] + [
+    (fault, *place) for fault in IN_WORKERS for place in PLACES[1:]
+]
+
+
+class FailsOnce(Faulty):
+    """Fails at its second step, if no other has done so before."""
+
+    def __init__(self, fault: str, marker: Path) -> None:
+        super().__init__()
+        self.at_last, self.marker, self.count = self.FAULTS.index(fault), marker, 0
+
+    def step(self, action: int) -> Any:
+        self.count += 1
+        fails = self.count == 2 and not self.marker.exists()
+        if fails:
+            self.marker.touch()
+        return super().step(self.at_last if fails else 0)
+
+
+def faulty_feed(fault: str, num_workers: int, lag: int, marker: Path, **options: Any) -> Any:
+    """Return the feed of four environments of which the last fails once."""
+    envs = [Faulty, Faulty, Faulty, partial(FailsOnce, fault, marker)]
+    timeout = 0.5 if fault == "hang" else None
+    return rollout(envs, Scripted(), 3, num_workers=num_workers, lag=lag, step_timeout=timeout, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +59,9 @@ def _nothing_is_left_behind() -> Iterator[None]:
     assert not multiprocessing.active_children()
 
 
-def options(fault: str, num_workers: int) -> dict[str, Any]:
-    return {"num_workers": num_workers, "step_timeout": 0.5 if fault == "hang" else None}
-
-
-@pytest.mark.parametrize(("fault", "num_workers"), WAYS)
-def test_a_fault_is_an_error_that_names_the_environment(fault: str, num_workers: int) -> None:
-    script = [0, 0, 0, Faulty.FAULTS.index(fault)]
-    feed = rollout(Faulty, Scripted([0] * 4, script), 3, 4, **options(fault, num_workers))
+@pytest.mark.parametrize(("fault", "num_workers", "lag"), WAYS)
+def test_a_fault_is_an_error_that_names_the_environment(fault: str, num_workers: int, lag: int, tmp_path: Path) -> None:
+    feed = faulty_feed(fault, num_workers, lag, tmp_path / "failed")
     began = time.monotonic()
     with pytest.raises(EnvError, match="environments 2 to 3" if fault == "die" else "environment 3"):
         next(feed)
@@ -45,25 +69,24 @@ def test_a_fault_is_an_error_that_names_the_environment(fault: str, num_workers:
     assert next(feed, None) is None, "it is over"
 
 
-@pytest.mark.parametrize(("fault", "num_workers"), WAYS)
-def test_a_feed_goes_on_where_that_is_asked_for(fault: str, num_workers: int) -> None:
-    script = [0, 0, 0, Faulty.FAULTS.index(fault)]
-    feed = rollout(
-        Faulty, Scripted([0] * 4, script), 3, 4, on_env_error="restart", **options(fault, num_workers)
-    )  # fmt: skip
-    with closing(feed):  # type: ignore[type-var]
+@pytest.mark.parametrize(("fault", "num_workers", "lag"), WAYS)
+def test_a_feed_goes_on_where_that_is_asked_for(fault: str, num_workers: int, lag: int, tmp_path: Path) -> None:
+    with closing(faulty_feed(fault, num_workers, lag, tmp_path / "failed", on_env_error="restart")) as feed:
         fragment = next(feed)
         failed = [2, 3] if fault in IN_WORKERS else [3]
+        stepno = [0, 1, 0, 1]
+        if lag and fault in IN_WORKERS:  # the worker begins its fragment again
+            failed, stepno = [], [0, 1, 2, 3]
         assert (~fragment.env["valid"]).nonzero().tolist() == [[1, env_id] for env_id in failed]
-        assert fragment.env["truncated"][1].nonzero().flatten().tolist() == failed
-        assert fragment.state.stepno[:, 3].tolist() == [0, 1, 0, 1]
+        assert fragment.env["truncated"].nonzero().tolist() == [[1, env_id] for env_id in failed]
+        assert fragment.state.stepno[:, 3].tolist() == stepno
         assert torch.isfinite(fragment.state.obs).all()
         assert next(feed).env["valid"].all()
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_feed_that_is_dropped_ends_its_workers(num_workers: int) -> None:
-    feed = rollout(Counter, Chance(), 3, 4, num_workers=num_workers)
+@pytest.mark.parametrize(("num_workers", "lag"), PLACES)
+def test_a_feed_that_is_dropped_ends_its_workers(num_workers: int, lag: int) -> None:
+    feed = rollout(Counter, Chance(), 3, 4, num_workers=num_workers, lag=lag)
     next(feed)
     assert bool(multiprocessing.active_children()) == bool(num_workers)
     del feed
@@ -95,9 +118,22 @@ def test_ctrl_c_while_a_fragment_is_collected_ends_the_feed(num_workers: int) ->
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_actor_that_fails_later_ends_the_feed(num_workers: int) -> None:
-    actor = Scripted([0] * 4, [0] * 4, [7] * 4)
-    feed = rollout(Counter, actor, 10, 4, num_workers=num_workers)
-    with pytest.raises(ValueError, match="environment 0 cannot take the action 7"):
+@pytest.mark.parametrize(("num_workers", "lag"), PLACES)
+def test_an_actor_that_fails_later_ends_the_feed(num_workers: int, lag: int) -> None:
+    actor = Scripted([0], [0], [7])
+    feed = rollout(Counter, actor, 10, num_workers=num_workers, lag=lag)
+    with pytest.raises((ValueError, EnvError), match="environment 0 cannot take the action 7"):
         next(feed)
+
+
+def test_ctrl_c_while_workers_act_ends_the_feed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(pool: WorkerPool) -> None:
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(WorkerPool, "next", interrupted)
+    monkeypatch.setattr("Rollouts.workers.CLOSE_SECONDS", 0.1)
+    feed = rollout(Counter, Chance(), 10, 4, num_workers=2, lag=1)
+    with pytest.raises(KeyboardInterrupt):
+        next(feed)
+    assert not multiprocessing.active_children()

@@ -19,6 +19,8 @@ from tests.envs import Counter, Hybrid, Nested, Pixels
 from tests.Rollouts.actors import Chance, Scripted, StepCounter
 
 WORKERS = [0, 1, 2, 3]
+PLACES = [(number, 0) for number in WORKERS] + [(number, 1) for number in WORKERS[1:]]
+"""How many workers, and the lag."""
 
 
 def pendulum_action(total: torch.Tensor) -> torch.Tensor:
@@ -106,10 +108,11 @@ def test_fragments_are_what_a_loop_by_hand_sees(task: str) -> None:
     tree_map(np.testing.assert_array_equal, true_next, tree_map(lambda *parts: np.stack(parts), *nexts))
 
 
-@pytest.mark.parametrize("num_workers", WORKERS)
+@pytest.mark.parametrize(("num_workers", "lag"), PLACES)
 @pytest.mark.parametrize("truncates", [False, True])
-def test_the_rows_of_a_counter_are_the_table(truncates: bool, num_workers: int) -> None:
-    feed = rollout(partial(Counter, 3, truncates), Scripted([2], [1], [0], [1], [2]), 5, num_workers=num_workers)
+def test_the_rows_of_a_counter_are_the_table(truncates: bool, num_workers: int, lag: int) -> None:
+    script = Scripted([2], [1], [0], [1], [2])
+    feed = rollout(partial(Counter, 3, truncates), script, 5, num_workers=num_workers, lag=lag)
     one, two = islice(feed, 2)
     feed.close()  # type: ignore[attr-defined]
     assert column(one) == [
@@ -217,19 +220,85 @@ def test_look_aheads_leave_no_trace() -> None:
     tree_map(lambda one, two: torch.testing.assert_close(one, two, rtol=0, atol=0), experience(3), experience(12))
 
 
-@pytest.mark.parametrize("num_workers", WORKERS)
-def test_todays_weights_act(num_workers: int) -> None:
+@pytest.mark.parametrize(("num_workers", "lag"), PLACES)
+def test_the_weights_of_today_or_of_one_fragment_ago_act(num_workers: int, lag: int) -> None:
     actor = Chance()
-    feed = rollout(partial(Counter, 4), actor, 3, 3, num_workers=num_workers)
-    for weight in (1.0, 2.0, 5.0):
+    feed = rollout(partial(Counter, 4), actor, 3, 3, num_workers=num_workers, lag=lag)
+    for today, before in ((1.0, 1.0), (2.0, 1.0), (5.0, 2.0), (9.0, 5.0)):
         with torch.no_grad():
-            actor.weight.fill_(weight)
+            actor.weight.fill_(today)
         fragment = next(feed)
         state = fragment.state
-        expected = weight * state.obs.double().sum(-1) + 100 * state.stepno + state.rew
+        expected = (before if lag else today) * state.obs.double().sum(-1) + 100 * state.stepno + state.rew
         assert torch.equal(fragment.actor["value"], expected)
-        assert fragment.lag == 0
+        assert fragment.lag == (lag if today > 1 else 0)
     feed.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("num_workers", WORKERS[1:])
+def test_a_lagged_feed_is_repeated_by_its_seed_alone(num_workers: int) -> None:
+    def run(seed: int, before: int) -> list[Fragment]:
+        torch.manual_seed(before)
+        feed = rollout(partial(Counter, 4, True), Chance(), 6, 4, num_workers=num_workers, lag=1, seed=seed)
+        fragments = [*islice(feed, 3)]
+        feed.close()  # type: ignore[attr-defined]
+        return fragments
+
+    first, again, other = run(1, 0), run(1, 5), run(2, 0)
+    for one, same in zip(first, again, strict=True):
+        tree_map(np.testing.assert_array_equal, (one.state, one.actor, one.hx), (same.state, same.actor, same.hx))
+        tree_map(np.testing.assert_array_equal, one.following("value"), same.following("value"))
+    assert any(not torch.equal(one.state.act, different.state.act) for one, different in zip(first, other, strict=True))
+
+
+def test_workers_draw_different_actions() -> None:
+    feed = rollout(partial(Counter, 10**9), Chance(), 60, 2, num_workers=2, lag=1)
+    act = next(feed).state.act
+    feed.close()  # type: ignore[attr-defined]
+    assert not torch.equal(act[:, 0], act[:, 1])
+
+
+def test_columns_of_workers_are_those_of_the_environments() -> None:
+    lengths = [2, 3, 4, 5, 6]
+    feed = rollout([partial(Counter, length, True) for length in lengths], StepCounter(), 8, num_workers=2, lag=1)
+    fragment = next(feed)
+    feed.close()  # type: ignore[attr-defined]
+    assert [int(column.nonzero()[0]) + 1 for column in fragment.env["truncated"].T] == lengths
+    assert fragment.hx["count"].shape == (2, 5, 1)
+    for column, length in enumerate(lengths):
+        assert int(fragment.following("count")[length - 1, column]) == length, "the look-ahead of this one"
+        assert int(fragment.next_obs[length - 1, column, 1]) == length
+
+
+def test_buffers_and_the_mode_travel_with_the_weights() -> None:
+    class Modal(Chance):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("number", torch.tensor(0))
+
+        def forward(self, obs: Any, **_: Any) -> Any:
+            act = torch.full(obs.shape[:2], int(self.training))
+            return act, (), {"number": self.number.expand(obs.shape[:2])}
+
+    actor = Modal().eval()
+    feed = rollout(Counter, actor, 2, 2, num_workers=2, lag=1)
+    actor.number.fill_(3)
+    fragment = next(feed)
+    assert (fragment.actor["number"] == 3).all()
+    assert not fragment.state.act.any()
+    actor.train()
+    actor.number.fill_(4)
+    next(feed)
+    assert (next(feed).actor["number"] == 4).all()
+    feed.close()  # type: ignore[attr-defined]
+
+
+def test_a_lagged_feed_needs_weights_that_travel() -> None:
+    class NoModule:
+        reset, step = Chance.reset, Chance.step
+
+    with pytest.raises(TypeError, match="lag=1 needs a torch module"):
+        rollout(Counter, NoModule(), num_workers=1, lag=1)
 
 
 def test_the_same_seeds_are_the_same_run_in_any_number_of_workers() -> None:

@@ -19,7 +19,7 @@ def make(kind: Any) -> Core:
 
 
 @KINDS
-def test_packed_sequences_equal_a_plain_loop_over_time(kind: Any) -> None:
+def test_core_with_packed_sequences_equals_a_loop_over_time(kind: Any) -> None:
     """Of lengths that are neither equal nor sorted; the mistake would be to hand a state on to the next sequence."""
     core, generator = make(kind), torch.Generator().manual_seed(1)
     lengths = [2, 5, 1, 4]
@@ -38,7 +38,7 @@ def test_packed_sequences_equal_a_plain_loop_over_time(kind: Any) -> None:
 
 
 @KINDS
-def test_a_state_comes_out_as_it_went_in(kind: Any) -> None:
+def test_core_state_comes_out_as_it_went_in(kind: Any) -> None:
     core = make(kind)
     features = torch.ones(2, 3, dtype=torch.float64)
     state = torch.zeros(2, core.state_size, dtype=torch.float64)
@@ -49,6 +49,6 @@ def test_a_state_comes_out_as_it_went_in(kind: Any) -> None:
     assert not torch.equal(core.step(features, after)[0], output)
 
 
-def test_another_kind_is_refused() -> None:
+def test_core_of_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match="core must be 'none', 'gru' or 'lstm', not 'rnn'"):
         Core("rnn", 3, 5, torch.Generator())  # type: ignore[arg-type]

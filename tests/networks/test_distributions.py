@@ -36,14 +36,14 @@ def test_categorical_equals_torch() -> None:
     assert ours.mode().tolist() == LOGITS.argmax(-1).tolist()
 
 
-def test_categorical_draws_by_its_probabilities() -> None:
+def test_categorical_samples_by_its_probabilities() -> None:
     logits = torch.tensor([[0.0, 1.0, -1.0, -torch.inf]]).expand(100_000, 4)
     counts = torch.bincount(Categorical(logits).sample(exponential(100_000, 4)), minlength=4) / 100_000
     torch.testing.assert_close(counts, logits[0].softmax(-1), rtol=0, atol=0.01)
     assert counts[3] == 0
 
 
-def test_the_squashed_density_equals_torch() -> None:
+def test_tanh_gaussian_density_equals_torch() -> None:
     """The mistake: the Gaussian's own density at the squashed action, without atanh and Jacobian."""
     ours = TanhGaussian(MEAN, LOG_STD, SCALE)
     raw_action = ours.sample(normal(50, 3))
@@ -51,7 +51,7 @@ def test_the_squashed_density_equals_torch() -> None:
     torch.testing.assert_close(ours.log_prob(raw_action), squashed().log_prob(action).sum(-1), rtol=0, atol=1e-6)
 
 
-def test_the_squashed_density_integrates_to_one() -> None:
+def test_tanh_gaussian_density_integrates_to_one() -> None:
     one = torch.ones(1, dtype=torch.float64)
     action = torch.linspace(-2, 2, 400_001, dtype=torch.float64)[1:-1, None]
     distribution = TanhGaussian(0.3 * one, -0.2 * one, 2 * one)
@@ -59,7 +59,7 @@ def test_the_squashed_density_integrates_to_one() -> None:
     assert abs(torch.trapezoid(density, action[:, 0]).item() - 1) < 1e-6
 
 
-def test_the_squashed_entropy_is_that_of_the_actions() -> None:
+def test_tanh_gaussian_entropy_is_that_of_the_actions() -> None:
     """Against numerical integration of -p log p over the bounded action."""
     one = torch.ones(1, dtype=torch.float64)
     action = torch.linspace(-2, 2, 400_001, dtype=torch.float64)[1:-1, None]
@@ -70,7 +70,7 @@ def test_the_squashed_entropy_is_that_of_the_actions() -> None:
         assert abs(distribution.entropy().item() - expected.item()) < 5e-4
 
 
-def test_the_squashed_density_is_finite_far_beyond_where_tanh_is_one() -> None:
+def test_tanh_gaussian_density_where_tanh_saturates_is_finite() -> None:
     raw_action = torch.tensor([[-100.0, 30.0, 1e4]])
     mean = raw_action.clone().requires_grad_()
     distribution = TanhGaussian(mean, LOG_STD.float(), SCALE.float())
@@ -81,21 +81,21 @@ def test_the_squashed_density_is_finite_far_beyond_where_tanh_is_one() -> None:
     assert mean.grad.isfinite().all()
 
 
-def test_the_gaussian_entropy_has_a_gradient() -> None:
+def test_gaussian_entropy_has_a_gradient() -> None:
     log_std = LOG_STD.clone().requires_grad_()
     TanhGaussian(MEAN, log_std, SCALE).entropy().sum().backward()
     assert log_std.grad is not None
     assert (log_std.grad.abs() > 0).all()
 
 
-def test_a_draw_is_gaussian() -> None:
+def test_tanh_gaussian_raw_actions_are_gaussian() -> None:
     raw_actions = TanhGaussian(MEAN[:1].expand(100_000, 3), LOG_STD, SCALE).sample(normal(100_000, 3))
     torch.testing.assert_close(raw_actions.mean(0), MEAN[0], rtol=0, atol=0.03)
     torch.testing.assert_close(raw_actions.std(0), LOG_STD.exp(), rtol=0.02, atol=0)
     assert math.isclose(raw_actions[:, 0].unique().numel(), 100_000)
 
 
-def test_the_gaussian_equals_torch() -> None:
+def test_gaussian_equals_torch() -> None:
     ours, theirs = Gaussian(MEAN, LOG_STD), td.Normal(MEAN, LOG_STD.exp())
     raw_action = ours.sample(normal(50, 3))
     torch.testing.assert_close(ours.log_prob(raw_action), theirs.log_prob(raw_action).sum(-1), rtol=0, atol=1e-12)
@@ -103,7 +103,7 @@ def test_the_gaussian_equals_torch() -> None:
     assert torch.equal(ours.mode(), MEAN)
 
 
-def test_several_choices_equal_as_many_categoricals() -> None:
+def test_categorical_of_several_choices_equals_as_many_categoricals() -> None:
     """Of 3, 2 and 4; the mistake would be to let the padding, or a neighbour, have a share."""
     choices = (3, 2, 4)
     head = MultiCategoricalHead(5, choices, (0, 1, -2), torch.Generator().manual_seed(0))
@@ -122,7 +122,7 @@ def test_several_choices_equal_as_many_categoricals() -> None:
     assert torch.equal(head.to_raw_action(action), raw_action)
 
 
-def test_forbidden_choices_are_never_drawn() -> None:
+def test_categorical_never_samples_masked_choices() -> None:
     """10^5 raw_actions; nothing becomes NaN, though one choice alone be left."""
     head = MultiCategoricalHead(5, (3, 2), (0, 0), torch.Generator().manual_seed(0))
     mask = torch.tensor([[0, 1, 1, 0, 1]]).expand(100_000, 5)

@@ -15,7 +15,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def test_running_statistics_are_those_of_everything_seen() -> None:
+def test_running_norm_statistics_are_those_of_all_rows() -> None:
     rows = torch.randn(1000, 3, generator=generator()) * torch.tensor([1.0, 10.0, 0.01]) + 5
     norm = RunningNorm(3)
     for part in rows.split([1, 9, 490, 500]):
@@ -28,19 +28,19 @@ def test_running_statistics_are_those_of_everything_seen() -> None:
     torch.testing.assert_close(norm.inverse(normal), rows)
 
 
-def test_running_statistics_clip_and_start_as_the_identity() -> None:
+def test_running_norm_clips_and_starts_as_the_identity() -> None:
     norm = RunningNorm(1, clip=5.0)
     torch.testing.assert_close(norm(torch.tensor([[3.0], [7.0], [-9.0]])), torch.tensor([[3.0], [5.0], [-5.0]]))
 
 
-def test_running_statistics_travel_in_the_state_dict() -> None:
+def test_running_norm_state_dict_holds_the_statistics() -> None:
     norm, other = RunningNorm(2), RunningNorm(2)
     norm.update(torch.randn(10, 2, generator=generator()))
     other.load_state_dict(norm.state_dict())
     assert other(torch.ones(1, 2)).tolist() == norm(torch.ones(1, 2)).tolist()
 
 
-def test_what_hardly_varies_is_standardised_unless_it_is_noise() -> None:
+def test_running_norm_of_small_variance_normalizes_unless_it_is_rounding() -> None:
     sizes = torch.tensor([1e-6, 1e-4, 1.0, 1e8])
     norm, rows = RunningNorm(4), torch.randn(1000, 4, generator=generator()) * sizes
     norm.update(rows)
@@ -56,7 +56,7 @@ def test_what_hardly_varies_is_standardised_unless_it_is_noise() -> None:
     assert noise(constant + 1).isfinite().all()
 
 
-def test_the_deviation_follows_the_statistics_that_are_loaded_or_rescaled() -> None:
+def test_running_norm_std_follows_loaded_and_rescaled_statistics() -> None:
     norm, other = RunningNorm(2), RunningNorm(2)
     norm.update(torch.randn(50, 2, generator=generator(), dtype=torch.float64) * 1e3)
     other.load_state_dict(norm.state_dict())
@@ -93,7 +93,7 @@ def test_an_unknown_activation_is_refused() -> None:
         mlp(2, [3], "gelu", generator())
 
 
-def test_actions_lie_within_their_bounds_and_lead_back_to_their_draws() -> None:
+def test_to_raw_action_inverts_to_action_within_the_bounds() -> None:
     scale, offset = torch.tensor([2.0, 0.5]).double(), torch.tensor([0.0, 3.5]).double()
     head = GaussianHead(4, offset - scale, offset + scale, True, 0.0, generator())
     raw_action = torch.tensor([[0.3, -1.2], [50.0, -50.0]])

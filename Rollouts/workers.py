@@ -1,0 +1,240 @@
+"""Copies of an actor that act where the environments are: worker processes collect while this one learns."""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from AsyncPPO import EnvError, EnvVectorizer
+from AsyncPPO.backends import EnvFactory
+from AsyncPPO.factory import env_factories
+from AsyncPPO.workers import (
+    Channel,
+    Pulse,
+    SharedBuffers,
+    Worker,
+    WorkerError,
+    WorkerPool,
+    WorkerSpec,
+    choose_start_method,
+)
+from parallel_rl.utils import env_seeds, seed_global_streams, spawn_seeds
+from Rollouts.collector import Collector
+from Rollouts.fragment import Fragment, cat
+from Rollouts.nested import tree_map
+
+CLOSE_SECONDS = 1.0
+"""How long workers may take to finish a step and close their environments before they are killed."""
+ALIGNMENT = 64
+
+
+class SharedWeights:
+    """The tensors of a module's `state_dict` in memory that processes share."""
+
+    @staticmethod
+    def size(module: nn.Module) -> int:
+        """Return how many bytes they take."""
+        return sum(_aligned(tensor.nbytes) for tensor in _tensors(module)) or 1
+
+    def __init__(self, module: nn.Module, memory: Any) -> None:
+        """Take a module and a buffer of `size(module)` bytes."""
+        self._module, self._views, offset = module, list[Tensor](), 0
+        for tensor in _tensors(module):
+            memory_of = np.frombuffer(memory, np.uint8, tensor.nbytes, offset)
+            self._views.append(torch.from_numpy(memory_of).view(tensor.dtype).reshape(tensor.shape))
+            offset += _aligned(tensor.nbytes)
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Write the module's tensors."""
+        for view, tensor in zip(self._views, _tensors(self._module), strict=True):
+            view.copy_(tensor)
+
+    @torch.no_grad()
+    def read(self) -> None:
+        """Make the module's tensors what was written."""
+        for view, tensor in zip(self._views, _tensors(self._module), strict=True):
+            tensor.copy_(view)
+
+
+class Block:
+    """What a worker collects with: a copy of the actor, and consecutive environments."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        actor: Any,
+        factories: Sequence[EnvFactory],
+        n_steps: int,
+        sticky: bool,
+        device: torch.device,
+        seeds: Sequence[int],
+        actor_seed: int,
+        on_env_error: str,
+        timed: bool,
+    ) -> None:
+        """Make the environments; for the arguments see `lagged_feed`."""
+        if timed:
+            pulse = Pulse(channel.pulse)
+            factories = [
+                partial(_watched, factory, pulse, env_id)
+                for factory, env_id in zip(factories, channel.envs, strict=True)
+            ]
+        seed_global_streams(actor_seed)
+        self.first, self.actor = channel.envs.start, actor
+        self.weights = SharedWeights(actor, channel.buffers[0])
+        self.envs = EnvVectorizer(
+            factories, backend="inline", seed=seeds, autoreset=True, on_env_error=on_env_error  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.collector = Collector(self.envs, actor, n_steps, sticky=sticky, device=device)
+
+    def collect(self, training: int) -> Any:
+        """Return a fragment by the weights that have been written, as arrays."""
+        self.weights.read()
+        self.actor.train(bool(training))
+        try:
+            return tree_map(_array, _parts(self.collector.collect()))
+        except EnvError as error:
+            raise EnvError(_renumbered(str(error), self.first)) from None
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+
+class Restarts:
+    """Workers that died or hung begin their fragment again, with new episodes."""
+
+    def prepare(self, worker: Worker) -> None:
+        """Do nothing: the process has made its environments."""
+
+    def interrupted(self, worker: Worker, error: WorkerError) -> None:
+        """Do nothing: the fragment is begun again."""
+
+
+def lagged_feed(
+    envs: Any,
+    num_envs: int,
+    actor: nn.Module,
+    n_steps: int,
+    *,
+    num_workers: int,
+    sticky: bool,
+    device: torch.device,
+    seed: int | Sequence[int] | None,
+    on_env_error: str,
+    step_timeout: float | None,
+) -> Iterator[Fragment]:
+    """Yield fragments; workers collect the next one meanwhile. For the arguments see `rollout`."""
+    num_workers = min(num_workers, num_envs)
+    bounds = np.linspace(0, num_envs, num_workers + 1).astype(int).tolist()
+    factories, seeds = env_factories(envs, num_envs), env_seeds(seed, num_envs)
+    actor_seeds = spawn_seeds(seed if isinstance(seed, int | np.integer | None) else seed[0], num_envs + num_workers)
+    specs = []
+    for number, (first, stop) in enumerate(pairwise(bounds)):
+        make = partial(
+            Block,
+            actor=actor,
+            factories=factories[first:stop],
+            n_steps=n_steps,
+            sticky=sticky,
+            device=device,
+            seeds=seeds[first:stop],
+            actor_seed=actor_seeds[num_envs + number],
+            on_env_error=on_env_error,
+            timed=step_timeout is not None,
+        )
+        specs.append(WorkerSpec(f"the worker of environments {first} to {stop - 1}", make, range(first, stop)))
+    method = "spawn" if device.type == "cuda" else choose_start_method("auto")[0]
+    shared = SharedBuffers(method)
+    weights = SharedWeights(actor, shared.allocate(SharedWeights.size(actor)))
+    with WorkerPool(
+        specs,
+        {"collect": Block.collect},
+        shared=shared,
+        start_method=method,
+        timeout=step_timeout,
+        close_timeout=CLOSE_SECONDS,
+        supervisor=Restarts() if on_env_error == "restart" else None,
+        error=EnvError,
+    ) as pool:
+        weights.write()
+        pool.begin("collect", int(actor.training))
+        lag = 0
+        while True:
+            results = pool.wait()
+            weights.write()
+            pool.begin("collect", int(actor.training))
+            yield _joined([results[number] for number in sorted(results)], bounds, device, lag)
+            lag = 1
+
+
+def _joined(blocks: list[Any], firsts: list[int], device: torch.device, lag: int) -> Fragment:
+    """Return the fragment of all environments from those of consecutive ones."""
+    blocks = [tree_map(partial(_tensor, device=device), block) for block in blocks]
+    state, actor, env, hx = cat([block[:4] for block in blocks], 1)
+    last_obs, look_aheads = (
+        tuple(
+            at._replace(envs=at.envs + first)
+            for block, first in zip(blocks, firsts, strict=False)
+            for at in block[part]
+        )
+        for part in (4, 5)
+    )  # fmt: skip
+    return Fragment(state, actor, env, hx, lag, last_obs, look_aheads)
+
+
+def _parts(fragment: Fragment) -> tuple[Any, ...]:
+    return (
+        fragment.state, fragment.actor, fragment.env, fragment.hx, fragment.last_obs, fragment.look_aheads
+    )  # fmt: skip
+
+
+def _array(leaf: Any) -> Any:
+    return leaf.numpy(force=True) if isinstance(leaf, Tensor) else leaf
+
+
+def _tensor(leaf: Any, device: torch.device) -> Any:
+    return torch.from_numpy(leaf).to(device) if isinstance(leaf, np.ndarray) else leaf
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [tensor for tensor in module.state_dict().values() if isinstance(tensor, Tensor)]
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _renumbered(message: str, first: int) -> str:
+    """Return an error of a worker with the environments' numbers among all."""
+    return re.sub(r"\benvironment (\d+)", lambda match: f"environment {int(match[1]) + first}", message)
+
+
+class Watched(gym.Wrapper):
+    """Tells whoever waits for the worker that an environment begins something."""
+
+    def __init__(self, env: gym.Env, pulse: Pulse, env_id: int) -> None:
+        """Take the environment, and where to tell it."""
+        super().__init__(env)
+        self._pulse, self._env_id = pulse, env_id
+
+    def reset(self, **options: Any) -> Any:
+        """Reset."""
+        self._pulse.beat(self._env_id)
+        return self.env.reset(**options)
+
+    def step(self, action: Any) -> Any:
+        """Step."""
+        self._pulse.beat(self._env_id)
+        return self.env.step(action)
+
+
+def _watched(factory: EnvFactory, pulse: Pulse, env_id: int) -> gym.Env:
+    return Watched(factory(), pulse, env_id)

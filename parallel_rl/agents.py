@@ -1,0 +1,68 @@
+"""The agents that the command line knows, by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pkgutil import resolve_name
+from typing import Any
+
+from parallel_rl.utils import Config
+
+
+@dataclass(frozen=True)
+class AgentKind:
+    """Where the parts of an agent are: objects, or MODULE:NAME of what is imported only when it is needed."""
+
+    config: str | type[Config]
+    """The class of its config; importing it must not import torch, which --help would wait for."""
+    agent: str | type
+    """Its class, with `for_env(env, *, seed, **settings)` in addition to the protocol `AsyncPPO.agent.Agent`."""
+    weights: str = "Policy_weights.pth"
+    """A file that its `save_weights` writes: by it a directory with weights is recognized."""
+    exporter: str | Callable[..., float] | None = None
+    """Writes its policy into a file and returns how far the file's actions are from the agent's: `PPO.export`."""
+    defaults: dict[str, Any] = field(default_factory=dict)
+    """Where the defaults of the command line differ from those of its config."""
+
+    @property
+    def config_class(self) -> type[Config]:
+        """The class of its config."""
+        return _resolved(self.config)
+
+    @property
+    def agent_class(self) -> Any:
+        """The class of the agent."""
+        return _resolved(self.agent)
+
+    @property
+    def export(self) -> Callable[..., float] | None:
+        """What writes its policy into a file, if anything does."""
+        return _resolved(self.exporter)
+
+
+AGENTS: dict[str, AgentKind] = {
+    "ppo": AgentKind(
+        config="PPO.config:PPOConfig",
+        agent="PPO.agent:PPO",
+        exporter="PPO.export:export_policy",
+        defaults={"k_epochs": 10, "gamma": 0.99, "mini_batch_size": 256},
+    ),
+}
+"""By the name that `--agent` takes; to add an agent is to add an entry."""
+
+
+def agent_kind(name: str) -> AgentKind:
+    """Return the agent of that name.
+
+    Raises:
+        ValueError: there is none; the message suggests the nearest one.
+    """
+    if name not in AGENTS:
+        near = get_close_matches(name, AGENTS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(AGENTS)}"
+        raise ValueError(f"no agent {name!r}; {hint}")
+    return AGENTS[name]
+
+
+def _resolved(place: Any) -> Any:
+    return resolve_name(place) if isinstance(place, str) else place

@@ -1,0 +1,193 @@
+"""The directory of a run: its files, its record in `config.json`, and the lock on it."""
+
+import json
+import operator
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+
+from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
+from parallel_rl.agents import agent_kind
+from parallel_rl.commands.output import note
+from parallel_rl.commands.program import commit
+from parallel_rl.config import DEFAULT_AGENT, TrainConfig, setting_names, setting_types, train_config
+from parallel_rl.utils import DamagedError, append_to, read_json, whole_number, write_atomically
+from parallel_rl.utils.versions import versions
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+CONFIG_FILE = "config.json"
+SUMMARY_FILE = "summary.json"
+LOCK_FILE = ".lock"
+CURVE_FILE = "learning_curve.png"
+BEST_DIRECTORY = "best"
+
+
+def choose_run_dir(config: TrainConfig) -> Path:
+    """Return the directory of a new run.
+
+    Raises:
+        FileExistsError: it holds a run already.
+    """
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
+    run_dir = Path(config.run.run_dir or Path("runs") / config.run.env_id / now)
+    weights = run_dir / agent_kind(config.agent).weights
+    begun = weights.exists() or checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
+    if (run_dir / CONFIG_FILE).exists() and begun:  # a run that ended before it learned anything may start again
+        raise FileExistsError(f"{run_dir} holds a run already: choose another --run-dir, or resume it")
+    return run_dir
+
+
+def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool, changed: dict[str, Any]) -> None:
+    """Write `config.json` of a new run; of a resumed one, add how it was resumed and which settings changed."""
+    file = run_dir / CONFIG_FILE
+    start = {
+        "command": shlex.join(sys.orig_argv),
+        "versions": versions(),
+        "git_commit": commit(),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    if resumed:
+        content = _record_in(file)
+        content["resumed"] = [*content.get("resumed", []), start | ({"changed": changed} if changed else {})]
+    else:
+        content = config.record() | start
+    write_json(file, content)
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Make a directory and keep other processes from training in it, where the system has locks.
+
+    Raises:
+        RuntimeError: another process trains in it. The lock of a killed process is gone.
+        OSError: the directory cannot be made or written, or has a link in the place of a directory.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    for directory in (run_dir / CHECKPOINT_DIRECTORY, run_dir / BEST_DIRECTORY):
+        if directory.is_symlink():  # a run would replace and delete files elsewhere
+            raise OSError(f"{directory} is a link: a run writes only into its own directory")
+    if fcntl is None:
+        yield
+        return
+    with append_to(run_dir / LOCK_FILE) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RuntimeError(f"another process is training in {run_dir}") from None
+        yield
+
+
+def config_of(run_dir: Path) -> TrainConfig:
+    """Return the config of a run.
+
+    Raises:
+        FileNotFoundError: the directory is not a run's.
+        ValueError: its config is not one of this program; the message names the file.
+    """
+    file = run_dir / CONFIG_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"{run_dir} is not a run: it has no {CONFIG_FILE}")
+    record = _record_in(file)
+    try:
+        agent = record.get("agent", DEFAULT_AGENT)
+        known = setting_names(agent)
+        values = {known.get(name.lower(), name): value for name, value in _values_in(record).items()}
+        if unknown := values.keys() - {*known.values()}:
+            raise ValueError(f"this version does not know the settings {', '.join(sorted(unknown))}")
+        types = setting_types(agent)
+        config = train_config(agent, {name: checked(name, value, types[name]) for name, value in values.items()})
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    if missing := {*known.values()} - values.keys():
+        note(f"{file} is of an older version: the defaults stand for {', '.join(sorted(missing))}")
+    return config
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """Return a setting that JSON or a Python literal gave, with a tuple in place of a list.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    value = tuple(value) if isinstance(value, list) else value
+    try:
+        check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+    except TypeCheckError as error:
+        raise ValueError(f"{name}={value!r}: {error}") from None
+    return value
+
+
+def changes_of(run_dir: Path) -> dict[str, Any]:
+    """Return the settings that changed when a run was resumed, with their present values."""
+    return _changes_in(_record_in(run_dir / CONFIG_FILE))
+
+
+def _changes_in(record: dict[str, Any]) -> dict[str, Any]:
+    return reduce(operator.or_, [start.get("changed", {}) for start in record.get("resumed", [])], {})
+
+
+def _values_in(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the present settings of a run."""
+    began = record["config"] if "config" in record else record["run"] | record["settings"]
+    return began | _changes_in(record)
+
+
+def _record_in(file: Path) -> dict[str, Any]:
+    """Return what `note_start` wrote, or its older form, with one flat `config`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        record = read_json(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is not the configuration of a run: {error}") from error
+    parts: list[Any] = [record.get(name) for name in (("config",) if "config" in record else ("run", "settings"))]
+    resumed = record.get("resumed", [])
+    known = (
+        isinstance(record.get("agent", ""), str)
+        and all(isinstance(part, dict) for part in parts)
+        and "env_id" in parts[0]
+        and isinstance(resumed, list)
+        and all(isinstance(start, dict) and isinstance(start.get("changed", {}), dict) for start in resumed)
+    )
+    if not known:
+        raise ValueError(f"{file} is not the configuration of a run")
+    return record
+
+
+def steps_saved(run_dir: Path) -> int:
+    """Return the number of steps after which the weights of a run were saved; 0 if that is unknown."""
+    try:
+        return whole_number(read_json(run_dir / SUMMARY_FILE)["steps"], "number of steps")
+    except (OSError, ValueError, LookupError):
+        return 0
+
+
+def load_newest(load: Callable[[Path], None], checkpoints: Sequence[Path]) -> None:
+    """Load the last of some checkpoints; if it is damaged, name the one before.
+
+    Raises:
+        ValueError: it is damaged, or does not fit.
+    """
+    try:
+        load(checkpoints[-1])
+    except DamagedError as error:
+        before = f"; delete it, and {checkpoints[-2]} is taken" if len(checkpoints) > 1 else ""
+        raise DamagedError(f"{error}{before}") from error
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_atomically(path, lambda file: file.write(json.dumps(content, indent=2, allow_nan=False).encode()))
