@@ -37,7 +37,7 @@ def evaluations(
         episodes: how many, at once.
         device: as for `rollout`.
         seed: of the environments.
-        max_steps: after about how many steps an episode that is not over is cut, with a warning.
+        max_steps: after about how many steps an episode that is not over is truncated, with a warning.
 
     Yields:
         Undiscounted returns float64 `(episodes,)`.
@@ -76,5 +76,7 @@ def _returns(envs: EnvVectorizer, collector: Collector, max_steps: int) -> np.nd
         if over.all():
             return returns
         envs.finished[:] = over  # they stay frozen
-    warnings.warn(f"{np.count_nonzero(~over)} of {len(over)} episodes were cut after {max_steps:,} steps", stacklevel=4)
+    warnings.warn(
+        f"{np.count_nonzero(~over)} of {len(over)} episodes were truncated after {max_steps:,} steps", stacklevel=4
+    )
     return returns

@@ -83,7 +83,7 @@ def plot_learning_curve(
 
 
 def ended_early(panels: Panels) -> list[tuple[Run, int]]:
-    """Return the runs that ended early (see `Run.goal` and others of their group), and the steps they missed."""
+    """Return the runs that ended before their goal or before others of their group, and the steps expected of each."""
     early: list[tuple[Run, int]] = []
     for groups in panels.values():
         for runs in groups.values():
