@@ -285,7 +285,7 @@ class ValueHead(nn.Module):
 
     @torch.no_grad()
     def update(self, targets: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Update the statistics with `targets` `(M, V)`; except the first time, `stats.inverse(forward(.))` is unchanged.
+        """Update the statistics with `targets` `(M, V)`; but for the first time, `stats.inverse(forward(.))` stays.
 
         Returns:
             The new output of `forward` for rows that had the values `values` `(M, V)`, in units of reward, before.

@@ -74,6 +74,6 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def _set_std(self) -> None:
-        """Add an epsilon of 1e-8 to the variance; to a small one a hundredth of it, and the rounding error of float32."""
+        """Add an epsilon of 1e-8 to the variance; to a small one a hundredth of it, and float32's rounding error."""
         epsilon = 0.01 * self.var + 1e-12 * self.mean**2
         self.std.copy_((self.var + epsilon.clamp(self._smallest**2, 1e-8)).sqrt())
