@@ -198,6 +198,17 @@ def test_a_look_ahead_sees_the_episode_that_was_truncated() -> None:
         assert torch.equal(fragment.following("value"), expected)
 
 
+def test_an_episode_that_is_terminated_and_truncated_at_once_is_worth_nothing_more() -> None:
+    class Both(Counter):
+        def step(self, action: int) -> Any:
+            obs, reward, over, _, info = super().step(action)
+            return obs, reward, over, over, info
+
+    (fragment,) = islice(rollout(partial(Both, 2), Scripted(), 4), 1)
+    assert fragment.env["truncated"][:, 0].tolist() == fragment.env["terminated"][:, 0].tolist() == [False, True] * 2
+    assert fragment.following("value")[:, 0].tolist() == [1, 0, 1, 0]
+
+
 def test_actors_reset_their_recurrent_state_as_they_like() -> None:
     class Learned(StepCounter):
         def reset(self, hx: Any, at: Any) -> Any:
