@@ -101,7 +101,7 @@ class WorkerPool:
         self._numbers, self._tasks = {name: number for number, name in enumerate(tasks)}, tasks
         self._spin, self._timeout, self._error, self._supervisor = spin[0], timeout, error, supervisor
         self._checked = time.monotonic()
-        self._local_job: Job | None = None
+        self._local_job: tuple[str, tuple[Any, ...]] | None = None
         self.local: Any = None
         """The context of this process, if it has one."""
         self.closed = False
@@ -147,13 +147,13 @@ class WorkerPool:
         """
         if self.closed or self._local_job is not None or any(worker.job for worker in self.workers):
             raise RuntimeError("the worker pool is closed" if self.closed else "the workers are busy: wait() first")
-        job = self.job(task, *args, timed=timed, repeatable=repeatable, recover=recover)
-        workers = self.workers
         if self.local is not None:
-            self._local_job, self._local_args = job, args
+            self._local_job = task, args
             processes = None if processes is None else processes - 1
-        for worker in workers[:processes]:
-            worker.begin(job)
+        if workers := self.workers[:processes]:
+            job = self.job(task, *args, timed=timed, repeatable=repeatable, recover=recover)
+            for worker in workers:
+                worker.begin(job)
 
     def job(self, task: str, *args: Any, **options: Any) -> Job:
         """Return what `Worker.begin` takes, for one worker; arguments as for `begin`."""
@@ -173,8 +173,8 @@ class WorkerPool:
         results = {}
         try:
             if self._local_job is not None:
-                job, self._local_job = self._local_job, None
-                results[0] = self._tasks[job.task](self.local, *self._local_args)
+                (task, args), self._local_job = self._local_job, None
+                results[0] = self._tasks[task](self.local, *args)
             while any(worker.job for worker in self.workers):
                 finished = self.next()
                 assert finished is not None

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory
+from AsyncPPO.backends import GradientWorkers
 from parallel_rl import utils
 from PPO import PPO
 
@@ -91,7 +92,7 @@ def test_gradient_workers_without_room_are_not_used() -> None:
     ppo, local = agent(seed=0), agent(seed=0)
     with AsyncPPO("CartPole-v1", ppo, 4, 128, seed=1, progress=False, **REPLICAS) as trainer:
         for mini_batch_size, steps in [(32, 16), (32, 80), (320, 80)]:
-            for each, workers in ((ppo, trainer.env), (local, None)):
+            for each, workers in ((ppo, GradientWorkers(trainer.env)), (local, None)):
                 each.mini_batch_size = mini_batch_size
                 train_by_hand(each, steps, workers)
     assert_same(ppo, local)

@@ -91,6 +91,17 @@ def test_off_policy_updates_share_rows_and_metrics_are_their_means() -> None:
         assert row["td_error"] == pytest.approx(np.mean(errors))
 
 
+def test_stop_before_learning_starts_does_not_wait_for_an_update() -> None:
+    class StopAt300(Callback):
+        def on_rollout(self, trainer: AsyncTrainer, steps: int, episodes: Any) -> None:
+            if trainer.steps_done == 300:
+                trainer.stop("here")
+
+    with trainer(2000, toy(learning_starts=1000), callbacks=[StopAt300()]) as run:
+        run.run()
+        assert (run.steps_done, run.stopped) == (300, "here")
+
+
 def test_a_trainer_waits_for_what_the_agent_wants() -> None:
     with pytest.warns(RuntimeWarning, match=r"steps \(100\) is less than the 200 transitions that the agent waits for"):
         run = trainer(100)

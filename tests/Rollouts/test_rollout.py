@@ -192,6 +192,12 @@ def test_the_recurrent_state_counts_the_steps_of_the_episodes() -> None:
         assert (following[:, 1] == fragment.state.stepno[1:, 1]).all()
 
 
+def test_a_look_ahead_sees_the_episode_that_was_truncated() -> None:
+    for fragment in islice(rollout(partial(Counter, 4, True), Chance(), 6, 2), 2):
+        expected = fragment.next_obs.double().sum(-1) + 100 * (fragment.before.stepno + 1) + fragment.after.rew
+        assert torch.equal(fragment.following("value"), expected)
+
+
 def test_actors_reset_their_recurrent_state_as_they_like() -> None:
     class Learned(StepCounter):
         def reset(self, hx: Any, at: Any) -> Any:
