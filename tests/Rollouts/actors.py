@@ -41,7 +41,10 @@ class StepCounter(BaseActorModule):
 
 
 class Scripted(BaseActorModule):
-    """Does, step after step, what a list says for each environment; afterwards 0. The value is ten times one more than what it saw last."""
+    """Does, step after step, what a list says for each environment; afterwards 0.
+
+    Its value of n, the last number of an observation, is 10 + 10 * n.
+    """
 
     def __init__(self, *script: list[int]) -> None:
         super().__init__()
