@@ -145,9 +145,12 @@ class WorkerPool:
             recover: what to do instead in that case.
 
         Raises:
+            ValueError: there is no such task.
             TypeError: an argument cannot be pickled.
             RuntimeError: the pool is closed, or a task has been begun and not waited for.
         """
+        if task not in self._tasks:
+            raise ValueError(f"there is no task {task!r}, but {', '.join(self._tasks)}")
         if self.closed or self._local_job is not None or any(worker.job for worker in self.workers):
             raise RuntimeError("the worker pool is closed" if self.closed else "the workers are busy: wait() first")
         if self.local is not None:
