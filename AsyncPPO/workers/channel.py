@@ -70,6 +70,8 @@ class Channel:
     """Semaphore of the whole pool: some worker has replied."""
     spin: bool
     """Whether waiting may poll, since there is a core for every process."""
+    silent: bool
+    """Whether the worker makes its context without a reply."""
     control: Any
     """int64 `(3 + MAX_NUMBERS,)`: the task's number, the `Reply`, how many arguments there are, and these."""
     beats: Any
