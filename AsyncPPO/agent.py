@@ -61,6 +61,9 @@ class Agent(Protocol):
     - `wants_env_ids`: see `Actor`.
     """
 
+    config: Any
+    """What the agent was made with; of the agents in this project a frozen dataclass."""
+
     def act(self, obs: np.ndarray, /, *, state: np.ndarray | None = None) -> Acted:
         """Choose actions by the behavior policy, exploration included.
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 import numpy as np
 
 from AsyncPPO.agent import Acted, Actor, Agent, BehaviorPolicy, ReplicableAgent
-from AsyncPPO.backends import SUCCESS
+from AsyncPPO.backends import SUCCESS, Replicas
 from AsyncPPO.episodes import Episode, Episodes, last_numbers
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.settings import EnvSettings
@@ -217,6 +217,7 @@ class ReplicaCollector:
         self.env, self.agent, self.buffer, self.rollout = env, agent, buffer, env.rollout
         self._episodes = Episodes(env.num_envs, env.rollout.info_keys)
         self._player = env.rollout.replica.player(env.rollout.weights)
+        self._replicas = Replicas(env)
 
     def state(self) -> State:
         """Return what `Collector.state` returns."""
@@ -251,7 +252,7 @@ class ReplicaCollector:
             )
         rollout.weights[:] = self.agent.replica_weights()
         rollout.noise[new] = self.agent.noise(steps, env.num_envs)
-        next_obs = env.play(new.start, new.stop)
+        next_obs = self._replicas.play(new.start, new.stop)
         rows = {name: values[new] for name, values in rollout.rows.items()}
         for name, values in self._player.complete(rows, rollout.outputs[new]).items():
             rows[name][:] = values

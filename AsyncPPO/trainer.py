@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, Unpack
 import numpy as np
 
 from AsyncPPO.agent import Agent
-from AsyncPPO.backends import Plan, with_success
+from AsyncPPO.backends import GradientWorkers, Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar
 from AsyncPPO.checkpoint import contents, read_checkpoint, restore
 from AsyncPPO.collector import Acting, choose_acting, make_collector
@@ -224,7 +224,7 @@ class AsyncTrainer(Generic[A]):
         if self.agent.steps_wanted() > 0:
             return {}
         begin, target = self.goal
-        workers = None if self.env.rollout is None else self.env
+        workers = None if self.env.rollout is None else GradientWorkers(self.env)
         return self.agent.update((self.steps_done - begin) / (target - begin), workers)
 
     def _row(self, metrics: Metrics) -> Metrics:

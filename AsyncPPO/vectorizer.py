@@ -1,10 +1,9 @@
-"""EnvVectorizer: many copies of an environment behind one step, with a mask of those that have finished."""
+"""EnvVectorizer: parallel environments behind one step, with a mask of those that have finished."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,52 +12,38 @@ from AsyncPPO.backends import (
     CLOSE_SECONDS,
     ENV_ERROR,
     Actions,
-    Backend,
     BackendName,
-    EnvBlock,
     FaultPolicy,
-    InlineBackend,
-    Layout,
     OnEnvError,
     Plan,
-    PoolBlock,
-    ProcessBackend,
     StartMethod,
-    available_cores,
     check_finite,
     check_results,
     check_saved,
     check_ways,
-    choose_backend,
-    choose_start_method,
-    make_pool,
-    why_no_children,
 )
-from AsyncPPO.copies import Copies
-from AsyncPPO.factory import EnvLike, env_factories, like, number_of_copies, sample_env
-from AsyncPPO.progress import tell_if_long
+from AsyncPPO.factory import EnvLike, number_of_copies
+from AsyncPPO.making import Ways, make_backend
+from AsyncPPO.parallel_envs import ParallelEnvs
+from AsyncPPO.resets import RESET_MASK, EnvSeeds, check_env_ids, check_mask, take_reset_mask
 from parallel_rl.utils import (
     State,
-    env_seeds,
     episode_ends,
     indexes_of_active_environments,
     number_of_active_environments,
-    rows_of,
-    spawn_seeds,
 )
 
-Result = TypeVar("Result")
-RESET_MASK = "reset_mask"
-"""The option of a reset that says which environments it is for."""
+Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
+"""Of n environments: observations `(n, ...)`, rewards float64 `(n,)`, terminated and truncated bool `(n,)`, n infos."""
 logger = logging.getLogger(__name__)
 
 
-class EnvVectorizer(Copies):
-    """N copies of an environment, stepped together.
+class EnvVectorizer(ParallelEnvs):
+    """N parallel environments, stepped together.
 
     `envs_active` is a bool mask `(N,)` in which True means that the environment has FINISHED (the name is
     historical; `finished` is the same array). `step` takes one action for each environment that still runs, in index
-    order, and returns rows of just those. The caller says who has finished:
+    order, and returns rows of just those. The caller marks those that have finished:
 
         with EnvVectorizer("CartPole-v1", num_envs=8, seed=0) as env:
             obs, _ = env.reset()
@@ -69,10 +54,43 @@ class EnvVectorizer(Copies):
                 obs = utils.inactive_states_dropout(obs, over)
                 utils.update_active_environments_list(env.finished, over)
 
-    With `autoreset=True` an environment that finishes starts anew in the same step, so that all run for ever; its
+    With `autoreset=True` an environment that finishes is reset in the same step, so that all run all the time; its
     info then holds the true last observation as `final_obs` and the last info as `final_info`, as in Gymnasium. An
-    environment may use these names itself, and `env_error`; where an episode has ended or failed, the info says what
-    the vectorizer does. What it says is also beside the infos: `final_obs`, `failed`.
+    environment may use these names itself, and `env_error`; where an episode has ended or failed, the vectorizer's
+    take their place. `final_obs` and `failed` hold the same as rows of all environments.
+
+    Args:
+        env: an environment (copied as it is; remade from its spec if it cannot be copied), an id, an `EnvSpec`, or a
+            callable that makes one; or a list of N such, one for each copy.
+        num_envs: N; by default 1, or the length of the list.
+        backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks, and takes
+            processes where environments are asynchronous or may fail; or `vector`, for the id or spec of an
+            environment that EnvPool has.
+        num_workers: how many processes step in the `process` backend, this one (which takes the first block of
+            environments) among them; by default one per available core.
+        seed: of the environments' own random streams, one each; None takes fresh entropy. A list has the seeds of the
+            copies themselves, for environments that take certain ones only.
+        reset_options: `options` of every reset, autoresets too; may be changed later.
+        autoreset: whether an environment that finishes is reset in the same step.
+        start_method: of the worker processes: `fork`, `spawn`, `forkserver` or `auto`, which is `fork` where the system
+            can and this process holds nothing that does not survive it (`backend_reason` says so).
+        plan: a policy whose replicas act beside the environments (`backends.Replicas`), and for how many steps at
+            most. It needs `autoreset`.
+        asynchronous: for `send` and `recv` with `min_envs`: whether all environments are left to `num_workers` further
+            processes, so that this one need not wait for any. Environments that sleep want more of them than there
+            are cores.
+        on_env_error: `raise`, or `restart`: an environment that raises or returns what does not fit its space, or
+            whose process dies or hangs, is restarted, and the run continues. Its row says truncated, with a reward of
+            0, its last observation as `final_obs`, and the error as `env_error` in its info. One that fails
+            `RESTART_LIMIT` times in a row is an error after all. Then `step` only, not `send`.
+        step_timeout: seconds that a step or reset of an environment may take; it needs worker processes.
+        close_timeout: seconds that workers may take to finish their step and close their environments, before they
+            and what they have started are killed.
+
+    Raises:
+        ValueError: a size below 1, an unknown backend or an unknown environment id, or a list of another length.
+        TypeError: something that is no environment, or a space that is not supported.
+        EnvError: a copy could not be made.
     """
 
     def __init__(
@@ -92,92 +110,24 @@ class EnvVectorizer(Copies):
         step_timeout: float | None = None,
         close_timeout: float = CLOSE_SECONDS,
     ) -> None:
-        """Make the copies.
-
-        Args:
-            env: an environment (copied as it is; remade from its spec if it cannot be copied), an id, an
-                `EnvSpec`, or a callable that makes one; or a list of N such, one for each copy.
-            num_envs: N; by default 1, or the length of the list.
-            backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks, and
-                takes processes where environments are asynchronous or may fail; or
-                `vector`, for an id or spec that comes vectorized: EnvPool's form of it where that is installed, or
-                Gymnasium's own, which knows no `autoreset` here and takes one seed for all.
-            num_workers: how many processes step in the `process` backend, this one (which takes the first block of
-                environments) among them; by default one per available core.
-            seed: of the environments' own random streams, one each; None takes fresh entropy. A list has the seeds of
-                the copies themselves, for environments that take certain ones only.
-            reset_options: handed to every reset as its `options`, autoresets too; may be changed later.
-            autoreset: whether an environment that finishes starts anew by itself.
-            start_method: of the worker processes: `fork`, `spawn`, `forkserver` or `auto`, which is `fork` where the
-                system can and this process holds nothing that does not survive it (`backend_reason` says so).
-            plan: a policy that is to play beside the environments, and for how many steps at most: what `play` does.
-                It needs `autoreset`.
-            asynchronous: for `send` and `recv` with `min_envs`: whether all environments are left to `num_workers`
-                further processes, so that this one need not wait for any. Environments that sleep want more of them
-                than there are cores.
-            on_env_error: `raise`, or `restart`: an environment that raises or returns what does not fit its space, or
-                whose process dies or hangs, starts anew, and the run goes on. Its row says truncated, with a reward of
-                0, what it saw last as `final_obs`, and why as `env_error` in its info. One that fails
-                `backends.base.RESTART_LIMIT` times at once is an error after all. Then `step` only, not `send`.
-            step_timeout: seconds that a step or reset of an environment may take; it needs worker processes.
-            close_timeout: seconds that workers may take to finish their step and close their environments, before
-                they and what they have started are killed.
-
-        Raises:
-            ValueError: a size below 1, an unknown backend or an unknown environment id, or a list of another length.
-            TypeError: something that is no environment, or a space that is not supported.
-            EnvError: a copy could not be made.
-        """
-        num_envs = number_of_copies(env, num_envs, 1)
-        if num_workers is not None and num_workers < 1:
-            raise ValueError(f"num_workers must be at least 1, not {num_workers}")
+        """Make the environments."""
+        self.num_envs = number_of_copies(env, num_envs, 1)
+        check_ways(backend, num_workers, asynchronous, on_env_error, step_timeout, close_timeout, start_method)
         if plan is not None and not autoreset:
-            raise ValueError("a plan needs autoreset=True: replicas play on without asking")
-        check_ways(backend, asynchronous, on_env_error, step_timeout, close_timeout, start_method)
-        self.num_envs = num_envs
-        self.autoreset = autoreset
-        self.on_env_error = on_env_error
-        self._fault_policy = FaultPolicy(on_env_error == "restart", step_timeout)
-        self._seeds: list[int | None] = [*env_seeds(seed, num_envs)]
-        self._first_seed, self._seeds_listed = self._seeds[0], not isinstance(seed, int | np.integer | None)
-        self._backend: Backend | None = None
-        num_workers = num_workers or available_cores()
-        self.backend_reason = "as asked"
-        self._settled = False  # whether a step has come back
-
-        if backend == "vector":
-            pool = make_pool(env, num_envs, autoreset)
-            self._backend = InlineBackend(partial(PoolBlock, pool), self._layout(pool), plan)
-        else:
-            factories = env_factories(env, num_envs)
-            with sample_env(factories[0]) as probe:
-                layout = self._layout(probe)
-                if backend == "auto" and (asynchronous or self._fault_policy != FaultPolicy()):
-                    backend, self.backend_reason = "process", "so that environments wait, or fail, for themselves"
-                elif backend == "auto" and (alone := why_no_children()):
-                    backend, self.backend_reason = "inline", alone
-                elif backend == "auto":
-                    steps = 1 if plan is None else plan.horizon
-                    backend, self.backend_reason = choose_backend(
-                        probe, num_envs, num_workers, steps, self._seeds[0], reset_options
-                    )
-                factories = [like(probe, factory) for factory in factories]
-            if backend == "process":
-                method, why = choose_start_method(start_method)
-                self.backend_reason += f"; {method}ed, since {why}" if why else ""
-                self._backend = ProcessBackend(
-                    factories, layout, num_workers, method, plan, asynchronous, self._fault_policy, close_timeout
-                )
-            else:
-                block = partial(EnvBlock, factories, 0, fault_policy=self._fault_policy)
-                self._backend = InlineBackend(block, layout, plan)
-        self.backend = backend
-        self.rollout = self._backend.rollout
-        self.num_workers = self._backend.num_workers
-        logger.info("%s backend: %s", self.backend, self.backend_reason)
-        self._finished = np.ones(num_envs, dtype=bool)
-        self._sent = np.zeros(num_envs, dtype=bool)
-        self._outstanding = 0
+            raise ValueError("a plan needs autoreset=True: replicas do not wait for a reset")
+        self.autoreset, self.on_env_error = autoreset, on_env_error
+        self._seeds = EnvSeeds(seed, self.num_envs)
+        policy = FaultPolicy(on_env_error == "restart", step_timeout)
+        ways = Ways(backend, num_workers, start_method, plan, asynchronous, policy, close_timeout)
+        made = make_backend(
+            env, self.num_envs, ways, autoreset=autoreset, seed=self._seeds.first, reset_options=reset_options
+        )
+        self.backend, self.backend_reason, self.spec = made.name, made.reason, made.spec
+        self.single_observation_space, self.single_action_space = made.observation_space, made.action_space
+        self._backend, self._actions = made.backend, Actions(made.action_space)
+        self.rollout, self.num_workers = made.backend.rollout, made.backend.num_workers
+        self._finished = np.ones(self.num_envs, dtype=bool)
+        self._sent = np.zeros(self.num_envs, dtype=bool)
         if reset_options is not None:
             self.reset_options = reset_options
 
@@ -188,32 +138,12 @@ class EnvVectorizer(Copies):
 
     @envs_active.setter
     def envs_active(self, mask: ArrayLike) -> None:
-        mask = np.asarray(mask)
-        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
-            raise ValueError(
-                f"envs_active must be a bool array of shape ({self.num_envs},), not {mask.dtype} of shape {mask.shape}"
-            )
-        self._finished[:] = mask
+        self._finished[:] = check_mask("envs_active", mask, self.num_envs)
 
     @property
     def finished(self) -> np.ndarray:
-        """The same mask as `envs_active`, by the name of what it says."""
+        """The same mask as `envs_active`."""
         return self._finished
-
-    @property
-    def final_obs(self) -> np.ndarray:
-        """Observations `(N, ...)`: the last of an episode, where an environment was reset in its last step."""
-        return self._open_backend().arrays.final_obs
-
-    @property
-    def failed(self) -> np.ndarray:
-        """Bool `(N,)`: whose last step only says that they failed and were restarted (`on_env_error="restart"`)."""
-        return self._open_backend().arrays.failed
-
-    @property
-    def restarts(self) -> int:
-        """How many environments were started anew because they, or their process, failed."""
-        return self._open_backend().restarts
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -221,63 +151,38 @@ class EnvVectorizer(Copies):
         """Start an episode in every environment.
 
         Args:
-            seed: start all random streams anew from this one; or N seeds, one for each environment, None where the
-                stream is to go on. Without it the first reset seeds each environment from the vectorizer's seed, and
-                later ones go on where the streams are.
-            options: handed to every environment's `reset`, this time; by default `reset_options`. As in Gymnasium,
+            seed: restart all random streams from this one; or N seeds, one for each environment, None where the stream
+                continues. Without it the first reset seeds each environment from the vectorizer's seed, and later
+                ones continue the streams.
+            options: of every environment's `reset`, this time; by default `reset_options`. As in Gymnasium,
                 `reset_mask` among them, bool `(N,)`, is for the vectorizer: only the environments where it is True are
-                reset, the others stay as they are.
+                reset.
 
         Returns:
             Observations `(N, ...)` and N infos. Those that were reset run.
 
         Raises:
-            ValueError: a wrong number of seeds, a wrong mask, or either where the environments come vectorized.
+            ValueError: a wrong number of seeds, a wrong mask, or either with `backend="vector"`.
             RuntimeError: with a mask, some were sent actions; or the vectorizer is closed.
             EnvError: an environment failed; the vectorizer is closed then.
         """
-        backend = self._open_backend()
-        env_ids, options = self._to_reset(options)
-        all_seeds = self._seeds if seed is None else self._given_seeds(seed)
+        backend, env_ids = self._open_backend(), np.arange(self.num_envs)
+        if options is not None and RESET_MASK in options:
+            env_ids, options = take_reset_mask(options, self.num_envs)
+            if self.backend == "vector":
+                raise ValueError(f"{RESET_MASK} does not go with backend='vector'")
+            self._idle_backend()
+        if self.backend == "vector" and not isinstance(seed, int | np.integer | None):
+            raise ValueError("environments that come vectorized take one seed, not a list")
+        seeds = self._seeds.next() if seed is None else self._seeds.given(seed)
         if self._outstanding:
             self.recv()
-        seeds = [all_seeds[index] for index in env_ids.tolist()]
-        infos = self._awaited(backend, lambda: backend.reset(env_ids, seeds, options))
-        for index in env_ids.tolist():
-            self._seeds[index] = None
+        infos = self._awaited(lambda: backend.reset(env_ids, [seeds[index] for index in env_ids.tolist()], options))
+        self._seeds.use(env_ids)
         obs = backend.arrays.obs.copy()
-        self._check_finite("observation", env_ids, obs[env_ids])
+        self._guarded(lambda: check_finite("observation", env_ids, obs[env_ids]))
         self._finished[env_ids] = False
         return obs, [infos.get(index, {}) for index in range(self.num_envs)]
-
-    def _to_reset(self, options: dict[str, Any] | None) -> tuple[np.ndarray, dict[str, Any] | None]:
-        """Return which environments are to be reset, and the options that are for them."""
-        if options is None or RESET_MASK not in options:
-            return np.arange(self.num_envs), options
-        mask = np.asarray(options[RESET_MASK])
-        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
-            raise ValueError(
-                f"{RESET_MASK} must be a bool array of shape ({self.num_envs},), not {mask.dtype} of shape {mask.shape}"
-            )
-        if not mask.any():
-            raise ValueError(f"{RESET_MASK} is False everywhere: there is nothing to reset")
-        if self.backend == "vector":
-            raise ValueError(f"{RESET_MASK} does not go with backend='vector'")
-        self._idle_backend()
-        others = {name: value for name, value in options.items() if name != RESET_MASK}
-        return np.flatnonzero(mask), others or None
-
-    def _given_seeds(self, seed: int | Sequence[int | None]) -> list[int | None]:
-        seeds: list[int | None]
-        if isinstance(seed, int | np.integer):
-            seeds = [*spawn_seeds(seed, self.num_envs)]
-        elif self.backend == "vector":
-            raise ValueError("environments that come vectorized take one seed, not a list")
-        else:
-            numbers = env_seeds([0 if one is None else one for one in seed], self.num_envs)
-            seeds = [None if one is None else number for one, number in zip(seed, numbers, strict=True)]
-        self._first_seed = seeds[0]
-        return seeds
 
     def step(self, actions: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step every environment that runs.
@@ -321,31 +226,14 @@ class EnvVectorizer(Copies):
         free = ~(self._finished | self._sent)
         if self._outstanding and not free.any():
             raise RuntimeError("every environment that runs has been sent an action: recv() first")
-        env_ids = np.flatnonzero(free) if env_ids is None else np.asarray(env_ids)
-        known = env_ids.ndim == 1 and env_ids.dtype.kind in "iu" and ((env_ids >= 0) & (env_ids < self.num_envs)).all()
-        if not known or not free[env_ids].all():
-            raise ValueError(f"env_ids must be indexes of environments that run and wait for an action, not {env_ids}")
-        if len(set(env_ids.tolist())) != len(env_ids):
-            raise ValueError(f"env_ids names an environment twice: {env_ids}")
+        env_ids = np.flatnonzero(free) if env_ids is None else check_env_ids(env_ids, free)
         self._send(actions, env_ids)
 
     def _send(self, actions: ArrayLike, env_ids: np.ndarray) -> None:
         backend = self._open_backend()
         if not len(env_ids):
             raise RuntimeError("no environment is running: call reset() first")
-        rows = backend.arrays.action
-        if rows.dtype.names is not None:
-            actions = rows_of(self.single_action_space, actions, len(env_ids))
-        actions = np.asarray(actions)
-        if actions.ndim == 2 and actions.shape[1:] == (rows[0].size,):
-            actions = actions.reshape(-1, *rows.shape[1:])
-        if actions.shape != (len(env_ids), *rows.shape[1:]):
-            raise ValueError(
-                f"actions have shape {actions.shape}, but {len(env_ids)} environments are running, each with an action "
-                f"of shape {rows.shape[1:]}"
-            )
-        self._actions.check(env_ids, actions)
-        rows[env_ids] = actions
+        backend.arrays.action[env_ids] = self._actions.rows(env_ids, actions)
         self._sent[self._rows(env_ids)] = True
         self._outstanding += len(env_ids)
         self._guarded(lambda: backend.send(env_ids, self.autoreset))
@@ -372,7 +260,7 @@ class EnvVectorizer(Copies):
         count = sent if min_envs is None else min_envs
         if not 1 <= count <= sent:
             raise ValueError(f"min_envs must be between 1 and the {sent} environments that were sent, not {min_envs}")
-        env_ids, infos = self._awaited(backend, lambda: backend.recv(count))
+        env_ids, infos = self._awaited(lambda: backend.recv(count))
         self._settled = True
         self._outstanding -= len(env_ids)
         arrays, rows = backend.arrays, self._rows(env_ids)
@@ -386,48 +274,9 @@ class EnvVectorizer(Copies):
         if self.autoreset:
             for row in episode_ends(terminated, truncated).nonzero()[0].tolist():
                 index = env_ids[row : row + 1]
-                self._check_finite("observation", index, arrays.final_obs[index])
+                self._guarded(partial(check_finite, "observation", index, arrays.final_obs[index]))
                 infos_of_rows[row]["final_obs"] = arrays.final_obs[index[0]].copy()
         return obs, reward, terminated, truncated, infos_of_rows, env_ids
-
-    def play(self, start: int, stop: int) -> np.ndarray:
-        """Let the policy of the plan play: step every environment from row `start` to row `stop` of `rollout`.
-
-        It acts by `rollout.weights` and `rollout.noise`, which are to be written before.
-
-        Returns:
-            Observations `(N, ...)`, what the next actions answer.
-
-        Raises:
-            RuntimeError: nothing is running, or the vectorizer is closed.
-            EnvError: as for `step`.
-        """
-        backend = self._open_backend()
-        if self._finished.any() or self._outstanding:
-            raise RuntimeError("not all environments are running and waiting: call reset() first")
-        try:
-            self._awaited(backend, lambda: backend.play(start, stop))
-            self._settled = True
-        finally:  # what an environment made of the answer to a NaN is not the fault to be told
-            self._check_rollout(start, stop)
-        obs = backend.arrays.obs.copy()
-        self._check_finite("observation", np.arange(self.num_envs), obs)
-        return obs
-
-    @property
-    def workspace(self) -> dict[str, np.ndarray]:
-        """The arrays in which `compute` works."""
-        assert self.rollout is not None
-        return self.rollout.workspace
-
-    def compute(self, start: int, stop: int, processes: int) -> None:
-        """Compute the gradient of a minibatch by the plan's replica, by that many processes at most.
-
-        Raises:
-            EnvError: a worker died.
-        """
-        backend = self._open_backend()
-        self._guarded(lambda: backend.compute(start, stop, processes))
 
     def state(self) -> State:
         """Return what the environments are, for `utils.save_state`; none may be in the middle of a step.
@@ -444,7 +293,7 @@ class EnvVectorizer(Copies):
             "environments": [snapshots[index] for index in sorted(snapshots)],
             "obs": backend.arrays.obs.copy(),
             "finished": self._finished.copy(),
-            "next_seeds": [*spawn_seeds(self._first_seed, self.num_envs)],
+            "next_seeds": self._seeds.state(),
             "reset_options": self.reset_options,
         }
 
@@ -463,11 +312,11 @@ class EnvVectorizer(Copies):
         self.reset_options = state.get("reset_options", self.reset_options)  # states of earlier versions have none
         snapshots = dict(enumerate(state["environments"]))
         self._finished[:] = True
-        self._first_seed, self._seeds = state["next_seeds"][0], state["next_seeds"]
+        self._seeds.load_state(state["next_seeds"], used=False)
         if not snapshots:
             return None
         failed = self._guarded(lambda: backend.restore(snapshots))
-        self._seeds = [None] * self.num_envs
+        self._seeds.load_state(state["next_seeds"], used=True)
         for info in failed.values():
             logger.warning("%s; a new episode begins", info[ENV_ERROR])
         if failed or any(snapshot["layers"] is None for snapshot in snapshots.values()):
@@ -480,29 +329,11 @@ class EnvVectorizer(Copies):
     def begin_after(self, state: State) -> None:
         """Begin new episodes at the next reset, after those of a `state` that may be of another number of environments.
 
-        They are seeded from where the state is, but for environments whose seeds were listed.
+        Their seeds follow from the state's, but for environments whose seeds were listed.
         """
         self._finished[:] = True
         self.reset_options = state.get("reset_options", self.reset_options)
-        if not self._seeds_listed:
-            self._seeds = [*spawn_seeds(state["next_seeds"][0], self.num_envs)]
-            self._first_seed = self._seeds[0]
-
-    def close(self) -> None:
-        """Close the environments and end their processes; may be called twice."""
-        backend, self._backend = self._backend, None
-        if backend is not None:
-            backend.close()
-
-    def __enter__(self) -> Self:
-        """Return the vectorizer."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
+        self._seeds.begin_after(state["next_seeds"])
 
     def __len__(self) -> int:
         """Return N."""
@@ -514,50 +345,6 @@ class EnvVectorizer(Copies):
         running = number_of_active_environments(self._finished)
         return f"EnvVectorizer({name}, num_envs={self.num_envs}, backend={self.backend!r}, running={running})"
 
-    def _layout(self, env: Any) -> Layout:
-        """Take over the spaces of an environment."""
-        self.spec = env.spec
-        self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
-        self._actions = Actions(env.action_space)
-        return Layout.of(self.num_envs, env.observation_space, env.action_space)
-
-    def _open_backend(self) -> Backend:
-        if self._backend is None:
-            raise RuntimeError("this EnvVectorizer is closed")
-        return self._backend
-
-    def _idle_backend(self) -> Backend:
-        backend = self._open_backend()
-        if self._outstanding:
-            raise RuntimeError("some environments have been sent actions: recv() them first")
-        return backend
-
     def _rows(self, env_ids: np.ndarray) -> slice | np.ndarray:
         """Return an index of the rows of environments; a slice, which is faster, where it is all of them."""
         return slice(None) if len(env_ids) == self.num_envs else env_ids
-
-    def _guarded(self, call: Callable[[], Result]) -> Result:
-        """Close when a call is cut short: half a step must not be taken for a whole one later."""
-        try:
-            return call()
-        except BaseException:
-            self.close()
-            raise
-
-    def _awaited(self, backend: Backend, call: Callable[[], Result]) -> Result:
-        """Do the same for what environments do; a first reset or step may never come back, which is told."""
-        if self._settled:
-            return self._guarded(call)
-        with tell_if_long(backend.waits_for):
-            return self._guarded(call)
-
-    def _check_rollout(self, start: int, stop: int) -> None:
-        assert self.rollout is not None
-        rows = {name: rows[start:stop] for name, rows in self.rollout.rows.items()}
-        env_ids = np.tile(np.arange(self.num_envs), stop - start)
-        self._check_finite("observation", env_ids, rows["obs"].reshape(-1, *rows["obs"].shape[2:]))
-        ended = episode_ends(rows["terminated"], rows["truncated"])
-        self._check_finite("observation", np.nonzero(ended)[1], rows["final_obs"][ended])
-
-    def _check_finite(self, what: str, env_ids: np.ndarray, rows: np.ndarray) -> None:
-        self._guarded(lambda: check_finite(what, env_ids, rows))

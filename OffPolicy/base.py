@@ -5,7 +5,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +17,7 @@ from OffPolicy.her import Hindsight
 from OffPolicy.learner import Learner
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
-from OffPolicy.sampler import Sample, Sampler
+from OffPolicy.sampler import Minibatch, Sample, Sampler
 from parallel_rl.utils import (
     Configured,
     Metrics,
@@ -35,18 +35,6 @@ LARGE_NETWORK = 1_000_000
 """Parameters from which on more than one thread pays."""
 UNITS = 1e-9
 """Of an update: what rounding may hide when updates are counted."""
-
-
-class Minibatch(NamedTuple):
-    """A minibatch as tensors, observations as columns; see `Transitions`."""
-
-    obs: torch.Tensor
-    action: torch.Tensor
-    reward: torch.Tensor
-    next_obs: torch.Tensor
-    discount: torch.Tensor
-    weight: torch.Tensor
-    """`(B,)`, importance weights: 1 but for prioritized replay."""
 
 
 class OffPolicyAgent(Configured, ABC):
@@ -146,8 +134,14 @@ class OffPolicyAgent(Configured, ABC):
         count = len(self.policy.features.rows(obs)[0])
         return self.explore(obs, np.arange(count) if env_ids is None else env_ids), {}
 
-    def get_action(self, obs: Any, /, *, deterministic: bool = False) -> Any:
-        """Return the policy's action for each observation `(n, ...)`, or for a single one, without exploration."""
+    def get_action(self, obs: Any, /, *, deterministic: bool = False, env_ids: np.ndarray | None = None) -> Any:
+        """Return the policy's action for each observation `(n, ...)`, or for a single one, without exploration.
+
+        Args:
+            obs: of one or more environments.
+            deterministic: whether a stochastic policy takes its median.
+            env_ids: not used: only exploration depends on the environment.
+        """
         return self.policy.get_action(obs, deterministic=deterministic)
 
     def initial_state(self, num_envs: int, /) -> None:
@@ -188,7 +182,7 @@ class OffPolicyAgent(Configured, ABC):
             return {}
         totals: dict[str, float] = {}
         with compute_threads(self.threads):
-            for sample in self.sampler.samples(due, progress):
+            for sample in self.sampler.samples(self.config, due, progress):
                 for rows, batch in self._minibatches(sample):
                     metrics, errors = self.learn_from(batch)
                     self.updates += 1

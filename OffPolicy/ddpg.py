@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from OffPolicy.base import Minibatch
 from OffPolicy.config import DDPGConfig, DeterministicConfig
 from OffPolicy.continuous import ContinuousAgent, DeterministicActor
 from OffPolicy.noise import ParameterNoise, make_noise
+from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import copy_on
 from parallel_rl.utils import Metrics, State, Trajectory
 

@@ -9,11 +9,12 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional as F
 
-from OffPolicy.base import Minibatch, OffPolicyAgent
+from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import DQNConfig
 from OffPolicy.learner import Learner
 from OffPolicy.noise import linear_schedule
 from OffPolicy.policy import Policy
+from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import Perception, linear_layer, mlp
 from parallel_rl.utils import Features, Metrics
 

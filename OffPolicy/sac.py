@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from OffPolicy.base import Minibatch
 from OffPolicy.config import ContinuousConfig, SACConfig
 from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy
 from OffPolicy.learner import Learner
+from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import Ensemble, TanhGaussian
 from parallel_rl.utils import Metrics
 

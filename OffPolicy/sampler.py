@@ -26,6 +26,18 @@ class Sample(NamedTuple):
     """float32 `(M,)`, importance weights."""
 
 
+class Minibatch(NamedTuple):
+    """A minibatch as tensors, observations as columns; see `Transitions`."""
+
+    obs: torch.Tensor
+    action: torch.Tensor
+    reward: torch.Tensor
+    next_obs: torch.Tensor
+    discount: torch.Tensor
+    weight: torch.Tensor
+    """`(B,)`, importance weights: 1 but for prioritized replay."""
+
+
 class Sampler:
     """Samples as a config says."""
 
@@ -33,7 +45,7 @@ class Sampler:
         self, replay: Replay, config: OffPolicyConfig, goal_functions: Hindsight | None, rng: np.random.Generator
     ) -> None:
         """Keep the parts; `goal_functions` is None without hindsight."""
-        self.replay, self.config, self.rng = replay, config, rng
+        self.replay, self.rng = replay, rng
         self.hindsight = goal_functions
         self.priorities = Priorities(replay.capacity, config.priority_alpha) if config.prioritized else None
 
@@ -43,28 +55,29 @@ class Sampler:
         if self.priorities is not None:
             self.priorities.extend(changed, self.replay.is_transition[changed])
 
-    def samples(self, updates: int, progress: float) -> Iterator[Sample]:
+    def samples(self, config: OffPolicyConfig, updates: int, progress: float) -> Iterator[Sample]:
         """Yield the minibatches of `updates`; by priority one at a time, since each changes what the next is.
 
         Args:
+            config: the present settings.
             updates: how many minibatches.
             progress: how much of the run is over, from 0 to 1: the importance weights go by it.
         """
-        size = self.config.batch_size
+        size = config.batch_size
         at_once = 1 if self.priorities is not None else max(1, ROWS_AT_ONCE // size)
         for done in range(0, updates, at_once):
-            yield self._sample(min(at_once, updates - done) * size, progress)
+            yield self._sample(config, min(at_once, updates - done) * size, progress)
 
-    def _sample(self, count: int, progress: float) -> Sample:
+    def _sample(self, config: OffPolicyConfig, count: int, progress: float) -> Sample:
         if self.priorities is None:
             rows, weights = self.replay.sample(count, self.rng), np.ones(count, np.float32)
         else:
             rows = self.priorities.sample(count, self.rng)
-            beta = self.config.priority_beta
+            beta = config.priority_beta
             weights = self.priorities.weights(rows, beta + (1 - beta) * progress)
         if self.hindsight is None:
-            return Sample(rows, self.replay.transitions(rows, self.config.gamma, self.config.n_step), weights)
-        return Sample(rows, self.hindsight.transitions(self.replay, rows, self.config.gamma, self.rng), weights)
+            return Sample(rows, self.replay.transitions(rows, config.gamma, config.n_step), weights)
+        return Sample(rows, self.hindsight.transitions(self.replay, rows, config.gamma, self.rng), weights)
 
     def note_errors(self, rows: np.ndarray, errors: torch.Tensor) -> None:
         """Note what a minibatch's errors `(B,)` were before its update, where priorities go by them."""

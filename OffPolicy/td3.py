@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from OffPolicy.base import Minibatch
 from OffPolicy.config import TD3Config
 from OffPolicy.ddpg import DeterministicAgent
+from OffPolicy.sampler import Minibatch
 from parallel_rl.utils import Metrics
 
 

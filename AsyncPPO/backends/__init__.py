@@ -8,16 +8,17 @@ from AsyncPPO.backends.base import (
     FaultPolicy,
     Infos,
     Layout,
-    Plan,
-    Replica,
 )
 from AsyncPPO.backends.block import ENV_ERROR, FINAL_INFO, EnvBlock, close_env
 from AsyncPPO.backends.choice import BackendName, OnEnvError, available_cores, check_ways, choose_backend
 from AsyncPPO.backends.elements import Actions
+from AsyncPPO.backends.gradients import GradientWorkers
 from AsyncPPO.backends.infos import SUCCESS, numbers_in, with_success
 from AsyncPPO.backends.inline import InlineBackend
 from AsyncPPO.backends.outcomes import check_finite, check_results
 from AsyncPPO.backends.process import ProcessBackend
+from AsyncPPO.backends.replicas import Replicas
+from AsyncPPO.backends.rollout import Plan, Replica
 from AsyncPPO.backends.snapshot import check_saved
 from AsyncPPO.backends.vector import PoolBlock, make_pool
 from AsyncPPO.workers import CLOSE_SECONDS, RESTART_LIMIT, StartMethod, choose_start_method, why_no_children
@@ -35,6 +36,7 @@ __all__ = [
     "EnvError",
     "EnvFactory",
     "FaultPolicy",
+    "GradientWorkers",
     "Infos",
     "InlineBackend",
     "Layout",
@@ -43,6 +45,7 @@ __all__ = [
     "PoolBlock",
     "ProcessBackend",
     "Replica",
+    "Replicas",
     "StartMethod",
     "apply",
     "available_cores",

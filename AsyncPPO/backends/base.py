@@ -10,13 +10,18 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 
-from AsyncPPO.workers import WorkerError
-from parallel_rl.utils import episode_ends, row_type
+from AsyncPPO.backends.apply import set_reset_options
+from AsyncPPO.workers import WorkerError, WorkerPool
+from parallel_rl.utils import row_type
+
+if TYPE_CHECKING:
+    from AsyncPPO.backends.rollout import Rollout
 
 EnvFactory = Callable[[], gym.Env]
 Infos = dict[int, dict[str, Any]]
@@ -118,158 +123,21 @@ class StepArrays:
         return StepArrays(*(getattr(self, field.name)[start:stop] for field in fields(self)))
 
 
-class Player(Protocol):
-    """Plays in n environments."""
-
-    def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return `action` and further rows to remember, `(n, ...)` by name, and the output `(n, A)` behind them.
-
-        Args:
-            obs: `(n, ...)`.
-            noise: `(n, A)`.
-        """
-
-    def complete(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what else is to be remembered of T steps, `(T, n, ...)` by name: no environment has waited for it.
-
-        Args:
-            rows: `(T, n, ...)` by name, of the steps.
-            outputs: `(T, n, A)`.
-        """
-
-
-Compute = Callable[[int, int, int, int], None]
-"""Of the gradient of the minibatch of rows from the first number to the second, compute the part of process n of m."""
-
-
-class Replica(Protocol):
-    """A policy that acts in any process, by weights that lie in a vector; it is pickled once."""
-
-    @property
-    def batch_size(self) -> int:
-        """How many transitions, of all environments together, are collected by the same weights, at most."""
-
-    @property
-    def weights(self) -> int:
-        """P, how many weights."""
-
-    @property
-    def noise(self) -> int:
-        """A, how many random numbers an action takes, and how many of the policy's output."""
-
-    @property
-    def fields(self) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Shape and type of what a `Player` says, for one environment."""
-
-    def player(self, weights: np.ndarray) -> Player:
-        """Return a policy that reads its weights from `(P,)`."""
-
-    def workspace(self, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Return shape and type of the arrays that processes share to learn from that many rows."""
-
-    def learner(self, workspace: dict[str, np.ndarray]) -> Compute:
-        """Return what computes a part of the gradient of a minibatch there."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which policy plays, and how many steps of each environment there is room for."""
-
-    replica: Replica
-    horizon: int
-    info_keys: tuple[str, ...] = ()
-    """Which numbers of the last infos of episodes are kept, by name."""
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """What the processes share to play a trajectory of T steps of N environments."""
-
-    replica: Replica
-    weights: np.ndarray
-    """float32 `(P,)`, of the policy, written by the caller."""
-    noise: np.ndarray
-    """float32 `(T, N, A)`, what chance adds to the actions, written by the caller."""
-    rows: dict[str, np.ndarray]
-    """`(T, N, ...)`, the arrays of `VecMemory`, written by whoever plays."""
-    outputs: np.ndarray
-    """float32 `(T, N, A)`, what the policy made of the observations, written by whoever plays."""
-    workspace: dict[str, np.ndarray]
-    """In which gradients are computed."""
-    anew: np.ndarray
-    """bool `(N,)`, set where an environment was started anew at the first row of a play: what was before is over."""
-    infos: np.ndarray
-    """float64 `(T, N, K)`: at the last step of an episode the plan's K numbers of its info, otherwise NaN."""
-    info_keys: tuple[str, ...]
-
-    @classmethod
-    def allocate(cls, layout: Layout, plan: Plan, memory: Callable[[int], Any] = bytearray) -> "Rollout":
-        """Allocate zeroed arrays; `memory(bytes)` gives the buffer behind each."""
-        replica, lead = plan.replica, (plan.horizon, layout.num_envs)
-        obs_dtype = np.float32 if layout.obs_dtype.kind == "f" else layout.obs_dtype
-        fields: dict[str, tuple[tuple[int, ...], Any]] = {
-            "obs": (layout.obs_shape, obs_dtype),
-            "reward": ((), np.float32),
-            "terminated": ((), np.bool_),
-            "truncated": ((), np.bool_),
-            **replica.fields,
-            "action": (layout.action_shape, replica.fields["action"][1]),
-            "final_obs": (layout.obs_shape, obs_dtype),
-        }
-        shared = allocate(
-            {
-                "weights": ((replica.weights,), np.float32),
-                "noise": ((*lead, replica.noise), np.float32),
-                "outputs": ((*lead, replica.noise), np.float32),
-                "anew": ((layout.num_envs,), np.bool_),
-                "infos": ((*lead, len(plan.info_keys)), np.float64),
-                **{name: ((*lead, *shape), dtype) for name, (shape, dtype) in fields.items()},
-            },
-            memory,
-        )
-        workspace = allocate(replica.workspace(layout.num_envs * plan.horizon), memory)
-        names = "weights", "noise", "outputs", "anew", "infos"
-        weights, noise, outputs, anew, infos = (shared.pop(name) for name in names)
-        return cls(replica, weights, noise, shared, outputs, workspace, anew, infos, plan.info_keys)
-
-    def part(self, first: int, stop: int) -> "Rollout":
-        """Return views of what belongs to environments `first` to `stop`."""
-        rows = {name: rows[:, first:stop] for name, rows in self.rows.items()}
-        noise, outputs, infos = (array[:, first:stop] for array in (self.noise, self.outputs, self.infos))
-        anew = self.anew[first:stop]
-        return Rollout(self.replica, self.weights, noise, rows, outputs, self.workspace, anew, infos, self.info_keys)
-
-    def truncate(self, row: int, step: int, start: int, next_obs: np.ndarray) -> None:
-        """Note that an environment was restarted before a step: the episode before is truncated.
-
-        Args:
-            row: of the environment.
-            step: which.
-            start: the first step of the present play; what was before, `anew` says.
-            next_obs: the last observation of the environment before the restart.
-        """
-        rows, last = self.rows, (step - 1, row)
-        if step and episode_ends(rows["terminated"][last], rows["truncated"][last]):
-            return
-        if step == start:
-            self.anew[row] = True
-        else:
-            rows["truncated"][last], rows["final_obs"][last] = True, next_obs
-
-
 class Backend(ABC):
     """N environments behind one `reset`, one `send` and one `recv`."""
 
+    pool: WorkerPool
+    """The processes that step, with a `BlockContext` in each; this process is among them."""
     arrays: StepArrays
-    rollout: Rollout | None
-    """What `play` fills; None without a plan."""
+    rollout: "Rollout | None"
+    """What `Replicas` fill; None without a plan."""
     num_workers: int
     """How many processes step; 1 when it is the caller's own."""
 
     @property
     @abstractmethod
     def restarts(self) -> int:
-        """How many environments were started anew because they, or their process, failed."""
+        """How many environments were restarted because they, or their process, failed."""
 
     @abstractmethod
     def reset(self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
@@ -281,11 +149,11 @@ class Backend(ABC):
 
     @abstractmethod
     def send(self, env_ids: np.ndarray, autoreset: bool) -> None:
-        """Have some environments stepped by their rows of `action`.
+        """Begin a step of some environments by their rows of `action`.
 
         With `autoreset`, an environment that finishes is reset at once: `obs` is that of the new episode,
         `final_obs` that of the old one, and its info holds the last info as `final_info`. One that fails and is
-        started anew is `failed`, and its info says why as `env_error`.
+        restarted is `failed`, and its info says why as `env_error`.
         """
 
     @abstractmethod
@@ -299,21 +167,8 @@ class Backend(ABC):
             EnvError: as for `reset`; or the process of an environment died.
         """
 
-    @abstractmethod
-    def play(self, start: int, stop: int) -> None:
-        """Let the policy of the plan play all environments, and fill the rows `start` to `stop` of `rollout`.
-
-        Raises:
-            EnvError: as for `recv`.
-        """
-
-    @abstractmethod
-    def compute(self, start: int, stop: int, processes: int) -> None:
-        """Compute the gradient of a minibatch in `rollout.workspace`, by that many processes at most."""
-
-    @abstractmethod
-    def apply(self, function: Callable[[Any], Any]) -> dict[int, Any]:
-        """Apply a function of `backends.apply` to every block, wherever it is; none may be in the middle of a step.
+    def apply(self, function: Callable[[Any], dict[int, Any]]) -> dict[int, Any]:
+        """Apply a function of `backends.apply` to every block; none may be in the middle of a step.
 
         Returns:
             An `Outcome` of each environment that it has one of.
@@ -322,22 +177,22 @@ class Backend(ABC):
             TypeError: the function cannot be pickled, and there are other processes.
             EnvError: the process of an environment died.
         """
+        return merged(self.pool.run("apply", function))
 
-    @abstractmethod
     def set_reset_options(self, options: dict[str, Any] | None) -> None:
-        """Set what every reset is handed that has no options of its own; also where environments start anew."""
+        """Set the options of every reset that has none of its own; also of restarts."""
+        self.apply(partial(set_reset_options, options=options))
 
-    @abstractmethod
     def snapshots(self) -> Infos:
-        """Return a `Snapshot` of every environment; of none if they cannot be looked into.
+        """Return a `Snapshot` of every environment; of none if they cannot be read.
 
         Raises:
             EnvError: as for `recv`.
         """
+        return merged(self.pool.run("snapshots", timed=False))
 
-    @abstractmethod
     def restore(self, snapshots: Infos) -> Infos:
-        """Make every environment what `snapshots` returned; `obs` is not changed.
+        """Restore every environment from what `snapshots` returned; `obs` is not changed.
 
         Returns:
             Of those that cannot go on from there, but have to be reset, why, as `env_error`.
@@ -345,11 +200,17 @@ class Backend(ABC):
         Raises:
             EnvError: as for `recv`.
         """
+        return merged(self.pool.run("restore", snapshots, timed=False, repeatable=False))
 
-    @abstractmethod
     def waits_for(self) -> str:
         """Say which environments the caller waits for, as far as is known; may be called from another thread."""
+        return self.pool.waits_for()
 
-    @abstractmethod
     def close(self) -> None:
         """Close the environments and leave nothing behind; may be called twice."""
+        self.pool.close()
+
+
+def merged(results: dict[int, Any]) -> dict[int, Any]:
+    """Return in one dict what the processes returned by environment."""
+    return {index: value for result in results.values() for index, value in (result or {}).items()}

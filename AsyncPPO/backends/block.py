@@ -4,7 +4,7 @@ import copy
 import logging
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,16 +17,14 @@ from AsyncPPO.backends.base import (
     EnvFactory,
     FaultPolicy,
     Infos,
-    Rollout,
     StepArrays,
 )
 from AsyncPPO.backends.elements import observation_writer
-from AsyncPPO.backends.infos import numbers_in
 from AsyncPPO.backends.outcomes import check_finite, check_rewards, copied, reset_outcome, step_outcome
 from AsyncPPO.backends.snapshot import restore, snapshot
 from AsyncPPO.backends.streams import own_spaces, seed_spaces
 from AsyncPPO.workers import RESTART_LIMIT, Pulse
-from parallel_rl.utils import element_of, episode_ends, spawn_seeds
+from parallel_rl.utils import element_of, spawn_seeds
 
 logger = logging.getLogger(__name__)
 ENV_ERROR = "env_error"
@@ -39,21 +37,17 @@ RAISE = FaultPolicy()
 class Block(ABC):
     """Environments `first`, `first + 1`, ... and the rows of the arrays that belong to them."""
 
-    def __init__(self, first: int, arrays: StepArrays, rollout: Rollout | None) -> None:
-        """Keep the parts."""
-        self.first = first
-        self.arrays = arrays
-        self._rollout = rollout
-        self._pulse = Pulse()
+    def __init__(self, first: int, arrays: StepArrays, pulse: Pulse | None = None) -> None:
+        """Take the index of the first environment, the rows of all, and where to say what goes on."""
+        self.first, self.arrays = first, arrays
+        self.pulse = Pulse() if pulse is None else pulse
         self.reset_options: dict[str, Any] | None = None
         """What a reset is handed that has no options of its own."""
-        if rollout is not None:
-            self._player = rollout.replica.player(rollout.weights)
 
     @property
     def restarts(self) -> int:
         """How many environments were started anew."""
-        return self._pulse.restarts
+        return self.pulse.restarts
 
     @abstractmethod
     def reset(self, env_ids: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
@@ -84,43 +78,6 @@ class Block(ABC):
         """Make the environments what they were; see `Backend.restore`."""
         return {}
 
-    def play(self, start: int, stop: int) -> Infos:
-        """Let the replica play; see `Backend.play`."""
-        rollout, arrays = self._rollout, self.arrays
-        assert rollout is not None
-        rows, everything = rollout.rows, list(range(len(arrays.obs)))
-        if not everything:
-            return {}
-        rollout.infos[start:stop] = np.nan
-        for step in range(start, stop):
-            rows["obs"][step] = arrays.obs
-            self._pulse.step = step
-            infos = self._play_one(slice(None), everything, step)
-            while failed := arrays.failed.nonzero()[0].tolist():
-                for row in failed:
-                    rollout.truncate(row, step, start, rows["obs"][step, row])
-                rows["obs"][step, failed] = arrays.obs[failed]
-                infos |= self._play_one(failed, failed, step)
-            check_rewards(range(self.first, self.first + len(everything)), arrays.reward)
-            for name in ("reward", "terminated", "truncated"):
-                rows[name][step] = getattr(arrays, name)
-            for row in np.flatnonzero(episode_ends(arrays.terminated, arrays.truncated)).tolist():
-                rows["final_obs"][step, row] = arrays.final_obs[row]
-                if info := infos.get(self.first + row, {}).get(FINAL_INFO):
-                    rollout.infos[step, row] = numbers_in(self.first + row, info, rollout.info_keys)
-        return {}
-
-    def _play_one(self, rows: slice | list[int], numbers: list[int], step: int) -> Infos:
-        """Act in the environments of some rows and step them; return infos. `arrays.failed` says which could not be."""
-        rollout, arrays = self._rollout, self.arrays
-        assert rollout is not None
-        answer, rollout.outputs[step, rows] = self._player.act(arrays.obs[rows], rollout.noise[step, rows])
-        answer["action"] = answer["action"].reshape(-1, *arrays.action.shape[1:])
-        arrays.action[rows] = answer["action"]
-        for name, values in answer.items():
-            rollout.rows[name][step, rows] = values
-        return self.step([self.first + number for number in numbers], autoreset=True)
-
 
 class EnvBlock(Block):
     """Environments that are stepped one after the other."""
@@ -130,9 +87,8 @@ class EnvBlock(Block):
         factories: Sequence[EnvFactory],
         first: int,
         arrays: StepArrays,
-        rollout: Rollout | None = None,
         fault_policy: FaultPolicy = RAISE,
-        pulse: MutableSequence[int] | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         """Make the environments.
 
@@ -140,18 +96,15 @@ class EnvBlock(Block):
             factories: one for each.
             first: the index of the first.
             arrays: their rows.
-            rollout: theirs.
             fault_policy: what to do about those that fail.
-            pulse: where to show what is going on, `Pulse.SIZE` integers that other processes may watch.
+            pulse: where to say what goes on.
 
         Raises:
             EnvError: one could not be made.
         """
-        super().__init__(first, arrays, rollout)
+        super().__init__(first, arrays, pulse)
         self._factories, self._restart, self._timed = factories, fault_policy.restart, fault_policy.timeout is not None
         self._watched = True  # until a first step has passed, which may never come back
-        if pulse is not None:
-            self._pulse = Pulse(pulse)
         self._before = arrays.obs.copy()
         self._failures = [0] * len(factories)
         self.envs: list[gym.Env] = []
@@ -178,7 +131,7 @@ class EnvBlock(Block):
     def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
         """Step; see `Backend.send` and `recv`."""
         first, envs, infos = self.first, self.envs, {}
-        arrays, careful, watched, pulse = self.arrays, self._restart, self._watched, self._pulse
+        arrays, careful, watched, pulse = self.arrays, self._restart, self._watched, self.pulse
         # an environment may keep its action: it must not be a view of what is written next
         actions: Any = arrays.action.copy() if arrays.action.ndim > 1 else arrays.action
         if actions.dtype.names is not None:
@@ -225,7 +178,7 @@ class EnvBlock(Block):
         outcomes = {}
         for index, env in enumerate(self.envs, self.first):
             if self._watched:
-                self._pulse.beat(index)
+                self.pulse.beat(index)
             try:
                 outcomes[index] = Outcome(index, function(index, env))
             except (Exception, SystemExit) as error:
@@ -254,10 +207,10 @@ class EnvBlock(Block):
 
     def waits_for(self) -> str:
         """See `Block.waits_for`."""
-        return f"environment {self._pulse.last[1]}"
+        return f"environment {self.pulse.last[1]}"
 
     def _made(self, index: int) -> gym.Env:
-        self._pulse.beat(index)
+        self.pulse.beat(index)
         try:
             env = self._factories[index - self.first]()
             own_spaces(env, self._spaces)
@@ -271,7 +224,7 @@ class EnvBlock(Block):
         options = self.reset_options if options is None else options
         while True:
             if self._watched:
-                self._pulse.beat(index)
+                self.pulse.beat(index)
             if options is not None:
                 kwargs["options"] = copy.deepcopy(options)  # an environment may change or keep it
             try:
@@ -316,7 +269,7 @@ class EnvBlock(Block):
                 f"environment {index} was restarted {RESTART_LIMIT} times and failed at once every time; at last:\n"
                 f"{error}"
             ) from error
-        self._pulse.restarts += 1
+        self.pulse.restarts += 1
         logger.warning("%s\nit is started anew", error)
         old, seed = self.envs[row], spawn_seeds(None, 1)[0]
         with suppress(Exception):

@@ -126,6 +126,7 @@ def _element(space: gym.Space, draws: Iterator[Any]) -> Any:
 
 def check_ways(
     backend: str,
+    num_workers: int | None,
     asynchronous: bool,
     on_env_error: str,
     step_timeout: float | None,
@@ -137,6 +138,8 @@ def check_ways(
     Raises:
         ValueError: they do not.
     """
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, not {num_workers}")
     if backend not in ("auto", "inline", "process", "vector"):
         raise ValueError(f"backend must be 'auto', 'inline', 'process' or 'vector', not {backend!r}")
     if on_env_error not in ("raise", "restart"):

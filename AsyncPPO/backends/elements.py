@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from AsyncPPO.backends.base import EnvError
-from parallel_rl.utils import COMPOSITE, leaves, name_of, row_type, split_parts
+from parallel_rl.utils import COMPOSITE, leaves, name_of, row_type, rows_of, split_parts
 
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 WriteObs = Callable[[int, Any], None]
@@ -146,7 +146,7 @@ class Actions:
 
     def __init__(self, space: gym.Space, name: str = "") -> None:
         """Read it off their space; `name` says which part of the actions they are, if they are a part."""
-        self._space, (_, self._dtype) = space, row_type(space)
+        self._space, (self._shape, self._dtype) = space, row_type(space)
         self._where = f" for {name}" if name else ""
         parts = leaves(space) if isinstance(space, COMPOSITE) else ()
         self._parts = [Actions(part, name_of(keys)) for keys, part in parts]
@@ -154,6 +154,25 @@ class Actions:
         self._range = None
         if isinstance(space, spaces.Discrete):
             self._range = range(int(space.start), int(space.start + space.n))
+
+    def rows(self, env_ids: np.ndarray, actions: Any) -> np.ndarray:
+        """Return actions for environments `(n,)`, in any form that `EnvVectorizer.step` takes, as rows `(n, ...)`.
+
+        Raises:
+            ValueError: a wrong number or shape of actions, or as for `check`.
+        """
+        if self._dtype.names is not None:
+            actions = rows_of(self._space, actions, len(env_ids))
+        actions = np.asarray(actions)
+        if actions.ndim == 2 and actions.shape[1:] == (math.prod(self._shape),):
+            actions = actions.reshape(-1, *self._shape)
+        if actions.shape != (len(env_ids), *self._shape):
+            raise ValueError(
+                f"actions have shape {actions.shape}, but {len(env_ids)} environments are running, each with an action "
+                f"of shape {self._shape}"
+            )
+        self.check(env_ids, actions)
+        return actions
 
     def check(self, env_ids: np.ndarray, actions: np.ndarray) -> None:
         """Check actions `(n, ...)` for environments `(n,)`.

@@ -7,18 +7,20 @@ watched.
 
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from AsyncPPO.backends.apply import Outcomes, set_reset_options
-from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, FaultPolicy, Infos, Layout, Plan
-from AsyncPPO.backends.block import ENV_ERROR, RAISE, Block, EnvBlock
+from AsyncPPO.backends.apply import set_reset_options
+from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, FaultPolicy, Infos, Layout, merged
+from AsyncPPO.backends.block import ENV_ERROR, RAISE, EnvBlock
 from AsyncPPO.backends.choice import available_cores
-from AsyncPPO.backends.tasks import TASKS, BlockContext, allocate, learner, make_context
+from AsyncPPO.backends.context import BlockContext, make_context, shared_arrays
+from AsyncPPO.backends.rollout import Plan
+from AsyncPPO.backends.tasks import TASKS
 from AsyncPPO.workers import CLOSE_SECONDS, SharedBuffers, Worker, WorkerError, WorkerPool, WorkerSpec
 from parallel_rl.utils import spawn_seeds
 
@@ -44,7 +46,7 @@ class ProcessBackend(Backend):
             layout: the rows they exchange.
             num_workers: how many processes step, this one among them; no more than there are environments.
             start_method: of `multiprocessing`.
-            plan: what `play` does.
+            plan: what `Replicas` needs.
             asynchronous: whether all blocks are left to workers, so that `recv` need not wait for one.
             fault_policy: what to do about environments and workers that fail.
             close_timeout: seconds that workers may take to finish their step and close their environments.
@@ -55,7 +57,7 @@ class ProcessBackend(Backend):
         count = layout.num_envs
         self.num_workers = min(num_workers, count)
         shared = SharedBuffers(start_method)
-        self.arrays, self.rollout, self._stepping = allocate(layout, plan, shared.allocate)
+        self.arrays, self.rollout, self._stepping = shared_arrays(layout, plan, shared.allocate)
         self._all = np.arange(count)
         self._all.flags.writeable = False
         self._autoreset = False
@@ -98,7 +100,7 @@ class ProcessBackend(Backend):
         for worker in self.pool.workers:
             self._dispatch(worker, "reset", seeds_of(worker.envs), options)
         block, own = self._block, self._take_own()
-        return block.reset(own.tolist(), seeds_of(range(len(block.envs))), options) | self._wait()
+        return block.reset(own.tolist(), seeds_of(range(len(block.envs))), options) | merged(self.pool.wait())
 
     def send(self, env_ids: np.ndarray, autoreset: bool) -> None:
         """See `Backend.send`."""
@@ -128,44 +130,17 @@ class ProcessBackend(Backend):
             self._lost[:] = False
         return env_ids, infos
 
-    def play(self, start: int, stop: int) -> None:
-        """See `Backend.play`."""
-        for worker in self.pool.workers:
-            worker.pulse.step = start
-        self.pool.run("play", start, stop, recover=self._resume if self._restarting else None)
-
-    def compute(self, start: int, stop: int, processes: int) -> None:
-        """See `Backend.compute`."""
-        processes = min(processes, self.num_workers)
-        self.pool.run("compute", start, stop, processes, processes=processes, timed=False)
-
-    def apply(self, function: Callable[[Block], Outcomes]) -> Outcomes:
-        """See `Backend.apply`."""
-        return merged(self.pool.run("apply", function))
-
     def set_reset_options(self, options: dict[str, Any] | None) -> None:
         """See `Backend.set_reset_options`."""
-        self.apply(partial(set_reset_options, options=options))
+        super().set_reset_options(options)
         self._reset_options = options
 
-    def snapshots(self) -> Infos:
-        """See `Backend.snapshots`."""
-        return merged(self.pool.run("snapshots", timed=False))
-
     def restore(self, snapshots: Infos) -> Infos:
-        """See `Backend.restore`."""
+        """See `Backend.restore`; each worker gets those of its own environments."""
         for worker in self.pool.workers:
             own = {index: snapshots[index] for index in worker.envs}
             worker.begin(self.pool.job("restore", own, timed=False, repeatable=False))
-        return self._block.restore(snapshots) | self._wait()
-
-    def waits_for(self) -> str:
-        """See `Backend.waits_for`."""
-        return self.pool.waits_for()
-
-    def close(self) -> None:
-        """See `Backend.close`."""
-        self.pool.close()
+        return self._block.restore(snapshots) | merged(self.pool.wait())
 
     def prepare(self, worker: Worker) -> Infos:
         """Reset the environments of a process that replaces another."""
@@ -184,9 +159,9 @@ class ProcessBackend(Backend):
             self._lost[worker.rows], self._reason = True, error
 
     def _own_block(self, factories: Sequence[EnvFactory], first: int, stop: int) -> BlockContext:
+        block = EnvBlock(factories[first:stop], first, self.arrays.rows(first, stop))
         rollout = None if self.rollout is None else self.rollout.part(first, stop)
-        block = EnvBlock(factories[first:stop], first, self.arrays.rows(first, stop), rollout)
-        return BlockContext(0, block, learner(rollout), self._stepping[first:stop])
+        return BlockContext(0, block, self._stepping[first:stop], rollout)
 
     def _take_own(self) -> np.ndarray:
         """Return which environments of the own block are queued, and take them out of the queue."""
@@ -207,10 +182,6 @@ class ProcessBackend(Backend):
         """Return the environments of the last reset or step of a worker."""
         return self._stepping[worker.rows].nonzero()[0] + worker.envs.start
 
-    def _wait(self) -> Infos:
-        """Wait until no worker is busy."""
-        return merged(self.pool.wait())
-
     def _recover(self, worker: Worker, error: WorkerError) -> Infos:
         """Restart a worker that died or hung in a reset or step; return infos, as if it had finished."""
         assert worker.job is not None
@@ -221,19 +192,6 @@ class ProcessBackend(Backend):
         self._stepping[env_ids] = 1
         return infos | self._truncate(env_ids, error) if stepped else infos
 
-    def _resume(self, worker: Worker, error: WorkerError) -> None:
-        """Restart a worker that died or hung while it played; it goes on from the last complete step."""
-        job, step, rollout = worker.job, worker.pulse.step, self.rollout
-        assert job is not None
-        assert rollout is not None
-        start, stop = job.numbers
-        if step > start:
-            worker.failures = 0
-        self.pool.restart(worker, error)
-        for row in worker.envs:
-            rollout.truncate(row, step, start, rollout.rows["obs"][step, row])
-        worker.begin(job._replace(numbers=(step, stop)))
-
     def _truncate(self, env_ids: np.ndarray, error: WorkerError) -> Infos:
         """Note that environments were restarted, so that their episodes are truncated; return infos."""
         arrays = self.arrays
@@ -243,11 +201,6 @@ class ProcessBackend(Backend):
         if not self._autoreset:
             arrays.obs[env_ids] = self._before[env_ids]
         return {index: {ENV_ERROR: str(error)} for index in env_ids.tolist()}
-
-
-def merged(results: dict[int, Any]) -> dict[int, Any]:
-    """Return what processes returned by environment, in one dict."""
-    return {index: value for result in results.values() for index, value in (result or {}).items()}
 
 
 def _spec(

@@ -1,71 +1,21 @@
-"""What workers do with a block of environments."""
+"""The tasks of processes that have a block of environments; a further one is a function in `TASKS`."""
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
-import numpy as np
 
 from AsyncPPO.backends.apply import Outcomes
-from AsyncPPO.backends.base import Compute, EnvFactory, FaultPolicy, Infos, Layout, Plan, Rollout, StepArrays
-from AsyncPPO.backends.block import Block, EnvBlock
-from AsyncPPO.workers import Channel, Pickled, Tasks
+from AsyncPPO.backends.base import Infos
+from AsyncPPO.backends.block import Block
+from AsyncPPO.backends.context import BlockContext
+from AsyncPPO.backends.gradients import compute
+from AsyncPPO.backends.replicas import play
+from AsyncPPO.workers import Pickled, Tasks
 from parallel_rl.utils import seed_global_streams
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class BlockContext:
-    """A block of environments, and what is computed beside it."""
-
-    number: int
-    """Of the process."""
-    block: Block
-    learner: Compute | None
-    stepping: np.ndarray
-    """uint8 `(n,)`: the environments that the next reset or step is for."""
-    left_out: set[str] = field(default_factory=set)
-    """Entries of infos that could not be sent."""
-
-    def env_ids(self) -> list[int]:
-        """Return the environments that the next reset or step is for."""
-        return (self.stepping.nonzero()[0] + self.block.first).tolist()
-
-    def waits_for(self) -> str:
-        """Say which environment was begun last, as far as is known."""
-        return self.block.waits_for()
-
-    def close(self) -> None:
-        """Close the environments."""
-        self.block.close()
-
-
-def make_context(
-    factories: Sequence[EnvFactory], layout: Layout, plan: Plan | None, fault_policy: FaultPolicy, channel: Channel
-) -> BlockContext:
-    """Make the environments of a worker; their rows are in the shared memory of `allocate`."""
-    arrays, rollout, stepping = allocate(layout, plan, channel.memory())
-    first, stop = channel.envs.start, channel.envs.stop
-    rollout = None if rollout is None else rollout.part(first, stop)
-    block = EnvBlock(factories, first, arrays.rows(first, stop), rollout, fault_policy, channel.pulse)
-    return BlockContext(channel.number, block, learner(rollout), stepping[first:stop])
-
-
-def allocate(
-    layout: Layout, plan: Plan | None, memory: Callable[[int], Any]
-) -> tuple[StepArrays, Rollout | None, np.ndarray]:
-    """Return the arrays that the processes share; `memory(bytes)` gives the buffer behind each."""
-    arrays = StepArrays.allocate(layout, memory)
-    rollout = None if plan is None else Rollout.allocate(layout, plan, memory)
-    return arrays, rollout, np.frombuffer(memory(layout.num_envs), np.uint8)
-
-
-def learner(rollout: Rollout | None) -> Compute | None:
-    """Return what computes gradients in the workspace of a rollout."""
-    return None if rollout is None else rollout.replica.learner(rollout.workspace)
 
 
 def reset(context: BlockContext, seeds: Sequence[int | None], options: dict[str, Any] | None) -> Pickled | None:
@@ -78,17 +28,6 @@ def reset(context: BlockContext, seeds: Sequence[int | None], options: dict[str,
 def step(context: BlockContext, autoreset: int) -> Pickled | None:
     """Step some environments."""
     return sendable(context, context.block.step(context.env_ids(), bool(autoreset)))
-
-
-def play(context: BlockContext, start: int, stop: int) -> None:
-    """Have the replica play."""
-    context.block.play(start, stop)
-
-
-def compute(context: BlockContext, start: int, stop: int, processes: int) -> None:
-    """Compute this process's shards of a gradient."""
-    assert context.learner is not None
-    context.learner(start, stop, context.number, processes)
 
 
 def apply(context: BlockContext, function: Callable[[Block], Outcomes]) -> Outcomes:

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from AsyncPPO.backends.base import EnvError, Infos, Rollout, StepArrays
+from AsyncPPO.backends.base import EnvError, Infos, StepArrays
 from AsyncPPO.backends.block import FINAL_INFO, Block
 from AsyncPPO.backends.outcomes import copied
 from parallel_rl.utils import COMPOSITE, episode_ends
@@ -150,9 +150,9 @@ def _of_one_part(pool: Pool, env_id: str) -> Pool:
 class PoolBlock(Block):
     """The environments of a pool."""
 
-    def __init__(self, pool: Pool, arrays: StepArrays, rollout: Rollout | None = None) -> None:
+    def __init__(self, pool: Pool, arrays: StepArrays) -> None:
         """Take over the pool."""
-        super().__init__(0, arrays, rollout)
+        super().__init__(0, arrays)
         self._pool = pool
 
     def reset(self, env_ids: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:

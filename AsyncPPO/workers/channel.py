@@ -70,16 +70,23 @@ class Channel:
     """Semaphore of the whole pool: some worker has replied."""
     spin: bool
     """Whether waiting may poll, since there is a core for every process."""
+    silent: bool
+    """Whether the worker makes its context without a reply."""
     control: Any
     """int64 `(3 + MAX_NUMBERS,)`: the task's number, the `Reply`, how many arguments there are, and these."""
-    pulse: Any
-    """int64 `(4,)`: see `Pulse`."""
+    beats: Any
+    """int64 `(Pulse.SIZE,)`: those of `pulse`."""
     go: Any = None
     """Semaphore: there is a task. This and what follows is new for every process."""
     replied: Any = None
     """Semaphore: this worker has replied."""
     pipe: Any = None
     """A `Connection`."""
+
+    @property
+    def pulse(self) -> "Pulse":
+        """Where the worker says what goes on."""
+        return Pulse(self.beats)
 
     def memory(self) -> Callable[[int], Any]:
         """Return what gives the buffers one after the other, in the order in which they were allocated."""

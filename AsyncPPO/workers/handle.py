@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from AsyncPPO.workers.channel import CLOSE, IN_PIPE, Channel, Pulse, Reply, WorkerError
+from AsyncPPO.workers.channel import CLOSE, IN_PIPE, Channel, Reply, WorkerError
 from AsyncPPO.workers.processes import close_in_forks, free, kill, post, start_child, undisturbed
 from AsyncPPO.workers.worker import work
 
@@ -60,7 +60,7 @@ class Worker:
             error: the class of all errors but `Died`.
         """
         self._context, self._setup, self.channel, self._error = context, setup, channel, error
-        self.pulse, self.envs = Pulse(channel.pulse), channel.envs
+        self.pulse, self.envs = channel.pulse, channel.envs
         self.process: Any = None
         self.parent = os.getpid()
         self.job: Job | None = None
@@ -91,7 +91,8 @@ class Worker:
                 raise
             finally:
                 theirs.close()
-        self._note(MAKE)
+        if not channel.silent:
+            self._note(MAKE)
 
     def begin(self, job: Job) -> None:
         """Begin a task; if the process is gone, that shows when it is waited for."""

@@ -75,13 +75,14 @@ class WorkerPool:
         make_local: Callable[[], Any] | None = None,
         shared: SharedBuffers | None = None,
         start_method: str | None = None,
+        wait_for_contexts: bool = True,
         spin: tuple[bool, bool] = (False, False),
         timeout: float | None = None,
         close_timeout: float | None = CLOSE_SECONDS,
         supervisor: Supervisor | None = None,
         error: type[WorkerError] = WorkerError,
     ) -> None:
-        """Start the workers and wait until all contexts are made.
+        """Start the workers.
 
         Args:
             specs: one for each worker; their numbers begin at 1.
@@ -89,6 +90,8 @@ class WorkerPool:
             make_local: makes a context for this process, number 0, which then takes part in the tasks.
             shared: memory that workers find in their `Channel`.
             start_method: of `multiprocessing`.
+            wait_for_contexts: whether to wait until all contexts are made; otherwise the first task fails where one
+                could not be.
             spin: whether this process and the workers poll while they wait.
             timeout: seconds that a task may take, or that may pass between two beats of the worker's pulse.
             close_timeout: seconds that workers may take to close before they are killed; None kills at once.
@@ -101,11 +104,11 @@ class WorkerPool:
         self._numbers, self._tasks = {name: number for number, name in enumerate(tasks)}, tasks
         self._spin, self._timeout, self._error, self._supervisor = spin[0], timeout, error, supervisor
         self._checked = time.monotonic()
-        self._local_job: Job | None = None
+        self._local_job: tuple[str, tuple[Any, ...]] | None = None
         self.local: Any = None
         """The context of this process, if it has one."""
         self.closed = False
-        self.workers, self._done = _workers(specs, tasks, start_method, shared, spin[1], error)
+        self.workers, self._done = _workers(specs, tasks, start_method, shared, spin[1], not wait_for_contexts, error)
         self._stop = Finalize(self, stop, (self.workers, close_timeout), exitpriority=0)
         try:
             for worker in self.workers:
@@ -142,18 +145,21 @@ class WorkerPool:
             recover: what to do instead in that case.
 
         Raises:
+            ValueError: there is no such task.
             TypeError: an argument cannot be pickled.
             RuntimeError: the pool is closed, or a task has been begun and not waited for.
         """
+        if task not in self._tasks:
+            raise ValueError(f"there is no task {task!r}, but {', '.join(self._tasks)}")
         if self.closed or self._local_job is not None or any(worker.job for worker in self.workers):
             raise RuntimeError("the worker pool is closed" if self.closed else "the workers are busy: wait() first")
-        job = self.job(task, *args, timed=timed, repeatable=repeatable, recover=recover)
-        workers = self.workers
         if self.local is not None:
-            self._local_job, self._local_args = job, args
+            self._local_job = task, args
             processes = None if processes is None else processes - 1
-        for worker in workers[:processes]:
-            worker.begin(job)
+        if workers := self.workers[:processes]:
+            job = self.job(task, *args, timed=timed, repeatable=repeatable, recover=recover)
+            for worker in workers:
+                worker.begin(job)
 
     def job(self, task: str, *args: Any, **options: Any) -> Job:
         """Return what `Worker.begin` takes, for one worker; arguments as for `begin`."""
@@ -173,8 +179,8 @@ class WorkerPool:
         results = {}
         try:
             if self._local_job is not None:
-                job, self._local_job = self._local_job, None
-                results[0] = self._tasks[job.task](self.local, *self._local_args)
+                (task, args), self._local_job = self._local_job, None
+                results[0] = self._tasks[task](self.local, *args)
             while any(worker.job for worker in self.workers):
                 finished = self.next()
                 assert finished is not None
@@ -320,6 +326,7 @@ def _workers(
     start_method: str | None,
     shared: SharedBuffers | None,
     spin: bool,
+    silent: bool,
     error: type[WorkerError],
 ) -> tuple[list[Worker], Any]:
     """Return workers that are to be started, and the semaphore by which they say that they have replied."""
@@ -330,7 +337,7 @@ def _workers(
     workers = []
     for number, spec in enumerate(specs, 1):
         control, pulse = context.RawArray("q", 3 + MAX_NUMBERS), context.RawArray("q", Pulse.SIZE)
-        channel = Channel(number, spec.name, spec.envs, buffers, done, spin, control, pulse)
+        channel = Channel(number, spec.name, spec.envs, buffers, done, spin, silent, control, pulse)
         setup = cloudpickle.dumps((spec.make_context, tasks))
         workers.append(Worker(context, setup, channel, error))
     return workers, done

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory
+from AsyncPPO.backends import GradientWorkers
 from parallel_rl import utils
 from PPO import PPO
 
@@ -56,7 +57,7 @@ def loaded(ppo: PPO) -> PPO:
 
 
 @pytest.mark.parametrize("duplicate", [loaded, copy.deepcopy, lambda ppo: pickle.loads(pickle.dumps(ppo))])
-def test_an_agent_whose_trainer_is_closed_goes_on_as_a_fresh_one_with_its_state(
+def test_an_agent_of_a_closed_trainer_trains_on_like_a_fresh_agent_with_its_state(
     duplicate: Callable[[PPO], PPO],
 ) -> None:
     """The mistake: the next update asks the gradient workers of the last one, whose processes are gone."""
@@ -71,8 +72,9 @@ def test_an_agent_whose_trainer_is_closed_goes_on_as_a_fresh_one_with_its_state(
     assert_same(ppo, fresh)
 
 
-def test_an_agent_holds_no_reference_to_a_trainer_that_is_closed() -> None:
+def test_an_agent_of_a_closed_trainer_holds_no_reference_to_it() -> None:
     ppo = agent(seed=0)
+    train(ppo, acting="central", backend="inline")  # so that there are moments of Adam
     size = len(pickle.dumps(ppo))
     with AsyncPPO("CartPole-v1", ppo, 4, 128, seed=1, progress=False, **REPLICAS) as trainer:
         trainer.run()
@@ -85,12 +87,12 @@ def test_an_agent_holds_no_reference_to_a_trainer_that_is_closed() -> None:
     assert len(pickle.dumps(ppo)) < size + 1000
 
 
-def test_gradient_workers_without_room_are_left_out() -> None:
+def test_gradient_workers_without_room_are_not_used() -> None:
     """A minibatch or a batch that has become larger since they started."""
     ppo, local = agent(seed=0), agent(seed=0)
     with AsyncPPO("CartPole-v1", ppo, 4, 128, seed=1, progress=False, **REPLICAS) as trainer:
         for mini_batch_size, steps in [(32, 16), (32, 80), (320, 80)]:
-            for each, workers in ((ppo, trainer.env), (local, None)):
+            for each, workers in ((ppo, GradientWorkers(trainer.env)), (local, None)):
                 each.mini_batch_size = mini_batch_size
                 train_by_hand(each, steps, workers)
     assert_same(ppo, local)

@@ -74,22 +74,32 @@ def test_a_toy_agent_resumes_to_the_bit(tmp_path: Path, mode: str, stop_at: int)
 
 def test_off_policy_updates_share_rows_and_metrics_are_their_means() -> None:
     updates: list[tuple[int, float]] = []
-    agent = toy()
-    update = agent.update
+    with trainer(2500) as run:
+        update = run.agent.update
 
-    def spy(*arguments: Any) -> dict[str, float]:
-        metrics = update(*arguments)
-        updates.append((run.steps_done, metrics["td_error"]))
-        return metrics
+        def spy(*arguments: Any) -> dict[str, float]:
+            metrics = update(*arguments)
+            updates.append((run.steps_done, metrics["td_error"]))
+            return metrics
 
-    agent.update = spy  # type: ignore[method-assign]
-    with trainer(2500, agent) as run:
+        run.agent.update = spy  # type: ignore[method-assign]
         rows = [*run.run()]
     assert [steps for steps, _ in updates] == [*range(200, 2501, 4)], "learning starts, then every vector step"
     assert [row["steps"] for row in rows] == [ROW_STEPS, 2 * ROW_STEPS, 2500]
     for row, start in zip(rows, (0, ROW_STEPS, 2 * ROW_STEPS), strict=True):
         errors = [error for steps, error in updates if start < steps <= row["steps"]]
         assert row["td_error"] == pytest.approx(np.mean(errors))
+
+
+def test_stop_before_learning_starts_does_not_wait_for_an_update() -> None:
+    class StopAt300(Callback):
+        def on_rollout(self, trainer: AsyncTrainer, steps: int, episodes: Any) -> None:
+            if trainer.steps_done == 300:
+                trainer.stop("here")
+
+    with trainer(2000, toy(learning_starts=1000), callbacks=[StopAt300()]) as run:
+        run.run()
+        assert (run.steps_done, run.stopped) == (300, "here")
 
 
 def test_a_trainer_waits_for_what_the_agent_wants() -> None:
@@ -100,6 +110,23 @@ def test_a_trainer_waits_for_what_the_agent_wants() -> None:
         assert len(run.buffer) == 100
         run.run()
         assert [len(run.buffer), len(run.agent.replay)] == [0, 200]
+
+
+def test_mask_mode_hands_over_finished_episodes_and_waits_for_what_the_agent_wants() -> None:
+    seen: list[int] = []
+    with trainer(600, mode="mask") as run:
+        update = run.agent.update
+
+        def spy(*arguments: Any) -> dict[str, float]:
+            assert run.env.finished.all() or run.steps_done >= 600
+            seen.append(len(run.agent.replay))
+            return update(*arguments)
+
+        run.agent.update = spy  # type: ignore[method-assign]
+        run.run()
+    assert 200 <= seen[0] < 500
+    assert len(seen) > 2
+    assert len(run.agent.replay) == run.steps_done
 
 
 def test_a_checkpoint_of_another_agent_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: a run that was stopped goes on as if it never had been."""
+"""Checkpoints: a resumed run equals one that never stopped."""
 
 from collections.abc import Iterable
 from enum import Enum
@@ -61,37 +61,37 @@ KEPT = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "FrozenLak
 
 
 @pytest.mark.parametrize(("env", "acting"), [*product(KEPT, ["auto", "central"]), (Pixels, "central")])
-def test_training_twice_half_is_training_once_to_the_last_bit(tmp_path: Path, env: Any, acting: str) -> None:
+def test_resumed_run_equals_uninterrupted_run_to_the_bit(tmp_path: Path, env: Any, acting: str) -> None:
     check_exact(tmp_path, env, {"acting": acting})
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "LunarLander-v3"])
-def test_mask_mode_is_exact_with_any_environment_that_has_one_random_stream(tmp_path: Path, env: str) -> None:
+def test_resumed_mask_mode_is_exact_if_the_environment_has_one_random_stream(tmp_path: Path, env: str) -> None:
     check_exact(tmp_path, env, {"mode": "mask"})
 
 
-def test_halves_that_alternate_are_exact(tmp_path: Path) -> None:
+def test_resumed_alternating_run_is_exact(tmp_path: Path) -> None:
     check_exact(tmp_path, "CartPole-v1", {"acting": "alternating", "backend": "process"}, backend="process", core="gru")
 
 
 @pytest.mark.parametrize("core", ["gru", "lstm"])
-def test_policies_that_remember_are_exact(tmp_path: Path, core: str) -> None:
+def test_resumed_recurrent_policy_is_exact(tmp_path: Path, core: str) -> None:
     check_exact(tmp_path, "CartPole-v1", {}, core=core)
 
 
-def test_the_other_backend_may_go_on_and_annealing_too(tmp_path: Path) -> None:
+def test_resume_on_another_backend_with_annealing_is_exact(tmp_path: Path) -> None:
     annealed = {"anneal_lr": True, "anneal_clip": True, "anneal_entropy": True, "entropy_coef": 0.01}
     check_exact(tmp_path, "CartPole-v1", {}, backend="process", **annealed, recompute_advantage=True)
 
 
-def test_wrappers_are_kept_too(tmp_path: Path) -> None:
+def test_resume_restores_wrappers(tmp_path: Path) -> None:
     def wrapped() -> Any:
         return NormalizeReward(RecordEpisodeStatistics(TimeLimit(make_env(lambda: Nested()), 2)))  # noqa: PLW0108
 
     check_exact(tmp_path, wrapped, {})
 
 
-def test_a_run_that_ended_in_the_middle_of_a_batch_goes_on_from_there(tmp_path: Path) -> None:
+def test_resume_in_the_middle_of_a_batch_is_exact(tmp_path: Path) -> None:
     with trainer("CartPole-v1", 1400) as run:
         expected = metrics_of(run.run())
     with trainer("CartPole-v1", 700) as run:
@@ -104,7 +104,7 @@ def test_a_run_that_ended_in_the_middle_of_a_batch_goes_on_from_there(tmp_path: 
         assert metrics_of(run.run()) == expected
 
 
-def test_environments_that_cannot_be_kept_begin_new_episodes(tmp_path: Path) -> None:
+def test_resume_with_environments_that_cannot_be_saved_starts_new_episodes(tmp_path: Path) -> None:
     half(trainer("LunarLander-v3"), tmp_path / "half.state")
     runs = []
     for _ in range(2):
@@ -125,7 +125,7 @@ def test_environments_that_cannot_be_kept_begin_new_episodes(tmp_path: Path) -> 
     ],
 )
 @pytest.mark.parametrize("num_envs", [2, 9])
-def test_a_run_may_go_on_with_another_number_of_environments(
+def test_resume_with_another_number_of_environments_is_deterministic(
     tmp_path: Path, num_envs: int, loop: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     with trainer("CartPole-v1", 1400, loop=loop, **settings) as run:
@@ -148,7 +148,7 @@ def test_a_run_may_go_on_with_another_number_of_environments(
         run.load_checkpoint(tmp_path / "b.state")
 
 
-def test_new_environments_are_seeded_as_new_ones_and_listed_seeds_stay(tmp_path: Path) -> None:
+def test_resume_with_any_num_envs_seeds_new_environments_and_keeps_listed_seeds(tmp_path: Path) -> None:
     half(trainer("CartPole-v1"), tmp_path / "half.state")
     first = []
     for seed in (3, [7, 8, 9]):
@@ -163,7 +163,7 @@ def test_new_environments_are_seeded_as_new_ones_and_listed_seeds_stay(tmp_path:
         np.testing.assert_array_equal(run.env.reset()[0], first[1][0])
 
 
-def test_options_of_resets_are_kept(tmp_path: Path) -> None:
+def test_resume_restores_reset_options(tmp_path: Path) -> None:
     options = {"low": 0.01, "high": 0.02}
     run = trainer("CartPole-v1")
     run.env.reset_options = options
@@ -214,14 +214,14 @@ class Twice(Counter):
         return obs + np.float32(self.dice.random()), reward, terminated, truncated, info
 
 
-def test_what_is_made_in_a_reset_is_kept_too(tmp_path: Path) -> None:
+def test_resume_restores_objects_made_in_reset(tmp_path: Path) -> None:
     check_exact(tmp_path, partial(Made, 50), {})
     assert (Phase.DAY.value, Phase.NIGHT.value) == (0, 1)
 
 
 @pytest.mark.parametrize("acting", ["central", "replicas"])
 @pytest.mark.parametrize("env", [partial(Twice, 50), "LunarLander-v3"])
-def test_rows_that_wait_are_cut_where_new_episodes_begin(tmp_path: Path, env: Any, acting: str) -> None:
+def test_waiting_rows_are_truncated_where_new_episodes_start(tmp_path: Path, env: Any, acting: str) -> None:
     with trainer(env, 700, loop={"acting": acting}, use_RND=False) as run:
         run.run()
         assert len(run.buffer) > 0
@@ -252,7 +252,7 @@ def test_rows_that_wait_are_cut_where_new_episodes_begin(tmp_path: Path, env: An
         ({"normalize_advantage": "none"}, "normalize_advantage is 'minibatch' there and 'none' here"),
     ],
 )
-def test_a_checkpoint_of_another_run_is_refused_with_what_differs(
+def test_checkpoint_of_another_run_is_refused_with_the_differences(
     tmp_path: Path, other: dict[str, Any], message: str
 ) -> None:
     half(trainer("CartPole-v1"), tmp_path / "half.state")
@@ -263,7 +263,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(
         assert all((tensor == before[name]).all() for name, tensor in run.ppo.policy.state_dict().items())
 
 
-def test_an_agent_of_a_loop_by_hand_is_kept_whole(tmp_path: Path) -> None:
+def test_state_of_an_agent_in_a_custom_loop_is_complete(tmp_path: Path) -> None:
     settings = {"seed": 0, "batch_size": 64, "mini_batch_size": 32, "use_RND": True, "rnd_warmup": 32}
     one, other = (PPO(False, 3, 2, **settings) for _ in range(2))  # type: ignore[arg-type]
     learn_from(one, np.random.default_rng(0))
@@ -287,14 +287,14 @@ def learn_from(ppo: PPO, rng: np.random.Generator) -> None:
     assert ppo.learn()
 
 
-def test_a_checkpoint_is_one_file_of_arrays_and_plain_values(tmp_path: Path) -> None:
+def test_checkpoint_is_one_file_of_arrays_and_plain_values(tmp_path: Path) -> None:
     half(trainer("CartPole-v1"), tmp_path / "half.state")
     state = load_state(tmp_path / "half.state")
     assert state.keys() == {"made_for", "signature", "progress", "recent", "agent", "buffer", "collector"}
     assert state["agent"].keys() == {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
 
 
-def test_a_checkpoint_of_an_older_version_goes_on_as_that_version_did() -> None:
+def test_checkpoint_of_an_older_version_continues_as_that_version_did() -> None:
     """It has `settings`, `ppo` and `core` for today's `signature`, `agent` and `recurrent`, and rows in its buffer."""
     settings: dict[str, Any] = {
         "batch_size": 64,
@@ -320,7 +320,7 @@ def test_a_checkpoint_of_an_older_version_goes_on_as_that_version_did() -> None:
         run.load_checkpoint(FIXTURES / "with_settings.state")
 
 
-def test_circumstances_may_change(tmp_path: Path) -> None:
+def test_resume_with_another_learner_and_acting_is_allowed(tmp_path: Path) -> None:
     half(trainer("CartPole-v1"), tmp_path / "half.state")
     with trainer("CartPole-v1", learner="torch", loop={"acting": "central"}) as run:
         run.load_checkpoint(tmp_path / "half.state")
@@ -369,7 +369,7 @@ FORGERIES: list[tuple[tuple[Any, ...], Any]] = [
 @pytest.mark.parametrize(
     "settings", [{"loop": {"acting": "central"}}, {"loop": {"acting": "replicas"}}, {"core": "gru"}]
 )
-def test_forged_checkpoints_are_refused_by_name_and_change_nothing(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_forged_checkpoint_is_refused_by_name_and_changes_nothing(settings: dict[str, Any], tmp_path: Path) -> None:
     settings = {"use_RND": False, "k_epochs": 1, "hidden_sizes": (4,)} | settings
     with trainer("CartPole-v1", 150, **settings) as run:
         run.run()

@@ -15,13 +15,13 @@ from tests.envs import Counter, Gate, Hanging
 
 
 class Scripted:
-    """Always does 1, and remembers the states it was asked about."""
+    """Always takes action 1; stores the observations of each query."""
 
     def __init__(self) -> None:
-        self.asked: list[np.ndarray] = []
+        self.queried: list[np.ndarray] = []
 
     def act(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        self.asked.append(states)
+        self.queried.append(states)
         return np.ones(len(states), np.int64), {"log_prob": np.full(len(states), -0.5)}
 
     def get_action(self, states: np.ndarray, *, deterministic: bool = False) -> np.ndarray:
@@ -29,7 +29,7 @@ class Scripted:
 
 
 @pytest.mark.parametrize("autoreset", [False, True])
-def test_collected_rows_are_what_happened(autoreset: bool) -> None:
+def test_collector_rows_equal_the_transitions(autoreset: bool) -> None:
     with EnvVectorizer(partial(Counter, 3), 2, backend="inline", seed=0, autoreset=autoreset) as env:
         buffer, actor = VecMemory(2), Scripted()
         collector = Collector(env, actor, buffer)
@@ -46,7 +46,7 @@ def test_collected_rows_are_what_happened(autoreset: bool) -> None:
         assert trajectory.extras["log_prob"].tolist() == [-0.5] * 5
 
 
-def test_halves_that_alternate_live_through_the_same() -> None:
+def test_alternating_collector_gives_the_same_trajectories() -> None:
     taken = []
     for kind, pieces, options in [
         (Collector, [1] * 7, {"backend": "inline"}),
@@ -64,29 +64,29 @@ def test_halves_that_alternate_live_through_the_same() -> None:
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
-def test_one_half_steps_while_the_other_is_answered(tmp_path: Path) -> None:
-    """The first half stands before a gate that the actor opens when it is asked about the second."""
+def test_alternating_collector_steps_one_half_while_the_agent_acts_for_the_other(tmp_path: Path) -> None:
+    """The first half waits at a gate, which the actor opens in its query for the second half."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
 
     class Opener(Scripted):
         def act(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             _, extras = super().act(states)
-            if len(self.asked) == 2:
+            if len(self.queried) == 2:
                 gate.write_bytes(b"open")
-            waits = Gate.WAIT if len(self.asked) == 1 else Gate.PASS
+            waits = Gate.WAIT if len(self.queried) == 1 else Gate.PASS
             return np.full(len(states), waits), extras
 
     with EnvVectorizer(partial(Gate, gate), 2, num_workers=2, asynchronous=True, autoreset=True) as env:
         actor = Opener()
         assert AlternatingCollector(env, actor, VecMemory(2)).collect(3)[0] == 6
-        assert len(actor.asked) == 6
+        assert len(actor.queried) == 6
 
 
-def test_who_cannot_answer_while_the_other_half_steps_ends_it() -> None:
+def test_alternating_collector_closes_if_the_agent_fails_during_a_step() -> None:
     class Speechless(Scripted):
         def act(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-            if len(self.asked) == 3:
+            if len(self.queried) == 3:
                 raise KeyboardInterrupt
             return super().act(states)
 
@@ -98,28 +98,28 @@ def test_who_cannot_answer_while_the_other_half_steps_ends_it() -> None:
     assert not multiprocessing.active_children()
 
 
-def test_only_running_environments_are_asked_and_counted() -> None:
+def test_collector_queries_and_counts_only_running_environments() -> None:
     lengths = iter([2, 1, 3, 3])  # one for the probe of the spaces, then one for each copy
     with EnvVectorizer(lambda: Counter(next(lengths)), 3, backend="inline") as env:
         actor = Scripted()
         collector = Collector(env, actor, VecMemory(3))
         assert [collector.collect(1)[0] for _ in range(4)] == [3, 2, 2, 3]
-        assert [len(states) for states in actor.asked] == [3, 2, 2, 3]
+        assert [len(states) for states in actor.queried] == [3, 2, 2, 3]
 
 
-def test_evaluate_plays_whole_episodes_and_as_many_as_asked() -> None:
+def test_evaluate_returns_as_many_whole_episodes_as_requested() -> None:
     for episodes, num_envs in [(1, 100), (7, 3), (6, 3)]:
         returns = evaluate(Scripted(), partial(Counter, 4), episodes, num_envs=num_envs, backend="inline")
         assert returns.tolist() == [1 + 2 + 3 + 4] * episodes
 
 
-def test_evaluate_does_not_favour_short_episodes() -> None:
+def test_evaluate_does_not_favor_short_episodes() -> None:
     lengths = iter([9, 1, 4, 1, 4])
     returns = evaluate(Scripted(), lambda: Counter(next(lengths)), 4, num_envs=4, backend="inline")
     assert sorted(returns.tolist()) == [1, 1, 10, 10]
 
 
-def test_an_episode_without_end_is_cut() -> None:
+def test_evaluate_truncates_an_endless_episode() -> None:
     returns = evaluate(Scripted(), partial(Counter, 10**9), 2, backend="inline", seed=0, max_steps=4)
     assert returns.tolist() == [10.0, 10.0]
     assert (evaluate(Scripted(), partial(Counter, 10**9), 1, backend="inline", seed=0) == sum(range(1, 10_001))).all()
@@ -138,7 +138,7 @@ class Flaky(Counter):
         return super().step(action)
 
 
-def test_episodes_that_were_cut_short_by_a_failure_are_played_again() -> None:
+def test_evaluate_with_restart_repeats_failed_episodes() -> None:
     returns = evaluate(Scripted(), partial(Flaky, 0.5), 9, num_envs=4, seed=0, backend="inline", on_env_error="restart")
     assert returns.tolist() == [10.0] * 9
     with pytest.raises(EnvError, match="the simulator is gone"):
@@ -147,6 +147,6 @@ def test_episodes_that_were_cut_short_by_a_failure_are_played_again() -> None:
         evaluate(Scripted(), partial(Flaky, 1.0), 9, backend="inline", on_env_error="restart")
 
 
-def test_an_evaluation_does_not_hang_with_its_environment() -> None:
+def test_evaluate_with_step_timeout_raises_if_an_environment_hangs() -> None:
     with pytest.raises(EnvError, match="hung"):
         evaluate(Scripted(), Hanging, 2, num_workers=1, step_timeout=0.3)

@@ -1,4 +1,4 @@
-"""AsyncPPO: its step budget, its two modes, and that one seed gives one run on every backend."""
+"""AsyncPPO: its steps, its two modes, and that one seed gives one run on every backend."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def trainer(steps: int = 600, num_envs: int = 4, **kwargs: Any) -> AsyncPPO:
     return AsyncPPO("CartPole-v1", ppo, num_envs, steps, **(defaults | kwargs))
 
 
-def test_positional_contract_and_parts() -> None:
+def test_async_ppo_takes_the_positional_arguments_of_the_seed() -> None:
     ppo = PPO(False, 4, 2)
     run = AsyncPPO("CartPole-v1", ppo, 3, 500)
     assert (run.ppo, run.num_envs, run.steps) == (ppo, 3, 500)
@@ -31,20 +31,20 @@ def test_positional_contract_and_parts() -> None:
 
 @pytest.mark.parametrize("mode", ["streaming", "mask"])
 @pytest.mark.parametrize("num_envs", [1, 7])
-def test_the_budget_is_kept_to_one_vector_step(mode: str, num_envs: int) -> None:
+def test_run_exceeds_its_steps_by_less_than_one_vector_step(mode: str, num_envs: int) -> None:
     with trainer(600, num_envs, mode=mode) as run:
         run.run()
         assert 600 <= run.steps_done < 600 + num_envs
 
 
-def test_streaming_learns_as_soon_as_there_is_a_batch() -> None:
+def test_streaming_updates_as_soon_as_there_is_a_batch() -> None:
     with trainer(steps=512) as run:
         history = run.run()
         assert [row["steps"] for row in history] == [128, 256, 384, 512]
         assert len(run.buffer) == len(run.ppo.memory) == 0
 
 
-def test_mask_mode_learns_when_all_have_finished() -> None:
+def test_mask_mode_updates_when_all_environments_have_finished() -> None:
     updates = []
     with trainer(steps=2000, num_envs=8, mode="mask") as run:
         learn = run.ppo.learn
@@ -60,7 +60,7 @@ def test_mask_mode_learns_when_all_have_finished() -> None:
     assert history[0]["episodes"] % 8 == 0
 
 
-def test_history_tells_the_story_and_a_second_run_goes_on() -> None:
+def test_history_has_the_metrics_and_a_second_run_continues() -> None:
     with trainer(steps=600) as run:
         history = run.run()
         assert {"steps", "seconds", "episodes", "mean_return", "mean_length", "policy_loss", "lr"} <= history[0].keys()
@@ -70,7 +70,7 @@ def test_history_tells_the_story_and_a_second_run_goes_on() -> None:
         assert run.steps_done == first + 600
 
 
-def test_a_loop_over_the_updates_may_stop_and_go_on() -> None:
+def test_updates_can_be_stopped_and_continued() -> None:
     with trainer(steps=512) as run:
         for update in run.updates():
             if update["steps"] >= 256:
@@ -81,7 +81,7 @@ def test_a_loop_over_the_updates_may_stop_and_go_on() -> None:
         assert len(run.history) == 8
 
 
-def test_what_is_left_over_is_learnt_from_by_the_next_run() -> None:
+def test_leftover_transitions_are_used_by_the_next_run() -> None:
     with trainer(steps=200) as run:
         run.run()
         assert [row["steps"] for row in run.history] == [128]
@@ -105,7 +105,7 @@ def test_config_and_seed_determine_a_run_on_every_backend(mode: str) -> None:
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
-def test_processes_that_learn_together_learn_what_one_would(env: str) -> None:
+def test_gradient_workers_give_the_weights_of_one_process_to_the_bit(env: str) -> None:
     """To the last bit: minibatches of 700 rows, three pieces, in one, two and three processes."""
     weights = []
     for workers in (1, 2, 3):
@@ -123,7 +123,7 @@ def test_processes_that_learn_together_learn_what_one_would(env: str) -> None:
     assert torch.equal(weights[0], weights[2])
 
 
-def test_a_subclass_that_acts_in_its_own_way_is_asked() -> None:
+def test_subclass_that_overrides_act_is_queried_centrally() -> None:
     class Stubborn(PPO):
         def act(self, *arguments: Any, **options: Any) -> Any:
             actions, extras = super().act(*arguments, **options)
@@ -135,7 +135,7 @@ def test_a_subclass_that_acts_in_its_own_way_is_asked() -> None:
         assert all((trajectory.action == 1).all() for trajectory in run.buffer.take())
 
 
-def test_sizes_may_change_between_two_runs() -> None:
+def test_batch_sizes_may_change_between_two_runs() -> None:
     with trainer(steps=256, backend="process", num_workers=2) as run:
         run.run()
         run.ppo.mini_batch_size = 128
@@ -147,7 +147,7 @@ def test_sizes_may_change_between_two_runs() -> None:
             run.run()
 
 
-def test_how_it_acts_can_be_told() -> None:
+def test_acting_chooses_where_the_policy_acts() -> None:
     with trainer() as run:
         assert run.acting == "replicas"
     with trainer(acting="central") as run:
@@ -169,7 +169,7 @@ def test_how_it_acts_can_be_told() -> None:
         AsyncPPO("CartPole-v1", PPO(False, 4, 2, hidden_sizes=(1500, 1500)), acting="replicas")
 
 
-def test_annealing_goes_by_the_share_of_the_steps() -> None:
+def test_annealing_follows_the_share_of_the_steps() -> None:
     ppo = PPO(False, 4, 2, lr=0.1, batch_size=128, mini_batch_size=128, k_epochs=1, anneal_lr=True, seed=0)
     with AsyncPPO("CartPole-v1", ppo, 4, 512, progress=False, backend="inline") as run:
         assert [row["lr"] for row in run.run()] == pytest.approx([0.075, 0.05, 0.025, 0.0])
@@ -185,12 +185,12 @@ def test_annealing_goes_by_the_share_of_the_steps() -> None:
         ({"acting": "both"}, "acting must be one of auto, central, alternating, replicas, not 'both'"),
     ],
 )
-def test_bad_arguments_are_named(bad: dict[str, Any], message: str) -> None:
+def test_bad_argument_is_named(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trainer(**bad)
 
 
-def test_an_agent_for_other_spaces_is_refused() -> None:
+def test_agent_for_other_spaces_is_refused() -> None:
     for ppo, message in [
         (PPO(False, 3, 2), "observ_dim=3, but .*CartPole-v1.* needs 4"),
         (PPO(False, 4, 5), "action_dim=5"),
@@ -200,7 +200,7 @@ def test_an_agent_for_other_spaces_is_refused() -> None:
             AsyncPPO("CartPole-v1", ppo)
 
 
-def test_an_environment_that_fails_stops_the_run_with_its_name() -> None:
+def test_failing_environment_ends_the_run_with_its_name() -> None:
     ppo = PPO(False, 3, len(Faulty.FAULTS), batch_size=64, mini_batch_size=64, seed=0)
     with (
         AsyncPPO(Faulty, ppo, 4, 1000, backend="inline", seed=0, progress=False) as run,

@@ -22,7 +22,7 @@ AGENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dqn": (DQN, {"dueling": True, "n_step": 3}),
     "dqn-prioritized": (DQN, {"prioritized": True}),
     "ddpg": (DDPG, {"action_noise": "ou_0.2", "parameter_noise": 0.1}),
-    "td3": (TD3, {"normalize_obs": True}),
+    "td3": (TD3, {"normalize_obs": True, "train_freq": 30}),
     "sac": (SAC, {}),
     "sac-prioritized": (SAC, {"prioritized": True, "n_step": 2}),
     "sac-hindsight": (SAC, {"hindsight": "future"}),
@@ -183,7 +183,7 @@ def test_values_of_sparse_rewards_stay_in_their_range() -> None:
 
 def iter_of(agent: Any) -> Any:
     feed(agent, experience(agent, 2))
-    return agent.sampler.samples(1, 0.0)
+    return agent.sampler.samples(agent.config, 1, 0.0)
 
 
 def test_rewards_are_scaled() -> None:
@@ -229,6 +229,14 @@ def test_hindsight_needs_goals() -> None:
 def test_bad_settings_are_named(kind: Any, settings: dict[str, Any], what: str) -> None:
     with pytest.raises(ValueError, match=what):
         kind.for_env(Identity(kind is not DQN), **settings)
+
+
+def test_a_setting_that_may_change_counts_from_then_on() -> None:
+    agent = agent_of("sac")
+    agent.batch_size = 4
+    assert len(next(iter_of(agent)).rows) == 4
+    with pytest.raises(AttributeError, match="buffer_size cannot be changed"):
+        agent.buffer_size = 10
 
 
 def test_an_unknown_setting_is_named() -> None:

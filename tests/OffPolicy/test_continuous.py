@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from AsyncPPO import evaluate
 from OffPolicy import DDPG, SAC, TD3, OffPolicyAgent
-from OffPolicy.base import Minibatch
+from OffPolicy.sampler import Minibatch
 from tests.OffPolicy.probes import Identity, Loop, OneState, TwoStates
 
 OBSERVATIONS = spaces.Box(-1, 1, (2,), np.float32)
@@ -263,17 +263,19 @@ def q_of(agent: Any, obs: float) -> np.ndarray:
 
 @ALL
 def test_what_is_only_truncated_has_the_value_of_the_infinite_horizon(kind: Any) -> None:
-    agent = learned(kind, partial(OneState, True), 900, gamma=0.8)
-    np.testing.assert_allclose(q_of(agent, 1.0), 5.0, rtol=0.08)
+    """As a termination it would be worth 2.3 at most."""
+    agent = learned(kind, partial(OneState, True), 450, gamma=0.6)
+    np.testing.assert_allclose(q_of(agent, 1.0), 2.5, rtol=0.05)
 
 
 @ALL
 def test_what_terminates_is_worth_nothing_beyond(kind: Any) -> None:
-    agent = learned(kind, partial(TwoStates, True), 700, gamma=0.5)
+    agent = learned(kind, partial(TwoStates, True), 500, gamma=0.5)
     np.testing.assert_allclose(q_of(agent, 0.0), 1.0, atol=0.1)
     np.testing.assert_allclose(q_of(agent, 1.0), 2.0, atol=0.1)
 
 
+@pytest.mark.slow
 @ALL
 def test_the_policy_does_what_the_observation_asks_for(kind: Any) -> None:
     agent = learned(kind, partial(Identity, True), 1400, gamma=0.0, hidden_sizes=(32,), lr=5e-3)

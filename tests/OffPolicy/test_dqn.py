@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from AsyncPPO import evaluate
 from OffPolicy import DQN
-from OffPolicy.base import Minibatch
+from OffPolicy.sampler import Minibatch
 from tests.OffPolicy.probes import BitFlip, Identity, Loop, OneState, TwoStates
 
 OBSERVATIONS, ACTIONS = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(3, start=5)
@@ -163,14 +163,14 @@ def q_of(agent: DQN, obs: float) -> np.ndarray:
 
 @pytest.mark.parametrize("settings", [{}, {"n_step": 3}, {"prioritized": True}, {"dueling": True, "double": False}])
 def test_what_is_only_truncated_has_the_value_of_the_infinite_horizon(settings: dict[str, Any]) -> None:
-    """As a termination it would be worth 3.4 at most."""
-    agent = learned(partial(OneState, False), 700, gamma=0.8, **settings)
-    np.testing.assert_allclose(q_of(agent, 1.0), 5.0, rtol=0.05)
+    """As a termination it would be worth 2.3 at most."""
+    agent = learned(partial(OneState, False), 400, gamma=0.6, **settings)
+    np.testing.assert_allclose(q_of(agent, 1.0), 2.5, rtol=0.05)
 
 
 @pytest.mark.parametrize("settings", [{}, {"n_step": 3}])
 def test_what_terminates_is_worth_nothing_beyond(settings: dict[str, Any]) -> None:
-    agent = learned(partial(TwoStates, False), 700, gamma=0.5, **settings)
+    agent = learned(partial(TwoStates, False), 400, gamma=0.5, **settings)
     np.testing.assert_allclose(q_of(agent, 0.0), 1.0, atol=0.05)
     np.testing.assert_allclose(q_of(agent, 1.0), 2.0, atol=0.05)
 

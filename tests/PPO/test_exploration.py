@@ -179,7 +179,7 @@ def test_sde_noise_of_an_environment_does_not_depend_on_finished_ones(autoreset:
 @pytest.mark.parametrize(
     "loop", [{}, {"mode": "mask"}, {"acting": "alternating", "backend": "process"}], ids=["streaming", "mask", "halves"]
 )
-def test_training_twice_half_is_training_once_to_the_last_bit(tmp_path: Path, loop: dict[str, Any]) -> None:
+def test_resumed_run_equals_uninterrupted_run_to_the_bit(tmp_path: Path, loop: dict[str, Any]) -> None:
     settings = {"use_sde": True, "sde_sample_freq": 7, "core": "gru" if loop else "none", "core_size": 8}
     check_exact(
         tmp_path, "Pendulum-v1", loop, backend=loop.get("backend", "inline"), steps=1500, k_epochs=1, **settings

@@ -223,7 +223,7 @@ def test_options_reach_resets_while_replicas_play(make: Make) -> None:
     player.collect(3)
     env.reset_options = {"level": 5}
     player.collect(3)
-    assert env.rollout.rows["obs"][:, :6, 0].tolist() == [[4, 4, 4, 4, 5, 5]] * 5
+    assert env.rollout.rows["obs"][:6, :, 0].T.tolist() == [[4, 4, 4, 4, 5, 5]] * 5
 
 
 @pytest.mark.parametrize("options", [["level"], {1: 2}])

@@ -102,7 +102,7 @@ class Talkative(Faulty):
 def test_a_process_that_dies_in_the_middle_of_an_answer_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     with EnvVectorizer(Talkative, 4, **WAYS["fork"], on_env_error="restart", autoreset=True) as env:
         env.reset()
-        worker = env._backend.pool.workers[1]  # type: ignore[union-attr]
+        worker = env.pool.workers[1]
         receive = worker.receive
 
         def killed_before() -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from AsyncPPO import EnvError, EnvVectorizer, VecMemory
-from AsyncPPO.backends import Plan
+from AsyncPPO.backends import GradientWorkers, Plan, Replicas
 from AsyncPPO.collector import Collector, ReplicaCollector
 from parallel_rl.utils import Trajectory, spawn_seeds
 from PPO import PPO
@@ -117,7 +117,7 @@ def test_a_fault_names_the_environment_and_closes(make: Make, fault: str, messag
 def test_nothing_plays_before_a_reset(make: Make) -> None:
     ppo = agent("CartPole-v1")
     with pytest.raises(RuntimeError, match="call reset"):
-        make("CartPole-v1", ppo, horizon=5).play(0, 5)
+        Replicas(make("CartPole-v1", ppo, horizon=5)).play(0, 5)
 
 
 def test_spawned_workers_act_and_learn_without_torch() -> None:
@@ -129,8 +129,9 @@ def test_spawned_workers_act_and_learn_without_torch() -> None:
         player.collect(5)
         for trajectory in player.buffer.take():
             ppo.memory.append(trajectory)
-        ppo.learn(0.0, env)
-        env.compute(0, 20, 1)
+        workers = GradientWorkers(env)
+        ppo.learn(0.0, workers)
+        workers.compute(0, 20, 1)
         obs, _ = env.reset()
         assert obs[:2, 0].tolist() == [os.getpid() % 2**20] * 2
         assert obs[2:, 0].tolist() != obs[:2, 0].tolist()
@@ -189,8 +190,8 @@ def test_a_worker_killed_while_it_computes_is_an_error(backend: str) -> None:
     plan = Plan(ppo.replica(), 200)  # type: ignore[arg-type]
     with EnvVectorizer("CartPole-v1", 3, plan=plan, autoreset=True, seed=0, **BACKENDS[backend]) as env:
         env.reset()
-        process = env._backend.pool.workers[0].process  # type: ignore[union-attr]
+        process = env.pool.workers[0].process  # type: ignore[union-attr]
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         with pytest.raises(EnvError, match="was killed by SIGKILL"):
-            env.compute(0, 600, 3)
+            GradientWorkers(env).compute(0, 600, 3)

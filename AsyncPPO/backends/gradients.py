@@ -1,0 +1,40 @@
+"""Gradients that are computed in the processes that step."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from AsyncPPO.backends.context import BlockContext
+
+if TYPE_CHECKING:
+    from AsyncPPO.vectorizer import EnvVectorizer
+
+
+class GradientWorkers:
+    """The processes of a vectorizer that was made with a plan, for the gradients of its replica."""
+
+    def __init__(self, env: "EnvVectorizer") -> None:
+        """Take the pool of a vectorizer.
+
+        Raises:
+            RuntimeError: some environments were sent actions, or it is closed.
+        """
+        assert env.rollout is not None
+        self.workspace: dict[str, np.ndarray] = env.rollout.workspace
+        """The arrays that the processes share."""
+        self._pool, self._count = env.pool, env.num_workers
+
+    def compute(self, start: int, stop: int, processes: int) -> None:
+        """Compute the gradient of the minibatch of rows `start` to `stop`, by that many processes at most.
+
+        Raises:
+            RuntimeError: the vectorizer is closed.
+            EnvError: a worker died; the vectorizer is closed.
+        """
+        processes = min(processes, self._count)
+        self._pool.run("compute", start, stop, processes, processes=processes, timed=False)
+
+
+def compute(context: BlockContext, start: int, stop: int, processes: int) -> None:
+    """Compute this process's part of the gradient of a minibatch."""
+    context.learner(start, stop, context.number, processes)

@@ -1,0 +1,132 @@
+"""Replicas of a policy that act in the processes that step; without a message between processes for many steps."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from AsyncPPO.backends.base import Infos
+from AsyncPPO.backends.block import FINAL_INFO
+from AsyncPPO.backends.context import BlockContext
+from AsyncPPO.backends.infos import numbers_in
+from AsyncPPO.backends.outcomes import check_finite, check_rewards
+from AsyncPPO.backends.rollout import Rollout
+from AsyncPPO.progress import tell_if_long
+from AsyncPPO.workers import Worker, WorkerError
+from parallel_rl.utils import episode_ends
+
+if TYPE_CHECKING:
+    from AsyncPPO.vectorizer import EnvVectorizer
+
+
+class Replicas:
+    """The replicas of a policy beside the environments of a vectorizer."""
+
+    def __init__(self, env: "EnvVectorizer") -> None:
+        """Take the pool and the rollout of a vectorizer that was made with a plan."""
+        assert env.rollout is not None
+        self.rollout: Rollout = env.rollout
+        self._env, self._settled = env, False
+
+    def play(self, start: int, stop: int) -> np.ndarray:
+        """Step every environment from row `start` to row `stop` of `rollout`; see `begin` and `wait`."""
+        self.begin(start, stop)
+        return self.wait()
+
+    def begin(self, start: int, stop: int) -> None:
+        """Begin to step every environment from row `start` to row `stop` of `rollout`.
+
+        Workers begin at once, this process takes its part in `wait`. The replicas read `rollout.weights` and
+        `rollout.noise`, which must not change until `wait` has returned.
+
+        Raises:
+            RuntimeError: not all environments run, or the vectorizer is closed.
+        """
+        pool = self._env.pool
+        if self._env.finished.any():
+            raise RuntimeError("not all environments are running and waiting: call reset() first")
+        self._pool, self._span = pool, (start, stop)
+        for worker in pool.workers:
+            worker.pulse.step = start
+        pool.begin("play", start, stop, recover=self._resume)
+
+    def wait(self) -> np.ndarray:
+        """Wait until the rows are filled.
+
+        Returns:
+            The next observations `(N, ...)`.
+
+        Raises:
+            EnvError: an environment failed, or a worker died; the vectorizer is closed.
+        """
+        try:
+            try:
+                if self._settled:
+                    self._pool.wait()
+                else:
+                    with tell_if_long(self._pool.waits_for):
+                        self._pool.wait()
+            finally:  # an environment may fail because the policy acted on a NaN: the NaN is the fault to report
+                self._check_rows(*self._span)
+            self._settled = True
+            obs = self._env.obs.copy()
+            check_finite("observation", np.arange(len(obs)), obs)
+        except BaseException:
+            self._env.close()
+            raise
+        return obs
+
+    def _check_rows(self, start: int, stop: int) -> None:
+        rows = {name: rows[start:stop] for name, rows in self.rollout.rows.items()}
+        env_ids = np.tile(np.arange(self._env.num_envs), stop - start)
+        check_finite("observation", env_ids, rows["obs"].reshape(-1, *rows["obs"].shape[2:]))
+        ended = episode_ends(rows["terminated"], rows["truncated"])
+        check_finite("observation", np.nonzero(ended)[1], rows["final_obs"][ended])
+
+    def _resume(self, worker: Worker, error: WorkerError) -> None:
+        """Restart a worker that died or hung; its replica continues from the last complete step."""
+        job, step, rollout = worker.job, worker.pulse.step, self.rollout
+        assert job is not None
+        start, stop = job.numbers
+        if step > start:
+            worker.failures = 0
+        self._pool.restart(worker, error)
+        for row in worker.envs:
+            rollout.truncate(row, step, start, rollout.rows["obs"][step, row])
+        worker.begin(job._replace(numbers=(step, stop)))
+
+
+def play(context: BlockContext, start: int, stop: int) -> None:
+    """Act in a block of environments: fill the rows `start` to `stop` of its part of the rollout."""
+    block, rollout, arrays = context.block, context.rollout, context.block.arrays
+    assert rollout is not None
+    rows, everything = rollout.rows, list(range(len(arrays.obs)))
+    if not everything:
+        return
+    rollout.infos[start:stop] = np.nan
+    for step in range(start, stop):
+        rows["obs"][step] = arrays.obs
+        block.pulse.step = step
+        infos = _act(context, rollout, slice(None), everything, step)
+        while failed := arrays.failed.nonzero()[0].tolist():
+            for row in failed:
+                rollout.truncate(row, step, start, rows["obs"][step, row])
+            rows["obs"][step, failed] = arrays.obs[failed]
+            infos |= _act(context, rollout, failed, failed, step)
+        check_rewards(range(block.first, block.first + len(everything)), arrays.reward)
+        for name in ("reward", "terminated", "truncated"):
+            rows[name][step] = getattr(arrays, name)
+        for row in np.flatnonzero(episode_ends(arrays.terminated, arrays.truncated)).tolist():
+            rows["final_obs"][step, row] = arrays.final_obs[row]
+            if info := infos.get(block.first + row, {}).get(FINAL_INFO):
+                rollout.infos[step, row] = numbers_in(block.first + row, info, rollout.info_keys)
+
+
+def _act(context: BlockContext, rollout: Rollout, rows: slice | list[int], numbers: list[int], step: int) -> Infos:
+    """Act in the environments of some rows and step them; return infos. `arrays.failed` marks those that failed."""
+    block, arrays = context.block, context.block.arrays
+    acted, rollout.outputs[step, rows] = context.player.act(arrays.obs[rows], rollout.noise[step, rows])
+    acted["action"] = acted["action"].reshape(-1, *arrays.action.shape[1:])
+    arrays.action[rows] = acted["action"]
+    for name, values in acted.items():
+        rollout.rows[name][step, rows] = values
+    return block.step([block.first + number for number in numbers], autoreset=True)

@@ -1,0 +1,126 @@
+"""From what `EnvVectorizer` is given to a backend."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+from AsyncPPO.backends import (
+    Backend,
+    BackendName,
+    EnvBlock,
+    FaultPolicy,
+    InlineBackend,
+    Layout,
+    Plan,
+    PoolBlock,
+    ProcessBackend,
+    StartMethod,
+    available_cores,
+    choose_backend,
+    choose_start_method,
+    make_pool,
+    why_no_children,
+)
+from AsyncPPO.factory import EnvLike, env_factories, like, sample_env
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How environments are to be stepped; the fields are arguments of `EnvVectorizer`."""
+
+    backend: BackendName
+    num_workers: int | None
+    start_method: StartMethod | None
+    plan: Plan | None
+    asynchronous: bool
+    fault_policy: FaultPolicy
+    close_timeout: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """A backend, and what is known of its environments."""
+
+    backend: Backend
+    name: BackendName
+    reason: str
+    """Why this backend."""
+    spec: EnvSpec | None
+    observation_space: Any
+    action_space: Any
+
+
+def make_backend(
+    env: EnvLike | Sequence[EnvLike],
+    num_envs: int,
+    ways: Ways,
+    *,
+    autoreset: bool,
+    seed: int | None,
+    reset_options: dict[str, Any] | None,
+) -> Made:
+    """Make N environments and the backend that steps them; an error is one of `EnvVectorizer`.
+
+    Args:
+        env: as for `EnvVectorizer`.
+        num_envs: N.
+        ways: what was asked for.
+        autoreset: whether environments that finish are reset at once.
+        seed: of the first environment, for a trial of its speed.
+        reset_options: of that trial.
+    """
+    if ways.backend == "vector":
+        pool = make_pool(env, num_envs, autoreset)
+        made: Backend = InlineBackend(partial(PoolBlock, pool), _layout(num_envs, pool), ways.plan)
+        return _made(made, "vector", "as asked", pool)
+    factories = env_factories(env, num_envs)
+    with sample_env(factories[0]) as sample:
+        name, reason = _choose(sample, num_envs, ways, seed, reset_options)
+        layout = _layout(num_envs, sample)
+        factories = [like(sample, factory) for factory in factories]
+    if name == "inline":
+        block = partial(EnvBlock, factories, 0, fault_policy=ways.fault_policy)
+        return _made(InlineBackend(block, layout, ways.plan), name, reason, sample)
+    method, why = choose_start_method(ways.start_method)
+    reason += f"; {method}ed, since {why}" if why else ""
+    made = ProcessBackend(
+        factories,
+        layout,
+        ways.num_workers or available_cores(),
+        method,
+        ways.plan,
+        ways.asynchronous,
+        ways.fault_policy,
+        ways.close_timeout,
+    )
+    return _made(made, name, reason, sample)
+
+
+def _choose(
+    sample: gym.Env, num_envs: int, ways: Ways, seed: int | None, reset_options: dict[str, Any] | None
+) -> tuple[BackendName, str]:
+    """Return the backend for environments like `sample`, and why."""
+    if ways.backend != "auto":
+        return ways.backend, "as asked"
+    if ways.asynchronous or ways.fault_policy != FaultPolicy():
+        return "process", "so that environments wait, or fail, for themselves"
+    if reason := why_no_children():
+        return "inline", reason
+    steps = 1 if ways.plan is None else ways.plan.horizon
+    return choose_backend(sample, num_envs, ways.num_workers or available_cores(), steps, seed, reset_options)
+
+
+def _layout(num_envs: int, env: Any) -> Layout:
+    return Layout.of(num_envs, env.observation_space, env.action_space)
+
+
+def _made(backend: Backend, name: BackendName, reason: str, env: Any) -> Made:
+    logger.info("%s backend: %s", name, reason)
+    return Made(backend, name, reason, env.spec, env.observation_space, env.action_space)

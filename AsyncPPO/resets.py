@@ -1,0 +1,112 @@
+"""Which environments a call is for, and the seeds of their resets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from parallel_rl.utils import env_seeds, spawn_seeds
+
+RESET_MASK = "reset_mask"
+"""The option of a reset that says which environments it is for."""
+
+
+def check_mask(name: str, mask: Any, num_envs: int) -> np.ndarray:
+    """Return a mask of environments as an array.
+
+    Raises:
+        ValueError: it is not bool `(N,)`; the message calls it `name`.
+    """
+    mask = np.asarray(mask)
+    if mask.shape != (num_envs,) or mask.dtype != np.bool_:
+        raise ValueError(f"{name} must be a bool array of shape ({num_envs},), not {mask.dtype} of shape {mask.shape}")
+    return mask
+
+
+def check_env_ids(env_ids: ArrayLike, free: np.ndarray) -> np.ndarray:
+    """Return indexes of environments as an array.
+
+    Args:
+        env_ids: `(n,)`.
+        free: bool `(N,)`: which may be among them.
+
+    Raises:
+        ValueError: another one is, or one twice.
+    """
+    env_ids = np.asarray(env_ids)
+    known = env_ids.ndim == 1 and env_ids.dtype.kind in "iu" and ((env_ids >= 0) & (env_ids < len(free))).all()
+    if not known or not free[env_ids].all():
+        raise ValueError(f"env_ids must be indexes of environments that run and wait for an action, not {env_ids}")
+    if len(set(env_ids.tolist())) != len(env_ids):
+        raise ValueError(f"env_ids names an environment twice: {env_ids}")
+    return env_ids
+
+
+def take_reset_mask(options: dict[str, Any], num_envs: int) -> tuple[np.ndarray, dict[str, Any] | None]:
+    """Split the options of a reset.
+
+    Returns:
+        The environments `(n,)` where `reset_mask` is True, and the options of the environments themselves.
+
+    Raises:
+        ValueError: a wrong mask, or one that is False everywhere.
+    """
+    mask = check_mask(RESET_MASK, options[RESET_MASK], num_envs)
+    if not mask.any():
+        raise ValueError(f"{RESET_MASK} is False everywhere: there is nothing to reset")
+    others = {name: value for name, value in options.items() if name != RESET_MASK}
+    return np.flatnonzero(mask), others or None
+
+
+class EnvSeeds:
+    """The seeds of the next resets of N environments; each is used once, and then the random stream continues."""
+
+    def __init__(self, seed: int | Sequence[int] | None, num_envs: int) -> None:
+        """Derive N seeds from one (None: from fresh entropy), or take the N of a list."""
+        self._next: list[int | None] = [*env_seeds(seed, num_envs)]
+        self._first = self._next[0]
+        self._listed = not isinstance(seed, int | np.integer | None)
+
+    @property
+    def first(self) -> int | None:
+        """The seed of the first environment's first reset."""
+        return self._first
+
+    def given(self, seed: int | Sequence[int | None]) -> list[int | None]:
+        """Return N seeds for a reset from those that it is given; the later ones follow from them.
+
+        Raises:
+            ValueError: a wrong number of seeds.
+        """
+        count, seeds = len(self._next), list[int | None]()
+        if isinstance(seed, int | np.integer):
+            seeds = [*spawn_seeds(seed, count)]
+        else:
+            numbers = env_seeds([0 if one is None else one for one in seed], count)
+            seeds = [None if one is None else number for one, number in zip(seed, numbers, strict=True)]
+        self._first = seeds[0]
+        return seeds
+
+    def next(self) -> list[int | None]:
+        """Return N seeds for a reset; None where a stream continues."""
+        return self._next
+
+    def use(self, env_ids: np.ndarray) -> None:
+        """Note that environments were reset with their seeds."""
+        for index in env_ids.tolist():
+            self._next[index] = None
+
+    def state(self) -> list[int | None]:
+        """Return N seeds for the resets after a checkpoint, where environments cannot be restored."""
+        return [*spawn_seeds(self._first, len(self._next))]
+
+    def load_state(self, state: list[int | None], *, used: bool) -> None:
+        """Restore what `state` returned; `used`, where the environments were restored and need none."""
+        self._first, self._next = state[0], [None] * len(self._next) if used else state
+
+    def begin_after(self, state: list[int | None]) -> None:
+        """Derive N seeds from the state of another number of environments; those that were listed stay."""
+        if not self._listed:
+            self._next = [*spawn_seeds(state[0], len(self._next))]
+            self._first = self._next[0]

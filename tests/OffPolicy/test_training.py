@@ -1,0 +1,91 @@
+"""The agents in `AsyncTrainer`."""
+
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+
+from AsyncPPO import AsyncTrainer, evaluate
+from AsyncPPO.callbacks import Callback
+from OffPolicy import DDPG, DQN, SAC, TD3
+from tests.OffPolicy.probes import BitFlip
+
+SMALL: dict[str, Any] = {"hidden_sizes": (16,), "buffer_size": 500, "batch_size": 16, "learning_starts": 40, "utd": 0.5}
+CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "dqn": (DQN, "CartPole-v1", {"prioritized": True}),
+    "dqn-hindsight": (DQN, partial(BitFlip, 4), {"hindsight": "future"}),
+    "ddpg": (DDPG, "Pendulum-v1", {"action_noise": "ou_0.2", "parameter_noise": 0.1}),
+    "td3": (TD3, "Pendulum-v1", {"normalize_obs": True, "train_freq": 16}),
+    "sac": (SAC, "Pendulum-v1", {}),
+}
+ALL = pytest.mark.parametrize("name", CASES)
+
+
+def trainer_of(name: str, steps: int, seed: int = 3) -> AsyncTrainer:
+    kind, env, settings = CASES[name]
+    agent = kind.for_env(env if isinstance(env, str) else env(), seed=seed, **(SMALL | settings))
+    return AsyncTrainer(env, agent, 4, steps, backend="inline", seed=3, progress=False)
+
+
+def parameters(trainer: AsyncTrainer) -> list[torch.Tensor]:
+    return [learner.vector for learner in trainer.agent.learners.values()]  # type: ignore[attr-defined]
+
+
+class StopAfter(Callback):
+    """Ends a run after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_rollout(self, trainer: Any, steps: int, episodes: Any) -> None:
+        if trainer.steps_done >= self.steps:
+            trainer.stop("that is enough")
+
+
+@ALL
+def test_a_run_that_stopped_goes_on_to_the_last_bit(name: str, tmp_path: Any) -> None:
+    with trainer_of(name, 240) as whole, trainer_of(name, 240) as first, trainer_of(name, 240, seed=8) as second:
+        whole.run()
+        first.callbacks.append(StopAfter(120))
+        first.run()
+        assert first.steps_done == 120
+        first.save_checkpoint(tmp_path / "checkpoint")
+        second.load_checkpoint(tmp_path / "checkpoint")
+        second.run()
+        assert second.steps_done == whole.steps_done == 240
+        assert second.agent.updates == whole.agent.updates > 90  # type: ignore[attr-defined]
+        assert all(map(torch.equal, parameters(whole), parameters(second)))
+
+
+@ALL
+def test_episodes_in_mask_mode_are_learned_from(name: str) -> None:
+    kind, env, settings = CASES[name]
+    short = "CartPole-v1" if kind is DQN and isinstance(env, str) else env
+    if env == "Pendulum-v1":
+        short = partial(gym.make, env, max_episode_steps=20)
+    agent = kind.for_env(short if isinstance(short, str) else short(), seed=0, **(SMALL | settings))
+    with AsyncTrainer(short, agent, 4, 200, mode="mask", backend="inline", seed=0, progress=False) as trainer:
+        history = trainer.run()
+    assert agent.updates > 20
+    assert any(name.endswith("_loss") for name in history[-1])
+
+
+@pytest.mark.slow
+def test_dqn_solves_cartpole() -> None:
+    agent = DQN.for_env(
+        "CartPole-v1", seed=0, buffer_size=50_000, utd=0.5, train_freq=32, tau=0.01, epsilon_steps=8_000,
+        epsilon_end=0.04, hidden_sizes=(128, 128),
+    )  # fmt: skip
+    with AsyncTrainer("CartPole-v1", agent, 8, 40_000, backend="inline", seed=0, progress=False) as trainer:
+        trainer.run()
+    assert evaluate(agent, "CartPole-v1", 20, seed=1, backend="inline").mean() > 475
+
+
+@pytest.mark.slow
+def test_sac_swings_the_pendulum_up() -> None:
+    agent = SAC.for_env("Pendulum-v1", seed=0, lr=1e-3, buffer_size=20_000, hidden_sizes=(64, 64))
+    with AsyncTrainer("Pendulum-v1", agent, 2, 10_000, backend="inline", seed=0, progress=False) as trainer:
+        trainer.run()
+    assert evaluate(agent, "Pendulum-v1", 20, seed=1, backend="inline").mean() > -250
