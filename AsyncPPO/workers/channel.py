@@ -70,6 +70,8 @@ class Channel:
     """Semaphore of the whole pool: a worker has replied."""
     spin: bool
     """Whether to poll while waiting, since there is a core for every process."""
+    silent: bool
+    """Whether the worker makes its context without a reply."""
     control: Any
     """int64 `(3 + MAX_NUMBERS,)`: the task's number, the `Reply`, the number of arguments, and the arguments."""
     beats: Any

@@ -91,7 +91,8 @@ class Worker:
                 raise
             finally:
                 theirs.close()
-        self._note(MAKE)
+        if not channel.silent:
+            self._note(MAKE)
 
     def begin(self, job: Job) -> None:
         """Begin a task; if the process is dead, waiting for the task reveals it."""

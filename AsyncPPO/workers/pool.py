@@ -75,13 +75,14 @@ class WorkerPool:
         make_local: Callable[[], Any] | None = None,
         shared: SharedBuffers | None = None,
         start_method: str | None = None,
+        wait_for_contexts: bool = True,
         spin: tuple[bool, bool] = (False, False),
         timeout: float | None = None,
         close_timeout: float | None = CLOSE_SECONDS,
         supervisor: Supervisor | None = None,
         error: type[WorkerError] = WorkerError,
     ) -> None:
-        """Start the workers and wait until all contexts are made.
+        """Start the workers.
 
         Args:
             specs: one for each worker; their numbers begin at 1.
@@ -89,6 +90,8 @@ class WorkerPool:
             make_local: makes a context for this process, number 0, which then takes part in the tasks.
             shared: memory that the workers' `Channel`s give access to.
             start_method: of `multiprocessing`.
+            wait_for_contexts: whether to wait until all contexts are made; otherwise the first task fails where one
+                could not be.
             spin: whether this process and the workers poll while they wait.
             timeout: seconds that a task may take, or that may pass between two beats of the worker's pulse.
             close_timeout: seconds that workers may take to close before they are killed; None kills at once.
@@ -105,7 +108,7 @@ class WorkerPool:
         self.local: Any = None
         """The context of this process, if it has one."""
         self.closed = False
-        self.workers, self._done = _workers(specs, tasks, start_method, shared, spin[1], error)
+        self.workers, self._done = _workers(specs, tasks, start_method, shared, spin[1], not wait_for_contexts, error)
         self._stop = Finalize(self, stop, (self.workers, close_timeout), exitpriority=0)
         try:
             for worker in self.workers:
@@ -142,9 +145,12 @@ class WorkerPool:
             recover: called instead of that, if given.
 
         Raises:
+            ValueError: there is no such task.
             TypeError: an argument cannot be pickled.
             RuntimeError: the pool is closed, or a task has been begun and not waited for.
         """
+        if task not in self._tasks:
+            raise ValueError(f"there is no task {task!r}, but {', '.join(self._tasks)}")
         if self.closed or self._local_job is not None or any(worker.job for worker in self.workers):
             raise RuntimeError("the worker pool is closed" if self.closed else "the workers are busy: wait() first")
         if self.local is not None:
@@ -320,6 +326,7 @@ def _workers(
     start_method: str | None,
     shared: SharedBuffers | None,
     spin: bool,
+    silent: bool,
     error: type[WorkerError],
 ) -> tuple[list[Worker], Any]:
     """Return workers to start, and the semaphore by which they signal that they have replied."""
@@ -330,7 +337,7 @@ def _workers(
     workers = []
     for number, spec in enumerate(specs, 1):
         control, pulse = context.RawArray("q", 3 + MAX_NUMBERS), context.RawArray("q", Pulse.SIZE)
-        channel = Channel(number, spec.name, spec.envs, buffers, done, spin, control, pulse)
+        channel = Channel(number, spec.name, spec.envs, buffers, done, spin, silent, control, pulse)
         setup = cloudpickle.dumps((spec.make_context, tasks))
         workers.append(Worker(context, setup, channel, error))
     return workers, done

@@ -25,13 +25,17 @@ class _Server:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._context: Any = None
+        self._failure: Exception | None = None
         self._functions: list[Callable[..., Any]] = []
 
     def serve(self, setup: bytes) -> None:
         """Make the context, then run tasks; a worker that could not make its context waits to be closed."""
         channel = self._channel
         try:
-            self._reply(self._make, setup)
+            if channel.silent:
+                self._make_silently(setup)
+            else:
+                self._reply(self._make, setup)
             while True:
                 acquire(channel.go, channel.spin, None)
                 task = channel.control[0]
@@ -48,10 +52,19 @@ class _Server:
         self._functions = [*tasks.values()]
         self._context = make_context(self._channel)
 
+    def _make_silently(self, setup: bytes) -> None:
+        """Make the context without a reply; if that fails, every task fails."""
+        try:
+            self._make(setup)
+        except Exception as error:
+            self._failure = error
+
     def _run(self, task: int) -> Any:
         control = self._channel.control
         count = control[2]
         arguments = control[3 : 3 + count] if count >= 0 else cloudpickle.loads(self._channel.pipe.recv_bytes())
+        if self._failure is not None:
+            raise self._failure
         return self._functions[task](self._context, *arguments)
 
     def _pickled(self, result: Any) -> bytes:

@@ -22,7 +22,7 @@ AGENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dqn": (DQN, {"dueling": True, "n_step": 3}),
     "dqn-prioritized": (DQN, {"prioritized": True}),
     "ddpg": (DDPG, {"action_noise": "ou_0.2", "parameter_noise": 0.1}),
-    "td3": (TD3, {"normalize_obs": True}),
+    "td3": (TD3, {"normalize_obs": True, "train_freq": 30}),
     "sac": (SAC, {}),
     "sac-prioritized": (SAC, {"prioritized": True, "n_step": 2}),
     "sac-hindsight": (SAC, {"hindsight": "future"}),

@@ -24,6 +24,14 @@ def test_what_has_no_priority_is_never_found_whatever_is_rounded() -> None:
     assert (tree.leaves[tree.find(mass)] > 0).all()
 
 
+def test_the_last_number_of_a_block_is_found_just_below_its_sum_in_whatever_order_that_is_added() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        tree = SumTree(2048)
+        tree.set(np.arange(20), rng.random(20))
+        assert tree.find(np.array([tree.total, np.nextafter(tree.total, 0)])).tolist() == [19, 19]
+
+
 def test_rows_are_drawn_as_often_as_their_errors_say() -> None:
     priorities = Priorities(2000, alpha=0.5)
     rows = np.array([3, 40, 1999, 7])
