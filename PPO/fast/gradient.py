@@ -36,7 +36,7 @@ def surrogate_gradient(
 def value_gradient(
     value: np.ndarray, target: np.ndarray, old_value: np.ndarray, clip: float | None, count: int
 ) -> tuple[float, np.ndarray]:
-    """Return the value loss and its derivative by `value` `(V, B)`: 2 (V - R) / B, 0 where the clipped loss is larger."""
+    """Return the value loss and its derivative by `value` `(V, B)`: 2 (V - R) / B, or 0 if clipping raises it."""
     difference = value - target
     error, d_value = difference * difference, difference * (2.0 / count)
     if clip is not None:
