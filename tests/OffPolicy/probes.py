@@ -48,7 +48,7 @@ class TwoStates(gym.Env):
 
 
 class Identity(gym.Env):
-    """The reward is 1 if the action matches the observation; truncated after 10 steps."""
+    """The reward is highest if the action matches the observation; truncated after 10 steps."""
 
     def __init__(self, continuous: bool) -> None:
         self.observation_space, self.action_space = spaces.Box(-2, 2, (1,), np.float32), actions(continuous)

@@ -35,7 +35,7 @@ class Endless(gym.Env):
 
 
 class Echo(gym.Env):
-    """One step: the reward says whether the action is what the observation asks for."""
+    """One step: the reward is highest if the action matches the observation."""
 
     def __init__(self, continuous: bool = False) -> None:
         self.observation_space = spaces.Box(-1, 1, (1,), np.float32)
