@@ -256,10 +256,10 @@ class ReplicaCollector:
         rows = {name: values[new] for name, values in rollout.rows.items()}
         for name, values in self._player.complete(rows, rollout.outputs[new]).items():
             rows[name][:] = values
-        self.buffer.truncate(np.flatnonzero(rollout.anew))
+        self.buffer.truncate(np.flatnonzero(rollout.restarted))
         self.buffer.extend(steps, next_obs)
-        self._episodes.restart(rollout.anew)
-        rollout.anew[:] = False
+        self._episodes.restart(rollout.restarted)
+        rollout.restarted[:] = False
         reward, terminated, truncated = (rows[name] for name in ("reward", "terminated", "truncated"))
         over, infos = episode_ends(terminated, truncated), rollout.infos[new]
         return reward.size, self._episodes.count(np.arange(env.num_envs), reward, over, infos)

@@ -169,7 +169,7 @@ class EnvVectorizer(ParallelEnvs):
         if options is not None and RESET_MASK in options:
             env_ids, options = take_reset_mask(options, self.num_envs)
             if self.backend == "vector":
-                raise ValueError(f"{RESET_MASK} does not go with backend='vector'")
+                raise ValueError(f"{RESET_MASK} does not work with backend='vector'")
             self._idle_backend()
         if self.backend == "vector" and not isinstance(seed, int | np.integer | None):
             raise ValueError("environments that come vectorized take one seed, not a list")

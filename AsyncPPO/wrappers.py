@@ -28,7 +28,7 @@ class ActionMasks(gym.Wrapper):
         space = env.action_space
         self._choices = 0 if isinstance(space, spaces.Box) else sum(count for count, _ in choices_of(space))
         if not self._choices:
-            raise TypeError(f"actions of {space} cannot be masked: they are no choices")
+            raise TypeError(f"actions of {space} cannot be masked: they are not discrete")
         inner = env.observation_space
         if isinstance(inner, spaces.Dict) and ACTION_MASK in inner.spaces:
             raise TypeError(f"the observation {inner} has an {ACTION_MASK} already")
@@ -52,7 +52,7 @@ class ActionMasks(gym.Wrapper):
         elif ACTION_MASK in info:
             mask = info[ACTION_MASK]
         else:
-            raise ValueError("the environment says nothing of an action mask: neither action_masks() nor its info does")
+            raise ValueError("the environment provides no action mask: neither action_masks() nor its info has one")
         mask = np.asarray(mask, np.int8).reshape(-1)
         if len(mask) != self._choices:
             raise ValueError(f"the action mask has {len(mask)} entries, but there are {self._choices} choices")

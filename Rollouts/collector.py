@@ -147,16 +147,18 @@ class Collector:
         space, all_obs = self.envs.single_observation_space, self.envs.final_obs
         obs = self._moved(tree_map(_tensor, unpack(space, all_obs[ended])))
         self._last_obs.append(At(step, self._moved(torch.from_numpy(ended)), obs))
-        cut = ended[rows.truncated[step, ended] & ~rows.terminated[step, ended]]
-        if not len(cut):
+        truncated = ended[rows.truncated[step, ended] & ~rows.terminated[step, ended]]
+        if not len(truncated):
             return
-        state = tree_map(lambda array: array[step + 1, cut], rows.state)._replace(
-            stepno=rows.state.stepno[step, cut] + 1, obs=unpack(space, all_obs[cut]), fin=np.zeros(len(cut), np.bool_)
+        state = tree_map(lambda array: array[step + 1, truncated], rows.state)._replace(
+            stepno=rows.state.stepno[step, truncated] + 1,
+            obs=unpack(space, all_obs[truncated]),
+            fin=np.zeros(len(truncated), np.bool_),
         )
         state = self._moved(tree_map(lambda array: _tensor(array)[None], state))
-        info = self._look_ahead(state, tree_map(lambda tensor: tensor[:, cut], self._hx))
+        info = self._look_ahead(state, tree_map(lambda tensor: tensor[:, truncated], self._hx))
         values = tree_map(lambda tensor: tensor[0], info)
-        self._look_aheads.append(At(step, self._moved(torch.from_numpy(cut)), values))
+        self._look_aheads.append(At(step, self._moved(torch.from_numpy(truncated)), values))
 
     def _look_ahead(self, state: State, hx: Nested) -> dict[str, Nested]:
         """Return the actor's outputs for states `(1, K, ...)` in a look-ahead."""

@@ -64,7 +64,7 @@ def rollout(
     if lag and not num_workers:
         raise ValueError("lag=1 needs num_workers >= 1: they collect while this process learns")
     if step_timeout is not None and not num_workers:
-        raise ValueError("step_timeout needs num_workers >= 1: this process would hang itself")
+        raise ValueError("step_timeout needs num_workers >= 1: this process cannot interrupt its own step")
     num_envs = number_of_copies(envs, num_envs, 1)
     device = torch.device(device or device_of(actor))
     faults: dict[str, Any] = {"seed": seed, "on_env_error": on_env_error, "step_timeout": step_timeout}

@@ -57,7 +57,7 @@ class Track:
 
     done: deque[Fragment] = field(default_factory=deque)
     """Finished episodes; `lag` minus the number of the fragment of their first weights."""
-    pieces: list[tuple[State, Any, Any]] = field(default_factory=list)
+    parts: list[tuple[State, Any, Any]] = field(default_factory=list)
     """States, the actor's outputs and flags `(n, 1)` of the running episode."""
     hx: Nested = None
     """The recurrent state at its start."""
@@ -84,11 +84,11 @@ class Track:
             self.initial_hx = hx if fin[0] else tree_map(torch.zeros_like, hx)
         for start, stop in _runs(fin, valid):
             if fin[start]:
-                self.pieces, self.hx, self.oldest = [], self.initial_hx, number - fragment.lag
-            elif not self.pieces:
+                self.parts, self.hx, self.oldest = [], self.initial_hx, number - fragment.lag
+            elif not self.parts:
                 continue  # the first fragment began within this episode
             parts = fragment.state, fragment.actor, fragment.env
-            self.pieces.append(tree_map(lambda tensor: tensor[start:stop, column], parts))  # noqa: B023
+            self.parts.append(tree_map(lambda tensor: tensor[start:stop, column], parts))  # noqa: B023
             if fin[stop]:
                 last = tree_map(lambda tensor: tensor[stop : stop + 1, column], fragment.state)  # noqa: B023
                 said, obs = tree_map(lambda tensor: tensor[stop - 1 : stop, column], (following, next_obs))  # noqa: B023
@@ -96,8 +96,8 @@ class Track:
 
     def _finish(self, last: State, said: dict[str, Nested]) -> None:
         """Join the parts of the episode, with the last row `(1, 1, ...)`."""
-        states, infos, flags = zip(*self.pieces, strict=True)
-        self.pieces = []
+        states, infos, flags = zip(*self.parts, strict=True)
+        self.parts = []
         last = last._replace(stepno=states[-1].stepno[-1:] + 1)
         env = cat([*flags])
         steps = len(env["valid"])

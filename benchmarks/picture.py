@@ -45,7 +45,7 @@ def main(flags: list[str]) -> None:
     """Make the picture."""
     os.chdir(ROOT)
     if RUN_DIR.exists():
-        raise FileExistsError(f"{RUN_DIR} is in the way")
+        raise FileExistsError(f"{RUN_DIR} already exists")
     command = ["python", "main.py", *flags, "--run-dir", str(RUN_DIR)]
     try:
         lines = [f"$ {shlex.join(command)}", *terminal_of(command)]

@@ -43,7 +43,7 @@ class RunConfig(Config):
     acting: Literal["auto", "central", "alternating", "replicas"] = setting(
         "auto",
         "Query the agent in every step (alternating: for one half of the environments while the other half steps), or "
-        "let replicas of the policy act beside the environments; auto: replicas where possible, otherwise central.",
+        "let replicas of the policy act in the processes that step; auto: replicas where possible, otherwise central.",
     )
     backend: Literal["auto", "inline", "process", "vector"] = setting(
         "auto",

@@ -17,7 +17,7 @@ import tyro
 from parallel_rl.commands.completion import complete
 from parallel_rl.commands.envs import envs
 from parallel_rl.commands.export import export
-from parallel_rl.commands.output import nobody_listens, silence
+from parallel_rl.commands.output import silence, stdout_is_closed
 from parallel_rl.commands.play import evaluate, record, watch
 from parallel_rl.commands.plot import plot
 from parallel_rl.commands.program import NAME
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         return interrupt.args[0] if interrupt.args else INTERRUPTED
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
-        if isinstance(error, BrokenPipeError) and nobody_listens():
+        if isinstance(error, BrokenPipeError) and stdout_is_closed():
             silence(1)  # otherwise the interpreter reports that it cannot flush
             return UNHEARD
         if sys.flags.dev_mode:

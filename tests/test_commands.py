@@ -68,7 +68,7 @@ def test_two_halves_are_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert json.loads((halves / "summary.json").read_text())["steps"] == 1024
     capsys.readouterr()
     assert main.main(["resume", str(halves)]) == 1
-    assert "has come to its end after 1,024 steps: say how many more with --steps" in capsys.readouterr().err
+    assert "finished after 1,024 steps: pass the number of further steps with --steps" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_with_another_number_of_environments(
@@ -517,7 +517,7 @@ def test_what_goes_on_in_vain_leaves_the_run_as_it_was(
 
 
 @pytest.mark.parametrize("closed", ["1", "2"])
-def test_a_run_to_which_nobody_listens_goes_on(tmp_path: Path, closed: str) -> None:
+def test_a_run_with_a_closed_output_pipe_continues(tmp_path: Path, closed: str) -> None:
     run = [sys.executable, ROOT / "main.py", *QUICK, "--run-dir", "here"]
     shell = ["bash", "-c", f'exec "$@" {closed}> >(true)', "-", *run]
     subprocess.run(shell, cwd=tmp_path, check=False, capture_output=True, timeout=120)

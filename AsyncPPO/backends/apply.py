@@ -35,7 +35,7 @@ def _unpacked(index: int, pickled: bytes, fault: str) -> Outcome:
 
 
 def _unsendable(index: int, error: Exception) -> str:
-    return f"environment {index}: its result cannot leave its process: {type(error).__name__}: {error}"
+    return f"environment {index}: its result cannot be sent between processes: {type(error).__name__}: {error}"
 
 
 Outcomes = dict[int, Outcome]

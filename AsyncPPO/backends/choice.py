@@ -152,7 +152,7 @@ def check_ways(
     if asynchronous and backend in ("inline", "vector"):
         raise ValueError(f"the {backend} backend steps when the caller waits for it: it cannot be asynchronous")
     if step_timeout is not None and backend in ("inline", "vector"):
-        raise ValueError(f"step_timeout needs worker processes: the {backend} backend would hang itself")
+        raise ValueError(f"step_timeout needs worker processes: the {backend} backend cannot interrupt a step")
     if on_env_error == "restart" and (backend == "vector" or asynchronous):
         what = "asynchronous environments" if asynchronous else "the vector backend"
-        raise ValueError(f"on_env_error='restart' does not go with {what}")
+        raise ValueError(f"on_env_error='restart' does not work with {what}")

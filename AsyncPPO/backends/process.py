@@ -154,7 +154,7 @@ class ProcessBackend(Backend):
     def interrupted(self, worker: Worker, error: WorkerError) -> None:
         """Note that environments were restarted in a task that is neither a step nor a reset: their episodes ended."""
         if self.rollout is not None:
-            self.rollout.anew[worker.rows] = True
+            self.rollout.restarted[worker.rows] = True
         else:
             self._lost[worker.rows], self._reason = True, error
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Replicas:
-    """The replicas of a policy beside the environments of a vectorizer."""
+    """The replicas of a policy in the processes of a vectorizer."""
 
     def __init__(self, env: "EnvVectorizer") -> None:
         """Take the pool and the rollout of a vectorizer that was made with a plan."""

@@ -88,7 +88,7 @@ class Rollout:
     """float32 `(T, N, A)`, the policy's outputs, written by the replicas."""
     workspace: dict[str, np.ndarray]
     """Arrays in which gradients are computed."""
-    anew: np.ndarray
+    restarted: np.ndarray
     """bool `(N,)`, set if an environment was restarted at the first row of a rollout: its earlier rows end there."""
     infos: np.ndarray
     """float64 `(T, N, K)`: at the last step of an episode the plan's K numbers of its info, otherwise NaN."""
@@ -113,23 +113,25 @@ class Rollout:
                 "weights": ((replica.weights,), np.float32),
                 "noise": ((*lead, replica.noise), np.float32),
                 "outputs": ((*lead, replica.noise), np.float32),
-                "anew": ((layout.num_envs,), np.bool_),
+                "restarted": ((layout.num_envs,), np.bool_),
                 "infos": ((*lead, len(plan.info_keys)), np.float64),
                 **{name: ((*lead, *shape), dtype) for name, (shape, dtype) in fields.items()},
             },
             memory,
         )
         workspace = allocate(replica.workspace(layout.num_envs * plan.horizon), memory)
-        names = "weights", "noise", "outputs", "anew", "infos"
-        weights, noise, outputs, anew, infos = (shared.pop(name) for name in names)
-        return cls(replica, weights, noise, shared, outputs, workspace, anew, infos, plan.info_keys)
+        names = "weights", "noise", "outputs", "restarted", "infos"
+        weights, noise, outputs, restarted, infos = (shared.pop(name) for name in names)
+        return cls(replica, weights, noise, shared, outputs, workspace, restarted, infos, plan.info_keys)
 
     def part(self, first: int, stop: int) -> "Rollout":
         """Return views of what belongs to environments `first` to `stop`."""
         rows = {name: rows[:, first:stop] for name, rows in self.rows.items()}
         noise, outputs, infos = (array[:, first:stop] for array in (self.noise, self.outputs, self.infos))
-        anew = self.anew[first:stop]
-        return Rollout(self.replica, self.weights, noise, rows, outputs, self.workspace, anew, infos, self.info_keys)
+        restarted = self.restarted[first:stop]
+        return Rollout(
+            self.replica, self.weights, noise, rows, outputs, self.workspace, restarted, infos, self.info_keys
+        )
 
     def truncate(self, row: int, step: int, start: int, next_obs: np.ndarray) -> None:
         """Note that an environment was restarted before a step: the episode before is truncated.
@@ -137,13 +139,13 @@ class Rollout:
         Args:
             row: of the environment.
             step: which.
-            start: the first step of the present rollout; restarts before it are noted in `anew`.
+            start: the first step of the present rollout; restarts before it are noted in `restarted`.
             next_obs: the last observation of the environment before the restart.
         """
         rows, last = self.rows, (step - 1, row)
         if step and episode_ends(rows["terminated"][last], rows["truncated"][last]):
             return
         if step == start:
-            self.anew[row] = True
+            self.restarted[row] = True
         else:
             rows["truncated"][last], rows["final_obs"][last] = True, next_obs

@@ -70,7 +70,7 @@ def _can_be_sent(context: BlockContext, index: int, name: str, value: Any) -> bo
         cloudpickle.dumps(value)
     except Exception as error:
         if name not in context.left_out:
-            logger.warning("environment %d: its info %r cannot leave its process: %s", index, name, error)
+            logger.warning("environment %d: its info %r cannot be pickled: %s", index, name, error)
         context.left_out.add(name)
         return False
     return True

@@ -109,7 +109,7 @@ class BackgroundEvaluation(Callback):
                 self._evaluator.close()
 
     def _start_evaluator(self) -> Evaluator | None:
-        """Return a new process; None, with a warning, if it cannot be started: training goes on without evaluations."""
+        """Return a new process; None, with a warning, if it cannot start: training continues without evaluations."""
         try:
             return Evaluator(self._evaluate, self._start_method)
         except (OSError, RuntimeError) as error:

@@ -115,8 +115,8 @@ class TensorBoard(Callback):
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog
 
-        nobody_knows = f".{secrets.token_hex(4)}"  # so that nobody can place a link under this name
-        self._writer = EventsWriter(str(self.directory / "events"), nobody_knows)
+        suffix = f".{secrets.token_hex(4)}"  # so that nobody can place a link under this name
+        self._writer = EventsWriter(str(self.directory / "events"), suffix)
         self._flushed = time.monotonic()
         self._write(trainer.steps_done + 1, session_log=SessionLog(status=SessionLog.START))
 

@@ -59,7 +59,7 @@ class Supervisor(Protocol):
 
 
 class WorkerPool:
-    """Worker processes, and perhaps this process beside them, that run tasks.
+    """Worker processes, optionally together with this process, that run tasks.
 
     with WorkerPool([WorkerSpec("the adder", make_context)], {"add": add}) as pool:
         pool.begin("add", 2, 3)

@@ -73,7 +73,7 @@ class _Server:
         try:
             return cloudpickle.dumps(result)
         except Exception as error:
-            what = f"the result of {self._channel.name} cannot leave its process"
+            what = f"the result of {self._channel.name} cannot be pickled"
             raise WorkerError(f"{what}: {type(error).__name__}: {error}") from error
 
     def _reply(self, action: Callable[[Any], Any], argument: Any) -> None:

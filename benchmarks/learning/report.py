@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.learning.published import HEADER, RESAMPLES, line
 from benchmarks.learning.rows import ROWS, Bar, Result
 from parallel_rl.utils.curves import align
-from parallel_rl.utils.plots import COLOURS, draw_mean, dress
+from parallel_rl.utils.plots import COLORS, draw_mean, dress
 
 ACROSS = 4
 """Panels in a row."""
@@ -125,8 +125,8 @@ def plot(results: Results, path: Path) -> None:
     figure = Figure(figsize=(10, 1.9 * down + 0.3), layout="constrained")
     axes = figure.subplots(down, ACROSS, squeeze=False).flatten()
     for axis, (env_id, rows) in zip(axes, panels.items(), strict=False):
-        for (label, name), colour in zip(rows.items(), COLOURS, strict=False):
-            _draw_row(axis, results[name], label, colour)
+        for (label, name), color in zip(rows.items(), COLORS, strict=False):
+            _draw_row(axis, results[name], label, color)
         threshold = ROWS[next(iter(rows.values()))].threshold
         if threshold is not None:
             axis.axhline(threshold, color="black", linestyle="--", linewidth=0.8)
@@ -142,11 +142,11 @@ def plot(results: Results, path: Path) -> None:
     FigureCanvasAgg(figure).print_figure(str(path), dpi=150)
 
 
-def _draw_row(axis: Any, by_seed: dict[int, Result], label: str, colour: str) -> None:
+def _draw_row(axis: Any, by_seed: dict[int, Result], label: str, color: str) -> None:
     curves = [np.array(result["curve"], float) for _, result in sorted(by_seed.items())]
     curves = [curve[np.isfinite(curve[:, 1])] for curve in curves]
     for curve in curves:
-        axis.plot(*curve.T, color=colour, linewidth=0.4, alpha=0.5)
+        axis.plot(*curve.T, color=color, linewidth=0.4, alpha=0.5)
     places, returns = align(curves)
-    draw_mean(axis, places, returns, color=colour, linewidth=1.5).set_label(label)
-    axis.fill_between(places, *interval_of(returns), color=colour, alpha=0.2, linewidth=0)
+    draw_mean(axis, places, returns, color=color, linewidth=1.5).set_label(label)
+    axis.fill_between(places, *interval_of(returns), color=color, alpha=0.2, linewidth=0)

@@ -20,7 +20,7 @@ from benchmarks.solve.contestants import CONTESTANTS, TASKS
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PICTURE = HERE / "time_to_solve.png"
-COLOURS = {"ours": "C3", "SBX": "C0", "Stable-Baselines3": "C7"}
+COLORS = {"ours": "C3", "SBX": "C0", "Stable-Baselines3": "C7"}
 
 Result = dict[str, Any]
 """`solved`: seconds, or None; `curve`: rows of seconds, steps and mean return."""
@@ -87,9 +87,9 @@ def plot(results: dict[tuple[str, str], list[Result]]) -> None:
             for index, result in enumerate(results.get((contestant, env_id), [])):
                 seconds, _, returns = np.array(result["curve"]).T
                 label = contestant if index == 0 else None
-                axis.plot(seconds, returns, color=COLOURS[contestant], linewidth=1, alpha=0.8, label=label)
+                axis.plot(seconds, returns, color=COLORS[contestant], linewidth=1, alpha=0.8, label=label)
                 if result["solved"]:
-                    axis.plot(seconds[-1], returns[-1], "o", color=COLOURS[contestant], markersize=4)
+                    axis.plot(seconds[-1], returns[-1], "o", color=COLORS[contestant], markersize=4)
         axis.set(title=env_id, xlabel="seconds since the shell started it", xscale="log")
         axis.set_xticks([1, 3, 10, 30, 100, 300], ["1", "3", "10", "30", "100", "300"])
         axis.minorticks_off()

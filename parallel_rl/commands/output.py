@@ -29,7 +29,7 @@ def silence(*descriptors: int) -> None:
         os.dup2(nowhere, descriptor)
 
 
-def nobody_listens() -> bool:
+def stdout_is_closed() -> bool:
     """Return whether standard output is a closed pipe."""
     if not hasattr(select, "poll"):
         return True

@@ -103,7 +103,7 @@ def resume(
         if steps is not None:
             trainer.goal = done, done + steps
         elif done >= trainer.goal[1]:
-            raise ValueError(f"{run_dir} has come to its end after {done:,} steps: say how many more with --steps")
+            raise ValueError(f"{run_dir} finished after {done:,} steps: pass the number of further steps with --steps")
         say(f"resumed   {run_dir} after {done:,} steps")
         return _run(config, trainer, run_dir, changed)
 

@@ -80,7 +80,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     if path.stat().st_size > LARGEST_JSON:
-        raise ValueError(f"{path} is too large for what it should be")
+        raise ValueError(f"{path} is too large to be a JSON file of a run")
     try:
         content = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".svg", ".pdf")
 FEW_POINTS = 20
 """Below this number of points a curve also shows them, since a single point has no line."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """The color-blind safe palette of Okabe & Ito, without yellow, which is hard to see on white."""
 STYLES = ("-", "--", "-.")
 """Line styles, used when the colors repeat."""
@@ -69,13 +69,13 @@ def plot_learning_curve(
     figure = _figure(4.5)
     axes = figure.subplots()
     curve = curve_of(history)
-    axes.plot(*curve.T, color=COLOURS[0], linewidth=2, marker="." if len(curve) < FEW_POINTS else "", label="training")
+    axes.plot(*curve.T, color=COLORS[0], linewidth=2, marker="." if len(curve) < FEW_POINTS else "", label="training")
     if not len(curve):
         axes.text(0.5, 0.5, "no episode has ended", transform=axes.transAxes, ha="center", color="grey")
     if evaluations:
-        axes.plot(*zip(*evaluations, strict=True), "o", color=COLOURS[1], label="evaluation, deterministic")
+        axes.plot(*zip(*evaluations, strict=True), "o", color=COLORS[1], label="evaluation, deterministic")
     if threshold is not None:
-        axes.axhline(threshold, color=COLOURS[2], linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
+        axes.axhline(threshold, color=COLORS[2], linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
     dress(axes, title)
     axes.set(xlabel=X_LABELS["steps"], ylabel=Y_LABEL)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
@@ -123,8 +123,8 @@ def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps") -> N
         for label, runs in groups.items():
             number = labels.index(label)
             style: dict[str, Any] = {
-                "color": COLOURS[number % len(COLOURS)],
-                "linestyle": STYLES[number // len(COLOURS) % len(STYLES)],
+                "color": COLORS[number % len(COLORS)],
+                "linestyle": STYLES[number // len(COLORS) % len(STYLES)],
             }
             handles[label] = _draw_group(axes, runs, x, style)
             _mark_ends(axes, runs, x, numbers, style["color"])
@@ -162,12 +162,12 @@ def draw_mean(axes: "Axes", places: np.ndarray, returns: np.ndarray, *, linewidt
     return line
 
 
-def _mark_ends(axes: "Axes", runs: Sequence[Run], x: X, numbers: dict[str, int], colour: str) -> None:
+def _mark_ends(axes: "Axes", runs: Sequence[Run], x: X, numbers: dict[str, int], color: str) -> None:
     """Put numbers where runs ended early."""
     for run in runs:
         if run.name in numbers:
             place = curve_of(run.history, x)[-1]
-            axes.plot(*place, "o", color=colour, markersize=11, markeredgecolor="white", zorder=5)
+            axes.plot(*place, "o", color=color, markersize=11, markeredgecolor="white", zorder=5)
             text = str(numbers[run.name])
             axes.annotate(text, place, ha="center", va="center", color="white", fontsize=7, weight="bold", zorder=6)
 

@@ -265,7 +265,7 @@ def test_an_info_that_is_left_out_is_named_once(tmp_path: Path) -> None:
         logging.getLogger("AsyncPPO").removeHandler(log)
         log.close()
     (said,) = (tmp_path / "log").read_text().splitlines()
-    assert "environment 1: its info 'lock' cannot leave its process: " in said
+    assert "environment 1: its info 'lock' cannot be pickled: " in said
 
 
 def test_a_callable_that_returns_one_object_twice_is_refused(make: Make) -> None:

@@ -137,7 +137,7 @@ def test_a_call_that_fails_names_the_copy_and_harms_nothing(make: Make, tmp_path
     if env.backend == "inline":
         assert env.call("hold")[3] is not None, "nothing has to be sent"
     else:
-        with pytest.raises(EnvError, match="environment 3: its result cannot leave its process: TypeError"):
+        with pytest.raises(EnvError, match="environment 3: its result cannot be sent between processes: TypeError"):
             env.call("hold")
     assert env.step([0] * 5)[1].tolist() == [1] * 5
 

@@ -242,8 +242,8 @@ def _be_a_parent(directory: Path, start_method: str) -> None:
         ({"step_timeout": 0.0}, "step_timeout must be positive"),
         ({"step_timeout": 1.0, "backend": "inline"}, "step_timeout needs worker processes"),
         ({"on_env_error": "ignore"}, "on_env_error must be 'raise' or 'restart', not 'ignore'"),
-        ({"on_env_error": "restart", "asynchronous": True}, "does not go with asynchronous environments"),
-        ({"on_env_error": "restart", "backend": "vector"}, "does not go with the vector backend"),
+        ({"on_env_error": "restart", "asynchronous": True}, "does not work with asynchronous environments"),
+        ({"on_env_error": "restart", "backend": "vector"}, "does not work with the vector backend"),
     ],
 )
 def test_ways_that_do_not_go_together_are_refused(options: dict[str, Any], message: str) -> None:

@@ -77,7 +77,7 @@ def test_what_is_for_single_environments_is_refused() -> None:
     with EnvVectorizer("CartPole-v1", 2, backend="vector") as env:
         with pytest.raises(ValueError, match="take one seed"):
             env.reset(seed=[1, 2])
-        with pytest.raises(ValueError, match="reset_mask does not go with"):
+        with pytest.raises(ValueError, match="reset_mask does not work with"):
             env.reset(options={"reset_mask": np.array([True, False])})
         env.reset()
         with pytest.raises(ValueError, match=r"environment 1 cannot take the action 0\.7"):

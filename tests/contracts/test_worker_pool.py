@@ -131,7 +131,7 @@ def test_an_error_names_the_worker_and_closes(make: Make) -> None:
 
 
 def test_a_result_that_cannot_be_sent_is_an_error(make: Make) -> None:
-    with pytest.raises(WorkerError, match="the result of adder 1 cannot leave its process: TypeError: cannot pickle"):
+    with pytest.raises(WorkerError, match="the result of adder 1 cannot be pickled: TypeError: cannot pickle"):
         make(1).run("lock")
 
 
