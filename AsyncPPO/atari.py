@@ -1,4 +1,4 @@
-"""Atari games, as they are usually learnt from."""
+"""Atari games with the usual preprocessing."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ FRAMES = 4
 
 
 class FireReset(gym.Wrapper):
-    """Presses FIRE at the start of an episode of a game that waits for it."""
+    """Presses FIRE at the start of each episode, in games that begin only then."""
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """See `gymnasium.Env.reset`."""
+        """Reset the game, and press FIRE if it needs that."""
         obs, info = self.env.reset(**kwargs)
         if "FIRE" in self.env.unwrapped.get_action_meanings()[1:2]:  # type: ignore[attr-defined]
             obs, _, terminated, truncated, info = self.env.step(1)
@@ -25,12 +25,12 @@ class FireReset(gym.Wrapper):
 def make_atari(env_id: str, /, *, training: bool = True, **kwargs: Any) -> gym.Env:
     """Make a game of `ale-py` with the usual preprocessing (Machado et al. 2018, arXiv:1709.06009; Mnih et al. 2015).
 
-    Up to 30 idle actions at first, every action four times, the maximum of the last two frames, grey and 84 x 84, the
-    last four of them together `(4, 84, 84)`; FIRE where a game waits for it.
+    Up to 30 no-op actions after a reset, each action repeated four times, the maximum of the last two frames, grayscale
+    84 x 84, the last four frames stacked `(4, 84, 84)`; FIRE at the start if the game needs it.
 
     Args:
         env_id: such as `ALE/Pong-v5`.
-        training: whether rewards become their signs, and the loss of a life ends an episode.
+        training: whether to clip rewards to their signs and to end an episode when a life is lost.
         kwargs: of `gymnasium.make`.
 
     Raises:

@@ -20,14 +20,14 @@ class _Sums(NamedTuple):
     return_: float
     """The undiscounted sum of the rewards."""
     length: int
-    """How many steps."""
+    """The number of steps."""
 
 
 class Episode(_Sums):
-    """A finished episode: a tuple of its `return_` and its `length`, and beside that `infos`."""
+    """A finished episode: a tuple of its `return_` and its `length`, with the attribute `infos`."""
 
     infos: Mapping[str, float] = NOTHING
-    """Numbers of its last info, by key: `is_success` and the `info_keys` of the run, where there are such."""
+    """Numbers of its last info, by key: those of `is_success` and the run's `info_keys` that it has."""
 
     def __new__(cls, return_: float, length: int, infos: Mapping[str, float] = NOTHING) -> Self:
         """Make the tuple, and store the infos."""
@@ -77,7 +77,7 @@ class Episodes:
         Args:
             env_ids: `(n,)`, each at most once.
             reward: `(T, n)`.
-            over: bool `(T, n)`, the last steps of episodes.
+            over: bool `(T, n)`, True at the last steps of episodes.
             infos: `(T, n, K)`, numbers of the infos at those steps; NaN where there are none.
         """
         sums = np.cumsum(reward, axis=0, dtype=np.float64)
@@ -156,14 +156,14 @@ class _Figures(NamedTuple):
 
 
 class Evaluation(_Figures):
-    """An evaluation at some point of the run: a tuple of figures, and beside that `infos`."""
+    """An evaluation at some point of the run: a tuple of figures, with the attribute `infos`."""
 
     infos: Mapping[str, float] = NOTHING
-    """Means of the last infos of the episodes: `success_rate` and `info_KEY`, where there are such."""
+    """Means of the last infos of the episodes: `success_rate` and `info_KEY`, if the infos have them."""
 
     @classmethod
     def of_figures(cls, figures: Metrics) -> Self:
-        """Undo `figures`; further names are those of infos, and NaN stands for none."""
+        """Return the evaluation with these `figures`; further names are those of infos, and NaN means none."""
         evaluation = cls(*(figures[name] for name in cls._fields))  # type: ignore[arg-type]
         infos = {name: value for name, value in figures.items() if name not in cls._fields and not np.isnan(value)}
         if infos:

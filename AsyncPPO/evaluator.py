@@ -1,18 +1,15 @@
 """A child process that evaluates policies while another process trains."""
 
-import multiprocessing
 import os
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.util import Finalize
+from functools import partial
 from typing import Any
 
-import cloudpickle
-
 from AsyncPPO.episodes import Episode
-from AsyncPPO.workers.processes import free, kill, post, start_child, undisturbed
-from parallel_rl.utils import compute_threads
+from AsyncPPO.workers import Channel, WorkerError, WorkerPool, WorkerSpec
+from parallel_rl.utils import one_torch_thread
 
+Evaluate = Callable[[Any], list[Episode]]
 Outcome = tuple[list[Episode] | None, str]
 """The episodes of an evaluation; or None, and why it failed."""
 NICENESS = 10
@@ -20,10 +17,10 @@ NICENESS = 10
 
 
 class Evaluator:
-    """Evaluates the actors that it is sent, one after the other."""
+    """Evaluates the actors that it is sent, one after the other, in a worker."""
 
-    def __init__(self, evaluate: Callable[[Any], list[Episode]], start_method: str) -> None:
-        """Start the process.
+    def __init__(self, evaluate: Evaluate, start_method: str) -> None:
+        """Start the process, without waiting for it.
 
         Args:
             evaluate: from an actor to episodes.
@@ -33,57 +30,49 @@ class Evaluator:
             OSError: the system cannot start a process.
             RuntimeError: this process may not start one.
         """
-        context: Any = multiprocessing.get_context(start_method)
-        with undisturbed():
-            self._pipe, theirs = context.Pipe()
-            try:
-                process = start_child(context, "evaluation", _serve, theirs, cloudpickle.dumps(evaluate))
-            except BaseException:
-                self._pipe.close()
-                raise
-            finally:
-                theirs.close()
-            self.close = Finalize(self, _end, (process, self._pipe), exitpriority=0)
+        spec = WorkerSpec("its process", partial(_begin, evaluate))
+        options: Any = {"start_method": start_method, "wait_for_contexts": False, "close_timeout": None}
+        try:
+            self._pool = WorkerPool([spec], {"run": _run}, **options)
+        except WorkerError as error:
+            raise (error.__cause__ or error) from None
 
     def send(self, actor: Any) -> None:
         """Start the evaluation of an actor; if the process is gone, `result` says so."""
-        post(self._pipe, cloudpickle.dumps(actor))
+        self._pool.begin("run", actor)
 
     def is_done(self, seconds: float = 0.0) -> bool:
         """Return whether there is a result, within some seconds."""
-        return self._pipe.poll(seconds)
+        return self._pool.ready(seconds)
 
     def result(self) -> Outcome:
         """Wait for the outcome of the evaluation, and return it."""
         try:
-            return self._pipe.recv()
-        except (EOFError, OSError):
-            self.close()
-            return None, "its process died"
+            (outcome,) = self._pool.wait().values()
+        except WorkerError as error:
+            return None, str(error)
+        return outcome
 
     @property
     def is_gone(self) -> bool:
         """Whether the process has ended."""
-        return not self.close.still_active()
+        return self._pool.closed
+
+    def close(self) -> None:
+        """End the process, whatever it is doing; may be called twice."""
+        self._pool.close()
 
 
-def _end(process: Any, pipe: Connection) -> None:
-    kill(process)
-    free(process)
-    pipe.close()
-
-
-def _serve(pipe: Connection, pickled: bytes) -> None:
-    """Run in the child process: receive actors, send outcomes."""
+def _begin(evaluate: Evaluate, channel: Channel) -> Evaluate:
+    """Prepare the process; its context is the function."""
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    evaluate = cloudpickle.loads(pickled)
-    with compute_threads(1):
-        while True:
-            pickled_actor = pipe.recv_bytes()
-            outcome: Outcome
-            try:
-                outcome = evaluate(cloudpickle.loads(pickled_actor)), ""
-            except Exception as error:
-                outcome = None, f"{type(error).__name__}: {error}"
-            pipe.send(outcome)
+    return evaluate
+
+
+def _run(evaluate: Evaluate, actor: Any) -> Outcome:
+    one_torch_thread()  # the actor may have brought torch along
+    try:
+        return evaluate(actor), ""
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""From whatever says which environment to a callable that makes copies of it."""
+"""Callables that make environments, from an environment, an id, a spec or a callable."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,14 @@ from AsyncPPO.progress import tell_if_long
 from parallel_rl.utils import register_minatar
 
 EnvLike = gym.Env | str | EnvSpec | EnvFactory
-"""Whatever says which environment."""
+"""An environment, an id, a spec, or a callable that makes an environment."""
 
 
 def number_of_copies(env: Any, num_envs: int | None, default: int) -> int:
-    """Return how many copies of an environment there are to be: as asked, one for each of a list, or the default.
+    """Return the number of parallel environments: as given, the length of a list, or the default.
 
     Raises:
-        ValueError: fewer than one, or a list of another length than asked for.
+        ValueError: fewer than one, or a list of another length than `num_envs`.
     """
     listed = len(env) if isinstance(env, list | tuple) else None
     if listed is not None and num_envs not in (None, listed):
@@ -35,7 +35,7 @@ def number_of_copies(env: Any, num_envs: int | None, default: int) -> int:
 
 
 def env_factories(env: EnvLike | Sequence[EnvLike], num_envs: int) -> list[EnvFactory]:
-    """Return callables that make each of N copies: `env_factory` of `env`, or of each in a list.
+    """Return a callable for each of N environments: `env_factory` of `env`, or of each in a list.
 
     Raises:
         ValueError, TypeError: as `env_factory`.
@@ -46,15 +46,15 @@ def env_factories(env: EnvLike | Sequence[EnvLike], num_envs: int) -> list[EnvFa
 
 
 def env_factory(env: EnvLike, /, **kwargs: Any) -> EnvFactory:
-    """Return a callable that makes copies of `env`.
+    """Return a callable that makes environments like `env`.
 
     Args:
-        env: an environment, its id (with the module that registers it before a colon, if need be), its spec, or a
-            callable that makes it. The ids of MinAtar are known without a module.
+        env: an environment, its id (with the module that registers it and a colon in front, if needed), its spec, or a
+            callable that makes it. MinAtar's ids need no module.
         kwargs: of `gymnasium.make`, for an id.
 
     Raises:
-        ValueError: an unknown environment id; names the nearest known one.
+        ValueError: an unknown environment id; the message names the nearest known one.
         TypeError: not an environment, an id, a spec or a callable; or an environment that can be neither copied nor
             remade.
     """
@@ -113,7 +113,7 @@ def like(env: gym.Env, factory: EnvFactory) -> EnvFactory:
 
 @contextmanager
 def sample_env(factory: EnvFactory) -> Iterator[gym.Env]:
-    """Make one environment to look at, and close it; a failure in that is logged.
+    """Make one environment to read its spaces, and close it; a failure to close is logged.
 
     Raises:
         EnvError: it could not be made.

@@ -1,4 +1,4 @@
-"""A progress bar that never ends a run, and a warning about what takes long."""
+"""A progress bar that never ends a run, and a warning about long waits."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 LONG_SECONDS = 60.0
-"""After how long a wait is logged."""
+"""Seconds after which a wait is logged."""
 
 
 class Bar(tqdm):
@@ -39,7 +39,7 @@ class Bar(tqdm):
 
 @contextmanager
 def tell_if_long(waits_for: Callable[[], str]) -> Iterator[None]:
-    """Log one warning if the block takes more than a minute; `waits_for` then returns what it waits for."""
+    """Log one warning if the block takes more than a minute; `waits_for` returns the reason for the message."""
 
     def tell() -> None:
         logger.warning("still waiting, after %g seconds, for %s", LONG_SECONDS, waits_for())

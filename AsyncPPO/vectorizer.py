@@ -55,42 +55,42 @@ class EnvVectorizer(ParallelEnvs):
                 utils.update_active_environments_list(env.finished, over)
 
     With `autoreset=True` an environment that finishes is reset in the same step, so that all run all the time; its
-    info then holds the true last observation as `final_obs` and the last info as `final_info`, as in Gymnasium. An
-    environment may use these names itself, and `env_error`; where an episode has ended or failed, the vectorizer's
-    take their place. `final_obs` and `failed` hold the same as rows of all environments.
+    info then holds the true last observation as `final_obs` and the last info as `final_info`, as in Gymnasium. Where an
+    episode has ended or failed, these entries and `env_error` replace entries of the environment with the same name.
+    `final_obs` and `failed` hold the same as rows of all environments.
 
     Args:
         env: an environment (copied as it is; remade from its spec if it cannot be copied), an id, an `EnvSpec`, or a
-            callable that makes one; or a list of N such, one for each copy.
+            callable that makes one; or a list of N of these.
         num_envs: N; by default 1, or the length of the list.
-        backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks, and takes
-            processes where environments are asynchronous or may fail; or `vector`, for the id or spec of an
-            environment that EnvPool has.
-        num_workers: how many processes step in the `process` backend, this one (which takes the first block of
-            environments) among them; by default one per available core.
-        seed: of the environments' own random streams, one each; None takes fresh entropy. A list has the seeds of the
-            copies themselves, for environments that take certain ones only.
+        backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks one, and picks
+            `process` if environments are asynchronous or may fail; or `vector`, for the id or spec of an environment
+            that EnvPool has.
+        num_workers: the number of processes that step in the `process` backend, including this one (which steps the first
+            block of environments); by default one per available core.
+        seed: of the environments' random streams, one each; None takes fresh entropy. A list has one seed for each
+            environment, for environments that accept only certain seeds.
         reset_options: `options` of every reset, autoresets too; may be changed later.
         autoreset: whether an environment that finishes is reset in the same step.
-        start_method: of the worker processes: `fork`, `spawn`, `forkserver` or `auto`, which is `fork` where the system
-            can and this process holds nothing that does not survive it (`backend_reason` says so).
-        plan: a policy whose replicas act beside the environments (`backends.Replicas`), and for how many steps at
-            most. It needs `autoreset`.
-        asynchronous: for `send` and `recv` with `min_envs`: whether all environments are left to `num_workers` further
-            processes, so that this one need not wait for any. Environments that sleep want more of them than there
-            are cores.
+        start_method: of the worker processes: `fork`, `spawn`, `forkserver` or `auto`, which is `fork` unless the system
+            does not support it or this process uses a library that does not survive it (see `backend_reason`).
+        plan: a policy whose replicas act in the processes that step (`backends.Replicas`), and the largest number of
+            steps of a rollout. It needs `autoreset`.
+        asynchronous: for `send` and `recv` with `min_envs`: whether `num_workers` further processes step all
+            environments, so that this one need not wait for any. Environments that sleep need more workers than
+            cores.
         on_env_error: `raise`, or `restart`: an environment that raises or returns what does not fit its space, or
-            whose process dies or hangs, is restarted, and the run continues. Its row says truncated, with a reward of
-            0, its last observation as `final_obs`, and the error as `env_error` in its info. One that fails
-            `RESTART_LIMIT` times in a row is an error after all. Then `step` only, not `send`.
+            whose process dies or hangs, is restarted, and the run continues. Its row is truncated, with a reward of 0,
+            its last observation as `final_obs`, and the error as `env_error` in its info. `RESTART_LIMIT` failures in
+            a row are an error. `send` is not available with `restart`.
         step_timeout: seconds that a step or reset of an environment may take; it needs worker processes.
         close_timeout: seconds that workers may take to finish their step and close their environments, before they
             and what they have started are killed.
 
     Raises:
         ValueError: a size below 1, an unknown backend or an unknown environment id, or a list of another length.
-        TypeError: something that is no environment, or a space that is not supported.
-        EnvError: a copy could not be made.
+        TypeError: something that is not an environment, or a space that is not supported.
+        EnvError: an environment could not be made.
     """
 
     def __init__(
@@ -154,12 +154,11 @@ class EnvVectorizer(ParallelEnvs):
             seed: restart all random streams from this one; or N seeds, one for each environment, None where the stream
                 continues. Without it the first reset seeds each environment from the vectorizer's seed, and later
                 ones continue the streams.
-            options: of every environment's `reset`, this time; by default `reset_options`. As in Gymnasium,
-                `reset_mask` among them, bool `(N,)`, is for the vectorizer: only the environments where it is True are
-                reset.
+            options: for this `reset` of every environment; by default `reset_options`. As in Gymnasium, an entry
+                `reset_mask`, bool `(N,)`, is for the vectorizer: only the environments where it is True are reset.
 
         Returns:
-            Observations `(N, ...)` and N infos. Those that were reset run.
+            Observations `(N, ...)` and N infos. The environments that were reset are running.
 
         Raises:
             ValueError: a wrong number of seeds, a wrong mask, or either with `backend="vector"`.
@@ -197,8 +196,8 @@ class EnvVectorizer(ParallelEnvs):
             infos, of just those environments, in index order.
 
         Raises:
-            ValueError: a wrong number or shape of actions, or one that is none (a NaN, a fraction or a number of no
-                choice where there are choices); names its environment, and nothing was stepped.
+            ValueError: a wrong number or shape of actions, or an invalid action (a NaN; for discrete actions a fraction or
+                a number out of range); the message names the environment, and nothing was stepped.
             RuntimeError: nothing is running, or the vectorizer is closed.
             EnvError: an environment failed or gave a NaN or infinity, or its worker died; the vectorizer is closed.
         """
@@ -209,15 +208,16 @@ class EnvVectorizer(ParallelEnvs):
         return self.recv()[:5]
 
     def send(self, actions: ArrayLike, env_ids: ArrayLike | None = None) -> None:
-        """Have some environments take a step, without waiting for it; `recv` gives the results.
+        """Start a step of some environments without waiting for it; `recv` returns the results.
 
         Args:
             actions: `(n, ...)`, one for each of the environments, as for `step`.
-            env_ids: `(n,)`, which; by default all that run and have not been sent an action yet, in index order.
+            env_ids: `(n,)`, the environments; by default all running ones that have not been sent an action yet, in index
+                order.
 
         Raises:
-            ValueError: a wrong number or shape of actions, one that is none; an environment that does not run, or one
-                twice.
+            ValueError: a wrong number or shape of actions, an invalid action, an environment that does not run, or one that
+                is given twice.
             RuntimeError: nothing is running, all that run have been sent an action, or the vectorizer is closed.
         """
         self._open_backend()
@@ -241,16 +241,16 @@ class EnvVectorizer(ParallelEnvs):
     def recv(
         self, min_envs: int | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]], np.ndarray]:
-        """Wait for environments that were sent actions; a slow one holds nobody up.
+        """Wait for environments that were sent actions; a slow one does not delay the others.
 
         Args:
-            min_envs: for how many at least; by default all. More come along if they are ready.
+            min_envs: the least number of environments to wait for; by default all. Others that are ready are returned too.
 
         Returns:
-            What `step` returns, of those that are ready, and `(n,)`, which those are, in index order.
+            The rows that `step` returns, for the environments that are ready, and their indices `(n,)`, in order.
 
         Raises:
-            ValueError: fewer were sent.
+            ValueError: fewer were sent actions.
             RuntimeError: nothing was sent, or the vectorizer is closed.
             EnvError: as for `step`.
         """
@@ -279,9 +279,9 @@ class EnvVectorizer(ParallelEnvs):
         return obs, reward, terminated, truncated, infos_of_rows, env_ids
 
     def state(self) -> State:
-        """Return what the environments are, for `utils.save_state`; none may be in the middle of a step.
+        """Return the state of the environments, for `utils.save_state`; none may be in the middle of a step.
 
-        Environments made of plain values are kept as they are; of others (see docs/resuming.md) the random streams.
+        It is complete for environments made of plain values; for others (docs/resuming.md) it has only the random streams.
 
         Raises:
             RuntimeError: some were sent actions, or the vectorizer is closed.
@@ -298,13 +298,13 @@ class EnvVectorizer(ParallelEnvs):
         }
 
     def load_state(self, state: State) -> np.ndarray | None:
-        """Make the environments what `state` was; where they could not be kept, new episodes begin at the next reset.
+        """Restore what `state` returned; where environments could not be saved, new episodes begin at the next reset.
 
         Returns:
-            Observations `(n, ...)` of those that run, what the next actions answer; or None: `reset` is to be called.
+            Observations `(n, ...)` of the running environments, for the next actions; or None: call `reset`.
 
         Raises:
-            ValueError: it is that of other environments, or of another number of them; nothing is changed then.
+            ValueError: it is of other environments, or of another number of them; nothing is changed then.
             EnvError: as for `step`.
         """
         backend = self._open_backend()
@@ -327,9 +327,9 @@ class EnvVectorizer(ParallelEnvs):
         return None if self._finished.all() else obs[~self._finished]
 
     def begin_after(self, state: State) -> None:
-        """Begin new episodes at the next reset, after those of a `state` that may be of another number of environments.
+        """Begin new episodes at the next reset, continuing from a `state` that may have another number of environments.
 
-        Their seeds follow from the state's, but for environments whose seeds were listed.
+        Their seeds are derived from the state's, except for environments whose seeds were listed.
         """
         self._finished[:] = True
         self.reset_options = state.get("reset_options", self.reset_options)
@@ -340,11 +340,11 @@ class EnvVectorizer(ParallelEnvs):
         return self.num_envs
 
     def __repr__(self) -> str:
-        """Say what is stepped, and how."""
+        """Describe the environments and the backend."""
         name = self.spec.id if self.spec else "environment"
         running = number_of_active_environments(self._finished)
         return f"EnvVectorizer({name}, num_envs={self.num_envs}, backend={self.backend!r}, running={running})"
 
     def _rows(self, env_ids: np.ndarray) -> slice | np.ndarray:
-        """Return an index of the rows of environments; a slice, which is faster, where it is all of them."""
+        """Return an index of the rows of environments; a slice, which is faster, for all of them."""
         return slice(None) if len(env_ids) == self.num_envs else env_ids

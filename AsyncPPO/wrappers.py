@@ -10,19 +10,19 @@ from parallel_rl.utils import ACTION_MASK, choices_of
 
 
 class ActionMasks(gym.Wrapper):
-    """Puts the mask of allowed actions into the observation, where a `PPO` looks for it.
+    """Adds the mask of allowed actions to the observation, where the agents read it.
 
-    The mask is what the environment's method `action_masks()` returns or else `action_mask` of its infos: one entry for
-    each choice, true where it is allowed; for a MultiDiscrete those of all dimensions, one after the other, and for a
-    Dict or Tuple those of all parts, in the order of the action space. A Dict observation has it as a further entry
-    `action_mask`, another one becomes `{"observation": ..., "action_mask": ...}`.
+    The mask is the result of the environment's method `action_masks()`, or else `action_mask` in its infos: one entry for
+    each discrete action, true if it is allowed. For a MultiDiscrete it has the entries of all dimensions, concatenated;
+    for a Dict or Tuple those of all parts, in the order of the action space. A Dict observation gets a further entry
+    `action_mask`; any other observation becomes `{"observation": ..., "action_mask": ...}`.
     """
 
     def __init__(self, env: gym.Env) -> None:
         """Wrap an environment.
 
         Raises:
-            TypeError: its actions are no choices.
+            TypeError: its actions are not discrete.
         """
         super().__init__(env)
         space = env.action_space
@@ -37,12 +37,12 @@ class ActionMasks(gym.Wrapper):
         self._is_dict = isinstance(inner, spaces.Dict)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """See `gymnasium.Env.reset`."""
+        """Reset the environment, and add the mask to the observation."""
         obs, info = self.env.reset(seed=seed, options=options)
         return self._masked(obs, info), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """See `gymnasium.Env.step`."""
+        """Step the environment, and add the mask to the observation."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._masked(obs, info), reward, terminated, truncated, info
 

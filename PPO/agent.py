@@ -4,12 +4,11 @@ import copy
 import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import nn
 
 from parallel_rl.networks import Adam
 from parallel_rl.utils import (
@@ -40,7 +39,6 @@ LARGE_NETWORK = 1_000_000
 """Parameters from which on the overhead of torch is small, and several threads are worth it."""
 REWARDS_IN_RANGE = 1e-30, 1e30
 """Magnitudes of rewards that, like their sums, fit in single precision."""
-Module = TypeVar("Module", bound=nn.Module)
 
 
 class PPO(Configured, Acting, Savable):
@@ -184,7 +182,8 @@ class PPO(Configured, Acting, Savable):
         """Return the attributes without views of the parameters: a copy makes its own."""
         views = ("optimizers", "loss", "numpy_policy")
         kept = {name: value for name, value in vars(self).items() if name not in views}
-        kept |= {"policy": _detached(self.policy), "rnd": None if self.rnd is None else _detached(self.rnd)}
+        for name in ("policy", "rnd"):  # no longer views: a pickle would hold the whole vector for each parameter
+            kept[name] = copy.deepcopy(kept[name])
         return kept | {"moments": [each.state if each.state["steps"] else {} for each in self.optimizers]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -308,14 +307,6 @@ class PPO(Configured, Acting, Savable):
                 f"rewards of {size:g} are beyond single precision: scale them to between {smallest:g} and {largest:g}",
                 stacklevel=3,
             )
-
-
-def _detached(module: Module) -> Module:
-    """Return a copy whose parameters are no longer views of one vector: a pickle would hold all of it for each."""
-    module = copy.deepcopy(module)
-    for parameter in module.parameters():
-        parameter.data = parameter.data.clone()
-    return module
 
 
 ARGUMENTS = frozenset(inspect.signature(PPO.__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}

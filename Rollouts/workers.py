@@ -81,7 +81,7 @@ class Block:
     ) -> None:
         """Make the environments; for the arguments see `lagged_feed`."""
         if timed:
-            pulse = Pulse(channel.pulse)
+            pulse = channel.pulse
             factories = [
                 partial(_watched, factory, pulse, env_id)
                 for factory, env_id in zip(factories, channel.envs, strict=True)

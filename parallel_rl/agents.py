@@ -47,6 +47,14 @@ AGENTS: dict[str, AgentKind] = {
         exporter="PPO.export:export_policy",
         defaults={"k_epochs": 10, "gamma": 0.99, "mini_batch_size": 256},
     ),
+    **{
+        name.lower(): AgentKind(
+            config=f"OffPolicy.config:{name}Config",
+            agent=f"OffPolicy.{name.lower()}:{name}",
+            defaults={"num_envs": 8, "steps": 50_000},
+        )
+        for name in ("DQN", "DDPG", "TD3", "SAC")
+    },
 }
 """By the name that `--agent` takes; to add an agent is to add an entry."""
 

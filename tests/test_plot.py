@@ -49,7 +49,7 @@ def test_only_seeds_are_drawn_as_one_curve(tmp_path: Path, drawn: list[Any]) -> 
 
 def test_every_task_has_a_panel_with_its_own_differences(tmp_path: Path, drawn: list[Any]) -> None:
     runs = [
-        run(tmp_path / "a", batch_size=64),
+        run(tmp_path / "a", batch_size=512),
         run(tmp_path / "b", env_id="Acrobot-v1", lr=0.1),
         run(tmp_path / "c", env_id="Acrobot-v1", lr=0.2),
     ]

@@ -109,8 +109,8 @@ def test_a_module_is_imported_where_it_is_trusted_and_that_is_not_recorded(
 def test_a_module_that_is_typed_is_trusted(run_dir: Path, module: Path) -> None:
     change(run_dir, env_id="stranger.evil:Pendulum-v1")
     weights = ["--load-weights", str(run_dir)]
-    assert parse([*weights, "--env-id", "stranger.evil:Pendulum-v1"]).env_id == "stranger.evil:Pendulum-v1"
-    assert parse([*weights, "--env-id", "Pendulum-v1"]).env_id == "Pendulum-v1"
+    assert parse([*weights, "--env-id", "stranger.evil:Pendulum-v1"]).run.env_id == "stranger.evil:Pendulum-v1"
+    assert parse([*weights, "--env-id", "Pendulum-v1"]).run.env_id == "Pendulum-v1"
     assert parse([*weights, "--trust-env-module"]) == parse([*weights, "--env-id", "stranger.evil:Pendulum-v1"])
     with pytest.raises(ValueError, match=r"stranger\.evil"):
         parse(weights)

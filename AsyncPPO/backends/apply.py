@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it in one environment."""
+    """The result in one environment."""
 
     index: int
     result: Any
     fault: str = ""
-    """What it raised, if anything; then there is no result."""
+    """The exception, if there was one; then there is no result."""
 
     def __reduce__(self) -> Any:
-        """Travel between processes; a result that cannot is a fault."""
+        """Pickle it; a result that cannot be pickled becomes a fault."""
         try:
             return _unpacked, (self.index, cloudpickle.dumps(self.result), self.fault)
         except Exception as error:
@@ -43,7 +43,7 @@ Outcomes = dict[int, Outcome]
 
 
 def call(block: "Block", name: str, args: tuple[Any, ...], kwargs: dict[str, Any], what: str = "call") -> Outcomes:
-    """Call a method of each environment, or read an attribute that is no method; `what` says in errors what for."""
+    """Call a method of each environment, or read an attribute that is not a method; errors name the purpose `what`."""
 
     def result(index: int, env: gym.Env) -> Any:
         attribute = env.get_wrapper_attr(name)
@@ -62,6 +62,6 @@ def set_attr(block: "Block", name: str, values: list[Any]) -> Outcomes:
 
 
 def set_reset_options(block: "Block", options: dict[str, Any] | None) -> Outcomes:
-    """Set what every further reset in the block is handed."""
+    """Set the options of every further reset in the block."""
     block.reset_options = options
     return {}

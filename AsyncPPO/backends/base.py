@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EnvFactory = Callable[[], gym.Env]
 Infos = dict[int, dict[str, Any]]
-"""By environment index; only those with something in them. They are the receiver's own, not the environments'."""
+"""By environment index, without empty ones. They are copies: the environments keep no reference to them."""
 
 
 class EnvError(WorkerError):
@@ -47,7 +47,7 @@ class FaultPolicy:
     """What to do about environments that fail."""
 
     restart: bool = False
-    """Whether to start them anew; otherwise a failure is an error."""
+    """Whether to restart them; otherwise a failure is an error."""
     timeout: float | None = None
     """Seconds that a reset or a step may take."""
 
@@ -89,9 +89,9 @@ class StepArrays:
     """One row for each of the N environments."""
 
     obs: np.ndarray
-    """`(N, ...)`, what the next action answers."""
+    """`(N, ...)`, the observations for the next actions."""
     final_obs: np.ndarray
-    """`(N, ...)`, where an environment was reset in the same step: its last observation before that."""
+    """`(N, ...)`, for an environment that was reset in the same step: its last observation before the reset."""
     action: np.ndarray
     """`(N, ...)`, written by the caller."""
     reward: np.ndarray
@@ -101,7 +101,7 @@ class StepArrays:
     truncated: np.ndarray
     """bool `(N,)`."""
     failed: np.ndarray
-    """bool `(N,)`, whose last step only says that they failed and were restarted."""
+    """bool `(N,)`: the environments that failed in their last step and were restarted."""
 
     @classmethod
     def allocate(cls, layout: Layout, memory: Callable[[int], Any] = bytearray) -> "StepArrays":
@@ -130,14 +130,14 @@ class Backend(ABC):
     """The processes that step, with a `BlockContext` in each; this process is among them."""
     arrays: StepArrays
     rollout: "Rollout | None"
-    """What `Replicas` fill; None without a plan."""
+    """The arrays that `Replicas` fill; None without a plan."""
     num_workers: int
-    """How many processes step; 1 when it is the caller's own."""
+    """The number of processes that step; 1 if only the caller's does."""
 
     @property
     @abstractmethod
     def restarts(self) -> int:
-        """How many environments were restarted because they, or their process, failed."""
+        """The number of restarts of environments that failed, or whose process did."""
 
     @abstractmethod
     def reset(self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
@@ -149,7 +149,7 @@ class Backend(ABC):
 
     @abstractmethod
     def send(self, env_ids: np.ndarray, autoreset: bool) -> None:
-        """Begin a step of some environments by their rows of `action`.
+        """Begin a step of some environments with the actions in their rows of `action`.
 
         With `autoreset`, an environment that finishes is reset at once: `obs` is that of the new episode,
         `final_obs` that of the old one, and its info holds the last info as `final_info`. One that fails and is
@@ -171,7 +171,7 @@ class Backend(ABC):
         """Apply a function of `backends.apply` to every block; none may be in the middle of a step.
 
         Returns:
-            An `Outcome` of each environment that it has one of.
+            An `Outcome` for each environment that has one.
 
         Raises:
             TypeError: the function cannot be pickled, and there are other processes.
@@ -180,11 +180,11 @@ class Backend(ABC):
         return merged(self.pool.run("apply", function))
 
     def set_reset_options(self, options: dict[str, Any] | None) -> None:
-        """Set the options of every reset that has none of its own; also of restarts."""
+        """Set the options of every reset that has no options of its own, restarts included."""
         self.apply(partial(set_reset_options, options=options))
 
     def snapshots(self) -> Infos:
-        """Return a `Snapshot` of every environment; of none if they cannot be read.
+        """Return a `Snapshot` of every environment; an empty dict if they cannot be read.
 
         Raises:
             EnvError: as for `recv`.
@@ -195,7 +195,7 @@ class Backend(ABC):
         """Restore every environment from what `snapshots` returned; `obs` is not changed.
 
         Returns:
-            Of those that cannot go on from there, but have to be reset, why, as `env_error`.
+            For environments that could not be restored and must be reset: infos with the reason as `env_error`.
 
         Raises:
             EnvError: as for `recv`.
@@ -203,7 +203,7 @@ class Backend(ABC):
         return merged(self.pool.run("restore", snapshots, timed=False, repeatable=False))
 
     def waits_for(self) -> str:
-        """Say which environments the caller waits for, as far as is known; may be called from another thread."""
+        """Return which environments the caller waits for, as far as is known; may be called from another thread."""
         return self.pool.waits_for()
 
     def close(self) -> None:

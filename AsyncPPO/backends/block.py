@@ -28,9 +28,9 @@ from parallel_rl.utils import element_of, spawn_seeds
 
 logger = logging.getLogger(__name__)
 ENV_ERROR = "env_error"
-"""The entry of an info that says why its environment was started anew."""
+"""The entry of an info with the reason why its environment was restarted."""
 FINAL_INFO = "final_info"
-"""The entry that holds the last info of the episode before."""
+"""The entry that holds the last info of the previous episode."""
 RAISE = FaultPolicy()
 
 
@@ -38,44 +38,44 @@ class Block(ABC):
     """Environments `first`, `first + 1`, ... and the rows of the arrays that belong to them."""
 
     def __init__(self, first: int, arrays: StepArrays, pulse: Pulse | None = None) -> None:
-        """Take the index of the first environment, the rows of all, and where to say what goes on."""
+        """Store the index of the first environment, the rows of all, and the pulse that reports progress."""
         self.first, self.arrays = first, arrays
         self.pulse = Pulse() if pulse is None else pulse
         self.reset_options: dict[str, Any] | None = None
-        """What a reset is handed that has no options of its own."""
+        """The options of a reset that has no options of its own."""
 
     @property
     def restarts(self) -> int:
-        """How many environments were started anew."""
+        """The number of environments that were restarted."""
         return self.pulse.restarts
 
     @abstractmethod
     def reset(self, env_ids: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
-        """Reset; see `Backend.reset`."""
+        """Reset some environments, as `Backend.reset` documents."""
 
     @abstractmethod
     def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
-        """Step; see `Backend.send` and `recv`."""
+        """Step some environments, as `Backend.send` and `recv` document."""
 
     @abstractmethod
     def close(self) -> None:
         """Close the environments."""
 
     def waits_for(self) -> str:
-        """Say which environment was begun last, as far as is known."""
+        """Return which environment was stepped or reset last, as far as is known."""
         return "the environments"
 
     def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
-        """Call a function of each environment's index and itself; `what` says in errors what for."""
+        """Call a function of index and environment for each environment; errors name the purpose `what`."""
         fault = f"{what} needs another backend: the vector backend's environments are one object"
         return {self.first: Outcome(self.first, None, fault)}
 
     def snapshots(self) -> Infos:
-        """Look into the environments; see `Backend.snapshots`."""
+        """Return a `Snapshot` of each environment."""
         return {}
 
     def restore(self, snapshots: Infos) -> Infos:
-        """Make the environments what they were; see `Backend.restore`."""
+        """Restore the environments, as `Backend.restore` documents."""
         return {}
 
 
@@ -97,14 +97,14 @@ class EnvBlock(Block):
             first: the index of the first.
             arrays: their rows.
             fault_policy: what to do about those that fail.
-            pulse: where to say what goes on.
+            pulse: reports progress to the parent.
 
         Raises:
             EnvError: one could not be made.
         """
         super().__init__(first, arrays, pulse)
         self._factories, self._restart, self._timed = factories, fault_policy.restart, fault_policy.timeout is not None
-        self._watched = True  # until a first step has passed, which may never come back
+        self._watched = True  # until the first step has returned, since that may hang
         self._before = arrays.obs.copy()
         self._failures = [0] * len(factories)
         self.envs: list[gym.Env] = []
@@ -120,7 +120,7 @@ class EnvBlock(Block):
             self._write_final = observation_writer(space, arrays.final_obs, first)
 
     def reset(self, env_ids: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
-        """Reset; see `Backend.reset`."""
+        """Reset some environments, as `Backend.reset` documents."""
         infos: Infos = {}
         for index, seed in zip(env_ids, seeds, strict=True):
             info = self._reset_one(index, seed=seed, options=options)
@@ -129,10 +129,10 @@ class EnvBlock(Block):
         return infos
 
     def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
-        """Step; see `Backend.send` and `recv`."""
+        """Step some environments, as `Backend.send` and `recv` document."""
         first, envs, infos = self.first, self.envs, {}
         arrays, careful, watched, pulse = self.arrays, self._restart, self._watched, self.pulse
-        # an environment may keep its action: it must not be a view of what is written next
+        # an environment may keep its action: it must not be a view of a row that is written later
         actions: Any = arrays.action.copy() if arrays.action.ndim > 1 else arrays.action
         if actions.dtype.names is not None:
             actions = {i - first: element_of(envs[i - first].action_space, actions[i - first]) for i in env_ids}
@@ -167,14 +167,14 @@ class EnvBlock(Block):
         return infos
 
     def _check(self, index: int, obs_rows: np.ndarray) -> None:
-        """Check the numbers of a step, which has been taken then."""
+        """Check the numbers of a step after it was taken."""
         row = slice(index - self.first, index - self.first + 1)
         check_rewards([index], self.arrays.reward[row])
         check_finite("observation", [index], obs_rows[row])
         self._failures[row.start] = 0
 
     def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
-        """See `Block.each`."""
+        """Call a function of index and environment for each environment; errors name the purpose `what`."""
         outcomes = {}
         for index, env in enumerate(self.envs, self.first):
             if self._watched:
@@ -186,27 +186,27 @@ class EnvBlock(Block):
         return outcomes
 
     def snapshots(self) -> Infos:
-        """Look into the environments; see `Backend.snapshots`."""
+        """Return a `Snapshot` of each environment."""
         return {index: snapshot(env) for index, env in enumerate(self.envs, self.first)}
 
     def restore(self, snapshots: Infos) -> Infos:
-        """Make the environments what they were; see `Backend.restore`."""
+        """Restore the environments, as `Backend.restore` documents."""
         failed: Infos = {}
         for index, env in enumerate(self.envs, self.first):
             try:
                 restore(env, snapshots[index], copy.deepcopy(self.reset_options))
-            except Exception as error:  # whatever its reset may raise
+            except Exception as error:  # its reset may raise anything
                 failed[index] = {ENV_ERROR: f"environment {index} cannot be what was saved: {error!r}"}
         return failed
 
     def close(self) -> None:
-        """Close the environments; a failure in it is logged, and the others are closed all the same."""
+        """Close the environments; failures are logged, and the others are closed all the same."""
         for index, env in enumerate(self.envs, self.first):
             close_env(index, env)
         self.envs.clear()
 
     def waits_for(self) -> str:
-        """See `Block.waits_for`."""
+        """Return which environment was stepped or reset last."""
         return f"environment {self.pulse.last[1]}"
 
     def _made(self, index: int) -> gym.Env:
@@ -243,7 +243,7 @@ class EnvBlock(Block):
                 kwargs["seed"] = self._replace(index, error)
 
     def _cut(self, index: int, error: EnvError, autoreset: bool) -> dict[str, Any]:
-        """Start an environment anew that has failed in a step, whose row says then that its episode was truncated."""
+        """Restart an environment that failed in a step, and mark its episode as truncated in its row."""
         row, arrays, before = index - self.first, self.arrays, self._before[index - self.first]
         seed = self._replace(index, error)
         info = _with_final_info(self._reset_one(index, seed=seed), {})
@@ -255,10 +255,10 @@ class EnvBlock(Block):
         return {**info, ENV_ERROR: str(error)}
 
     def _replace(self, index: int, error: EnvError) -> int:
-        """Make an environment anew in place of one that has failed; return a seed for it, from the other's stream.
+        """Make a new environment in place of one that failed; return a seed for it, from the old one's stream.
 
         Raises:
-            EnvError: that is not asked for, or has been in vain too often.
+            EnvError: the fault policy does not restart, or restarts have failed too often.
         """
         row = index - self.first
         if not self._restart:
@@ -291,7 +291,7 @@ def close_env(index: int, env: gym.Env) -> None:
 
 
 def _about_seed(seed: int | None, error: BaseException) -> str:
-    """Return what is to be said of the seed where a reset may have failed of it."""
+    """Return a hint about the seed, for the error of a reset that may have failed because of it."""
     line = traceback.extract_tb(error.__traceback__)[-1].line
     if seed is None or not any(hint in f"{error} {line}".lower() for hint in ("seed", str(seed))):
         return ""
@@ -299,6 +299,6 @@ def _about_seed(seed: int | None, error: BaseException) -> str:
 
 
 def _with_final_info(info: dict[str, Any], final_info: dict[str, Any]) -> dict[str, Any]:
-    """Return the info of a reset with that of the step before, if it says anything; the name is no longer its own."""
+    """Return the info of a reset, with that of the step before as `final_info` if it is not empty."""
     info.pop(FINAL_INFO, None)
     return {**info, FINAL_INFO: final_info} if final_info else info

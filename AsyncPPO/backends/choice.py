@@ -19,8 +19,8 @@ BackendName = Literal["auto", "inline", "process", "vector"]
 OnEnvError = Literal["raise", "restart"]
 
 WAKE_SECONDS = 5e-6
-"""What a vector step costs in worker processes beyond what it costs in one, measured on two cores: telling them to step
-and waiting for the last one."""
+"""Seconds that a vector step takes longer in worker processes than in one, measured on two cores: to tell the workers to
+step, and to wait for the last one."""
 TRIAL_SECONDS, TRIAL_STEPS = 0.1, 500
 """How long a trial of an environment's speed may take, at most."""
 
@@ -44,13 +44,13 @@ def choose_backend(
         env: one of them; it is reset.
         num_envs: how many there will be.
         num_workers: how many processes there may be.
-        steps: vector steps from one meeting of the processes to the next.
+        steps: vector steps from one synchronization of the processes to the next.
         seed: of its first reset.
         options: of its resets.
 
     Returns:
-        The backend's name, and a sentence with the measurement behind it. A trial that fails is no error: workers are
-        taken then, since they cost a cheap environment less than one process costs a slow one.
+        The backend's name, and a sentence with the measurement. A failed trial is not an error: the result is worker
+        processes then, since they slow a cheap environment down less than one process slows down an expensive one.
     """
     workers = min(num_workers, num_envs)
     try:
@@ -69,7 +69,7 @@ def choose_backend(
 
 
 def _seconds_per_step(env: gym.Env, seed: int | None, options: dict[str, Any] | None) -> float:
-    """Return what a step takes on average: the median of five means, since a pause of the machine's spoils only one."""
+    """Return the mean duration of a step: the median of five means, since a pause of the machine affects only one."""
     sample = _sampler(env)
     obs, info = env.reset(seed=seed, options=options)
     seconds: list[float] = []
@@ -85,7 +85,7 @@ def _seconds_per_step(env: gym.Env, seed: int | None, options: dict[str, Any] | 
 
 
 def _sampler(env: gym.Env) -> Callable[[Any, Any], Any]:
-    """Return what draws an action that is allowed after an observation and an info."""
+    """Return a function that samples an allowed action, given an observation and an info."""
     space, rng = copy.deepcopy(env.action_space), np.random.default_rng(0)
     space.seed(0)
     choices = [] if isinstance(space, spaces.Box) else choices_of(space)
@@ -113,7 +113,7 @@ def _mask(env: gym.Env, obs: Any, info: Any) -> np.ndarray | None:
 
 
 def _element(space: gym.Space, draws: Iterator[Any]) -> Any:
-    """Return an element of a space with the choices that were drawn, in their order, and any numbers beside them."""
+    """Return an element of a space with the sampled choices, in their order, and random numbers elsewhere."""
     if isinstance(space, spaces.Dict):
         return {name: _element(part, draws) for name, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
@@ -133,7 +133,7 @@ def check_ways(
     close_timeout: float,
     start_method: str | None,
 ) -> None:
-    """Check that ways of stepping are known and go together.
+    """Check that the arguments about stepping are valid and do not exclude each other.
 
     Raises:
         ValueError: they do not.

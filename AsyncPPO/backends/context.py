@@ -1,4 +1,4 @@
-"""What a process has of its block of environments."""
+"""The state of a process that has a block of environments."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from AsyncPPO.workers import Channel
 
 @dataclass
 class BlockContext:
-    """A block of environments, and what acts and learns beside it."""
+    """A block of environments, and the replica and gradient worker of its process."""
 
     number: int
     """Of the process."""
@@ -24,10 +24,10 @@ class BlockContext:
     rollout: Rollout | None = None
     """The part of these environments; with a plan only."""
     left_out: set[str] = field(default_factory=set)
-    """Entries of infos that could not be sent."""
+    """Entries of infos that could not be pickled."""
 
     def __post_init__(self) -> None:
-        """Make what acts and learns."""
+        """Make the replica and the gradient worker, if there is a plan."""
         if self.rollout is not None:
             replica = self.rollout.replica
             self.player, self.learner = replica.player(self.rollout.weights), replica.learner(self.rollout.workspace)
@@ -37,7 +37,7 @@ class BlockContext:
         return (self.stepping.nonzero()[0] + self.block.first).tolist()
 
     def waits_for(self) -> str:
-        """Say which environment was begun last, as far as is known."""
+        """Return which environment was stepped or reset last, as far as is known."""
         return self.block.waits_for()
 
     def close(self) -> None:

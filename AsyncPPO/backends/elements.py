@@ -1,4 +1,4 @@
-"""Elements of spaces on their way into rows: nothing is rounded, nothing wraps, a choice is one that there is."""
+"""Checked conversion of elements of spaces into rows: no rounding, no overflow, only existing choices."""
 
 import math
 from collections.abc import Callable
@@ -36,7 +36,9 @@ class Choices:
     def have(self, numbers: Any) -> bool:
         """Return whether all whole numbers `(..., *shape)`, an array or a scalar of NumPy, are among them."""
         if self._bits and numbers.itemsize == 1:
-            return not numbers.tobytes().strip(b"\0\1")  # an action mask in every observation has to be cheap
+            return not numbers.tobytes().strip(
+                b"\0\1"
+            )  # the check of an action mask, which is in every observation, must be cheap
         if numbers.dtype is not INT64:
             numbers = numbers.astype(INT64)
         if not self._from_zero:
@@ -145,7 +147,7 @@ class Actions:
     """What the actions of an environment may be."""
 
     def __init__(self, space: gym.Space, name: str = "") -> None:
-        """Read it off their space; `name` says which part of the actions they are, if they are a part."""
+        """Derive it from their space; `name` is the part of the actions, for a part of a Dict or Tuple."""
         self._space, (self._shape, self._dtype) = space, row_type(space)
         self._where = f" for {name}" if name else ""
         parts = leaves(space) if isinstance(space, COMPOSITE) else ()
@@ -178,8 +180,8 @@ class Actions:
         """Check actions `(n, ...)` for environments `(n,)`.
 
         Raises:
-            ValueError: one is no finite number, a fraction where whole numbers are asked for, or none of the choices;
-                names its environment. Numbers outside the bounds of a Box are left to the environment.
+            ValueError: one is not a finite number, not a whole number where the space needs one, or not one of the
+                choices; the message names its environment. Numbers outside the bounds of a Box are allowed.
         """
         if self._parts:
             for part, rows in zip(self._parts, split_parts(self._space, actions), strict=True):

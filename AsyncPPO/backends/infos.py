@@ -9,12 +9,12 @@ import numpy as np
 from AsyncPPO.backends.base import EnvError
 
 SUCCESS = "is_success"
-"""Whether an episode reached its goal. It is looked for without being asked for, also under the name `success`."""
+"""Whether an episode reached its goal. It is always looked for, also under the name `success`."""
 SUCCESS_NAMES = (SUCCESS, "success")
 
 
 def with_success(info_keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the keys that were asked for, and `SUCCESS`, each once.
+    """Return the requested keys, and `SUCCESS`, each once.
 
     Raises:
         TypeError: one string is given in place of a list of them.
@@ -28,7 +28,7 @@ def numbers_in(index: int, info: dict[str, Any], keys: Sequence[str]) -> list[fl
     """Return the numbers in the last info of an episode of environment `index`; NaN for what is not there.
 
     Raises:
-        EnvError: what was asked for is no number.
+        EnvError: a requested value is not a number.
     """
     return [_number(index, info, key) for key in keys]
 
@@ -39,6 +39,6 @@ def _number(index: int, info: dict[str, Any], key: str) -> float:
     try:
         return float(np.asarray(value, np.float64).item())
     except (TypeError, ValueError, OverflowError):
-        if key == SUCCESS:  # who did not ask for it must not be ended by it
+        if key == SUCCESS:  # `SUCCESS` was not requested: its value must not end the run
             return math.nan
         raise EnvError(f"environment {index}: its info {key!r} is not a number, but {value!r}") from None

@@ -28,19 +28,19 @@ class InlineBackend(Backend):
 
     @property
     def restarts(self) -> int:
-        """See `Backend.restarts`."""
+        """The number of restarts of environments that failed."""
         return self._block.restarts
 
     def reset(self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
-        """See `Backend.reset`."""
+        """Reset some environments, one seed each."""
         return self._block.reset(env_ids.tolist(), seeds, options)
 
     def send(self, env_ids: np.ndarray, autoreset: bool) -> None:
-        """See `Backend.send`."""
+        """Note which environments to step."""
         self._sent = np.sort(np.concatenate([self._sent, env_ids]))
         self._autoreset = autoreset
 
     def recv(self, min_envs: int) -> tuple[np.ndarray, Infos]:
-        """See `Backend.recv`; all that were sent are stepped now."""
+        """Step all environments that were sent actions."""
         env_ids, self._sent = self._sent, self._sent[:0]
         return env_ids, self._block.step(env_ids.tolist(), self._autoreset)

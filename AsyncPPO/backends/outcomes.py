@@ -1,4 +1,4 @@
-"""What `reset` and `step` of an environment return: understood, or one clear error."""
+"""Checks of what `reset` and `step` of an environment return: one clear error if it is wrong."""
 
 import math
 import reprlib
@@ -14,7 +14,7 @@ NUMBERS = frozenset({float, np.float64, np.float32, np.int64})
 FLAGS = frozenset({bool, np.bool_})
 COLLECTIONS = (dict, list, tuple, np.ndarray)
 LARGEST_REWARD = float(np.finfo(np.float32).max)
-"""Rewards are learnt from in single precision."""
+"""Rewards are stored in single precision."""
 SQUARE = LARGEST_REWARD**2
 
 

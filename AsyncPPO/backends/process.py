@@ -1,8 +1,7 @@
 """Environments in several processes: the first block in this process, the others in worker processes.
 
-Observations, actions, rewards and flags live in shared memory and are written in place. Where failures are to be
-survived, or steps to be timed, all blocks are left to workers: whoever watches must not die or hang with what is
-watched.
+Observations, actions, rewards and flags are in shared memory and are written in place. To restart failed environments or
+to limit the time of steps, workers step all blocks: the main process must not die or hang together with an environment.
 """
 
 import os
@@ -26,7 +25,7 @@ from parallel_rl.utils import spawn_seeds
 
 
 class ProcessBackend(Backend):
-    """Blocks of consecutive environments, each stepped by a process: the first by this one, unless `asynchronous`."""
+    """Blocks of consecutive environments, each stepped by a process: the first by the main one, unless `asynchronous`."""
 
     def __init__(
         self,
@@ -47,7 +46,7 @@ class ProcessBackend(Backend):
             num_workers: how many processes step, this one among them; no more than there are environments.
             start_method: of `multiprocessing`.
             plan: what `Replicas` needs.
-            asynchronous: whether all blocks are left to workers, so that `recv` need not wait for one.
+            asynchronous: whether workers step all blocks, so that `recv` need not wait for any of them.
             fault_policy: what to do about environments and workers that fail.
             close_timeout: seconds that workers may take to finish their step and close their environments.
 
@@ -90,7 +89,7 @@ class ProcessBackend(Backend):
         return sum(worker.restarts * len(worker.envs) + worker.pulse.restarts for worker in self.pool.workers)
 
     def reset(self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
-        """See `Backend.reset`."""
+        """Reset some environments, one seed each; fills their `obs`."""
         by_id = dict(zip(env_ids.tolist(), seeds, strict=True))
 
         def seeds_of(envs: range) -> list[int | None]:
@@ -103,7 +102,7 @@ class ProcessBackend(Backend):
         return block.reset(own.tolist(), seeds_of(range(len(block.envs))), options) | merged(self.pool.wait())
 
     def send(self, env_ids: np.ndarray, autoreset: bool) -> None:
-        """See `Backend.send`."""
+        """Begin a step of some environments with the actions in their rows of `action`."""
         self._autoreset = autoreset
         self._queued[env_ids] = True
         if self._restarting:
@@ -113,7 +112,7 @@ class ProcessBackend(Backend):
                 self._dispatch(worker, "step", int(autoreset))
 
     def recv(self, min_envs: int) -> tuple[np.ndarray, Infos]:
-        """See `Backend.recv`."""
+        """Wait until at least `min_envs` of the environments that were sent actions have been stepped."""
         own = self._take_own()
         infos = self._block.step(own.tolist(), self._autoreset)
         ready, count = [own], len(own)
@@ -131,12 +130,12 @@ class ProcessBackend(Backend):
         return env_ids, infos
 
     def set_reset_options(self, options: dict[str, Any] | None) -> None:
-        """See `Backend.set_reset_options`."""
+        """Set the options of every reset that has no options of its own, restarts included."""
         super().set_reset_options(options)
         self._reset_options = options
 
     def restore(self, snapshots: Infos) -> Infos:
-        """See `Backend.restore`; each worker gets those of its own environments."""
+        """Restore every environment; each worker gets the snapshots of its own environments."""
         for worker in self.pool.workers:
             own = {index: snapshots[index] for index in worker.envs}
             worker.begin(self.pool.job("restore", own, timed=False, repeatable=False))

@@ -1,4 +1,4 @@
-"""Replicas of a policy that act in the processes that step; without a message between processes for many steps."""
+"""Replicas of a policy that act in the processes that step, for many steps without a message between processes."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a policy needs to act beside environments, and the rows that it fills."""
+"""The arrays through which replicas of a policy act in worker processes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from parallel_rl.utils import episode_ends
 
 
 class Player(Protocol):
-    """Plays in n environments."""
+    """A policy that acts in n environments."""
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return `action` and further rows to remember, `(n, ...)` by name, and the output `(n, A)` behind them.
+        """Return `action` and further rows to store, `(n, ...)` by name, and the policy's output `(n, A)` behind them.
 
         Args:
             obs: `(n, ...)`.
@@ -22,7 +22,7 @@ class Player(Protocol):
         """
 
     def complete(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what else is to be remembered of T steps, `(T, n, ...)` by name: no environment has waited for it.
+        """Return further rows of T steps, `(T, n, ...)` by name, computed after the rollout: no environment waits.
 
         Args:
             rows: `(T, n, ...)` by name, of the steps.
@@ -31,65 +31,65 @@ class Player(Protocol):
 
 
 Compute = Callable[[int, int, int, int], None]
-"""Of the gradient of the minibatch of rows from the first number to the second, compute the part of process n of m."""
+"""`(start, stop, n, m)`: compute the part of process n of m of the gradient of the minibatch of rows start to stop."""
 
 
 class Replica(Protocol):
-    """A policy that acts in any process, by weights that lie in a vector; it is pickled once."""
+    """A policy that acts in any process, with its weights in a vector; it is pickled once."""
 
     @property
     def batch_size(self) -> int:
-        """How many transitions, of all environments together, are collected by the same weights, at most."""
+        """The largest number of transitions, over all environments, that are collected with the same weights."""
 
     @property
     def weights(self) -> int:
-        """P, how many weights."""
+        """P, the number of weights."""
 
     @property
     def noise(self) -> int:
-        """A, how many random numbers an action takes, and how many of the policy's output."""
+        """A, the number of random numbers for an action, and the size of the policy's output."""
 
     @property
     def fields(self) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Shape and type of what a `Player` says, for one environment."""
+        """Shape and type of the rows that a `Player` returns, for one environment."""
 
     def player(self, weights: np.ndarray) -> Player:
-        """Return a policy that reads its weights from `(P,)`."""
+        """Return a policy that reads its weights from a vector `(P,)`."""
 
     def workspace(self, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Return shape and type of the arrays that processes share to learn from that many rows."""
+        """Return shape and type of the arrays that gradient workers share for that many rows."""
 
     def learner(self, workspace: dict[str, np.ndarray]) -> Compute:
-        """Return what computes a part of the gradient of a minibatch there."""
+        """Return the function that computes a part of the gradient of a minibatch in these arrays."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which policy plays, and how many steps of each environment there is room for."""
+    """Which policy acts, and for how many steps of each environment there is space."""
 
     replica: Replica
     horizon: int
     info_keys: tuple[str, ...] = ()
-    """Which numbers of the last infos of episodes are kept, by name."""
+    """Names of the numbers to keep from the last infos of episodes."""
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """What the processes share to play a trajectory of T steps of N environments."""
+    """The arrays that processes share to roll out T steps of N environments."""
 
     replica: Replica
     weights: np.ndarray
     """float32 `(P,)`, of the policy, written by the caller."""
     noise: np.ndarray
-    """float32 `(T, N, A)`, what chance adds to the actions, written by the caller."""
+    """float32 `(T, N, A)`, the random numbers behind the actions, written by the caller."""
     rows: dict[str, np.ndarray]
-    """`(T, N, ...)`, the arrays of `VecMemory`, written by whoever plays."""
+    """`(T, N, ...)`, the arrays of `VecMemory`, written by the replicas."""
     outputs: np.ndarray
-    """float32 `(T, N, A)`, what the policy made of the observations, written by whoever plays."""
+    """float32 `(T, N, A)`, the policy's outputs, written by the replicas."""
     workspace: dict[str, np.ndarray]
-    """In which gradients are computed."""
+    """Arrays in which gradients are computed."""
     anew: np.ndarray
-    """bool `(N,)`, set where an environment was started anew at the first row of a play: what was before is over."""
+    """bool `(N,)`, set if an environment was restarted at the first row of a rollout: its earlier rows end there."""
     infos: np.ndarray
     """float64 `(T, N, K)`: at the last step of an episode the plan's K numbers of its info, otherwise NaN."""
     info_keys: tuple[str, ...]
@@ -137,7 +137,7 @@ class Rollout:
         Args:
             row: of the environment.
             step: which.
-            start: the first step of the present play; what was before, `anew` says.
+            start: the first step of the present rollout; restarts before it are noted in `anew`.
             next_obs: the last observation of the environment before the restart.
         """
         rows, last = self.rows, (step - 1, row)

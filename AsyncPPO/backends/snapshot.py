@@ -1,9 +1,9 @@
-"""What an environment consists of, as plain values, so that it can be kept in a file and go on from there.
+"""The state of an environment as plain values, so that it can be saved to a file and continue from there.
 
 It works for environments that are Python objects made of numbers, strings, arrays, random generators, collections of
-such and other such objects (Gymnasium's classic control and toy text, and its wrappers). A simulator that is not
-written in Python (Box2D, MuJoCo, an emulator) cannot be read this way, nor what holds one thing under two names; of
-those only the random streams are kept.
+these and other such objects (Gymnasium's classic control and toy text, and its wrappers). A simulator that is not
+written in Python (Box2D, MuJoCo, an emulator) cannot be read this way, nor an environment that holds one object under
+two names; of those only the random streams are saved.
 """
 
 from collections import deque
@@ -24,26 +24,26 @@ Snapshot = dict[str, Any]
 """`random`: the random streams of each layer of wrappers; `spaces`: those of its spaces, which older ones lack;
 `layers`: each with all its attributes, or None."""
 CONSTANT = (gym.Space, EnvSpec, type, FunctionType, BuiltinFunctionType)
-"""Attributes of these types stay as they are made."""
+"""Attributes of these types are not saved: they stay as the constructor made them."""
 ARGUMENTS = "_saved_kwargs"
-"""Where Gymnasium's wrappers keep what they were made with."""
+"""The attribute in which Gymnasium's wrappers store their arguments."""
 PARTS = {"random", "spaces", "layers"}
 """Of a snapshot."""
 LAST_POSITION = {"pos": 624, "buffer_pos": 4}
-"""How far the generators that have a buffer (MT19937, Philox) can be in it."""
+"""The last position in the buffer of the generators that have one (MT19937, Philox)."""
 COLLECTIONS: dict[type, str] = {list: "list", tuple: "tuple", set: "set", deque: "deque"}
 
 
 class _Empty:
-    """What an object without anything of its own is like."""
+    """An object without state of its own."""
 
 
 class Unreadable(TypeError):
-    """An environment that holds a foreign object, or one thing twice."""
+    """An environment that holds a native object, or one object twice."""
 
 
 def snapshot(env: gym.Env) -> Snapshot:
-    """Return what an environment consists of, in plain values and arrays."""
+    """Return the state of an environment in plain values and arrays."""
     random = [_generators(layer) for layer in layers(env)]
     state: Snapshot = {"random": random, "spaces": space_states(env), "layers": None}
     with suppress(Unreadable):
@@ -53,7 +53,7 @@ def snapshot(env: gym.Env) -> Snapshot:
 
 
 def restore(env: gym.Env, state: Snapshot, options: dict[str, Any] | None = None) -> None:
-    """Make an environment what `state` says; one that could not be read gets its random streams back.
+    """Restore an environment to `state`; one that could not be read gets only its random streams back.
 
     Args:
         env: to be changed.
@@ -66,7 +66,7 @@ def restore(env: gym.Env, state: Snapshot, options: dict[str, Any] | None = None
     for layer, generators in zip(layers(env), state["random"], strict=True):
         vars(layer).update({name: _generator(numbers) for name, numbers in generators.items()})
     if state["layers"] is not None:
-        env.reset(options=options)  # it may make things that are to be put back
+        env.reset(options=options)  # it may make attributes that are to be restored
         for layer, description in zip(layers(env), state["layers"], strict=True):
             _put_back(layer, description)
     if "spaces" in state:
@@ -111,14 +111,14 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
 
 
 class _Reader:
-    """Describes one environment; it remembers what it has seen, since nothing may occur twice."""
+    """Describes one environment; it records which objects it has seen, since none may occur twice."""
 
     def __init__(self) -> None:
         self._seen: dict[int, Any] = {}
         self._arrays: list[np.ndarray] = []
 
     def described(self, thing: Any) -> dict[str, Any]:
-        """Return the attributes of an object of a Python class, those of the objects that it has among them.
+        """Return the attributes of an object of a Python class, including those of the objects in it.
 
         Raises:
             Unreadable: there is something else in it, or in its class.
@@ -145,7 +145,7 @@ class _Reader:
         self._seen[id(thing)] = thing
 
     def _plain(self, value: Any) -> Any:
-        """Return a value as JSON and arrays know it: collections and generators under the name of their kind.
+        """Return a value in terms of JSON and arrays: collections and generators under the name of their kind.
 
         Raises:
             Unreadable: there is something else in it.
@@ -178,7 +178,7 @@ class _Reader:
 
 
 def _put_back(thing: Any, description: dict[str, Any]) -> None:
-    """Give an object the attributes that were described; the objects that it has stay the same ones."""
+    """Set the described attributes of an object; the objects in it keep their identity."""
     own = vars(thing)
     if type(thing).__qualname__ != description["object"]:
         raise ValueError(f"a {description['object']} was saved, and there is a {type(thing).__qualname__}")

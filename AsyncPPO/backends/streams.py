@@ -1,4 +1,4 @@
-"""The random streams of an environment that are not its `np_random`: those of its spaces, from which it may sample."""
+"""The random streams of an environment's spaces, which it may sample from besides its `np_random`."""
 
 import copy
 from collections.abc import Iterator
@@ -22,17 +22,17 @@ def layers(env: gym.Env) -> Iterator[gym.Env]:
 
 
 def own_spaces(env: gym.Env, taken: set[int]) -> None:
-    """Give an environment spaces of its own in place of those of its class, or of other copies.
+    """Replace the spaces of an environment that it shares with its class or with other environments by copies.
 
     Args:
         env: the environment.
-        taken: identities of the spaces of other copies; those of this one are added.
+        taken: identities of the spaces of other environments; those of this one are added.
     """
     copies: dict[int, gym.Space] = {}
     for layer, name, space in list(_named_spaces(env)):
         if id(space) in taken or space is getattr(type(layer), name, None):
             own = copies.setdefault(id(space), copy.deepcopy(space))
-            with suppress(AttributeError):  # a property, which makes it anew every time
+            with suppress(AttributeError):  # a property, which makes a new one every time
                 setattr(layer, name, own)
     taken.update(id(space) for *_, space in _named_spaces(env))
 
@@ -50,7 +50,7 @@ def space_states(env: gym.Env) -> list[dict[str, Any]]:
 
 
 def restore_spaces(env: gym.Env, states: list[dict[str, Any]]) -> None:
-    """Put the streams of the spaces where they were.
+    """Restore the streams of the spaces.
 
     Raises:
         ValueError: there are more spaces, or fewer.
@@ -63,7 +63,7 @@ def restore_spaces(env: gym.Env, states: list[dict[str, Any]]) -> None:
 def _named_spaces(env: gym.Env) -> Iterator[tuple[gym.Env, str, gym.Space]]:
     for layer in layers(env):
         for name in NAMES:
-            # a wrapper that changes nothing has none of its own; and not by vars(), which makes attributes slower
+            # a wrapper that changes no space has none of its own; vars() is avoided, since it makes attributes slower
             space = getattr(layer, f"_{name}" if isinstance(layer, gym.Wrapper) else name, None)
             if isinstance(space, gym.Space):
                 yield layer, name, space

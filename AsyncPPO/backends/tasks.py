@@ -49,7 +49,7 @@ TASKS: Tasks = {task.__name__: task for task in (reset, step, play, compute, app
 
 
 def sendable(context: BlockContext, infos: Infos) -> Pickled | None:
-    """Pickle infos, without what cannot leave this process; each entry that is left out is logged once."""
+    """Pickle infos without the entries that cannot be pickled; each entry that is left out is logged once."""
     if not infos:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Environments that come vectorized: many in one object, which steps them faster than a loop over them could."""
+"""Environments that are already vectorized: one object steps many, faster than a loop over them."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from parallel_rl.utils import COMPOSITE, episode_ends
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 BOOKKEEPING = {"env_id", "players", "elapsed_step"}
-"""What EnvPool says of every environment in every step; it is no news."""
+"""Entries that EnvPool puts into the infos of every step; they are dropped."""
 
 
 class Pool(Protocol):
@@ -60,7 +60,7 @@ class EnvPool:
     def reset(
         self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """See `Pool.reset`; with seeds all are made anew, since EnvPool takes seeds only then."""
+        """Reset; with seeds the pool is made again, since EnvPool takes seeds only in its constructor."""
         if options:
             raise ValueError("EnvPool's environments know no options of a reset")
         if seeds[0] is not None:
@@ -70,14 +70,14 @@ class EnvPool:
         return obs[np.argsort(info["env_id"])], _news(info)
 
     def step(self, env_ids: np.ndarray, actions: np.ndarray) -> Step:
-        """See `Pool.step`."""
+        """Step some environments; return their rows."""
         *rows, info = self._pool.step(actions, env_ids)
         order = np.argsort(info["env_id"])
         obs, reward, terminated, truncated = (row[order] for row in rows)
         return obs, reward, terminated, truncated, _news(info)
 
     def close(self) -> None:
-        """See `Pool.close`."""
+        """Close all environments."""
         self._pool.close()
 
     def _make(self, seeds: Sequence[int | None]) -> Any:
@@ -88,7 +88,7 @@ class EnvPool:
 
 
 class GymnasiumPool:
-    """An environment's own vectorized form; it starts all episodes together, and has one random stream for all."""
+    """An environment's own vectorized version; it starts all episodes together, with one random stream for all."""
 
     def __init__(self, spec: EnvSpec, num_envs: int) -> None:
         """Make them."""
@@ -101,27 +101,27 @@ class GymnasiumPool:
     def reset(
         self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """See `Pool.reset`; it is for all."""
+        """Reset all environments."""
         return self._envs.reset(seed=seeds[0], options=options)
 
     def step(self, env_ids: np.ndarray, actions: np.ndarray) -> Step:
-        """See `Pool.step`; those that are not asked for are stepped along, and nobody sees it."""
+        """Step all environments; return the rows of the requested ones. The rows of the others are dropped."""
         self._actions[env_ids] = actions
         *rows, info = self._envs.step(self._actions)
         obs, reward, terminated, truncated = (row[env_ids] for row in rows)
         return obs, reward, terminated, truncated, {name: rows[env_ids] for name, rows in info.items()}
 
     def close(self) -> None:
-        """See `Pool.close`."""
+        """Close all environments."""
         self._envs.close()
 
 
 def make_pool(env: Any, num_envs: int, autoreset: bool) -> Pool:
-    """Make an environment in its vectorized form: EnvPool's where that is installed and has it, or its own.
+    """Make the vectorized version of an environment: EnvPool's if that is installed and has it, or its own.
 
     Raises:
         TypeError: not an id or a spec.
-        ValueError: there is no such form, or it cannot do what `autoreset` asks for.
+        ValueError: there is none, or it does not support `autoreset`.
     """
     if not isinstance(env, str | EnvSpec):
         raise TypeError(f"backend='vector' needs an environment's id or its EnvSpec, not {env!r}")
@@ -156,7 +156,7 @@ class PoolBlock(Block):
         self._pool = pool
 
     def reset(self, env_ids: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
-        """See `Backend.reset`."""
+        """Reset the environments."""
         rows = np.asarray(env_ids)
         try:
             obs, info = self._pool.reset(rows, seeds, self.reset_options if options is None else options)
@@ -166,7 +166,7 @@ class PoolBlock(Block):
         return _by_env(rows, info)
 
     def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
-        """See `Backend.send` and `recv`."""
+        """Step some environments; with `autoreset`, reset those that finish."""
         rows, arrays = np.asarray(env_ids), self.arrays
         try:
             obs, reward, terminated, truncated, info = self._pool.step(rows, arrays.action[rows])
@@ -185,7 +185,7 @@ class PoolBlock(Block):
         return infos
 
     def close(self) -> None:
-        """See `Backend.close`."""
+        """Close the environments."""
         self._pool.close()
 
 

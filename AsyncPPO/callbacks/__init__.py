@@ -1,6 +1,6 @@
-"""Callbacks: the progress bar, the files of a run, evaluation beside the training, and the reasons to stop.
+"""Callbacks: the progress bar, the files of a run, background evaluation and stopping criteria.
 
-Write your own: override what you need of `Callback`, and pass it to `AsyncPPO(callbacks=[...])`; see docs/callbacks.md.
+Write your own: override methods of `Callback`, and pass it to `AsyncPPO(callbacks=[...])`; see docs/callbacks.md.
 """
 
 from AsyncPPO.callbacks.background_evaluation import BackgroundEvaluation

@@ -1,4 +1,4 @@
-"""Evaluation beside the training, in a process of its own."""
+"""Evaluation during training, in another process."""
 
 import json
 import math
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
 
 BEST_FILE = "evaluation.json"
-"""Beside the best weights: the evaluation that they are of."""
+"""File next to the best weights, with the evaluation of them."""
 PATIENCE_SECONDS = 0.2
-"""How often a run that waits for an evaluation looks whether it is in a hurry."""
+"""Seconds between checks, while a run waits for an evaluation, whether it should skip it."""
 SILENT_SECONDS = 2.0
-"""After how long the end of a run with a progress bar says that it waits for an evaluation."""
+"""Seconds after which the end of a run with a progress bar prints that it waits for an evaluation."""
 
 
 class BackgroundEvaluation(Callback):
@@ -36,7 +36,7 @@ class BackgroundEvaluation(Callback):
     Training does not wait: no evaluation starts while one is running. The end of the run waits for the last one.
 
     Args:
-        env: anything that `EnvVectorizer` takes; the evaluation has environments of its own.
+        env: anything that `EnvVectorizer` takes; the evaluation has its own environments.
         every: environment steps from one evaluation to the next.
         episodes: number of deterministic episodes in each; with a `seed` they are the same every time.
         num_envs: how many environments to step at once, at most; by default all.
@@ -96,7 +96,7 @@ class BackgroundEvaluation(Callback):
             self._begin(trainer)
 
     def on_end(self, trainer: "AsyncTrainer") -> None:
-        """Evaluate the final policy if the run was not in a hurry and no error ended it; end the process."""
+        """Evaluate the final policy, unless an error or a signal ended the run; end the process."""
         try:
             if trainer.error is None and self._running is not None:
                 self._finish(trainer)

@@ -35,7 +35,7 @@ TAGS = {
 }
 """TensorBoard tags, as in Stable-Baselines3; the tag of any other metric is `train/` and its name."""
 LONGEST_NUMBER = 18
-"""Digits of a whole number in a table."""
+"""Limit on the digits of an integer in a table."""
 GONE = {"policy_lag"}
 """Metrics that older versions wrote; a resumed run drops their columns."""
 TENSORBOARD_SECONDS = 2.0
@@ -115,7 +115,7 @@ class TensorBoard(Callback):
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog
 
-        nobody_knows = f".{secrets.token_hex(4)}"  # so that no link can lie in wait under the name
+        nobody_knows = f".{secrets.token_hex(4)}"  # so that nobody can place a link under this name
         self._writer = EventsWriter(str(self.directory / "events"), nobody_knows)
         self._flushed = time.monotonic()
         self._write(trainer.steps_done + 1, session_log=SessionLog(status=SessionLog.START))
@@ -153,7 +153,7 @@ def read_table(path: Path, needed: Sequence[str] = ("steps", "seconds", "episode
     """Return the rows of a file of `CSVLog`; none if there is no such file.
 
     Raises:
-        ValueError: something else is in it, or not what is needed.
+        ValueError: it is not such a table, or lacks columns.
     """
     if not path.is_file():
         return []
@@ -174,7 +174,7 @@ def _number(text: str) -> float:
     """Return the number in a cell: an int if it has no point.
 
     Raises:
-        ValueError: none was, or one that no run comes to.
+        ValueError: it is not a number, or has too many digits.
     """
     if not text.isdecimal():
         return float(text)

@@ -1,4 +1,4 @@
-"""Reasons to stop a run."""
+"""Callbacks that stop a run."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Child processes: a pool of workers that run tasks, whatever these are."""
+"""Child processes: a pool of workers that run any tasks."""
 
 from AsyncPPO.workers.channel import CLOSE_SECONDS, RESTART_LIMIT, Channel, Pickled, Pulse, SharedBuffers, WorkerError
 from AsyncPPO.workers.handle import Worker

@@ -1,4 +1,4 @@
-"""What a worker process and its parent share."""
+"""The memory, semaphores and pipe that a worker process and its parent share."""
 
 import multiprocessing
 import os
@@ -9,19 +9,19 @@ from enum import IntEnum
 from typing import Any
 
 LIVENESS_SECONDS = 0.05
-"""How often a waiting parent checks that its workers are alive."""
+"""Seconds between checks of a waiting parent that its workers are alive."""
 CLOSE_SECONDS = 5.0
-"""How long workers may take to finish their task and close before they are killed."""
+"""Seconds that workers may take to finish their task and close before they are killed."""
 SPIN_SECONDS = 0.0005
-"""How long `acquire` polls before it sleeps."""
+"""Seconds that `acquire` polls before it sleeps."""
 RESTART_LIMIT = 10
-"""How often a worker or an environment is restarted without a task or step in between, before that is an error."""
+"""Restarts of a worker or environment without a task or step in between; one more is an error."""
 CLOSE = -1
 """The task number that ends a worker."""
 IN_PIPE = -1
-"""The number of arguments, where they are pickled in the pipe."""
+"""Stands for the number of arguments if they are pickled in the pipe."""
 MAX_NUMBERS = 4
-"""How many whole numbers a task takes through shared memory."""
+"""The largest number of integer arguments that a task takes through shared memory."""
 
 
 class WorkerError(RuntimeError):
@@ -29,7 +29,7 @@ class WorkerError(RuntimeError):
 
 
 class Pickled(bytes):
-    """A result that a task has pickled by itself."""
+    """A result that a task has already pickled."""
 
 
 class Reply(IntEnum):
@@ -44,7 +44,7 @@ class SharedBuffers:
     """Shared memory for a pool, without a name in the file system, so that no crash leaves it behind."""
 
     def __init__(self, start_method: str | None = None) -> None:
-        """Begin with none, for workers that are started this way."""
+        """Start without buffers, for workers that are started with this method."""
         self._context: Any = multiprocessing.get_context(start_method)
         self.buffers: list[Any] = []
 
@@ -61,21 +61,23 @@ class Channel:
     number: int
     """Of the process; the parent is 0."""
     name: str
-    """What errors call the worker."""
+    """The worker's name in errors."""
     envs: range
-    """The environments that it serves, if it does."""
+    """The environments that it steps, if any."""
     buffers: list[Any]
     """Those of `SharedBuffers`."""
     done: Any
-    """Semaphore of the whole pool: some worker has replied."""
+    """Semaphore of the whole pool: a worker has replied."""
     spin: bool
-    """Whether waiting may poll, since there is a core for every process."""
+    """Whether to poll while waiting, since there is a core for every process."""
+    silent: bool
+    """Whether the worker makes its context without a reply."""
     control: Any
-    """int64 `(3 + MAX_NUMBERS,)`: the task's number, the `Reply`, how many arguments there are, and these."""
+    """int64 `(3 + MAX_NUMBERS,)`: the task's number, the `Reply`, the number of arguments, and the arguments."""
     beats: Any
     """int64 `(Pulse.SIZE,)`: those of `pulse`."""
     go: Any = None
-    """Semaphore: there is a task. This and what follows is new for every process."""
+    """Semaphore: there is a task. This field and the following are new for every process."""
     replied: Any = None
     """Semaphore: this worker has replied."""
     pipe: Any = None
@@ -83,17 +85,17 @@ class Channel:
 
     @property
     def pulse(self) -> "Pulse":
-        """Where the worker says what goes on."""
+        """The worker's report of its progress."""
         return Pulse(self.beats)
 
     def memory(self) -> Callable[[int], Any]:
-        """Return what gives the buffers one after the other, in the order in which they were allocated."""
+        """Return a function that returns the buffers one after the other, in the order of their allocation."""
         buffers = iter(self.buffers)
         return lambda size: next(buffers)
 
 
 class Pulse:
-    """What a worker is doing, in integers that the parent may read at any time."""
+    """A worker's progress, in integers that the parent may read at any time."""
 
     SIZE = 4
 
@@ -102,18 +104,18 @@ class Pulse:
         self._numbers = [0] * self.SIZE if numbers is None else numbers
 
     def beat(self, env_id: int) -> None:
-        """Say which environment the worker turns to."""
+        """Report which environment the worker steps or resets now."""
         self._numbers[0] += 1
         self._numbers[1] = env_id
 
     @property
     def last(self) -> tuple[int, int]:
-        """How many beats there were, and the environment of the last one."""
+        """The number of beats, and the environment of the last one."""
         return self._numbers[0], self._numbers[1]
 
     @property
     def step(self) -> int:
-        """How many steps of the present task are complete."""
+        """The number of complete steps of the current task."""
         return self._numbers[2]
 
     @step.setter
@@ -122,7 +124,7 @@ class Pulse:
 
     @property
     def restarts(self) -> int:
-        """How many environments the worker has restarted by itself."""
+        """The number of environments that the worker has restarted."""
         return self._numbers[3]
 
     @restarts.setter

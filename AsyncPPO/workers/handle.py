@@ -16,47 +16,47 @@ from AsyncPPO.workers.worker import work
 
 logger = logging.getLogger(__name__)
 DEATH_SECONDS = 5.0
-"""How long a process may take to be gone after its end of the pipe has closed."""
+"""Seconds that a process may take to end after its end of the pipe has closed."""
 Recover = Callable[["Worker", WorkerError], Any]
-"""Called where a worker dies or hangs in a task: raises, returns the task's result, or has the worker begin a task."""
+"""Called if a worker dies or hangs in a task: raises, returns the task's result, or lets the worker begin a task."""
 
 
 class Died(WorkerError):
-    """A worker was gone before all of its reply had come."""
+    """A worker died before its reply was complete."""
 
 
 class Job(NamedTuple):
-    """A task that a worker has been given."""
+    """A task for a worker."""
 
     task: str
     number: int = 0
     """Of the task, in the worker's table."""
     numbers: tuple[int, ...] = ()
-    """The arguments, if they are a few whole numbers."""
+    """The arguments, if they are a few integers."""
     message: bytes | None = None
     """Other arguments, pickled."""
     timed: bool = True
     """Whether the pool's time limit applies."""
     repeatable: bool = True
-    """Whether a worker that was restarted in the middle begins it again."""
+    """Whether a worker that is restarted during the task begins it again."""
     recover: Recover | None = None
-    """What to do instead in that case."""
+    """Called instead of that, if given."""
 
 
 MAKE = Job("make", timed=False, repeatable=False)
-"""What a process does first: it makes its context."""
+"""The first task of a process: to make its context."""
 
 
 class Worker:
-    """A process, and what it is doing."""
+    """A process and its current task."""
 
     def __init__(self, context: Any, setup: bytes, channel: Channel, error: type[WorkerError]) -> None:
-        """Take the parts; `start` starts the process.
+        """Store the parts; `start` starts the process.
 
         Args:
             context: of `multiprocessing`.
             setup: see `worker.work`.
-            channel: without the parts that are new for every process.
+            channel: without the fields that are new for every process.
             error: the class of all errors but `Died`.
         """
         self._context, self._setup, self.channel, self._error = context, setup, channel, error
@@ -64,17 +64,17 @@ class Worker:
         self.process: Any = None
         self.parent = os.getpid()
         self.job: Job | None = None
-        """What it is busy with; None when it is idle."""
+        """Its current task; None if it is idle."""
         self.restarts = 0
         self.failures = 0
-        """How often it was restarted since it last finished a task."""
+        """The number of restarts since it last finished a task."""
         self._beat, self._since = (-1, -1), 0.0
 
     def start(self) -> None:
-        """Start the process, in place of one that is gone; it makes its context.
+        """Start the process, or one in place of a dead one; it makes its context.
 
         Raises:
-            WorkerError: the system gives none, or this process cannot have any.
+            WorkerError: the system cannot start a process, or this process may not have children.
         """
         context, channel = self._context, self.channel
         with undisturbed():
@@ -91,10 +91,11 @@ class Worker:
                 raise
             finally:
                 theirs.close()
-        self._note(MAKE)
+        if not channel.silent:
+            self._note(MAKE)
 
     def begin(self, job: Job) -> None:
-        """Begin a task; if the process is gone, that shows when it is waited for."""
+        """Begin a task; if the process is dead, waiting for the task reveals it."""
         self._note(job)
         channel, message = self.channel, job.message
         control = channel.control
@@ -110,10 +111,10 @@ class Worker:
             post(channel.pipe, message)
 
     def result(self) -> Any:
-        """Take the reply, which has been signaled, and return the result.
+        """Receive the reply, which has been signaled, and return the result.
 
         Raises:
-            Died: the process is gone.
+            Died: the process is dead.
             WorkerError: the task failed, or its result cannot be read.
         """
         job, self.job = self.job, None
@@ -132,7 +133,7 @@ class Worker:
         return result
 
     def receive(self) -> Any:
-        """Return what comes with a reply; errors as for `result`."""
+        """Return the object that comes with a reply; errors as for `result`."""
         try:
             return cloudpickle.loads(self.channel.pipe.recv_bytes())
         except (EOFError, OSError):
@@ -142,24 +143,24 @@ class Worker:
 
     @property
     def rows(self) -> slice:
-        """Its environments among all."""
+        """Its environments, as a slice of all."""
         return slice(self.envs.start, self.envs.stop)
 
     @property
     def doing(self) -> str:
-        """The environment that it turned to last, or the worker itself."""
+        """The environment that it stepped or reset last, or the worker itself."""
         beats, env_id = self.pulse.last
         return f"environment {env_id}" if beats else self.channel.name
 
     def has_replied(self) -> bool:
-        """Return whether there is a reply that has not been taken."""
+        """Return whether there is a reply that has not been received."""
         replied = self.channel.replied.acquire(block=False)
         if replied:
             self.channel.replied.release()
         return replied
 
     def has_ended(self) -> bool:
-        """Return whether its task has ended: there is a reply, or the process is gone."""
+        """Return whether its task has ended: there is a reply, or the process is dead."""
         return self.job is not None and (self.has_replied() or not self.process.is_alive())
 
     @property
@@ -168,7 +169,7 @@ class Worker:
         return self._context.get_start_method() == "fork"
 
     def fault(self, timeout: float | None) -> WorkerError | None:
-        """Return what is wrong with a busy worker, if anything: it died, or it hangs and is killed now.
+        """Return the error of a busy worker, if there is one: it died, or it hangs and is killed now.
 
         Args:
             timeout: seconds that may pass without a beat of its pulse.
@@ -187,12 +188,12 @@ class Worker:
         return self._error(f"{self.doing} hung: {what} has taken more than {timeout:g} seconds")
 
     def kill(self) -> None:
-        """End the process, if it was started, whatever it is doing."""
+        """Kill the process, if it was started."""
         if self.process is not None:
             kill(self.process)
 
     def free(self) -> None:
-        """Free what is held for the process, which is gone."""
+        """Free the resources of the process, which has ended."""
         if self.process is not None:
             free(self.process)
             self.process = None

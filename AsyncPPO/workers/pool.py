@@ -1,10 +1,10 @@
 """The one home of child processes: a pool of workers that run tasks.
 
 A worker makes a context (environments, a policy, a member of a population) and then runs tasks on it. A task is a
-function `(context, *arguments) -> result` in a table by name. A task costs a few semaphore operations; a few whole
-numbers as arguments travel in shared memory, and only other arguments, results other than None and errors are pickled
-through a pipe. Who waits polls for a moment before it sleeps, since waking takes longer than a step of a cheap
-environment; so long as there is a core for every process. A worker whose parent is gone ends by itself.
+function `(context, *arguments) -> result` in a table by name. A task costs a few semaphore operations. A few integer
+arguments are passed in shared memory; only other arguments, results other than None and errors are pickled through a
+pipe. If there is a core for every process, a waiting process polls for a moment before it sleeps, since waking up takes
+longer than a step of a cheap environment. A worker ends by itself when its parent has died.
 """
 
 import logging
@@ -38,24 +38,24 @@ Tasks = Mapping[str, Callable[..., Any]]
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker is made from."""
+    """The arguments for a worker."""
 
     name: str
-    """What errors call it."""
+    """Its name in errors."""
     make_context: Callable[[Channel], Any]
-    """What it runs tasks on; closed at the end, if it has a `close`."""
+    """Makes the context for its tasks, which is closed at the end if it has a `close`."""
     envs: range = range(0)
-    """The environments that it serves, if it does."""
+    """The environments that it steps, if any."""
 
 
 class Supervisor(Protocol):
-    """Brings workers back that died or hung."""
+    """Restores workers that died or hung."""
 
     def prepare(self, worker: Worker) -> Any:
-        """Bring a process that replaces another to where it can take tasks; what it returns, `restart` does."""
+        """Prepare a process that replaces another one for further tasks; `restart` returns the result."""
 
     def interrupted(self, worker: Worker, error: WorkerError) -> None:
-        """Note that a worker was restarted in the middle of a task that it begins again."""
+        """Note that a worker was restarted during a task, which it begins again."""
 
 
 class WorkerPool:
@@ -75,24 +75,27 @@ class WorkerPool:
         make_local: Callable[[], Any] | None = None,
         shared: SharedBuffers | None = None,
         start_method: str | None = None,
+        wait_for_contexts: bool = True,
         spin: tuple[bool, bool] = (False, False),
         timeout: float | None = None,
         close_timeout: float | None = CLOSE_SECONDS,
         supervisor: Supervisor | None = None,
         error: type[WorkerError] = WorkerError,
     ) -> None:
-        """Start the workers and wait until all contexts are made.
+        """Start the workers.
 
         Args:
             specs: one for each worker; their numbers begin at 1.
-            tasks: what can be run.
+            tasks: the functions that can be run.
             make_local: makes a context for this process, number 0, which then takes part in the tasks.
-            shared: memory that workers find in their `Channel`.
+            shared: memory that the workers' `Channel`s give access to.
             start_method: of `multiprocessing`.
+            wait_for_contexts: whether to wait until all contexts are made; otherwise the first task fails where one
+                could not be.
             spin: whether this process and the workers poll while they wait.
             timeout: seconds that a task may take, or that may pass between two beats of the worker's pulse.
             close_timeout: seconds that workers may take to close before they are killed; None kills at once.
-            supervisor: brings workers back that died or hung; without it that is an error.
+            supervisor: restores workers that died or hung; without it that is an error.
             error: the class of all errors.
 
         Raises:
@@ -105,7 +108,7 @@ class WorkerPool:
         self.local: Any = None
         """The context of this process, if it has one."""
         self.closed = False
-        self.workers, self._done = _workers(specs, tasks, start_method, shared, spin[1], error)
+        self.workers, self._done = _workers(specs, tasks, start_method, shared, spin[1], not wait_for_contexts, error)
         self._stop = Finalize(self, stop, (self.workers, close_timeout), exitpriority=0)
         try:
             for worker in self.workers:
@@ -131,20 +134,23 @@ class WorkerPool:
         repeatable: bool = True,
         recover: Recover | None = None,
     ) -> None:
-        """Begin a task in every worker, without waiting for it; this process takes its part when it waits.
+        """Begin a task in every worker, without waiting for it; this process does its part in `wait`.
 
         Args:
             task: its name.
             args: of the task.
             processes: how many processes run it at most; by default all.
             timed: whether the time limit applies.
-            repeatable: whether a worker that is restarted in the middle begins the task again.
-            recover: what to do instead in that case.
+            repeatable: whether a worker that is restarted during the task begins it again.
+            recover: called instead of that, if given.
 
         Raises:
+            ValueError: there is no such task.
             TypeError: an argument cannot be pickled.
             RuntimeError: the pool is closed, or a task has been begun and not waited for.
         """
+        if task not in self._tasks:
+            raise ValueError(f"there is no task {task!r}, but {', '.join(self._tasks)}")
         if self.closed or self._local_job is not None or any(worker.job for worker in self.workers):
             raise RuntimeError("the worker pool is closed" if self.closed else "the workers are busy: wait() first")
         if self.local is not None:
@@ -156,16 +162,16 @@ class WorkerPool:
                 worker.begin(job)
 
     def job(self, task: str, *args: Any, **options: Any) -> Job:
-        """Return what `Worker.begin` takes, for one worker; arguments as for `begin`."""
+        """Return a `Job` for `Worker.begin`; arguments as for `begin`."""
         if len(args) <= MAX_NUMBERS and all(type(arg) is int and -(2**63) <= arg < 2**63 for arg in args):
             return Job(task, self._numbers[task], args, **options)
         return Job(task, self._numbers[task], message=cloudpickle.dumps(args), **options)
 
     def wait(self) -> dict[int, Any]:
-        """Wait until what was begun is done; the pool is closed if it fails.
+        """Wait until the task is done; the pool is closed if it fails.
 
         Returns:
-            The results of those that took part, by the number of the process.
+            The results by the number of the process.
 
         Raises:
             WorkerError: a task failed, or a worker died or hung.
@@ -239,13 +245,13 @@ class WorkerPool:
             raise self._error(str(died)) from None
 
     def restart(self, worker: Worker, error: WorkerError) -> Any:
-        """Start another process in place of one that died or hung, and have the supervisor prepare it.
+        """Start another process in place of one that died or hung, and let the supervisor prepare it.
 
         Returns:
-            What `Supervisor.prepare` returns.
+            The result of `Supervisor.prepare`.
 
         Raises:
-            WorkerError: nobody supervises, or the restarts fail.
+            WorkerError: there is no supervisor, or the restarts fail.
         """
         if self._supervisor is None:
             raise error
@@ -272,7 +278,7 @@ class WorkerPool:
                 return result
 
     def waits_for(self) -> str:
-        """Say what is waited for, as far as is known; may be called from another thread."""
+        """Return what the pool waits for, as far as is known; may be called from another thread."""
         late = [worker for worker in self.workers if worker.job is not None and not worker.has_replied()]
         if not late:
             return self.local.waits_for() if hasattr(self.local, "waits_for") else "the workers"
@@ -301,7 +307,7 @@ class WorkerPool:
         return LIVENESS_SECONDS if self._timeout is None else min(LIVENESS_SECONDS, self._timeout / 4)
 
     def _recover(self, worker: Worker, error: WorkerError) -> Any:
-        """Do what is to be done about a worker that died or hung; without a result it is busy again."""
+        """Handle a worker that died or hung; without a result it is busy again."""
         job = worker.job
         assert job is not None
         if job.recover is not None:
@@ -320,9 +326,10 @@ def _workers(
     start_method: str | None,
     shared: SharedBuffers | None,
     spin: bool,
+    silent: bool,
     error: type[WorkerError],
 ) -> tuple[list[Worker], Any]:
-    """Return workers that are to be started, and the semaphore by which they say that they have replied."""
+    """Return workers to start, and the semaphore by which they signal that they have replied."""
     if not specs:
         return [], None
     context: Any = multiprocessing.get_context(start_method)
@@ -330,7 +337,7 @@ def _workers(
     workers = []
     for number, spec in enumerate(specs, 1):
         control, pulse = context.RawArray("q", 3 + MAX_NUMBERS), context.RawArray("q", Pulse.SIZE)
-        channel = Channel(number, spec.name, spec.envs, buffers, done, spin, control, pulse)
+        channel = Channel(number, spec.name, spec.envs, buffers, done, spin, silent, control, pulse)
         setup = cloudpickle.dumps((spec.make_context, tasks))
         workers.append(Worker(context, setup, channel, error))
     return workers, done

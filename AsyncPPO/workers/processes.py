@@ -1,4 +1,4 @@
-"""Child processes: how one is started, what it does about signals and the end of its parent, and how it is ended."""
+"""Child processes: start, signals, the death of the parent, and the end."""
 
 import ctypes
 import multiprocessing
@@ -18,21 +18,21 @@ from parallel_rl.utils import seed_global_streams
 StartMethod = Literal["auto", "fork", "spawn", "forkserver"]
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 ORPHAN_SECONDS = 1.0
-"""How often a child looks whether it has another parent: the usual sign that its own is gone may be held by others."""
+"""Seconds between checks of a child whether its parent changed: other processes may hold the parent's end of the pipe."""
 PR_SET_PDEATHSIG = 1
-"""Of `prctl` (Linux): which signal a process gets when the thread that started it is gone."""
+"""Option of `prctl` (Linux): the signal that a process gets when the thread that started it has ended."""
 PIPE_BYTES = 2**14
-"""What an empty pipe takes at once on any system."""
+"""Bytes that can be written to an empty pipe without waiting, on any system."""
 
 
 def choose_start_method(asked: str | None) -> tuple[str, str | None]:
-    """Return how to start child processes, and why another way than usual was chosen, if so.
+    """Return the start method of child processes, and the reason if it is not the usual one.
 
-    Usual is `fork`, where the system can: it is quick. A fork has none of the threads of its parent, so what waits for
-    one of them waits for ever.
+    The usual one is `fork`, where the system supports it, since it is fast. A fork has none of the threads of its parent,
+    so code that waits for one of them hangs.
 
     Raises:
-        ValueError: an unknown way, or one that this system does not have.
+        ValueError: an unknown method, or one that this system does not support.
     """
     methods = multiprocessing.get_all_start_methods()
     if asked not in (None, "auto", *methods):
@@ -47,7 +47,7 @@ def choose_start_method(asked: str | None) -> tuple[str, str | None]:
 
 
 def _jax_has_threads() -> bool:
-    """Return whether JAX computes in this process; it was perhaps imported only."""
+    """Return whether JAX has been used in this process, not only imported."""
     bridge = sys.modules.get("jax._src.xla_bridge")
     return bridge is not None and bool(getattr(bridge, "backends_are_initialized", lambda: True)())
 
@@ -60,11 +60,11 @@ def why_no_children() -> str | None:
 
 
 def start_child(context: Any, name: str, target: Callable[..., None], *arguments: Any) -> Any:
-    """Start a process that calls `target` and leaves signals to this one; return it.
+    """Start and return a process that calls `target` and ignores signals, which this one handles.
 
     Raises:
-        RuntimeError: this process cannot have any.
-        OSError: the system gives none.
+        RuntimeError: this process cannot have children.
+        OSError: the system cannot start a process.
     """
     reason = why_no_children()
     if reason is not None:
@@ -78,22 +78,22 @@ def start_child(context: Any, name: str, target: Callable[..., None], *arguments
 def _be_a_child(lasting: bool, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     _leave_signals_to_parent()
     _leave_with_parent(lasting)
-    seed_global_streams(None)  # those of a fork are copies of its parent's
+    seed_global_streams(None)  # a fork starts with copies of its parent's streams
     target(*arguments)
 
 
 def _leave_signals_to_parent() -> None:
-    """Do nothing about signals, since the parent may want to finish something.
+    """Ignore signals, since the parent may want to finish an update.
 
-    The programs that this process starts are to heed them: they do, since their handlers are the usual ones, as those
-    of forks. In a group of its own a terminal's Ctrl-C does not reach them: they, too, go on until the parent ends.
+    Programs and forks that this process starts get the default handlers, so they react to signals. This process has its
+    own process group, so Ctrl-C in a terminal does not reach them: they, too, continue until the parent ends.
     """
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
-        for number in (signal.SIGTTIN, signal.SIGTTOU):  # a program that speaks to the terminal is not to be stopped
+        for number in (signal.SIGTTIN, signal.SIGTTOU):  # a program that uses the terminal must not be stopped
             signal.signal(number, signal.SIG_IGN)
     for number in SIGNALS:
-        signal.signal(number, _nothing)  # SIG_IGN would be handed down to programs
+        signal.signal(number, _nothing)  # programs would inherit SIG_IGN
         if hasattr(signal, "siginterrupt"):
             signal.siginterrupt(number, False)
     if hasattr(os, "register_at_fork"):
@@ -101,7 +101,7 @@ def _leave_signals_to_parent() -> None:
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """Be a handler."""
+    """Ignore a signal."""
 
 
 def _heed_signals() -> None:
@@ -110,12 +110,12 @@ def _heed_signals() -> None:
 
 
 def _leave_with_parent(lasting: bool) -> None:
-    """End this process when its parent is gone.
+    """End this process when its parent has died.
 
     Args:
-        lasting: whether the thread that started it lasts as long as the parent. Then Linux ends this process at once,
-            whatever it is doing. Otherwise, and behind a fork server (which lasts as long as its children), a thread
-            of its own does, as soon as it comes to run.
+        lasting: whether the thread that started it lives as long as the parent. Then Linux kills this process at once.
+            Otherwise, and with a fork server (which lives as long as its children), a thread of this process ends it,
+            as soon as that thread can run.
     """
     parent: Any = multiprocessing.parent_process()
     starter = os.getppid()  # the parent, or its fork server
@@ -131,17 +131,17 @@ def _leave_with_parent(lasting: bool) -> None:
         _kill_programs(os.getpid())
         os._exit(1)
 
-    if gone(0):  # before Linux was told
+    if gone(0):  # the parent died before `prctl`
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
 
 _not_in_forks: WeakSet[Connection] = WeakSet()
-"""Ends of pipes that belong to this process alone."""
+"""Ends of pipes that forks of this process must close."""
 
 
 def close_in_forks(pipe: Connection) -> None:
-    """Have forks of this process close an end of a pipe, or whoever reads or writes at the other never sees its end."""
+    """Make forks of this process close an end of a pipe; otherwise the process at the other end never sees it closed."""
     _not_in_forks.add(pipe)
 
 
@@ -155,34 +155,34 @@ if hasattr(os, "register_at_fork"):
 
 
 def kill(process: Any) -> None:
-    """End a child process, whatever it is doing, and the programs that it started."""
+    """Kill a child process and the programs that it started."""
     _kill_programs(process.pid)
     process.kill()
     process.join()
 
 
 def free(process: Any) -> None:
-    """Forget a child process that is gone; one that did not end by itself leaves no programs behind."""
+    """Clean up after a child process that has ended; if it did not end by itself, kill the programs that it started."""
     if process.exitcode != 0:
         _kill_programs(process.pid)
     process.close()
 
 
 def _kill_programs(pid: int) -> None:
-    """End what is left of the group of a child process: itself, its forks and the programs that it started."""
+    """Kill the process group of a child: itself, its forks and the programs that it started."""
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
 
 
 def post(pipe: Connection, message: bytes) -> None:
-    """Send a message through an empty pipe without waiting for the reader, who may be stopped, hung or gone.
+    """Send a message through an empty pipe without waiting for the reader, which may be stopped, hung or dead.
 
-    What is too large for the pipe is sent by a thread, which ends when the reader has all of it, or is gone.
+    A thread sends a message that is too large for the pipe. It ends when the reader has received all of it, or is dead.
     """
 
     def send() -> None:
-        with suppress(OSError, TypeError):  # the reader is gone, or the pipe was closed meanwhile
+        with suppress(OSError, TypeError):  # the reader is dead, or the pipe was closed meanwhile
             pipe.send_bytes(message)
 
     if len(message) <= PIPE_BYTES:
@@ -193,7 +193,7 @@ def post(pipe: Connection, message: bytes) -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold signals back until the end of the block, so that what is begun in it is finished; but for a second one."""
+    """Delay the first signal until the end of the block, so that the block is finished; a second one acts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield  # handlers run in the main thread
         return

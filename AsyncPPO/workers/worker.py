@@ -1,4 +1,4 @@
-"""A worker process: it makes its context and runs tasks on it until it is closed or its parent is gone."""
+"""A worker process: it makes its context and runs tasks on it until it is closed or its parent has died."""
 
 import traceback
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from parallel_rl.utils import blas_threads, one_torch_thread
 
 
 def work(setup: bytes, channel: Channel) -> None:
-    """Be a worker process; `setup` is a pickled function that makes the context, and the tasks by name."""
-    close_in_forks(channel.pipe)  # one that outlives this process must not keep the parent waiting
+    """Run a worker process; `setup` is a pickled function that makes the context, and the tasks by name."""
+    close_in_forks(channel.pipe)  # a fork that outlives this process must not keep the parent waiting
     with suppress(ConnectionError, EOFError), blas_threads(1):
         _Server(channel).serve(setup)
 
@@ -25,13 +25,17 @@ class _Server:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._context: Any = None
+        self._failure: Exception | None = None
         self._functions: list[Callable[..., Any]] = []
 
     def serve(self, setup: bytes) -> None:
-        """Make the context, then run tasks; a worker that could not make its context is only ever closed."""
+        """Make the context, then run tasks; a worker that could not make its context waits to be closed."""
         channel = self._channel
         try:
-            self._reply(self._make, setup)
+            if channel.silent:
+                self._make_silently(setup)
+            else:
+                self._reply(self._make, setup)
             while True:
                 acquire(channel.go, channel.spin, None)
                 task = channel.control[0]
@@ -43,15 +47,24 @@ class _Server:
                 self._context.close()
 
     def _make(self, setup: bytes) -> None:
-        one_torch_thread()  # beside the other processes more would be slower
+        one_torch_thread()  # more would be slower, since the other processes use the other cores
         make_context, tasks = cloudpickle.loads(setup)
         self._functions = [*tasks.values()]
         self._context = make_context(self._channel)
+
+    def _make_silently(self, setup: bytes) -> None:
+        """Make the context without a reply; if that fails, every task fails."""
+        try:
+            self._make(setup)
+        except Exception as error:
+            self._failure = error
 
     def _run(self, task: int) -> Any:
         control = self._channel.control
         count = control[2]
         arguments = control[3 : 3 + count] if count >= 0 else cloudpickle.loads(self._channel.pipe.recv_bytes())
+        if self._failure is not None:
+            raise self._failure
         return self._functions[task](self._context, *arguments)
 
     def _pickled(self, result: Any) -> bytes:

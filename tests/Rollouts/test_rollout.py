@@ -130,9 +130,10 @@ def test_the_rows_of_a_counter_are_the_table(truncates: bool, num_workers: int, 
     assert not one.env["terminated" if truncates else "truncated"].any()
     assert one.env["valid"].all()
     assert one.next_obs[:, 0, 1].tolist() == [1, 2, 3, 1, 2]
-    assert one.actor["value"][:, 0].tolist() == [0, 1, 2, 0, 1, 2]
-    assert one.following("value")[:, 0].tolist() == [1, 2, 3 if truncates else 0, 1, 2]
-    assert two.following("value")[:, 0].tolist() == [3 if truncates else 0, 1, 2, 3 if truncates else 0, 1]
+    assert one.actor["value"][:, 0].tolist() == [10, 20, 30, 10, 20, 30]
+    at_end = 40 if truncates else 0
+    assert one.following("value")[:, 0].tolist() == [20, 30, at_end, 20, 30]
+    assert two.following("value")[:, 0].tolist() == [at_end, 20, 30, at_end, 20]
 
 
 @pytest.mark.parametrize("truncates", [False, True])
@@ -154,7 +155,7 @@ def test_a_sticky_environment_waits_for_the_next_fragment(truncates: bool) -> No
     assert one.env["valid"][:, 0].tolist() == [True, True, True, False, False]
     assert one.env["valid"][:, 1].all()
     assert one.env["truncated" if truncates else "terminated"][:, 0].tolist() == [False, False, True, True, True]
-    assert one.following("value")[:, 0].tolist() == [1, 2, 3 if truncates else 0, 0, 0]
+    assert one.following("value")[:, 0].tolist() == [20, 30, 40 if truncates else 0, 0, 0]
 
 
 def test_nothing_is_stepped_where_all_wait() -> None:
@@ -196,6 +197,17 @@ def test_a_look_ahead_sees_the_episode_that_was_truncated() -> None:
     for fragment in islice(rollout(partial(Counter, 4, True), Chance(), 6, 2), 2):
         expected = fragment.next_obs.double().sum(-1) + 100 * (fragment.before.stepno + 1) + fragment.after.rew
         assert torch.equal(fragment.following("value"), expected)
+
+
+def test_an_episode_that_is_terminated_and_truncated_at_once_is_worth_nothing_more() -> None:
+    class Both(Counter):
+        def step(self, action: int) -> Any:
+            obs, reward, over, _, info = super().step(action)
+            return obs, reward, over, over, info
+
+    (fragment,) = islice(rollout(partial(Both, 2), Scripted(), 4), 1)
+    assert fragment.env["truncated"][:, 0].tolist() == fragment.env["terminated"][:, 0].tolist() == [False, True] * 2
+    assert fragment.following("value")[:, 0].tolist() == [20, 0, 20, 0]
 
 
 def test_actors_reset_their_recurrent_state_as_they_like() -> None:
@@ -328,7 +340,7 @@ def test_fragments_that_are_kept_do_not_change() -> None:
     kept += islice(feed, 3)
     for fragment in kept:
         fragment.state.rew.zero_()  # nor does what is done to them matter
-    assert torch.equal(next(feed).state.rew[1:, 0], torch.tensor([1.0, 2.0, 3.0]))
+    assert next(feed).state.rew[:, 0].tolist() == [4, 1, 2, 3]
     kept[0].state.rew.copy_(copies[0].rew)
     for before, after in zip(
         tree_leaves(copies), tree_leaves((kept[0].state, kept[0].actor, kept[0].env, kept[0].hx)), strict=True

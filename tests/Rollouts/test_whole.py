@@ -40,9 +40,9 @@ def test_an_episode_is_what_happened(n_steps: int, truncates: bool) -> None:
         assert state.fin[:, 0].tolist() == [True, False, False, False, True]
         assert episode.env["truncated" if truncates else "terminated"][:, 0].tolist() == [False, False, False, True]
         assert not episode.env["terminated" if truncates else "truncated"].any()
-        last = 4.0 if truncates else 0.0
-        assert episode.actor["value"][:, 0].tolist() == [0, 1, 2, 3, last]
-        assert episode.following("value")[:, 0].tolist() == [1, 2, 3, last]
+        last = 50 if truncates else 0
+        assert episode.actor["value"][:, 0].tolist() == [10, 20, 30, 40, last]
+        assert episode.following("value")[:, 0].tolist() == [20, 30, 40, last]
         assert episode.next_obs[:, 0, 1].tolist() == [1, 2, 3, 4]
     assert [int(first.lag), int(second.lag)] == {1: [3, 3], 2: [1, 1], 7: [0, 1]}[n_steps]
 

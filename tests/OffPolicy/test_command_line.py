@@ -1,0 +1,44 @@
+"""The command line trains, resumes and evaluates the off-policy agents."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from parallel_rl import main
+
+TINY = ["--num-envs", "2", "--learning-starts", "100", "--buffer-size", "1000", "--hidden-sizes", "16", "--batch-size",
+        "16", "--backend", "inline", "--eval-every", "0", "--eval-episodes", "1"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("agent", "env_id"),
+    [("dqn", "CartPole-v1"), ("ddpg", "Pendulum-v1"), ("td3", "Pendulum-v1"), ("sac", "Pendulum-v1")],
+)
+def test_a_run_is_resumed_and_evaluated(agent: str, env_id: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    where = ["--env-id", env_id, "--steps", "200", "--run-dir", str(tmp_path / "run")]
+    assert main.main(["train", "--agent", agent, *where, *TINY]) == 0
+    assert main.main(["resume", str(tmp_path / "run"), "--steps", "100"]) == 0
+    capsys.readouterr()
+    assert main.main(["evaluate", str(tmp_path / "run"), "--episodes", "2", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["returns"]) == 2
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["agent"] == agent
+    assert record["settings"]["hidden_sizes"] == [16]
+
+
+def test_help_lists_the_settings_of_the_agent(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main.main(["train", "--agent", "sac", "--help"])
+    text = capsys.readouterr().out
+    assert "--target-entropy" in text
+    assert "--policy-clip" not in text
+
+
+def test_discrete_actions_for_an_agent_of_continuous_ones_are_one_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main(["--agent", "sac", "--env-id", "CartPole-v1", "--run-dir", str(tmp_path / "run"), *TINY]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "Discrete(2)" in error
