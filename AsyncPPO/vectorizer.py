@@ -55,25 +55,25 @@ class EnvVectorizer(ParallelEnvs):
                 utils.update_active_environments_list(env.finished, over)
 
     With `autoreset=True` an environment that finishes is reset in the same step, so that all run all the time; its
-    info then holds the true last observation as `final_obs` and the last info as `final_info`, as in Gymnasium. Where an
-    episode has ended or failed, these entries and `env_error` replace entries of the environment with the same name.
+    info then holds the true last observation as `final_obs` and the last info as `final_info`, as in Gymnasium. Where
+    an episode has ended or failed, these entries and `env_error` replace entries of the environment with the same name.
     `final_obs` and `failed` hold the same as rows of all environments.
 
     Args:
         env: an environment (copied as it is; remade from its spec if it cannot be copied), an id, an `EnvSpec`, or a
             callable that makes one; or a list of N of these.
         num_envs: N; by default 1, or the length of the list.
-        backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks one, and picks
-            `process` if environments are asynchronous or may fail; or `vector`, for the id or spec of an environment
-            that EnvPool has.
-        num_workers: the number of processes that step in the `process` backend, including this one (which steps the first
-            block of environments); by default one per available core.
+        backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks one, and
+            picks `process` if environments are asynchronous or may fail; or `vector`, for the id or spec of an
+            environment that EnvPool has.
+        num_workers: the number of processes that step in the `process` backend, including this one (which steps the
+            first block of environments); by default one per available core.
         seed: of the environments' random streams, one each; None takes fresh entropy. A list has one seed for each
             environment, for environments that accept only certain seeds.
         reset_options: `options` of every reset, autoresets too; may be changed later.
         autoreset: whether an environment that finishes is reset in the same step.
-        start_method: of the worker processes: `fork`, `spawn`, `forkserver` or `auto`, which is `fork` unless the system
-            does not support it or this process uses a library that does not survive it (see `backend_reason`).
+        start_method: of the worker processes: `fork`, `spawn`, `forkserver` or `auto`, which is `fork` unless the
+            system does not support it or this process uses a library that does not survive it (see `backend_reason`).
         plan: a policy whose replicas act in the processes that step (`backends.Replicas`), and the largest number of
             steps of a rollout. It needs `autoreset`.
         asynchronous: for `send` and `recv` with `min_envs`: whether `num_workers` further processes step all
@@ -196,8 +196,8 @@ class EnvVectorizer(ParallelEnvs):
             infos, of just those environments, in index order.
 
         Raises:
-            ValueError: a wrong number or shape of actions, or an invalid action (a NaN; for discrete actions a fraction or
-                a number out of range); the message names the environment, and nothing was stepped.
+            ValueError: a wrong number or shape of actions, or an invalid action (a NaN; for discrete actions a fraction
+                or a number out of range); the message names the environment, and nothing was stepped.
             RuntimeError: nothing is running, or the vectorizer is closed.
             EnvError: an environment failed or gave a NaN or infinity, or its worker died; the vectorizer is closed.
         """
@@ -212,12 +212,12 @@ class EnvVectorizer(ParallelEnvs):
 
         Args:
             actions: `(n, ...)`, one for each of the environments, as for `step`.
-            env_ids: `(n,)`, the environments; by default all running ones that have not been sent an action yet, in index
-                order.
+            env_ids: `(n,)`, the environments; by default all running ones that have not been sent an action yet, in
+                index order.
 
         Raises:
-            ValueError: a wrong number or shape of actions, an invalid action, an environment that does not run, or one that
-                is given twice.
+            ValueError: a wrong number or shape of actions, an invalid action, an environment that does not run, or one
+                that is given twice.
             RuntimeError: nothing is running, all that run have been sent an action, or the vectorizer is closed.
         """
         self._open_backend()
@@ -244,7 +244,8 @@ class EnvVectorizer(ParallelEnvs):
         """Wait for environments that were sent actions; a slow one does not delay the others.
 
         Args:
-            min_envs: the least number of environments to wait for; by default all. Others that are ready are returned too.
+            min_envs: the least number of environments to wait for; by default all. Others that are ready are returned
+                too.
 
         Returns:
             The rows that `step` returns, for the environments that are ready, and their indices `(n,)`, in order.
@@ -281,7 +282,8 @@ class EnvVectorizer(ParallelEnvs):
     def state(self) -> State:
         """Return the state of the environments, for `utils.save_state`; none may be in the middle of a step.
 
-        It is complete for environments made of plain values; for others (docs/resuming.md) it has only the random streams.
+        It is complete for environments made of plain values; for others (docs/resuming.md) it has only the random
+        streams.
 
         Raises:
             RuntimeError: some were sent actions, or the vectorizer is closed.

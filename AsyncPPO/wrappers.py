@@ -12,10 +12,10 @@ from parallel_rl.utils import ACTION_MASK, choices_of
 class ActionMasks(gym.Wrapper):
     """Adds the mask of allowed actions to the observation, where the agents read it.
 
-    The mask is the result of the environment's method `action_masks()`, or else `action_mask` in its infos: one entry for
-    each discrete action, true if it is allowed. For a MultiDiscrete it has the entries of all dimensions, concatenated;
-    for a Dict or Tuple those of all parts, in the order of the action space. A Dict observation gets a further entry
-    `action_mask`; any other observation becomes `{"observation": ..., "action_mask": ...}`.
+    The mask is the result of the environment's method `action_masks()`, or else `action_mask` in its infos: one entry
+    for each discrete action, true if it is allowed. For a MultiDiscrete it has the entries of all dimensions,
+    concatenated; for a Dict or Tuple those of all parts, in the order of the action space. A Dict observation gets a
+    further entry `action_mask`; any other observation becomes `{"observation": ..., "action_mask": ...}`.
     """
 
     def __init__(self, env: gym.Env) -> None:

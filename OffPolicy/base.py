@@ -1,4 +1,4 @@
-"""OffPolicy: what DQN, DDPG, TD3 and SAC have in common: replay, the number of updates, and what is saved."""
+"""OffPolicy: the base of DQN, DDPG, TD3 and SAC: replay, the schedule of updates, saving and loading."""
 
 import copy
 import math
@@ -32,9 +32,9 @@ from parallel_rl.utils import (
 )
 
 LARGE_NETWORK = 1_000_000
-"""Parameters from which on more than one thread pays."""
+"""The number of parameters from which more than one thread is faster."""
 UNITS = 1e-9
-"""Of an update: what rounding may hide when updates are counted."""
+"""Share of an update that rounding errors may amount to when updates are counted."""
 
 
 class OffPolicyAgent(Configured, ABC):
@@ -65,13 +65,13 @@ class OffPolicyAgent(Configured, ABC):
             observation_space: of one environment.
             action_space: of one environment.
             config: all settings; by default the class's own.
-            goal_functions: of an environment with goals, for hindsight; `for_env` fills it in.
+            goal_functions: of a goal-conditioned environment, for hindsight; `for_env` passes them.
             seed: of the initial weights, of exploration and of minibatches; None takes fresh entropy.
             settings: fields of the config, in place of `config`.
 
         Raises:
             TypeError: an unknown setting, or a space that is not supported.
-            ValueError: a setting out of its range; or a buffer that the machine's memory does not hold.
+            ValueError: a setting out of its range; or a buffer that does not fit into the machine's memory.
         """
         self.config = make_config(self.config_class, settings, by=type(self).__name__) if config is None else config
         self.observation_space, self.action_space = observation_space, action_space
@@ -111,7 +111,7 @@ class OffPolicyAgent(Configured, ABC):
 
     @abstractmethod
     def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:
-        """Return the policy, and by name what learns."""
+        """Return the policy, and the networks that learn, by name."""
 
     @abstractmethod
     def explore(self, obs: Any, env_ids: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ class OffPolicyAgent(Configured, ABC):
 
     @abstractmethod
     def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
-        """Do one update; return its metrics, and the errors `(B,)` for prioritized replay."""
+        """Make one update; return its metrics, and the errors `(B,)` for prioritized replay."""
 
     def act(
         self, obs: Any, /, *, state: None = None, env_ids: np.ndarray | None = None
@@ -148,14 +148,14 @@ class OffPolicyAgent(Configured, ABC):
         """Return None: there is no recurrent state."""
 
     def steps_wanted(self) -> int:
-        """Return how many more environment steps there have to be before the next update."""
+        """Return the number of environment steps until the next update."""
         if self.steps < self.learning_starts:
             return self.learning_starts - self.steps
         next_update = self.learning_starts + math.ceil((self.updates + 1 - UNITS) / self.utd)
         return max(next_update, max(self._last_round, self.learning_starts) + self.train_freq) - self.steps
 
     def observe(self, trajectories: Sequence[Trajectory], /) -> None:
-        """Put experience into the replay buffer; the arrays are copied."""
+        """Add trajectories to the replay buffer; the arrays are copied."""
         if not trajectories:
             return
         self.sampler.extend(trajectories)
@@ -165,17 +165,17 @@ class OffPolicyAgent(Configured, ABC):
             self.policy.obs_norm.update(torch.from_numpy(rows[:, : self.policy.features.vector]).to(self.device))
 
     def update(self, progress: float, workers: Any = None, /) -> Metrics:
-        """Do the updates that are due, `utd` for each step since `learning_starts`.
+        """Make the updates that are due, `utd` for each step since `learning_starts`.
 
         Args:
-            progress: how much of the run is over, from 0 to 1.
+            progress: share of the run that is over, from 0 to 1.
             workers: not used.
 
         Returns:
-            The means of their metrics; empty if none was due.
+            The means of their metrics; empty if no update was due.
 
         Raises:
-            FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did.
+            FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did so.
         """
         due = math.floor(self.utd * (self.steps - self.learning_starts) + UNITS) - self.updates
         if due < 1 or not len(self.replay):
@@ -219,11 +219,11 @@ class OffPolicyAgent(Configured, ABC):
         return Minibatch(obs, action, reward, next_obs, discount, weight)
 
     def to_learn(self, actions: np.ndarray) -> np.ndarray:
-        """Return the environment's actions `(B, ...)` as networks see them."""
+        """Return the environment's actions `(B, ...)` in the form that networks use."""
         return actions
 
     def target(self, batch: Minibatch, next_value: torch.Tensor) -> torch.Tensor:
-        """Return what the critic is to predict, `(B,)`: reward + discount * value of the next observation."""
+        """Return the critic's targets `(B,)`: reward + discount * value of the next observation."""
         target = batch.reward + batch.discount * next_value
         return target.clamp(-self.reward_scale / (1 - self.gamma), 0.0) if self.clip_return else target
 
@@ -245,7 +245,7 @@ class OffPolicyAgent(Configured, ABC):
         return self.meaning() | plain
 
     def meaning(self) -> dict[str, Any]:
-        """Return what decides what weights mean."""
+        """Return the settings that the weights depend on."""
         known = settings_in(type(self.config))
         settings = {name: getattr(self.config, name) for name, about in known.items() if about.structure}
         return {
@@ -271,14 +271,14 @@ class OffPolicyAgent(Configured, ABC):
         return copy.deepcopy(self.policy)
 
     def replica(self) -> None:
-        """Return None: workers have no policy of their own."""
+        """Return None: there are no replicas for workers."""
 
     def save_weights(self, directory: str | os.PathLike[str], /) -> None:
-        """Save all networks, but for targets, into a directory, which is made if it is missing."""
+        """Save all networks except targets into a directory, which is made if it is missing."""
         self.policy.save_weights(directory)
 
     def load_weights(self, directory: str | os.PathLike[str], /) -> None:
-        """Load what `save_weights` saved; the target networks become the same.
+        """Load what `save_weights` saved; the target networks get the same weights.
 
         Raises:
             FileNotFoundError, ValueError: as `Policy.load_weights`.
@@ -322,7 +322,7 @@ class OffPolicyAgent(Configured, ABC):
             learner.load_state(state["learners"][name])
 
     def __reduce__(self) -> Any:
-        """Copy by way of the state: parameters are views of vectors."""
+        """Copy through the state, since parameters are views of vectors."""
         arguments = (self.observation_space, self.action_space, self.config, self.goal_functions, self.seed)
         return _made_again, (type(self), *arguments), self.state()
 

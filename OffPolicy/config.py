@@ -1,4 +1,4 @@
-"""The hyperparameters of each off-policy agent, each declared once. They need no torch, so that --help is fast."""
+"""The hyperparameters of the off-policy agents, each declared once. No torch is needed, so that --help is fast."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,15 +7,15 @@ from OffPolicy.noise import make_noise
 from parallel_rl.utils import Config, setting
 
 WIDEST = 2**16
-"""Units of a layer, at most: a forged file cannot have the memory filled."""
+"""Limit on the units of a layer, so that a forged file cannot exhaust the memory."""
 
 
 @dataclass(frozen=True)
 class OffPolicyConfig(Config):
-    """What all off-policy agents have in common.
+    """The settings of all off-policy agents.
 
     Raises:
-        ValueError: some are out of their ranges, or do not go together; the message names them.
+        ValueError: some are out of range, or exclude each other; the message names them.
     """
 
     gamma: float = setting(0.99, "Discount of the reward.", least=0, most=1)
@@ -23,22 +23,20 @@ class OffPolicyConfig(Config):
     batch_size: int = setting(256, "Transitions in each gradient step.", above=0)
     buffer_size: int = setting(1_000_000, "Rows of the replay buffer, at most.", fixed=True, least=2)
     learning_starts: int = setting(1_000, "Environment steps before the first update.", least=0)
-    utd: float = setting(
-        1.0, "Updates for each environment step, however many environments there are.", above=0, fixed=True
-    )
+    utd: float = setting(1.0, "Updates for each environment step, for any number of environments.", above=0, fixed=True)
     train_freq: int = setting(1, "Environment steps between rounds of updates, at least.", above=0)
     tau: float = setting(0.005, "Share by which target networks follow in each update.", above=0, most=1)
     n_step: int = setting(1, "Rewards that are summed before the value of the next observation.", above=0)
     reward_scale: float = setting(1.0, "Factor of the rewards.", above=0)
-    prioritized: bool = setting(False, "Draw transitions in proportion to their last errors.", fixed=True)
+    prioritized: bool = setting(False, "Sample transitions in proportion to their last errors.", fixed=True)
     priority_alpha: float = setting(0.6, "Exponent of the errors; 0 for uniform sampling.", least=0, most=1, fixed=True)
     priority_beta: float = setting(
-        0.4, "Exponent of the importance weights; it goes to 1 linearly over the run.", least=0, most=1
+        0.4, "Exponent of the importance weights, annealed linearly to 1 over the run.", least=0, most=1
     )
     hindsight: Literal["none", "future", "final", "episode"] = setting(
-        "none", "Where hindsight takes other goals from, for environments with goals.", fixed=True
+        "none", "Steps from which hindsight takes goals, for goal-conditioned environments.", fixed=True
     )
-    replay_k: int = setting(4, "Transitions with a goal of hindsight for each with its own.", least=0, fixed=True)
+    replay_k: int = setting(4, "Transitions with a hindsight goal for each one with its own goal.", least=0, fixed=True)
     clip_return: bool = setting(
         False, "Clip value targets to [-1 / (1 - gamma), 0]: rewards are -1 until the goal is reached, and 0 there."
     )
@@ -53,7 +51,7 @@ class OffPolicyConfig(Config):
     device: str = setting("cpu", "Device of the networks: cpu, cuda, ...", fixed=True, incidental=True)
 
     def __post_init__(self) -> None:
-        """Check the ranges, and what they have to do with each other."""
+        """Check the ranges, and the relations between settings."""
         super().__post_init__()
         if self.hindsight != "none" and (self.n_step > 1 or self.prioritized):
             raise ValueError("hindsight goes with n_step=1 and prioritized=False: other goals change what is summed")
@@ -68,34 +66,36 @@ class DQNConfig(OffPolicyConfig):
     lr: float = setting(1e-3, "Adam's step size.", above=0)
     batch_size: int = setting(64, "Transitions in each gradient step.", above=0)
     utd: float = setting(
-        0.25, "Updates for each environment step, however many environments there are.", above=0, fixed=True
+        0.25, "Updates for each environment step, for any number of environments.", above=0, fixed=True
     )
     target_update_interval: int = setting(1, "Updates of the network for each of the target network.", above=0)
     double: bool = setting(True, "Choose the next action by the online network, and value it by the target network.")
     dueling: bool = setting(False, "Predict a value and advantages instead of action values.", structure=True)
-    epsilon_start: float = setting(1.0, "Chance of a random action at first.", least=0, most=1)
-    epsilon_end: float = setting(0.05, "Chance of a random action in the end.", least=0, most=1)
-    epsilon_steps: int = setting(10_000, "Environment steps in which the chance goes from one to the other.", least=0)
+    epsilon_start: float = setting(1.0, "Initial probability of a random action.", least=0, most=1)
+    epsilon_end: float = setting(0.05, "Final probability of a random action.", least=0, most=1)
+    epsilon_steps: int = setting(
+        10_000, "Environment steps over which epsilon goes from epsilon_start to epsilon_end.", least=0
+    )
     max_grad_norm: float = setting(10.0, "Limit on the norm of the gradient.", above=0)
 
 
 @dataclass(frozen=True)
 class ContinuousConfig(OffPolicyConfig):
-    """What the agents for continuous actions have in common."""
+    """The settings of all agents for continuous actions."""
 
-    eps_greedy: float = setting(0.0, "Chance of a random action, for each environment.", least=0, most=1)
+    eps_greedy: float = setting(0.0, "Probability of a random action, for each environment.", least=0, most=1)
     action_l2: float = setting(0.0, "Factor of the mean square of actions in the loss of the actor.", least=0)
 
 
 @dataclass(frozen=True)
 class DeterministicConfig(ContinuousConfig):
-    """What `DDPG` and `TD3` have in common."""
+    """The settings of `DDPG` and `TD3`."""
 
     lr: float = setting(1e-3, "Adam's step size.", above=0)
     action_noise: str = setting("normal_0.1", "Noise on actions in [-1, 1]: normal_STD, ou_STD or none.", fixed=True)
 
     def __post_init__(self) -> None:
-        """Check also that there is such noise."""
+        """Check also the name of the noise."""
         super().__post_init__()
         make_noise(self.action_noise, 1)
 
@@ -105,7 +105,7 @@ class DDPGConfig(DeterministicConfig):
     """The hyperparameters of `DDPG`."""
 
     parameter_noise: float = setting(
-        0.0, "How far noise on the parameters moves actions, in [-1, 1]; 0 for none.", least=0, fixed=True
+        0.0, "Change of actions, in [-1, 1], that noise on the parameters aims at; 0 for no noise.", least=0, fixed=True
     )
 
 
@@ -113,8 +113,10 @@ class DDPGConfig(DeterministicConfig):
 class TD3Config(DeterministicConfig):
     """The hyperparameters of `TD3`."""
 
-    policy_delay: int = setting(2, "Updates of the critics for each of the actor and of the target networks.", above=0)
-    target_noise: float = setting(0.2, "Deviation of the noise on the target policy's actions.", least=0)
+    policy_delay: int = setting(
+        2, "Updates of the critics for each update of the actor and the target networks.", above=0
+    )
+    target_noise: float = setting(0.2, "Standard deviation of the noise on the target policy's actions.", least=0)
     target_noise_clip: float = setting(0.5, "Limit on that noise.", least=0)
 
 
@@ -123,8 +125,8 @@ class SACConfig(ContinuousConfig):
     """The hyperparameters of `SAC`."""
 
     alpha: float | None = setting(
-        None, "Temperature: factor of the entropy; by default it is learned, from 1 on.", above=0, fixed=True
+        None, "Temperature: factor of the entropy; by default it is learned, starting at 1.", above=0, fixed=True
     )
     target_entropy: float | None = setting(
-        None, "Entropy that the learned temperature aims at, in nats; by default -1 for each dimension of actions."
+        None, "Target entropy of the learned temperature, in nats; by default -1 for each dimension of actions."
     )

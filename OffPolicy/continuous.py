@@ -1,4 +1,4 @@
-"""What DDPG, TD3 and SAC have in common: actions in [-1, 1], an actor, and critics of actions."""
+"""The base of DDPG, TD3 and SAC: actions in [-1, 1], an actor, and critics of actions."""
 
 from abc import abstractmethod
 from typing import Any
@@ -17,11 +17,11 @@ from parallel_rl.networks import Ensemble
 from parallel_rl.utils import Features, action_units, bounds_of
 
 ACTOR_GAIN = 0.01
-"""Of the last layer of actors: the first actions hardly depend on the observation."""
+"""Gain of the last layer of actors: the first actions hardly depend on the observation."""
 
 
 class Critic(nn.Module):
-    """K critics: columns `(B, C)` and actions `(B, A)` in [-1, 1] to values `(K, B)`."""
+    """K critics: from columns `(B, C)` and actions `(B, A)` in [-1, 1] to values `(K, B)`."""
 
     def __init__(self, count: int, columns: int, actions: int, config: ContinuousConfig, generator: torch.Generator):
         """Make the layers."""
@@ -34,7 +34,7 @@ class Critic(nn.Module):
 
 
 class DeterministicActor(nn.Module):
-    """Columns `(B, C)` to actions `(B, A)` in [-1, 1]."""
+    """An actor: from columns `(B, C)` to actions `(B, A)` in [-1, 1]."""
 
     def __init__(self, columns: int, actions: int, config: ContinuousConfig, generator: torch.Generator) -> None:
         """Make the layers."""
@@ -47,16 +47,16 @@ class DeterministicActor(nn.Module):
 
 
 class ContinuousPolicy(Policy):
-    """Acts by `choose`, in [-1, 1], and scales that to the bounds of the action space."""
+    """Chooses actions in [-1, 1], and scales them to the bounds of the action space."""
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Box, *arguments: Any, **options: Any):
-        """Keep also the action space, whose bounds are finite."""
+        """Store also the action space, whose bounds are finite."""
         super().__init__(observation_space, *arguments, **options)
         self.action_space = action_space
         self.offset, self.scale = (units.astype(np.float32) for units in action_units(*bounds_of(action_space)))
 
     def choose(self, columns: torch.Tensor, deterministic: bool) -> torch.Tensor:
-        """Return actions `(B, A)` in [-1, 1]; a deterministic actor's own."""
+        """Return actions `(B, A)` in [-1, 1]; here those of a deterministic actor."""
         return self.networks["actor"](columns)
 
     def actions(self, columns: torch.Tensor, deterministic: bool) -> np.ndarray:
@@ -64,7 +64,7 @@ class ContinuousPolicy(Policy):
         return self.to_environment(self.choose(columns, deterministic).cpu().numpy())
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """Return what actions `(B, A)` in [-1, 1] are to the environment."""
+        """Scale actions `(B, A)` in [-1, 1] to those of the environment."""
         scaled = (self.offset + self.scale * actions).reshape(-1, *self.action_space.shape)
         return np.clip(scaled, self.action_space.low, self.action_space.high).astype(self.action_space.dtype)
 
@@ -74,13 +74,13 @@ class ContinuousPolicy(Policy):
 
 
 class ContinuousAgent(OffPolicyAgent):
-    """Explores and learns in actions between -1 and 1."""
+    """An agent that explores and learns with actions in [-1, 1]."""
 
     config: ContinuousConfig
     policy: ContinuousPolicy
     policy_class: type[ContinuousPolicy] = ContinuousPolicy
     critics: int
-    """K, how many there are."""
+    """K, the number of critics."""
     has_target_actor = True
     noise: NormalNoise | None = None
 
@@ -109,7 +109,7 @@ class ContinuousAgent(OffPolicyAgent):
         """Return the actor's network."""
 
     def explore(self, obs: Any, env_ids: np.ndarray) -> np.ndarray:
-        """Act at random until `learning_starts`, then with noise; with a chance of `eps_greedy` at random after all."""
+        """Return random actions until `learning_starts`; then noisy ones, or random with probability `eps_greedy`."""
         rows, _ = self.policy.features.rows(obs)
         draws = self.rng.uniform(-1, 1, (len(rows), self.action_dim))
         if self.steps < self.learning_starts:
@@ -122,11 +122,11 @@ class ContinuousAgent(OffPolicyAgent):
         return self.policy.to_environment(np.where(random, draws, actions))
 
     def behave(self, columns: torch.Tensor) -> torch.Tensor:
-        """Return the actions in [-1, 1] that exploration starts from."""
+        """Return the actions in [-1, 1] to which exploration adds noise."""
         return self.policy.choose(columns, deterministic=False)
 
     def to_learn(self, actions: np.ndarray) -> np.ndarray:
-        """Return the environment's actions as networks see them, `(B, A)` in [-1, 1]."""
+        """Scale the environment's actions to those of the networks, `(B, A)` in [-1, 1]."""
         return self.policy.from_environment(actions)
 
     def update_critic(self, q: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> tuple[float, torch.Tensor]:
@@ -144,6 +144,6 @@ class ContinuousAgent(OffPolicyAgent):
         return loss.item()
 
     def update_targets(self) -> None:
-        """Let the target networks follow."""
+        """Update the target networks."""
         for learner in (self.actor_learner, self.critic_learner):
             learner.update_target(self.config.tau)

@@ -16,7 +16,7 @@ from parallel_rl.utils import Metrics, State, Trajectory
 
 
 class DeterministicAgent(ContinuousAgent):
-    """What DDPG and TD3 have in common: a deterministic actor, and noise on its actions."""
+    """The base of DDPG and TD3: a deterministic actor, and noise on its actions."""
 
     config: DeterministicConfig
 
@@ -29,7 +29,7 @@ class DeterministicAgent(ContinuousAgent):
         return DeterministicActor(columns, self.action_dim, self.config, generator)
 
     def observe(self, trajectories: Sequence[Trajectory], /) -> None:
-        """Put experience into the replay buffer; noise restarts where an episode has ended."""
+        """Add trajectories to the replay buffer; reset the noise where an episode has ended."""
         super().observe(trajectories)
         if self.noise is not None:
             over = [one.env_id for one in trajectories if one.terminated[-1] or one.truncated[-1]]
@@ -41,11 +41,11 @@ class DeterministicAgent(ContinuousAgent):
         return self.update_actor(-self.critic_learner.fixed(obs, actions)[0].mean(), actions)
 
     def state(self) -> State:
-        """Return also what the noise remembers."""
+        """Return also the state of the noise."""
         return super().state() | {"noise": {} if self.noise is None else self.noise.state()}
 
     def load_state(self, state: State, /) -> None:
-        """Restore also the noise."""
+        """Restore also the state of the noise."""
         super().load_state(state)
         if self.noise is not None:
             self.noise.load_state(state["noise"])
@@ -54,8 +54,8 @@ class DeterministicAgent(ContinuousAgent):
 class DDPG(DeterministicAgent):
     """Deep deterministic policy gradient (Lillicrap et al. 2016, arXiv:1509.02971).
 
-    With `parameter_noise` it explores by noise on its parameters, whose deviation adapts (Plappert et al. 2018,
-    arXiv:1706.01905).
+    With `parameter_noise` it explores by noise on its parameters, with an adaptive standard deviation (Plappert et al.
+    2018, arXiv:1706.01905).
     """
 
     config_class = DDPGConfig
@@ -70,11 +70,11 @@ class DDPG(DeterministicAgent):
         return made
 
     def behave(self, columns: torch.Tensor) -> torch.Tensor:
-        """Return the perturbed actor's actions, where parameters are perturbed."""
+        """Return the actions of the perturbed actor if there is parameter noise."""
         return super().behave(columns) if self.perturbation is None else self._perturbed(columns)
 
     def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
-        """Do one update.
+        """Make one update.
 
         y = r + discount * Q_target(s', pi_target(s')),  critic: (Q(s, a) - y)^2 / 2,  actor: -Q(s, pi(s))
         """
@@ -88,7 +88,7 @@ class DDPG(DeterministicAgent):
         return {"critic_loss": critic_loss, "actor_loss": actor_loss, "q_value": q.detach().mean().item()}, errors
 
     def update(self, progress: float, workers: Any = None, /) -> Metrics:
-        """Do the updates that are due, and perturb the parameters anew."""
+        """Make the updates that are due, and resample the parameter noise."""
         metrics = super().update(progress, workers)
         if metrics and self.perturbation is not None:
             metrics["parameter_noise"] = self.perturbation.std
@@ -97,7 +97,7 @@ class DDPG(DeterministicAgent):
 
     @torch.no_grad()
     def _perturb(self, noise: ParameterNoise) -> None:
-        """Adapt the deviation to how far the present perturbation moves actions; draw the next one."""
+        """Adapt the standard deviation to the change of actions by the current perturbation; sample the next one."""
         vector, rows = self.actor_learner.vector, self.replay.sample(self.batch_size, self.rng)
         obs = self.policy.columns(self.policy.features.flatten(self.replay.obs[rows]))
         for adapt in (True, False):

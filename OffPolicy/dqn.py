@@ -19,13 +19,13 @@ from parallel_rl.networks import Perception, linear_layer, mlp
 from parallel_rl.utils import Features, Metrics
 
 FORBIDDEN = -1e8
-"""The value of an action that is not allowed."""
+"""The value of a masked action."""
 
 
 class QNetwork(nn.Module):
-    """Action values `(B, A)` of columns `(B, C)`; with `dueling` as a value plus advantages.
+    """From columns `(B, C)` to action values `(B, A)`; with `dueling` as a value plus advantages.
 
-    Dueling: Wang et al. 2016 (arXiv:1511.06581), equation 9. An action mask in the last A columns forbids actions.
+    Dueling: Wang et al. 2016 (arXiv:1511.06581), equation 9. The last A columns may be an action mask.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class QNetwork(nn.Module):
         dueling: bool,
         generator: torch.Generator,
     ) -> None:
-        """Make the layers; `features` says which columns are images."""
+        """Make the layers; `features` describes the columns."""
         super().__init__()
         self.seen, self.masked = features.columns, features.mask is not None
         self.perception = Perception(features, generator) if features.images else None
@@ -48,7 +48,7 @@ class QNetwork(nn.Module):
         self.value = linear_layer(outputs, 1, 1.0, generator) if dueling else None
 
     def forward(self, columns: torch.Tensor) -> torch.Tensor:
-        """See the class."""
+        """Return action values `(B, A)`."""
         seen = columns[:, : self.seen]
         features = self.encoder(seen if self.perception is None else self.perception(seen))
         q = self.advantage(features)
@@ -58,10 +58,10 @@ class QNetwork(nn.Module):
 
 
 class GreedyPolicy(Policy):
-    """Takes the action of the highest value."""
+    """Chooses the action with the highest value."""
 
     def __init__(self, *arguments: Any, offset: int, **options: Any) -> None:
-        """Keep also the first action's number."""
+        """Store also the number of the first action."""
         super().__init__(*arguments, **options)
         self.offset = offset
 
@@ -73,7 +73,7 @@ class GreedyPolicy(Policy):
 class DQN(OffPolicyAgent):
     """Deep Q-learning (Mnih et al. 2015, doi:10.1038/nature14236).
 
-    By default double (van Hasselt et al. 2016, arXiv:1509.06461), with a target network that follows slowly. With
+    By default it is double DQN (van Hasselt et al. 2016, arXiv:1509.06461), with slowly updated target networks. With
     `tau=1` the target is the network as it was up to `target_update_interval` updates before.
     """
 
@@ -101,13 +101,13 @@ class DQN(OffPolicyAgent):
 
     @property
     def epsilon(self) -> float:
-        """The present chance of a random action."""
+        """The current probability of a random action."""
         return linear_schedule(
             self.config.epsilon_start, self.config.epsilon_end, self.config.epsilon_steps, self.steps
         )
 
     def explore(self, obs: Any, env_ids: np.ndarray) -> np.ndarray:
-        """Act at random with a chance of `epsilon`, in each environment by itself, otherwise greedily."""
+        """Return epsilon-greedy actions, independent for each environment."""
         rows, _ = self.policy.features.rows(obs)
         with torch.no_grad():
             actions = self.policy.actions(self.policy.columns(rows), deterministic=True)
@@ -118,7 +118,7 @@ class DQN(OffPolicyAgent):
         return np.where(chosen, draws.argmax(axis=1) + self.offset, actions)
 
     def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
-        """Do one update.
+        """Make one update.
 
         y = r + discount * Q_target(s', argmax_a Q(s', a)),  loss = mean weight * huber(Q(s, a) - y)
         """

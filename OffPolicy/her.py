@@ -1,4 +1,4 @@
-"""Hindsight experience replay (Andrychowicz et al. 2017, arXiv:1707.01495): what was reached is what was wanted."""
+"""Hindsight experience replay (Andrychowicz et al. 2017, arXiv:1707.01495): achieved goals become desired goals."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ACHIEVED, DESIRED = "achieved_goal", "desired_goal"
 
 @dataclass(frozen=True)
 class Hindsight:
-    """Turns sampled transitions into ones with another goal, one that their own episode achieved.
+    """Gives sampled transitions another goal, one that their own episode achieved.
 
     Of all transitions k/(k+1) are changed: their goal before and after the step, their reward, and whether they
     terminated.
@@ -25,10 +25,10 @@ class Hindsight:
     compute_reward: GoalFunction
     compute_terminated: GoalFunction
     strategy: Strategy = "future"
-    """Whose achieved goal is taken: `future`: that of a later step of the episode; `final`: of its last step;
-    `episode`: of any of its steps. Of an episode that still runs, those that are known."""
+    """The step whose achieved goal is taken: `future`: a later step of the episode; `final`: its last step; `episode`:
+    any of its steps. In an unfinished episode only the known steps count."""
     k: int = 4
-    """How many transitions with such a goal there are for each with its own."""
+    """The number of transitions with such a goal for each one with its own goal."""
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -43,7 +43,7 @@ class Hindsight:
 
     @classmethod
     def of(cls, env: Any, strategy: Strategy = "future", k: int = 4) -> "Hindsight":
-        """Return the hindsight for an environment with goals, as Gymnasium-Robotics defines them.
+        """Return the hindsight for a goal-conditioned environment, as Gymnasium-Robotics defines them.
 
         Raises:
             ValueError: it does not have `compute_reward` and `compute_terminated`.
@@ -67,7 +67,7 @@ class Hindsight:
         return batch
 
     def goal_rows(self, replay: Replay, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the rows whose achieved goals those at `rows` `(n,)` get; each is that after a step of the episode."""
+        """Return the rows whose achieved goals become goals of `rows` `(n,)`; each follows a step of the episode."""
         last = replay.steps_to_final(rows)
         if self.strategy == "final":
             return replay.following(rows, last)
@@ -77,7 +77,7 @@ class Hindsight:
 
 def _checked(values: Any, name: str, count: int) -> np.ndarray:
     values = np.asarray(values)
-    if values.ndim == 0 and values.dtype == bool:  # one answer, whatever the goals
+    if values.ndim == 0 and values.dtype == bool:  # one value for all goals
         return np.broadcast_to(values, count)
     if values.shape != (count,):
         raise ValueError(f"{name} must return ({count},) values for {count} goals, and returned {values.shape}")

@@ -1,4 +1,4 @@
-"""Learner: a network with its optimizer and its copies without gradients."""
+"""Learner: a network with its optimizer and its target network."""
 
 from typing import Generic, TypeVar
 
@@ -13,20 +13,20 @@ ADAM_EPS = 1e-8
 
 
 class Learner(Generic[M]):
-    """A network whose parameters lie in one vector, so that a step of Adam and of the target is one operation each."""
+    """A network whose parameters lie in one vector, so that Adam and the target update take one operation each."""
 
     def __init__(self, network: M, has_target: bool = True) -> None:
         """Move the parameters into a vector.
 
         Args:
             network: on its device.
-            has_target: whether to keep a target network, at first the same.
+            has_target: whether to make a target network, at first with the same weights.
         """
         self.network = network
         self.optimizer = Adam(network.parameters(), eps=ADAM_EPS)
         self.vector = self.optimizer.vector
         self.fixed: M = copy_on(network, self.vector)
-        """The same network, through which gradients flow to its inputs alone."""
+        """The same network; gradients flow only to its inputs."""
         self._target_vector = self.vector.clone() if has_target else None
         self.target: M = self.fixed if self._target_vector is None else copy_on(network, self._target_vector)
 
@@ -39,7 +39,7 @@ class Learner(Generic[M]):
         self.optimizer.step(lr)
 
     def update_target(self, tau: float) -> None:
-        """Let the target follow, if there is one: target <- (1 - tau) target + tau network."""
+        """Update the target, if there is one: target <- (1 - tau) target + tau network."""
         if self._target_vector is not None:
             self._target_vector.lerp_(self.vector, tau)
 
@@ -48,12 +48,12 @@ class Learner(Generic[M]):
         return {name: tensor.detach().cpu().numpy() for name, tensor in self._tensors().items()}
 
     def check_state(self, state: State, what: str) -> None:
-        """Check that `load_state` can take over a state; raise a `ValueError` that says `what` it is of otherwise."""
+        """Check that `load_state` can restore a state; otherwise raise a `ValueError`, which names `what` it is."""
         for name, array in self.state().items():
             check_like(state[name], array, f"{name} of the {what}")
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` was."""
+        """Restore what `state` returned."""
         for name, tensor in self._tensors().items():
             tensor.copy_(torch.as_tensor(state[name]))
 

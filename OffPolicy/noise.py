@@ -1,4 +1,4 @@
-"""Noise that makes deterministic policies explore, and the chance of random actions."""
+"""Exploration noise for deterministic policies, and the schedule of epsilon."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ ADAPTION = 1.01
 
 
 def linear_schedule(start: float, end: float, steps: float, step: int) -> float:
-    """Return what goes linearly from `start` to `end` in `steps` environment steps, and stays there."""
+    """Return a value annealed linearly from `start` to `end` in `steps` environment steps, and constant afterwards."""
     return end + (start - end) * max(0.0, 1.0 - step / steps) if steps else end
 
 
@@ -19,7 +19,7 @@ class NormalNoise:
     """Gaussian noise that is added to actions in [-1, 1], independent in each step."""
 
     def __init__(self, size: int, std: float) -> None:
-        """Keep the size A and the standard deviation."""
+        """Store the size A and the standard deviation."""
         self.size, self.std = size, std
 
     def sample(self, env_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -30,21 +30,21 @@ class NormalNoise:
         """Begin an episode in environments `(n,)`."""
 
     def state(self) -> State:
-        """Return what it remembers."""
+        """Return its state; here it has none."""
         return {}
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` was."""
+        """Restore what `state` returned."""
 
 
 class OrnsteinUhlenbeck(NormalNoise):
-    """Noise that drifts, in each environment by itself: x' = x - theta x + std N(0, 1), from 0 at an episode's start.
+    """Ornstein-Uhlenbeck noise for each environment: x' = x - theta x + std N(0, 1), from 0 at an episode's start.
 
     Source: Lillicrap et al. 2016 (arXiv:1509.02971), section 7.
     """
 
     def __init__(self, size: int, std: float) -> None:
-        """Keep the size A and the standard deviation of a step."""
+        """Store the size A and the standard deviation of a step."""
         super().__init__(size, std)
         self.value = np.zeros((0, size))
 
@@ -58,7 +58,7 @@ class OrnsteinUhlenbeck(NormalNoise):
         return value
 
     def restart(self, env_ids: np.ndarray) -> None:
-        """Go back to 0."""
+        """Reset the noise to 0."""
         self.value[env_ids[env_ids < len(self.value)]] = 0.0
 
     def state(self) -> State:
@@ -66,10 +66,10 @@ class OrnsteinUhlenbeck(NormalNoise):
         return {"value": self.value.copy()}
 
     def load_state(self, state: State) -> None:
-        """Take over values.
+        """Restore values.
 
         Raises:
-            ValueError: they are of actions of another size.
+            ValueError: they are for actions of another size.
         """
         if state["value"].shape[1:] != (self.size,):
             raise ValueError(f"the saved noise has the shape {state['value'].shape}, and actions have {self.size}")
@@ -98,17 +98,17 @@ def make_noise(name: str, size: int) -> NormalNoise | None:
 
 
 class ParameterNoise:
-    """The deviation of the noise on a policy's parameters, so that its actions move by `target` in [-1, 1].
+    """The adaptive standard deviation of parameter noise, which changes actions by `target` in [-1, 1].
 
     Source: Plappert et al. 2018 (arXiv:1706.01905), section 3 and appendix C.
     """
 
     def __init__(self, target: float) -> None:
-        """Begin with a deviation of `target`."""
+        """Start with a standard deviation of `target`."""
         self.target = self.std = target
 
     def adapt(self, actions: np.ndarray, perturbed: np.ndarray) -> float:
-        """Adapt to how far the perturbed policy's actions `(B, A)` are from the policy's; return that distance."""
+        """Adapt to the distance between perturbed and unperturbed actions `(B, A)`; return that distance."""
         distance = float(np.sqrt(np.mean((actions - perturbed) ** 2)))
         self.std = self.std * ADAPTION if distance < self.target else self.std / ADAPTION
         return distance

@@ -1,4 +1,4 @@
-"""Policy: from observations to actions; what is left of an agent when it does not learn."""
+"""Policy: from observations to actions, without anything that is only for learning."""
 
 import os
 from pathlib import Path
@@ -17,9 +17,9 @@ POLICY_FILE = "Policy_weights.pth"
 
 
 class Policy(nn.Module):
-    """Networks by name, and what observations and actions are to them.
+    """Networks by name, with the conversion of observations and actions for them.
 
-    Subclasses say how actions follow from columns. It can be copied and pickled.
+    Subclasses compute actions from columns. It can be copied and pickled.
     """
 
     def __init__(
@@ -31,14 +31,14 @@ class Policy(nn.Module):
         rng: np.random.Generator,
         settings: Settings,
     ) -> None:
-        """Keep the parts.
+        """Store the parts.
 
         Args:
             observation_space: of one environment.
-            networks: the actor and what else is saved with it.
-            obs_clip: limit on normalized observations; None where they are not normalized.
-            rng: where stochastic actions come from.
-            settings: what weights mean, for their file.
+            networks: the actor and the other networks to save.
+            obs_clip: limit on normalized observations; None without normalization.
+            rng: the random stream of stochastic actions.
+            settings: that the weights depend on, to save with them.
         """
         super().__init__()
         self.features = Features.of(observation_space)
@@ -49,11 +49,11 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The device of the networks."""
         return next(self.networks.parameters()).device
 
     def columns(self, rows: np.ndarray) -> torch.Tensor:
-        """Return rows of numbers `(B, columns)` as networks see them: normalized, on their device."""
+        """Return observations as networks take them: rows of numbers `(B, columns)`, normalized, on their device."""
         columns = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
         if self.obs_norm is None:
             return columns

@@ -1,4 +1,4 @@
-"""Prioritized replay (Schaul et al. 2016, arXiv:1511.05952): rows are drawn in proportion to their last errors."""
+"""Prioritized replay (Schaul et al. 2016, arXiv:1511.05952): rows are sampled in proportion to their last errors."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from parallel_rl.utils import State, check_like
 FAN_OUT = 32
 LARGEST_TOP = 1024
 SMALLEST_ERROR = 1e-6
-"""Added to errors: what was learned without an error may be drawn again."""
+"""Added to errors, so that transitions without an error can be sampled again."""
 
 
 class SumTree:
-    """Numbers, and their sums by 32, by 32 * 32, ...: draws in proportion to them look at a few sums, not at all."""
+    """Numbers, and their sums by 32, by 32 * 32, ...: proportional sampling reads only a few of the sums."""
 
     def __init__(self, size: int) -> None:
-        """Begin with zeros, `size` of them."""
+        """Start with `size` zeros."""
         self.levels = [_padded_zeros(size)]
         while len(self.levels[-1]) > LARGEST_TOP:
             self.levels.append(_padded_zeros(len(self.levels[-1]) // FAN_OUT))
@@ -60,7 +60,7 @@ class Priorities:
     """The priority of each row of a replay buffer, |error|^alpha; new rows have the largest so far."""
 
     def __init__(self, rows: int, alpha: float) -> None:
-        """Begin without any.
+        """Start without priorities.
 
         Args:
             rows: of the buffer.
@@ -70,7 +70,7 @@ class Priorities:
         self.tree = SumTree(rows)
 
     def extend(self, rows: np.ndarray, is_transition: np.ndarray) -> None:
-        """Note that rows `(n,)` changed; those that are no transitions are never drawn."""
+        """Note that rows `(n,)` changed; rows that are not transitions are never sampled."""
         self.tree.set(rows, self.largest * is_transition)
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -78,12 +78,12 @@ class Priorities:
         return self.tree.find((np.arange(count) + rng.random(count)) * (self.tree.total / count))
 
     def weights(self, rows: np.ndarray, beta: float) -> np.ndarray:
-        """Return the importance weights of drawn rows, float32 `(B,)`: P(row)^-beta, the largest of them 1."""
+        """Return the importance weights of sampled rows, float32 `(B,)`: P(row)^-beta, scaled to a maximum of 1."""
         priorities = self.tree.leaves[rows]
         return ((priorities / priorities.min()) ** -beta).astype(np.float32)
 
     def update(self, rows: np.ndarray, errors: np.ndarray) -> None:
-        """Note the errors `(B,)` that rows had."""
+        """Record the errors `(B,)` of rows."""
         priorities = (np.abs(errors).astype(np.float64) + SMALLEST_ERROR) ** self.alpha
         self.largest = max(self.largest, float(priorities.max()))
         self.tree.set(rows, priorities)
@@ -93,7 +93,7 @@ class Priorities:
         return {"largest": self.largest, "priorities": self.tree.leaves}
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` was.
+        """Restore what `state` returned.
 
         Raises:
             ValueError: it is that of another number of rows.

@@ -1,9 +1,9 @@
-"""Replay: the transitions that off-policy agents learn from again and again.
+"""Replay: the buffer of transitions for off-policy agents.
 
 Each environment has a ring of rows in time order. A row holds an observation and the action taken there, so that the
 next observation of a transition is that of the next row, and nothing is stored twice. The final observation of an
-episode has a row of its own, without an action; so has, until more follows, the newest observation of an episode that
-still runs. Such rows are never sampled.
+episode has a row of its own, without an action; so has the newest observation of an unfinished episode, until its next
+step. Such rows are never sampled.
 """
 
 import logging
@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 
 class Transitions(NamedTuple):
-    """A batch of B transitions, of n steps each; what a critic learns is `reward + discount * value(next_obs)`."""
+    """A batch of B transitions, of n steps each; a critic's target is `reward + discount * value(next_obs)`."""
 
     obs: np.ndarray
     """`(B, ...)`."""
     action: np.ndarray
     """`(B, ...)`."""
     reward: np.ndarray
-    """float32 `(B,)`: the discounted sum over the n steps, fewer where the episode ended before."""
+    """float32 `(B,)`: the discounted sum over the n steps, or fewer if the episode ended earlier."""
     next_obs: np.ndarray
     """`(B, ...)`, after those steps."""
     discount: np.ndarray
@@ -61,16 +61,16 @@ class Replay:
     def __init__(
         self, capacity: int, observation_space: spaces.Space, action_space: spaces.Space, num_envs: int | None = None
     ) -> None:
-        """Make an empty buffer; floats are kept in single precision.
+        """Make an empty buffer; floats are stored in single precision.
 
         Args:
             capacity: rows in all rings together.
             observation_space: of one environment.
             action_space: of one environment.
-            num_envs: N; by default the first trajectories tell.
+            num_envs: N; by default it is taken from the first trajectories.
 
         Raises:
-            ValueError: `capacity` has no room for the environments, or is more than the machine's memory.
+            ValueError: `capacity` is too small for the environments, or does not fit into the machine's memory.
         """
         types = (_stored(observation_space), _stored(action_space), "f4", "?", "?", "i8", "i4")
         self._types = {name: np.dtype(kind) for name, kind in zip(ARRAYS, types, strict=True)}
@@ -103,7 +103,7 @@ class Replay:
 
     @property
     def filled(self) -> int:
-        """How many rows, from the first on, have ever been written to."""
+        """The number of rows, from the first on, that have been written."""
         return min(int(self._written.max()) + 1, self.ring_length) * self.num_envs if self.num_envs else 0
 
     def following(self, rows: np.ndarray, steps: int | np.ndarray = 1) -> np.ndarray:
@@ -111,7 +111,7 @@ class Replay:
         return (rows + steps * self.num_envs) % self.rows
 
     def steps_to_final(self, rows: np.ndarray) -> np.ndarray:
-        """Return in how many steps `(B,)` from rows on their episode comes to its final, or its newest, observation."""
+        """Return the number of steps `(B,)` from rows to the final, or newest, observation of their episode."""
         final = self.final_row[rows]
         running = final == RUNNING
         if running.any():
@@ -120,16 +120,16 @@ class Replay:
         return (final - rows) // self.num_envs % self.ring_length
 
     def steps_kept_before(self, rows: np.ndarray) -> np.ndarray:
-        """Return how many rows `(B,)` of the same episode are kept before others."""
+        """Return the number of rows `(B,)` of the same episode that are still stored before given rows."""
         top = self._written + (self._steps > 0)  # position behind the newest row
         age = (rows // self.num_envs - top[rows % self.num_envs]) % self.ring_length
         return np.minimum(self.step[rows], age)
 
     def extend(self, trajectories: Sequence[Trajectory]) -> np.ndarray:
-        """Append what environments went through.
+        """Append trajectories.
 
-        A trajectory of an environment whose last one stopped in the middle of an episode goes on with it, unless it
-        begins with another observation: then someone has reset the environment, and the episode counts as truncated.
+        If the last trajectory of an environment stopped within an episode, the new one continues that episode. If it
+        begins with another observation, the environment was reset, and the episode counts as truncated.
 
         Returns:
             The rows that changed, int64.
@@ -162,11 +162,11 @@ class Replay:
         return changed
 
     def _row(self, position: Any, env_id: Any) -> Any:
-        """Return the row at a position that counts on from the start of an environment's ring."""
+        """Return the row at a position, counted from the start of an environment's ring without wrapping."""
         return position % self.ring_length * self.num_envs + env_id
 
     def _place(self, trajectory: Trajectory) -> dict[str, Any]:
-        """Return which rows a trajectory gets, and count them as written."""
+        """Return the rows for a trajectory, and count them as written."""
         env_id = trajectory.env_id
         if self._steps[env_id] and not self._goes_on(trajectory):
             self._close(env_id)
@@ -199,21 +199,21 @@ class Replay:
         return trajectory.obs[:1].astype(self.obs.dtype).tobytes() == newest.tobytes()
 
     def _close(self, env_id: int) -> None:
-        """End the episode that runs with its newest observation."""
+        """End the running episode at its newest observation."""
         self._finish(env_id, self._row(self._written[env_id], env_id))
         self._written[env_id] += 1
         self._steps[env_id] = 0
 
     def _finish(self, env_id: int, final_row: int) -> None:
-        """Tell the rows of the episode that runs where its final observation is."""
+        """Record where the final observation of the running episode is, for its rows."""
         count = min(int(self._steps[env_id]), self.ring_length - 1)
         self.final_row[self._row(self._written[env_id] - 1 - np.arange(count), env_id)] = final_row
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Return rows of transitions `(count,)`, each uniformly and independently drawn.
+        """Return rows of transitions `(count,)`, sampled uniformly and independently.
 
         Raises:
-            ValueError: there are none.
+            ValueError: the buffer is empty.
         """
         if not self.size:
             raise ValueError("the replay buffer is empty")
@@ -228,8 +228,8 @@ class Replay:
     def transitions(self, rows: np.ndarray, gamma: float, n_step: int = 1) -> Transitions:
         """Return the transitions that begin at rows `(B,)`.
 
-        Their reward is sum_k gamma^k r_{t+k}, over n steps or to the end of the episode, or of what is known of it
-        (Sutton 1988; with replay: Hessel et al. 2018, arXiv:1710.02298, section 3).
+        Their reward is sum_k gamma^k r_{t+k}, over n steps or to the end, or the newest step, of the episode (Sutton
+        1988; with replay: Hessel et al. 2018, arXiv:1710.02298, section 3).
         """
         reward, discount = self.reward[rows], np.full(len(rows), gamma, np.float32)
         last, following = rows, self.following(rows)
@@ -251,10 +251,10 @@ class Replay:
         return {"num_envs": self.num_envs, **counts, **{name: getattr(self, name)[: self.filled] for name in ARRAYS}}
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` was, of a buffer with the same capacity and spaces.
+        """Restore what `state` returned, of a buffer with the same capacity and spaces.
 
         Raises:
-            ValueError: it is another one's; nothing is changed then.
+            ValueError: it is of another buffer; nothing is changed then.
         """
         num_envs = whole_number(state["num_envs"], "number of environments in the replay buffer")
         if not num_envs:

@@ -1,4 +1,4 @@
-"""SAC: a stochastic policy that is rewarded for its entropy."""
+"""SAC: a stochastic policy with an entropy bonus."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ LOG_ALPHA_RANGE = -20.0, 10.0
 
 
 class StochasticActor(nn.Module):
-    """Columns `(B, C)` to a Gaussian of A dimensions, squashed into (-1, 1)."""
+    """From columns `(B, C)` to a Gaussian of A dimensions, squashed into (-1, 1)."""
 
     scale: torch.Tensor
 
@@ -30,13 +30,13 @@ class StochasticActor(nn.Module):
         self.register_buffer("scale", torch.ones(actions), persistent=False)
 
     def forward(self, columns: torch.Tensor) -> TanhGaussian:
-        """See the class."""
+        """Return the distribution over actions."""
         mean, log_std = self.layers(columns)[0].chunk(2, dim=1)
         return TanhGaussian(mean, log_std.clamp(*LOG_STD_RANGE), self.scale)
 
 
 class StochasticPolicy(ContinuousPolicy):
-    """Draws its actions; deterministic ones are the medians."""
+    """Samples its actions; deterministic ones are the medians."""
 
     def choose(self, columns: torch.Tensor, deterministic: bool) -> torch.Tensor:
         """Return actions `(B, A)` in [-1, 1]."""
@@ -49,15 +49,15 @@ class StochasticPolicy(ContinuousPolicy):
 
 
 class Temperature(nn.Module):
-    """alpha, the factor of the entropy, by its logarithm."""
+    """alpha, the factor of the entropy, parameterized by its logarithm."""
 
     def __init__(self, alpha: float) -> None:
-        """Begin with `alpha`."""
+        """Start with `alpha`."""
         super().__init__()
         self.log = nn.Parameter(torch.full((1,), math.log(alpha)))
 
     def loss(self, log_prob: torch.Tensor, target_entropy: float) -> torch.Tensor:
-        """Return what grows with alpha where the entropy is above its target: -log alpha * mean(log p + target)."""
+        """Return the loss of the temperature, -log alpha * mean(log p + target); alpha falls while entropy is high."""
         return -(self.log * (log_prob.detach() + target_entropy)).mean()
 
 
@@ -83,7 +83,7 @@ class SAC(ContinuousAgent):
 
     @property
     def entropy_target(self) -> float:
-        """What the temperature aims at, in nats."""
+        """The target entropy of the temperature, in nats."""
         return -float(self.action_dim) if self.config.target_entropy is None else self.config.target_entropy
 
     def sample_actions(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,7 +93,7 @@ class SAC(ContinuousAgent):
         return raw_action.tanh(), policy.log_prob(raw_action)
 
     def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
-        """Do one update.
+        """Make one update.
 
         y = r + discount * (min_k Q_target_k(s', a') - alpha log pi(a' | s')),  a' ~ pi(s')
         critics: sum_k (Q_k(s, a) - y)^2 / 2,  actor: alpha log pi(a~ | s) - min_k Q_k(s, a~),  a~ ~ pi(s)

@@ -1,4 +1,4 @@
-"""Sampler: minibatches from a replay buffer, drawn uniformly or by priority, with other goals or several steps."""
+"""Sampler: minibatches from a replay buffer, uniform or prioritized, with hindsight goals or n-step returns."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from OffPolicy.replay import Replay, Transitions
 from parallel_rl.utils import State, Trajectory
 
 ROWS_AT_ONCE = 2**14
-"""Rows that are sampled at once, at most, for several updates."""
+"""The largest number of rows that are sampled at once, for several updates."""
 
 
 class Sample(NamedTuple):
@@ -27,7 +27,7 @@ class Sample(NamedTuple):
 
 
 class Minibatch(NamedTuple):
-    """A minibatch as tensors, observations as columns; see `Transitions`."""
+    """The fields of `Transitions` as tensors, observations as columns."""
 
     obs: torch.Tensor
     action: torch.Tensor
@@ -35,33 +35,33 @@ class Minibatch(NamedTuple):
     next_obs: torch.Tensor
     discount: torch.Tensor
     weight: torch.Tensor
-    """`(B,)`, importance weights: 1 but for prioritized replay."""
+    """`(B,)`, importance weights: 1 without prioritized replay."""
 
 
 class Sampler:
-    """Samples as a config says."""
+    """Samples minibatches according to a config."""
 
     def __init__(
         self, replay: Replay, config: OffPolicyConfig, goal_functions: Hindsight | None, rng: np.random.Generator
     ) -> None:
-        """Keep the parts; `goal_functions` is None without hindsight."""
+        """Store the parts; `goal_functions` is None without hindsight."""
         self.replay, self.rng = replay, rng
         self.hindsight = goal_functions
         self.priorities = Priorities(replay.capacity, config.priority_alpha) if config.prioritized else None
 
     def extend(self, trajectories: Sequence[Trajectory]) -> None:
-        """Put experience into the replay buffer."""
+        """Add trajectories to the replay buffer."""
         changed = self.replay.extend(trajectories)
         if self.priorities is not None:
             self.priorities.extend(changed, self.replay.is_transition[changed])
 
     def samples(self, config: OffPolicyConfig, updates: int, progress: float) -> Iterator[Sample]:
-        """Yield the minibatches of `updates`; by priority one at a time, since each changes what the next is.
+        """Yield the minibatches of `updates`; prioritized ones one at a time, since each update changes the priorities.
 
         Args:
-            config: the present settings.
-            updates: how many minibatches.
-            progress: how much of the run is over, from 0 to 1: the importance weights go by it.
+            config: the current settings.
+            updates: the number of minibatches.
+            progress: share of the run that is over, from 0 to 1, for the importance weights.
         """
         size = config.batch_size
         at_once = 1 if self.priorities is not None else max(1, ROWS_AT_ONCE // size)
@@ -80,7 +80,7 @@ class Sampler:
         return Sample(rows, self.hindsight.transitions(self.replay, rows, config.gamma, self.rng), weights)
 
     def note_errors(self, rows: np.ndarray, errors: torch.Tensor) -> None:
-        """Note what a minibatch's errors `(B,)` were before its update, where priorities go by them."""
+        """Record the errors `(B,)` of a minibatch before its update, if replay is prioritized."""
         if self.priorities is not None:
             self.priorities.update(rows, errors.detach().cpu().numpy())
 

@@ -1,4 +1,4 @@
-"""Fragments of experience for a plain torch loop: collecting is no part of the algorithm, nor of the actor."""
+"""Rollout fragments for your own torch loop: neither the algorithm nor the actor handles the collection."""
 
 from Rollouts.actor import BaseActorModule
 from Rollouts.evaluation import evaluations

@@ -1,4 +1,4 @@
-"""What a rollout needs of an actor."""
+"""The interface of an actor."""
 
 import inspect
 from typing import Any, Protocol
@@ -10,22 +10,22 @@ from Rollouts.nested import Nested, tree_map
 
 
 class Actor(Protocol):
-    """Whatever acts: a `BaseActorModule`, or another object with the same two methods."""
+    """A `BaseActorModule`, or another object with the same two methods."""
 
     def reset(self, hx: Nested, at: Any) -> Nested:
-        """See `BaseActorModule.reset`."""
+        """Return the recurrent state with some environments at the start of an episode."""
 
     def step(
         self, stepno: Tensor, obs: Nested, act: Nested, rew: Tensor, fin: Tensor, /, *, hx: Nested, virtual: bool
     ) -> tuple[Nested, Nested, dict[str, Nested]]:
-        """See `BaseActorModule.step`."""
+        """Return actions, the next recurrent state, and further outputs by name."""
 
 
 class BaseActorModule(nn.Module):
-    """A module that acts; it never learns how many environments there are, or where they are stepped.
+    """A module that acts; it does not depend on the number of environments, or on where they are stepped.
 
-    Override `step` or `forward`, and `reset` where the first recurrent state is not zero. The arguments of `step` and
-    `reset` are checked when a subclass is made.
+    Override `step` or `forward`, and `reset` if the first recurrent state is not zero. The arguments of `step` and
+    `reset` are checked when a subclass is defined.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -42,7 +42,7 @@ class BaseActorModule(nn.Module):
 
         Args:
             hx: tensors `(layers, B, ...)`, not to be changed in place.
-            at: which of the B environments, as an index of the second dimension.
+            at: index of the second dimension: the environments to reset.
         """
 
         def zeroed(tensor: Tensor) -> Tensor:
@@ -58,21 +58,22 @@ class BaseActorModule(nn.Module):
         """Act on states; here: `self(obs, act=act, rew=rew, fin=fin, stepno=stepno, hx=hx, virtual=virtual)`.
 
         The arguments before `hx` are the fields of a `State`, `(T, B, ...)`. T is 1 in a rollout, and the length of a
-        fragment where a loss calls this again. Nothing may be changed in place.
+        fragment if a loss calls this again. Do not change arguments in place.
 
         Args:
-            stepno: int64 `(T, B)`, how many steps the episode has taken.
-            obs: `(T, B, ...)`, a dict or tuple of tensors where the observation space is one.
-            act: `(T, B, ...)`, the actions before.
-            rew: float32 `(T, B)`, the rewards of these.
+            stepno: int64 `(T, B)`, the number of steps so far in the episode.
+            obs: `(T, B, ...)`; for a Dict or Tuple space a dict or tuple of tensors.
+            act: `(T, B, ...)`, the previous actions.
+            rew: float32 `(T, B)`, their rewards.
             fin: bool `(T, B)`: the episode of `act` and `rew` is over, `obs` is the first of the next one. The
-                recurrent state has to be reset in between where T > 1; at T = 1 the rollout does it.
-            hx: recurrent state, tensors `(layers, B, ...)` in any container; None to make it, `()` where there is none.
-            virtual: whether the actions will not be performed.
+                recurrent state must be reset in between if T > 1; if T = 1 the rollout does it.
+            hx: recurrent state, tensors `(layers, B, ...)` in any container; None if the actor must create it, `()`
+                without one.
+            virtual: whether this is a look-ahead, whose actions are not taken.
 
         Returns:
-            Actions `(T, B, ...)`, the next recurrent state in new tensors, and a dict of tensors `(T, B, ...)` that
-            go into the fragment.
+            Actions `(T, B, ...)`, the next recurrent state in new tensors, and a dict of tensors `(T, B, ...)` for the
+            fragment.
         """
         return self(obs, act=act, rew=rew, fin=fin, stepno=stepno, hx=hx, virtual=virtual)
 
@@ -105,6 +106,6 @@ def check_signatures(cls: type) -> None:
 
 
 def device_of(actor: Actor) -> torch.device:
-    """Return where an actor's parameters are."""
+    """Return the device of an actor's parameters."""
     parameters = getattr(actor, "parameters", lambda: iter(()))()
     return next((parameter.device for parameter in parameters), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""What an actor returns is checked once, before the first step."""
+"""Checks of an actor's outputs, once, before the first step."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,14 +13,14 @@ Result = TypeVar("Result")
 
 
 def initial_hx(actor: Actor, state: State) -> Nested:
-    """Return the recurrent state of an actor at the start of episodes, and check what the actor returns on the way.
+    """Return the recurrent state of an actor at the start of episodes; check the actor's outputs.
 
     Args:
-        actor: what is called virtually, twice.
+        actor: called twice, as a look-ahead.
         state: the first states `(1, B, ...)`.
 
     Raises:
-        TypeError, ValueError: the actor returns something else than it should, or changes what it is given in place.
+        TypeError, ValueError: the actor returns wrong values, or changes its arguments in place.
     """
     step, reset = f"{type(actor).__name__}.step", f"{type(actor).__name__}.reset"
     outputs = actor.step(*state, hx=None, virtual=True)
@@ -40,7 +40,7 @@ def initial_hx(actor: Actor, state: State) -> Nested:
 
 
 def _check_actions(step: str, act: Nested, wanted: Nested) -> None:
-    """Check actions `(1, B, ...)` against some of the right structure, shape and type."""
+    """Check actions `(1, B, ...)` against examples of the right structure, shape and type."""
 
     def check(place: Tensor, given: Any) -> None:
         if not isinstance(given, Tensor) or given.shape != place.shape:
@@ -67,7 +67,7 @@ def _check_shapes(what: str, tree: Nested, lead: tuple[int | None, int]) -> None
 
 
 def _check_like(what: str, hx: Nested, before: Nested) -> None:
-    """Check that a recurrent state has the structure and the shapes of the one before."""
+    """Check that a recurrent state has the structure and the shapes of the previous one."""
 
     def check(old: Tensor, new: Any) -> None:
         if not isinstance(new, Tensor) or new.shape != old.shape:
@@ -81,7 +81,7 @@ def _check_like(what: str, hx: Nested, before: Nested) -> None:
 
 
 def _checked_for_changes(what: str, given: Nested, call: Callable[[], Result]) -> Result:
-    """Return what a call returns that is given some tensors.
+    """Return the result of a call with some tensors.
 
     Raises:
         ValueError: it changed one of them.

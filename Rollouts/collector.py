@@ -1,4 +1,4 @@
-"""Actor x environments -> fragments, in this process."""
+"""Collects fragments with an actor and environments in this process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from Rollouts.nested import Nested, allocate, tree_map, unpack
 
 
 class Rows:
-    """The states of a fragment in the making, and what became of its steps, as arrays."""
+    """The states of an unfinished fragment, and the outcomes of its steps, as arrays."""
 
     def __init__(self, envs: EnvVectorizer, n_steps: int, first: State | None) -> None:
         """Allocate.
@@ -25,7 +25,7 @@ class Rows:
         Args:
             envs: B environments.
             n_steps: T.
-            first: arrays `(B, ...)`, the first row; None at the very first, whose observations are written later.
+            first: arrays `(B, ...)`, the first row; None for the first fragment, whose observations are written later.
         """
         lead = 1 + n_steps, envs.num_envs
         self.tensors = State(
@@ -45,7 +45,7 @@ class Rows:
         return tree_map(lambda array: array[-1].copy(), self.state)
 
     def freeze(self, step: int, frozen: np.ndarray) -> None:
-        """Have the row after a step say that some environments `(K,)` took none."""
+        """Mark in the row after a step that some environments `(K,)` took no step."""
         for array in (self.terminated, self.truncated):
             array[step, frozen] = array[step - 1, frozen]
         for part in (self.state.obs, self.state.act):
@@ -53,7 +53,7 @@ class Rows:
 
 
 class Collector:
-    """Steps environments with an actor, and returns what happened fragment by fragment."""
+    """Steps environments with an actor, and returns fragments."""
 
     def __init__(
         self,
@@ -64,13 +64,13 @@ class Collector:
         sticky: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
-        """Keep the parts; the first fragment begins with a reset.
+        """Store the parts; the first fragment begins with a reset.
 
         Args:
             envs: B environments, with `autoreset`.
-            actor: what acts.
+            actor: the actor.
             n_steps: T.
-            sticky: whether an environment that finishes waits for the next fragment.
+            sticky: whether a finished environment waits for the next fragment.
             device: of the actor.
         """
         self.envs, self.actor, self.n_steps, self.sticky = envs, actor, n_steps, sticky
@@ -84,7 +84,7 @@ class Collector:
 
         Raises:
             EnvError: an environment failed; `envs` is closed then.
-            TypeError, ValueError: the actor returns what it should not.
+            TypeError, ValueError: the actor returns wrong values.
         """
         rows = Rows(self.envs, self.n_steps, self._first)
         if self._first is None:
@@ -116,7 +116,7 @@ class Collector:
             self._hx = initial_hx(self.actor, self._at(rows, 0))
 
     def _step(self, rows: Rows, step: int) -> dict[str, Nested]:
-        """Have all environments that run act once; return what the actor says of the states."""
+        """Step all running environments once; return the actor's outputs for the states."""
         envs, state = self.envs, rows.state
         act, self._hx, info = self.actor.step(*self._at(rows, step), hx=self._hx, virtual=False)
         tree_map(lambda rows, given: rows[step + 1].copy_(given[0]), rows.tensors.act, act)
@@ -143,7 +143,7 @@ class Collector:
         return info
 
     def _keep_ends(self, rows: Rows, step: int, ended: np.ndarray) -> None:
-        """Keep the last observations of episodes, and what the actor says of those that were truncated."""
+        """Store the last observations of episodes, and the actor's outputs for the truncated ones."""
         space, all_obs = self.envs.single_observation_space, self.envs.final_obs
         obs = self._moved(tree_map(_tensor, unpack(space, all_obs[ended])))
         self._last_obs.append(At(step, self._moved(torch.from_numpy(ended)), obs))
@@ -159,22 +159,22 @@ class Collector:
         self._look_aheads.append(At(step, self._moved(torch.from_numpy(cut)), values))
 
     def _look_ahead(self, state: State, hx: Nested) -> dict[str, Nested]:
-        """Return what the actor says of states `(1, K, ...)` in which it does not act."""
+        """Return the actor's outputs for states `(1, K, ...)` in a look-ahead."""
         with no_trace(self.device):
             return self.actor.step(*state, hx=hx, virtual=True)[2]
 
     def _at(self, rows: Rows, step: int) -> State:
-        """Return row `step` as the actor sees it, `(1, B, ...)`."""
+        """Return row `step` as input of the actor, `(1, B, ...)`."""
         return self._moved(tree_map(lambda tensor: tensor[step : step + 1], rows.tensors))
 
     def _moved(self, tree: Nested) -> Nested:
-        """Put tensors onto the device of the actor."""
+        """Move tensors to the device of the actor."""
         return tree if self.device.type == "cpu" else tree_map(lambda tensor: tensor.to(self.device), tree)
 
 
 @contextmanager
 def no_trace(device: torch.device) -> Iterator[None]:
-    """Put the random streams that an actor may use back where they were."""
+    """Restore the random streams that an actor may use after the block."""
     with global_streams_kept(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
 

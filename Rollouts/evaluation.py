@@ -1,4 +1,4 @@
-"""The returns of an actor as it is."""
+"""Evaluation of an actor with its current weights."""
 
 import copy
 import warnings
@@ -14,7 +14,7 @@ from Rollouts.actor import Actor, check_signatures, device_of
 from Rollouts.collector import Collector, no_trace
 
 STRIDE = 64
-"""Steps between two looks at whether all episodes are over."""
+"""Steps between checks whether all episodes are over."""
 
 
 def evaluations(
@@ -26,24 +26,24 @@ def evaluations(
     seed: int | Sequence[int] | None = None,
     max_steps: int = 10_000,
 ) -> Iterator[np.ndarray]:
-    """Return an endless generator of the returns of whole episodes, by the actor's weights of the moment.
+    """Return an endless generator of the returns of whole episodes, with the actor's current weights.
 
-    Each time a copy of the actor in `eval()` mode acts in new episodes, one in each environment. It leaves the actor
-    and the global random streams as they are. A policy that is to act deterministically then looks at `self.training`.
+    Each time a copy of the actor in `eval()` mode acts in new episodes, one in each environment. The actor and the
+    global random streams do not change. A policy can use `self.training` to act deterministically in evaluations.
 
     Args:
         env: as for `rollout`.
         actor: as for `rollout`.
-        episodes: how many, at once.
+        episodes: number of episodes, all at once.
         device: as for `rollout`.
         seed: of the environments.
-        max_steps: after about how many steps an episode that is not over is cut, with a warning.
+        max_steps: after about how many steps an episode that is not over is truncated, with a warning.
 
     Yields:
         Undiscounted returns float64 `(episodes,)`.
 
     Raises:
-        TypeError: the actor is none.
+        TypeError: the actor lacks a method.
         ValueError: `episodes` or `max_steps` is below 1.
     """
     check_signatures(type(actor))
@@ -75,6 +75,8 @@ def _returns(envs: EnvVectorizer, collector: Collector, max_steps: int) -> np.nd
         over |= fragment.state.fin[1:].any(0).numpy(force=True)
         if over.all():
             return returns
-        envs.finished[:] = over  # they stay frozen
-    warnings.warn(f"{np.count_nonzero(~over)} of {len(over)} episodes were cut after {max_steps:,} steps", stacklevel=4)
+        envs.finished[:] = over  # finished environments are not stepped further
+    warnings.warn(
+        f"{np.count_nonzero(~over)} of {len(over)} episodes were truncated after {max_steps:,} steps", stacklevel=4
+    )
     return returns

@@ -1,4 +1,4 @@
-"""The feed of fragments: an endless generator."""
+"""The generator of fragments."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -28,31 +28,31 @@ def rollout(
     on_env_error: Literal["raise", "restart"] = "raise",
     step_timeout: float | None = None,
 ) -> Iterator[Fragment]:
-    """Return an endless feed of fragments; the actor's weights may change between two.
+    """Return an endless generator of fragments; the actor's weights may change between two of them.
 
-    The feed is a generator: it makes the environments when its first fragment is asked for, and closes them when it is
-    closed, dropped, or an error comes out of it.
+    The environments are made at the first `next`. They are closed when the generator is closed or dropped, or raises an
+    error.
 
     Args:
-        envs: a list of B environments (which are copied), ids or callables; or one of them, for `num_envs` copies.
+        envs: a list of B environments (which are copied), ids or callables; or one of these for all `num_envs`.
         actor: a `BaseActorModule`, or another object with its `step` and `reset`.
         n_steps: T, the length of fragments.
         num_envs: B, for one environment; by default 1.
-        num_workers: how many processes step the environments; 0 for this one. Environments `k * B / n` to
-            `(k + 1) * B / n` are worker k's, and always the same columns of a fragment.
-        lag: 0: each fragment is by the weights of the moment that it is asked for. 1: workers collect the next one
-            while this one is learnt from: each but the first is by the weights of one fragment ago.
-        sticky: whether an environment that finishes waits for the next fragment: until then its rows repeat the last
-            one, with a reward of 0, and `fragment.env["valid"]` is False.
-        device: where the actor is and the fragments are to be; by default where the first parameter of the actor is.
-        seed: of the environments' random streams, as `EnvVectorizer` has it. The actor draws from the global ones:
-            `torch.manual_seed` makes a run that can be repeated.
-        on_env_error: as `EnvVectorizer`; with `restart` the step that failed is not `valid`, and truncated.
+        num_workers: number of worker processes that step the environments; 0 for this process. Worker k of n steps
+            environments `k * B / n` to `(k + 1) * B / n`, which are always the same columns of a fragment.
+        lag: 0: each fragment is collected with the weights at the time of its `next`. 1: workers collect the next
+            fragment while you learn from this one, so each, except the first, is from weights one fragment old.
+        sticky: whether a finished environment waits for the next fragment. Until then its rows repeat the last one,
+            with a reward of 0, and `fragment.env["valid"]` is False.
+        device: of the actor and the fragments; by default that of the actor's first parameter.
+        seed: of the environments' random streams, as for `EnvVectorizer`. The actor samples from the global streams:
+            call `torch.manual_seed` for a reproducible run.
+        on_env_error: as for `EnvVectorizer`; with `restart` a failed step is not `valid`, and truncated.
         step_timeout: seconds that a step or reset of an environment may take; it needs workers.
 
     Raises:
-        TypeError: the actor is none.
-        ValueError: a number that is too small; or what does not go together.
+        TypeError: the actor lacks a method.
+        ValueError: a number is too small, or arguments exclude each other.
     """
     check_signatures(type(actor))
     if n_steps < 1:
@@ -76,7 +76,7 @@ def rollout(
         )  # fmt: skip
     workers: dict[str, Any] = {"backend": "inline"}
     if num_workers:
-        alone = on_env_error == "raise" and step_timeout is None  # otherwise all are in workers anyway
+        alone = on_env_error == "raise" and step_timeout is None  # otherwise workers step all environments anyway
         workers = {"backend": "process", "num_workers": num_workers, "asynchronous": alone}
     return _feed(envs, num_envs, {**workers, **faults}, actor, n_steps, sticky, device)
 

@@ -10,22 +10,22 @@ from Rollouts.nested import Nested, tree_map
 
 
 class State(NamedTuple):
-    """What an actor acts on, `(T, B, ...)`: the time, an observation, and what led to it.
+    """The input of an actor, `(T, B, ...)`: the step number, an observation, and the previous action and its outcome.
 
-    Where `fin`, `obs` is the first observation of an episode and `stepno` 0, while `act` and `rew` belong to the
-    episode before (at the very first, they are placeholders).
+    If `fin` is True, `obs` is the first observation of an episode and `stepno` is 0, while `act` and `rew` belong to
+    the previous episode (in the first row of all they are placeholders).
     """
 
     stepno: Tensor
-    """int64 `(T, B)`: how many steps the episode has taken."""
+    """int64 `(T, B)`: the number of steps so far in the episode."""
     obs: Nested
-    """`(T, B, ...)`, of the type that the observation space has; a dict or tuple of tensors where it is one."""
+    """`(T, B, ...)`, in the observation space's type; for a Dict or Tuple space a dict or tuple of tensors."""
     act: Nested
-    """`(T, B, ...)`, the action before."""
+    """`(T, B, ...)`, the previous action."""
     rew: Tensor
-    """float32 `(T, B)`, the reward of that action."""
+    """float32 `(T, B)`, the reward of the previous action."""
     fin: Tensor
-    """bool `(T, B)`: that action ended an episode, by termination or truncation."""
+    """bool `(T, B)`: the previous action ended an episode, by termination or truncation."""
 
 
 class At(NamedTuple):
@@ -40,7 +40,7 @@ class At(NamedTuple):
 
 @dataclass(frozen=True)
 class Fragment:
-    """T consecutive steps of B environments. Its tensors are its own: no later fragment changes them.
+    """T consecutive steps of B environments. No later fragment changes its tensors.
 
     Step t leads from row t of `state` to row t + 1; row T is row 0 of the next fragment.
     """
@@ -48,39 +48,39 @@ class Fragment:
     state: State
     """`(1 + T, B, ...)`."""
     actor: dict[str, Nested]
-    """`(1 + T, B, ...)`, what the actor returned beside its actions. Row T is a look-ahead: not acted on."""
+    """`(1 + T, B, ...)`, the actor's further outputs. In row T they come from a look-ahead: no action is taken."""
     env: dict[str, Tensor]
-    """bool `(T, B)` each, of the steps: `terminated`, `truncated`, and `valid`, which is False where no step was taken
-    (`sticky`, or an environment failed and was restarted): leave these out of a loss."""
+    """bool `(T, B)` each, for the steps: `terminated`, `truncated`, and `valid`, which is False if no step was taken
+    (`sticky`, or an environment failed and was restarted): exclude these rows from a loss."""
     hx: Nested
     """The actor's recurrent state at row 0, tensors `(layers, B, ...)`."""
     lag: int = 0
-    """How many fragments the consumer had got between the weights that acted here and the weights of today."""
+    """The age of the weights that acted, in fragments."""
     last_obs: tuple[At, ...] = ()
     """The last observations of the episodes that ended."""
     look_aheads: tuple[At, ...] = ()
-    """What the actor said of these, where an episode was truncated."""
+    """The actor's outputs for those of truncated episodes."""
 
     @property
     def before(self) -> State:
-        """The states `(T, B, ...)` that were acted on."""
+        """The states `(T, B, ...)` that the actor acted on."""
         return tree_map(lambda tensor: tensor[:-1], self.state)
 
     @property
     def after(self) -> State:
-        """The states `(T, B, ...)` that the actions led to, with these actions and their rewards."""
+        """The next states `(T, B, ...)`, with the actions that led to them and their rewards."""
         return tree_map(lambda tensor: tensor[1:], self.state)
 
     @property
     def next_obs(self) -> Nested:
-        """The true next observations `(T, B, ...)`: where an episode ended its last one, not the first of the next."""
+        """The true next observations `(T, B, ...)`: at an episode's end its last one, not the first of the next."""
         return _with(tree_map(lambda tensor: tensor[1:].clone(), self.state.obs), self.last_obs)
 
     def following(self, name: str) -> Nested:
-        """Return what the actor said of the true next observation of each step, `(T, B, ...)`; zero after terminations.
+        """Return the actor's output for the true next observation of each step, `(T, B, ...)`; zero after terminations.
 
-        So that `rew + gamma * following("value")` is right at terminations, truncations and the fragment's end. What
-        follows a truncation has a look-ahead of its own. Zero where no step was taken.
+        With it `rew + gamma * following("value")` is correct at terminations, truncations and the end of the fragment.
+        After a truncation it comes from a look-ahead. It is zero if no step was taken.
 
         Args:
             name: an entry of `actor`.
@@ -97,7 +97,7 @@ class Fragment:
 
 
 def _with(tree: Nested, entries: tuple[At, ...]) -> Nested:
-    """Put entries into tensors `(T, B, ...)`, in place."""
+    """Write entries into tensors `(T, B, ...)`, in place."""
     for at in entries:
         where = at.step, at.envs
         tree_map(lambda tensor, values: tensor.__setitem__(where, values), tree, at.values)  # noqa: B023

@@ -9,14 +9,14 @@ from gymnasium import spaces
 from parallel_rl.utils import row_type
 
 Nested = Any
-"""A tensor, an array, or a dict, list or tuple of such; `()` and None hold nothing."""
+"""A tensor, an array, or a dict, list or tuple of these; `()` and None are empty."""
 
 
 def tree_map(function: Callable[..., Any], tree: Nested, *others: Nested) -> Nested:
-    """Return a container like `tree` with what `function` makes of its leaves, and of those of others at their places.
+    """Return a container like `tree` of the results of `function` for its leaves and the leaves of others there.
 
     Raises:
-        ValueError: another has not the structure of `tree`.
+        ValueError: another container has a different structure.
     """
     if isinstance(tree, dict):
         if any(not isinstance(other, dict) or other.keys() != tree.keys() for other in others):
@@ -33,7 +33,7 @@ def tree_map(function: Callable[..., Any], tree: Nested, *others: Nested) -> Nes
 
 
 def tree_leaves(tree: Nested, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves, each with a name: its keys with points between them."""
+    """Yield the leaves, each with a name: its keys, joined by dots."""
     parts = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, tuple | list) else None
     if parts is not None:
         for key, part in parts:
@@ -43,7 +43,7 @@ def tree_leaves(tree: Nested, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def allocate(space: spaces.Space, *lead: int) -> Nested:
-    """Return arrays `(*lead, ...)` for elements of a space: zeros, or the first choice where there are choices."""
+    """Return arrays `(*lead, ...)` for elements of a space: zeros, or the first choice of a discrete space."""
     if isinstance(space, spaces.Dict):
         return {key: allocate(part, *lead) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
@@ -56,7 +56,7 @@ def allocate(space: spaces.Space, *lead: int) -> Nested:
 
 
 def unpack(space: spaces.Space, rows: np.ndarray) -> Nested:
-    """Return rows of a space, a structured array where it is a Dict or a Tuple, as a container of arrays."""
+    """Return rows of a space, which for a Dict or a Tuple are a structured array, as a container of arrays."""
     if isinstance(space, spaces.Dict):
         return {key: unpack(part, rows[str(key)]) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):

@@ -1,4 +1,4 @@
-"""Whole episodes out of a feed of fragments."""
+"""Whole episodes from fragments."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -14,16 +14,16 @@ from Rollouts.nested import Nested, tree_map
 def episodes(feed: Iterable[Fragment], batch_size: int = 1) -> Iterator[list[Fragment]]:
     """Yield whole episodes, in lists of `batch_size`.
 
-    The environments take turns: each yields its episodes in order, so that short episodes, which are over sooner, come
-    no more often than long ones. What an environment has finished before its turn comes is kept.
+    The environments take turns: each yields its episodes in order, so short episodes, which are over sooner, are not
+    overrepresented. Episodes that finish before their environment's turn are kept.
 
-    An episode of L steps is a fragment `(1 + L, 1)`. Its first and last rows say `fin`; the last has the true last
-    observation, and L as its `stepno`. Its `lag` is the age of its first step, in fragments of the feed.
+    An episode of L steps is a fragment `(1 + L, 1)`. `fin` is True in its first and last rows; the last row has the
+    true last observation, and `stepno` L. Its `lag` is the age of its first step, in fragments.
 
     Args:
-        feed: what `rollout` returns, best from its beginning: what is already under way in its first fragment is left
-            out.
-        batch_size: how many.
+        feed: the generator of `rollout`, preferably new: episodes that are already running in its first fragment are
+            left out.
+        batch_size: number of episodes in a list.
 
     Raises:
         ValueError: `batch_size` is below 1.
@@ -56,14 +56,14 @@ class Track:
     """The episodes of one environment."""
 
     done: deque[Fragment] = field(default_factory=deque)
-    """Those that are over; `lag` is less the number of the fragment that their first weights are of."""
+    """Finished episodes; `lag` minus the number of the fragment of their first weights."""
     pieces: list[tuple[State, Any, Any]] = field(default_factory=list)
-    """States, what the actor said and flags `(n, 1)` of the episode that is under way."""
+    """States, the actor's outputs and flags `(n, 1)` of the running episode."""
     hx: Nested = None
     """The recurrent state at its start."""
     initial_hx: Nested = None
     oldest: int = 0
-    """The number of the fragment that its first weights are of."""
+    """The number of the fragment of its first weights."""
 
     def append(
         self, fragment: Fragment, env_id: int, number: int, following: dict[str, Nested], next_obs: Nested
@@ -73,7 +73,7 @@ class Track:
         Args:
             fragment: the fragment.
             env_id: the column.
-            number: how many fragments came before.
+            number: number of fragments before.
             following: `fragment.following` of everything.
             next_obs: `fragment.next_obs`.
         """
@@ -86,7 +86,7 @@ class Track:
             if fin[start]:
                 self.pieces, self.hx, self.oldest = [], self.initial_hx, number - fragment.lag
             elif not self.pieces:
-                continue  # the feed began in the middle of it
+                continue  # the first fragment began within this episode
             parts = fragment.state, fragment.actor, fragment.env
             self.pieces.append(tree_map(lambda tensor: tensor[start:stop, column], parts))  # noqa: B023
             if fin[stop]:
@@ -95,7 +95,7 @@ class Track:
                 self._finish(last._replace(obs=obs), said)
 
     def _finish(self, last: State, said: dict[str, Nested]) -> None:
-        """Put the pieces together, and what came at the end `(1, 1, ...)`."""
+        """Join the parts of the episode, with the last row `(1, 1, ...)`."""
         states, infos, flags = zip(*self.pieces, strict=True)
         self.pieces = []
         last = last._replace(stepno=states[-1].stepno[-1:] + 1)
@@ -116,7 +116,7 @@ class Track:
 
 
 def _runs(fin: list[bool], valid: list[bool]) -> Iterator[tuple[int, int]]:
-    """Yield from which row to which an episode is under way; frozen steps are left out.
+    """Yield the first and last row of each part of an episode; invalid steps are left out.
 
     Args:
         fin: of 1 + T rows.

@@ -1,4 +1,4 @@
-"""Copies of an actor that act where the environments are: worker processes collect while this one learns."""
+"""Replicas of an actor in worker processes, which collect while the main process learns."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -30,20 +30,20 @@ from Rollouts.fragment import Fragment, cat
 from Rollouts.nested import tree_map
 
 CLOSE_SECONDS = 1.0
-"""How long workers may take to finish a step and close their environments before they are killed."""
+"""Seconds that workers may take to finish a step and close their environments before they are killed."""
 ALIGNMENT = 64
 
 
 class SharedWeights:
-    """The tensors of a module's `state_dict` in memory that processes share."""
+    """The tensors of a module's `state_dict` in shared memory."""
 
     @staticmethod
     def size(module: nn.Module) -> int:
-        """Return how many bytes they take."""
+        """Return their size in bytes."""
         return sum(_aligned(tensor.nbytes) for tensor in _tensors(module)) or 1
 
     def __init__(self, module: nn.Module, memory: Any) -> None:
-        """Take a module and a buffer of `size(module)` bytes."""
+        """Store a module and a buffer of `size(module)` bytes."""
         self._module, self._views, offset = module, list[Tensor](), 0
         for tensor in _tensors(module):
             memory_of = np.frombuffer(memory, np.uint8, tensor.nbytes, offset)
@@ -58,13 +58,13 @@ class SharedWeights:
 
     @torch.no_grad()
     def read(self) -> None:
-        """Make the module's tensors what was written."""
+        """Load what was written into the module's tensors."""
         for view, tensor in zip(self._views, _tensors(self._module), strict=True):
             tensor.copy_(view)
 
 
 class Block:
-    """What a worker collects with: a copy of the actor, and consecutive environments."""
+    """The context of a worker: a replica of the actor, and consecutive environments."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Block:
         on_env_error: str,
         timed: bool,
     ) -> None:
-        """Make the environments; for the arguments see `lagged_feed`."""
+        """Make the environments; the arguments are those of `lagged_feed`."""
         if timed:
             pulse = channel.pulse
             factories = [
@@ -95,7 +95,7 @@ class Block:
         self.collector = Collector(self.envs, actor, n_steps, sticky=sticky, device=device)
 
     def collect(self, training: int) -> Any:
-        """Return a fragment by the weights that have been written, as arrays."""
+        """Return a fragment, collected with the weights that were written last, as arrays."""
         self.weights.read()
         self.actor.train(bool(training))
         try:
@@ -109,10 +109,10 @@ class Block:
 
 
 class Restarts:
-    """Workers that died or hung begin their fragment again, with new episodes."""
+    """Lets workers that died or hung begin their fragment again, with new episodes."""
 
     def prepare(self, worker: Worker) -> None:
-        """Do nothing: the process has made its environments."""
+        """Do nothing: the new process has already made its environments."""
 
     def interrupted(self, worker: Worker, error: WorkerError) -> None:
         """Do nothing: the fragment is begun again."""
@@ -131,7 +131,7 @@ def lagged_feed(
     on_env_error: str,
     step_timeout: float | None,
 ) -> Iterator[Fragment]:
-    """Yield fragments; workers collect the next one meanwhile. For the arguments see `rollout`."""
+    """Yield fragments while workers collect the next one; the arguments are those of `rollout`."""
     num_workers = min(num_workers, num_envs)
     bounds = np.linspace(0, num_envs, num_workers + 1).astype(int).tolist()
     factories, seeds = env_factories(envs, num_envs), env_seeds(seed, num_envs)
@@ -176,7 +176,7 @@ def lagged_feed(
 
 
 def _joined(blocks: list[Any], firsts: list[int], device: torch.device, lag: int) -> Fragment:
-    """Return the fragment of all environments from those of consecutive ones."""
+    """Join the fragments of the workers."""
     blocks = [tree_map(partial(_tensor, device=device), block) for block in blocks]
     state, actor, env, hx = cat([block[:4] for block in blocks], 1)
     last_obs, look_aheads = (
@@ -213,15 +213,15 @@ def _aligned(size: int) -> int:
 
 
 def _renumbered(message: str, first: int) -> str:
-    """Return an error of a worker with the environments' numbers among all."""
+    """Return an error of a worker with the indices of environments among all."""
     return re.sub(r"\benvironment (\d+)", lambda match: f"environment {int(match[1]) + first}", message)
 
 
 class Watched(gym.Wrapper):
-    """Tells whoever waits for the worker that an environment begins something."""
+    """Reports to the parent when an environment begins a reset or step."""
 
     def __init__(self, env: gym.Env, pulse: Pulse, env_id: int) -> None:
-        """Take the environment, and where to tell it."""
+        """Store the environment and the function to call."""
         super().__init__(env)
         self._pulse, self._env_id = pulse, env_id
 

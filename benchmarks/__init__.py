@@ -1,1 +1,1 @@
-"""Measurements, with the results that they gave."""
+"""Measurements and their results."""

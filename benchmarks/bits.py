@@ -1,4 +1,4 @@
-"""Fingerprints of what training computes, to the bit: what a refactoring must not change.
+"""Bit-exact fingerprints of training, which a refactoring must not change.
 
     python -m benchmarks.bits > before.txt      (on the old code)
     python -m benchmarks.bits | diff before.txt -
@@ -21,11 +21,11 @@ from PPO import PPO
 
 UPDATES, BATCH, ENVS = 20, 256, 8
 CLOCKS = {"seconds"}
-"""Metrics that differ from run to run."""
+"""Metrics that differ between equal runs."""
 
 
 class Dots(gym.Env):
-    """A bright dot on a small image, to be followed to the left or to the right."""
+    """A bright dot on a small image; the action names its side, left or right."""
 
     observation_space = spaces.Box(0, 255, (12, 12, 3), np.uint8)
     action_space = spaces.Discrete(2)
@@ -76,7 +76,7 @@ TASKS: dict[str, tuple[str | Callable[[], gym.Env], dict[str, Any]]] = {
 }
 """An environment, and arguments of `PPO`."""
 ONLY_MLP = ("CartPole", "CartPole, autograd", "Pendulum", "Pendulum, clipped", "MountainCar, RND")
-"""Tasks whose policy can act beside the environments."""
+"""Tasks whose policy has replicas."""
 
 
 def fingerprint(env: str | Callable[[], gym.Env], settings: dict[str, Any], way: dict[str, Any]) -> str:

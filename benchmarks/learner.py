@@ -1,4 +1,4 @@
-"""How long a gradient step takes, by autograd and analytic: `python -m benchmarks.learner`."""
+"""The time of a gradient step, by autograd and analytic: `python -m benchmarks.learner`."""
 
 import time
 from typing import Any

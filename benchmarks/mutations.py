@@ -1,4 +1,4 @@
-"""Would a test notice? Changes one operator, number or branch of a file at a time and runs the tests of that file.
+"""Mutation testing: changes one operator, number or branch of a file at a time, and runs the tests of that file.
 
     python -m benchmarks.mutations PPO/losses.py utils --jobs 2 --every 5
 
@@ -25,20 +25,20 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 IGNORED = shutil.ignore_patterns(".git", ".venv", "__pycache__", "runs", ".*_cache", "*.png")
 LIMIT_SECONDS = 120.0
-"""After so long a mutant counts as noticed: it hangs."""
+"""Seconds after which a mutant counts as caught, since it hangs."""
 SWAPS: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div, ast.Mod: ast.Mult,
     ast.Pow: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
 }  # fmt: skip
-"""Operators, and what stands in for them."""
+"""Operators and their replacements."""
 FURTHER_TESTS = {
     "PPO": ["tests/PPO"],
     "OffPolicy": ["tests/OffPolicy"],
     "AsyncPPO": ["tests/AsyncPPO", "tests/contracts"],
 }
-"""Where a package's tests are, beside those that have the name of the file."""
+"""The tests of a package, besides those with the name of the file."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def mutants_of(file: Path) -> Iterator[Mutant]:
 
 
 def _changes(node: ast.AST) -> Iterator[dict[str, object]]:
-    """Yield what may be changed of a node: new values of its fields."""
+    """Yield the mutations of a node: new values of its fields."""
     match node:
         case ast.Compare(ops=[*operators]):
             for index, operator in enumerate(operators):
@@ -112,7 +112,7 @@ def begin(mutant: Mutant, checkout: Path) -> int:
 
 
 def survivors_of(mutants: list[Mutant], jobs: int) -> Iterator[Mutant]:
-    """Run the tests on mutants, some at a time; yield those that no test noticed."""
+    """Run the tests on mutants, some at a time; yield the survivors."""
     with tempfile.TemporaryDirectory() as directory:
         free = [Path(directory) / str(job) for job in range(jobs)]
         for checkout in free:

@@ -1,4 +1,4 @@
-"""The picture of a run for the README: what the terminal shows, and the learning curve.
+"""The picture of a run for the README: the terminal's output and the learning curve.
 
 python -m benchmarks.picture [FLAGS OF main.py]
 """
@@ -21,12 +21,12 @@ from parallel_rl.commands.run_directory import CURVE_FILE
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "run.png"
 RUN_DIR = Path("runs") / "lander"
-"""Where it goes, from `ROOT`; removed afterwards."""
+"""Its directory, relative to `ROOT`; removed afterwards."""
 COLUMNS = 112
 
 
 def terminal_of(command: list[str]) -> list[str]:
-    """Run a command in a terminal; return the lines that stay there."""
+    """Run a command in a terminal; return the lines on its screen at the end."""
     shown = bytearray()
 
     def read(descriptor: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What the size of rewards does to learning: `python -m benchmarks.reward_scale`.
+"""The effect of the scale of rewards on learning: `python -m benchmarks.reward_scale`.
 
 CartPole-v1 with its rewards multiplied, 50,000 steps: the return, in steps, of 20 deterministic episodes, seeds 0 to 4.
 Before `utils.reward_unit` the means were
@@ -23,7 +23,7 @@ SCALES = (1e-24, 1e-18, 1e-12, 1e-9, 1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e6, 1e12, 1e18
 
 
 def score(scale: float, seed: int, steps: int) -> float:
-    """Return the mean return of what was trained on rewards times `scale`."""
+    """Return the mean return of an agent that was trained on rewards times `scale`."""
 
     def env() -> gym.Env:
         return TransformReward(gym.make("CartPole-v1"), lambda reward: scale * float(reward))
@@ -36,7 +36,7 @@ def score(scale: float, seed: int, steps: int) -> float:
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description="What the size of rewards does to learning.")
+    parser = argparse.ArgumentParser(description="The effect of the scale of rewards on learning.")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=50_000)
     parser.add_argument("--scales", type=float, nargs="+", default=SCALES)

@@ -1,4 +1,4 @@
-"""How collecting grows with workers, and what they cost in memory: `python -m benchmarks.scaling`."""
+"""The speedup of collection by workers, and their memory: `python -m benchmarks.scaling`."""
 
 import os
 import time
@@ -39,7 +39,7 @@ class Sleeper(gym.Env):
 
 
 def collected_per_second(factory: Any, num_envs: int, workers: int) -> float:
-    """Return the environment steps per second of replicas that play."""
+    """Return the environment steps per second that replicas collect."""
     ppo = PPO(False, 8, 2, seed=0)
     replica = ppo.replica()
     assert replica is not None
@@ -58,10 +58,10 @@ def collected_per_second(factory: Any, num_envs: int, workers: int) -> float:
 
 
 class Elsewhere:
-    """Answers after some time without using this machine's cores: stands for a GPU."""
+    """Inference that takes some time without using this machine's cores, in place of a GPU."""
 
     def __init__(self, seconds: float) -> None:
-        """Keep how long an answer takes."""
+        """Store the time of an inference."""
         self.seconds = seconds
 
     def act(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -75,7 +75,7 @@ class Elsewhere:
 
 
 def asked_per_second(step_seconds: float, answer_seconds: float) -> tuple[float, float]:
-    """Return the environment steps per second of an actor that is asked about all 32 at once, and about halves."""
+    """Return the environment steps per second with inference for all 32 at once, and for alternating halves."""
     rates = []
     for alternating in (False, True):
         make = partial(EnvVectorizer, partial(Busy, step_seconds), 32, backend="process", autoreset=True, seed=0)
@@ -92,15 +92,15 @@ def asked_per_second(step_seconds: float, answer_seconds: float) -> tuple[float,
 
 
 def private_megabytes(pid: int) -> float:
-    """Return the memory that a process shares with no other."""
+    """Return the private memory of a process."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 def memory() -> str:
-    """Train for ten million steps and look at the memory of both processes at each tenth."""
+    """Train for ten million steps and measure the memory of both processes at each tenth."""
     ppo = PPO(False, 4, 2, batch_size=2048, mini_batch_size=512, k_epochs=1, seed=0)
-    lines = ["| steps | this process, MB | its worker, MB |", "| --- | --- | --- |"]
+    lines = ["| steps | main process, MB | its worker, MB |", "| --- | --- | --- |"]
     with AsyncPPO("CartPole-v1", ppo, 32, MEMORY_STEPS, backend="process", num_workers=2, seed=0) as trainer:
         due = MEMORY_STEPS // 10
         children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
@@ -114,7 +114,7 @@ def memory() -> str:
 
 def main() -> None:
     """Print the tables."""
-    print("| environment | workers | steps/s | of linear |\n| --- | --- | --- | --- |")
+    print("| environment | workers | steps/s | of linear scaling |\n| --- | --- | --- | --- |")
     cases: list[tuple[str, Any, list[tuple[int, int]]]] = [
         ("busy 100 us, N = 32", partial(Busy, 100e-6), [(32, 1), (32, 2)]),
         ("busy 1 ms, N = 32", partial(Busy, 1e-3), [(32, 1), (32, 2)]),
@@ -126,7 +126,7 @@ def main() -> None:
             rate = collected_per_second(factory, num_envs, workers)
             first = first or rate
             print(f"| {name} | {workers} | {rate:,.0f} | {rate / first / workers:.0%} |", flush=True)
-    print("\n| a step | an answer | central, steps/s | alternating, steps/s |\n| --- | --- | --- | --- |")
+    print("\n| a step | inference | central, steps/s | alternating, steps/s |\n| --- | --- | --- | --- |")
     for step_us, answer_us in [(20, 1000), (100, 200), (100, 1000), (100, 3000), (1000, 3000)]:
         central, alternating = asked_per_second(step_us * 1e-6, answer_us * 1e-6)
         print(f"| {step_us} us | {answer_us / 1000} ms | {central:,.0f} | {alternating:,.0f} |", flush=True)

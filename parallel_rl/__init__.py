@@ -1,1 +1,1 @@
-"""What the whole project stands on: the command line, networks, and helpers for arrays and files."""
+"""The foundation of the project: the command line, networks, and helpers for arrays and files."""

@@ -11,18 +11,18 @@ from parallel_rl.utils import Config
 
 @dataclass(frozen=True)
 class AgentKind:
-    """Where the parts of an agent are: objects, or MODULE:NAME of what is imported only when it is needed."""
+    """The parts of an agent: objects, or MODULE:NAME of objects that are imported only when they are needed."""
 
     config: str | type[Config]
     """The class of its config; importing it must not import torch, which --help would wait for."""
     agent: str | type
     """Its class, with `for_env(env, *, seed, **settings)` in addition to the protocol `AsyncPPO.agent.Agent`."""
     weights: str = "Policy_weights.pth"
-    """A file that its `save_weights` writes: by it a directory with weights is recognized."""
+    """A file that its `save_weights` writes; it identifies a directory with weights."""
     exporter: str | Callable[..., float] | None = None
-    """Writes its policy into a file and returns how far the file's actions are from the agent's: `PPO.export`."""
+    """A function that exports its policy to a file and returns the largest difference in actions: `PPO.export`."""
     defaults: dict[str, Any] = field(default_factory=dict)
-    """Where the defaults of the command line differ from those of its config."""
+    """The defaults of the command line that differ from those of its config."""
 
     @property
     def config_class(self) -> type[Config]:
@@ -36,7 +36,7 @@ class AgentKind:
 
     @property
     def export(self) -> Callable[..., float] | None:
-        """What writes its policy into a file, if anything does."""
+        """The function that exports its policy to a file; None if there is none."""
         return _resolved(self.exporter)
 
 

@@ -1,4 +1,4 @@
-"""What a training run is configured by: the agent, its settings, and how the run goes.
+"""The configuration of a training run: the agent, its settings, and those of the run.
 
 `TrainConfig` is what a run records; `command_line` makes the flags of `train` from the same fields.
 """
@@ -18,7 +18,7 @@ DEFAULT_AGENT = "ppo"
 
 @dataclass(frozen=True)
 class RunConfig(Config):
-    """What an agent is trained on, for how long, and where the results go.
+    """The environment of a run, its length, and where the results go.
 
     Raises:
         ValueError: settings out of their ranges; the message names them.
@@ -126,7 +126,7 @@ class TrainConfig:
         return train_config(self.agent, self.flat() | dict(values))
 
     def record(self) -> dict[str, Any]:
-        """Return the part of `config.json` that says how a run was configured."""
+        """Return the part of `config.json` with the configuration of the run."""
         return {"agent": self.agent, "run": asdict(self.run), "settings": asdict(self.settings)}
 
 

@@ -1,9 +1,9 @@
-"""The command line: train an agent on a Gymnasium environment, resume a run, look at its results.
+"""The command line: train an agent on a Gymnasium environment, resume a run, inspect its results.
 
 python main.py [train] [--help]          (installed: parallel-rl in place of python main.py)
 python main.py {resume,evaluate,record,watch,plot,export,envs} [--help]
 
-In bash, `source <(./main.py --tyro-print-completion bash)` lets the tab key complete what follows `./main.py`.
+In bash, `source <(./main.py --tyro-print-completion bash)` turns on tab completion for `./main.py`.
 """
 
 import sys
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return interrupt.args[0] if interrupt.args else INTERRUPTED
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
         if isinstance(error, BrokenPipeError) and nobody_listens():
-            silence(1)  # or the interpreter complains that it cannot flush
+            silence(1)  # otherwise the interpreter reports that it cannot flush
             return UNHEARD
         if sys.flags.dev_mode:
             raise
@@ -80,5 +80,5 @@ def run() -> NoReturn:
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
-    """Format a warning without its place in the code, which is for -X dev."""
+    """Format a warning without its location in the code, which only -X dev shows."""
     return f"warning: {message}\n"

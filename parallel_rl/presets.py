@@ -1,6 +1,6 @@
-"""Settings for environments that the defaults do not suit; `main.py` looks them up by `--agent` and `--env-id`.
+"""Settings for environments that need others than the defaults; `main.py` selects them by `--agent` and `--env-id`.
 
-They were chosen on seeds from 100 up; the results that are reported are of seeds 0 to 4. MuJoCo's is one for all, found
+They were chosen on seeds from 100 up; results are reported for seeds 0 to 4. All MuJoCo tasks share one preset, tuned
 on HalfCheetah-v5; Hopper, Walker2d, InvertedDoublePendulum, Reacher and Swimmer differ in a few numbers.
 """
 
@@ -23,7 +23,7 @@ MUJOCO: Values = {
 }
 """For all of MuJoCo."""
 LEGS = {"num_envs": 8, "squash_actions": False, "recompute_advantage": False, "log_std": 0.0}
-"""On top of it, for robots that have to learn not to fall."""
+"""In addition, for robots that can fall."""
 BY_ENV: dict[str, Values] = {
     "CartPole-v1": {},
     "Acrobot-v1": {"steps": 200_000},

@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 
 class Counter(gym.Env):
-    """Counts its steps: obs = [draw of its own random stream, step], reward = step, over after `length` steps."""
+    """Counts its steps: obs = [number from its random stream, step], reward = step, over after `length` steps."""
 
     def __init__(self, length: int = 5, truncates: bool = False) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -36,7 +36,7 @@ class Counter(gym.Env):
 
 
 class Telltale(Counter):
-    """Says what its process has imported, as its observation."""
+    """Reports what its process has imported, as its observation."""
 
     def _obs(self) -> np.ndarray:
         return np.array([os.getpid() % 2**20, "torch" in sys.modules], np.float32)
@@ -58,7 +58,7 @@ class Gate(Counter):
 
 
 class Faulty(gym.Env):
-    """Does what its action says: see `FAULTS`."""
+    """Causes the fault of `FAULTS` that its action selects."""
 
     FAULTS = (
         "fine", "raise", "nan_obs", "nan_reward", "shape", "die", "raise_in_reset", "step_words", "four", "lock",

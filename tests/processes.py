@@ -1,4 +1,4 @@
-"""What tests ask of processes."""
+"""Helpers for tests about processes."""
 
 import time
 from collections.abc import Callable

@@ -184,7 +184,7 @@ def test_the_environments_of_a_module_are_listed(
     assert "no module 'nowhere'" in capsys.readouterr().err
 
 
-def test_no_more_environments_are_alive_than_were_asked_for(run_dir: Path) -> None:
+def test_no_more_environments_exist_than_num_envs(run_dir: Path) -> None:
     assert Countdown.most.value == 2, "neither while it looked at them, nor in the evaluation at the end"
     Countdown.most.value = 0
     assert main.main(["evaluate", str(run_dir), "--episodes", "7", TRUST]) == 0

@@ -1,4 +1,4 @@
-"""The other commands: go on with a run, and look at what came of it."""
+"""The commands besides train: resume a run, and inspect it."""
 
 import json
 import os
@@ -291,7 +291,7 @@ def test_a_directory_is_trained_in_by_one_process_at_a_time(tmp_path: Path, caps
     finish(process)
 
 
-def test_what_a_killed_run_has_learnt_is_what_another_begins_with(run_dir: Path, tmp_path: Path) -> None:
+def test_load_weights_of_a_killed_run_takes_its_newest_checkpoint(run_dir: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     subprocess.run(["cp", "-r", run_dir, killed], check=True)
     ppo = fresh_agent(config_of(run_dir))
@@ -337,7 +337,7 @@ def test_record_makes_a_video(tmp_path: Path, suffix: str, magic: bytes) -> None
     assert [path.name for path in out_dir.iterdir()] == [out.name]
 
 
-def test_plot_draws_several_runs(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_plot_of_several_runs(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     others = [tmp_path / name for name in ("seed", "lr")]
     for other, flags in zip(others, (["--seed", "1"], ["--lr", "0.01"]), strict=True):
         assert main.main([*FLAGS, "--eval-episodes", "1", *flags, "--run-dir", str(other)]) == 0
@@ -524,7 +524,7 @@ def test_a_run_to_which_nobody_listens_goes_on(tmp_path: Path, closed: str) -> N
     assert json.loads((tmp_path / "here/summary.json").read_text())["evaluation"] is not None
 
 
-def test_what_ended_before_it_had_learnt_anything_may_begin_again(tmp_path: Path) -> None:
+def test_a_run_that_ended_before_its_first_update_may_start_again(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "config.json").write_text("{}")
     flags = [*FLAGS, "--steps", "256", "--eval-episodes", "1", "--eval-every", "0", "--backend", "inline"]

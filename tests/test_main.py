@@ -87,7 +87,7 @@ def test_continuous_actions_rnd_and_weights_from_another_run(tmp_path: Path, mon
     assert second == first | {"run_dir": "second", "load_weights": "first", "seed": first["seed"] + 1}
 
 
-def test_watch_plays_a_run_in_a_window(tmp_path: Path) -> None:
+def test_watch_shows_a_run_in_a_window(tmp_path: Path) -> None:
     untrained_run(tmp_path)
     no_screen = os.environ | {"SDL_VIDEODRIVER": "dummy"}
     code, out, err = finish(command("watch", str(tmp_path), "--episodes", "1", cwd=tmp_path, env=no_screen))
@@ -120,7 +120,7 @@ def test_vectorized_environments_are_trained_on_and_evaluated(tmp_path: Path) ->
     assert main.main([*flags, "--action-masks", "--run-dir", str(tmp_path / "other")]) == 1
 
 
-def test_arguments_of_an_environment_are_those_of_all_its_copies(
+def test_env_kwargs_reach_all_parallel_environments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -278,7 +278,7 @@ def test_a_run_directory_is_not_overwritten(tmp_path: Path, capsys: pytest.Captu
     assert "holds a run already: choose another --run-dir, or resume it" in capsys.readouterr().err
 
 
-def test_what_was_learnt_is_saved_when_an_environment_fails(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_weights_are_saved_when_an_environment_fails(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     import gymnasium as gym
 
     from tests.envs import Faulty

@@ -1,4 +1,4 @@
-"""The pictures of several runs: what is drawn as one curve, and what is said of it."""
+"""Plots of several runs: which runs are one curve, and their labels."""
 
 from collections.abc import Sequence
 from math import nan

@@ -19,8 +19,8 @@ BackendName = Literal["auto", "inline", "process", "vector"]
 OnEnvError = Literal["raise", "restart"]
 
 WAKE_SECONDS = 5e-6
-"""Seconds that a vector step takes longer in worker processes than in one, measured on two cores: to tell the workers to
-step, and to wait for the last one."""
+"""Seconds that a vector step takes longer in worker processes than in one, measured on two cores: to tell the workers
+to step, and to wait for the last one."""
 TRIAL_SECONDS, TRIAL_STEPS = 0.1, 500
 """How long a trial of an environment's speed may take, at most."""
 

@@ -1,7 +1,8 @@
 """Environments in several processes: the first block in this process, the others in worker processes.
 
-Observations, actions, rewards and flags are in shared memory and are written in place. To restart failed environments or
-to limit the time of steps, workers step all blocks: the main process must not die or hang together with an environment.
+Observations, actions, rewards and flags are in shared memory and are written in place. To restart failed environments
+or to limit the time of steps, workers step all blocks: the main process must not die or hang together with an
+environment.
 """
 
 import os
@@ -25,7 +26,7 @@ from parallel_rl.utils import spawn_seeds
 
 
 class ProcessBackend(Backend):
-    """Blocks of consecutive environments, each stepped by a process: the first by the main one, unless `asynchronous`."""
+    """Blocks of consecutive environments, one per process: the main one steps the first, unless `asynchronous`."""
 
     def __init__(
         self,

@@ -113,7 +113,7 @@ class BackgroundEvaluation(Callback):
         try:
             return Evaluator(self._evaluate, self._start_method)
         except (OSError, RuntimeError) as error:
-            warnings.warn(f"there is no evaluation beside the training: {error}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"there is no background evaluation: {error}", RuntimeWarning, stacklevel=2)
             return None
 
     def _begin(self, trainer: "AsyncTrainer") -> None:

@@ -18,7 +18,7 @@ from parallel_rl.utils import seed_global_streams
 StartMethod = Literal["auto", "fork", "spawn", "forkserver"]
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 ORPHAN_SECONDS = 1.0
-"""Seconds between checks of a child whether its parent changed: other processes may hold the parent's end of the pipe."""
+"""Seconds between checks of a child that its parent is alive: other processes may keep the parent's pipe open."""
 PR_SET_PDEATHSIG = 1
 """Option of `prctl` (Linux): the signal that a process gets when the thread that started it has ended."""
 PIPE_BYTES = 2**14
@@ -28,8 +28,8 @@ PIPE_BYTES = 2**14
 def choose_start_method(asked: str | None) -> tuple[str, str | None]:
     """Return the start method of child processes, and the reason if it is not the usual one.
 
-    The usual one is `fork`, where the system supports it, since it is fast. A fork has none of the threads of its parent,
-    so code that waits for one of them hangs.
+    The usual one is `fork`, where the system supports it, since it is fast. A fork has none of the threads of its
+    parent, so code that waits for one of them hangs.
 
     Raises:
         ValueError: an unknown method, or one that this system does not support.
@@ -141,7 +141,7 @@ _not_in_forks: WeakSet[Connection] = WeakSet()
 
 
 def close_in_forks(pipe: Connection) -> None:
-    """Make forks of this process close an end of a pipe; otherwise the process at the other end never sees it closed."""
+    """Make forks of this process close an end of a pipe; otherwise the other end never sees it closed."""
     _not_in_forks.add(pipe)
 
 

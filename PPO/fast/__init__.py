@@ -1,1 +1,1 @@
-"""Acting and gradients of small networks in NumPy: what torch computes, several times faster, and without torch."""
+"""Inference and gradients of small networks in NumPy: the same as torch's, several times faster, and without torch."""

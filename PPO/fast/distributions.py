@@ -14,20 +14,20 @@ from parallel_rl.utils import gauss_hermite
 
 
 class Bounds(NamedTuple):
-    """Where a Gaussian's actions lie; each `(A,)`."""
+    """The range of a Gaussian's actions; each `(A,)`."""
 
     scale: np.ndarray
     offset: np.ndarray
     low: np.ndarray
     high: np.ndarray
     squash: bool
-    """Whether by tanh; otherwise actions are clipped."""
+    """Whether actions are squashed by tanh; otherwise they are clipped."""
 
 
 Backward = Callable[[np.ndarray, float, np.ndarray | None], np.ndarray]
-"""From `d_log_prob` `(B,)` and `d_entropy` (one number for all rows) to the derivative by the head's output `(A, B)`.
+"""From `d_log_prob` `(B,)` and `d_entropy` (a number for all rows) to the derivative by the head's output `(A, B)`.
 
-That by the log-std, if there is one, is written into the third argument `(A,)`.
+The derivative by the log-std, if there is one, is written into the third argument `(A,)`.
 """
 
 
@@ -58,8 +58,8 @@ def gaussian(
 ) -> tuple[np.ndarray, Backward]:
     """Return log N(u; mean, std) of raw actions `u` `(A, B)`, and the derivatives by the means `(A, B)`.
 
-    H is the entropy of the actions. With e = (u - mean) / std, and x from N(0, 1); the expectations only where actions
-    are squashed:
+    H is the entropy of the actions, e = (u - mean) / std, and x is from N(0, 1). The expectations apply only to
+    squashed actions:
 
         d log p / d mean = e / std,                    d log p / d log std = e^2 - 1
         d H / d mean = E[-2 tanh(mean + std x)],       d H / d log std = 1 + E[-2 tanh(mean + std x) std x]
@@ -89,7 +89,7 @@ def gaussian(
 def raw_log_prob(
     output: np.ndarray, raw_action: np.ndarray, log_std: np.ndarray | None, bounds: Bounds | None
 ) -> tuple[np.ndarray, Backward]:
-    """Return the log-probabilities of raw actions `(B, ...)`, without bounds those of choices; and the derivatives."""
+    """Return the log-probabilities of raw actions `(B, ...)`, discrete without bounds, and their derivatives."""
     if bounds is None:
         return categorical(output, raw_action)
     assert log_std is not None

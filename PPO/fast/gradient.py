@@ -1,4 +1,4 @@
-"""The analytic gradient of PPO's loss: what autograd computes, in NumPy. A test holds every combination to autograd.
+"""The analytic gradient of PPO's loss in NumPy. A test compares it with autograd for every combination of options.
 
 Notation as in policy.py; `d_x` is the derivative of the loss by `x`, of the same shape as `x`.
 """
@@ -21,9 +21,10 @@ POLICY_LOSS, APPROX_KL, CLIP_FRACTION, VALUE_LOSS = range(len(METRICS))
 def surrogate_gradient(
     log_ratio: np.ndarray, advantage: np.ndarray, clip: float, count: int
 ) -> tuple[float, np.ndarray]:
-    """Return the clipped surrogate and its derivative by `log_prob`: -A r / B where the minimum is not the clipped.
+    """Return the clipped surrogate and its derivative by `log_prob`: -A r / B, or 0 where the clipped term is smaller.
 
-    Here and below B is `count`: the rows of the minibatch, of which these may be some; the value is their share of it.
+    Here and below B is `count`, the rows of the whole minibatch. The given rows may be a shard of it; the value is the
+    shard's share.
     """
     ratio = np.exp(log_ratio)
     gain, clipped = ratio * advantage, np.minimum(np.maximum(ratio, 1 - clip), 1 + clip) * advantage
@@ -35,7 +36,7 @@ def surrogate_gradient(
 def value_gradient(
     value: np.ndarray, target: np.ndarray, old_value: np.ndarray, clip: float | None, count: int
 ) -> tuple[float, np.ndarray]:
-    """Return the value loss and its derivative by `value` `(V, B)`: 2 (V - R) / B, or 0 where a clipped V errs more."""
+    """Return the value loss and its derivative by `value` `(V, B)`: 2 (V - R) / B, or 0 if clipping raises it."""
     difference = value - target
     error, d_value = difference * difference, difference * (2.0 / count)
     if clip is not None:
@@ -47,13 +48,13 @@ def value_gradient(
 
 
 def layer_gradient(gradient: Layer, h: np.ndarray, d_z: np.ndarray) -> None:
-    """d_W = d_z h^T, d_b = d_z 1, for a layer of input `h`, written in place."""
+    """Write d_W = d_z h^T and d_b = d_z 1 of a layer with input `h`."""
     np.matmul(d_z, h.swapaxes(-1, -2), out=gradient.weight)
     np.matmul(d_z, np.ones(d_z.shape[-1], d_z.dtype), out=gradient.bias)
 
 
 def encoder_gradient(encoder: Encoder, gradients: list[Layer], trace: Trace, h: np.ndarray, d_h: np.ndarray) -> None:
-    """From the features `h` and `d_h` downwards: d_z = d_h f'(z), and for the layer below d_h = W^T d_z."""
+    """Backpropagate from the features `h` and `d_h`: d_z = d_h f'(z), and for the layer below d_h = W^T d_z."""
     for layer, gradient, (inputs, z) in zip(encoder.layers[::-1], gradients[::-1], trace[::-1], strict=True):
         d_z = np.multiply(d_h, encoder.activation.slope(z, h), out=d_h)
         layer_gradient(gradient, inputs, d_z)
@@ -62,10 +63,10 @@ def encoder_gradient(encoder: Encoder, gradients: list[Layer], trace: Trace, h: 
 
 
 class AnalyticGradient:
-    """Writes the gradient of `losses.objective_loss` by parameters that it reads at every call."""
+    """Writes the gradient of `losses.objective_loss` at the parameters, which it reads at every call."""
 
     def __init__(self, architecture: Architecture, parameters: np.ndarray, gradient: np.ndarray) -> None:
-        """Take views of the parameters `(P,)` and of their gradient `(P,)`."""
+        """Store views of the parameters `(P,)` and of their gradient `(P,)`."""
         self._parameters, self._gradients = architecture.views(parameters), architecture.views(gradient)
         self._bounds = architecture.bounds
         activation = ACTIVATIONS[architecture.activation]
@@ -80,15 +81,15 @@ class AnalyticGradient:
     def compute(
         self, objective: Objective, rows: "Rows", count: int, metrics: np.ndarray, networks: Networks = Networks.BOTH
     ) -> None:
-        """Write the gradient, or some rows' share of it, by the parameters of some networks.
+        """Write the gradient, or a shard's share of it, for the parameters of some networks.
 
         Args:
-            objective: what is minimized.
-            rows: of a minibatch. Their advantages are taken as they are; `log_prob` of continuous actions is that of
-                the raw actions, before squashing, whose ratio is the same.
-            count: how many rows the whole minibatch has.
-            metrics: `(4,)`; where these rows' share of those `METRICS` that the networks determine is written.
-            networks: which.
+            objective: the loss to minimize.
+            rows: of a minibatch. Their advantages are not normalized here. `log_prob` of continuous actions is that of
+                the raw actions, before squashing, since the ratio is the same.
+            count: the number of rows of the whole minibatch.
+            metrics: `(4,)`; these rows' share of the `METRICS` that the networks determine is written there.
+            networks: the actor, the critic or both.
         """
         parameters, gradients = self._parameters, self._gradients
         encoder, encoder_gradients = self._encoders[networks]

@@ -1,10 +1,10 @@
 """The NumPy policy: an `ActorCritic` of two small MLPs, without torch.
 
-`PPO.act` and worker processes act by it, since torch's calls cost such networks more than their arithmetic. Its weights
-are views of one vector, in the agent that of the torch parameters.
+`PPO.act` and worker processes use it, since with torch the calls take longer than the arithmetic of such networks. Its
+weights are views of one vector, which in the agent is that of the torch parameters.
 
 Notation: B rows; activations are columns, `(features, B)`. Actor and critic have hidden layers of the same size, so
-each layer is one product of stacks: `(2, out, in) @ (2, in, B)`.
+each layer is one stacked matrix product: `(2, out, in) @ (2, in, B)`.
 """
 
 import math
@@ -20,16 +20,16 @@ from parallel_rl.utils import Features, blas_threads
 from PPO.fast.distributions import Bounds, log_slope, raw_log_prob
 
 ONE_THREAD_PRODUCT = 2**18
-"""Multiplications in a matrix product up to which NumPy keeps to one thread by itself (measured with OpenBLAS)."""
+"""The largest number of multiplications in a matrix product that NumPy computes on one thread (with OpenBLAS)."""
 TILE = 8
-"""Observations in one matrix product of `forward`. The shape of a product decides how it is rounded, so the output for
-an observation is the same to the last bit, whichever and however many others come with it."""
+"""Observations in one matrix product of `forward`. The shape of a product affects its rounding. With a fixed shape the
+output for an observation is bit for bit the same, whatever the other observations of the batch."""
 CACHED_ROWS = 256
-"""Observations that are valued at once."""
+"""Observations in one matrix product of the critic."""
 
 
 class Networks(Enum):
-    """Which networks of a stack."""
+    """A selection of the networks of a stack."""
 
     ACTOR = slice(0, 1)
     CRITIC = slice(1, 2)
@@ -87,13 +87,13 @@ Trace = list[tuple[np.ndarray, np.ndarray]]
 
 
 class Encoder(NamedTuple):
-    """Layers with an activation each, for one network or for a stack of two."""
+    """Layers with activations, for one network or for a stack of two."""
 
     layers: Sequence[Layer]
     activation: Activation
 
     def forward(self, h: np.ndarray) -> tuple[np.ndarray, Trace]:
-        """Return the features `(..., F, B)` of inputs `(D, B)`, and what the gradient needs."""
+        """Return the features `(..., F, B)` of inputs `(D, B)`, and the intermediate results for the gradient."""
         trace = []
         for layer in self.layers:
             z = layer.forward(h)
@@ -106,21 +106,21 @@ class Parameters(NamedTuple):
     """Views of a vector of parameters, or of their gradient."""
 
     hidden: list[Layer]
-    """Stacks of a layer of the actor and one of the critic."""
+    """Stacks of an actor's layer and a critic's layer."""
     log_std: np.ndarray | None
-    """`(A,)`, of continuous actions."""
+    """`(A,)`, for continuous actions."""
     policy_head: Layer
     value_head: Layer
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """An `ActorCritic` but for its weights."""
+    """The structure of an `ActorCritic`, without its weights."""
 
     features: Features
     """How observations become D columns."""
     obs_clip: float | None
-    """Limit on normalized observations; None where they are not normalized."""
+    """Limit on normalized observations; None without normalization."""
     hidden_sizes: tuple[int, ...]
     activation: str
     outputs: int
@@ -128,18 +128,18 @@ class Architecture:
     values: int
     """V, of the value head."""
     bounds: Bounds | None = None
-    """Of continuous actions."""
+    """For continuous actions."""
     first_action: int = 0
-    """Of discrete ones."""
+    """For discrete actions."""
 
     @property
     def parameters(self) -> int:
-        """P, how many."""
+        """P, the number of parameters."""
         return sum(math.prod(shape) for shape in self._shapes())
 
     @property
     def normalized(self) -> int:
-        """How many columns of an observation are normalized: all or none."""
+        """The number of columns of an observation that are normalized: all or none."""
         return 0 if self.obs_clip is None else self.features.columns
 
     def views(self, vector: np.ndarray) -> Parameters:
@@ -175,12 +175,12 @@ class Architecture:
 
 
 class NumpyPolicy:
-    """Acts and values by parameters and statistics of observations that it reads at every call."""
+    """Computes actions and values with parameters and observation statistics that it reads at every call."""
 
     def __init__(self, architecture: Architecture, parameters: np.ndarray, statistics: np.ndarray) -> None:
-        """Take views of the parameters `(P,)`, and of mean and standard deviation of observations `(2, D)`.
+        """Store views of the parameters `(P,)`, and of mean and standard deviation of observations `(2, D)`.
 
-        All are float32; where observations are not normalized, the statistics are `(2, 0)`.
+        All are float32. Without normalization the statistics are `(2, 0)`.
         """
         self.architecture, self.parameters, self.statistics = architecture, parameters, statistics
         views, activation = architecture.views(parameters), ACTIVATIONS[architecture.activation]
@@ -193,7 +193,7 @@ class NumpyPolicy:
         self._one_thread = TILE * max(math.prod(layer.weight.shape[-2:]) for layer in layers) > ONE_THREAD_PRODUCT
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return `action` and, of continuous ones, `raw_action`; and the policy head's output `(n, A)`.
+        """Return `action` and, for continuous actions, `raw_action`; and the policy head's output `(n, A)`.
 
         Args:
             obs: `(n, ...)`, of the environment's space.
@@ -232,7 +232,7 @@ class NumpyPolicy:
         return np.minimum(np.maximum(action, bounds.low), bounds.high), raw_action, output
 
     def log_prob(self, raw_action: np.ndarray, output: np.ndarray) -> np.ndarray:
-        """Return the log-probabilities `(B,)` of the actions of raw actions `(B, ...)`, for an output `(A, B)`."""
+        """Return the log-probabilities `(B,)` of actions, given raw actions `(B, ...)` and the output `(A, B)`."""
         bounds = self.architecture.bounds
         log_prob, _ = raw_log_prob(output, raw_action, self._log_std, bounds)
         return log_prob - log_slope(raw_action, bounds.scale) if bounds is not None and bounds.squash else log_prob
@@ -256,7 +256,7 @@ class NumpyPolicy:
         return output.swapaxes(0, 1).reshape(len(output[0]), -1)[:, :count]
 
     def value(self, obs: np.ndarray) -> np.ndarray:
-        """Return normalized values `(B, V)` of normalized observations `(B, D)`, as many at once as fit the cache."""
+        """Return normalized values `(B, V)` of normalized observations `(B, D)`, in blocks that fit the cache."""
         blocks = [obs[start : start + CACHED_ROWS] for start in range(0, len(obs), CACHED_ROWS)]
         values = [
             self._value_head.forward(self._critic.forward(block.T)[0]).reshape(self.architecture.values, -1)

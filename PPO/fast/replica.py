@@ -1,4 +1,4 @@
-"""Replica: a policy but for its weights, for worker processes: they act by it and compute gradients."""
+"""Replica: the structure of a policy, with which worker processes act and compute gradients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from PPO.fast.shards import ShardWorker, shared_arrays
 
 @dataclass(frozen=True)
 class Replica:
-    """Pickled once. Its weights lie in a vector: the parameters, then the statistics of observations.
+    """A policy that is pickled once, without weights. These are in a vector: parameters, then observation statistics.
 
     `PPO.replica` makes one; `PPO.replica_weights` gives the vector.
     """
@@ -23,24 +23,24 @@ class Replica:
 
     @property
     def weights(self) -> int:
-        """How many."""
+        """The number of weights."""
         return self.architecture.parameters + 2 * self.architecture.normalized
 
     @property
     def noise(self) -> int:
-        """A, how many random numbers an action takes."""
+        """A, the number of random numbers for an action."""
         return self.architecture.outputs
 
     @property
     def fields(self) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Shape and type of the action of one environment, and of what learning needs to know of it."""
+        """Shape and type of the action of one environment, and of the further rows that learning needs."""
         if self.architecture.bounds is None:
             return {"action": ((), np.int64), "log_prob": ((), np.float32)}
         wide = ((self.architecture.outputs,), np.float32)
         return {"action": wide, "log_prob": ((), np.float32), "raw_action": wide}
 
     def player(self, weights: np.ndarray) -> NumpyPolicy:
-        """Return a policy that acts by the weights, float32, that are there at every call."""
+        """Return a policy that reads its weights, float32, from a vector at every call."""
         parameters, statistics = np.split(weights, [self.architecture.parameters])
         return NumpyPolicy(self.architecture, parameters, statistics.reshape(2, -1))
 

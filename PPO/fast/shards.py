@@ -1,7 +1,7 @@
 """The analytic gradient of a minibatch in shards, which several processes compute together.
 
-A shard has at most `SHARD_ROWS` rows. The gradient of a minibatch is the sum of those of its shards, in their order:
-the same, to the last bit, for any number of processes. These share the arrays of `shared_arrays`.
+A shard has at most `SHARD_ROWS` rows. The gradient of a minibatch is the sum over its shards, in a fixed order, so it
+is bit for bit the same for any number of processes. The processes share the arrays of `shared_arrays`.
 """
 
 from typing import Any, Protocol
@@ -15,9 +15,9 @@ from PPO.memory import Rows
 from PPO.objective import Objective
 
 SHARD_ROWS = 256
-"""Rows whose gradient one process computes at once; their activations stay in its cache."""
+"""Rows whose gradient one process computes at once; their activations fit its cache."""
 SHARED_FIELDS = ("obs", "raw_action", "log_prob", "advantage", "target", "value")
-"""Of `Rows`: those that the analytic gradient depends on."""
+"""The fields of `Rows` that the analytic gradient depends on."""
 
 
 def shared_arrays(
@@ -60,7 +60,7 @@ class LocalWorkers:
         self._worker = ShardWorker(architecture, self.workspace)
 
     def compute(self, start: int, stop: int, processes: int) -> None:
-        """See `GradientWorkers.compute`."""
+        """Compute the gradient of the minibatch of rows `start` to `stop` in this process."""
         self._worker.compute(start, stop, 0, 1)
 
 
@@ -68,7 +68,7 @@ class ShardWorker:
     """Computes some of the shards of every minibatch; each process has one."""
 
     def __init__(self, architecture: Architecture, arrays: dict[str, np.ndarray]) -> None:
-        """Take views of the shared arrays."""
+        """Store views of the shared arrays."""
         self._objective, self._metrics = arrays["objective"], arrays["metrics"]
         self._rows = shared_rows(arrays)
         self._gradients = [
@@ -78,8 +78,8 @@ class ShardWorker:
     def compute(self, start: int, stop: int, number: int, processes: int) -> None:
         """Write this process's shards of the gradient and metrics of the minibatch of rows `start` to `stop`.
 
-        Process `number` takes every so many-th shard as there are processes. A minibatch of one shard is shared by
-        network: one process takes the actor, another the critic.
+        Of K processes, process `number` computes every K-th shard. A minibatch with a single shard is split by network:
+        one process computes the actor's gradient, another the critic's.
         """
         minibatch, count = self._rows.part(start, stop), stop - start
         objective = Objective.of(self._objective)
@@ -105,9 +105,9 @@ class ShardedGradient:
         mini_batch_size: int,
         workers: GradientWorkers | None,
     ) -> None:
-        """Hand the objective to the workers; without workers that have room for the rows, this process works alone.
+        """Send the objective to the workers; without workers whose arrays fit the rows, this process works alone.
 
-        For every minibatch the policy's parameters `(P,)` are read, and the gradient `(P,)` is written.
+        For every minibatch the parameters `(P,)` of the policy are read, and the gradient `(P,)` is written.
         """
         shards = shards_of(mini_batch_size)
         if workers is None or len(workers.workspace["obs"]) < count or len(workers.workspace["gradients"]) < shards:
@@ -117,14 +117,14 @@ class ShardedGradient:
         self._arrays["objective"][:] = objective.numbers()
 
     def load(self, rows: Rows) -> None:
-        """Take the rows, tensors on the CPU."""
+        """Copy the rows, tensors on the CPU, into the shared arrays."""
         self._rows, bounds = rows.numpy(), self._policy.architecture.bounds
         if bounds is not None and bounds.squash:  # log_prob of raw actions: the ratio is the same
             slope = log_slope(self._rows.raw_action, bounds.scale)
             self._rows = self._rows._replace(log_prob=self._rows.log_prob + slope)
 
     def shuffle(self, order: np.ndarray) -> None:
-        """Put the rows into the order `(M,)`."""
+        """Permute the rows by the order `(M,)`."""
         for name in SHARED_FIELDS:
             shuffled = getattr(self._shuffled, name)[: len(order)]
             np.take(getattr(self._rows, name), order, axis=0, out=shuffled, mode="clip")
@@ -144,7 +144,7 @@ def shared_rows(arrays: dict[str, np.ndarray]) -> Rows:
 
 
 def shards_of(rows: int) -> int:
-    """Return how many shards a minibatch has."""
+    """Return the number of shards of a minibatch."""
     return -(-rows // SHARD_ROWS)
 
 

@@ -1,1 +1,1 @@
-"""What the system learns: `python -m benchmarks.learning` runs what is missing and writes the table and the picture."""
+"""Learning results: `python -m benchmarks.learning` does the missing runs and writes the table and the figure."""

@@ -1,4 +1,4 @@
-"""The tasks of the published tables, what is to be reached on them, and the lines of ours."""
+"""The tasks of the published tables, our targets on them, and the rows of our table."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,21 +11,21 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Task:
-    """A task, the best published return of PPO on it, and the return to be reached by the mean of the seeds, if any."""
+    """A task, the best published return of PPO on it, and the target for the mean over the seeds, if any."""
 
     env_id: str
     published: str
     bar: float | None
     seeds: int = 5
-    """How many; the evaluation is over 20 episodes each."""
+    """The number of seeds; each is evaluated on 20 episodes."""
     flags: str = ""
-    """Of the command line, where the table asks for something else than the preset."""
+    """Flags of the command line, if the table needs others than the preset."""
     variant: str = ""
-    """What sets the row apart from others of the same id."""
+    """The difference to other rows of the same id."""
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
+        """Its name in the table."""
         return f"{self.env_id}, {self.variant}" if self.variant else self.env_id
 
 
@@ -45,7 +45,7 @@ TASKS = (
         5,
         "--steps 100000 --num-envs 4 --mini-batch-size 64 --log-std 0 --recompute-advantage",
     ),
-    Task("MountainCar-v0", "-110.4 (RL-Zoo, normalised)", -110, 5, "--steps 1000000"),
+    Task("MountainCar-v0", "-110.4 (RL-Zoo, normalized)", -110, 5, "--steps 1000000"),
     Task("MountainCarContinuous-v0", "88.3 (RL-Zoo, 20k steps, gSDE)", 90, 5, "--use-rnd"),
     Task("LunarLander-v3", "242 (RL-Zoo, v2)", 260),
     Task("LunarLanderContinuous-v3", "271 (RL-Zoo, v2)", 275),
@@ -99,7 +99,7 @@ HEADER = """| task | steps | best published | bar | mean | IQM [95%] | stochasti
 
 
 def line(task: Task, runs: list[dict[str, Any]]) -> str:
-    """Return a task's line of the table."""
+    """Return the row of a task."""
     each = ", ".join(f"{run['score']:.4g}" for run in runs)
     scores = np.array([run["score"] for run in runs])
     interval = ""

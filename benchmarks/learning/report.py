@@ -1,4 +1,4 @@
-"""From results to a table and a picture."""
+"""A table and a figure from results."""
 
 import os
 import platform
@@ -13,20 +13,20 @@ from parallel_rl.utils.curves import align
 from parallel_rl.utils.plots import COLOURS, draw_mean, dress
 
 ACROSS = 4
-"""Panels beside each other."""
+"""Panels in a row."""
 MAIN = {"CartPole-v1": "main.py", "MountainCar-v0": "without RND", "Ant-v5": "with contact forces"}
-"""What the row of a published task is called where there are others of that task beside it."""
+"""Labels of published tasks that have several rows."""
 BESIDE = {
     "CartPole-v1": {"quick start": "quick start", "custom loop": "custom loop"},
     "MountainCar-v0": {"with RND": "MountainCar-v0 --use-rnd"},
 }
-"""Rows of the first table that are drawn beside those of the second, by what they are called."""
+"""Rows of the first table that are plotted with those of the second, by label."""
 Results = dict[str, dict[int, Result]]
 """By row, by seed."""
 
 
 def verdict(bar: Bar, results: dict[int, Result]) -> str:
-    """Say in how many seeds a bar was reached."""
+    """Return in how many seeds a target was reached, as text."""
     reached = sum(result[bar.figure] >= bar.at_least for result in results.values())
     return f"{bar.figure} >= {bar.at_least:g} in {reached} of {len(results)} ({bar.seeds} asked)"
 
@@ -50,50 +50,50 @@ def table(results: Results) -> str:
 
 
 def published_table(results: Results) -> str:
-    """Return the table beside the published figures."""
+    """Return the table with the published figures."""
     tasks = [(ROWS[name].task, [*by_seed.values()]) for name, by_seed in results.items()]
     return "\n".join([HEADER, *(line(task, runs) for task, runs in tasks if task is not None)])
 
 
 def page(results: Results) -> str:
     """Return the page with the table."""
-    return f"""# What is learnt
+    return f"""# Learning results
 
 Made by `python -m benchmarks.learning` (seeds 0 to 4, two runs at a time).
 *score* is the mean return of 100 deterministic episodes after training, for the custom loop the mean of its last ten
 iterations; *training* is the mean return of the last 100 training episodes. The settings are the presets in
-`presets.py`, found on seeds from 100 up; the quick start and the custom loop run with the parameters that they show.
+`presets.py`, tuned on seeds from 100 up; the quick start and the custom loop run with the parameters that they show.
 
 Machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform.python_version()}.
 
 {table(results)}
 
-## Beside the published tables
+## Comparison with published results
 
 The mean return of 20 deterministic episodes after training, its interquartile mean over the seeds with a bootstrap
-interval, the same with actions by chance, and the best mean over the seeds of the last 100 training episodes.
+interval, the same with stochastic actions, and the best mean over the seeds of the last 100 training episodes.
 Tianshou's figures are maxima over training of a mean over ten seeds, the others are final ones. MuJoCo's tasks of
-version 5 differ from the 2 to 4 of the published figures: Hopper, Walker2d, Ant and Humanoid reward health only
-while there is some, Walker2d's feet rub alike, Ant and Humanoid leave out observations that were always zero,
-InvertedPendulum's last step earns nothing, and Reacher and Pusher reward what a step has led to
-([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)). Of the 105 numbers that Ant-v5 sees 78 are contact
-forces, which Ant-v4 leaves out and Ant-v3 was reported to see as zeros
+version 5 differ from versions 2 to 4 of the published figures: Hopper, Walker2d, Ant and Humanoid pay the healthy
+reward only while healthy, Walker2d's feet have equal friction, Ant and Humanoid omit observations that were always
+zero, InvertedPendulum's last step has no reward, and Reacher and Pusher compute the reward after the step
+([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)). Of the 105 observed numbers of Ant-v5, 78 are contact
+forces, which Ant-v4 omits and which were reported to be zeros in Ant-v3
 ([Gymnasium](https://gymnasium.farama.org/environments/mujoco/ant/)); so there is a row without them. MinAtar has no
-bars: [gymnax](https://github.com/RobertTLange/gymnax)'s PPO has figures of one trained agent for each game, and DQN has
-curves ([Young & Tian 2019](https://arxiv.org/abs/1903.03176)).
+targets: [gymnax](https://github.com/RobertTLange/gymnax)'s PPO has figures of one trained agent for each game, and DQN
+has curves ([Young & Tian 2019](https://arxiv.org/abs/1903.03176)).
 
 {published_table(results)}
 
 ![learning curves](learning_curves.png)
 
-Dashed: the bar; thin lines: seeds; thick: their mean (less so where some have not begun, or are over); band: its 95%
-bootstrap interval; the runs of MountainCar with RND end at 500,000 steps. A panel for each task, of the runs of the
-second table, and beside them the quick start, the custom loop and RND of the first.
+Dashed line: the target. Thin lines: seeds. Thick line: their mean (thinner where some seeds are missing), with its 95%
+bootstrap interval as a band. The runs of MountainCar with RND end at 500,000 steps. Each task has a panel with the runs
+of the second table, and the quick start, the custom loop and RND of the first.
 """
 
 
 def interval_of(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 95% bootstrap interval, low and high, of the mean of curves `(n, places)`, NaN where one is not."""
+    """Return the 95% bootstrap interval, low and high, of the mean of curves `(n, places)`, NaN where missing."""
     draws = np.random.default_rng(0).integers(len(returns), size=(RESAMPLES, len(returns)))
     times = (draws[..., None] == np.arange(len(returns))).sum(axis=1)  # each curve is in each resample
     there = np.isfinite(returns)
@@ -104,7 +104,7 @@ def interval_of(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def panels_of(results: Results) -> dict[str, dict[str, str]]:
-    """Return what is drawn: by task, by what the curve is called, the row. Each task has one panel."""
+    """Return the row of each curve, by task and label. Each task has one panel."""
     panels: dict[str, dict[str, str]] = {}
     for name in results:
         task = ROWS[name].task
@@ -116,7 +116,7 @@ def panels_of(results: Results) -> dict[str, dict[str, str]]:
 
 
 def plot(results: Results, path: Path) -> None:
-    """Draw a panel for each task: a thin line for each seed, their mean with its interval, the bar dashed."""
+    """Plot a panel for each task: a thin line for each seed, their mean with its interval, the target dashed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

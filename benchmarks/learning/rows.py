@@ -1,4 +1,4 @@
-"""The runs of the table, and what each has to reach."""
+"""The runs of the table, and their targets."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bar:
-    """What a figure has to reach, in how many of the seeds (of five)."""
+    """The target of a figure, and the number of seeds (of five) that must reach it."""
 
     figure: str
     at_least: float
@@ -80,7 +80,7 @@ def command(*flags: str, seed: int) -> Result:
 
 
 def _stochastic(run_dir: Path, seed: int) -> float:
-    """Return the mean return of 20 episodes in which a run's policy acts by chance."""
+    """Return the mean return of 20 episodes with a run's stochastic policy."""
     from AsyncPPO import evaluate
     from parallel_rl.commands.build import agent_of, factory_of
     from parallel_rl.commands.train import FINAL_SEED
@@ -91,7 +91,7 @@ def _stochastic(run_dir: Path, seed: int) -> float:
 
 
 def quick_start(seed: int) -> Result:
-    """Run the seed's quick start as it stands, but for its random seeds."""
+    """Run the seed's quick start unchanged, except for its random seeds."""
     import AsyncPPO
     import PPO
 
@@ -111,7 +111,7 @@ def quick_start(seed: int) -> Result:
 
 
 def custom_loop(seed: int) -> Result:
-    """Run the seed's custom loop as it stands, but for its random seeds; the score is its last ten iterations' mean."""
+    """Run the seed's custom loop unchanged, except for random seeds; the score is its last ten iterations' mean."""
     import AsyncPPO
     import PPO
 
@@ -163,12 +163,12 @@ ROWS = {
 
 
 def result_file(row: str, seed: int) -> Path:
-    """Return where the result of one run is kept."""
+    """Return the path of the result of a run."""
     return RESULTS / f"{re.sub('[ ,/]+', '_', row)}_{seed}.json"
 
 
 def run_one(row: str, seed: int) -> None:
-    """Run one seed of a row, in silence, and keep its result."""
+    """Run one seed of a row, without output, and save its result."""
     with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         result = ROWS[row].run(seed)
     result_file(row, seed).write_text(json.dumps(result))

@@ -1,1 +1,1 @@
-"""How long it takes to solve a task, from the shell: `python -m benchmarks.solve`."""
+"""The time to solve a task, from the start of the process: `python -m benchmarks.solve`."""

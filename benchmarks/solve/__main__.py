@@ -1,4 +1,4 @@
-"""Time every contestant from the shell, then write the table and the picture."""
+"""Time every contestant, from the start of its process, then write the table and the figure."""
 
 import json
 import os
@@ -27,7 +27,7 @@ Result = dict[str, Any]
 
 
 def result_file(contestant: str, env_id: str, seed: int) -> Path:
-    """Return where the result of a run lies."""
+    """Return the path of the result of a run."""
     return RESULTS / f"{contestant}_{env_id}_{seed}.json"
 
 
@@ -105,14 +105,14 @@ def main(
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     python: str = sys.executable,
 ) -> None:
-    """Run what is missing, one after the other, on a quiet machine; write `README.md` and the picture beside this file.
+    """Do the missing runs, one after the other, on an idle machine; write `README.md` and the figure next to this file.
 
-    What is there (`results/`) is not run again: delete it to measure anew.
+    Runs with a file in `results/` are not repeated: delete the file to measure again.
 
     Args:
-        contestants: which are run.
-        seeds: which seeds of each.
-        python: an interpreter that has the peers (`pip install stable-baselines3 sbx-rl`).
+        contestants: the contestants to run.
+        seeds: the seeds of each.
+        python: an interpreter with the other libraries (`pip install stable-baselines3 sbx-rl`).
     """
     RESULTS.mkdir(exist_ok=True)
     runs = [(contestant, env_id, seed) for seed in seeds for env_id in TASKS for contestant in contestants]
@@ -125,12 +125,12 @@ def main(
             found = [json.loads(file.read_text()) for file in files if file.exists()]
             if found:
                 results[contestant, env_id] = found
-    page = f"""# How long it takes to solve a task
+    page = f"""# Time to solve a task
 
 Made by `python -m benchmarks.solve` on a quiet machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python
 {platform.python_version()}. From the start of the process until the mean return of the last 100 training episodes
-reaches the threshold; medians of {len(seeds)} seeds (how many solved it). Ours with the presets of `main.py`, the peers
-with the parameters of RL-Zoo; none of them renders.
+reaches the threshold; medians of {len(seeds)} seeds (in parentheses how many solved it). Ours has the presets of
+`main.py`, the others the hyperparameters of RL-Zoo; none of them renders.
 
 {table(results)}
 

@@ -1,1 +1,1 @@
-"""How fast environments are stepped and agents trained, as ratios within one run: `python -m benchmarks.throughput`."""
+"""The speed of stepping and training, as ratios within one run: `python -m benchmarks.throughput`."""

@@ -1,4 +1,4 @@
-"""Measure on a quiet machine and write the tables."""
+"""Measure on an idle machine and write the tables."""
 
 import os
 import platform
@@ -45,34 +45,34 @@ def main(
     train: Sequence[str] = training.TASKS,
     steps: int = 100_000,
 ) -> None:
-    """Measure stepping and training beside the peers that are installed; write `README.md` beside this file.
+    """Measure stepping and training, ours and other installed libraries; write `README.md` next to this file.
 
     Args:
-        envs: which environments to step.
-        sizes: how many copies of them.
+        envs: the environments to step.
+        sizes: the numbers of parallel environments.
         seconds: of each measurement of stepping.
-        rounds: how often each contestant takes its turn; the tables show medians.
-        train: which tasks to train on.
+        rounds: the number of turns of each contestant; the tables show medians.
+        train: the tasks to train on.
         steps: of each measurement of training.
     """
-    page = f"""# How fast it is
+    page = f"""# Speed
 
 Made by `python -m benchmarks.throughput` on a quiet machine: {os.cpu_count()} cores ({platform.machine()}), Python
 {platform.python_version()}. Medians of {rounds} turns; compare figures of one row, not of different machines.
 
 ## Stepping environments
 
-The limit is a process per core (where environments sleep: per environment), each looping over its own environments and
-exchanging nothing; the others are shares of it, under random actions, {seconds:g} s a turn.
+The limit is one process per core (if environments sleep: per environment), each with a plain loop over its own
+environments and no communication. The others are shares of it, with random actions, {seconds:g} s a turn.
 
 {stepping_table(envs, sizes, seconds, rounds)}
 
 ## Training
 
-Steps per second of PPO from end to end, {steps:,} steps a turn, separate 64x64 tanh networks, nobody rendering. Wide:
-32 environments x 64 steps, minibatch 512, 4 epochs. Small: 8 x 256, minibatch 64, 10 epochs. Ours with all that is
-chosen by itself; in one process; with the agent asked at every step; with gradients by autograd; and the README's loop
-by hand.
+Training steps per second, stepping and updates included, {steps:,} steps a turn, separate 64x64 tanh networks, no
+rendering. Wide: 32 environments x 64 steps, minibatch 512, 4 epochs. Small: 8 x 256, minibatch 64, 10 epochs. Ours with
+all automatic choices; in one process; with central inference at every step; with autograd gradients; and the README's
+custom loop.
 
 {training_table(train, steps, rounds)}
 """

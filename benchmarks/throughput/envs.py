@@ -1,4 +1,4 @@
-"""Environments that cost what they say."""
+"""Environments with a given cost of a step."""
 
 import time
 from typing import Any, Literal
@@ -11,7 +11,7 @@ SLOW_SECONDS = 0.01
 
 
 class Busy(gym.Env):
-    """Spends `seconds` of its thread's CPU time on each step, so that crowding the cores gains nothing."""
+    """Spends `seconds` of its thread's CPU time on each step, so more processes than cores gain nothing."""
 
     def __init__(self, seconds: float, pixels: bool = False, straggle: Literal["spin", "sleep"] | None = None) -> None:
         """Make it with 8 floats, or an 84x84x4 image, as its observation; episodes last 200 steps.
@@ -32,7 +32,7 @@ class Busy(gym.Env):
         return self.obs, {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """Be busy."""
+        """Spend the time of a step."""
         slow = self.straggle is not None and self.np_random.random() < 0.01
         if slow and self.straggle == "sleep":
             time.sleep(SLOW_SECONDS)

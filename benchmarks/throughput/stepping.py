@@ -16,7 +16,7 @@ from benchmarks.throughput.envs import Busy
 
 Factory = Callable[[], gym.Env]
 Stepper = Callable[[], int]
-"""Takes some steps and says how many."""
+"""Takes some steps and returns their number."""
 
 ENVS: dict[str, Factory] = {
     "CartPole-v1": partial(gym.make, "CartPole-v1", disable_env_checker=True),
@@ -30,11 +30,11 @@ ENVS: dict[str, Factory] = {
 }
 SLEEPERS = "100 us, 1% 10 ms more (asleep)"
 SLEEPERS_BLOCK = 4
-"""How many environments a worker has where they sleep: more workers than cores keep the cores busy."""
+"""The number of environments of a worker if they sleep: more workers than cores keep the cores busy."""
 
 
 def can_be_timed(name: str, num_envs: int) -> bool:
-    """Say whether the limit can be: many more processes than cores do not run at the same time."""
+    """Return whether the limit can be measured: many more processes than cores do not run at the same time."""
     return name != SLEEPERS or SLEEPERS_BLOCK <= num_envs <= 32
 
 
@@ -50,7 +50,7 @@ def rate(stepper: Stepper, seconds: float) -> float:
 
 
 def plain_loop(factory: Factory, num_envs: int) -> Stepper:
-    """Step environments one after the other, and exchange nothing."""
+    """Step environments one after the other, without communication."""
     envs = [factory() for _ in range(num_envs)]
     for env in envs:
         env.reset()
@@ -67,7 +67,7 @@ def plain_loop(factory: Factory, num_envs: int) -> Stepper:
 
 
 def limit(factory: Factory, num_envs: int, seconds: float, count: int) -> float:
-    """Return what plain loops in `count` processes reach together."""
+    """Return the total steps per second of plain loops in `count` processes."""
     context = multiprocessing.get_context("fork")
     rates = context.SimpleQueue()
     ready = context.Barrier(count)
@@ -95,7 +95,7 @@ def ours(factory: Factory, num_envs: int, backend: Any) -> Iterator[Stepper]:
 
 @contextmanager
 def by_recv(factory: Factory, num_envs: int) -> Iterator[Stepper]:
-    """Step an `EnvVectorizer` by `send` and `recv`: whichever environments are ready go on."""
+    """Step an `EnvVectorizer` by `send` and `recv`, always the environments that are ready."""
     workers = num_envs // SLEEPERS_BLOCK if factory is ENVS[SLEEPERS] else available_cores()
     with EnvVectorizer(factory, num_envs, num_workers=workers, asynchronous=True, autoreset=True, seed=0) as env:
         env.reset()

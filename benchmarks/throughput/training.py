@@ -1,4 +1,4 @@
-"""Steps per second of PPO from end to end, the same algorithm and networks, beside the peers that are installed."""
+"""Training steps per second of PPO, the same algorithm and networks, of ours and other installed libraries."""
 
 import importlib.util
 import time
@@ -19,7 +19,7 @@ from PPO import PPO
 
 @dataclass(frozen=True)
 class Shape:
-    """How a batch is made and used; separate 64x64 tanh networks throughout."""
+    """The shape of a batch and of its update; separate 64x64 tanh networks throughout."""
 
     num_envs: int
     horizon: int
@@ -39,10 +39,10 @@ TASKS = ["CartPole-v1", "LunarLander-v3", *MUJOCO]
 
 
 def timed(run: Callable[[int], int], steps: int) -> float:
-    """Return steps per second of a second run, after a first has warmed everything up.
+    """Return the steps per second of a second run, after a first one as a warm-up.
 
     Args:
-        run: takes at least so many steps and returns how many it took: whole batches, or whole episodes.
+        run: takes at least that many steps and returns their number: whole batches, or whole episodes.
         steps: of the second run.
     """
     run(steps // 4)

@@ -1,1 +1,1 @@
-"""What `main.py` can do, a function for each command; torch is imported where it is needed."""
+"""The commands of `main.py`, a function for each; torch is imported only where it is needed."""

@@ -42,7 +42,7 @@ def make_trainer(config: TrainConfig) -> "AsyncTrainer":
 
 
 def fresh_agent(config: TrainConfig) -> Any:
-    """Return an agent that has not learned yet.
+    """Return an untrained agent.
 
     Raises:
         ValueError: a setting that does not fit the environment; the message names it.
@@ -57,7 +57,7 @@ def agent_of(run_dir: Path, *, best: bool = False, trust_env_module: bool = Fals
     """Return the config of a run, and the agent with the weights that it learned.
 
     Args:
-        run_dir: of the run; of one that was killed, its newest checkpoint counts.
+        run_dir: of the run; for a killed run the newest checkpoint is loaded.
         best: load the weights of the best evaluation, not the last ones.
         trust_env_module: import the modules that the config names.
 
@@ -96,7 +96,7 @@ def load_latest(agent: Any, name: str, directory: Path) -> None:
 
 
 def _load_networks(agent: Any, checkpoint: Path) -> None:
-    """Load the networks of a checkpoint; all of its state into an agent that cannot tell them apart."""
+    """Load the networks of a checkpoint; into an agent that cannot load them alone, its whole state."""
     state = read_checkpoint(checkpoint)
     try:
         if hasattr(agent, "load_networks"):
@@ -111,7 +111,7 @@ def env_of(run: RunConfig, *, training: bool = False) -> Any:
     """Return the environment of a run: a function that makes it, or the id of its vectorized form.
 
     Raises:
-        ValueError: an unknown environment, or a vectorized form that would have to be changed.
+        ValueError: an unknown environment, or settings that a vectorized version does not support.
     """
     if run.backend != "vector":
         return factory_of(run, training=training)
@@ -124,7 +124,7 @@ def env_of(run: RunConfig, *, training: bool = False) -> Any:
 
 
 def factory_of(run: RunConfig, *, training: bool = False, **kwargs: Any) -> "EnvFactory":
-    """Return a function that makes the environment of a run; `training` adds the usual changes to Atari games.
+    """Return a function that makes the environment of a run; `training` adds the usual training wrappers of Atari.
 
     Raises:
         ValueError: an unknown environment, wrong arguments of it, or an unknown wrapper.
@@ -168,7 +168,7 @@ def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
 def _check_takes_env_alone(name: str, wrapper: Callable[..., Any]) -> None:
     try:
         parameters = signature(wrapper)
-    except ValueError:  # written in C: it shows when it is called
+    except ValueError:  # written in C: the call will show it
         return
     try:
         parameters.bind("env")

@@ -1,4 +1,4 @@
-"""Completion of the command line in a shell."""
+"""Tab completion of the command line in a shell."""
 
 import io
 import re

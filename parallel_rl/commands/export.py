@@ -14,7 +14,7 @@ def export(
     """Write the deterministic policy as ONNX or as a torch.export program, and check that it acts the same.
 
     Args:
-        run_dir: what a training run saved.
+        run_dir: directory of a training run.
         out: the file, .onnx or .pt2; by default policy.onnx in the run's directory.
         best: take the weights of the best evaluation during the training, not the last ones.
         trust_env_module: import the module that the run's environment is in.

@@ -1,4 +1,4 @@
-"""Print on standard output and on standard error, whose readers may be gone."""
+"""Print on standard output and on standard error, even if their pipes are closed."""
 
 import os
 import select
@@ -6,7 +6,7 @@ import sys
 
 
 def say(text: str) -> None:
-    """Print; if the reader is gone, training continues in silence."""
+    """Print; if the pipe is closed, training continues without output."""
     try:
         print(text, flush=True)
     except OSError:
@@ -23,14 +23,14 @@ def note(text: str) -> None:
 
 
 def silence(*descriptors: int) -> None:
-    """Discard what is written there from now on."""
+    """Discard further output there."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in descriptors:
         os.dup2(nowhere, descriptor)
 
 
 def nobody_listens() -> bool:
-    """Return whether standard output is a pipe whose reader is gone."""
+    """Return whether standard output is a closed pipe."""
     if not hasattr(select, "poll"):
         return True
     poll = select.poll()

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 RunDir = tyro.conf.Positional[Path]
 FIRST_SEED = 3_000_000
-"""Seed of the episodes that are shown: not those of the training and of its evaluations."""
+"""Seed of the episodes: others than those of the training and its evaluations."""
 FPS = 30
-"""Frames per second of a video, if the environment does not say."""
+"""Frames per second of a video, if the environment does not specify them."""
 SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
-"""Environment variables, one of which is set where Linux can open a window."""
+"""Environment variables; one of them is set if Linux can open a window."""
 
 
 def evaluate(
@@ -36,12 +36,12 @@ def evaluate(
     json: bool = False,
     trust_env_module: bool = False,
 ) -> int:
-    """Play whole episodes and print their returns.
+    """Evaluate the policy on whole episodes and print their returns.
 
     Args:
-        run_dir: what a training run saved.
+        run_dir: directory of a training run.
         episodes: number of episodes.
-        stochastic: sample actions, as in training, instead of taking the most probable ones.
+        stochastic: sample actions, as in training, instead of deterministic ones.
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environments.
         json: print JSON.
@@ -85,7 +85,7 @@ def record(
     """Record episodes as a video.
 
     Args:
-        run_dir: what a training run saved.
+        run_dir: directory of a training run.
         out: the file, .mp4 or .gif; by default video.mp4 in the run's directory.
         episodes: number of episodes, one after the other.
         best: take the weights of the best evaluation during the training, not the last ones.
@@ -113,10 +113,10 @@ def record(
 def watch(
     run_dir: RunDir, episodes: int = 5, best: bool = False, seed: int = FIRST_SEED, trust_env_module: bool = False
 ) -> int:
-    """Play deterministic episodes in a window.
+    """Show deterministic episodes in a window.
 
     Args:
-        run_dir: what a training run saved.
+        run_dir: directory of a training run.
         episodes: number of episodes.
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environment.
@@ -150,7 +150,7 @@ def _picture_of(env: gym.Env) -> np.ndarray:
 
 
 def _show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable[[], object] = lambda: None) -> None:
-    """Play deterministic episodes and print the return of each; call `look` after every reset and step."""
+    """Run deterministic episodes and print the return of each; call `look` after every reset and step."""
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, not {episodes}")
     if seed < 0:
@@ -166,7 +166,7 @@ def _show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable
 
 
 def _rewards(agent: "Agent", env: gym.Env, episode: int, seed: int | None) -> Iterator[float]:
-    """Play an episode; yield 0 after the reset, then every reward.
+    """Run an episode; yield 0 after the reset, then every reward.
 
     Raises:
         EnvError: the environment failed.

@@ -14,7 +14,7 @@ from parallel_rl.config import TrainConfig
 from parallel_rl.utils import settings_in
 
 EXPERIMENT = ("env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights")
-"""Settings of a run in which the runs of one experiment agree: not the seed, nor those about speed and safety."""
+"""Settings that the runs of one experiment share: all but the seed and those about speed and faults."""
 
 
 def plot(
@@ -26,7 +26,7 @@ def plot(
     """Plot the learning curves of runs, a panel for each task; runs that differ only by their seeds are one curve.
 
     Args:
-        run_dirs: what training runs saved.
+        run_dirs: directories of training runs.
         out: the image: .png, .svg or .pdf.
         labels: names of the curves, one for each run (runs with the same label are one curve) or for each curve; by
             default the settings in which they differ.
@@ -78,7 +78,7 @@ def _labels(configs: Sequence[TrainConfig], asked: Sequence[str]) -> list[str]:
 
 
 def _experiment(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings in which the runs of one experiment agree."""
+    """Return the settings that the runs of one experiment share."""
     run = {name: getattr(config.run, name) for name in EXPERIMENT}
     about = settings_in(type(config.settings))
     settings = {name: value for name, value in vars(config.settings).items() if not about[name].incidental}
@@ -86,7 +86,7 @@ def _experiment(config: TrainConfig) -> dict[str, Any]:
 
 
 def _difference(setting: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
-    """Return the settings of a run that others on the same task do not share, in words."""
+    """Return, as text, the settings of a run in which it differs from others on the same task."""
     differ = [name for name, value in setting.items() if any(other.get(name, value) != value for other in others)]
     return ", ".join(f"{name}={_said(setting[name])}" for name in differ)
 

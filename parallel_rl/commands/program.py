@@ -25,14 +25,14 @@ def _program() -> str:
 
 PROGRAM = _program()
 NAME = PROGRAM.rpartition("/")[2].rpartition(" ")[2]
-"""What its help calls it."""
+"""Its name in the help."""
 
 
 def commit() -> str | None:
-    """Return the commit of this program; with a `+` where files of the checkout differ from it; None if unknown.
+    """Return the commit of this program, with a `+` if the checkout has uncommitted changes; None if unknown.
 
-    An installed package asks no git: it would find the repository of the project that it is installed in. What it was
-    installed from is in direct_url.json (PEP 610).
+    For an installed package git is not used: it would find the repository of the project that the package is installed
+    in. The source of the installation is in direct_url.json (PEP 610).
     """
     if not (CHECKOUT / ".git").exists():
         try:

@@ -43,7 +43,7 @@ def choose_run_dir(config: TrainConfig) -> Path:
     run_dir = Path(config.run.run_dir or Path("runs") / config.run.env_id / now)
     weights = run_dir / agent_kind(config.agent).weights
     begun = weights.exists() or checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
-    if (run_dir / CONFIG_FILE).exists() and begun:  # a run that ended before it learned anything may start again
+    if (run_dir / CONFIG_FILE).exists() and begun:  # a run that ended before its first update may start again
         raise FileExistsError(f"{run_dir} holds a run already: choose another --run-dir, or resume it")
     return run_dir
 
@@ -70,8 +70,8 @@ def locked(run_dir: Path) -> Iterator[None]:
     """Make a directory and keep other processes from training in it, where the system has locks.
 
     Raises:
-        RuntimeError: another process trains in it. The lock of a killed process is gone.
-        OSError: the directory cannot be made or written, or has a link in the place of a directory.
+        RuntimeError: another process trains in it. A killed process holds no lock.
+        OSError: the directory cannot be made or written, or a link is in the place of a directory.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     for directory in (run_dir / CHECKPOINT_DIRECTORY, run_dir / BEST_DIRECTORY):
@@ -93,7 +93,7 @@ def config_of(run_dir: Path) -> TrainConfig:
 
     Raises:
         FileNotFoundError: the directory is not a run's.
-        ValueError: its config is not one of this program; the message names the file.
+        ValueError: its config is not valid; the message names the file.
     """
     file = run_dir / CONFIG_FILE
     if not file.is_file():
@@ -115,7 +115,7 @@ def config_of(run_dir: Path) -> TrainConfig:
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:
-    """Return a setting that JSON or a Python literal gave, with a tuple in place of a list.
+    """Return a setting from JSON or a Python literal, with lists converted to tuples.
 
     Raises:
         ValueError: it is of another type.
@@ -129,7 +129,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:
 
 
 def changes_of(run_dir: Path) -> dict[str, Any]:
-    """Return the settings that changed when a run was resumed, with their present values."""
+    """Return the settings that changed when a run was resumed, with their current values."""
     return _changes_in(_record_in(run_dir / CONFIG_FILE))
 
 
@@ -138,13 +138,13 @@ def _changes_in(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _values_in(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the present settings of a run."""
+    """Return the current settings of a run."""
     began = record["config"] if "config" in record else record["run"] | record["settings"]
     return began | _changes_in(record)
 
 
 def _record_in(file: Path) -> dict[str, Any]:
-    """Return what `note_start` wrote, or its older form, with one flat `config`.
+    """Return the record that `note_start` wrote, also in its older form, with one flat `config`.
 
     Raises:
         ValueError: it is something else.
@@ -176,7 +176,7 @@ def steps_saved(run_dir: Path) -> int:
 
 
 def load_newest(load: Callable[[Path], None], checkpoints: Sequence[Path]) -> None:
-    """Load the last of some checkpoints; if it is damaged, name the one before.
+    """Load the last of some checkpoints; if it is damaged, the error names the one before.
 
     Raises:
         ValueError: it is damaged, or does not fit.

@@ -1,4 +1,4 @@
-"""How a run reacts to signals."""
+"""Signals that end a run."""
 
 import os
 import signal
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
 
 GRACE_SECONDS = 30.0
-"""Seconds that the environments may take for their present steps after a signal, before the process exits anyway."""
+"""Seconds that the environments may take for their current steps after a signal, before the process exits anyway."""
 
 
 @contextmanager
 def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
-    """Let the first signal end the run after the present update, and a second one at once; yield those received.
+    """Let the first signal end the run after the current update, and a second one at once; yield those received.
 
     If an environment does not return from a step, so that the update never ends, the run exits after `GRACE_SECONDS` as
     after a second signal.
@@ -39,7 +39,7 @@ def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
                 return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if came:  # an environment that this reaches in a step takes SystemExit for a failure of its own
+        if came:  # raised during a step, SystemExit would look like a failure of the environment
             raise KeyboardInterrupt(128 + number)
         came.append(number)
         name = signal.Signals(number).name
@@ -47,7 +47,7 @@ def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
         threading.Thread(target=insist, args=(number,), daemon=True).start()
         try:
             os.write(2, f"\n{name}: finishing this update and saving (once more: leaving at once)\n".encode())
-        except OSError:  # the terminal is gone, and nothing that is shown there may end the run
+        except OSError:  # the terminal is closed: output to it must not end the run
             silence(1, 2)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}

@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
 
 EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
-"""Added to the seed for the evaluations in the background, and for the final one: they play other episodes than the
-training, and the final one plays others than those that chose the best weights."""
+"""Added to the seed for the background evaluations, and for the final one: their episodes differ from those of the
+training, and the final ones differ from those that selected the best weights."""
 NO_SETTINGS = {"agent", "trust_env_module"}
 """Flags that are not settings."""
 REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys")
-"""Flags that may be repeated, with one value or more."""
+"""Flags that may be repeated, with one or more values."""
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -78,10 +78,10 @@ def resume(
     """Continue a run from its newest checkpoint, as if it had never stopped.
 
     Args:
-        run_dir: what a training run saved.
-        steps: how many to take from there; by default those that were missing.
-        num_envs: how many parallel environments from now on; another number starts new episodes.
-        override: NAME=VALUE, settings of the agent that are different from now on: --override lr=1e-4 entropy_coef=0.
+        run_dir: directory of a training run.
+        steps: number of further environment steps; by default the remaining ones.
+        num_envs: number of parallel environments from now on; another number starts new episodes.
+        override: NAME=VALUE, new values for settings of the agent: --override lr=1e-4 entropy_coef=0.
         trust_env_module: import the module that the run's environment is in.
     """
     config = config_of(run_dir)
@@ -97,7 +97,7 @@ def resume(
             raise FileNotFoundError(
                 f"{run_dir} has no checkpoint to resume from: it ended before the first; train again"
             )
-        names = changed.keys() | changes_of(run_dir).keys()  # the checkpoint may be of before or after a change
+        names = changed.keys() | changes_of(run_dir).keys()  # the checkpoint may be from before or after a change
         load_newest(partial(trainer.load_checkpoint, any_num_envs=True, changed=names), checkpoints)
         done = trainer.steps_done
         if steps is not None:
@@ -109,7 +109,7 @@ def resume(
 
 
 def _overrides(config: TrainConfig, arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a run's agent that are different from now on.
+    """Return the settings of a run's agent that change from now on.
 
     Raises:
         ValueError: one that is no setting of the agent, or that its weights depend on, or of another type.
@@ -130,11 +130,11 @@ def _overrides(config: TrainConfig, arguments: Sequence[str]) -> dict[str, Any]:
 def parse(arguments: Sequence[str]) -> TrainConfig:
     """Return the config of a command line: the defaults, the environment's preset, then the flags.
 
-    With the weights of a run, that run's config takes the place of the defaults and the preset, but for its seed: the
-    new run is not to repeat the old one.
+    With the weights of a run, its config replaces the defaults and the preset, except for the seed: the new run must
+    not repeat the old one.
 
     Raises:
-        ValueError: a bad config, or one that names a module that is not to be imported.
+        ValueError: a bad config, or one that names a module that is not trusted.
     """
     arguments = _gathered(arguments)
     agent, before = _agent_in(arguments)
@@ -171,7 +171,7 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, TrainConfig | None]:
 
 
 def _gathered(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with all values of each flag of `REPEATABLE` together: tyro takes only the last flag."""
+    """Return the arguments with the values of repeated flags of `REPEATABLE` joined: tyro uses only the last flag."""
     values: dict[str, list[str]] = {}
     rest: list[str] = []
     into = rest
@@ -195,7 +195,7 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
         config: of the run.
         trainer: of the run.
         run_dir: of the run.
-        changed: settings that are different from now on, in a resumed run.
+        changed: settings that change in a resumed run.
     """
     for directory in (run_dir, run_dir / BEST_DIRECTORY):
         remove_unfinished(directory)
@@ -231,7 +231,7 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[
     )
 
     def save() -> None:
-        if not before or trainer.steps_done > before:  # a resumed run that made no step leaves its files as they were
+        if not before or trainer.steps_done > before:  # a resumed run that took no step does not change its files
             _save(config, trainer, run_dir)
 
     try:
@@ -267,7 +267,7 @@ def _evaluate(config: TrainConfig, trainer: "AsyncTrainer") -> Evaluation:
 
 
 def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
-    """Return the callbacks that write a run's files, and those that end it."""
+    """Return the callbacks that write a run's files, and those that stop it."""
     from AsyncPPO.evaluation import BackgroundEvaluation
 
     callbacks: list[Callback] = [
@@ -300,10 +300,10 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
 
 
 class Note(Callback):
-    """Writes `config.json` when a run starts or resumes, once all else is ready."""
+    """Writes `config.json` when a run starts or resumes, after everything else is ready."""
 
     def __init__(self, config: TrainConfig, run_dir: Path, changed: dict[str, Any] | None = None) -> None:
-        """Keep the config, the directory, and the settings that changed since the run was interrupted."""
+        """Store the config, the directory, and the settings that changed since the run was interrupted."""
         self.config, self.run_dir, self.changed = config, run_dir, changed or {}
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
@@ -343,7 +343,7 @@ def _plot(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
 
 
 def _how_to_continue(config: TrainConfig, run_dir: Path) -> str:
-    """Return the command that continues a run; one without a checkpoint continues from its weights."""
+    """Return the command that continues a run; without a checkpoint, it starts from the weights."""
     path = shlex.quote(str(run_dir)) + trust_flag(config.run)
     saved = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
     return f"{PROGRAM} resume {path}" if saved else f"{PROGRAM} --load-weights {path}"

@@ -1,4 +1,4 @@
-"""The modules that a config names, which would be imported, and the arguments of its environment."""
+"""The modules that a config would import, and the arguments of its environment."""
 
 import ast
 import re
@@ -11,17 +11,17 @@ from parallel_rl.config import RunConfig
 
 NAMED_VALUES = {"true": True, "false": False, "none": None}
 PERHAPS_A_MODULE = re.compile(r"([^\W\d]\w*)[.:]")
-"""The beginning of a name in a module."""
+"""The module part of a name."""
 TRUST = "--trust-env-module"
 WRAPPERS = "gymnasium.wrappers"
-"""A module with nothing but harmless wrappers."""
+"""A module that is safe to import."""
 
 
 def untrusted_modules(run: RunConfig) -> set[str]:
-    """Return the modules that are imported, and so run, when the environment of a run is made.
+    """Return the modules that are imported, and so executed, when the environment of a run is made.
 
-    Those are the modules of an environment's id and of its wrappers, and what an argument of the environment may mean
-    as one: a text that begins with the name of a module that is there.
+    These are the modules of the environment's id and of its wrappers, and those that an argument of the environment may
+    name: text that begins with the name of an installed module.
     """
     wrappers = {name.partition(":")[0] for name in run.wrapper} - {WRAPPERS}
     modules = ({run.env_id.rpartition(":")[0]} | wrappers) - {""}
@@ -30,13 +30,13 @@ def untrusted_modules(run: RunConfig) -> set[str]:
 
 
 def check_trust(run: RunConfig, file: Path, trusted: bool, typed: RunConfig | None = None) -> None:
-    """Check that a file names no module to be imported, unless that was allowed on the command line.
+    """Check that a file names no module to import, unless the command line allows it.
 
     Args:
-        run: what the file says.
+        run: the settings in the file.
         file: for the message.
-        trusted: whether it was allowed.
-        typed: what the command line says itself; modules in that are trusted.
+        trusted: whether the command line allows it.
+        typed: the settings that were typed on the command line; their modules are trusted.
 
     Raises:
         ValueError: it names one; the message says which, and how to allow it.
@@ -50,7 +50,7 @@ def check_trust(run: RunConfig, file: Path, trusted: bool, typed: RunConfig | No
 
 
 def trust_flag(run: RunConfig) -> str:
-    """Return the flag that further commands about a run need, after a space."""
+    """Return the flag that further commands on a run need, with a leading space."""
     return f" {TRUST}" if untrusted_modules(run) else ""
 
 
@@ -65,11 +65,11 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def _names_module(text: str) -> bool:
-    """Return whether a text begins with the name of a module that is there; none is imported to see that."""
+    """Return whether a text begins with the name of an installed module; nothing is imported."""
     name = PERHAPS_A_MODULE.match(text)
     try:
         return name is not None and find_spec(name[1]) is not None
-    except ValueError:  # it is loaded, and was not found in the usual way
+    except ValueError:  # it is loaded, but has no spec
         return True
 
 
@@ -104,10 +104,10 @@ def named_values(arguments: Sequence[str], what: str) -> dict[str, Any]:
 
 
 def _literal(text: str) -> Any:
-    """Return the value of a Python literal, of `NAMED_VALUES` in any case; of all else the text."""
+    """Return the value of a Python literal or of a name in `NAMED_VALUES`, in any case; otherwise the text."""
     if text.lower() in NAMED_VALUES:
         return NAMED_VALUES[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # all that it may raise
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # everything that literal_eval may raise
         return text

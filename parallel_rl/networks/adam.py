@@ -11,8 +11,8 @@ from parallel_rl.networks.flat import flatten
 class Adam:
     """Adam (Kingma & Ba 2015, arXiv:1412.6980) on one vector of parameters.
 
-    The kernel of `torch.optim.Adam(fused=True)`, whose own bookkeeping costs four times as much as the arithmetic of a
-    small network.
+    It calls the kernel of `torch.optim.Adam(fused=True)` directly, since the bookkeeping of that class costs four times
+    as much as the arithmetic of a small network.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], eps: float = 1e-5) -> None:

@@ -10,10 +10,10 @@ CoreName = Literal["none", "gru", "lstm"]
 
 
 class Core(nn.Module):
-    """A GRU or an LSTM over sequences that lie one after the other in flat rows.
+    """A GRU or an LSTM over sequences that are concatenated in flat rows.
 
-    The recurrent state is a row of S numbers, zeros at the start of an episode: the hidden state and, of an LSTM, the
-    cell state behind it.
+    The recurrent state is a row of S numbers, zeros at the start of an episode: the hidden state, followed in an LSTM
+    by the cell state.
     """
 
     def __init__(self, kind: CoreName, inputs: int, size: int, generator: torch.Generator) -> None:
@@ -49,7 +49,7 @@ class Core(nn.Module):
 
         Args:
             features: `(B, F)`, sequence after sequence.
-            state: `(B, S)`, the recurrent state before each row; only that of first rows counts.
+            state: `(B, S)`, the recurrent state before each row; only those of the first rows are used.
             starts: bool `(B,)`, the first row of each sequence, row 0 among them.
         """
         first = starts.nonzero()[:, 0].tolist()

@@ -1,7 +1,7 @@
 """Lean distributions over batches of actions.
 
-They compute what `torch.distributions` does (a test holds them to it) without its constructors, which cost more than
-a small network's forward pass.
+They compute the same as `torch.distributions` (a test compares them) without its constructors, which cost more than a
+small network's forward pass.
 """
 
 import math
@@ -24,7 +24,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """Return the B raw actions that standard noise `(B, A)` makes of it."""
+        """Return B raw actions, sampled with standard noise `(B, A)`."""
 
     @abstractmethod
     def mode(self) -> torch.Tensor:
@@ -32,7 +32,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def log_prob(self, raw_action: torch.Tensor) -> torch.Tensor:
-        """Return the log-density of the actions that the raw actions stand for, `(B,)`."""
+        """Return the log-density `(B,)` of the actions that belong to raw actions."""
 
     @abstractmethod
     def entropy(self) -> torch.Tensor:
@@ -40,9 +40,9 @@ class Distribution(ABC):
 
 
 class Categorical(Distribution):
-    """A choice among A actions, from logits `(B, A)`: a raw action is int64 `(B,)`.
+    """A categorical distribution over A actions, from logits `(B, A)`: a raw action is int64 `(B,)`.
 
-    Or K choices that are made independently, from logits `(B, K, A)`: a raw action is int64 `(B, K)`.
+    Or K independent ones, from logits `(B, K, A)`: a raw action is int64 `(B, K)`.
     """
 
     def __init__(self, logits: torch.Tensor) -> None:
@@ -50,11 +50,11 @@ class Categorical(Distribution):
         self.log_probs = F.log_softmax(logits, dim=-1)
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """Draw by the Gumbel trick, as a race of exponential clocks: argmax p / E with E ~ Exp(1)."""
+        """Sample by the Gumbel trick, as a race of exponential clocks: argmax p / E with E ~ Exp(1)."""
         return (self.log_probs.exp() / noise.view_as(self.log_probs)).argmax(dim=-1)
 
     def mode(self) -> torch.Tensor:
-        """Return the most probable actions."""
+        """Return the modes."""
         return self.log_probs.argmax(dim=-1)
 
     def log_prob(self, raw_action: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ class Categorical(Distribution):
 
 
 def _of_rows(values: torch.Tensor) -> torch.Tensor:
-    """Add up what K independent choices `(B, K)` have each; `(B,)` stays."""
+    """Sum the values of K independent choices `(B, K)`; `(B,)` is unchanged."""
     return values if values.ndim == 1 else values.sum(dim=1)
 
 
@@ -75,11 +75,11 @@ class Gaussian(Distribution):
     """A Gaussian for each of A dimensions; a raw action is `(B, A)`."""
 
     def __init__(self, mean: torch.Tensor, log_std: torch.Tensor) -> None:
-        """Keep the parameters: `mean` `(B, A)`, `log_std` `(A,)` or `(B, A)`."""
+        """Store the parameters: `mean` `(B, A)`, `log_std` `(A,)` or `(B, A)`."""
         self.mean, self.log_std = mean, log_std
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """Draw: u = mean + std * noise from N(0, 1)."""
+        """Return u = mean + std * noise, with noise from N(0, 1)."""
         return self.mean + self.log_std.exp() * noise
 
     def mode(self) -> torch.Tensor:
@@ -114,7 +114,7 @@ class TanhGaussian(Gaussian):
     """
 
     def __init__(self, mean: torch.Tensor, log_std: torch.Tensor, scale: torch.Tensor) -> None:
-        """Keep the parameters: `mean` `(B, A)`, `log_std` `(A,)` or `(B, A)`, `scale` `(A,)`."""
+        """Store the parameters: `mean` `(B, A)`, `log_std` `(A,)` or `(B, A)`, `scale` `(A,)`."""
         super().__init__(mean, log_std)
         self.log_scale = scale.log()
 
@@ -135,41 +135,41 @@ class StateDependentNoise(Distribution):
 
         u = mean + z^T (sigma * E),  E_la ~ N(0, 1),  so that  u_a ~ N(mean_a, sum_l z_l^2 sigma_la^2)
 
-    generalized State-Dependent Exploration (Raffin et al. 2021, arXiv:2005.05719, section 3). Where E stays the same,
+    This is generalized State-Dependent Exploration (Raffin et al. 2021, arXiv:2005.05719, section 3). With the same E,
     equal states have equal raw actions.
     """
 
     def __init__(self, marginal: Gaussian, features: torch.Tensor, std: torch.Tensor) -> None:
-        """Keep the parts: the distribution over all E, z `(B, L)` and sigma `(L, A)`."""
+        """Store the distribution over all E, the features z `(B, L)` and sigma `(L, A)`."""
         self.marginal, self.features, self.std = marginal, features, std
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """Return the raw actions that matrices E `(B, L * A)` make of it."""
+        """Return the raw actions for matrices E `(B, L * A)`."""
         matrices = noise.view(-1, *self.std.shape) * self.std
         return self.marginal.mean + torch.einsum("bl,bla->ba", self.features, matrices)
 
     def mode(self) -> torch.Tensor:
-        """See `Distribution.mode`."""
+        """Return the B deterministic raw actions."""
         return self.marginal.mode()
 
     def log_prob(self, raw_action: torch.Tensor) -> torch.Tensor:
-        """See `Distribution.log_prob`."""
+        """Return the log-density `(B,)` of the actions that belong to raw actions."""
         return self.marginal.log_prob(raw_action)
 
     def entropy(self) -> torch.Tensor:
-        """See `Distribution.entropy`."""
+        """Return the entropy of the actions in nats, `(B,)`."""
         return self.marginal.entropy()
 
 
 class Joint(Distribution):
-    """Independent distributions side by side; raw actions are float32 `(B, D)`, part after part."""
+    """Independent distributions; raw actions are float32 `(B, D)`, the concatenated parts."""
 
     def __init__(self, parts: Sequence[Distribution], columns: Sequence[int], sizes: Sequence[int]) -> None:
-        """Keep the parts, and for each how many columns of noise and of raw actions belong to it."""
+        """Store the distributions, and the number of columns of noise and of raw actions of each."""
         self.parts, self._columns, self._sizes = parts, list(columns), list(sizes)
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """Draw from each."""
+        """Sample from each."""
         noises = noise.split(self._columns, dim=1)
         return _side_by_side([part.sample(own) for part, own in zip(self.parts, noises, strict=True)])
 

@@ -12,7 +12,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "si
 
 
 NATURE_SIZE = 36
-"""Height and width from which on an image is seen by the large network."""
+"""The least height and width of an image for the large network."""
 
 
 def linear_layer(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
@@ -56,10 +56,10 @@ def mlp(inputs: int, hidden_sizes: Sequence[int], activation: str, generator: to
 
 
 class Vision(nn.Sequential):
-    """A convolutional network for one image: pixels `(B, columns)` to features `(B, outputs)`.
+    """A convolutional network for one image: from pixels `(B, columns)` to features `(B, outputs)`.
 
-    Large images: that of Mnih et al. 2015 (doi:10.1038/nature14236). Small grids: that of MinAtar (Young & Tian 2019,
-    arXiv:1903.03176).
+    For large images it is that of Mnih et al. 2015 (doi:10.1038/nature14236), for small grids that of MinAtar (Young &
+    Tian 2019, arXiv:1903.03176).
     """
 
     def __init__(self, image: Image, generator: torch.Generator) -> None:
@@ -77,7 +77,7 @@ class Vision(nn.Sequential):
         self._layout = torch.channels_last if large else torch.contiguous_format
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """See the class."""
+        """Return features `(B, outputs)`."""
         images = pixels.reshape(-1, *self.image.planes)
         if not self.image.channels_first:
             images = images.permute(0, 1, 4, 2, 3)
@@ -86,7 +86,7 @@ class Vision(nn.Sequential):
 
 
 class Perception(nn.Module):
-    """Images through a network each, beside the numbers: `(B, columns)` to `(B, outputs)`."""
+    """A network for each image, concatenated with the numbers: `(B, columns)` to `(B, outputs)`."""
 
     def __init__(self, features: Features, generator: torch.Generator) -> None:
         """Make a network for each image."""
@@ -97,7 +97,7 @@ class Perception(nn.Module):
         self.vision = nn.ModuleList(networks)
 
     def forward(self, columns: torch.Tensor) -> torch.Tensor:
-        """See the class."""
+        """Return features `(B, outputs)`."""
         numbers, *images = columns.split(self._widths, dim=1)
         seen = [vision(pixels) for vision, pixels in zip(self.vision, images, strict=True)]
         return torch.cat([numbers.float(), *seen], dim=1)

@@ -1,4 +1,4 @@
-"""Ensemble: several MLPs of the same shape, side by side in one stacked product for each layer."""
+"""Ensemble: several MLPs of the same shape, with one stacked matrix product for each layer."""
 
 from collections.abc import Sequence
 
@@ -45,7 +45,7 @@ class Ensemble(nn.Module):
         self.activation = ACTIVATIONS[activation]()
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """See the class."""
+        """Return outputs `(K, B, outputs)`."""
         *hidden, last = zip(self.weights, self.biases, strict=True)
         features = rows.expand(len(last[0]), *rows.shape)
         for weight, bias in hidden:

@@ -11,12 +11,12 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def flatten(parameters: Iterable[nn.Parameter]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Move parameters and their gradients into one vector each, of which they are views from then on.
+    """Move parameters and their gradients into one vector each; they become views of it.
 
-    What an optimizer does, and the norm of the gradient, is then one operation, however many layers there are.
+    An optimizer step and the gradient norm then take one operation each, for any number of layers.
 
     Returns:
-        The vector `(P,)` and its gradient, zero; it is to be zeroed in place, never set to None.
+        The vector `(P,)` and its gradient, zero; zero the gradient in place, never set it to None.
     """
     parameters = list(parameters)
     vector = torch.cat([parameter.detach().flatten() for parameter in parameters])
@@ -31,9 +31,9 @@ def flatten(parameters: Iterable[nn.Parameter]) -> tuple[torch.Tensor, torch.Ten
 
 
 def limit_norm(gradient: torch.Tensor, limit: float) -> torch.Tensor | float:
-    """Scale a gradient `(P,)` down, in place, to a norm of at most `limit`; return the norm it had."""
+    """Scale a gradient `(P,)` down, in place, to a norm of at most `limit`; return its norm before."""
     norm = torch.linalg.vector_norm(gradient)
-    if gradient.device.type != "cpu":  # to read a number would be to wait for the device
+    if gradient.device.type != "cpu":  # reading a number would wait for the device
         gradient.mul_((limit / norm).clamp(max=1.0))
         return norm
     number = norm.item()
@@ -45,8 +45,8 @@ def limit_norm(gradient: torch.Tensor, limit: float) -> torch.Tensor | float:
 def copy_on(module: M, vector: torch.Tensor) -> M:
     """Return a copy of a module whose parameters are views of `vector` `(P,)`, laid out as by `flatten`.
 
-    No gradients flow into them. On the module's own vector it is the module itself, as a function of its inputs alone;
-    on a clone of that it is a target network.
+    They get no gradients. On the module's own vector the copy is the same function, with gradients only for its inputs;
+    on a clone of the vector it is a target network.
     """
     copied = copy.deepcopy(module).requires_grad_(False)
     start = 0

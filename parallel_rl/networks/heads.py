@@ -17,17 +17,17 @@ from parallel_rl.utils import COMPOSITE, action_units, bounds_of, choices_of, le
 
 CHOICE_GAIN = 0.1
 MEAN_GAIN = 0.01
-"""Of the last policy layer: the first actions hardly depend on the observation (Andrychowicz et al. 2021)."""
+"""Gain of the last policy layer: the first actions hardly depend on the observation (Andrychowicz et al. 2021)."""
 VALUE_GAIN = 0.01
-"""Of the last value layer: the first prediction is the mean of the returns."""
+"""Gain of the last value layer: the first prediction is the mean of the returns."""
 SMALLEST_RETURN = 1e-35
-"""Deviation of returns below which they do not vary; float32 still holds it."""
+"""Standard deviation below which returns count as constant; float32 can represent it."""
 BOUND_EPSILON = 1e-6
-"""How close to its bounds an action may be whose raw action is not known."""
+"""The least distance of an action to its bounds if its raw action is not known."""
 VARIANCE_EPSILON = 1e-6
-"""Added to the variance of noise that depends on the features: they may all be 0."""
+"""Added to the variance of state-dependent noise, since all features may be 0."""
 FORBIDDEN = -1e8
-"""The logit of a choice that is not allowed: no chance, and no infinity to make a NaN of."""
+"""The logit of a masked action: its probability is 0, and unlike an infinity it leads to no NaN."""
 
 
 class CategoricalHead(PolicyHead):
@@ -42,20 +42,20 @@ class CategoricalHead(PolicyHead):
         self.logits = linear_layer(features, actions, CHOICE_GAIN, generator)
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Categorical:
-        """See `PolicyHead.forward`."""
+        """Return the distribution over actions."""
         return Categorical(_allowed(self.logits(features), mask))
 
     def to_action(self, raw_action: torch.Tensor) -> torch.Tensor:
-        """See `PolicyHead.to_action`."""
+        """Return the actions that the environment takes."""
         return raw_action + self.offset
 
     def to_raw_action(self, action: torch.Tensor) -> torch.Tensor:
-        """See `PolicyHead.to_raw_action`."""
+        """Return the raw actions of actions."""
         return action.long() - self.offset
 
 
 class MultiCategoricalHead(PolicyHead):
-    """K choices at once: actions `(B, K)`; raw actions count from 0."""
+    """K discrete actions at once: actions `(B, K)`; raw actions count from 0."""
 
     noise = "exponential"
     offsets: torch.Tensor
@@ -81,17 +81,17 @@ class MultiCategoricalHead(PolicyHead):
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Categorical:
-        """See `PolicyHead.forward`."""
+        """Return the distribution over actions."""
         logits = _allowed(self.logits(features), mask)
         padded = logits.new_full((logits.shape[0], self.outputs), 10 * FORBIDDEN).index_copy(1, self.columns, logits)
         return Categorical(padded.view(-1, *self._shape))
 
     def to_action(self, raw_action: torch.Tensor) -> torch.Tensor:
-        """See `PolicyHead.to_action`."""
+        """Return the actions that the environment takes."""
         return raw_action.long() + self.offsets
 
     def to_raw_action(self, action: torch.Tensor) -> torch.Tensor:
-        """See `PolicyHead.to_raw_action`."""
+        """Return the raw actions of actions."""
         return action.flatten(1).long() - self.offsets
 
 
@@ -145,28 +145,28 @@ class GaussianHead(PolicyHead):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Gaussian:
-        """See `PolicyHead.forward`."""
+        """Return the distribution over actions."""
         mean = self.mean(features)
         return TanhGaussian(mean, self.log_std, self.scale) if self.squash else Gaussian(mean, self.log_std)
 
     def to_action(self, raw_action: torch.Tensor) -> torch.Tensor:
-        """See `PolicyHead.to_action`."""
+        """Return the actions that the environment takes."""
         return (self.offset + self.scale * (raw_action.tanh() if self.squash else raw_action)).clamp(
             self.low, self.high
         )
 
     def to_raw_action(self, action: torch.Tensor) -> torch.Tensor:
-        """See `PolicyHead.to_raw_action`; a squashed action on its bound counts as just inside."""
+        """Return the raw actions of actions; a squashed action on its bound is moved just inside."""
         raw_action = (action.reshape(len(action), -1) - self.offset) / self.scale
         limit = 1.0 - BOUND_EPSILON
         return raw_action.clamp(-limit, limit).atanh() if self.squash else raw_action
 
 
 class StateDependentNoiseHead(GaussianHead):
-    """The same with noise that is a linear function of the features: see `networks.StateDependentNoise`.
+    """A Gaussian head whose noise is a linear function of the features (`networks.StateDependentNoise`).
 
-    `log_std` is `(F, A)`, the log of sigma. The features count as given in the noise: policies do not learn to make
-    them larger or smaller (as in Stable-Baselines3).
+    `log_std` is `(F, A)`, the log of sigma. No gradient flows through the features of the noise, so policies do not
+    learn to scale them (as in Stable-Baselines3).
     """
 
     def __init__(
@@ -178,13 +178,13 @@ class StateDependentNoiseHead(GaussianHead):
         log_std: float,
         generator: torch.Generator,
     ) -> None:
-        """See `GaussianHead`; `log_std` is initially that of every entry."""
+        """Make the layer of means, as in `GaussianHead`; `log_std` is the initial value of every entry."""
         super().__init__(features, low, high, squash, log_std, generator)
         self.log_std = nn.Parameter(torch.full((features, self.outputs), log_std))
         self.outputs *= features
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> StateDependentNoise:  # type: ignore[override]
-        """See `PolicyHead.forward`."""
+        """Return the distribution over actions."""
         mean, std, given = self.mean(features), self.log_std.exp(), features.detach()
         log_std = 0.5 * (given**2 @ std**2 + VARIANCE_EPSILON).log()
         marginal = TanhGaussian(mean, log_std, self.scale) if self.squash else Gaussian(mean, log_std)
@@ -211,7 +211,7 @@ def make_policy_head(
 
     Raises:
         TypeError: another space.
-        ValueError: `use_sde` where not all is continuous.
+        ValueError: `use_sde` with actions that are not all continuous.
     """
     if use_sde and not isinstance(space, spaces.Box):
         raise ValueError(f"use_sde needs continuous actions (a Box), not {space}")
@@ -242,7 +242,7 @@ def _choices_head(space: spaces.Space, features: int, generator: torch.Generator
 def _joint_head(
     space: spaces.Space, features: int, squash: bool, log_std: float, generator: torch.Generator
 ) -> JointHead:
-    """Return the head for a Dict or a Tuple; its choices are all made by heads that make several."""
+    """Return the head for a Dict or a Tuple; all its discrete parts have heads for several choices."""
     heads: list[PolicyHead] = []
     parts = dict(leaves(space))
     for keys, leaf in parts.items():
@@ -267,10 +267,10 @@ def _round_down(exact: torch.Tensor) -> torch.Tensor:
 class ValueHead(nn.Module):
     """V values for each state (extrinsic, intrinsic, ...), predicted in units of their own running statistics.
 
-    PopArt (van Hasselt et al. 2016, arXiv:1602.07714): the layer learns normalized targets, whatever the size of
-    the rewards, and when the statistics move its weights move against them, so that no prediction changes. The first
-    statistics come without that: the predictions before them mean nothing, and kept in units of returns that hardly
-    vary they would be huge.
+    PopArt (van Hasselt et al. 2016, arXiv:1602.07714): the layer learns normalized targets, whatever the scale of the
+    rewards. When the statistics change, its weights are rescaled so that no prediction changes. This is skipped for the
+    first statistics, since the predictions before them are meaningless, and could become huge in units of returns that
+    hardly vary.
     """
 
     def __init__(self, features: int, values: int, generator: torch.Generator) -> None:
@@ -285,10 +285,10 @@ class ValueHead(nn.Module):
 
     @torch.no_grad()
     def update(self, targets: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Take `targets` `(M, V)` into the statistics; but for the first ones, `stats.inverse(forward(.))` stays.
+        """Update the statistics with `targets` `(M, V)`; but for the first time, `stats.inverse(forward(.))` stays.
 
         Returns:
-            What `forward` says now where it said `values` `(M, V)`, in units of reward, before.
+            The new output of `forward` for rows that had the values `values` `(M, V)`, in units of reward, before.
         """
         mean, std = self.stats.mean.clone(), self.stats.std.clone()
         first = self.stats(values) if self.stats.count == 0 else None

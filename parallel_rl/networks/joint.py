@@ -13,16 +13,17 @@ from parallel_rl.networks.policy_head import Noise, PolicyHead
 class JointHead(PolicyHead):
     """A head for each part of an action; given the features, the parts are independent.
 
-    Raw actions are float32 `(B, D)`, part after part. Actions are a tuple of arrays `(B, ...)`, one for each part.
+    Raw actions are float32 `(B, D)`, the concatenated parts. Actions are a tuple of arrays `(B, ...)`, one for each
+    part.
     """
 
     def __init__(self, heads: Sequence[PolicyHead], shapes: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> None:
-        """Keep the heads.
+        """Store the heads.
 
         Args:
-            heads: of the parts; those that choose have raw actions `(B, K)`.
+            heads: of the parts; discrete ones have raw actions `(B, K)`.
             shapes: of an action, for each part.
-            sizes: how many columns of the raw actions belong to each part.
+            sizes: the number of columns of the raw actions of each part.
         """
         super().__init__()
         self.heads = nn.ModuleList(heads)
@@ -34,11 +35,11 @@ class JointHead(PolicyHead):
 
     @property
     def noises(self) -> list[tuple[Noise, int]]:
-        """See `PolicyHead.noises`."""
+        """The kinds of noise, and their numbers of columns, of all heads."""
         return self._noises
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Joint:
-        """See `PolicyHead.forward`; the mask has the choices of all parts, one after the other."""
+        """Return the distribution over actions; the mask has the entries of all discrete parts, concatenated."""
         parts: list[Distribution] = []
         for index, head in enumerate(self.heads):
             own = None if mask is None else mask[:, self._masks[index] : self._masks[index + 1]]

@@ -1,4 +1,4 @@
-"""Running statistics that travel with a network's weights."""
+"""Running statistics that are saved with a network's weights."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class RunningNorm(nn.Module):
     var: torch.Tensor
     count: torch.Tensor
     std: torch.Tensor
-    """`(D,)`, never zero: kept beside `var`, since every forward pass needs it."""
+    """`(D,)`, never zero: stored in addition to `var`, since every forward pass needs it."""
 
     def __init__(self, features: int, clip: float | None = None, smallest: float = 1e-6) -> None:
         """Start with no statistics.
@@ -25,7 +25,7 @@ class RunningNorm(nn.Module):
         Args:
             features: D.
             clip: limit on the absolute value of what `forward` returns.
-            smallest: deviation below which differences are noise.
+            smallest: standard deviation below which differences count as noise.
         """
         super().__init__()
         self.clip, self._smallest = clip, smallest
@@ -54,7 +54,7 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def rescale(self, dimension: int, factor: float) -> None:
-        """Make the statistics of one dimension those of rows that were `factor` times as large."""
+        """Rescale the statistics of one dimension, as if its rows had been `factor` times as large."""
         self.mean[dimension] *= factor
         self.var[dimension] *= factor**2
         self._set_std()
@@ -65,7 +65,7 @@ class RunningNorm(nn.Module):
         return normal if self.clip is None else normal.clamp(-self.clip, self.clip)
 
     def inverse(self, normal: torch.Tensor) -> torch.Tensor:
-        """Return `normal * std + mean`: undoes `forward`, but for the clipping."""
+        """Return `normal * std + mean`: the inverse of `forward`, except for the clipping."""
         return normal * self.std.to(normal.dtype) + self.mean.to(normal.dtype)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
@@ -74,6 +74,6 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def _set_std(self) -> None:
-        """Add an epsilon of 1e-8 to the variance; to a small one a hundredth of it, and what float32 rounds off."""
+        """Add an epsilon of 1e-8 to the variance; to a small one a hundredth of it, and float32's rounding error."""
         epsilon = 0.01 * self.var + 1e-12 * self.mean**2
         self.std.copy_((self.var + epsilon.clamp(self._smallest**2, 1e-8)).sqrt())

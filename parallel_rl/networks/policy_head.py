@@ -14,15 +14,15 @@ class PolicyHead(nn.Module):
     """Turns features into a distribution, and that distribution's raw actions into actions."""
 
     noise: Noise
-    """The kind of noise that its distributions are sampled with."""
+    """The kind of noise for sampling from its distributions."""
     outputs: int
-    """A: how many such numbers for each raw action."""
+    """A: how many of these numbers a raw action needs."""
     choices: int
-    """How many there are in all; none for continuous actions."""
+    """The number of discrete actions, over all dimensions; 0 for continuous actions."""
 
     @property
     def noises(self) -> list[tuple[Noise, int]]:
-        """What its distributions are sampled with, and how many of it: column after column of the noise."""
+        """The kinds of noise for sampling from its distributions, and the number of columns of each, in order."""
         return [(self.noise, self.outputs)]
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Distribution:
@@ -39,5 +39,5 @@ class PolicyHead(nn.Module):
         return raw_action
 
     def to_raw_action(self, action: Any) -> torch.Tensor:
-        """Return the raw actions behind actions."""
+        """Return the raw actions of actions."""
         return action

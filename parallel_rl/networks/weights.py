@@ -11,7 +11,7 @@ from parallel_rl.utils import DamagedError, State, holds_state, load_state, load
 from parallel_rl.utils.versions import versions
 
 Settings = State
-"""What an agent was made with, as plain values by name."""
+"""The settings of an agent, as plain values by name."""
 PARTS = {"weights", "settings", "versions"}
 
 
@@ -29,7 +29,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], Settings | None]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or something else.
+        ValueError: it is damaged, or not a file of weights.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
@@ -42,10 +42,10 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], Settings | None]:
 
 
 def tensors_of(arrays: Any, what: str) -> dict[str, torch.Tensor]:
-    """Return arrays by name, as a saved state has them, as tensors.
+    """Convert the arrays of a saved state, by name, to tensors.
 
     Raises:
-        ValueError: they are something else; the message begins with `what` they are.
+        ValueError: they are not arrays; the message begins with `what` they should be.
     """
     try:
         if not all(isinstance(array, np.ndarray | torch.Tensor) for array in arrays.values()):

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all and never through a link, read without running anything."""
+"""Files: written completely or not at all and never through a link, read without executing anything."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 UNFINISHED_SUFFIX = ".unfinished"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""Flags by which a link is not followed, and a pipe that nobody reads is not waited for, where there are such."""
+"""Flags that do not follow a link or wait for the reader of a pipe, on systems that have them."""
 LARGEST_JSON = 2**24
-"""Bytes; nothing that this program writes as JSON comes near."""
+"""Bytes; far more than any JSON file of this program has."""
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file aside and move it into place, so that a crash leaves the old file or the new one.
+    """Write a file under another name and rename it, so that a crash leaves the old file or the new one.
 
     Args:
         path: the file; its directory must exist.
@@ -30,7 +30,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED_SUFFIX}")
     try:
-        aside.unlink(missing_ok=True)  # a link that lies in wait there goes, and not what it points to
+        aside.unlink(missing_ok=True)  # if somebody placed a link there, remove it, not its target
         with open(aside, "xb") as file:
             write(file)
             file.flush()
@@ -45,7 +45,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
 
 
 def _flush_directory(directory: Path) -> None:
-    """Make sure that a renamed file outlasts a power cut, where directories can be flushed."""
+    """Make a renamed file survive a power failure, on systems that can flush directories."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -55,7 +55,7 @@ def _flush_directory(directory: Path) -> None:
 
 
 def append_to(path: str | os.PathLike[str]) -> IO[str]:
-    """Open a text file to write at its end; it is made if it is missing.
+    """Open a text file for appending; it is made if it is missing.
 
     Raises:
         OSError: it cannot be opened, or it is not a file but a link, a pipe, ...
@@ -74,7 +74,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: something else is in it.
+        ValueError: it is not a JSON object.
     """
     path = Path(path)
     if not path.is_file():
@@ -91,13 +91,13 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what killed processes have left of `write_atomically` in a directory."""
+    """Remove the unfinished files of `write_atomically` that killed processes left in a directory."""
     for file in directory.glob(f".*{UNFINISHED_SUFFIX}"):
         file.unlink()
 
 
 def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
-    """Load what `torch.save` made of a state dict onto `device`; a pickle in it is refused, not run.
+    """Load a state dict that `torch.save` wrote onto `device`; a pickle of objects in it is refused, not executed.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -108,7 +108,7 @@ def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}")
     try:
-        if is_zipfile(path):  # as `torch.save` makes it, with checksums that `torch.load` does not look at
+        if is_zipfile(path):  # as `torch.save` writes it, with checksums that `torch.load` does not check
             with ZipFile(path) as parts:
                 if any(part.compress_type != ZIP_STORED for part in parts.infolist()):
                     raise ValueError("it is compressed")
@@ -116,11 +116,11 @@ def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
             if damaged is not None:
                 raise ValueError(f"{damaged} in it is damaged")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a pickle that is refused anyway
+            warnings.simplefilter("ignore", UserWarning)  # about a pickle that is refused anyway
             tensors = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(f"{path} is not a file of tensors: it holds objects, whose loading could run code") from None
-    except Exception as error:  # of zip, zlib, struct, pickle and torch: whatever damage leads to
+    except Exception as error:  # zip, zlib, struct, pickle and torch raise many types for damaged files
         raise ValueError(f"{path} is not a file of tensors: {error or type(error).__name__}") from error
     if not isinstance(tensors, dict) or not all(torch.is_tensor(tensor) for tensor in tensors.values()):
         raise ValueError(f"{path} is not a file of tensors: it holds something else")
@@ -128,10 +128,10 @@ def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
 
 
 def check_fit(saved: Mapping[str, Any], own: Mapping[str, Any], what: str) -> None:
-    """Check that tensors, by name, have the names, shapes and kinds of numbers of others.
+    """Check that tensors have the same names, shapes and types as others.
 
     Raises:
-        ValueError: they do not; the message says which, and begins with `what` they are.
+        ValueError: they do not; the message begins with `what` they are, and lists the differences.
     """
     faults = [f"{name} is missing" for name in own.keys() - saved.keys()]
     faults += [f"{name} is not part of this network" for name in saved.keys() - own.keys()]

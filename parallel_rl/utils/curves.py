@@ -1,4 +1,4 @@
-"""Learning curves of several runs, brought together."""
+"""Learning curves of several runs at common places."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 from parallel_rl.utils.history import Metrics
 
 POINTS = 2000
-"""At how many places, at most, curves are compared."""
+"""The largest number of places at which curves are compared."""
 
 
 def curve_of(history: Sequence[Metrics], x: str = "steps") -> np.ndarray:
@@ -17,14 +17,15 @@ def curve_of(history: Sequence[Metrics], x: str = "steps") -> np.ndarray:
 
 
 def align(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Bring curves to common places.
+    """Interpolate curves at common places.
 
     Args:
         curves: `(n, 2)` each, n at least 1; the first column rises.
 
     Returns:
-        Places `(m,)`: those of all curves where they are few, and in any case where each begins and ends, and the
-        numbers next to those; and the curves there `(len(curves), m)`: NaN where one has not begun yet, or is over.
+        Places `(m,)`: those of all curves if they are few, and in any case the ends of each curve and the numbers next
+        to them; and the values of the curves there `(len(curves), m)`, NaN before the start and after the end of a
+        curve.
     """
     first, last = (np.array([curve[row, 0] for curve in curves]) for row in (0, -1))
     inside = np.unique(np.concatenate([curve[:, 0] for curve in curves]))
@@ -38,7 +39,7 @@ def align(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_of(returns: np.ndarray) -> np.ndarray:
-    """Return the mean over the first dimension of what is there; NaN where nothing is."""
+    """Return the mean over the first dimension without NaN; NaN where all are."""
     there = np.isfinite(returns)
     count = there.sum(axis=0)
     total = np.where(there, returns, 0.0).sum(axis=0)

@@ -1,4 +1,4 @@
-"""Spaces as plain values, for files; what is made of a description again is made of numbers alone."""
+"""Spaces as plain values, for files; a space is restored from numbers only."""
 
 import math
 from typing import Any
@@ -7,11 +7,11 @@ import numpy as np
 from gymnasium import spaces
 
 LARGEST_SPACE = 2**26
-"""Numbers in an element: more than any observation has, less than would fill the memory."""
+"""Limit on the numbers in an element: more than any observation has, and few enough to fit into memory."""
 
 
 def describe_space(space: spaces.Space) -> dict[str, Any]:
-    """Return a Box, a Discrete, a MultiDiscrete, a MultiBinary, or a Dict or a Tuple of such, as plain values.
+    """Return a Box, a Discrete, a MultiDiscrete, a MultiBinary, or a Dict or a Tuple of these, as plain values.
 
     Raises:
         TypeError: it is another space.
@@ -40,17 +40,17 @@ def make_space(description: Any) -> spaces.Space:
     """Return the space that `describe_space` described.
 
     Raises:
-        ValueError: it describes none.
+        ValueError: it does not describe a space.
     """
     try:
         ((kind, parts),) = description.items()
         return _MAKERS[kind](parts)
-    except Exception as error:  # whatever Gymnasium and NumPy say of wrong values
+    except Exception as error:  # whatever Gymnasium and NumPy raise for wrong values
         raise ValueError(f"no space is described by {description!r:.100}: {error!r:.200}") from error
 
 
 def _short(bound: np.ndarray) -> Any:
-    """Return a bound as nested lists, or as the one number that it consists of."""
+    """Return a bound as nested lists, or as one number if all are equal."""
     return bound.flat[0].item() if bound.size and (bound == bound.flat[0]).all() else bound.tolist()
 
 

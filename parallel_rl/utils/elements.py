@@ -1,4 +1,4 @@
-"""Elements of Dict and Tuple spaces, as environments take them, and the rows of structured arrays that hold them."""
+"""Elements of Dict and Tuple spaces, as environments take them, and as rows of structured arrays."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ COMPOSITE = spaces.Dict | spaces.Tuple
 
 
 def element_of(space: spaces.Space, row: Any) -> Any:
-    """Return a row as an element of the space, of the types that `space.sample()` has; nothing in it is a view."""
+    """Return a row as an element of the space, with the types of `space.sample()`; nothing in it is a view."""
     if isinstance(space, spaces.Dict):
         return {key: element_of(part, row[str(key)]) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
@@ -27,8 +27,8 @@ def rows_of(space: spaces.Space, elements: Any, count: int) -> np.ndarray:
 
     Args:
         space: the space.
-        elements: a structured array `(count,)`; a dict or tuple of arrays `(count, ...)`, as Gymnasium's batched spaces
-            have them; or a list of `count` elements.
+        elements: a structured array `(count,)`; a dict or tuple of arrays `(count, ...)`, as in Gymnasium's batched
+            spaces; or a list of `count` elements.
         count: how many.
 
     Raises:
@@ -61,17 +61,17 @@ def rows_of(space: spaces.Space, elements: Any, count: int) -> np.ndarray:
 
 
 def name_of(keys: Keys) -> str:
-    """Return what a part is called: its keys with points between them."""
+    """Return the name of a part: its keys, joined by dots."""
     return ".".join(map(str, keys))
 
 
 def split_parts(space: spaces.Space, rows: np.ndarray) -> list[np.ndarray]:
-    """Return the parts that are arrays, `(n, ...)` each, of rows `(n,)` of a space, in the order of `leaves`."""
+    """Return the array parts, `(n, ...)` each, of rows `(n,)` of a space, in the order of `leaves`."""
     return [np.ascontiguousarray(part_of(rows, keys)) for keys, _ in leaves(space)]
 
 
 def join_parts(space: spaces.Space, parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the rows `(n,)` of which `split_parts` would return these parts."""
+    """Return the rows `(n,)` with these parts; the inverse of `split_parts`."""
     rows = np.empty(len(parts[0]), row_type(space)[1])
     for (keys, _), part in zip(leaves(space), parts, strict=True):
         part_of(rows, keys)[...] = part
@@ -79,12 +79,12 @@ def join_parts(space: spaces.Space, parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def choices_of(space: spaces.Space) -> list[tuple[int, int]]:
-    """Return how many choices each dimension of an action space has, and the first of them.
+    """Return the number of discrete actions of each dimension of an action space, and the first of them.
 
-    Of a Dict or a Tuple those of all parts, one part after the other; a Box among them has none.
+    For a Dict or a Tuple those of all parts, concatenated; a Box in it has none.
 
     Raises:
-        TypeError: it is not a space of choices.
+        TypeError: it is not a discrete space.
     """
     if isinstance(space, COMPOSITE):
         parts = [leaf for _, leaf in leaves(space) if not isinstance(leaf, spaces.Box)]
@@ -102,7 +102,7 @@ def choices_of(space: spaces.Space) -> list[tuple[int, int]]:
 
 
 def _assign(target: np.ndarray, given: np.ndarray) -> bool:
-    """Write an array into one of another type; return whether nothing was lost but digits behind the point."""
+    """Write an array into one of another type; return whether nothing was lost but precision of fractions."""
     try:
         with np.errstate(invalid="ignore", over="ignore"):
             target[...] = given

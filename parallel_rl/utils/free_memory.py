@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""The memory that is available to this process."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory() -> int | None:
-    """Return the bytes that this process may still take; None where the system does not say.
+    """Return the bytes that are available to this process; None if the system does not report them.
 
-    That is what the machine has available, or less where a container (cgroup v2) is limited to less.
+    This is the available memory of the machine, or less if a container (cgroup v2) has a lower limit.
     """
     try:
         lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())

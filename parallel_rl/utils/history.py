@@ -9,7 +9,7 @@ Metrics = dict[str, float]
 
 
 class History(Sequence[Metrics]):
-    """A list of dicts of numbers with the same keys; eight bytes for each number, so that it may go on for days.
+    """A list of dicts of numbers with the same keys; it takes eight bytes for each number, even over days.
 
     A key may come with a later row; the rows before have NaN there.
     """

@@ -14,7 +14,7 @@ from parallel_rl.utils.trajectory import Trajectory
 
 
 class EnvBuffer(Protocol):
-    """Keeps transitions of many environments apart; `AsyncPPO.VecMemory` is one."""
+    """Stores the transitions of each environment separately; `AsyncPPO.VecMemory` is one."""
 
     num_envs: int
 
@@ -33,14 +33,14 @@ class EnvBuffer(Protocol):
         """Append one row to the buffer of each environment in `env_ids`."""
 
     def take(self) -> list[Trajectory]:
-        """Hand over everything and be empty."""
+        """Return all trajectories, and empty the buffers."""
 
 
 class TrajectorySink(Protocol):
-    """Takes whole trajectories of experience; `PPO.Memory` is one."""
+    """Stores whole trajectories; `PPO.Memory` is one."""
 
     def append(self, trajectory: Trajectory) -> None:
-        """Keep one more trajectory."""
+        """Store one more trajectory."""
 
 
 def indexes_of_active_environments(mask: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ def range_of_active_environments(mask: np.ndarray) -> range:
 
 
 def update_active_environments_list(mask: np.ndarray, finished: ArrayLike) -> np.ndarray:
-    """Write which of the running environments have just finished into the mask.
+    """Mark in the mask which of the running environments have just finished.
 
     Args:
         mask: bool `(N,)`, True for finished; changed in place.
@@ -80,7 +80,7 @@ def update_active_environments_list(mask: np.ndarray, finished: ArrayLike) -> np
 
 
 def inactive_states_dropout(states: np.ndarray, finished: ArrayLike) -> np.ndarray:
-    """Return the rows of `states` `(n, ...)` whose environments go on, given `finished` `(n,)`."""
+    """Return the rows of `states` `(n, ...)` whose environments still run, given `finished` `(n,)`."""
     return states[~np.asarray(finished, dtype=bool)]
 
 
@@ -97,11 +97,11 @@ def buffer_append(
     next_states: ArrayLike | None = None,
     **extras: ArrayLike,
 ) -> None:
-    """Scatter one compacted step of the running environments to their buffers.
+    """Append one compacted step of the running environments to their buffers.
 
     Args:
         buffer: a `VecMemory`, or anything with its `num_envs` and `append`.
-        states: `(n, ...)`, what the policy saw.
+        states: `(n, ...)`, the observations that the policy acted on.
         actions: `(n, ...)`.
         rewards: `(n,)`.
         dones: `(n,)`, terminated: the episode ended by the rules of the task.
@@ -111,7 +111,7 @@ def buffer_append(
             a trajectory that stops in an episode bootstraps from its next observation all the same.
         next_states: `(n, ...)`, the true next observations. With them the value of an unterminated end is
             exact; without them it is that of the last observation in `states`.
-        extras: further rows that the learner wants, as `PPO.act` returns them (`log_prob`, ...).
+        extras: further rows for the learner, as `PPO.act` returns them (`log_prob`, ...).
 
     Raises:
         ValueError: the sizes do not agree.

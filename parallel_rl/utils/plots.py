@@ -1,4 +1,4 @@
-"""Pictures of runs."""
+"""Plots of runs."""
 
 import math
 import os
@@ -19,35 +19,35 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".svg", ".pdf")
 FEW_POINTS = 20
-"""Below this a curve shows its points: a single one has no line."""
+"""Below this number of points a curve also shows them, since a single point has no line."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Those of Okabe & Ito that can be told apart by the colour-blind, but for yellow, which white paper swallows."""
+"""The color-blind safe palette of Okabe & Ito, without yellow, which is hard to see on white."""
 STYLES = ("-", "--", "-.")
-"""Of lines, when the colours come again."""
+"""Line styles, used when the colors repeat."""
 WIDTH, LINE_HEIGHT = 9.0, 0.19
-"""Inches: of a picture, and of a line of text below it."""
+"""Inches: of a figure, and of a line of text below it."""
 LETTERS = 125
-"""How many go into a line of that text."""
+"""The number of entries in a line of that text."""
 SHORT = 0.98
-"""Share of the steps that it was to take, or that others of its group took, below which a run ended early."""
+"""A run ended early if it took less than this share of its planned steps, or of the steps of others in its group."""
 X = Literal["steps", "seconds"]
 X_LABELS = {"steps": "environment steps", "seconds": "seconds of training"}
 Y_LABEL = "mean return of the last 100 episodes"
 Rows = Sequence[Metrics]
-"""What `AsyncPPO.run` returns, or a list of such dicts."""
+"""The history that `AsyncPPO.run` returns, or a list of such dicts."""
 
 
 class Run(NamedTuple):
-    """What is drawn of a run."""
+    """The data to plot for a run."""
 
     name: str
     history: Rows
     goal: int
-    """How many steps it was to take."""
+    """The planned number of steps."""
 
 
 Panels = Mapping[str, Mapping[str, Sequence[Run]]]
-"""Runs by task and by label; those of a label are drawn as one curve."""
+"""Runs by task and by label; the runs of a label are one curve."""
 
 
 def plot_learning_curve(
@@ -57,11 +57,11 @@ def plot_learning_curve(
     threshold: float | None = None,
     evaluations: Sequence[tuple[int, float]] = (),
 ) -> None:
-    """Draw the mean return of the last 100 episodes over environment steps.
+    """Plot the mean return of the last 100 episodes over environment steps.
 
     Args:
         history: of the run.
-        path: of the picture, a PNG, SVG or PDF.
+        path: of the figure, a PNG, SVG or PDF.
         title: above it.
         threshold: drawn as a line: the return at which the task counts as solved.
         evaluations: steps and mean return of each, drawn as points.
@@ -83,7 +83,7 @@ def plot_learning_curve(
 
 
 def ended_early(panels: Panels) -> list[tuple[Run, int]]:
-    """Return the runs that ended before they, or others of their group, had taken their steps; and those steps."""
+    """Return the runs that ended before their goal or before others of their group, and the steps expected of each."""
     early: list[tuple[Run, int]] = []
     for groups in panels.values():
         for runs in groups.values():
@@ -96,15 +96,15 @@ def ended_early(panels: Panels) -> list[tuple[Run, int]]:
 
 
 def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps") -> None:
-    """Draw the learning curves of several runs, a panel for each task.
+    """Plot the learning curves of several runs, a panel for each task.
 
-    Of a group of runs it is the mean, at every place over those that are there, with a band from the least of them to
-    the most; thin where some are missing. Runs that ended early are numbered where they end.
+    For a group of runs it plots the mean of the runs that reach each point, with a band from the lowest to the highest;
+    the line is thin where some are missing. Numbers mark the ends of runs that ended early.
 
     Args:
-        panels: the runs; in each an episode has ended.
-        path: of the picture, a PNG, SVG or PDF.
-        x: what the curves go over.
+        panels: the runs; at least one episode has ended in each.
+        path: of the figure, a PNG, SVG or PDF.
+        x: the horizontal axis.
     """
     labels = [*dict.fromkeys(label for groups in panels.values() for label in groups)]
     early = ended_early(panels)
@@ -141,12 +141,12 @@ def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps") -> N
 
 
 def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, style: dict[str, Any]) -> Any:
-    """Draw the mean of runs and their band; return the line."""
+    """Plot the mean of runs and their band; return the line."""
     curves = [curve_of(run.history, x) for run in runs]
     places, returns = align(curves)
     line = draw_mean(axes, places, returns, linewidth=2, **style)
     for curve in curves:
-        if len(curve) == 1:  # which has no line
+        if len(curve) == 1:  # a single point has no line
             axes.plot(*curve.T, "o", color=style["color"])
     if len(runs) > 1:
         low, high = np.fmin.reduce(returns), np.fmax.reduce(returns)
@@ -155,7 +155,7 @@ def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, style: dict[str, Any]) 
 
 
 def draw_mean(axes: "Axes", places: np.ndarray, returns: np.ndarray, *, linewidth: float, **style: Any) -> Any:
-    """Draw the mean of aligned curves, thin where some are missing; return the line."""
+    """Plot the mean of aligned curves, thin where some are missing; return the line."""
     all_there, mean = np.isfinite(returns).all(axis=0), mean_of(returns)
     axes.plot(places, np.where(all_there, np.nan, mean), linewidth=linewidth / 2, **style)
     (line,) = axes.plot(places, np.where(all_there, mean, np.nan), linewidth=linewidth, **style)
@@ -173,7 +173,7 @@ def _mark_ends(axes: "Axes", runs: Sequence[Run], x: X, numbers: dict[str, int],
 
 
 def _entries(panels: Panels, labels: Sequence[str]) -> tuple[list[str], int]:
-    """Return what the legend says of each label, and in how many columns."""
+    """Return the text of the legend for each label, and the number of columns."""
     entries = []
     for label in labels:
         counts = sorted({len(groups[label]) for groups in panels.values() if label in groups})
@@ -187,7 +187,7 @@ def _entries(panels: Panels, labels: Sequence[str]) -> tuple[list[str], int]:
 
 
 def _lines(entries: Sequence[str], columns: int) -> int:
-    """Return how many lines a legend has that fills its columns one after the other."""
+    """Return the number of lines of a legend that fills its columns one after the other."""
     if not any(entries):
         return 0
     down = -(-len(entries) // columns)
@@ -196,7 +196,7 @@ def _lines(entries: Sequence[str], columns: int) -> int:
 
 
 def _caption(panels: Panels, early: Sequence[tuple[int, Run, int]]) -> list[str]:
-    """Return the lines that say what is drawn."""
+    """Return the lines of the caption."""
     said = [f"({number}) {run.name} ends at {run.history[-1]['steps']:,.0f} of {goal:,}" for number, run, goal in early]
     if any(len(runs) > 1 for groups in panels.values() for runs in groups.values()):
         said.insert(0, "Line: mean of the runs, thin where some are missing; band: from the least to the most of them.")
@@ -210,7 +210,7 @@ def _figure(height: float) -> "Figure":
 
 
 def dress(axes: "Axes", title: str, ticks: int = 6) -> None:
-    """Give axes a title, a grid, and at most so many places named as 10k or 2M."""
+    """Give axes a title, a grid, and at most so many ticks, labeled as 10k or 2M."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     axes.set_title(title, fontsize=11)

@@ -17,14 +17,14 @@ import numpy as np
 from parallel_rl.utils.trajectory import bootstrap_values, next_rows
 
 ORDINARY_REWARDS = 2.0**-10, 2.0**40
-"""Between which sizes single precision and the usual epsilons do."""
+"""The range of magnitudes in which single precision and the usual epsilons suffice."""
 Rows = Any
 """An array or a tensor, `(M,)` or `(T, B)`."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def takes_tensors(function: Function) -> Function:
-    """Have a function of float64 arrays take arrays and tensors of any type."""
+    """Let a function of float64 arrays accept arrays and tensors of any type."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -39,16 +39,16 @@ def takes_tensors(function: Function) -> Function:
 
 
 def _as_array(given: Any) -> Any:
-    """Return numbers in double precision, and leave all else."""
+    """Return arrays and tensors in double precision, and anything else unchanged."""
     if hasattr(given, "detach"):
         given = given.detach().cpu().numpy()
     return given.astype(np.float64, copy=False) if getattr(given, "dtype", np.dtype(bool)).kind == "f" else given
 
 
 def reward_unit(size: float) -> float:
-    """Return the unit for rewards or returns of a size: 1 where that is ordinary, otherwise the power of two below it.
+    """Return the unit for rewards or returns of a magnitude: 1 in the usual range, otherwise the power of two below it.
 
-    To divide by a power of two rounds nothing, so what is learnt from 2**k times the rewards is the same.
+    Division by a power of two is exact, so rewards times 2**k give the same training.
     """
     smallest, largest = ORDINARY_REWARDS
     if not 0.0 < size < math.inf or smallest <= size <= largest:
@@ -115,7 +115,7 @@ def gae(
         values: V of each row's observation.
         next_values: V of the next observation of each row, before any reset.
         terminated: bool, the rows that bootstrap zero.
-        ends: bool, the rows whose episode does not go on in the next row.
+        ends: bool, the rows whose episode does not continue in the next row.
         gamma: discount, in [0, 1].
         gae_lambda: 0 for one-step advantages (bias), 1 for Monte-Carlo ones (variance).
 
@@ -136,7 +136,7 @@ def discounted_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends:
         rewards: `(M,)` or `(T, B)`, and so are the others.
         next_values: V of the next observation of each row, before any reset; only those of ends count.
         terminated: bool, the rows that bootstrap zero.
-        ends: bool, the rows whose episode does not go on in the next row.
+        ends: bool, the rows whose episode does not continue in the next row.
         gamma: discount, in [0, 1].
     """
     ends = _with_last(ends)
@@ -163,9 +163,9 @@ def n_step_returns(
         rewards: `(M,)` or `(T, B)`, and so are the others.
         next_values: V of the next observation of each row, before any reset.
         terminated: bool, the rows that bootstrap zero.
-        ends: bool, the rows whose episode does not go on in the next row.
+        ends: bool, the rows whose episode does not continue in the next row.
         gamma: discount, in [0, 1].
-        n: how many steps, at least 1.
+        n: number of steps, at least 1.
     """
     ends, bootstrap = _with_last(ends), bootstrap_values(next_values, terminated)
     returns = rewards + gamma * bootstrap
@@ -200,7 +200,7 @@ def v_trace(
         values: V of each row's observation.
         next_values: V of the next observation of each row, before any reset.
         terminated: bool, the rows that bootstrap zero.
-        ends: bool, the rows whose episode does not go on in the next row.
+        ends: bool, the rows whose episode does not continue in the next row.
         gamma: discount, in [0, 1].
         rho_clip: limit of the ratio in delta: it decides which policy's value this is.
         c_clip: limit of the ratio in the trace: how far corrections travel.

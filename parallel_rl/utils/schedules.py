@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable
 
 Schedule = Callable[[float], float]
-"""From how much of the run remains, 1 at its start and 0 at its end, to a value (as in Stable-Baselines3)."""
+"""A function of the remaining share of the run, 1 at its start and 0 at its end (as in Stable-Baselines3)."""
 
 
 def linear(initial: float, progress: float) -> float:
-    """Return `initial` brought down linearly to 0 as `progress` goes from 0 to 1.
+    """Return `initial` annealed linearly to 0 as `progress` goes from 0 to 1.
 
     Source: Schulman et al. 2017 (arXiv:1707.06347), table 5: alpha, annealed from 1 to 0.
     """
@@ -16,16 +16,16 @@ def linear(initial: float, progress: float) -> float:
 
 
 def scheduled(name: str, value: float | Schedule, anneal: bool, progress: float) -> float:
-    """Return what a hyperparameter is when `progress` of the run, 0 to 1, is over.
+    """Return the value of a hyperparameter after the share `progress` of the run.
 
     Args:
         name: of the hyperparameter.
-        value: a number, or a function of how much of the run remains.
-        anneal: whether a number is brought down linearly to 0.
-        progress: how much is over.
+        value: a number, or a function of the remaining share of the run.
+        anneal: whether to anneal a number linearly to 0.
+        progress: the share of the run that is over, from 0 to 1.
 
     Raises:
-        ValueError: the function gives no finite number, or a negative one; or it is to be annealed.
+        ValueError: the function does not return a finite number of at least 0; or `anneal` is set for a function.
     """
     if not callable(value):
         return linear(value, progress) if anneal else value

@@ -13,8 +13,8 @@ def spawn_seeds(seed: int | None, count: int) -> list[int]:
     """Return `count` seeds, one for each independent stream; the first k do not depend on `count`.
 
     Args:
-        seed: where they come from; None takes fresh entropy from the operating system.
-        count: how many.
+        seed: the seed of the seeds; None takes fresh entropy from the operating system.
+        count: the number of seeds.
 
     Raises:
         ValueError: `seed` is negative.
@@ -25,10 +25,10 @@ def spawn_seeds(seed: int | None, count: int) -> list[int]:
 
 
 def env_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
-    """Return one seed for each of `count` environments: those that are listed, otherwise what `spawn_seeds` returns.
+    """Return one seed for each of `count` environments: the listed ones, otherwise those of `spawn_seeds`.
 
     Raises:
-        TypeError: a seed is no whole number.
+        TypeError: a seed is not a whole number.
         ValueError: one is negative, or there is another number of them.
     """
     if seed is None or isinstance(seed, int | np.integer):
@@ -55,7 +55,7 @@ def seed_global_streams(seed: int | None) -> None:
 
 @contextmanager
 def global_streams_kept() -> Iterator[None]:
-    """Put the global random streams of this process back where they were."""
+    """Restore the global random streams of this process after the block."""
     torch = sys.modules.get("torch")
     states = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()  # noqa: NPY002
     try:

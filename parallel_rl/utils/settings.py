@@ -1,4 +1,4 @@
-"""Settings: each is declared once, and the checks, the command line, the records and the docs are derived from that.
+"""Settings: each is declared once; checks, command line, records and docs are derived from the declaration.
 
 A config is a frozen dataclass whose fields are declared by `setting`:
 
@@ -18,35 +18,35 @@ from parallel_rl.utils.schedules import scheduled
 
 C = TypeVar("C", bound="Config")
 WHOLE_LIMIT = 2**63
-"""Whole numbers stay below it: they have to fit in 64 bits."""
+"""Limit on whole numbers, which must fit into 64 bits."""
 LARGEST = 1.7976931348623157e308
-"""The largest float: beyond it a whole number counts as infinite."""
+"""The largest float: a larger whole number counts as infinite."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a setting beside its name, type and default; None passes where the type allows it."""
+    """The facts about a setting besides its name, type and default; None is valid if the type allows it."""
 
     help: str
     """One sentence, or two."""
     above: float | None = None
-    """Numbers are larger."""
+    """Numbers must be larger."""
     least: float | None = None
-    """Numbers are no smaller."""
+    """Numbers must not be smaller."""
     most: float | None = None
-    """Numbers are no larger."""
+    """Numbers must not be larger."""
     beside: Any = None
-    """A value that is allowed outside of the range."""
+    """A value outside of the range that is also valid."""
     fixed: bool = False
-    """Whether it cannot be changed once the agent is made."""
+    """Whether it cannot be changed after the agent is made."""
     structure: bool = False
-    """Whether it decides what weights mean."""
+    """Whether the weights depend on it."""
     incidental: bool = False
-    """Whether neither weights nor what is learned next depends on it, but for rounding."""
+    """Whether neither weights nor further training depend on it, up to rounding."""
 
     @property
     def range(self) -> str:
-        """The numbers that are allowed, in words."""
+        """The valid numbers, in words."""
         if self.least is not None and self.most is not None:
             words = f"in [{self.least:g}, {self.most:g}]"
         elif self.above is not None:
@@ -61,7 +61,7 @@ class Setting:
         """Return whether a number is in the range.
 
         Raises:
-            TypeError: it is no number.
+            TypeError: it is not a number.
         """
         return bool(
             -LARGEST <= number <= LARGEST
@@ -75,8 +75,8 @@ def setting(default: Any, help: str, **facts: Any) -> Any:
     """Declare a field of a `Config`.
 
     Args:
-        default: its value where none is given.
-        help: what it is, in a sentence.
+        default: its value if none is given.
+        help: its description, in a sentence.
         facts: of `Setting`.
     """
     facts["fixed"] = facts.get("fixed", False) or facts.get("structure", False)
@@ -107,7 +107,7 @@ def hints(config: type[Config]) -> dict[str, Any]:
 
 
 def settings_in(config: type[Config]) -> dict[str, Setting]:
-    """Return what is known of the settings of a config, by name."""
+    """Return the facts about the settings of a config, by name."""
     return {each.name: each.metadata["setting"] for each in fields(config)}
 
 
@@ -116,7 +116,7 @@ def check(config: Config, names: Iterable[str] | None = None) -> None:
 
     Args:
         config: whose settings.
-        names: of those to look at; by default all.
+        names: of the settings to check; by default all.
 
     Raises:
         ValueError: some are not; the message names each of them.
@@ -129,10 +129,10 @@ def check(config: Config, names: Iterable[str] | None = None) -> None:
 
 
 def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
-    """Return what is wrong with a value, in words; None if nothing is.
+    """Return the fault of a value, in words; None if it is valid.
 
     Raises:
-        ValueError: it is a function of the run that gives no number.
+        ValueError: it is a function of the run that does not return a number.
     """
     kinds = (get_args(hint) if get_origin(hint) in (Union, UnionType) else ()) or (hint,)
     if (value is None and NoneType in kinds) or (about.beside is not None and value == about.beside):
@@ -168,8 +168,8 @@ def make_config(config: type[C], values: Mapping[str, Any], beside: Iterable[str
     Args:
         config: its class.
         values: the settings, by name.
-        beside: further names that the caller takes, to be suggested.
-        by: who the caller is, for the message.
+        beside: further arguments of the caller, for suggestions.
+        by: the name of the caller, for the message.
 
     Raises:
         TypeError: a name is unknown; the message suggests the nearest one.
@@ -185,14 +185,14 @@ def make_config(config: type[C], values: Mapping[str, Any], beside: Iterable[str
 
 
 class Configured:
-    """The part of an agent that shows the settings of its `config` as attributes of its own.
+    """A mixin that makes the settings of an agent's `config` attributes of the agent.
 
-    Those that may change between updates can be assigned; `config` is then another one, with the new value.
+    Settings that may change between updates can be assigned; `config` is then replaced by one with the new value.
     """
 
     config: Any
     arguments: ClassVar[frozenset[str]] = frozenset()
-    """What the agent is made with beside `config`; it cannot be changed then."""
+    """The other arguments of the agent, which cannot be changed."""
 
     def __getattr__(self, name: str) -> Any:
         """Return the setting of that name."""
@@ -203,10 +203,10 @@ class Configured:
             raise AttributeError(message, name=name, obj=self) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; the next update goes by it.
+        """Set an attribute; the next update uses it.
 
         Raises:
-            AttributeError: it cannot be changed once the agent is made.
+            AttributeError: it cannot be changed after the agent is made.
             ValueError: it is a setting, and the value is out of its range.
         """
         config: Any = vars(self).get("config")
@@ -232,14 +232,14 @@ def table(config: type[Config]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a table shows it."""
+    """Return a value in the form of a table."""
     if isinstance(value, tuple):
         return f"`({', '.join(map(str, value))})`"
     return "none" if value is None else f"`{value}`"
 
 
 def _values(name: str, config: type[Config]) -> str:
-    """Return what a setting may be, as a table shows it."""
+    """Return the valid values of a setting, in the form of a table."""
     hint, about = hints(config)[name], settings_in(config)[name]
     kinds = [hint, *get_args(hint)]
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]

@@ -1,8 +1,8 @@
 """Elements of any Gymnasium space as rows of arrays, and observations as rows of numbers.
 
 An element of a Box, a Discrete, a MultiDiscrete or a MultiBinary space is a row of an ordinary array. One of a Dict or
-a Tuple, nested as deep as you like, is a row of a structured array: `rows["camera"]` is then the array of that part,
-`rows[3]` one element, and a mask or an index chooses rows of all parts at once.
+a Tuple, nested to any depth, is a row of a structured array: `rows["camera"]` is then the array of that part, `rows[3]`
+one element, and a mask or an index selects rows of all parts at once.
 """
 
 import math
@@ -15,22 +15,22 @@ import numpy as np
 from gymnasium import spaces
 
 Keys = tuple[str | int, ...]
-"""What leads from an element of a Dict or a Tuple to one of its parts."""
+"""The keys that lead from an element of a Dict or a Tuple to one of its parts."""
 ACTION_MASK = "action_mask"
 """The key under which a Dict observation says which actions are allowed."""
 SMALLEST_IMAGE = 5
-"""Height or width below which an image is taken for a few numbers."""
+"""Height or width below which an image counts as numbers."""
 PIXEL_HIGH = 255
 SMALLEST_MATRIX = 32
-"""Rows or columns below which a matrix is taken for numbers, unless they go to 255."""
+"""Rows or columns below which a matrix counts as numbers, unless they go up to 255."""
 MANY_COLUMNS = 4096
-"""How many numbers a Box has at least that may be an image."""
+"""The least number of elements of a Box that may be an image."""
 RESOLUTION = 2.0**-13
-"""The smallest unit of actions beside the bound that they are counted from: a thousand steps of float32."""
+"""The smallest unit of actions relative to the bound that they are counted from: a thousand steps of float32."""
 
 
 def leaves(space: spaces.Space, keys: Keys = ()) -> Iterator[tuple[Keys, spaces.Space]]:
-    """Yield the parts of a space that are arrays, and the keys that lead to them.
+    """Yield the array parts of a space, and the keys that lead to them.
 
     Raises:
         TypeError: a space whose elements are not arrays of one shape.
@@ -69,7 +69,7 @@ def row_type(space: spaces.Space, keys: Keys = ()) -> tuple[tuple[int, ...], np.
 
 
 def _at(keys: Keys) -> str:
-    """Return what an error says of the place of a part."""
+    """Return the location of a part, for an error message."""
     return f" of the part {'.'.join(map(str, keys))!r}" if keys else ""
 
 
@@ -91,10 +91,10 @@ def bounds_of(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
 
 
 def action_units(low: np.ndarray, high: np.ndarray, unit: float | np.ndarray = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Return where actions are centred and what counts as one unit of them, float64 `(A,)` each.
+    """Return the center of actions and the length of one unit, float64 `(A,)` each.
 
-    Between two finite bounds the middle and half the width. Otherwise one unit is `unit`, and the centre is zero, or,
-    where the bounds leave zero out, one unit inside the finite one.
+    Between two finite bounds these are the middle and half the width. Otherwise one unit is `unit`, and the center is
+    zero or, if the bounds exclude zero, one unit inside the finite one.
 
     Args:
         low: `(A,)`, infinite for none.
@@ -117,13 +117,13 @@ class Numbers:
     keys: Keys
     shape: tuple[int, ...]
     choices: tuple[int, ...] = ()
-    """How many there are for each dimension; empty for numbers."""
+    """The number of choices of each dimension; empty for numbers."""
     starts: tuple[int, ...] = ()
     """The first of each dimension's choices."""
 
     @property
     def columns(self) -> int:
-        """How many."""
+        """The number of columns."""
         return sum(self.choices) or math.prod(self.shape)
 
     def flatten(self, rows: np.ndarray) -> np.ndarray:
@@ -146,11 +146,11 @@ class Image:
     high: float
     """The brightest value."""
     dtype: Literal["uint8", "float32"] = "uint8"
-    """Of the columns."""
+    """Type of the columns."""
 
     @property
     def columns(self) -> int:
-        """How many."""
+        """The number of columns."""
         return math.prod(self.shape)
 
     def flatten(self, rows: np.ndarray) -> np.ndarray:
@@ -164,7 +164,7 @@ class Image:
 
     @property
     def channels_first(self) -> bool:
-        """Whether channels come before rows and columns: there are fewer of them."""
+        """Whether channels come before rows and columns, which is so if there are fewer of them."""
         return self.planes[1] < self.planes[3]
 
     @property
@@ -176,9 +176,9 @@ class Image:
 
 @dataclass(frozen=True)
 class Features:
-    """How observations become rows of numbers: first the vector, then the images, then what says which actions may be.
+    """How observations become rows of numbers: first the vector, then the images, then the action mask.
 
-    Equal where the rows are.
+    Two are equal if they make the same rows.
     """
 
     numbers: tuple[Numbers, ...]
@@ -218,12 +218,12 @@ class Features:
 
     @property
     def vector(self) -> int:
-        """How many columns are not of images, nor of the mask; they come first."""
+        """The number of columns of the vector, which come first: all but those of images and the mask."""
         return sum(part.columns for part in self.numbers)
 
     @property
     def columns(self) -> int:
-        """How many the networks see: all but those of the mask."""
+        """The number of columns that networks get: all but those of the mask."""
         return self.vector + sum(image.columns for image in self.images)
 
     def fit(self, space: spaces.Space) -> bool:
@@ -266,7 +266,7 @@ class Features:
         return self._join(arrays), single
 
     def flatten(self, rows: np.ndarray) -> np.ndarray:
-        """Do the same for what is known to be rows of the space `(M, ...)`."""
+        """Do the same for rows of the space `(M, ...)`, without checks."""
         return self._join([part_of(rows, part.keys).reshape(len(rows), -1) for part in self._parts])
 
     @cached_property
@@ -281,7 +281,7 @@ class Features:
 
 
 def unseen_images(space: spaces.Space) -> Iterator[str]:
-    """Yield what parts of an observation might be images, by their shape or size, but count as numbers."""
+    """Yield the parts of an observation that look like images, by shape or size, but count as numbers."""
     for keys, leaf in leaves(space):
         if not isinstance(leaf, spaces.Box | spaces.MultiBinary) or keys == (ACTION_MASK,) or _is_image(leaf):
             continue
@@ -309,7 +309,7 @@ def _holds_bytes(space: spaces.Box) -> bool:
 
 
 def _brightest(space: spaces.Box) -> tuple[float, ...]:
-    """Return the values that are white in pixels of a type other than bytes."""
+    """Return the possible values of white in pixels of a type other than uint8."""
     return (1, PIXEL_HIGH, 2**16 - 1) if space.dtype == np.uint16 else (1, PIXEL_HIGH)
 
 

@@ -1,7 +1,7 @@
-"""A tree of arrays and plain values in one file, with a checksum; reading it runs nothing.
+"""A tree of arrays and plain values in one file, with a checksum; reading it executes nothing.
 
-The file is a line with the format and the SHA-256 of what follows, then a safetensors file: the arrays by their path in
-the tree, and the tree itself as JSON.
+The file is a line with the format and the SHA-256 of the rest, then a safetensors file: the arrays by their path in the
+tree, and the tree itself as JSON.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import safetensors.numpy
 from parallel_rl.utils.checkpoint import write_atomically
 
 State = dict[str, Any]
-"""By name: numbers, strings, None, arrays or tensors, and lists and dicts of such."""
+"""By name: numbers, strings, None, arrays or tensors, and lists and dicts of these."""
 FORMAT = b"async-ppo-state-1"
 LONGEST_HEAD = 200
 TREE = "tree.json"
@@ -31,18 +31,18 @@ DTYPES = {
         "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
     }.items()
 }  # fmt: skip
-"""What safetensors calls the types of numbers."""
+"""Safetensors' names of the types of numbers."""
 
 
 class DamagedError(ValueError):
-    """A file is not what `save_state` made of it."""
+    """A file is damaged, or not written by `save_state`."""
 
 
 def save_state(path: str | os.PathLike[str], state: State) -> None:
-    """Save a tree, whole or not at all.
+    """Save a tree completely or not at all.
 
     Raises:
-        TypeError: something in it is neither an array nor plain.
+        TypeError: something in it is neither an array nor a plain value.
         OSError: the file cannot be written; one that was there before is untouched.
     """
     arrays: dict[str, np.ndarray] = {}
@@ -52,7 +52,7 @@ def save_state(path: str | os.PathLike[str], state: State) -> None:
 
 
 def _write(file: IO[bytes], arrays: dict[str, np.ndarray]) -> None:
-    """Write a whole file, array after array: safetensors' own function would copy all of them at once.
+    """Write a complete file, array after array: safetensors' own function would copy all of them at once.
 
     Source of the layout: https://github.com/huggingface/safetensors#format.
     """
@@ -63,7 +63,7 @@ def _write(file: IO[bytes], arrays: dict[str, np.ndarray]) -> None:
     header = json.dumps(descriptions).encode()
     header += b" " * (-len(header) % 8)
     digest = hashlib.sha256()
-    file.write(FORMAT + b" " + digest.hexdigest().encode() + b"\n")  # the digest is known at the end
+    file.write(FORMAT + b" " + digest.hexdigest().encode() + b"\n")  # the digest is known only at the end
     contents = (array.reshape(-1).view(np.uint8).data for array in arrays.values())
     for content in chain([memoryview(struct.pack("<Q", len(header)) + header)], contents):
         digest.update(content)
@@ -73,11 +73,11 @@ def _write(file: IO[bytes], arrays: dict[str, np.ndarray]) -> None:
 
 
 def load_state(path: str | os.PathLike[str]) -> State:
-    """Load what `save_state` saved; tensors come back as arrays, tuples as lists.
+    """Load what `save_state` saved; tensors are loaded as arrays, tuples as lists.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedError: it is something else, of another format, or damaged; a `ValueError`.
+        DamagedError: it is damaged, or of another kind or format; a `ValueError`.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no saved state at {path}")
@@ -92,18 +92,18 @@ def load_state(path: str | os.PathLike[str]) -> State:
     try:
         arrays = safetensors.numpy.load(body)
         return _with_arrays(json.loads(arrays[TREE].tobytes()), arrays)
-    except Exception as error:  # whatever a forged tree may lead NumPy, JSON or safetensors to
+    except Exception as error:  # NumPy, JSON and safetensors raise many types for forged trees
         raise DamagedError(f"{path} is not a state: {error!r}") from error
 
 
 def holds_state(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file begins as those of `save_state`, of whatever version."""
+    """Return whether a file begins like those of any version of `save_state`."""
     with open(path, "rb") as file:
         return file.read(len(FORMAT)).startswith(FORMAT[:-1])
 
 
 def check_like(saved: Any, own: np.ndarray, what: str) -> None:
-    """Check that a part of a state is an array that can take the place of another.
+    """Check that a part of a state is an array that can replace another one.
 
     Raises:
         ValueError: it is of another shape or type; the message says `what` it is.
@@ -114,7 +114,7 @@ def check_like(saved: Any, own: np.ndarray, what: str) -> None:
 
 
 def whole_number(value: Any, what: str) -> int:
-    """Return a part of a state that is to be a number of things.
+    """Return a part of a state that must be a count.
 
     Raises:
         ValueError: it is not; the message says `what` it is.
@@ -166,7 +166,7 @@ def _with_arrays(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _tuples(fields: Any) -> Any:
-    """Return the description of a structured type as NumPy wants it: JSON makes lists of its tuples."""
+    """Return the description of a structured type for NumPy: JSON turned its tuples into lists."""
     if not isinstance(fields, list):
         return fields
     return [(name, _tuples(kind), *map(tuple, shape)) for name, kind, *shape in fields]

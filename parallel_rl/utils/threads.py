@@ -1,4 +1,4 @@
-"""How many threads torch and NumPy use."""
+"""The number of threads of torch and NumPy."""
 
 import os
 import sys
@@ -10,10 +10,10 @@ from typing import Any
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Run the block with torch on `count` threads (None: as many as it has); leave the setting as it was found.
+    """Run the block with torch on `count` threads (None: no change); restore the number afterwards.
 
-    Torch's threads spin while they wait for each other: beside workers that use the other cores, a small network on
-    several threads is many times slower than on one.
+    Torch's threads busy-wait for each other. If workers use the other cores, a small network on several threads is many
+    times slower than on one.
     """
     import torch
 
@@ -27,27 +27,27 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def blas_threads(count: int | None) -> Iterator[None]:
-    """Do the same for the matrix products of NumPy; this costs tens of microseconds."""
+    """Limit the threads of NumPy's matrix products in the block; this costs tens of microseconds."""
     with _blas().limit(limits=count, user_api="blas"):
         yield
 
 
 @contextmanager
 def compute_threads(count: int | None) -> Iterator[None]:
-    """Do both."""
+    """Limit the threads of torch and NumPy in the block."""
     with torch_threads(count), blas_threads(count):
         yield
 
 
 def one_torch_thread() -> None:
-    """Leave torch one thread from now on, if it is imported."""
+    """Set torch to one thread from now on, if it is imported."""
     torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "set_num_threads"):  # it may be being imported
+    if torch is not None and hasattr(torch, "set_num_threads"):  # another thread may be importing it
         torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
-    # A fork has none of the threads that torch keeps, and would wait for them without end.
+    # A fork has none of torch's threads, and would wait for them without end.
     os.register_at_fork(after_in_child=one_torch_thread)
 
 

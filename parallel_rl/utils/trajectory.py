@@ -1,13 +1,13 @@
-"""Trajectories, and the one home of their ends: which rows are ends, and what the next observation of each row is.
+"""Trajectories: which rows are ends, and the next observation of each row. No other module computes these.
 
 Rows are `(M, ...)`, in the order of time, or time-major `(T, N, ...)`, a column for each of N environments. A row is an
 *end* when its episode ended there (`terminated` or `truncated`), or when it is the last row of its trajectory. The next
-observation of an end is not among the rows, so it is kept beside them.
+observation of an end is not among the rows, so it is stored separately.
 
-    end                        next observation           bootstrap value
-    terminated                 kept, counts for nothing   0
-    truncated, or merely last  kept                       its value
-    (no end)                   that of the next row       its value
+    end                        next observation     bootstrap value
+    terminated                 stored separately    0
+    truncated, or merely last  stored separately    its value
+    (no end)                   that of the next row its value
 """
 
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ def ends_of(terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
 
 
 def next_rows(rows: np.ndarray, ends: np.ndarray, final_rows: np.ndarray) -> np.ndarray:
-    """Return what follows each row in time, such as next observations or their values.
+    """Return the successor of each row in time, such as next observations or their values.
 
     Args:
         rows: `(M, ...)` or `(T, N, ...)`.
         ends: bool `(M,)` or `(T, N)`; the last rows are among them.
-        final_rows: `(E, ...)`, what follows the E ends, in the order of `np.nonzero(ends)`.
+        final_rows: `(E, ...)`, the successors of the E ends, in the order of `np.nonzero(ends)`.
 
     Returns:
         Of the shape of `rows`.
@@ -60,7 +60,7 @@ def true_next_obs(obs: np.ndarray, ended: np.ndarray, final_obs: np.ndarray) -> 
 
 
 def bootstrap_values(next_values: np.ndarray, terminated: np.ndarray) -> np.ndarray:
-    """Return the values that returns go on with: 0 after a termination, otherwise that of the next observation."""
+    """Return the bootstrap values: 0 after a termination, otherwise the value of the next observation."""
     return np.where(terminated, 0.0, next_values)
 
 
@@ -72,9 +72,9 @@ class Trajectory:
     """
 
     env_id: int
-    """Which environment."""
+    """The index of the environment."""
     obs: np.ndarray
-    """`(L, ...)`, what the policy saw."""
+    """`(L, ...)`, the observations that the policy acted on."""
     action: np.ndarray
     """`(L, ...)`."""
     reward: np.ndarray
@@ -82,7 +82,7 @@ class Trajectory:
     terminated: np.ndarray
     """bool `(L,)`: the episode reached a terminal state, whose value is zero."""
     truncated: np.ndarray
-    """bool `(L,)`: the episode was stopped from outside; the value of the next observation still counts."""
+    """bool `(L,)`: the episode was stopped from outside, so it bootstraps from the next observation."""
     final_obs: np.ndarray
     """`(E, ...)`, the next observation of each end, in row order, before any reset."""
     extras: dict[str, np.ndarray] = field(default_factory=dict)

@@ -1,13 +1,13 @@
-"""What a file was written by."""
+"""Versions of this project and its libraries, recorded in files."""
 
 import platform
 from importlib.metadata import version
 
 VERSION = "0.1.0"
-"""Of this project: that of CITATION.cff."""
+"""The version of this project, as in CITATION.cff."""
 LIBRARIES = ("torch", "gymnasium", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that numbers may depend on, by name."""
+    """Return the versions that results may depend on, by name."""
     return {"project": VERSION, "python": platform.python_version()} | {name: version(name) for name in LIBRARIES}

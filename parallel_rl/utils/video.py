@@ -11,18 +11,18 @@ import numpy as np
 from parallel_rl.utils.checkpoint import UNFINISHED_SUFFIX
 
 GIF_FPS = 50
-"""Players show a GIF of more frames a second slowly."""
+"""Many players show a GIF with more frames per second slowly."""
 EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2,format=yuv420p"
-"""Width, height and colours, as players of H.264 ask."""
+"""Width, height and colors that players of H.264 need."""
 PALETTES = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"
-"""For each frame of a GIF its own: one for all would have to wait for the last frame."""
+"""A palette for each frame of a GIF: one for all frames would have to wait for the last frame."""
 
 
 class Video:
-    """An MP4 or a GIF that ffmpeg encodes while it grows: no frame is kept. It is moved into place when complete."""
+    """An MP4 or a GIF that ffmpeg encodes frame by frame; no frame is kept. The complete file is renamed into place."""
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
-        """Keep where it goes; the first frame starts the encoder.
+        """Store the path; the first frame starts the encoder.
 
         Args:
             path: of the video, an .mp4 or a .gif; its directory must exist.
@@ -42,7 +42,7 @@ class Video:
         """Encode a frame: uint8 `(height, width, 3)`, all of one size.
 
         Raises:
-            TypeError: it is none.
+            TypeError: it is not such an array.
             OSError: the encoder failed.
         """
         if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
@@ -67,7 +67,7 @@ class Video:
             [get_ffmpeg_exe(), "-y", "-v", "error", *frames, "-vf", filters, str(self._aside)],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for us: the encoder ends when there are no more frames
+            start_new_session=True,  # Ctrl-C must not reach the encoder: it ends when there are no more frames
         )
 
     def _finish(self, encoder: "subprocess.Popen[bytes]") -> None:

@@ -49,7 +49,7 @@ def test_a_life_is_an_episode_while_training_and_a_game_otherwise() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_line_plays_atari(tmp_path: Path) -> None:
+def test_the_command_line_trains_on_atari(tmp_path: Path) -> None:
     run = tmp_path / "run"
     flags = ["--env-id", "ALE/Pong-v5", "--steps", "2048", "--eval-episodes", "1", "--run-dir", str(run)]
     assert main.main(flags) == 0
@@ -67,7 +67,7 @@ def test_small_games_are_known_by_their_ids(start_method: str) -> None:
         EnvVectorizer("MinAtar/Breakuot-v1", 2)
 
 
-def test_an_agent_is_made_for_a_game_of_minatar_by_its_id_alone() -> None:
+def test_for_env_registers_a_minatar_id() -> None:
     pytest.importorskip("minatar")
     script = "from PPO import PPO; print(PPO.for_env('MinAtar/Breakout-v1', hidden_sizes=(8,)).observation_space.shape)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -36,7 +36,7 @@ def trainer(*callbacks: Callback, env: Any = Counter, steps: int = 512, progress
 
 
 class Witness(Callback):
-    """Notes what it is told."""
+    """Records the calls of its methods."""
 
     def __init__(self) -> None:
         self.told: list[str] = []

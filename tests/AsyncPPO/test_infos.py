@@ -168,7 +168,7 @@ def test_a_table_of_evaluations_without_them_goes_on(tmp_path: Path) -> None:
     assert rows[1]["success_rate"] == 0.5
 
 
-def test_episodes_can_be_played_with_all_that_is_known_of_them() -> None:
+def test_evaluate_episodes_returns_lengths_and_infos() -> None:
     played = evaluate_episodes(Scripted(), Goal, 9, num_envs=4, seed=0, backend="inline", info_keys=("distance",))
     assert evaluate(Scripted(), Goal, 9, num_envs=4, seed=0, backend="inline").tolist() == [
         one.return_ for one in played
@@ -179,7 +179,7 @@ def test_episodes_can_be_played_with_all_that_is_known_of_them() -> None:
 
 
 @pytest.mark.parametrize("way", ["central", "replicas", "replicas-processes"])
-def test_an_info_that_is_no_number_is_an_error_only_if_it_was_asked_for(way: str) -> None:
+def test_an_info_that_is_not_a_number_is_an_error_only_if_it_is_requested(way: str) -> None:
     with (
         trainer(info_keys=["label"], **WAYS[way]) as run,
         pytest.raises(EnvError, match=r"environment \d: its info 'label' is not a number, but 'far'"),
@@ -217,7 +217,7 @@ class Shaky(Goal):
 
 
 @pytest.mark.parametrize("way", ["central", "replicas", "replicas-processes"])
-def test_an_episode_that_was_cut_short_has_none(way: str) -> None:
+def test_an_episode_that_a_failure_truncated_has_no_infos(way: str) -> None:
     witness = Witness()
     with trainer(Shaky, on_env_error="restart", callbacks=[witness], **WAYS[way]) as run:
         run.run()

@@ -45,7 +45,7 @@ def test_whatever_says_which_environment(env: object) -> None:
         assert len(envs) == 3
 
 
-def test_copies_keep_what_the_environment_was_made_with() -> None:
+def test_parallel_environments_keep_the_arguments_of_the_environment() -> None:
     with EnvVectorizer(gym.make("CartPole-v1", max_episode_steps=7), 2, backend="inline", seed=0) as envs:
         envs.reset()
         truncated = [envs.step([i % 2, i % 2])[3].any() for i in range(7)]
@@ -164,9 +164,7 @@ class Strict(Counter):
         (gym.spaces.MultiBinary(2), [0, 2, 3], 4),
     ],
 )
-def test_the_trial_behind_auto_plays_allowed_actions(
-    space: gym.Space, allowed: list[int], choices: int, says: str
-) -> None:
+def test_the_trial_of_auto_takes_allowed_actions(space: gym.Space, allowed: list[int], choices: int, says: str) -> None:
     def factory() -> gym.Env:
         env = Strict(space, allowed, choices, "info" if says == "observation" else says)
         return ActionMasks(env) if says == "observation" else env

@@ -14,7 +14,7 @@ def actions(continuous: bool) -> spaces.Space:
 
 
 class OneState(gym.Env):
-    """Reward 1 for ever; truncated, never terminated, after 5 steps. Its value is 1 / (1 - gamma)."""
+    """Reward 1 in every step; truncated, never terminated, after 5 steps. Its value is 1 / (1 - gamma)."""
 
     def __init__(self, continuous: bool) -> None:
         self.observation_space, self.action_space = spaces.Box(-1, 1, (1,), np.float32), actions(continuous)
@@ -48,7 +48,7 @@ class TwoStates(gym.Env):
 
 
 class Identity(gym.Env):
-    """The reward says whether the action is what the observation asks for; truncated after 10 steps."""
+    """The reward is highest if the action matches the observation; truncated after 10 steps."""
 
     def __init__(self, continuous: bool) -> None:
         self.observation_space, self.action_space = spaces.Box(-2, 2, (1,), np.float32), actions(continuous)
@@ -102,7 +102,7 @@ class BitFlip(gym.Env):
 
 
 class Loop:
-    """Steps environments and hands an agent what it waits for."""
+    """Steps environments and passes the agent the transitions that it waits for."""
 
     def __init__(self, agent: Any, env: Any, num_envs: int = 1, seed: int = 0) -> None:
         self.agent, self.num_envs = agent, num_envs

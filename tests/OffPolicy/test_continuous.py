@@ -229,7 +229,7 @@ def test_spaces_that_do_not_go_are_named(kind: Any) -> None:
         kind(spaces.Box(0, 255, (40, 40, 3), np.uint8), ACTIONS, **SMALL)
 
 
-def test_parameter_noise_moves_actions_by_as_much_as_asked() -> None:
+def test_parameter_noise_changes_actions_by_its_target() -> None:
     agent = DDPG.for_env(Identity(True), parameter_noise=0.2, action_noise="none", buffer_size=2000, seed=0,
                          hidden_sizes=(32,), learning_starts=64, batch_size=64, lr=1e-30, utd=0.1)  # fmt: skip
     metrics = Loop(agent, partial(Identity, True), 4).run(400)

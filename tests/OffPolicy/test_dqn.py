@@ -129,7 +129,7 @@ def test_the_target_is_copied_every_so_many_updates() -> None:
     np.testing.assert_allclose(agent.q.target.advantage.weight.T, TABLE, atol=1e-20)
 
 
-def test_random_actions_are_drawn_for_each_environment_by_itself() -> None:
+def test_random_actions_are_independent_for_each_environment() -> None:
     agent = tabular(epsilon_start=0.3, epsilon_end=0.3)
     obs = np.tile(np.float32([[1, 0]]), (30_000, 1))
     actions, extras = agent.act(obs)
@@ -191,7 +191,7 @@ def test_the_policy_does_what_the_observation_asks_for() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("hindsight", "low", "high"), [("future", 0.95, 1.0), ("none", 0.0, 0.3)])
-def test_bits_are_flipped_to_a_goal_with_hindsight_alone(hindsight: str, low: float, high: float) -> None:
+def test_bit_flipping_is_solved_only_with_hindsight(hindsight: str, low: float, high: float) -> None:
     env = partial(BitFlip, 8)
     agent = learned(
         env,

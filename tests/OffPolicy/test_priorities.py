@@ -32,7 +32,7 @@ def test_the_last_number_of_a_block_is_found_just_below_its_sum_in_whatever_orde
         assert tree.find(np.array([tree.total, np.nextafter(tree.total, 0)])).tolist() == [19, 19]
 
 
-def test_rows_are_drawn_as_often_as_their_errors_say() -> None:
+def test_rows_are_sampled_in_proportion_to_their_errors() -> None:
     priorities = Priorities(2000, alpha=0.5)
     rows = np.array([3, 40, 1999, 7])
     priorities.extend(np.append(rows, 8), np.array([True] * 4 + [False]))

@@ -20,7 +20,7 @@ def filled(capacity: int, lengths: list[int], num_envs: int = 1, ends: float = 0
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_any_pieces_of_any_length_give_the_newest_transitions_as_they_were(seed: int) -> None:
+def test_trajectories_of_any_length_give_the_newest_transitions_unchanged(seed: int) -> None:
     """Random trajectories, resets in the middle of episodes and wrap-arounds, against lists of what happened."""
     rng = np.random.default_rng(seed)
     replay = Replay(60, OBSERVATIONS, ACTIONS)
@@ -125,7 +125,7 @@ def test_the_state_of_another_buffer_is_refused() -> None:
     assert len(other) == 0
 
 
-def test_what_does_not_fit_into_memory_is_told_before_it_is_taken() -> None:
+def test_a_buffer_that_does_not_fit_into_memory_is_refused_before_it_is_allocated() -> None:
     with pytest.raises(ValueError, match=r"buffer_size=1,000,000,000,000 takes .* GB .* would fit"):
         Replay(10**12, OBSERVATIONS, ACTIONS)
 

@@ -1,4 +1,4 @@
-"""What is learnt does not depend on how large rewards are."""
+"""Training does not depend on the scale of rewards."""
 
 import warnings
 from typing import Any

@@ -31,7 +31,7 @@ class Chance(BaseActorModule):
 
 
 class StepCounter(BaseActorModule):
-    """Its recurrent state counts the steps of the episode; it says what it was when it was asked."""
+    """Its recurrent state counts the steps of the episode; it returns the state before the step."""
 
     def forward(self, obs: Tensor, *, hx: Any, **_: Any) -> tuple[Tensor, Any, dict[str, Tensor]]:
         if hx is None:

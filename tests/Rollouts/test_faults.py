@@ -70,7 +70,7 @@ def test_a_fault_is_an_error_that_names_the_environment(fault: str, num_workers:
 
 
 @pytest.mark.parametrize(("fault", "num_workers", "lag"), WAYS)
-def test_a_feed_goes_on_where_that_is_asked_for(fault: str, num_workers: int, lag: int, tmp_path: Path) -> None:
+def test_a_fault_with_restart_continues_the_rollout(fault: str, num_workers: int, lag: int, tmp_path: Path) -> None:
     with closing(faulty_feed(fault, num_workers, lag, tmp_path / "failed", on_env_error="restart")) as feed:
         fragment = next(feed)
         failed = [2, 3] if fault in IN_WORKERS else [3]
@@ -92,7 +92,7 @@ def test_a_feed_that_is_dropped_ends_its_workers(num_workers: int, lag: int) -> 
     del feed
 
 
-def test_a_feed_that_is_never_asked_makes_no_environment() -> None:
+def test_a_rollout_without_a_next_makes_no_environment() -> None:
     made = []
     rollout(lambda: made.append(1), Chance(), 3, 4, num_workers=2)
     assert not made

@@ -16,7 +16,7 @@ class NeverStepped(Counter):
 
 
 class Fine(BaseActorModule):
-    """Answers what it should, but for what a test replaces."""
+    """Returns correct outputs, except for those that a test replaces."""
 
     def __init__(self, **parts: Any) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def growing(obs: Tensor, hx: Any) -> Any:
         ({"info": lambda obs, hx: {"value": obs.mul_(2)}}, "Fine.step changed its obs in place"),
     ],
 )  # fmt: skip
-def test_a_wrong_answer_is_told_before_the_first_step(parts: dict[str, Any], message: str) -> None:
+def test_a_wrong_output_of_an_actor_is_an_error_before_the_first_step(parts: dict[str, Any], message: str) -> None:
     feed = rollout(NeverStepped, Fine(**parts), 3, 2)
     with pytest.raises((TypeError, ValueError), match=message):
         next(feed)

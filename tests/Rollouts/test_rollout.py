@@ -254,7 +254,7 @@ def test_the_weights_of_today_or_of_one_fragment_ago_act(num_workers: int, lag: 
 
 
 @pytest.mark.parametrize("num_workers", WORKERS[1:])
-def test_a_lagged_feed_is_repeated_by_its_seed_alone(num_workers: int) -> None:
+def test_a_lagged_rollout_is_reproducible_by_its_seed(num_workers: int) -> None:
     def run(seed: int, before: int) -> list[Fragment]:
         torch.manual_seed(before)
         feed = rollout(partial(Counter, 4, True), Chance(), 6, 4, num_workers=num_workers, lag=1, seed=seed)
@@ -269,7 +269,7 @@ def test_a_lagged_feed_is_repeated_by_its_seed_alone(num_workers: int) -> None:
     assert any(not torch.equal(one.state.act, different.state.act) for one, different in zip(first, other, strict=True))
 
 
-def test_workers_draw_different_actions() -> None:
+def test_workers_sample_different_actions() -> None:
     feed = rollout(partial(Counter, 10**9), Chance(), 60, 2, num_workers=2, lag=1)
     act = next(feed).state.act
     feed.close()  # type: ignore[attr-defined]
@@ -350,7 +350,7 @@ def test_fragments_that_are_kept_do_not_change() -> None:
     assert len(set(storages)) == len(storages)
 
 
-def test_fragments_can_be_learnt_from() -> None:
+def test_fragments_train_an_actor() -> None:
     actor = Chance()
     (fragment,) = islice(rollout(partial(Counter, 4, True), actor, 3, 2), 1)
     assert not any(leaf.requires_grad for _, leaf in tree_leaves((fragment.state, fragment.actor, fragment.hx)))

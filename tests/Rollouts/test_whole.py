@@ -105,9 +105,9 @@ def test_evaluations_are_by_todays_weights_and_leave_no_trace() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_an_evaluation_without_an_end_is_cut_with_a_warning() -> None:
+def test_an_evaluation_without_an_end_is_truncated_with_a_warning() -> None:
     feed = evaluations([partial(Counter, 10**9), partial(Counter, 2)], Chance(), 2, max_steps=100)
-    with pytest.warns(UserWarning, match="1 of 2 episodes were cut after 100 steps"):
+    with pytest.warns(UserWarning, match="1 of 2 episodes were truncated after 100 steps"):
         returns = next(feed)
     assert returns[1] == 3
 

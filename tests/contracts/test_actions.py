@@ -241,7 +241,7 @@ def test_masks_have_the_choices_of_all_parts_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize("mode", ["streaming", "mask"])
-def test_choices_and_numbers_are_learnt_together(mode: Any) -> None:
+def test_discrete_and_continuous_actions_are_learned_together(mode: Any) -> None:
     """At random the return is -3.8; with all choices right but aimed at the middle it is -0.5, at best 0."""
     ppo = PPO.for_env(Hybrid(), batch_size=256, mini_batch_size=64, lr=3e-3, seed=0)
     with AsyncPPO(Hybrid, ppo, 16, 5_000, mode=mode, backend="inline", seed=0, progress=False) as trainer:

@@ -1,4 +1,4 @@
-"""What every backend promises. The inline backend is the oracle: the others give the same experience."""
+"""The guarantees of every backend. The inline backend is the oracle: the others give the same experience."""
 
 import logging
 import multiprocessing

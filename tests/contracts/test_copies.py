@@ -1,4 +1,4 @@
-"""Copies that know which they are; what can be asked of them; what their resets are handed."""
+"""Parallel environments from different factories; their methods and attributes; their reset options."""
 
 import multiprocessing
 import threading
@@ -175,7 +175,7 @@ def test_the_vector_backend_says_that_it_cannot() -> None:
         assert env.reset()[0] == pytest.approx(0.9)
 
 
-def test_workers_that_died_are_asked_when_they_are_back() -> None:
+def test_workers_that_died_are_called_after_their_restart() -> None:
     with EnvVectorizer(Counter, 4, backend="process", num_workers=2, on_env_error="restart") as env:
         env.reset()
         for process in multiprocessing.active_children():
@@ -213,7 +213,7 @@ def test_every_reset_is_handed_the_options_and_they_may_change(make: Make) -> No
     assert env.reset()[0][:, 0].tolist() == [-1] * 5
 
 
-def test_options_reach_resets_while_replicas_play(make: Make) -> None:
+def test_reset_options_while_replicas_act_reach_resets(make: Make) -> None:
     ppo = PPO.for_env(Curriculum(), seed=0, batch_size=64)
     plan = Plan(ppo.replica(), 8)  # type: ignore[arg-type]
     env = make(partial(Curriculum, 2), 5, autoreset=True, plan=plan, seed=0)

@@ -1,4 +1,4 @@
-"""What goes into environments and comes out of them is what it seems, or one clear error, whatever the backend."""
+"""Actions and observations arrive unchanged, or there is one clear error, with every backend."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -280,8 +280,8 @@ class Still:
         return np.zeros(len(states), np.int64), {}
 
 
-def test_what_is_learnt_from_is_not_an_info(make: Make) -> None:
-    """Of an environment that says `final_obs` and `env_error` itself."""
+def test_final_observations_do_not_come_from_infos(make: Make) -> None:
+    """The environment uses `final_obs` and `env_error` in its own infos."""
     env = make(Keeper, autoreset=True, seed=1)
     buffer = VecMemory(3)
     collector = Collector(env, Still(), buffer)  # type: ignore[arg-type]
@@ -292,7 +292,7 @@ def test_what_is_learnt_from_is_not_an_info(make: Make) -> None:
 
 
 class Boastful(Counter):
-    """Says of its next episode what the vectorizer says of the last."""
+    """Uses in its next episode the names of the vectorizer's infos about the last one."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         return super().reset(seed=seed)[0], {"final_info": {"is_success": 1.0}}
@@ -425,7 +425,7 @@ class Varied(Counter):
 
 
 @pytest.mark.parametrize("what", ["action", "observation"])
-def test_copies_with_other_spaces_are_named_with_both_spaces(make: Make, what: str) -> None:
+def test_environments_with_other_spaces_are_an_error_that_names_both_spaces(make: Make, what: str) -> None:
     Varied.made = 0
     first = {"action": r"Discrete\(2\)", "observation": r"Box\(-1\.0"}[what]
     with pytest.raises(

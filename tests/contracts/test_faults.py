@@ -65,13 +65,13 @@ def test_a_failed_step_is_a_truncated_one_and_the_others_go_on(make: Make, fault
 
 @pytest.mark.parametrize("fault", FAIL_IN_PROCESSES)
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_a_process_that_dies_or_hangs_is_started_anew(fault: str, start_method: str) -> None:
+def test_a_process_that_dies_or_hangs_is_restarted(fault: str, start_method: str) -> None:
     with EnvVectorizer(
         Faulty, 4, **WAYS[start_method], on_env_error="restart", step_timeout=0.5, autoreset=True
     ) as env:
         env.reset()
         _, _, terminated, truncated, infos = env.step(actions("fine", "fine", "fine", fault))
-        assert truncated.tolist() == [False, False, True, True], "what was in the same process starts anew with it"
+        assert truncated.tolist() == [False, False, True, True], "environments of the same process are restarted too"
         assert not terminated.any()
         assert {"die": "was killed by SIGKILL", "hang": "environment 3 hung"}[fault] in infos[3]["env_error"]
         assert env.restarts == 2
@@ -99,7 +99,7 @@ class Talkative(Faulty):
         return obs, reward, terminated, truncated, {"much": "to say"} if action else {}
 
 
-def test_a_process_that_dies_in_the_middle_of_an_answer_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_during_its_reply_is_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
     with EnvVectorizer(Talkative, 4, **WAYS["fork"], on_env_error="restart", autoreset=True) as env:
         env.reset()
         worker = env.pool.workers[1]
@@ -176,8 +176,8 @@ class Sometimes(gym.Env):
 
 @pytest.mark.parametrize("acting", ["central", "replicas"])
 @pytest.mark.parametrize(("how", "backend"), [("raise", "inline"), ("raise", "process"), ("die", "process")])
-def test_what_is_learnt_from_is_cut_where_an_environment_failed(acting: str, how: str, backend: str) -> None:
-    """Rows count up from 0 in every episode; each is followed by the next, or cut with what truly came next."""
+def test_trajectories_are_truncated_where_an_environment_failed(acting: str, how: str, backend: str) -> None:
+    """Rows count up from 0 in every episode; the next observation is the next row, or that of a truncation."""
     every = 7
     ppo = PPO.for_env(Sometimes(every, how), seed=0, batch_size=80, mini_batch_size=80, k_epochs=1)
     seen = []
@@ -200,7 +200,7 @@ def test_what_is_learnt_from_is_cut_where_an_environment_failed(acting: str, how
 
 
 class Tattler(Faulty):
-    """Writes its process into a file, and then waits for ever."""
+    """Writes its process into a file, and then never returns."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a fork does not have: threads; and what is said where one waits for them."""
+"""A fork lacks the threads of its parent; the warnings and errors if something waits for them."""
 
 import logging
 import multiprocessing
@@ -100,12 +100,12 @@ def test_a_first_step_that_takes_long_is_told(
     assert ("start_method='spawn'" in messages[0]) is (backend == "process")
 
 
-@pytest.mark.parametrize("initialised", [True, False])
-def test_what_does_not_survive_a_fork_is_spawned(initialised: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("initialized", [True, False])
+def test_start_method_auto_is_spawn_where_jax_runs(initialized: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     bridge = type(sys)("xla_bridge")
-    bridge.backends_are_initialized = lambda: initialised  # type: ignore[attr-defined]
+    bridge.backends_are_initialized = lambda: initialized  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "jax._src.xla_bridge", bridge)
-    for asked, method in [("auto", "spawn" if initialised else "fork"), ("fork", "fork")]:
+    for asked, method in [("auto", "spawn" if initialized else "fork"), ("fork", "fork")]:
         with EnvVectorizer("CartPole-v1", 2, backend="process", num_workers=2, start_method=asked) as env:  # type: ignore[arg-type]
             env.reset()
             assert type(multiprocessing.active_children()[0]).__name__.lower() == f"{method}process"

@@ -1,4 +1,4 @@
-"""A policy that plays beside the environments gives the experience that it gives when it is asked at every step."""
+"""Replicas of a policy in the workers give the same experience as central inference at every step."""
 
 import math
 import os
@@ -114,7 +114,7 @@ def test_a_fault_names_the_environment_and_closes(make: Make, fault: str, messag
         vectorizer.reset()
 
 
-def test_nothing_plays_before_a_reset(make: Make) -> None:
+def test_replicas_before_a_reset_are_refused(make: Make) -> None:
     ppo = agent("CartPole-v1")
     with pytest.raises(RuntimeError, match="call reset"):
         Replicas(make("CartPole-v1", ppo, horizon=5)).play(0, 5)
@@ -139,7 +139,7 @@ def test_spawned_workers_act_and_learn_without_torch() -> None:
 
 
 class OneFails(Counter):
-    """Of five copies the last fails, or dies, at its fourth step."""
+    """The last of five environments fails, or dies, at its fourth step."""
 
     def __init__(self, how: str) -> None:
         super().__init__(length=100)
@@ -162,7 +162,7 @@ class OneFails(Counter):
     ("how", "message"),
     [("raise", "environment 4 failed in step: ValueError: broken"), ("die", "was killed by SIGKILL")],
 )
-def test_a_worker_that_fails_while_it_plays_is_an_error(backend: str, how: str, message: str) -> None:
+def test_a_worker_that_fails_while_its_replica_acts_is_an_error(backend: str, how: str, message: str) -> None:
     ppo = agent(partial(OneFails, how))
     plan = Plan(ppo.replica(), 10)  # type: ignore[arg-type]
     with (

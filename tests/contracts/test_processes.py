@@ -191,7 +191,7 @@ def _train_inside() -> tuple[int, str]:
     callbacks = [BackgroundEvaluation(Counter, 64, episodes=1)]
     with (
         AsyncPPO(Counter, ppo, 2, 64, progress=False, callbacks=callbacks) as run,
-        pytest.warns(RuntimeWarning, match="no evaluation beside the training: this process is a daemon"),
+        pytest.warns(RuntimeWarning, match="no background evaluation: this process is a daemon"),
     ):
         run.run()
     return run.steps_done, run.env.backend

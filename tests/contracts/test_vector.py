@@ -17,7 +17,7 @@ Step = tuple[np.ndarray, ...]
 
 
 def episodes(seed: int, num_envs: int = 5) -> list[Step]:
-    """Return what environments live through until each has finished."""
+    """Return the trajectories of environments until each has finished."""
     lived: list[Step] = []
     with EnvVectorizer("CartPole-v1", num_envs, backend="vector", seed=seed) as env:
         obs, _ = env.reset()
@@ -31,7 +31,7 @@ def episodes(seed: int, num_envs: int = 5) -> list[Step]:
     return lived
 
 
-def test_every_environment_plays_its_episode_to_the_end() -> None:
+def test_every_environment_finishes_its_episode() -> None:
     lived = episodes(0)
     rows = [len(obs) for obs, *_ in lived]
     assert rows[0] == 5
@@ -48,7 +48,7 @@ def test_the_same_seed_is_the_same_experience() -> None:
     assert not np.array_equal(first[0][0], other[0][0])
 
 
-def test_they_are_learnt_from() -> None:
+def test_an_agent_learns_from_vectorized_environments() -> None:
     with EnvVectorizer("CartPole-v1", 16, backend="vector") as env:
         ppo = PPO.for_env(env, k_epochs=10, batch_size=1024, mini_batch_size=256, gamma=0.99, seed=0)
     with AsyncPPO("CartPole-v1", ppo, 16, 20_000, mode="mask", backend="vector", seed=0, progress=False) as trainer:
@@ -85,7 +85,7 @@ def test_what_is_for_single_environments_is_refused() -> None:
 
 
 @with_envpool
-def test_envpool_starts_anew_in_the_same_step() -> None:
+def test_envpool_autoresets_in_the_same_step() -> None:
     with EnvVectorizer("CartPole-v1", 6, backend="vector", autoreset=True, seed=0) as env:
         obs, _ = env.reset()
         rng, ended = np.random.default_rng(0), 0

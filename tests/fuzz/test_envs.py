@@ -67,7 +67,7 @@ class Random(gym.Env):
 
 @hypothesis.settings(max_examples=60, deadline=None)
 @hypothesis.given(observation_space=nested, action_space=nested, seed=st.integers(0, 9))
-def test_any_spaces_are_learnt_on_or_refused_by_name(
+def test_any_spaces_are_learned_on_or_refused_by_name(
     observation_space: spaces.Space, action_space: spaces.Space, seed: int
 ) -> None:
     env = Random(observation_space, action_space)

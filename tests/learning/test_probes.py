@@ -13,7 +13,7 @@ from PPO import PPO
 
 
 class Endless(gym.Env):
-    """Reward 1 for ever; cut, never finished, after 5 steps. V = 1 / (1 - gamma) everywhere."""
+    """Reward 1 in every step; truncated, never terminated, after 5 steps. V = 1 / (1 - gamma) everywhere."""
 
     def __init__(self, terminates: bool = False) -> None:
         self.observation_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -35,7 +35,7 @@ class Endless(gym.Env):
 
 
 class Echo(gym.Env):
-    """One step: the reward says whether the action is what the observation asks for."""
+    """One step: the reward is highest if the action matches the observation."""
 
     def __init__(self, continuous: bool = False) -> None:
         self.observation_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -181,7 +181,7 @@ def values(ppo: PPO, states: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", ["streaming", "mask"])
-def test_what_is_only_ever_cut_has_the_infinite_horizons_value(mode: str) -> None:
+def test_episodes_that_are_only_truncated_have_the_infinite_horizon_value(mode: str) -> None:
     """As a termination it would be worth 4.1 to 1, as nothing at all anything."""
     ppo = learn(Endless, 20_000, mode, gamma=0.9, GAE_lambda=0.95)
     np.testing.assert_allclose(values(ppo, np.random.default_rng(0).uniform(-1, 1, (50, 2))), 10.0, rtol=0.02)

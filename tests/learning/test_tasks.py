@@ -21,6 +21,6 @@ from parallel_rl import main
     ],
     ids=lambda value: " ".join(value) or "CartPole-v1" if isinstance(value, list) else "",
 )
-def test_the_task_is_learnt(flags: list[str], bar: float, tmp_path: Path) -> None:
+def test_the_task_is_learned(flags: list[str], bar: float, tmp_path: Path) -> None:
     assert main.main([*flags, "--run-dir", str(tmp_path / "run"), "--seed", "11"]) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["evaluation"]["mean"] >= bar

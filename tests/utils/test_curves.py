@@ -27,7 +27,7 @@ def test_where_no_curve_is_there_is_nothing() -> None:
     assert np.isfinite(mean_of(returns)[(places == 2) | (places == 3)]).all()
 
 
-def test_a_curve_alone_is_as_it_was() -> None:
+def test_a_single_curve_is_unchanged() -> None:
     places, returns = align([line(1, 2, 7)])
     known = np.isfinite(returns[0])
     assert np.column_stack([places[known], returns[0, known]]).tolist() == line(1, 2, 7).tolist()

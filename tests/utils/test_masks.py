@@ -57,7 +57,7 @@ def append(buffer: VecMemory, mask: np.ndarray, num_envs: int, **kwargs: object)
     utils.buffer_append(buffer, rows, dones, dones, dones, is_env_terminal=mask, num_envs=num_envs, **kwargs)
 
 
-def test_what_followed_a_cut_is_the_best_that_is_known() -> None:
+def test_next_observations_of_a_truncation_default_to_the_newest_known() -> None:
     mask = np.zeros(2, dtype=bool)
     without, exact = VecMemory(2), VecMemory(2)
     append(without, mask, 2)
