@@ -38,16 +38,17 @@ def rollout(
         actor: a `BaseActorModule`, or another object with its `step` and `reset`.
         n_steps: T, the length of fragments.
         num_envs: B, for one environment; by default 1.
-        num_workers: how many processes step the environments; 0 for this one. Environments `k * B / n` to
+        num_workers: how many further processes step the environments; 0 for this one. Environments `k * B / n` to
             `(k + 1) * B / n` are worker k's, and always the same columns of a fragment.
         lag: 0: each fragment is by the weights of the moment that it is asked for. 1: workers collect the next one
             while this one is learnt from: each but the first is by the weights of one fragment ago.
         sticky: whether an environment that finishes waits for the next fragment: until then its rows repeat the last
             one, with a reward of 0, and `fragment.env["valid"]` is False.
         device: where the actor is and the fragments are to be; by default where the first parameter of the actor is.
-        seed: of the environments' random streams, as `EnvVectorizer` has it. The actor draws from the global ones:
-            `torch.manual_seed` makes a run that can be repeated.
-        on_env_error: as `EnvVectorizer`; with `restart` the step that failed is not `valid`, and truncated.
+        seed: of the environments' random streams, as `EnvVectorizer` has it. The actor draws from the global ones of
+            this process (`torch.manual_seed`); with `lag=1` from those of its workers, which `seed` seeds, too.
+        on_env_error: as `EnvVectorizer`; with `restart` the step that failed is not `valid`, and truncated. With
+            `lag=1` a worker that died begins its fragment again, in new episodes.
         step_timeout: seconds that a step or reset of an environment may take; it needs workers.
 
     Raises:
