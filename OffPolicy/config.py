@@ -68,6 +68,7 @@ class DQNConfig(OffPolicyConfig):
     utd: float = setting(
         0.25, "Updates for each environment step, for any number of environments.", above=0, fixed=True
     )
+    target_update_interval: int = setting(1, "Updates of the network for each of the target network.", above=0)
     double: bool = setting(True, "Choose the next action by the online network, and value it by the target network.")
     dueling: bool = setting(False, "Predict a value and advantages instead of action values.", structure=True)
     epsilon_start: float = setting(1.0, "Initial probability of a random action.", least=0, most=1)

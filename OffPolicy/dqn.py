@@ -73,7 +73,8 @@ class GreedyPolicy(Policy):
 class DQN(OffPolicyAgent):
     """Deep Q-learning (Mnih et al. 2015, doi:10.1038/nature14236).
 
-    By default it is double DQN (van Hasselt et al. 2016, arXiv:1509.06461), with slowly updated target networks.
+    By default it is double DQN (van Hasselt et al. 2016, arXiv:1509.06461), with slowly updated target networks. With
+    `tau=1` the target is the network as it was up to `target_update_interval` updates before.
     """
 
     config_class = DQNConfig
@@ -129,5 +130,6 @@ class DQN(OffPolicyAgent):
         q = self.q.network(batch.obs).gather(1, batch.action[:, None] - self.offset)[:, 0]
         loss = (batch.weight * F.smooth_l1_loss(q, target, reduction="none")).mean()
         self.q.descend(loss, self.config.lr, self.config.max_grad_norm)
-        self.q.update_target(self.config.tau)
+        if (self.updates + 1) % self.config.target_update_interval == 0:
+            self.q.update_target(self.config.tau)
         return {"q_loss": loss.item(), "q_value": q.detach().mean().item()}, (q - target).detach()

@@ -1,4 +1,4 @@
-"""Proximal Policy Optimization, optionally with Random Network Distillation."""
+"""Proximal Policy Optimization, and what is learned beside it."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -9,14 +9,24 @@ from PPO.memory import Memory
 if TYPE_CHECKING:
     from PPO.actor_critic import ActorCritic
     from PPO.agent import PPO
+    from PPO.companions import Companion, RewardScale, Transitions
+    from PPO.icm import ICM
     from PPO.rnd import RND
 
-__all__ = ["PPO", "RND", "ActorCritic", "Memory", "PPOConfig"]
+__all__ = ["ICM", "PPO", "RND", "ActorCritic", "Companion", "Memory", "PPOConfig", "RewardScale", "Transitions"]
+HOMES = {
+    "ActorCritic": "actor_critic",
+    "Companion": "companions",
+    "ICM": "icm",
+    "PPO": "agent",
+    "RND": "rnd",
+    "RewardScale": "companions",
+    "Transitions": "companions",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is asked for: a replica in a worker process does without."""
-    homes = {"PPO": "agent", "RND": "rnd", "ActorCritic": "actor_critic"}
-    if name not in homes:
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"PPO.{homes[name]}"), name)
+    return getattr(import_module(f"PPO.{HOMES[name]}"), name)

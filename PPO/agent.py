@@ -2,8 +2,7 @@
 
 import copy
 import inspect
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -13,35 +12,34 @@ from gymnasium import spaces
 from parallel_rl.networks import Adam
 from parallel_rl.utils import (
     COMPOSITE,
-    Configured,
     Schedule,
     Trajectory,
     choices_of,
-    compute_threads,
     make_config,
     settings_in,
 )
 from PPO.acting import Acting
 from PPO.actor_critic import ActorCritic, MakeEncoder
 from PPO.arguments import Scaling, arguments_for, check_arguments, spaces_of
+from PPO.companions import Companion, check_companions
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
 from PPO.fast.policy import NumpyPolicy
 from PPO.fast.shards import GradientWorkers
+from PPO.icm import ICM
+from PPO.learning import Learning
 from PPO.losses import objective_loss
 from PPO.memory import Memory
 from PPO.rnd import RND
-from PPO.saving import Savable, clone
 from PPO.settings import settings_of
-from PPO.update import annealed, update
 
 LARGE_NETWORK = 1_000_000
 """Parameters from which on the overhead of torch is small, and several threads are worth it."""
-REWARDS_IN_RANGE = 1e-30, 1e30
-"""Magnitudes of rewards that, like their sums, fit in single precision."""
+FACTORS = {"beta": "RND", "icm_beta": "ICM"}
+"""The companions whose factor a setting is."""
 
 
-class PPO(Configured, Acting, Savable):
+class PPO(Acting, Learning):
     """Proximal Policy Optimization (Schulman et al. 2017, arXiv:1707.06347).
 
     It acts (`get_action`), takes experience (`memory`) and learns from it (`learn`). It touches no environment and no
@@ -137,11 +135,12 @@ class PPO(Configured, Acting, Savable):
         }
 
     def _make_networks(self, generator: torch.Generator) -> None:
+        companions = self._companions_asked_for()
         self.policy = self.actor_critic(
             self.observation_space,
             self.action_space,
             **self.network,
-            values=2 if self.config.use_RND else 1,
+            values=1 + sum(companion.beta is not None for companion in companions),
             generator=generator,
         ).to(self.device)
         columns = self.policy.features.columns
@@ -152,24 +151,53 @@ class PPO(Configured, Acting, Savable):
         self._composite = isinstance(self.action_space, COMPOSITE)
         if not self.is_continuous:
             self._first_choices = np.cumsum([0, *(count for count, _ in choices_of(self.action_space))])[:-1]
-        self.rnd: RND | None = None
-        if self.config.use_RND:
-            self.rnd = RND(
-                self.observ_dim,
-                gamma=self.config.intrinsic_gamma,
-                update_proportion=self.config.rnd_update_proportion,
-                warmup=self.config.rnd_warmup,
-                generator=generator,
-            ).to(self.device)
+        for companion in companions:
+            companion.build(self.policy.features, self.action_space, generator)
+        self._companions = tuple(companion.to(self.device) for companion in companions)
+
+    def _companions_asked_for(self) -> list[Companion]:
+        """Return the companions that the config names, before they are built; of objects, copies."""
+        config, asked = self.config, list(self.config.companions)
+        if config.use_RND and "rnd" not in asked:
+            asked.insert(0, "rnd")
+        named: dict[Any, Callable[[], Companion]] = {
+            "rnd": lambda: RND(config.beta, config.intrinsic_gamma, config.rnd_update_proportion, config.rnd_warmup),
+            "icm": lambda: ICM(config.icm_beta, config.intrinsic_gamma, config.icm_forward_share),
+        }
+        companions = [named[each]() if isinstance(each, str) else copy.deepcopy(each) for each in asked]
+        check_companions(companions)
+        return companions
+
+    @property
+    def companions(self) -> tuple[Companion, ...]:  # type: ignore[override]
+        """What learns beside PPO, in the order of their value functions."""
+        return self._companions
+
+    @property
+    def rnd(self) -> RND | None:
+        """The first RND among the companions, if there is one."""
+        return next((companion for companion in self.companions if isinstance(companion, RND)), None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a new `beta` is that of the companion too."""
+        super().__setattr__(name, value)
+        for companion in vars(self).get("_companions", ()) if name in FACTORS else ():
+            if companion.name == FACTORS[name]:
+                companion.beta = value
 
     def _make_learner(self) -> None:
         """Move the parameters into vectors, of which torch, Adam and the NumPy policy have views."""
         architecture = self.policy.architecture()
         parameters = self.policy.parameters() if architecture is None else self.policy.stacked_parameters()
-        self.optimizers = [Adam(parameters)]
-        if self.rnd is not None:
-            self.optimizers.append(Adam(self.rnd.predictor.parameters()))
-        self.loss = torch.compile(objective_loss) if self.config.compile else objective_loss
+        own = {each: [one for one in each.parameters() if one.requires_grad] for each in self.companions}
+        self.optimizers = [Adam(parameters), *(Adam(each) for each in own.values() if each)]
+        self.gradients = [(one, one.grad) for one in self.parameters() if one.grad is not None]
+        shared = [*self.policy.parameters()]
+        self.reached = {each: own[each] + (shared if each.shares else []) for each in self.companions}
+        for companion, reached in self.reached.items():
+            if companion.learns and not reached:
+                raise ValueError(f"{companion.name} has a loss, but no parameters, and does not share the policy's")
+        self.objective_loss = torch.compile(objective_loss) if self.config.compile else objective_loss
         vector = self.optimizers[0].vector
         small = len(vector) < LARGE_NETWORK
         self.threads = 1 if small else None
@@ -180,9 +208,9 @@ class PPO(Configured, Acting, Savable):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes without views of the parameters: a copy makes its own."""
-        views = ("optimizers", "loss", "numpy_policy")
+        views = ("optimizers", "reached", "gradients", "objective_loss", "numpy_policy")
         kept = {name: value for name, value in vars(self).items() if name not in views}
-        for name in ("policy", "rnd"):  # no longer views: a pickle would hold the whole vector for each parameter
+        for name in ("policy", "_companions"):  # no longer views: a pickle would hold the vector for each parameter
             kept[name] = copy.deepcopy(kept[name])
         return kept | {"moments": [each.state if each.state["steps"] else {} for each in self.optimizers]}
 
@@ -252,61 +280,6 @@ class PPO(Configured, Acting, Savable):
         acting = object.__new__(type(self))
         acting.__setstate__(copy.deepcopy(parts))
         return acting
-
-    def learn(self, progress: float = 0.0, workers: GradientWorkers | None = None) -> dict[str, float]:
-        """Learn from all of `memory` and clear it, once it holds `batch_size` transitions.
-
-        Args:
-            progress: how much of the run is over, from 0 to 1, for annealing.
-            workers: processes that compute gradients together with this one; the result is the same.
-
-        Returns:
-            Means over the update of `policy_loss`, `value_loss`, `approx_kl`, `clip_fraction`, `grad_norm` and, with
-            RND, `rnd_loss`; `entropy` before it, estimated as the mean of -log p of the actions;
-            `explained_variance`, `lr`, `clip` and, with RND, `intrinsic_reward`. Nothing if there are too few
-            transitions.
-
-        Raises:
-            ValueError: a schedule (`lr`) returned an invalid value; nothing is learned then.
-            FloatingPointError: a loss became infinite or NaN; the message names the update, and what else did. The
-                networks are restored, and Adam is reset.
-        """
-        if len(self.memory) < self.batch_size:
-            return {}
-        lr, objective = annealed(self, progress)
-        batch = self.memory.batch()
-        self.memory.clear()
-        self._check_rewards(batch.reward)
-        before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
-        with compute_threads(self.threads):
-            metrics = update(self, batch, lr, objective, workers)
-        infinite = [name for name, value in metrics.items() if not np.isfinite(value)]
-        if infinite:
-            tensors = {"observations": torch.from_numpy(self.policy.features.flatten(batch.obs))}
-            for module, _ in self.modules():
-                tensors |= module.state_dict()
-            where = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-            for module, weights in before:
-                module.load_state_dict(weights)
-            self._make_learner()
-            raise FloatingPointError(
-                f"{', '.join(infinite)} became infinite or NaN in update {self.updates + 1} (then also "
-                f"{', '.join(where) or 'no weight'}): try a smaller lr"
-            )
-        self.updates += 1
-        self.rewarded = self.rewarded or bool(batch.reward.any())
-        if self.exploration is not None:
-            self.exploration.forget()
-        return metrics | {"lr": lr, "clip": objective.clip}
-
-    def _check_rewards(self, reward: np.ndarray) -> None:
-        size = float(np.abs(reward).max())
-        smallest, largest = REWARDS_IN_RANGE
-        if size and not smallest <= size <= largest:
-            warnings.warn(
-                f"rewards of {size:g} are beyond single precision: scale them to between {smallest:g} and {largest:g}",
-                stacklevel=3,
-            )
 
 
 ARGUMENTS = frozenset(inspect.signature(PPO.__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}

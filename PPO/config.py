@@ -1,10 +1,11 @@
 """PPOConfig: the hyperparameters of PPO, each declared once. It needs no torch, so that --help is fast."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from parallel_rl.utils import Config, Schedule, scheduled, setting
 
+CompanionName = Literal["rnd", "icm"]
 ROLLOUT = -1
 """As the number of steps for which exploration noise stays: until the next rollout."""
 WIDEST = 2**16
@@ -39,7 +40,16 @@ class PPOConfig(Config):
     use_RND: bool = setting(
         False, "Add an intrinsic reward for new observations (Random Network Distillation).", structure=True
     )
-    beta: float = setting(0.001, "Factor of the intrinsic advantage; that of the extrinsic one is 1.", least=0)
+    beta: float = setting(0.001, "Factor of RND's intrinsic advantage; that of the extrinsic one is 1.", least=0)
+    companions: tuple[CompanionName, ...] = setting(
+        (),
+        "Losses and intrinsic rewards beside PPO's: rnd is the same as use_RND; in Python also objects of your own.",
+        structure=True,
+    )
+    icm_beta: float = setting(0.001, "Factor of ICM's intrinsic advantage.", least=0)
+    icm_forward_share: float = setting(
+        0.2, "Share of the forward model's loss in ICM's; the inverse model's is the rest.", fixed=True, least=0, most=1
+    )
     squash_actions: bool = setting(
         True, "Squash bounded continuous actions into their bounds by tanh, instead of clipping them.", structure=True
     )
@@ -96,7 +106,7 @@ class PPOConfig(Config):
     anneal_entropy: bool = setting(False, "Anneal `entropy_coef` linearly to 0 over the run.")
     intrinsic_gamma: float = setting(
         0.99,
-        "Discount of the intrinsic reward, whose return continues across the ends of episodes.",
+        "Discount of the intrinsic rewards of RND and ICM, whose return continues across the ends of episodes.",
         fixed=True,
         least=0,
         most=1,
@@ -128,6 +138,9 @@ class PPOConfig(Config):
         super().__post_init__()
         if self.mini_batch_size > self.batch_size:
             raise ValueError(f"mini_batch_size ({self.mini_batch_size}) is larger than batch_size ({self.batch_size})")
+        if unknown := {each for each in self.companions if isinstance(each, str)} - {*get_args(CompanionName)}:
+            known = ", ".join(get_args(CompanionName))
+            raise ValueError(f"companions must be of {known}, or objects in Python, not {', '.join(sorted(unknown))}")
         for name, value, anneal in (
             ("lr", self.lr, self.anneal_lr),
             ("policy_clip", self.policy_clip, self.anneal_clip),

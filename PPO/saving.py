@@ -14,13 +14,12 @@ from parallel_rl.networks import Adam
 from parallel_rl.networks.weights import read_weights, tensors_of, write_weights
 from parallel_rl.utils import State, check_fit, whole_number
 from PPO.actor_critic import ActorCritic
+from PPO.companions import Companion, scales_of
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
-from PPO.rnd import RND
 from PPO.settings import Settings, arguments_of, differences, settings_of
 
 POLICY_FILE = "Policy_weights.pth"
-RND_FILE = "RND_weights.pth"
 SQUASH = {"squash": "squash_actions"}
 """What the oldest checkpoints call a setting."""
 STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
@@ -34,7 +33,7 @@ class Savable:
     arguments: ClassVar[frozenset[str]]
     config: PPOConfig
     policy: ActorCritic
-    rnd: RND | None
+    companions: tuple[Companion, ...]
     optimizers: list[Adam]
     rng: np.random.Generator
     updates: int
@@ -145,12 +144,12 @@ class Savable:
     def state(self) -> State:
         """Return the state for an exact resume, for `utils.save_state`; without `memory`.
 
-        It holds the networks with the statistics of observations, returns and RND, the optimizers, the random state and
-        the number of updates; not the settings.
+        It holds the networks with the statistics of observations, returns and companions, the optimizers, the random
+        state and the number of updates; not the settings.
         """
         return {
             "networks": {file: clone(module.state_dict()) for module, file in self.modules()},
-            "intrinsic_returns": None if self.rnd is None else self.rnd.discounted.clone(),
+            "intrinsic_returns": {name: scale.discounted.clone() for name, scale in scales_of(self.companions).items()},
             "optimiser": [clone(optimizer.state) for optimizer in self.optimizers],
             "random": self.rng.bit_generator.state,
             "updates": self.updates,
@@ -172,18 +171,14 @@ class Savable:
         moments = [tensors_of(tensors, "the saved moments of Adam") for tensors in state["optimiser"]]
         for own, tensors in zip_longest([optimizer.state for optimizer in self.optimizers], moments):
             check_fit(tensors or {}, own or {}, "the saved moments of Adam")
-        discounted = None
-        if self.rnd is not None:
-            (discounted,) = tensors_of({"": state["intrinsic_returns"]}, "the saved intrinsic returns").values()
-            if discounted.ndim != 1 or discounted.dtype != torch.float64:
-                raise ValueError(f"the saved intrinsic returns are {discounted.dtype} {tuple(discounted.shape)}")
+        discounted = self._fitting_returns(state["intrinsic_returns"])
         rng = _rng_of(state["random"])
         updates = whole_number(state["updates"], "number of updates")
         if self.exploration is not None:
             self.exploration = self.exploration.restored(state["exploration"], self.policy.policy_head.outputs)
         self._take_over(networks)
-        if self.rnd is not None:
-            self.rnd.discounted = torch.as_tensor(discounted, device=self.device)
+        for name, scale in scales_of(self.companions).items():
+            scale.discounted = discounted[name].to(self.device)
         for optimizer, tensors in zip(self.optimizers, moments, strict=True):
             optimizer.load_state(tensors)
         self.rng, self.updates = rng, updates
@@ -191,8 +186,8 @@ class Savable:
 
     def forget_environments(self) -> None:
         """Forget what is kept for each environment by index, since others take their places."""
-        if self.rnd is not None:
-            self.rnd.discounted = self.rnd.discounted[:0]
+        for scale in scales_of(self.companions).values():
+            scale.discounted = scale.discounted[:0]
 
     def load_networks(self, saved: State, settings: Settings | None = None) -> None:
         """Load only the networks of a `state`: what `load_weights` does with files.
@@ -211,7 +206,8 @@ class Savable:
     def _fitting(self, saved: Any) -> dict[str, dict[str, torch.Tensor]]:
         """Return the saved networks as tensors, by file, if they fit; otherwise raise a `ValueError`."""
         if not isinstance(saved, dict) or saved.keys() != {file for _, file in self.modules()}:
-            raise ValueError(f"the saved state is of {_names(saved)}: one with RND, the other without")
+            files = ", ".join(file for _, file in self.modules())
+            raise ValueError(f"the saved state is of {_names(saved)}, but this agent's networks are {files}")
         networks = {}
         for module, file in self.modules():
             what = f"the saved {file.removesuffix('.pth').replace('_', ' ')}"
@@ -226,7 +222,26 @@ class Savable:
 
     def modules(self) -> list[tuple[nn.Module, str]]:
         """Return the networks, and the name of the file of each."""
-        return [(self.policy, POLICY_FILE)] + ([(self.rnd, RND_FILE)] if self.rnd is not None else [])
+        learned = [companion for companion in self.companions if companion.state_dict()]
+        return [(self.policy, POLICY_FILE), *((companion, f"{companion.name}_weights.pth") for companion in learned)]
+
+    def _fitting_returns(self, saved: Any) -> dict[str, torch.Tensor]:
+        """Return the saved discounted sums of intrinsic rewards, if they fit; otherwise raise a `ValueError`.
+
+        Older states hold only a tensor, that of RND, or None.
+        """
+        names = scales_of(self.companions).keys()
+        if not isinstance(saved, dict):
+            saved = {} if saved is None else {"RND.return_stats": saved}
+        if saved.keys() != names:
+            raise ValueError(
+                f"the saved intrinsic returns are of {_names(saved)}, not of {', '.join(names) or 'nothing'}"
+            )
+        sums = tensors_of(saved, "the saved intrinsic returns")
+        for one in sums.values():
+            if one.ndim != 1 or one.dtype != torch.float64:
+                raise ValueError(f"the saved intrinsic returns are {one.dtype} {tuple(one.shape)}")
+        return sums
 
 
 def clone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from parallel_rl.utils import Features, State, bounds_of, choices_of, describe_space, leaves, make_space, settings_in
 from parallel_rl.utils.spaces import Numbers
 from PPO.actor_critic import ActorCritic
+from PPO.companions import Companion
 from PPO.config import PPOConfig
 
 Settings = State
@@ -41,6 +42,9 @@ def arguments_of(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
     for name in SCHEDULES:
         if isinstance(arguments.get(name), str) and name not in given:
             raise ValueError(f"{name} was a function, {settings[name]}, which no file holds: give {name}=")
+    own = [each["is"] for each in arguments.get("companions", []) if isinstance(each, dict)]
+    if own and "companions" not in given:
+        raise ValueError(f"the agent had companions, {', '.join(own)}, which no file holds: give companions=")
     for name in ("observation_space", "action_space"):
         arguments[name] = make_space(arguments.get(name))
     if not given.keys().isdisjoint({"action_scaling", "action_offset"}):
@@ -74,6 +78,7 @@ def _meaning(settings: Settings) -> dict[str, Any]:
     actions = [*leaves(make_space(settings["action_space"]))]
     bounded = any(isinstance(part, spaces.Box) and np.isfinite(bounds_of(part)).all() for _, part in actions)
     usual, recurrent = settings["encoder"] is None, settings["core"] != "none"
+    companions = _companions(settings)
     share = recurrent or bool(features.images) if settings["share_encoder"] is None else settings["share_encoder"]
     return {
         "observation_space": features.columns if flat else features,
@@ -85,7 +90,8 @@ def _meaning(settings: Settings) -> dict[str, Any]:
         "hidden_sizes": settings["hidden_sizes"] if usual else None,
         "activation": settings["activation"] if usual and settings["hidden_sizes"] else None,
         "normalize_obs": settings["normalize_obs"] and bool(features.vector),
-        "use_RND": settings["use_RND"],
+        "use_RND": "rnd" in companions,
+        "companions": [each["is"] if isinstance(each, dict) else each for each in companions],
         "use_sde": settings["use_sde"],
         **{name: settings[name] is None for name in CALLABLES},
     }
@@ -104,7 +110,13 @@ def _learning(settings: Settings) -> dict[str, Any]:
         name: settings[name]
         for name, about in settings_in(PPOConfig).items()
         if not (about.structure or about.incidental)
-    }
+    } | {"companions": _companions(settings)}
+
+
+def _companions(settings: Settings) -> list[Any]:
+    """Return all companions: names, or of objects their settings; `use_RND` is one more way to name RND."""
+    named = [*settings["companions"]]
+    return ["rnd"] * (settings["use_RND"] and "rnd" not in named) + named
 
 
 def _plain(value: Any) -> Any:
@@ -114,11 +126,11 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
-    if value is ActorCritic:
-        return None
-    if callable(value):
+    if isinstance(value, Companion):
+        return {"is": f"{type(value).__module__}.{type(value).__qualname__}", **value.settings()}
+    if callable(value) and value is not ActorCritic:
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-    return value
+    return None if value is ActorCritic else value
 
 
 def _said(value: Any) -> str:

@@ -1,8 +1,8 @@
 """One update of PPO, top to bottom: from a batch of experience to new weights.
 
-    batch -> normalized observations -> rewards (with RND, intrinsic ones too) -> values -> advantages (GAE)
-          -> return statistics (PopArt) -> epochs of shuffled minibatches: gradient -> clip -> Adam
-          -> observation statistics
+    batch -> normalized observations -> rewards (also the intrinsic ones of companions) -> values -> advantages (GAE)
+          -> return statistics (PopArt) -> observation statistics
+          -> epochs of shuffled minibatches: gradients (PPO's and the companions') -> clip -> Adam
 
 Sources: Schulman et al. 2017 (arXiv:1707.06347); docs/ppo.md names those of the details.
 """
@@ -18,57 +18,46 @@ import numpy as np
 import torch
 
 from parallel_rl.networks import limit_norm
-from parallel_rl.utils import COMPOSITE, Batch, gae, linear, next_rows, reward_unit, scheduled, split_parts
+from parallel_rl.utils import COMPOSITE, Batch, gae, next_rows, reward_unit, split_parts
 from PPO.actor_critic import ActorCritic, Past
 from PPO.autograd import Autograd
+from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
 from PPO.losses import Metrics, normalize
 from PPO.memory import Rows
 from PPO.objective import Objective
 
 if TYPE_CHECKING:
-    from PPO.agent import PPO
+    from PPO.learning import Learning
 
-
-def update(
-    ppo: "PPO", batch: Batch, lr: float, objective: Objective, workers: GradientWorkers | None = None
-) -> dict[str, float]:
-    """Learn from a batch of M rows; return the metrics of `PPO.learn`.
-
-    What changes of the agent: its networks, their statistics, its optimizers and its random state.
-
-    Raises:
-        ValueError: a recurrent state is missing.
-    """
-    prepared = prepare(ppo, batch)
-    metrics = prepared.metrics | optimize(ppo, prepared, lr, objective, workers)
-    ppo.policy.update_statistics(prepared.obs)  # the observation statistics move
-    return metrics
+Targets = tuple[torch.Tensor, ...]
+"""What a companion's `targets` returned."""
 
 
 @torch.no_grad()
-def prepare(ppo: "PPO", batch: Batch) -> "Prepared":
-    """Turn a batch into the rows of minibatches; the statistics of returns move, and those of RND.
+def prepare(ppo: "Learning", batch: Batch) -> "Prepared":
+    """Turn a batch into the rows of minibatches; the statistics of observations, returns and companions move.
 
     Raises:
-        ValueError: a recurrent state is missing.
+        ValueError: a recurrent state is missing, or a companion's reward has another shape than `(M,)`.
+        FloatingPointError: a companion's reward is infinite or NaN.
     """
-    policy, rnd, head = ppo.policy, ppo.rnd, ppo.policy.value_head
+    policy, head = ppo.policy, ppo.policy.value_head
 
     # observations, normalized by the statistics that the policy acted with
     obs, final_obs = columns(policy, batch.obs), columns(policy, batch.final_obs)
     inputs, final_inputs = network_inputs(policy, batch, policy.normalize(obs), policy.normalize(final_obs))
+    raw_action, log_prob = acted(policy, batch, inputs)
+    metrics = {"entropy": -log_prob.mean().item()}
 
-    # rewards: the environment's and, with RND, an intrinsic one; RND's statistics move
+    # rewards: the environment's, and those of companions
     rewards = [RewardStream(batch.reward, ppo.gamma, batch.terminated, batch.ends)]
-    targets = None
-    if rnd is not None:
-        next_obs = columns(policy, batch.next_obs)[:, : policy.features.columns].float()
-        novelty = rnd.observe(next_obs, batch.trajectory_ends, batch.env_ids)
-        targets = rnd.targets(next_obs)
-        # its return goes on over the ends of episodes (Burda et al. 2018, section 2.3)
-        never = np.zeros(len(novelty), dtype=bool)
-        rewards.append(RewardStream(novelty, ppo.intrinsic_gamma, never, batch.trajectory_ends, weight=ppo.beta))
+    transitions = Transitions(batch, policy.features, raw_action)
+    for companion in ppo.companions:
+        if companion.beta is not None:
+            rewards.append(intrinsic_stream(companion, transitions))
+            metrics[f"{companion.name.lower()}_reward"] = float(rewards[-1].reward.mean())
+    targets = [companion.targets(transitions) for companion in ppo.companions]
 
     # before the first rewards the critic's values are noise: give them the size of the rewards
     if not ppo.rewarded:
@@ -81,23 +70,20 @@ def prepare(ppo: "PPO", batch: Batch) -> "Prepared":
     # the return statistics move, and the value head against them (PopArt)
     old_value = head.update(returns, values)
 
-    raw_action, log_prob = acted(policy, batch, inputs)
     target, past = head.stats(returns), inputs.past or ()
     rows = Rows(inputs.obs, raw_action, log_prob, scaled(ppo, experience, advantage), target, old_value, *past)
-    metrics = {"explained_variance": explained_variance(values, returns), "entropy": -log_prob.mean().item()}
-    if rnd is not None:
-        metrics["intrinsic_reward"] = float(novelty.mean())
-    return Prepared(rows, experience, targets, obs, metrics)
+    policy.update_statistics(obs)  # the observation statistics move; the rows have been normalized
+    return Prepared(rows, experience, targets, {"explained_variance": explained_variance(values, returns)} | metrics)
 
 
 def optimize(
-    ppo: "PPO", prepared: "Prepared", lr: float, objective: Objective, workers: GradientWorkers | None
+    ppo: "Learning", prepared: "Prepared", lr: float, objective: Objective, workers: GradientWorkers | None
 ) -> dict[str, float]:
     """Take a gradient step for each minibatch of each epoch; return the means of their metrics.
 
     With `recompute_advantage` the advantages and targets of each further epoch are estimated again.
     """
-    rows, experience, targets = prepared.rows, prepared.experience, prepared.rnd_targets
+    rows, experience = prepared.rows, prepared.experience
     steps: list[Metrics] = []
     gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
     gradient.load(rows)
@@ -112,31 +98,14 @@ def optimize(
         for start, stop in pairwise(bounds):
             metrics = gradient.compute(start, stop)
             if ppo.target_kl is not None and metrics["approx_kl"] > 1.5 * ppo.target_kl:
-                nothing = {"grad_norm": 0.0} | ({} if targets is None else {"rnd_loss": 0.0})
-                return means(steps or [metrics | nothing])
+                losses = {loss_name(each): 0.0 for each in ppo.companions if each.learns}
+                return means(steps or [metrics | losses | {"grad_norm": 0.0}])
+            metrics |= add_gradients(ppo, prepared.targets, order[start:stop])
             metrics["grad_norm"] = limit_norm(ppo.optimizers[0].gradient, ppo.max_grad_norm)
-            if targets is not None:
-                metrics["rnd_loss"] = predictor_gradient(ppo, targets, order[start:stop])
             for optimizer in ppo.optimizers:
                 optimizer.step(lr)
             steps.append(metrics)
     return means(steps)
-
-
-def annealed(ppo: "PPO", progress: float) -> tuple[float, Objective]:
-    """Return the step size and the coefficients of the loss when `progress` of the run, 0 to 1, is over.
-
-    Raises:
-        ValueError: a function of the run gave what cannot be.
-    """
-    objective = Objective(
-        clip=scheduled("policy_clip", ppo.policy_clip, ppo.anneal_clip, progress),
-        value_coef=ppo.value_coef,
-        entropy_coef=linear(ppo.entropy_coef, progress) if ppo.anneal_entropy else ppo.entropy_coef,
-        value_clip=ppo.value_clip,
-        normalize=ppo.normalize_advantage == "minibatch",
-    )
-    return scheduled("lr", ppo.lr, ppo.anneal_lr, progress), objective
 
 
 class Inputs(NamedTuple):
@@ -170,6 +139,28 @@ class RewardStream:
         return gae(self.reward, value, next_value, self.terminated, self.ends, self.gamma, gae_lambda)
 
 
+def intrinsic_stream(companion: Companion, transitions: Transitions) -> RewardStream:
+    """Return a companion's reward; unless it is episodic, its return goes on over the ends of episodes.
+
+    Burda et al. 2018 (arXiv:1810.12894), section 2.3, say why.
+
+    Raises:
+        ValueError: it has another shape than `(M,)`.
+        FloatingPointError: it is infinite or NaN.
+    """
+    batch = transitions.batch
+    reward = np.asarray(companion.reward(transitions), dtype=np.float64)
+    if reward.shape != batch.reward.shape:
+        raise ValueError(f"the reward of {companion.name} is {reward.shape}, not {batch.reward.shape}")
+    if not np.isfinite(reward).all():
+        raise FloatingPointError(f"the reward of {companion.name} became infinite or NaN")
+    assert companion.beta is not None
+    if companion.episodic:
+        return RewardStream(reward, companion.gamma, batch.terminated, batch.ends, companion.beta)
+    never = np.zeros(len(reward), dtype=bool)
+    return RewardStream(reward, companion.gamma, never, batch.trajectory_ends, companion.beta)
+
+
 class Experience(NamedTuple):
     """The rows from which advantages are estimated."""
 
@@ -189,11 +180,17 @@ class Prepared(NamedTuple):
     """Of the minibatches."""
     experience: Experience
     """To estimate advantages again."""
-    rnd_targets: tuple[torch.Tensor, torch.Tensor] | None
-    """What RND's predictor learns, with RND."""
-    obs: torch.Tensor
-    """`(M, D)`, not normalized."""
+    targets: list[Targets]
+    """Of each companion, for the M rows."""
     metrics: dict[str, float]
+
+
+class Minibatch(NamedTuple):
+    """What the loss of a gradient step is of."""
+
+    rows: Rows
+    targets: list[Targets]
+    """Of each companion, for these rows."""
 
 
 def columns(policy: ActorCritic, obs: np.ndarray) -> torch.Tensor:
@@ -217,7 +214,7 @@ def network_inputs(
 
 
 @torch.no_grad()
-def estimate(ppo: "PPO", experience: Experience) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
+def estimate(ppo: "Learning", experience: Experience) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
     """Return values `(M, V)`, advantages float64 `(M,)` and returns `(M, V)`, in units of reward."""
     batch, rewards, inputs, final_inputs = experience
     values = values_of(ppo, inputs)
@@ -230,14 +227,14 @@ def estimate(ppo: "PPO", experience: Experience) -> tuple[torch.Tensor, np.ndarr
     return values, advantage, on_device(ppo.policy, returns).float()
 
 
-def values_of(ppo: "PPO", inputs: Inputs) -> torch.Tensor:
+def values_of(ppo: "Learning", inputs: Inputs) -> torch.Tensor:
     """Return values `(B, V)`, in units of reward."""
     if ppo.numpy_policy is None:
         return ppo.policy.value(*inputs)
     return ppo.policy.value_head.stats.inverse(torch.from_numpy(ppo.numpy_policy.value(inputs.obs.numpy())))
 
 
-def scaled(ppo: "PPO", experience: Experience, advantage: np.ndarray) -> torch.Tensor:
+def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray) -> torch.Tensor:
     """Return advantages `(M,)` as gradients take them; where minibatches normalize them, in a unit near their size."""
     stats = ppo.policy.value_head.stats
     if ppo.normalize_advantage == "none":
@@ -270,23 +267,45 @@ def acted(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tens
 
 
 def minibatch_gradients(
-    ppo: "PPO", count: int, objective: Objective, workers: GradientWorkers | None
+    ppo: "Learning", count: int, objective: Objective, workers: GradientWorkers | None
 ) -> Autograd | ShardedGradient:
     """Return what computes the gradients of minibatches of so many rows: the analytic ones where they apply."""
     gradient = ppo.optimizers[0].gradient
     if ppo.numpy_policy is None or ppo.learner == "torch":
-        return Autograd(ppo.policy, ppo.loss, gradient, objective, has_entropy=ppo.entropy_coef > 0)
+        return Autograd(ppo.policy, ppo.objective_loss, gradient, objective, has_entropy=ppo.entropy_coef > 0)
     return ShardedGradient(ppo.numpy_policy, gradient.numpy(), objective, count, ppo.mini_batch_size, workers)
 
 
-def predictor_gradient(ppo: "PPO", targets: tuple[torch.Tensor, torch.Tensor], index: np.ndarray) -> torch.Tensor:
-    """Write the gradient of RND's loss on some rows into the parameters of its predictor; return the loss."""
-    assert ppo.rnd is not None
-    white, features = targets
-    ppo.optimizers[1].gradient.zero_()
-    loss = ppo.rnd.loss(white[index], features[index], ppo.rng)
-    loss.backward()
-    return loss.detach()
+def add_gradients(ppo: "Learning", targets: list[Targets], index: np.ndarray) -> Metrics:
+    """Write the gradients of the companions' losses on some rows; return the losses.
+
+    That of a companion which shares is added to the gradient of the policy; no other reaches it.
+    """
+    for optimizer in ppo.optimizers[1:]:
+        optimizer.gradient.zero_()
+    losses = companion_losses(ppo, chosen(targets, index))
+    for companion, loss in losses.items():
+        loss.backward(inputs=ppo.reached[companion])
+    return {loss_name(companion): loss.detach() for companion, loss in losses.items()}
+
+
+def companion_losses(ppo: "Learning", targets: list[Targets]) -> dict[Companion, torch.Tensor]:
+    """Return the loss of each companion that has one, for the targets of a minibatch."""
+    return {
+        companion: companion.loss(own, ppo.rng, ppo.policy)
+        for companion, own in zip(ppo.companions, targets, strict=True)
+        if companion.learns
+    }
+
+
+def loss_name(companion: Companion) -> str:
+    """Return the metric of a companion's loss."""
+    return f"{companion.name.lower()}_loss"
+
+
+def chosen(targets: list[Targets], index: np.ndarray) -> list[Targets]:
+    """Return the rows `index` `(k,)` of the targets of each companion."""
+    return [tuple(tensor[index] for tensor in own) for own in targets]
 
 
 def shuffled(rows: Rows, mini_batch_size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
@@ -318,9 +337,13 @@ def explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:
 
 
 def means(steps: Sequence[Metrics]) -> dict[str, float]:
-    """Return the mean of each metric over the steps."""
+    """Return the mean of each metric over the steps; of the first step that is not finite, its metrics alone."""
     values = {name: [step[name] for step in steps] for name in steps[0]}
-    return {
+    found = {
         name: float(torch.stack(each).mean() if torch.is_tensor(each[0]) else np.mean(each))
         for name, each in values.items()
     }
+    if np.isfinite([*found.values()]).all():
+        return found
+    numbers = [{name: float(value) for name, value in step.items()} for step in steps]
+    return next((step for step in numbers if not np.isfinite([*step.values()]).all()), found)

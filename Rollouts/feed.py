@@ -45,9 +45,10 @@ def rollout(
         sticky: whether a finished environment waits for the next fragment. Until then its rows repeat the last one,
             with a reward of 0, and `fragment.env["valid"]` is False.
         device: of the actor and the fragments; by default that of the actor's first parameter.
-        seed: of the environments' random streams, as for `EnvVectorizer`. The actor samples from the global streams:
-            call `torch.manual_seed` for a reproducible run.
-        on_env_error: as for `EnvVectorizer`; with `restart` a failed step is not `valid`, and truncated.
+        seed: of the environments' random streams, as for `EnvVectorizer`. The actor samples from the global streams of
+            this process (`torch.manual_seed`); with `lag=1` from those of its workers, which `seed` seeds too.
+        on_env_error: as for `EnvVectorizer`; with `restart` a failed step is not `valid`, and truncated. With `lag=1` a
+            worker that died starts its fragment again, in new episodes.
         step_timeout: seconds that a step or reset of an environment may take; it needs workers.
 
     Raises:

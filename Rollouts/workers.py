@@ -99,7 +99,7 @@ class Block:
         self.weights.read()
         self.actor.train(bool(training))
         try:
-            return tree_map(_array, _parts(self.collector.collect()))
+            return tree_map(_array, _fields(self.collector.collect()))
         except EnvError as error:
             raise EnvError(_renumbered(str(error), self.first)) from None
 
@@ -132,25 +132,21 @@ def lagged_feed(
     step_timeout: float | None,
 ) -> Iterator[Fragment]:
     """Yield fragments while workers collect the next one; the arguments are those of `rollout`."""
-    num_workers = min(num_workers, num_envs)
-    bounds = np.linspace(0, num_envs, num_workers + 1).astype(int).tolist()
+    bounds = np.linspace(0, num_envs, min(num_workers, num_envs) + 1).astype(int).tolist()
     factories, seeds = env_factories(envs, num_envs), env_seeds(seed, num_envs)
-    actor_seeds = spawn_seeds(seed if isinstance(seed, int | np.integer | None) else seed[0], num_envs + num_workers)
-    specs = []
-    for number, (first, stop) in enumerate(pairwise(bounds)):
-        make = partial(
-            Block,
-            actor=actor,
-            factories=factories[first:stop],
-            n_steps=n_steps,
-            sticky=sticky,
-            device=device,
-            seeds=seeds[first:stop],
-            actor_seed=actor_seeds[num_envs + number],
-            on_env_error=on_env_error,
-            timed=step_timeout is not None,
+    actor_seeds = spawn_seeds(seed if isinstance(seed, int | np.integer | None) else seed[0], num_envs + len(bounds))
+    make_block = partial(
+        Block, actor=actor, n_steps=n_steps, sticky=sticky, device=device, on_env_error=on_env_error,
+        timed=step_timeout is not None,
+    )  # fmt: skip
+    specs = [
+        WorkerSpec(
+            f"the worker of environments {first} to {stop - 1}",
+            partial(make_block, factories=factories[first:stop], seeds=seeds[first:stop], actor_seed=actor_seed),
+            range(first, stop),
         )
-        specs.append(WorkerSpec(f"the worker of environments {first} to {stop - 1}", make, range(first, stop)))
+        for (first, stop), actor_seed in zip(pairwise(bounds), actor_seeds[num_envs:], strict=False)
+    ]
     method = "spawn" if device.type == "cuda" else choose_start_method("auto")[0]
     shared = SharedBuffers(method)
     weights = SharedWeights(actor, shared.allocate(SharedWeights.size(actor)))
@@ -186,14 +182,13 @@ def _joined(blocks: list[Any], firsts: list[int], device: torch.device, lag: int
             for at in block[part]
         )
         for part in (4, 5)
-    )  # fmt: skip
+    )
     return Fragment(state, actor, env, hx, lag, last_obs, look_aheads)
 
 
-def _parts(fragment: Fragment) -> tuple[Any, ...]:
-    return (
-        fragment.state, fragment.actor, fragment.env, fragment.hx, fragment.last_obs, fragment.look_aheads
-    )  # fmt: skip
+def _fields(fragment: Fragment) -> tuple[Any, ...]:
+    """Return what `_joined` takes of each block."""
+    return fragment.state, fragment.actor, fragment.env, fragment.hx, fragment.last_obs, fragment.look_aheads
 
 
 def _array(leaf: Any) -> Any:

@@ -25,7 +25,6 @@ EVALUATIONS_FILE = "evaluations.csv"
 TAGS = {
     "mean_return": "rollout/ep_rew_mean",
     "mean_length": "rollout/ep_len_mean",
-    "intrinsic_reward": "rollout/intrinsic_reward",
     "episodes": "time/episodes",
     "seconds": "time/time_elapsed",
     "restarts": "time/restarts",
@@ -33,11 +32,13 @@ TAGS = {
     "clip": "train/clip_range",
     "policy_loss": "train/policy_gradient_loss",
 }
-"""TensorBoard tags, as in Stable-Baselines3; the tag of any other metric is `train/` and its name."""
+"""TensorBoard tags, as in Stable-Baselines3; the tag of any other metric is `train/` and its name, or `rollout/`."""
 LONGEST_NUMBER = 18
 """Limit on the digits of an integer in a table."""
 GONE = {"policy_lag"}
 """Metrics that older versions wrote; a resumed run drops their columns."""
+RENAMED = {"intrinsic_reward": "rnd_reward"}
+"""Metrics that older versions wrote under another name."""
 TENSORBOARD_SECONDS = 2.0
 """Seconds between flushes of the event file."""
 
@@ -85,7 +86,9 @@ class CSVLog(Callback):
         done = trainer.steps_done
         if not trainer.history:
             rows = [row for row in read_table(self.metrics.path) if row["steps"] <= done]
-            trainer.history = History({name: row[name] for name in row if name not in GONE} for row in rows)
+            trainer.history = History(
+                {RENAMED.get(name, name): row[name] for name in row if name not in GONE} for row in rows
+            )
         if not trainer.evaluations:
             rows = [row for row in read_table(self.evaluations.path, Evaluation._fields) if row["steps"] <= done]
             trainer.evaluations = [Evaluation.of_figures(row) for row in rows]
@@ -185,4 +188,5 @@ def _number(text: str) -> float:
 
 def _tag(metric: str) -> str:
     """Return the tag of a metric."""
-    return TAGS.get(metric, f"rollout/{metric}" if is_of_info(metric) else f"train/{metric}")
+    of_rollout = is_of_info(metric) or metric.endswith("_reward")
+    return TAGS.get(metric, f"rollout/{metric}" if of_rollout else f"train/{metric}")

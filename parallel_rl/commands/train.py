@@ -141,7 +141,8 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
     flags = command_line(agent)
     without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
     typed: Any = tyro.cli(flags, prog=NAME, args=without_help, return_unknown_args=True)[0]
-    settings = preset(agent, typed.env_id, getattr(typed, "use_rnd", False)) | {"env_id": typed.env_id}
+    use_rnd = getattr(typed, "use_rnd", False) or "rnd" in getattr(typed, "companions", ())
+    settings = preset(agent, typed.env_id, use_rnd) | {"env_id": typed.env_id}
     if before is not None:
         settings = before.flat() | {"run_dir": None, "seed": before.run.seed + 1}
     defaults = flags(**{name.lower(): value for name, value in settings.items()})

@@ -120,6 +120,15 @@ def test_the_target_follows_slowly() -> None:
     np.testing.assert_allclose(agent.q.target.advantage.weight.T, 0.75 * TARGET + 0.25 * TABLE, rtol=1e-6)
 
 
+def test_the_target_is_copied_every_so_many_updates() -> None:
+    agent = tabular(tau=1.0, target_update_interval=3, lr=1e-30)
+    for update in range(3):
+        np.testing.assert_allclose(agent.q.target.advantage.weight.T, TARGET)
+        agent.learn_from(BATCH)
+        agent.updates = update + 1
+    np.testing.assert_allclose(agent.q.target.advantage.weight.T, TABLE, atol=1e-20)
+
+
 def test_random_actions_are_independent_for_each_environment() -> None:
     agent = tabular(epsilon_start=0.3, epsilon_end=0.3)
     obs = np.tile(np.float32([[1, 0]]), (30_000, 1))

@@ -73,17 +73,6 @@ def test_episodes_in_mask_mode_are_learned_from(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_dqn_solves_cartpole() -> None:
-    agent = DQN.for_env(
-        "CartPole-v1", seed=0, buffer_size=50_000, utd=0.5, train_freq=32, tau=0.01, epsilon_steps=8_000,
-        epsilon_end=0.04, hidden_sizes=(128, 128),
-    )  # fmt: skip
-    with AsyncTrainer("CartPole-v1", agent, 8, 40_000, backend="inline", seed=0, progress=False) as trainer:
-        trainer.run()
-    assert evaluate(agent, "CartPole-v1", 20, seed=1, backend="inline").mean() > 475
-
-
-@pytest.mark.slow
 def test_sac_swings_the_pendulum_up() -> None:
     agent = SAC.for_env("Pendulum-v1", seed=0, lr=1e-3, buffer_size=20_000, hidden_sizes=(64, 64))
     with AsyncTrainer("Pendulum-v1", agent, 2, 10_000, backend="inline", seed=0, progress=False) as trainer:

@@ -310,7 +310,7 @@ def test_nothing_leaks_from_one_trajectory_into_the_next() -> None:
 def test_the_intrinsic_return_goes_on_over_the_ends_of_episodes() -> None:
     ppo = discrete(use_RND=True, beta=1.0, rnd_warmup=0, GAE_lambda=1.0, gamma=0.9, intrinsic_gamma=0.5)
     constant_value(ppo, 0.0, 0.0)
-    ppo.rnd.observe = lambda *_: np.array([0.0, 0.0, 8.0])  # type: ignore[union-attr, method-assign]
+    ppo.rnd.reward = lambda *_: np.array([0.0, 0.0, 8.0])  # type: ignore[union-attr, method-assign]
     ends = np.array([True, False, False])
     zero = np.zeros(3, np.float32)
     ppo.memory.append(trajectory(ppo, 3, reward=zero, terminated=ends, final_obs=states(2)))

@@ -75,7 +75,7 @@ def test_recurrent_minibatches_keep_sequences_whole(monkeypatch: pytest.MonkeyPa
         return loss(objective, policy, rows)
 
     ppo = agent("gru", k_epochs=3)
-    ppo.loss = spy
+    ppo.objective_loss = spy
     collected(ppo)
     ppo.learn()
     assert len(seen) == 9

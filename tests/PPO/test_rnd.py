@@ -3,22 +3,34 @@
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
-from PPO import RND
+from parallel_rl.utils import Batch, Features, Trajectory
+from PPO import RND, RewardScale, Transitions
+
+NOTHING = spaces.Discrete(2)
 
 
-def make(**kwargs: object) -> RND:
-    return RND(2, generator=torch.Generator().manual_seed(0), **kwargs)
+def make(**settings: float) -> RND:
+    rnd = RND(**settings)
+    rnd.build(Features.of(spaces.Box(-1, 1, (2,))), NOTHING, torch.Generator().manual_seed(0))
+    return rnd
 
 
 def batch(seed: int, rows: int = 400) -> torch.Tensor:
     return torch.randn(rows, 2, generator=torch.Generator().manual_seed(seed))
 
 
+def transitions(next_obs: torch.Tensor, space: spaces.Box | None = None) -> Transitions:
+    """Return a trajectory of one environment with these next observations."""
+    obs, count = next_obs.numpy(), len(next_obs)
+    flags, nothing = np.zeros(count, bool), np.zeros(count, np.float32)
+    one = Trajectory(0, np.concatenate([obs[:1], obs[:-1]]), nothing, nothing, flags, flags, obs[-1:])
+    return Transitions(Batch.of([one]), Features.of(space or spaces.Box(-1, 1, obs.shape[1:])), torch.zeros(count))
+
+
 def reward(rnd: RND, obs: torch.Tensor) -> np.ndarray:
-    ends = np.zeros(len(obs), bool)
-    ends[-1] = True
-    return rnd.observe(obs, ends, np.array([0]))
+    return rnd.reward(transitions(obs))
 
 
 def test_rnd_reward_during_warmup_is_zero() -> None:
@@ -40,7 +52,7 @@ def test_rnd_reward_is_divided_by_the_running_std_of_its_return() -> None:
     rnd = make(warmup=0, gamma=0.5)
     obs = batch(0)
     scaled = reward(rnd, obs)
-    error = rnd.error(*rnd.targets(obs)).double().detach().numpy()
+    error = rnd.error(*rnd.targets(transitions(obs))).double().detach().numpy()
     returns, total = [], 0.0
     for value in error:
         total = total * 0.5 + value
@@ -49,12 +61,12 @@ def test_rnd_reward_is_divided_by_the_running_std_of_its_return() -> None:
 
 
 def test_rnd_return_continues_in_the_next_trajectory_of_an_environment() -> None:
-    whole, parts = make(warmup=0, gamma=0.9), make(warmup=0, gamma=0.9)
+    whole, parts = RewardScale(0.9), RewardScale(0.9)
     rewards = np.arange(1.0, 9.0)
     ends = np.array([False] * 7 + [True])
-    expected = whole._past_returns(rewards, ends, np.array([1]))
-    first = parts._past_returns(np.r_[rewards[:4], 50.0], np.array([False] * 3 + [True] * 2), np.array([1, 0]))
-    second = parts._past_returns(rewards[4:], np.array([False] * 3 + [True]), np.array([1]))
+    expected = whole.past_returns(rewards, ends, np.array([1]))
+    first = parts.past_returns(np.r_[rewards[:4], 50.0], np.array([False] * 3 + [True] * 2), np.array([1, 0]))
+    second = parts.past_returns(rewards[4:], np.array([False] * 3 + [True]), np.array([1]))
     np.testing.assert_allclose(np.r_[first[:4], second], expected)
 
 
@@ -64,13 +76,13 @@ def test_rnd_predictor_learns_and_the_target_does_not() -> None:
     rnd.whiten.update(torch.cat([seen, new]))
     target = [parameter.clone() for parameter in rnd.target.parameters()]
     optimizer = torch.optim.Adam(rnd.parameters(), 1e-3)
-    before = rnd.error(*rnd.targets(seen)).mean()
+    before = rnd.error(*rnd.targets(transitions(seen))).mean()
     for _ in range(300):
         optimizer.zero_grad()
-        rnd.loss(*rnd.targets(seen), rng).backward()
+        rnd.loss(rnd.targets(transitions(seen)), rng).backward()
         optimizer.step()
-    assert rnd.error(*rnd.targets(seen)).mean() < 0.05 * before
-    assert rnd.error(*rnd.targets(new)).mean() > 5 * rnd.error(*rnd.targets(seen)).mean()
+    assert rnd.error(*rnd.targets(transitions(seen))).mean() < 0.05 * before
+    assert rnd.error(*rnd.targets(transitions(new))).mean() > 5 * rnd.error(*rnd.targets(transitions(seen))).mean()
     for now, then in zip(rnd.target.parameters(), target, strict=True):
         assert torch.equal(now, then)
 
@@ -78,12 +90,28 @@ def test_rnd_predictor_learns_and_the_target_does_not() -> None:
 @pytest.mark.parametrize("proportion", [0.0, 0.25, 1.0])
 def test_rnd_loss_is_the_mean_over_a_share_of_the_rows(proportion: float) -> None:
     rnd = make(update_proportion=proportion)
-    obs = torch.ones(4000, 2)
-    loss = rnd.loss(*rnd.targets(obs), np.random.default_rng(0))
-    expected = rnd.error(*rnd.targets(obs)).mean() if proportion else torch.tensor(0.0)
+    white, features = rnd.targets(transitions(torch.ones(4000, 2)))
+    expected = rnd.error(white, features).mean() if proportion else torch.tensor(0.0)
+    white.requires_grad_()
+    loss = rnd.loss((white, features), np.random.default_rng(0))
     torch.testing.assert_close(loss, expected)
-    obs.requires_grad_()
-    rnd.loss(*rnd.targets(obs), np.random.default_rng(0)).backward()
-    assert obs.grad is not None
-    touched = (obs.grad.abs().sum(dim=1) > 0).float().mean().item()
+    loss.backward()
+    assert white.grad is not None
+    touched = (white.grad.abs().sum(dim=1) > 0).float().mean().item()
     assert touched == pytest.approx(proportion, abs=0.03)
+
+
+def test_rnd_sees_images_by_convolutions() -> None:
+    space, rnd = spaces.Box(0, 255, (84, 84, 4), np.uint8), RND(warmup=0)
+    rnd.build(Features.of(space), NOTHING, torch.Generator().manual_seed(0))
+    kernels = [module for module in rnd.predictor.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert [kernel.kernel_size for kernel in kernels] == [(8, 8), (4, 4), (3, 3)]
+    images = np.random.default_rng(0).integers(0, 255, (6, 84, 84, 4), np.uint8)
+    seen = transitions(torch.from_numpy(images), space)
+    assert (rnd.reward(seen) > 0).all()
+    white, features = rnd.targets(seen)
+    assert white.abs().max() <= 5.0
+    assert 0.1 < white.std() < 2.0, "whitened pixels are not divided by 255 as well"
+    assert features.std() > 0.05
+    rnd.loss((white, features), np.random.default_rng(1)).backward()
+    assert all(kernel.weight.grad is not None for kernel in kernels)

@@ -307,7 +307,9 @@ def test_buffers_and_the_mode_travel_with_the_weights() -> None:
     actor.train()
     actor.number.fill_(4)
     next(feed)
-    assert (next(feed).actor["number"] == 4).all()
+    fragment = next(feed)
+    assert (fragment.actor["number"] == 4).all()
+    assert fragment.state.act[1:].all()
     feed.close()  # type: ignore[attr-defined]
 
 

@@ -5,10 +5,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from AsyncPPO import AsyncPPO
-from PPO import PPO
+from parallel_rl.utils import Features
+from PPO import PPO, RND, Companion, RewardScale, Transitions
 
 LENGTH = 20
 STEPS = 400_000
@@ -43,6 +45,22 @@ class DeepSea(gym.Env):
         return (0 if over else self.row * self.length + self.column), reward, over, False, {}
 
 
+class Counts(Companion):
+    """One over the root of how often the next cell was visited."""
+
+    name, beta = "count", 1.0
+
+    def build(self, features: Features, action_space: spaces.Space, generator: torch.Generator) -> None:
+        self.scale = RewardScale(self.gamma)
+        self.register_buffer("counts", torch.zeros(features.columns, dtype=torch.float64))
+
+    def reward(self, transitions: Transitions) -> np.ndarray:
+        self.counts += transitions.next_obs.double().sum(dim=0)
+        return self.scale.scale(
+            (transitions.next_obs.double() @ self.counts.clamp(min=1).rsqrt()).numpy(), transitions.batch
+        )
+
+
 def finds_the_treasure(seed: int, **kwargs: Any) -> bool:
     """Train, and say whether the last 100 episodes mostly end at the treasure."""
     settings = {"batch_size": 1024, "mini_batch_size": 256, "k_epochs": 4, "gamma": 0.99, "entropy_coef": 0.01}
@@ -54,6 +72,12 @@ def finds_the_treasure(seed: int, **kwargs: Any) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_rnd_finds_the_treasure_and_ppo_alone_does_not(seed: int) -> None:
-    assert finds_the_treasure(seed, use_RND=True, beta=1.0, rnd_update_proportion=1.0)
+@pytest.mark.parametrize("companion", [RND(beta=1.0, update_proportion=1.0), Counts()], ids=["RND", "counts"])
+def test_a_companion_finds_the_treasure(companion: Companion, seed: int) -> None:
+    assert finds_the_treasure(seed, companions=[companion])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ppo_alone_does_not_find_the_treasure(seed: int) -> None:
     assert not finds_the_treasure(seed)

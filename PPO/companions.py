@@ -1,0 +1,194 @@
+"""Companions: losses and intrinsic rewards beside those of PPO, to be named in `PPO(companions=[...])`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from parallel_rl.networks import Perception, RunningNorm, mlp
+from parallel_rl.utils import Batch, Features, discounted_sums
+from PPO.actor_critic import ActorCritic
+
+TAKEN = {"policy", "value"}
+"""Names that the metrics and the weight file of PPO itself have."""
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """The M transitions of an update, as companions see them: trajectory after trajectory, on the agent's device."""
+
+    batch: Batch
+    """The same as arrays, with the ends of episodes and trajectories."""
+    features: Features
+    """The columns of observations."""
+    action: torch.Tensor
+    """`(M, ...)`, raw actions: before squashing and scaling; of a choice, counted from 0."""
+
+    @cached_property
+    def obs(self) -> torch.Tensor:
+        """Float32 `(M, D)`, not normalized, without the action mask."""
+        return self._columns(self.batch.obs)
+
+    @cached_property
+    def next_obs(self) -> torch.Tensor:
+        """Float32 `(M, D)`, the next observations before any reset; likewise."""
+        return self._columns(self.batch.next_obs)
+
+    def _columns(self, obs: np.ndarray) -> torch.Tensor:
+        columns = torch.as_tensor(self.features.flatten(obs), device=self.action.device)
+        return columns[:, : self.features.columns].float()
+
+
+class Companion(nn.Module):
+    """A loss beside PPO's, an intrinsic reward, or both.
+
+    What it learns and counts are its parameters and buffers: they are saved with the weights and in checkpoints. Its
+    other public attributes are its settings, which a checkpoint must agree with.
+    """
+
+    name: str = ""
+    """Of its metrics (`rnd_loss`, `rnd_reward`) and of its file (`RND_weights.pth`); by default that of the class."""
+    beta: float | None = None
+    """Factor of the advantage of its reward; None: it gives no reward."""
+    gamma: float = 0.99
+    """Discount of its reward."""
+    episodic: bool = False
+    """Whether the return of its reward ends with an episode."""
+    shares: bool = False
+    """Whether its loss reaches the parameters of the policy too."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Name a companion after its class."""
+        super().__init_subclass__(**keywords)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has a loss."""
+        return type(self).loss is not Companion.loss
+
+    def build(self, features: Features, action_space: spaces.Space, generator: torch.Generator) -> None:
+        """Make the networks, for the spaces of the agent.
+
+        Args:
+            features: the columns of observations.
+            action_space: what the agent chooses from.
+            generator: of the initial weights.
+        """
+
+    def reward(self, transitions: Transitions) -> np.ndarray:
+        """Return the intrinsic reward `(M,)` of the transitions, once in an update; statistics move here."""
+        raise NotImplementedError(f"{self.name} has beta={self.beta}, but no reward()")
+
+    def targets(self, transitions: Transitions) -> tuple[torch.Tensor, ...]:
+        """Return what `loss` needs of the transitions, tensors `(M, ...)`, once in an update after `reward`."""
+        return ()
+
+    def loss(self, targets: tuple[torch.Tensor, ...], rng: np.random.Generator, policy: ActorCritic) -> torch.Tensor:
+        """Return the loss of a minibatch, a number.
+
+        Args:
+            targets: what `targets` returned, the rows of the minibatch.
+            rng: the only source of randomness.
+            policy: the agent's networks; its parameters learn from this loss only if the companion `shares`.
+        """
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """Return its settings as plain values."""
+        own = {name: value for name, value in vars(self).items() if name[0] != "_" and name != "training"}
+        named = {name: getattr(self, name) for name in ("name", "beta", "gamma", "episodic")}
+        return {name: value for name, value in (named | own).items() if isinstance(value, PLAIN)}
+
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+class RewardScale(RunningNorm):
+    """Divides an intrinsic reward by the running deviation of its discounted sum over the past, so that beta means
+    about the same for all of them (Burda et al. 2018, arXiv:1810.12894, section 2.4, and the authors' code).
+    """  # noqa: D205
+
+    discounted: torch.Tensor
+
+    def __init__(self, gamma: float) -> None:
+        """Start with no statistics.
+
+        Args:
+            gamma: discount of the sum, which goes on from one trajectory of an environment to its next.
+        """
+        super().__init__(1)
+        self.gamma = gamma
+        self.register_buffer("discounted", torch.zeros(0, dtype=torch.float64), persistent=False)
+
+    def scale(self, reward: np.ndarray, batch: Batch) -> np.ndarray:
+        """Take rewards `(M,)` into the statistics; return them divided by the deviation."""
+        sums = self.past_returns(reward, batch.trajectory_ends, batch.env_ids)
+        self.update(torch.from_numpy(sums).unsqueeze(-1))
+        return reward / self.std.item()
+
+    def past_returns(self, reward: np.ndarray, trajectory_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+        """Return each row's discounted sum of the rewards up to it, and keep each environment's last.
+
+        Args:
+            reward: `(M,)`, trajectory after trajectory.
+            trajectory_ends: bool `(M,)`, the last row of each of the S trajectories.
+            env_ids: `(S,)`, the environment that each trajectory belongs to.
+        """
+        missing = int(env_ids.max()) + 1 - len(self.discounted)
+        if missing > 0:
+            self.discounted = torch.cat([self.discounted, self.discounted.new_zeros(missing)])
+        sums = []
+        for env_id, rewards in zip(
+            env_ids.tolist(), np.split(reward, np.flatnonzero(trajectory_ends)[:-1] + 1), strict=True
+        ):
+            decay = np.full(len(rewards), self.gamma)
+            sums.append(discounted_sums(rewards, decay, self.discounted[env_id].item()))
+            self.discounted[env_id] = sums[-1][-1]
+        return np.concatenate(sums)
+
+
+def encoder(features: Features, hidden_sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
+    """Return ReLU layers on columns that are whitened; images go through convolutions first.
+
+    `(B, D)` to `(B, hidden_sizes[-1])`.
+    """
+    if not features.images:
+        return mlp(features.vector, hidden_sizes, "relu", generator)
+    whitened = replace(features, images=tuple(replace(image, high=1.0) for image in features.images))
+    perception = Perception(whitened, generator)
+    return nn.Sequential(perception, *mlp(perception.outputs, hidden_sizes, "relu", generator))
+
+
+def scales_of(companions: Sequence[Companion]) -> dict[str, RewardScale]:
+    """Return the reward scales of companions, by the companion's name and the attribute."""
+    return {
+        f"{companion.name}.{place}": module
+        for companion in companions
+        for place, module in companion.named_modules()
+        if isinstance(module, RewardScale)
+    }
+
+
+def check_companions(companions: Sequence[Any]) -> None:
+    """Check what an agent is to learn beside PPO.
+
+    Raises:
+        TypeError: something is not a `Companion`.
+        ValueError: a name that is taken or no name for a file.
+    """
+    taken = {*TAKEN}
+    for companion in companions:
+        if not isinstance(companion, Companion):
+            raise TypeError(f"a companion is 'rnd', 'icm' or an object of a subclass of Companion, not {companion!r}")
+        if not companion.name.isidentifier():
+            raise ValueError(f"a companion's name is letters and digits, not {companion.name!r}")
+        if companion.name.lower() in taken:
+            raise ValueError(f"two companions cannot both be called {companion.name!r}: give one another name")
+        taken.add(companion.name.lower())

@@ -1,0 +1,174 @@
+"""How PPO learns: `learn`, and the steps of it for a loop of one's own."""
+
+import warnings
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from parallel_rl.utils import Configured, compute_threads, linear, scheduled
+from PPO.companions import Companion
+from PPO.fast.policy import NumpyPolicy
+from PPO.fast.shards import GradientWorkers
+from PPO.losses import Metrics
+from PPO.memory import Memory
+from PPO.objective import Objective
+from PPO.saving import Savable, clone
+from PPO.update import Minibatch, Prepared, chosen, companion_losses, loss_name, optimize, prepare, shuffled
+
+REWARDS_IN_RANGE = 1e-30, 1e30
+"""Magnitudes of rewards that, like their sums, fit in single precision."""
+
+
+class Learning(Configured, Savable):
+    """The part of `PPO` that learns."""
+
+    memory: Memory
+    numpy_policy: NumpyPolicy | None
+    objective_loss: Any
+    """`losses.objective_loss`, perhaps compiled."""
+    reached: dict[Companion, list[nn.Parameter]]
+    """The parameters that the loss of a companion reaches."""
+    gradients: list[tuple[nn.Parameter, torch.Tensor]]
+    """All parameters with their gradients: views of the optimizers' vectors."""
+    threads: int | None
+
+    @property
+    def learner_reason(self) -> str:
+        """How gradients are computed, and why."""
+        if self.config.learner == "torch":
+            words = "autograd, as learner='torch' asks for"
+        elif self.numpy_policy is None:
+            words = "autograd: there is no analytic gradient for these networks"
+        else:
+            words = "analytic gradients"
+        losses = [loss_name(each) for each in self.companions if each.learns and each.shares]
+        return words + (f"; {', '.join(losses)} by autograd, added to the policy's gradient" if losses else "")
+
+    def learn(self, progress: float = 0.0, workers: GradientWorkers | None = None) -> dict[str, float]:
+        """Learn from all of `memory` and clear it, once it holds `batch_size` transitions.
+
+        Args:
+            progress: how much of the run is over, from 0 to 1, for annealing.
+            workers: processes that compute gradients together with this one; the result is the same.
+
+        Returns:
+            Means over the update of `policy_loss`, `value_loss`, `approx_kl`, `clip_fraction`, `grad_norm` and of the
+            loss of each companion (`rnd_loss`); `entropy` before it, estimated as the mean of -log p of the actions;
+            `explained_variance`, `lr`, `clip` and the mean reward of each companion (`rnd_reward`). Nothing if there
+            are too few transitions.
+
+        Raises:
+            ValueError: a schedule (`lr`) returned an invalid value; nothing is learned then.
+            FloatingPointError: a loss or a companion's reward became infinite or NaN; the message names the update, and
+                what else did. The networks are restored, and Adam is reset.
+        """
+        if len(self.memory) < self.config.batch_size:
+            return {}
+        lr, objective = self._annealed(progress)
+        batch, rewarded = self.memory.batch(), self.rewarded
+        before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
+        try:
+            prepared = self.prepare()
+            for parameter, gradient in self.gradients:  # an optimizer of torch may have set them to None
+                parameter.grad = gradient
+            with compute_threads(self.threads):
+                metrics = prepared.metrics | optimize(self, prepared, lr, objective, workers)
+            if infinite := [name for name, value in metrics.items() if not np.isfinite(value)]:
+                raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN")
+        except FloatingPointError as error:
+            culprits = self._infinite_tensors(batch.obs)
+            for module, weights in before:
+                module.load_state_dict(weights)
+            self.rewarded = rewarded
+            self._make_learner()
+            raise FloatingPointError(
+                f"{error} in update {self.updates + 1} (then also {', '.join(culprits) or 'no weight'}): "
+                "try a smaller lr"
+            ) from None
+        self.updates += 1
+        return metrics | {"lr": lr, "clip": objective.clip}
+
+    def prepare(self) -> Prepared:
+        """Take all of `memory`, and turn it into the rows of minibatches: `learn` without its gradient steps.
+
+        The statistics of observations, returns and companions move.
+
+        Raises:
+            ValueError: `memory` is empty, or a recurrent state is missing.
+            FloatingPointError: a companion's reward became infinite or NaN.
+        """
+        batch = self.memory.batch()
+        self.memory.clear()
+        _check_rewards(batch.reward)
+        with compute_threads(self.threads):
+            prepared = prepare(self, batch)
+        self.rewarded = self.rewarded or bool(batch.reward.any())
+        if self.exploration is not None:
+            self.exploration.forget()
+        return prepared
+
+    def minibatches(self, prepared: Prepared) -> Iterator[Minibatch]:
+        """Shuffle what `prepare` returned, and give its minibatches: an epoch."""
+        order, bounds = shuffled(prepared.rows, self.config.mini_batch_size, self.rng)
+        for start, stop in pairwise(bounds):
+            index = order[start:stop]
+            rows = prepared.rows.take(torch.from_numpy(index).to(prepared.rows.obs.device))
+            yield Minibatch(rows, chosen(prepared.targets, index))
+
+    def loss(self, minibatch: Minibatch, progress: float = 0.0) -> tuple[torch.Tensor, Metrics]:
+        """Return the sum of the losses of PPO and of its companions, to be minimized over `parameters`.
+
+        Args:
+            minibatch: of `minibatches`.
+            progress: how much of the run is over, from 0 to 1, for annealing.
+
+        Returns:
+            The sum; and as tensors the losses, `approx_kl` and `clip_fraction`.
+        """
+        loss, metrics = self.objective_loss(self._annealed(progress)[1], self.policy, minibatch.rows)
+        for companion, own in companion_losses(self, minibatch.targets).items():
+            loss, metrics = loss + own, metrics | {loss_name(companion): own.detach()}
+        return loss, metrics
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return what learns: the parameters of the policy and of the companions."""
+        own = (each for module in (self.policy, *self.companions) for each in module.parameters())
+        return [parameter for parameter in own if parameter.requires_grad]
+
+    def _annealed(self, progress: float) -> tuple[float, Objective]:
+        """Return the step size and the coefficients of the loss when `progress` of the run, 0 to 1, is over.
+
+        Raises:
+            ValueError: a function of the run gave what cannot be.
+        """
+        config = self.config
+        objective = Objective(
+            clip=scheduled("policy_clip", config.policy_clip, config.anneal_clip, progress),
+            value_coef=config.value_coef,
+            entropy_coef=linear(config.entropy_coef, progress) if config.anneal_entropy else config.entropy_coef,
+            value_clip=config.value_clip,
+            normalize=config.normalize_advantage == "minibatch",
+        )
+        return scheduled("lr", config.lr, config.anneal_lr, progress), objective
+
+    def _infinite_tensors(self, obs: np.ndarray) -> list[str]:
+        """Return what is infinite or NaN, by name: observations, weights."""
+        tensors = {"observations": torch.from_numpy(self.policy.features.flatten(obs))}
+        tensors |= self.policy.state_dict()
+        for companion in self.companions:
+            tensors |= {f"{companion.name}.{name}": tensor for name, tensor in companion.state_dict().items()}
+        return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+
+
+def _check_rewards(reward: np.ndarray) -> None:
+    size = float(np.abs(reward).max())
+    smallest, largest = REWARDS_IN_RANGE
+    if size and not smallest <= size <= largest:
+        warnings.warn(
+            f"rewards of {size:g} are beyond single precision: scale them to between {smallest:g} and {largest:g}",
+            stacklevel=4,
+        )
