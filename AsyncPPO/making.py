@@ -62,7 +62,6 @@ def make_backend(
     num_envs: int,
     ways: Ways,
     *,
-    autoreset: bool,
     seed: int | None,
     reset_options: dict[str, Any] | None,
 ) -> Made:
@@ -72,12 +71,11 @@ def make_backend(
         env: as for `EnvVectorizer`.
         num_envs: N.
         ways: what was asked for.
-        autoreset: whether environments that finish are reset at once.
         seed: of the first environment, for a trial of its speed.
         reset_options: of that trial.
     """
     if ways.backend == "vector":
-        pool = make_pool(env, num_envs, autoreset)
+        pool = make_pool(env, num_envs)
         made: Backend = InlineBackend(partial(PoolBlock, pool), _layout(num_envs, pool), ways.plan)
         return _made(made, "vector", "as asked", pool)
     factories = env_factories(env, num_envs)

@@ -119,9 +119,7 @@ class EnvVectorizer(ParallelEnvs):
         self._seeds = EnvSeeds(seed, self.num_envs)
         policy = FaultPolicy(on_env_error == "restart", step_timeout)
         ways = Ways(backend, num_workers, start_method, plan, asynchronous, policy, close_timeout)
-        made = make_backend(
-            env, self.num_envs, ways, autoreset=autoreset, seed=self._seeds.first, reset_options=reset_options
-        )
+        made = make_backend(env, self.num_envs, ways, seed=self._seeds.first, reset_options=reset_options)
         self.backend, self.backend_reason, self.spec = made.name, made.reason, made.spec
         self.single_observation_space, self.single_action_space = made.observation_space, made.action_space
         self._backend, self._actions = made.backend, Actions(made.action_space)
@@ -172,7 +170,7 @@ class EnvVectorizer(ParallelEnvs):
                 raise ValueError(f"{RESET_MASK} does not work with backend='vector'")
             self._idle_backend()
         if self.backend == "vector" and not isinstance(seed, int | np.integer | None):
-            raise ValueError("environments that come vectorized take one seed, not a list")
+            raise ValueError("environments of EnvPool take one seed, not a list")
         seeds = self._seeds.next() if seed is None else self._seeds.given(seed)
         if self._outstanding:
             self.recv()

@@ -47,8 +47,8 @@ class RunConfig(Config):
     )
     backend: Literal["auto", "inline", "process", "vector"] = setting(
         "auto",
-        "Step the environments in this process or in workers (auto measures which is faster), or use an environment's "
-        "vectorized form (EnvPool's where it is installed).",
+        "Step the environments in this process or in workers (auto measures which is faster), or with EnvPool, if "
+        "it is installed (vector).",
     )
     num_workers: int | None = setting(
         None, "Processes that step, this one included; by default one for each core.", least=1

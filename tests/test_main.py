@@ -22,6 +22,7 @@ from parallel_rl.commands.train import parse
 from parallel_rl.config import RunConfig, train_config
 from parallel_rl.presets import PRESETS
 from PPO import PPO, PPOConfig
+from tests.fake_envpool import use_fake_envpool
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["--steps", "3000", "--num-envs", "4", "--batch-size", "256", "--eval-episodes", "5"]
@@ -113,7 +114,8 @@ def test_help_needs_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_vectorized_environments_are_trained_on_and_evaluated(tmp_path: Path) -> None:
+def test_environments_of_envpool_are_trained_on_and_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_fake_envpool(monkeypatch)
     flags = ["--backend", "vector", "--mode", "mask", "--steps", "2000", "--eval-episodes", "5"]
     assert main.main([*flags, "--run-dir", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["evaluation"]["episodes"] == 5

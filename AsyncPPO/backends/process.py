@@ -21,12 +21,26 @@ from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.backends.context import BlockContext, make_context, shared_arrays
 from AsyncPPO.backends.rollout import Plan
 from AsyncPPO.backends.tasks import TASKS
-from AsyncPPO.workers import CLOSE_SECONDS, SharedBuffers, Worker, WorkerError, WorkerPool, WorkerSpec
+from AsyncPPO.workers import CLOSE_SECONDS, Job, SharedBuffers, Worker, WorkerError, WorkerPool, WorkerSpec
 from parallel_rl.utils import spawn_seeds
 
 
 class ProcessBackend(Backend):
-    """Blocks of consecutive environments, one per process: the main one steps the first, unless `asynchronous`."""
+    """Blocks of consecutive environments, one per process: the main one steps the first, unless `asynchronous`.
+
+    Args:
+        factories: one for each environment.
+        layout: the rows they exchange.
+        num_workers: how many processes step, this one among them; no more than there are environments.
+        start_method: of `multiprocessing`.
+        plan: what `Replicas` needs.
+        asynchronous: whether workers step all blocks, so that `recv` need not wait for any of them.
+        fault_policy: what to do about environments and workers that fail.
+        close_timeout: seconds that workers may take to finish their step and close their environments.
+
+    Raises:
+        EnvError: an environment could not be made, or a process not be started.
+    """
 
     def __init__(
         self,
@@ -39,21 +53,7 @@ class ProcessBackend(Backend):
         fault_policy: FaultPolicy = RAISE,
         close_timeout: float = CLOSE_SECONDS,
     ) -> None:
-        """Start the workers and wait until all environments are made.
-
-        Args:
-            factories: one for each environment.
-            layout: the rows they exchange.
-            num_workers: how many processes step, this one among them; no more than there are environments.
-            start_method: of `multiprocessing`.
-            plan: what `Replicas` needs.
-            asynchronous: whether workers step all blocks, so that `recv` need not wait for any of them.
-            fault_policy: what to do about environments and workers that fail.
-            close_timeout: seconds that workers may take to finish their step and close their environments.
-
-        Raises:
-            EnvError: an environment could not be made, or a process not be started.
-        """
+        """Start the workers and wait until all environments are made."""
         count = layout.num_envs
         self.num_workers = min(num_workers, count)
         shared = SharedBuffers(start_method)
@@ -83,6 +83,8 @@ class ProcessBackend(Backend):
             error=EnvError,
         )
         self._block: EnvBlock = self.pool.local.block
+        recover = partial(_recover, weakref.ref(self))
+        self._steps = [self.pool.job("step", autoreset, recover=recover) for autoreset in (0, 1)]
 
     @property
     def restarts(self) -> int:
@@ -98,7 +100,7 @@ class ProcessBackend(Backend):
 
         self._queued[env_ids] = True
         for worker in self.pool.workers:
-            self._dispatch(worker, "reset", seeds_of(worker.envs), options)
+            self._dispatch(worker, self.pool.job("reset", seeds_of(worker.envs), options, recover=self._recover))
         block, own = self._block, self._take_own()
         return block.reset(own.tolist(), seeds_of(range(len(block.envs))), options) | merged(self.pool.wait())
 
@@ -110,7 +112,7 @@ class ProcessBackend(Backend):
             self._before[:] = self.arrays.obs
         for worker in self.pool.workers:
             if worker.job is None:
-                self._dispatch(worker, "step", int(autoreset))
+                self._dispatch(worker, self._steps[autoreset])
 
     def recv(self, min_envs: int) -> tuple[np.ndarray, Infos]:
         """Wait until at least `min_envs` of the environments that were sent actions have been stepped."""
@@ -123,7 +125,7 @@ class ProcessBackend(Backend):
             ready.append(env_ids)
             count += len(env_ids)
             infos |= news or {}
-            self._dispatch(worker, "step", int(self._autoreset))
+            self._dispatch(worker, self._steps[self._autoreset])
         env_ids = self._all if count == len(self._all) else np.sort(np.concatenate(ready))
         if self._lost.any():
             infos |= self._truncate(np.flatnonzero(self._lost), self._reason)
@@ -148,7 +150,7 @@ class ProcessBackend(Backend):
             worker.begin(self.pool.job("apply", partial(set_reset_options, options=self._reset_options)))
             self.pool.wait_for(worker)
         self._queued[worker.rows] = True
-        self._dispatch(worker, "reset", spawn_seeds(None, len(worker.envs)), None)
+        self._dispatch(worker, self.pool.job("reset", spawn_seeds(None, len(worker.envs)), None))
         return self.pool.wait_for(worker) or {}
 
     def interrupted(self, worker: Worker, error: WorkerError) -> None:
@@ -169,14 +171,14 @@ class ProcessBackend(Backend):
         self._queued[own] = False
         return own
 
-    def _dispatch(self, worker: Worker, task: str, *args: Any) -> None:
+    def _dispatch(self, worker: Worker, job: Job) -> None:
         """Begin a reset or step of those environments of a worker that are queued, if any are."""
         queued = self._queued[worker.rows]
         if not np.count_nonzero(queued):
             return
         self._stepping[worker.rows] = queued
         queued[:] = False
-        worker.begin(self.pool.job(task, *args, recover=self._recover if self._restarting else None))
+        worker.begin(job)
 
     def _stepped(self, worker: Worker) -> np.ndarray:
         """Return the environments of the last reset or step of a worker."""
@@ -201,6 +203,10 @@ class ProcessBackend(Backend):
         if not self._autoreset:
             arrays.obs[env_ids] = self._before[env_ids]
         return {index: {ENV_ERROR: str(error)} for index in env_ids.tolist()}
+
+
+def _recover(backend: Any, worker: Worker, error: WorkerError) -> Infos:
+    return backend()._recover(worker, error)
 
 
 def _spec(

@@ -1,8 +1,8 @@
-"""Environments that are already vectorized: one object steps many, faster than a loop over them."""
+"""Environments of EnvPool: one object steps many, faster than a loop over them."""
 
 import importlib.util
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,51 +18,22 @@ BOOKKEEPING = {"env_id", "players", "elapsed_step"}
 """Entries that EnvPool puts into the infos of every step; they are dropped."""
 
 
-class Pool(Protocol):
-    """N environments in one object. Infos are dicts of rows, as in Gymnasium's vector environments."""
-
-    observation_space: gym.Space
-    """Of one environment."""
-    action_space: gym.Space
-    spec: EnvSpec | None
-
-    def reset(
-        self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Reset some; return their observations and infos."""
-
-    def step(self, env_ids: np.ndarray, actions: np.ndarray) -> Step:
-        """Step some; return their rows."""
-
-    def close(self) -> None:
-        """Close all."""
-
-
 class EnvPool:
     """Environments of EnvPool (Weng et al. 2022, arXiv:2206.10558), which steps them in threads."""
 
     def __init__(self, env_id: str, num_envs: int) -> None:
-        """Make them."""
+        """Make the environments, whose infos are dicts of rows, as in Gymnasium's vector environments."""
         self._id, self._num_envs = env_id, num_envs
         self._pool = self._make([*range(num_envs)])
         self.observation_space, self.action_space = self._pool.observation_space, self._pool.action_space
         self.spec = gym.registry.get(env_id)
-
-    @staticmethod
-    def has(env_id: str) -> bool:
-        """Return whether EnvPool is installed and has such an environment."""
-        if importlib.util.find_spec("envpool") is None:
-            return False
-        import envpool
-
-        return env_id in envpool.list_all_envs()
 
     def reset(
         self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Reset; with seeds the pool is made again, since EnvPool takes seeds only in its constructor."""
         if options:
-            raise ValueError("EnvPool's environments know no options of a reset")
+            raise ValueError("EnvPool's environments take no options of a reset")
         if seeds[0] is not None:
             self._pool.close()
             self._pool = self._make(seeds)
@@ -87,59 +58,23 @@ class EnvPool:
         return envpool.make(self._id, env_type="gymnasium", num_envs=self._num_envs, env_seed=env_seed)
 
 
-class GymnasiumPool:
-    """An environment's own vectorized version; it starts all episodes together, with one random stream for all."""
-
-    def __init__(self, spec: EnvSpec, num_envs: int) -> None:
-        """Make them."""
-        self._envs = gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point")
-        self.observation_space = self._envs.single_observation_space
-        self.action_space = self._envs.single_action_space
-        self.spec: EnvSpec | None = spec
-        self._actions = np.stack([self.action_space.sample()] * num_envs)
-
-    def reset(
-        self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Reset all environments."""
-        return self._envs.reset(seed=seeds[0], options=options)
-
-    def step(self, env_ids: np.ndarray, actions: np.ndarray) -> Step:
-        """Step all environments; return the rows of the requested ones. The rows of the others are dropped."""
-        self._actions[env_ids] = actions
-        *rows, info = self._envs.step(self._actions)
-        obs, reward, terminated, truncated = (row[env_ids] for row in rows)
-        return obs, reward, terminated, truncated, {name: rows[env_ids] for name, rows in info.items()}
-
-    def close(self) -> None:
-        """Close all environments."""
-        self._envs.close()
-
-
-def make_pool(env: Any, num_envs: int, autoreset: bool) -> Pool:
-    """Make the vectorized version of an environment: EnvPool's if that is installed and has it, or its own.
+def make_pool(env: Any, num_envs: int) -> EnvPool:
+    """Make N environments in one object of EnvPool.
 
     Raises:
-        TypeError: not an id or a spec.
-        ValueError: there is none, or it does not support `autoreset`.
+        TypeError: not an id or a spec, or a space with several parts.
+        ValueError: EnvPool is not installed, or has no such environment.
     """
     if not isinstance(env, str | EnvSpec):
         raise TypeError(f"backend='vector' needs an environment's id or its EnvSpec, not {env!r}")
     env_id = env if isinstance(env, str) else env.id
-    if EnvPool.has(env_id):
-        return _of_one_part(EnvPool(env_id, num_envs), env_id)
-    spec = env if isinstance(env, EnvSpec) else gym.registry.get(env)
-    if spec is None or spec.vector_entry_point is None:
-        raise ValueError(f"{env_id} does not come vectorized, neither from Gymnasium nor from an installed EnvPool")
-    if autoreset:
-        raise ValueError(
-            f"the vectorized {env_id} of Gymnasium starts all episodes together: use autoreset=False (mode='mask'), or "
-            "install EnvPool"
-        )
-    return _of_one_part(GymnasiumPool(spec, num_envs), env_id)
+    if importlib.util.find_spec("envpool") is None:
+        raise ValueError("backend='vector' needs EnvPool, which is not installed: pip install envpool")
+    import envpool
 
-
-def _of_one_part(pool: Pool, env_id: str) -> Pool:
+    if env_id not in envpool.list_all_envs():
+        raise ValueError(f"EnvPool has no environment {env_id}: leave backend='vector' out")
+    pool = EnvPool(env_id, num_envs)
     for space in (pool.observation_space, pool.action_space):
         if isinstance(space, COMPOSITE):
             pool.close()
@@ -150,7 +85,7 @@ def _of_one_part(pool: Pool, env_id: str) -> Pool:
 class PoolBlock(Block):
     """The environments of a pool."""
 
-    def __init__(self, pool: Pool, arrays: StepArrays) -> None:
+    def __init__(self, pool: EnvPool, arrays: StepArrays) -> None:
         """Take over the pool."""
         super().__init__(0, arrays)
         self._pool = pool
@@ -161,7 +96,7 @@ class PoolBlock(Block):
         try:
             obs, info = self._pool.reset(rows, seeds, self.reset_options if options is None else options)
         except Exception as error:
-            raise EnvError(f"the vectorized environments failed in reset: {error!r}") from error
+            raise EnvError(f"EnvPool failed in reset: {error!r}") from error
         self.arrays.obs[rows] = obs
         return _by_env(rows, info)
 
@@ -171,7 +106,7 @@ class PoolBlock(Block):
         try:
             obs, reward, terminated, truncated, info = self._pool.step(rows, arrays.action[rows])
         except Exception as error:
-            raise EnvError(f"the vectorized environments failed in step: {error!r}") from error
+            raise EnvError(f"EnvPool failed in step: {error!r}") from error
         arrays.obs[rows], arrays.reward[rows] = obs, reward
         arrays.terminated[rows], arrays.truncated[rows] = terminated, truncated
         infos, over = _by_env(rows, info), episode_ends(terminated, truncated)

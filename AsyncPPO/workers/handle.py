@@ -61,6 +61,8 @@ class Worker:
         """
         self._context, self._setup, self.channel, self._error = context, setup, channel, error
         self.pulse, self.envs = channel.pulse, channel.envs
+        self.rows = slice(self.envs.start, self.envs.stop)
+        """Its environments among all."""
         self.process: Any = None
         self.parent = os.getpid()
         self.job: Job | None = None
@@ -140,11 +142,6 @@ class Worker:
             raise Died(self._cause_of_death()) from None
         except Exception as error:
             raise self._error(f"{self.channel.name} sent a result that cannot be read: {error!r}") from error
-
-    @property
-    def rows(self) -> slice:
-        """Its environments, as a slice of all."""
-        return slice(self.envs.start, self.envs.stop)
 
     @property
     def doing(self) -> str:

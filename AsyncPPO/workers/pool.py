@@ -65,6 +65,23 @@ class WorkerPool:
         pool.begin("add", 2, 3)
         ...                     # the worker computes
         sums = pool.wait()      # {1: 5}
+
+    Args:
+        specs: one for each worker; their numbers begin at 1.
+        tasks: the functions that can be run.
+        make_local: makes a context for this process, number 0, which then takes part in the tasks.
+        shared: memory that the workers' `Channel`s give access to.
+        start_method: of `multiprocessing`.
+        wait_for_contexts: whether to wait until all contexts are made; otherwise the first task fails where one
+            could not be.
+        spin: whether this process and the workers poll while they wait.
+        timeout: seconds that a task may take, or that may pass between two beats of the worker's pulse.
+        close_timeout: seconds that workers may take to close before they are killed; None kills at once.
+        supervisor: restores workers that died or hung; without it that is an error.
+        error: the class of all errors.
+
+    Raises:
+        WorkerError: a process could not be started, or a context not be made.
     """
 
     def __init__(
@@ -82,25 +99,7 @@ class WorkerPool:
         supervisor: Supervisor | None = None,
         error: type[WorkerError] = WorkerError,
     ) -> None:
-        """Start the workers.
-
-        Args:
-            specs: one for each worker; their numbers begin at 1.
-            tasks: the functions that can be run.
-            make_local: makes a context for this process, number 0, which then takes part in the tasks.
-            shared: memory that the workers' `Channel`s give access to.
-            start_method: of `multiprocessing`.
-            wait_for_contexts: whether to wait until all contexts are made; otherwise the first task fails where one
-                could not be.
-            spin: whether this process and the workers poll while they wait.
-            timeout: seconds that a task may take, or that may pass between two beats of the worker's pulse.
-            close_timeout: seconds that workers may take to close before they are killed; None kills at once.
-            supervisor: restores workers that died or hung; without it that is an error.
-            error: the class of all errors.
-
-        Raises:
-            WorkerError: a process could not be started, or a context not be made.
-        """
+        """Start the workers."""
         self._numbers, self._tasks = {name: number for number, name in enumerate(tasks)}, tasks
         self._spin, self._timeout, self._error, self._supervisor = spin[0], timeout, error, supervisor
         self._checked = time.monotonic()
@@ -114,8 +113,9 @@ class WorkerPool:
             for worker in self.workers:
                 worker.start()
             self.local = None if make_local is None else make_local()
-            with tell_if_long(self.waits_for):
-                self.wait()
+            if self.workers:
+                with tell_if_long(self.waits_for):
+                    self.wait()
         except BaseException:
             self.close()
             raise

@@ -108,10 +108,10 @@ def _load_networks(agent: Any, checkpoint: Path) -> None:
 
 
 def env_of(run: RunConfig, *, training: bool = False) -> Any:
-    """Return the environment of a run: a function that makes it, or the id of its vectorized form.
+    """Return the environment of a run: a function that makes it, or an id for EnvPool.
 
     Raises:
-        ValueError: an unknown environment, or settings that a vectorized version does not support.
+        ValueError: an unknown environment, or settings that EnvPool does not support.
     """
     if run.backend != "vector":
         return factory_of(run, training=training)

@@ -18,6 +18,7 @@ from AsyncPPO.memory import VecMemory
 from PPO import PPO
 from tests.contracts.test_backends import BACKENDS, EACH, PROCESS
 from tests.envs import Counter
+from tests.fake_envpool import use_fake_envpool
 
 Make = Callable[..., EnvVectorizer]
 RESTARTED = [
@@ -165,14 +166,16 @@ def test_nothing_is_called_in_the_middle_of_a_step_or_after_the_end() -> None:
         env.get_attr("length")
 
 
-def test_the_vector_backend_says_that_it_cannot() -> None:
+def test_the_vector_backend_says_that_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_fake_envpool(monkeypatch)
     with EnvVectorizer("CartPole-v1", 2, backend="vector") as env:
         env.reset()
         with pytest.raises(EnvError, match=r"get_attr\('gravity'\) needs another backend"):
             env.get_attr("gravity")
         env.step([0, 0])
         env.reset_options = {"low": 0.9, "high": 0.9}
-        assert env.reset()[0] == pytest.approx(0.9)
+        with pytest.raises(EnvError, match="EnvPool's environments take no options of a reset"):
+            env.reset()
 
 
 def test_workers_that_died_are_called_after_their_restart() -> None:

@@ -1,6 +1,6 @@
-"""Environments that come vectorized, behind the same contract."""
+"""Environments of EnvPool, behind the same contract."""
 
-import importlib.util
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -10,34 +10,38 @@ import pytest
 from AsyncPPO import AsyncPPO, EnvVectorizer, evaluate
 from parallel_rl.utils import inactive_states_dropout, update_active_environments_list
 from PPO import PPO
+from tests.fake_envpool import INSTALLED, use_fake_envpool
 
-ENVPOOL = importlib.util.find_spec("envpool") is not None
-with_envpool = pytest.mark.skipif(not ENVPOOL, reason="EnvPool is not installed")
 Step = tuple[np.ndarray, ...]
 
 
+@pytest.fixture(autouse=True)
+def envpool(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_fake_envpool(monkeypatch)
+
+
 def episodes(seed: int, num_envs: int = 5) -> list[Step]:
-    """Return the trajectories of environments until each has finished."""
-    lived: list[Step] = []
+    """Return the steps of environments until each has finished."""
+    steps: list[Step] = []
     with EnvVectorizer("CartPole-v1", num_envs, backend="vector", seed=seed) as env:
         obs, _ = env.reset()
         rng = np.random.default_rng(0)
         while not env.finished.all():
             obs, reward, terminated, truncated, _ = env.step(rng.integers(0, 2, len(obs)))
-            lived.append((obs, reward, terminated, truncated))
+            steps.append((obs, reward, terminated, truncated))
             over = terminated | truncated
             obs = inactive_states_dropout(obs, over)
             update_active_environments_list(env.finished, over)
-    return lived
+    return steps
 
 
 def test_every_environment_finishes_its_episode() -> None:
-    lived = episodes(0)
-    rows = [len(obs) for obs, *_ in lived]
+    steps = episodes(0)
+    rows = [len(obs) for obs, *_ in steps]
     assert rows[0] == 5
     assert rows == sorted(rows, reverse=True)
-    assert sum(terminated.sum() for _, _, terminated, _ in lived) == 5
-    assert all((reward == 1).all() for _, reward, *_ in lived)
+    assert sum(terminated.sum() for _, _, terminated, _ in steps) == 5
+    assert all((reward == 1).all() for _, reward, *_ in steps)
 
 
 def test_the_same_seed_is_the_same_experience() -> None:
@@ -60,17 +64,27 @@ def test_an_agent_learns_from_vectorized_environments() -> None:
 @pytest.mark.parametrize(
     ("env", "options", "error", "message"),
     [
-        ("Acrobot-v1", {}, ValueError, "does not come vectorized"),
-        ("Nonsense-v9", {}, ValueError, "does not come vectorized"),
+        ("Nonsense-v9", {}, ValueError, "EnvPool has no environment Nonsense-v9"),
         (lambda: gym.make("CartPole-v1"), {}, TypeError, "needs an environment's id"),
         ("CartPole-v1", {"asynchronous": True}, ValueError, "cannot be asynchronous"),
-        ("CartPole-v1", {"autoreset": True}, ValueError, "mode='mask'"),
     ],
 )
-@pytest.mark.skipif(ENVPOOL, reason="EnvPool has more environments")
 def test_what_cannot_be_is_refused(env: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         EnvVectorizer(env, 2, backend="vector", **options)
+
+
+@pytest.mark.skipif(INSTALLED, reason="EnvPool is installed")
+def test_without_envpool_there_is_no_vector_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "envpool")
+    with pytest.raises(ValueError, match="needs EnvPool, which is not installed"):
+        EnvVectorizer("CartPole-v1", 2, backend="vector")
+
+
+@pytest.mark.skipif(INSTALLED, reason="EnvPool itself may have none")
+def test_spaces_of_several_parts_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"Blackjack-v1 cannot be stepped by backend='vector'.* several parts"):
+        EnvVectorizer("Blackjack-v1", 2, backend="vector")
 
 
 def test_what_is_for_single_environments_is_refused() -> None:
@@ -84,7 +98,6 @@ def test_what_is_for_single_environments_is_refused() -> None:
             env.step([0, 0.7])
 
 
-@with_envpool
 def test_envpool_autoresets_in_the_same_step() -> None:
     with EnvVectorizer("CartPole-v1", 6, backend="vector", autoreset=True, seed=0) as env:
         obs, _ = env.reset()
@@ -100,7 +113,6 @@ def test_envpool_autoresets_in_the_same_step() -> None:
         assert ended > 20
 
 
-@with_envpool
 def test_envpool_steps_some_and_keeps_their_order() -> None:
     with EnvVectorizer("Pendulum-v1", 6, backend="vector", seed=0) as env:
         first, _ = env.reset()
