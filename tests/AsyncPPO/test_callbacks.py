@@ -191,6 +191,28 @@ def test_tensorboard_tags_are_those_of_stable_baselines3(tmp_path: Path) -> None
     assert found["eval/mean_reward"][-1] == (512, 15.0)
 
 
+def test_metrics_of_companions_have_columns_and_tags_of_their_own(tmp_path: Path) -> None:
+    ppo = PPO.for_env(Counter(), companions=["rnd", "icm"], seed=0, batch_size=128, mini_batch_size=64, k_epochs=1)
+    logs = [CSVLog(tmp_path), TensorBoard(tmp_path)]
+    with AsyncPPO(Counter, ppo, 4, 256, backend="inline", seed=0, progress=False, callbacks=logs) as run:
+        run.run()
+    names = {"rnd_reward", "icm_reward", "rnd_loss", "icm_loss"}
+    assert names <= read_table(tmp_path / "metrics.csv")[-1].keys()
+    tags = {"rollout/rnd_reward", "rollout/icm_reward", "train/rnd_loss", "train/icm_loss"}
+    assert tags <= scalars(tmp_path).keys()
+
+
+def test_csv_of_an_older_version_gives_the_intrinsic_reward_its_present_name(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(
+        "steps,seconds,episodes,mean_return,intrinsic_reward,policy_lag\n128,1.0,2,3.0,0.5,0\n"
+    )
+    with trainer(CSVLog(tmp_path)) as run:
+        run.steps_done = 128
+        run.callbacks[0].on_start(run)
+        (row,) = run.history
+    assert row == {"steps": 128, "seconds": 1.0, "episodes": 2, "mean_return": 3.0, "rnd_reward": 0.5}
+
+
 def test_checkpoints_keeps_the_newest_and_removes_unfinished_files(tmp_path: Path) -> None:
     directory = tmp_path / "checkpoints"
     directory.mkdir()
