@@ -229,6 +229,7 @@ def test_a_loss_that_is_not_finite_is_named_and_the_weights_are_as_before(learne
     before = weights(ppo)
     with pytest.raises(FloatingPointError, match=r"^broken_loss, grad_norm became infinite or NaN in update 1 "):
         ppo.learn()
+    assert not ppo.state()["rewarded"]
     assert_same(weights(ppo), before)
 
 
