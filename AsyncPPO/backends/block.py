@@ -270,7 +270,7 @@ class EnvBlock(Block):
                 f"{error}"
             ) from error
         self.pulse.restarts += 1
-        logger.warning("%s\nit is started anew", error)
+        logger.warning("%s\nit is restarted", error)
         old, seed = self.envs[row], spawn_seeds(None, 1)[0]
         with suppress(Exception):
             seed = int(old.unwrapped.np_random.integers(2**31))

@@ -582,7 +582,7 @@ def test_weights_of_another_network_are_refused_and_nothing_changes(tmp_path: Pa
 @pytest.mark.slow
 @BOTH
 def test_compiling_changes_no_gradient(make: Make) -> None:
-    """Nor does a clip or a batch of another size compile it anew every time."""
+    """Nor does a clip or a batch of another size compile it again every time."""
     plain, compiled = (
         make(
             learner="torch",

@@ -148,7 +148,7 @@ def test_sde_with_discrete_actions_is_refused(env: Any) -> None:
 
 
 class Still(gym.Env):
-    """The same state for ever; each episode ends after another number of steps; the reward is the action."""
+    """The state is always the same; each episode ends after another number of steps; the reward is the action."""
 
     observation_space = spaces.Box(-1, 1, (2,))
     action_space = spaces.Box(-1, 1, (1,))
