@@ -27,7 +27,8 @@ def reset(context: BlockContext, seeds: Sequence[int | None], options: dict[str,
 
 def step(context: BlockContext, autoreset: int) -> Pickled | None:
     """Step some environments."""
-    return sendable(context, context.block.step(context.env_ids(), bool(autoreset)))
+    infos = context.block.step(context.env_ids(), bool(autoreset))
+    return sendable(context, infos) if infos else None
 
 
 def apply(context: BlockContext, function: Callable[[Block], Outcomes]) -> Outcomes:

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from AsyncPPO.workers.channel import CLOSE, IN_PIPE, Channel, Reply, WorkerError
+from AsyncPPO.workers.channel import CLOSE, ERROR, IN_PIPE, NOTHING, Channel, WorkerError
 from AsyncPPO.workers.processes import close_in_forks, free, kill, post, start_child, undisturbed
 from AsyncPPO.workers.worker import work
 
 logger = logging.getLogger(__name__)
 DEATH_SECONDS = 5.0
 """Seconds that a process may take to end after its end of the pipe has closed."""
+NO_BEAT = (-1, -1)
 Recover = Callable[["Worker", WorkerError], Any]
 """Called if a worker dies or hangs in a task: raises, returns the task's result, or lets the worker begin a task."""
 
@@ -60,6 +61,7 @@ class Worker:
             error: the class of all errors but `Died`.
         """
         self._context, self._setup, self.channel, self._error = context, setup, channel, error
+        self._control = channel.numbers
         self.pulse, self.envs = channel.pulse, channel.envs
         self.rows = slice(self.envs.start, self.envs.stop)
         """Its environments among all."""
@@ -70,7 +72,7 @@ class Worker:
         self.restarts = 0
         self.failures = 0
         """The number of restarts since it last finished a task."""
-        self._beat, self._since = (-1, -1), 0.0
+        self._beat, self._since = NO_BEAT, 0.0
 
     def start(self) -> None:
         """Start the process, or one in place of a dead one; it makes its context.
@@ -99,18 +101,13 @@ class Worker:
     def begin(self, job: Job) -> None:
         """Begin a task; if the process is dead, waiting for the task reveals it."""
         self._note(job)
-        channel, message = self.channel, job.message
-        control = channel.control
-        control[0] = job.number
-        if message is not None:
-            control[2] = IN_PIPE
-        else:
-            count = len(job.numbers)
-            control[2] = count
-            control[3 : 3 + count] = job.numbers
-        channel.go.release()
-        if message is not None:
-            post(channel.pipe, message)
+        control = self._control
+        control[0], control[2] = job.number, IN_PIPE if job.message is not None else len(job.numbers)
+        for place, number in enumerate(job.numbers, 3):
+            control[place] = number
+        self.channel.go.release()
+        if job.message is not None:
+            post(self.channel.pipe, job.message)
 
     def result(self) -> Any:
         """Receive the reply, which has been signaled, and return the result.
@@ -120,8 +117,8 @@ class Worker:
             WorkerError: the task failed, or its result cannot be read.
         """
         job, self.job = self.job, None
-        reply = self.channel.control[1]
-        if reply == Reply.NOTHING:
+        reply = self._control[1]
+        if reply == NOTHING:
             self.failures = 0
             return None
         try:
@@ -129,7 +126,7 @@ class Worker:
         except Died:
             self.job = job
             raise
-        if reply == Reply.ERROR:
+        if reply == ERROR:
             raise self._error(result)
         self.failures = 0
         return result
@@ -198,7 +195,7 @@ class Worker:
 
     def _note(self, job: Job) -> None:
         self.job = job
-        self._beat, self._since = (-1, -1), time.monotonic()
+        self._beat, self._since = NO_BEAT, time.monotonic()
 
     def _cause_of_death(self) -> str:
         self.process.join(DEATH_SECONDS)

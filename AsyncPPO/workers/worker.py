@@ -7,7 +7,7 @@ from typing import Any
 
 import cloudpickle
 
-from AsyncPPO.workers.channel import CLOSE, Channel, Pickled, Reply, WorkerError, acquire
+from AsyncPPO.workers.channel import CLOSE, ERROR, NOTHING, RESULT, Channel, Pickled, WorkerError, acquire
 from AsyncPPO.workers.processes import close_in_forks
 from parallel_rl.utils import blas_threads, one_torch_thread
 
@@ -23,7 +23,7 @@ class _Server:
     """Runs the tasks that the parent begins."""
 
     def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+        self._channel, self._control = channel, channel.numbers
         self._context: Any = None
         self._failure: Exception | None = None
         self._functions: list[Callable[..., Any]] = []
@@ -38,7 +38,7 @@ class _Server:
                 self._reply(self._make, setup)
             while True:
                 acquire(channel.go, channel.spin, None)
-                task = channel.control[0]
+                task = self._control[0]
                 if task == CLOSE:
                     break
                 self._reply(self._run, task)
@@ -60,9 +60,10 @@ class _Server:
             self._failure = error
 
     def _run(self, task: int) -> Any:
-        control = self._channel.control
-        count = control[2]
-        arguments = control[3 : 3 + count] if count >= 0 else cloudpickle.loads(self._channel.pipe.recv_bytes())
+        control, count = self._control, self._control[2]
+        arguments = (
+            control[3 : 3 + count].tolist() if count >= 0 else cloudpickle.loads(self._channel.pipe.recv_bytes())
+        )
         if self._failure is not None:
             raise self._failure
         return self._functions[task](self._context, *arguments)
@@ -81,11 +82,11 @@ class _Server:
         try:
             result = action(argument)
             message = b"" if result is None else self._pickled(result)
-            channel.control[1] = Reply.NOTHING if result is None else Reply.RESULT
+            self._control[1] = NOTHING if result is None else RESULT
         except Exception as error:
             trace = str(error) if isinstance(error, WorkerError) else f"{channel.name} failed: {traceback.format_exc()}"
             message = cloudpickle.dumps(trace)
-            channel.control[1] = Reply.ERROR
+            self._control[1] = ERROR
         channel.replied.release()
         channel.done.release()
         if message:
