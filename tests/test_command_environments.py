@@ -125,14 +125,14 @@ def test_of_the_recorded_wrappers_those_of_gymnasium_need_no_trust(
 def test_flags_of_several_values_may_be_repeated() -> None:
     flags = ["--env-kwargs", "a=1", "b=2", "--steps", "5", "--env-kwargs=c=3", "--wrapper", "a:A", "--wrapper", "b:B"]
     config = parse(flags)
-    assert (config.env_kwargs, config.wrapper, config.steps) == (("a=1", "b=2", "c=3"), ("a:A", "b:B"), 5)
+    assert (config.run.env_kwargs, config.run.wrapper, config.run.steps) == (("a=1", "b=2", "c=3"), ("a:A", "b:B"), 5)
 
 
 def test_a_run_of_before_there_were_wrappers_has_none(run_dir: Path) -> None:
     file = run_dir / "config.json"
     content = json.loads(file.read_text())
     for name in ("wrapper", "eval_envs"):
-        del content["config"][name]
+        del content["run"][name]
     file.write_text(json.dumps(content))
     assert config_of(run_dir).run.wrapper == ()
 
@@ -207,7 +207,9 @@ class Right:
 
 def test_an_evaluation_of_endless_episodes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("AsyncPPO.evaluation.LONGEST_EPISODE", 30)
-    told = r"3 of 3 episodes were truncated after 30 steps, .* \(--env-kwargs max_episode_steps=200\)"
+    told = (
+        r"3 of 3 episodes were truncated after 30 steps, .* \(on the command line --env-kwargs max_episode_steps=200\)"
+    )
     with pytest.warns(RuntimeWarning, match=told):
         assert evaluate(Right(), "Endless-v0", 3, num_envs=2, backend="inline").tolist() == [-30.0] * 3
 
