@@ -167,6 +167,6 @@ def test_what_might_be_an_image_brings_a_warning() -> None:
 def test_weights_of_another_time_for_such_an_image_are_refused() -> None:
     """Floats were plain numbers once."""
     with pytest.warns(UserWarning, match="counts as plain numbers"):
-        earlier = PPO.for_env(environment(spaces.Box(-1, 1, (40, 40, 3)))).state()["networks"]
+        earlier = PPO.for_env(environment(spaces.Box(-1, 1, (40, 40, 3)))).state()
     with pytest.raises(ValueError, match="vision"):
         PPO.for_env(environment(spaces.Box(0, 1, (40, 40, 3)))).load_networks(earlier)

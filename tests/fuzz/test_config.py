@@ -50,6 +50,7 @@ SETTINGS: dict[str, Any] = {
     "log_std": st.one_of(number, st.sampled_from([-800.0, 800.0])),
     "sde_sample_freq": st.integers(-2, 4),
     "device": st.sampled_from(["cpu", "cpu", "cpu", "cpu", "cuda", "nonsense"]),
+    "companions": st.sampled_from([(), (), ("rnd",), ("icm",), ("rnd", "icm"), ("rnd", "rnd")]),
 }
 FLAGS = setting_names("ppo")
 
