@@ -39,7 +39,7 @@ class Evaluator:
 
     def send(self, actor: Any) -> None:
         """Start the evaluation of an actor; if the process is gone, `result` says so."""
-        self._pool.begin("run", actor)
+        self._pool.begin(self._pool.job("run", actor))
 
     def is_done(self, seconds: float = 0.0) -> bool:
         """Return whether there is a result, within some seconds."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from parallel_rl.utils import Configured, compute_threads, linear, scheduled
+from parallel_rl.utils import Batch, Configured, compute_threads, linear, scheduled
 from PPO.companions import Companion
 from PPO.fast.policy import NumpyPolicy
 from PPO.fast.shards import GradientWorkers
@@ -69,10 +69,10 @@ class Learning(Configured, Savable):
         if len(self.memory) < self.config.batch_size:
             return {}
         lr, objective = self._annealed(progress)
-        batch, rewarded = self.memory.batch(), self.rewarded
+        batch, rewarded = self._take_memory(), self.rewarded
         before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
         try:
-            prepared = self.prepare()
+            prepared = self._prepared(batch)
             for parameter, gradient in self.gradients:  # an optimizer of torch may have set them to None
                 parameter.grad = gradient
             with compute_threads(self.threads):
@@ -101,8 +101,14 @@ class Learning(Configured, Savable):
             ValueError: `memory` is empty, or a recurrent state is missing.
             FloatingPointError: a companion's reward became infinite or NaN.
         """
+        return self._prepared(self._take_memory())
+
+    def _take_memory(self) -> Batch:
         batch = self.memory.batch()
         self.memory.clear()
+        return batch
+
+    def _prepared(self, batch: Batch) -> Prepared:
         _check_rewards(batch.reward)
         with compute_threads(self.threads):
             prepared = prepare(self, batch)

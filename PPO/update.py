@@ -83,26 +83,27 @@ def optimize(
 
     With `recompute_advantage` the advantages and targets of each further epoch are estimated again.
     """
-    rows, experience = prepared.rows, prepared.experience
+    rows, experience, config, optimizers = prepared.rows, prepared.experience, ppo.config, ppo.optimizers
     steps: list[Metrics] = []
     gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
     gradient.load(rows)
-    for epoch in range(ppo.k_epochs):
-        if epoch and ppo.recompute_advantage:
+    for epoch in range(config.k_epochs):
+        if epoch and config.recompute_advantage:
             _, advantage, returns = estimate(ppo, experience)
             target = ppo.policy.value_head.stats(returns)
             rows = rows._replace(advantage=scaled(ppo, experience, advantage), target=target)
             gradient.load(rows)
-        order, bounds = shuffled(rows, ppo.mini_batch_size, ppo.rng)
+        order, bounds = shuffled(rows, config.mini_batch_size, ppo.rng)
         gradient.shuffle(order)
         for start, stop in pairwise(bounds):
             metrics = gradient.compute(start, stop)
-            if ppo.target_kl is not None and metrics["approx_kl"] > 1.5 * ppo.target_kl:
+            if config.target_kl is not None and metrics["approx_kl"] > 1.5 * config.target_kl:
                 losses = {loss_name(each): 0.0 for each in ppo.companions if each.learns}
                 return means(steps or [metrics | losses | {"grad_norm": 0.0}])
-            metrics |= add_gradients(ppo, prepared.targets, order[start:stop])
-            metrics["grad_norm"] = limit_norm(ppo.optimizers[0].gradient, ppo.max_grad_norm)
-            for optimizer in ppo.optimizers:
+            if ppo.companions:
+                metrics |= add_gradients(ppo, prepared.targets, order[start:stop])
+            metrics["grad_norm"] = limit_norm(optimizers[0].gradient, config.max_grad_norm)
+            for optimizer in optimizers:
                 optimizer.step(lr)
             steps.append(metrics)
     return means(steps)

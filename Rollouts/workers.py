@@ -161,12 +161,12 @@ def lagged_feed(
         error=EnvError,
     ) as pool:
         weights.write()
-        pool.begin("collect", int(actor.training))
+        pool.begin(pool.job("collect", int(actor.training)))
         lag = 0
         while True:
             results = pool.wait()
             weights.write()
-            pool.begin("collect", int(actor.training))
+            pool.begin(pool.job("collect", int(actor.training)))
             yield _joined([results[number] for number in sorted(results)], bounds, device, lag)
             lag = 1
 

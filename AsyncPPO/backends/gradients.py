@@ -1,5 +1,6 @@
 """Gradients that are computed in the processes that step."""
 
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,8 @@ class GradientWorkers:
         self.workspace: dict[str, np.ndarray] = env.rollout.workspace
         """The arrays that the processes share."""
         self._pool, self._count = env.pool, env.num_workers
+        # a minibatch takes less than a millisecond, of which making its job would be 1 %
+        self._job = lru_cache(partial(self._pool.job, "compute", timed=False))
 
     def compute(self, start: int, stop: int, processes: int) -> None:
         """Compute the gradient of the minibatch of rows `start` to `stop`, by that many processes at most.
@@ -32,7 +35,8 @@ class GradientWorkers:
             EnvError: a worker died; the vectorizer is closed.
         """
         processes = min(processes, self._count)
-        self._pool.run("compute", start, stop, processes, processes=processes, timed=False)
+        self._pool.begin(self._job(start, stop, processes), processes)
+        self._pool.wait()
 
 
 def compute(context: BlockContext, start: int, stop: int, processes: int) -> None:

@@ -47,7 +47,7 @@ class Replicas:
         self._pool, self._span = pool, (start, stop)
         for worker in pool.workers:
             worker.pulse.step = start
-        pool.begin("play", start, stop, recover=self._resume)
+        pool.begin(pool.job("play", start, stop, recover=self._resume))
 
     def wait(self) -> np.ndarray:
         """Wait until the rows are filled.
@@ -86,13 +86,13 @@ class Replicas:
         """Restart a worker that died or hung; its replica continues from the last complete step."""
         job, step, rollout = worker.job, worker.pulse.step, self.rollout
         assert job is not None
-        start, stop = job.numbers
+        start, stop = job.args
         if step > start:
             worker.failures = 0
         self._pool.restart(worker, error)
         for row in worker.envs:
             rollout.truncate(row, step, start, rollout.rows["obs"][step, row])
-        worker.begin(job._replace(numbers=(step, stop)))
+        worker.begin(job._replace(args=(step, stop)))
 
 
 def play(context: BlockContext, start: int, stop: int) -> None:

@@ -32,10 +32,9 @@ class Job(NamedTuple):
     task: str
     number: int = 0
     """Of the task, in the worker's table."""
-    numbers: tuple[int, ...] = ()
-    """The arguments, if they are a few integers."""
+    args: tuple[Any, ...] = ()
     message: bytes | None = None
-    """Other arguments, pickled."""
+    """The arguments, pickled, unless they are a few integers."""
     timed: bool = True
     """Whether the pool's time limit applies."""
     repeatable: bool = True
@@ -102,11 +101,15 @@ class Worker:
         """Begin a task; if the process is dead, waiting for the task reveals it."""
         self._note(job)
         control = self._control
-        control[0], control[2] = job.number, IN_PIPE if job.message is not None else len(job.numbers)
-        for place, number in enumerate(job.numbers, 3):
-            control[place] = number
-        self.channel.go.release()
-        if job.message is not None:
+        control[0] = job.number
+        if job.message is None:
+            control[2] = len(job.args)
+            for place, number in enumerate(job.args, 3):
+                control[place] = number
+            self.channel.go.release()
+        else:
+            control[2] = IN_PIPE
+            self.channel.go.release()
             post(self.channel.pipe, job.message)
 
     def result(self) -> Any:

@@ -62,7 +62,7 @@ class WorkerPool:
     """Worker processes, optionally together with this process, that run tasks.
 
     with WorkerPool([WorkerSpec("the adder", make_context)], {"add": add}) as pool:
-        pool.begin("add", 2, 3)
+        pool.begin(pool.job("add", 2, 3))
         ...                     # the worker computes
         sums = pool.wait()      # {1: 5}
 
@@ -103,7 +103,7 @@ class WorkerPool:
         self._numbers, self._tasks = {name: number for number, name in enumerate(tasks)}, tasks
         self._spin, self._timeout, self._error, self._supervisor = spin[0], timeout, error, supervisor
         self._checked = time.monotonic()
-        self._local_job: tuple[str, tuple[Any, ...]] | None = None
+        self._local_job: Job | None = None
         self.local: Any = None
         """The context of this process, if it has one."""
         self.closed = False
@@ -120,26 +120,19 @@ class WorkerPool:
             self.close()
             raise
 
-    def run(self, task: str, *args: Any, **options: Any) -> dict[int, Any]:
-        """Run a task in every process, this one among them if it has a context; see `begin` and `wait`."""
-        self.begin(task, *args, **options)
+    def run(self, task: str, *args: Any, processes: int | None = None, **options: Any) -> dict[int, Any]:
+        """Run a task in every process, this one among them if it has a context; see `begin`, `job` and `wait`."""
+        self.begin(self.job(task, *args, **options), processes)
         return self.wait()
 
-    def begin(
-        self,
-        task: str,
-        *args: Any,
-        processes: int | None = None,
-        timed: bool = True,
-        repeatable: bool = True,
-        recover: Recover | None = None,
-    ) -> None:
-        """Begin a task in every worker, without waiting for it; this process does its part in `wait`.
+    def job(
+        self, task: str, *args: Any, timed: bool = True, repeatable: bool = True, recover: Recover | None = None
+    ) -> Job:
+        """Return a task with its arguments, for `begin`; it may be begun many times.
 
         Args:
             task: its name.
             args: of the task.
-            processes: how many processes run it at most; by default all.
             timed: whether the time limit applies.
             repeatable: whether a worker that is restarted during the task begins it again.
             recover: called instead of that, if given.
@@ -147,25 +140,33 @@ class WorkerPool:
         Raises:
             ValueError: there is no such task.
             TypeError: an argument cannot be pickled.
-            RuntimeError: the pool is closed, or a task has been begun and not waited for.
         """
         if task not in self._tasks:
             raise ValueError(f"there is no task {task!r}, but {', '.join(self._tasks)}")
-        if self.closed or self._local_job is not None or any(worker.job for worker in self.workers):
-            raise RuntimeError("the worker pool is closed" if self.closed else "the workers are busy: wait() first")
-        if self.local is not None:
-            self._local_job = task, args
-            processes = None if processes is None else processes - 1
-        if workers := self.workers[:processes]:
-            job = self.job(task, *args, timed=timed, repeatable=repeatable, recover=recover)
-            for worker in workers:
-                worker.begin(job)
+        small = len(args) <= MAX_NUMBERS and all(type(arg) is int and -(2**63) <= arg < 2**63 for arg in args)
+        message = None if small or not self.workers else cloudpickle.dumps(args)
+        return Job(task, self._numbers[task], args, message, timed, repeatable, recover)
 
-    def job(self, task: str, *args: Any, **options: Any) -> Job:
-        """Return a `Job` for `Worker.begin`; arguments as for `begin`."""
-        if len(args) <= MAX_NUMBERS and all(type(arg) is int and -(2**63) <= arg < 2**63 for arg in args):
-            return Job(task, self._numbers[task], args, **options)
-        return Job(task, self._numbers[task], message=cloudpickle.dumps(args), **options)
+    def begin(self, job: Job, processes: int | None = None) -> None:
+        """Begin a task in every worker, without waiting for it; this process does its part in `wait`.
+
+        Args:
+            job: the task.
+            processes: how many processes run it at most; by default all.
+
+        Raises:
+            RuntimeError: the pool is closed, or a task has been begun and not waited for.
+        """
+        if self.closed or self._local_job is not None or self._busy:
+            raise RuntimeError("the worker pool is closed" if self.closed else "the workers are busy: wait() first")
+        workers = self.workers
+        if self.local is not None:
+            self._local_job = job
+            workers = workers if processes is None else workers[: processes - 1]
+        elif processes is not None:
+            workers = workers[:processes]
+        for worker in workers:
+            worker.begin(job)
 
     def wait(self) -> dict[int, Any]:
         """Wait until the task is done; the pool is closed if it fails.
@@ -179,9 +180,9 @@ class WorkerPool:
         results = {}
         try:
             if self._local_job is not None:
-                (task, args), self._local_job = self._local_job, None
-                results[0] = self._tasks[task](self.local, *args)
-            while any(worker.job for worker in self.workers):
+                job, self._local_job = self._local_job, None
+                results[0] = self._tasks[job.task](self.local, *job.args)
+            while self._busy:
                 finished = self.next()
                 assert finished is not None
                 results[finished[0].channel.number] = finished[1]
@@ -301,6 +302,10 @@ class WorkerPool:
     def __exit__(self, *exception: object) -> None:
         """Close."""
         self.close()
+
+    @property
+    def _busy(self) -> bool:
+        return any(worker.job for worker in self.workers)
 
     @property
     def _patience(self) -> float:

@@ -111,10 +111,10 @@ def test_this_process_takes_part_where_it_has_a_context(make: Make) -> None:
 
 def test_a_task_is_begun_without_waiting(make: Make, tmp_path: Path) -> None:
     pool, file = make(), tmp_path / "go"
-    pool.begin("wait_for_file", str(file))
+    pool.begin(pool.job("wait_for_file", str(file)))
     assert not pool.ready()
     with pytest.raises(RuntimeError, match=r"the workers are busy: wait\(\) first"):
-        pool.begin("add", 1)
+        pool.begin(pool.job("add", 1))
     file.touch()
     assert pool.ready(SECONDS)
     assert pool.wait() == {1: 7, 2: 7}
@@ -208,7 +208,7 @@ def test_contexts_are_closed_and_share_memory(tmp_path: Path) -> None:
 
 def test_a_pool_that_kills_does_not_wait() -> None:
     with WorkerPool([WorkerSpec("the adder", partial(make_adder, 1))], TASKS, close_timeout=None) as pool:
-        pool.begin("hang")
+        pool.begin(pool.job("hang"))
         pid = pool.workers[0].process.pid
     assert not runs(pid)
 
