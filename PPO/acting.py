@@ -88,9 +88,7 @@ class Acting:
         columns, single = features.rows(states.cpu().numpy() if torch.is_tensor(states) else states)
         columns = np.ascontiguousarray(columns)  # torch takes no array that runs backwards
         if features.mask is not None:
-            allowed = columns[:, features.columns :] > 0
-            if not np.logical_or.reduceat(allowed, self._first_choices, axis=1).all():
-                raise ValueError("no action is allowed in some of the states")
+            features.check_mask(columns, self._first_choices)
         self._check_state(state, len(columns))
         noise = None if deterministic else self._noise_of(len(columns), env_ids)
         before = None if state is None else state.copy()

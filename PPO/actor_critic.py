@@ -206,10 +206,7 @@ class ActorCritic(nn.Module):
 
     def _seen(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return what the encoders see, and the mask."""
-        columns = self.features.columns
-        if self._custom:
-            obs = obs.float()
-        return (obs, None) if self.features.mask is None else (obs[:, :columns], obs[:, columns:])
+        return self.features.split(obs.float() if self._custom else obs)
 
     def stacked_parameters(self) -> list[nn.Parameter]:
         """Return the parameters in the order of `Architecture.views`: a layer of the actor, then the critic's."""
@@ -227,7 +224,6 @@ class ActorCritic(nn.Module):
             or self._bf16
             or type(self) is not ActorCritic
             or self.critic is self.actor
-            or self.features.mask is not None
             or type(head) not in (GaussianHead, CategoricalHead)
         ):
             return None

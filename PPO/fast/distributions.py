@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parallel_rl.utils import gauss_hermite
+from parallel_rl.utils import FORBIDDEN, gauss_hermite
 
 
 class Bounds(NamedTuple):
@@ -29,6 +29,14 @@ Backward = Callable[[np.ndarray, float, np.ndarray | None], np.ndarray]
 
 The derivative by the log-std, if there is one, is written into the third argument `(A,)`.
 """
+
+
+def masked(output: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Return the output `(A, B)` of the policy head; with a mask `(B, A)`, 0 is the probability of actions that have 0.
+
+    Their logits get no gradient, since their derivatives have the factor p.
+    """
+    return output if mask is None else np.where(mask.T == 0, np.float32(FORBIDDEN), output)
 
 
 def categorical(logits: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, Backward]:

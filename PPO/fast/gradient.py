@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from PPO.fast.distributions import raw_log_prob
+from PPO.fast.distributions import masked, raw_log_prob
 from PPO.fast.policy import ACTIVATIONS, Architecture, Encoder, Layer, Networks, Trace
 from PPO.objective import Objective
 
@@ -68,7 +68,7 @@ class AnalyticGradient:
     def __init__(self, architecture: Architecture, parameters: np.ndarray, gradient: np.ndarray) -> None:
         """Store views of the parameters `(P,)` and of their gradient `(P,)`."""
         self._parameters, self._gradients = architecture.views(parameters), architecture.views(gradient)
-        self._bounds = architecture.bounds
+        self._bounds, self._split = architecture.bounds, architecture.features.split
         activation = ACTIVATIONS[architecture.activation]
         self._encoders = {
             networks: (
@@ -93,12 +93,13 @@ class AnalyticGradient:
         """
         parameters, gradients = self._parameters, self._gradients
         encoder, encoder_gradients = self._encoders[networks]
-        features, trace = encoder.forward(rows.obs.T)
+        obs, mask = self._split(rows.obs)
+        features, trace = encoder.forward(obs.T)
         if not trace:
             features = np.stack([features] * 2)
         d_features = np.empty(features.shape, features.dtype)
         if networks is not Networks.CRITIC:
-            output = parameters.policy_head.forward(features[0])
+            output = masked(parameters.policy_head.forward(features[0]), mask)
             log_prob, backward = raw_log_prob(output, rows.raw_action, parameters.log_std, self._bounds)
             log_ratio = log_prob - rows.log_prob
             policy_loss, d_log_prob = surrogate_gradient(log_ratio, rows.advantage, objective.clip, count)

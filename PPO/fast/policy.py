@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from parallel_rl.utils import Features, blas_threads
-from PPO.fast.distributions import Bounds, log_slope, raw_log_prob
+from PPO.fast.distributions import Bounds, log_slope, masked, raw_log_prob
 
 ONE_THREAD_PRODUCT = 2**18
 """The largest number of multiplications in a matrix product that NumPy computes on one thread (with OpenBLAS)."""
@@ -199,7 +199,10 @@ class NumpyPolicy:
             obs: `(n, ...)`, of the environment's space.
             noise: see `sample`.
         """
-        action, raw_action, output = self.sample(self.architecture.features.flatten(obs), noise)
+        features = self.architecture.features
+        states = features.flatten(obs)
+        features.check_mask(states)
+        action, raw_action, output = self.sample(states, noise)
         rows = {"action": action} if self.architecture.bounds is None else {"action": action, "raw_action": raw_action}
         return rows, output.T
 
@@ -215,12 +218,13 @@ class NumpyPolicy:
         """Return actions and raw actions `(B, ...)`, and the policy's output `(A, B)`.
 
         Args:
-            obs: `(B, D)`.
+            obs: `(B, D)`, with the columns of an action mask if there is one.
             noise: `(B, A)`: standard normal numbers for continuous actions, standard exponential ones for discrete
                 ones (the Gumbel trick, as a race of exponential clocks: argmax p / E); None for deterministic
                 actions.
         """
-        output, bounds = self.forward(self.normalize(obs)), self.architecture.bounds
+        obs, mask = self.architecture.features.split(obs)
+        output, bounds = masked(self.forward(self.normalize(obs)), mask), self.architecture.bounds
         if bounds is None:
             clocks = 1.0 if noise is None else noise.T
             choice = (np.exp(output - output.max(axis=0)) / clocks).argmax(axis=0)
@@ -257,6 +261,7 @@ class NumpyPolicy:
 
     def value(self, obs: np.ndarray) -> np.ndarray:
         """Return normalized values `(B, V)` of normalized observations `(B, D)`, in blocks that fit the cache."""
+        obs, _ = self.architecture.features.split(obs)
         blocks = [obs[start : start + CACHED_ROWS] for start in range(0, len(obs), CACHED_ROWS)]
         values = [
             self._value_head.forward(self._critic.forward(block.T)[0]).reshape(self.architecture.values, -1)

@@ -30,7 +30,7 @@ def shared_arrays(
         "objective": ((Objective.SIZE,), np.float64),
         "gradients": ((shards, architecture.parameters), np.float32),
         "metrics": ((shards, len(METRICS)), np.float64),
-        "obs": ((rows, architecture.features.columns), np.float32),
+        "obs": ((rows, architecture.features.width), np.float32),
         "raw_action": ((rows, architecture.outputs), np.float32) if continuous else ((rows,), np.int64),
         "log_prob": ((rows,), np.float32),
         "advantage": ((rows,), np.float32),

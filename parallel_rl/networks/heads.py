@@ -13,7 +13,7 @@ from parallel_rl.networks.encoders import linear_layer
 from parallel_rl.networks.joint import JointHead
 from parallel_rl.networks.normalizer import RunningNorm
 from parallel_rl.networks.policy_head import PolicyHead
-from parallel_rl.utils import COMPOSITE, action_units, bounds_of, choices_of, leaves, name_of
+from parallel_rl.utils import COMPOSITE, FORBIDDEN, action_units, bounds_of, choices_of, leaves, name_of
 
 CHOICE_GAIN = 0.1
 MEAN_GAIN = 0.01
@@ -26,8 +26,6 @@ BOUND_EPSILON = 1e-6
 """The least distance of an action to its bounds if its raw action is not known."""
 VARIANCE_EPSILON = 1e-6
 """Added to the variance of state-dependent noise, since all features may be 0."""
-FORBIDDEN = -1e8
-"""The logit of a masked action: its probability is 0, and unlike an infinity it leads to no NaN."""
 
 
 class CategoricalHead(PolicyHead):

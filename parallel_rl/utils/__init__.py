@@ -40,6 +40,7 @@ from parallel_rl.utils.seeding import env_seeds, global_streams_kept, seed_globa
 from parallel_rl.utils.settings import Config, Configured, Setting, fault_of, make_config, setting, settings_in
 from parallel_rl.utils.spaces import (
     ACTION_MASK,
+    FORBIDDEN,
     Features,
     Image,
     Keys,
@@ -64,6 +65,7 @@ from parallel_rl.utils.trajectory import (
 __all__ = [
     "ACTION_MASK",
     "COMPOSITE",
+    "FORBIDDEN",
     "Batch",
     "Config",
     "Configured",

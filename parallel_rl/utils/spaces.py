@@ -9,15 +9,19 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, TypeVar
 
 import numpy as np
 from gymnasium import spaces
 
+Rows = TypeVar("Rows", bound=Any)
+"""An array, or a tensor."""
 Keys = tuple[str | int, ...]
 """The keys that lead from an element of a Dict or a Tuple to one of its parts."""
 ACTION_MASK = "action_mask"
 """The key under which a Dict observation says which actions are allowed."""
+FORBIDDEN = -1e8
+"""The logit of a masked action: its probability is 0, and unlike an infinity it leads to no NaN."""
 SMALLEST_IMAGE = 5
 """Height or width below which an image counts as numbers."""
 PIXEL_HIGH = 255
@@ -225,6 +229,29 @@ class Features:
     def columns(self) -> int:
         """The number of columns that networks get: all but those of the mask."""
         return self.vector + sum(image.columns for image in self.images)
+
+    @property
+    def width(self) -> int:
+        """The number of columns of a row."""
+        return self.columns + (self.mask.columns if self.mask else 0)
+
+    def split(self, rows: Rows) -> tuple[Rows, Rows | None]:
+        """Return the columns of rows `(B, width)` that networks get, and the action mask if there is one."""
+        return (rows, None) if self.mask is None else (rows[:, : self.columns], rows[:, self.columns :])
+
+    def check_mask(self, rows: np.ndarray, first_choices: Sequence[int] | np.ndarray = (0,)) -> None:
+        """Check that the mask, if there is one, allows a choice of each discrete action in each row.
+
+        Args:
+            rows: `(B, width)`.
+            first_choices: `(K,)`, the column of the first choice of each of K actions.
+
+        Raises:
+            ValueError: no action is allowed in some of them.
+        """
+        _, mask = self.split(rows)
+        if mask is not None and not np.logical_or.reduceat(mask > 0, first_choices, axis=1).all():
+            raise ValueError("no action is allowed in some of the states")
 
     def fit(self, space: spaces.Space) -> bool:
         """Return whether observations of a space become such rows; plain numbers may be of any shape."""

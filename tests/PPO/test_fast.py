@@ -30,6 +30,10 @@ def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     obs = normal(count, 5)
+    if policy.features.mask is not None:
+        mask = normal(count, 3) > 0
+        mask[:, 1] |= ~mask.any(dim=1)
+        obs = torch.cat([obs, mask.double()], dim=1)
     with torch.no_grad():
         distribution, value = policy(obs)
         noise = normal(count, 3)
@@ -43,9 +47,14 @@ def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows
 SCALE = np.array([1.0, 2.0, 0.4])
 ACTIONS: dict[str, spaces.Space] = {
     "choice": spaces.Discrete(3),
+    "masked": spaces.Discrete(3),
     "squashed": spaces.Box(-SCALE, SCALE, dtype=np.float64),
     "cut off": spaces.Box(-SCALE, SCALE, dtype=np.float64),
 }
+OBSERVATIONS = [
+    spaces.Box(-1, 1, (5,)),
+    spaces.Dict({"observation": spaces.Box(-1, 1, (5,)), "action_mask": spaces.MultiBinary(3)}),
+]
 
 
 @pytest.mark.parametrize("actions", ACTIONS)
@@ -54,9 +63,10 @@ def test_analytic_gradient_of_every_network_equals_autograd(actions: str, activa
     """Held to 1e-10 in float64, over value clipping, entropy, advantages, value heads and depths."""
     together, apart = [Networks.BOTH], [Networks.CRITIC, Networks.ACTOR]
     options = product([None, 0.2], [0.0, 0.03], [True, False], [1, 2], [(), (16,), (16, 8)], [together, apart])
+    observation_space = OBSERVATIONS[actions == "masked"]
     for value_clip, entropy_coef, by_minibatch, values, hidden_sizes, chosen in options:
         policy = ActorCritic(
-            spaces.Box(-1, 1, (5,)), ACTIONS[actions], squash=actions == "squashed", hidden_sizes=hidden_sizes,
+            observation_space, ACTIONS[actions], squash=actions == "squashed", hidden_sizes=hidden_sizes,
             activation=activation, values=values, log_std=-0.4, generator=torch.Generator().manual_seed(0),
         ).double()  # fmt: skip
         for parameter in policy.policy_head.parameters():
@@ -66,7 +76,7 @@ def test_analytic_gradient_of_every_network_equals_autograd(actions: str, activa
         assert architecture is not None
         analytic = AnalyticGradient(architecture, parameters.numpy(), gradient.numpy())
         objective = Objective(0.2, 0.7, entropy_coef, value_clip, by_minibatch)
-        minibatch = rows(policy, actions != "choice", values, 40)
+        minibatch = rows(policy, isinstance(ACTIONS[actions], spaces.Box), values, 40)
 
         gradient.zero_()
         loss, expected_metrics = objective_loss(objective, policy, minibatch)
@@ -139,6 +149,22 @@ def test_numpy_policy_acts_as_torch_does(continuous: bool, deterministic: bool) 
     assert our_extras.keys() == their_extras.keys()
     for name, value in our_extras.items():
         np.testing.assert_allclose(value, their_extras[name], atol=1e-4)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_numpy_policy_obeys_masks_as_torch_does(deterministic: bool) -> None:
+    rng = np.random.default_rng(0)
+    mask = rng.integers(0, 2, (200, 3)).astype(np.int8)
+    mask[:, 0] |= ~mask.any(axis=1)
+    obs = {"observation": rng.normal(size=(200, 5)).astype(np.float32), "action_mask": mask}
+    ppo = PPO(False, 5, 3, observation_space=OBSERVATIONS[1], action_space=ACTIONS["masked"], seed=0)
+    by_torch = copy.deepcopy(ppo)
+    assert by_torch.numpy_policy is not None
+    by_torch.numpy_policy = None
+    (ours, extras), (theirs, expected) = (agent.act(obs, deterministic=deterministic) for agent in (ppo, by_torch))
+    assert np.array_equal(ours, theirs)
+    assert mask[np.arange(200), ours].all()
+    np.testing.assert_allclose(extras["log_prob"], expected["log_prob"], atol=1e-6)
 
 
 @pytest.mark.parametrize("continuous", [False, True])

@@ -240,6 +240,48 @@ def test_masks_have_the_choices_of_all_parts_one_after_the_other() -> None:
         ActionMasks(gym.make("Pendulum-v1"))
 
 
+class Exit(gym.Env):
+    """A mask shows two of four doors, which the observation does not; the first of them is right, others are errors."""
+
+    observation_space = spaces.Box(0, 1, (2,), np.float32)
+    action_space = spaces.Discrete(4, start=3)
+
+    def __init__(self, closed: int = -1) -> None:
+        """At step `closed` the mask shows no door."""
+        self.closed = closed
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._next()
+
+    def _next(self) -> Any:
+        self.doors = self.np_random.permutation(4)[:2]
+        return np.zeros(2, np.float32), {}
+
+    def action_masks(self) -> np.ndarray:
+        return np.isin(np.arange(4), self.doors) & (self.steps != self.closed)
+
+    def step(self, action: Any) -> Any:
+        assert action - 3 in self.doors, "this door is not allowed"
+        reward = float(action - 3 == self.doors.min())
+        self.steps += 1
+        return self._next()[0], reward, self.steps == 10, False, {}
+
+
+def test_replicas_obey_masks_and_learn() -> None:
+    """At random the return is 5, at best 10."""
+    ppo = PPO.for_env(ActionMasks(Exit()), batch_size=256, mini_batch_size=64, lr=3e-3, normalize_obs=True, seed=0)
+    with AsyncPPO(lambda: ActionMasks(Exit()), ppo, 8, 6_000, acting="replicas", seed=0, progress=False) as trainer:
+        trainer.run()
+    assert evaluate(ppo, lambda: ActionMasks(Exit()), 50, seed=1, backend="inline").mean() > 8
+    for backend in ("inline", "process"):
+        with AsyncPPO(
+            lambda: ActionMasks(Exit(3)), ppo, 2, 6_000, acting="replicas", backend=backend, seed=0, progress=False
+        ) as trainer, pytest.raises(Exception, match="no action is allowed"):  # fmt: skip
+            trainer.run()
+
+
 @pytest.mark.parametrize("mode", ["streaming", "mask"])
 def test_discrete_and_continuous_actions_are_learned_together(mode: Any) -> None:
     """At random the return is -3.8; with all choices right but aimed at the middle it is -0.5, at best 0."""
