@@ -6,8 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar, Unpack
+from typing import Any, Generic, Literal, TypeVar, Unpack
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from AsyncPPO.factory import EnvLike, number_of_copies
 from AsyncPPO.rows import RowMeans
 from AsyncPPO.settings import EnvSettings
 from AsyncPPO.vectorizer import EnvVectorizer
-from parallel_rl.utils import History, Metrics, save_state
+from parallel_rl.utils import Closeable, History, Metrics, save_state
 
 Mode = Literal["streaming", "mask"]
 BAR_SECONDS = 0.2
@@ -41,7 +40,7 @@ class TrainerOptions(EnvSettings, total=False):
     callbacks: Sequence[Callback]
 
 
-class AsyncTrainer(Generic[A]):
+class AsyncTrainer(Closeable, Generic[A]):
     """Trains an `Agent` in parallel environments.
 
     Args:
@@ -292,16 +291,6 @@ class AsyncTrainer(Generic[A]):
     def close(self) -> None:
         """Close the environments; may be called twice."""
         self.env.close()
-
-    def __enter__(self) -> Self:
-        """Return the trainer."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the environments."""
-        self.close()
 
 
 class AsyncPPO(AsyncTrainer[A]):
