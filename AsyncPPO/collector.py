@@ -1,7 +1,6 @@
 """Collectors: an agent acts in parallel environments, and the transitions go into a `VecMemory`."""
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
@@ -10,7 +9,6 @@ from AsyncPPO.agent import Acted, Actor, Agent, BehaviorPolicy, ReplicableAgent
 from AsyncPPO.backends import SUCCESS, Replicas
 from AsyncPPO.episodes import Episode, Episodes, last_numbers
 from AsyncPPO.memory import VecMemory
-from AsyncPPO.settings import EnvSettings
 from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import (
     State,
@@ -23,7 +21,7 @@ from parallel_rl.utils import (
 )
 
 Result = TypeVar("Result")
-Acting = Literal["auto", "central", "alternating", "replicas"]
+Acting = Literal["auto", "central", "replicas"]
 StepResult = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
 """Of `EnvVectorizer.step`."""
 
@@ -169,39 +167,6 @@ class Collector:
         return int(np.count_nonzero(~failed)), self._episodes.count(env_ids, reward[None], over[None], numbers)
 
 
-class AlternatingCollector(Collector):
-    """Steps one half of the environments while the agent acts for the other (Stooke and Abbeel 2018, arXiv:1803.02811).
-
-    The agent is queried for the same observations in the same order, however long either takes.
-    """
-
-    def collect(self, steps: int) -> tuple[int, list[Episode]]:
-        """Step every environment `steps` times; return what `Collector.collect` returns."""
-        self._begin()
-        halves = [np.arange(start, self.env.num_envs, 2) for start in (0, 1)]  # so that workers have parts of both
-        results = []
-        stepping: list[tuple[np.ndarray, np.ndarray, Acted]] = []
-        try:
-            for half in halves * steps:
-                obs = self._obs[half]
-                acted = self._recurrent.query(self.agent.act, obs, half)
-                results += [self._receive(*other) for other in stepping]
-                self.env.send(acted[0], half)
-                stepping = [(half, obs, acted)]
-            results += [self._receive(*other) for other in stepping]
-        except BaseException:  # one half is in the middle of a step
-            self.env.close()
-            raise
-        taken, episodes = zip(*results, strict=True)
-        return sum(taken), [*chain(*episodes)]
-
-    def _receive(self, half: np.ndarray, obs: np.ndarray, acted: Acted) -> tuple[int, list[Episode]]:
-        """Wait for the half that steps, and keep its transitions."""
-        result = self.env.recv()[:5]
-        self._obs[half] = result[0]
-        return self._keep(half, obs, acted, result)
-
-
 class ReplicaCollector:
     """Replicas of the policy act in the processes that step, for many steps without a message between processes."""
 
@@ -265,9 +230,7 @@ class ReplicaCollector:
         return reward.size, self._episodes.count(np.arange(env.num_envs), reward, over, infos)
 
 
-def choose_acting(
-    wanted: Acting, agent: Agent, *, mode: str, num_envs: int, settings: EnvSettings
-) -> tuple[Acting, str]:
+def choose_acting(wanted: Acting, agent: Agent, mode: str) -> tuple[Acting, str]:
     """Return where the policy acts, and why.
 
     Raises:
@@ -275,14 +238,6 @@ def choose_acting(
     """
     if wanted not in (known := get_args(Acting)):
         raise ValueError(f"acting must be one of {', '.join(known)}, not {wanted!r}")
-    if wanted == "alternating":
-        inline = settings.get("backend", "auto") not in {"auto", "process"}
-        if mode == "mask" or num_envs == 1 or inline or settings.get("on_env_error") == "restart":
-            raise ValueError(
-                "acting='alternating' needs mode='streaming', two environments or more, worker processes, and "
-                "on_env_error='raise'"
-            )
-        return wanted, "one half of the environments steps while the agent acts for the other"
     if wanted != "central" and mode == "streaming" and agent.replica() is not None:
         return "replicas", "replicas of the policy act in the processes that step"
     if wanted == "replicas":
@@ -293,11 +248,8 @@ def choose_acting(
     return "central", f"the agent acts in this process, in every step: {why}"
 
 
-def make_collector(
-    env: EnvVectorizer, agent: Agent, acting: Acting, info_keys: Sequence[str]
-) -> Collector | ReplicaCollector:
-    """Return the collector for a way of acting; its `buffer` is new."""
+def make_collector(env: EnvVectorizer, agent: Agent, info_keys: Sequence[str]) -> Collector | ReplicaCollector:
+    """Return a collector with a new `buffer`: of replicas if the vectorizer has a plan for them."""
     if env.rollout is not None:
         return ReplicaCollector(env, cast("ReplicableAgent", agent), VecMemory(env.num_envs, env.rollout.rows))
-    kind = AlternatingCollector if acting == "alternating" else Collector
-    return kind(env, agent, VecMemory(env.num_envs), info_keys)
+    return Collector(env, agent, VecMemory(env.num_envs), info_keys)

@@ -3,19 +3,19 @@
 import copy
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from AsyncPPO.backends import Backend, EnvError, apply
 from AsyncPPO.progress import tell_if_long
 from AsyncPPO.workers import WorkerPool
+from parallel_rl.utils import Closeable
 
 Result = TypeVar("Result")
 
 
-class ParallelEnvs:
+class ParallelEnvs(Closeable):
     """N environments behind a backend, without their steps.
 
     `call`, `get_attr`, `set_attr` and `render` are as in Gymnasium's `VectorEnv`. Do not call `reset` and `step` with
@@ -136,16 +136,6 @@ class ParallelEnvs:
         backend, self._backend = self._backend, None
         if backend is not None:
             backend.close()
-
-    def __enter__(self) -> Self:
-        """Return the vectorizer."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
 
     def _open_backend(self) -> Backend:
         if self._backend is None or self._backend.pool.closed:

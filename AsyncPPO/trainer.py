@@ -6,8 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar, Unpack
+from typing import Any, Generic, Literal, TypeVar, Unpack
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from AsyncPPO.factory import EnvLike, number_of_copies
 from AsyncPPO.rows import RowMeans
 from AsyncPPO.settings import EnvSettings
 from AsyncPPO.vectorizer import EnvVectorizer
-from parallel_rl.utils import History, Metrics, save_state
+from parallel_rl.utils import Closeable, History, Metrics, save_state
 
 Mode = Literal["streaming", "mask"]
 BAR_SECONDS = 0.2
@@ -41,7 +40,7 @@ class TrainerOptions(EnvSettings, total=False):
     callbacks: Sequence[Callback]
 
 
-class AsyncTrainer(Generic[A]):
+class AsyncTrainer(Closeable, Generic[A]):
     """Trains an `Agent` in parallel environments.
 
     Args:
@@ -51,11 +50,9 @@ class AsyncTrainer(Generic[A]):
         steps: environment steps to take, over all environments; the last vector step may exceed it by less than N.
         mode: `streaming`: environments restart by themselves, and the agent updates when it has the transitions that
             it wants. `mask`: every environment finishes its episode, then the agent updates.
-        acting: `central`: the agent acts for all environments in every step. `alternating`: it acts for one half while
-            the other half steps in worker processes; only with `streaming`; for an agent on a GPU that acts faster
-            than half of the environments step. `replicas`: a replica of the policy acts in each process that steps,
-            for a whole batch at a time (with a progress bar, for at most 0.2 s); only with `streaming`, and with small
-            networks on the CPU. `auto`: replicas where possible, otherwise central.
+        acting: `central`: the agent acts for all environments in every step. `replicas`: a replica of the policy acts
+            in each process that steps, for a whole batch at a time (with a progress bar, for at most 0.2 s); only with
+            `streaming`, and with small networks on the CPU. `auto`: replicas where possible, otherwise central.
         info_keys: numbers in the last info of an episode. The metric `info_KEY` is the mean over the last 100
             episodes. `is_success` (or `success`) needs no mention: where there is one, `success_rate` is a metric.
         progress: whether to show a progress bar.
@@ -89,11 +86,9 @@ class AsyncTrainer(Generic[A]):
         self.callbacks = [*([ProgressBar()] if progress else []), *callbacks]
         self._info_metrics = [metric_of(key) for key in info_keys]
         self._counts_restarts = settings.get("on_env_error") == "restart"
-        self.acting, self.acting_reason = choose_acting(
-            acting, agent, mode=mode, num_envs=self.num_envs, settings=settings
-        )
+        self.acting, self.acting_reason = choose_acting(acting, agent, mode)
         self.env = self._make_env(env, with_success(info_keys), settings)
-        self.collector = make_collector(self.env, agent, self.acting, with_success(info_keys))
+        self.collector = make_collector(self.env, agent, with_success(info_keys))
         self.buffer = self.collector.buffer
         self.steps_done = 0
         self.seconds = 0.0
@@ -116,7 +111,6 @@ class AsyncTrainer(Generic[A]):
             self.num_envs,
             autoreset=self.mode == "streaming",
             plan=None if replica is None else Plan(replica, -(-replica.batch_size // self.num_envs), tuple(info_keys)),
-            asynchronous=self.acting == "alternating",
             **settings,
         )
         try:
@@ -292,16 +286,6 @@ class AsyncTrainer(Generic[A]):
     def close(self) -> None:
         """Close the environments; may be called twice."""
         self.env.close()
-
-    def __enter__(self) -> Self:
-        """Return the trainer."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the environments."""
-        self.close()
 
 
 class AsyncPPO(AsyncTrainer[A]):

@@ -13,7 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from parallel_rl.utils import State, Trajectory, check_like, episode_ends, free_memory, row_type, whole_number
+from parallel_rl.utils import (
+    State,
+    Trajectory,
+    check_like,
+    episode_ends,
+    episode_numbers,
+    free_memory,
+    row_type,
+    whole_number,
+)
 
 RUNNING = -1
 """In `Replay.final_row`: the episode has no final observation yet."""
@@ -172,7 +181,7 @@ class Replay:
             self._close(env_id)
         head, steps = int(self._written[env_id]), int(self._steps[env_id])
         over = episode_ends(trajectory.terminated, trajectory.truncated)
-        episode = np.cumsum(over) - over  # 0 for the one that ran, 1 for the next, ...
+        episode = episode_numbers(over)
         indexes = np.arange(len(trajectory))
         positions = head + indexes + episode
         final_positions = positions[trajectory.ends] + 1

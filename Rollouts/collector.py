@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from AsyncPPO import EnvVectorizer
-from parallel_rl.utils import global_streams_kept
+from parallel_rl.utils import episode_ends, global_streams_kept
 from Rollouts.actor import Actor
 from Rollouts.checks import initial_hx
 from Rollouts.fragment import At, Fragment, State, cat
@@ -127,7 +127,7 @@ class Collector:
             running = (~envs.finished).nonzero()[0]
         if len(frozen) < envs.num_envs:
             obs, reward, terminated, truncated, _ = envs.step(tree_map(lambda a: a[step + 1][running], state.act))
-            over = terminated | truncated
+            over = episode_ends(terminated, truncated)
             _write(state.obs, (step + 1, running), unpack(envs.single_observation_space, obs))
             state.rew[step + 1, running] = reward
             state.fin[step + 1, running] = over

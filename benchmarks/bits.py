@@ -59,7 +59,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "process": {"backend": "process", "num_workers": 2, "acting": "central"},
     "replicas inline": {"backend": "inline", "acting": "replicas"},
     "replicas process": {"backend": "process", "num_workers": 2, "acting": "replicas"},
-    "alternating": {"backend": "process", "num_workers": 2, "acting": "alternating"},
     "mask mode": {"backend": "inline", "mode": "mask"},
     "mask mode, process": {"backend": "process", "num_workers": 2, "mode": "mask"},
 }

@@ -13,13 +13,12 @@ from tqdm import tqdm
 
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory
 from AsyncPPO.backends import Plan
-from AsyncPPO.collector import AlternatingCollector, Collector, ReplicaCollector
+from AsyncPPO.collector import ReplicaCollector
 from benchmarks.throughput.envs import Busy
 from PPO import PPO
 
 HORIZON = 64
 MEMORY_STEPS = 10_000_000
-ASKED_SECONDS = 2.0
 
 
 class Sleeper(gym.Env):
@@ -57,40 +56,6 @@ def collected_per_second(factory: Any, num_envs: int, workers: int) -> float:
     return float(np.median(rates[1:]))
 
 
-class Elsewhere:
-    """Inference that takes some time without using this machine's cores, in place of a GPU."""
-
-    def __init__(self, seconds: float) -> None:
-        """Store the time of an inference."""
-        self.seconds = seconds
-
-    def act(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Wait."""
-        time.sleep(self.seconds)
-        return np.zeros(len(states), np.int64), {}
-
-    def get_action(self, states: np.ndarray, *, deterministic: bool = False) -> np.ndarray:
-        """Wait."""
-        return self.act(states)[0]
-
-
-def asked_per_second(step_seconds: float, answer_seconds: float) -> tuple[float, float]:
-    """Return the environment steps per second with inference for all 32 at once, and for alternating halves."""
-    rates = []
-    for alternating in (False, True):
-        make = partial(EnvVectorizer, partial(Busy, step_seconds), 32, backend="process", autoreset=True, seed=0)
-        with make(asynchronous=alternating) as env:
-            kind = AlternatingCollector if alternating else Collector
-            collector = kind(env, Elsewhere(answer_seconds), VecMemory(32))
-            collector.collect(1)
-            start, done = time.perf_counter(), 0
-            while time.perf_counter() < start + ASKED_SECONDS:
-                done += sum(collector.collect(HORIZON)[0] for _ in range(1 if alternating else HORIZON))
-                collector.buffer.clear()
-            rates.append(done / (time.perf_counter() - start))
-    return rates[0], rates[1]
-
-
 def private_megabytes(pid: int) -> float:
     """Return the private memory of a process."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -126,10 +91,6 @@ def main() -> None:
             rate = collected_per_second(factory, num_envs, workers)
             first = first or rate
             print(f"| {name} | {workers} | {rate:,.0f} | {rate / first / workers:.0%} |", flush=True)
-    print("\n| a step | inference | central, steps/s | alternating, steps/s |\n| --- | --- | --- | --- |")
-    for step_us, answer_us in [(20, 1000), (100, 200), (100, 1000), (100, 3000), (1000, 3000)]:
-        central, alternating = asked_per_second(step_us * 1e-6, answer_us * 1e-6)
-        print(f"| {step_us} us | {answer_us / 1000} ms | {central:,.0f} | {alternating:,.0f} |", flush=True)
     tqdm.write(f"\n{memory()}")
 
 

@@ -14,6 +14,8 @@ from parallel_rl.utils import Config, setting
 from parallel_rl.utils.settings import hints
 
 DEFAULT_AGENT = "ppo"
+REMOVED_VALUES = {("acting", "alternating"): "central"}
+"""Settings and values of older versions, and the values that replace them."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class RunConfig(Config):
     mode: Literal["streaming", "mask"] = setting(
         "streaming", "Update as soon as there is a batch, or (mask) when every environment has finished its episode."
     )
-    acting: Literal["auto", "central", "alternating", "replicas"] = setting(
+    acting: Literal["auto", "central", "replicas"] = setting(
         "auto",
-        "Query the agent in every step (alternating: for one half of the environments while the other half steps), or "
-        "let replicas of the policy act in the processes that step; auto: replicas where possible, otherwise central.",
+        "Query the agent in every step (central), or let replicas of the policy act in the processes that step; auto: "
+        "replicas where possible, otherwise central.",
     )
     backend: Literal["auto", "inline", "process", "vector"] = setting(
         "auto",

@@ -216,6 +216,22 @@ def test_a_run_of_before_is_evaluated_resumed_and_loaded(
     assert (again.gamma, again.hidden_sizes) == (config.settings.gamma, config.settings.hidden_sizes)
 
 
+def test_a_run_of_before_with_alternating_acting_resumes_as_central(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    weights = {}
+    for acting in ("alternating", "central"):
+        run_dir = Path(shutil.copytree(RUNS / "v2", tmp_path / acting))
+        content = json.loads((run_dir / "config.json").read_text())
+        content["run"]["acting"] = acting
+        (run_dir / "config.json").write_text(json.dumps(content))
+        assert main.main(["resume", str(run_dir), "--steps", "512"]) == 0
+        weights[acting] = (run_dir / "Policy_weights.pth").read_bytes()
+        said = f"{run_dir / 'config.json'} has acting=alternating, which no longer exists: acting=central replaces it\n"
+        assert capsys.readouterr().err.count(said) == (acting == "alternating")
+    assert weights["alternating"] == weights["central"]
+
+
 def test_settings_that_a_run_of_before_lacks_have_their_defaults(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
     content = json.loads((run_dir / "config.json").read_text())
     del content["config"]["bf16"], content["config"]["value_clip"]

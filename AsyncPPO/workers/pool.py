@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.util import Finalize
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import cloudpickle
 
@@ -30,6 +30,7 @@ from AsyncPPO.workers.channel import (
     acquire,
 )
 from AsyncPPO.workers.handle import Died, Job, Recover, Worker, stop
+from parallel_rl.utils import Closeable
 
 logger = logging.getLogger(__name__)
 Tasks = Mapping[str, Callable[..., Any]]
@@ -58,7 +59,7 @@ class Supervisor(Protocol):
         """Note that a worker was restarted during a task, which it begins again."""
 
 
-class WorkerPool:
+class WorkerPool(Closeable):
     """Worker processes, optionally together with this process, that run tasks.
 
     with WorkerPool([WorkerSpec("the adder", make_context)], {"add": add}) as pool:
@@ -294,14 +295,6 @@ class WorkerPool:
         local, self.local = self.local, None
         if hasattr(local, "close"):
             local.close()
-
-    def __enter__(self) -> Self:
-        """Return the pool."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Close."""
-        self.close()
 
     @property
     def _busy(self) -> bool:

@@ -17,7 +17,7 @@ from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
 from parallel_rl.agents import agent_kind
 from parallel_rl.commands.output import note
 from parallel_rl.commands.program import commit
-from parallel_rl.config import DEFAULT_AGENT, TrainConfig, setting_names, setting_types, train_config
+from parallel_rl.config import DEFAULT_AGENT, REMOVED_VALUES, TrainConfig, setting_names, setting_types, train_config
 from parallel_rl.utils import DamagedError, append_to, read_json, whole_number, write_atomically
 from parallel_rl.utils.versions import versions
 
@@ -103,6 +103,10 @@ def config_of(run_dir: Path) -> TrainConfig:
         agent = record.get("agent", DEFAULT_AGENT)
         known = setting_names(agent)
         values = {known.get(name.lower(), name): value for name, value in _values_in(record).items()}
+        for (name, value), new in REMOVED_VALUES.items():
+            if values.get(name) == value:
+                values[name] = new
+                note(f"{file} has {name}={value}, which no longer exists: {name}={new} replaces it")
         if unknown := values.keys() - {*known.values()}:
             raise ValueError(f"this version does not know the settings {', '.join(sorted(unknown))}")
         types = setting_types(agent)

@@ -126,13 +126,14 @@ class GaussianHead(PolicyHead):
             low: float64 `(A,)`, of the actions.
             high: float64 `(A,)`.
             squash: whether to squash; the bounds are finite then.
-            log_std: initial value for every dimension, before scaling and squashing.
+            log_std: initial value of every entry, before scaling and squashing.
             generator: of the initial weights.
         """
         super().__init__()
         self.outputs, self.choices, self.squash = len(low), 0, squash
         self.mean = linear_layer(features, self.outputs, MEAN_GAIN, generator)
-        self.log_std = nn.Parameter(torch.full((self.outputs,), log_std))
+        self.log_std = nn.Parameter(torch.full(self._log_std_shape(features), log_std))
+        self.outputs = self.log_std.numel()
         offset, scale = (torch.from_numpy(units).float() for units in action_units(low.numpy(), high.numpy()))
         for name, value in (
             ("scale", scale),
@@ -141,6 +142,9 @@ class GaussianHead(PolicyHead):
             ("high", _round_down(high)),
         ):
             self.register_buffer(name, value, persistent=False)
+
+    def _log_std_shape(self, features: int) -> tuple[int, ...]:
+        return (self.outputs,)
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Gaussian:
         """Return the distribution over actions."""
@@ -167,19 +171,8 @@ class StateDependentNoiseHead(GaussianHead):
     learn to scale them (as in Stable-Baselines3).
     """
 
-    def __init__(
-        self,
-        features: int,
-        low: torch.Tensor,
-        high: torch.Tensor,
-        squash: bool,
-        log_std: float,
-        generator: torch.Generator,
-    ) -> None:
-        """Make the layer of means, as in `GaussianHead`; `log_std` is the initial value of every entry."""
-        super().__init__(features, low, high, squash, log_std, generator)
-        self.log_std = nn.Parameter(torch.full((features, self.outputs), log_std))
-        self.outputs *= features
+    def _log_std_shape(self, features: int) -> tuple[int, ...]:
+        return features, self.outputs
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> StateDependentNoise:  # type: ignore[override]
         """Return the distribution over actions."""

@@ -11,6 +11,7 @@ from parallel_rl.utils.checkpoint import (
     remove_unfinished,
     write_atomically,
 )
+from parallel_rl.utils.closeable import Closeable
 from parallel_rl.utils.described import describe_space, make_space
 from parallel_rl.utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
 from parallel_rl.utils.free_memory import free_memory
@@ -58,6 +59,7 @@ from parallel_rl.utils.trajectory import (
     bootstrap_values,
     ends_of,
     episode_ends,
+    episode_numbers,
     next_rows,
     true_next_obs,
 )
@@ -67,6 +69,7 @@ __all__ = [
     "COMPOSITE",
     "FORBIDDEN",
     "Batch",
+    "Closeable",
     "Config",
     "Configured",
     "DamagedError",
@@ -97,6 +100,7 @@ __all__ = [
     "ends_of",
     "env_seeds",
     "episode_ends",
+    "episode_numbers",
     "fault_of",
     "free_memory",
     "gae",

@@ -18,19 +18,8 @@ class EnvBuffer(Protocol):
 
     num_envs: int
 
-    def append(
-        self,
-        env_ids: np.ndarray,
-        *,
-        obs: Any,
-        action: Any,
-        reward: Any,
-        terminated: Any,
-        truncated: Any,
-        next_obs: Any,
-        **extras: Any,
-    ) -> None:
-        """Append one row to the buffer of each environment in `env_ids`."""
+    def append(self, env_ids: np.ndarray, *args: Any, **rows: Any) -> None:
+        """Append one row by name to the buffer of each environment in `env_ids`, as `VecMemory.append` does."""
 
     def take(self) -> list[Trajectory]:
         """Return all trajectories, and empty the buffers."""

@@ -97,13 +97,7 @@ def td_errors(rewards: Rows, values: Rows, next_values: Rows, terminated: Rows, 
 
 @takes_tensors
 def gae(
-    rewards: Rows,
-    values: Rows,
-    next_values: Rows,
-    terminated: Rows,
-    ends: Rows,
-    gamma: float,
-    gae_lambda: float,
+    rewards: Rows, values: Rows, next_values: Rows, terminated: Rows, ends: Rows, gamma: float, gae_lambda: float
 ) -> Rows:
     r"""Generalized advantage estimation (Schulman et al. 2016, arXiv:1506.02438, equations 11-16).
 
@@ -145,14 +139,7 @@ def discounted_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends:
 
 
 @takes_tensors
-def n_step_returns(
-    rewards: Rows,
-    next_values: Rows,
-    terminated: Rows,
-    ends: Rows,
-    gamma: float,
-    n: int,
-) -> Rows:
+def n_step_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends: Rows, gamma: float, n: int) -> Rows:
     r"""Rewards of n steps, then the value of what follows (Sutton & Barto 2018, equation 7.1).
 
         G_t = r_t + gamma r_{t+1} + ... + gamma^{n-1} r_{t+n-1} + gamma^n V(s_{t+n})

@@ -28,6 +28,11 @@ def ends_of(terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
     return ends
 
 
+def episode_numbers(ended: np.ndarray) -> np.ndarray:
+    """Return how many episodes ended before each row `(M,)`: 0 for the first episode, 1 for the next, ..."""
+    return np.cumsum(ended) - ended
+
+
 def next_rows(rows: np.ndarray, ends: np.ndarray, final_rows: np.ndarray) -> np.ndarray:
     """Return the successor of each row in time, such as next observations or their values.
 

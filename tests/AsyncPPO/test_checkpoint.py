@@ -70,10 +70,6 @@ def test_resumed_mask_mode_is_exact_if_the_environment_has_one_random_stream(tmp
     check_exact(tmp_path, env, {"mode": "mask"})
 
 
-def test_resumed_alternating_run_is_exact(tmp_path: Path) -> None:
-    check_exact(tmp_path, "CartPole-v1", {"acting": "alternating", "backend": "process"}, backend="process", core="gru")
-
-
 @pytest.mark.parametrize("core", ["gru", "lstm"])
 def test_resumed_recurrent_policy_is_exact(tmp_path: Path, core: str) -> None:
     check_exact(tmp_path, "CartPole-v1", {}, core=core)

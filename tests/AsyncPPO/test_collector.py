@@ -1,17 +1,14 @@
 """Collecting and evaluating, with an actor that needs no network."""
 
-import multiprocessing
-import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from AsyncPPO import EnvError, EnvVectorizer, VecMemory, evaluate
-from AsyncPPO.collector import AlternatingCollector, Collector
-from tests.envs import Counter, Gate, Hanging
+from AsyncPPO.collector import Collector
+from tests.envs import Counter, Hanging
 
 
 class Scripted:
@@ -44,58 +41,6 @@ def test_collector_rows_equal_the_transitions(autoreset: bool) -> None:
         assert trajectory.final_obs[:, 1].tolist() == [3, 2]
         assert trajectory.final_obs[0, 0] != trajectory.obs[3, 0]
         assert trajectory.extras["log_prob"].tolist() == [-0.5] * 5
-
-
-def test_alternating_collector_gives_the_same_trajectories() -> None:
-    taken = []
-    for kind, pieces, options in [
-        (Collector, [1] * 7, {"backend": "inline"}),
-        (AlternatingCollector, [1, 4, 2], {"backend": "process", "num_workers": 2, "asynchronous": True}),
-    ]:
-        with EnvVectorizer(partial(Counter, 3), 5, seed=0, autoreset=True, **options) as env:
-            buffer = VecMemory(5)
-            collector = kind(env, Scripted(), buffer)
-            results = [collector.collect(steps) for steps in pieces]
-        assert [stepped for stepped, _ in results] == [5 * steps for steps in pieces]
-        assert [episode for _, episodes in results for episode in episodes] == [(6.0, 3)] * 10
-        taken.append(buffer.take())
-    for one, other in zip(*taken, strict=True):
-        for name in ("obs", "action", "reward", "terminated", "truncated", "final_obs"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-
-
-def test_alternating_collector_steps_one_half_while_the_agent_acts_for_the_other(tmp_path: Path) -> None:
-    """The first half waits at a gate, which the actor opens in its query for the second half."""
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-
-    class Opener(Scripted):
-        def act(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-            _, extras = super().act(states)
-            if len(self.queried) == 2:
-                gate.write_bytes(b"open")
-            waits = Gate.WAIT if len(self.queried) == 1 else Gate.PASS
-            return np.full(len(states), waits), extras
-
-    with EnvVectorizer(partial(Gate, gate), 2, num_workers=2, asynchronous=True, autoreset=True) as env:
-        actor = Opener()
-        assert AlternatingCollector(env, actor, VecMemory(2)).collect(3)[0] == 6
-        assert len(actor.queried) == 6
-
-
-def test_alternating_collector_closes_if_the_agent_fails_during_a_step() -> None:
-    class Speechless(Scripted):
-        def act(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-            if len(self.queried) == 3:
-                raise KeyboardInterrupt
-            return super().act(states)
-
-    env = EnvVectorizer(Counter, 4, num_workers=2, asynchronous=True, autoreset=True)
-    with pytest.raises(KeyboardInterrupt):
-        AlternatingCollector(env, Speechless(), VecMemory(4)).collect(3)
-    with pytest.raises(RuntimeError, match="closed"):
-        env.reset()
-    assert not multiprocessing.active_children()
 
 
 def test_collector_queries_and_counts_only_running_environments() -> None:

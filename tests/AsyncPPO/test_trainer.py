@@ -153,18 +153,12 @@ def test_acting_chooses_where_the_policy_acts() -> None:
     with trainer(acting="central") as run:
         assert run.acting == "central"
         assert len(run.run()) == 4
-    with trainer(acting="alternating", backend="auto") as run:
-        assert run.acting == "alternating"
-        assert len(run.run()) == 4
     with trainer(mode="mask") as run:
         assert run.acting == "central"
     with AsyncPPO("CartPole-v1", PPO(False, 4, 2, learner="torch"), 4, 100, backend="inline") as run:
         assert run.acting == "replicas"
     with pytest.raises(ValueError, match="acting='replicas' needs mode='streaming'"):
         trainer(mode="mask", acting="replicas")
-    for refused in ({"mode": "mask"}, {"num_envs": 1}, {"backend": "inline"}, {"on_env_error": "restart"}):
-        with pytest.raises(ValueError, match="acting='alternating' needs mode='streaming', two environments or more"):
-            trainer(acting="alternating", **({"backend": "process"} | refused))
     with pytest.raises(ValueError, match="two small MLPs in float32 on the CPU"):
         AsyncPPO("CartPole-v1", PPO(False, 4, 2, hidden_sizes=(1500, 1500)), acting="replicas")
 
@@ -182,7 +176,7 @@ def test_annealing_follows_the_share_of_the_steps() -> None:
         ({"num_envs": -2}, "num_envs must be at least 1"),
         ({"mode": "async"}, "mode must be 'streaming' or 'mask'"),
         ({"backend": "gpu"}, "backend must be"),
-        ({"acting": "both"}, "acting must be one of auto, central, alternating, replicas, not 'both'"),
+        ({"acting": "both"}, "acting must be one of auto, central, replicas, not 'both'"),
     ],
 )
 def test_bad_argument_is_named(bad: dict[str, Any], message: str) -> None:

@@ -176,9 +176,7 @@ def test_sde_noise_of_an_environment_does_not_depend_on_finished_ones(autoreset:
     assert len(np.unique(actions)) == 5
 
 
-@pytest.mark.parametrize(
-    "loop", [{}, {"mode": "mask"}, {"acting": "alternating", "backend": "process"}], ids=["streaming", "mask", "halves"]
-)
+@pytest.mark.parametrize("loop", [{}, {"mode": "mask"}, {"backend": "process"}], ids=["streaming", "mask", "process"])
 def test_resumed_run_equals_uninterrupted_run_to_the_bit(tmp_path: Path, loop: dict[str, Any]) -> None:
     settings = {"use_sde": True, "sde_sample_freq": 7, "core": "gru" if loop else "none", "core_size": 8}
     check_exact(

@@ -175,7 +175,7 @@ def test_the_first_ratio_of_an_update_is_one(keep: bool) -> None:
     assert metrics["grad_norm"] > 0
 
 
-@pytest.mark.parametrize("loop", [{}, {"mode": "mask"}, {"acting": "alternating", "backend": "process"}], ids=str)
+@pytest.mark.parametrize("loop", [{}, {"mode": "mask"}, {"backend": "process"}], ids=str)
 def test_resumed_run_equals_uninterrupted_run_to_the_bit(tmp_path: Path, loop: dict[str, Any]) -> None:
     check_exact(
         tmp_path, Pair, loop, backend=loop.get("backend", "inline"), core="gru", use_RND=False, k_epochs=1, steps=600

@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
     "steps": st.integers(-1, 300),
     "seed": st.integers(-1, 2**40),
     "mode": st.sampled_from(["streaming", "mask"]),
-    "acting": st.sampled_from(["auto", "central", "alternating", "replicas"]),
+    "acting": st.sampled_from(["auto", "central", "replicas"]),
     "backend": st.sampled_from(["auto", "inline", "inline", "inline", "process", "vector"]),
     "num_workers": st.one_of(st.none(), st.integers(0, 3)),
     "on_env_error": st.sampled_from(["raise", "restart"]),

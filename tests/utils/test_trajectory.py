@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from parallel_rl.utils import Batch, Trajectory, bootstrap_values, ends_of, next_rows, true_next_obs
+from parallel_rl.utils import (
+    Batch,
+    Trajectory,
+    bootstrap_values,
+    ends_of,
+    episode_numbers,
+    next_rows,
+    true_next_obs,
+)
 
 TERMINATED = np.array([False, True, False, False, False])
 TRUNCATED = np.array([False, False, False, True, False])
@@ -19,6 +27,11 @@ def test_ends_of_trajectory_are_both_flags_and_the_last_row() -> None:
     assert ends_of(TERMINATED, TRUNCATED).tolist() == [False, True, False, True, True]
     assert TRUNCATED.tolist() == [False, False, False, True, False], "the flags themselves stay"
     assert ends_of(TERMINATED[:0], TRUNCATED[:0]).tolist() == []
+
+
+def test_episode_numbers_rise_after_each_end() -> None:
+    ended = np.array([False, True, True, False, False])
+    np.testing.assert_array_equal(episode_numbers(ended), [0, 0, 1, 2, 2])
 
 
 def test_next_rows_of_trajectory_follow_in_time_but_at_ends() -> None:
