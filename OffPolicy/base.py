@@ -134,12 +134,15 @@ class OffPolicyAgent(Configured, ABC):
         count = len(self.policy.features.rows(obs)[0])
         return self.explore(obs, np.arange(count) if env_ids is None else env_ids), {}
 
-    def get_action(self, obs: Any, /, *, deterministic: bool = False, env_ids: np.ndarray | None = None) -> Any:
+    def get_action(
+        self, obs: Any, /, *, deterministic: bool = False, state: None = None, env_ids: np.ndarray | None = None
+    ) -> Any:
         """Return the policy's action for each observation `(n, ...)`, or for a single one, without exploration.
 
         Args:
             obs: of one or more environments.
             deterministic: whether a stochastic policy takes its median.
+            state: None: there is no recurrent state.
             env_ids: not used: only exploration depends on the environment.
         """
         return self.policy.get_action(obs, deterministic=deterministic)

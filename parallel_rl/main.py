@@ -2,6 +2,7 @@
 
 python main.py [train] [--help]          (installed: parallel-rl in place of python main.py)
 python main.py {resume,evaluate,record,watch,plot,export,envs} [--help]
+python main.py {ddpg,td3,sac,her-ddpg,her-td3,her-sac}-{train,test} ENV [--help]
 
 In bash, `source <(./main.py --tyro-print-completion bash)` turns on tab completion for `./main.py`.
 """
@@ -21,6 +22,7 @@ from parallel_rl.commands.output import silence, stdout_is_closed
 from parallel_rl.commands.play import evaluate, record, watch
 from parallel_rl.commands.plot import plot
 from parallel_rl.commands.program import NAME
+from parallel_rl.commands.pyrl import COMMANDS as PYRL_COMMANDS
 from parallel_rl.commands.train import resume, train
 
 INTERRUPTED, UNHEARD = 130, 141
@@ -33,6 +35,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "plot": plot,
     "export": export,
     "envs": envs,
+    "list-envs": envs,
 }
 """All but `train`, which parses its arguments itself: its defaults depend on the agent and the environment."""
 
@@ -64,8 +67,10 @@ def _run(arguments: list[str]) -> int:
     name, *rest = arguments
     if name in COMMANDS:
         return tyro.cli(COMMANDS[name], prog=f"{NAME} {name}", args=rest)
+    if name in PYRL_COMMANDS:
+        return PYRL_COMMANDS[name](rest)
     if name != "train":
-        known = ["train", *COMMANDS]
+        known = ["train", *COMMANDS, *PYRL_COMMANDS]
         near = get_close_matches(name, known, 1, 0.7)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
         raise ValueError(f"no command {name!r}; {hint}")

@@ -58,5 +58,5 @@ def test_importing_prints_nothing_and_leaves_random_states_alone(module: str) ->
 
 
 def test_the_collector_and_the_command_line_need_no_torch() -> None:
-    script = "import sys, main, AsyncPPO, utils; assert 'torch' not in sys.modules"
+    script = "import sys, main, AsyncPPO, OffPolicy, utils; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

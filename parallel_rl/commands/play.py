@@ -97,7 +97,7 @@ def record(
     out = out or run_dir / "video.mp4"
     if out.suffix not in {".mp4", ".gif"}:
         raise ValueError(f"out must end in .mp4 or .gif, not {out.name!r}")
-    if not _has_screen():
+    if not has_screen():
         os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported, which would open a window
     config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def record(
         factory_of(config.run, render_mode="rgb_array")() as env,
         Video(out, env.metadata.get("render_fps", FPS)) as video,
     ):
-        _show(agent, env, episodes, seed, lambda: video.add(_picture_of(env)))
+        show(agent, env, episodes, seed, lambda: video.add(_picture_of(env)))
     print(f"recorded  {out}")
     return 0
 
@@ -123,14 +123,15 @@ def watch(
         trust_env_module: import the module that the run's environment is in.
     """
     config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
-    if not _has_screen():
+    if not has_screen():
         raise RuntimeError("there is no screen to watch on: record makes a video")
     with factory_of(config.run, render_mode="human")() as env:
-        _show(agent, env, episodes, seed)
+        show(agent, env, episodes, seed)
     return 0
 
 
-def _has_screen() -> bool:
+def has_screen() -> bool:
+    """Return whether a window can be opened."""
     return sys.platform != "linux" or any(name in os.environ for name in SCREENS)
 
 
@@ -149,8 +150,13 @@ def _picture_of(env: gym.Env) -> np.ndarray:
     return frame
 
 
-def _show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable[[], object] = lambda: None) -> None:
-    """Run deterministic episodes and print the return of each; call `look` after every reset and step."""
+def show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable[[], object] = lambda: None) -> None:
+    """Run deterministic episodes and print the return of each; call `look` after every reset and step.
+
+    Raises:
+        ValueError: `episodes` is below 1, or `seed` is negative.
+        EnvError: the environment failed.
+    """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, not {episodes}")
     if seed < 0:

@@ -101,6 +101,36 @@ class BitFlip(gym.Env):
         return (achieved == desired).all(axis=-1).astype(np.float32) - 1
 
 
+class Reach(gym.Env):
+    """Move a point on a line to a goal; -1 in each step that it is not there. It never terminates."""
+
+    observation_space = spaces.Dict({
+        name: spaces.Box(-1, 1, (1,), np.float32) for name in ("observation", "achieved_goal", "desired_goal")
+    })  # fmt: skip
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
+        super().reset(seed=seed)
+        self.place, self.goal = self.np_random.uniform(-1, 1, (2, 1)).astype(np.float32)
+        return self._obs(), {}
+
+    def _obs(self) -> dict[str, np.ndarray]:
+        return {"observation": self.place.copy(), "achieved_goal": self.place.copy(), "desired_goal": self.goal.copy()}
+
+    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+        self.place = np.clip(self.place + 0.2 * action, -1, 1, dtype=np.float32)
+        reward = float(self.compute_reward(self.place, self.goal, {}))
+        return self._obs(), reward, False, False, {"is_success": reward == 0}
+
+    @staticmethod
+    def compute_reward(achieved: np.ndarray, desired: np.ndarray, info: dict) -> np.ndarray:
+        return (np.abs(achieved - desired)[..., 0] < 0.1).astype(np.float32) - 1
+
+    @staticmethod
+    def compute_terminated(achieved: np.ndarray, desired: np.ndarray, info: dict) -> bool:
+        return False
+
+
 class Loop:
     """Steps environments and passes the agent the transitions that it waits for."""
 

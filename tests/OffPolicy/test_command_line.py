@@ -1,12 +1,15 @@
 """The command line trains, resumes and evaluates the off-policy agents."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from parallel_rl import main
 
+ROOT = Path(__file__).parents[2]
 TINY = ["--num-envs", "2", "--learning-starts", "100", "--buffer-size", "1000", "--hidden-sizes", "16", "--batch-size",
         "16", "--backend", "inline", "--eval-every", "0", "--eval-episodes", "1"]  # fmt: skip
 
@@ -25,6 +28,13 @@ def test_a_run_is_resumed_and_evaluated(agent: str, env_id: str, tmp_path: Path,
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     assert record["agent"] == agent
     assert record["settings"]["hidden_sizes"] == [16]
+
+
+@pytest.mark.parametrize("arguments", [["--agent", "dqn", "--help"], ["her-sac-train", "--help"]])
+def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
+    run = f"from parallel_rl import main\ntry: main.main({arguments})"
+    script = f"import sys\n{run}\nfinally: assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=ROOT)
 
 
 def test_help_lists_the_settings_of_the_agent(capsys: pytest.CaptureFixture) -> None:

@@ -13,7 +13,7 @@ from torch import distributions as td
 
 from AsyncPPO import ActionMasks, AsyncPPO, EnvVectorizer, VecMemory, evaluate
 from parallel_rl import utils
-from parallel_rl.commands.play import _show
+from parallel_rl.commands.play import show
 from parallel_rl.networks import JointHead
 from PPO import PPO
 from tests.AsyncPPO.test_checkpoint import check_exact
@@ -293,7 +293,7 @@ def test_discrete_and_continuous_actions_are_learned_together(mode: Any) -> None
 
 
 def test_episodes_of_actions_of_several_parts_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    _show(PPO.for_env(Pair(), seed=0, core="gru"), Pair(), 2, seed=0)
+    show(PPO.for_env(Pair(), seed=0, core="gru"), Pair(), 2, seed=0)
     assert "episode 2: return" in capsys.readouterr().out
 
 

@@ -1,0 +1,119 @@
+"""The commands of pyrl, such as `ddpg-train ENV` and `her-sac-test ENV PATH`: other names for `train` and `watch`."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from parallel_rl.commands.build import agent_of, factory_of
+from parallel_rl.commands.play import FIRST_SEED, has_screen, show
+from parallel_rl.commands.program import NAME
+from parallel_rl.commands.train import train
+
+HINDSIGHT = "her-"
+"""Prefix of agents with hindsight experience replay."""
+EXPLORE = ["--eps-greedy", "0.2"]
+GOALS = ["--hindsight", "future", "--clip-return", "--normalize-obs"]
+AGENTS: dict[str, list[str]] = {
+    "ddpg": [],
+    "td3": [],
+    "sac": [],
+    "her-ddpg": GOALS + EXPLORE,
+    "her-td3": GOALS + EXPLORE,
+    "her-sac": GOALS,
+}
+"""The flags of `train` that each stands for, beside --agent."""
+RENAMED = {
+    "--replay-buffer": "--buffer-size",
+    "--random-steps": "--learning-starts",
+    "--num-evals": "--eval-episodes",
+    "--num-cpus": "--num-workers",
+    "--load": "--load-weights",
+    "--save": "--run-dir",
+}
+"""Flags of pyrl, and their names here."""
+NORMALIZERS = {"none": "--no-normalize-obs", "standard": "--normalize-obs"}
+
+
+def train_as(name: str, arguments: Sequence[str]) -> int:
+    """Run `NAME-train ENV [FLAGS]`, where NAME is one of `AGENTS`; all flags of `train` are valid too.
+
+    Raises:
+        ValueError: an unknown environment, or one without a time limit, by which pyrl counts steps.
+    """
+    parser, flags = _train_parser(name), ["--agent", name.removeprefix(HINDSIGHT)]
+    if not arguments or {"-h", "--help"} & {*arguments}:
+        print(parser.format_help())
+        return train([*flags, "--help"])
+    typed, others = parser.parse_known_args(arguments)
+    flags += ["--env-id", typed.env_id, "--run-dir", name, *AGENTS[name]]
+    limit = _time_limit(typed.env_id)
+    if limit is not None:
+        epoch = typed.num_cycles * typed.num_episodes * limit
+        flags += ["--steps", str(typed.num_epochs * epoch), "--eval-every", str(epoch)]
+        flags += ["--gamma", str(1 - 1 / limit)] if name.startswith(HINDSIGHT) else []
+    elif not any(other.partition("=")[0] == "--steps" for other in others):
+        raise ValueError(f"{typed.env_id} has no time limit, so epochs have no length: pass --steps")
+    flags += [NORMALIZERS[typed.obs_normalizer]] if typed.obs_normalizer else []
+    for flag, ours in RENAMED.items():
+        value = getattr(typed, flag[2:].replace("-", "_"))
+        flags += [] if value is None else [ours, value]
+    return train([*flags, *others])
+
+
+def _train_parser(name: str) -> argparse.ArgumentParser:
+    cycles = 50 if name.startswith(HINDSIGHT) else 1
+    parser = argparse.ArgumentParser(
+        prog=f"{NAME} {name}-train",
+        usage="%(prog)s ENV [FLAGS of pyrl and of train]",
+        description=f"Train {name.upper()} with the flags {' '.join(AGENTS[name]) or 'of train'}; save in {name}/.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("env_id", metavar="ENV", help="the environment; it comes first")
+    parser.add_argument("--num-epochs", type=int, default=20, help="epochs, with an evaluation after each (20)")
+    parser.add_argument("--num-cycles", type=int, default=cycles, help=f"cycles in an epoch ({cycles})")
+    parser.add_argument("--num-episodes", type=int, default=20, help="episodes, of the time limit, in a cycle (20)")
+    parser.add_argument("--obs-normalizer", choices=[*NORMALIZERS], help="whether observations are normalized")
+    for flag, ours in RENAMED.items():
+        parser.add_argument(flag, help=f"the same as {ours}")
+    return parser
+
+
+def _time_limit(env_id: str) -> int | None:
+    try:
+        return gym.spec(env_id).max_episode_steps
+    except gym.error.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def test_as(name: str, arguments: Sequence[str]) -> int:
+    """Run `NAME-test ENV PATH [FLAGS]`: play, in a window if there is a screen, and print the return of each episode.
+
+    Raises:
+        FileNotFoundError: there is no run at PATH.
+        ValueError: the run is of another agent or environment.
+    """
+    parser = argparse.ArgumentParser(f"{NAME} {name}-test", description=f"Play with an agent of {name}-train.")
+    parser.add_argument("env_id", metavar="ENV", help="the environment")
+    parser.add_argument("path", metavar="PATH", type=Path, help="the directory that it was saved in")
+    parser.add_argument("--num-episodes", type=int, default=5, help="number of episodes (%(default)s)")
+    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the environment (%(default)s)")
+    parser.add_argument("--trust-env-module", action="store_true", help="import the module of the run's environment")
+    typed = parser.parse_args(arguments)
+    config, agent = agent_of(typed.path, trust_env_module=typed.trust_env_module)
+    for wanted, found in ((name.removeprefix(HINDSIGHT), config.agent), (typed.env_id, config.run.env_id)):
+        if wanted != found:
+            raise ValueError(f"the run in {typed.path} is of {found}, not of {wanted}")
+    render: dict[str, Any] = {"render_mode": "human"} if has_screen() else {}
+    with factory_of(config.run, **render)() as env:
+        show(agent, env, typed.num_episodes, typed.seed)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    f"{name}-{verb}": partial(run, name) for name in AGENTS for verb, run in (("train", train_as), ("test", test_as))
+}
