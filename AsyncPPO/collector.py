@@ -9,7 +9,7 @@ from AsyncPPO.agent import Acted, Actor, Agent, BehaviorPolicy, ReplicableAgent
 from AsyncPPO.backends import SUCCESS, Replicas
 from AsyncPPO.episodes import Episode, Episodes, last_numbers
 from AsyncPPO.memory import VecMemory
-from AsyncPPO.vectorizer import EnvVectorizer
+from AsyncPPO.vectorizer import EnvVectorizer, Step
 from parallel_rl.utils import (
     State,
     check_like,
@@ -22,8 +22,6 @@ from parallel_rl.utils import (
 
 Result = TypeVar("Result")
 Acting = Literal["auto", "central", "replicas"]
-StepResult = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
-"""Of `EnvVectorizer.step`."""
 
 
 class RecurrentState:
@@ -139,9 +137,7 @@ class Collector:
             self._episodes.restart()
             self._recurrent.reset(np.arange(self.env.num_envs))
 
-    def _keep(
-        self, env_ids: np.ndarray, obs: np.ndarray, acted: Acted, result: StepResult
-    ) -> tuple[int, list[Episode]]:
+    def _keep(self, env_ids: np.ndarray, obs: np.ndarray, acted: Acted, result: Step) -> tuple[int, list[Episode]]:
         """Append one step of some environments to the buffer; return what `collect` returns."""
         (action, extras), (next_obs, reward, terminated, truncated, infos) = acted, result
         over = episode_ends(terminated, truncated)

@@ -54,41 +54,37 @@ class EnvVectorizer(ParallelEnvs):
                 obs = utils.inactive_states_dropout(obs, over)
                 utils.update_active_environments_list(env.finished, over)
 
-    With `autoreset=True` an environment that finishes is reset in the same step, so that all run all the time; its
-    info then holds the true last observation as `final_obs` and the last info as `final_info`, as in Gymnasium. Where
-    an episode has ended or failed, these entries and `env_error` replace entries of the environment with the same name.
-    `final_obs` and `failed` hold the same as rows of all environments.
+    With `autoreset=True` an environment that finishes is reset in the same step, so that all of them always run. Its
+    info then has the true last observation as `final_obs` and the last info as `final_info`, as in Gymnasium.
 
     Args:
-        env: an environment (copied as it is; remade from its spec if it cannot be copied), an id, an `EnvSpec`, or a
+        env: an environment (copied, or remade from its spec if it cannot be copied), an id, an `EnvSpec`, or a
             callable that makes one; or a list of N of these.
         num_envs: N; by default 1, or the length of the list.
-        backend: `inline` (this process), `process` (several) or `auto`, which times a few steps and picks one, and
-            picks `process` if environments are asynchronous or may fail; or `vector`, for the id or spec of an
-            environment that EnvPool has.
-        num_workers: the number of processes that step in the `process` backend, including this one (which steps the
-            first block of environments); by default one per available core.
-        seed: of the environments' random streams, one each; None takes fresh entropy. A list has one seed for each
-            environment, for environments that accept only certain seeds.
+        backend: `inline` (this process), `process` (several), `auto` (the faster of the two in a few trial steps;
+            `process` if environments are asynchronous or may fail), or `vector` (an environment of EnvPool, by id or
+            spec).
+        num_workers: number of processes that step, by default one for each core. This process is one of them, and
+            steps the first block of environments.
+        seed: of the environments' random streams; None takes fresh entropy. A list has a seed for each environment.
         reset_options: `options` of every reset, autoresets too; may be changed later.
         autoreset: whether an environment that finishes is reset in the same step.
-        start_method: of the worker processes: `fork`, `spawn`, `forkserver` or `auto`, which is `fork` unless the
-            system does not support it or this process uses a library that does not survive it (see `backend_reason`).
+        start_method: of the worker processes: `fork`, `spawn`, `forkserver`, or `auto`: `fork`, unless the system or a
+            library in this process does not support it (see `backend_reason`).
         plan: a policy whose replicas act in the processes that step (`backends.Replicas`), and the largest number of
             steps of a rollout. It needs `autoreset`.
-        asynchronous: for `send` and `recv` with `min_envs`: whether `num_workers` further processes step all
-            environments, so that this one need not wait for any. Environments that sleep need more workers than
-            cores.
-        on_env_error: `raise`, or `restart`: an environment that raises or returns what does not fit its space, or
-            whose process dies or hangs, is restarted, and the run continues. Its row is truncated, with a reward of 0,
-            its last observation as `final_obs`, and the error as `env_error` in its info. `RESTART_LIMIT` failures in
-            a row are an error. `send` is not available with `restart`.
+        asynchronous: for `send`, and `recv` with `min_envs`: `num_workers` further processes step all environments, and
+            this one none. Environments that sleep need more workers than cores.
+        on_env_error: `raise`, or `restart`: an environment is restarted if it raises, returns what does not fit its
+            space, or hangs, or if its process dies. Its row is truncated, with a reward of 0, its last observation as
+            `final_obs`, and the error as `env_error` in its info. `RESTART_LIMIT` failures in a row are an error.
+            `send` does not work with `restart`.
         step_timeout: seconds that a step or reset of an environment may take; it needs worker processes.
-        close_timeout: seconds that workers may take to finish their step and close their environments, before they
-            and what they have started are killed.
+        close_timeout: seconds that workers may take to close their environments, before they and the processes that
+            they started are killed.
 
     Raises:
-        ValueError: a size below 1, an unknown backend or an unknown environment id, or a list of another length.
+        ValueError: a size below 1, an unknown backend or environment id, or a list of another length than N.
         TypeError: something that is not an environment, or a space that is not supported.
         EnvError: an environment could not be made.
     """
@@ -149,18 +145,17 @@ class EnvVectorizer(ParallelEnvs):
         """Start an episode in every environment.
 
         Args:
-            seed: restart all random streams from this one; or N seeds, one for each environment, None where the stream
-                continues. Without it the first reset seeds each environment from the vectorizer's seed, and later
-                ones continue the streams.
-            options: for this `reset` of every environment; by default `reset_options`. As in Gymnasium, an entry
-                `reset_mask`, bool `(N,)`, is for the vectorizer: only the environments where it is True are reset.
+            seed: one from which all random streams start again; or N seeds, with None where the stream continues. By
+                default the first reset takes the vectorizer's seed, and later ones continue the streams.
+            options: of this reset; by default `reset_options`. As in Gymnasium, an entry `reset_mask`, bool `(N,)`,
+                limits the reset to the environments where it is True.
 
         Returns:
-            Observations `(N, ...)` and N infos. The environments that were reset are running.
+            Observations `(N, ...)` and N infos.
 
         Raises:
             ValueError: a wrong number of seeds, a wrong mask, or either with `backend="vector"`.
-            RuntimeError: with a mask, some were sent actions; or the vectorizer is closed.
+            RuntimeError: `recv` is due before a reset with a mask; or the vectorizer is closed.
             EnvError: an environment failed; the vectorizer is closed then.
         """
         backend, env_ids = self._open_backend(), np.arange(self.num_envs)
@@ -181,27 +176,24 @@ class EnvVectorizer(ParallelEnvs):
         self._finished[env_ids] = False
         return obs, [infos.get(index, {}) for index in range(self.num_envs)]
 
-    def step(self, actions: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    def step(self, actions: ArrayLike) -> Step:
         """Step every environment that runs.
 
         Args:
-            actions: `(n, ...)`, one for each of the n running environments, in index order; each may also
-                come flat, `(n, size)`. Of a Dict or Tuple space: the structured array that `PPO.act` returns, a dict or
-                tuple of arrays `(n, ...)`, or a list of n elements.
+            actions: `(n, ...)` or flat `(n, size)`, for the n running environments in index order. Of a Dict or Tuple
+                space: the structured array that `PPO.act` returns, a dict or tuple of arrays `(n, ...)`, or a list of
+                n elements.
 
         Returns:
-            Observations `(n, ...)`, rewards float64 `(n,)`, terminated bool `(n,)`, truncated bool `(n,)` and n
-            infos, of just those environments, in index order.
+            A `Step` of these environments, in index order.
 
         Raises:
             ValueError: a wrong number or shape of actions, or an invalid action (a NaN; for discrete actions a fraction
                 or a number out of range); the message names the environment, and nothing was stepped.
-            RuntimeError: nothing is running, or the vectorizer is closed.
+            RuntimeError: nothing is running, `recv` is due first, or the vectorizer is closed.
             EnvError: an environment failed or gave a NaN or infinity, or its worker died; the vectorizer is closed.
         """
-        self._open_backend()
-        if self._outstanding:
-            raise RuntimeError("some environments have been sent actions: recv() them first")
+        self._idle_backend()
         self._send(actions, indexes_of_active_environments(self._finished))
         return self.recv()[:5]
 
@@ -210,13 +202,12 @@ class EnvVectorizer(ParallelEnvs):
 
         Args:
             actions: `(n, ...)`, one for each of the environments, as for `step`.
-            env_ids: `(n,)`, the environments; by default all running ones that have not been sent an action yet, in
-                index order.
+            env_ids: `(n,)`, the environments; by default all that run and have no action yet, in index order.
 
         Raises:
             ValueError: a wrong number or shape of actions, an invalid action, an environment that does not run, or one
                 that is given twice.
-            RuntimeError: nothing is running, all that run have been sent an action, or the vectorizer is closed.
+            RuntimeError: nothing is running, all that run have an action, or the vectorizer is closed.
         """
         self._open_backend()
         if self.on_env_error == "restart":
@@ -236,20 +227,18 @@ class EnvVectorizer(ParallelEnvs):
         self._outstanding += len(env_ids)
         self._guarded(lambda: backend.send(env_ids, self.autoreset))
 
-    def recv(
-        self, min_envs: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]], np.ndarray]:
-        """Wait for environments that were sent actions; a slow one does not delay the others.
+    def recv(self, min_envs: int | None = None) -> tuple[*Step, np.ndarray]:
+        """Wait for environments that have an action; a slow one does not delay the others.
 
         Args:
             min_envs: the least number of environments to wait for; by default all. Others that are ready are returned
                 too.
 
         Returns:
-            The rows that `step` returns, for the environments that are ready, and their indices `(n,)`, in order.
+            The rows that `step` returns, for the environments that are ready, and their indices `(n,)`, ascending.
 
         Raises:
-            ValueError: fewer were sent actions.
+            ValueError: fewer than `min_envs` have an action.
             RuntimeError: nothing was sent, or the vectorizer is closed.
             EnvError: as for `step`.
         """
@@ -278,13 +267,12 @@ class EnvVectorizer(ParallelEnvs):
         return obs, reward, terminated, truncated, infos_of_rows, env_ids
 
     def state(self) -> State:
-        """Return the state of the environments, for `utils.save_state`; none may be in the middle of a step.
+        """Return the state of the environments, for `utils.save_state`.
 
-        It is complete for environments made of plain values; for others (docs/resuming.md) it has only the random
-        streams.
+        For environments that cannot be saved (docs/resuming.md) it has only the random streams.
 
         Raises:
-            RuntimeError: some were sent actions, or the vectorizer is closed.
+            RuntimeError: `recv` is due first, or the vectorizer is closed.
             EnvError: as for `step`.
         """
         backend = self._idle_backend()
@@ -298,10 +286,11 @@ class EnvVectorizer(ParallelEnvs):
         }
 
     def load_state(self, state: State) -> np.ndarray | None:
-        """Restore what `state` returned; where environments could not be saved, new episodes begin at the next reset.
+        """Restore what `state` returned.
 
         Returns:
-            Observations `(n, ...)` of the running environments, for the next actions; or None: call `reset`.
+            Observations `(n, ...)` of the running environments; None if `reset` must start new episodes, since
+            environments could not be saved or restored, or have all finished.
 
         Raises:
             ValueError: it is of other environments, or of another number of them; nothing is changed then.
@@ -327,9 +316,9 @@ class EnvVectorizer(ParallelEnvs):
         return None if self._finished.all() else obs[~self._finished]
 
     def begin_after(self, state: State) -> None:
-        """Begin new episodes at the next reset, continuing from a `state` that may have another number of environments.
+        """Take the random streams and options of a `state`, which may have another number of environments.
 
-        Their seeds are derived from the state's, except for environments whose seeds were listed.
+        The next reset begins new episodes. Seeds that were given as a list are kept.
         """
         self._finished[:] = True
         self.reset_options = state.get("reset_options", self.reset_options)
@@ -346,5 +335,5 @@ class EnvVectorizer(ParallelEnvs):
         return f"EnvVectorizer({name}, num_envs={self.num_envs}, backend={self.backend!r}, running={running})"
 
     def _rows(self, env_ids: np.ndarray) -> slice | np.ndarray:
-        """Return an index of the rows of environments; a slice, which is faster, for all of them."""
+        """Return the index of these environments' rows: a slice, which is faster, for all of them."""
         return slice(None) if len(env_ids) == self.num_envs else env_ids

@@ -98,46 +98,39 @@ class ActorCritic(nn.Module):
                 there are choices.
         """
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
-        self.features, self.action_space = Features.of(observation_space), action_space
-        if not self.features.columns:
-            raise TypeError(
-                f"the observation space {observation_space} is not supported: there is nothing to see in it"
-            )
-        for part in unseen_images(observation_space) if encoder is None else ():
-            warnings.warn(NUMBERS_OR_IMAGE.format(part=part), stacklevel=2)
+        self.features, self.action_space = _features_of(observation_space, warn=encoder is None), action_space
         self.hidden_sizes, self.activation = tuple(hidden_sizes), activation
+        self._custom, self._bf16 = encoder is not None, bf16
         generator = generator or torch.Generator().manual_seed(torch.seed())
-        numbers = self.features.vector
+        numbers, recurrent = self.features.vector, core != "none"
         self.obs_norm = RunningNorm(numbers, OBS_CLIP) if normalize_obs and numbers else None
-
-        def make_encoder() -> nn.Module:
-            if encoder is not None:
-                return encoder(self.features)
-            if not self.features.images:
-                return mlp(numbers, hidden_sizes, activation, generator)
-            perception = Perception(self.features, generator)
-            return nn.Sequential(perception, *mlp(perception.outputs, hidden_sizes, activation, generator))
-
-        self.actor = make_encoder()
-        recurrent = core != "none"
         share = recurrent or bool(self.features.images) if share_encoder is None else share_encoder
         if recurrent and not share:
-            raise ValueError("share_encoder=False does not go with a core, which actor and critic have together")
-        self.critic = self.actor if share else make_encoder()
-        self._custom, self._bf16 = encoder is not None, bf16
-        self.eval()  # nothing in the networks may differ from call to call: the first ratio of an update is 1
+            raise ValueError("share_encoder=False does not work with a core, which actor and critic share")
+        self.actor = self._make_encoder(encoder, generator)
+        self.critic = self.actor if share else self._make_encoder(encoder, generator)
+        self.eval()  # no dropout: the first ratio of an update is 1
         width = self._width(self.actor)
         self.core: Core | None = None
         if recurrent:
             self.core, width = Core(core, width, core_size, generator), core_size
         self.policy_head: PolicyHead = make_policy_head(action_space, width, squash, log_std, generator, use_sde)
         self.value_head = ValueHead(width, values, generator)
-        if self.features.mask is not None and self.features.mask.columns != self.policy_head.choices:
+        self._check_mask()
+
+    def _make_encoder(self, make: MakeEncoder | None, generator: torch.Generator) -> nn.Module:
+        if make is not None:
+            return make(self.features)
+        if not self.features.images:
+            return mlp(self.features.vector, self.hidden_sizes, self.activation, generator)
+        perception = Perception(self.features, generator)
+        return nn.Sequential(perception, *mlp(perception.outputs, self.hidden_sizes, self.activation, generator))
+
+    def _check_mask(self) -> None:
+        mask, choices = self.features.mask, self.policy_head.choices
+        if mask is not None and mask.columns != choices:
             raise ValueError(
-                f"the action mask has {self.features.mask.columns} entries, but {action_space} has "
-                f"{self.policy_head.choices} choices"
+                f"the action mask has {mask.columns} entries, but {self.action_space} has {choices} choices"
             )
 
     def _width(self, encoder: nn.Module) -> int:
@@ -243,3 +236,17 @@ class ActorCritic(nn.Module):
             bounds,
             first_action,
         )
+
+
+def _features_of(space: spaces.Space, warn: bool) -> Features:
+    """Return the features of an observation space; optionally warn about images that are treated as numbers.
+
+    Raises:
+        TypeError: they are none.
+    """
+    features = Features.of(space)
+    if not features.columns:
+        raise TypeError(f"the observation space {space} is not supported: it has no elements")
+    for part in unseen_images(space) if warn else ():
+        warnings.warn(NUMBERS_OR_IMAGE.format(part=part), stacklevel=3)
+    return features

@@ -42,6 +42,9 @@ class ProcessBackend(Backend):
         EnvError: an environment could not be made, or a process not be started.
     """
 
+    _autoreset = False
+    _reset_options: dict[str, Any] | None = None
+
     def __init__(
         self,
         factories: Sequence[EnvFactory],
@@ -60,23 +63,21 @@ class ProcessBackend(Backend):
         self.arrays, self.rollout, self._stepping = shared_arrays(layout, plan, shared.allocate)
         self._all = np.arange(count)
         self._all.flags.writeable = False
-        self._autoreset = False
         self._queued = np.zeros(count, dtype=bool)
         self._restarting = fault_policy.restart
-        self._reset_options: dict[str, Any] | None = None
         self._before = self.arrays.obs.copy()
         self._lost, self._reason = np.zeros(count, dtype=bool), WorkerError()
-        alone = asynchronous or fault_policy != RAISE
+        only_workers = asynchronous or fault_policy != RAISE
         spin = self.num_workers <= available_cores() and hasattr(os, "sched_yield")
         blocks = list(pairwise(np.linspace(0, count, self.num_workers + 1).astype(int).tolist()))
-        own = (0, 0) if alone else blocks.pop(0)
+        own = (0, 0) if only_workers else blocks.pop(0)
         self.pool = WorkerPool(
             [_spec(factories[first:stop], first, layout, plan, fault_policy) for first, stop in blocks],
             TASKS,
             make_local=partial(self._own_block, factories, *own),
             shared=shared,
             start_method=start_method,
-            spin=(spin and not alone, spin),
+            spin=(spin and not only_workers, spin),
             timeout=fault_policy.timeout,
             close_timeout=close_timeout,
             supervisor=weakref.proxy(self) if fault_policy.restart else None,  # no cycle keeps processes alive
