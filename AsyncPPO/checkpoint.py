@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 PARTS = {"made_for", "progress", "recent", "agent", "buffer", "collector"}
 SIGNATURE = "signature"
-"""The part that the oldest checkpoints lack: they have the signature among `made_for`."""
+"""A part that the oldest checkpoints lack: they hold the signature in `made_for`."""
 OLDER_NAMES = {"ppo": "agent", "settings": SIGNATURE}
 PROGRESS = ("steps_done", "seconds", "episodes_done", "goal")
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> State:
-    """Return what `AsyncTrainer.save_checkpoint` saved, or an older version of it, under today's names.
+    """Return the content of a checkpoint, also of an older version, under today's names.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or something else.
+        ValueError: it is damaged, or is not a checkpoint.
     """
     state = load_state(path)
     if isinstance(state, dict):
@@ -40,7 +40,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
 
 
 def contents(trainer: "AsyncTrainer") -> State:
-    """Return what a checkpoint of a run holds."""
+    """Return the content of a run's checkpoint."""
     return {
         "made_for": made_for(trainer),
         SIGNATURE: trainer.agent.signature(),
@@ -53,7 +53,7 @@ def contents(trainer: "AsyncTrainer") -> State:
 
 
 def made_for(trainer: "AsyncTrainer") -> dict[str, Any]:
-    """Return what a checkpoint has to agree with, beside the agent's signature."""
+    """Return what must equal the values in a checkpoint, apart from the agent's signature."""
     env = trainer.env
     return {
         "the environment": env.spec.id if env.spec else None,
@@ -72,12 +72,12 @@ def restore(
     any_num_envs: bool = False,
     changed: Collection[str] = (),
 ) -> None:
-    """Restore a run; see `AsyncTrainer.load_checkpoint`.
+    """Restore a run, as `AsyncTrainer.load_checkpoint` documents.
 
     Args:
         trainer: made with the arguments of that run.
         state: of `read_checkpoint`.
-        path: where it is from, for messages.
+        path: of the file, for messages.
         any_num_envs: whether the number of environments may differ.
         changed: names of the agent's settings that may differ.
 
@@ -117,15 +117,15 @@ def restore(
 
 
 def check_equal(saved: Mapping[str, Any], own: Mapping[str, Any], source: str) -> None:
-    """Check that two records agree in all that both of them know.
+    """Check that two records have the same values under the names that both have.
 
     Args:
-        saved: of a checkpoint; an older version may have saved less, or more.
-        own: of what is to be loaded.
-        source: where `saved` is from, for the message.
+        saved: of a checkpoint; an older version may have more or fewer names.
+        own: of this trainer or agent.
+        source: the origin of `saved`, for the message.
 
     Raises:
-        ValueError: they do not agree; the message lists what differs.
+        ValueError: values differ; the message lists them.
     """
     different = [
         f"{name} is {saved[name]!r} there and {own[name]!r} here"
@@ -137,10 +137,10 @@ def check_equal(saved: Mapping[str, Any], own: Mapping[str, Any], source: str) -
 
 
 def check_signature(agent: Agent, saved: State, source: str) -> None:
-    """Check that the agent of a checkpoint was made with settings that agree with those of this one.
+    """Check that an agent has the signature in a checkpoint.
 
     Raises:
-        ValueError: they do not agree; the message lists what differs.
+        ValueError: they differ; the message lists the differences.
     """
     if hasattr(agent, "check_signature"):
         agent.check_signature(saved, source)
@@ -149,15 +149,15 @@ def check_signature(agent: Agent, saved: State, source: str) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as it comes back from a file: with lists in place of tuples."""
+    """Return a value as a file would return it: with lists instead of tuples."""
     return [plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def progress_in(saved: State) -> dict[str, Any]:
-    """Return the attributes of a trainer that say how far it is.
+    """Return the attributes of a trainer that record its progress.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: a value is not valid.
         LookupError: one is missing.
     """
     seconds = float(saved["seconds"])
@@ -173,10 +173,10 @@ def progress_in(saved: State) -> dict[str, Any]:
 
 
 def recent_in(saved: Any) -> list[Episode]:
-    """Return the last episodes of a run; those of older checkpoints have no infos.
+    """Return the last episodes of a run; in older checkpoints they have no infos.
 
     Raises:
-        ValueError, TypeError: they are something else.
+        ValueError, TypeError: a value is not valid.
     """
     return [
         Episode(float(return_), whole_number(length, "length"), *({**infos} for infos in rest))

@@ -25,16 +25,16 @@ Acting = Literal["auto", "central", "replicas"]
 
 
 class RecurrentState:
-    """The recurrent state `(N, S)` of an actor in N environments, if it has one: its `initial_state` says so."""
+    """The recurrent state `(N, S)` of an actor in N environments, if the actor has `initial_state`."""
 
     def __init__(self, actor: Actor | BehaviorPolicy, num_envs: int) -> None:
-        """Start with the state at the start of an episode."""
+        """Store the state at the start of an episode."""
         initial = getattr(actor, "initial_state", None)
         self._state: np.ndarray | None = None if initial is None else initial(num_envs)
         self._wants_env_ids: bool = getattr(actor, "wants_env_ids", False)
 
     def query(self, method: Callable[..., Result], obs: np.ndarray, env_ids: np.ndarray, **options: Any) -> Result:
-        """Call `act` or `get_action` of the actor for environments `env_ids` `(n,)`, and keep their next state."""
+        """Call `act` or `get_action` of the actor for environments `env_ids` `(n,)`, and store their next state."""
         if self._wants_env_ids:
             options["env_ids"] = env_ids
         if self._state is None:
@@ -67,34 +67,33 @@ class RecurrentState:
 class Collector:
     """Steps all environments with the actions of an agent in this process, one vector step at a time.
 
-    With an `autoreset` vectorizer every environment always runs. Otherwise each runs until its episode ends, and the
-    next episodes start together.
+    Without `autoreset`, an environment waits after its episode until all have finished; then all are reset.
     """
 
     def __init__(
         self, env: EnvVectorizer, agent: BehaviorPolicy, buffer: VecMemory, info_keys: Sequence[str] = (SUCCESS,)
     ) -> None:
-        """Prepare; the first `collect` resets the environments.
+        """Store the parts; the first `collect` resets the environments.
 
         Args:
             env: the environments.
-            agent: it acts.
-            buffer: where the transitions go.
-            info_keys: which numbers of the last infos of episodes are kept.
+            agent: the policy.
+            buffer: stores the transitions.
+            info_keys: numbers to keep from the last infos of episodes.
         """
         self.env, self.agent, self.buffer, self.info_keys = env, agent, buffer, info_keys
         self._episodes = Episodes(env.num_envs, info_keys)
         self._recurrent = RecurrentState(agent, env.num_envs)
 
     def state(self) -> State:
-        """Return the state of the environments, of the running episodes' sums, and of the agent's recurrence."""
+        """Return the state of the environments, the sums of the running episodes, and the recurrent state."""
         return {"env": self.env.state(), "episodes": self._episodes.state(), "recurrent": self._recurrent.state()}
 
     def load_state(self, state: State, buffer: State) -> None:
         """Restore this and the buffer; new episodes start if the environments could not be saved.
 
         Raises:
-            ValueError: a state is of something else; then only the buffer may be changed.
+            ValueError: a state does not fit; then only the buffer may be changed.
             EnvError: as for `EnvVectorizer.load_state`.
         """
         episodes = Episodes(self.env.num_envs, self.info_keys)
@@ -109,13 +108,13 @@ class Collector:
         self._obs, self._episodes, self._recurrent = obs, episodes, recurrent
 
     def collect(self, steps: int) -> tuple[int, list[Episode]]:
-        """Step every running environment once, whatever `steps` is.
+        """Step every running environment once.
 
         Args:
-            steps: how many times a collector may step each environment before it returns, at most.
+            steps: the largest number of steps of each environment; this collector takes only one.
 
         Returns:
-            How many steps the environments took together, and the episodes that ended.
+            The number of steps of all environments together, and the episodes that ended.
         """
         self._begin()
         env = self.env
@@ -167,17 +166,17 @@ class ReplicaCollector:
     """Replicas of the policy act in the processes that step, for many steps without a message between processes."""
 
     def __init__(self, env: EnvVectorizer, agent: ReplicableAgent, buffer: VecMemory) -> None:
-        """Prepare; the first `collect` resets the environments.
+        """Store the parts; the first `collect` resets the environments.
 
         Args:
             env: with `autoreset`, and a plan with the replica of the agent.
-            agent: its weights are those that act.
+            agent: gives the weights and the noise.
             buffer: over the rows of the vectorizer's rollout.
         """
         assert env.rollout is not None
         self.env, self.agent, self.buffer, self.rollout = env, agent, buffer, env.rollout
         self._episodes = Episodes(env.num_envs, env.rollout.info_keys)
-        self._player = env.rollout.replica.player(env.rollout.weights)
+        self._policy = env.rollout.replica.policy(env.rollout.weights)
         self._replicas = Replicas(env)
 
     def state(self) -> State:
@@ -213,9 +212,9 @@ class ReplicaCollector:
             )
         rollout.weights[:] = self.agent.replica_weights()
         rollout.noise[new] = self.agent.noise(steps, env.num_envs)
-        next_obs = self._replicas.play(new.start, new.stop)
+        next_obs = self._replicas.roll_out(new.start, new.stop)
         rows = {name: values[new] for name, values in rollout.rows.items()}
-        for name, values in self._player.complete(rows, rollout.outputs[new]).items():
+        for name, values in self._policy.complete(rows, rollout.outputs[new]).items():
             rows[name][:] = values
         self.buffer.truncate(np.flatnonzero(rollout.restarted))
         self.buffer.extend(steps, next_obs)
@@ -230,7 +229,7 @@ def choose_acting(wanted: Acting, agent: Agent, mode: str) -> tuple[Acting, str]
     """Return where the policy acts, and why.
 
     Raises:
-        ValueError: what is wanted is not possible.
+        ValueError: `wanted` is unknown or not possible.
     """
     if wanted not in (known := get_args(Acting)):
         raise ValueError(f"acting must be one of {', '.join(known)}, not {wanted!r}")

@@ -12,7 +12,7 @@ from AsyncPPO.backends import FINAL_INFO, SUCCESS, numbers_in
 from parallel_rl.utils import Metrics, State, check_like
 
 SUCCESS_RATE, INFO_PREFIX = "success_rate", "info_"
-"""Names of the metrics of infos: the share of successes, and a prefix for the mean of any other."""
+"""The names of metrics of infos: the share of successes, and the prefix for means of others."""
 NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
@@ -27,7 +27,7 @@ class Episode(_Sums):
     """A finished episode: a tuple of its `return_` and its `length`, with the attribute `infos`."""
 
     infos: Mapping[str, float] = NOTHING
-    """Numbers of its last info, by key: those of `is_success` and the run's `info_keys` that it has."""
+    """Numbers of its last info by key: `is_success` and the run's `info_keys`, if present."""
 
     def __new__(cls, return_: float, length: int, infos: Mapping[str, float] = NOTHING) -> Self:
         """Make the tuple, and store the infos."""
@@ -38,7 +38,7 @@ class Episode(_Sums):
 
 
 class Episodes:
-    """Sums up the rewards of N environments into episodes."""
+    """Sums the rewards of the running episodes of N environments."""
 
     def __init__(self, num_envs: int, info_keys: Sequence[str] = ()) -> None:
         """Start an episode in each environment.
@@ -72,7 +72,7 @@ class Episodes:
     def count(
         self, env_ids: np.ndarray, reward: np.ndarray, over: np.ndarray, infos: np.ndarray | None = None
     ) -> list[Episode]:
-        """Return the episodes that end within the next T steps of some environments, in the order of time.
+        """Count T further steps of some environments; return the episodes that end in them, in time order.
 
         Args:
             env_ids: `(n,)`, each at most once.
@@ -101,14 +101,14 @@ def by_key(keys: Sequence[str], numbers: np.ndarray) -> dict[str, float]:
 def last_numbers(
     env_ids: np.ndarray, infos: Sequence[dict[str, Any]], over: np.ndarray, keys: Sequence[str], autoreset: bool
 ) -> np.ndarray | None:
-    """Return the numbers `(n, K)` in the infos of the environments whose episode ended in a step; otherwise NaN.
+    """Return the numbers `(n, K)` of infos where an episode ended, otherwise NaN; None if none ended.
 
     Args:
         env_ids: `(n,)`.
         infos: n, of the step.
         over: bool `(n,)`.
         keys: K names.
-        autoreset: whether the environments have restarted: then the last info is inside the new one.
+        autoreset: whether the environments were reset in the step: then the last info is inside the new one.
 
     Raises:
         EnvError: the value of a key is not a number.
@@ -186,7 +186,7 @@ class Evaluation(_Figures):
 
     @property
     def in_words(self) -> str:
-        """The means of infos, to be appended to a sentence."""
+        """The means of infos, as the end of a sentence."""
         return "".join(f", {name} {value:.2f}" for name, value in self.infos.items())
 
     def figures(self) -> dict[str, float]:

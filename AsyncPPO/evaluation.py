@@ -44,7 +44,7 @@ def evaluate(actor: Actor, env: Any, episodes: int = 100, **settings: Unpack[Eva
         actor: anything with `get_action`.
         env: anything that `EnvVectorizer` takes.
         episodes: how many.
-        settings: further arguments of `evaluate_episodes`, which returns more about each episode.
+        settings: further arguments of `evaluate_episodes`.
 
     Raises:
         ValueError, EnvError: as `evaluate_episodes`.
@@ -64,25 +64,25 @@ def evaluate_episodes(
     progress: bool = False,
     **settings: Unpack[EnvSettings],
 ) -> list[Episode]:
-    """Roll out whole episodes and return them, with their returns, lengths, and whether they were a success.
+    """Roll out whole episodes and return them.
 
-    Every environment finishes its episode, so that short episodes count no more often than long ones.
+    Every environment finishes its episode, so short episodes are not overrepresented.
 
     Args:
         actor: anything with `get_action`.
         env: anything that `EnvVectorizer` takes.
         episodes: how many.
-        deterministic: whether the actor takes its most probable actions.
-        num_envs: how many environments to step at once, at most; by default 100, or as many as `env` lists.
-        info_keys: numbers of last infos to keep in `Episode.infos`, beside `is_success`.
-        max_steps: length after which an episode is truncated; None for 10,000 where the environment has no time
-            limit, with a warning if that happens.
+        deterministic: whether the actor acts deterministically, or samples.
+        num_envs: the largest number of parallel environments; by default 100, or the length of the list `env`.
+        info_keys: numbers of last infos to keep in `Episode.infos`, in addition to `is_success`.
+        max_steps: length after which an episode is truncated. By default 10,000, with a warning, if the environment
+            has no time limit.
         progress: whether to show a progress bar.
-        settings: of the `EnvVectorizer`; with `on_env_error="restart"` an episode that failed is repeated.
+        settings: of the `EnvVectorizer`; with `on_env_error="restart"` a failed episode is repeated.
 
     Raises:
-        ValueError: no episodes.
-        EnvError: an environment failed or hung; with `restart`, all of them, again and again.
+        ValueError: `episodes` is below 1.
+        EnvError: an environment failed or hung; with `restart`, all of them failed repeatedly.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, not {episodes}")
@@ -115,7 +115,7 @@ def evaluate_episodes(
 
 
 def _first(env: Any, listed: int, episodes: int, settings: EnvSettings) -> tuple[Any, int]:
-    """Return only as many environments as there are episodes, and how many; seeds that are listed likewise."""
+    """Return at most as many environments as episodes, and their number; shorten a list of seeds likewise."""
     num_envs, seed = min(listed, episodes), settings.get("seed")
     if not isinstance(seed, int | np.integer | None) and len(seed) == listed:
         settings["seed"] = seed[:num_envs]
@@ -134,7 +134,7 @@ def _roll_out(
     """Roll out one episode in each environment, `episodes` at most.
 
     Returns:
-        Those that did not fail, and how many were truncated at `max_steps`.
+        The episodes that did not fail, and the number of those truncated at `max_steps`.
     """
     sums, ended = Episodes(envs.num_envs, keys), dict[int, Episode]()
     recurrent = RecurrentState(actor, envs.num_envs)
@@ -160,7 +160,7 @@ def _roll_out(
 
 
 def __getattr__(name: str) -> Any:
-    """Find `BackgroundEvaluation` where it used to be."""
+    """Return `BackgroundEvaluation`, which older code imports from here."""
     if name == "BackgroundEvaluation":
         from AsyncPPO.callbacks import BackgroundEvaluation
 

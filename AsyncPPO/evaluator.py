@@ -11,24 +11,24 @@ from parallel_rl.utils import one_torch_thread
 
 Evaluate = Callable[[Any], list[Episode]]
 Outcome = tuple[list[Episode] | None, str]
-"""The episodes of an evaluation; or None, and why it failed."""
+"""The episodes of an evaluation; or None, and the reason why it failed."""
 NICENESS = 10
-"""Added to the niceness of the process, so that those that train come first."""
+"""Added to the niceness of the process, so that training has priority."""
 
 
 class Evaluator:
-    """Evaluates the actors that it is sent, one after the other, in a worker."""
+    """Evaluates actors in a worker process, one after the other."""
 
     def __init__(self, evaluate: Evaluate, start_method: str) -> None:
         """Start the process, without waiting for it.
 
         Args:
-            evaluate: from an actor to episodes.
+            evaluate: a function from an actor to episodes.
             start_method: of `multiprocessing`.
 
         Raises:
             OSError: the system cannot start a process.
-            RuntimeError: this process may not start one.
+            RuntimeError: this process must not start one.
         """
         spec = WorkerSpec("its process", partial(_begin, evaluate))
         options: Any = {"start_method": start_method, "wait_for_contexts": False, "close_timeout": None}
@@ -38,15 +38,15 @@ class Evaluator:
             raise (error.__cause__ or error) from None
 
     def send(self, actor: Any) -> None:
-        """Start the evaluation of an actor; if the process is gone, `result` says so."""
+        """Start the evaluation of an actor; `result` reports it if the process has died."""
         self._pool.begin(self._pool.job("run", actor))
 
     def is_done(self, seconds: float = 0.0) -> bool:
-        """Return whether there is a result, within some seconds."""
+        """Return whether there is a result; wait for it at most some seconds."""
         return self._pool.ready(seconds)
 
     def result(self) -> Outcome:
-        """Wait for the outcome of the evaluation, and return it."""
+        """Wait for the evaluation and return its outcome."""
         try:
             (outcome,) = self._pool.wait().values()
         except WorkerError as error:
@@ -59,19 +59,19 @@ class Evaluator:
         return self._pool.closed
 
     def close(self) -> None:
-        """End the process, whatever it is doing; may be called twice."""
+        """End the process at once; may be called twice."""
         self._pool.close()
 
 
 def _begin(evaluate: Evaluate, channel: Channel) -> Evaluate:
-    """Prepare the process; its context is the function."""
+    """Lower the priority of the process; return the function as its context."""
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     return evaluate
 
 
 def _run(evaluate: Evaluate, actor: Any) -> Outcome:
-    one_torch_thread()  # the actor may have brought torch along
+    one_torch_thread()  # unpickling the actor may have imported torch
     try:
         return evaluate(actor), ""
     except Exception as error:

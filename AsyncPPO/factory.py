@@ -12,7 +12,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from AsyncPPO.backends import EnvError, EnvFactory, close_env
-from AsyncPPO.progress import tell_if_long
+from AsyncPPO.progress import warn_if_long
 from parallel_rl.utils import register_minatar
 
 EnvLike = gym.Env | str | EnvSpec | EnvFactory
@@ -97,7 +97,7 @@ def make_env(factory: EnvFactory) -> gym.Env:
         TypeError: what was made is not an environment.
     """
     try:
-        with tell_if_long(lambda: "the first environment to be made"):
+        with warn_if_long(lambda: "the first environment to be made"):
             env = factory()
     except (Exception, SystemExit) as error:
         raise EnvError.of(0, "being made", error) from error

@@ -1,4 +1,4 @@
-"""From what `EnvVectorizer` is given to a backend."""
+"""Makes the backend of an `EnvVectorizer`."""
 
 import logging
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ways:
-    """How environments are to be stepped; the fields are arguments of `EnvVectorizer`."""
+    """How to step environments; the fields are arguments of `EnvVectorizer`."""
 
     backend: BackendName
     num_workers: int | None
@@ -46,7 +46,7 @@ class Ways:
 
 @dataclass(frozen=True)
 class Made:
-    """A backend, and what is known of its environments."""
+    """A backend, and facts about its environments."""
 
     backend: Backend
     name: BackendName
@@ -65,19 +65,19 @@ def make_backend(
     seed: int | None,
     reset_options: dict[str, Any] | None,
 ) -> Made:
-    """Make N environments and the backend that steps them; an error is one of `EnvVectorizer`.
+    """Make N environments and the backend that steps them; the errors are those of `EnvVectorizer`.
 
     Args:
         env: as for `EnvVectorizer`.
         num_envs: N.
-        ways: what was asked for.
-        seed: of the first environment, for a trial of its speed.
+        ways: how to step them.
+        seed: of the first environment in the trial of its speed.
         reset_options: of that trial.
     """
     if ways.backend == "vector":
         pool = make_pool(env, num_envs)
         made: Backend = InlineBackend(partial(PoolBlock, pool), _layout(num_envs, pool), ways.plan)
-        return _made(made, "vector", "as asked", pool)
+        return _made(made, "vector", "as chosen", pool)
     factories = env_factories(env, num_envs)
     with sample_env(factories[0]) as sample:
         name, reason = _choose(sample, num_envs, ways, seed, reset_options)
@@ -87,7 +87,7 @@ def make_backend(
         block = partial(EnvBlock, factories, 0, fault_policy=ways.fault_policy)
         return _made(InlineBackend(block, layout, ways.plan), name, reason, sample)
     method, why = choose_start_method(ways.start_method)
-    reason += f"; {method}ed, since {why}" if why else ""
+    reason += f"; start method {method}, since {why}" if why else ""
     made = ProcessBackend(
         factories,
         layout,
@@ -106,9 +106,9 @@ def _choose(
 ) -> tuple[BackendName, str]:
     """Return the backend for environments like `sample`, and why."""
     if ways.backend != "auto":
-        return ways.backend, "as asked"
+        return ways.backend, "as chosen"
     if ways.asynchronous or ways.fault_policy != FaultPolicy():
-        return "process", "so that environments wait, or fail, for themselves"
+        return "process", "since environments that are asynchronous or may fail need processes"
     if reason := why_no_children():
         return "inline", reason
     steps = 1 if ways.plan is None else ways.plan.horizon

@@ -8,10 +8,10 @@ import numpy as np
 from parallel_rl.utils import State, Trajectory, check_like, episode_ends
 
 ROWS = ("obs", "action", "reward", "terminated", "truncated")
-"""The rows that every transition has, by name; further ones are extras."""
+"""The fields of every transition; others are extras."""
 FLAGS = ("terminated", "truncated")
 FIRST_CAPACITY = 128
-"""Rows that a buffer has room for at first; it doubles as needed."""
+"""Initial capacity of a buffer, in rows; it doubles as needed."""
 OLD_NAMES = {"draw": "raw_action", "core": "state"}
 """Extras of checkpoints that older versions wrote, and their present names."""
 
@@ -20,8 +20,8 @@ class VecMemory:
     """One growing buffer of transitions for each of N environments.
 
     Rows are time-major arrays `(capacity, N, ...)` by name: row t of environment i is its t-th transition. The next
-    observation of a row is that of row t + 1. Where an episode ended, `final_obs[t, i]` has it; of the last row it is
-    kept apart.
+    observation of row t is in `final_obs[t, i]` if the episode ended there, and otherwise in row t + 1; that of the
+    last row is stored separately.
     """
 
     def __init__(self, num_envs: int, arrays: dict[str, np.ndarray] | None = None) -> None:
@@ -29,9 +29,9 @@ class VecMemory:
 
         Args:
             num_envs: N.
-            arrays: where to keep the rows, `(capacity, N, ...)` by name, `final_obs` among them. Somebody else may
-                write them and say so by `extend`; what `take` returns are views, valid until then. By default the first
-                rows decide shapes and types, and the arrays grow as needed.
+            arrays: `(capacity, N, ...)` by name, `final_obs` among them, to store the rows in. Others may write into
+                them and then call `extend`; trajectories of `take` are views, valid until the next write. By default
+                the first rows determine shapes and types, and the arrays grow as needed.
 
         Raises:
             ValueError: `num_envs` is below 1.
@@ -68,13 +68,12 @@ class VecMemory:
 
         Args:
             env_ids: `(n,)`, each at most once.
-            obs: `(n, ...)`, what the policy saw.
+            obs: `(n, ...)`, the observations that the policy acted on.
             action: `(n, ...)`.
             reward: `(n,)`.
             terminated: bool `(n,)`.
             truncated: bool `(n,)`.
-            next_obs: `(n, ...)`, the true next observations, before any reset; where they are not known, `obs`
-                stands for them.
+            next_obs: `(n, ...)`, the true next observations, before any reset; by default `obs`.
             extras: further rows `(n, ...)` by name.
 
         Raises:
@@ -108,17 +107,17 @@ class VecMemory:
         self.lengths[env_ids] += 1
 
     def extend(self, steps: int, next_obs: np.ndarray) -> None:
-        """Count `steps` more rows of every environment, which somebody else has written into the arrays.
+        """Add rows of every environment that were written into the arrays.
 
         Args:
-            steps: how many; every environment has as many rows as the others.
-            next_obs: `(N, ...)`, what the last of them led to, or the reset that followed it.
+            steps: number of rows of each environment; all have equally many.
+            next_obs: `(N, ...)`, the observations after the last row, or after the reset that followed it.
         """
         self.lengths += steps
         self._next_obs[:] = next_obs
 
     def truncate(self, env_ids: np.ndarray) -> None:
-        """Note that environments `(n,)` were restarted: the episodes that their last rows belong to are truncated."""
+        """Truncate the episodes of the last rows of environments `(n,)`, which were restarted."""
         for env_id in env_ids[self.lengths[env_ids] > 0].tolist():
             last = self.lengths[env_id] - 1, env_id
             if not episode_ends(*(self._arrays[name][last] for name in FLAGS)):
@@ -126,10 +125,9 @@ class VecMemory:
                 self._arrays["final_obs"][last] = self._next_obs[env_id]
 
     def take(self) -> list[Trajectory]:
-        """Return every environment's trajectory, in index order, and be empty.
+        """Return every environment's trajectory, in index order, and empty the buffers.
 
-        The trajectories are views of the arrays, which go along: later rows go into others, unless the arrays were
-        given.
+        The trajectories are views of the arrays. Later rows go into new arrays, unless the constructor got `arrays`.
         """
         trajectories = list(self._trajectories())
         self.clear()
@@ -166,7 +164,7 @@ class VecMemory:
                 self._arrays[name] = np.concatenate([array, np.empty_like(array)])
 
     def state(self) -> State:
-        """Return the rows, for `utils.save_state`; of `final_obs` only those of the E ends of episodes, `(E, ...)`."""
+        """Return the rows, for `utils.save_state`; `final_obs` `(E, ...)` has only the E ends of episodes."""
         longest = int(self.lengths.max())
         arrays = {name: array[:longest].copy() for name, array in self._arrays.items()} if longest else {}
         if longest:
@@ -174,10 +172,10 @@ class VecMemory:
         return {"lengths": self.lengths.copy(), "next_obs": self._next_obs.copy(), "arrays": arrays}
 
     def load_state(self, state: State) -> None:
-        """Restore what `state` returned, be it of an older version.
+        """Restore what `state` returned, also in an older version.
 
         Raises:
-            ValueError: it is not that of such buffers; nothing is changed then.
+            ValueError: it does not fit; nothing is changed then.
         """
         lengths, next_obs, arrays = self._checked(_time_major(state) if "ends" in state else state)
         self.clear()
@@ -192,7 +190,7 @@ class VecMemory:
         self._next_obs[:] = next_obs
 
     def _checked(self, state: State) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Return the parts of a `state`, if it can be one."""
+        """Return the checked parts of a `state`."""
         lengths, next_obs, arrays = (state[name] for name in ("lengths", "next_obs", "arrays"))
         check_like(lengths, self.lengths, "lengths of buffers")
         if (lengths < 0).any():
@@ -219,16 +217,16 @@ class VecMemory:
 
 
 def _ended(arrays: dict[str, np.ndarray], lengths: np.ndarray) -> np.ndarray:
-    """Return which of T rows end an episode, bool `(T, N)`; environment i has the first `lengths[i]` of them."""
+    """Return which of T rows end an episode, bool `(T, N)`; of environment i only the first `lengths[i]` count."""
     ended = episode_ends(*(arrays[name] for name in FLAGS))
     return ended & (np.arange(len(ended))[:, None] < lengths)
 
 
 def _time_major(state: State) -> State:
-    """Return the state that an older version saved, in the present form.
+    """Return the state of an older version in today's form.
 
-    Its arrays are `(N, T, ...)`, and its extras have `OLD_NAMES`. Its `final_obs[i, k]` is the next observation of the
-    k-th end of environment i; after its `ends[i]` ended episodes comes that of its last row.
+    Its arrays are `(N, T, ...)`, and its extras have `OLD_NAMES`. `final_obs[i, k]` is the next observation of the k-th
+    end of environment i, and `final_obs[i, ends[i]]` that of its last row.
     """
     lengths, ends = state["lengths"], state["ends"]
     arrays = {OLD_NAMES.get(name, name): np.swapaxes(array, 0, 1) for name, array in state["arrays"].items()}
@@ -244,5 +242,5 @@ def _time_major(state: State) -> State:
 
 
 def _stored_dtype(rows: np.ndarray) -> np.dtype:
-    """Floats are kept in single precision, which is what a network computes in."""
+    """Return the type to store rows in: floats in single precision, as networks compute."""
     return np.dtype(np.float32) if np.issubdtype(rows.dtype, np.floating) else rows.dtype

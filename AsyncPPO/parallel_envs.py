@@ -1,4 +1,4 @@
-"""Parallel environments, in whatever process they are: their rows, methods and attributes, and their end."""
+"""Parallel environments behind a backend: their rows, methods and attributes, and how they are closed."""
 
 import copy
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from AsyncPPO.backends import Backend, EnvError, apply
-from AsyncPPO.progress import tell_if_long
+from AsyncPPO.progress import warn_if_long
 from AsyncPPO.workers import WorkerPool
 from parallel_rl.utils import Closeable
 
@@ -16,59 +16,59 @@ Result = TypeVar("Result")
 
 
 class ParallelEnvs(Closeable):
-    """N environments behind a backend, without their steps.
+    """N environments behind a backend; a subclass resets and steps them.
 
-    `call`, `get_attr`, `set_attr` and `render` are as in Gymnasium's `VectorEnv`. Do not call `reset` and `step` with
-    them: the vectorizer has to know of these. What an environment raises is an error after which all of them go on;
-    one that is restarted (`on_env_error="restart"`) has the attributes that it was made with.
+    `call`, `get_attr`, `set_attr` and `render` are as in Gymnasium's `VectorEnv`. Do not call `reset` or `step` through
+    them, since the vectorizer would not know. An exception of an environment there is an `EnvError`, after which the
+    environments can still be used. An environment that is restarted has its initial attributes.
     """
 
     num_envs: int
     _backend: Backend | None = None
     _outstanding = 0
-    """How many environments were sent actions."""
+    """The number of environments that have an action, and no result yet."""
     _settled = False
-    """Whether a step has come back."""
+    """Whether a step has ever been received."""
     _reset_options: dict[str, Any] | None = None
 
     @property
     def obs(self) -> np.ndarray:
-        """Observations `(N, ...)`, the present ones; they change with the next step."""
+        """Current observations `(N, ...)`; the next step overwrites them."""
         return self._open_backend().arrays.obs
 
     @property
     def final_obs(self) -> np.ndarray:
-        """Observations `(N, ...)`: the last of an episode, where an environment was reset in its last step."""
+        """Observations `(N, ...)`: the last of the old episode, where the last step reset an environment."""
         return self._open_backend().arrays.final_obs
 
     @property
     def failed(self) -> np.ndarray:
-        """Bool `(N,)`: which failed in their last step and were restarted (`on_env_error="restart"`)."""
+        """Bool `(N,)`: the environments that failed in the last step and were restarted."""
         return self._open_backend().arrays.failed
 
     @property
     def restarts(self) -> int:
-        """How many environments were restarted because they, or their process, failed."""
+        """The number of restarts of environments that failed, or whose process did."""
         return self._open_backend().restarts
 
     @property
     def pool(self) -> WorkerPool:
-        """The processes that step, this one among them, for other tasks (`backends.Replicas`, `GradientWorkers`).
+        """The processes that step, this one included, for other tasks (`backends.Replicas`, `GradientWorkers`).
 
         Raises:
-            RuntimeError: some environments were sent actions, or the vectorizer is closed.
+            RuntimeError: `recv` is due first, or the vectorizer is closed.
         """
         return self._idle_backend().pool
 
     @property
     def reset_options(self) -> dict[str, Any] | None:
-        """The `options` of every reset, autoresets too; may be assigned, for the resets that follow.
+        """The `options` of every reset, autoresets too; may be assigned.
 
-        Each environment gets a copy. A checkpoint contains them, so they consist of what `utils.save_state` takes.
+        Each environment gets a copy. Checkpoints contain them, so `utils.save_state` must be able to save them.
 
         Raises:
-            TypeError: it is not a dict of names, or cannot be sent to a process.
-            RuntimeError: some environments were sent actions, or the vectorizer is closed.
+            TypeError: they are not a dict with strings as keys, or cannot be pickled.
+            RuntimeError: `recv` is due first, or the vectorizer is closed.
         """
         return self._reset_options
 
@@ -81,36 +81,36 @@ class ParallelEnvs(Closeable):
         self._reset_options = options
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Call a method of every environment, or read an attribute that is no method; wrappers are looked through.
+        """Call a method of every environment, or read an attribute; wrappers are searched from the outside in.
 
         Args:
             name: of the method or attribute.
-            args: of the method; what goes to another process has to be picklable.
+            args: of the method; they must be picklable if there are other processes.
             kwargs: of the method.
 
         Returns:
             N results, in index order.
 
         Raises:
-            EnvError: an environment raised, has no such attribute, or gave a result that cannot leave its process. Or
-                the backend is `vector`, whose environments are one object.
-            RuntimeError: some were sent actions, or the vectorizer is closed.
+            EnvError: an environment raised, has no such attribute, or gave a result that cannot be pickled; or the
+                backend is `vector`, whose environments are one object.
+            RuntimeError: `recv` is due first, or the vectorizer is closed.
         """
         return self._apply(partial(apply.call, name=name, args=args, kwargs=kwargs))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """Return an attribute of every environment; as in Gymnasium, of a method what it returns. See `call`."""
+        """Return an attribute of every environment; as in Gymnasium, a method is called. Errors are those of `call`."""
         return self._apply(partial(apply.call, name=name, args=(), kwargs={}, what="get_attr"))
 
     def set_attr(self, name: str, values: Any) -> None:
-        """Set an attribute of every environment: in the wrapper that has it, otherwise in the outermost.
+        """Set an attribute of every environment, in the outermost wrapper that has it, otherwise in the outermost.
 
         Args:
             name: of the attribute.
             values: a list or tuple of one value for each environment, or one value for all.
 
         Raises:
-            ValueError: another number of values.
+            ValueError: the number of values is not N.
             EnvError, RuntimeError: as for `call`.
         """
         values = list(values) if isinstance(values, list | tuple) else [values] * self.num_envs
@@ -119,7 +119,7 @@ class ParallelEnvs(Closeable):
         self._apply(partial(apply.set_attr, name=name, values=values))
 
     def render(self) -> tuple[Any, ...]:
-        """Return what every environment renders, by the `render_mode` that it was made with. See `call`."""
+        """Return what every environment renders in its `render_mode`. Errors are those of `call`."""
         return self.call("render")
 
     def _apply(self, function: Callable[..., apply.Outcomes]) -> tuple[Any, ...]:
@@ -149,7 +149,7 @@ class ParallelEnvs(Closeable):
         return backend
 
     def _guarded(self, call: Callable[[], Result]) -> Result:
-        """Close when a call is cut short: half a step must not be taken for a whole one later."""
+        """Close if a call is interrupted, since a step that is half done must not count as a whole one later."""
         try:
             return call()
         except BaseException:
@@ -157,8 +157,8 @@ class ParallelEnvs(Closeable):
             raise
 
     def _awaited(self, call: Callable[[], Result]) -> Result:
-        """Do the same for a reset or step; the first may never return, so it warns of what it waits for."""
+        """Do the same for a reset or step; warn if the first ones take long, since an environment may hang."""
         if self._settled:
             return self._guarded(call)
-        with tell_if_long(self._open_backend().waits_for):
+        with warn_if_long(self._open_backend().describe_wait):
             return self._guarded(call)

@@ -1,4 +1,4 @@
-"""A progress bar that never ends a run, and a warning about long waits."""
+"""A progress bar that raises no errors, and a warning about long waits."""
 
 import logging
 import sys
@@ -15,9 +15,9 @@ LONG_SECONDS = 60.0
 
 
 class Bar(tqdm):
-    """A bar of tqdm that is silent once its terminal or pipe is closed."""
+    """A bar of tqdm that ignores a closed terminal or pipe."""
 
-    _lock = threading.RLock()  # tqdm's own lock is shared between processes, and a killed process would leave it behind
+    _lock = threading.RLock()  # tqdm's own lock is shared between processes: a killed one would hold it
 
     def display(self, *args: Any, **kwargs: Any) -> None:
         """Draw the bar."""
@@ -38,11 +38,11 @@ class Bar(tqdm):
 
 
 @contextmanager
-def tell_if_long(waits_for: Callable[[], str]) -> Iterator[None]:
-    """Log one warning if the block takes more than a minute; `waits_for` returns the reason for the message."""
+def warn_if_long(describe_wait: Callable[[], str]) -> Iterator[None]:
+    """Log a warning if the block takes more than a minute; `describe_wait` says what it waits for."""
 
     def tell() -> None:
-        logger.warning("still waiting, after %g seconds, for %s", LONG_SECONDS, waits_for())
+        logger.warning("still waiting, after %g seconds, for %s", LONG_SECONDS, describe_wait())
 
     timer = threading.Timer(LONG_SECONDS, tell)
     timer.daemon = True

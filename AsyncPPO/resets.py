@@ -1,4 +1,4 @@
-"""Which environments a call is for, and the seeds of their resets."""
+"""Masks and indexes of environments, and the seeds of resets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,14 +9,14 @@ from numpy.typing import ArrayLike
 from parallel_rl.utils import env_seeds, spawn_seeds
 
 RESET_MASK = "reset_mask"
-"""The option of a reset that says which environments it is for."""
+"""The option of a reset that selects environments."""
 
 
 def check_mask(name: str, mask: Any, num_envs: int) -> np.ndarray:
     """Return a mask of environments as an array.
 
     Raises:
-        ValueError: it is not bool `(N,)`; the message calls it `name`.
+        ValueError: it is not bool `(N,)`; the message has its `name`.
     """
     mask = np.asarray(mask)
     if mask.shape != (num_envs,) or mask.dtype != np.bool_:
@@ -29,10 +29,10 @@ def check_env_ids(env_ids: ArrayLike, free: np.ndarray) -> np.ndarray:
 
     Args:
         env_ids: `(n,)`.
-        free: bool `(N,)`: which may be among them.
+        free: bool `(N,)`: the environments that are allowed.
 
     Raises:
-        ValueError: another one is, or one twice.
+        ValueError: one is not allowed, or appears twice.
     """
     env_ids = np.asarray(env_ids)
     known = env_ids.ndim == 1 and env_ids.dtype.kind in "iu" and ((env_ids >= 0) & (env_ids < len(free))).all()
@@ -44,10 +44,10 @@ def check_env_ids(env_ids: ArrayLike, free: np.ndarray) -> np.ndarray:
 
 
 def take_reset_mask(options: dict[str, Any], num_envs: int) -> tuple[np.ndarray, dict[str, Any] | None]:
-    """Split the options of a reset.
+    """Split the options of a reset into `reset_mask` and the others.
 
     Returns:
-        The environments `(n,)` where `reset_mask` is True, and the options of the environments themselves.
+        The environments `(n,)` where the mask is True, and the other options.
 
     Raises:
         ValueError: a wrong mask, or one that is False everywhere.
@@ -60,10 +60,10 @@ def take_reset_mask(options: dict[str, Any], num_envs: int) -> tuple[np.ndarray,
 
 
 class EnvSeeds:
-    """The seeds of the next resets of N environments; each is used once, and then the random stream continues."""
+    """The seeds of the next resets of N environments. Each is used once; later resets continue the random stream."""
 
     def __init__(self, seed: int | Sequence[int] | None, num_envs: int) -> None:
-        """Derive N seeds from one (None: from fresh entropy), or take the N of a list."""
+        """Derive N seeds from one (None: from fresh entropy), or take a list of N."""
         self._next: list[int | None] = [*env_seeds(seed, num_envs)]
         self._first = self._next[0]
         self._listed = not isinstance(seed, int | np.integer | None)
@@ -74,7 +74,7 @@ class EnvSeeds:
         return self._first
 
     def given(self, seed: int | Sequence[int | None]) -> list[int | None]:
-        """Return N seeds for a reset from those that it is given; the later ones follow from them.
+        """Return N seeds for a reset with the argument `seed`; the seeds of later checkpoints derive from them.
 
         Raises:
             ValueError: a wrong number of seeds.
@@ -93,20 +93,20 @@ class EnvSeeds:
         return self._next
 
     def use(self, env_ids: np.ndarray) -> None:
-        """Note that environments were reset with their seeds."""
+        """Mark the seeds of environments as used."""
         for index in env_ids.tolist():
             self._next[index] = None
 
     def state(self) -> list[int | None]:
-        """Return N seeds for the resets after a checkpoint, where environments cannot be restored."""
+        """Return N seeds for environments that a checkpoint cannot restore."""
         return [*spawn_seeds(self._first, len(self._next))]
 
     def load_state(self, state: list[int | None], *, used: bool) -> None:
-        """Restore what `state` returned; `used`, where the environments were restored and need none."""
+        """Restore what `state` returned; with `used`, the environments were restored and need no seeds."""
         self._first, self._next = state[0], [None] * len(self._next) if used else state
 
     def begin_after(self, state: list[int | None]) -> None:
-        """Derive N seeds from the state of another number of environments; those that were listed stay."""
+        """Derive N seeds from a state of any number of environments; keep seeds that were given as a list."""
         if not self._listed:
             self._next = [*spawn_seeds(state[0], len(self._next))]
             self._first = self._next[0]

@@ -4,14 +4,14 @@ from AsyncPPO.agent import Agent
 from parallel_rl.utils import Metrics, State, whole_number
 
 ROW_STEPS = 1000
-"""Environment steps that a row of metrics covers, at least, where the agent is not on-policy."""
+"""The least number of environment steps in a row of metrics of an off-policy agent."""
 
 
 class RowMeans:
     """The means of the metrics of the updates since the last row.
 
-    An off-policy agent may update in every step, so its updates share rows. The rule counts steps, not seconds: the
-    seed determines the history.
+    An off-policy agent may update in every step, so a row covers several updates. Rows depend on steps, not on
+    seconds, so that the seed determines the history.
     """
 
     def __init__(self, agent: Agent) -> None:

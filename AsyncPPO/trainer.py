@@ -24,7 +24,7 @@ from parallel_rl.utils import Closeable, History, Metrics, save_state
 
 Mode = Literal["streaming", "mask"]
 BAR_SECONDS = 0.2
-"""How long the progress bar may stand still, at most, while replicas act."""
+"""The longest time between updates of the progress bar while replicas act."""
 RECENT_EPISODES = 100
 DEFAULT_NUM_ENVS = 32
 A = TypeVar("A", bound=Agent)
@@ -48,17 +48,17 @@ class AsyncTrainer(Closeable, Generic[A]):
         agent: the agent to train.
         num_envs: N, the number of parallel environments; by default 32, or the length of the list.
         steps: environment steps to take, over all environments; the last vector step may exceed it by less than N.
-        mode: `streaming`: environments restart by themselves, and the agent updates when it has the transitions that
-            it wants. `mask`: every environment finishes its episode, then the agent updates.
+        mode: `streaming`: environments reset automatically, and the agent updates as soon as it has enough transitions.
+            `mask`: every environment finishes its episode, then the agent updates.
         acting: `central`: the agent acts for all environments in every step. `replicas`: a replica of the policy acts
             in each process that steps, for a whole batch at a time (with a progress bar, for at most 0.2 s); only with
             `streaming`, and with small networks on the CPU. `auto`: replicas where possible, otherwise central.
-        info_keys: numbers in the last info of an episode. The metric `info_KEY` is the mean over the last 100
-            episodes. `is_success` (or `success`) needs no mention: where there is one, `success_rate` is a metric.
+        info_keys: numbers in the last info of an episode; the metric `info_KEY` is the mean over the last 100
+            episodes. If infos have `is_success` or `success`, `success_rate` is always a metric.
         progress: whether to show a progress bar.
         callbacks: called in this order; see `AsyncPPO.callbacks`.
-        settings: the other keyword arguments of `EnvVectorizer`. With `on_env_error="restart"` the metrics count the
-            `restarts`. A callback may assign `trainer.env.reset_options`.
+        settings: the other keyword arguments of `EnvVectorizer`. With `on_env_error="restart"` the number of `restarts`
+            is a metric. A callback may assign `trainer.env.reset_options`.
 
     Raises:
         ValueError: a bad size or mode, or an agent that was made for other spaces.
@@ -79,7 +79,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         callbacks: Sequence[Callback] = (),
         **settings: Unpack[EnvSettings],
     ) -> None:
-        """Make the environments, and what collects in them."""
+        """Make the environments and the collector."""
         _check_steps_and_mode(agent, steps, mode)
         self.agent, self.steps, self.mode, self.progress = agent, steps, mode, progress
         self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
@@ -101,7 +101,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.in_a_hurry = False
         self.error: BaseException | None = None
         self.collecting_since: float | None = None
-        """When the environments began their present steps, by `time.monotonic`; None while they do nothing."""
+        """The start of the current collection, by `time.monotonic`; None between collections."""
         self.rows = RowMeans(agent)
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
@@ -128,15 +128,14 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     @property
     def success_rate(self) -> float:
-        """Share of successes in the last 100 episodes; NaN if the environment does not report `is_success`."""
+        """Share of successes in the last 100 episodes; NaN if environments report no `is_success`."""
         return means_of_infos(self.recent).get(SUCCESS_RATE, float("nan"))
 
     def run(self) -> History:
-        """Collect and update until `steps` environment steps are taken, or a callback stops the run.
+        """Collect and update for `steps` environment steps, or until a callback stops the run.
 
-        Called again, it takes `steps` more; after `load_checkpoint` of an unfinished run, those that are missing.
-        After an interrupt or an error `history` and the agent stay as they were then; one during a step closes the
-        environments.
+        Another call takes `steps` more; after `load_checkpoint` of an unfinished run, the remaining ones. An interrupt
+        or an error leaves `history` and the agent as they are, and closes the environments if they are stepping.
 
         Returns:
             `history`: the rows that `updates` yields.
@@ -146,13 +145,13 @@ class AsyncTrainer(Closeable, Generic[A]):
         return self.history
 
     def updates(self) -> Iterator[Metrics]:
-        """Do what `run` does, row by row, for a loop that looks at each row and may stop.
+        """Train as `run` does, as a generator of rows of metrics.
 
         Yields:
-            Rows of metrics, which `history` keeps: `steps`, `seconds` and `episodes` so far; `mean_return` and
-            `mean_length` of the last 100 episodes, `success_rate` and `info_KEY` where there are such; and what
-            `agent.update` returns. There is a row for each update of an on-policy agent; of another, for the updates of
-            at least `ROW_STEPS` steps, with the means of their metrics.
+            Rows, which `history` keeps: `steps`, `seconds` and `episodes` so far; `mean_return`, `mean_length`, and if
+            present `success_rate` and `info_KEY`, of the last 100 episodes; and the metrics of `agent.update`. An
+            on-policy agent has a row for each update. Another has one for at least `ROW_STEPS` steps, with the means
+            over its updates.
         """
         if self.steps_done >= self.goal[1]:
             self.goal = self.steps_done, self.steps_done + self.steps
@@ -187,7 +186,7 @@ class AsyncTrainer(Closeable, Generic[A]):
             may_stop = bool(metrics) or not getattr(self.agent, "on_policy", False)
 
     def _collect(self) -> tuple[int, list[Episode]]:
-        """Step the environments; return how many steps they took together, and the episodes that ended."""
+        """Step the environments; return the number of steps, and the episodes that ended."""
         self.collecting_since = time.monotonic()
         try:
             steps, episodes = self.collector.collect(self._vector_steps())
@@ -199,7 +198,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         return steps, episodes
 
     def _vector_steps(self) -> int:
-        """Return how many steps each environment may take before there is something to learn from, or to show."""
+        """Return the number of steps for each environment until the next update, or until the bar must move."""
         missing = min(self.agent.steps_wanted() - len(self.buffer), self.goal[1] - self.steps_done)
         steps = -(-missing // self.num_envs)
         if self.progress:
@@ -213,7 +212,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         return len(self.buffer) >= self.agent.steps_wanted()
 
     def _update(self) -> Metrics:
-        """Hand the collected transitions to the agent; let it update, unless it wants more of them."""
+        """Pass the collected transitions to the agent; update it unless it waits for more."""
         self.agent.observe(self.buffer.take())
         if self.agent.steps_wanted() > 0:
             return {}
@@ -237,48 +236,48 @@ class AsyncTrainer(Closeable, Generic[A]):
         return row | ({"restarts": self.env.restarts} if self._counts_restarts else {})
 
     def stop(self, why: str, *, in_a_hurry: bool = False) -> None:
-        """End the run after the present update; `stopped` is then `why`.
+        """End the run after the current update.
 
         Args:
-            why: for people to read.
-            in_a_hurry: whether callbacks skip what takes long.
+            why: the reason, which `stopped` holds.
+            in_a_hurry: whether callbacks skip slow work.
         """
         self.in_a_hurry = in_a_hurry
-        if self.steps_done < self.goal[1]:  # a finished run was not stopped
+        if self.steps_done < self.goal[1]:  # otherwise it ends anyway
             self.stopped = why
 
-    def tell_evaluation(self, evaluation: Evaluation) -> None:
+    def add_evaluation(self, evaluation: Evaluation) -> None:
         """Append an evaluation to `evaluations` and call `on_evaluation` of the callbacks."""
         self.evaluations.append(evaluation)
         for callback in self.callbacks:
             callback.on_evaluation(self, evaluation)
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Save everything that the run depends on; call it after an update, or before or after the run.
+        """Save everything for an exact resume. Call it between updates, or before or after the run.
 
         Raises:
-            OSError: the file cannot be written; one that was there before is untouched.
+            OSError: the file cannot be written; an older one of that name is untouched.
         """
         save_state(path, contents(self))
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], *, any_num_envs: bool = False, changed: Collection[str] = ()
     ) -> None:
-        """Go on from what `save_checkpoint` saved, by a trainer with the same arguments.
+        """Load a checkpoint of a trainer that was made with the same arguments.
 
-        The run then continues to the last bit as if it had not stopped, if the environments can be saved
-        (docs/resuming.md); otherwise they start new episodes.
+        The run then continues bit for bit as if it had not stopped, if the environments can be saved
+        (docs/resuming.md). Otherwise they start new episodes.
 
         Args:
             path: the file.
-            any_num_envs: accept the checkpoint of a run with another `num_envs`. Then all environments start new
-                episodes, with the seeds of a new run, and transitions that waited for an update are dropped.
-            changed: names of the agent's settings that may differ from those of the checkpoint.
+            any_num_envs: accept another `num_envs`. Then all environments start new episodes, with new seeds, and
+                transitions that waited for an update are dropped.
+            changed: names of the agent's settings that may differ.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is damaged, or of another environment or agent, or was made with other settings; the message
-                lists what differs. Nothing is changed then.
+            ValueError: it is damaged, or its environment, agent or settings differ; the message lists the differences.
+                Nothing is changed then.
             EnvError: a worker failed, or died.
         """
         restore(self, read_checkpoint(path), path, any_num_envs=any_num_envs, changed=changed)
@@ -299,7 +298,7 @@ class AsyncPPO(AsyncTrainer[A]):
         steps: int = 100000,
         **options: Unpack[TrainerOptions],
     ) -> None:
-        """Make the environments, and what collects in them; see `AsyncTrainer` for the arguments."""
+        """Make the environments and the collector; `AsyncTrainer` documents the arguments."""
         super().__init__(env, ppo, num_envs, steps, **options)
 
     @property

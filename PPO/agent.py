@@ -101,7 +101,7 @@ class PPO(Acting, Learning):
             "lr": lr, "k_epochs": k_epochs, "policy_clip": policy_clip, "GAE_lambda": GAE_lambda, "gamma": gamma,
             "batch_size": batch_size, "mini_batch_size": mini_batch_size, "use_RND": use_RND, "beta": beta,
         }  # fmt: skip
-        self.config = make_config(PPOConfig, settings, beside=ARGUMENTS, by=type(self).__name__)
+        self.config = make_config(PPOConfig, settings, others=ARGUMENTS, by=type(self).__name__)
         check_arguments(observ_dim, action_dim, seed, self.config.device)
         self.is_continuous, self.observ_dim, self.action_dim = is_continuous, int(observ_dim), int(action_dim)
         self.action_scaling, self.action_offset = action_scaling, action_offset

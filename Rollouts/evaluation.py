@@ -58,11 +58,11 @@ def _evaluations(
 ) -> Iterator[np.ndarray]:
     with EnvVectorizer(env, episodes, backend="inline", seed=seed, autoreset=True) as envs:
         while True:
-            player = copy.deepcopy(actor)
-            if isinstance(player, nn.Module):
-                player.eval()
+            copied = copy.deepcopy(actor)
+            if isinstance(copied, nn.Module):
+                copied.eval()
             with no_trace(device):
-                returns = _returns(envs, Collector(envs, player, STRIDE, sticky=True, device=device), max_steps)
+                returns = _returns(envs, Collector(envs, copied, STRIDE, sticky=True, device=device), max_steps)
             yield returns
 
 

@@ -202,9 +202,9 @@ class Backend(ABC):
         """
         return merged(self.pool.run("restore", snapshots, timed=False, repeatable=False))
 
-    def waits_for(self) -> str:
+    def describe_wait(self) -> str:
         """Return which environments the caller waits for, as far as is known; may be called from another thread."""
-        return self.pool.waits_for()
+        return self.pool.describe_wait()
 
     def close(self) -> None:
         """Close the environments and leave nothing behind; may be called twice."""

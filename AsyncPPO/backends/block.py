@@ -61,7 +61,7 @@ class Block(ABC):
     def close(self) -> None:
         """Close the environments."""
 
-    def waits_for(self) -> str:
+    def describe_wait(self) -> str:
         """Return which environment was stepped or reset last, as far as is known."""
         return "the environments"
 
@@ -205,7 +205,7 @@ class EnvBlock(Block):
             close_env(index, env)
         self.envs.clear()
 
-    def waits_for(self) -> str:
+    def describe_wait(self) -> str:
         """Return which environment was stepped or reset last."""
         return f"environment {self.pulse.last[1]}"
 

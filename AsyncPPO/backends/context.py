@@ -30,15 +30,15 @@ class BlockContext:
         """Make the replica and the gradient worker, if there is a plan."""
         if self.rollout is not None:
             replica = self.rollout.replica
-            self.player, self.learner = replica.player(self.rollout.weights), replica.learner(self.rollout.workspace)
+            self.policy, self.learner = replica.policy(self.rollout.weights), replica.learner(self.rollout.workspace)
 
     def env_ids(self) -> list[int]:
         """Return the environments that the next reset or step is for."""
         return (self.stepping.nonzero()[0] + self.block.first).tolist()
 
-    def waits_for(self) -> str:
+    def describe_wait(self) -> str:
         """Return which environment was stepped or reset last, as far as is known."""
-        return self.block.waits_for()
+        return self.block.describe_wait()
 
     def close(self) -> None:
         """Close the environments."""

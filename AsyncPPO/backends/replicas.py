@@ -1,4 +1,4 @@
-"""Replicas of a policy that act in the processes that step, for many steps without a message between processes."""
+"""Replicas of a policy act in the processes that step, for many steps without a message between processes."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from AsyncPPO.backends.context import BlockContext
 from AsyncPPO.backends.infos import numbers_in
 from AsyncPPO.backends.outcomes import check_finite, check_rewards
 from AsyncPPO.backends.rollout import Rollout
-from AsyncPPO.progress import tell_if_long
+from AsyncPPO.progress import warn_if_long
 from AsyncPPO.workers import Worker, WorkerError
 from parallel_rl.utils import episode_ends
 
@@ -22,32 +22,32 @@ class Replicas:
     """The replicas of a policy in the processes of a vectorizer."""
 
     def __init__(self, env: "EnvVectorizer") -> None:
-        """Take the pool and the rollout of a vectorizer that was made with a plan."""
+        """Store a vectorizer that was made with a plan."""
         assert env.rollout is not None
         self.rollout: Rollout = env.rollout
         self._env, self._settled = env, False
 
-    def play(self, start: int, stop: int) -> np.ndarray:
-        """Step every environment from row `start` to row `stop` of `rollout`; see `begin` and `wait`."""
+    def roll_out(self, start: int, stop: int) -> np.ndarray:
+        """Fill the rows `start` to `stop` of `rollout` with a step of every environment each; `begin`, then `wait`."""
         self.begin(start, stop)
         return self.wait()
 
     def begin(self, start: int, stop: int) -> None:
-        """Begin to step every environment from row `start` to row `stop` of `rollout`.
+        """Begin to fill the rows `start` to `stop` of `rollout`.
 
-        Workers begin at once, this process takes its part in `wait`. The replicas read `rollout.weights` and
-        `rollout.noise`, which must not change until `wait` has returned.
+        Workers begin at once; this process steps its own block in `wait`. `rollout.weights` and `rollout.noise` must
+        not change until `wait` has returned.
 
         Raises:
             RuntimeError: not all environments run, or the vectorizer is closed.
         """
         pool = self._env.pool
         if self._env.finished.any():
-            raise RuntimeError("not all environments are running and waiting: call reset() first")
+            raise RuntimeError("not all environments are running: call reset() first")
         self._pool, self._span = pool, (start, stop)
         for worker in pool.workers:
             worker.pulse.step = start
-        pool.begin(pool.job("play", start, stop, recover=self._resume))
+        pool.begin(pool.job("roll_out", start, stop, recover=self._resume))
 
     def wait(self) -> np.ndarray:
         """Wait until the rows are filled.
@@ -63,9 +63,9 @@ class Replicas:
                 if self._settled:
                     self._pool.wait()
                 else:
-                    with tell_if_long(self._pool.waits_for):
+                    with warn_if_long(self._pool.describe_wait):
                         self._pool.wait()
-            finally:  # an environment may fail because the policy acted on a NaN: the NaN is the fault to report
+            finally:  # report a NaN first: an environment may have failed because the policy acted on it
                 self._check_rows(*self._span)
             self._settled = True
             obs = self._env.obs.copy()
@@ -95,8 +95,8 @@ class Replicas:
         worker.begin(job._replace(args=(step, stop)))
 
 
-def play(context: BlockContext, start: int, stop: int) -> None:
-    """Act in a block of environments: fill the rows `start` to `stop` of its part of the rollout."""
+def roll_out(context: BlockContext, start: int, stop: int) -> None:
+    """Fill the rows `start` to `stop` of a block's part of the rollout."""
     block, rollout, arrays = context.block, context.rollout, context.block.arrays
     assert rollout is not None
     rows, everything = rollout.rows, list(range(len(arrays.obs)))
@@ -124,7 +124,7 @@ def play(context: BlockContext, start: int, stop: int) -> None:
 def _act(context: BlockContext, rollout: Rollout, rows: slice | list[int], numbers: list[int], step: int) -> Infos:
     """Act in the environments of some rows and step them; return infos. `arrays.failed` marks those that failed."""
     block, arrays = context.block, context.block.arrays
-    acted, rollout.outputs[step, rows] = context.player.act(arrays.obs[rows], rollout.noise[step, rows])
+    acted, rollout.outputs[step, rows] = context.policy.act(arrays.obs[rows], rollout.noise[step, rows])
     acted["action"] = acted["action"].reshape(-1, *arrays.action.shape[1:])
     arrays.action[rows] = acted["action"]
     for name, values in acted.items():

@@ -10,11 +10,11 @@ from AsyncPPO.backends.base import Layout, allocate
 from parallel_rl.utils import episode_ends
 
 
-class Player(Protocol):
+class ReplicaPolicy(Protocol):
     """A policy that acts in n environments."""
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return `action` and further rows to store, `(n, ...)` by name, and the policy's output `(n, A)` behind them.
+        """Return `action` and further rows to store, `(n, ...)` by name, and the outputs of the policy `(n, A)`.
 
         Args:
             obs: `(n, ...)`.
@@ -22,7 +22,7 @@ class Player(Protocol):
         """
 
     def complete(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Return further rows of T steps, `(T, n, ...)` by name, computed after the rollout: no environment waits.
+        """Return further rows of T steps, `(T, n, ...)` by name; called after the rollout, so no environment waits.
 
         Args:
             rows: `(T, n, ...)` by name, of the steps.
@@ -35,11 +35,11 @@ Compute = Callable[[int, int, int, int], None]
 
 
 class Replica(Protocol):
-    """A policy that acts in any process, with its weights in a vector; it is pickled once."""
+    """A policy that acts in any process, with its weights in a vector. It is pickled only once."""
 
     @property
     def batch_size(self) -> int:
-        """The largest number of transitions, over all environments, that are collected with the same weights."""
+        """The largest number of transitions, over all environments, of a rollout."""
 
     @property
     def weights(self) -> int:
@@ -51,9 +51,9 @@ class Replica(Protocol):
 
     @property
     def fields(self) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Shape and type of the rows that a `Player` returns, for one environment."""
+        """Shape and type of the rows that a `ReplicaPolicy` returns, for one environment."""
 
-    def player(self, weights: np.ndarray) -> Player:
+    def policy(self, weights: np.ndarray) -> ReplicaPolicy:
         """Return a policy that reads its weights from a vector `(P,)`."""
 
     def workspace(self, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
@@ -65,7 +65,7 @@ class Replica(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which policy acts, and for how many steps of each environment there is space."""
+    """The policy that acts, and the largest number of steps of each environment in a rollout."""
 
     replica: Replica
     horizon: int
@@ -89,7 +89,7 @@ class Rollout:
     workspace: dict[str, np.ndarray]
     """Arrays in which gradients are computed."""
     restarted: np.ndarray
-    """bool `(N,)`, set if an environment was restarted at the first row of a rollout: its earlier rows end there."""
+    """bool `(N,)`: the environments that were restarted at the first row of a rollout: their earlier rows end there."""
     infos: np.ndarray
     """float64 `(T, N, K)`: at the last step of an episode the plan's K numbers of its info, otherwise NaN."""
     info_keys: tuple[str, ...]
@@ -134,12 +134,12 @@ class Rollout:
         )
 
     def truncate(self, row: int, step: int, start: int, next_obs: np.ndarray) -> None:
-        """Note that an environment was restarted before a step: the episode before is truncated.
+        """Truncate the episode of an environment that was restarted before a step.
 
         Args:
             row: of the environment.
-            step: which.
-            start: the first step of the present rollout; restarts before it are noted in `restarted`.
+            step: of the rollout.
+            start: the first step of the current rollout; `restarted` records a restart there.
             next_obs: the last observation of the environment before the restart.
         """
         rows, last = self.rows, (step - 1, row)

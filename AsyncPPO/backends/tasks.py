@@ -11,7 +11,7 @@ from AsyncPPO.backends.base import Infos
 from AsyncPPO.backends.block import Block
 from AsyncPPO.backends.context import BlockContext
 from AsyncPPO.backends.gradients import compute
-from AsyncPPO.backends.replicas import play
+from AsyncPPO.backends.replicas import roll_out
 from AsyncPPO.workers import Pickled, Tasks
 from parallel_rl.utils import seed_global_streams
 
@@ -46,7 +46,7 @@ def restore(context: BlockContext, saved: Infos) -> Infos:
     return context.block.restore(saved)
 
 
-TASKS: Tasks = {task.__name__: task for task in (reset, step, play, compute, apply, snapshots, restore)}
+TASKS: Tasks = {task.__name__: task for task in (reset, step, roll_out, compute, apply, snapshots, restore)}
 
 
 def sendable(context: BlockContext, infos: Infos) -> Pickled | None:

@@ -15,7 +15,7 @@ from AsyncPPO.callbacks.base import Callback
 from AsyncPPO.episodes import Episode, Evaluation
 from AsyncPPO.evaluation import evaluate_episodes
 from AsyncPPO.evaluator import Evaluator
-from AsyncPPO.progress import Bar, tell_if_long
+from AsyncPPO.progress import Bar, warn_if_long
 from AsyncPPO.settings import EnvSettings
 from parallel_rl.utils import Metrics, read_json, write_atomically
 
@@ -131,7 +131,7 @@ class BackgroundEvaluation(Callback):
             return
         (steps, actor), self._running = self._running, None
         what, began, silent = f"the evaluation after {steps:,} steps", time.monotonic(), trainer.progress
-        with tell_if_long(lambda: what):
+        with warn_if_long(lambda: what):
             while not self._evaluator.is_done(PATIENCE_SECONDS):
                 if trainer.in_a_hurry:
                     return
@@ -150,7 +150,7 @@ class BackgroundEvaluation(Callback):
             actor.save_weights(self.keep_best)
             content = json.dumps(evaluation.figures()).encode()
             write_atomically(self.keep_best / BEST_FILE, lambda file: file.write(content))
-        trainer.tell_evaluation(evaluation)
+        trainer.add_evaluation(evaluation)
 
     def _best_before(self) -> float:
         """Return the mean return of the evaluation whose weights are kept."""

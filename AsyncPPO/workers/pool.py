@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import cloudpickle
 
-from AsyncPPO.progress import tell_if_long
+from AsyncPPO.progress import warn_if_long
 from AsyncPPO.workers.channel import (
     CLOSE_SECONDS,
     LIVENESS_SECONDS,
@@ -115,7 +115,7 @@ class WorkerPool(Closeable):
                 worker.start()
             self.local = None if make_local is None else make_local()
             if self.workers:
-                with tell_if_long(self.waits_for):
+                with warn_if_long(self.describe_wait):
                     self.wait()
         except BaseException:
             self.close()
@@ -279,11 +279,11 @@ class WorkerPool(Closeable):
                 worker.failures = failures
                 return result
 
-    def waits_for(self) -> str:
+    def describe_wait(self) -> str:
         """Return what the pool waits for, as far as is known; may be called from another thread."""
         late = [worker for worker in self.workers if worker.job is not None and not worker.has_replied()]
         if not late:
-            return self.local.waits_for() if hasattr(self.local, "waits_for") else "the workers"
+            return self.local.describe_wait() if hasattr(self.local, "describe_wait") else "the workers"
         who = ", ".join(f"{worker.doing} (pid {worker.process.pid})" for worker in late)
         forked = "; should it never come back, try start_method='spawn': a fork lacks the threads of its parent"
         return who + (forked if late[0].is_forked else "")

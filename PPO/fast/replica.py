@@ -39,7 +39,7 @@ class Replica:
         wide = ((self.architecture.outputs,), np.float32)
         return {"action": wide, "log_prob": ((), np.float32), "raw_action": wide}
 
-    def player(self, weights: np.ndarray) -> NumpyPolicy:
+    def policy(self, weights: np.ndarray) -> NumpyPolicy:
         """Return a policy that reads its weights, float32, from a vector at every call."""
         parameters, statistics = np.split(weights, [self.architecture.parameters])
         return NumpyPolicy(self.architecture, parameters, statistics.reshape(2, -1))

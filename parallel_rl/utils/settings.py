@@ -35,7 +35,7 @@ class Setting:
     """Numbers must not be smaller."""
     most: float | None = None
     """Numbers must not be larger."""
-    beside: Any = None
+    also: Any = None
     """A value outside of the range that is also valid."""
     fixed: bool = False
     """Whether it cannot be changed after the agent is made."""
@@ -55,7 +55,7 @@ class Setting:
             words = "finite and not negative" if self.least == 0 else f"at least {self.least:g}"
         else:
             words = "finite"
-        return words if self.beside is None else f"{words}, or {self.beside}"
+        return words if self.also is None else f"{words}, or {self.also}"
 
     def allows(self, number: Any) -> bool:
         """Return whether a number is in the range.
@@ -135,7 +135,7 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
         ValueError: it is a function of the run that does not return a number.
     """
     kinds = (get_args(hint) if get_origin(hint) in (Union, UnionType) else ()) or (hint,)
-    if (value is None and NoneType in kinds) or (about.beside is not None and value == about.beside):
+    if (value is None and NoneType in kinds) or (about.also is not None and value == about.also):
         return None
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if choices:
@@ -162,13 +162,13 @@ def _number_fault(name: str, value: Any, about: Setting) -> str | None:
     return None
 
 
-def make_config(config: type[C], values: Mapping[str, Any], beside: Iterable[str] = (), by: str | None = None) -> C:
+def make_config(config: type[C], values: Mapping[str, Any], others: Iterable[str] = (), by: str | None = None) -> C:
     """Return a config with some settings.
 
     Args:
         config: its class.
         values: the settings, by name.
-        beside: further arguments of the caller, for suggestions.
+        others: further arguments of the caller, for suggestions.
         by: the name of the caller, for the message.
 
     Raises:
@@ -178,7 +178,7 @@ def make_config(config: type[C], values: Mapping[str, Any], beside: Iterable[str
     known = settings_in(config)
     for name in values:
         if name not in known:
-            near = get_close_matches(name, [*known, *beside], 1)
+            near = get_close_matches(name, [*known, *others], 1)
             hint = f": did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"{by or config.__name__}() got an unexpected keyword argument {name!r}{hint}")
     return config(**values)

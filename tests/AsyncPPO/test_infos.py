@@ -159,7 +159,7 @@ def test_a_table_of_evaluations_without_them_goes_on(tmp_path: Path) -> None:
     with trainer(callbacks=[log]) as run:
         log.on_start(run)
         assert run.evaluations == [Evaluation(0, 2, 1.0, 0.0, 1.0, 1.0)]
-        run.tell_evaluation(Evaluation.of(5, [Episode(1.0, 2, {"is_success": 0.5})]))
+        run.add_evaluation(Evaluation.of(5, [Episode(1.0, 2, {"is_success": 0.5})]))
     rows = read_table(tmp_path / "evaluations.csv", Evaluation._fields)
     assert np.isnan(rows[0]["success_rate"])
     assert rows[1]["success_rate"] == 0.5

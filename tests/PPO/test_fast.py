@@ -176,7 +176,7 @@ def test_numpy_policy_output_does_not_depend_on_other_rows(continuous: bool) -> 
         ppo = PPO(continuous, 17, actions, seed=0)
         replica = ppo.replica()
         assert replica is not None
-        player, noise = replica.player(ppo.replica_weights()), ppo.noise(33)
+        player, noise = replica.policy(ppo.replica_weights()), ppo.noise(33)
 
         def play(part: slice, player: Any = player, noise: Any = noise) -> dict[str, np.ndarray]:
             answer, output = player.act(obs[part], noise[part])

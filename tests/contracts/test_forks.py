@@ -109,4 +109,4 @@ def test_start_method_auto_is_spawn_where_jax_runs(initialized: bool, monkeypatc
         with EnvVectorizer("CartPole-v1", 2, backend="process", num_workers=2, start_method=asked) as env:  # type: ignore[arg-type]
             env.reset()
             assert type(multiprocessing.active_children()[0]).__name__.lower() == f"{method}process"
-            assert ("spawned, since JAX runs in this process" in env.backend_reason) is (method == "spawn")
+            assert ("start method spawn, since JAX runs in this process" in env.backend_reason) is (method == "spawn")

@@ -117,7 +117,7 @@ def test_a_fault_names_the_environment_and_closes(make: Make, fault: str, messag
 def test_replicas_before_a_reset_are_refused(make: Make) -> None:
     ppo = agent("CartPole-v1")
     with pytest.raises(RuntimeError, match="call reset"):
-        Replicas(make("CartPole-v1", ppo, horizon=5)).play(0, 5)
+        Replicas(make("CartPole-v1", ppo, horizon=5)).roll_out(0, 5)
 
 
 def test_spawned_workers_act_and_learn_without_torch() -> None:
