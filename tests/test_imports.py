@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TOP = {"PPO", "AsyncPPO", "Rollouts", "OffPolicy", "utils", "main", "tests", "benchmarks"}
+TOP = {"PPO", "AsyncPPO", "Rollouts", "OffPolicy", "Population", "utils", "main", "tests", "benchmarks"}
 NETWORKS, UTILS = "parallel_rl.networks", "parallel_rl.utils"
 ALLOWED = {
     "AsyncPPO": {"AsyncPPO", UTILS},
     "PPO": {"PPO", NETWORKS, UTILS},
     "OffPolicy": {"OffPolicy", NETWORKS, UTILS},
     "Rollouts": {"Rollouts", "AsyncPPO", UTILS},
+    "Population": {"Population", "AsyncPPO", UTILS},
     "parallel_rl/networks": {NETWORKS, UTILS},
     "parallel_rl/utils": {UTILS},
     "parallel_rl/commands": {"PPO", "AsyncPPO", "parallel_rl"},
@@ -45,7 +46,19 @@ def test_imports_flow_one_way(package: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["PPO", "AsyncPPO", "Rollouts", "OffPolicy", NETWORKS, UTILS, "utils", "main", "AsyncPPO.trainer", "PPO.export"],
+    [
+        "PPO",
+        "AsyncPPO",
+        "Rollouts",
+        "OffPolicy",
+        "Population",
+        NETWORKS,
+        UTILS,
+        "utils",
+        "main",
+        "AsyncPPO.trainer",
+        "PPO.export",
+    ],
 )
 def test_importing_prints_nothing_and_leaves_random_states_alone(module: str) -> None:
     script = (
@@ -58,5 +71,5 @@ def test_importing_prints_nothing_and_leaves_random_states_alone(module: str) ->
 
 
 def test_the_collector_and_the_command_line_need_no_torch() -> None:
-    script = "import sys, main, AsyncPPO, OffPolicy, utils; assert 'torch' not in sys.modules"
+    script = "import sys, main, AsyncPPO, OffPolicy, Population, utils; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -60,6 +60,13 @@ def test_the_rollout_of_the_seed_runs(tmp_path: Path) -> None:
     run(ROOT / "tests/seed_snippets/rollouts_actor.py", tmp_path)
 
 
+def test_the_population_of_the_seed_learns(tmp_path: Path) -> None:
+    run(ROOT / "tests/seed_snippets/population_agent.py", tmp_path)
+    run(ROOT / "tests/seed_snippets/population_env.py", tmp_path)
+    done = run(ROOT / "tests/seed_snippets/population.py", tmp_path)
+    assert re.findall(r"mean return (.*?):", done.stderr)[-1] == "1.0, 1.0, 1.0, 1.0"
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.filterwarnings("error::DeprecationWarning:__main__")
 def test_every_block_of_the_docs_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ class Worker:
     def doing(self) -> str:
         """The environment that it stepped or reset last, or the worker itself."""
         beats, env_id = self.pulse.last
-        return f"environment {env_id}" if beats else self.channel.name
+        return f"environment {env_id}" if beats and self.envs else self.channel.name
 
     def has_replied(self) -> bool:
         """Return whether there is a reply that has not been received."""

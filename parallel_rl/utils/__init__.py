@@ -3,6 +3,7 @@
 It knows no agent, no network and no process, and importing it does not import torch.
 """
 
+from parallel_rl.utils.averages import mean_of_states
 from parallel_rl.utils.checkpoint import (
     append_to,
     check_fit,
@@ -37,7 +38,7 @@ from parallel_rl.utils.returns import (
     v_trace,
 )
 from parallel_rl.utils.schedules import Schedule, linear, scheduled
-from parallel_rl.utils.seeding import env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
+from parallel_rl.utils.seeding import OwnStreams, env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
 from parallel_rl.utils.settings import Config, Configured, Setting, fault_of, make_config, setting, settings_in
 from parallel_rl.utils.spaces import (
     ACTION_MASK,
@@ -78,6 +79,7 @@ __all__ = [
     "Image",
     "Keys",
     "Metrics",
+    "OwnStreams",
     "Schedule",
     "Setting",
     "State",
@@ -116,6 +118,7 @@ __all__ = [
     "load_tensors",
     "make_config",
     "make_space",
+    "mean_of_states",
     "n_step_returns",
     "name_of",
     "next_rows",

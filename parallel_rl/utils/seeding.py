@@ -5,6 +5,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -56,12 +57,42 @@ def seed_global_streams(seed: int | None) -> None:
 @contextmanager
 def global_streams_kept() -> Iterator[None]:
     """Restore the global random streams of this process after the block."""
-    torch = sys.modules.get("torch")
-    states = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()  # noqa: NPY002
+    states = _global_streams()
     try:
         yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        if torch is not None:
-            torch.set_rng_state(states[2])
+        _set_global_streams(states)
+
+
+class OwnStreams:
+    """Global random streams of its own for some blocks of code; outside of them those of the process are in place."""
+
+    def __init__(self, seed: int | None) -> None:
+        """Store the seed."""
+        self._seed = seed
+        self._states: Any = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Put the own streams in place for a block."""
+        with global_streams_kept():
+            if self._states is None:
+                seed_global_streams(self._seed)
+            else:
+                _set_global_streams(self._states)
+            try:
+                yield
+            finally:
+                self._states = _global_streams()
+
+
+def _global_streams() -> tuple[Any, Any, Any]:
+    torch = sys.modules.get("torch")
+    return random.getstate(), np.random.get_state(), torch and torch.get_rng_state()  # noqa: NPY002
+
+
+def _set_global_streams(states: tuple[Any, Any, Any]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    if states[2] is not None:
+        sys.modules["torch"].set_rng_state(states[2])

@@ -1,0 +1,32 @@
+"""Agents that train side by side and are combined: members, a schedule and a combiner."""
+
+from Population.agent import Agent, Environment
+from Population.combiners import (
+    AgentCombiner,
+    ExploitExplore,
+    FixedAgentCombiner,
+    FixedStatAgentCombiner,
+    MeanAgentCombiner,
+    RandomAgentCombiner,
+)
+from Population.experience import Experience
+from Population.processes import MemberError
+from Population.statistics import STATS
+from Population.trainer import Mode, SyncMode, Trainer
+
+__all__ = [
+    "STATS",
+    "Agent",
+    "AgentCombiner",
+    "Environment",
+    "Experience",
+    "ExploitExplore",
+    "FixedAgentCombiner",
+    "FixedStatAgentCombiner",
+    "MeanAgentCombiner",
+    "MemberError",
+    "Mode",
+    "RandomAgentCombiner",
+    "SyncMode",
+    "Trainer",
+]

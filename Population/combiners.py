@@ -1,0 +1,192 @@
+"""Combiners: from the agents of all members to the agents that the members go on with."""
+
+import copy
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from parallel_rl.utils import mean_of_states
+from Population.statistics import STATS, Stats
+from Population.transport import share, shared
+
+
+class AgentCombiner(ABC):
+    """Combines agents."""
+
+    @abstractmethod
+    def combine(
+        self,
+        workers_agents: Sequence[Any],
+        main_agent: Any,
+        workers_stats: Sequence[Stats | None] | None = None,
+        main_agent_stats: Stats | None = None,
+    ) -> Any:
+        """Return the agent that all members go on with, or a list with one for each member.
+
+        Args:
+            workers_agents: the present agent of each member; of one that has finished, its last.
+            main_agent: the result of the last combination, at first the initial agent.
+            workers_stats: the statistics of each member, `STATS`.
+            main_agent_stats: not used.
+        """
+
+    def choose(self, workers_agents: Sequence[Any], main_agent: Any, workers_stats: Sequence[Stats | None]) -> Any:
+        """Return the agent that the whole run returns; by default what `combine` returns."""
+        return self.combine(workers_agents, main_agent, workers_stats)
+
+
+class FixedAgentCombiner(AgentCombiner):
+    """Takes the agent of one member."""
+
+    def __init__(self, idx: int = 0) -> None:
+        """Store the number of the member."""
+        self.idx = idx
+
+    def combine(
+        self,
+        workers_agents: Sequence[Any],
+        main_agent: Any,
+        workers_stats: Sequence[Stats | None] | None = None,
+        main_agent_stats: Stats | None = None,
+    ) -> Any:
+        """Return it."""
+        return workers_agents[self.idx]
+
+
+class RandomAgentCombiner(AgentCombiner):
+    """Takes the agent of a random member."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        """Seed its own random stream; None takes fresh entropy."""
+        self._rng = random.Random(seed)
+
+    def combine(
+        self,
+        workers_agents: Sequence[Any],
+        main_agent: Any,
+        workers_stats: Sequence[Stats | None] | None = None,
+        main_agent_stats: Stats | None = None,
+    ) -> Any:
+        """Return it."""
+        return self._rng.choice(workers_agents)
+
+
+class FixedStatAgentCombiner(AgentCombiner):
+    """Takes the agent of the member with the highest value of a statistic."""
+
+    def __init__(self, stat_name: str = "mean_reward") -> None:
+        """Store the name of the statistic.
+
+        Raises:
+            ValueError: it is not in `STATS`.
+        """
+        self.stat_name = _known(stat_name)
+
+    def combine(
+        self,
+        workers_agents: Sequence[Any],
+        main_agent: Any,
+        workers_stats: Sequence[Stats | None] | None = None,
+        main_agent_stats: Stats | None = None,
+    ) -> Any:
+        """Return it; members without an episode are left out. The first one if all are."""
+        ranking = _ranking(workers_stats or (), self.stat_name)
+        return workers_agents[ranking[0] if ranking else 0]
+
+
+class MeanAgentCombiner(AgentCombiner):
+    """Averages the agents of all members, by their own `average`, or by `mean_of_states`."""
+
+    def combine(
+        self,
+        workers_agents: Sequence[Any],
+        main_agent: Any,
+        workers_stats: Sequence[Stats | None] | None = None,
+        main_agent_stats: Stats | None = None,
+    ) -> Any:
+        """Return a new agent with the mean.
+
+        Raises:
+            TypeError: an agent holds something that has no mean; the message names it.
+            ValueError: the agents have different shapes.
+        """
+        average = getattr(workers_agents[0], "average", mean_of_states)
+        mean = average([shared(agent) for agent in workers_agents])
+        agent = copy.deepcopy(workers_agents[0])
+        share(agent, mean)
+        return agent
+
+
+class ExploitExplore(AgentCombiner):
+    """Population-based training (Jaderberg et al. 2017, arXiv:1711.09846), with truncation selection.
+
+    The worst members take over a copy of one of the best, with perturbed settings. The others go on as they are.
+    """
+
+    def __init__(
+        self,
+        stat_name: str = "mean_x_episodes_reward",
+        fraction: float = 0.25,
+        factors: Sequence[float] = (0.8, 1.2),
+        of: Sequence[str] = ("lr", "entropy_coef"),
+        seed: int | None = 0,
+    ) -> None:
+        """Store the parameters.
+
+        Args:
+            stat_name: the statistic that ranks the members.
+            fraction: the share of members that are replaced, and of those that replace them; one at least.
+            factors: a random one of these multiplies each setting.
+            of: attributes of the agent, its settings.
+            seed: of its own random stream.
+
+        Raises:
+            ValueError: an unknown statistic, or a fraction that is not in (0, 0.5].
+        """
+        if not 0 < fraction <= 0.5:
+            raise ValueError(f"fraction must be in (0, 0.5], not {fraction}")
+        self.stat_name, self.fraction, self.factors, self.of = _known(stat_name), fraction, (*factors,), (*of,)
+        self._rng = random.Random(seed)
+
+    def combine(
+        self,
+        workers_agents: Sequence[Any],
+        main_agent: Any,
+        workers_stats: Sequence[Stats | None] | None = None,
+        main_agent_stats: Stats | None = None,
+    ) -> list[Any]:
+        """Return an agent for each member."""
+        ranking = _ranking(workers_stats or (), self.stat_name)
+        count = min(max(int(self.fraction * len(ranking)), 1), len(ranking) // 2)
+        agents = [*workers_agents]
+        for loser in ranking[len(ranking) - count :]:
+            agents[loser] = self._explored(workers_agents[self._rng.choice(ranking[:count])])
+        return agents
+
+    def choose(self, workers_agents: Sequence[Any], main_agent: Any, workers_stats: Sequence[Stats | None]) -> Any:
+        """Return the best agent."""
+        return FixedStatAgentCombiner(self.stat_name).combine(workers_agents, main_agent, workers_stats)
+
+    def _explored(self, agent: Any) -> Any:
+        agent = copy.deepcopy(agent)
+        for name in self.of:
+            try:
+                setattr(agent, name, getattr(agent, name) * self._rng.choice(self.factors))
+            except (AttributeError, TypeError) as error:
+                raise ValueError(f"ExploitExplore cannot change the setting {name!r}: {error}") from error
+        return agent
+
+
+def _known(stat_name: str) -> str:
+    if stat_name not in STATS:
+        raise ValueError(f"stat_name must be one of {', '.join(STATS)}, not {stat_name!r}")
+    return stat_name
+
+
+def _ranking(stats: Sequence[Stats | None], name: str) -> list[int]:
+    """Return the numbers of the members that have a statistic, the best first."""
+    values = {number: (one or {}).get(name) for number, one in enumerate(stats)}
+    known = {number: value for number, value in values.items() if value is not None and not math.isnan(value)}
+    return sorted(known, key=known.__getitem__, reverse=True)

@@ -1,0 +1,43 @@
+"""The progress bar of a population."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from AsyncPPO.progress import Bar
+from Population.records import Record
+from Population.schedule import Count
+from Population.statistics import RECENT
+
+
+class Display:
+    """Shows how far the members are, and the mean return of the last 100 episodes of each."""
+
+    def __init__(self, finish: Count, members: int, shown: bool) -> None:
+        """Show the bar.
+
+        Args:
+            finish: what each member counts to.
+            members: the number of members.
+            shown: whether there is a bar.
+        """
+        total = finish.steps * members if finish.steps < math.inf else None
+        self._bar = Bar(total=total, unit="step") if shown else None
+
+    def show_steps(self, steps: int) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(steps - self._bar.n)
+
+    def show_returns(self, records: Sequence[Record]) -> None:
+        """Show the mean returns."""
+        if self._bar is not None and any(record.returns for record in records):
+            returns = [np.mean(record.returns[-RECENT:] or [np.nan]) for record in records]
+            words = ", ".join("-" if np.isnan(one) else f"{one:.1f}" for one in returns)
+            self._bar.set_description(f"mean return {words}", refresh=False)
+
+    def close(self) -> None:
+        """Close the bar, and leave it on the screen."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,142 @@
+"""Experience: steps of environments, as lists of equal length."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import numpy as np
+
+UNPACKED = ("observations", "actions", "rewards", "terminated", "truncated", "info")
+"""The columns that `get` returns by default."""
+
+
+@dataclass
+class Experience:
+    """Steps of environments, in the order of time for each worker.
+
+    Raises:
+        ValueError: the columns have different lengths.
+    """
+
+    observations: list[Any] = field(default_factory=list)
+    actions: list[Any] = field(default_factory=list)
+    rewards: list[Any] = field(default_factory=list)
+    next_observations: list[Any] = field(default_factory=list)
+    """What followed each action; at the end of an episode its last observation."""
+    terminated: list[bool] = field(default_factory=list)
+    truncated: list[bool] = field(default_factory=list)
+    info: list[dict[str, Any]] = field(default_factory=list)
+    agent_versions: list[int] = field(default_factory=list)
+    """The version of the agent that chose each action."""
+    worker_ids: list[int] = field(default_factory=list)
+    episodes: list[int] = field(default_factory=list)
+    """The number of the episode in its worker, from 1."""
+
+    def __post_init__(self) -> None:
+        """Check the lengths."""
+        lengths = {name: len(column) for name, column in self.to_dict().items()}
+        if len({*lengths.values()}) > 1:
+            raise ValueError(f"the columns of an Experience have different lengths: {lengths}")
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self.observations)
+
+    def add_step(
+        self,
+        observation: Any,
+        action: Any,
+        reward: Any,
+        next_observation: Any,
+        terminated: bool,
+        truncated: bool,
+        info: dict[str, Any],
+        agent_version: int,
+        worker_id: int,
+        episode: int,
+    ) -> None:
+        """Append a step."""
+        self.observations.append(observation)
+        self.actions.append(action)
+        self.rewards.append(reward)
+        self.next_observations.append(next_observation)
+        self.terminated.append(terminated)
+        self.truncated.append(truncated)
+        self.info.append(info)
+        self.agent_versions.append(agent_version)
+        self.worker_ids.append(worker_id)
+        self.episodes.append(episode)
+
+    def add_experience(self, exp: Self) -> None:
+        """Append the steps of another."""
+        for name in COLUMNS:
+            getattr(self, name).extend(getattr(exp, name))
+
+    def get(self, columns: Sequence[str] | None = None) -> tuple[list[Any], ...]:
+        """Return columns: by default observations, actions, rewards, terminated, truncated and info.
+
+        Args:
+            columns: names; those of no column are skipped.
+        """
+        return tuple(getattr(self, name) for name in columns or UNPACKED if name in COLUMNS)
+
+    def get_experience_batch(self, size: int | None = None) -> Self:
+        """Return the last `size` steps; by default all.
+
+        Raises:
+            TypeError: `size` is not a whole number.
+            ValueError: it is negative.
+        """
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int | np.integer)):
+            raise TypeError(f"size must be a whole number, not {size!r}")
+        if size is not None and size < 0:
+            raise ValueError(f"size must not be negative, not {size}")
+        start = 0 if size is None else max(len(self) - int(size), 0)
+        return type(self)(**{name: column[start:] for name, column in self.to_dict().items()})
+
+    def pop_experience_batch(self, size: int | None = None) -> Self:
+        """Remove and return the last `size` steps; by default all. Errors as for `get_experience_batch`."""
+        batch = self.get_experience_batch(size)
+        rest = len(self) - len(batch)
+        for name in COLUMNS:
+            del getattr(self, name)[rest:]
+        return batch
+
+    def copy(self) -> Self:
+        """Return the same steps in new lists."""
+        return self.get_experience_batch()
+
+    def clear(self) -> None:
+        """Remove all steps."""
+        for name in COLUMNS:
+            getattr(self, name).clear()
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Return the columns by name."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Sequence[Any]]) -> Self:
+        """Undo `to_dict`; raise a `ValueError` for other names, or columns of different lengths."""
+        if unknown := data.keys() - {*COLUMNS}:
+            raise ValueError(f"an Experience has no column {', '.join(sorted(unknown))}")
+        return cls(**{name: list(column) for name, column in data.items()})
+
+    def to_json(self) -> str:
+        """Return the columns as JSON; arrays become lists."""
+        return json.dumps(self.to_dict(), default=_plain)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Undo `to_json`, except for arrays."""
+        return cls.from_dict(json.loads(text))
+
+
+COLUMNS = tuple(each.name for each in fields(Experience))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"JSON cannot hold a {type(value).__name__}: {value!r}")

@@ -1,0 +1,298 @@
+"""Members of a population: what steps environments and, in parallel learning, trains."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium as gym
+
+from AsyncPPO import AsyncTrainer
+from AsyncPPO.backends import EnvFactory
+from AsyncPPO.callbacks import Callback
+from AsyncPPO.episodes import Episode
+from AsyncPPO.workers import Pulse
+from parallel_rl.utils import Metrics
+from Population.experience import Experience
+from Population.schedule import Count, Schedule, due
+from Population.transport import Update, generators_of, packed, reseeded, unpacked
+
+ALL_STEPS = 2**62
+"""The steps of a run that ends after some episodes or seconds."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a member tells when it is to send, or to finish."""
+
+    count: Count
+    """Of its steps, episodes and seconds so far."""
+    version: int
+    """Of its agent."""
+    returns: list[float]
+    """Of the episodes that ended since the last report."""
+    content: Any
+    """Its agent, packed; None if it only collects."""
+    experience: Experience | None
+    """Its steps since the last report, if it only collects."""
+    finished: bool
+    """Whether its run is over."""
+
+
+@dataclass
+class Final:
+    """What a member returns at its end."""
+
+    version: int
+    content: Any
+    """Its agent, packed."""
+    experience: Experience = field(default_factory=Experience)
+    """All steps, if they were kept."""
+    history: list[Metrics] = field(default_factory=list)
+    """The rows of metrics of an agent of `AsyncTrainer`."""
+
+
+class Member(Protocol):
+    """The tasks of a member."""
+
+    def advance(self, update: Update | None) -> Report:
+        """Take over an agent, if there is one; then go on until it is time to send or to finish."""
+
+    def restore(self, count: Count, update: Update) -> None:
+        """Go on in place of a member that died, with its counts and the last agent that it was sent."""
+
+    def finish(self, update: Update | None) -> Final:
+        """Take over an agent, if there is one, and end."""
+
+    def close(self) -> None:
+        """Close the environments."""
+
+
+class AgentMember:
+    """A `Population.Agent` in one environment."""
+
+    def __init__(
+        self,
+        number: int,
+        agent: Any,
+        make_env: Callable[[], Any],
+        schedule: Schedule,
+        *,
+        learning: bool,
+        keep_experience: bool,
+        seed: int,
+        pulse: Pulse,
+    ) -> None:
+        """Make the environment.
+
+        Args:
+            number: of the member.
+            agent: its own.
+            make_env: makes the environment.
+            schedule: when to train, to send and to finish.
+            learning: whether it trains its agent; otherwise it sends its experience.
+            keep_experience: whether it returns all steps in the end.
+            seed: of the environment.
+            pulse: beats in every step.
+        """
+        self.number, self.agent, self.schedule, self.learning, self.pulse = number, agent, schedule, learning, pulse
+        self.env, self.seed, self.kept = make_env(), seed, Experience() if keep_experience else None
+        self.fresh = Experience()
+        """The steps since the agent was trained, or since they were sent."""
+        self.version, self.count = 0, Count()
+        self.trained, self.sent = Count(), Count()
+        """The counts when it trained and sent last."""
+        self.returns: list[float] = []
+        self.observed: Any = None
+        """The present observation and info; None before the first step."""
+
+    def advance(self, update: Update | None) -> Report:
+        """Step until it is time to send or to finish."""
+        self._take(update)
+        if self.observed is None:
+            self._begin()
+        schedule = self.schedule
+        while True:
+            self._step()
+            count = self.count
+            if self.learning and due(schedule.train_agent, self.trained, count):
+                self._train()
+            finished = due(schedule.finish, Count(), count)
+            if finished or due(schedule.worker_send_data, self.sent, count):
+                return self._report(finished)
+
+    def restore(self, count: Count, update: Update) -> None:
+        """Go on from the counts of another one."""
+        self.count = self.trained = self.sent = count
+        self._take(update)
+
+    def finish(self, update: Update | None) -> Final:
+        """Return the experience."""
+        self._take(update)
+        for each in (self.env, self.agent):
+            if hasattr(each, "after"):
+                each.after()
+        if self.kept is not None:
+            self.kept.add_experience(self.fresh)
+        return Final(self.version, packed(self.agent), self.kept or Experience())
+
+    def close(self) -> None:
+        """Close the environment, if it has a `close`."""
+        if hasattr(self.env, "close"):
+            self.env.close()
+
+    def _begin(self) -> None:
+        for each in (self.env, self.agent):
+            if hasattr(each, "before"):
+                each.before()
+        self.observed = self.env.reset(seed=self.seed) if isinstance(self.env, gym.Env) else self.env.reset()
+        self.episode_return = 0.0
+        self.began = time.monotonic() - self.count.seconds
+
+    def _step(self) -> None:
+        self.pulse.beat(self.number)
+        action = self.agent.action(self.observed)
+        next_obs, reward, terminated, truncated, info = self.env.step(action)
+        next_obs = copy.copy(next_obs)  # an environment may write the next one into the same array
+        steps, episodes = int(self.count.steps) + 1, int(self.count.episodes)
+        self.fresh.add_step(
+            self.observed[0], action, reward, next_obs, terminated, truncated, info, self.version, self.number,
+            episodes + 1,
+        )  # fmt: skip
+        self.observed = next_obs, info
+        self.episode_return += float(reward)
+        if terminated or truncated:
+            obs, info = self.env.reset()
+            self.observed = copy.copy(obs), info
+            self.returns.append(self.episode_return)
+            self.episode_return, episodes = 0.0, episodes + 1
+        self.count = Count(steps, episodes, time.monotonic() - self.began)
+        self.pulse.step = steps
+
+    def _train(self) -> None:
+        self.agent.train(self._take_fresh())
+        self.version += 1
+        self.trained = self.count
+
+    def _take_fresh(self) -> Experience:
+        batch, self.fresh = self.fresh, Experience()
+        if self.kept is not None:
+            self.kept.add_experience(batch)
+        return batch
+
+    def _report(self, finished: bool) -> Report:
+        if self.learning and finished and len(self.fresh) and not self.schedule.train_agent.is_never:
+            self._train()  # on what is left
+        elif self.learning and self.kept is None and self.schedule.train_agent.is_never:
+            self.fresh = Experience()  # nobody wants it
+        self.sent = self.count
+        returns, self.returns = self.returns, []
+        content = packed(self.agent) if self.learning else None
+        return Report(
+            self.count, self.version, returns, content, None if self.learning else self._take_fresh(), finished
+        )
+
+    def _take(self, update: Update | None) -> None:
+        if update is not None:
+            own = generators_of(self.agent)
+            self.agent, self.version = unpacked(self.agent, update.content), update.version
+            if own:
+                vars(self.agent).update(own)
+
+
+class Watch(Callback):
+    """Counts the episodes of a trainer, and beats its member's pulse."""
+
+    def __init__(self, number: int, pulse: Pulse) -> None:
+        """Store the number of the member and its pulse."""
+        self.number, self.pulse = number, pulse
+        self.returns: list[float] = []
+
+    def on_rollout(self, trainer: AsyncTrainer, steps: int, episodes: Sequence[Episode]) -> None:
+        """Take note."""
+        self.pulse.beat(self.number)
+        self.pulse.step = trainer.steps_done
+        self.returns += [episode.return_ for episode in episodes]
+
+
+class TrainerMember:
+    """An agent of `AsyncTrainer` in parallel environments."""
+
+    def __init__(
+        self,
+        number: int,
+        agent: Any,
+        envs: list[EnvFactory],
+        schedule: Schedule,
+        *,
+        seed: int,
+        pulse: Pulse,
+        options: dict[str, Any],
+    ) -> None:
+        """Make the trainer.
+
+        Args:
+            number: of the member.
+            agent: its own.
+            envs: make its environments.
+            schedule: when to send and to finish; looked at after each row of metrics.
+            seed: of the agent's random streams and the environments.
+            pulse: beats after each rollout.
+            options: further ones of `AsyncTrainer`.
+        """
+        self.schedule, self.watch, self.version = schedule, Watch(number, pulse), 0
+        steps = math.ceil(schedule.finish.steps) if schedule.finish.steps < math.inf else ALL_STEPS
+        callbacks = [self.watch, *options.get("callbacks", ())]
+        options = {"backend": "inline"} | options | {"callbacks": callbacks, "progress": False, "seed": seed}
+        self.trainer = AsyncTrainer(envs, reseeded(agent, seed), steps=steps, **options)
+        self.rows: Any = self.trainer.updates()
+        self.sent = Count()
+
+    @property
+    def count(self) -> Count:
+        """How far it is."""
+        return Count(self.trainer.steps_done, self.trainer.episodes_done, self.trainer.seconds)
+
+    def advance(self, update: Update | None) -> Report:
+        """Train until it is time to send or to finish."""
+        self._take(update)
+        finished = True
+        for _ in self.rows:
+            self.version += 1
+            finished = due(self.schedule.finish, Count(), self.count)
+            if finished or due(self.schedule.worker_send_data, self.sent, self.count):
+                break
+        else:
+            finished = True
+        self.sent = self.count
+        returns, self.watch.returns = self.watch.returns, []
+        return Report(self.count, self.version, returns, packed(self.trainer.agent), None, finished)
+
+    def restore(self, count: Count, update: Update) -> None:
+        """Go on from the counts of another one."""
+        trainer = self.trainer
+        trainer.steps_done, trainer.episodes_done, trainer.seconds = (
+            int(count.steps),
+            int(count.episodes),
+            count.seconds,
+        )
+        trainer.goal = 0, trainer.steps
+        self.sent = count
+        self._take(update)
+
+    def finish(self, update: Update | None) -> Final:
+        """Return the history."""
+        self._take(update)
+        self.rows.close()
+        return Final(self.version, packed(self.trainer.agent), history=[*self.trainer.history])
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.trainer.close()
+
+    def _take(self, update: Update | None) -> None:
+        if update is not None:
+            unpacked(self.trainer.agent, update.content)
+            self.version = update.version

@@ -1,0 +1,166 @@
+"""The processes of members: each member has one of its own; a single member is in this process."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from AsyncPPO.workers import (
+    RESTART_LIMIT,
+    Channel,
+    Job,
+    Pulse,
+    Worker,
+    WorkerError,
+    WorkerPool,
+    WorkerSpec,
+    choose_start_method,
+)
+from parallel_rl.utils import OwnStreams, seed_global_streams
+from Population.members import Member
+from Population.schedule import Count
+from Population.transport import Update
+
+CLOSE_SECONDS = 1.0
+"""Seconds that members may take to finish their step and close their environments before they are killed."""
+LOOK_SECONDS = 0.2
+"""Seconds between two looks at the steps of the members."""
+MakeMember = Callable[..., Member]
+"""Takes `pulse=`, a `Pulse`."""
+Restore = Callable[[int], tuple[Count, Update]]
+"""Returns the last counts of a member, and the last agent that it was sent."""
+
+
+class MemberError(WorkerError):
+    """A member failed, died or hung; the message names it."""
+
+
+class Failure(NamedTuple):
+    """What a task returns if it raises."""
+
+    trace: str
+
+
+def _run(member: Member, task: str, *args: Any) -> Any:
+    try:
+        return getattr(member, task)(*args)
+    except Exception:
+        return Failure(traceback.format_exc())
+
+
+def _make(make: MakeMember, seed: int, channel: Channel) -> Member:
+    seed_global_streams(seed)
+    return make(pulse=channel.pulse)
+
+
+class Processes:
+    """Members in child processes."""
+
+    def __init__(
+        self,
+        makes: Sequence[MakeMember],
+        seeds: Sequence[int],
+        *,
+        restore: Restore | None,
+        timeout: float | None,
+    ) -> None:
+        """Start the processes.
+
+        Args:
+            makes: makes each member, in its process.
+            seeds: of the global random streams there.
+            restore: restores a member that failed, died or hung; with None that is an error.
+            timeout: seconds that may pass between two steps of a member.
+
+        Raises:
+            MemberError: a member could not be made.
+        """
+        self._restore, self._failures = restore, [0] * len(makes)
+        self._jobs: dict[int, Job] = {}
+        self._pool = WorkerPool(
+            [
+                WorkerSpec(f"member {number}", partial(_make, make, seed))
+                for number, (make, seed) in enumerate(zip(makes, seeds, strict=True))
+            ],
+            {"run": _run},
+            start_method=choose_start_method("auto")[0],
+            timeout=timeout,
+            close_timeout=CLOSE_SECONDS,
+            supervisor=None if restore is None else self,
+            error=MemberError,
+        )
+
+    def begin(self, number: int, task: str, *args: Any) -> None:
+        """Begin a task of a member."""
+        self._jobs[number] = self._pool.job("run", task, *args)
+        self._pool.workers[number].begin(self._jobs[number])
+
+    def next(self, look: Callable[[int], None]) -> tuple[int, Any]:
+        """Wait for a member; return its number and the result of its task.
+
+        Args:
+            look: called now and then with the steps of all members so far.
+
+        Raises:
+            MemberError: a member failed, died or hung, or has done so too often.
+        """
+        while True:
+            self._pool.ready(LOOK_SECONDS)
+            found = self._pool.next(wait=False)
+            look(sum(worker.pulse.step for worker in self._pool.workers))
+            if found is None:
+                continue
+            worker, result = found
+            number = worker.channel.number - 1
+            if not isinstance(result, Failure):
+                self._failures[number] = 0
+                return number, result
+            self._failures[number] += 1
+            error = MemberError(f"{worker.channel.name} failed: {result.trace}")
+            if self._restore is None or self._failures[number] > RESTART_LIMIT:
+                raise error
+            self._pool.restart(worker, error)
+            worker.begin(self._jobs[number])
+
+    def prepare(self, worker: Worker) -> None:
+        """Restore a member in its new process."""
+        assert self._restore is not None
+        worker.begin(self._pool.job("run", "restore", *self._restore(worker.channel.number - 1)))
+        result = self._pool.wait_for(worker)
+        if isinstance(result, Failure):
+            raise MemberError(f"{worker.channel.name} failed: {result.trace}")
+
+    def interrupted(self, worker: Worker, error: WorkerError) -> None:
+        """Do nothing: `prepare` has restored the member."""
+
+    def close(self) -> None:
+        """End the processes; may be called twice."""
+        self._pool.close()
+
+
+class InThisProcess:
+    """A single member in this process, with global random streams of its own."""
+
+    def __init__(self, make: MakeMember, seed: int, pulse: Pulse) -> None:
+        """Make the member."""
+        self._streams, self._pulse = OwnStreams(seed), pulse
+        self._call: tuple[str, tuple[Any, ...]] | None = None
+        with self._streams():
+            self._member = make(pulse=pulse)
+
+    def begin(self, number: int, task: str, *args: Any) -> None:
+        """Store a task."""
+        self._call = task, args
+
+    def next(self, look: Callable[[int], None]) -> tuple[int, Any]:
+        """Run the task."""
+        assert self._call is not None
+        (task, args), self._call = self._call, None
+        with self._streams():
+            result = getattr(self._member, task)(*args)
+        look(self._pulse.step)
+        return 0, result
+
+    def close(self) -> None:
+        """Close the environments; may be called twice."""
+        self._member.close()

@@ -1,0 +1,69 @@
+"""What the main process knows of each member, and what a run returns."""
+
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from parallel_rl.utils import Metrics
+from Population.experience import Experience
+from Population.members import Final, Report
+from Population.schedule import Count
+from Population.transport import Update, unpacked
+
+
+class WorkerResult(TypedDict):
+    """What became of a member."""
+
+    id: int
+    agent: Any
+    """Its last agent."""
+    agent_version: int
+    """How often that was trained or combined."""
+    experience: Experience
+    """All its steps, with `keep_experience`."""
+    rewards: list[float]
+    """The return of each of its episodes."""
+    total_episodes: int
+    total_steps: int
+    history: list[Metrics]
+    """The rows of metrics of an agent of `AsyncTrainer`."""
+
+
+@dataclass
+class Record:
+    """A member, as the main process knows it."""
+
+    agent: Any
+    """As of its last report, in parallel learning."""
+    sent: Update
+    """The agent that it was sent last."""
+    waiting: Update | None = None
+    """The agent that it gets with its next task."""
+    count: Count = field(default_factory=Count)
+    version: int = 0
+    returns: list[float] = field(default_factory=list)
+
+    def note(self, report: Report) -> None:
+        """Keep what it has reported."""
+        self.count, self.version = report.count, report.version
+        self.returns += report.returns
+        if report.experience is None:
+            self.agent = unpacked(self.agent, report.content)
+
+    def take_update(self) -> Update | None:
+        """Return the agent that waits for the member, which is sent now."""
+        update, self.waiting = self.waiting, None
+        self.sent = update or self.sent
+        return update
+
+    def result(self, number: int, final: Final) -> WorkerResult:
+        """Return its part of the result of a run."""
+        return {
+            "id": number,
+            "agent": unpacked(self.agent, final.content),
+            "agent_version": final.version,
+            "experience": final.experience,
+            "rewards": self.returns,
+            "total_episodes": int(self.count.episodes),
+            "total_steps": int(self.count.steps),
+            "history": final.history,
+        }

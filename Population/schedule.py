@@ -1,0 +1,92 @@
+"""The schedule: after how many steps, episodes or seconds something is due."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, get_args
+
+Action = Literal["train_agent", "worker_send_data", "finish", "combine_agents"]
+Unit = Literal["steps", "episodes", "seconds"]
+
+
+class Count(NamedTuple):
+    """So many steps, episodes and seconds."""
+
+    steps: float = 0
+    episodes: float = 0
+    seconds: float = 0
+
+    @property
+    def is_never(self) -> bool:
+        """Whether it is infinite in all units: nothing is due after that."""
+        return min(self) == math.inf
+
+
+NEVER = Count(math.inf, math.inf, math.inf)
+
+
+class Schedule(NamedTuple):
+    """The interval of each action; infinite where there is none.
+
+    A member counts for itself whether it is to finish, to send, and, in parallel learning, to train. Otherwise the
+    counts of all members together decide.
+    """
+
+    train_agent: Count
+    worker_send_data: Count
+    finish: Count
+    combine_agents: Count
+
+
+def due(every: Count, since: Count, now: Count) -> bool:
+    """Return whether an interval has passed in any of its units.
+
+    Args:
+        every: the interval.
+        since: the counts when the action was last due.
+        now: the counts now.
+    """
+    return (
+        now.steps - since.steps >= every.steps
+        or now.episodes - since.episodes >= every.episodes
+        or now.seconds - since.seconds >= every.seconds
+    )
+
+
+def make_schedule(rules: Iterable[tuple[str, float, str]], n_workers: int, learning: bool) -> Schedule:
+    """Return a schedule.
+
+    Without a rule of its own in a unit, `worker_send_data` has 1 / `n_workers` of the interval of `combine_agents`
+    (collecting: of `train_agent`), and otherwise that of `finish`.
+
+    Args:
+        rules: `(action, interval, unit)` of each; several for an action are joined by "or".
+        n_workers: the number of members.
+        learning: whether members train by themselves.
+
+    Raises:
+        ValueError: a rule is malformed; the message says which.
+    """
+    every = dict.fromkeys(get_args(Action), NEVER)
+    for rule in rules:
+        action, interval, unit = _checked(rule)
+        every[action] = every[action]._replace(**{unit: min(getattr(every[action], unit), interval)})
+    common = every["combine_agents" if learning else "train_agent"]
+    sends = [
+        sends if sends < math.inf else min(all_together / n_workers, finish)
+        for sends, all_together, finish in zip(every["worker_send_data"], common, every["finish"], strict=True)
+    ]
+    return Schedule(**every | {"worker_send_data": Count(*sends)})
+
+
+def _checked(rule: Any) -> tuple[Any, float, Any]:
+    if not isinstance(rule, tuple) or len(rule) != 3:
+        raise ValueError(f"a rule of the schedule is a tuple (action, interval, unit), not {rule!r}")
+    action, interval, unit = rule
+    action = action.strip() if isinstance(action, str) else action
+    for what, value, known in (("action", action, get_args(Action)), ("unit", unit, get_args(Unit))):
+        if value not in known:
+            raise ValueError(f"the {what} in the rule {rule} must be one of {', '.join(known)}, not {value!r}")
+    is_number = isinstance(interval, int | float) and not isinstance(interval, bool)
+    if not is_number or not 0 < interval < math.inf:
+        raise ValueError(f"the interval in the rule {rule} must be a positive number, not {interval!r}")
+    return action, interval, unit

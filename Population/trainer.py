@@ -1,0 +1,283 @@
+"""Trainer: members, a schedule and a combiner."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from enum import StrEnum
+from functools import partial
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+
+from AsyncPPO.factory import env_factories, env_factory
+from AsyncPPO.workers import Pulse
+from parallel_rl.utils import OwnStreams, spawn_seeds
+from Population.combiners import AgentCombiner, FixedAgentCombiner, RandomAgentCombiner
+from Population.display import Display
+from Population.experience import Experience
+from Population.members import AgentMember, TrainerMember
+from Population.processes import InThisProcess, MakeMember, Processes
+from Population.records import Record, WorkerResult
+from Population.schedule import Count, due, make_schedule
+from Population.statistics import Stats, stats_of
+from Population.transport import Update, is_trainable, packed
+
+OnWorkerError = Literal["raise", "restart"]
+
+
+class Mode(StrEnum):
+    """Who trains."""
+
+    PARALLEL_COLLECTING = "parallel_collecting"
+    """Members send their experience; the main process trains the agent, and sends it to them."""
+    PARALLEL_LEARNING = "parallel_learning"
+    """Members train their own agents; the main process combines these, and sends the result to them."""
+
+
+class SyncMode(StrEnum):
+    """Whether members wait for each other."""
+
+    SYNCHRONOUS = "sync"
+    """A member that has sent waits for all others: the seed determines the result."""
+    ASYNCHRONOUS = "async"
+    """It goes on, with the newest agent."""
+
+
+class Trainer:
+    """Trains a population: members in parallel processes, each with an agent and environments of its own.
+
+    Args:
+        agent: a `Population.Agent`, or an agent of `AsyncTrainer` (PPO, DQN, ...), for all members; or a list with one
+            for each member, in parallel learning. It is copied.
+        env: an environment, or a callable that makes one; each member has a copy. For an agent of `AsyncTrainer`
+            anything that `EnvVectorizer` takes.
+        n_workers: the number of members. A single one runs in this process, and always trains its own agent.
+        mode: `Mode`.
+        combiner: for parallel learning; by default `RandomAgentCombiner(0)`, for a single member
+            `FixedAgentCombiner(0)`.
+        schedule: rules `(action, interval, unit)`. Actions: `train_agent`, `worker_send_data`, `combine_agents`,
+            `finish`; units: `steps`, `episodes`, `seconds`. `finish` and `worker_send_data` count for each member,
+            `combine_agents` for all together, `train_agent` for all together in parallel collecting, otherwise for
+            each. Agents of `AsyncTrainer` train by themselves.
+        sync_mode: `SyncMode`.
+        seed: of all random streams of the members, and of the environments; None takes fresh entropy.
+        on_worker_error: what happens if a member fails, dies or hangs: `raise`, or `restart` from its last report
+            with the last agent that it was sent.
+        num_envs: for an agent of `AsyncTrainer`: the number of parallel environments of each member.
+        keep_experience: whether the result holds all steps of the members.
+        progress: whether to show a progress bar.
+        callbacks: called with this trainer whenever members have reported.
+        step_timeout: seconds that may pass between two steps of a member (rollouts, with an agent of `AsyncTrainer`);
+            then it hangs.
+        trainer_options: further arguments of each `AsyncTrainer`.
+
+    Raises:
+        ValueError: a bad size, mode or schedule, or a list of agents that does not fit.
+        TypeError: something that is no agent.
+    """
+
+    def __init__(
+        self,
+        agent: Any,
+        env: Any,
+        n_workers: int = 1,
+        mode: str = "parallel_collecting",
+        combiner: AgentCombiner | None = None,
+        schedule: Sequence[tuple[str, float, str]] | None = None,
+        sync_mode: str = "async",
+        *,
+        seed: int | None = None,
+        on_worker_error: OnWorkerError = "raise",
+        num_envs: int = 8,
+        keep_experience: bool = True,
+        progress: bool = True,
+        callbacks: Sequence[Callable[["Trainer"], None]] = (),
+        step_timeout: float | None = None,
+        trainer_options: dict[str, Any] | None = None,
+    ) -> None:
+        """Check the arguments; `run` starts the members."""
+        _check(n_workers, mode, sync_mode, on_worker_error, step_timeout)
+        self.n_workers, self.mode, self.sync_mode = n_workers, Mode(mode), SyncMode(sync_mode)
+        self._initial = _one_for_each(agent, n_workers, self.mode)
+        self.agent, self.agent_version = self._initial[0], 0
+        self.trainable = is_trainable(self.agent)
+        if n_workers == 1:
+            self.mode = Mode.PARALLEL_LEARNING
+        self.learning = self.mode == Mode.PARALLEL_LEARNING
+        if self.trainable and not self.learning:
+            raise ValueError("agents that AsyncTrainer trains need mode='parallel_learning'")
+        default = FixedAgentCombiner(0) if n_workers == 1 else RandomAgentCombiner(0)
+        self.combiner: AgentCombiner = combiner or default
+        self.env, self.schedule = env, make_schedule(schedule or (), n_workers, self.learning)
+        self.seed, self.on_worker_error, self.num_envs = seed, on_worker_error, num_envs
+        self.keep_experience, self.progress, self.callbacks = keep_experience, progress, [*callbacks]
+        self.step_timeout, self.trainer_options = step_timeout, trainer_options or {}
+        self.experience = Experience()
+        self.records: list[Record] = []
+        self._last = Count()
+
+    def run(self) -> tuple[Any, dict[str, Any]]:
+        """Train until all members have finished.
+
+        At the end the agent is trained on what is left, or the members' agents are combined once more unless they have
+        just been.
+
+        Returns:
+            The agent; and `{"workers": [...], "trainer": self}`, with a `WorkerResult` for each member.
+
+        Raises:
+            ValueError: the schedule has no `finish`.
+            MemberError: a member failed, died or hung.
+        """
+        if self.schedule.finish.is_never:
+            raise ValueError("the schedule has no rule when to finish, such as ('finish', 100_000, 'steps')")
+        *seeds, own = spawn_seeds(self.seed, self.n_workers + 1)
+        self.records = [Record(copy.deepcopy(agent), Update(0, packed(agent))) for agent in self._initial]
+        self.agent, self.agent_version = copy.deepcopy(self._initial[0]), 0
+        self.experience.clear()
+        self._streams, self._started, self._last = OwnStreams(own), time.monotonic(), Count()
+        with (
+            closing(self._make_members(seeds)) as self._members,
+            closing(Display(self.schedule.finish, self.n_workers, self.progress)) as self._display,
+        ):
+            self._advance_all()
+            self._learn_the_rest()
+            results = self._finish_all()
+        return self.agent, {"workers": results, "trainer": self}
+
+    @property
+    def count(self) -> Count:
+        """The steps and episodes of all members together, and the seconds of the run."""
+        counts = [record.count for record in self.records]
+        steps, episodes = sum(count.steps for count in counts), sum(count.episodes for count in counts)
+        return Count(steps, episodes, time.monotonic() - self._started)
+
+    @property
+    def stats(self) -> list[Stats]:
+        """The statistics of the members, `Population.STATS`."""
+        return [stats_of(record.returns) for record in self.records]
+
+    def _advance_all(self) -> None:
+        """Let the members go on until all have finished."""
+        running, idle = {*range(self.n_workers)}, [*range(self.n_workers)]
+        while running:
+            for number in idle:
+                self._members.begin(number, "advance", self.records[number].take_update())
+            waited_for = len(running) if self.sync_mode == SyncMode.SYNCHRONOUS else 1
+            reports = dict(sorted(self._next() for _ in range(waited_for)))
+            for number, report in reports.items():
+                self.records[number].note(report)
+                self.experience.add_experience(report.experience or Experience())
+            self._learn(running)
+            self._display.show_returns(self.records)
+            idle = [number for number, report in reports.items() if not report.finished]
+            running -= reports.keys() - {*idle}
+            for callback in self.callbacks:
+                callback(self)
+
+    def _next(self) -> tuple[int, Any]:
+        """Return the number of a member whose task is done, and the result."""
+        return self._members.next(self._display.show_steps)
+
+    def _learn(self, members: set[int]) -> None:
+        """If it is time, train or combine; the result is for some members."""
+        every = self.schedule.combine_agents if self.learning else self.schedule.train_agent
+        if not due(every, self._last, self.count):
+            return
+        self._last = self.count
+        if not self.learning:
+            self._train()
+            self._give(dict.fromkeys(members, self.agent))
+            return
+        agents = [record.agent for record in self.records]
+        combined = self.combiner.combine(agents, self.agent, self.stats)
+        self.agent_version = max(record.version for record in self.records) + 1
+        if isinstance(combined, list):
+            self.agent = copy.deepcopy(self.combiner.choose(agents, self.agent, self.stats))
+            self._give({number: combined[number] for number in members if combined[number] is not agents[number]})
+        else:
+            self.agent = copy.deepcopy(combined)
+            self._give(dict.fromkeys(members, combined))
+
+    def _give(self, agents: dict[int, Any]) -> None:
+        """Let members take over agents with their next task."""
+        contents = {id(agent): packed(agent) for agent in agents.values()}
+        for number, agent in agents.items():
+            self.records[number].waiting = Update(self.agent_version, contents[id(agent)])
+
+    def _train(self) -> None:
+        with self._streams():
+            self.agent.train(self.experience.pop_experience_batch())
+        self.agent_version += 1
+
+    def _learn_the_rest(self) -> None:
+        """Train on what is left, or combine unless there has been no step since."""
+        if not self.learning:
+            if len(self.experience) and not self.schedule.train_agent.is_never:
+                self._train()
+        elif self._last.steps < self.count.steps:
+            agents = [record.agent for record in self.records]
+            self.agent = copy.deepcopy(self.combiner.choose(agents, self.agent, self.stats))
+
+    def _finish_all(self) -> list[WorkerResult]:
+        """End the members; return what became of each."""
+        for number, record in enumerate(self.records):
+            self._members.begin(number, "finish", record.take_update())
+        finals = dict(self._next() for _ in self.records)
+        return [record.result(number, finals[number]) for number, record in enumerate(self.records)]
+
+    def _make_members(self, seeds: Sequence[int]) -> Processes | InThisProcess:
+        makes = [self._maker(number, seed) for number, seed in enumerate(seeds)]
+        if self.n_workers == 1:
+            return InThisProcess(makes[0], seeds[0], Pulse())
+        restore = None
+        if self.on_worker_error == "restart":
+            restore = lambda number: (self.records[number].count, self.records[number].sent)  # noqa: E731
+        return Processes(makes, seeds, restore=restore, timeout=self.step_timeout)
+
+    def _maker(self, number: int, seed: int) -> MakeMember:
+        """Return a function that makes a member, in its process."""
+        agent = copy.deepcopy(self._initial[number])
+        if self.trainable:
+            return partial(
+                TrainerMember, number, agent, env_factories(self.env, self.num_envs), self.schedule, seed=seed,
+                options=self.trainer_options,
+            )  # fmt: skip
+        is_copied = not isinstance(self.env, gym.Env | type) and hasattr(self.env, "step")
+        make_env = partial(copy.deepcopy, self.env) if is_copied else env_factory(self.env)
+        return partial(
+            AgentMember, number, agent, make_env, self.schedule, learning=self.learning,
+            keep_experience=self.keep_experience, seed=seed,
+        )  # fmt: skip
+
+
+def _check(n_workers: Any, mode: str, sync_mode: str, on_worker_error: str, step_timeout: float | None) -> None:
+    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 1:
+        raise ValueError(f"n_workers must be a positive whole number, not {n_workers!r}")
+    choices = {
+        "mode": (mode, [*Mode]),
+        "sync_mode": (sync_mode, [*SyncMode]),
+        "on_worker_error": (on_worker_error, get_args(OnWorkerError)),
+    }
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    if step_timeout is not None and not 0 < step_timeout < math.inf:
+        raise ValueError(f"step_timeout must be positive and finite, not {step_timeout}")
+
+
+def _one_for_each(agent: Any, n_workers: int, mode: str) -> list[Any]:
+    """Return the initial agent of each member."""
+    agents = agent if isinstance(agent, list) else [agent] * n_workers
+    if len(agents) != n_workers:
+        raise ValueError(f"there are {len(agents)} agents for {n_workers} workers: the list needs one for each")
+    if isinstance(agent, list) and mode != Mode.PARALLEL_LEARNING:
+        raise ValueError(f"a list of agents needs mode='parallel_learning', not {str(mode)!r}")
+    for each in agents:
+        if not is_trainable(each) and not (hasattr(each, "action") and hasattr(each, "train")):
+            raise TypeError(f"{each!r} is no agent: it has no action(state) and train(experience)")
+    if len({is_trainable(each) for each in agents}) > 1:
+        raise TypeError("the agents of a population are either all for AsyncTrainer, or none is")
+    return agents

@@ -1,0 +1,123 @@
+"""What travels between processes in place of an agent, and what is averaged."""
+
+import random
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parallel_rl.utils import Configured, settings_in
+
+GENERATORS = np.random.Generator | random.Random
+
+
+class Update(NamedTuple):
+    """An agent for a member."""
+
+    version: int
+    content: Any
+    """What `packed` returned."""
+
+
+class Learned(NamedTuple):
+    """The content of an agent of `AsyncTrainer`."""
+
+    state: Any
+    settings: dict[str, Any]
+    """Those that can be changed."""
+
+
+def is_trainable(agent: Any) -> bool:
+    """Return whether an agent is one of `AsyncTrainer` (PPO, DQN, ...), not a `Population.Agent`."""
+    return hasattr(agent, "observe") and hasattr(agent, "steps_wanted")
+
+
+def packed(agent: Any) -> Any:
+    """Return what travels in place of an agent: what its `get` returns, otherwise the agent itself."""
+    if is_trainable(agent):
+        return Learned(shared(agent), _changeable(agent))
+    return agent.get() if hasattr(agent, "get") else agent
+
+
+def unpacked(agent: Any, content: Any) -> Any:
+    """Return an agent with the content of another: the same one, or, without `set`, the other one itself."""
+    if is_trainable(agent):
+        for name, value in content.settings.items():
+            setattr(agent, name, value)
+        share(agent, content.state)
+    elif hasattr(agent, "set"):
+        agent.set(content)
+    else:
+        return content
+    return agent
+
+
+def generators_of(agent: Any) -> dict[str, Any]:
+    """Return the attributes of an agent that are random generators."""
+    return {name: value for name, value in getattr(agent, "__dict__", {}).items() if isinstance(value, GENERATORS)}
+
+
+def shared(agent: Any) -> Any:
+    """Return all that training changes in an agent, as a tree.
+
+    Of an agent of `AsyncTrainer` that is `shared_state()`, or all of its state; of another one what `get` returns, or
+    its attributes.
+    """
+    if hasattr(agent, "shared_state"):
+        return agent.shared_state()
+    if is_trainable(agent):
+        return agent.state()
+    if hasattr(agent, "get"):
+        return agent.get()
+    return {name: value.state_dict() if _has_state(value) else value for name, value in vars(agent).items()}
+
+
+def share(agent: Any, state: Any) -> None:
+    """Give an agent what `shared` returned, or a mean of such; its random generators stay its own."""
+    if hasattr(agent, "load_shared_state"):
+        agent.load_shared_state(state)
+    elif is_trainable(agent):
+        agent.load_state(with_generators_of(agent.state(), state))
+    elif hasattr(agent, "set"):
+        agent.set(state)
+    else:
+        for name, value in state.items():
+            own = getattr(agent, name)
+            if _has_state(own):
+                own.load_state_dict(value)
+            elif not isinstance(own, GENERATORS):
+                setattr(agent, name, value)
+
+
+def reseeded(agent: Any, seed: int) -> Any:
+    """Return an agent of `AsyncTrainer` with other random streams, whose states are among its state."""
+    sequence = np.random.SeedSequence(seed)
+
+    def fresh(state: Any) -> Any:
+        if not isinstance(state, dict):
+            return state
+        if "bit_generator" not in state:
+            return {name: fresh(part) for name, part in state.items()}
+        kind = getattr(np.random, state["bit_generator"])
+        return kind(sequence.spawn(1)[0]).state
+
+    agent.load_state(fresh(agent.state()))
+    return agent
+
+
+def with_generators_of(own: Any, state: Any) -> Any:
+    """Return a state with the random generators of another one of the same agent."""
+    if not isinstance(state, dict) or not isinstance(own, dict):
+        return state
+    if "bit_generator" in state:
+        return own
+    return {name: with_generators_of(own.get(name), part) for name, part in state.items()}
+
+
+def _changeable(agent: Any) -> dict[str, Any]:
+    if not isinstance(agent, Configured):
+        return {}
+    return {name: getattr(agent, name) for name, about in settings_in(type(agent.config)).items() if not about.fixed}
+
+
+def _has_state(value: Any) -> bool:
+    return hasattr(value, "state_dict") and hasattr(value, "load_state_dict")

@@ -1,0 +1,84 @@
+"""The mean of several states."""
+
+import random
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+GENERATOR = "bit_generator"
+"""An entry of the state of one of NumPy's random generators."""
+
+
+def mean_of_states(states: Sequence[Any], path: str = "") -> Any:
+    """Return the mean of trees of the same shape, in new arrays.
+
+    Floats and arrays or tensors of floats are averaged. Of whole numbers and truth values the largest is taken, since
+    they are counts. Random generators and their states are those of the first. Anything else must be equal in all.
+
+    Args:
+        states: dicts, lists, tuples, arrays, tensors and plain values, nested.
+        path: where they are in a larger tree, for messages.
+
+    Raises:
+        TypeError: something else; the message names it.
+        ValueError: the trees have different shapes; the message names the place.
+    """
+    first, place = states[0], path or "the state"
+    if any(type(one) is not type(first) for one in states):
+        kinds = ", ".join(sorted({type(one).__name__ for one in states}))
+        raise ValueError(f"states of different kinds have no mean: {place} is of the types {kinds}")
+    if isinstance(first, np.random.Generator | random.Random) or (isinstance(first, Mapping) and GENERATOR in first):
+        return first
+    if isinstance(first, Mapping):
+        _check_alike("keys", [one.keys() for one in states], place)
+        return {name: mean_of_states([one[name] for one in states], _below(path, name)) for name in first}
+    if isinstance(first, list | tuple):
+        _check_alike("lengths", [len(one) for one in states], place)
+        parts = [mean_of_states(parts, _below(path, index)) for index, parts in enumerate(zip(*states, strict=True))]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    return _mean_of_leaves(states, place)
+
+
+def _mean_of_leaves(values: Sequence[Any], place: str) -> Any:
+    first = values[0]
+    if isinstance(first, np.ndarray | np.generic) or hasattr(first, "detach"):
+        _check_alike("shapes", [one.shape for one in values], place)
+        return _mean_of_arrays(values)
+    if isinstance(first, float):
+        return sum(values) / len(values)
+    if isinstance(first, int):
+        return max(values)
+    if isinstance(first, str | bytes | None):
+        _check_alike("values", values, place)
+        return first
+    raise TypeError(f"there is no mean of {place}, a {type(first).__name__}")
+
+
+def _mean_of_arrays(arrays: Sequence[Any]) -> Any:
+    """Return the mean, in double precision, of arrays or tensors of floats; of others the largest elements."""
+    first = arrays[0]
+    if hasattr(first, "detach"):  # a tensor: torch need not be imported
+        if first.is_floating_point():
+            return (sum(one.detach().double() for one in arrays) / len(arrays)).to(first.dtype)
+        return reduce(lambda one, other: one.maximum(other), arrays)
+    if np.issubdtype(first.dtype, np.floating):
+        return np.mean(np.stack(arrays), axis=0, dtype=np.float64).astype(first.dtype)
+    return np.max(np.stack(arrays), axis=0)
+
+
+def _check_alike(what: str, values: Sequence[Any], place: str) -> None:
+    other = next((value for value in values if value != values[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"states with different {what} have no mean: {place} has {_said(values[0])} and {_said(other)}"
+        )
+
+
+def _below(path: str, name: Any) -> str:
+    return f"{path}.{name}" if path else str(name)
+
+
+def _said(value: Any) -> str:
+    return f"{list(value) if hasattr(value, 'isdisjoint') else value!r}"

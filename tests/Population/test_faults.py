@@ -1,0 +1,114 @@
+"""Members that fail, die or hang; interrupts. Nothing hangs, and nothing is left behind."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from Population import MemberError, Trainer
+from tests.Population.toys import Adder, Bad, Line
+from tests.processes import SECONDS, runs, wait_until
+
+ROOT = Path(__file__).parents[2]
+SCHEDULE = [("finish", 60, "steps"), ("train_agent", 5, "steps"), ("combine_agents", 20, "steps")]
+MESSAGES = {
+    "raise": r"(?s)member 1 failed: Traceback.*ValueError: no action comes to mind",
+    "die": r"member 1 \(pid \d+\) was killed by SIGKILL",
+    "hang": r"member 1 hung: .* more than 0\.3 seconds",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    assert not multiprocessing.active_children(), "a member was left behind"
+
+
+def trainer(fault: str, file: Path | None = None, **options: Any) -> Trainer:
+    agents = [Bad(1.0, "none"), Bad(-1.0, fault, file)]
+    defaults: dict[str, Any] = {"step_timeout": 0.3, "progress": False, "seed": 0, "schedule": SCHEDULE}
+    return Trainer(agents, Line(), 2, "parallel_learning", **defaults | options)
+
+
+@pytest.mark.parametrize("sync_mode", ["sync", "async"])
+@pytest.mark.parametrize("fault", MESSAGES)
+def test_a_fault_is_an_error_at_once_that_names_the_member(fault: str, sync_mode: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(MemberError, match=MESSAGES[fault]):
+        trainer(fault, sync_mode=sync_mode).run()
+    assert time.monotonic() < start + 3
+
+
+@pytest.mark.parametrize("sync_mode", ["sync", "async"])
+@pytest.mark.parametrize("fault", MESSAGES)
+def test_a_member_is_restarted_from_the_last_broadcast(fault: str, sync_mode: str, tmp_path: Path) -> None:
+    one = trainer(fault, tmp_path / "failed", sync_mode=sync_mode, on_worker_error="restart")
+    agent, result = one.run()
+    assert (tmp_path / "failed").exists()
+    assert [worker["total_steps"] for worker in result["workers"]] == [60, 60]
+    assert agent.number != 0
+
+
+@pytest.mark.parametrize("fault", ["raise", "die"])
+def test_a_member_that_fails_again_and_again_is_an_error(fault: str) -> None:
+    agents = [Bad(-1.0, fault, at=0), Bad(1.0, "none")]
+    message = {"raise": "no action comes to mind", "die": "was restarted 10 times and failed at once every time"}
+    with pytest.raises(MemberError, match=message[fault]):
+        Trainer(
+            agents, Line(), 2, "parallel_learning", schedule=SCHEDULE, on_worker_error="restart", progress=False
+        ).run()
+
+
+def test_an_environment_that_cannot_be_made_is_an_error() -> None:
+    def refuse() -> Any:
+        raise OSError("no such simulator")
+
+    with pytest.raises(MemberError, match=r"(?s)member \d failed.*OSError: no such simulator"):
+        Trainer(Adder(), refuse, 2, schedule=SCHEDULE, progress=False).run()
+
+
+def test_an_error_of_a_callback_ends_the_run() -> None:
+    def full_disk(trainer: Trainer) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        trainer("none", callbacks=[full_disk]).run()
+
+
+SCRIPT = """
+import multiprocessing, sys
+from Population import Trainer
+from tests.Population.toys import Adder, Line
+
+def tell(trainer):
+    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+    sys.stdout.close = lambda: None
+    trainer.callbacks.clear()
+
+schedule = [("finish", 1000, "seconds"), ("train_agent", 10, "steps"), ("combine_agents", 10, "steps")]
+Trainer(Adder(), Line(), 2, "parallel_learning", schedule=schedule, keep_experience=False, callbacks=[tell]).run()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_member_outlives_the_main_process(number: int, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
+    assert process.stdout is not None
+    pids = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(pids) == 2
+    process.send_signal(number)
+    assert process.wait(SECONDS) != 0
+    wait_until(lambda: not any(runs(pid) for pid in pids), "a member outlived the main process")

@@ -1,0 +1,315 @@
+"""Populations of seed-style agents: what each mode computes, and that nothing hangs."""
+
+import multiprocessing
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from Population import (
+    Agent,
+    AgentCombiner,
+    ExploitExplore,
+    FixedAgentCombiner,
+    FixedStatAgentCombiner,
+    MeanAgentCombiner,
+    Mode,
+    RandomAgentCombiner,
+    SyncMode,
+    Trainer,
+)
+from tests.Population.toys import Adder, Dice, Line, OwnConstant
+
+QUIET: dict[str, Any] = {"progress": False, "seed": 0}
+LEARNING: dict[str, Any] = QUIET | {"mode": "parallel_learning", "sync_mode": "sync"}
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    assert not multiprocessing.active_children(), "a member was left behind"
+
+
+def adders(*constants: float, kind: type[Adder] = Adder) -> list[Agent]:
+    return [kind(constant) for constant in constants]
+
+
+def test_one_member_trains_in_this_process_and_returns_its_agent() -> None:
+    given = Adder()
+    trainer = Trainer(given, Line(), schedule=[("finish", 100, "steps"), ("train_agent", 20, "steps")], **QUIET)
+    agent, result = trainer.run()
+    assert (agent.number, agent.seen, agent.calls) == (5.0, 100, 100)
+    assert (given.number, given.calls) == (0.0, 0), "it is copied"
+    (worker,) = result["workers"]
+    assert (worker["id"], worker["total_steps"], worker["total_episodes"], worker["agent_version"]) == (0, 100, 10, 5)
+    assert worker["rewards"] == [10.0] * 10
+    experience = worker["experience"]
+    assert experience.observations[:12] == [[step % 10] for step in range(12)]
+    assert experience.next_observations[9] == [10], "not the first observation of the next episode"
+    assert experience.agent_versions == [step // 20 for step in range(100)]
+    assert experience.episodes == [step // 10 + 1 for step in range(100)]
+    assert result["trainer"] is trainer
+    assert trainer.mode == Mode.PARALLEL_LEARNING == "parallel_learning"
+
+
+def test_collecting_trains_the_main_agent_on_the_steps_of_all() -> None:
+    schedule = [("finish", 100, "steps"), ("train_agent", 10, "steps")]
+    trainer = Trainer(Adder(), Line(), 2, schedule=schedule, sync_mode="sync", **QUIET)
+    agent, result = trainer.run()
+    assert (agent.number, agent.seen, agent.calls) == (20.0, 200, 0)
+    assert [worker["agent_version"] for worker in result["workers"]] == [20, 20]
+    assert [worker["agent"].number for worker in result["workers"]] == [20.0, 20.0]
+    assert [len(worker["experience"]) for worker in result["workers"]] == [100, 100]
+    assert trainer.agent_version == 20
+    assert trainer.sync_mode == SyncMode.SYNCHRONOUS
+
+
+def test_collecting_without_training_returns_the_experience() -> None:
+    agent, result = Trainer(Adder(), Line(), 2, schedule=[("finish", 5, "episodes")], **QUIET).run()
+    assert (agent.number, [len(worker["experience"]) for worker in result["workers"]]) == (0.0, [50, 50])
+    assert [{*worker["experience"].worker_ids} for worker in result["workers"]] == [{0}, {1}]
+
+
+def test_what_is_left_is_trained_on() -> None:
+    schedule = [("finish", 25, "steps"), ("train_agent", 20, "steps")]
+    agent, _ = Trainer(Adder(), Line(), schedule=schedule, **QUIET).run()
+    assert (agent.number, agent.seen) == (2.0, 25)
+    agent, _ = Trainer(Adder(), Line(), 3, schedule=schedule, **QUIET).run()
+    assert agent.seen == 75, "collecting"
+
+
+class Last(AgentCombiner):
+    """Takes the last agent, and counts."""
+
+    calls = 0
+
+    def combine(self, workers_agents: Any, main_agent: Any, workers_stats: Any = None, stats: Any = None) -> Any:
+        self.calls += 1
+        return workers_agents[-1]
+
+
+def test_combinations_are_counted_over_all_members_and_received_by_all() -> None:
+    combiner = Last()
+    schedule = [("finish", 200, "steps"), ("train_agent", 10, "steps"), ("combine_agents", 40, "steps")]
+    agent, result = Trainer(adders(1, 100), Line(), 2, combiner=combiner, schedule=schedule, **LEARNING).run()
+    assert combiner.calls == 10, "and not once more at the end"
+    assert [worker["agent_version"] for worker in result["workers"]] == [30, 30]
+    assert [worker["agent"].number for worker in result["workers"]] == [2000.0, 2000.0]
+    assert agent.number == 2000.0
+
+
+def test_members_without_combinations_keep_their_own_agents() -> None:
+    schedule = [("finish", 200, "steps"), ("train_agent", 10, "steps")]
+    agent, result = Trainer(adders(1, 2), Line(), 2, schedule=schedule, **LEARNING).run()
+    assert [worker["agent"].number for worker in result["workers"]] == [20.0, 40.0]
+    assert agent.number in {20.0, 40.0}, "trained, of a random member"
+
+
+@pytest.mark.parametrize(
+    ("combiner", "numbers"),
+    [
+        # worker i adds 10^i between two combinations; only the number travels
+        (MeanAgentCombiner(), [37.0, 74.0, 111.0]),
+        (FixedStatAgentCombiner("mean_reward"), [100.0, 200.0, 300.0]),
+        (FixedAgentCombiner(1), [10.0, 20.0, 30.0]),
+        (RandomAgentCombiner(0), [10.0, 20.0, 21.0]),  # random.Random(0) takes 1, 1, 0
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_known_answers_after_each_combination(combiner: AgentCombiner, numbers: list[float]) -> None:
+    for combinations, number in enumerate(numbers, 1):
+        schedule = [
+            ("finish", 10 * combinations, "steps"), ("train_agent", 10, "steps"), ("combine_agents", 30, "steps"),
+        ]  # fmt: skip
+        fresh = RandomAgentCombiner(0) if isinstance(combiner, RandomAgentCombiner) else combiner
+        agents = adders(1, 10, 100, kind=OwnConstant)
+        agent, result = Trainer(agents, Line(), 3, combiner=fresh, schedule=schedule, **LEARNING).run()
+        assert agent.number == number
+        assert [worker["agent"].number for worker in result["workers"]] == [number] * 3
+
+
+def test_the_best_is_known_before_all_members_have_an_episode() -> None:
+    schedule = [("finish", 15, "steps"), ("train_agent", 5, "steps"), ("combine_agents", 10, "steps")]
+    agent, _ = Trainer(
+        adders(1, 5), Line(12), 2, combiner=FixedStatAgentCombiner(), schedule=schedule, **LEARNING
+    ).run()  # fmt: skip
+    assert agent.constant == 1.0, "the first, before there is an episode; then nobody has the other one"
+
+
+def test_members_of_different_lengths_do_not_wait_for_those_that_have_finished() -> None:
+    class Uneven(Line):
+        def reset(self) -> Any:
+            self.length = 3 if random.random() < 0.5 else 40
+            return super().reset()
+
+    schedule = [("finish", 4, "episodes"), ("train_agent", 5, "steps"), ("combine_agents", 6, "steps")]
+    agent, result = Trainer(Adder(), Uneven(), 3, combiner=MeanAgentCombiner(), schedule=schedule, **LEARNING).run()
+    assert [worker["total_episodes"] for worker in result["workers"]] == [4, 4, 4]
+    assert len({worker["total_steps"] for worker in result["workers"]}) > 1
+    assert agent.number > 0
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+@pytest.mark.parametrize("mode", ["parallel_collecting", "parallel_learning"])
+def test_seed_and_members_determine_a_synchronous_run(mode: str, n_workers: int) -> None:
+    def total(seed: int) -> tuple[float, list[float]]:
+        schedule = [("finish", 60, "steps"), ("train_agent", 7, "steps"), ("combine_agents", 20, "steps")]
+        options = LEARNING | {"mode": mode, "seed": seed}
+        agent, result = Trainer(Dice(), Line(), n_workers, schedule=schedule, **options).run()
+        return agent.total, [reward for worker in result["workers"] for reward in worker["rewards"]]
+
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert total(0) == total(0)
+    assert total(0) != total(1)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist()), "the streams of the caller"  # noqa: NPY002
+
+
+def test_members_have_random_streams_of_their_own_after_a_combination() -> None:
+    schedule = [("finish", 40, "steps"), ("train_agent", 10, "steps"), ("combine_agents", 20, "steps")]
+    _, result = Trainer(Dice(), Line(), 2, schedule=schedule, **LEARNING).run()
+    one, other = (worker["experience"].actions for worker in result["workers"])
+    assert one[20:] != other[20:]
+
+
+@pytest.mark.parametrize("count", [25, pytest.param(200, marks=pytest.mark.slow)])
+def test_generated_schedules_all_end(count: int) -> None:
+    rng = random.Random(count)
+    for _ in range(count):
+        units = ["steps", "episodes"]
+        schedule = [("finish", rng.choice([1, 7, 30]), "steps"), ("finish", rng.choice([1, 3]), "episodes")]
+        for action in ("train_agent", "combine_agents", "worker_send_data"):
+            if rng.random() < 0.6:
+                schedule.append((action, rng.choice([0.5, 1, 3, 10, 100]), rng.choice(units)))
+        mode = rng.choice([*Mode])
+        trainer = Trainer(
+            Adder(), Line(rng.choice([1, 4, 9])), rng.choice([1, 1, 2, 3]), mode, schedule=schedule,
+            sync_mode=rng.choice([*SyncMode]), keep_experience=rng.random() < 0.5, **QUIET,
+        )  # fmt: skip
+        agent, result = trainer.run()
+        assert all(worker["total_steps"] > 0 for worker in result["workers"])
+        if any(rule[0] == "train_agent" for rule in schedule):
+            assert agent.number > 0, schedule
+
+
+@pytest.mark.parametrize("sync_mode", ["sync", "async"])
+def test_seconds_end_a_run(sync_mode: str) -> None:
+    schedule = [("finish", 0.2, "seconds"), ("train_agent", 0.05, "seconds")]
+    agent, result = Trainer(Adder(), Line(), 2, schedule=schedule, sync_mode=sync_mode, **QUIET).run()
+    assert agent.number >= 1
+    assert all(worker["total_steps"] > 0 for worker in result["workers"])
+
+
+def test_async_members_take_the_newest_agent() -> None:
+    schedule = [("finish", 500, "steps"), ("train_agent", 20, "steps")]
+    agent, result = Trainer(Adder(), Line(), 2, schedule=schedule, **QUIET).run()
+    assert agent.seen == 1000
+    assert all(max(worker["experience"].agent_versions) > 0 for worker in result["workers"])
+
+
+def test_experience_is_not_kept_where_it_is_not_wanted() -> None:
+    schedule = [("finish", 100, "steps"), ("train_agent", 20, "steps")]
+    for n_workers in (1, 2):
+        agent, result = Trainer(Adder(), Line(), n_workers, schedule=schedule, keep_experience=False, **QUIET).run()
+        assert agent.seen == 100 * n_workers
+        assert not len(result["workers"][0]["experience"])
+
+
+class Hooks(Adder):
+    def before(self) -> None:
+        self.number = 100.0
+
+    def after(self) -> None:
+        self.number = -self.number
+
+
+def test_before_and_after_are_called_in_the_member() -> None:
+    _, result = Trainer(Hooks(), Line(), 2, schedule=[("finish", 10, "steps")], **LEARNING).run()
+    assert [worker["agent"].number for worker in result["workers"]] == [-100.0, -100.0]
+
+
+class Left(Agent):
+    def action(self, state: Any) -> int:
+        return 0
+
+    def train(self, experience: Any) -> None:
+        assert experience.observations[0].shape == (4,)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", gym.make("CartPole-v1"), lambda: gym.make("CartPole-v1")])
+def test_gymnasium_environments_are_seeded(env: Any) -> None:
+    schedule = [("finish", 3, "episodes"), ("train_agent", 1, "episodes")]
+    runs = [Trainer(Left(), env, 2, schedule=schedule, **QUIET).run()[1]["workers"] for _ in range(2)]
+    first, second = ([worker["experience"].observations[0].tolist() for worker in run] for run in runs)
+    assert first == second
+    assert first[0] != first[1], "each member has a stream of its own"
+
+
+class Numbers:
+    """An agent with a setting."""
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+
+def test_exploit_explore_replaces_the_worst_by_a_perturbed_copy_of_the_best() -> None:
+    agents = [Numbers(lr) for lr in (1.0, 2.0, 3.0, 4.0)]
+    stats: list[Any] = [{"mean_reward": value} for value in (5.0, 1.0, 9.0, None)]
+    combiner = ExploitExplore("mean_reward", of=["lr"], factors=[10.0])
+    first, second, third, fourth = combiner.combine(agents, agents[0], stats)
+    assert (first, third, fourth) == (agents[0], agents[2], agents[3]), "the last has no episode yet"
+    assert second.lr == 30.0
+    assert agents[2].lr == 3.0
+    assert combiner.choose(agents, agents[0], stats) is agents[2]
+    assert combiner.combine(agents[:1], agents[0], stats[:1]) == agents[:1], "there is nobody to learn from"
+    with pytest.raises(ValueError, match="ExploitExplore cannot change the setting 'lr_2'"):
+        ExploitExplore("mean_reward", of=["lr_2"]).combine(agents, agents[0], stats)
+
+
+def test_a_list_of_agents_goes_to_the_members() -> None:
+    class Swap(Last):
+        def combine(self, workers_agents: Any, main_agent: Any, workers_stats: Any = None, stats: Any = None) -> Any:
+            return workers_agents[::-1]
+
+        def choose(self, workers_agents: Any, main_agent: Any, workers_stats: Any) -> Any:
+            return workers_agents[0]
+
+    schedule = [("finish", 30, "steps"), ("train_agent", 10, "steps"), ("combine_agents", 20, "steps")]
+    agent, result = Trainer(adders(1, 10), Line(), 2, combiner=Swap(), schedule=schedule, **LEARNING).run()
+    assert [worker["agent"].constant for worker in result["workers"]] == [10.0, 1.0], "swapped three times"
+    assert [worker["agent"].number for worker in result["workers"]] == [30.0, 3.0]
+    assert isinstance(agent, Adder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_workers": 0}, "n_workers must be a positive whole number, not 0"),
+        ({"mode": "parallel_dreaming"}, "mode must be one of parallel_collecting, parallel_learning"),
+        ({"sync_mode": "maybe"}, "sync_mode must be one of sync, async"),
+        ({"agent": [Adder()], "n_workers": 2, "mode": "parallel_learning"}, "there are 1 agents for 2 workers"),
+        ({"agent": adders(1, 2), "n_workers": 2}, "a list of agents needs mode='parallel_learning'"),
+        ({"schedule": [("train_agent", "often", "steps")]}, "must be a positive number, not 'often'"),
+        ({"schedule": [("train_agent", 0, "steps")]}, "must be a positive number, not 0"),
+        ({"schedule": [("train", 1, "steps")]}, "must be one of train_agent, worker_send_data, finish"),
+        ({"schedule": [("finish", 1, "years")]}, "the unit in the rule .* must be one of steps, episodes, seconds"),
+        ({"schedule": ["finish"]}, r"a rule of the schedule is a tuple \(action, interval, unit\)"),
+        ({"on_worker_error": "ignore"}, "on_worker_error must be one of raise, restart"),
+        ({"step_timeout": 0}, "step_timeout must be positive"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Trainer(**{"agent": Adder(), "env": Line()} | arguments)
+
+
+def test_a_run_without_an_end_or_an_agent_is_an_error() -> None:
+    with pytest.raises(ValueError, match="the schedule has no rule when to finish"):
+        Trainer(Adder(), Line(), schedule=[("train_agent", 10, "steps")]).run()
+    with pytest.raises(TypeError, match="is no agent: it has no action"):
+        Trainer(object(), Line())
