@@ -27,7 +27,9 @@ def number_of_copies(env: Any, num_envs: int | None, default: int) -> int:
     """
     listed = len(env) if isinstance(env, list | tuple) else None
     if listed is not None and num_envs not in (None, listed):
-        raise ValueError(f"num_envs is {num_envs}, but env is a list of {listed}: it must have one for each copy")
+        raise ValueError(
+            f"num_envs is {num_envs}, but env is a list of {listed}: it must have one for each environment"
+        )
     for number in (num_envs, listed):
         if number is not None and number < 1:
             raise ValueError(f"num_envs must be at least 1, not {number}")
@@ -131,7 +133,7 @@ def _make_like(factory: EnvFactory, observation_space: gym.Space, action_space: 
     for name, first in (("observation", observation_space), ("action", action_space)):
         space = getattr(env, f"{name}_space")
         if space != first:
-            raise ValueError(f"its {name} space is {space}, but that of the copy that was made first is {first}")
+            raise ValueError(f"its {name} space is {space}, but the first environment's is {first}")
     return env
 
 

@@ -1,4 +1,4 @@
-"""Companions: losses and intrinsic rewards beside those of PPO, to be named in `PPO(companions=[...])`."""
+"""Companions: further losses and intrinsic rewards, for `PPO(companions=[...])`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,19 +15,19 @@ from parallel_rl.utils import Batch, Features, discounted_sums
 from PPO.actor_critic import ActorCritic
 
 TAKEN = {"policy", "value"}
-"""Names that the metrics and the weight file of PPO itself have."""
+"""Names that the metrics and the weight file of PPO use."""
 
 
 @dataclass(frozen=True)
 class Transitions:
-    """The M transitions of an update, as companions see them: trajectory after trajectory, on the agent's device."""
+    """The M transitions of an update, for companions: the trajectories one after the other, on the agent's device."""
 
     batch: Batch
-    """The same as arrays, with the ends of episodes and trajectories."""
+    """The transitions as arrays, with the ends of episodes and trajectories."""
     features: Features
     """The columns of observations."""
     action: torch.Tensor
-    """`(M, ...)`, raw actions: before squashing and scaling; of a choice, counted from 0."""
+    """`(M, ...)`, raw actions: before squashing and scaling; discrete ones count from 0."""
 
     @cached_property
     def obs(self) -> torch.Tensor:
@@ -36,7 +36,7 @@ class Transitions:
 
     @cached_property
     def next_obs(self) -> torch.Tensor:
-        """Float32 `(M, D)`, the next observations before any reset; likewise."""
+        """Float32 `(M, D)`, the next observations before any reset, not normalized, without the action mask."""
         return self._columns(self.batch.next_obs)
 
     def _columns(self, obs: np.ndarray) -> torch.Tensor:
@@ -45,22 +45,22 @@ class Transitions:
 
 
 class Companion(nn.Module):
-    """A loss beside PPO's, an intrinsic reward, or both.
+    """A further loss, an intrinsic reward, or both.
 
-    What it learns and counts are its parameters and buffers: they are saved with the weights and in checkpoints. Its
-    other public attributes are its settings, which a checkpoint must agree with.
+    Its parameters and buffers are saved with the weights and in checkpoints. Its other public attributes are its
+    settings, which must equal those of a checkpoint.
     """
 
     name: str = ""
-    """Of its metrics (`rnd_loss`, `rnd_reward`) and of its file (`RND_weights.pth`); by default that of the class."""
+    """The name in metrics (`rnd_loss`, `rnd_reward`) and of its file (`RND_weights.pth`); by default the class's."""
     beta: float | None = None
-    """Factor of the advantage of its reward; None: it gives no reward."""
+    """Coefficient of the advantage of its reward; None without a reward."""
     gamma: float = 0.99
-    """Discount of its reward."""
+    """Discount factor of its reward."""
     episodic: bool = False
     """Whether the return of its reward ends with an episode."""
     shares: bool = False
-    """Whether its loss reaches the parameters of the policy too."""
+    """Whether its loss also trains the policy."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Name a companion after its class."""
@@ -78,25 +78,25 @@ class Companion(nn.Module):
 
         Args:
             features: the columns of observations.
-            action_space: what the agent chooses from.
+            action_space: of the agent.
             generator: of the initial weights.
         """
 
     def reward(self, transitions: Transitions) -> np.ndarray:
-        """Return the intrinsic reward `(M,)` of the transitions, once in an update; statistics move here."""
+        """Return the intrinsic reward `(M,)`; called once in each update, so statistics can be updated here."""
         raise NotImplementedError(f"{self.name} has beta={self.beta}, but no reward()")
 
     def targets(self, transitions: Transitions) -> tuple[torch.Tensor, ...]:
-        """Return what `loss` needs of the transitions, tensors `(M, ...)`, once in an update after `reward`."""
+        """Return tensors `(M, ...)` for `loss`; called once in each update, after `reward`."""
         return ()
 
     def loss(self, targets: tuple[torch.Tensor, ...], rng: np.random.Generator, policy: ActorCritic) -> torch.Tensor:
         """Return the loss of a minibatch, a number.
 
         Args:
-            targets: what `targets` returned, the rows of the minibatch.
+            targets: the rows of `targets` for the minibatch.
             rng: the only source of randomness.
-            policy: the agent's networks; its parameters learn from this loss only if the companion `shares`.
+            policy: the agent's networks; this loss trains them only if the companion `shares`.
         """
         raise NotImplementedError
 
@@ -111,8 +111,8 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 class RewardScale(RunningNorm):
-    """Divides an intrinsic reward by the running deviation of its discounted sum over the past, so that beta means
-    about the same for all of them (Burda et al. 2018, arXiv:1810.12894, section 2.4, and the authors' code).
+    """Divides an intrinsic reward by the running standard deviation of its discounted sum over the past, so that beta
+    means about the same for all (Burda et al. 2018, arXiv:1810.12894, section 2.4, and the authors' code).
     """  # noqa: D205
 
     discounted: torch.Tensor
@@ -121,23 +121,23 @@ class RewardScale(RunningNorm):
         """Start with no statistics.
 
         Args:
-            gamma: discount of the sum, which goes on from one trajectory of an environment to its next.
+            gamma: discount of the sum, which continues from one trajectory of an environment to the next.
         """
         super().__init__(1)
         self.gamma = gamma
         self.register_buffer("discounted", torch.zeros(0, dtype=torch.float64), persistent=False)
 
     def scale(self, reward: np.ndarray, batch: Batch) -> np.ndarray:
-        """Take rewards `(M,)` into the statistics; return them divided by the deviation."""
+        """Update the statistics with rewards `(M,)`; return these divided by the standard deviation."""
         sums = self.past_returns(reward, batch.trajectory_ends, batch.env_ids)
         self.update(torch.from_numpy(sums).unsqueeze(-1))
         return reward / self.std.item()
 
     def past_returns(self, reward: np.ndarray, trajectory_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
-        """Return each row's discounted sum of the rewards up to it, and keep each environment's last.
+        """Return each row's discounted sum of the rewards up to it; store the last of each environment.
 
         Args:
-            reward: `(M,)`, trajectory after trajectory.
+            reward: `(M,)`, of the trajectories one after the other.
             trajectory_ends: bool `(M,)`, the last row of each of the S trajectories.
             env_ids: `(S,)`, the environment that each trajectory belongs to.
         """
@@ -155,7 +155,7 @@ class RewardScale(RunningNorm):
 
 
 def encoder(features: Features, hidden_sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
-    """Return ReLU layers on columns that are whitened; images go through convolutions first.
+    """Return ReLU layers for whitened columns; images first pass through convolutions.
 
     `(B, D)` to `(B, hidden_sizes[-1])`.
     """
@@ -177,11 +177,11 @@ def scales_of(companions: Sequence[Companion]) -> dict[str, RewardScale]:
 
 
 def check_companions(companions: Sequence[Any]) -> None:
-    """Check what an agent is to learn beside PPO.
+    """Check the companions of an agent.
 
     Raises:
         TypeError: something is not a `Companion`.
-        ValueError: a name that is taken or no name for a file.
+        ValueError: a name that is taken, or cannot be a file's name.
     """
     taken = {*TAKEN}
     for companion in companions:

@@ -16,7 +16,7 @@ Metrics = dict[str, Any]
 
 
 def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows) -> tuple[torch.Tensor, Metrics]:
-    """Return what a gradient step minimizes (equation 9 of the paper), and the metrics of a minibatch.
+    """Return the loss (equation 9 of the paper), and the metrics of a minibatch.
 
     L = policy loss + value_coef * value loss - entropy_coef * mean entropy
     """
@@ -47,10 +47,10 @@ def clipped_surrogate(
         L = -mean min(r A, clip(r, 1 - clip, 1 + clip) A),  r = exp(log_prob - old_log_prob)
 
     Args:
-        log_prob: `(B,)`, of the actions under the policy that learns.
-        old_log_prob: `(B,)`, under the policy that acted.
+        log_prob: `(B,)`, of the actions under the current policy.
+        old_log_prob: `(B,)`, under the behavior policy.
         advantage: `(B,)`.
-        clip: how far the ratio may move before the gradient stops.
+        clip: the clip range of the ratio.
     """
     ratio = (log_prob - old_log_prob).exp()
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
@@ -61,14 +61,14 @@ def value_loss(
 ) -> torch.Tensor:
     r"""Return the mean squared error of the critic, summed over its V heads.
 
-    With `clip`, the pessimistic maximum of it and of that of `old_value + clip(value - old_value, -clip, clip)`
+    With `clip`, the maximum of this error and that of `old_value + clip(value - old_value, -clip, clip)`
     (Engstrom et al. 2020, arXiv:2005.12729, section 3).
 
     Args:
         value: `(B, V)`.
         target: `(B, V)`.
-        old_value: `(B, V)`, before this batch was learnt from; needed with `clip`.
-        clip: how far a value may move.
+        old_value: `(B, V)`, before the update; needed with `clip`.
+        clip: the clip range of the values.
     """
     error = (value - target) ** 2
     if clip is not None:
@@ -93,7 +93,7 @@ def clip_fraction(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: Numb
 
 
 def normalize(advantage: torch.Tensor) -> torch.Tensor:
-    """Return `(advantage - mean) / std`; a single row keeps its sign only in the mean, so it is returned as it is."""
+    """Return `(advantage - mean) / std`; a single row is returned unchanged, since it would become 0."""
     if len(advantage) < 2:
         return advantage
     return (advantage - advantage.mean()) / (advantage.std() + 1e-8)

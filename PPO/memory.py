@@ -1,6 +1,6 @@
-"""Memory: the transitions that PPO learns from, in trajectories that never run together.
+"""Memory: the trajectories that PPO learns from.
 
-A memory holds trajectories; `batch` joins them; the learner turns the batch into `Rows` of tensors, which it shuffles.
+A memory holds trajectories; `batch` joins them; the learner converts the batch to `Rows` of tensors and shuffles these.
 """
 
 from typing import Any, NamedTuple
@@ -8,31 +8,31 @@ from typing import Any, NamedTuple
 from parallel_rl.utils import Batch, Trajectory
 
 Array = Any
-"""A tensor; or a NumPy array, for the analytic gradient."""
+"""A tensor; for the analytic gradient a NumPy array."""
 
 
 class Rows(NamedTuple):
-    """What a minibatch is made of; every field has one row for each transition."""
+    """The fields of a minibatch, with one row for each transition."""
 
     obs: Array
-    """Normalized."""
+    """Normalized observations."""
     raw_action: Array
-    """Before squashing and scaling; of a choice, counted from 0."""
+    """Actions before squashing and scaling; discrete ones count from 0."""
     log_prob: Array
-    """Of the action, under the policy that acted."""
+    """Of the action, under the behavior policy."""
     advantage: Array
     target: Array
     """Normalized returns `(..., V)`."""
     value: Array
-    """Normalized, before the update `(..., V)`."""
+    """Normalized values before the update `(..., V)`."""
     state: Array | None = None
-    """The recurrent state before; None without a core."""
+    """The recurrent state before the row; None without a core."""
     starts: Array | None = None
     """Whether a sequence starts here; None without a core."""
 
     @property
     def past(self) -> tuple[Array, Array] | None:
-        """What a core needs beside the observations."""
+        """The inputs of a core, in addition to observations."""
         return None if self.state is None else (self.state, self.starts)
 
     def take(self, index: Array) -> "Rows":
@@ -60,12 +60,12 @@ class Memory:
         return self._length
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all trajectories."""
         self._trajectories: list[Trajectory] = []
         self._length = 0
 
     def append(self, trajectory: Trajectory) -> None:
-        """Keep one more trajectory, as it is: the arrays are not copied.
+        """Append a trajectory; the arrays are not copied.
 
         Raises:
             ValueError: it is empty, or its number of final observations is not that of its ends.

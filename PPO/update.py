@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from PPO.learning import Learning
 
 Targets = tuple[torch.Tensor, ...]
-"""What a companion's `targets` returned."""
+"""The result of a companion's `targets`."""
 
 
 @torch.no_grad()
 def prepare(ppo: "Learning", batch: Batch) -> "Prepared":
-    """Turn a batch into the rows of minibatches; the statistics of observations, returns and companions move.
+    """Convert a batch to rows for minibatches; update the statistics of observations, returns and companions.
 
     Raises:
         ValueError: a recurrent state is missing, or a companion's reward has another shape than `(M,)`.
@@ -59,7 +59,7 @@ def prepare(ppo: "Learning", batch: Batch) -> "Prepared":
             metrics[f"{companion.name.lower()}_reward"] = float(rewards[-1].reward.mean())
     targets = [companion.targets(transitions) for companion in ppo.companions]
 
-    # before the first rewards the critic's values are noise: give them the size of the rewards
+    # before the first rewards the critic's values are noise: scale them to the size of the rewards
     if not ppo.rewarded:
         head.stats.rescale(0, reward_unit(float(np.abs(batch.reward).max())))
 
@@ -67,12 +67,12 @@ def prepare(ppo: "Learning", batch: Batch) -> "Prepared":
     experience = Experience(batch, rewards, inputs, final_inputs)
     values, advantage, returns = estimate(ppo, experience)
 
-    # the return statistics move, and the value head against them (PopArt)
+    # update the return statistics, and rescale the value head (PopArt)
     old_value = head.update(returns, values)
 
     target, past = head.stats(returns), inputs.past or ()
     rows = Rows(inputs.obs, raw_action, log_prob, scaled(ppo, experience, advantage), target, old_value, *past)
-    policy.update_statistics(obs)  # the observation statistics move; the rows have been normalized
+    policy.update_statistics(obs)  # only now, since the rows are normalized by the old ones
     return Prepared(rows, experience, targets, {"explained_variance": explained_variance(values, returns)} | metrics)
 
 
@@ -81,7 +81,7 @@ def optimize(
 ) -> dict[str, float]:
     """Take a gradient step for each minibatch of each epoch; return the means of their metrics.
 
-    With `recompute_advantage` the advantages and targets of each further epoch are estimated again.
+    With `recompute_advantage`, advantages and targets are estimated again before each further epoch.
     """
     rows, experience, config, optimizers = prepared.rows, prepared.experience, ppo.config, ppo.optimizers
     steps: list[Metrics] = []
@@ -115,7 +115,7 @@ class Inputs(NamedTuple):
     obs: torch.Tensor
     """Normalized observations `(B, D)`."""
     past: Past | None
-    """Of a recurrent policy."""
+    """The recurrent states and starts of sequences; None without a core."""
 
 
 @dataclass(frozen=True)
@@ -127,23 +127,23 @@ class RewardStream:
     terminated: np.ndarray
     """bool `(M,)`: the rows that bootstrap zero."""
     ends: np.ndarray
-    """bool `(M,)`: the rows whose return does not go on in the next row."""
+    """bool `(M,)`: the rows whose return does not continue in the next row."""
     weight: float = 1.0
     """Of its advantage in the sum."""
 
     def advantage(self, batch: Batch, value: np.ndarray, final_value: np.ndarray, gae_lambda: float) -> np.ndarray:
         """Return advantages `(M,)` from the values of M observations, and of the next ones at the E ends of the batch.
 
-        A termination bootstraps zero; a truncation, or a trajectory that merely stops, the next observation's value.
+        A termination bootstraps zero; any other end bootstraps the value of the next observation.
         """
         next_value = next_rows(value, self.ends, final_value[self.ends[batch.ends]])
         return gae(self.reward, value, next_value, self.terminated, self.ends, self.gamma, gae_lambda)
 
 
 def intrinsic_stream(companion: Companion, transitions: Transitions) -> RewardStream:
-    """Return a companion's reward; unless it is episodic, its return goes on over the ends of episodes.
+    """Return a companion's reward; unless it is episodic, its return continues across episodes.
 
-    Burda et al. 2018 (arXiv:1810.12894), section 2.3, say why.
+    The reason is in Burda et al. 2018 (arXiv:1810.12894), section 2.3.
 
     Raises:
         ValueError: it has another shape than `(M,)`.
@@ -175,7 +175,7 @@ class Experience(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What `prepare` made of a batch."""
+    """The result of `prepare`."""
 
     rows: Rows
     """Of the minibatches."""
@@ -187,7 +187,7 @@ class Prepared(NamedTuple):
 
 
 class Minibatch(NamedTuple):
-    """What the loss of a gradient step is of."""
+    """The data of a gradient step."""
 
     rows: Rows
     targets: list[Targets]
@@ -236,7 +236,7 @@ def values_of(ppo: "Learning", inputs: Inputs) -> torch.Tensor:
 
 
 def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray) -> torch.Tensor:
-    """Return advantages `(M,)` as gradients take them; where minibatches normalize them, in a unit near their size."""
+    """Return advantages `(M,)` for the gradient, scaled by `normalize_advantage`, or near 1 if minibatches do it."""
     stats = ppo.policy.value_head.stats
     if ppo.normalize_advantage == "none":
         return on_device(ppo.policy, advantage).float()
@@ -249,10 +249,10 @@ def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray) -> to
 
 
 def acted(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return raw actions `(M, ...)` and their log-probabilities `(M,)` under the policy that acted.
+    """Return raw actions `(M, ...)` and their log-probabilities `(M,)` under the behavior policy.
 
-    A loop by hand may not have stored them. Then they are computed with the present policy, which is the one that acted
-    as long as there was no update in between.
+    If a custom loop has not stored them, they are computed with the current policy, which is the behavior policy unless
+    there was an update in between.
     """
     extras = batch.extras
     if "raw_action" in extras:
@@ -270,7 +270,7 @@ def acted(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tens
 def minibatch_gradients(
     ppo: "Learning", count: int, objective: Objective, workers: GradientWorkers | None
 ) -> Autograd | ShardedGradient:
-    """Return what computes the gradients of minibatches of so many rows: the analytic ones where they apply."""
+    """Return the gradient computation for a batch of `count` rows: the analytic one if it applies."""
     gradient = ppo.optimizers[0].gradient
     if ppo.numpy_policy is None or ppo.learner == "torch":
         return Autograd(ppo.policy, ppo.objective_loss, gradient, objective, has_entropy=ppo.entropy_coef > 0)
@@ -278,9 +278,9 @@ def minibatch_gradients(
 
 
 def add_gradients(ppo: "Learning", targets: list[Targets], index: np.ndarray) -> Metrics:
-    """Write the gradients of the companions' losses on some rows; return the losses.
+    """Compute the gradients of the companions' losses on some rows; return the losses.
 
-    That of a companion which shares is added to the gradient of the policy; no other reaches it.
+    Only the gradient of a companion that `shares` is added to the policy's.
     """
     for optimizer in ppo.optimizers[1:]:
         optimizer.gradient.zero_()
@@ -312,7 +312,7 @@ def chosen(targets: list[Targets], index: np.ndarray) -> list[Targets]:
 def shuffled(rows: Rows, mini_batch_size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
     """Return a new order `(M,)` of the rows, and the bounds of its minibatches: equal parts of at most that size.
 
-    Of a recurrent policy sequences stay whole, and the minibatches are about equal.
+    Sequences of a recurrent policy stay whole, so its minibatches are only about equal.
     """
     count = len(rows.obs)
     parts = -(-count // mini_batch_size)

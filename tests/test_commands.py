@@ -490,7 +490,11 @@ def contents(directory: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("best/evaluation.json", lambda text: "{}", "evaluation.json does not say how good the best was; delete it"),
+        (
+            "best/evaluation.json",
+            lambda text: "{}",
+            "evaluation.json has no valid mean return of the best weights; delete it",
+        ),
         ("metrics.csv", lambda text: text.replace("mean_return", "meen"), "metrics.csv is not a table .* mean_return"),
         ("metrics.csv", lambda text: text.replace("\n", "\n;", 1), "metrics.csv is not a table that a run has written"),
         ("metrics.csv", lambda text: text.replace("\n", "\n1,2\n", 1), "metrics.csv is not a table"),

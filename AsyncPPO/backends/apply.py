@@ -1,4 +1,4 @@
-"""What is done to the environments of a block besides resets and steps: functions that are sent to the block."""
+"""Functions that are sent to a block and applied to its environments, other than resets and steps."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ class Outcome:
     index: int
     result: Any
     fault: str = ""
-    """The exception, if there was one; then there is no result."""
+    """The exception, if one was raised; then there is no result."""
 
     def __reduce__(self) -> Any:
         """Pickle it; a result that cannot be pickled becomes a fault."""

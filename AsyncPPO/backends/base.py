@@ -33,18 +33,18 @@ class EnvError(WorkerError):
 
     @classmethod
     def of(cls, index: int, what: str, error: BaseException) -> "EnvError":
-        """Describe what environment `index` raised in `what`."""
+        """Return the error for an exception of environment `index` in `what`."""
         trace = "".join(traceback.format_exception(error))
         try:
             said = str(error)
         except Exception:
-            said = "what it says cannot be told"
+            said = "(its message cannot be read)"
         return cls(f"environment {index} failed in {what}: {type(error).__name__}: {said}\n\n{trace}")
 
 
 @dataclass(frozen=True)
 class FaultPolicy:
-    """What to do about environments that fail."""
+    """What to do if an environment fails."""
 
     restart: bool = False
     """Whether to restart them; otherwise a failure is an error."""

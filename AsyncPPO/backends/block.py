@@ -80,7 +80,7 @@ class Block(ABC):
 
 
 class EnvBlock(Block):
-    """Environments that are stepped one after the other."""
+    """Environments that are stepped in turn."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class EnvBlock(Block):
             factories: one for each.
             first: the index of the first.
             arrays: their rows.
-            fault_policy: what to do about those that fail.
+            fault_policy: what to do if one fails.
             pulse: reports progress to the parent.
 
         Raises:
@@ -104,7 +104,7 @@ class EnvBlock(Block):
         """
         super().__init__(first, arrays, pulse)
         self._factories, self._restart, self._timed = factories, fault_policy.restart, fault_policy.timeout is not None
-        self._watched = True  # until the first step has returned, since that may hang
+        self._watched = True  # until the first step has returned, since it may hang
         self._before = arrays.obs.copy()
         self._failures = [0] * len(factories)
         self.envs: list[gym.Env] = []
@@ -155,7 +155,7 @@ class EnvBlock(Block):
                 if careful:
                     self._check(index, arrays.final_obs if begins else arrays.obs)
             except EnvError as error:
-                infos[index] = self._cut(index, error, autoreset)
+                infos[index] = self._truncate(index, error, autoreset)
                 continue
             if info:
                 info = copied(info)
@@ -196,11 +196,11 @@ class EnvBlock(Block):
             try:
                 restore(env, snapshots[index], copy.deepcopy(self.reset_options))
             except Exception as error:  # its reset may raise anything
-                failed[index] = {ENV_ERROR: f"environment {index} cannot be what was saved: {error!r}"}
+                failed[index] = {ENV_ERROR: f"environment {index} cannot be restored: {error!r}"}
         return failed
 
     def close(self) -> None:
-        """Close the environments; failures are logged, and the others are closed all the same."""
+        """Close all environments; failures are logged."""
         for index, env in enumerate(self.envs, self.first):
             close_env(index, env)
         self.envs.clear()
@@ -219,7 +219,7 @@ class EnvBlock(Block):
         return env
 
     def _reset_one(self, index: int, options: dict[str, Any] | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Reset an environment and return its info; with `restart`, one that fails is replaced until one does not."""
+        """Reset an environment and return its info; with `restart`, replace it until a reset succeeds."""
         row, obs_rows = index - self.first, self.arrays.obs
         options = self.reset_options if options is None else options
         while True:
@@ -242,8 +242,8 @@ class EnvBlock(Block):
             except EnvError as error:
                 kwargs["seed"] = self._replace(index, error)
 
-    def _cut(self, index: int, error: EnvError, autoreset: bool) -> dict[str, Any]:
-        """Restart an environment that failed in a step, and mark its episode as truncated in its row."""
+    def _truncate(self, index: int, error: EnvError, autoreset: bool) -> dict[str, Any]:
+        """Restart an environment that failed in a step, and mark its row as truncated."""
         row, arrays, before = index - self.first, self.arrays, self._before[index - self.first]
         seed = self._replace(index, error)
         info = _with_final_info(self._reset_one(index, seed=seed), {})
@@ -255,10 +255,10 @@ class EnvBlock(Block):
         return {**info, ENV_ERROR: str(error)}
 
     def _replace(self, index: int, error: EnvError) -> int:
-        """Make a new environment in place of one that failed; return a seed for it, from the old one's stream.
+        """Replace an environment that failed; return a seed for the new one, from the old one's random stream.
 
         Raises:
-            EnvError: the fault policy does not restart, or restarts have failed too often.
+            EnvError: the fault policy has no restarts, or too many failed.
         """
         row = index - self.first
         if not self._restart:
@@ -295,7 +295,7 @@ def _about_seed(seed: int | None, error: BaseException) -> str:
     line = traceback.extract_tb(error.__traceback__)[-1].line
     if seed is None or not any(hint in f"{error} {line}".lower() for hint in ("seed", str(seed))):
         return ""
-    return f" with seed {seed} (where only certain seeds will do, list them: seed=[...], one for each environment)"
+    return f" with seed {seed} (if only certain seeds are valid, list them: seed=[...], one for each environment)"
 
 
 def _with_final_info(info: dict[str, Any], final_info: dict[str, Any]) -> dict[str, Any]:

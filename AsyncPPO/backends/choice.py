@@ -1,4 +1,4 @@
-"""Which backend steps a given environment: what goes together, and what is the fastest."""
+"""The choice of a backend: which arguments are compatible, and which backend is the fastest."""
 
 import copy
 import math
@@ -19,14 +19,13 @@ BackendName = Literal["auto", "inline", "process", "vector"]
 OnEnvError = Literal["raise", "restart"]
 
 WAKE_SECONDS = 5e-6
-"""Seconds that a vector step takes longer in worker processes than in one, measured on two cores: to tell the workers
-to step, and to wait for the last one."""
+"""Overhead of worker processes in a vector step, in seconds, measured on two cores."""
 TRIAL_SECONDS, TRIAL_STEPS = 0.1, 500
-"""How long a trial of an environment's speed may take, at most."""
+"""Limits on the trial of an environment's speed."""
 
 
 def available_cores() -> int:
-    """Return how many cores this process may run on."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -38,19 +37,19 @@ def choose_backend(
     seed: int | None = 0,
     options: dict[str, Any] | None = None,
 ) -> tuple[BackendName, str]:
-    """Time a few real steps of `env` and pick the backend that should be faster; say why.
+    """Time a few steps of `env`; return the backend that should be faster, and the reason.
 
     Args:
-        env: one of them; it is reset.
-        num_envs: how many there will be.
-        num_workers: how many processes there may be.
-        steps: vector steps from one synchronization of the processes to the next.
+        env: one of the environments; it is reset.
+        num_envs: their number.
+        num_workers: the largest number of processes.
+        steps: vector steps between two synchronizations of the processes.
         seed: of its first reset.
         options: of its resets.
 
     Returns:
-        The backend's name, and a sentence with the measurement. A failed trial is not an error: the result is worker
-        processes then, since they slow a cheap environment down less than one process slows down an expensive one.
+        The backend's name, and a sentence with the measurement. If the trial fails, the backend is `process`: workers
+        slow a cheap environment down less than a single process slows down an expensive one.
     """
     workers = min(num_workers, num_envs)
     try:
@@ -69,7 +68,7 @@ def choose_backend(
 
 
 def _seconds_per_step(env: gym.Env, seed: int | None, options: dict[str, Any] | None) -> float:
-    """Return the mean duration of a step: the median of five means, since a pause of the machine affects only one."""
+    """Return the duration of a step: the median of five means, so that a pause of the machine does not count."""
     sample = _sampler(env)
     obs, info = env.reset(seed=seed, options=options)
     seconds: list[float] = []
@@ -104,7 +103,7 @@ def _sampler(env: gym.Env) -> Callable[[Any, Any], Any]:
 
 
 def _mask(env: gym.Env, obs: Any, info: Any) -> np.ndarray | None:
-    """Return the mask of allowed actions, if it is known: one entry for each choice, as `ActionMasks` has them."""
+    """Return the mask of allowed actions, if there is one, in the form of `ActionMasks`."""
     if isinstance(env.observation_space, spaces.Dict) and ACTION_MASK in env.observation_space.spaces:
         return np.asarray(obs[ACTION_MASK])
     if env.has_wrapper_attr("action_masks"):
@@ -133,10 +132,10 @@ def check_ways(
     close_timeout: float,
     start_method: str | None,
 ) -> None:
-    """Check that the arguments about stepping are valid and do not exclude each other.
+    """Check that the arguments about stepping are valid and compatible.
 
     Raises:
-        ValueError: they do not.
+        ValueError: they are not.
     """
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, not {num_workers}")
@@ -150,7 +149,7 @@ def check_ways(
     if not 0 <= close_timeout < math.inf:
         raise ValueError(f"close_timeout must be finite and not negative, not {close_timeout}")
     if asynchronous and backend in ("inline", "vector"):
-        raise ValueError(f"the {backend} backend steps when the caller waits for it: it cannot be asynchronous")
+        raise ValueError(f"the {backend} backend steps only while the caller waits: it cannot be asynchronous")
     if step_timeout is not None and backend in ("inline", "vector"):
         raise ValueError(f"step_timeout needs worker processes: the {backend} backend cannot interrupt a step")
     if on_env_error == "restart" and (backend == "vector" or asynchronous):

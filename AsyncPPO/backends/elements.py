@@ -21,7 +21,7 @@ class Choices:
     """The whole numbers of a Discrete, MultiDiscrete or MultiBinary space."""
 
     def __init__(self, space: gym.Space) -> None:
-        """Note the first and the last of each."""
+        """Store the first and the last of each."""
         if isinstance(space, spaces.MultiBinary):
             first, count = np.zeros(space.shape, np.int64), np.full(space.shape, 2)
         elif isinstance(space, spaces.MultiDiscrete):
@@ -34,21 +34,19 @@ class Choices:
         self._bits = isinstance(space, spaces.MultiBinary)
 
     def have(self, numbers: Any) -> bool:
-        """Return whether all whole numbers `(..., *shape)`, an array or a scalar of NumPy, are among them."""
+        """Return whether all numbers `(..., *shape)`, a NumPy array or scalar, are among the choices."""
         if self._bits and numbers.itemsize == 1:
-            return not numbers.tobytes().strip(
-                b"\0\1"
-            )  # the check of an action mask, which is in every observation, must be cheap
+            return not numbers.tobytes().strip(b"\0\1")  # cheap, since every observation may have an action mask
         if numbers.dtype is not INT64:
             numbers = numbers.astype(INT64)
         if not self._from_zero:
             numbers = numbers - self._first
-        beyond = numbers.view(UINT64) > self._last  # what is below the first is large then
+        beyond = numbers.view(UINT64) > self._last  # numbers below the first wrap around to large ones
         return b"\1" not in beyond.tobytes()
 
 
 def _wraps(numbers: Any, dtype: np.dtype) -> bool:
-    """Return whether a whole number is another one as `dtype`."""
+    """Return whether converting whole numbers to `dtype` changes one."""
     if np.can_cast(numbers.dtype, dtype) or not numbers.size:
         return False
     least, largest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
@@ -56,7 +54,7 @@ def _wraps(numbers: Any, dtype: np.dtype) -> bool:
 
 
 def observation_writer(space: gym.Space, rows: np.ndarray, first: int) -> WriteObs:
-    """Return what writes observations, elements of `space`, into `rows` `(n, ...)` of environments from `first` on."""
+    """Return a function that writes observations of environments `first`, `first + 1`, ... into `rows` `(n, ...)`."""
     return _writer(space, rows, first, "")
 
 
@@ -102,7 +100,7 @@ class _Writer:
             try:
                 obs = np.asarray(obs)
             except ValueError as error:
-                raise EnvError(f"environment {index} returned an observation that is no array: {error}") from error
+                raise EnvError(f"environment {index} returned an observation that is not an array: {error}") from error
         if obs.shape != self._shape:
             raise self._misfit(index, f"an observation of shape {obs.shape}", str(self._shape))
         if obs.dtype is not self._dtype:
@@ -112,7 +110,7 @@ class _Writer:
         self._rows[index - self._first] = obs
 
     def _check_type(self, index: int, obs: np.ndarray) -> None:
-        """Check that numbers may be written as another type: anything but fractions, or too large ones, as whole."""
+        """Check a conversion of numbers: neither fractions nor numbers that are too large may become whole numbers."""
         given, wanted = obs.dtype.kind, self._dtype.kind
         if given not in "biu" and not given == wanted == "f":
             raise self._misfit(index, f"an observation of type {obs.dtype}", str(self._dtype))
@@ -126,7 +124,7 @@ class _Writer:
 
 
 class _ChoiceWriter(_Writer):
-    """Writes elements of a Discrete, which are mostly no arrays."""
+    """Writes elements of a Discrete, which usually are not arrays."""
 
     def __init__(self, space: spaces.Discrete, rows: np.ndarray, first: int, where: str) -> None:
         super().__init__(space, rows, first, where)
@@ -144,10 +142,10 @@ class _ChoiceWriter(_Writer):
 
 
 class Actions:
-    """What the actions of an environment may be."""
+    """Checks actions and converts them to rows."""
 
     def __init__(self, space: gym.Space, name: str = "") -> None:
-        """Derive it from their space; `name` is the part of the actions, for a part of a Dict or Tuple."""
+        """Store the space of the actions; for a part of a Dict or Tuple, `name` is the part's name."""
         self._space, (self._shape, self._dtype) = space, row_type(space)
         self._where = f" for {name}" if name else ""
         parts = leaves(space) if isinstance(space, COMPOSITE) else ()

@@ -15,20 +15,20 @@ class GradientWorkers:
     """The processes of a vectorizer that was made with a plan, for the gradients of its replica."""
 
     def __init__(self, env: "EnvVectorizer") -> None:
-        """Take the pool of a vectorizer.
+        """Store the pool of a vectorizer.
 
         Raises:
-            RuntimeError: some environments were sent actions, or it is closed.
+            RuntimeError: `recv` is due first, or the vectorizer is closed.
         """
         assert env.rollout is not None
         self.workspace: dict[str, np.ndarray] = env.rollout.workspace
         """The arrays that the processes share."""
         self._pool, self._count = env.pool, env.num_workers
-        # a minibatch takes less than a millisecond, of which making its job would be 1 %
+        # making a job takes 1% of a minibatch's gradient
         self._job = lru_cache(partial(self._pool.job, "compute", timed=False))
 
     def compute(self, start: int, stop: int, processes: int) -> None:
-        """Compute the gradient of the minibatch of rows `start` to `stop`, by that many processes at most.
+        """Compute the gradient of the minibatch of rows `start` to `stop` in at most so many processes.
 
         Raises:
             RuntimeError: the vectorizer is closed.
@@ -40,5 +40,5 @@ class GradientWorkers:
 
 
 def compute(context: BlockContext, start: int, stop: int, processes: int) -> None:
-    """Compute this process's part of the gradient of a minibatch."""
+    """Compute this process's shard of the gradient of a minibatch."""
     context.learner(start, stop, context.number, processes)

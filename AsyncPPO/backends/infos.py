@@ -9,7 +9,7 @@ import numpy as np
 from AsyncPPO.backends.base import EnvError
 
 SUCCESS = "is_success"
-"""Whether an episode reached its goal. It is always looked for, also under the name `success`."""
+"""The info that says whether an episode was a success; always read, also under the name `success`."""
 SUCCESS_NAMES = (SUCCESS, "success")
 
 
@@ -17,7 +17,7 @@ def with_success(info_keys: Sequence[str]) -> tuple[str, ...]:
     """Return the requested keys, and `SUCCESS`, each once.
 
     Raises:
-        TypeError: one string is given in place of a list of them.
+        TypeError: it is a string, not a list.
     """
     if isinstance(info_keys, str):
         raise TypeError(f"info_keys must be a list of names, not the string {info_keys!r}")
@@ -25,7 +25,7 @@ def with_success(info_keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def numbers_in(index: int, info: dict[str, Any], keys: Sequence[str]) -> list[float]:
-    """Return the numbers in the last info of an episode of environment `index`; NaN for what is not there.
+    """Return the numbers in the last info of an episode of environment `index`; NaN for missing ones.
 
     Raises:
         EnvError: a requested value is not a number.

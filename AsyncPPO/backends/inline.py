@@ -1,4 +1,4 @@
-"""All environments in the caller's process: the simplest backend, and the oracle for the others."""
+"""All environments in the caller's process: the simplest backend, and the reference for the others."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ class InlineBackend(Backend):
         return self._block.reset(env_ids.tolist(), seeds, options)
 
     def send(self, env_ids: np.ndarray, autoreset: bool) -> None:
-        """Note which environments to step."""
+        """Record which environments to step."""
         self._sent = np.sort(np.concatenate([self._sent, env_ids]))
         self._autoreset = autoreset
 

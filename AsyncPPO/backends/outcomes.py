@@ -59,7 +59,7 @@ def step_outcome(index: int, outcome: Any) -> tuple[Any, Any, bool, bool, Info]:
 
 
 def copied(value: Any) -> Any:
-    """Return an info that does not change with the environment's; objects that are no collections stay the same."""
+    """Return a copy of an info; only its collections are copied."""
     if isinstance(value, dict):
         return {name: copied(part) if isinstance(part, COLLECTIONS) else part for name, part in value.items()}
     if type(value) is list or type(value) is tuple:
@@ -85,7 +85,7 @@ def check_finite(what: str, env_ids: Sequence[int] | np.ndarray, rows: np.ndarra
     """
     for name in rows.dtype.names or ():
         check_finite(f"{what} {name!r}", env_ids, rows[name])
-    if rows.dtype.kind != "f" or math.isfinite(np.vdot(rows, rows)):  # the quick look: a sum of squares
+    if rows.dtype.kind != "f" or math.isfinite(np.vdot(rows, rows)):  # fast path: a sum of squares
         return
     finite = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
     if not finite.all():
@@ -100,7 +100,7 @@ def check_rewards(env_ids: Sequence[int] | np.ndarray, rewards: np.ndarray) -> N
     Raises:
         EnvError: one is a NaN, an infinity or too large; names the first environment.
     """
-    if rewards.dot(rewards) <= SQUARE:  # the quick look
+    if rewards.dot(rewards) <= SQUARE:  # fast path
         return
     check_finite("reward", env_ids, rewards)
     large = np.flatnonzero(np.abs(rewards) > LARGEST_REWARD)
@@ -109,9 +109,9 @@ def check_rewards(env_ids: Sequence[int] | np.ndarray, rewards: np.ndarray) -> N
 
 
 def _too_large(env_id: int, reward: str = "") -> EnvError:
-    """Say that a reward is."""
+    """Return the error for a reward that is too large."""
     return EnvError(
-        f"environment {env_id} returned a reward{reward} that is too large for float32, which rewards are kept in"
+        f"environment {env_id} returned a reward{reward} that is too large for float32, in which rewards are stored"
     )
 
 

@@ -1,9 +1,9 @@
-"""The state of an environment as plain values, so that it can be saved to a file and continue from there.
+"""The state of an environment as plain values, to save it to a file and restore it.
 
 It works for environments that are Python objects made of numbers, strings, arrays, random generators, collections of
-these and other such objects (Gymnasium's classic control and toy text, and its wrappers). A simulator that is not
-written in Python (Box2D, MuJoCo, an emulator) cannot be read this way, nor an environment that holds one object under
-two names; of those only the random streams are saved.
+these and other such objects (Gymnasium's classic control and toy text, and its wrappers). Of other environments only
+the random streams are saved: simulators that are not written in Python (Box2D, MuJoCo, an emulator), and environments
+that hold one object under two names.
 """
 
 from collections import deque
@@ -43,7 +43,7 @@ class Unreadable(TypeError):
 
 
 def snapshot(env: gym.Env) -> Snapshot:
-    """Return the state of an environment in plain values and arrays."""
+    """Return the state of an environment as plain values and arrays."""
     random = [_generators(layer) for layer in layers(env)]
     state: Snapshot = {"random": random, "spaces": space_states(env), "layers": None}
     with suppress(Unreadable):
@@ -53,20 +53,20 @@ def snapshot(env: gym.Env) -> Snapshot:
 
 
 def restore(env: gym.Env, state: Snapshot, options: dict[str, Any] | None = None) -> None:
-    """Restore an environment to `state`; one that could not be read gets only its random streams back.
+    """Restore an environment to `state`, which may have only the random streams.
 
     Args:
-        env: to be changed.
+        env: the environment.
         state: of `snapshot`.
-        options: of a reset before.
+        options: of the reset that comes first.
 
     Raises:
-        ValueError: it is made of other things than the one of the state; its next episode is not affected.
+        ValueError: the state does not fit; the next episode of the environment is not affected.
     """
     for layer, generators in zip(layers(env), state["random"], strict=True):
         vars(layer).update({name: _generator(numbers) for name, numbers in generators.items()})
     if state["layers"] is not None:
-        env.reset(options=options)  # it may make attributes that are to be restored
+        env.reset(options=options)  # it may create attributes to restore
         for layer, description in zip(layers(env), state["layers"], strict=True):
             _put_back(layer, description)
     if "spaces" in state:
@@ -74,15 +74,15 @@ def restore(env: gym.Env, state: Snapshot, options: dict[str, Any] | None = None
 
 
 def check_saved(state: State, finished: np.ndarray, obs: np.ndarray) -> None:
-    """Check that what `EnvVectorizer.state` returned can be of these environments.
+    """Check that a state of `EnvVectorizer.state` fits these environments.
 
     Args:
-        state: with snapshots, or none, in its `environments`.
+        state: its `environments` are snapshots, or empty.
         finished: their mask `(N,)`.
         obs: their observations `(N, ...)`.
 
     Raises:
-        ValueError: it is of others; LookupError and TypeError, if it is something else.
+        ValueError, LookupError, TypeError: it does not fit.
     """
     count = len(finished)
     if len(state["finished"]) != count:
@@ -104,7 +104,7 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
     kinds = {kind.__name__: kind for kind in np.random.BitGenerator.__subclasses__()}
     generator = np.random.Generator(kinds[state["bit_generator"]]())
     for position, numbers in (("pos", state["state"]), ("buffer_pos", state)):
-        if not 0 <= numbers.get(position, 0) <= LAST_POSITION[position]:  # NumPy reads there without looking
+        if not 0 <= numbers.get(position, 0) <= LAST_POSITION[position]:  # NumPy does not check it
             raise ValueError(f"a random generator cannot be at {numbers[position]}")
     generator.bit_generator.state = state
     return generator

@@ -1,4 +1,4 @@
-"""The random streams of an environment's spaces, which it may sample from besides its `np_random`."""
+"""The random streams of an environment's spaces, from which it may sample as well as from `np_random`."""
 
 import copy
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ NAMES = ("observation_space", "action_space")
 
 
 def layers(env: gym.Env) -> Iterator[gym.Env]:
-    """Go through wrappers to the environment itself."""
+    """Yield the wrappers of an environment, then the environment itself."""
     while isinstance(env, gym.Wrapper):
         yield env
         env = env.env
@@ -45,7 +45,7 @@ def seed_spaces(env: gym.Env, seed: int) -> None:
 
 
 def space_states(env: gym.Env) -> list[dict[str, Any]]:
-    """Return where the streams of the spaces are."""
+    """Return the states of the spaces' random streams."""
     return [dict(part.np_random.bit_generator.state) for space in _spaces(env) for part in _parts(space)]
 
 
@@ -53,7 +53,7 @@ def restore_spaces(env: gym.Env, states: list[dict[str, Any]]) -> None:
     """Restore the streams of the spaces.
 
     Raises:
-        ValueError: there are more spaces, or fewer.
+        ValueError: the number of spaces differs.
     """
     parts = [part for space in _spaces(env) for part in _parts(space)]
     for part, state in zip(parts, states, strict=True):

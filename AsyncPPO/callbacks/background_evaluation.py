@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
 
 BEST_FILE = "evaluation.json"
-"""File next to the best weights, with the evaluation of them."""
+"""The file with the evaluation of the best weights, in their directory."""
 PATIENCE_SECONDS = 0.2
-"""Seconds between checks, while a run waits for an evaluation, whether it should skip it."""
+"""While a run waits for an evaluation: seconds between checks whether it should stop waiting."""
 SILENT_SECONDS = 2.0
-"""Seconds after which the end of a run with a progress bar prints that it waits for an evaluation."""
+"""Seconds of waiting at the end of a run before a message says so."""
 
 
 class BackgroundEvaluation(Callback):
@@ -39,10 +39,10 @@ class BackgroundEvaluation(Callback):
         env: anything that `EnvVectorizer` takes; the evaluation has its own environments.
         every: environment steps from one evaluation to the next.
         episodes: number of deterministic episodes in each; with a `seed` they are the same every time.
-        num_envs: how many environments to step at once, at most; by default all.
+        num_envs: the largest number of parallel environments; by default `episodes`.
         info_keys: as for `evaluate_episodes`.
-        keep_best: a directory for the weights of the best evaluation so far; a resumed run keeps those that are there
-            until there are better ones.
+        keep_best: a directory for the weights of the best evaluation so far. A resumed run replaces them only by better
+            ones.
         settings: of the `EnvVectorizer`; by default the environments are stepped in the process of the evaluation.
 
     Raises:
@@ -60,7 +60,7 @@ class BackgroundEvaluation(Callback):
         keep_best: str | os.PathLike[str] | None = None,
         **settings: Unpack[EnvSettings],
     ) -> None:
-        """Prepare; the process starts with the run."""
+        """Store the settings; the process starts with the run."""
         for name, value in (("every", every), ("episodes", episodes)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
@@ -136,7 +136,7 @@ class BackgroundEvaluation(Callback):
                 if trainer.in_a_hurry:
                     return
                 if silent and time.monotonic() > began + SILENT_SECONDS:
-                    Bar.note(f"waiting for {what} (Ctrl-C leaves it out)")
+                    Bar.note(f"waiting for {what} (Ctrl-C skips it)")
                     silent = False
         episodes, fault = self._evaluator.result()
         if self._evaluator.is_gone:
@@ -160,10 +160,10 @@ class BackgroundEvaluation(Callback):
         try:
             mean = float(read_json(file)["mean"])
             if not math.isfinite(mean):
-                raise ValueError(f"{mean} is no mean of returns")
+                raise ValueError(f"{mean} is not a mean return")
             return mean
         except (ValueError, LookupError, TypeError, OverflowError) as error:
-            raise ValueError(f"{file} does not say how good the best was; delete it to start over") from error
+            raise ValueError(f"{file} has no valid mean return of the best weights; delete it to start over") from error
 
 
 def _next(steps: int, every: int) -> int:

@@ -29,7 +29,7 @@ class Callback:
         """An evaluation is done."""
 
     def on_end(self, trainer: "AsyncTrainer") -> None:
-        """The run is over: `trainer.stopped` says why, `trainer.error` is the exception that ended it, or None."""
+        """The run is over: `trainer.stopped` is the reason of a stop, `trainer.error` the exception, or None."""
 
 
 class ProgressBar(Callback):

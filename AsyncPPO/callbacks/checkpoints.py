@@ -18,12 +18,12 @@ class Checkpoints(Callback):
     """Saves checkpoints at intervals and at the end of the run, unless an error ended it; keeps the newest."""
 
     def __init__(self, directory: str | os.PathLike[str], every_seconds: float = 60.0, keep: int = 3) -> None:
-        """Write into `directory`, which is made if it is missing.
+        """Write into `directory`, which is created if necessary.
 
         Args:
             directory: of the checkpoints, each a file named after its steps.
-            every_seconds: seconds of training between checkpoints, which may be lost if the process is killed.
-            keep: how many of the newest checkpoints to keep.
+            every_seconds: seconds of training between checkpoints: a killed process loses no more.
+            keep: number of the newest checkpoints to keep.
 
         Raises:
             ValueError: `every_seconds` is not positive, or `keep` is below 1.
@@ -64,5 +64,5 @@ def checkpoints_in(directory: Path) -> list[Path]:
 
 
 def steps_of(checkpoint: Path) -> int:
-    """Return how many steps the run had taken at a checkpoint."""
+    """Return the number of steps that the run had taken at a checkpoint."""
     return int(checkpoint.stem)

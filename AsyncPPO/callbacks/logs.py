@@ -52,7 +52,7 @@ class Table:
         self._columns: list[str] = []
 
     def write(self, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
-        """Write the whole table, or nothing on failure; what a row lacks is NaN."""
+        """Write the whole table, or nothing on failure; missing values are NaN."""
         self._columns = columns
         header = dict(zip(columns, columns, strict=True))
         write_atomically(self.path, lambda file: file.write(self._lines(chain([header], rows)).encode()))
@@ -82,7 +82,7 @@ class CSVLog(Callback):
         )
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
-        """Read the rows up to the present step back into the trainer: a resumed run keeps its history."""
+        """Load the rows up to the current step into the trainer, so that a resumed run keeps its history."""
         done = trainer.steps_done
         if not trainer.history:
             rows = [row for row in read_table(self.metrics.path) if row["steps"] <= done]
@@ -113,7 +113,7 @@ class TensorBoard(Callback):
         self.directory = Path(directory)
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
-        """Open an event file; events after the present step, from an interrupted run, are superseded."""
+        """Open an event file; it supersedes later events of an interrupted run."""
         # not SummaryWriter: its thread dies when the disk is full, and then writing blocks
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog
@@ -165,9 +165,9 @@ def read_table(path: Path, needed: Sequence[str] = ("steps", "seconds", "episode
             lines = [*csv.reader(line for line in file if line.endswith("\n"))]
         rows = [dict(zip(lines[0], map(_number, line), strict=True)) for line in lines[1:]]
         if rows and (missing := set(needed) - rows[0].keys()):
-            raise ValueError(f"it does not say {', '.join(sorted(missing))}")
+            raise ValueError(f"it has no columns {', '.join(sorted(missing))}")
         if wrong := [row["steps"] for row in rows if not isinstance(row["steps"], int)]:
-            raise ValueError(f"{wrong[0]} is no number of steps")
+            raise ValueError(f"{wrong[0]} is not a number of steps")
         return rows
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{path} is not a table that a run has written: {error}") from error

@@ -22,7 +22,7 @@ class StopAfter(Callback):
         self.seconds = seconds
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
-        """Note how long the run has trained before."""
+        """Store the seconds of training before this run or resume."""
         self._before = trainer.seconds
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
@@ -45,12 +45,12 @@ class StopAtReturn(Callback):
         self.target = target
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
-        """Note whether the target was reached before."""
+        """Store whether the target has already been reached."""
         evaluated = any(evaluation.mean >= self.target for evaluation in trainer.evaluations)
         self._reached = evaluated or self._reached_by(trainer)
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
-        """Stop if the last 100 episodes reach the target; never before there are 100."""
+        """Stop if the last 100 episodes reach the target, once there are 100."""
         if not self._reached and self._reached_by(trainer):
             trainer.stop(f"at a mean return of {trainer.mean_return:.1f}")
 

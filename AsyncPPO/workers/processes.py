@@ -25,7 +25,7 @@ PIPE_BYTES = 2**14
 """Bytes that can be written to an empty pipe without waiting, on any system."""
 
 
-def choose_start_method(asked: str | None) -> tuple[str, str | None]:
+def choose_start_method(method: str | None) -> tuple[str, str | None]:
     """Return the start method of child processes, and the reason if it is not the usual one.
 
     The usual one is `fork`, where the system supports it, since it is fast. A fork has none of the threads of its
@@ -35,10 +35,10 @@ def choose_start_method(asked: str | None) -> tuple[str, str | None]:
         ValueError: an unknown method, or one that this system does not support.
     """
     methods = multiprocessing.get_all_start_methods()
-    if asked not in (None, "auto", *methods):
-        raise ValueError(f"start_method must be one of auto, {', '.join(methods)}, not {asked!r}")
-    if asked not in (None, "auto"):
-        return str(asked), None
+    if method not in (None, "auto", *methods):
+        raise ValueError(f"start_method must be one of auto, {', '.join(methods)}, not {method!r}")
+    if method not in (None, "auto"):
+        return str(method), None
     if "fork" not in methods:
         return "spawn", None
     if _jax_has_threads():
@@ -97,14 +97,14 @@ def _leave_signals_to_parent() -> None:
         if hasattr(signal, "siginterrupt"):
             signal.siginterrupt(number, False)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_heed_signals)
+        os.register_at_fork(after_in_child=_restore_signals)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
     """Ignore a signal."""
 
 
-def _heed_signals() -> None:
+def _restore_signals() -> None:
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 

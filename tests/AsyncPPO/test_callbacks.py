@@ -335,7 +335,7 @@ def test_run_with_progress_says_that_it_waits_for_an_evaluation(
         hurry.start()
         run.run()
         hurry.join()
-    waiting = "waiting for the evaluation after 512 steps (Ctrl-C leaves it out)\n"
+    waiting = "waiting for the evaluation after 512 steps (Ctrl-C skips it)\n"
     assert capsys.readouterr().err.count(waiting) == progress
 
 

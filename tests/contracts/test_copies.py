@@ -96,7 +96,9 @@ def test_a_copy_that_is_restarted_is_made_by_its_own_factory(tmp_path: Path, way
 
 
 def test_a_list_of_another_length_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="num_envs is 3, but env is a list of 5: it must have one for each copy"):
+    with pytest.raises(
+        ValueError, match="num_envs is 3, but env is a list of 5: it must have one for each environment"
+    ):
         EnvVectorizer(stations(tmp_path), 3)
     with pytest.raises(ValueError, match="num_envs must be at least 1, not 0"):
         EnvVectorizer([])
