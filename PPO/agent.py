@@ -39,7 +39,7 @@ FACTORS = {"beta": "RND", "icm_beta": "ICM"}
 """The companions whose factor a setting is."""
 
 
-class PPO(Acting, Learning):
+class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
     """Proximal Policy Optimization (Schulman et al. 2017, arXiv:1707.06347).
 
     It acts (`get_action`), takes experience (`memory`) and learns from it (`learn`). It touches no environment and no

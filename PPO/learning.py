@@ -1,9 +1,9 @@
 """How PPO learns: `learn`, and the steps of it for a loop of one's own."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from parallel_rl.utils import Batch, Configured, compute_threads, linear, scheduled
 from PPO.companions import Companion
+from PPO.config import PPOConfig
 from PPO.fast.policy import NumpyPolicy
 from PPO.fast.shards import GradientWorkers
 from PPO.losses import Metrics
@@ -21,9 +22,14 @@ from PPO.update import Minibatch, Prepared, chosen, companion_losses, loss_name,
 
 REWARDS_IN_RANGE = 1e-30, 1e30
 """Magnitudes of rewards that, like their sums, fit in single precision."""
+if TYPE_CHECKING:
+    Settings = PPOConfig
+    """The attributes of `Configured`, for type checkers."""
+else:
+    Settings = object
 
 
-class Learning(Configured, Savable):
+class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device` and `companions` are objects here
     """The part of `PPO` that learns."""
 
     memory: Memory
@@ -35,6 +41,7 @@ class Learning(Configured, Savable):
     gradients: list[tuple[nn.Parameter, torch.Tensor]]
     """All parameters with their gradients: views of the optimizers' vectors."""
     threads: int | None
+    _make_learner: Callable[[], None]
 
     @property
     def learner_reason(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from parallel_rl.utils.schedules import scheduled
 
@@ -194,13 +194,15 @@ class Configured:
     arguments: ClassVar[frozenset[str]] = frozenset()
     """The other arguments of the agent, which cannot be changed."""
 
-    def __getattr__(self, name: str) -> Any:
-        """Return the setting of that name."""
-        try:
-            return self.__dict__["config"].__dict__[name]
-        except KeyError:
-            message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            raise AttributeError(message, name=name, obj=self) from None
+    if not TYPE_CHECKING:  # a type checker sees the fields of the config as a base class, and so misspelled names
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the setting of that name."""
+            try:
+                return self.__dict__["config"].__dict__[name]
+            except KeyError:
+                message = f"{type(self).__name__!r} object has no attribute {name!r}"
+                raise AttributeError(message, name=name, obj=self) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; the next update uses it.
