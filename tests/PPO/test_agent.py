@@ -16,7 +16,7 @@ from gymnasium import spaces
 from torch.nn.utils import parameters_to_vector
 
 from parallel_rl.networks import Adam
-from parallel_rl.utils import Trajectory
+from parallel_rl.utils import Trajectory, torch_threads
 from PPO import PPO, ActorCritic, Memory, losses, update
 from PPO.fast.gradient import AnalyticGradient
 from PPO.memory import Rows
@@ -471,7 +471,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_name() -> None:
 
 def test_a_small_network_takes_one_thread_and_leaves_the_hosts_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """On several, beside busy cores, torch's threads wait for each other: many times slower."""
-    ppo, before, seen = discrete(learner="torch"), torch.get_num_threads(), []
+    ppo, seen = discrete(learner="torch"), []
     forward = ppo.policy.policy_head.forward
 
     def spy(*inputs: torch.Tensor) -> Any:
@@ -480,9 +480,10 @@ def test_a_small_network_takes_one_thread_and_leaves_the_hosts_setting(monkeypat
 
     monkeypatch.setattr(ppo.policy.policy_head, "forward", spy)
     ppo.memory.append(trajectory(ppo, 8))
-    ppo.learn()
+    with torch_threads(2):
+        ppo.learn()
+        assert torch.get_num_threads() == 2
     assert set(seen) == {1}
-    assert torch.get_num_threads() == before
 
 
 def test_observation_statistics_freeze_while_acting_and_evaluating() -> None:
