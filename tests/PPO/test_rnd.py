@@ -77,9 +77,10 @@ def test_rnd_predictor_learns_and_the_target_does_not() -> None:
     target = [parameter.clone() for parameter in rnd.target.parameters()]
     optimizer = torch.optim.Adam(rnd.parameters(), 1e-3)
     before = rnd.error(*rnd.targets(transitions(seen))).mean()
+    seen_by_predictor = rnd.targets(transitions(seen))
     for _ in range(300):
         optimizer.zero_grad()
-        rnd.loss(rnd.targets(transitions(seen)), rng).backward()
+        rnd.loss(seen_by_predictor, rng).backward()
         optimizer.step()
     assert rnd.error(*rnd.targets(transitions(seen))).mean() < 0.05 * before
     assert rnd.error(*rnd.targets(transitions(new))).mean() > 5 * rnd.error(*rnd.targets(transitions(seen))).mean()

@@ -33,6 +33,22 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
         env.close()
 
 
+def cases(names: str, *values: tuple[Any, ...]) -> pytest.MarkDecorator:
+    """Have every case with the inline backend, and with one process backend after the other: they share the checks."""
+    here, *processes = EACH
+    fast, slow = ([backend for backend in processes if bool(backend.marks) is slow] for slow in (False, True))
+    pairs = [(here, fast[number % len(fast)], *slow) for number in range(len(values))]
+    return pytest.mark.parametrize(
+        f"make, {names}",
+        [
+            pytest.param(backend.values[0], *case, marks=backend.marks)
+            for case, backends in zip(values, pairs, strict=True)
+            for backend in backends
+        ],
+        indirect=["make"],
+    )
+
+
 class Says(gym.Env):
     """Returns what it is told to, from the reset that gave it a certain seed on; a step may change that."""
 
@@ -47,32 +63,30 @@ class Says(gym.Env):
         return self.returns[1]
 
 
-@pytest.mark.parametrize(
-    ("space", "obs", "message"),
-    [
-        (spaces.Box(0, 255, (3,), np.uint8), [-1, 256, 300], r"of whole numbers from -1 to 300; its space says Box\(0"),
-        (spaces.Box(0, 255, (3,), np.uint8), np.array([0, 1, 300], np.uint16), "from 0 to 300"),
-        (spaces.Box(-9, 9, (), np.int32), 2**40, "an observation of 1099511627776; its space says Box"),
-        (spaces.Box(-9, 9, (1,), np.int64), np.array([2**63], np.uint64), "from 9223372036854775808 to"),
-        (spaces.Box(0, 1, (2,), np.bool_), np.array([0, 255], np.uint8), "from 0 to 255"),
-        (spaces.Discrete(5), 7, r"the observation 7; its space says Discrete\(5\)"),
-        (spaces.Discrete(5), -1, r"the observation -1; its space says Discrete\(5\)"),
-        (spaces.Discrete(5, start=2), np.int64(1), r"the observation 1; its space says Discrete\(5, start=2\)"),
-        (spaces.Discrete(5, start=2), np.array(7), r"the observation 7; its space says Discrete\(5, start=2\)"),
-        (spaces.Discrete(5), 2**70, f"the observation {2**70}; its space"),
-        (spaces.Discrete(5), 1.0, "of type float64; its space says int64"),
-        (spaces.MultiDiscrete([2, 3]), [1, 3], r"the observation \[1 3\]; its space says MultiDiscrete\(\[2 3\]\)"),
-        (spaces.MultiDiscrete([2, 3], start=[1, 0]), np.array([0, 0]), r"the observation \[0 0\]"),
-        (spaces.MultiBinary(2), [0, 2], r"the observation \[0 2\]; its space says MultiBinary\(2\)"),
-        (spaces.MultiBinary(2), np.array([-1, 0]), r"the observation \[-1  0\]"),
-        (spaces.MultiBinary(2), [0, 256], "whole numbers from 0 to 256; its space says MultiBinary"),
-        (spaces.Dict(a=NUMBER, b=spaces.Discrete(2)), {"a": 0.5, "b": 2}, r"2; its space says Discrete\(2\) for 'b'"),
-        (
-            spaces.Tuple((NUMBER, spaces.Dict(c=spaces.Box(0, 9, (1,), np.int8)))),
-            (0.5, {"c": np.array([128])}),
-            "its space says .* for 1 'c'",
-        ),
-    ],
+@cases(
+    "space, obs, message",
+    (spaces.Box(0, 255, (3,), np.uint8), [-1, 256, 300], r"of whole numbers from -1 to 300; its space says Box\(0"),
+    (spaces.Box(0, 255, (3,), np.uint8), np.array([0, 1, 300], np.uint16), "from 0 to 300"),
+    (spaces.Box(-9, 9, (), np.int32), 2**40, "an observation of 1099511627776; its space says Box"),
+    (spaces.Box(-9, 9, (1,), np.int64), np.array([2**63], np.uint64), "from 9223372036854775808 to"),
+    (spaces.Box(0, 1, (2,), np.bool_), np.array([0, 255], np.uint8), "from 0 to 255"),
+    (spaces.Discrete(5), 7, r"the observation 7; its space says Discrete\(5\)"),
+    (spaces.Discrete(5), -1, r"the observation -1; its space says Discrete\(5\)"),
+    (spaces.Discrete(5, start=2), np.int64(1), r"the observation 1; its space says Discrete\(5, start=2\)"),
+    (spaces.Discrete(5, start=2), np.array(7), r"the observation 7; its space says Discrete\(5, start=2\)"),
+    (spaces.Discrete(5), 2**70, f"the observation {2**70}; its space"),
+    (spaces.Discrete(5), 1.0, "of type float64; its space says int64"),
+    (spaces.MultiDiscrete([2, 3]), [1, 3], r"the observation \[1 3\]; its space says MultiDiscrete\(\[2 3\]\)"),
+    (spaces.MultiDiscrete([2, 3], start=[1, 0]), np.array([0, 0]), r"the observation \[0 0\]"),
+    (spaces.MultiBinary(2), [0, 2], r"the observation \[0 2\]; its space says MultiBinary\(2\)"),
+    (spaces.MultiBinary(2), np.array([-1, 0]), r"the observation \[-1  0\]"),
+    (spaces.MultiBinary(2), [0, 256], "whole numbers from 0 to 256; its space says MultiBinary"),
+    (spaces.Dict(a=NUMBER, b=spaces.Discrete(2)), {"a": 0.5, "b": 2}, r"2; its space says Discrete\(2\) for 'b'"),
+    (
+        spaces.Tuple((NUMBER, spaces.Dict(c=spaces.Box(0, 9, (1,), np.int8)))),
+        (0.5, {"c": np.array([128])}),
+        "its space says .* for 1 'c'",
+    ),
 )
 def test_a_whole_number_that_does_not_fit_is_named(make: Make, space: spaces.Space, obs: Any, message: str) -> None:
     with pytest.raises(EnvError, match=f"environment [0-2] returned .*{message}"):
@@ -87,19 +101,17 @@ def test_a_choice_that_is_none_is_named_after_a_step_too(make: Make, autoreset: 
         env.step([0] * 3)
 
 
-@pytest.mark.parametrize(
-    ("space", "obs", "row"),
-    [
-        (spaces.Box(0, 255, (3,), np.uint8), [0, 128, 255], [0, 128, 255]),
-        (spaces.Box(0, 1, (2,), np.bool_), np.array([0, 1], np.uint8), [False, True]),
-        (spaces.Box(0, 1, (2,), np.float32), np.array([2**40, -3]), [2.0**40, -3]),
-        (spaces.Discrete(5, start=-2), -2, -2),
-        (spaces.Discrete(2), True, 1),
-        (spaces.Discrete(2), np.True_, 1),
-        (spaces.Discrete(5), np.array(4, np.uint8), 4),
-        (spaces.MultiDiscrete([[2], [3]], start=[[1], [0]]), np.array([[2], [2]], np.int8), [[2], [2]]),
-        (spaces.MultiBinary((1, 2)), np.array([[True, False]]), [[1, 0]]),
-    ],
+@cases(
+    "space, obs, row",
+    (spaces.Box(0, 255, (3,), np.uint8), [0, 128, 255], [0, 128, 255]),
+    (spaces.Box(0, 1, (2,), np.bool_), np.array([0, 1], np.uint8), [False, True]),
+    (spaces.Box(0, 1, (2,), np.float32), np.array([2**40, -3]), [2.0**40, -3]),
+    (spaces.Discrete(5, start=-2), -2, -2),
+    (spaces.Discrete(2), True, 1),
+    (spaces.Discrete(2), np.True_, 1),
+    (spaces.Discrete(5), np.array(4, np.uint8), 4),
+    (spaces.MultiDiscrete([[2], [3]], start=[[1], [0]]), np.array([[2], [2]], np.int8), [[2], [2]]),
+    (spaces.MultiBinary((1, 2)), np.array([[True, False]]), [[1, 0]]),
 )
 def test_a_whole_number_that_fits_is_taken_in_any_type(make: Make, space: spaces.Space, obs: Any, row: Any) -> None:
     env = make(partial(Says, space, (obs, {}), (obs, 1, False, False, {})))
@@ -107,27 +119,25 @@ def test_a_whole_number_that_fits_is_taken_in_any_type(make: Make, space: spaces
     assert env.step([0] * 3)[0].tolist() == [row] * 3
 
 
-@pytest.mark.parametrize(
-    ("step", "message"),
-    [
-        ((0.0, 1e39, False, False, {}), r"environment [0-2] returned a reward 1e\+39 that is too large for float32"),
-        ((0.0, 10**400, False, False, {}), "environment [0-2] returned a reward that is too large for float32"),
-        ((0.0, np.array([1.0]), False, False, {}), r"returned the reward array\(\[1\.\]\), which is not a number"),
-        ((0.0, None, False, False, {}), "returned the reward None, which is not a number"),
-        ((0.0, "1.5", False, False, {}), "returned the reward '1.5', which is not a number"),
-        ((0.0, 1j, False, False, {}), "returned the reward 1j, which is not a number"),
-        ((0.0, float("nan"), False, False, {}), "returned a NaN or an infinity as its reward$"),
-        ((0.0, float("inf"), False, False, {}), "returned a NaN or an infinity as its reward$"),
-        ((0.0, 1.0, None, False, {}), "returned terminated=None, which is not a bool"),
-        ((0.0, 1.0, "False", False, {}), "returned terminated='False', which is not a bool"),
-        ((0.0, 1.0, False, np.array([True]), {}), r"returned truncated=array\(\[ ?True\]\), which is not a bool"),
-        ((0.0, 1.0, False, 2, {}), "returned truncated=2, which is not a bool"),
-        ((0.0, 1.0, False, False, None), "returned the info None, which is not a dict"),
-        ((0.0, 1.0, False, {}), "returned 4 values from step, not five: .*; the old gym's environments return four"),
-        (None, "returned None from step, not five"),
-        ((1e300, 1.0, False, False, {}), r"observation \(or a number too large for float32\)"),
-        ((None, 1.0, False, False, {}), "returned an observation of type object; its space says float32"),
-    ],
+@cases(
+    "step, message",
+    ((0.0, 1e39, False, False, {}), r"environment [0-2] returned a reward 1e\+39 that is too large for float32"),
+    ((0.0, 10**400, False, False, {}), "environment [0-2] returned a reward that is too large for float32"),
+    ((0.0, np.array([1.0]), False, False, {}), r"returned the reward array\(\[1\.\]\), which is not a number"),
+    ((0.0, None, False, False, {}), "returned the reward None, which is not a number"),
+    ((0.0, "1.5", False, False, {}), "returned the reward '1.5', which is not a number"),
+    ((0.0, 1j, False, False, {}), "returned the reward 1j, which is not a number"),
+    ((0.0, float("nan"), False, False, {}), "returned a NaN or an infinity as its reward$"),
+    ((0.0, float("inf"), False, False, {}), "returned a NaN or an infinity as its reward$"),
+    ((0.0, 1.0, None, False, {}), "returned terminated=None, which is not a bool"),
+    ((0.0, 1.0, "False", False, {}), "returned terminated='False', which is not a bool"),
+    ((0.0, 1.0, False, np.array([True]), {}), r"returned truncated=array\(\[ ?True\]\), which is not a bool"),
+    ((0.0, 1.0, False, 2, {}), "returned truncated=2, which is not a bool"),
+    ((0.0, 1.0, False, False, None), "returned the info None, which is not a dict"),
+    ((0.0, 1.0, False, {}), "returned 4 values from step, not five: .*; the old gym's environments return four"),
+    (None, "returned None from step, not five"),
+    ((1e300, 1.0, False, False, {}), r"observation \(or a number too large for float32\)"),
+    ((None, 1.0, False, False, {}), "returned an observation of type object; its space says float32"),
 )
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_a_step_that_is_something_else_is_named(make: Make, step: Any, message: str) -> None:
@@ -137,7 +147,7 @@ def test_a_step_that_is_something_else_is_named(make: Make, step: Any, message: 
         env.step([0] * 3)
 
 
-@pytest.mark.parametrize("reset", [np.zeros(2, np.float32), ({}, 0.0), (0.0, None), 0.0, (0.0, {}, 1)])
+@cases("reset", (np.zeros(2, np.float32),), (({}, 0.0),), ((0.0, None),), (0.0,), ((0.0, {}, 1),))
 def test_a_reset_that_is_something_else_is_named(make: Make, reset: Any) -> None:
     with pytest.raises(EnvError, match=r"from reset, which is not an observation and an info, a dict: .*old gym"):
         make(partial(Says, NUMBER, reset)).reset()
@@ -164,31 +174,29 @@ class Takes(Says):
         return 0.0, float(np.sum(action)), False, False, {}
 
 
-@pytest.mark.parametrize(
-    ("space", "actions", "message"),
-    [
-        (spaces.Discrete(2), [0, 0.7, 1], r"environment 1 cannot take the action 0\.7.*: its space is Discrete\(2\)"),
-        (spaces.Discrete(2), [0, 1, np.nan], r"environment 2 cannot take the action nan"),
-        (spaces.Discrete(2), [0, 1, np.inf], r"environment 2 cannot take the action inf"),
-        (spaces.Discrete(2), [0, 1, 1e300], r"environment 2 cannot take the action"),
-        (spaces.Discrete(2), [0, 2, 1], r"environment 1 cannot take the action 2"),
-        (spaces.Discrete(2), [-1, 0, 1], r"environment 0 cannot take the action -1"),
-        (spaces.Discrete(2, start=1), [1, 2, 0], r"environment 2 cannot take the action 0"),
-        (spaces.Discrete(2), [0, None, 1], r"environment 1 cannot take the action None"),
-        (spaces.Discrete(2), ["0", "1", "1"], r"environment 0 cannot take the action"),
-        (spaces.MultiDiscrete([2, 3]), [[0, 0], [1, 2], [2, 0]], r"environment 2 cannot take the action \[2, 0\]"),
-        (spaces.MultiBinary(2), [[0, 0], [0, 256], [0, 0]], r"environment 1 cannot take the action \[ *0, 256\]"),
-        (
-            spaces.Dict(a=spaces.Box(-1, 1), b=spaces.Tuple([spaces.Discrete(2)])),
-            {"a": np.zeros((3, 1)), "b": (np.array([0, 1, 2]),)},
-            r"environment 2 cannot take the action 2 for b\.0: its space is Discrete\(2\)",
-        ),
-        (spaces.Box(-1, 1, (2,)), [[0, 0], [0, 0], [np.nan, 0]], r"environment 2 cannot take .*nan.*its space is Box"),
-        (spaces.Box(-1, 1, (2,)), [[0, 0], [0, 0], [-np.inf, 0]], r"environment 2 cannot take .*-inf"),
-        (spaces.Box(-1, 1, (2,)), [[0, 0], [0, 1e300], [0, 0]], r"environment 1 cannot take .*1e\+300"),
-        (spaces.Box(0, 255, (1,), np.uint8), [[0], [256], [0]], r"environment 1 cannot take the action \[256\]"),
-        (spaces.Box(0, 255, (1,), np.uint8), [[0], [0.5], [0]], r"environment 1 cannot take the action \[0\.5\]"),
-    ],
+@cases(
+    "space, actions, message",
+    (spaces.Discrete(2), [0, 0.7, 1], r"environment 1 cannot take the action 0\.7.*: its space is Discrete\(2\)"),
+    (spaces.Discrete(2), [0, 1, np.nan], r"environment 2 cannot take the action nan"),
+    (spaces.Discrete(2), [0, 1, np.inf], r"environment 2 cannot take the action inf"),
+    (spaces.Discrete(2), [0, 1, 1e300], r"environment 2 cannot take the action"),
+    (spaces.Discrete(2), [0, 2, 1], r"environment 1 cannot take the action 2"),
+    (spaces.Discrete(2), [-1, 0, 1], r"environment 0 cannot take the action -1"),
+    (spaces.Discrete(2, start=1), [1, 2, 0], r"environment 2 cannot take the action 0"),
+    (spaces.Discrete(2), [0, None, 1], r"environment 1 cannot take the action None"),
+    (spaces.Discrete(2), ["0", "1", "1"], r"environment 0 cannot take the action"),
+    (spaces.MultiDiscrete([2, 3]), [[0, 0], [1, 2], [2, 0]], r"environment 2 cannot take the action \[2, 0\]"),
+    (spaces.MultiBinary(2), [[0, 0], [0, 256], [0, 0]], r"environment 1 cannot take the action \[ *0, 256\]"),
+    (
+        spaces.Dict(a=spaces.Box(-1, 1), b=spaces.Tuple([spaces.Discrete(2)])),
+        {"a": np.zeros((3, 1)), "b": (np.array([0, 1, 2]),)},
+        r"environment 2 cannot take the action 2 for b\.0: its space is Discrete\(2\)",
+    ),
+    (spaces.Box(-1, 1, (2,)), [[0, 0], [0, 0], [np.nan, 0]], r"environment 2 cannot take .*nan.*its space is Box"),
+    (spaces.Box(-1, 1, (2,)), [[0, 0], [0, 0], [-np.inf, 0]], r"environment 2 cannot take .*-inf"),
+    (spaces.Box(-1, 1, (2,)), [[0, 0], [0, 1e300], [0, 0]], r"environment 1 cannot take .*1e\+300"),
+    (spaces.Box(0, 255, (1,), np.uint8), [[0], [256], [0]], r"environment 1 cannot take the action \[256\]"),
+    (spaces.Box(0, 255, (1,), np.uint8), [[0], [0.5], [0]], r"environment 1 cannot take the action \[0\.5\]"),
 )
 def test_an_action_that_is_none_is_refused_before_anything_is_stepped(
     make: Make, space: spaces.Space, actions: Any, message: str
@@ -201,16 +209,14 @@ def test_an_action_that_is_none_is_refused_before_anything_is_stepped(
     assert not env._outstanding
 
 
-@pytest.mark.parametrize(
-    ("space", "actions"),
-    [
-        (spaces.Discrete(2), [0.0, 1.0, 1.0]),
-        (spaces.Discrete(2, start=-1), np.array([-1, 0, 0], np.int8)),
-        (spaces.Discrete(2), [True, False, True]),
-        (spaces.MultiBinary(2), [[0, 1], [1, 1], [0, 0]]),
-        (spaces.Box(-1, 1, (2,)), [[5, 0], [0, -7.5], [1e30, 0]]),
-        (spaces.Box(0, 9, (1,), np.uint8), [[255], [0], [3.0]]),
-    ],
+@cases(
+    "space, actions",
+    (spaces.Discrete(2), [0.0, 1.0, 1.0]),
+    (spaces.Discrete(2, start=-1), np.array([-1, 0, 0], np.int8)),
+    (spaces.Discrete(2), [True, False, True]),
+    (spaces.MultiBinary(2), [[0, 1], [1, 1], [0, 0]]),
+    (spaces.Box(-1, 1, (2,)), [[5, 0], [0, -7.5], [1e30, 0]]),
+    (spaces.Box(0, 9, (1,), np.uint8), [[255], [0], [3.0]]),
 )
 def test_what_is_an_action_is_taken_in_any_type(make: Make, space: spaces.Space, actions: Any) -> None:
     env = make(partial(Takes, space))

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +15,16 @@ from torch import nn
 
 from AsyncPPO import AsyncPPO, EnvVectorizer, evaluate, progress
 from AsyncPPO.evaluation import BackgroundEvaluation
+from parallel_rl.utils import torch_threads
 from PPO import PPO
 from tests.envs import Counter
 from tests.processes import FORK, SECONDS
+
+
+@pytest.fixture(autouse=True)
+def torch_has_threads() -> Iterator[None]:
+    with torch_threads(2):
+        yield
 
 
 class Network(Counter):

@@ -183,18 +183,18 @@ def values(ppo: PPO, states: Any) -> np.ndarray:
 @pytest.mark.parametrize("mode", ["streaming", "mask"])
 def test_episodes_that_are_only_truncated_have_the_infinite_horizon_value(mode: str) -> None:
     """As a termination it would be worth 4.1 to 1, as nothing at all anything."""
-    ppo = learn(Endless, 20_000, mode, gamma=0.9, GAE_lambda=0.95)
+    ppo = learn(Endless, 8_000, mode, gamma=0.9, GAE_lambda=0.95, lr=1e-2)
     np.testing.assert_allclose(values(ppo, np.random.default_rng(0).uniform(-1, 1, (50, 2))), 10.0, rtol=0.02)
 
 
 def test_what_terminates_has_the_finite_horizons_value() -> None:
-    ppo = learn(lambda: Endless(terminates=True), 20_000, gamma=0.9)
+    ppo = learn(lambda: Endless(terminates=True), 8_000, gamma=0.9, lr=1e-2)
     mean = np.mean([sum(0.9**k for k in range(left)) for left in range(1, 6)])
     np.testing.assert_allclose(values(ppo, np.zeros((1, 2))), mean, rtol=0.1)
 
 
 def test_the_policy_learns_what_the_observation_asks_for() -> None:
-    ppo = learn(Echo, 6_000)
+    ppo = learn(Echo, 4_000)
     assert evaluate(ppo, Echo, 200, seed=1, backend="inline").mean() > 0.97
 
 
@@ -202,7 +202,7 @@ def test_the_continuous_policy_learns_what_the_observation_asks_for() -> None:
     def env() -> gym.Env:
         return Echo(continuous=True)
 
-    ppo = learn(env, 16_000)
+    ppo = learn(env, 8_000, lr=1e-2)
     assert evaluate(ppo, env, 200, seed=1, backend="inline").mean() > -0.1
 
 
@@ -226,7 +226,7 @@ def test_the_continuous_policy_learns_inside_bounds_on_one_side(low: float, high
     assert abs(float(ppo.get_action(np.zeros(1), deterministic=True)[0]) - target) < 0.15 * max(1, abs(low) * 2**-13)
 
 
-@pytest.mark.parametrize("size", [1e-18, 1e-9, 1e-6, 1.0, 1e18])
+@pytest.mark.parametrize("size", [1e-18, 1.0, 1e18])
 def test_a_delayed_reward_of_any_size_is_credited_and_discounted(size: float) -> None:
     ppo = learn(partial(Delayed, size), 8_000, gamma=0.5)
     assert ppo.get_action(np.zeros(1), deterministic=True) == 1
@@ -246,13 +246,14 @@ def test_a_delayed_reward_of_any_size_is_credited_and_discounted(size: float) ->
 )
 def test_the_policy_learns_what_a_picture_shows(shape: tuple[int, ...], floats: bool, bf16: bool) -> None:
     env = partial(Picture, shape, floats)
-    ppo = learn(env, 2_500, hidden_sizes=(), lr=3e-4, bf16=bf16)
+    ppo = learn(env, 1_000, hidden_sizes=(), lr=1e-3, bf16=bf16)
     assert evaluate(ppo, env, 100, seed=1, backend="inline").mean() > 0.97
 
 
 def test_every_part_of_a_nested_observation_and_of_an_action_counts() -> None:
-    ppo = learn(Everything, 12_000)
-    assert evaluate(ppo, Everything, 200, seed=1, backend="inline").mean() > 0.97
+    """Without one part of them the mean is 0.83 at best."""
+    ppo = learn(Everything, 6_000, lr=1e-2)
+    assert evaluate(ppo, Everything, 200, seed=1, backend="inline").mean() > 0.9
 
 
 def test_what_is_forbidden_is_not_done() -> None:
@@ -261,12 +262,12 @@ def test_what_is_forbidden_is_not_done() -> None:
     def env() -> gym.Env:
         return ActionMasks(Forbidden())
 
-    ppo = learn(env, 8_000)
+    ppo = learn(env, 4_000, lr=1e-2)
     assert evaluate(ppo, env, 200, seed=1, backend="inline").mean() > 0.95
     assert evaluate(ppo, env, 200, seed=1, backend="inline", deterministic=False).mean() > 0.85
 
 
 @pytest.mark.parametrize(("core", "low", "high"), [("gru", 0.97, 1.0), ("lstm", 0.97, 1.0), ("none", 0.3, 0.7)])
 def test_what_was_seen_is_remembered(core: Any, low: float, high: float) -> None:
-    ppo = learn(Recall, 12_000, core=core)
+    ppo = learn(Recall, 3_000, core=core, lr=1e-2, core_size=16, hidden_sizes=(16,))
     assert low <= evaluate(ppo, Recall, 200, seed=1, backend="inline").mean() <= high
