@@ -22,6 +22,12 @@ class OffPolicyConfig(Config):
     lr: float = setting(3e-4, "Adam's step size.", above=0)
     batch_size: int = setting(256, "Transitions in each gradient step.", above=0)
     buffer_size: int = setting(1_000_000, "Rows of the replay buffer, at most.", fixed=True, least=2)
+    replay_in_checkpoint: bool = setting(
+        True,
+        "Save the replay buffer in checkpoints; otherwise a resumed run is not exact, and collects learning_starts "
+        "steps before its next update.",
+        incidental=True,
+    )
     learning_starts: int = setting(1_000, "Environment steps before the first update.", least=0)
     utd: float = setting(1.0, "Updates for each environment step, for any number of environments.", above=0, fixed=True)
     train_freq: int = setting(1, "Environment steps between rounds of updates, at least.", above=0)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,23 @@ def test_a_run_is_resumed_and_evaluated(agent: str, env_id: str, tmp_path: Path,
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     assert record["agent"] == agent
     assert record["settings"]["hidden_sizes"] == [16]
+
+
+def test_a_checkpoint_without_the_replay_buffer_is_small_and_is_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run_dir, sizes = tmp_path / "run", []
+    where = ["--agent", "dqn", "--env-id", "CartPole-v1", "--steps", "200", "--run-dir", str(run_dir), *TINY]
+    assert main.main(["train", *where, "--no-replay-in-checkpoint"]) == 0
+    sizes += [file.stat().st_size for file in (run_dir / "checkpoints").iterdir()]
+    (run_dir / "Policy_weights.pth").unlink()  # as after a kill: the checkpoint has the weights
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main.main(["evaluate", str(run_dir), "--episodes", "2"]) == 0
+    with pytest.warns(RuntimeWarning, match="the replay buffer was not saved: 100 steps"):
+        assert main.main(["resume", str(run_dir), "--steps", "200", "--override", "replay_in_checkpoint=True"]) == 0
+    sizes += [max(run_dir.glob("checkpoints/*")).stat().st_size]
+    assert sizes[0] + 5_000 < sizes[1]
 
 
 @pytest.mark.parametrize("arguments", [["--agent", "dqn", "--help"], ["her-sac-train", "--help"]])
