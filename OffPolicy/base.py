@@ -77,7 +77,7 @@ class OffPolicyAgent(Savable, ABC):
         self.rng = np.random.default_rng(seed)
         self.replay = Replay(self.buffer_size, observation_space, action_space)
         self.sampler = Sampler(self.replay, self.config, goal_functions, self.rng)
-        self.steps, self.updates, self._last_round, self._refilled = 0, 0, 0, 0
+        self.steps, self.updates, self._last_round, self._refilled, self._acted = 0, 0, 0, 0, 0
         self.policy, self.learners = self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63))))
         parameters = max(len(learner.vector) for learner in self.learners.values())
         self.threads = 1 if parameters < LARGE_NETWORK else None
@@ -99,7 +99,9 @@ class OffPolicyAgent(Savable, ABC):
         single = "single_" if hasattr(env, "single_observation_space") else ""
         obs_space, action_space = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
         config = options.get("config") or make_config(
-            cls.config_class, {name: value for name, value in options.items() if name not in cls.arguments}
+            cls.config_class,
+            {name: value for name, value in options.items() if name not in cls.arguments},
+            by=cls.__name__,
         )
         if config.hindsight != "none" and options.get("goal_functions") is None:
             options["goal_functions"] = Hindsight.of(env, config.hindsight, config.replay_k)
@@ -128,6 +130,7 @@ class OffPolicyAgent(Savable, ABC):
             env_ids: `(n,)`, the environment of each observation, by default the first n.
         """
         count = len(self.policy.features.rows(obs)[0])
+        self._acted += count
         return self.explore(obs, np.arange(count) if env_ids is None else env_ids), {}
 
     def get_action(
@@ -165,6 +168,7 @@ class OffPolicyAgent(Savable, ABC):
             return
         self.sampler.extend(trajectories)
         self.steps += sum(map(len, trajectories))
+        self._acted = 0
         if self.policy.obs_norm is not None:
             rows = np.concatenate([self.policy.features.flatten(trajectory.obs) for trajectory in trajectories])
             self.policy.obs_norm.update(torch.from_numpy(rows[:, : self.policy.features.vector]).to(self.device))

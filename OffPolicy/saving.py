@@ -18,7 +18,9 @@ from OffPolicy.policy import Policy
 from OffPolicy.sampler import Sampler
 from parallel_rl.utils import Configured, State, describe_space, settings_in, whole_number
 
-COUNTS = ("steps", "updates", "_last_round", "_refilled")
+COUNTS = ("steps", "updates", "_last_round", "_refilled", "_acted")
+NEWER = {"_refilled": 0, "_acted": 0}
+"""Counts that older checkpoints lack."""
 
 
 class Savable(Configured):
@@ -90,7 +92,7 @@ class Savable(Configured):
         """
         with self._understood():
             self._check_networks(state)
-            saved = {"_refilled": 0} | state["counts"]
+            saved = NEWER | state["counts"]
             counts = {name: whole_number(saved[name], name) for name in COUNTS}
             rng = copy.deepcopy(self.rng.bit_generator)
             rng.state = state["random"]

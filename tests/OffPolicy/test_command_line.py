@@ -63,6 +63,22 @@ def test_help_lists_the_settings_of_the_agent(capsys: pytest.CaptureFixture) -> 
     assert "--policy-clip" not in text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--agent", "sac", "--companions", "rnd", "icm"], "--companions is a flag of the agent ppo, not of sac"),
+        (["--agent", "dqn", "--no-use-rnd"], "--no-use-rnd is a flag of the agent ppo, not of dqn"),
+        (["--policy-delay=3"], "--policy-delay is a flag of the agent td3, not of ppo"),
+        (["td3-train", "Pendulum-v1", "--dueling"], "--dueling is a flag of the agent dqn, not of td3"),
+    ],
+)
+def test_a_flag_of_another_agent_is_one_error(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_discrete_actions_for_an_agent_of_continuous_ones_are_one_error(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
