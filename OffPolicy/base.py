@@ -129,9 +129,10 @@ class OffPolicyAgent(Savable, ABC):
             state: None: there is no recurrent state.
             env_ids: `(n,)`, the environment of each observation, by default the first n.
         """
-        count = len(self.policy.features.rows(obs)[0])
-        self._acted += count
-        return self.explore(obs, np.arange(count) if env_ids is None else env_ids), {}
+        if env_ids is None:
+            env_ids = np.arange(len(self.policy.features.rows(obs)[0]))
+        self._acted += len(env_ids)
+        return self.explore(obs, env_ids), {}
 
     def get_action(
         self, obs: Any, /, *, deterministic: bool = False, state: None = None, env_ids: np.ndarray | None = None
