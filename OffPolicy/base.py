@@ -2,7 +2,6 @@
 
 import copy
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -18,17 +17,14 @@ from OffPolicy.learner import Learner
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler
+from OffPolicy.saving import Savable
 from parallel_rl.utils import (
-    Configured,
     Metrics,
-    State,
     Trajectory,
     compute_threads,
     describe_space,
     make_config,
     register_minatar,
-    settings_in,
-    whole_number,
 )
 
 LARGE_NETWORK = 1_000_000
@@ -42,7 +38,7 @@ else:
     Settings = object
 
 
-class OffPolicyAgent(Configured, ABC, Settings):
+class OffPolicyAgent(Savable, ABC, Settings):
     """Learns from a replay buffer, `utd` times for each environment step.
 
     It touches no environment, no process and no global random state.
@@ -86,7 +82,7 @@ class OffPolicyAgent(Configured, ABC, Settings):
         self.rng = np.random.default_rng(seed)
         self.replay = Replay(self.buffer_size, observation_space, action_space)
         self.sampler = Sampler(self.replay, self.config, goal_functions, self.rng)
-        self.steps, self.updates, self._last_round = 0, 0, 0
+        self.steps, self.updates, self._last_round, self._refilled, self._acted = 0, 0, 0, 0, 0
         self.policy, self.learners = self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63))))
         parameters = max(len(learner.vector) for learner in self.learners.values())
         self.threads = 1 if parameters < LARGE_NETWORK else None
@@ -108,7 +104,9 @@ class OffPolicyAgent(Configured, ABC, Settings):
         single = "single_" if hasattr(env, "single_observation_space") else ""
         obs_space, action_space = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
         config = options.get("config") or make_config(
-            cls.config_class, {name: value for name, value in options.items() if name not in cls.arguments}
+            cls.config_class,
+            {name: value for name, value in options.items() if name not in cls.arguments},
+            by=cls.__name__,
         )
         if config.hindsight != "none" and options.get("goal_functions") is None:
             options["goal_functions"] = Hindsight.of(env, config.hindsight, config.replay_k)
@@ -136,8 +134,10 @@ class OffPolicyAgent(Configured, ABC, Settings):
             state: None: there is no recurrent state.
             env_ids: `(n,)`, the environment of each observation, by default the first n.
         """
-        count = len(self.policy.features.rows(obs)[0])
-        return self.explore(obs, np.arange(count) if env_ids is None else env_ids), {}
+        if env_ids is None:
+            env_ids = np.arange(len(self.policy.features.rows(obs)[0]))
+        self._acted += len(env_ids)
+        return self.explore(obs, env_ids), {}
 
     def get_action(
         self, obs: Any, /, *, deterministic: bool = False, state: None = None, env_ids: np.ndarray | None = None
@@ -155,12 +155,18 @@ class OffPolicyAgent(Configured, ABC, Settings):
     def initial_state(self, num_envs: int, /) -> None:
         """Return None: there is no recurrent state."""
 
+    @property
+    def first_update(self) -> int:
+        """The steps before updates begin: `learning_starts`, and those that refill a buffer that was not saved."""
+        return self.learning_starts + self._refilled
+
     def steps_wanted(self) -> int:
         """Return the number of environment steps until the next update."""
-        if self.steps < self.learning_starts:
-            return self.learning_starts - self.steps
-        next_update = self.learning_starts + math.ceil((self.updates + 1 - UNITS) / self.utd)
-        return max(next_update, max(self._last_round, self.learning_starts) + self.train_freq) - self.steps
+        start = self.first_update
+        if self.steps < start:
+            return start - self.steps
+        next_update = start + math.ceil((self.updates + 1 - UNITS) / self.utd)
+        return max(next_update, max(self._last_round, start) + self.train_freq) - self.steps
 
     def observe(self, trajectories: Sequence[Trajectory], /) -> None:
         """Add trajectories to the replay buffer; the arrays are copied."""
@@ -168,6 +174,7 @@ class OffPolicyAgent(Configured, ABC, Settings):
             return
         self.sampler.extend(trajectories)
         self.steps += sum(map(len, trajectories))
+        self._acted = 0
         if self.policy.obs_norm is not None:
             rows = np.concatenate([self.policy.features.flatten(trajectory.obs) for trajectory in trajectories])
             self.policy.obs_norm.update(torch.from_numpy(rows[:, : self.policy.features.vector]).to(self.device))
@@ -185,7 +192,7 @@ class OffPolicyAgent(Configured, ABC, Settings):
         Raises:
             FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did so.
         """
-        due = math.floor(self.utd * (self.steps - self.learning_starts) + UNITS) - self.updates
+        due = math.floor(self.utd * (self.steps - self.first_update) + UNITS) - self.updates
         if due < 1 or not len(self.replay):
             return {}
         totals: dict[str, float] = {}
@@ -245,24 +252,6 @@ class OffPolicyAgent(Configured, ABC, Settings):
             f"{', '.join(where) or 'no weight'}): try a smaller lr, or a smaller reward_scale"
         )
 
-    def signature(self) -> dict[str, Any]:
-        """Return the settings that a checkpoint must agree with, as plain values by name."""
-        known = settings_in(type(self.config))
-        settings = {name: getattr(self.config, name) for name, about in known.items() if not about.incidental}
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-        return self.meaning() | plain
-
-    def meaning(self) -> dict[str, Any]:
-        """Return the settings that the weights depend on."""
-        known = settings_in(type(self.config))
-        settings = {name: getattr(self.config, name) for name, about in known.items() if about.structure}
-        return {
-            "agent": type(self).__name__,
-            "observation_space": describe_space(self.observation_space),
-            "action_space": describe_space(self.action_space),
-            **{name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()},
-        }
-
     def check_fits(self, env: Any) -> None:
         """Check that this agent was made for the spaces of an environment or vectorizer.
 
@@ -280,71 +269,3 @@ class OffPolicyAgent(Configured, ABC, Settings):
 
     def replica(self) -> None:
         """Return None: there are no replicas for workers."""
-
-    def save_weights(self, directory: str | os.PathLike[str], /) -> None:
-        """Save all networks except targets into a directory, which is made if it is missing."""
-        self.policy.save_weights(directory)
-
-    def load_weights(self, directory: str | os.PathLike[str], /) -> None:
-        """Load what `save_weights` saved; the target networks get the same weights.
-
-        Raises:
-            FileNotFoundError, ValueError: as `Policy.load_weights`.
-        """
-        self.policy.load_weights(directory)
-        for learner in self.learners.values():
-            learner.update_target(1.0)
-
-    def state(self) -> State:
-        """Return everything that an exact resume needs, for `utils.save_state`; the replay buffer is not copied."""
-        norm = self.policy.obs_norm
-        return {
-            "learners": {name: learner.state() for name, learner in self.learners.items()},
-            "obs_norm": None if norm is None else {name: part.numpy() for name, part in norm.state_dict().items()},
-            "sampler": self.sampler.state(),
-            "random": self.rng.bit_generator.state,
-            "counts": {name: getattr(self, name) for name in ("steps", "updates", "_last_round")},
-        }
-
-    def load_state(self, state: State, /) -> None:
-        """Restore what `state` returned.
-
-        Raises:
-            ValueError: it is of another agent; then only the replay buffer may be changed.
-        """
-        try:
-            for name, learner in self.learners.items():
-                learner.check_state(state["learners"][name], name)
-            counts = {name: whole_number(value, name) for name, value in state["counts"].items()}
-            rng = copy.deepcopy(self.rng.bit_generator)
-            rng.state = state["random"]
-            self.sampler.load_state(state["sampler"])
-            if self.policy.obs_norm is not None:
-                tensors = {name: torch.as_tensor(part) for name, part in state["obs_norm"].items()}
-                self.policy.obs_norm.load_state_dict(tensors)
-        except (LookupError, TypeError, AttributeError, RuntimeError) as error:
-            raise ValueError(f"the saved state is not that of a {type(self).__name__}: {error!r}") from error
-        self.rng.bit_generator.state = rng.state
-        vars(self).update(counts)
-        for name, learner in self.learners.items():
-            learner.load_state(state["learners"][name])
-
-    def __reduce__(self) -> Any:
-        """Copy through the state, since parameters are views of vectors."""
-        arguments = (self.observation_space, self.action_space, self.config, self.goal_functions, self.seed)
-        return _made_again, (type(self), *arguments), self.state()
-
-    def __setstate__(self, state: State) -> None:
-        """Restore a copy."""
-        self.load_state(state)
-
-
-def _made_again(
-    kind: type[OffPolicyAgent],
-    observation_space: spaces.Space,
-    action_space: spaces.Space,
-    config: OffPolicyConfig,
-    goal_functions: Hindsight | None,
-    seed: int | None,
-) -> OffPolicyAgent:
-    return kind(observation_space, action_space, config, goal_functions=goal_functions, seed=seed)

@@ -22,6 +22,12 @@ class OffPolicyConfig(Config):
     lr: float = setting(3e-4, "Adam's step size.", above=0)
     batch_size: int = setting(256, "Transitions in each gradient step.", above=0)
     buffer_size: int = setting(1_000_000, "Rows of the replay buffer, at most.", fixed=True, least=2)
+    replay_in_checkpoint: bool = setting(
+        True,
+        "Save the replay buffer in checkpoints; otherwise a resumed run is not exact, and collects learning_starts "
+        "steps before its next update.",
+        incidental=True,
+    )
     learning_starts: int = setting(1_000, "Environment steps before the first update.", least=0)
     utd: float = setting(1.0, "Updates for each environment step, for any number of environments.", above=0, fixed=True)
     train_freq: int = setting(1, "Environment steps between rounds of updates, at least.", above=0)
@@ -63,16 +69,21 @@ class OffPolicyConfig(Config):
 class DQNConfig(OffPolicyConfig):
     """The hyperparameters of `DQN`."""
 
-    lr: float = setting(1e-3, "Adam's step size.", above=0)
-    batch_size: int = setting(64, "Transitions in each gradient step.", above=0)
+    lr: float = setting(5e-4, "Adam's step size.", above=0)
+    batch_size: int = setting(128, "Transitions in each gradient step.", above=0)
+    buffer_size: int = setting(100_000, "Rows of the replay buffer, at most.", fixed=True, least=2)
     utd: float = setting(
         0.25, "Updates for each environment step, for any number of environments.", above=0, fixed=True
+    )
+    tau: float = setting(0.01, "Share by which target networks follow in each update.", above=0, most=1)
+    hidden_sizes: tuple[int, ...] = setting(
+        (128, 128), "Units of each hidden layer.", structure=True, least=1, most=WIDEST
     )
     target_update_interval: int = setting(1, "Updates of the network for each of the target network.", above=0)
     double: bool = setting(True, "Choose the next action by the online network, and value it by the target network.")
     dueling: bool = setting(False, "Predict a value and advantages instead of action values.", structure=True)
     epsilon_start: float = setting(1.0, "Initial probability of a random action.", least=0, most=1)
-    epsilon_end: float = setting(0.05, "Final probability of a random action.", least=0, most=1)
+    epsilon_end: float = setting(0.02, "Final probability of a random action.", least=0, most=1)
     epsilon_steps: int = setting(
         10_000, "Environment steps over which epsilon goes from epsilon_start to epsilon_end.", least=0
     )

@@ -102,9 +102,8 @@ class DQN(OffPolicyAgent):
     @property
     def epsilon(self) -> float:
         """The current probability of a random action."""
-        return linear_schedule(
-            self.config.epsilon_start, self.config.epsilon_end, self.config.epsilon_steps, self.steps
-        )
+        config, step = self.config, self.steps + self._acted
+        return linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps, step)
 
     def explore(self, obs: Any, env_ids: np.ndarray) -> np.ndarray:
         """Return epsilon-greedy actions, independent for each environment."""

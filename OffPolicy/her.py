@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from OffPolicy.replay import Replay, Transitions
+from OffPolicy.replay import Replay, Transitions, random_below
 
 Strategy = Literal["future", "final", "episode"]
 GoalFunction = Callable[[np.ndarray, np.ndarray, dict[str, Any]], Any]
@@ -72,13 +72,12 @@ class Hindsight:
         if self.strategy == "final":
             return replay.following(rows, last)
         first = 1 - replay.steps_kept_before(rows) if self.strategy == "episode" else 1
-        return replay.following(rows, rng.integers(first, last + 1))
+        return replay.following(rows, first + random_below(last + 1 - first, len(rows), rng))
 
 
 def _checked(values: Any, name: str, count: int) -> np.ndarray:
     values = np.asarray(values)
-    if values.ndim == 0 and values.dtype == bool:  # one value for all goals
-        return np.broadcast_to(values, count)
-    if values.shape != (count,):
+    one_for_all = values.ndim == 0 and values.dtype == bool
+    if not one_for_all and values.shape != (count,):
         raise ValueError(f"{name} must return ({count},) values for {count} goals, and returned {values.shape}")
     return values

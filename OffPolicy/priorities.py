@@ -34,7 +34,7 @@ class SumTree:
         self.levels[0][indexes] = values
         for below, level in zip(self.levels, self.levels[1:], strict=False):
             indexes = indexes // FAN_OUT
-            level[indexes] = below.reshape(-1, FAN_OUT)[indexes].sum(axis=1)
+            level[indexes] = below.reshape(-1, FAN_OUT).take(indexes, 0).sum(axis=1)
 
     def find(self, mass: np.ndarray) -> np.ndarray:
         """Return, for each of `mass` `(n,)` in [0, total), the first index up to which the numbers sum to more.
@@ -48,9 +48,9 @@ class SumTree:
         sums = np.zeros((len(mass), FAN_OUT + 1))
         each = np.arange(len(mass))
         for level in reversed(self.levels[:-1]):
-            level.reshape(-1, FAN_OUT)[indexes].cumsum(axis=1, out=sums[:, 1:])
+            level.reshape(-1, FAN_OUT).take(indexes, 0).cumsum(axis=1, out=sums[:, 1:])
             mass = np.minimum(mass, np.nextafter(sums[:, -1], 0))  # sums in another order differ in their last bits
-            child = (sums[:, 1:] <= mass[:, None]).sum(axis=1)
+            child = (sums[:, 1:] > mass[:, None]).argmax(axis=1)
             mass = mass - sums[each, child]
             indexes = indexes * FAN_OUT + child
         return indexes
@@ -68,6 +68,10 @@ class Priorities:
         """
         self.alpha, self.largest = alpha, 1.0
         self.tree = SumTree(rows)
+
+    def clear(self) -> None:
+        """Forget all priorities."""
+        self.tree, self.largest = SumTree(len(self.tree.leaves)), 1.0
 
     def extend(self, rows: np.ndarray, is_transition: np.ndarray) -> None:
         """Note that rows `(n,)` changed; rows that are not transitions are never sampled."""

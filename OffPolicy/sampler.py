@@ -84,6 +84,12 @@ class Sampler:
         if self.priorities is not None:
             self.priorities.update(rows, errors.detach().cpu().numpy())
 
+    def clear(self) -> None:
+        """Empty the replay buffer."""
+        self.replay.clear()
+        if self.priorities is not None:
+            self.priorities.clear()
+
     def state(self) -> State:
         """Return everything, for `utils.save_state`; the replay buffer is not copied."""
         return {

@@ -3,7 +3,7 @@
 `TrainConfig` is what a run records; `command_line` makes the flags of `train` from the same fields.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -157,6 +157,20 @@ def train_config(agent: str = DEFAULT_AGENT, values: Mapping[str, Any] | None = 
 def setting_names(agent: str) -> dict[str, str]:
     """Return the settings of a run and of its agent: from the names in lower case, as flags have them."""
     return {name.lower(): name for name in setting_types(agent)}
+
+
+def check_flags(agent: str, unknown: Sequence[str]) -> None:
+    """Check that no argument that the flags of an agent do not explain is a flag of another agent.
+
+    Raises:
+        ValueError: one is; the message names the agents that have it.
+    """
+    for argument in unknown:
+        flag = argument.partition("=")[0]
+        name = flag.removeprefix("--").removeprefix("no-").replace("-", "_").lower()
+        owners = [other for other in AGENTS if flag.startswith("--") and name in setting_names(other)]
+        if owners:
+            raise ValueError(f"{flag} is a flag of the agent {' and '.join(owners)}, not of {agent}")
 
 
 def setting_types(agent: str) -> dict[str, Any]:

@@ -135,7 +135,45 @@ class Presets:
         return env_id in self.by_env or env_id.partition("/")[0] in self.by_namespace
 
 
-PRESETS: dict[str, Presets] = {"ppo": Presets(BY_ENV, {"ALE": ATARI, "MinAtar": MINATAR}, WITH_RND)}
+N_STEP: Values = {"n_step": 3}
+"""For DQN: values grow to the horizon of 100 steps three times as fast."""
+DQN: dict[str, Values] = {
+    "CartPole-v1": N_STEP | {"steps": 80_000},
+    "Acrobot-v1": N_STEP | {"steps": 40_000},
+    "MountainCar-v0": {
+        "steps": 80_000,
+        "lr": 2e-3,
+        "gamma": 0.98,
+        "hidden_sizes": (64, 64),
+        "buffer_size": 20_000,
+        "utd": 0.5,
+        "train_freq": 16,
+        "tau": 1.0,
+        "target_update_interval": 300,
+        "epsilon_steps": 24_000,
+        "epsilon_end": 0.07,
+    },
+    "Taxi-v4": N_STEP | {"steps": 100_000, "lr": 1e-3, "hidden_sizes": (64, 64), "epsilon_steps": 40_000},
+}
+SMALL: Values = {"num_envs": 4, "lr": 1e-3, "hidden_sizes": (64, 64), "batch_size": 128, "buffer_size": 50_000}
+"""For continuous control with few dimensions: small networks, which take a third of the time."""
+LUNAR: Values = {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000}
+"""For LunarLanderContinuous: after RL-Zoo, not tried here."""
+NOISE: Values = {"action_noise": "ou_0.5", "utd": 0.5, "learning_starts": 100, "steps": 20_000}
+"""For MountainCarContinuous: noise that pushes one way for a while, since uncorrelated noise never reaches the goal."""
+DETERMINISTIC: dict[str, Values] = {
+    "Pendulum-v1": SMALL | {"steps": 12_000},
+    "MountainCarContinuous-v0": SMALL | NOISE,
+    "LunarLanderContinuous-v3": LUNAR | {"gamma": 0.98},
+}
+SAC: dict[str, Values] = {"Pendulum-v1": SMALL | {"steps": 12_000}, "LunarLanderContinuous-v3": LUNAR | {"tau": 0.01}}
+PRESETS: dict[str, Presets] = {
+    "ppo": Presets(BY_ENV, {"ALE": ATARI, "MinAtar": MINATAR}, WITH_RND),
+    "dqn": Presets(DQN),
+    "ddpg": Presets(DETERMINISTIC),
+    "td3": Presets(DETERMINISTIC),
+    "sac": Presets(SAC),
+}
 """By agent."""
 
 

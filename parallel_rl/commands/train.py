@@ -41,7 +41,7 @@ from parallel_rl.commands.run_directory import (
 )
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import check_trust, named_values, trust_flag
-from parallel_rl.config import DEFAULT_AGENT, TrainConfig, command_line, setting_types, train_config
+from parallel_rl.config import DEFAULT_AGENT, TrainConfig, check_flags, command_line, setting_types, train_config
 from parallel_rl.presets import preset
 from parallel_rl.utils import remove_unfinished, settings_in
 
@@ -130,17 +130,17 @@ def _overrides(config: TrainConfig, arguments: Sequence[str]) -> dict[str, Any]:
 def parse(arguments: Sequence[str]) -> TrainConfig:
     """Return the config of a command line: the defaults, the environment's preset, then the flags.
 
-    With the weights of a run, its config replaces the defaults and the preset, except for the seed: the new run must
-    not repeat the old one.
+    With the weights of a run, its config replaces defaults and preset; the seed is the next, to not repeat that run.
 
     Raises:
-        ValueError: a bad config, or one that names a module that is not trusted.
+        ValueError: a bad config, one that names a module that is not trusted, or a flag of another agent.
     """
     arguments = _gathered(arguments)
     agent, before = _agent_in(arguments)
-    flags = command_line(agent)
+    flags: Any = command_line(agent)
     without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
-    typed: Any = tyro.cli(flags, prog=NAME, args=without_help, return_unknown_args=True)[0]
+    typed, unknown = tyro.cli(flags, prog=NAME, args=without_help, return_unknown_args=True)
+    check_flags(agent, unknown)
     use_rnd = getattr(typed, "use_rnd", False) or "rnd" in getattr(typed, "companions", ())
     settings = preset(agent, typed.env_id, use_rnd) | {"env_id": typed.env_id}
     if before is not None:

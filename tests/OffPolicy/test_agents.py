@@ -86,6 +86,31 @@ def test_a_saved_agent_goes_on_to_the_last_bit(name: str, tmp_path: Any) -> None
 
 
 @ALL
+def test_an_agent_saved_without_its_replay_buffer_refills_it_before_it_learns(name: str, tmp_path: Any) -> None:
+    agent = agent_of(name, replay_in_checkpoint=False)
+    pieces = experience(agent, 14)
+    feed(agent, pieces[:7])
+    save_state(tmp_path / "state", agent.state())
+    other = agent_of(name, seed=99, replay_in_checkpoint=False)
+    feed(other, pieces[:3])
+    with pytest.warns(RuntimeWarning, match="the replay buffer was not saved: 20 steps"):
+        other.load_state(load_state(tmp_path / "state"))
+    assert (len(other.replay), other.updates, other.steps) == (0, agent.updates, agent.steps)
+    before = other.steps_wanted()
+    assert before >= 20
+    updates = []
+    for trajectories in pieces[7:]:
+        feed(other, [trajectories])
+        updates.append(other.updates - agent.updates)
+    assert updates[0] == 0  # 14 steps
+    most = other.utd * (7 * 14 - 20)
+    assert most - 40 * other.utd <= updates[-1] <= most + 1, "no update makes up for those that were not made"
+    assert (tmp_path / "state").stat().st_size < 40_000
+    copied = copy.deepcopy(other)
+    assert len(copied.replay) == len(other.replay) > 0
+
+
+@ALL
 def test_the_state_of_another_agent_is_refused_and_changes_nothing(name: str) -> None:
     agent, other = agent_of(name), agent_of(name, hidden_sizes=(9,))
     before = pickle.dumps(agent.state())

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,23 @@ def test_a_run_is_resumed_and_evaluated(agent: str, env_id: str, tmp_path: Path,
     assert record["settings"]["hidden_sizes"] == [16]
 
 
+def test_a_checkpoint_without_the_replay_buffer_is_small_and_is_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run_dir, sizes = tmp_path / "run", []
+    where = ["--agent", "dqn", "--env-id", "CartPole-v1", "--steps", "200", "--run-dir", str(run_dir), *TINY]
+    assert main.main(["train", *where, "--no-replay-in-checkpoint"]) == 0
+    sizes += [file.stat().st_size for file in (run_dir / "checkpoints").iterdir()]
+    (run_dir / "Policy_weights.pth").unlink()  # as after a kill: the checkpoint has the weights
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main.main(["evaluate", str(run_dir), "--episodes", "2"]) == 0
+    with pytest.warns(RuntimeWarning, match="the replay buffer was not saved: 100 steps"):
+        assert main.main(["resume", str(run_dir), "--steps", "200", "--override", "replay_in_checkpoint=True"]) == 0
+    sizes += [max(run_dir.glob("checkpoints/*")).stat().st_size]
+    assert sizes[0] + 5_000 < sizes[1]
+
+
 @pytest.mark.parametrize("arguments", [["--agent", "dqn", "--help"], ["her-sac-train", "--help"]])
 def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
     run = f"from parallel_rl import main\ntry: main.main({arguments})"
@@ -43,6 +61,22 @@ def test_help_lists_the_settings_of_the_agent(capsys: pytest.CaptureFixture) -> 
     text = capsys.readouterr().out
     assert "--target-entropy" in text
     assert "--policy-clip" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--agent", "sac", "--companions", "rnd", "icm"], "--companions is a flag of the agent ppo, not of sac"),
+        (["--agent", "dqn", "--no-use-rnd"], "--no-use-rnd is a flag of the agent ppo, not of dqn"),
+        (["--policy-delay=3"], "--policy-delay is a flag of the agent td3, not of ppo"),
+        (["td3-train", "Pendulum-v1", "--dueling"], "--dueling is a flag of the agent dqn, not of td3"),
+    ],
+)
+def test_a_flag_of_another_agent_is_one_error(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main(arguments) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_discrete_actions_for_an_agent_of_continuous_ones_are_one_error(

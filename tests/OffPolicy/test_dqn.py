@@ -140,10 +140,12 @@ def test_random_actions_are_independent_for_each_environment() -> None:
     assert agent.get_action(obs[0]) == 7
 
 
-def test_epsilon_goes_by_environment_steps() -> None:
-    agent = DQN.for_env(OneState(False), **SMALL, epsilon_steps=100, learning_starts=10_000)
+@pytest.mark.parametrize("settings", [{"learning_starts": 10_000}, {"learning_starts": 8, "train_freq": 64}])
+def test_epsilon_goes_by_environment_steps_also_while_they_wait_to_be_observed(settings: dict[str, Any]) -> None:
+    agent = DQN.for_env(OneState(False), **SMALL, epsilon_steps=100, epsilon_end=0.05, **settings)
     loop = Loop(agent, partial(OneState, False), num_envs=4)
     loop.run(40)
+    assert agent.epsilon == pytest.approx(1 - 0.95 * 0.4)
     agent.observe(loop.buffer.take())
     assert agent.epsilon == pytest.approx(1 - 0.95 * 0.4)
 

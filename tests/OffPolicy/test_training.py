@@ -10,6 +10,9 @@ import torch
 from AsyncPPO import AsyncTrainer, evaluate
 from AsyncPPO.callbacks import Callback
 from OffPolicy import DDPG, DQN, SAC, TD3
+from parallel_rl.commands.build import make_trainer
+from parallel_rl.config import train_config
+from parallel_rl.presets import preset
 from tests.OffPolicy.probes import BitFlip
 
 SMALL: dict[str, Any] = {"hidden_sizes": (16,), "buffer_size": 500, "batch_size": 16, "learning_starts": 40, "utd": 0.5}
@@ -70,6 +73,14 @@ def test_episodes_in_mask_mode_are_learned_from(name: str) -> None:
         history = trainer.run()
     assert agent.updates > 20
     assert any(name.endswith("_loss") for name in history[-1])
+
+
+@pytest.mark.slow
+def test_dqn_balances_the_pole_with_its_preset() -> None:
+    config = train_config("dqn", preset("dqn", "CartPole-v1") | {"seed": 101, "backend": "inline"})
+    with make_trainer(config) as trainer:
+        trainer.run()
+    assert evaluate(trainer.agent, "CartPole-v1", 100, seed=1, num_envs=20, backend="inline").mean() >= 475
 
 
 @pytest.mark.slow

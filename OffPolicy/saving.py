@@ -1,0 +1,166 @@
+"""Save and load an off-policy agent: its weights, and its whole state."""
+
+import copy
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from OffPolicy.config import OffPolicyConfig
+from OffPolicy.her import Hindsight
+from OffPolicy.learner import Learner
+from OffPolicy.policy import Policy
+from OffPolicy.sampler import Sampler
+from parallel_rl.utils import Configured, State, describe_space, settings_in, whole_number
+
+COUNTS = ("steps", "updates", "_last_round", "_refilled", "_acted")
+NEWER = {"_refilled": 0, "_acted": 0}
+"""Counts that older checkpoints lack."""
+
+
+class Savable(Configured):
+    """The part of an agent that saves and loads it."""
+
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    goal_functions: Hindsight | None
+    seed: int | None
+    rng: np.random.Generator
+    sampler: Sampler
+    policy: Policy
+    learners: dict[str, Learner]
+    steps: int
+
+    def signature(self) -> dict[str, Any]:
+        """Return the settings that a checkpoint must agree with, as plain values by name."""
+        known = settings_in(type(self.config))
+        settings = {name: getattr(self.config, name) for name, about in known.items() if not about.incidental}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+        return self.meaning() | plain
+
+    def meaning(self) -> dict[str, Any]:
+        """Return the settings that the weights depend on."""
+        known = settings_in(type(self.config))
+        settings = {name: getattr(self.config, name) for name, about in known.items() if about.structure}
+        return {
+            "agent": type(self).__name__,
+            "observation_space": describe_space(self.observation_space),
+            "action_space": describe_space(self.action_space),
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()},
+        }
+
+    def save_weights(self, directory: str | os.PathLike[str], /) -> None:
+        """Save all networks except targets into a directory, which is made if it is missing."""
+        self.policy.save_weights(directory)
+
+    def load_weights(self, directory: str | os.PathLike[str], /) -> None:
+        """Load what `save_weights` saved; the target networks get the same weights.
+
+        Raises:
+            FileNotFoundError, ValueError: as `Policy.load_weights`.
+        """
+        self.policy.load_weights(directory)
+        for learner in self.learners.values():
+            learner.update_target(1.0)
+
+    def state(self) -> State:
+        """Return everything that an exact resume needs, for `utils.save_state`; the replay buffer is not copied.
+
+        Without `replay_in_checkpoint` the replay buffer is left out.
+        """
+        norm = self.policy.obs_norm
+        return {
+            "learners": {name: learner.state() for name, learner in self.learners.items()},
+            "obs_norm": None if norm is None else {name: part.numpy() for name, part in norm.state_dict().items()},
+            "sampler": self.sampler.state() if self.replay_in_checkpoint else None,
+            "random": self.rng.bit_generator.state,
+            "counts": {name: getattr(self, name) for name in COUNTS},
+        }
+
+    def load_state(self, state: State, /) -> None:
+        """Restore what `state` returned.
+
+        Without a replay buffer in it, the next update waits until there are `learning_starts` transitions again.
+
+        Raises:
+            ValueError: it is of another agent; then only the replay buffer may be changed.
+        """
+        with self._understood():
+            self._check_networks(state)
+            saved = NEWER | state["counts"]
+            counts = {name: whole_number(saved[name], name) for name in COUNTS}
+            rng = copy.deepcopy(self.rng.bit_generator)
+            rng.state = state["random"]
+            if state["sampler"] is not None:
+                self.sampler.load_state(state["sampler"])
+            self._load_networks(state)
+        self.rng.bit_generator.state = rng.state
+        vars(self).update(counts)
+        if state["sampler"] is None:
+            self._refill()
+
+    def load_networks(self, state: State, signature: State | None = None, /) -> None:
+        """Restore only the networks of what `state` returned, to evaluate them.
+
+        Raises:
+            ValueError: it is of another agent; nothing is changed then.
+        """
+        with self._understood():
+            self._check_networks(state)
+            self._load_networks(state)
+
+    def _check_networks(self, state: State) -> None:
+        for name, learner in self.learners.items():
+            learner.check_state(state["learners"][name], name)
+
+    def _load_networks(self, state: State) -> None:
+        if self.policy.obs_norm is not None:
+            tensors = {name: torch.as_tensor(part) for name, part in state["obs_norm"].items()}
+            self.policy.obs_norm.load_state_dict(tensors)
+        for name, learner in self.learners.items():
+            learner.load_state(state["learners"][name])
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Raise a `ValueError` for whatever error a forged state leads to."""
+        try:
+            yield
+        except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"the saved state is not that of a {type(self).__name__}: {error!r}") from error
+
+    def _refill(self) -> None:
+        """Empty the replay buffer; the next update waits for as many steps as the first did."""
+        self.sampler.clear()
+        missing = min(self.steps, self.learning_starts)
+        self._refilled += missing
+        if missing:
+            warnings.warn(
+                f"the replay buffer was not saved: {missing:,} steps are collected before the next update",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def __reduce__(self) -> Any:
+        """Copy through the state, since parameters are views of vectors."""
+        arguments = (self.observation_space, self.action_space, self.config, self.goal_functions, self.seed)
+        return _made_again, (type(self), *arguments), self.state() | {"sampler": self.sampler.state()}
+
+    def __setstate__(self, state: State) -> None:
+        """Restore a copy."""
+        self.load_state(state)
+
+
+def _made_again(
+    kind: Any,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    config: OffPolicyConfig,
+    goal_functions: Hindsight | None,
+    seed: int | None,
+) -> Any:
+    return kind(observation_space, action_space, config, goal_functions=goal_functions, seed=seed)
