@@ -18,6 +18,7 @@ from OffPolicy.learner import Learner
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler
+from OffPolicy.sharing import Sharing
 from parallel_rl.utils import (
     Configured,
     Metrics,
@@ -37,7 +38,7 @@ UNITS = 1e-9
 """Share of an update that rounding errors may amount to when updates are counted."""
 
 
-class OffPolicyAgent(Configured, ABC):
+class OffPolicyAgent(Sharing, Configured, ABC):
     """Learns from a replay buffer, `utd` times for each environment step.
 
     It touches no environment, no process and no global random state.
@@ -46,8 +47,6 @@ class OffPolicyAgent(Configured, ABC):
     arguments = frozenset({"observation_space", "action_space", "goal_functions", "seed"})
     config_class: ClassVar[type[OffPolicyConfig]]
     wants_env_ids = True
-    policy: Policy
-    learners: dict[str, Learner]
 
     def __init__(
         self,
