@@ -117,10 +117,10 @@ def _train_one(config: TrainConfig, train: Train) -> None:
     """Train in a child process, whose output goes into a file."""
     directory = Path(str(config.run.run_dir))
     directory.mkdir(parents=True, exist_ok=True)
-    log = os.open(directory / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
-        stream.flush()
-        os.dup2(log, descriptor)
+    log = open(directory / LOG_FILE, "a", buffering=1)  # noqa: SIM115
+    sys.stdout = sys.stderr = log
+    for descriptor in (1, 2):
+        os.dup2(log.fileno(), descriptor)
     try:
         code = train(config)
     except KeyboardInterrupt as interrupt:
