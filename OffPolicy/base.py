@@ -18,6 +18,7 @@ from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler
 from OffPolicy.saving import Savable
+from OffPolicy.sharing import Sharing
 from parallel_rl.utils import (
     Metrics,
     Trajectory,
@@ -38,7 +39,7 @@ else:
     Settings = object
 
 
-class OffPolicyAgent(Savable, ABC, Settings):
+class OffPolicyAgent(Sharing, Savable, ABC, Settings):
     """Learns from a replay buffer, `utd` times for each environment step.
 
     It touches no environment, no process and no global random state.
@@ -47,8 +48,6 @@ class OffPolicyAgent(Savable, ABC, Settings):
     arguments = frozenset({"observation_space", "action_space", "goal_functions", "seed"})
     config_class: ClassVar[type[OffPolicyConfig]]
     wants_env_ids = True
-    policy: Policy
-    learners: dict[str, Learner]
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class Savable(Configured):
     policy: Policy
     learners: dict[str, Learner]
     steps: int
+    _refilled: int
 
     def signature(self) -> dict[str, Any]:
         """Return the settings that a checkpoint must agree with, as plain values by name."""
@@ -77,7 +78,7 @@ class Savable(Configured):
         return {
             "learners": {name: learner.state() for name, learner in self.learners.items()},
             "obs_norm": None if norm is None else {name: part.numpy() for name, part in norm.state_dict().items()},
-            "sampler": self.sampler.state() if self.replay_in_checkpoint else None,
+            "sampler": self.sampler.state() if self.config.replay_in_checkpoint else None,
             "random": self.rng.bit_generator.state,
             "counts": {name: getattr(self, name) for name in COUNTS},
         }
@@ -136,7 +137,7 @@ class Savable(Configured):
     def _refill(self) -> None:
         """Empty the replay buffer; the next update waits for as many steps as the first did."""
         self.sampler.clear()
-        missing = min(self.steps, self.learning_starts)
+        missing = min(self.steps, self.config.learning_starts)
         self._refilled += missing
         if missing:
             warnings.warn(

@@ -14,6 +14,7 @@ from parallel_rl.networks import Adam
 from parallel_rl.networks.weights import read_weights, tensors_of, write_weights
 from parallel_rl.utils import State, check_fit, whole_number
 from PPO.actor_critic import ActorCritic
+from PPO.averaging import average
 from PPO.companions import Companion, scales_of
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
@@ -22,6 +23,7 @@ from PPO.settings import Settings, arguments_of, differences, settings_of
 POLICY_FILE = "Policy_weights.pth"
 SQUASH = {"squash": "squash_actions"}
 """What the oldest checkpoints call a setting."""
+SHARED_PARTS = ("networks", "optimiser", "updates", "rewarded")
 STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
 
 
@@ -183,6 +185,17 @@ class Savable:
             optimizer.load_state(tensors)
         self.rng, self.updates = rng, updates
         self.rewarded = bool(state.get("rewarded", updates))
+
+    def shared_state(self) -> State:
+        """Return the part of the state that copies of an agent can share: networks and optimizers."""
+        state = self.state()
+        return {name: state[name] for name in SHARED_PARTS}
+
+    def load_shared_state(self, state: State) -> None:
+        """Restore what `shared_state` returned, of this or another agent, or the `average` of several."""
+        self.load_state(self.state() | state)
+
+    average = staticmethod(average)
 
     def forget_environments(self) -> None:
         """Forget what is kept for each environment by index, since others take their places."""

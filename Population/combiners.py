@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from parallel_rl.utils import mean_of_states
+from parallel_rl.utils import State, mean_of_states
 from Population.statistics import STATS, Stats
 from Population.transport import share, shared
 
@@ -36,6 +36,19 @@ class AgentCombiner(ABC):
         """Return the agent that the whole run returns; by default what `combine` returns."""
         return self.combine(workers_agents, main_agent, workers_stats)
 
+    def state(self) -> State:
+        """Return what an exact resume needs, for `utils.save_state`; by default its random stream `rng`, if any."""
+        rng: random.Random | None = getattr(self, "rng", None)
+        return (
+            {} if rng is None else {"rng": [list(part) if isinstance(part, tuple) else part for part in rng.getstate()]}
+        )
+
+    def load_state(self, state: State) -> None:
+        """Restore what `state` returned."""
+        if "rng" in state:
+            version, numbers, gauss = state["rng"]
+            vars(self)["rng"].setstate((version, tuple(numbers), gauss))
+
 
 class FixedAgentCombiner(AgentCombiner):
     """Takes the agent of one member."""
@@ -60,7 +73,7 @@ class RandomAgentCombiner(AgentCombiner):
 
     def __init__(self, seed: int | None = None) -> None:
         """Seed its own random stream; None takes fresh entropy."""
-        self._rng = random.Random(seed)
+        self.rng = random.Random(seed)
 
     def combine(
         self,
@@ -70,7 +83,7 @@ class RandomAgentCombiner(AgentCombiner):
         main_agent_stats: Stats | None = None,
     ) -> Any:
         """Return it."""
-        return self._rng.choice(workers_agents)
+        return self.rng.choice(workers_agents)
 
 
 class FixedStatAgentCombiner(AgentCombiner):
@@ -148,7 +161,7 @@ class ExploitExplore(AgentCombiner):
         if not 0 < fraction <= 0.5:
             raise ValueError(f"fraction must be in (0, 0.5], not {fraction}")
         self.stat_name, self.fraction, self.factors, self.of = _known(stat_name), fraction, (*factors,), (*of,)
-        self._rng = random.Random(seed)
+        self.rng = random.Random(seed)
 
     def combine(
         self,
@@ -162,7 +175,7 @@ class ExploitExplore(AgentCombiner):
         count = min(max(int(self.fraction * len(ranking)), 1), len(ranking) // 2)
         agents = [*workers_agents]
         for loser in ranking[len(ranking) - count :]:
-            agents[loser] = self._explored(workers_agents[self._rng.choice(ranking[:count])])
+            agents[loser] = self._explored(workers_agents[self.rng.choice(ranking[:count])])
         return agents
 
     def choose(self, workers_agents: Sequence[Any], main_agent: Any, workers_stats: Sequence[Stats | None]) -> Any:
@@ -173,7 +186,7 @@ class ExploitExplore(AgentCombiner):
         agent = copy.deepcopy(agent)
         for name in self.of:
             try:
-                setattr(agent, name, getattr(agent, name) * self._rng.choice(self.factors))
+                setattr(agent, name, getattr(agent, name) * self.rng.choice(self.factors))
             except (AttributeError, TypeError) as error:
                 raise ValueError(f"ExploitExplore cannot change the setting {name!r}: {error}") from error
         return agent

@@ -12,12 +12,21 @@ import gymnasium as gym
 from AsyncPPO import AsyncTrainer
 from AsyncPPO.backends import EnvFactory
 from AsyncPPO.callbacks import Callback
+from AsyncPPO.checkpoint import contents, restore
 from AsyncPPO.episodes import Episode
 from AsyncPPO.workers import Pulse
-from parallel_rl.utils import Metrics
+from parallel_rl.utils import Metrics, State
 from Population.experience import Experience
 from Population.schedule import Count, Schedule, due
-from Population.transport import Update, generators_of, packed, reseeded, unpacked
+from Population.transport import (
+    Update,
+    apply_settings,
+    generators_of,
+    packed,
+    plain_settings,
+    reseeded,
+    unpacked,
+)
 
 ALL_STEPS = 2**62
 """The steps of a run that ends after some episodes or seconds."""
@@ -62,6 +71,12 @@ class Member(Protocol):
 
     def restore(self, count: Count, update: Update) -> None:
         """Go on in place of a member that died, with its counts and the last agent that it was sent."""
+
+    def state(self, update: Update | None) -> State:
+        """Take over an agent, if there is one; return everything that an exact resume needs."""
+
+    def load_state(self, state: State, path: str) -> None:
+        """Restore what `state` returned, which was saved at `path`."""
 
     def finish(self, update: Update | None) -> Final:
         """Take over an agent, if there is one, and end."""
@@ -127,6 +142,14 @@ class AgentMember:
         """Go on from the counts of another one."""
         self.count = self.trained = self.sent = count
         self._take(update)
+
+    def state(self, update: Update | None) -> State:
+        """Raise a `TypeError`: a file cannot hold any object."""
+        raise TypeError("only a population of agents of AsyncTrainer can be saved")
+
+    def load_state(self, state: State, path: str) -> None:
+        """Raise a `TypeError`."""
+        raise TypeError("only a population of agents of AsyncTrainer can be loaded")
 
     def finish(self, update: Update | None) -> Final:
         """Return the experience."""
@@ -281,6 +304,23 @@ class TrainerMember:
         trainer.goal = 0, trainer.steps
         self.sent = count
         self._take(update)
+
+    def state(self, update: Update | None) -> State:
+        """Return the checkpoint of its trainer, its agent as others see it, and its version."""
+        self._take(update)
+        learned = packed(self.trainer.agent)
+        return {
+            "trainer": contents(self.trainer),
+            "shared": learned.state,
+            "settings": plain_settings(learned.settings),
+            "version": self.version,
+        }
+
+    def load_state(self, state: State, path: str) -> None:
+        """Go on from a checkpoint."""
+        apply_settings(self.trainer.agent, state["settings"])
+        restore(self.trainer, state["trainer"], path)
+        self.version, self.sent = state["version"], self.count
 
     def finish(self, update: Update | None) -> Final:
         """Return the history."""

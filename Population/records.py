@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from parallel_rl.utils import Metrics
+from parallel_rl.utils import Metrics, State
 from Population.experience import Experience
 from Population.members import Final, Report
 from Population.schedule import Count
-from Population.transport import Update, unpacked
+from Population.transport import Learned, Update, unpacked
 
 
 class WorkerResult(TypedDict):
@@ -41,10 +41,11 @@ class Record:
     count: Count = field(default_factory=Count)
     version: int = 0
     returns: list[float] = field(default_factory=list)
+    finished: bool = False
 
     def note(self, report: Report) -> None:
         """Keep what it has reported."""
-        self.count, self.version = report.count, report.version
+        self.count, self.version, self.finished = report.count, report.version, report.finished
         self.returns += report.returns
         if report.experience is None:
             self.agent = unpacked(self.agent, report.content)
@@ -54,6 +55,17 @@ class Record:
         update, self.waiting = self.waiting, None
         self.sent = update or self.sent
         return update
+
+    def state(self) -> State:
+        """Return what its member does not know."""
+        return {"count": list(self.count), "returns": self.returns, "finished": self.finished}
+
+    def load_state(self, state: State, member: State) -> None:
+        """Restore what `state` returned, and the agent of the `member`'s state."""
+        self.count, self.returns, self.finished = Count(*state["count"]), state["returns"], state["finished"]
+        content = Learned(member["shared"], member["settings"])
+        self.version, self.agent = member["version"], unpacked(self.agent, content)
+        self.sent = Update(self.version, content)
 
     def result(self, number: int, final: Final) -> WorkerResult:
         """Return its part of the result of a run."""

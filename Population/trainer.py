@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -13,7 +14,8 @@ import gymnasium as gym
 
 from AsyncPPO.factory import env_factories, env_factory
 from AsyncPPO.workers import Pulse
-from parallel_rl.utils import OwnStreams, spawn_seeds
+from parallel_rl.utils import OwnStreams, State, save_state, spawn_seeds
+from Population.checkpoint import contents, read_checkpoint, restore
 from Population.combiners import AgentCombiner, FixedAgentCombiner, RandomAgentCombiner
 from Population.display import Display
 from Population.experience import Experience
@@ -116,7 +118,9 @@ class Trainer:
         self.step_timeout, self.trainer_options = step_timeout, trainer_options or {}
         self.experience = Experience()
         self.records: list[Record] = []
-        self._last = Count()
+        self.last = Count()
+        self.stopped: str | None = None
+        self._loaded: tuple[State, str] | None = None
 
     def run(self) -> tuple[Any, dict[str, Any]]:
         """Train until all members have finished.
@@ -135,24 +139,60 @@ class Trainer:
             raise ValueError("the schedule has no rule when to finish, such as ('finish', 100_000, 'steps')")
         *seeds, own = spawn_seeds(self.seed, self.n_workers + 1)
         self.records = [Record(copy.deepcopy(agent), Update(0, packed(agent))) for agent in self._initial]
-        self.agent, self.agent_version = copy.deepcopy(self._initial[0]), 0
+        self.agent, self.agent_version, self.stopped = copy.deepcopy(self._initial[0]), 0, None
         self.experience.clear()
-        self._streams, self._started, self._last = OwnStreams(own), time.monotonic(), Count()
+        self._streams, self.started, self.last = OwnStreams(own), time.monotonic(), Count()
         with (
             closing(self._make_members(seeds)) as self._members,
             closing(Display(self.schedule.finish, self.n_workers, self.progress)) as self._display,
         ):
+            if self._loaded is not None:
+                restore(self, *self._loaded)
             self._advance_all()
             self._learn_the_rest()
             results = self._finish_all()
         return self.agent, {"workers": results, "trainer": self}
+
+    def stop(self, why: str) -> None:
+        """End the run as soon as the members have reported, as if they had finished; `stopped` is then `why`."""
+        self.stopped = why
+
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Save everything that the run depends on; to be called by a callback.
+
+        Raises:
+            ValueError: the mode is not synchronous, or the agents are not of `AsyncTrainer`.
+            OSError: the file cannot be written; one that was there before is untouched.
+        """
+        if not self.trainable or self.sync_mode != SyncMode.SYNCHRONOUS:
+            raise ValueError("only populations of agents of AsyncTrainer with sync_mode='sync' can be saved")
+        save_state(path, contents(self))
+
+    def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Let `run` go on from what `save_checkpoint` saved, by a trainer with the same arguments.
+
+        It then continues to the last bit as if it had not stopped, if the environments can be saved
+        (docs/resuming.md); `run` raises a `ValueError` or `MemberError` if the checkpoint does not fit.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, or of something else.
+        """
+        self._loaded = read_checkpoint(path), os.fspath(path)
+
+    def members_do(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Let every member, all of which are idle, do a task; return the results."""
+        for number, own in enumerate(arguments):
+            self._members.begin(number, task, *own)
+        results = dict(self._next() for _ in arguments)
+        return [results[number] for number in range(self.n_workers)]
 
     @property
     def count(self) -> Count:
         """The steps and episodes of all members together, and the seconds of the run."""
         counts = [record.count for record in self.records]
         steps, episodes = sum(count.steps for count in counts), sum(count.episodes for count in counts)
-        return Count(steps, episodes, time.monotonic() - self._started)
+        return Count(steps, episodes, time.monotonic() - self.started)
 
     @property
     def stats(self) -> list[Stats]:
@@ -161,7 +201,8 @@ class Trainer:
 
     def _advance_all(self) -> None:
         """Let the members go on until all have finished."""
-        running, idle = {*range(self.n_workers)}, [*range(self.n_workers)]
+        idle = [number for number, record in enumerate(self.records) if not record.finished]
+        running = {*idle}
         while running:
             for number in idle:
                 self._members.begin(number, "advance", self.records[number].take_update())
@@ -172,10 +213,10 @@ class Trainer:
                 self.experience.add_experience(report.experience or Experience())
             self._learn(running)
             self._display.show_returns(self.records)
-            idle = [number for number, report in reports.items() if not report.finished]
-            running -= reports.keys() - {*idle}
             for callback in self.callbacks:
                 callback(self)
+            idle = [number for number in reports if not (self.stopped or self.records[number].finished)]
+            running -= reports.keys() - {*idle}
 
     def _next(self) -> tuple[int, Any]:
         """Return the number of a member whose task is done, and the result."""
@@ -184,9 +225,9 @@ class Trainer:
     def _learn(self, members: set[int]) -> None:
         """If it is time, train or combine; the result is for some members."""
         every = self.schedule.combine_agents if self.learning else self.schedule.train_agent
-        if not due(every, self._last, self.count):
+        if not due(every, self.last, self.count):
             return
-        self._last = self.count
+        self.last = self.count
         if not self.learning:
             self._train()
             self._give(dict.fromkeys(members, self.agent))
@@ -217,15 +258,13 @@ class Trainer:
         if not self.learning:
             if len(self.experience) and not self.schedule.train_agent.is_never:
                 self._train()
-        elif self._last.steps < self.count.steps:
+        elif self.last.steps < self.count.steps:
             agents = [record.agent for record in self.records]
             self.agent = copy.deepcopy(self.combiner.choose(agents, self.agent, self.stats))
 
     def _finish_all(self) -> list[WorkerResult]:
         """End the members; return what became of each."""
-        for number, record in enumerate(self.records):
-            self._members.begin(number, "finish", record.take_update())
-        finals = dict(self._next() for _ in self.records)
+        finals = self.members_do("finish", [(record.take_update(),) for record in self.records])
         return [record.result(number, finals[number]) for number, record in enumerate(self.records)]
 
     def _make_members(self, seeds: Sequence[int]) -> Processes | InThisProcess:

@@ -41,8 +41,7 @@ def packed(agent: Any) -> Any:
 def unpacked(agent: Any, content: Any) -> Any:
     """Return an agent with the content of another: the same one, or, without `set`, the other one itself."""
     if is_trainable(agent):
-        for name, value in content.settings.items():
-            setattr(agent, name, value)
+        apply_settings(agent, content.settings)
         share(agent, content.state)
     elif hasattr(agent, "set"):
         agent.set(content)
@@ -111,6 +110,23 @@ def with_generators_of(own: Any, state: Any) -> Any:
     if "bit_generator" in state:
         return own
     return {name: with_generators_of(own.get(name), part) for name, part in state.items()}
+
+
+def apply_settings(agent: Any, settings: dict[str, Any]) -> None:
+    """Change the settings of an agent; those from a file have lists in place of tuples."""
+    for name, value in settings.items():
+        setattr(agent, name, tuple(value) if isinstance(value, list) else value)
+
+
+def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without those that no file can hold: functions and objects."""
+    return {name: value for name, value in settings.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str | None)
 
 
 def _changeable(agent: Any) -> dict[str, Any]:

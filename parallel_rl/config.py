@@ -194,6 +194,7 @@ def command_line(agent: str) -> type:
             (each.name.lower(), types[each.name], each.metadata["setting"].help, default[each.name])
             for each in settings
         ),
+        ("seeds", str | None, SEEDS_HELP, None),
         ("trust_env_module", bool, TRUST_HELP, False),
     ]
     return make_dataclass(
@@ -204,6 +205,7 @@ def command_line(agent: str) -> type:
     )
 
 
+SEEDS_HELP = "Train once with each of these seeds, 0..4 or 0,3,7, side by side, each in a directory of its own."
 TRUST_HELP = "Import the module that the run in --load-weights names; one in --env-id is trusted anyway."
 TRAIN_HELP = """Train an agent on a Gymnasium environment.
 

@@ -1,6 +1,5 @@
 """The commands `train` and `resume`."""
 
-import argparse
 import shlex
 import time
 from collections.abc import Sequence
@@ -22,9 +21,10 @@ from AsyncPPO.callbacks import (
     TensorBoard,
     checkpoints_in,
 )
+from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import env_of, factory_of, load_latest, make_trainer
 from parallel_rl.commands.output import say
-from parallel_rl.commands.program import NAME, PROGRAM
+from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import (
     BEST_DIRECTORY,
     CONFIG_FILE,
@@ -39,10 +39,10 @@ from parallel_rl.commands.run_directory import (
     note_start,
     write_json,
 )
+from parallel_rl.commands.seeds import seeds_named, train_seeds
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import check_trust, named_values, trust_flag
-from parallel_rl.config import DEFAULT_AGENT, TrainConfig, check_flags, command_line, setting_types, train_config
-from parallel_rl.presets import preset
+from parallel_rl.config import TrainConfig, setting_types
 from parallel_rl.utils import remove_unfinished, settings_in
 
 if TYPE_CHECKING:
@@ -51,15 +51,16 @@ if TYPE_CHECKING:
 EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
 """Added to the seed for the background evaluations, and for the final one: their episodes differ from those of the
 training, and the final ones differ from those that selected the best weights."""
-NO_SETTINGS = {"agent", "trust_env_module"}
-"""Flags that are not settings."""
-REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys")
-"""Flags that may be repeated, with one or more values."""
 
 
 def train(arguments: Sequence[str]) -> int:
     """Train, save, evaluate and report."""
-    config = parse(arguments)
+    config, seeds = parse(arguments), seeds_named(arguments)
+    return train_run(config) if seeds is None else train_seeds(config, seeds, choose_run_dir(config), train_run)
+
+
+def train_run(config: TrainConfig) -> int:
+    """Train, save, evaluate and report."""
     run_dir = choose_run_dir(config)
     with make_trainer(config) as trainer:
         if config.run.load_weights:
@@ -125,68 +126,6 @@ def _overrides(config: TrainConfig, arguments: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"{name} cannot be overridden: the weights depend on it")
         values[name] = checked(name, value, types[name])
     return values
-
-
-def parse(arguments: Sequence[str]) -> TrainConfig:
-    """Return the config of a command line: the defaults, the environment's preset, then the flags.
-
-    With the weights of a run, its config replaces defaults and preset; the seed is the next, to not repeat that run.
-
-    Raises:
-        ValueError: a bad config, one that names a module that is not trusted, or a flag of another agent.
-    """
-    arguments = _gathered(arguments)
-    agent, before = _agent_in(arguments)
-    flags: Any = command_line(agent)
-    without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
-    typed, unknown = tyro.cli(flags, prog=NAME, args=without_help, return_unknown_args=True)
-    check_flags(agent, unknown)
-    use_rnd = getattr(typed, "use_rnd", False) or "rnd" in getattr(typed, "companions", ())
-    settings = preset(agent, typed.env_id, use_rnd) | {"env_id": typed.env_id}
-    if before is not None:
-        settings = before.flat() | {"run_dir": None, "seed": before.run.seed + 1}
-    defaults = flags(**{name.lower(): value for name, value in settings.items()})
-    values = vars(tyro.cli(flags, prog=NAME, args=arguments, default=defaults))
-    config = train_config(agent, {name: value for name, value in values.items() if name not in NO_SETTINGS})
-    if before is not None:
-        check_trust(config.run, Path(typed.load_weights) / CONFIG_FILE, typed.trust_env_module, typed=typed)
-    return config
-
-
-def _agent_in(arguments: Sequence[str]) -> tuple[str, TrainConfig | None]:
-    """Return the agent that a command line names, and the config of the run in `--load-weights`, if it is one.
-
-    Raises:
-        ValueError: the agent is unknown, or not that of the run.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--agent", default=None)
-    parser.add_argument("--load-weights", "--load_weights", default=None)
-    named, _ = parser.parse_known_args(arguments)
-    if named.load_weights is None or not (Path(named.load_weights) / CONFIG_FILE).is_file():
-        return named.agent or DEFAULT_AGENT, None
-    before = config_of(Path(named.load_weights))
-    if named.agent not in (None, before.agent):
-        raise ValueError(f"the weights in {named.load_weights} are of the agent {before.agent!r}, not {named.agent!r}")
-    return before.agent, before
-
-
-def _gathered(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the values of repeated flags of `REPEATABLE` joined: tyro uses only the last flag."""
-    values: dict[str, list[str]] = {}
-    rest: list[str] = []
-    into = rest
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        flag = flag.replace("_", "-")
-        if flag in REPEATABLE:
-            into = values.setdefault(flag, [])
-            into += [value] if equals else []
-            continue
-        if argument.startswith("-"):
-            into = rest
-        into.append(argument)
-    return rest + [word for flag, given in values.items() for word in (flag, *given)]
 
 
 def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: dict[str, Any] | None = None) -> int:

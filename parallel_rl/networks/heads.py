@@ -1,7 +1,7 @@
 """Heads: from features to a distribution over actions, or to values."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -291,3 +291,23 @@ class ValueHead(nn.Module):
         self.normal.weight.mul_((std / new_std).to(dtype).unsqueeze(-1))
         self.normal.bias.copy_((std * self.normal.bias + mean - new_mean) / new_std)
         return self.stats(values)
+
+
+@torch.no_grad()
+def value_head_in_units(
+    head: Mapping[str, torch.Tensor], statistics: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return the weights and biases of a `ValueHead` that makes the same predictions with other statistics.
+
+    Args:
+        head: its `state_dict`.
+        statistics: `stats.mean`, `stats.var` and `stats.count` of another one.
+    """
+    old, new = (RunningNorm(len(head["stats.mean"]), smallest=SMALLEST_RETURN) for _ in range(2))
+    for norm, state in ((old, head), (new, statistics)):
+        norm.load_state_dict({name: torch.as_tensor(state[f"stats.{name}"]) for name in ("mean", "var", "count")})
+    weight, bias = (torch.as_tensor(head[f"normal.{name}"]) for name in ("weight", "bias"))
+    return {
+        "normal.weight": (weight * (old.std / new.std)[:, None]).to(weight.dtype),
+        "normal.bias": ((old.std * bias + old.mean - new.mean) / new.std).to(bias.dtype),
+    }

@@ -1,5 +1,6 @@
 """Running statistics that are saved with a network's weights."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,3 +78,26 @@ class RunningNorm(nn.Module):
         """Add an epsilon of 1e-8 to the variance; to a small one a hundredth of it, and float32's rounding error."""
         epsilon = 0.01 * self.var + 1e-12 * self.mean**2
         self.std.copy_((self.var + epsilon.clamp(self._smallest**2, 1e-8)).sqrt())
+
+
+def merged_statistics(states: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """Return the statistics of all `RunningNorm`s in several `state_dict`s of the same module, merged, by name.
+
+    Mean and variance are those of the rows of all together, by the formula of Chan et al.; the count is the mean of the
+    counts. So modules that began with the same statistics, which each of them contains, can be merged again and again,
+    and keep moving as fast as one module.
+    """
+    merged: dict[str, torch.Tensor] = {}
+    for prefix in [name.removesuffix("count") for name in states[0] if name.endswith("count")]:
+        if not {f"{prefix}mean", f"{prefix}var"} <= states[0].keys():
+            continue
+        means, variances, counts = (
+            torch.stack([torch.as_tensor(state[prefix + part]) for state in states])
+            for part in ("mean", "var", "count")
+        )
+        total = counts.sum()
+        shares = (counts / total if total > 0 else torch.full_like(counts, 1 / len(counts)))[:, None]
+        mean = (shares * means).sum(dim=0)
+        variance = (shares * (variances + (means - mean) ** 2)).sum(dim=0)
+        merged |= {f"{prefix}mean": mean, f"{prefix}var": variance, f"{prefix}count": counts.mean()}
+    return merged

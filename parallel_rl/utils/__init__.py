@@ -38,6 +38,7 @@ from parallel_rl.utils.returns import (
     v_trace,
 )
 from parallel_rl.utils.schedules import Schedule, linear, scheduled
+from parallel_rl.utils.scores import bootstrap_interval, interquartile_mean
 from parallel_rl.utils.seeding import OwnStreams, env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
 from parallel_rl.utils.settings import Config, Configured, Setting, fault_of, make_config, setting, settings_in
 from parallel_rl.utils.spaces import (
@@ -87,6 +88,7 @@ __all__ = [
     "action_units",
     "append_to",
     "blas_threads",
+    "bootstrap_interval",
     "bootstrap_values",
     "bounds_of",
     "buffer_append",
@@ -111,6 +113,7 @@ __all__ = [
     "holds_state",
     "inactive_states_dropout",
     "indexes_of_active_environments",
+    "interquartile_mean",
     "join_parts",
     "leaves",
     "linear",

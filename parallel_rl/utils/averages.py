@@ -64,8 +64,8 @@ def _mean_of_arrays(arrays: Sequence[Any]) -> Any:
             return (sum(one.detach().double() for one in arrays) / len(arrays)).to(first.dtype)
         return reduce(lambda one, other: one.maximum(other), arrays)
     if np.issubdtype(first.dtype, np.floating):
-        return np.mean(np.stack(arrays), axis=0, dtype=np.float64).astype(first.dtype)
-    return np.max(np.stack(arrays), axis=0)
+        return np.asarray(np.mean(np.stack(arrays), axis=0, dtype=np.float64), first.dtype)
+    return np.asarray(np.max(np.stack(arrays), axis=0))
 
 
 def _check_alike(what: str, values: Sequence[Any], place: str) -> None:

@@ -3,6 +3,7 @@
 import math
 import os
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -95,7 +96,7 @@ def ended_early(panels: Panels) -> list[tuple[Run, int]]:
     return early
 
 
-def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps") -> None:
+def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps", *, quartiles: bool = False) -> None:
     """Plot the learning curves of several runs, a panel for each task.
 
     For a group of runs it plots the mean of the runs that reach each point, with a band from the lowest to the highest;
@@ -105,13 +106,14 @@ def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps") -> N
         panels: the runs; at least one episode has ended in each.
         path: of the figure, a PNG, SVG or PDF.
         x: the horizontal axis.
+        quartiles: whether bands are from the lower to the upper quartile.
     """
     labels = [*dict.fromkeys(label for groups in panels.values() for label in groups)]
     early = ended_early(panels)
     numbers = {run.name: number for number, (run, _) in enumerate(early, 1)}
     entries, columns = _entries(panels, labels)
     entry_lines = _lines(entries, columns)
-    caption = _caption(panels, [(numbers[run.name], run, goal) for run, goal in early])
+    caption = _caption(panels, [(numbers[run.name], run, goal) for run, goal in early], quartiles)
     across = min(math.ceil(math.sqrt(len(panels))), 3)
     down = -(-len(panels) // across)
     above, below = 4.3 if down == across == 1 else 2.9 * down + 0.3, LINE_HEIGHT * (entry_lines + len(caption) + 0.7)
@@ -126,7 +128,7 @@ def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps") -> N
                 "color": COLORS[number % len(COLORS)],
                 "linestyle": STYLES[number // len(COLORS) % len(STYLES)],
             }
-            handles[label] = _draw_group(axes, runs, x, style)
+            handles[label] = _draw_group(axes, runs, x, style, quartiles)
             _mark_ends(axes, runs, x, numbers, style["color"])
         dress(axes, task)
     for axes in grid.flat[len(panels) :]:
@@ -140,7 +142,7 @@ def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps") -> N
     _save(figure, path)
 
 
-def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, style: dict[str, Any]) -> Any:
+def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, style: dict[str, Any], quartiles: bool) -> Any:
     """Plot the mean of runs and their band; return the line."""
     curves = [curve_of(run.history, x) for run in runs]
     places, returns = align(curves)
@@ -149,9 +151,19 @@ def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, style: dict[str, Any]) 
         if len(curve) == 1:  # a single point has no line
             axes.plot(*curve.T, "o", color=style["color"])
     if len(runs) > 1:
-        low, high = np.fmin.reduce(returns), np.fmax.reduce(returns)
+        low, high = band_of(returns, quartiles)
         axes.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
     return line
+
+
+def band_of(returns: np.ndarray, quartiles: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and the upper edge `(m,)` of the band of curves `(n, m)`, some of which may be NaN."""
+    if not quartiles:
+        return np.fmin.reduce(returns), np.fmax.reduce(returns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where all curves are NaN
+        low, high = np.nanquantile(returns, [0.25, 0.75], axis=0)
+    return low, high
 
 
 def draw_mean(axes: "Axes", places: np.ndarray, returns: np.ndarray, *, linewidth: float, **style: Any) -> Any:
@@ -195,11 +207,12 @@ def _lines(entries: Sequence[str], columns: int) -> int:
     return max(sum(lines[start : start + down]) for start in range(0, len(lines), down))
 
 
-def _caption(panels: Panels, early: Sequence[tuple[int, Run, int]]) -> list[str]:
+def _caption(panels: Panels, early: Sequence[tuple[int, Run, int]], quartiles: bool) -> list[str]:
     """Return the lines of the caption."""
     said = [f"({number}) {run.name} ends at {run.history[-1]['steps']:,.0f} of {goal:,}" for number, run, goal in early]
+    edges = "the lower to the upper quartile" if quartiles else "the least to the most"
     if any(len(runs) > 1 for groups in panels.values() for runs in groups.values()):
-        said.insert(0, "Line: mean of the runs, thin where some are missing; band: from the least to the most of them.")
+        said.insert(0, f"Line: mean of the runs, thin where some are missing; band: from {edges} of them.")
     return [line for sentence in said for line in textwrap.wrap(sentence, LETTERS)]
 
 

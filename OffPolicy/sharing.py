@@ -1,0 +1,46 @@
+"""What copies of an off-policy agent can share: everything but replay and counts."""
+
+from collections.abc import Sequence
+
+from OffPolicy.learner import Learner
+from OffPolicy.policy import Policy
+from parallel_rl.networks.normalizer import merged_statistics
+from parallel_rl.networks.weights import tensors_of
+from parallel_rl.utils import State, mean_of_states
+
+
+class Sharing:
+    """The part of an agent that gives and takes networks, optimizers and statistics of observations."""
+
+    policy: Policy
+    learners: dict[str, Learner]
+
+    def shared_state(self) -> State:
+        """Return the part of the state that copies of an agent can share."""
+        norm = self.policy.obs_norm
+        return {
+            "learners": {
+                name: {part: array.copy() for part, array in learner.state().items()}
+                for name, learner in self.learners.items()
+            },
+            "obs_norm": {} if norm is None else {name: part.clone() for name, part in norm.state_dict().items()},
+        }
+
+    def load_shared_state(self, state: State, /) -> None:
+        """Restore what `shared_state` returned, of this or another agent, or the `average` of several.
+
+        Raises:
+            ValueError: it is of other networks; nothing is changed then.
+        """
+        for name, learner in self.learners.items():
+            learner.check_state(state["learners"][name], name)
+        for name, learner in self.learners.items():
+            learner.load_state(state["learners"][name])
+        if self.policy.obs_norm is not None:
+            self.policy.obs_norm.load_state_dict(tensors_of(state["obs_norm"], "the shared statistics"))
+
+    @staticmethod
+    def average(states: Sequence[State]) -> State:
+        """Return the mean of what `shared_state` returned of several agents; statistics are merged."""
+        mean = mean_of_states(states)
+        return mean | {"obs_norm": merged_statistics([state["obs_norm"] for state in states])}

@@ -1,0 +1,43 @@
+"""The mean of several agents."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from parallel_rl.networks.heads import value_head_in_units
+from parallel_rl.networks.normalizer import merged_statistics
+from parallel_rl.utils import State, mean_of_states
+
+VALUE_HEAD = "value_head."
+
+
+def average(states: Sequence[State]) -> State:
+    """Return the mean of what `PPO.shared_state` returned of several agents.
+
+    Weights and the moments of Adam are averaged. Statistics are merged. Value heads are averaged in common units: each
+    predicts in units of its own statistics (PopArt), so their numbers as such have no mean.
+    """
+    mean = mean_of_states(states)
+    for file in mean["networks"]:
+        networks = [state["networks"][file] for state in states]
+        merged = merged_statistics(networks)
+        mean["networks"][file] |= merged
+        if f"{VALUE_HEAD}stats.count" in merged:
+            mean["networks"][file] |= _mean_value_head(networks, merged)
+    return mean
+
+
+def _mean_value_head(
+    networks: Sequence[Mapping[str, torch.Tensor]], merged: Mapping[str, torch.Tensor]
+) -> dict[str, Any]:
+    """Return the mean weights of value heads for `merged` statistics; each stays the same function before."""
+    statistics = _head_of(merged)
+    heads = [value_head_in_units(_head_of(one), statistics) for one in networks]
+    return {f"{VALUE_HEAD}{name}": part for name, part in mean_of_states(heads).items()}
+
+
+def _head_of(network: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(VALUE_HEAD): tensor for name, tensor in network.items() if name.startswith(VALUE_HEAD)
+    }  # fmt: skip

@@ -1,0 +1,72 @@
+"""The contents of a population's checkpoint."""
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from AsyncPPO.checkpoint import check_equal
+from parallel_rl.utils import DamagedError, State, load_state
+from Population.schedule import Count
+from Population.transport import Learned, packed, plain_settings, unpacked
+
+if TYPE_CHECKING:
+    from Population.trainer import Trainer
+
+PARTS = {"made_for", "count", "last", "agent", "agent_version", "combiner", "records", "members"}
+
+
+def contents(trainer: "Trainer") -> State:
+    """Return what a checkpoint holds; the members are idle."""
+    learned = packed(trainer.agent)
+    return {
+        "made_for": made_for(trainer),
+        "count": list(trainer.count),
+        "last": list(trainer.last),
+        "agent": {"shared": learned.state, "settings": plain_settings(learned.settings)},
+        "agent_version": trainer.agent_version,
+        "combiner": trainer.combiner.state(),
+        "records": [record.state() for record in trainer.records],
+        "members": trainer.members_do("state", [(record.take_update(),) for record in trainer.records]),
+    }
+
+
+def made_for(trainer: "Trainer") -> dict[str, Any]:
+    """Return what a checkpoint has to agree with, beside what the members compare."""
+    return {
+        "n_workers": trainer.n_workers,
+        "combiner": type(trainer.combiner).__name__,
+        "combine_agents": [None if one == float("inf") else one for one in trainer.schedule.combine_agents],
+    }
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> State:
+    """Return what `Trainer.save_checkpoint` saved.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or something else.
+    """
+    state = load_state(path)
+    if not isinstance(state, dict) or state.keys() != PARTS:
+        raise ValueError(f"{path} is not the checkpoint of a population")
+    return state
+
+
+def restore(trainer: "Trainer", state: State, path: str) -> None:
+    """Restore a population whose members have just been made.
+
+    Raises:
+        ValueError: the checkpoint does not fit, or is damaged.
+        MemberError: it does not fit a member.
+    """
+    check_equal(state["made_for"], made_for(trainer), f"the checkpoint {path}")
+    trainer.members_do("load_state", [(member, path) for member in state["members"]])
+    try:
+        trainer.started = time.monotonic() - float(state["count"][2])
+        trainer.last, trainer.agent_version = Count(*state["last"]), state["agent_version"]
+        trainer.agent = unpacked(trainer.agent, Learned(state["agent"]["shared"], state["agent"]["settings"]))
+        trainer.combiner.load_state(state["combiner"])
+        for record, own, member in zip(trainer.records, state["records"], state["members"], strict=True):
+            record.load_state(own, member)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path} is not the checkpoint of such a population: {error!r}") from error

@@ -1,0 +1,206 @@
+"""`train --seeds`: independent runs that differ by their seeds, side by side."""
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from AsyncPPO.backends.choice import available_cores
+from AsyncPPO.callbacks import METRICS_FILE, read_table
+from AsyncPPO.workers import choose_start_method
+from AsyncPPO.workers.processes import SIGNALS, free, kill, start_child
+from parallel_rl.commands.output import say
+from parallel_rl.commands.run_directory import SUMMARY_FILE, write_json
+from parallel_rl.config import TrainConfig
+from parallel_rl.utils import bootstrap_interval, interquartile_mean, read_json
+
+LOG_FILE, PICTURE_FILE = "log.txt", "learning_curves.png"
+MOST_SEEDS = 1000
+Train = Callable[[TrainConfig], int]
+
+
+def seeds_in(text: str) -> list[int]:
+    """Return the seeds that a flag names: `0..4` (both included), or `0,3,7`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+    if span is None and not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ValueError(f"--seeds must be a range such as 0..4, or a list such as 0,3,7, not {text!r}")
+    if span is None:
+        seeds = [int(number) for number in text.split(",")]
+    else:
+        first, last = int(span[1]), int(span[2])
+        seeds = [*range(first, min(last, first + MOST_SEEDS) + 1)]
+    if not 0 < len({*seeds}) == len(seeds) <= MOST_SEEDS:
+        raise ValueError(f"--seeds must name up to {MOST_SEEDS} different seeds, not {text!r}")
+    return seeds
+
+
+def seeds_named(arguments: Sequence[str]) -> list[int] | None:
+    """Return the seeds of `--seeds`; None without it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--seeds", default=None)
+    named, rest = parser.parse_known_args(arguments)
+    if named.seeds is not None and any(argument.partition("=")[0] == "--seed" for argument in rest):
+        raise ValueError("give either --seed or --seeds")
+    return None if named.seeds is None else seeds_in(named.seeds)
+
+
+def train_seeds(config: TrainConfig, seeds: Sequence[int], directory: Path, train: Train) -> int:
+    """Train once with each seed, in as many processes at once as there are cores; compare the results.
+
+    Args:
+        config: of all runs but for the seed and the directory.
+        seeds: one for each run.
+        directory: of the results: `seed_N` for each run, a picture and a summary.
+        train: trains one; returns an exit code.
+
+    Returns:
+        The exit code: that of the first run that failed, or 0.
+    """
+    configs = {seed: _own(config, seed, directory) for seed in seeds}
+    directory.mkdir(parents=True, exist_ok=True)
+    say(f"seeds     {', '.join(map(str, seeds))}, {min(available_cores(), len(seeds))} at a time, in {directory}")
+    started = time.monotonic()
+    codes = _run_all(configs, train)
+    scores = {seed: _score(Path(str(one.run.run_dir))) for seed, one in configs.items() if codes.get(seed) == 0}
+    known = {seed: score for seed, score in scores.items() if score is not None}
+    _compare(config, known, directory, time.monotonic() - started)
+    _picture(config, configs, directory)
+    return next((code for code in codes.values() if code), 0)
+
+
+def _own(config: TrainConfig, seed: int, directory: Path) -> TrainConfig:
+    changes: dict[str, Any] = {"seed": seed, "run_dir": str(directory / f"seed_{seed}")}
+    if config.run.num_workers is None:
+        changes["num_workers"] = 1  # the other runs use the other cores
+    return config.changed(changes)
+
+
+def _run_all(configs: dict[int, TrainConfig], train: Train) -> dict[int, int]:
+    """Run all, some at a time; return their exit codes. A signal is passed on, and no further run begins."""
+    context: Any = get_context(choose_start_method("auto")[0])
+    waiting, running, codes = [*configs], dict[int, Any](), dict[int, int]()
+    with _passed_on(lambda: [*running.values()]) as came:
+        try:
+            while running or (waiting and not came):
+                while waiting and not came and len(running) < available_cores():
+                    seed = waiting.pop(0)
+                    running[seed] = start_child(context, f"seed {seed}", _train_one, configs[seed], train)
+                wait([process.sentinel for process in running.values()], 1.0)
+                for seed in [seed for seed, process in running.items() if not process.is_alive()]:
+                    process = running.pop(seed)
+                    codes[seed] = process.exitcode
+                    free(process)
+                    _tell(seed, codes[seed], Path(str(configs[seed].run.run_dir)))
+        finally:
+            for process in running.values():
+                kill(process)
+                free(process)
+    return codes | ({-1: 128 + came[0]} if came else {})
+
+
+def _train_one(config: TrainConfig, train: Train) -> None:
+    """Train in a child process, whose output goes into a file."""
+    directory = Path(str(config.run.run_dir))
+    directory.mkdir(parents=True, exist_ok=True)
+    log = open(directory / LOG_FILE, "a", buffering=1)  # noqa: SIM115
+    sys.stdout = sys.stderr = log
+    for descriptor in (1, 2):
+        os.dup2(log.fileno(), descriptor)
+    try:
+        code = train(config)
+    except KeyboardInterrupt as interrupt:
+        code = interrupt.args[0] if interrupt.args else 130
+    except Exception as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+@contextmanager
+def _passed_on(processes: Callable[[], list[Any]]) -> Iterator[list[int]]:
+    """Pass the first signal on to processes, which then save and end; a second one ends all at once. Yield it."""
+    came: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt(128 + number)
+        came.append(number)
+        for process in processes():
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, handle)
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell(seed: int, code: int, directory: Path) -> None:
+    score = _score(directory)
+    if code or score is None:
+        lines = (
+            (directory / LOG_FILE).read_text(errors="replace").splitlines() if (directory / LOG_FILE).exists() else []
+        )
+        say(f"seed {seed:<4} ended with exit code {code}: {lines[-1] if lines else 'no output'}")
+    else:
+        say(f"seed {seed:<4} mean {score:.2f}  {directory}")
+
+
+def _score(directory: Path) -> float | None:
+    """Return the mean return of the evaluation at the end of a run, if it had one."""
+    try:
+        return read_json(directory / SUMMARY_FILE)["evaluation"]["mean"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _compare(config: TrainConfig, scores: dict[int, float], directory: Path, seconds: float) -> None:
+    """Print and write the interquartile mean of the scores, with its interval."""
+    if not scores:
+        return
+    values = np.array([*scores.values()])
+    middle, (low, high) = float(interquartile_mean(values)), bootstrap_interval(values)
+    write_json(
+        directory / SUMMARY_FILE,
+        {
+            "env_id": config.run.env_id, "agent": config.agent, "seconds": seconds, "scores": scores,
+            "interquartile_mean": middle, "interval": [low, high],
+        },
+    )  # fmt: skip
+    say(
+        f"result    interquartile mean {middle:.2f}, 95% interval {low:.2f} to {high:.2f}; median "
+        f"{np.median(values):.2f}, min {values.min():.2f}, max {values.max():.2f} over {len(values)} seeds"
+    )
+
+
+def _picture(config: TrainConfig, configs: dict[int, TrainConfig], directory: Path) -> None:
+    from parallel_rl.utils.plots import Run, plot_runs
+
+    runs = []
+    for one in configs.values():
+        history = read_table(Path(str(one.run.run_dir)) / METRICS_FILE)
+        if any(np.isfinite(row["mean_return"]) for row in history):
+            runs.append(Run(str(one.run.run_dir), history, one.run.steps))
+    if runs:
+        plot_runs({config.run.env_id: {config.agent: runs}}, directory / PICTURE_FILE, quartiles=True)
+        say(f"curves    {directory / PICTURE_FILE}")

@@ -1,0 +1,219 @@
+"""Populations of agents of AsyncTrainer: PPO, DQN, and one that knows nothing of populations."""
+
+import copy
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from AsyncPPO import AsyncPPO
+from OffPolicy import DQN, SAC
+from parallel_rl.networks.normalizer import RunningNorm, merged_statistics
+from Population import (
+    ExploitExplore,
+    FixedAgentCombiner,
+    FixedStatAgentCombiner,
+    MeanAgentCombiner,
+    MemberError,
+    Trainer,
+)
+from Population.transport import reseeded, shared
+from PPO import PPO
+from tests.toy_agent import ToyAgent
+
+BATCH = 128
+SCHEDULE = [("finish", 4 * BATCH, "steps"), ("combine_agents", 2 * BATCH, "steps")]
+OPTIONS: dict[str, Any] = {
+    "mode": "parallel_learning", "sync_mode": "sync", "schedule": SCHEDULE, "seed": 3, "progress": False,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    assert not multiprocessing.active_children(), "a member was left behind"
+
+
+def ppo(**settings: Any) -> PPO:
+    return PPO.for_env("CartPole-v1", batch_size=BATCH, mini_batch_size=64, k_epochs=2, seed=0, **settings)
+
+
+def weights(agent: Any) -> np.ndarray:
+    return torch.nn.utils.parameters_to_vector(agent.policy.parameters()).detach().numpy()
+
+
+def test_the_mean_of_two_ppos_is_what_both_go_on_with() -> None:
+    agent, result = Trainer(ppo(), "CartPole-v1", 2, combiner=MeanAgentCombiner(), **OPTIONS).run()
+    assert [worker["total_steps"] for worker in result["workers"]] == [512, 512]
+    assert all(len(worker["history"]) == 4 and worker["rewards"] for worker in result["workers"])
+    assert agent.updates == 4
+    for worker in result["workers"]:
+        np.testing.assert_array_equal(weights(worker["agent"]), weights(agent))
+    again, _ = Trainer(ppo(), "CartPole-v1", 2, combiner=MeanAgentCombiner(), **OPTIONS).run()
+    np.testing.assert_array_equal(weights(again), weights(agent))
+
+
+def test_members_begin_alike_and_act_differently() -> None:
+    _, result = Trainer(ppo(), "CartPole-v1", 2, **OPTIONS | {"schedule": SCHEDULE[:1]}).run()
+    one, other = (worker["agent"] for worker in result["workers"])
+    assert not np.array_equal(weights(one), weights(other))
+    assert result["workers"][0]["rewards"] != result["workers"][1]["rewards"]
+
+
+def test_a_single_member_is_a_run_of_async_ppo() -> None:
+    agent, result = Trainer(ppo(), "CartPole-v1", 1, **OPTIONS | {"schedule": SCHEDULE[:1]}).run()
+    from parallel_rl.utils import spawn_seeds
+
+    seed = spawn_seeds(3, 1)[0]
+    with AsyncPPO(
+        "CartPole-v1", reseeded(ppo(), seed), num_envs=8, steps=512, seed=seed, backend="inline", progress=False
+    ) as trainer:
+        trainer.run()
+    np.testing.assert_array_equal(weights(agent), weights(trainer.ppo))
+    assert result["workers"][0]["history"][-1]["policy_loss"] == trainer.history[-1]["policy_loss"]
+
+
+def test_value_heads_are_averaged_in_units_of_reward() -> None:
+    agents = [ppo(), ppo()]
+    rng = np.random.default_rng(0)
+    for agent, scale in zip(agents, (1.0, 100.0), strict=True):
+        head = agent.policy.value_head
+        head.stats.update(torch.from_numpy(scale * (1 + rng.standard_normal((50, 1)))))
+        with torch.no_grad():
+            head.normal.weight.copy_(torch.from_numpy(rng.standard_normal(head.normal.weight.shape)))
+            head.normal.bias.fill_(scale / 50)
+
+    def predictions(head: Any) -> torch.Tensor:
+        return head.stats.inverse(head(features).double())
+
+    features = torch.from_numpy(rng.standard_normal((7, agents[0].policy.value_head.normal.in_features))).float()
+    expected = (predictions(agents[0].policy.value_head) + predictions(agents[1].policy.value_head)) / 2
+    mean = MeanAgentCombiner().combine(agents, agents[0])
+    torch.testing.assert_close(predictions(mean.policy.value_head), expected, rtol=1e-4, atol=1e-4)
+    policies = [agent.policy.state_dict()["value_head.normal.weight"] for agent in agents]
+    assert not torch.allclose(mean.policy.value_head.normal.weight, sum(policies) / 2), "numbers in different units"
+
+
+def test_statistics_are_those_of_all_rows_together() -> None:
+    rows = [torch.randn(count, 3, dtype=torch.float64) * scale + scale for count, scale in ((10, 1.0), (30, 5.0))]
+    norms = [RunningNorm(3), RunningNorm(3), RunningNorm(3)]
+    for norm, own in zip(norms, [*rows, torch.cat(rows)], strict=True):
+        norm.update(own)
+    merged = merged_statistics([norm.state_dict() for norm in norms[:2]])
+    torch.testing.assert_close(merged["mean"], norms[2].mean)
+    torch.testing.assert_close(merged["var"], norms[2].var)
+    assert merged["count"] == 20, "the mean"
+    nothing = merged_statistics([RunningNorm(3).state_dict()] * 2)
+    assert (nothing["mean"].tolist(), nothing["var"].tolist(), float(nothing["count"])) == ([0.0] * 3, [1.0] * 3, 0.0)
+
+
+def test_the_mean_keeps_moments_and_counts_of_updates() -> None:
+    agents = [ppo(), ppo()]
+    for number, agent in enumerate(agents):
+        agent.updates = 3 + number
+        agent.optimizers[0].state["mean"].fill_(1.0 + number)
+    state = shared(MeanAgentCombiner().combine(agents, agents[0]))
+    assert state["updates"] == 4
+    assert {*state["optimiser"][0]["mean"].tolist()} == {1.5}
+
+
+def test_agents_of_other_shapes_have_no_mean() -> None:
+    with pytest.raises(ValueError, match=r"different shapes have no mean: networks\.Policy_weights"):
+        MeanAgentCombiner().combine([ppo(), ppo(hidden_sizes=(8, 8))], None)
+
+
+@pytest.mark.parametrize("kind", [DQN, pytest.param(SAC, marks=pytest.mark.slow)])
+def test_off_policy_agents_share_networks_and_keep_their_replay(kind: Any) -> None:
+    env = {"DQN": "CartPole-v1", "SAC": "Pendulum-v1"}[kind.__name__]
+    agent = kind.for_env(env, learning_starts=1000, batch_size=8, buffer_size=3000, seed=0)
+    schedule = [("finish", 1100, "steps"), ("combine_agents", 2100, "steps")]
+    options = OPTIONS | {"schedule": schedule, "num_envs": 4}
+    mean, result = Trainer(agent, env, 2, combiner=MeanAgentCombiner(), **options).run()
+    for worker in result["workers"]:
+        assert worker["total_steps"] == 1100
+        for one, other in zip(
+            mean.policy.state_dict().values(), worker["agent"].policy.state_dict().values(), strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert not np.array_equal(weights(mean), weights(agent))
+
+
+def test_an_agent_that_knows_nothing_of_populations_is_averaged_by_its_state() -> None:
+    agent = ToyAgent(states=16, actions=4, learning_starts=50)
+    schedule = [("finish", 300, "steps"), ("combine_agents", 600, "steps")]
+    options = OPTIONS | {"schedule": schedule, "num_envs": 2, "combiner": FixedAgentCombiner(1)}
+    best, result = Trainer(agent, "FrozenLake-v1", 2, **options).run()
+    np.testing.assert_array_equal(best.q, result["workers"][1]["agent"].q)
+
+
+def test_explored_settings_reach_the_member() -> None:
+    agents = [ppo(lr=lr) for lr in (1e-2, 1e-3, 1e-4)]
+    combiner = ExploitExplore("mean_reward", of=["lr"], factors=[1.5])
+    _, result = Trainer(agents, "CartPole-v1", 3, combiner=combiner, **OPTIONS).run()
+    rates = [worker["agent"].lr for worker in result["workers"]]
+    explored = [lr * 1.5**times for lr in (1e-2, 1e-3, 1e-4) for times in (1, 2)]
+    assert any(rate == pytest.approx(other) for rate in rates for other in explored)
+
+
+@pytest.mark.parametrize("combiner", [MeanAgentCombiner, FixedStatAgentCombiner, lambda: ExploitExplore(of=["lr"])])
+def test_a_population_resumes_to_the_bit(combiner: Any, tmp_path: Path) -> None:
+    def run(*, stop_at: int | None = None, resume: bool = False) -> tuple[Any, Any]:
+        def save(trainer: Trainer) -> None:
+            if trainer.count.steps == stop_at:
+                trainer.save_checkpoint(tmp_path / "state")
+                trainer.stop("for the test")
+
+        trainer = Trainer(ppo(), "CartPole-v1", 2, combiner=combiner(), callbacks=[save], **OPTIONS)
+        if resume:
+            trainer.load_checkpoint(tmp_path / "state")
+        return trainer.run()
+
+    agent, result = run()
+    stopped, half = run(stop_at=4 * BATCH)
+    assert [worker["total_steps"] for worker in half["workers"]] == [2 * BATCH] * 2
+    assert half["trainer"].stopped == "for the test"
+    assert not np.array_equal(weights(stopped), weights(agent))
+    resumed, rest = run(resume=True)
+    np.testing.assert_array_equal(weights(resumed), weights(agent))
+    for one, other in zip(result["workers"], rest["workers"], strict=True):
+        np.testing.assert_array_equal(weights(one["agent"]), weights(other["agent"]))
+        assert one["rewards"] == other["rewards"]
+        assert one["agent_version"] == other["agent_version"]
+
+
+def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    def save(trainer: Trainer) -> None:
+        trainer.save_checkpoint(tmp_path / "state")
+
+    Trainer(ppo(), "CartPole-v1", 2, combiner=MeanAgentCombiner(), callbacks=[save], **OPTIONS).run()
+    three = Trainer(ppo(), "CartPole-v1", 3, combiner=MeanAgentCombiner(), **OPTIONS)
+    three.load_checkpoint(tmp_path / "state")
+    with pytest.raises(ValueError, match="n_workers is 2 there and 3 here"):
+        three.run()
+    other = Trainer(ppo(hidden_sizes=(8,)), "CartPole-v1", 2, combiner=MeanAgentCombiner(), **OPTIONS)
+    other.load_checkpoint(tmp_path / "state")
+    with pytest.raises(MemberError, match="hidden_sizes is"):
+        other.run()
+    with pytest.raises(FileNotFoundError):
+        other.load_checkpoint(tmp_path / "none")
+    with pytest.raises(ValueError, match="can be saved"):
+        Trainer(ppo(), "CartPole-v1", 2, callbacks=[save], **OPTIONS | {"sync_mode": "async"}).run()
+
+
+def test_members_that_train_by_themselves_do_not_collect() -> None:
+    with pytest.raises(ValueError, match="need mode='parallel_learning'"):
+        Trainer(ppo(), "CartPole-v1", 2)
+    with pytest.raises(TypeError, match="are either all for AsyncTrainer, or none is"):
+        Trainer([ppo(), copy.copy(DeafAgent())], "CartPole-v1", 2, "parallel_learning")
+
+
+class DeafAgent:
+    def action(self, state: Any) -> int:
+        return 0
+
+    def train(self, experience: Any) -> None:
+        """Learn nothing."""

@@ -1,0 +1,92 @@
+"""`train --seeds`: independent runs side by side, and their comparison."""
+
+import json
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parallel_rl import main
+from parallel_rl.commands.seeds import seeds_in
+from parallel_rl.utils import bootstrap_interval, interquartile_mean
+from parallel_rl.utils.plots import band_of
+from tests.processes import runs, wait_until
+from tests.test_main import command, finish
+
+QUICK = ["--steps", "512", "--num-envs", "4", "--batch-size", "256", "--eval-episodes", "2", "--eval-every", "0"]
+
+
+def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end() -> None:
+    assert interquartile_mean(np.array([5.0, 1.0, 2.0, 3.0, 100.0])) == 10 / 3
+    assert interquartile_mean(np.array([[0.0, 0.0, 10.0, 100.0], [1.0, 1.0, 1.0, 1.0]])).tolist() == [5.0, 1.0]
+    assert interquartile_mean(np.array([1.0, 2.0])) == 1.5, "nothing is left out of three or fewer"
+
+
+def test_the_interval_is_that_of_the_percentile_bootstrap() -> None:
+    assert bootstrap_interval(np.array([3.0, 3.0, 3.0])) == (3.0, 3.0)
+    low, high = bootstrap_interval(np.array([0.0, 1.0]))
+    assert (low, high) == (0.0, 1.0), "a quarter of the resamples holds only one of two scores"
+    scores = np.random.default_rng(0).standard_normal(400)
+    low, high = bootstrap_interval(scores)
+    assert high - low == pytest.approx(2 * 1.96 * 1.09 / 20, rel=0.15), "the IQM of normal scores has about this error"
+    assert low < interquartile_mean(scores) < high
+
+
+def test_bands_are_quartiles() -> None:
+    returns = np.array([[0.0, np.nan], [1.0, np.nan], [2.0, 5.0], [3.0, np.nan], [100.0, np.nan]])
+    low, high = band_of(returns, quartiles=True)
+    assert (low.tolist(), high.tolist()) == ([1.0, 5.0], [3.0, 5.0])
+    low, high = band_of(returns, quartiles=False)
+    assert (low.tolist(), high.tolist()) == ([0.0, 5.0], [100.0, 5.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("0..4", [0, 1, 2, 3, 4]), ("3..3", [3]), ("0,7,2", [0, 7, 2]), ("5", [5])]
+)
+def test_seeds_are_a_range_or_a_list(text: str, seeds: list[int]) -> None:
+    assert seeds_in(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "4..0", "a", "1,,2", "1,1", "-1", "0..99999999999"])
+def test_bad_seeds_are_an_error(text: str, capsys: pytest.CaptureFixture) -> None:
+    assert main.main([f"--seeds={text}"]) == 1
+    assert "error: --seeds must" in capsys.readouterr().err
+    assert main.main(["--seeds", "0..1", "--seed", "3"]) == 1
+    assert "error: give either --seed or --seeds" in capsys.readouterr().err
+
+
+def test_every_seed_has_its_directory_and_all_share_a_picture_and_a_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    code, out, err = finish(command("--seeds", "3..4", "--run-dir", "here", *QUICK, cwd=tmp_path))
+    assert code == 0, err
+    here = tmp_path / "here"
+    assert (here / "learning_curves.png").stat().st_size > 10_000
+    summary = json.loads((here / "summary.json").read_text())
+    for seed in (3, 4):
+        own = json.loads((here / f"seed_{seed}" / "summary.json").read_text())
+        assert summary["scores"][str(seed)] == own["evaluation"]["mean"]
+        assert own["seed"] == seed
+        assert f"seed {seed}" in out
+        assert (here / f"seed_{seed}" / "log.txt").exists()
+    assert f"interquartile mean {summary['interquartile_mean']:.2f}" in out
+    assert main.main(["--seeds", "3", "--run-dir", str(here), *QUICK]) == 1
+    assert f"seed 3    ended with exit code 1: error: {here}/seed_3 holds a run already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+def test_a_signal_ends_all_runs(number: int, tmp_path: Path) -> None:
+    unignored = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background ignores it
+    long = ["--steps", "100000000", *QUICK[2:]]
+    process = command("--seeds", "0..1", "--run-dir", "here", *long, cwd=tmp_path, preexec_fn=unignored)
+    files = [tmp_path / "here" / f"seed_{seed}" / "metrics.csv" for seed in (0, 1)]
+    wait_until(lambda: all(file.exists() and file.read_bytes().count(b"\n") > 2 for file in files), "no run begins")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(number)
+    code, _, _ = finish(process)
+    assert code == (130 if number == signal.SIGINT else -9)
+    wait_until(lambda: not any(runs(int(child)) for child in children), "a run outlived the command")
+    if number == signal.SIGINT:
+        assert all((file.parent / "Policy_weights.pth").exists() for file in files), "they were saved"
