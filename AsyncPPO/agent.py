@@ -125,6 +125,13 @@ class Agent(Protocol):
         """Load what `save_weights` saved."""
 
 
+class LaggableAgent(Protocol):
+    """What an on-policy `Agent` needs for `lag=1`: it acts in one thread while it updates in another."""
+
+    def behavior(self) -> BehaviorPolicy:
+        """Return a copy that acts as the agent does now, with random numbers of its own."""
+
+
 class ReplicableAgent(Protocol):
     """An `Agent` with a `replica`, whose policy acts in the processes that step environments, has these methods too."""
 

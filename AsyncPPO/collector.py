@@ -225,7 +225,7 @@ class ReplicaCollector:
         return reward.size, self._episodes.count(np.arange(env.num_envs), reward, over, infos)
 
 
-def choose_acting(wanted: Acting, agent: Agent, mode: str) -> tuple[Acting, str]:
+def choose_acting(wanted: Acting, agent: Agent, mode: str, lag: int = 0) -> tuple[Acting, str]:
     """Return where the policy acts, and why.
 
     Raises:
@@ -233,6 +233,9 @@ def choose_acting(wanted: Acting, agent: Agent, mode: str) -> tuple[Acting, str]
     """
     if wanted not in (known := get_args(Acting)):
         raise ValueError(f"acting must be one of {', '.join(known)}, not {wanted!r}")
+    if lag:
+        _check_lag(lag, wanted, agent, mode)
+        return "central", "the agent acts in this process, in every step, also during updates: lag=1"
     if wanted != "central" and mode == "streaming" and agent.replica() is not None:
         return "replicas", "replicas of the policy act in the processes that step"
     if wanted == "replicas":
@@ -240,7 +243,17 @@ def choose_acting(wanted: Acting, agent: Agent, mode: str) -> tuple[Acting, str]
             "acting='replicas' needs mode='streaming' and an agent with replicas: two small MLPs in float32 on the CPU"
         )
     why = "as chosen" if wanted == "central" else "mask mode" if mode == "mask" else "the agent has no replicas"
-    return "central", f"the agent acts in this process, in every step: {why}"
+    hint = "; with lag=1 also during updates" if mode == "streaming" and hasattr(agent, "behavior") else ""
+    return "central", f"the agent acts in this process, in every step: {why}{hint}"
+
+
+def _check_lag(lag: int, wanted: Acting, agent: Agent, mode: str) -> None:
+    if lag != 1:
+        raise ValueError(f"lag must be 0 or 1, not {lag!r}")
+    if wanted == "replicas" or mode != "streaming" or not hasattr(agent, "behavior"):
+        raise ValueError(
+            "lag=1 needs mode='streaming', acting='central' or 'auto', and an on-policy agent with `behavior()`"
+        )
 
 
 def make_collector(env: EnvVectorizer, agent: Agent, info_keys: Sequence[str]) -> Collector | ReplicaCollector:

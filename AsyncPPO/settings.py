@@ -1,9 +1,15 @@
-"""The settings of environments that the trainer and the evaluations hand on to `EnvVectorizer`."""
+"""Keyword arguments of the trainer, and those that it and the evaluations hand on to `EnvVectorizer`."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from AsyncPPO.backends import BackendName, OnEnvError, StartMethod
+
+if TYPE_CHECKING:
+    from AsyncPPO.callbacks.base import Callback
+    from AsyncPPO.collector import Acting
+
+Mode = Literal["streaming", "mask"]
 
 
 class EnvSettings(TypedDict, total=False):
@@ -17,3 +23,14 @@ class EnvSettings(TypedDict, total=False):
     step_timeout: float | None
     start_method: StartMethod | None
     close_timeout: float
+
+
+class TrainerOptions(EnvSettings, total=False):
+    """Keyword arguments of `AsyncTrainer`."""
+
+    mode: Mode
+    acting: "Acting"
+    lag: int
+    info_keys: Sequence[str]
+    progress: bool
+    callbacks: Sequence["Callback"]

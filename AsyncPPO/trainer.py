@@ -4,13 +4,15 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any, Generic, Literal, TypeVar, Unpack
+from functools import partial
+from typing import Any, Generic, TypeVar, Unpack, cast
 
 import numpy as np
 
-from AsyncPPO.agent import Agent
+from AsyncPPO.agent import Agent, LaggableAgent
 from AsyncPPO.backends import GradientWorkers, Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar
 from AsyncPPO.checkpoint import contents, read_checkpoint, restore
@@ -18,26 +20,15 @@ from AsyncPPO.collector import Acting, choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, is_of_info, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, number_of_copies
 from AsyncPPO.rows import RowMeans
-from AsyncPPO.settings import EnvSettings
+from AsyncPPO.settings import EnvSettings, Mode, TrainerOptions
 from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import Closeable, History, Metrics, save_state
 
-Mode = Literal["streaming", "mask"]
 BAR_SECONDS = 0.2
 """The longest time between updates of the progress bar while replicas act."""
 RECENT_EPISODES = 100
 DEFAULT_NUM_ENVS = 32
 A = TypeVar("A", bound=Agent)
-
-
-class TrainerOptions(EnvSettings, total=False):
-    """Keyword arguments of `AsyncTrainer`."""
-
-    mode: Mode
-    acting: Acting
-    info_keys: Sequence[str]
-    progress: bool
-    callbacks: Sequence[Callback]
 
 
 class AsyncTrainer(Closeable, Generic[A]):
@@ -53,6 +44,9 @@ class AsyncTrainer(Closeable, Generic[A]):
         acting: `central`: the agent acts for all environments in every step. `replicas`: a replica of the policy acts
             in each process that steps, for a whole batch at a time (with a progress bar, for at most 0.2 s); only with
             `streaming`, and with small networks on the CPU. `auto`: replicas where possible, otherwise central.
+        lag: 1 collects the next batch during an update, with the weights from before it. It is faster where updates
+            and steps take about the same time, and costs a few more steps. Only with `streaming` and an on-policy agent
+            that acts in this process; the metric `policy_lag` is the lag of the batch.
         info_keys: numbers in the last info of an episode; the metric `info_KEY` is the mean over the last 100
             episodes. If infos have `is_success` or `success`, `success_rate` is always a metric.
         progress: whether to show a progress bar.
@@ -74,6 +68,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         *,
         mode: Mode = "streaming",
         acting: Acting = "auto",
+        lag: int = 0,
         info_keys: Sequence[str] = (),
         progress: bool = True,
         callbacks: Sequence[Callback] = (),
@@ -81,12 +76,12 @@ class AsyncTrainer(Closeable, Generic[A]):
     ) -> None:
         """Make the environments and the collector."""
         _check_steps_and_mode(agent, steps, mode)
-        self.agent, self.steps, self.mode, self.progress = agent, steps, mode, progress
+        self.agent, self.steps, self.mode, self.lag, self.progress = agent, steps, mode, lag, progress
         self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
         self.callbacks = [*([ProgressBar()] if progress else []), *callbacks]
         self._info_metrics = [metric_of(key) for key in info_keys]
         self._counts_restarts = settings.get("on_env_error") == "restart"
-        self.acting, self.acting_reason = choose_acting(acting, agent, mode)
+        self.acting, self.acting_reason = choose_acting(acting, agent, mode, lag)
         self.env = self._make_env(env, with_success(info_keys), settings)
         self.collector = make_collector(self.env, agent, with_success(info_keys))
         self.buffer = self.collector.buffer
@@ -103,6 +98,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.collecting_since: float | None = None
         """The start of the current collection, by `time.monotonic`; None between collections."""
         self.rows = RowMeans(agent)
+        self._batch_lag = lag  # a batch in a checkpoint was collected during an update
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None
@@ -170,9 +166,8 @@ class AsyncTrainer(Closeable, Generic[A]):
     def _loop(self, start: float) -> Iterator[Metrics]:
         """Collect and update until the run is over; yield the rows."""
         target, may_stop = self.goal[1], True
-        while self.steps_done < target and not (may_stop and self.stopped is not None):
-            steps, episodes = self._collect()
-            metrics = self._update() if self._batch_is_full() else {}
+        while (self.steps_done < target or self._has_lagged_batch()) and not (may_stop and self.stopped is not None):
+            steps, episodes, metrics = self._turn()
             self.seconds = time.perf_counter() - start
             for callback in self.callbacks:
                 callback.on_rollout(self, steps, episodes)
@@ -184,6 +179,34 @@ class AsyncTrainer(Closeable, Generic[A]):
                     callback.on_update(self, row)
                 yield row
             may_stop = bool(metrics) or not getattr(self.agent, "on_policy", False)
+
+    def _turn(self) -> tuple[int, list[Episode], Metrics]:
+        """Collect, and update if there is a batch; return what `_collect` returns, and the metrics of the update."""
+        if self._has_lagged_batch():
+            return self._update_and_collect()
+        steps, episodes = self._collect()
+        self._batch_lag = 0
+        updates = self._batch_is_full() and not (self.lag and self.steps_done < self.goal[1])
+        return steps, episodes, self._begin_update()() if updates else {}
+
+    def _has_lagged_batch(self) -> bool:
+        """Return whether a batch waits for an update, during which the next one is to be collected."""
+        return self.lag > 0 and self._batch_is_full()
+
+    def _update_and_collect(self) -> tuple[int, list[Episode], Metrics]:
+        """Update in a thread; meanwhile collect the next batch with a copy of the policy from before the update."""
+        wanted, steps, episodes, lag = self.agent.steps_wanted(), 0, list[Episode](), self._batch_lag
+        self.collector.agent = cast("LaggableAgent", self.agent).behavior()
+        update = self._begin_update()
+        try:
+            with ThreadPoolExecutor(1) as learner:
+                metrics = learner.submit(update)
+                while self.steps_done < self.goal[1] and len(self.buffer) < wanted:
+                    taken, ended = self._collect()
+                    steps, episodes, self._batch_lag = steps + taken, episodes + ended, self.lag
+        finally:
+            self.collector.agent = self.agent
+        return steps, episodes, metrics.result() | {"policy_lag": lag}
 
     def _collect(self) -> tuple[int, list[Episode]]:
         """Step the environments; return the number of steps, and the episodes that ended."""
@@ -211,14 +234,14 @@ class AsyncTrainer(Closeable, Generic[A]):
             return bool(self.env.finished.all()) or self.steps_done >= self.goal[1]
         return len(self.buffer) >= self.agent.steps_wanted()
 
-    def _update(self) -> Metrics:
-        """Pass the collected transitions to the agent; update it unless it waits for more."""
+    def _begin_update(self) -> Callable[[], Metrics]:
+        """Pass the collected transitions to the agent; return a function that updates it unless it waits for more."""
         self.agent.observe(self.buffer.take())
         if self.agent.steps_wanted() > 0:
-            return {}
+            return dict
         begin, target = self.goal
         workers = None if self.env.rollout is None else GradientWorkers(self.env)
-        return self.agent.update((self.steps_done - begin) / (target - begin), workers)
+        return partial(self.agent.update, (self.steps_done - begin) / (target - begin), workers)
 
     def _row(self, metrics: Metrics) -> Metrics:
         """Return a row of the history, with the metrics of the update."""

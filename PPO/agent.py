@@ -281,6 +281,12 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         acting.__setstate__(copy.deepcopy(parts))
         return acting
 
+    def behavior(self) -> Self:
+        """Return what `actor` returns, with a random stream of its own: it may act in another thread than `update`."""
+        acting = self.actor()
+        acting.rng = np.random.default_rng(self.rng.integers(2**63, size=4))
+        return acting
+
 
 ARGUMENTS = frozenset(inspect.signature(PPO.__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}
 """What `PPO` takes beside the fields of its config: about the environment's spaces, the networks and the seed."""

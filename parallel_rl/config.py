@@ -47,6 +47,11 @@ class RunConfig(Config):
         "Query the agent in every step (central), or let replicas of the policy act in the processes that step; auto: "
         "replicas where possible, otherwise central.",
     )
+    lag: Literal[0, 1] = setting(
+        0,
+        "1: collect the next batch during an update, with the weights from before it. Faster with images, recurrent "
+        "policies and large networks whose environments are slow.",
+    )
     backend: Literal["auto", "inline", "process", "vector"] = setting(
         "auto",
         "Step the environments in this process or in workers (auto measures which is faster), or with EnvPool, if "
@@ -93,7 +98,7 @@ class RunConfig(Config):
 
     def loop(self) -> dict[str, Any]:
         """Return the arguments of the trainer that have the same names here."""
-        return self.stepping() | {name: getattr(self, name) for name in ("mode", "acting", "seed", "info_keys")}
+        return self.stepping() | {name: getattr(self, name) for name in ("mode", "acting", "lag", "seed", "info_keys")}
 
     def stepping(self) -> dict[str, Any]:
         """Return the arguments that `evaluate` takes as well."""

@@ -35,8 +35,8 @@ TAGS = {
 """TensorBoard tags, as in Stable-Baselines3; the tag of any other metric is `train/` and its name, or `rollout/`."""
 LONGEST_NUMBER = 18
 """Limit on the digits of an integer in a table."""
-GONE = {"policy_lag"}
-"""Metrics that older versions wrote; a resumed run drops their columns."""
+POLICY_LAG = "policy_lag"
+"""A metric that older versions wrote as 0; a resumed run without a lag drops its column."""
 RENAMED = {"intrinsic_reward": "rnd_reward"}
 """Metrics that older versions wrote under another name."""
 TENSORBOARD_SECONDS = 2.0
@@ -87,7 +87,8 @@ class CSVLog(Callback):
         if not trainer.history:
             rows = [row for row in read_table(self.metrics.path) if row["steps"] <= done]
             trainer.history = History(
-                {RENAMED.get(name, name): row[name] for name in row if name not in GONE} for row in rows
+                {RENAMED.get(name, name): row[name] for name in row if trainer.lag or name != POLICY_LAG}
+                for row in rows
             )
         if not trainer.evaluations:
             rows = [row for row in read_table(self.evaluations.path, Evaluation._fields) if row["steps"] <= done]
