@@ -22,29 +22,11 @@ from parallel_rl.config import RunConfig, train_config
 from parallel_rl.presets import PRESETS
 from PPO import PPO, PPOConfig
 from tests.fake_envpool import use_fake_envpool
+from tests.program import ROOT, Forked, command, finish
 
-ROOT = Path(__file__).parent.parent
 SMALL = ["--num-envs", "4", "--batch-size", "256", "--k-epochs", "2"]
-ENDLESS = [*SMALL, "--steps", "100000000", "--eval-every", "0"]
+ENDLESS = [*SMALL, "--steps", "100000000", "--eval-every", "0", "--eval-episodes", "2"]
 QUICK = [*SMALL, "--steps", "1024", "--eval-episodes", "2"]
-
-
-def command(*arguments: str, cwd: Path, **kwargs: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, ROOT / "main.py", *arguments],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs,
-    )  # fmt: skip
-
-
-def heed_signals() -> None:
-    """Be as in a terminal: a suite in the background ignores SIGINT, under nohup SIGHUP, and so would its children."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
 
 
 def untrained_run(directory: Path) -> None:
@@ -178,17 +160,13 @@ def test_flags_win_over_presets_and_presets_over_defaults(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("backend", ["inline", "process"])
 def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
-    arguments = ("--run-dir", "here", *ENDLESS, "--backend", backend)
-    process = command(*arguments, cwd=tmp_path, start_new_session=True, preexec_fn=heed_signals)
-    assert process.stderr is not None
+    program = Forked("--run-dir", "here", *ENDLESS, "--backend", backend, cwd=tmp_path)
     try:
-        shown = ""
-        while "mean return" not in shown:
-            shown += process.stderr.read(1)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
-        code, out, err = finish(process)  # returns once the pipes are closed: no worker is left
+        program.wait_for("mean return")
+        program.send(signal.SIGINT, to_group=True)  # as a terminal does
+        code, out, err = program.finish()
     finally:
-        process.kill()
+        program.kill()
     assert code == main.INTERRUPTED
     assert "Traceback" not in err
     assert "main.py resume here" in out

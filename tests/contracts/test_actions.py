@@ -282,11 +282,10 @@ def test_replicas_obey_masks_and_learn() -> None:
             trainer.run()
 
 
-@pytest.mark.parametrize("mode", ["streaming", "mask"])
-def test_discrete_and_continuous_actions_are_learned_together(mode: Any) -> None:
+def test_discrete_and_continuous_actions_are_learned_together() -> None:
     """At random the return is -3.8; with all choices right but aimed at the middle it is -0.5, at best 0."""
     ppo = PPO.for_env(Hybrid(), batch_size=256, mini_batch_size=64, lr=1e-2, seed=0)
-    with AsyncPPO(Hybrid, ppo, 16, 3_000, mode=mode, backend="inline", seed=0, progress=False) as trainer:
+    with AsyncPPO(Hybrid, ppo, 16, 3_000, backend="inline", seed=0, progress=False) as trainer:
         assert trainer.acting == "central"
         trainer.run()
     assert evaluate(ppo, Hybrid, 200, seed=1, backend="inline").mean() > -0.3
