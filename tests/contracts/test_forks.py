@@ -55,17 +55,17 @@ class Fails(Network):
 
 @pytest.mark.parametrize("options", [{}, {"acting": "central"}, {"backend": "process"}], ids=str)
 def test_an_environment_that_runs_torch_does_not_hang(options: dict[str, Any]) -> None:
-    ppo = PPO.for_env(Network(), seed=0, batch_size=128, mini_batch_size=64)
-    background = BackgroundEvaluation(Network, 128, episodes=2)
-    with AsyncPPO(Network, ppo, 4, 256, progress=False, callbacks=[background], **options) as run:
+    ppo = PPO.for_env(Network(), seed=0, batch_size=64, mini_batch_size=64, k_epochs=1)
+    background = BackgroundEvaluation(Network, 64, episodes=2)
+    with AsyncPPO(Network, ppo, 4, 128, progress=False, callbacks=[background], **options) as run:
         assert len(run.run()) == 2
     assert run.evaluations
     assert len(evaluate(ppo, Network, 4, num_envs=4)) == 4
 
 
 def test_a_worker_that_is_forked_later_may_run_torch_too() -> None:
-    ppo = PPO.for_env(Network(), seed=0, batch_size=128, mini_batch_size=64)
-    with AsyncPPO(Fails, ppo, 4, 256, progress=False, on_env_error="restart") as run:
+    ppo = PPO.for_env(Network(), seed=0, batch_size=64, mini_batch_size=64, k_epochs=1)
+    with AsyncPPO(Fails, ppo, 4, 128, progress=False, on_env_error="restart") as run:
         assert run.run()[-1]["restarts"]
 
 

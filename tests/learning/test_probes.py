@@ -169,7 +169,7 @@ class Recall(gym.Env):
 
 
 def learn(env: Any, steps: int, mode: str = "streaming", **kwargs: Any) -> PPO:
-    defaults = {"batch_size": 256, "mini_batch_size": 64, "lr": 3e-3, "seed": 0}
+    defaults = {"batch_size": 256, "mini_batch_size": 64, "k_epochs": 4, "lr": 3e-3, "seed": 0}
     ppo = PPO.for_env(env(), **(defaults | kwargs))
     with AsyncPPO(env, ppo, 8, steps, mode=mode, backend="inline", seed=0, progress=False) as trainer:
         trainer.run()
@@ -246,7 +246,7 @@ def test_a_delayed_reward_of_any_size_is_credited_and_discounted(size: float) ->
 )
 def test_the_policy_learns_what_a_picture_shows(shape: tuple[int, ...], floats: bool, bf16: bool) -> None:
     env = partial(Picture, shape, floats)
-    ppo = learn(env, 1_000, hidden_sizes=(), lr=1e-3, bf16=bf16)
+    ppo = learn(env, 800, hidden_sizes=(), lr=1e-3, bf16=bf16)
     assert evaluate(ppo, env, 100, seed=1, backend="inline").mean() > 0.97
 
 
@@ -267,7 +267,10 @@ def test_what_is_forbidden_is_not_done() -> None:
     assert evaluate(ppo, env, 200, seed=1, backend="inline", deterministic=False).mean() > 0.85
 
 
-@pytest.mark.parametrize(("core", "low", "high"), [("gru", 0.97, 1.0), ("lstm", 0.97, 1.0), ("none", 0.3, 0.7)])
+@pytest.mark.parametrize(
+    ("core", "low", "high"),
+    [("gru", 0.97, 1.0), pytest.param("lstm", 0.97, 1.0, marks=pytest.mark.slow), ("none", 0.3, 0.7)],
+)
 def test_what_was_seen_is_remembered(core: Any, low: float, high: float) -> None:
     ppo = learn(Recall, 3_000, core=core, lr=1e-2, core_size=16, hidden_sizes=(16,))
     assert low <= evaluate(ppo, Recall, 200, seed=1, backend="inline").mean() <= high
