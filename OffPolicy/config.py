@@ -1,16 +1,15 @@
 """The hyperparameters of the off-policy agents, each declared once. No torch is needed, so that --help is fast."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 from OffPolicy.noise import make_noise
-from parallel_rl.utils import Config, setting
+from parallel_rl.utils import Config, setting, settings_class
 
 WIDEST = 2**16
 """Limit on the units of a layer, so that a forged file cannot exhaust the memory."""
 
 
-@dataclass(frozen=True)
+@settings_class
 class OffPolicyConfig(Config):
     """The settings of all off-policy agents.
 
@@ -65,7 +64,7 @@ class OffPolicyConfig(Config):
             raise ValueError("clip_return needs gamma < 1")
 
 
-@dataclass(frozen=True)
+@settings_class
 class DQNConfig(OffPolicyConfig):
     """The hyperparameters of `DQN`."""
 
@@ -90,7 +89,7 @@ class DQNConfig(OffPolicyConfig):
     max_grad_norm: float = setting(10.0, "Limit on the norm of the gradient.", above=0)
 
 
-@dataclass(frozen=True)
+@settings_class
 class ContinuousConfig(OffPolicyConfig):
     """The settings of all agents for continuous actions."""
 
@@ -98,7 +97,7 @@ class ContinuousConfig(OffPolicyConfig):
     action_l2: float = setting(0.0, "Factor of the mean square of actions in the loss of the actor.", least=0)
 
 
-@dataclass(frozen=True)
+@settings_class
 class DeterministicConfig(ContinuousConfig):
     """The settings of `DDPG` and `TD3`."""
 
@@ -111,7 +110,7 @@ class DeterministicConfig(ContinuousConfig):
         make_noise(self.action_noise, 1)
 
 
-@dataclass(frozen=True)
+@settings_class
 class DDPGConfig(DeterministicConfig):
     """The hyperparameters of `DDPG`."""
 
@@ -120,7 +119,7 @@ class DDPGConfig(DeterministicConfig):
     )
 
 
-@dataclass(frozen=True)
+@settings_class
 class TD3Config(DeterministicConfig):
     """The hyperparameters of `TD3`."""
 
@@ -131,7 +130,7 @@ class TD3Config(DeterministicConfig):
     target_noise_clip: float = setting(0.5, "Limit on that noise.", least=0)
 
 
-@dataclass(frozen=True)
+@settings_class
 class SACConfig(ContinuousConfig):
     """The hyperparameters of `SAC`."""
 

@@ -1,9 +1,8 @@
 """PPOConfig: the hyperparameters of PPO, each declared once. It needs no torch, so that --help is fast."""
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
-from parallel_rl.utils import Config, Schedule, scheduled, setting
+from parallel_rl.utils import Config, Schedule, scheduled, setting, settings_class
 
 CompanionName = Literal["rnd", "icm"]
 ROLLOUT = -1
@@ -12,7 +11,7 @@ WIDEST = 2**16
 """Limit on the units of a layer, so that a forged file cannot fill the memory."""
 
 
-@dataclass(frozen=True)
+@settings_class
 class PPOConfig(Config):
     """The hyperparameters of `PPO`.
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from typing_extensions import Doc
 
 from parallel_rl.agents import AGENTS, agent_kind
-from parallel_rl.utils import Config, setting
+from parallel_rl.utils import Config, setting, settings_class
 from parallel_rl.utils.settings import hints
 
 DEFAULT_AGENT = "ppo"
@@ -18,7 +18,7 @@ REMOVED_VALUES = {("acting", "alternating"): "central"}
 """Settings and values of older versions, and the values that replace them."""
 
 
-@dataclass(frozen=True)
+@settings_class
 class RunConfig(Config):
     """The environment of a run, its length, and where the results go.
 

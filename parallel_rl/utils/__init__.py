@@ -40,7 +40,16 @@ from parallel_rl.utils.returns import (
 from parallel_rl.utils.schedules import Schedule, linear, scheduled
 from parallel_rl.utils.scores import bootstrap_interval, interquartile_mean
 from parallel_rl.utils.seeding import OwnStreams, env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
-from parallel_rl.utils.settings import Config, Configured, Setting, fault_of, make_config, setting, settings_in
+from parallel_rl.utils.settings import (
+    Config,
+    Configured,
+    Setting,
+    fault_of,
+    make_config,
+    setting,
+    settings_class,
+    settings_in,
+)
 from parallel_rl.utils.spaces import (
     ACTION_MASK,
     FORBIDDEN,
@@ -138,6 +147,7 @@ __all__ = [
     "scheduled",
     "seed_global_streams",
     "setting",
+    "settings_class",
     "settings_in",
     "spawn_seeds",
     "split_parts",

@@ -2,7 +2,7 @@
 
 A config is a frozen dataclass whose fields are declared by `setting`:
 
-    @dataclass(frozen=True)
+    @settings_class
     class DQNConfig(Config):
         gamma: float = setting(0.99, "Discount of the reward.", least=0, most=1)
 """
@@ -12,11 +12,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from parallel_rl.utils.schedules import scheduled
 
 C = TypeVar("C", bound="Config")
+T = TypeVar("T")
 WHOLE_LIMIT = 2**63
 """Limit on whole numbers, which must fit into 64 bits."""
 LARGEST = 1.7976931348623157e308
@@ -83,7 +95,16 @@ def setting(default: Any, help: str, **facts: Any) -> Any:
     return field(default=default, metadata={"setting": Setting(help, **facts)})
 
 
-@dataclass(frozen=True)
+@dataclass_transform()
+def settings_class(kind: type[T]) -> type[T]:
+    """Make a class a frozen dataclass of settings.
+
+    For a type checker the fields are not frozen: it sees them as attributes of an agent, where many may be assigned.
+    """
+    return dataclass(frozen=True)(kind)
+
+
+@settings_class
 class Config:
     """Settings that have been checked: the base of every agent's config.
 
