@@ -167,8 +167,9 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         if not trajectories:
             return
         self.sampler.extend(trajectories)
-        self.steps += sum(map(len, trajectories))
-        self._acted = 0
+        count = sum(map(len, trajectories))
+        self.steps += count
+        self._acted = max(0, self._acted - count)
         if self.policy.obs_norm is not None:
             rows = np.concatenate([self.policy.features.flatten(trajectory.obs) for trajectory in trajectories])
             self.policy.obs_norm.update(torch.from_numpy(rows[:, : self.policy.features.vector]).to(self.device))
