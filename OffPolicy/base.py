@@ -4,7 +4,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
@@ -32,14 +32,9 @@ LARGE_NETWORK = 1_000_000
 """The number of parameters from which more than one thread is faster."""
 UNITS = 1e-9
 """Share of an update that rounding errors may amount to when updates are counted."""
-if TYPE_CHECKING:
-    Settings = OffPolicyConfig
-    """The attributes of `Configured`, for type checkers."""
-else:
-    Settings = object
 
 
-class OffPolicyAgent(Sharing, Savable, ABC, Settings):
+class OffPolicyAgent(Sharing, Savable, ABC):
     """Learns from a replay buffer, `utd` times for each environment step.
 
     It touches no environment, no process and no global random state.
@@ -172,8 +167,9 @@ class OffPolicyAgent(Sharing, Savable, ABC, Settings):
         if not trajectories:
             return
         self.sampler.extend(trajectories)
-        self.steps += sum(map(len, trajectories))
-        self._acted = 0
+        count = sum(map(len, trajectories))
+        self.steps += count
+        self._acted = max(0, self._acted - count)
         if self.policy.obs_norm is not None:
             rows = np.concatenate([self.policy.features.flatten(trajectory.obs) for trajectory in trajectories])
             self.policy.obs_norm.update(torch.from_numpy(rows[:, : self.policy.features.vector]).to(self.device))

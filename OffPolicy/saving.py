@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,9 +21,14 @@ from parallel_rl.utils import Configured, State, describe_space, settings_in, wh
 COUNTS = ("steps", "updates", "_last_round", "_refilled", "_acted")
 NEWER = {"_refilled": 0, "_acted": 0}
 """Counts that older checkpoints lack."""
+if TYPE_CHECKING:
+    Settings = OffPolicyConfig
+    """The attributes of `Configured`, for type checkers."""
+else:
+    Settings = object
 
 
-class Savable(Configured):
+class Savable(Configured, Settings):
     """The part of an agent that saves and loads it."""
 
     observation_space: spaces.Space

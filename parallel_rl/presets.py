@@ -159,7 +159,7 @@ SMALL: Values = {"num_envs": 4, "lr": 1e-3, "hidden_sizes": (64, 64), "batch_siz
 """For continuous control with few dimensions: small networks, which take a third of the time."""
 LUNAR: Values = {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000}
 """For LunarLanderContinuous: after RL-Zoo, not tried here."""
-NOISE: Values = {"action_noise": "ou_0.5", "utd": 0.5, "learning_starts": 100, "steps": 20_000}
+NOISE: Values = {"action_noise": "ou_0.5", "utd": 0.5, "learning_starts": 100, "steps": 40_000}
 """For MountainCarContinuous: noise that pushes one way for a while, since uncorrelated noise never reaches the goal."""
 DETERMINISTIC: dict[str, Values] = {
     "Pendulum-v1": SMALL | {"steps": 12_000},

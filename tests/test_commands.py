@@ -346,7 +346,7 @@ def test_envs_marks_presets(capsys: pytest.CaptureFixture) -> None:
     assert main.main(["envs"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert "* CartPole-v1" in listed
-    assert "  Taxi-v4" in listed
+    assert "  Blackjack-v1" in listed
     assert not any("CartPole-v0" in line for line in listed)
 
 
