@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import gymnasium as gym
+import numpy as np
 
 from AsyncPPO import AsyncTrainer
 from AsyncPPO.backends import EnvFactory
@@ -15,7 +16,7 @@ from AsyncPPO.callbacks import Callback
 from AsyncPPO.checkpoint import contents, restore
 from AsyncPPO.episodes import Episode
 from AsyncPPO.workers import Pulse
-from parallel_rl.utils import Metrics, State
+from parallel_rl.utils import History, Metrics, State
 from Population.experience import Experience
 from Population.schedule import Count, Schedule, due
 from Population.transport import (
@@ -314,6 +315,9 @@ class TrainerMember:
             "shared": learned.state,
             "settings": plain_settings(learned.settings),
             "version": self.version,
+            "history": {
+                name: np.array([row[name] for row in self.trainer.history]) for name in self.trainer.history.columns
+            },
         }
 
     def load_state(self, state: State, path: str) -> None:
@@ -321,6 +325,10 @@ class TrainerMember:
         apply_settings(self.trainer.agent, state["settings"])
         restore(self.trainer, state["trainer"], path)
         self.version, self.sent = state["version"], self.count
+        columns = {name: column.tolist() for name, column in state["history"].items()}
+        self.trainer.history = History(
+            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+        )
 
     def finish(self, update: Update | None) -> Final:
         """Return the history."""

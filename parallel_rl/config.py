@@ -91,6 +91,15 @@ class RunConfig(Config):
     info_keys: tuple[str, ...] = setting(
         (), "Numbers in an episode's last info whose mean is reported: --info-keys distance; is_success always is."
     )
+    copies: int = setting(
+        1, "Copies of the agent, each with its own environments and steps, that are combined while they train.", least=1
+    )
+    combine: Literal["mean", "best", "explore"] = setting(
+        "mean",
+        "All copies go on with the mean of their weights, or with the best copy; or (explore) the worst take over "
+        "one of the best, with a perturbed learning rate.",
+    )
+    combine_every: int = setting(4096, "Steps of all copies together between two combinations.", least=1)
     max_seconds: float | None = setting(None, "End the run after so many seconds of training.", above=0)
     target_return: float | None = setting(
         None, "End the run when the last 100 episodes, or an evaluation, reach this mean return."

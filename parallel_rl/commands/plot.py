@@ -13,7 +13,7 @@ from parallel_rl.commands.run_directory import config_of
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import settings_in
 
-EXPERIMENT = ("env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights")
+EXPERIMENT = ("env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights", "copies", "combine")
 """Settings that the runs of one experiment share: all but the seed and those about speed and faults."""
 
 

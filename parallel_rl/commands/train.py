@@ -23,6 +23,7 @@ from AsyncPPO.callbacks import (
 )
 from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import env_of, factory_of, load_latest, make_trainer
+from parallel_rl.commands.copies import train_copies
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import (
@@ -62,6 +63,8 @@ def train(arguments: Sequence[str]) -> int:
 def train_run(config: TrainConfig) -> int:
     """Train, save, evaluate and report."""
     run_dir = choose_run_dir(config)
+    if config.run.copies > 1:
+        return train_copies(config, run_dir, _evaluate)
     with make_trainer(config) as trainer:
         if config.run.load_weights:
             load_latest(trainer.agent, config.agent, Path(config.run.load_weights))
@@ -87,6 +90,10 @@ def resume(
     """
     config = config_of(run_dir)
     check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module)
+    if config.run.copies > 1:
+        if steps is not None or num_envs is not None or override:
+            raise ValueError("a run with copies resumes as it was: without --steps, --num-envs and --override")
+        return train_copies(config, run_dir, _evaluate, resumed=True)
     changed: dict[str, Any] = {} if num_envs in (None, config.run.num_envs) else {"num_envs": num_envs}
     changed |= _overrides(config, override)
     config = config.changed(changed)
@@ -145,7 +152,7 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
     if signals:
         return 128 + signals[0]
     trainer.close()  # the evaluation makes its own environments
-    evaluation = _evaluate(config, trainer)
+    evaluation = _evaluate(config, trainer.agent, trainer.steps_done)
     summary = _summary(config, trainer) | {
         "evaluation": evaluation.figures(),
         "total_seconds": time.perf_counter() - started,
@@ -197,13 +204,12 @@ def _save(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
     say(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
 
 
-def _evaluate(config: TrainConfig, trainer: "AsyncTrainer") -> Evaluation:
+def _evaluate(config: TrainConfig, agent: Any, steps: int) -> Evaluation:
     from AsyncPPO import evaluate_episodes
 
     seed = config.run.seed + FINAL_SEED
     settings: dict[str, Any] = {"seed": seed, "progress": True} | config.run.evaluating()
-    episodes = evaluate_episodes(trainer.agent, env_of(config.run), config.run.eval_episodes, **settings)
-    return Evaluation.of(trainer.steps_done, episodes)
+    return Evaluation.of(steps, evaluate_episodes(agent, env_of(config.run), config.run.eval_episodes, **settings))
 
 
 def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:

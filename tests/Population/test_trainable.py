@@ -183,6 +183,7 @@ def test_a_population_resumes_to_the_bit(combiner: Any, tmp_path: Path) -> None:
         np.testing.assert_array_equal(weights(one["agent"]), weights(other["agent"]))
         assert one["rewards"] == other["rewards"]
         assert one["agent_version"] == other["agent_version"]
+        assert [row["policy_loss"] for row in one["history"]] == [row["policy_loss"] for row in other["history"]]
 
 
 def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,171 @@
+"""`train --copies`: a population of copies of the agent, which are combined while they train."""
+
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from AsyncPPO.callbacks import METRICS_FILE, Table
+from AsyncPPO.episodes import Evaluation
+from parallel_rl.commands.build import env_of, fresh_agent, load_latest
+from parallel_rl.commands.output import say
+from parallel_rl.commands.program import PROGRAM
+from parallel_rl.commands.run_directory import CURVE_FILE, SUMMARY_FILE, locked, note_start, write_json
+from parallel_rl.commands.stopping import stopped_by_signals
+from parallel_rl.commands.trust import trust_flag
+from parallel_rl.config import TrainConfig
+
+if TYPE_CHECKING:
+    from Population import AgentCombiner, Trainer
+
+STATE_FILE = "population.state"
+EXPLORED = ("lr", "entropy_coef")
+Evaluate = Callable[[TrainConfig, Any, int], Evaluation]
+
+
+def train_copies(config: TrainConfig, run_dir: Path, evaluate: Evaluate, *, resumed: bool = False) -> int:
+    """Train a population, save its agent, evaluate it and report; return the exit code.
+
+    Args:
+        config: of the run.
+        run_dir: its directory.
+        evaluate: evaluates the agent, after so many steps.
+        resumed: whether to go on from the state in the directory.
+
+    Raises:
+        FileNotFoundError: there is no state to resume from.
+    """
+    with locked(run_dir):
+        keep = Keep(config, run_dir)
+        trainer = make_population(config, keep)
+        if resumed:
+            trainer.load_checkpoint(run_dir / STATE_FILE)
+        note_start(run_dir, config, resumed=resumed, changed={})
+        say(f"{config.run.env_id}: {config.run.copies} copies with {config.run.num_envs} environments each")
+        with stopped_by_signals(Stoppable(trainer)) as signals:  # type: ignore[arg-type]
+            agent, result = trainer.run()
+        agent.save_weights(run_dir)
+        _write(config, result["workers"], run_dir)
+        _summarize(trainer, None, run_dir)
+        say(f"saved     {run_dir} (weights, metrics of each copy)\ncurves    {run_dir / CURVE_FILE}")
+        path = shlex.quote(str(run_dir)) + trust_flag(config.run)
+        if signals:
+            say(f"stopped   {trainer.stopped}; to continue: {PROGRAM} resume {path}")
+            return 128 + signals[0]
+        evaluation = evaluate(config, agent, int(trainer.count.steps))
+        _summarize(trainer, evaluation, run_dir)
+        say(
+            f"result    mean {evaluation.mean:.2f}, min {evaluation.min:.2f}, max {evaluation.max:.2f} "
+            f"over {evaluation.episodes} deterministic episodes{evaluation.in_words}\n"
+            f"watch     {PROGRAM} watch {path}"
+        )
+    return 0
+
+
+def make_population(config: TrainConfig, keep: Callable[["Trainer"], None]) -> "Trainer":
+    """Return the trainer of a population.
+
+    Args:
+        config: of the run.
+        keep: called whenever the copies have reported.
+    """
+    from Population import Trainer
+
+    run, agent = config.run, fresh_agent(config)
+    if run.load_weights:
+        load_latest(agent, config.agent, Path(run.load_weights))
+    schedule: list[tuple[str, float, str]] = [
+        ("finish", run.steps, "steps"),
+        ("combine_agents", run.combine_every, "steps"),
+    ]
+    if run.max_seconds is not None:
+        schedule.append(("finish", run.max_seconds, "seconds"))
+    options = {name: getattr(run, name) for name in ("mode", "acting", "info_keys", "on_env_error", "close_timeout")}
+    return Trainer(
+        agent,
+        env_of(run, training=True),
+        run.copies,
+        "parallel_learning",
+        _combiner(config, agent),
+        schedule,
+        "sync",
+        seed=run.seed,
+        num_envs=run.num_envs,
+        callbacks=[keep],
+        trainer_options=options,
+    )
+
+
+def _combiner(config: TrainConfig, agent: Any) -> "AgentCombiner":
+    from Population import ExploitExplore, FixedStatAgentCombiner, MeanAgentCombiner
+
+    if config.run.combine == "mean":
+        return MeanAgentCombiner()
+    if config.run.combine == "best":
+        return FixedStatAgentCombiner("mean_x_episodes_reward")
+    of = [name for name in EXPLORED if isinstance(vars(config.settings).get(name), float)]
+    if not of:
+        raise ValueError(f"combine='explore' changes {' and '.join(EXPLORED)}, which {config.agent} does not have")
+    return ExploitExplore(of=of, seed=config.run.seed)
+
+
+class Keep:
+    """Saves a population at intervals and before it stops; stops it at the target."""
+
+    def __init__(self, config: TrainConfig, run_dir: Path) -> None:
+        """Store the config and the directory."""
+        self._run, self._run_dir, self._last = config.run, run_dir, time.monotonic()
+
+    def __call__(self, trainer: "Trainer") -> None:
+        """Stop at the target; save, if it is time."""
+        target, means = self._run.target_return, [stats["mean_x_episodes_reward"] for stats in trainer.stats]
+        if target is not None and max((mean for mean in means if mean is not None), default=-np.inf) >= target:
+            trainer.stop(f"at a mean return of {target:g}")
+        if trainer.stopped or time.monotonic() >= self._last + self._run.checkpoint_seconds:
+            trainer.save_checkpoint(self._run_dir / STATE_FILE)
+            trainer.agent.save_weights(self._run_dir)
+            self._last = time.monotonic()
+
+
+class Stoppable:
+    """A population, as `stopped_by_signals` sees it."""
+
+    collecting_since = None
+
+    def __init__(self, trainer: "Trainer") -> None:
+        """Store the trainer."""
+        self._trainer = trainer
+
+    def stop(self, why: str, *, in_a_hurry: bool = False) -> None:
+        """Stop it as soon as the copies have reported."""
+        self._trainer.stop(why)
+
+
+def _write(config: TrainConfig, workers: list[Any], run_dir: Path) -> None:
+    """Write the metrics of each copy, and the picture of their curves."""
+    from parallel_rl.utils.plots import Run, plot_runs
+
+    curves = {}
+    for worker in workers:
+        directory, rows = run_dir / f"copy_{worker['id']}", worker["history"]
+        directory.mkdir(exist_ok=True)
+        Table(directory / METRICS_FILE).write(rows, [*rows[0]] if rows else [])
+        if any(np.isfinite(row["mean_return"]) for row in rows):
+            curves[f"copy {worker['id']}"] = [Run(str(directory), rows, config.run.steps)]
+    if curves:
+        plot_runs({config.run.env_id: curves}, run_dir / CURVE_FILE)
+
+
+def _summarize(trainer: "Trainer", evaluation: Evaluation | None, run_dir: Path) -> None:
+    means = [stats["mean_x_episodes_reward"] for stats in trainer.stats]
+    summary = {
+        "steps": int(trainer.count.steps),
+        "episodes": int(trainer.count.episodes),
+        "stopped": trainer.stopped,
+        "mean_returns": means,
+        "evaluation": evaluation and evaluation.figures(),
+    }
+    write_json(run_dir / SUMMARY_FILE, summary)

@@ -1,0 +1,114 @@
+"""`train --copies`: a population on the command line."""
+
+import json
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from AsyncPPO.callbacks import read_table
+from parallel_rl import main
+from parallel_rl.commands.copies import Keep
+from tests.processes import runs, wait_until
+from tests.test_main import command, finish
+
+QUICK = [
+    "--copies", "2", "--combine-every", "512", "--num-envs", "4", "--batch-size", "256", "--mini-batch-size", "128",
+    "--hidden-sizes", "8", "--eval-episodes", "2",
+]  # fmt: skip
+
+
+def train(directory: Path, *flags: str) -> int:
+    return main.main([*QUICK, "--run-dir", str(directory), *flags])
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    from PPO import PPO
+
+    return PPO.load(directory).policy.state_dict()
+
+
+@pytest.mark.parametrize("combine", ["mean", "best", "explore"])
+def test_copies_are_combined_evaluated_and_have_a_curve_each(
+    combine: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert train(tmp_path / "run", "--combine", combine, "--steps", "768") == 0
+    out = capsys.readouterr().out
+    assert "2 copies with 4 environments each" in out
+    assert "over 2 deterministic episodes" in out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["steps"], summary["evaluation"]["episodes"]) == (1536, 2)
+    assert (tmp_path / "run" / "learning_curve.png").stat().st_size > 10_000
+    for number in (0, 1):
+        rows = read_table(tmp_path / "run" / f"copy_{number}" / "metrics.csv")
+        assert [row["steps"] for row in rows] == [256, 512, 768]
+    assert main.main(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
+    assert train(tmp_path / "run", "--steps", "768") == 1
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_a_stopped_population_resumes_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ("--steps", "1024", "--combine", "mean")
+    assert train(tmp_path / "whole", *flags) == 0
+    keep = Keep.__call__
+
+    def interrupt(self: Keep, trainer: object) -> None:
+        if trainer.count.steps == 1024:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGTERM)
+        keep(self, trainer)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Keep, "__call__", interrupt)
+    assert train(tmp_path / "half", *flags) == 128 + signal.SIGTERM
+    assert f"main.py resume {tmp_path / 'half'}" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert main.main(["resume", str(tmp_path / "half")]) == 0
+    whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "half")
+    for name, tensor in whole.items():
+        torch.testing.assert_close(halves[name], tensor, rtol=0, atol=0)
+    one, other = (read_table(tmp_path / name / "copy_1" / "metrics.csv") for name in ("whole", "half"))
+    assert [row["policy_loss"] for row in one] == [row["policy_loss"] for row in other]
+    assert main.main(["resume", str(tmp_path / "half"), "--steps", "100"]) == 1
+    assert "a run with copies resumes as it was" in capsys.readouterr().err
+
+
+def test_a_target_or_a_time_limit_ends_a_population(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert train(tmp_path / "target", "--steps", "1000000", "--target-return", "10") == 0
+    assert json.loads((tmp_path / "target" / "summary.json").read_text())["stopped"] == "at a mean return of 10"
+    assert train(tmp_path / "time", "--steps", "100000000", "--max-seconds", "0.5") == 0
+
+
+def test_a_full_disk_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("Population.trainer.save_state", full)
+    assert train(tmp_path / "run", "--steps", "1024", "--checkpoint-seconds", "0.001") == 1
+    err = capsys.readouterr().err
+    assert "error: [Errno 28] No space left on device" in err
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_saves_and_leaves_no_process(tmp_path: Path) -> None:
+    unignored = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background ignores it
+    process = command(
+        *QUICK, "--steps", "100000000", "--run-dir", "here", "--checkpoint-seconds", "0.1", cwd=tmp_path,
+        start_new_session=True, preexec_fn=unignored,
+    )  # fmt: skip
+    wait_until((tmp_path / "here" / "population.state").exists, "nothing is saved")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.killpg(process.pid, signal.SIGINT)
+    code, out, err = finish(process)
+    assert code == main.INTERRUPTED, err
+    assert "main.py resume here" in out
+    assert "Traceback" not in err
+    assert not any(runs(int(child)) for child in children)
+    assert len(read_table(tmp_path / "here" / "copy_0" / "metrics.csv")) > 0
+    assert np.isfinite(json.loads((tmp_path / "here" / "summary.json").read_text())["steps"])
