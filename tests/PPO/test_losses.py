@@ -51,5 +51,6 @@ def test_approximate_kl_and_clip_fraction_by_hand() -> None:
 def test_normalize_gives_mean_zero_and_deviation_one() -> None:
     normal = normalize(torch.tensor([1.0, 2.0, 3.0]))
     torch.testing.assert_close(normal, torch.tensor([-1.0, 0.0, 1.0]))
+    torch.testing.assert_close(normalize(torch.tensor([1.0, 3.0])), torch.tensor([-1.0, 1.0]) / 2**0.5)
     assert normalize(torch.tensor([4.0])).tolist() == [4.0], "one row has no deviation to divide by"
     assert normalize(torch.full((3,), 4.0)).tolist() == [0.0] * 3
