@@ -49,6 +49,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
     on_policy = True
     config: PPOConfig
 
+    # long, since users of the first version rely on these names and positions; the other settings are PPOConfig's
     def __init__(  # noqa: D417
         self,
         is_continuous: bool,
