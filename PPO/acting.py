@@ -1,4 +1,4 @@
-"""How PPO acts: with the NumPy policy where there is one, otherwise with torch."""
+"""How PPO acts: with the NumPy policy if there is one, otherwise with torch."""
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ class Acting:
     config: PPOConfig
     policy: ActorCritic
     numpy_policy: NumpyPolicy | None
-    """The policy without torch, which is several times faster; None where there is none."""
+    """The policy in NumPy, which is several times faster; None if torch is needed."""
     exploration: Exploration | None
     rng: np.random.Generator
     action_space: spaces.Space
@@ -33,7 +33,7 @@ class Acting:
 
     @property
     def wants_env_ids(self) -> bool:
-        """Whether `act` needs `env_ids`: each environment keeps its noise for a while."""
+        """Whether `act` needs `env_ids`, since each environment has its own gSDE noise."""
         return self.config.use_sde
 
     def initial_state(self, num_envs: int) -> np.ndarray | None:
@@ -53,7 +53,7 @@ class Acting:
         Args:
             states: `(N, ...)`, or a single state; of a Dict or Tuple space a dict or tuple of such, or a structured
                 array.
-            deterministic: take the most probable action (continuous: the median), not a sampled one.
+            deterministic: take the mode of the policy (continuous: the median) instead of sampling.
             state: `(N, S)`, the recurrent state of each row, for a policy with a core; updated in place. It starts as
                 `initial_state(N)`; set the rows of finished episodes to zero.
             env_ids: `(N,)`, the environment of each state, by default the first N: with `use_sde` each environment
@@ -77,7 +77,7 @@ class Acting:
         state: np.ndarray | None = None,
         env_ids: np.ndarray | None = None,
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return the actions of `get_action` and, by name, what learning needs to know about them.
+        """Return the actions of `get_action`, and rows by name that learning needs.
 
         Returns:
             The actions, and `log_prob` float32 `(N,)`. For continuous actions also `raw_action` float32

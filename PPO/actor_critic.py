@@ -41,11 +41,11 @@ Past = tuple[torch.Tensor, torch.Tensor]
 
 
 class ActorCritic(nn.Module):
-    """An encoder that leads to a distribution over actions, and one that leads to values.
+    """A policy and a value function, each with an encoder and a head.
 
-    Observations come as rows of columns (`utils.Features`). An encoder is, by default, a convolutional network for each
-    image, and an MLP behind them and beside the numbers. A recurrent core may follow, one for actor and critic. Where
-    there are no images, encoders are separate and use tanh: Andrychowicz et al. 2021 (arXiv:2006.05990), section 3.2.
+    Observations are rows of columns (`utils.Features`). By default an encoder is an MLP, whose inputs are the numbers
+    and the output of a convolutional network for each image. A recurrent core may follow, shared by actor and critic.
+    Without images the encoders are separate and use tanh: Andrychowicz et al. 2021 (arXiv:2006.05990), section 3.2.
 
     A subclass may replace `actor`, `critic`, `core`, `policy_head` and `value_head`, and override `forward`,
     `distribution`, `value` and `step`, so long as they agree with each other.
@@ -80,22 +80,22 @@ class ActorCritic(nn.Module):
             squash: whether bounded continuous actions are squashed by tanh; otherwise they are clipped.
             hidden_sizes: of each encoder's MLP.
             activation: `tanh`, `relu` or `silu`.
-            share_encoder: whether actor and critic have one encoder together; None: with images or a core.
-            encoder: makes each encoder in place of the above.
+            share_encoder: whether actor and critic share one encoder; None: only with images or a core.
+            encoder: makes each encoder, instead of the default.
             core: `gru` or `lstm` for a recurrent policy.
             core_size: H, features of the core.
             log_std: the Gaussian's initial log standard deviation.
             use_sde: whether the noise of continuous actions depends on the state (gSDE).
-            values: V, how many value functions: one, or two with an intrinsic reward.
-            normalize_obs: whether to normalize what are numbers in observations by their running statistics.
+            values: V, the number of value functions: one for each reward.
+            normalize_obs: whether to normalize the numbers in observations by running statistics.
             bf16: whether the encoders compute in bfloat16 (Micikevicius et al. 2018, arXiv:1710.03740): for images and
                 large networks, where the processor has it. All else stays in float32.
             generator: of the initial weights.
 
         Raises:
             TypeError: a space that is not supported.
-            ValueError: an unknown activation or core, a core behind separate encoders, or a mask of another size than
-                there are choices.
+            ValueError: an unknown activation or core, a core with separate encoders, or a mask whose size is not the
+                number of choices.
         """
         super().__init__()
         self.features, self.action_space = _features_of(observation_space, warn=encoder is None), action_space
@@ -134,7 +134,7 @@ class ActorCritic(nn.Module):
             )
 
     def _width(self, encoder: nn.Module) -> int:
-        """Return the number of features, by a trial."""
+        """Return the number of features of an encoder, by calling it once."""
         columns = self.features.columns
         with torch.no_grad():
             features = encoder(torch.zeros(1, columns))
@@ -185,7 +185,7 @@ class ActorCritic(nn.Module):
         return self.core(features, *past)
 
     def normalize(self, obs: torch.Tensor) -> torch.Tensor:
-        """Return observations `(B, D)` as the other methods take them."""
+        """Return normalized observations `(B, D)`, which the other methods take."""
         if self.obs_norm is None:
             return obs
         numbers = self.features.vector
@@ -193,7 +193,7 @@ class ActorCritic(nn.Module):
         return normalized if obs.shape[1] == numbers else torch.cat([normalized, obs[:, numbers:]], dim=1)
 
     def update_statistics(self, obs: torch.Tensor) -> None:
-        """Take observations `(B, D)` into the running statistics that `normalize` goes by."""
+        """Update the running statistics of `normalize` with observations `(B, D)`."""
         if self.obs_norm is not None:
             self.obs_norm.update(obs[:, : self.features.vector])
 
@@ -202,7 +202,7 @@ class ActorCritic(nn.Module):
         return self.features.split(obs.float() if self._custom else obs)
 
     def stacked_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters in the order of `Architecture.views`: a layer of the actor, then the critic's."""
+        """Return the parameters in the order of `Architecture.views`: actor and critic alternate, layer by layer."""
         encoders = zip(self.actor.parameters(), self.critic.parameters(), strict=True)
         return [*chain.from_iterable(encoders), *self.policy_head.parameters(), *self.value_head.parameters()]
 

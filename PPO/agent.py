@@ -34,9 +34,9 @@ from PPO.rnd import RND
 from PPO.settings import settings_of
 
 LARGE_NETWORK = 1_000_000
-"""Parameters from which on the overhead of torch is small, and several threads are worth it."""
+"""The number of parameters from which torch's overhead is small, and several threads are faster."""
 FACTORS = {"beta": "RND", "icm_beta": "ICM"}
-"""The companions whose factor a setting is."""
+"""Settings that are the `beta` of a companion, and its name."""
 
 
 class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
@@ -49,6 +49,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
     on_policy = True
     config: PPOConfig
 
+    # long, since users of the first version rely on these names and positions; the other settings are PPOConfig's
     def __init__(  # noqa: D417
         self,
         is_continuous: bool,
@@ -118,7 +119,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
 
     @property
     def network(self) -> dict[str, Any]:
-        """What `actor_critic` is made with, beside the spaces."""
+        """The arguments of `actor_critic`, apart from the spaces."""
         config = self.config
         return {
             "squash": config.squash_actions,
@@ -156,7 +157,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         self._companions = tuple(companion.to(self.device) for companion in companions)
 
     def _companions_asked_for(self) -> list[Companion]:
-        """Return the companions that the config names, before they are built; of objects, copies."""
+        """Return the companions of the config, copied and not yet built."""
         config, asked = self.config, list(self.config.companions)
         if config.use_RND and "rnd" not in asked:
             asked.insert(0, "rnd")
@@ -170,7 +171,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
 
     @property
     def companions(self) -> tuple[Companion, ...]:  # type: ignore[override]
-        """What learns beside PPO, in the order of their value functions."""
+        """The companions, in the order of their value functions."""
         return self._companions
 
     @property
@@ -179,14 +180,14 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         return next((companion for companion in self.companions if isinstance(companion, RND)), None)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; a new `beta` is that of the companion too."""
+        """Set an attribute; a setting in `FACTORS` also changes its companion."""
         super().__setattr__(name, value)
         for companion in vars(self).get("_companions", ()) if name in FACTORS else ():
             if companion.name == FACTORS[name]:
                 companion.beta = value
 
     def _make_learner(self) -> None:
-        """Move the parameters into vectors, of which torch, Adam and the NumPy policy have views."""
+        """Move the parameters into vectors; those of torch, Adam and the NumPy policy are views of them."""
         architecture = self.policy.architecture()
         parameters = self.policy.parameters() if architecture is None else self.policy.stacked_parameters()
         own = {each: [one for one in each.parameters() if one.requires_grad] for each in self.companions}
@@ -207,7 +208,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
             self.numpy_policy = NumpyPolicy(architecture, vector.numpy(), statistics)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the attributes without views of the parameters: a copy makes its own."""
+        """Return the attributes without views of the parameters, which a copy makes again."""
         views = ("optimizers", "reached", "gradients", "objective_loss", "numpy_policy")
         kept = {name: value for name, value in vars(self).items() if name not in views}
         for name in ("policy", "_companions"):  # no longer views: a pickle would hold the vector for each parameter
@@ -262,7 +263,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
             raise ValueError(f"the PPO was made for {self.action_space}, but {env} needs {other}")
 
     def steps_wanted(self) -> int:
-        """Return how many more transitions `learn` waits for."""
+        """Return the number of transitions that `learn` still waits for."""
         return self.batch_size - len(self.memory)
 
     def observe(self, trajectories: Sequence[Trajectory]) -> None:
@@ -271,11 +272,11 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
             self.memory.append(trajectory)
 
     def update(self, progress: float = 0.0, workers: GradientWorkers | None = None) -> dict[str, float]:
-        """Do what `learn` does: the name that every agent has."""
+        """Call `learn`, under the name of the `Agent` protocol."""
         return self.learn(progress, workers)
 
     def actor(self) -> Self:
-        """Return a copy that acts as this agent does now, without `memory` and the moments of Adam."""
+        """Return a copy of the current policy, without the content of `memory` and Adam's moments."""
         parts = self.__getstate__() | {"memory": Memory(), "moments": [{} for _ in self.optimizers]}
         acting = object.__new__(type(self))
         acting.__setstate__(copy.deepcopy(parts))
@@ -289,7 +290,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
 
 
 ARGUMENTS = frozenset(inspect.signature(PPO.__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}
-"""What `PPO` takes beside the fields of its config: about the environment's spaces, the networks and the seed."""
+"""The arguments of `PPO` that are no fields of its config: spaces, networks and seed."""
 PPO.arguments = ARGUMENTS
 PPO.defaults = settings_of(
     {

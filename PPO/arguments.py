@@ -1,4 +1,4 @@
-"""What `PPO` is made with beside its config: its checks, and what an environment's spaces determine."""
+"""The arguments of `PPO` other than its config: how they follow from an environment's spaces, and checks."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def arguments_for(env: Any, action_scaling: Scaling | None = None) -> dict[str, 
 
     Args:
         env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
-        action_scaling: one that the user chose; it moves the center of actions with only one bound.
+        action_scaling: the user's choice; it determines the center of actions that have only one bound.
 
     Raises:
         TypeError: a space that is not supported.
@@ -80,7 +80,7 @@ def spaces_of(
     observation_space: spaces.Space | None,
     action_space: spaces.Space | None,
 ) -> tuple[spaces.Space, spaces.Space]:
-    """Return the observation space and the action space that arguments of `PPO` describe; a space that is given counts.
+    """Return the observation and action spaces that arguments of `PPO` describe; a space among them has priority.
 
     Raises:
         ValueError: a scaling or an offset that is not a finite number, or one for each dimension.
@@ -97,10 +97,10 @@ def spaces_of(
 
 
 def check_arguments(observ_dim: int, action_dim: int, seed: int | None, device: str | torch.device) -> None:
-    """Check what an agent is made with beside its config and the spaces.
+    """Check the arguments other than config and spaces.
 
     Raises:
-        ValueError: a number out of its range; or torch does not know the device, or does not find it.
+        ValueError: a number out of its range, or a device that torch does not know or find.
     """
     size, seeds = Setting("", above=0), Setting("", least=0)
     checked = (("observ_dim", observ_dim, size), ("action_dim", action_dim, size), ("seed", seed, seeds))

@@ -24,10 +24,10 @@ class Autograd:
         objective: Objective,
         has_entropy: bool,
     ) -> None:
-        """Take the gradient `(P,)` of the policy's parameters, to be written for every minibatch.
+        """Store the vector `(P,)` to write the gradient of the policy's parameters into.
 
-        The coefficients that change become tensors, since compiled code takes numbers for constants; `has_entropy` says
-        whether there is an entropy bonus, though it may have been annealed to 0.
+        Coefficients that change become tensors, since compiled code treats numbers as constants. `has_entropy` says
+        whether there is an entropy bonus, even if it is annealed to 0.
         """
         self._policy, self._loss, self._gradient = policy, loss, gradient
         tensors: dict[str, Any] = {"clip": torch.tensor(objective.clip, device=gradient.device)}
@@ -36,11 +36,11 @@ class Autograd:
         self._objective = replace(objective, **tensors)
 
     def load(self, rows: Rows) -> None:
-        """Take the rows."""
+        """Store the rows."""
         self._rows = rows
 
     def shuffle(self, order: np.ndarray) -> None:
-        """Put the rows into the order `(M,)`."""
+        """Reorder the rows by `order` `(M,)`."""
         self._shuffled = self._rows.take(torch.from_numpy(order).to(self._gradient.device))
 
     def compute(self, start: int, stop: int) -> Metrics:

@@ -1,4 +1,4 @@
-"""Noise that stays for a while: what gSDE explores with (Raffin et al. 2021, arXiv:2005.05719)."""
+"""The exploration noise of gSDE, which is resampled only now and then (Raffin et al. 2021, arXiv:2005.05719)."""
 
 from collections.abc import Callable
 
@@ -9,13 +9,13 @@ from PPO.config import ROLLOUT
 
 
 class Exploration:
-    """Noise for each environment, drawn when it is first needed, and again after some steps or when it is forgotten."""
+    """Noise for each environment. It is sampled when first needed, and again after some steps or after `forget`."""
 
     def __init__(self, steps: int) -> None:
-        """Have no noise yet.
+        """Start without noise.
 
         Args:
-            steps: for how many it stays; `ROLLOUT`: until `forget`.
+            steps: after how many steps to resample; `ROLLOUT`: only after `forget`.
         """
         self.steps = steps
         self._noise = np.empty((0, 0), np.float32)
@@ -26,7 +26,7 @@ class Exploration:
 
         Args:
             env_ids: `(n,)`, each at most once.
-            draw: makes noise for a number of environments.
+            draw: samples noise for a number of environments.
         """
         missing = max(env_ids, default=-1) + 1 - len(self._ages)
         if missing > 0:
@@ -45,18 +45,18 @@ class Exploration:
         return self._noise[env_ids]
 
     def forget(self) -> None:
-        """Have all noise drawn again: a new rollout begins."""
+        """Resample all noise at the next step."""
         self._ages[:] = 0
 
     def state(self) -> State:
-        """Return the noise and how long it has been there, for `utils.save_state`."""
+        """Return the noise and its ages in steps, for `utils.save_state`."""
         return {"noise": self._noise.copy(), "ages": self._ages.copy()}
 
     def restored(self, state: State, columns: int) -> "Exploration":
-        """Return one with the noise `(N, columns)` that `state` had.
+        """Return one with the noise `(N, columns)` of a `state`.
 
         Raises:
-            ValueError: it had other noise, or is no such state.
+            ValueError: the state does not fit.
         """
         noise, ages = (np.asarray(state.get(name) if isinstance(state, dict) else None) for name in ("noise", "ages"))
         kinds = noise.dtype == np.float32 and ages.dtype == np.int64 and noise.ndim == 2 and ages.ndim == 1

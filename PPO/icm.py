@@ -1,4 +1,4 @@
-"""ICM: an intrinsic reward for next observations that were not predicted.
+"""ICM: an intrinsic reward for next observations that are hard to predict.
 
 Source: Pathak et al. 2017, "Curiosity-driven Exploration by Self-supervised Prediction" (arXiv:1705.05363).
 """
@@ -20,14 +20,14 @@ OBS_CLIP, FEATURES, HIDDEN_SIZE = 5.0, 64, 64
 
 
 class ICM(Companion):
-    """A forward model predicts the features of the next observation; its error is large where that is not yet known.
+    """A forward model predicts the features of the next observation; its error is the reward.
 
-    An inverse model, which tells from both observations' features what the action was, has them hold only what actions
-    can change.
+    An inverse model predicts the action from the features of both observations, so features learn only what actions can
+    change.
     """
 
     def __init__(self, beta: float = 0.001, gamma: float = 0.99, forward_share: float = 0.2) -> None:
-        """Take the settings: `beta` and `gamma` of the reward, and the share of the forward loss in the loss."""
+        """Store the settings: `beta` and `gamma` of the reward, and the weight of the forward model's loss."""
         super().__init__()
         self.beta, self.gamma, self.forward_share = beta, gamma, forward_share
 

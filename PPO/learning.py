@@ -1,4 +1,4 @@
-"""How PPO learns: `learn`, and the steps of it for a loop of one's own."""
+"""How PPO learns: `learn`, and its steps for a custom loop."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
     objective_loss: Any
     """`losses.objective_loss`, perhaps compiled."""
     reached: dict[Companion, list[nn.Parameter]]
-    """The parameters that the loss of a companion reaches."""
+    """The parameters that the loss of each companion trains."""
     gradients: list[tuple[nn.Parameter, torch.Tensor]]
     """All parameters with their gradients: views of the optimizers' vectors."""
     threads: int | None
@@ -59,7 +59,7 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
         """Learn from all of `memory` and clear it, once it holds `batch_size` transitions.
 
         Args:
-            progress: how much of the run is over, from 0 to 1, for annealing.
+            progress: share of the run that is over, from 0 to 1, for annealing.
             workers: processes that compute gradients together with this one; the result is the same.
 
         Returns:
@@ -137,7 +137,7 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
 
         Args:
             minibatch: of `minibatches`.
-            progress: how much of the run is over, from 0 to 1, for annealing.
+            progress: share of the run that is over, from 0 to 1, for annealing.
 
         Returns:
             The sum; and as tensors the losses, `approx_kl` and `clip_fraction`.

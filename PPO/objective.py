@@ -1,4 +1,4 @@
-"""What an update minimizes, as numbers."""
+"""The coefficients of the loss."""
 
 import math
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class Objective:
     """The coefficients of `losses.objective_loss`."""
 
     clip: Number
-    """How far the probability ratio may move."""
+    """The clip range of the probability ratio."""
     value_coef: float
     entropy_coef: Number
     value_clip: float | None
-    """How far a value may move."""
+    """The clip range of normalized values; None without clipping."""
     normalize: bool
     """Whether advantages are normalized in each minibatch."""
     SIZE: ClassVar[int] = 5

@@ -16,7 +16,7 @@ from PPO.companions import Companion, RewardScale, Transitions, encoder
 OBS_CLIP = 5.0
 """Whitened observations are clipped to this (section 2.4)."""
 OUTPUTS = 64
-"""Random features to be predicted."""
+"""The number of random features to predict."""
 HIDDEN_SIZE = 64
 
 
@@ -29,19 +29,19 @@ class RND(Companion):
     def __init__(
         self, beta: float = 0.001, gamma: float = 0.99, update_proportion: float = 0.25, warmup: int = 1000
     ) -> None:
-        """Take the settings; `build` makes the networks.
+        """Store the settings; `build` makes the networks.
 
         Args:
-            beta: factor of the intrinsic advantage.
-            gamma: discount of the intrinsic reward.
-            update_proportion: share of each minibatch that the predictor learns from (table 5).
-            warmup: observations that whitening has to have seen before the reward counts.
+            beta: coefficient of the intrinsic advantage.
+            gamma: discount factor of the intrinsic reward.
+            update_proportion: share of each minibatch that trains the predictor (table 5).
+            warmup: number of observations, for the whitening, before the reward is used.
         """
         super().__init__()
         self.beta, self.gamma, self.update_proportion, self.warmup = beta, gamma, update_proportion, warmup
 
     def build(self, features: Features, action_space: spaces.Space, generator: torch.Generator) -> None:
-        """Make the networks: MLPs; images go through convolutions first."""
+        """Make the networks: MLPs, for images after convolutions."""
         self.whiten, self.return_stats = RunningNorm(features.columns, OBS_CLIP), RewardScale(self.gamma)
         self.target, self.predictor = (
             nn.Sequential(

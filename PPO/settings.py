@@ -1,4 +1,4 @@
-"""The settings of a PPO as plain values: to save them, to make such an agent again, and to compare two agents."""
+"""The settings of a PPO as plain values: to save them, restore an agent from them, and compare two agents."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,9 @@ from PPO.config import PPOConfig
 Settings = State
 """The arguments of `PPO` by name; spaces described, functions and classes by their names."""
 CALLABLES = ("encoder", "actor_critic")
-"""Arguments that no file can hold."""
+"""Arguments that cannot be saved."""
 SCHEDULES = ("lr", "policy_clip")
-"""Settings that no file can hold if they are functions."""
+"""Settings that cannot be saved if they are functions."""
 
 
 def settings_of(arguments: Mapping[str, Any]) -> Settings:
@@ -30,7 +30,7 @@ def arguments_of(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: of `settings_of`.
-        given: arguments in place of those.
+        given: arguments that replace saved ones.
 
     Raises:
         ValueError: they describe no spaces, or a callable is missing.

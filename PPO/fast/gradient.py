@@ -23,8 +23,8 @@ def surrogate_gradient(
 ) -> tuple[float, np.ndarray]:
     """Return the clipped surrogate and its derivative by `log_prob`: -A r / B, or 0 where the clipped term is smaller.
 
-    Here and below B is `count`, the rows of the whole minibatch. The given rows may be a shard of it; the value is the
-    shard's share.
+    Here and below B is `count`, the number of rows of the whole minibatch. The arguments may be a shard of it; then the
+    results are the shard's terms of the sum.
     """
     ratio = np.exp(log_ratio)
     gain, clipped = ratio * advantage, np.minimum(np.maximum(ratio, 1 - clip), 1 + clip) * advantage
@@ -63,7 +63,7 @@ def encoder_gradient(encoder: Encoder, gradients: list[Layer], trace: Trace, h: 
 
 
 class AnalyticGradient:
-    """Writes the gradient of `losses.objective_loss` at the parameters, which it reads at every call."""
+    """Computes the gradient of `losses.objective_loss`. Every call reads the current parameters."""
 
     def __init__(self, architecture: Architecture, parameters: np.ndarray, gradient: np.ndarray) -> None:
         """Store views of the parameters `(P,)` and of their gradient `(P,)`."""

@@ -1,7 +1,7 @@
 """The NumPy policy: an `ActorCritic` of two small MLPs, without torch.
 
-`PPO.act` and worker processes use it, since with torch the calls take longer than the arithmetic of such networks. Its
-weights are views of one vector, which in the agent is that of the torch parameters.
+`PPO.act` and worker processes use it, since torch's calls take longer than the arithmetic of such networks. Its weights
+are views of one vector; in the agent the torch parameters are views of the same vector.
 
 Notation: B rows; activations are columns, `(features, B)`. Actor and critic have hidden layers of the same size, so
 each layer is one stacked matrix product: `(2, out, in) @ (2, in, B)`.
@@ -22,8 +22,8 @@ from PPO.fast.distributions import Bounds, log_slope, masked, raw_log_prob
 ONE_THREAD_PRODUCT = 2**18
 """The largest number of multiplications in a matrix product that NumPy computes on one thread (with OpenBLAS)."""
 TILE = 8
-"""Observations in one matrix product of `forward`. The shape of a product affects its rounding. With a fixed shape the
-output for an observation is bit for bit the same, whatever the other observations of the batch."""
+"""Observations in one matrix product of `forward`. The shape of a product affects its rounding; with a fixed shape, the
+output for an observation does not depend on the rest of the batch."""
 CACHED_ROWS = 256
 """Observations in one matrix product of the critic."""
 
@@ -118,7 +118,7 @@ class Architecture:
     """The structure of an `ActorCritic`, without its weights."""
 
     features: Features
-    """How observations become D columns."""
+    """Converts observations to D columns."""
     obs_clip: float | None
     """Limit on normalized observations; None without normalization."""
     hidden_sizes: tuple[int, ...]
@@ -175,7 +175,7 @@ class Architecture:
 
 
 class NumpyPolicy:
-    """Computes actions and values with parameters and observation statistics that it reads at every call."""
+    """Computes actions and values. Every call reads the current parameters and observation statistics."""
 
     def __init__(self, architecture: Architecture, parameters: np.ndarray, statistics: np.ndarray) -> None:
         """Store views of the parameters `(P,)`, and of mean and standard deviation of observations `(2, D)`.
@@ -197,7 +197,7 @@ class NumpyPolicy:
 
         Args:
             obs: `(n, ...)`, of the environment's space.
-            noise: see `sample`.
+            noise: as for `sample`.
         """
         features = self.architecture.features
         states = features.flatten(obs)

@@ -1,4 +1,4 @@
-"""Spaces as plain values, for files; a space is restored from numbers only."""
+"""Spaces as plain values, for files."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 LARGEST_SPACE = 2**26
-"""Limit on the numbers in an element: more than any observation has, and few enough to fit into memory."""
+"""Limit on the numbers in an element, so that a forged file cannot fill the memory."""
 
 
 def describe_space(space: spaces.Space) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def describe_space(space: spaces.Space) -> dict[str, Any]:
         }  # fmt: skip
     if isinstance(space, spaces.MultiBinary):
         return {"MultiBinary": list(space.shape)}
-    raise TypeError(f"the space {space} is not one that can be described")
+    raise TypeError(f"the space {space} cannot be described")
 
 
 def make_space(description: Any) -> spaces.Space:

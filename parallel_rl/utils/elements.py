@@ -1,4 +1,4 @@
-"""Elements of Dict and Tuple spaces, as environments take them, and as rows of structured arrays."""
+"""Conversion of elements of Dict and Tuple spaces to rows of structured arrays, and back."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ COMPOSITE = spaces.Dict | spaces.Tuple
 
 
 def element_of(space: spaces.Space, row: Any) -> Any:
-    """Return a row as an element of the space, with the types of `space.sample()`; nothing in it is a view."""
+    """Return a row as an element of the space, with the types of `space.sample()`, and without views."""
     if isinstance(space, spaces.Dict):
         return {key: element_of(part, row[str(key)]) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
@@ -32,8 +32,8 @@ def rows_of(space: spaces.Space, elements: Any, count: int) -> np.ndarray:
         count: how many.
 
     Raises:
-        ValueError: a part is missing, of another shape, or holds what the space's type cannot (a fraction for a choice,
-            a NaN); the message names it.
+        ValueError: a part is missing, has another shape, or has a value that the space's type cannot represent (a
+            fraction for a choice, a NaN); the message names it.
     """
     rows = np.zeros(count, row_type(space)[1])
     if isinstance(elements, list) and len(elements) != count:
@@ -102,7 +102,7 @@ def choices_of(space: spaces.Space) -> list[tuple[int, int]]:
 
 
 def _assign(target: np.ndarray, given: np.ndarray) -> bool:
-    """Write an array into one of another type; return whether nothing was lost but precision of fractions."""
+    """Write an array into one of another type; return whether the values are the same, up to rounding of fractions."""
     try:
         with np.errstate(invalid="ignore", over="ignore"):
             target[...] = given

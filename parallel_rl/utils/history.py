@@ -1,4 +1,4 @@
-"""The metrics of a run, row by row, in little memory."""
+"""The metrics of a run, as rows that take little memory."""
 
 import math
 from array import array
@@ -9,9 +9,9 @@ Metrics = dict[str, float]
 
 
 class History(Sequence[Metrics]):
-    """A list of dicts of numbers with the same keys; it takes eight bytes for each number, even over days.
+    """A list of dicts of numbers with the same keys, stored in eight bytes for each number.
 
-    A key may come with a later row; the rows before have NaN there.
+    A later row may have a new key; earlier rows then have NaN.
     """
 
     def __init__(self, rows: Iterable[Metrics] = ()) -> None:

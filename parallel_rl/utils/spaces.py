@@ -1,8 +1,8 @@
-"""Elements of any Gymnasium space as rows of arrays, and observations as rows of numbers.
+"""Elements of Gymnasium spaces as rows of arrays, and observations as rows of numbers.
 
-An element of a Box, a Discrete, a MultiDiscrete or a MultiBinary space is a row of an ordinary array. One of a Dict or
-a Tuple, nested to any depth, is a row of a structured array: `rows["camera"]` is then the array of that part, `rows[3]`
-one element, and a mask or an index selects rows of all parts at once.
+An element of a Box, Discrete, MultiDiscrete or MultiBinary is a row of an ordinary array. An element of a Dict or
+Tuple, nested to any depth, is a row of a structured array: `rows["camera"]` is the array of that part, and `rows[3]`
+one element.
 """
 
 import math
@@ -19,7 +19,7 @@ Rows = TypeVar("Rows", bound=Any)
 Keys = tuple[str | int, ...]
 """The keys that lead from an element of a Dict or a Tuple to one of its parts."""
 ACTION_MASK = "action_mask"
-"""The key under which a Dict observation says which actions are allowed."""
+"""The key of the allowed actions in a Dict observation."""
 FORBIDDEN = -1e8
 """The logit of a masked action: its probability is 0, and unlike an infinity it leads to no NaN."""
 SMALLEST_IMAGE = 5
@@ -30,7 +30,7 @@ SMALLEST_MATRIX = 32
 MANY_COLUMNS = 4096
 """The least number of elements of a Box that may be an image."""
 RESOLUTION = 2.0**-13
-"""The smallest unit of actions relative to the bound that they are counted from: a thousand steps of float32."""
+"""The smallest unit of actions, relative to the bound that it is measured from: a thousand steps of float32."""
 
 
 def leaves(space: spaces.Space, keys: Keys = ()) -> Iterator[tuple[Keys, spaces.Space]]:
@@ -50,7 +50,7 @@ def leaves(space: spaces.Space, keys: Keys = ()) -> Iterator[tuple[Keys, spaces.
     else:
         raise TypeError(
             f"the space {space}{_at(keys)} is not supported; supported are Box, Discrete, MultiDiscrete and "
-            "MultiBinary, and Dict and Tuple of them (a wrapper can leave out or change what an environment shows)"
+            "MultiBinary, and Dict and Tuple of them (a wrapper can drop or convert parts)"
         )
 
 
@@ -60,14 +60,10 @@ def row_type(space: spaces.Space, keys: Keys = ()) -> tuple[tuple[int, ...], np.
     Raises:
         TypeError: a space whose elements are not arrays of one shape.
     """
-    parts: Any = None
-    if isinstance(space, spaces.Dict):
-        parts = space.spaces.items()
-    elif isinstance(space, spaces.Tuple):
-        parts = enumerate(space.spaces)
-    if parts is None:
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
         ((_, leaf),) = leaves(space, keys)
         return tuple(leaf.shape or ()), np.dtype(leaf.dtype)
+    parts: Any = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
     fields = [(str(key), *reversed(row_type(part, (*keys, key)))) for key, part in parts]
     return (), np.dtype(fields, align=True)
 
@@ -85,9 +81,9 @@ def part_of(element: Any, keys: Keys) -> Any:
 
 
 def bounds_of(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bounds of a Box, float64 `(A,)` each, dimension after dimension.
+    """Return the bounds of a Box, float64 `(A,)` each.
 
-    The largest float of its type counts as infinite, and so does what float32 cannot hold.
+    The largest float of its type counts as infinite, and so does a number that float32 cannot represent.
     """
     largest = min(float(np.finfo(kind).max) for kind in (np.float32, np.result_type(space.dtype, np.float16)))
     low, high = (bound.astype(np.float64).flatten() for bound in (space.low, space.high))
@@ -97,13 +93,13 @@ def bounds_of(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
 def action_units(low: np.ndarray, high: np.ndarray, unit: float | np.ndarray = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Return the center of actions and the length of one unit, float64 `(A,)` each.
 
-    Between two finite bounds these are the middle and half the width. Otherwise one unit is `unit`, and the center is
-    zero or, if the bounds exclude zero, one unit inside the finite one.
+    With two finite bounds these are the middle and half the width. Otherwise a unit is `unit`, and the center is zero,
+    or one unit inside the finite bound if the bounds exclude zero.
 
     Args:
         low: `(A,)`, infinite for none.
         high: `(A,)`.
-        unit: positive, a number or one for each dimension; it grows to `RESOLUTION` of a bound that is far from zero.
+        unit: positive, a number or one for each dimension; at least `RESOLUTION` of a bound that is far from zero.
     """
     nearest_to_zero = np.clip(0.0, low, high)
     scale = np.maximum(unit, RESOLUTION * np.abs(nearest_to_zero))
@@ -116,7 +112,7 @@ def action_units(low: np.ndarray, high: np.ndarray, unit: float | np.ndarray = 1
 
 @dataclass(frozen=True)
 class Numbers:
-    """Columns that are the numbers of a Box or MultiBinary, as they are; or `choices` of a Discrete, one-hot."""
+    """Columns with the numbers of a Box or MultiBinary, or with one-hot `choices` of a Discrete or MultiDiscrete."""
 
     keys: Keys
     shape: tuple[int, ...]
@@ -140,7 +136,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Image:
-    """Columns that are the pixels of an image, or of several that are stacked.
+    """Columns with the pixels of an image, or of a stack of images.
 
     The shape is (H, W), (H, W, C), (C, H, W), (S, H, W, C) or (S, C, H, W); networks see S * C channels.
     """
@@ -163,12 +159,12 @@ class Image:
 
     @property
     def planes(self) -> tuple[int, ...]:
-        """The shape with all its dimensions, S in front: `(S, C, H, W)` if `channels_first`, else `(S, H, W, C)`."""
+        """The full shape: `(S, C, H, W)` if `channels_first`, else `(S, H, W, C)`."""
         return (1,) * (4 - len(self.shape)) + self.shape
 
     @property
     def channels_first(self) -> bool:
-        """Whether channels come before rows and columns, which is so if there are fewer of them."""
+        """Whether the first dimension is that of channels, of which there are fewer than rows and columns."""
         return self.planes[1] < self.planes[3]
 
     @property
@@ -180,9 +176,9 @@ class Image:
 
 @dataclass(frozen=True)
 class Features:
-    """How observations become rows of numbers: first the vector, then the images, then the action mask.
+    """Converts observations to rows of numbers: first the vector, then the images, then the action mask.
 
-    Two are equal if they make the same rows.
+    Two are equal if they give the same rows.
     """
 
     numbers: tuple[Numbers, ...]
@@ -193,8 +189,8 @@ class Features:
     def of(cls, space: spaces.Space) -> "Features":
         """Derive them from an observation space.
 
-        A Box is an image if it has the shape of one (see `Image`) and holds uint8 or bool, or pixels of another type:
-        between 0 and 1, 0 and 255, or, of uint16, 0 and 65535.
+        A Box is an image if it has the shape of one (see `Image`) and contains uint8 or bool, or another type with
+        bounds 0 and 1, 0 and 255, or (uint16) 0 and 65535.
 
         Raises:
             TypeError: a space whose elements are not arrays of one shape, or are empty.
@@ -247,14 +243,14 @@ class Features:
             first_choices: `(K,)`, the column of the first choice of each of K actions.
 
         Raises:
-            ValueError: no action is allowed in some of them.
+            ValueError: a row allows no action.
         """
         _, mask = self.split(rows)
         if mask is not None and not np.logical_or.reduceat(mask > 0, first_choices, axis=1).all():
             raise ValueError("no action is allowed in some of the states")
 
     def fit(self, space: spaces.Space) -> bool:
-        """Return whether observations of a space become such rows; plain numbers may be of any shape."""
+        """Return whether observations of a space give such rows; plain numbers may have any shape."""
         other = Features.of(space)
         if other == self or other.columns != self.columns or self.images:
             return other == self
@@ -293,7 +289,7 @@ class Features:
         return self._join(arrays), single
 
     def flatten(self, rows: np.ndarray) -> np.ndarray:
-        """Do the same for rows of the space `(M, ...)`, without checks."""
+        """Return `(M, columns)` of rows of the space `(M, ...)`, without checks."""
         return self._join([part_of(rows, part.keys).reshape(len(rows), -1) for part in self._parts])
 
     @cached_property

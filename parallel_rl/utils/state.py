@@ -106,7 +106,7 @@ def check_like(saved: Any, own: np.ndarray, what: str) -> None:
     """Check that a part of a state is an array that can replace another one.
 
     Raises:
-        ValueError: it is of another shape or type; the message says `what` it is.
+        ValueError: it is of another shape or type; the message names it by `what`.
     """
     if not isinstance(saved, np.ndarray) or saved.shape != own.shape or saved.dtype != own.dtype:
         is_ = f"{saved.dtype} {saved.shape}" if isinstance(saved, np.ndarray) else f"a {type(saved).__name__}"
@@ -117,7 +117,7 @@ def whole_number(value: Any, what: str) -> int:
     """Return a part of a state that must be a count.
 
     Raises:
-        ValueError: it is not; the message says `what` it is.
+        ValueError: it is not; the message names it by `what`.
     """
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"the saved {what} should be a whole number, not {value!r:.40}")
