@@ -92,7 +92,7 @@ def test_states_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
         discrete().get_action(np.zeros(shape))
 
 
-def test_actions_are_random_unless_asked_otherwise() -> None:
+def test_actions_are_stochastic_by_default() -> None:
     same = np.zeros((200, 4), np.float32)
     assert len(np.unique(discrete().get_action(same))) == 3
     assert len(np.unique(continuous().get_action(same), axis=0)) == 200
@@ -275,7 +275,7 @@ def constant_value(ppo: PPO, *values: float) -> None:
         ppo.policy.value_head.normal.bias.copy_(torch.tensor(values))
 
 
-def test_a_termination_bootstraps_zero_a_truncation_and_a_cut_the_value_of_what_followed() -> None:
+def test_termination_bootstraps_zero_and_truncation_the_value_of_the_next_observation() -> None:
     """The mistakes: truncation as termination, or as nothing; the last state's value for the next one's."""
     ppo = discrete(GAE_lambda=0.0, gamma=0.5)
     weight = torch.zeros(1, 4)
@@ -519,16 +519,16 @@ def test_a_copy_goes_its_own_way_and_the_same_way(make: Make, duplicate: Callabl
     ppo = make(use_RND=True, rnd_warmup=0)
     ppo.memory.append(trajectory(ppo, 20))
     ppo.learn()
-    twin = duplicate(ppo)
+    other = duplicate(ppo)
     before = ppo.get_action(states(50), deterministic=True)
-    twin.memory.append(trajectory(ppo, 20, seed=3))
-    metrics = twin.learn()
+    other.memory.append(trajectory(ppo, 20, seed=3))
+    metrics = other.learn()
     np.testing.assert_array_equal(ppo.get_action(states(50), deterministic=True), before)
     ppo.memory.append(trajectory(ppo, 20, seed=3))
     assert ppo.learn().keys() == metrics.keys()
-    twin.policy.load_state_dict(ppo.policy.state_dict())
+    other.policy.load_state_dict(ppo.policy.state_dict())
     np.testing.assert_array_equal(
-        twin.get_action(states(50), deterministic=True), ppo.get_action(states(50), deterministic=True)
+        other.get_action(states(50), deterministic=True), ppo.get_action(states(50), deterministic=True)
     )
 
 

@@ -203,9 +203,9 @@ def test_three_companions_resume_to_the_bit(tmp_path: Path) -> None:
     save_state(tmp_path / "half.state", whole.state())
     resumed = make()
     resumed.load_state(load_state(tmp_path / "half.state"))
-    twin = copy.deepcopy(whole)
+    copied = copy.deepcopy(whole)
     expected = collected(whole, 1).learn()
-    for ppo in (resumed, twin):
+    for ppo in (resumed, copied):
         assert collected(ppo, 1).learn() == expected
         assert_same(weights(ppo), weights(whole))
 

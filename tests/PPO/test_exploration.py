@@ -217,7 +217,7 @@ def test_weights_and_exported_policies_are_deterministic(tmp_path: Path) -> None
     assert export_policy(one, tmp_path / "policy.pt2") <= 1e-5
 
 
-def test_sde_learns_what_the_observation_asks_for() -> None:
+def test_sde_learns_the_action_of_each_observation() -> None:
     from tests.learning.test_probes import Echo, learn
 
     def env() -> gym.Env:

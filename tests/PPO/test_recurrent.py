@@ -122,9 +122,9 @@ def test_recurrent_bootstrap_after_truncation_uses_the_next_state(core: Any) -> 
     )  # fmt: skip
     advantages = []
     for trajectory in (whole, part):
-        twin = copy.deepcopy(ppo)
-        twin.memory.append(trajectory)
-        advantages.append(prepared(twin).advantage)
+        copied = copy.deepcopy(ppo)
+        copied.memory.append(trajectory)
+        advantages.append(prepared(copied).advantage)
     torch.testing.assert_close(advantages[0][9], advantages[1][9], rtol=0, atol=1e-5)
     assert advantages[0][9].abs() > 1e-3
 

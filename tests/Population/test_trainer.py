@@ -301,7 +301,6 @@ def test_a_list_of_agents_goes_to_the_members() -> None:
         ({"on_worker_error": "ignore"}, "on_worker_error must be one of raise, restart"),
         ({"step_timeout": 0}, "step_timeout must be positive"),
     ],
-    ids=str,
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -76,7 +76,7 @@ def assert_same(ours: list[Trajectory], theirs: list[Trajectory]) -> None:
     ],
     ids=str,
 )
-def test_replicas_live_through_what_the_agent_would(make: Make, env: Any, normalize_obs: bool) -> None:
+def test_replicas_give_the_experience_of_central_inference(make: Make, env: Any, normalize_obs: bool) -> None:
     """In trajectories of several lengths, over many ends of episodes."""
     central, ppo = agent(env, normalize_obs=normalize_obs), agent(env, normalize_obs=normalize_obs)
     with EnvVectorizer(env, 5, backend="inline", seed=3, autoreset=True) as oracle:

@@ -44,7 +44,7 @@ def record(seen: Rows, env_ids: np.ndarray, results: tuple[Any, ...]) -> None:
 
 @pytest.mark.parametrize("env", ["CartPole-v1", partial(Counter, 4)], ids=str)
 @pytest.mark.parametrize("min_envs", [1, 3, None])
-def test_each_environment_lives_through_the_same_as_by_steps(make: Make, env: Any, min_envs: int | None) -> None:
+def test_each_environment_has_the_experience_of_steps(make: Make, env: Any, min_envs: int | None) -> None:
     steps, num_envs = 40, 5
     expected: Rows = {env_id: [] for env_id in range(num_envs)}
     with EnvVectorizer(env, num_envs, backend="inline", seed=3, autoreset=True) as oracle:

@@ -187,18 +187,18 @@ def test_episodes_that_are_only_truncated_have_the_infinite_horizon_value(mode: 
     np.testing.assert_allclose(values(ppo, np.random.default_rng(0).uniform(-1, 1, (50, 2))), 10.0, rtol=0.02)
 
 
-def test_what_terminates_has_the_finite_horizons_value() -> None:
+def test_episodes_that_terminate_have_the_finite_horizon_value() -> None:
     ppo = learn(lambda: Endless(terminates=True), 8_000, gamma=0.9, lr=1e-2)
     mean = np.mean([sum(0.9**k for k in range(left)) for left in range(1, 6)])
     np.testing.assert_allclose(values(ppo, np.zeros((1, 2))), mean, rtol=0.1)
 
 
-def test_the_policy_learns_what_the_observation_asks_for() -> None:
+def test_discrete_policy_learns_the_action_of_each_observation() -> None:
     ppo = learn(Echo, 4_000)
     assert evaluate(ppo, Echo, 200, seed=1, backend="inline").mean() > 0.97
 
 
-def test_the_continuous_policy_learns_what_the_observation_asks_for() -> None:
+def test_continuous_policy_learns_the_action_of_each_observation() -> None:
     def env() -> gym.Env:
         return Echo(continuous=True)
 
@@ -256,7 +256,7 @@ def test_every_part_of_a_nested_observation_and_of_an_action_counts() -> None:
     assert evaluate(ppo, Everything, 200, seed=1, backend="inline").mean() > 0.9
 
 
-def test_what_is_forbidden_is_not_done() -> None:
+def test_masked_actions_are_never_taken() -> None:
     """Without the mask the right action cannot be known: the observation says nothing."""
 
     def env() -> gym.Env:
@@ -271,6 +271,6 @@ def test_what_is_forbidden_is_not_done() -> None:
     ("core", "low", "high"),
     [("gru", 0.97, 1.0), pytest.param("lstm", 0.97, 1.0, marks=pytest.mark.slow), ("none", 0.3, 0.7)],
 )
-def test_what_was_seen_is_remembered(core: Any, low: float, high: float) -> None:
+def test_recurrent_policy_remembers_the_first_observation(core: Any, low: float, high: float) -> None:
     ppo = learn(Recall, 3_000, core=core, lr=1e-2, core_size=16, hidden_sizes=(16,))
     assert low <= evaluate(ppo, Recall, 200, seed=1, backend="inline").mean() <= high

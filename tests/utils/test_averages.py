@@ -44,7 +44,6 @@ def test_random_states_are_those_of_the_first() -> None:
         (({"c": 1}, {"d": 1}), ValueError, r"different keys have no mean: a.b has \['c'\] and \['d'\]"),
         ((1, None), ValueError, "a.b is of the types NoneType, int"),
     ],
-    ids=str,
 )
 def test_what_has_no_mean_is_named(values: tuple[Any, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
