@@ -140,19 +140,6 @@ N_STEP: Values = {"n_step": 3}
 DQN: dict[str, Values] = {
     "CartPole-v1": N_STEP | {"steps": 80_000},
     "Acrobot-v1": N_STEP | {"steps": 40_000},
-    "MountainCar-v0": {
-        "steps": 80_000,
-        "lr": 2e-3,
-        "gamma": 0.98,
-        "hidden_sizes": (64, 64),
-        "buffer_size": 20_000,
-        "utd": 0.5,
-        "train_freq": 16,
-        "tau": 1.0,
-        "target_update_interval": 300,
-        "epsilon_steps": 24_000,
-        "epsilon_end": 0.07,
-    },
     "Taxi-v4": N_STEP | {"steps": 100_000, "lr": 1e-3, "hidden_sizes": (64, 64), "epsilon_steps": 40_000},
 }
 SMALL: Values = {"num_envs": 4, "lr": 1e-3, "hidden_sizes": (64, 64), "batch_size": 128, "buffer_size": 50_000}
@@ -162,7 +149,7 @@ LUNAR: Values = {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000}
 NOISE: Values = {"action_noise": "ou_0.5", "utd": 0.5, "learning_starts": 100, "steps": 40_000}
 """For MountainCarContinuous: noise that pushes one way for a while, since uncorrelated noise never reaches the goal."""
 DETERMINISTIC: dict[str, Values] = {
-    "Pendulum-v1": SMALL | {"steps": 12_000},
+    "Pendulum-v1": SMALL | {"steps": 20_000},
     "MountainCarContinuous-v0": SMALL | NOISE,
     "LunarLanderContinuous-v3": LUNAR | {"gamma": 0.98},
 }
