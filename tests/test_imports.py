@@ -18,7 +18,7 @@ ALLOWED = {
     "Population": {"Population", "AsyncPPO", UTILS},
     "parallel_rl/networks": {NETWORKS, UTILS},
     "parallel_rl/utils": {UTILS},
-    "parallel_rl/commands": {"PPO", "AsyncPPO", "parallel_rl"},
+    "parallel_rl/commands": {"PPO", "AsyncPPO", "Population", "parallel_rl"},
 }
 """Which of our packages a package may import; a test or a benchmark may import all."""
 MODULES = [
