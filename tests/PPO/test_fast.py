@@ -209,7 +209,8 @@ def test_sharded_gradient_adds_up_to_autograd(continuous: bool, by_minibatch: bo
             *(field.float() if field is not None and field.is_floating_point() else field for field in some)
         )
         minibatch = minibatch._replace(advantage=minibatch.advantage + torch.arange(700) / 100)
-        gradient = minibatch_gradients(ppo, 700, Objective(0.2, 0.5, 0.01, 0.2 if by_minibatch else None, by_minibatch), None)
+        objective = Objective(0.2, 0.5, 0.01, 0.2 if by_minibatch else None, by_minibatch)
+        gradient = minibatch_gradients(ppo, 700, objective, None)
         gradient.load(minibatch)
         gradient.shuffle(np.arange(700))
         metrics = {name: float(value) for name, value in gradient.compute(0, 700).items()}
