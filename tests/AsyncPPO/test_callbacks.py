@@ -330,7 +330,7 @@ def test_run_with_progress_says_that_it_waits_for_an_evaluation(
 ) -> None:
     monkeypatch.setattr("AsyncPPO.callbacks.background_evaluation.SILENT_SECONDS", 0.0)
     with trainer(BackgroundEvaluation(Hanging, 512, episodes=2), progress=progress) as run:
-        hurry = threading.Timer(1.5, run.stop, ["now"], {"in_a_hurry": True})
+        hurry = threading.Timer(3.0, run.stop, ["now"], {"in_a_hurry": True})
         hurry.start()
         run.run()
         hurry.join()

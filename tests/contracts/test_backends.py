@@ -27,9 +27,9 @@ BACKENDS: dict[str, dict[str, Any]] = {
     "process-asynchronous": {"backend": "process", "num_workers": 3, "asynchronous": True},
 }
 PROCESS = [name for name in BACKENDS if name != "inline"]
-BEGUN_OTHERWISE = ["process-spawn", "process-forkserver"]
-EACH = [pytest.param(name, marks=[pytest.mark.slow] if name in BEGUN_OTHERWISE else []) for name in BACKENDS]
-"""Once begun, processes run the same code: the whole contract for the two that begin slowly is a slow test."""
+OTHERS = ["process-spawn", "process-forkserver", "process-uneven"]
+EACH = [pytest.param(name, marks=[pytest.mark.slow] if name in OTHERS else []) for name in BACKENDS]
+"""Once begun, processes run the same code, for any number of environments: the whole contract of the others is slow."""
 Make = Callable[..., EnvVectorizer]
 
 
@@ -88,8 +88,8 @@ def test_same_seed_same_experience_as_inline(make: Make, env: Any, autoreset: bo
         assert_same(play(make(env, seed=3, autoreset=autoreset), 60), play(oracle, 60))
 
 
-@pytest.mark.parametrize("backend", BEGUN_OTHERWISE)
-def test_however_processes_begin_the_experience_is_the_same(backend: str) -> None:
+@pytest.mark.parametrize("backend", OTHERS)
+def test_however_many_processes_and_however_they_begin_the_experience_is_the_same(backend: str) -> None:
     inline, other = (EnvVectorizer(Pixels, 5, **BACKENDS[name], seed=3) for name in ("inline", backend))
     with inline, other:
         assert_same(play(other, 60), play(inline, 60))
