@@ -140,7 +140,6 @@ N_STEP: Values = {"n_step": 3}
 DQN: dict[str, Values] = {
     "CartPole-v1": N_STEP | {"steps": 80_000},
     "Acrobot-v1": N_STEP | {"steps": 40_000},
-    "Taxi-v4": N_STEP | {"steps": 100_000, "lr": 1e-3, "hidden_sizes": (64, 64), "epsilon_steps": 40_000},
 }
 SMALL: Values = {"num_envs": 4, "lr": 1e-3, "hidden_sizes": (64, 64), "batch_size": 128, "buffer_size": 50_000}
 """For continuous control with few dimensions: small networks, which take a third of the time."""
