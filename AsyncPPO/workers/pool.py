@@ -193,12 +193,12 @@ class WorkerPool(Closeable):
         return results
 
     def next(self, wait: bool = True) -> tuple[Worker, Any] | None:
-        """Return a worker that has finished, and its result; None if there is none and `wait` is False.
+        """Return a worker that has finished, and its result; None if there is none and `wait` is False, or no worker.
 
         Raises:
             WorkerError: its task failed, or it died or hung.
         """
-        while True:
+        while self.workers:
             told = acquire(self._done, self._spin, self._patience) if wait else self._done.acquire(block=False)
             check = (wait and not told) or time.monotonic() > self._checked + LIVENESS_SECONDS
             if check:
@@ -218,6 +218,7 @@ class WorkerPool(Closeable):
                         return worker, result
             if not wait:
                 return None
+        return None
 
     def ready(self, seconds: float = 0.0) -> bool:
         """Return whether a worker has finished or died, within some seconds."""

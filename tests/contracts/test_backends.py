@@ -95,6 +95,14 @@ def test_however_many_processes_and_however_they_begin_the_experience_is_the_sam
         assert_same(play(other, 60), play(inline, 60))
 
 
+@pytest.mark.parametrize(("num_envs", "num_workers"), [(1, None), (3, 1)])
+def test_processes_may_be_this_one_alone(num_envs: int, num_workers: int | None) -> None:
+    with EnvVectorizer(Counter, num_envs, backend="process", num_workers=num_workers, autoreset=True) as env:
+        env.reset()
+        for _ in range(3):
+            assert len(env.step(np.zeros(num_envs, int))[0]) == num_envs
+
+
 def test_results_are_compacted_to_the_running_environments(make: Make) -> None:
     env = make(Counter)
     env.reset()
