@@ -35,9 +35,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     return run
 
 
-def snippet(name: str, old: str, new: str) -> str:
-    """Return a snippet of the seed as it stands, but for the length of its run."""
+def snippet(name: str, old: str | None = None, new: str = "") -> str:
+    """Return a snippet of the seed as it stands, but for the length of its run if `old` is replaced."""
     text = (ROOT / "tests/seed_snippets" / name).read_text()
+    if old is None:
+        return text
     assert text.count(old) == 1
     return text.replace(old, new)
 
@@ -70,11 +72,11 @@ def test_the_actor_of_the_seed_can_be_written(run: Run) -> None:
     run((ROOT / "tests/seed_snippets/rollouts_actor.py").read_text())
 
 
-def test_the_population_of_the_seed_learns(tmp_path: Path) -> None:
-    run(ROOT / "tests/seed_snippets/population_agent.py", tmp_path)
-    run(ROOT / "tests/seed_snippets/population_env.py", tmp_path)
-    done = run(ROOT / "tests/seed_snippets/population.py", tmp_path)
-    assert re.findall(r"mean return (.*?):", done.stderr)[-1] == "1.0, 1.0, 1.0, 1.0"
+def test_the_population_of_the_seed_learns(run: Run) -> None:
+    run(snippet("population_agent.py"))
+    run(snippet("population_env.py"))
+    printed = run(snippet("population.py"))
+    assert re.findall(r"mean return (.*?):", printed)[-1] == "1.0, 1.0, 1.0, 1.0"
 
 
 @pytest.mark.parametrize("block", BLOCKS)
