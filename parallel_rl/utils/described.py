@@ -62,6 +62,12 @@ def _box(parts: dict[str, Any]) -> spaces.Box:
     return spaces.Box(low, high, dtype=dtype.type)
 
 
+def _discrete(parts: dict[str, Any]) -> spaces.Discrete:
+    # Gymnasium before 1.3 knows int64 alone, and takes no type
+    other_type = {} if parts["dtype"] == "int64" else {"dtype": np.dtype(parts["dtype"]).type}
+    return spaces.Discrete(parts["n"], start=parts["start"], **other_type)
+
+
 def _pair(pair: Any) -> tuple[Any, spaces.Space]:
     key, description = pair
     return key, make_space(description)
@@ -69,7 +75,7 @@ def _pair(pair: Any) -> tuple[Any, spaces.Space]:
 
 _MAKERS: dict[str, Any] = {
     "Box": _box,
-    "Discrete": lambda parts: spaces.Discrete(parts["n"], start=parts["start"], dtype=np.dtype(parts["dtype"]).type),
+    "Discrete": _discrete,
     "MultiDiscrete": lambda parts: spaces.MultiDiscrete(
         np.array(parts["nvec"]), np.dtype(parts["dtype"]).type, start=np.array(parts["start"])
     ),
