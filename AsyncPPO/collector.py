@@ -243,8 +243,7 @@ def choose_acting(wanted: Acting, agent: Agent, mode: str, lag: int = 0) -> tupl
             "acting='replicas' needs mode='streaming' and an agent with replicas: two small MLPs in float32 on the CPU"
         )
     why = "as chosen" if wanted == "central" else "mask mode" if mode == "mask" else "the agent has no replicas"
-    hint = "; with lag=1 also during updates" if mode == "streaming" and hasattr(agent, "behavior") else ""
-    return "central", f"the agent acts in this process, in every step: {why}{hint}"
+    return "central", f"the agent acts in this process, in every step: {why}"
 
 
 def _check_lag(lag: int, wanted: Acting, agent: Agent, mode: str) -> None:

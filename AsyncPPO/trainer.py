@@ -44,9 +44,9 @@ class AsyncTrainer(Closeable, Generic[A]):
         acting: `central`: the agent acts for all environments in every step. `replicas`: a replica of the policy acts
             in each process that steps, for a whole batch at a time (with a progress bar, for at most 0.2 s); only with
             `streaming`, and with small networks on the CPU. `auto`: replicas where possible, otherwise central.
-        lag: 1 collects the next batch during an update, with the weights from before it. It is faster where updates
-            and steps take about the same time, and costs a few more steps. Only with `streaming` and an on-policy agent
-            that acts in this process; the metric `policy_lag` is the lag of the batch.
+        lag: 1 collects the next batch during an update, with the weights from before it. Only with `streaming` and an
+            on-policy agent that acts in this process; the metric `policy_lag` is the lag of the batch. On two cores it
+            gains little or nothing (docs/performance.md).
         info_keys: numbers in the last info of an episode; the metric `info_KEY` is the mean over the last 100
             episodes. If infos have `is_success` or `success`, `success_rate` is always a metric.
         progress: whether to show a progress bar.

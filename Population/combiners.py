@@ -11,17 +11,18 @@ from parallel_rl.utils import State, mean_of_states
 from Population.statistics import STATS, Stats
 from Population.transport import share, shared
 
+Agents = Sequence[Any]
+"""One of each member."""
+AllStats = Sequence[Stats | None] | None
+"""Those of each member."""
+
 
 class AgentCombiner(ABC):
     """Combines agents."""
 
     @abstractmethod
     def combine(
-        self,
-        workers_agents: Sequence[Any],
-        main_agent: Any,
-        workers_stats: Sequence[Stats | None] | None = None,
-        main_agent_stats: Stats | None = None,
+        self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> Any:
         """Return the agent that all members go on with, or a list with one for each member.
 
@@ -32,7 +33,7 @@ class AgentCombiner(ABC):
             main_agent_stats: not used.
         """
 
-    def choose(self, workers_agents: Sequence[Any], main_agent: Any, workers_stats: Sequence[Stats | None]) -> Any:
+    def choose(self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None) -> Any:
         """Return the agent that the whole run returns; by default what `combine` returns."""
         return self.combine(workers_agents, main_agent, workers_stats)
 
@@ -58,11 +59,7 @@ class FixedAgentCombiner(AgentCombiner):
         self.idx = idx
 
     def combine(
-        self,
-        workers_agents: Sequence[Any],
-        main_agent: Any,
-        workers_stats: Sequence[Stats | None] | None = None,
-        main_agent_stats: Stats | None = None,
+        self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> Any:
         """Return it."""
         return workers_agents[self.idx]
@@ -76,11 +73,7 @@ class RandomAgentCombiner(AgentCombiner):
         self.rng = random.Random(seed)
 
     def combine(
-        self,
-        workers_agents: Sequence[Any],
-        main_agent: Any,
-        workers_stats: Sequence[Stats | None] | None = None,
-        main_agent_stats: Stats | None = None,
+        self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> Any:
         """Return it."""
         return self.rng.choice(workers_agents)
@@ -98,11 +91,7 @@ class FixedStatAgentCombiner(AgentCombiner):
         self.stat_name = _known(stat_name)
 
     def combine(
-        self,
-        workers_agents: Sequence[Any],
-        main_agent: Any,
-        workers_stats: Sequence[Stats | None] | None = None,
-        main_agent_stats: Stats | None = None,
+        self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> Any:
         """Return it; members without an episode are left out. The first one if all are."""
         ranking = _ranking(workers_stats or (), self.stat_name)
@@ -113,11 +102,7 @@ class MeanAgentCombiner(AgentCombiner):
     """Averages the agents of all members, by their own `average`, or by `mean_of_states`."""
 
     def combine(
-        self,
-        workers_agents: Sequence[Any],
-        main_agent: Any,
-        workers_stats: Sequence[Stats | None] | None = None,
-        main_agent_stats: Stats | None = None,
+        self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> Any:
         """Return a new agent with the mean.
 
@@ -164,11 +149,7 @@ class ExploitExplore(AgentCombiner):
         self.rng = random.Random(seed)
 
     def combine(
-        self,
-        workers_agents: Sequence[Any],
-        main_agent: Any,
-        workers_stats: Sequence[Stats | None] | None = None,
-        main_agent_stats: Stats | None = None,
+        self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> list[Any]:
         """Return an agent for each member."""
         ranking = _ranking(workers_stats or (), self.stat_name)
@@ -178,7 +159,7 @@ class ExploitExplore(AgentCombiner):
             agents[loser] = self._explored(workers_agents[self.rng.choice(ranking[:count])])
         return agents
 
-    def choose(self, workers_agents: Sequence[Any], main_agent: Any, workers_stats: Sequence[Stats | None]) -> Any:
+    def choose(self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None) -> Any:
         """Return the best agent."""
         return FixedStatAgentCombiner(self.stat_name).combine(workers_agents, main_agent, workers_stats)
 

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from tqdm import tqdm
 
 from AsyncPPO import AsyncPPO
-from benchmarks.throughput.training import timed
+from benchmarks.throughput.training import trainer_speed
 from PPO import PPO
 
 STEP_SECONDS = 0.001
@@ -68,13 +68,7 @@ def turn(task: str, lag: int, updates: int) -> float:
     ppo = PPO.for_env(make(), batch_size=NUM_ENVS * HORIZON, seed=0, **settings)
     steps = updates * NUM_ENVS * HORIZON
     with AsyncPPO(make, ppo, NUM_ENVS, steps, acting="central", lag=lag, seed=0, progress=False) as trainer:
-
-        def run(count: int) -> int:
-            trainer.steps, before = count, trainer.steps_done
-            trainer.run()
-            return trainer.steps_done - before
-
-        return timed(run, steps)
+        return trainer_speed(trainer, steps)
 
 
 def main(rounds: int = 3, updates: int = 8) -> None:

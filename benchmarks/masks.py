@@ -15,7 +15,7 @@ from gymnasium import spaces
 from tqdm import tqdm
 
 from AsyncPPO import ActionMasks, AsyncPPO
-from benchmarks.throughput.training import SHAPES, timed
+from benchmarks.throughput.training import SHAPES, model_speed, trainer_speed
 from PPO import PPO
 
 SHAPE = SHAPES["wide"]
@@ -58,37 +58,15 @@ def ours(steps: int) -> float:
         seed=0,
     )
     with AsyncPPO(lambda: ActionMasks(Doors()), ppo, SHAPE.num_envs, steps, seed=0, progress=False) as trainer:
-
-        def run(count: int) -> int:
-            trainer.steps, before = count, trainer.steps_done
-            trainer.run()
-            return trainer.steps_done - before
-
-        return timed(run, steps)
+        return trainer_speed(trainer, steps)
 
 
 def maskable_ppo(steps: int) -> float:
-    """Return the speed of sb3-contrib, with environments in one process, the fastest for cheap ones."""
+    """Return the speed of sb3-contrib."""
     from sb3_contrib import MaskablePPO
-    from stable_baselines3.common.vec_env import DummyVecEnv
     from torch.nn import Tanh
 
-    model = MaskablePPO(
-        "MlpPolicy",
-        DummyVecEnv([Doors] * SHAPE.num_envs),
-        n_steps=SHAPE.horizon,
-        batch_size=SHAPE.mini_batch_size,
-        n_epochs=SHAPE.k_epochs,
-        policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": Tanh},
-        device="cpu",
-        seed=0,
-    )
-
-    def run(count: int) -> int:
-        before = model.num_timesteps
-        return model.learn(count, reset_num_timesteps=False).num_timesteps - before
-
-    return timed(run, steps)
+    return model_speed(MaskablePPO, Doors, Tanh, SHAPE, steps)
 
 
 CONTESTANTS: dict[str, Callable[[int], float]] = {"ours": ours, "MaskablePPO": maskable_ppo}

@@ -49,8 +49,8 @@ class RunConfig(Config):
     )
     lag: Literal[0, 1] = setting(
         0,
-        "1: collect the next batch during an update, with the weights from before it. Faster with images, recurrent "
-        "policies and large networks whose environments are slow.",
+        "1: collect the next batch during an update, with the weights from before it; for agents that act in this "
+        "process. On two cores it gains little or nothing.",
     )
     backend: Literal["auto", "inline", "process", "vector"] = setting(
         "auto",

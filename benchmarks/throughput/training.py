@@ -64,17 +64,22 @@ def agent(env_id: str, shape: Shape, learner: Any = "auto", compiled: bool = Fal
     )
 
 
+def trainer_speed(trainer: AsyncPPO, steps: int) -> float:
+    """Return the speed of a trainer of ours."""
+
+    def run(count: int) -> int:
+        trainer.steps, before = count, trainer.steps_done
+        trainer.run()
+        return trainer.steps_done - before
+
+    return timed(run, steps)
+
+
 def ours(env_id: str, shape: Shape, steps: int, learner: Any = "auto", compiled: bool = False, **options: Any) -> float:
     """Return the speed of `AsyncPPO`."""
     ppo = agent(env_id, shape, learner, compiled)
     with AsyncPPO(env_id, ppo, shape.num_envs, steps, seed=0, progress=False, **options) as trainer:
-
-        def run(count: int) -> int:
-            trainer.steps, before = count, trainer.steps_done
-            trainer.run()
-            return trainer.steps_done - before
-
-        return timed(run, steps)
+        return trainer_speed(trainer, steps)
 
 
 def by_hand(env_id: str, shape: Shape, steps: int) -> float:
@@ -113,13 +118,18 @@ def by_hand(env_id: str, shape: Shape, steps: int) -> float:
 
 def stable_baselines(library: str, env_id: str, shape: Shape, steps: int) -> float:
     """Return the speed of `stable_baselines3` or `sbx` with a DummyVecEnv, the fastest for cheap environments."""
-    from stable_baselines3.common.vec_env import DummyVecEnv
-
     layers, name = ("flax.linen", "tanh") if library == "sbx" else ("torch.nn", "Tanh")
     tanh = getattr(importlib.import_module(layers), name)
-    model = importlib.import_module(library).PPO(
+    return model_speed(importlib.import_module(library).PPO, partial(gym.make, env_id), tanh, shape, steps)
+
+
+def model_speed(algorithm: Any, make_env: Callable[[], gym.Env], tanh: Any, shape: Shape, steps: int) -> float:
+    """Return the speed of an algorithm with the interface of Stable-Baselines3's PPO."""
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    model = algorithm(
         "MlpPolicy",
-        DummyVecEnv([partial(gym.make, env_id)] * shape.num_envs),
+        DummyVecEnv([make_env] * shape.num_envs),
         n_steps=shape.horizon,
         batch_size=shape.mini_batch_size,
         n_epochs=shape.k_epochs,
