@@ -93,7 +93,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.evaluations: list[Evaluation] = []
         self.goal = 0, 0
         self.stopped: str | None = None
-        self.in_a_hurry = False
+        self.skip_slow_work = False
         self.error: BaseException | None = None
         self.collecting_since: float | None = None
         """The start of the current collection, by `time.monotonic`; None between collections."""
@@ -151,7 +151,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         """
         if self.steps_done >= self.goal[1]:
             self.goal = self.steps_done, self.steps_done + self.steps
-        self.stopped, self.in_a_hurry, self.error = None, False, None
+        self.stopped, self.skip_slow_work, self.error = None, False, None
         start = time.perf_counter() - self.seconds
         with ExitStack() as ends:
             try:
@@ -258,14 +258,14 @@ class AsyncTrainer(Closeable, Generic[A]):
         }
         return row | ({"restarts": self.env.restarts} if self._counts_restarts else {})
 
-    def stop(self, why: str, *, in_a_hurry: bool = False) -> None:
+    def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
         """End the run after the current update.
 
         Args:
             why: the reason, which `stopped` holds.
-            in_a_hurry: whether callbacks skip slow work.
+            skip_slow_work: whether callbacks skip slow work.
         """
-        self.in_a_hurry = in_a_hurry
+        self.skip_slow_work = skip_slow_work
         if self.steps_done < self.goal[1]:  # otherwise it ends anyway
             self.stopped = why
 

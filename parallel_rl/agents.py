@@ -11,14 +11,14 @@ from parallel_rl.utils import Config
 
 @dataclass(frozen=True)
 class AgentKind:
-    """The parts of an agent: objects, or MODULE:NAME of objects that are imported only when they are needed."""
+    """The parts of an agent: objects, or MODULE:NAME of objects that are imported when they are first needed."""
 
     config: str | type[Config]
-    """The class of its config; importing it must not import torch, which --help would wait for."""
+    """The class of its config; its module must not import torch, which would make --help slow."""
     agent: str | type
     """Its class, with `for_env(env, *, seed, **settings)` in addition to the protocol `AsyncPPO.agent.Agent`."""
     weights: str = "Policy_weights.pth"
-    """A file that its `save_weights` writes; it identifies a directory with weights."""
+    """A file that its `save_weights` writes: a directory with this file has weights."""
     exporter: str | Callable[..., float] | None = None
     """A function that exports its policy to a file and returns the largest difference in actions: `PPO.export`."""
     defaults: dict[str, Any] = field(default_factory=dict)
@@ -56,14 +56,14 @@ AGENTS: dict[str, AgentKind] = {
         for name in ("DQN", "DDPG", "TD3", "SAC")
     },
 }
-"""By the name that `--agent` takes; to add an agent is to add an entry."""
+"""By the name that `--agent` takes. A new agent needs one more entry."""
 
 
 def agent_kind(name: str) -> AgentKind:
     """Return the agent of that name.
 
     Raises:
-        ValueError: there is none; the message suggests the nearest one.
+        ValueError: there is none; the message suggests the nearest name.
     """
     if name not in AGENTS:
         near = get_close_matches(name, AGENTS, 1)

@@ -15,7 +15,7 @@ from parallel_rl.utils.settings import hints
 
 DEFAULT_AGENT = "ppo"
 REMOVED_VALUES = {("acting", "alternating"): "central"}
-"""Settings and values of older versions, and the values that replace them."""
+"""Removed values of settings, and the values that replace them when an older run is read."""
 
 
 @settings_class
@@ -23,7 +23,7 @@ class RunConfig(Config):
     """The environment of a run, its length, and where the results go.
 
     Raises:
-        ValueError: settings out of their ranges; the message names them.
+        ValueError: a setting is out of its range; the message names all such settings.
     """
 
     env_id: str = setting("CartPole-v1", "Environment; known ones have a preset of settings (presets.py).")
@@ -31,7 +31,7 @@ class RunConfig(Config):
         (), "Arguments of the environment, NAME=VALUE: --env-kwargs is_slippery=False map_name=8x8."
     )
     wrapper: tuple[str, ...] = setting(
-        (), "Wrappers of it, MODULE:CLASS, the innermost first: --wrapper minigrid.wrappers:ImgObsWrapper."
+        (), "Wrappers of the environment, MODULE:CLASS, innermost first: --wrapper minigrid.wrappers:ImgObsWrapper."
     )
     action_masks: bool = setting(
         False, "Choose only allowed actions, given by the environment's action_masks() or its info's action_mask."
@@ -92,25 +92,25 @@ class RunConfig(Config):
         (), "Numbers in an episode's last info whose mean is reported: --info-keys distance; is_success always is."
     )
     copies: int = setting(
-        1, "Copies of the agent, each with its own environments and steps, that are combined while they train.", least=1
+        1, "Copies of the agent, each with its own environments, that are combined while they train.", least=1
     )
     combine: Literal["mean", "best", "explore"] = setting(
         "mean",
-        "All copies go on with the mean of their weights, or with the best copy; or (explore) the worst take over "
-        "one of the best, with a perturbed learning rate.",
+        "Continue all copies from the mean of their weights or from the best copy, or (explore) only the worst ones, "
+        "from one of the best with a perturbed learning rate.",
     )
     combine_every: int = setting(4096, "Steps of all copies together between two combinations.", least=1)
-    max_seconds: float | None = setting(None, "End the run after so many seconds of training.", above=0)
+    max_seconds: float | None = setting(None, "End the run after this many seconds of training.", above=0)
     target_return: float | None = setting(
         None, "End the run when the last 100 episodes, or an evaluation, reach this mean return."
     )
 
     def loop(self) -> dict[str, Any]:
-        """Return the arguments of the trainer that have the same names here."""
+        """Return the settings that are arguments of the trainer, under the same names."""
         return self.stepping() | {name: getattr(self, name) for name in ("mode", "acting", "lag", "seed", "info_keys")}
 
     def stepping(self) -> dict[str, Any]:
-        """Return the arguments that `evaluate` takes as well."""
+        """Return the settings about stepping, which are arguments of the trainer and of `evaluate`."""
         names = ("backend", "num_workers", "on_env_error", "step_timeout", "start_method", "close_timeout")
         return {name: getattr(self, name) for name in names}
 
@@ -142,7 +142,7 @@ class TrainConfig:
         return train_config(self.agent, self.flat() | dict(values))
 
     def record(self) -> dict[str, Any]:
-        """Return the part of `config.json` with the configuration of the run."""
+        """Return the entries of `config.json` that hold the configuration."""
         return {"agent": self.agent, "run": asdict(self.run), "settings": asdict(self.settings)}
 
 
@@ -151,10 +151,10 @@ def train_config(agent: str = DEFAULT_AGENT, values: Mapping[str, Any] | None = 
 
     Args:
         agent: its name.
-        values: settings of `RunConfig` and of the agent's config, by name or as the flags write the name.
+        values: settings of `RunConfig` and of the agent's config, by name; names in lower case, as in flags, are valid.
 
     Raises:
-        ValueError: an unknown agent or setting, or a value out of its range.
+        ValueError: the agent or a setting is unknown, or a value is out of its range.
     """
     kind = agent_kind(agent)
     names = setting_names(agent)
@@ -169,15 +169,15 @@ def train_config(agent: str = DEFAULT_AGENT, values: Mapping[str, Any] | None = 
 
 
 def setting_names(agent: str) -> dict[str, str]:
-    """Return the settings of a run and of its agent: from the names in lower case, as flags have them."""
+    """Return the names of the settings of a run and of its agent, by the name in lower case, as in flags."""
     return {name.lower(): name for name in setting_types(agent)}
 
 
 def check_flags(agent: str, unknown: Sequence[str]) -> None:
-    """Check that no argument that the flags of an agent do not explain is a flag of another agent.
+    """Check that none of the arguments that an agent does not know is a flag of another agent.
 
     Raises:
-        ValueError: one is; the message names the agents that have it.
+        ValueError: one is such a flag; the message names the agents that have it.
     """
     for argument in unknown:
         flag = argument.partition("=")[0]
@@ -188,7 +188,7 @@ def check_flags(agent: str, unknown: Sequence[str]) -> None:
 
 
 def setting_types(agent: str) -> dict[str, Any]:
-    """Return the types of the settings of a run and of its agent, as files and flags can hold them."""
+    """Return the types of the settings of a run and of its agent, as files and flags can hold them: no functions."""
     types = hints(RunConfig) | hints(agent_kind(agent).config_class)
     return {name: _without_functions(hint) for name, hint in types.items()}
 
@@ -199,7 +199,7 @@ def _without_functions(hint: Any) -> Any:
 
 
 def command_line(agent: str) -> type:
-    """Return a dataclass of the flags of `train` for an agent, with the defaults and sentences of their settings."""
+    """Return a dataclass of the flags of `train` for an agent, with the defaults and help of the settings."""
     types, default = setting_types(agent), train_config(agent).flat()
     settings = [*fields(RunConfig), *fields(agent_kind(agent).config_class)]
     flags = [
@@ -219,8 +219,8 @@ def command_line(agent: str) -> type:
     )
 
 
-SEEDS_HELP = "Train once with each of these seeds, 0..4 or 0,3,7, side by side, each in a directory of its own."
-TRUST_HELP = "Import the module that the run in --load-weights names; one in --env-id is trusted anyway."
+SEEDS_HELP = "Train once with each of these seeds (0..4 or 0,3,7), in parallel, each in its own directory."
+TRUST_HELP = "Import the module that the run in --load-weights names; a module in --env-id is always imported."
 TRAIN_HELP = """Train an agent on a Gymnasium environment.
 
 Other commands, each with its own --help: resume, evaluate, record, watch, plot, export, envs.

@@ -101,7 +101,7 @@ class BackgroundEvaluation(Callback):
             if trainer.error is None and self._running is not None:
                 self._finish(trainer)
             evaluated = trainer.evaluations and trainer.evaluations[-1].steps == trainer.steps_done
-            if trainer.error is None and not trainer.in_a_hurry and not evaluated:
+            if trainer.error is None and not trainer.skip_slow_work and not evaluated:
                 self._begin(trainer)
                 self._finish(trainer)
         finally:
@@ -133,7 +133,7 @@ class BackgroundEvaluation(Callback):
         what, began, silent = f"the evaluation after {steps:,} steps", time.monotonic(), trainer.progress
         with warn_if_long(lambda: what):
             while not self._evaluator.is_done(PATIENCE_SECONDS):
-                if trainer.in_a_hurry:
+                if trainer.skip_slow_work:
                     return
                 if silent and time.monotonic() > began + SILENT_SECONDS:
                     Bar.note(f"waiting for {what} (Ctrl-C skips it)")

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 LIVENESS_SECONDS = 0.05
-"""Seconds between checks of a waiting parent that its workers are alive."""
+"""Seconds between the checks of a waiting parent whether its workers are alive."""
 CLOSE_SECONDS = 5.0
 """Seconds that workers may take to finish their task and close before they are killed."""
 SPIN_SECONDS = 0.0005
 """Seconds that `acquire` polls before it sleeps."""
 RESTART_LIMIT = 10
-"""Restarts of a worker or environment without a task or step in between; one more is an error."""
+"""How often a worker is restarted without finishing a task, or an environment without a step, before it is an error."""
 CLOSE = -1
 """The task number that ends a worker."""
 IN_PIPE = -1
-"""Stands for the number of arguments if they are pickled in the pipe."""
+"""In place of the number of arguments: they are pickled in the pipe."""
 MAX_NUMBERS = 4
 """The largest number of integer arguments that a task takes through shared memory."""
 
@@ -32,19 +32,19 @@ class Pickled(bytes):
 
 
 NOTHING, RESULT, ERROR = range(3)
-"""The replies of a worker; a result or an error is in the pipe."""
+"""The replies of a worker: the task returned None, or a result or an error follows in the pipe."""
 
 
 class SharedBuffers:
-    """Shared memory for a pool, without a name in the file system, so that no crash leaves it behind."""
+    """Shared memory of a pool. It has no name in the file system, so a crash leaves nothing behind."""
 
     def __init__(self, start_method: str | None = None) -> None:
-        """Start without buffers, for workers that are started with this method."""
+        """Start without buffers; `start_method` is that of the workers."""
         self._context: Any = multiprocessing.get_context(start_method)
         self.buffers: list[Any] = []
 
     def allocate(self, size: int) -> Any:
-        """Return a zeroed buffer of that many bytes; workers find them in this order."""
+        """Return a zeroed buffer of `size` bytes; workers get the buffers in the order of allocation."""
         self.buffers.append(self._context.RawArray("b", size))
         return self.buffers[-1]
 
@@ -54,33 +54,33 @@ class Channel:
     """The shared parts of one worker."""
 
     number: int
-    """Of the process; the parent is 0."""
+    """The number of the process; the parent is 0."""
     name: str
     """The worker's name in errors."""
     envs: range
     """The environments that it steps, if any."""
     buffers: list[Any]
-    """Those of `SharedBuffers`."""
+    """The buffers of the pool's `SharedBuffers`."""
     done: Any
-    """Semaphore of the whole pool: a worker has replied."""
+    """Semaphore of the whole pool, released when a worker has replied."""
     spin: bool
-    """Whether to poll while waiting, since there is a core for every process."""
+    """Whether to poll while waiting; true if every process has a core."""
     silent: bool
-    """Whether the worker makes its context without a reply."""
+    """Whether the worker makes its context without replying."""
     control: Any
     """int64 `(3 + MAX_NUMBERS,)`: the task's number, the reply, the number of arguments, and the arguments."""
     beats: Any
-    """int64 `(Pulse.SIZE,)`: those of `pulse`."""
+    """int64 `(Pulse.SIZE,)`: the integers of `pulse`."""
     go: Any = None
-    """Semaphore: there is a task. This field and the following are new for every process."""
+    """Semaphore, released when there is a task. A new process gets a new one, and new ones of the next two."""
     replied: Any = None
-    """Semaphore: this worker has replied."""
+    """Semaphore, released when this worker has replied."""
     pipe: Any = None
-    """A `Connection`."""
+    """The `Connection` to the other process."""
 
     @property
     def numbers(self) -> memoryview:
-        """The integers of `control`; access to a view is faster."""
+        """The integers of `control`, as a view, which is faster to access."""
         return memoryview(self.control).cast("B").cast("q")
 
     @property
@@ -89,7 +89,7 @@ class Channel:
         return Pulse(self.beats)
 
     def memory(self) -> Callable[[int], Any]:
-        """Return a function that returns the buffers one after the other, in the order of their allocation."""
+        """Return a function whose calls return the buffers, in the order of allocation."""
         buffers = iter(self.buffers)
         return lambda size: next(buffers)
 
@@ -110,7 +110,7 @@ class Pulse:
 
     @property
     def last(self) -> tuple[int, int]:
-        """The number of beats, and the environment of the last one."""
+        """The number of beats, and the environment of the last beat."""
         return self._numbers[0], self._numbers[1]
 
     @property

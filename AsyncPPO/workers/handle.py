@@ -16,10 +16,10 @@ from AsyncPPO.workers.worker import work
 
 logger = logging.getLogger(__name__)
 DEATH_SECONDS = 5.0
-"""Seconds that a process may take to end after its end of the pipe has closed."""
+"""Seconds to wait for a process to end once its side of the pipe has closed."""
 NO_BEAT = (-1, -1)
 Recover = Callable[["Worker", WorkerError], Any]
-"""Called if a worker dies or hangs in a task: raises, returns the task's result, or lets the worker begin a task."""
+"""Called if a worker dies or hangs in a task: raises, returns the task's result, or begins a task in the worker."""
 
 
 class Died(WorkerError):
@@ -31,16 +31,16 @@ class Job(NamedTuple):
 
     task: str
     number: int = 0
-    """Of the task, in the worker's table."""
+    """The place of the task in the worker's table."""
     args: tuple[Any, ...] = ()
     message: bytes | None = None
-    """The arguments, pickled, unless they are a few integers."""
+    """The pickled arguments; None if they are a few integers."""
     timed: bool = True
     """Whether the pool's time limit applies."""
     repeatable: bool = True
-    """Whether a worker that is restarted during the task begins it again."""
+    """Whether the task begins again if its worker dies or hangs and is restarted."""
     recover: Recover | None = None
-    """Called instead of that, if given."""
+    """If given, called in place of restarting the worker."""
 
 
 MAKE = Job("make", timed=False, repeatable=False)
@@ -55,15 +55,15 @@ class Worker:
 
         Args:
             context: of `multiprocessing`.
-            setup: see `worker.work`.
-            channel: without the fields that are new for every process.
+            setup: the argument of `worker.work`.
+            channel: `start` adds the semaphores and the pipe of the process.
             error: the class of all errors but `Died`.
         """
         self._context, self._setup, self.channel, self._error = context, setup, channel, error
         self._control = channel.numbers
         self.pulse, self.envs = channel.pulse, channel.envs
         self.rows = slice(self.envs.start, self.envs.stop)
-        """Its environments among all."""
+        """The rows of its environments in arrays over all environments."""
         self.process: Any = None
         self.parent = os.getpid()
         self.job: Job | None = None
@@ -74,7 +74,7 @@ class Worker:
         self._beat, self._since = NO_BEAT, 0.0
 
     def start(self) -> None:
-        """Start the process, or one in place of a dead one; it makes its context.
+        """Start the process, or another one after its death; its first task is to make its context.
 
         Raises:
             WorkerError: the system cannot start a process, or this process may not have children.
@@ -98,7 +98,7 @@ class Worker:
             self._note(MAKE)
 
     def begin(self, job: Job) -> None:
-        """Begin a task; if the process is dead, waiting for the task reveals it."""
+        """Begin a task; if the process is dead, this shows only when its reply is awaited."""
         self._note(job)
         control = self._control
         control[0] = job.number
@@ -135,7 +135,7 @@ class Worker:
         return result
 
     def receive(self) -> Any:
-        """Return the object that comes with a reply; errors as for `result`."""
+        """Return the object that follows a reply; raises what `result` raises."""
         try:
             return cloudpickle.loads(self.channel.pipe.recv_bytes())
         except (EOFError, OSError):
@@ -145,7 +145,7 @@ class Worker:
 
     @property
     def doing(self) -> str:
-        """The environment that it stepped or reset last, or the worker itself."""
+        """What an error names: the environment that it stepped or reset last, or the worker itself."""
         beats, env_id = self.pulse.last
         return f"environment {env_id}" if beats and self.envs else self.channel.name
 
@@ -166,7 +166,7 @@ class Worker:
         return self._context.get_start_method() == "fork"
 
     def fault(self, timeout: float | None) -> WorkerError | None:
-        """Return the error of a busy worker, if there is one: it died, or it hangs and is killed now.
+        """Return the error of a worker that has died, or that hangs and is killed now; None if it works.
 
         Args:
             timeout: seconds that may pass without a beat of its pulse.
@@ -209,9 +209,9 @@ class Worker:
 
 
 def stop(workers: list[Worker], seconds: float | None) -> None:
-    """End worker processes: close them, and kill those that have not ended after some seconds (None: at once)."""
+    """Close worker processes; kill those that have not ended after `seconds` (None: kill all at once)."""
     if any(worker.parent != os.getpid() for worker in workers):
-        return  # a fork of the parent: the workers are not its own
+        return  # this is a fork of the parent: the workers are not its children
     started = [worker for worker in workers if worker.process is not None]
     try:
         if seconds is not None:
@@ -224,7 +224,7 @@ def stop(workers: list[Worker], seconds: float | None) -> None:
 
 
 def _ask_to_close(workers: list[Worker], seconds: float) -> None:
-    """Close workers and wait until they have ended, at most some seconds."""
+    """Tell workers to close, and wait until they have ended, at most some seconds."""
     for worker in workers:
         worker.begin(Job("close", CLOSE))
         worker.channel.pipe.close()

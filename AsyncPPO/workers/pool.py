@@ -1,4 +1,4 @@
-"""The one home of child processes: a pool of workers that run tasks.
+"""A pool of worker processes that run tasks. All child processes of this project are workers of such a pool.
 
 A worker makes a context (environments, a policy, a member of a population) and then runs tasks on it. A task is a
 function `(context, *arguments) -> result` in a table by name. A task costs a few semaphore operations. A few integer
@@ -44,7 +44,7 @@ class WorkerSpec:
     name: str
     """Its name in errors."""
     make_context: Callable[[Channel], Any]
-    """Makes the context for its tasks, which is closed at the end if it has a `close`."""
+    """Makes the context for its tasks; a context with a `close` is closed at the end."""
     envs: range = range(0)
     """The environments that it steps, if any."""
 
@@ -53,10 +53,10 @@ class Supervisor(Protocol):
     """Restores workers that died or hung."""
 
     def prepare(self, worker: Worker) -> Any:
-        """Prepare a process that replaces another one for further tasks; `restart` returns the result."""
+        """Prepare a new process, which replaces a dead one, for its tasks; `restart` returns the result."""
 
     def interrupted(self, worker: Worker, error: WorkerError) -> None:
-        """Note that a worker was restarted during a task, which it begins again."""
+        """Note that a worker was restarted during a task, and begins the task again."""
 
 
 class WorkerPool(Closeable):
@@ -70,15 +70,15 @@ class WorkerPool(Closeable):
     Args:
         specs: one for each worker; their numbers begin at 1.
         tasks: the functions that can be run.
-        make_local: makes a context for this process, number 0, which then takes part in the tasks.
-        shared: memory that the workers' `Channel`s give access to.
+        make_local: makes a context for this process, which then takes part in the tasks as number 0.
+        shared: memory that the workers reach through their `Channel`.
         start_method: of `multiprocessing`.
-        wait_for_contexts: whether to wait until all contexts are made; otherwise the first task fails where one
-            could not be.
+        wait_for_contexts: whether to wait until all contexts are made. If not, a context that cannot be made is an
+            error of the first task.
         spin: whether this process and the workers poll while they wait.
         timeout: seconds that a task may take, or that may pass between two beats of the worker's pulse.
         close_timeout: seconds that workers may take to close before they are killed; None kills at once.
-        supervisor: restores workers that died or hung; without it that is an error.
+        supervisor: restores workers that died or hung; without it, a dead or hung worker is an error.
         error: the class of all errors.
 
     Raises:
@@ -122,7 +122,7 @@ class WorkerPool(Closeable):
             raise
 
     def run(self, task: str, *args: Any, processes: int | None = None, **options: Any) -> dict[int, Any]:
-        """Run a task in every process, this one among them if it has a context; see `begin`, `job` and `wait`."""
+        """Run a task in every process (this one too, if it has a context): `job`, `begin` and `wait` in one call."""
         self.begin(self.job(task, *args, **options), processes)
         return self.wait()
 
@@ -135,8 +135,8 @@ class WorkerPool(Closeable):
             task: its name.
             args: of the task.
             timed: whether the time limit applies.
-            repeatable: whether a worker that is restarted during the task begins it again.
-            recover: called instead of that, if given.
+            repeatable: whether the task begins again if its worker dies or hangs and is restarted.
+            recover: if given, called in place of restarting the worker.
 
         Raises:
             ValueError: there is no such task.
@@ -156,7 +156,7 @@ class WorkerPool(Closeable):
             processes: how many processes run it at most; by default all.
 
         Raises:
-            RuntimeError: the pool is closed, or a task has been begun and not waited for.
+            RuntimeError: the pool is closed, or the task before has not been waited for.
         """
         if self.closed or self._local_job is not None or self._busy:
             raise RuntimeError("the worker pool is closed" if self.closed else "the workers are busy: wait() first")
@@ -170,7 +170,7 @@ class WorkerPool(Closeable):
             worker.begin(job)
 
     def wait(self) -> dict[int, Any]:
-        """Wait until the task is done; the pool is closed if it fails.
+        """Wait until the task is done in every process; if it fails in one, the pool is closed.
 
         Returns:
             The results by the number of the process.
@@ -193,7 +193,10 @@ class WorkerPool(Closeable):
         return results
 
     def next(self, wait: bool = True) -> tuple[Worker, Any] | None:
-        """Return a worker that has finished, and its result; None if there is none and `wait` is False, or no worker.
+        """Return a worker that has finished, and its result; wait for one, unless `wait` is False.
+
+        Returns:
+            None if there are no workers, or if none has finished and `wait` is False.
 
         Raises:
             WorkerError: its task failed, or it died or hung.
@@ -221,7 +224,7 @@ class WorkerPool(Closeable):
         return None
 
     def ready(self, seconds: float = 0.0) -> bool:
-        """Return whether a worker has finished or died, within some seconds."""
+        """Return whether a worker finishes or dies within some seconds."""
         deadline = time.monotonic() + seconds
         while True:
             if any(worker.has_ended() for worker in self.workers):
@@ -233,7 +236,7 @@ class WorkerPool(Closeable):
             self._done.acquire(timeout=min(LIVENESS_SECONDS, left))
 
     def wait_for(self, worker: Worker) -> Any:
-        """Wait for one worker and return its result; one that dies or hangs is not restarted.
+        """Wait for one worker and return its result; if it dies or hangs, it is not restarted.
 
         Raises:
             WorkerError: as for `next`.
@@ -248,7 +251,7 @@ class WorkerPool(Closeable):
             raise self._error(str(died)) from None
 
     def restart(self, worker: Worker, error: WorkerError) -> Any:
-        """Start another process in place of one that died or hung, and let the supervisor prepare it.
+        """Replace the process of a worker that died or hung, and let the supervisor prepare the new one.
 
         Returns:
             The result of `Supervisor.prepare`.
@@ -281,7 +284,7 @@ class WorkerPool(Closeable):
                 return result
 
     def describe_wait(self) -> str:
-        """Return what the pool waits for, as far as is known; may be called from another thread."""
+        """Return, in words, which workers the pool waits for; may be called from another thread."""
         late = [worker for worker in self.workers if worker.job is not None and not worker.has_replied()]
         if not late:
             return self.local.describe_wait() if hasattr(self.local, "describe_wait") else "the workers"
@@ -306,7 +309,7 @@ class WorkerPool(Closeable):
         return LIVENESS_SECONDS if self._timeout is None else min(LIVENESS_SECONDS, self._timeout / 4)
 
     def _recover(self, worker: Worker, error: WorkerError) -> Any:
-        """Handle a worker that died or hung; without a result it is busy again."""
+        """Recover from a death or hang; return the task's result, or None if the worker is busy again."""
         job = worker.job
         assert job is not None
         if job.recover is not None:

@@ -1,4 +1,4 @@
-"""Child processes: start, signals, the death of the parent, and the end."""
+"""Child processes: how they start, ignore signals, end with their parent, and are killed."""
 
 import ctypes
 import multiprocessing
@@ -18,7 +18,10 @@ from parallel_rl.utils import seed_global_streams
 StartMethod = Literal["auto", "fork", "spawn", "forkserver"]
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 ORPHAN_SECONDS = 1.0
-"""Seconds between checks of a child that its parent is alive: other processes may keep the parent's pipe open."""
+"""Seconds between a child's checks that its parent is alive.
+
+The pipe does not always tell: another process may hold the parent's side of it open.
+"""
 PR_SET_PDEATHSIG = 1
 """Option of `prctl` (Linux): the signal that a process gets when the thread that started it has ended."""
 PIPE_BYTES = 2**14
@@ -26,10 +29,10 @@ PIPE_BYTES = 2**14
 
 
 def choose_start_method(method: str | None) -> tuple[str, str | None]:
-    """Return the start method of child processes, and the reason if it is not the usual one.
+    """Return the start method of child processes, and the reason if another one than usual was chosen.
 
-    The usual one is `fork`, where the system supports it, since it is fast. A fork has none of the threads of its
-    parent, so code that waits for one of them hangs.
+    The usual one is `fork`, where the system supports it, since it is fast. A fork has none of its parent's threads, so
+    code in it that waits for such a thread hangs.
 
     Raises:
         ValueError: an unknown method, or one that this system does not support.
@@ -60,7 +63,7 @@ def why_no_children() -> str | None:
 
 
 def start_child(context: Any, name: str, target: Callable[..., None], *arguments: Any) -> Any:
-    """Start and return a process that calls `target` and ignores signals, which this one handles.
+    """Start and return a process that calls `target`; it ignores signals, which this process handles.
 
     Raises:
         RuntimeError: this process cannot have children.
@@ -85,8 +88,8 @@ def _be_a_child(lasting: bool, target: Callable[..., None], arguments: tuple[Any
 def _leave_signals_to_parent() -> None:
     """Ignore signals, since the parent may want to finish an update.
 
-    Programs and forks that this process starts get the default handlers, so they react to signals. This process has its
-    own process group, so Ctrl-C in a terminal does not reach them: they, too, continue until the parent ends.
+    This process gets its own process group, so Ctrl-C in a terminal reaches neither it nor the programs and forks that
+    it starts. Those have the default handlers, so other signals can end them.
     """
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
@@ -112,10 +115,12 @@ def _restore_signals() -> None:
 def _leave_with_parent(lasting: bool) -> None:
     """End this process when its parent has died.
 
+    Linux can kill a process as soon as the thread that started it has ended. A thread of this process also watches the
+    parent, for other systems, for a fork server (which does not end with the parent), and if the thread that started
+    this process may end before the parent.
+
     Args:
-        lasting: whether the thread that started it lives as long as the parent. Then Linux kills this process at once.
-            Otherwise, and with a fork server (which lives as long as its children), a thread of this process ends it,
-            as soon as that thread can run.
+        lasting: whether the thread that started this process lives as long as the parent.
     """
     parent: Any = multiprocessing.parent_process()
     starter = os.getppid()  # the parent, or its fork server
@@ -141,7 +146,7 @@ _not_in_forks: WeakSet[Connection] = WeakSet()
 
 
 def close_in_forks(pipe: Connection) -> None:
-    """Make forks of this process close an end of a pipe; otherwise the other end never sees it closed."""
+    """Make forks of this process close an end of a pipe; otherwise the other end never learns that it was closed."""
     _not_in_forks.add(pipe)
 
 
@@ -178,7 +183,8 @@ def _kill_programs(pid: int) -> None:
 def post(pipe: Connection, message: bytes) -> None:
     """Send a message through an empty pipe without waiting for the reader, which may be stopped, hung or dead.
 
-    A thread sends a message that is too large for the pipe. It ends when the reader has received all of it, or is dead.
+    If the message is too large for the pipe, a thread sends it. The thread ends when the reader has received it all, or
+    has died.
     """
 
     def send() -> None:
@@ -193,7 +199,7 @@ def post(pipe: Connection, message: bytes) -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Delay the first signal until the end of the block, so that the block is finished; a second one acts at once."""
+    """Delay the first signal until the end of the block, so that the block is completed; a second one acts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield  # handlers run in the main thread
         return

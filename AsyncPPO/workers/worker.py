@@ -13,7 +13,12 @@ from parallel_rl.utils import blas_threads, one_torch_thread
 
 
 def work(setup: bytes, channel: Channel) -> None:
-    """Run a worker process; `setup` is a pickled function that makes the context, and the tasks by name."""
+    """Run a worker process.
+
+    Args:
+        setup: pickled, the function that makes the context, and the tasks by name.
+        channel: shared with the parent.
+    """
     close_in_forks(channel.pipe)  # a fork that outlives this process must not keep the parent waiting
     with suppress(ConnectionError, EOFError), blas_threads(1):
         _Server(channel).serve(setup)
@@ -29,7 +34,7 @@ class _Server:
         self._functions: list[Callable[..., Any]] = []
 
     def serve(self, setup: bytes) -> None:
-        """Make the context, then run tasks; a worker that could not make its context waits to be closed."""
+        """Make the context, then run tasks until the parent closes the worker."""
         channel = self._channel
         try:
             if channel.silent:

@@ -16,16 +16,18 @@ from parallel_rl.presets import preset
 NO_SETTINGS = {"agent", "seeds", "trust_env_module"}
 """Flags that are not settings."""
 REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys")
-"""Flags that may be repeated, with one or more values."""
+"""Flags that may be given several times, each time with one or more values."""
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
     """Return the config of a command line: the defaults, the environment's preset, then the flags.
 
-    With the weights of a run, its config replaces defaults and preset; the seed is the next, to not repeat that run.
+    If `--load-weights` names a run, its config replaces defaults and preset, and its seed plus 1 is the new default, so
+    that the new run does not repeat the old one.
 
     Raises:
-        ValueError: a bad config, one that names a module that is not trusted, or a flag of another agent.
+        ValueError: a setting is out of its range, a flag belongs to another agent, or the run's config names a module
+            that is not trusted.
     """
     arguments = _gathered(arguments)
     agent, before = _agent_in(arguments)
@@ -46,10 +48,10 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 
 
 def _agent_in(arguments: Sequence[str]) -> tuple[str, TrainConfig | None]:
-    """Return the agent that a command line names, and the config of the run in `--load-weights`, if it is one.
+    """Return the agent that a command line names, and the config of the run that `--load-weights` names, if any.
 
     Raises:
-        ValueError: the agent is unknown, or not that of the run.
+        ValueError: the agent is unknown, or differs from the run's.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--agent", default=None)
@@ -64,7 +66,7 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, TrainConfig | None]:
 
 
 def _gathered(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the values of repeated flags of `REPEATABLE` joined: tyro uses only the last flag."""
+    """Return the arguments with each flag of `REPEATABLE` once, with all its values: tyro would use only the last."""
     values: dict[str, list[str]] = {}
     rest: list[str] = []
     into = rest

@@ -33,7 +33,7 @@ def make_trainer(config: TrainConfig) -> "AsyncTrainer":
     """Make the environments, the agent and the trainer of a run.
 
     Raises:
-        ValueError: a setting that does not fit the environment or the others; the message names it.
+        ValueError: a setting does not fit the environment or the other settings; the message names it.
     """
     from AsyncPPO import AsyncTrainer
 
@@ -45,7 +45,7 @@ def fresh_agent(config: TrainConfig) -> Any:
     """Return an untrained agent.
 
     Raises:
-        ValueError: a setting that does not fit the environment; the message names it.
+        ValueError: a setting does not fit the environment; the message names it.
     """
     from AsyncPPO.factory import sample_env
 
@@ -54,16 +54,16 @@ def fresh_agent(config: TrainConfig) -> Any:
 
 
 def agent_of(run_dir: Path, *, best: bool = False, trust_env_module: bool = False) -> tuple[TrainConfig, Any]:
-    """Return the config of a run, and the agent with the weights that it learned.
+    """Return the config of a run, and its agent with the weights that it learned.
 
     Args:
-        run_dir: of the run; for a killed run the newest checkpoint is loaded.
+        run_dir: the directory of the run; if the run was killed, its newest checkpoint is loaded.
         best: load the weights of the best evaluation, not the last ones.
         trust_env_module: import the modules that the config names.
 
     Raises:
-        FileNotFoundError: the directory is not a run's, or there are no weights.
-        ValueError: they are damaged, or do not fit; or a module is named that is not to be imported.
+        FileNotFoundError: it is not the directory of a run, or has no weights.
+        ValueError: the weights are damaged or do not fit, or the config names a module that is not trusted.
     """
     config = config_of(run_dir)
     check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module)
@@ -76,7 +76,7 @@ def agent_of(run_dir: Path, *, best: bool = False, trust_env_module: bool = Fals
 
 
 def load_latest(agent: Any, name: str, directory: Path) -> None:
-    """Load into an agent the newest weights in a directory, or those in the newest checkpoint of a killed run.
+    """Load the newest weights in a directory into an agent; those of a killed run are in its newest checkpoint.
 
     Args:
         agent: the agent.
@@ -84,8 +84,8 @@ def load_latest(agent: Any, name: str, directory: Path) -> None:
         directory: of a run, or of weights.
 
     Raises:
-        FileNotFoundError: there are none.
-        ValueError: they are damaged, or do not fit.
+        FileNotFoundError: there are no weights.
+        ValueError: the weights are damaged, or do not fit.
     """
     checkpoints = checkpoints_in(directory / CHECKPOINT_DIRECTORY)
     saved = (directory / agent_kind(name).weights).exists()
@@ -96,7 +96,7 @@ def load_latest(agent: Any, name: str, directory: Path) -> None:
 
 
 def _load_networks(agent: Any, checkpoint: Path) -> None:
-    """Load the networks of a checkpoint; into an agent that cannot load them alone, its whole state."""
+    """Load the networks of a checkpoint, or the whole state if the agent cannot load networks alone."""
     state = read_checkpoint(checkpoint)
     try:
         if hasattr(agent, "load_networks"):
@@ -111,14 +111,13 @@ def env_of(run: RunConfig, *, training: bool = False) -> Any:
     """Return the environment of a run: a function that makes it, or an id for EnvPool.
 
     Raises:
-        ValueError: an unknown environment, or settings that EnvPool does not support.
+        ValueError: the environment is unknown, or EnvPool does not support a setting.
     """
     if run.backend != "vector":
         return factory_of(run, training=training)
     if run.action_masks or run.env_kwargs or run.wrapper or run.env_id.startswith("ALE/"):
         raise ValueError(
-            "backend='vector' takes environments as they are: without env_kwargs, wrappers and action masks, and not "
-            "ALE/..."
+            "backend='vector' works only without env_kwargs, wrappers and action masks, and not with ALE/... environments"
         )
     return run.env_id
 
@@ -127,7 +126,7 @@ def factory_of(run: RunConfig, *, training: bool = False, **kwargs: Any) -> "Env
     """Return a function that makes the environment of a run; `training` adds the usual training wrappers of Atari.
 
     Raises:
-        ValueError: an unknown environment, wrong arguments of it, or an unknown wrapper.
+        ValueError: the environment or a wrapper is unknown, or an argument of the environment is wrong.
     """
     from AsyncPPO import ActionMasks, env_factory, make_atari
 
@@ -141,13 +140,13 @@ def factory_of(run: RunConfig, *, training: bool = False, **kwargs: Any) -> "Env
 
 
 def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
-    """Import wrappers: classes, or functions of an environment.
+    """Import wrappers: classes or functions that take an environment.
 
     Args:
         names: MODULE:CLASS of each.
 
     Raises:
-        ValueError: one that is missing, or needs further arguments; the message names it.
+        ValueError: a wrapper does not exist, or needs further arguments; the message names it.
     """
     wrappers = []
     for name in names:
@@ -168,12 +167,12 @@ def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
 def _check_takes_env_alone(name: str, wrapper: Callable[..., Any]) -> None:
     try:
         parameters = signature(wrapper)
-    except ValueError:  # written in C: the call will show it
+    except ValueError:  # written in C: a wrong call will fail later
         return
     try:
         parameters.bind("env")
     except TypeError as error:
         raise ValueError(
-            f"the wrapper {name!r} cannot be called with the environment alone ({error}): a function of your own that "
-            "takes the environment and returns it wrapped can give it its arguments"
+            f"the wrapper {name!r} cannot be called with the environment alone ({error}): name a function of your own "
+            "that takes the environment and calls the wrapper with its arguments"
         ) from None

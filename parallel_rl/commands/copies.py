@@ -32,8 +32,8 @@ def train_copies(config: TrainConfig, run_dir: Path, evaluate: Evaluate, *, resu
     Args:
         config: of the run.
         run_dir: its directory.
-        evaluate: evaluates the agent, after so many steps.
-        resumed: whether to go on from the state in the directory.
+        evaluate: evaluates the agent; its last argument is the number of steps so far.
+        resumed: whether to continue from the state in the directory.
 
     Raises:
         FileNotFoundError: there is no state to resume from.
@@ -70,7 +70,7 @@ def make_population(config: TrainConfig, keep: Callable[["Trainer"], None]) -> "
 
     Args:
         config: of the run.
-        keep: called whenever the copies have reported.
+        keep: called each time the copies have reported.
     """
     from Population import Trainer
 
@@ -113,14 +113,14 @@ def _combiner(config: TrainConfig, agent: Any) -> "AgentCombiner":
 
 
 class Keep:
-    """Saves a population at intervals and before it stops; stops it at the target."""
+    """Saves a population at intervals and before it stops; stops it at the target return."""
 
     def __init__(self, config: TrainConfig, run_dir: Path) -> None:
         """Store the config and the directory."""
         self._run, self._run_dir, self._last = config.run, run_dir, time.monotonic()
 
     def __call__(self, trainer: "Trainer") -> None:
-        """Stop at the target; save, if it is time."""
+        """Stop at the target return; save if the interval is over."""
         target, means = self._run.target_return, [stats["mean_x_episodes_reward"] for stats in trainer.stats]
         if target is not None and max((mean for mean in means if mean is not None), default=-np.inf) >= target:
             trainer.stop(f"at a mean return of {target:g}")
@@ -139,7 +139,7 @@ class Stoppable:
         """Store the trainer."""
         self._trainer = trainer
 
-    def stop(self, why: str, *, in_a_hurry: bool = False) -> None:
+    def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
         """Stop it as soon as the copies have reported."""
         self._trainer.stop(why)
 

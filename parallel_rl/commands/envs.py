@@ -16,8 +16,8 @@ def envs(text: tyro.conf.Positional[str] = "") -> int:
     """List the environments that are registered, the newest version of each; a * marks those with a preset.
 
     Args:
-        text: list only ids that contain it, in any case. With MODULE: before it, the environments of a module:
-            minigrid: or minigrid:empty.
+        text: list only ids that contain this text (upper and lower case are the same). MODULE: before it lists the
+            environments of a module: minigrid: lists all, minigrid:empty some.
     """
     module, colon, text = text.rpartition(":")
     newest: dict[tuple[str | None, str], EnvSpec] = {}
@@ -34,7 +34,7 @@ def envs(text: tyro.conf.Positional[str] = "") -> int:
 
 
 def _registered() -> "list[EnvSpec]":
-    """Return the environments that are registered without naming a module."""
+    """Return the environments that are registered without importing a further module."""
     import gymnasium as gym
 
     with suppress(ImportError):
@@ -49,7 +49,7 @@ def _registered() -> "list[EnvSpec]":
 
 
 def _brought_by(module: str) -> "list[EnvSpec]":
-    """Return the environments that importing a module registers, and those of a plugin, which are registered before."""
+    """Return the environments of a module: those registered by importing it, or before that if it is a plugin."""
     import gymnasium as gym
 
     before = {*gym.registry}

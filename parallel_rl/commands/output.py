@@ -14,7 +14,7 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print on standard error, apart from the results."""
+    """Print on standard error, so that standard output has only results."""
     try:
         if sys.stderr is not None:
             print(text, file=sys.stderr, flush=True)
@@ -23,7 +23,7 @@ def note(text: str) -> None:
 
 
 def silence(*descriptors: int) -> None:
-    """Discard further output there."""
+    """Discard all further output to these file descriptors."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in descriptors:
         os.dup2(nowhere, descriptor)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RunDir = tyro.conf.Positional[Path]
 FIRST_SEED = 3_000_000
-"""Seed of the episodes: others than those of the training and its evaluations."""
+"""Default seed of the episodes; the training and its evaluations use others."""
 FPS = 30
 """Frames per second of a video, if the environment does not specify them."""
 SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")

@@ -14,7 +14,7 @@ from parallel_rl.config import TrainConfig
 from parallel_rl.utils import settings_in
 
 EXPERIMENT = ("env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights", "copies", "combine")
-"""Settings that the runs of one experiment share: all but the seed and those about speed and faults."""
+"""Settings of a run that define an experiment: neither the seed, nor those about speed and faults."""
 
 
 def plot(
@@ -23,13 +23,13 @@ def plot(
     labels: tuple[str, ...] = (),
     x: Literal["steps", "seconds"] = "steps",
 ) -> int:
-    """Plot the learning curves of runs, a panel for each task; runs that differ only by their seeds are one curve.
+    """Plot the learning curves of runs, a panel for each task; runs that differ only in the seed share a curve.
 
     Args:
         run_dirs: directories of training runs.
         out: the image: .png, .svg or .pdf.
-        labels: names of the curves, one for each run (runs with the same label are one curve) or for each curve; by
-            default the settings in which they differ.
+        labels: names of the curves: one for each curve, or one for each run (runs with the same label share a curve).
+            By default the settings in which the curves differ.
         x: the horizontal axis.
     """
     from parallel_rl.utils.plots import FORMATS, Run, ended_early, plot_runs
@@ -78,7 +78,7 @@ def _labels(configs: Sequence[TrainConfig], asked: Sequence[str]) -> list[str]:
 
 
 def _experiment(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that the runs of one experiment share."""
+    """Return the settings that define a run's experiment."""
     run = {name: getattr(config.run, name) for name in EXPERIMENT}
     about = settings_in(type(config.settings))
     settings = {name: value for name, value in vars(config.settings).items() if not about[name].incidental}

@@ -15,7 +15,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def _program() -> str:
-    """Return what a user types to call this program, from here and with this interpreter."""
+    """Return what a user types to call this program from the current directory with this interpreter."""
     script = CHECKOUT / "main.py"
     if Path(sys.argv[0]).stem == DISTRIBUTION or not script.is_file():
         return DISTRIBUTION

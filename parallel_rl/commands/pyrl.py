@@ -25,7 +25,7 @@ AGENTS: dict[str, list[str]] = {
     "her-td3": GOALS + EXPLORE,
     "her-sac": GOALS,
 }
-"""The flags of `train` that each stands for, beside --agent."""
+"""By agent of pyrl: the flags of `train` that it stands for, beside --agent."""
 RENAMED = {
     "--replay-buffer": "--buffer-size",
     "--random-steps": "--learning-starts",
@@ -34,7 +34,7 @@ RENAMED = {
     "--load": "--load-weights",
     "--save": "--run-dir",
 }
-"""Flags of pyrl, and their names here."""
+"""Flags of pyrl, and the flags of `train` that they stand for."""
 NORMALIZERS = {"none": "--no-normalize-obs", "standard": "--normalize-obs"}
 
 
@@ -42,7 +42,7 @@ def train_as(name: str, arguments: Sequence[str]) -> int:
     """Run `NAME-train ENV [FLAGS]`, where NAME is one of `AGENTS`; all flags of `train` are valid too.
 
     Raises:
-        ValueError: an unknown environment, or one without a time limit, by which pyrl counts steps.
+        ValueError: the environment is unknown, or has no time limit, which defines how long an epoch of pyrl is.
     """
     parser, flags = _train_parser(name), ["--agent", name.removeprefix(HINDSIGHT)]
     if not arguments or {"-h", "--help"} & {*arguments}:
@@ -91,7 +91,7 @@ def _time_limit(env_id: str) -> int | None:
 
 
 def test_as(name: str, arguments: Sequence[str]) -> int:
-    """Run `NAME-test ENV PATH [FLAGS]`: play, in a window if there is a screen, and print the return of each episode.
+    """Run `NAME-test ENV PATH [FLAGS]`: run episodes, in a window if there is a screen, and print their returns.
 
     Raises:
         FileNotFoundError: there is no run at PATH.

@@ -49,7 +49,7 @@ def choose_run_dir(config: TrainConfig) -> Path:
 
 
 def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool, changed: dict[str, Any]) -> None:
-    """Write `config.json` of a new run; of a resumed one, add how it was resumed and which settings changed."""
+    """Write the `config.json` of a new run; in that of a resumed run, note the resumption and the changed settings."""
     file = run_dir / CONFIG_FILE
     start = {
         "command": shlex.join(sys.orig_argv),
@@ -67,11 +67,11 @@ def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool, changed: di
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Make a directory and keep other processes from training in it, where the system has locks.
+    """Make a directory and lock it, so that no other process trains in it (on systems with file locks).
 
     Raises:
-        RuntimeError: another process trains in it. A killed process holds no lock.
-        OSError: the directory cannot be made or written, or a link is in the place of a directory.
+        RuntimeError: another process trains in it. The lock of a killed process is free.
+        OSError: the directory cannot be made or written, or is a link.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     for directory in (run_dir / CHECKPOINT_DIRECTORY, run_dir / BEST_DIRECTORY):
@@ -92,7 +92,7 @@ def config_of(run_dir: Path) -> TrainConfig:
     """Return the config of a run.
 
     Raises:
-        FileNotFoundError: the directory is not a run's.
+        FileNotFoundError: it is not the directory of a run.
         ValueError: its config is not valid; the message names the file.
     """
     file = run_dir / CONFIG_FILE
@@ -122,7 +122,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     """Return a setting from JSON or a Python literal, with lists converted to tuples.
 
     Raises:
-        ValueError: it is of another type.
+        ValueError: the value has another type.
     """
     value = tuple(value) if isinstance(value, list) else value
     try:
@@ -133,7 +133,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:
 
 
 def changes_of(run_dir: Path) -> dict[str, Any]:
-    """Return the settings that changed when a run was resumed, with their current values."""
+    """Return the current values of the settings that changed when a run was resumed."""
     return _changes_in(_record_in(run_dir / CONFIG_FILE))
 
 
@@ -148,10 +148,10 @@ def _values_in(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record_in(file: Path) -> dict[str, Any]:
-    """Return the record that `note_start` wrote, also in its older form, with one flat `config`.
+    """Return the record that `note_start` wrote; an older one has a single flat `config`.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is not such a record.
     """
     try:
         record = read_json(file)
@@ -172,7 +172,7 @@ def _record_in(file: Path) -> dict[str, Any]:
 
 
 def steps_saved(run_dir: Path) -> int:
-    """Return the number of steps after which the weights of a run were saved; 0 if that is unknown."""
+    """Return how many steps a run had done when its weights were saved; 0 if unknown."""
     try:
         return whole_number(read_json(run_dir / SUMMARY_FILE)["steps"], "number of steps")
     except (OSError, ValueError, LookupError):
@@ -180,7 +180,7 @@ def steps_saved(run_dir: Path) -> int:
 
 
 def load_newest(load: Callable[[Path], None], checkpoints: Sequence[Path]) -> None:
-    """Load the last of some checkpoints; if it is damaged, the error names the one before.
+    """Load the last of some checkpoints; if it is damaged, the error names the previous one.
 
     Raises:
         ValueError: it is damaged, or does not fit.
@@ -193,5 +193,5 @@ def load_newest(load: Callable[[Path], None], checkpoints: Sequence[Path]) -> No
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file completely or not at all."""
     write_atomically(path, lambda file: file.write(json.dumps(content, indent=2, allow_nan=False).encode()))

@@ -1,4 +1,4 @@
-"""`train --seeds`: independent runs that differ by their seeds, side by side."""
+"""`train --seeds`: independent runs with different seeds, in parallel."""
 
 import argparse
 import os
@@ -31,10 +31,10 @@ Train = Callable[[TrainConfig], int]
 
 
 def seeds_in(text: str) -> list[int]:
-    """Return the seeds that a flag names: `0..4` (both included), or `0,3,7`.
+    """Return the seeds in the value of `--seeds`: `0..4` (both included), or `0,3,7`.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it has neither form, names a seed twice, or names too many.
     """
     span = re.fullmatch(r"(\d+)\.\.(\d+)", text)
     if span is None and not re.fullmatch(r"\d+(,\d+)*", text):
@@ -63,10 +63,10 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int], directory: Path, trai
     """Train once with each seed, in as many processes at once as there are cores; compare the results.
 
     Args:
-        config: of all runs but for the seed and the directory.
+        config: of all runs, except for the seed and the directory.
         seeds: one for each run.
         directory: of the results: `seed_N` for each run, a picture and a summary.
-        train: trains one; returns an exit code.
+        train: trains with one config and returns an exit code.
 
     Returns:
         The exit code: that of the first run that failed, or 0.
@@ -91,7 +91,7 @@ def _own(config: TrainConfig, seed: int, directory: Path) -> TrainConfig:
 
 
 def _run_all(configs: dict[int, TrainConfig], train: Train) -> dict[int, int]:
-    """Run all, some at a time; return their exit codes. A signal is passed on, and no further run begins."""
+    """Run all, some at a time, and return their exit codes. A signal is passed on, and then no further run begins."""
     context: Any = get_context(choose_start_method("auto")[0])
     waiting, running, codes = [*configs], dict[int, Any](), dict[int, int]()
     with _passed_on(lambda: [*running.values()]) as came:
@@ -114,7 +114,7 @@ def _run_all(configs: dict[int, TrainConfig], train: Train) -> dict[int, int]:
 
 
 def _train_one(config: TrainConfig, train: Train) -> None:
-    """Train in a child process, whose output goes into a file."""
+    """Train in this child process, and write its output to a file."""
     directory = Path(str(config.run.run_dir))
     directory.mkdir(parents=True, exist_ok=True)
     log = open(directory / LOG_FILE, "a", buffering=1)  # noqa: SIM115
@@ -133,7 +133,10 @@ def _train_one(config: TrainConfig, train: Train) -> None:
 
 @contextmanager
 def _passed_on(processes: Callable[[], list[Any]]) -> Iterator[list[int]]:
-    """Pass the first signal on to processes, which then save and end; a second one ends all at once. Yield it."""
+    """Pass the first signal on to processes, which then save and end; a second one ends all at once.
+
+    Yields a list of the signals received.
+    """
     came: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -175,7 +178,7 @@ def _score(directory: Path) -> float | None:
 
 
 def _compare(config: TrainConfig, scores: dict[int, float], directory: Path, seconds: float) -> None:
-    """Print and write the interquartile mean of the scores, with its interval."""
+    """Print and write the interquartile mean of the scores, with its confidence interval."""
     if not scores:
         return
     values = np.array([*scores.values()])

@@ -21,10 +21,10 @@ GRACE_SECONDS = 30.0
 
 @contextmanager
 def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
-    """Let the first signal end the run after the current update, and a second one at once; yield those received.
+    """Let the first signal end the run after the current update, and a second one end it at once.
 
-    If an environment does not return from a step, so that the update never ends, the run exits after `GRACE_SECONDS` as
-    after a second signal.
+    If an environment does not return from a step, the update never ends; then the run ends after `GRACE_SECONDS`, as by
+    a second signal. Yields a list of the signals received.
     """
     came: list[int] = []
     over = threading.Event()
@@ -43,7 +43,7 @@ def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
             raise KeyboardInterrupt(128 + number)
         came.append(number)
         name = signal.Signals(number).name
-        trainer.stop(f"by {name}", in_a_hurry=True)
+        trainer.stop(f"by {name}", skip_slow_work=True)
         threading.Thread(target=insist, args=(number,), daemon=True).start()
         try:
             os.write(2, f"\n{name}: finishing this update and saving (once more: leaving at once)\n".encode())

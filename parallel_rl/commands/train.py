@@ -50,8 +50,10 @@ if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
 
 EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
-"""Added to the seed for the background evaluations, and for the final one: their episodes differ from those of the
-training, and the final ones differ from those that selected the best weights."""
+"""Added to the seed, for background evaluations and for the final one.
+
+So no evaluation repeats training episodes, and the final one repeats none that selected the best weights.
+"""
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -84,7 +86,7 @@ def resume(
     Args:
         run_dir: directory of a training run.
         steps: number of further environment steps; by default the remaining ones.
-        num_envs: number of parallel environments from now on; another number starts new episodes.
+        num_envs: number of parallel environments from now on; if it changes, all start new episodes.
         override: NAME=VALUE, new values for settings of the agent: --override lr=1e-4 entropy_coef=0.
         trust_env_module: import the module that the run's environment is in.
     """
@@ -117,10 +119,10 @@ def resume(
 
 
 def _overrides(config: TrainConfig, arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a run's agent that change from now on.
+    """Return the settings of a run's agent that `--override` changes, with their new values.
 
     Raises:
-        ValueError: one that is no setting of the agent, or that its weights depend on, or of another type.
+        ValueError: the agent has no such setting, or its weights depend on it, or the value has another type.
     """
     about, types = settings_in(type(config.settings)), setting_types(config.agent)
     names = {name.lower(): name for name in about}
@@ -142,7 +144,7 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
         config: of the run.
         trainer: of the run.
         run_dir: of the run.
-        changed: settings that change in a resumed run.
+        changed: settings that change when the run is resumed.
     """
     for directory in (run_dir, run_dir / BEST_DIRECTORY):
         remove_unfinished(directory)
@@ -246,14 +248,14 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
 
 
 class Note(Callback):
-    """Writes `config.json` when a run starts or resumes, after everything else is ready."""
+    """Writes `config.json` when a run starts or resumes, once everything else is ready."""
 
     def __init__(self, config: TrainConfig, run_dir: Path, changed: dict[str, Any] | None = None) -> None:
         """Store the config, the directory, and the settings that changed since the run was interrupted."""
         self.config, self.run_dir, self.changed = config, run_dir, changed or {}
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
-        """Write."""
+        """Write the file."""
         note_start(self.run_dir, self.config, resumed=trainer.steps_done > 0, changed=self.changed)
 
 

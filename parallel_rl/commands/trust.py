@@ -1,4 +1,4 @@
-"""The modules that a config would import, and the arguments of its environment."""
+"""Which modules a config would import, and whether they may be imported; the arguments of its environment."""
 
 import ast
 import re
@@ -39,7 +39,7 @@ def check_trust(run: RunConfig, file: Path, trusted: bool, typed: RunConfig | No
         typed: the settings that were typed on the command line; their modules are trusted.
 
     Raises:
-        ValueError: it names one; the message says which, and how to allow it.
+        ValueError: the file names a module; the message says which, and how to allow it.
     """
     modules = untrusted_modules(run) - (untrusted_modules(typed) if typed else set())
     if modules and not trusted:
@@ -77,7 +77,7 @@ def kwargs_of(run: RunConfig) -> dict[str, Any]:
     """Return the arguments of a run's environment.
 
     Raises:
-        ValueError: one that is not NAME=VALUE, or a name twice.
+        ValueError: an argument is not NAME=VALUE, or two have the same name.
     """
     return named_values(run.env_kwargs, "env_kwargs")
 
@@ -87,10 +87,10 @@ def named_values(arguments: Sequence[str], what: str) -> dict[str, Any]:
 
     Args:
         arguments: the arguments.
-        what: what they are, for the message.
+        what: what to call them in the message.
 
     Raises:
-        ValueError: one that is not NAME=VALUE, or a name twice.
+        ValueError: an argument is not NAME=VALUE, or two have the same name.
     """
     values: dict[str, Any] = {}
     for argument in arguments:
@@ -104,7 +104,7 @@ def named_values(arguments: Sequence[str], what: str) -> dict[str, Any]:
 
 
 def _literal(text: str) -> Any:
-    """Return the value of a Python literal or of a name in `NAMED_VALUES`, in any case; otherwise the text."""
+    """Return the value of a Python literal, or of a name in `NAMED_VALUES` (in any case); otherwise the text itself."""
     if text.lower() in NAMED_VALUES:
         return NAMED_VALUES[text.lower()]
     try:

@@ -20,13 +20,13 @@ class Core(nn.Module):
         """Make the layer, with orthogonal weights and zero biases.
 
         Args:
-            kind: `gru` or `lstm`.
+            kind: gru or lstm.
             inputs: features in.
             size: H, features out.
             generator: of the initial weights.
 
         Raises:
-            ValueError: another kind.
+            ValueError: `kind` is neither.
         """
         super().__init__()
         if kind not in ("gru", "lstm"):
@@ -49,8 +49,8 @@ class Core(nn.Module):
 
         Args:
             features: `(B, F)`, sequence after sequence.
-            state: `(B, S)`, the recurrent state before each row; only those of the first rows are used.
-            starts: bool `(B,)`, the first row of each sequence, row 0 among them.
+            state: `(B, S)`, the recurrent state before each row; only that of each sequence's first row is used.
+            starts: bool `(B,)`, true for the first row of each sequence, so also for row 0.
         """
         first = starts.nonzero()[:, 0].tolist()
         lengths = [stop - start for start, stop in zip(first, [*first[1:], len(features)], strict=True)]

@@ -12,25 +12,25 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "si
 
 
 NATURE_SIZE = 36
-"""The least height and width of an image for the large network."""
+"""Images of at least this height and width get the large network."""
 
 
 def linear_layer(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
     """Return a linear layer with orthogonal weights and zero biases.
 
-    Source: Saxe et al. 2014 (arXiv:1312.6120); that it matters for PPO: Engstrom et al. 2020 (arXiv:2005.12729).
+    Source: Saxe et al. 2014 (arXiv:1312.6120). Engstrom et al. 2020 (arXiv:2005.12729) show that it matters for PPO.
 
     Args:
         inputs: features in.
         outputs: features out.
         gain: factor of the orthogonal matrix.
-        generator: where its randomness comes from.
+        generator: of the initial weights.
     """
     return _orthogonal(nn.utils.skip_init(nn.Linear, inputs, outputs), gain, generator)
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int, generator: torch.Generator) -> nn.Conv2d:
-    """Return a convolution with orthogonal weights and zero biases, for ReLU to follow."""
+    """Return a convolution with orthogonal weights (with the gain for ReLU) and zero biases."""
     return _orthogonal(nn.utils.skip_init(nn.Conv2d, inputs, outputs, kernel, stride), 2**0.5, generator)
 
 
@@ -44,7 +44,7 @@ def mlp(inputs: int, hidden_sizes: Sequence[int], activation: str, generator: to
     """Return linear layers of `hidden_sizes`, each followed by the activation: `(B, inputs)` to `(B, hidden)`.
 
     Raises:
-        ValueError: an activation that is not one of `ACTIVATIONS`.
+        ValueError: the activation is not one of `ACTIVATIONS`.
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
@@ -86,7 +86,7 @@ class Vision(nn.Sequential):
 
 
 class Perception(nn.Module):
-    """A network for each image, concatenated with the numbers: `(B, columns)` to `(B, outputs)`."""
+    """A network for each image, whose features follow the plain numbers: `(B, columns)` to `(B, outputs)`."""
 
     def __init__(self, features: Features, generator: torch.Generator) -> None:
         """Make a network for each image."""

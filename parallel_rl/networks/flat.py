@@ -13,10 +13,10 @@ M = TypeVar("M", bound=nn.Module)
 def flatten(parameters: Iterable[nn.Parameter]) -> tuple[torch.Tensor, torch.Tensor]:
     """Move parameters and their gradients into one vector each; they become views of it.
 
-    An optimizer step and the gradient norm then take one operation each, for any number of layers.
+    Then an optimizer step or the gradient norm is one operation, for any number of layers.
 
     Returns:
-        The vector `(P,)` and its gradient, zero; zero the gradient in place, never set it to None.
+        The vector `(P,)` and its gradient, which is zero. Reset the gradient in place; never set it to None.
     """
     parameters = list(parameters)
     vector = torch.cat([parameter.detach().flatten() for parameter in parameters])
@@ -45,8 +45,8 @@ def limit_norm(gradient: torch.Tensor, limit: float) -> torch.Tensor | float:
 def copy_on(module: M, vector: torch.Tensor) -> M:
     """Return a copy of a module whose parameters are views of `vector` `(P,)`, laid out as by `flatten`.
 
-    They get no gradients. On the module's own vector the copy is the same function, with gradients only for its inputs;
-    on a clone of the vector it is a target network.
+    The parameters of the copy get no gradients. With the module's own vector, the copy computes the same function, with
+    gradients only for its inputs. With a clone of the vector, it is a target network.
     """
     copied = copy.deepcopy(module).requires_grad_(False)
     start = 0

@@ -23,13 +23,13 @@ VALUE_GAIN = 0.01
 SMALLEST_RETURN = 1e-35
 """Standard deviation below which returns count as constant; float32 can represent it."""
 BOUND_EPSILON = 1e-6
-"""The least distance of an action to its bounds if its raw action is not known."""
+"""Before tanh is inverted, an action is moved at least this far inside its bounds."""
 VARIANCE_EPSILON = 1e-6
 """Added to the variance of state-dependent noise, since all features may be 0."""
 
 
 class CategoricalHead(PolicyHead):
-    """One of `actions` actions: `offset`, `offset + 1`, ...; raw actions count from 0."""
+    """One of the actions `offset`, `offset + 1`, ..., `offset + actions - 1`; raw actions count from 0."""
 
     noise = "exponential"
 
@@ -66,8 +66,8 @@ class MultiCategoricalHead(PolicyHead):
 
         Args:
             features: F.
-            choices: `(K,)`, among how many actions.
-            offsets: `(K,)`, the first of them.
+            choices: `(K,)`, the number of choices in each dimension.
+            offsets: `(K,)`, the first choice of each dimension.
             generator: of the initial weights.
         """
         super().__init__()
@@ -125,8 +125,8 @@ class GaussianHead(PolicyHead):
             features: F.
             low: float64 `(A,)`, of the actions.
             high: float64 `(A,)`.
-            squash: whether to squash; the bounds are finite then.
-            log_std: initial value of every entry, before scaling and squashing.
+            squash: whether to squash, which needs finite bounds.
+            log_std: the initial log-std of the raw actions.
             generator: of the initial weights.
         """
         super().__init__()
@@ -158,7 +158,7 @@ class GaussianHead(PolicyHead):
         )
 
     def to_raw_action(self, action: torch.Tensor) -> torch.Tensor:
-        """Return the raw actions of actions; a squashed action on its bound is moved just inside."""
+        """Return the raw actions behind actions; a squashed action on its bound is moved just inside."""
         raw_action = (action.reshape(len(action), -1) - self.offset) / self.scale
         limit = 1.0 - BOUND_EPSILON
         return raw_action.clamp(-limit, limit).atanh() if self.squash else raw_action
@@ -167,8 +167,8 @@ class GaussianHead(PolicyHead):
 class StateDependentNoiseHead(GaussianHead):
     """A Gaussian head whose noise is a linear function of the features (`networks.StateDependentNoise`).
 
-    `log_std` is `(F, A)`, the log of sigma. No gradient flows through the features of the noise, so policies do not
-    learn to scale them (as in Stable-Baselines3).
+    `log_std` is `(F, A)`, the log of sigma. As in Stable-Baselines3, no gradient flows from the noise into the
+    features, so the policy cannot change its noise by scaling them.
     """
 
     def _log_std_shape(self, features: int) -> tuple[int, ...]:
@@ -196,13 +196,13 @@ def make_policy_head(
         space: Discrete, MultiDiscrete, MultiBinary or a Box of floats, or a Dict or Tuple of them.
         features: F.
         squash: whether a Box with finite bounds is squashed.
-        log_std: see `GaussianHead`.
+        log_std: the initial log-std of the raw actions of a Box.
         generator: of the initial weights.
         use_sde: whether noise depends on the features.
 
     Raises:
-        TypeError: another space.
-        ValueError: `use_sde` with actions that are not all continuous.
+        TypeError: the space is not supported.
+        ValueError: `use_sde`, but not all actions are continuous.
     """
     if use_sde and not isinstance(space, spaces.Box):
         raise ValueError(f"use_sde needs continuous actions (a Box), not {space}")
@@ -233,7 +233,7 @@ def _choices_head(space: spaces.Space, features: int, generator: torch.Generator
 def _joint_head(
     space: spaces.Space, features: int, squash: bool, log_std: float, generator: torch.Generator
 ) -> JointHead:
-    """Return the head for a Dict or a Tuple; all its discrete parts have heads for several choices."""
+    """Return the head for a Dict or a Tuple; a discrete part gets a `MultiCategoricalHead`."""
     heads: list[PolicyHead] = []
     parts = dict(leaves(space))
     for keys, leaf in parts.items():
@@ -259,9 +259,8 @@ class ValueHead(nn.Module):
     """V values for each state (extrinsic, intrinsic, ...), predicted in units of their own running statistics.
 
     PopArt (van Hasselt et al. 2016, arXiv:1602.07714): the layer learns normalized targets, whatever the scale of the
-    rewards. When the statistics change, its weights are rescaled so that no prediction changes. This is skipped for the
-    first statistics, since the predictions before them are meaningless, and could become huge in units of returns that
-    hardly vary.
+    rewards. When the statistics change, the layer's weights are rescaled so that no prediction changes. The first
+    statistics do not rescale them: predictions are meaningless before, and would become huge if returns hardly vary.
     """
 
     def __init__(self, features: int, values: int, generator: torch.Generator) -> None:
@@ -276,10 +275,14 @@ class ValueHead(nn.Module):
 
     @torch.no_grad()
     def update(self, targets: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Update the statistics with `targets` `(M, V)`; but for the first time, `stats.inverse(forward(.))` stays.
+        """Update the statistics with `targets`; except for the first time, no prediction changes.
+
+        Args:
+            targets: `(M, V)`, in units of reward.
+            values: `(M, V)`, the predictions for some rows, in units of reward.
 
         Returns:
-            The new output of `forward` for rows that had the values `values` `(M, V)`, in units of reward, before.
+            The new output of `forward` for those rows, `(M, V)`.
         """
         mean, std = self.stats.mean.clone(), self.stats.std.clone()
         first = self.stats(values) if self.stats.count == 0 else None
@@ -297,11 +300,11 @@ class ValueHead(nn.Module):
 def value_head_in_units(
     head: Mapping[str, torch.Tensor], statistics: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Return the weights and biases of a `ValueHead` that makes the same predictions with other statistics.
+    """Return weights and biases with which a `ValueHead` makes the same predictions under other statistics.
 
     Args:
         head: its `state_dict`.
-        statistics: `stats.mean`, `stats.var` and `stats.count` of another one.
+        statistics: the other `stats.mean`, `stats.var` and `stats.count`.
     """
     old, new = (RunningNorm(len(head["stats.mean"]), smallest=SMALLEST_RETURN) for _ in range(2))
     for norm, state in ((old, head), (new, statistics)):

@@ -35,11 +35,11 @@ class JointHead(PolicyHead):
 
     @property
     def noises(self) -> list[tuple[Noise, int]]:
-        """The kinds of noise, and their numbers of columns, of all heads."""
+        """The kind and the number of columns of the noise of each head."""
         return self._noises
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Joint:
-        """Return the distribution over actions; the mask has the entries of all discrete parts, concatenated."""
+        """Return the distribution over actions; the mask holds those of all discrete parts, concatenated."""
         parts: list[Distribution] = []
         for index, head in enumerate(self.heads):
             own = None if mask is None else mask[:, self._masks[index] : self._masks[index + 1]]

@@ -11,7 +11,7 @@ class RunningNorm(nn.Module):
     """Normalizes by the mean and the variance of everything it has been updated with.
 
     Until the first update it is the identity. The statistics are float64 buffers, so they are part of the module's
-    `state_dict`, and change only in `update` and `rescale`.
+    `state_dict`. Only `update` and `rescale` change them.
     """
 
     mean: torch.Tensor
@@ -25,8 +25,8 @@ class RunningNorm(nn.Module):
 
         Args:
             features: D.
-            clip: limit on the absolute value of what `forward` returns.
-            smallest: standard deviation below which differences count as noise.
+            clip: limit on the absolute values that `forward` returns.
+            smallest: standard deviation below which differences count as rounding errors.
         """
         super().__init__()
         self.clip, self._smallest = clip, smallest
@@ -75,7 +75,10 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def _set_std(self) -> None:
-        """Add an epsilon of 1e-8 to the variance; to a small one a hundredth of it, and float32's rounding error."""
+        """Set the square root of the variance plus an epsilon.
+
+        The epsilon is at most 1e-8. For a small variance it is a hundredth of it, plus float32's rounding error.
+        """
         epsilon = 0.01 * self.var + 1e-12 * self.mean**2
         self.std.copy_((self.var + epsilon.clamp(self._smallest**2, 1e-8)).sqrt())
 
@@ -83,9 +86,9 @@ class RunningNorm(nn.Module):
 def merged_statistics(states: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     """Return the statistics of all `RunningNorm`s in several `state_dict`s of the same module, merged, by name.
 
-    Mean and variance are those of the rows of all together, by the formula of Chan et al.; the count is the mean of the
-    counts. So modules that began with the same statistics, which each of them contains, can be merged again and again,
-    and keep moving as fast as one module.
+    Mean and variance are those of all rows together (formula of Chan et al.). The count is the mean of the counts, not
+    their sum: modules that are merged again and again share the rows of the merges before, and a sum would count these
+    several times, so that the statistics would soon hardly change.
     """
     merged: dict[str, torch.Tensor] = {}
     for prefix in [name.removesuffix("count") for name in states[0] if name.endswith("count")]:

@@ -16,7 +16,7 @@ class PolicyHead(nn.Module):
     noise: Noise
     """The kind of noise for sampling from its distributions."""
     outputs: int
-    """A: how many of these numbers a raw action needs."""
+    """The number of these for one raw action."""
     choices: int
     """The number of discrete actions, over all dimensions; 0 for continuous actions."""
 
@@ -30,7 +30,7 @@ class PolicyHead(nn.Module):
 
         Args:
             features: `(B, F)`.
-            mask: `(B, choices)`, zero for those that are not allowed.
+            mask: `(B, choices)`, zero for discrete actions that are not allowed.
         """
         raise NotImplementedError
 
@@ -39,5 +39,5 @@ class PolicyHead(nn.Module):
         return raw_action
 
     def to_raw_action(self, action: Any) -> torch.Tensor:
-        """Return the raw actions of actions."""
+        """Return the raw actions behind actions."""
         return action

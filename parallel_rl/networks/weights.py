@@ -19,13 +19,13 @@ def write_weights(path: Path, weights: Mapping[str, torch.Tensor], settings: Set
     """Write a state dict, and the settings of its agent.
 
     Raises:
-        OSError: the file cannot be written; one that was there before is untouched.
+        OSError: the file cannot be written; an older file there is untouched.
     """
     save_state(path, {"weights": dict(weights), "settings": settings, "versions": versions()})
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], Settings | None]:
-    """Return a state dict, and the settings of its agent: None from a file of `torch.save`.
+    """Return a state dict, and the settings of its agent (None if `torch.save` wrote the file).
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -33,7 +33,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], Settings | None]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
-    if not holds_state(path):  # as versions before this format wrote them
+    if not holds_state(path):  # older versions wrote weights with `torch.save`
         return load_tensors(path, "cpu"), None
     state = load_state(path)
     if state.keys() != PARTS or not isinstance(state["settings"], dict):
@@ -45,7 +45,7 @@ def tensors_of(arrays: Any, what: str) -> dict[str, torch.Tensor]:
     """Convert the arrays of a saved state, by name, to tensors.
 
     Raises:
-        ValueError: they are not arrays; the message begins with `what` they should be.
+        ValueError: they are not arrays; the message begins with `what`, their name.
     """
     try:
         if not all(isinstance(array, np.ndarray | torch.Tensor) for array in arrays.values()):

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 
 GENERATOR = "bit_generator"
-"""An entry of the state of one of NumPy's random generators."""
+"""A key that only the states of NumPy's random generators have."""
 
 
 def mean_of_states(states: Sequence[Any], path: str = "") -> Any:
     """Return the mean of trees of the same shape, in new arrays.
 
-    Floats and arrays or tensors of floats are averaged. Of whole numbers and truth values the largest is taken, since
-    they are counts. Random generators and their states are those of the first. Anything else must be equal in all.
+    Floats, and arrays or tensors of floats, are averaged. Whole numbers and truth values are counts, so the largest is
+    taken. Random generators and their states are taken from the first tree. Anything else must be equal in all.
 
     Args:
         states: dicts, lists, tuples, arrays, tensors and plain values, nested.
-        path: where they are in a larger tree, for messages.
+        path: their place in a larger tree, for messages.
 
     Raises:
-        TypeError: something else; the message names it.
+        TypeError: a value has another type; the message names its place.
         ValueError: the trees have different shapes; the message names the place.
     """
     first, place = states[0], path or "the state"
@@ -57,7 +57,7 @@ def _mean_of_leaves(values: Sequence[Any], place: str) -> Any:
 
 
 def _mean_of_arrays(arrays: Sequence[Any]) -> Any:
-    """Return the mean, in double precision, of arrays or tensors of floats; of others the largest elements."""
+    """Return the mean of arrays or tensors, in double precision; the largest elements if they are not floats."""
     first = arrays[0]
     if hasattr(first, "detach"):  # a tensor: torch need not be imported
         if first.is_floating_point():

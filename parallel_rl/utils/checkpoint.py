@@ -1,4 +1,4 @@
-"""Files: written completely or not at all and never through a link, read without executing anything."""
+"""Files: written completely or not at all, never through a link, and read without executing anything."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 UNFINISHED_SUFFIX = ".unfinished"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""Flags that do not follow a link or wait for the reader of a pipe, on systems that have them."""
+"""Flags with which `open` does not follow a link or wait for the reader of a pipe, on systems that have them."""
 LARGEST_JSON = 2**24
-"""Bytes; far more than any JSON file of this program has."""
+"""Limit in bytes, far above the size of any JSON file of this program."""
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file under another name and rename it, so that a crash leaves the old file or the new one.
+    """Write a file under another name and rename it, so that a crash leaves either the old file or the new one.
 
     Args:
         path: the file; its directory must exist.
@@ -30,7 +30,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED_SUFFIX}")
     try:
-        aside.unlink(missing_ok=True)  # if somebody placed a link there, remove it, not its target
+        aside.unlink(missing_ok=True)  # removes a link that somebody placed there, not its target
         with open(aside, "xb") as file:
             write(file)
             file.flush()
@@ -55,10 +55,10 @@ def _flush_directory(directory: Path) -> None:
 
 
 def append_to(path: str | os.PathLike[str]) -> IO[str]:
-    """Open a text file for appending; it is made if it is missing.
+    """Open a text file for appending; make it if it is missing.
 
     Raises:
-        OSError: it cannot be opened, or it is not a file but a link, a pipe, ...
+        OSError: it cannot be opened, or is a link, a pipe, ... instead of a file.
     """
     if os.path.islink(path):
         raise OSError(f"{path} is a link: what it points to is not written to")
@@ -97,7 +97,7 @@ def remove_unfinished(directory: Path) -> None:
 
 
 def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
-    """Load a state dict that `torch.save` wrote onto `device`; a pickle of objects in it is refused, not executed.
+    """Load a state dict that `torch.save` wrote, onto `device`; pickled objects in it are refused, not executed.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -128,10 +128,10 @@ def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
 
 
 def check_fit(saved: Mapping[str, Any], own: Mapping[str, Any], what: str) -> None:
-    """Check that tensors have the same names, shapes and types as others.
+    """Check that saved tensors have the same names, shapes and types as a network's own.
 
     Raises:
-        ValueError: they do not; the message begins with `what` they are, and lists the differences.
+        ValueError: they do not; the message begins with `what`, their name, and lists the differences.
     """
     faults = [f"{name} is missing" for name in own.keys() - saved.keys()]
     faults += [f"{name} is not part of this network" for name in saved.keys() - own.keys()]

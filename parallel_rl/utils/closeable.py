@@ -1,4 +1,4 @@
-"""Closeable: the base of classes with `close`, which a `with` block calls."""
+"""Closeable: the base of classes whose `close` a `with` block calls at its end."""
 
 from typing import Self
 

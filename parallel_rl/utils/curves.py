@@ -1,4 +1,4 @@
-"""Learning curves of several runs at common places."""
+"""Learning curves of several runs, interpolated at the same numbers of steps (or seconds)."""
 
 from collections.abc import Sequence
 
@@ -7,25 +7,25 @@ import numpy as np
 from parallel_rl.utils.history import Metrics
 
 POINTS = 2000
-"""The largest number of places at which curves are compared."""
+"""The largest number of points at which curves are compared."""
 
 
 def curve_of(history: Sequence[Metrics], x: str = "steps") -> np.ndarray:
-    """Return `(n, 2)`: a column of a history, and the mean return, from the first episode that has ended."""
+    """Return `(n, 2)`: the column `x` of a history and the mean return, from the first row with a finished episode."""
     curve = np.array([(row[x], row["mean_return"]) for row in history], float).reshape(-1, 2)
     return curve[np.isfinite(curve).all(axis=1)]
 
 
 def align(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolate curves at common places.
+    """Interpolate curves at common points.
 
     Args:
-        curves: `(n, 2)` each, n at least 1; the first column rises.
+        curves: `(n, 2)` each, n at least 1: rising x, and y.
 
     Returns:
-        Places `(m,)`: those of all curves if they are few, and in any case the ends of each curve and the numbers next
-        to them; and the values of the curves there `(len(curves), m)`, NaN before the start and after the end of a
-        curve.
+        The points x `(m,)`, and y of each curve there `(len(curves), m)`, NaN before its start and after its end. If
+        the curves have few points, all are among them. The ends of each curve, and the floats next to them outside,
+        always are.
     """
     first, last = (np.array([curve[row, 0] for curve in curves]) for row in (0, -1))
     inside = np.unique(np.concatenate([curve[:, 0] for curve in curves]))
@@ -39,7 +39,7 @@ def align(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_of(returns: np.ndarray) -> np.ndarray:
-    """Return the mean over the first dimension without NaN; NaN where all are."""
+    """Return the mean over the first dimension, ignoring NaN; NaN where all are NaN."""
     there = np.isfinite(returns)
     count = there.sum(axis=0)
     total = np.where(there, returns, 0.0).sum(axis=0)

@@ -1,4 +1,4 @@
-"""Spaces as plain values, for files."""
+"""Conversion of spaces to plain values, for files, and back."""
 
 import math
 from typing import Any
@@ -7,14 +7,14 @@ import numpy as np
 from gymnasium import spaces
 
 LARGEST_SPACE = 2**26
-"""Limit on the numbers in an element, so that a forged file cannot fill the memory."""
+"""Limit on the size of an element, so that a forged file cannot fill the memory."""
 
 
 def describe_space(space: spaces.Space) -> dict[str, Any]:
     """Return a Box, a Discrete, a MultiDiscrete, a MultiBinary, or a Dict or a Tuple of these, as plain values.
 
     Raises:
-        TypeError: it is another space.
+        TypeError: the space has another type.
     """
     if isinstance(space, spaces.Dict):
         return {"Dict": [[key, describe_space(part)] for key, part in space.spaces.items()]}

@@ -14,7 +14,7 @@ COMPOSITE = spaces.Dict | spaces.Tuple
 
 
 def element_of(space: spaces.Space, row: Any) -> Any:
-    """Return a row as an element of the space, with the types of `space.sample()`, and without views."""
+    """Return a copy of a row as an element of the space, with the types of `space.sample()`."""
     if isinstance(space, spaces.Dict):
         return {key: element_of(part, row[str(key)]) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
@@ -27,13 +27,13 @@ def rows_of(space: spaces.Space, elements: Any, count: int) -> np.ndarray:
 
     Args:
         space: the space.
-        elements: a structured array `(count,)`; a dict or tuple of arrays `(count, ...)`, as in Gymnasium's batched
-            spaces; or a list of `count` elements.
-        count: how many.
+        elements: a structured array `(count,)`, or a dict or tuple of arrays `(count, ...)` as in Gymnasium's batched
+            spaces, or a list of `count` elements.
+        count: the number of elements.
 
     Raises:
         ValueError: a part is missing, has another shape, or has a value that the space's type cannot represent (a
-            fraction for a choice, a NaN); the message names it.
+            fraction or NaN for a discrete action); the message names it.
     """
     rows = np.zeros(count, row_type(space)[1])
     if isinstance(elements, list) and len(elements) != count:
@@ -79,9 +79,9 @@ def join_parts(space: spaces.Space, parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def choices_of(space: spaces.Space) -> list[tuple[int, int]]:
-    """Return the number of discrete actions of each dimension of an action space, and the first of them.
+    """Return the number of discrete actions in each dimension of an action space, and the first action.
 
-    For a Dict or a Tuple those of all parts, concatenated; a Box in it has none.
+    The dimensions of a Dict or a Tuple are those of all its parts, concatenated; a Box in it has none.
 
     Raises:
         TypeError: it is not a discrete space.
@@ -102,7 +102,7 @@ def choices_of(space: spaces.Space) -> list[tuple[int, int]]:
 
 
 def _assign(target: np.ndarray, given: np.ndarray) -> bool:
-    """Write an array into one of another type; return whether the values are the same, up to rounding of fractions."""
+    """Copy an array into one of another type; return whether the values stay the same, up to float rounding."""
     try:
         with np.errstate(invalid="ignore", over="ignore"):
             target[...] = given

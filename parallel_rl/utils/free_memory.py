@@ -9,7 +9,7 @@ CGROUP = Path("/sys/fs/cgroup")
 def free_memory() -> int | None:
     """Return the bytes that are available to this process; None if the system does not report them.
 
-    This is the available memory of the machine, or less if a container (cgroup v2) has a lower limit.
+    This is the available memory of the machine, or less in a container (cgroup v2) with a lower limit.
     """
     try:
         lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""The metrics of a run, as rows that take little memory."""
+"""The metrics of a run, stored compactly."""
 
 import math
 from array import array
@@ -26,7 +26,7 @@ class History(Sequence[Metrics]):
         """Add a row.
 
         Raises:
-            ValueError: a key of the rows before is missing.
+            ValueError: a key of the earlier rows is missing.
         """
         if row.keys() != self._columns.keys():
             if gone := self._columns.keys() - row.keys():
@@ -52,7 +52,7 @@ class History(Sequence[Metrics]):
     @overload
     def __getitem__(self, index: slice) -> list[Metrics]: ...
     def __getitem__(self, index: int | slice) -> Metrics | list[Metrics]:
-        """Return a row, or the list of some."""
+        """Return a row, or a list of rows for a slice."""
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(self._length))]
         if not -self._length <= index < self._length:

@@ -1,8 +1,7 @@
-"""Which environments still run, and the rows that belong to them.
+"""Helpers of the hand-written loop: which environments still run, and the rows that belong to them.
 
-The mask is a bool array `(N,)` in which True means that the environment has FINISHED its episode. The
-environments that still run give and take *compacted* rows: one row each, in index order. These are the helpers of
-the hand-written loop.
+The mask is a bool array `(N,)` in which True means that the environment has FINISHED its episode. Observations, actions
+and rewards have *compacted* rows: only the environments that still run have one, in index order.
 """
 
 from typing import Any, Protocol
@@ -96,10 +95,9 @@ def buffer_append(
         dones: `(n,)`, terminated: the episode ended by the rules of the task.
         is_env_terminal: the mask `(N,)` as it was BEFORE this step's update, True for finished.
         num_envs: N.
-        truncates: `(n,)`, the episode was truncated (a time limit). Without it only `dones` ends an episode;
-            a trajectory that stops in an episode bootstraps from its next observation all the same.
-        next_states: `(n, ...)`, the true next observations. With them the value of an unterminated end is
-            exact; without them it is that of the last observation in `states`.
+        truncates: `(n,)`, the episode was truncated (a time limit). Without it only `dones` ends an episode.
+        next_states: `(n, ...)`, the next observations, before any reset. An end that is not a termination bootstraps
+            from its next observation; without `next_states`, from the last observation in `states` instead.
         extras: further rows for the learner, as `PPO.act` returns them (`log_prob`, ...).
 
     Raises:

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".svg", ".pdf")
 FEW_POINTS = 20
-"""Below this number of points a curve also shows them, since a single point has no line."""
+"""A curve with fewer points also shows the points, since a single point has no line."""
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """The color-blind safe palette of Okabe & Ito, without yellow, which is hard to see on white."""
 STYLES = ("-", "--", "-.")
 """Line styles, used when the colors repeat."""
 WIDTH, LINE_HEIGHT = 9.0, 0.19
-"""Inches: of a figure, and of a line of text below it."""
+"""In inches: the width of a figure, and the height of a line of text below it."""
 LETTERS = 125
-"""The number of entries in a line of that text."""
+"""The number of letters in a line of that text."""
 SHORT = 0.98
-"""A run ended early if it took less than this share of its planned steps, or of the steps of others in its group."""
+"""A run ended early if it has less than this share of its planned steps, or of the steps of others in its group."""
 X = Literal["steps", "seconds"]
 X_LABELS = {"steps": "environment steps", "seconds": "seconds of training"}
 Y_LABEL = "mean return of the last 100 episodes"
@@ -64,7 +64,7 @@ def plot_learning_curve(
         history: of the run.
         path: of the figure, a PNG, SVG or PDF.
         title: above it.
-        threshold: drawn as a line: the return at which the task counts as solved.
+        threshold: the return at which the task counts as solved, drawn as a line.
         evaluations: steps and mean return of each, drawn as points.
     """
     figure = _figure(4.5)
@@ -84,7 +84,7 @@ def plot_learning_curve(
 
 
 def ended_early(panels: Panels) -> list[tuple[Run, int]]:
-    """Return the runs that ended before their goal or before others of their group, and the steps expected of each."""
+    """Return the runs that ended before their goal or before others of their group, each with its expected steps."""
     early: list[tuple[Run, int]] = []
     for groups in panels.values():
         for runs in groups.values():
@@ -99,8 +99,8 @@ def ended_early(panels: Panels) -> list[tuple[Run, int]]:
 def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps", *, quartiles: bool = False) -> None:
     """Plot the learning curves of several runs, a panel for each task.
 
-    For a group of runs it plots the mean of the runs that reach each point, with a band from the lowest to the highest;
-    the line is thin where some are missing. Numbers mark the ends of runs that ended early.
+    A group of runs is plotted as the mean of the runs that reach each point, with a band from the lowest to the highest
+    run. The line is thin where some runs are missing. Numbers mark where runs ended early.
 
     Args:
         panels: the runs; at least one episode has ended in each.
@@ -157,7 +157,7 @@ def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, style: dict[str, Any], 
 
 
 def band_of(returns: np.ndarray, quartiles: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower and the upper edge `(m,)` of the band of curves `(n, m)`, some of which may be NaN."""
+    """Return the lower and the upper edge `(m,)` of the band of curves `(n, m)`, which may contain NaN."""
     if not quartiles:
         return np.fmin.reduce(returns), np.fmax.reduce(returns)
     with warnings.catch_warnings():
@@ -199,7 +199,7 @@ def _entries(panels: Panels, labels: Sequence[str]) -> tuple[list[str], int]:
 
 
 def _lines(entries: Sequence[str], columns: int) -> int:
-    """Return the number of lines of a legend that fills its columns one after the other."""
+    """Return the number of lines of a legend, whose columns are filled one after the other."""
     if not any(entries):
         return 0
     down = -(-len(entries) // columns)
@@ -223,7 +223,7 @@ def _figure(height: float) -> "Figure":
 
 
 def dress(axes: "Axes", title: str, ticks: int = 6) -> None:
-    """Give axes a title, a grid, and at most so many ticks, labeled as 10k or 2M."""
+    """Give axes a title, a grid, and at most `ticks` ticks, with labels such as 10k or 2M."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     axes.set_title(title, fontsize=11)

@@ -4,7 +4,7 @@ import gymnasium as gym
 
 
 def register_minatar(env_id: str) -> None:
-    """Register the games of MinAtar where `env_id` is one of them and that has not been done.
+    """Register the games of MinAtar if `env_id` is one of them and they are not registered yet.
 
     Raises:
         ModuleNotFoundError: MinAtar is not installed (requirements-atari.txt).

@@ -1,9 +1,9 @@
 """Returns and advantages: pure functions of rows of experience.
 
 Rows are in the order of time: flat `(M,)`, trajectory after trajectory, or time-major `(T, B)`, a column for each of B
-environments. *Ends* (`utils.trajectory`) keep trajectories and episodes apart; the last row always is one. All is
-computed in float64. Of tensors the results are tensors, without a gradient, of the type and on the device of the first
-that has floats.
+environments. *Ends* (`utils.trajectory`) separate trajectories and episodes; the last row is always an end. Everything
+is computed in float64. For tensors, the results are tensors without a gradient, with the type and the device of the
+first float tensor.
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 from parallel_rl.utils.trajectory import bootstrap_values, next_rows
 
 ORDINARY_REWARDS = 2.0**-10, 2.0**40
-"""The range of magnitudes in which single precision and the usual epsilons suffice."""
+"""The range of magnitudes for which single precision and the usual epsilons suffice."""
 Rows = Any
 """An array or a tensor, `(M,)` or `(T, B)`."""
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -46,9 +46,9 @@ def _as_array(given: Any) -> Any:
 
 
 def reward_unit(size: float) -> float:
-    """Return the unit for rewards or returns of a magnitude: 1 in the usual range, otherwise the power of two below it.
+    """Return a unit for rewards or returns of the magnitude `size`: 1 if it is usual, else the power of two below it.
 
-    Division by a power of two is exact, so rewards times 2**k give the same training.
+    Division by a power of two is exact, so scaling all rewards by 2**k does not change the training.
     """
     smallest, largest = ORDINARY_REWARDS
     if not 0.0 < size < math.inf or smallest <= size <= largest:
@@ -122,13 +122,13 @@ def gae(
 
 @takes_tensors
 def discounted_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends: Rows, gamma: float) -> Rows:
-    r"""Discounted returns (Sutton & Barto 2018, equation 3.9), with the next value where a trajectory stops.
+    r"""Discounted returns (Sutton & Barto 2018, equation 3.9), bootstrapped where a trajectory stops.
 
         G_t = r_t + gamma * G_{t+1},  at an end  r_t + gamma * (1 - terminated_t) * V(s'_t)
 
     Args:
         rewards: `(M,)` or `(T, B)`, and so are the others.
-        next_values: V of the next observation of each row, before any reset; only those of ends count.
+        next_values: V of the next observation of each row, before any reset; used only at ends.
         terminated: bool, the rows that bootstrap zero.
         ends: bool, the rows whose episode does not continue in the next row.
         gamma: discount, in [0, 1].
@@ -140,11 +140,11 @@ def discounted_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends:
 
 @takes_tensors
 def n_step_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends: Rows, gamma: float, n: int) -> Rows:
-    r"""Rewards of n steps, then the value of what follows (Sutton & Barto 2018, equation 7.1).
+    r"""n-step returns: n rewards, then the value of the next observation (Sutton & Barto 2018, equation 7.1).
 
         G_t = r_t + gamma r_{t+1} + ... + gamma^{n-1} r_{t+n-1} + gamma^n V(s_{t+n})
 
-    The sum stops at an end: a terminated one is worth nothing more, another one V(s') of its next observation.
+    The sum stops early at an end: nothing is added after a termination, and V(s') after any other end.
 
     Args:
         rewards: `(M,)` or `(T, B)`, and so are the others.
@@ -173,7 +173,9 @@ def v_trace(
     rho_clip: float = 1.0,
     c_clip: float = 1.0,
 ) -> tuple[Rows, Rows]:
-    r"""V-trace (Espeholt et al. 2018, arXiv:1802.01561, equation 1 and section 4.2), for data of another policy.
+    r"""V-trace targets and advantages from the data of another policy (Espeholt et al. 2018, arXiv:1802.01561).
+
+    Equation 1 and section 4.2:
 
         rho_t = min(rho_clip, ratio_t),  c_t = min(c_clip, ratio_t)
         delta_t = rho_t (r_t + gamma V(s'_t) - V(s_t))
@@ -189,8 +191,8 @@ def v_trace(
         terminated: bool, the rows that bootstrap zero.
         ends: bool, the rows whose episode does not continue in the next row.
         gamma: discount, in [0, 1].
-        rho_clip: limit of the ratio in delta: it decides which policy's value this is.
-        c_clip: limit of the ratio in the trace: how far corrections travel.
+        rho_clip: limit of the ratio in delta. It decides of which policy v is the value.
+        c_clip: limit of the ratio in the trace. It decides how far back corrections reach.
 
     Returns:
         The critic's targets v, and the advantages A.
@@ -205,7 +207,7 @@ def v_trace(
 
 
 def _with_last(ends: np.ndarray) -> np.ndarray:
-    """Return the ends with the last row among them."""
+    """Return a copy of the ends in which the last row is an end."""
     ends = ends.copy()
     ends[-1:] = True
     return ends

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 Schedule = Callable[[float], float]
-"""A function of the remaining share of the run, 1 at its start and 0 at its end (as in Stable-Baselines3)."""
+"""A function of the remaining fraction of the run, from 1 at its start to 0 at its end (as in Stable-Baselines3)."""
 
 
 def linear(initial: float, progress: float) -> float:
@@ -16,16 +16,16 @@ def linear(initial: float, progress: float) -> float:
 
 
 def scheduled(name: str, value: float | Schedule, anneal: bool, progress: float) -> float:
-    """Return the value of a hyperparameter after the share `progress` of the run.
+    """Return the value of a hyperparameter at some point of the run.
 
     Args:
         name: of the hyperparameter.
-        value: a number, or a function of the remaining share of the run.
+        value: a number, or a function of the remaining fraction of the run.
         anneal: whether to anneal a number linearly to 0.
-        progress: the share of the run that is over, from 0 to 1.
+        progress: the fraction of the run that is over, from 0 to 1.
 
     Raises:
-        ValueError: the function does not return a finite number of at least 0; or `anneal` is set for a function.
+        ValueError: the function returns no finite number of at least 0, or `anneal` is set for a function.
     """
     if not callable(value):
         return linear(value, progress) if anneal else value

@@ -7,7 +7,7 @@ CONFIDENCE = 0.95
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
-    """Return the mean without the lowest and the highest quarter, over the last axis; a quarter is rounded down."""
+    """Return the mean over the last axis without the lowest and the highest n // 4 scores."""
     ordered = np.sort(scores, axis=-1)
     count = ordered.shape[-1]
     return ordered[..., count // 4 : count - count // 4].mean(axis=-1)

@@ -1,4 +1,4 @@
-"""Independent random streams from one seed, and the global ones."""
+"""Independent random streams from one seed, and the global random streams of a process."""
 
 import operator
 import random
@@ -26,11 +26,11 @@ def spawn_seeds(seed: int | None, count: int) -> list[int]:
 
 
 def env_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
-    """Return one seed for each of `count` environments: the listed ones, otherwise those of `spawn_seeds`.
+    """Return a seed for each of `count` environments: the given list, or seeds that `spawn_seeds` makes of one.
 
     Raises:
         TypeError: a seed is not a whole number.
-        ValueError: one is negative, or there is another number of them.
+        ValueError: a seed is negative, or the list does not have `count` seeds.
     """
     if seed is None or isinstance(seed, int | np.integer):
         return spawn_seeds(seed, count)
@@ -65,7 +65,7 @@ def global_streams_kept() -> Iterator[None]:
 
 
 class OwnStreams:
-    """Global random streams of its own for some blocks of code; outside of them those of the process are in place."""
+    """Gives some blocks of code global random streams of their own; the rest of the process keeps its own."""
 
     def __init__(self, seed: int | None) -> None:
         """Store the seed."""
@@ -74,7 +74,7 @@ class OwnStreams:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Put the own streams in place for a block."""
+        """Use the separate streams during a block."""
         with global_streams_kept():
             if self._states is None:
                 seed_global_streams(self._seed)

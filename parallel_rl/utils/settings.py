@@ -1,4 +1,4 @@
-"""Settings: each is declared once; checks, command line, records and docs are derived from the declaration.
+"""Settings, each declared once: checks, command line, records and docs derive from the declaration.
 
 A config is a frozen dataclass whose fields are declared by `setting`:
 
@@ -30,14 +30,14 @@ from parallel_rl.utils.schedules import scheduled
 C = TypeVar("C", bound="Config")
 T = TypeVar("T")
 WHOLE_LIMIT = 2**63
-"""Limit on whole numbers, which must fit into 64 bits."""
+"""Whole numbers must be below this limit, to fit into 64 bits."""
 LARGEST = 1.7976931348623157e308
 """The largest float: a larger whole number counts as infinite."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The facts about a setting besides its name, type and default; None is valid if the type allows it."""
+    """The facts about a setting besides its name, type and default. If the type allows None, None is valid too."""
 
     help: str
     """One sentence, or two."""
@@ -48,13 +48,13 @@ class Setting:
     most: float | None = None
     """Numbers must not be larger."""
     also: Any = None
-    """A value outside of the range that is also valid."""
+    """A value outside the range that is valid too."""
     fixed: bool = False
     """Whether it cannot be changed after the agent is made."""
     structure: bool = False
     """Whether the weights depend on it."""
     incidental: bool = False
-    """Whether neither weights nor further training depend on it, up to rounding."""
+    """Whether it changes neither the weights nor the training, except for rounding."""
 
     @property
     def range(self) -> str:
@@ -70,7 +70,7 @@ class Setting:
         return words if self.also is None else f"{words}, or {self.also}"
 
     def allows(self, number: Any) -> bool:
-        """Return whether a number is in the range.
+        """Return whether a number is valid.
 
         Raises:
             TypeError: it is not a number.
@@ -87,9 +87,9 @@ def setting(default: Any, help: str, **facts: Any) -> Any:
     """Declare a field of a `Config`.
 
     Args:
-        default: its value if none is given.
+        default: its default.
         help: its description, in a sentence.
-        facts: of `Setting`.
+        facts: further fields of `Setting`.
     """
     facts["fixed"] = facts.get("fixed", False) or facts.get("structure", False)
     return field(default=default, metadata={"setting": Setting(help, **facts)})
@@ -99,7 +99,8 @@ def setting(default: Any, help: str, **facts: Any) -> Any:
 def settings_class(kind: type[T]) -> type[T]:
     """Make a class a frozen dataclass of settings.
 
-    For a type checker the fields are not frozen: it sees them as attributes of an agent, where many may be assigned.
+    For a type checker the fields are not frozen. It sees them as attributes of an agent, and many of those can be
+    assigned.
     """
     return dataclass(frozen=True)(kind)
 
@@ -109,11 +110,11 @@ class Config:
     """Settings that have been checked: the base of every agent's config.
 
     Raises:
-        ValueError: settings out of their ranges; the message names each of them.
+        ValueError: a setting is out of its range; the message names all such settings.
     """
 
     def __post_init__(self) -> None:
-        """Check; a subclass adds the relations between its settings."""
+        """Check the settings; a subclass also checks relations between them."""
         for name, hint in hints(type(self)).items():
             value = getattr(self, name)
             if get_origin(hint) is tuple and isinstance(value, Iterable) and not isinstance(value, str):
@@ -136,11 +137,11 @@ def check(config: Config, names: Iterable[str] | None = None) -> None:
     """Check that settings are in their ranges.
 
     Args:
-        config: whose settings.
+        config: the settings.
         names: of the settings to check; by default all.
 
     Raises:
-        ValueError: some are not; the message names each of them.
+        ValueError: a setting is not; the message names all such settings.
     """
     known, types = settings_in(type(config)), hints(type(config))
     names = known if names is None else names
@@ -150,10 +151,10 @@ def check(config: Config, names: Iterable[str] | None = None) -> None:
 
 
 def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
-    """Return the fault of a value, in words; None if it is valid.
+    """Return, in words, what is wrong with a value; None if it is valid.
 
     Raises:
-        ValueError: it is a function of the run that does not return a number.
+        ValueError: it is a schedule that does not return a number.
     """
     kinds = (get_args(hint) if get_origin(hint) in (Union, UnionType) else ()) or (hint,)
     if (value is None and NoneType in kinds) or (about.also is not None and value == about.also):
@@ -189,7 +190,7 @@ def make_config(config: type[C], values: Mapping[str, Any], others: Iterable[str
     Args:
         config: its class.
         values: the settings, by name.
-        others: further arguments of the caller, for suggestions.
+        others: the names of further arguments of the caller, which the message may suggest.
         by: the name of the caller, for the message.
 
     Raises:
@@ -208,7 +209,7 @@ def make_config(config: type[C], values: Mapping[str, Any], others: Iterable[str
 class Configured:
     """A mixin that makes the settings of an agent's `config` attributes of the agent.
 
-    Settings that may change between updates can be assigned; `config` is then replaced by one with the new value.
+    Settings that may change between updates can be assigned; this replaces `config` by one with the new value.
     """
 
     config: Any
@@ -240,7 +241,7 @@ class Configured:
             super().__setattr__(name, value)
             return
         changed: Any = copy.copy(config)
-        object.__setattr__(changed, name, value)  # relations to other settings may hold only after further changes
+        object.__setattr__(changed, name, value)  # unchecked: relations may hold only after further assignments
         check(changed, [name])
         super().__setattr__("config", changed)
 

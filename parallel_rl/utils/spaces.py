@@ -26,18 +26,18 @@ SMALLEST_IMAGE = 5
 """Height or width below which an image counts as numbers."""
 PIXEL_HIGH = 255
 SMALLEST_MATRIX = 32
-"""Rows or columns below which a matrix counts as numbers, unless they go up to 255."""
+"""Rows or columns below which a matrix counts as numbers, unless its values go up to 255."""
 MANY_COLUMNS = 4096
-"""The least number of elements of a Box that may be an image."""
+"""A Box with at least this many elements may be meant as an image, whatever its shape."""
 RESOLUTION = 2.0**-13
-"""The smallest unit of actions, relative to the bound that it is measured from: a thousand steps of float32."""
+"""The smallest unit of an action, relative to a bound far from zero: a thousand float32 steps."""
 
 
 def leaves(space: spaces.Space, keys: Keys = ()) -> Iterator[tuple[Keys, spaces.Space]]:
     """Yield the array parts of a space, and the keys that lead to them.
 
     Raises:
-        TypeError: a space whose elements are not arrays of one shape.
+        TypeError: the elements of a space are not arrays of one shape.
     """
     if isinstance(space, spaces.Dict):
         for key, part in space.spaces.items():
@@ -55,10 +55,10 @@ def leaves(space: spaces.Space, keys: Keys = ()) -> Iterator[tuple[Keys, spaces.
 
 
 def row_type(space: spaces.Space, keys: Keys = ()) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and type of a row that holds an element of a space, to which `keys` lead.
+    """Return shape and type of a row that holds an element of a space; `keys` lead to the space, for the error.
 
     Raises:
-        TypeError: a space whose elements are not arrays of one shape.
+        TypeError: the elements of a space are not arrays of one shape.
     """
     if not isinstance(space, spaces.Dict | spaces.Tuple):
         ((_, leaf),) = leaves(space, keys)
@@ -83,7 +83,7 @@ def part_of(element: Any, keys: Keys) -> Any:
 def bounds_of(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
     """Return the bounds of a Box, float64 `(A,)` each.
 
-    The largest float of its type counts as infinite, and so does a number that float32 cannot represent.
+    The largest float of the Box's type counts as infinite, and so does a number that float32 cannot represent.
     """
     largest = min(float(np.finfo(kind).max) for kind in (np.float32, np.result_type(space.dtype, np.float16)))
     low, high = (bound.astype(np.float64).flatten() for bound in (space.low, space.high))
@@ -93,13 +93,13 @@ def bounds_of(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
 def action_units(low: np.ndarray, high: np.ndarray, unit: float | np.ndarray = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Return the center of actions and the length of one unit, float64 `(A,)` each.
 
-    With two finite bounds these are the middle and half the width. Otherwise a unit is `unit`, and the center is zero,
-    or one unit inside the finite bound if the bounds exclude zero.
+    With two finite bounds, these are the middle and half the width. Otherwise the length is `unit`, and the center is
+    zero, or one unit inside the finite bound if the bounds exclude zero.
 
     Args:
-        low: `(A,)`, infinite for none.
-        high: `(A,)`.
-        unit: positive, a number or one for each dimension; at least `RESOLUTION` of a bound that is far from zero.
+        low: `(A,)`, infinite where there is no bound.
+        high: `(A,)`, likewise.
+        unit: a positive number, or one for each dimension. It is raised to `RESOLUTION` times a bound far from zero.
     """
     nearest_to_zero = np.clip(0.0, low, high)
     scale = np.maximum(unit, RESOLUTION * np.abs(nearest_to_zero))
@@ -112,14 +112,14 @@ def action_units(low: np.ndarray, high: np.ndarray, unit: float | np.ndarray = 1
 
 @dataclass(frozen=True)
 class Numbers:
-    """Columns with the numbers of a Box or MultiBinary, or with one-hot `choices` of a Discrete or MultiDiscrete."""
+    """Columns with the numbers of a Box or MultiBinary, or with the one-hot code of a Discrete or MultiDiscrete."""
 
     keys: Keys
     shape: tuple[int, ...]
     choices: tuple[int, ...] = ()
     """The number of choices of each dimension; empty for numbers."""
     starts: tuple[int, ...] = ()
-    """The first of each dimension's choices."""
+    """The first choice of each dimension."""
 
     @property
     def columns(self) -> int:
@@ -127,7 +127,7 @@ class Numbers:
         return sum(self.choices) or math.prod(self.shape)
 
     def flatten(self, rows: np.ndarray) -> np.ndarray:
-        """Return float32 `(M, columns)` of flat elements `(M, size)`."""
+        """Convert flat elements `(M, size)` to float32 `(M, columns)`."""
         if not self.choices:
             return rows.astype(np.float32, copy=False)
         hot = [rows[:, [k]] - self.starts[k] == np.arange(count) for k, count in enumerate(self.choices)]
@@ -154,7 +154,7 @@ class Image:
         return math.prod(self.shape)
 
     def flatten(self, rows: np.ndarray) -> np.ndarray:
-        """Return `(M, columns)` of flat elements `(M, size)`."""
+        """Convert flat elements `(M, size)` to `(M, columns)`."""
         return rows.astype(self.dtype, copy=False)
 
     @property
@@ -164,7 +164,7 @@ class Image:
 
     @property
     def channels_first(self) -> bool:
-        """Whether the first dimension is that of channels, of which there are fewer than rows and columns."""
+        """Whether the channels come first: there are fewer of them than rows and columns."""
         return self.planes[1] < self.planes[3]
 
     @property
@@ -178,7 +178,7 @@ class Image:
 class Features:
     """Converts observations to rows of numbers: first the vector, then the images, then the action mask.
 
-    Two are equal if they give the same rows.
+    Two converters that give the same rows are equal.
     """
 
     numbers: tuple[Numbers, ...]
@@ -187,10 +187,10 @@ class Features:
 
     @classmethod
     def of(cls, space: spaces.Space) -> "Features":
-        """Derive them from an observation space.
+        """Make the converter of an observation space.
 
-        A Box is an image if it has the shape of one (see `Image`) and contains uint8 or bool, or another type with
-        bounds 0 and 1, 0 and 255, or (uint16) 0 and 65535.
+        A Box is an image if it has the shape of one (see `Image`) and holds uint8, bool, or another type with bounds 0
+        and 1, 0 and 255, or (uint16) 0 and 65535.
 
         Raises:
             TypeError: a space whose elements are not arrays of one shape, or are empty.
@@ -218,7 +218,7 @@ class Features:
 
     @property
     def vector(self) -> int:
-        """The number of columns of the vector, which come first: all but those of images and the mask."""
+        """The number of columns of plain numbers, which come first."""
         return sum(part.columns for part in self.numbers)
 
     @property
@@ -250,7 +250,7 @@ class Features:
             raise ValueError("no action is allowed in some of the states")
 
     def fit(self, space: spaces.Space) -> bool:
-        """Return whether observations of a space give such rows; plain numbers may have any shape."""
+        """Return whether observations of a space can be converted; plain numbers may have any shape."""
         other = Features.of(space)
         if other == self or other.columns != self.columns or self.images:
             return other == self
@@ -259,17 +259,17 @@ class Features:
         )
 
     def rows(self, states: Any) -> tuple[np.ndarray, bool]:
-        """Return observations as rows of numbers, and whether it was a single one.
+        """Convert observations to rows of numbers; also return whether there was a single observation.
 
         Args:
             states: one element of the space or several: an array `(M, ...)`, a structured one, or a dict or tuple of
                 arrays `(M, ...)`. An ordinary array may have any shape with the right number of features.
 
         Returns:
-            `(M, columns)` and, where there is a mask, its columns; uint8 if all are pixels of bytes, else float32.
+            `(M, width)`; uint8 if all columns are pixels of bytes, else float32.
 
         Raises:
-            ValueError: states of another size.
+            ValueError: the states have another size.
         """
         try:
             arrays = [np.asarray(part_of(states, part.keys)) for part in self._parts]
@@ -289,7 +289,7 @@ class Features:
         return self._join(arrays), single
 
     def flatten(self, rows: np.ndarray) -> np.ndarray:
-        """Return `(M, columns)` of rows of the space `(M, ...)`, without checks."""
+        """Convert rows of the space `(M, ...)` to `(M, width)`, without checks."""
         return self._join([part_of(rows, part.keys).reshape(len(rows), -1) for part in self._parts])
 
     @cached_property
@@ -304,7 +304,7 @@ class Features:
 
 
 def unseen_images(space: spaces.Space) -> Iterator[str]:
-    """Yield the parts of an observation that look like images, by shape or size, but count as numbers."""
+    """Yield the parts of an observation that have the shape or size of images, but count as numbers."""
     for keys, leaf in leaves(space):
         if not isinstance(leaf, spaces.Box | spaces.MultiBinary) or keys == (ACTION_MASK,) or _is_image(leaf):
             continue
@@ -332,7 +332,7 @@ def _holds_bytes(space: spaces.Box) -> bool:
 
 
 def _brightest(space: spaces.Box) -> tuple[float, ...]:
-    """Return the possible values of white in pixels of a type other than uint8."""
+    """Return the values that white may have in pixels that are not uint8."""
     return (1, PIXEL_HIGH, 2**16 - 1) if space.dtype == np.uint16 else (1, PIXEL_HIGH)
 
 

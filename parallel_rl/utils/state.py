@@ -1,7 +1,7 @@
 """A tree of arrays and plain values in one file, with a checksum; reading it executes nothing.
 
-The file is a line with the format and the SHA-256 of the rest, then a safetensors file: the arrays by their path in the
-tree, and the tree itself as JSON.
+The first line of the file is the format and the SHA-256 of the rest. The rest is a safetensors file: the arrays, by
+their path in the tree, and the tree itself as JSON.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ import safetensors.numpy
 from parallel_rl.utils.checkpoint import write_atomically
 
 State = dict[str, Any]
-"""By name: numbers, strings, None, arrays or tensors, and lists and dicts of these."""
+"""Numbers, strings, None, arrays or tensors, and lists and dicts of these, by name."""
 FORMAT = b"async-ppo-state-1"
 LONGEST_HEAD = 200
 TREE = "tree.json"
 ARRAY, DTYPE = "array at", "dtype"
-"""The keys of a dict that stands for an array: its name, and its type where it is a structured one, kept as bytes."""
+"""The keys of a dict in place of an array: its path, and the type of a structured array, which is saved as bytes."""
 DTYPES = {
     np.dtype(kind): name
     for name, kind in {
@@ -43,7 +43,7 @@ def save_state(path: str | os.PathLike[str], state: State) -> None:
 
     Raises:
         TypeError: something in it is neither an array nor a plain value.
-        OSError: the file cannot be written; one that was there before is untouched.
+        OSError: the file cannot be written; an older file there is untouched.
     """
     arrays: dict[str, np.ndarray] = {}
     tree = json.dumps(_without_arrays(state, "", arrays)).encode()
@@ -77,7 +77,7 @@ def load_state(path: str | os.PathLike[str]) -> State:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedError: it is damaged, or of another kind or format; a `ValueError`.
+        DamagedError: it is damaged, or has another format. A `DamagedError` is a `ValueError`.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no saved state at {path}")
@@ -97,16 +97,16 @@ def load_state(path: str | os.PathLike[str]) -> State:
 
 
 def holds_state(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file begins like those of any version of `save_state`."""
+    """Return whether some version of `save_state` wrote a file, judged by its beginning."""
     with open(path, "rb") as file:
         return file.read(len(FORMAT)).startswith(FORMAT[:-1])
 
 
 def check_like(saved: Any, own: np.ndarray, what: str) -> None:
-    """Check that a part of a state is an array that can replace another one.
+    """Check that a saved part of a state is an array with the shape and type of the own one.
 
     Raises:
-        ValueError: it is of another shape or type; the message names it by `what`.
+        ValueError: it is not; the message calls it `what`.
     """
     if not isinstance(saved, np.ndarray) or saved.shape != own.shape or saved.dtype != own.dtype:
         is_ = f"{saved.dtype} {saved.shape}" if isinstance(saved, np.ndarray) else f"a {type(saved).__name__}"
@@ -114,10 +114,10 @@ def check_like(saved: Any, own: np.ndarray, what: str) -> None:
 
 
 def whole_number(value: Any, what: str) -> int:
-    """Return a part of a state that must be a count.
+    """Return a saved part of a state as a whole number.
 
     Raises:
-        ValueError: it is not; the message names it by `what`.
+        ValueError: it is none; the message calls it `what`.
     """
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"the saved {what} should be a whole number, not {value!r:.40}")
@@ -129,7 +129,7 @@ def _digest(body: bytes) -> bytes:
 
 
 def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-    """Return a tree in which paths stand for the arrays, and put those into `arrays`."""
+    """Return a tree with paths in place of the arrays, and put the arrays into `arrays`."""
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise TypeError(f"a state has only strings as keys, not {list(value)} at {path or 'its root'}")
@@ -166,7 +166,7 @@ def _with_arrays(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _tuples(fields: Any) -> Any:
-    """Return the description of a structured type for NumPy: JSON turned its tuples into lists."""
+    """Return the description of a structured type with the tuples that NumPy needs; JSON made lists of them."""
     if not isinstance(fields, list):
         return fields
     return [(name, _tuples(kind), *map(tuple, shape)) for name, kind, *shape in fields]

@@ -47,7 +47,7 @@ def one_torch_thread() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # A fork has none of torch's threads, and would wait for them without end.
+    # A fork has none of torch's threads, so torch in it would wait for them forever.
     os.register_at_fork(after_in_child=one_torch_thread)
 
 

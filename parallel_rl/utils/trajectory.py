@@ -1,4 +1,4 @@
-"""Trajectories: which rows are ends, and the next observation of each row. No other module computes these.
+"""Trajectories: which rows are ends, and the next observation of each row. Only this module computes these.
 
 Rows are `(M, ...)`, in the order of time, or time-major `(T, N, ...)`, a column for each of N environments. A row is an
 *end* when its episode ended there (`terminated` or `truncated`), or when it is the last row of its trajectory. The next
@@ -29,7 +29,7 @@ def ends_of(terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
 
 
 def episode_numbers(ended: np.ndarray) -> np.ndarray:
-    """Return how many episodes ended before each row `(M,)`: 0 for the first episode, 1 for the next, ..."""
+    """Return the number of the episode that each row `(M,)` belongs to: how many ended before it."""
     return np.cumsum(ended) - ended
 
 
@@ -50,7 +50,7 @@ def next_rows(rows: np.ndarray, ends: np.ndarray, final_rows: np.ndarray) -> np.
 
 
 def true_next_obs(obs: np.ndarray, ended: np.ndarray, final_obs: np.ndarray) -> np.ndarray:
-    """Return the next observations of a step with autoreset, where `obs` already shows the episodes that began.
+    """Return the next observations of a step with autoreset; where an episode ended, `obs` already shows the new one.
 
     Args:
         obs: `(n, ...)`, after the step and the resets.
@@ -99,7 +99,7 @@ class Trajectory:
 
     @property
     def ends(self) -> np.ndarray:
-        """Bool `(L,)`: the rows after which this trajectory has no further row of the same episode."""
+        """Bool `(L,)`: the last row of each episode in this trajectory."""
         return ends_of(self.terminated, self.truncated)
 
     @property

@@ -11,11 +11,11 @@ import numpy as np
 from parallel_rl.utils.checkpoint import UNFINISHED_SUFFIX
 
 GIF_FPS = 50
-"""Many players show a GIF with more frames per second slowly."""
+"""The highest frame rate of a GIF; many players slow down faster ones."""
 EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2,format=yuv420p"
-"""Width, height and colors that players of H.264 need."""
+"""A filter for players of H.264, which need even sizes and certain colors."""
 PALETTES = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"
-"""A palette for each frame of a GIF: one for all frames would have to wait for the last frame."""
+"""A filter that makes a palette for each frame of a GIF; a common palette would need all frames first."""
 
 
 class Video:
@@ -88,7 +88,7 @@ class Video:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Complete the file; after an error there is none.
+        """Complete the file; after an error there is no file.
 
         Raises:
             OSError: the encoder failed.

@@ -316,10 +316,10 @@ def test_background_evaluation_that_hangs_is_ended_by_step_timeout(tmp_path: Pat
 
 def test_run_that_is_to_stop_at_once_does_not_wait_for_a_hanging_evaluation() -> None:
     with trainer(BackgroundEvaluation(Hanging, 128, episodes=2)) as run:
-        hurry = threading.Timer(0.5, run.stop, ["now"], {"in_a_hurry": True})
-        hurry.start()
+        timer = threading.Timer(0.5, run.stop, ["now"], {"skip_slow_work": True})
+        timer.start()
         run.run()
-        hurry.join()
+        timer.join()
     assert not run.evaluations
     assert not multiprocessing.active_children()
 
@@ -330,10 +330,10 @@ def test_run_with_progress_says_that_it_waits_for_an_evaluation(
 ) -> None:
     monkeypatch.setattr("AsyncPPO.callbacks.background_evaluation.SILENT_SECONDS", 0.0)
     with trainer(BackgroundEvaluation(Hanging, 512, episodes=2), progress=progress) as run:
-        hurry = threading.Timer(3.0, run.stop, ["now"], {"in_a_hurry": True})
-        hurry.start()
+        timer = threading.Timer(3.0, run.stop, ["now"], {"skip_slow_work": True})
+        timer.start()
         run.run()
-        hurry.join()
+        timer.join()
     waiting = "waiting for the evaluation after 512 steps (Ctrl-C skips it)\n"
     assert capsys.readouterr().err.count(waiting) == progress
 

@@ -258,7 +258,7 @@ def test_training_does_not_wait_for_an_evaluation_that_reads_nothing() -> None:
             if row["steps"] == 64:
                 os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGSTOP)
             if row["steps"] == 192:
-                run.stop("enough", in_a_hurry=True)
+                run.stop("enough", skip_slow_work=True)
     assert run.steps_done == 192
     assert not multiprocessing.active_children()
 
