@@ -36,7 +36,7 @@ HOMES = {"DDPG": "ddpg", "DQN": "dqn", "OffPolicyAgent": "base", "SAC": "sac", "
 
 
 def __getattr__(name: str) -> Any:
-    """Import an agent when it is asked for: its config, and so `--help`, does without torch."""
+    """Import an agent when it is first used, so that its config, and with it `--help`, needs no torch."""
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"OffPolicy.{HOMES[name]}"), name)

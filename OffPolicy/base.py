@@ -29,9 +29,9 @@ from parallel_rl.utils import (
 )
 
 LARGE_NETWORK = 1_000_000
-"""The number of parameters from which more than one thread is faster."""
+"""With at least this many parameters, several threads are faster than one."""
 UNITS = 1e-9
-"""Share of an update that rounding errors may amount to when updates are counted."""
+"""The rounding error that is tolerated when updates are counted, in updates."""
 
 
 class OffPolicyAgent(Sharing, Savable, ABC):
@@ -59,14 +59,14 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         Args:
             observation_space: of one environment.
             action_space: of one environment.
-            config: all settings; by default the class's own.
+            config: all settings; by default the defaults of the class.
             goal_functions: of a goal-conditioned environment, for hindsight; `for_env` passes them.
             seed: of the initial weights, of exploration and of minibatches; None takes fresh entropy.
             settings: fields of the config, in place of `config`.
 
         Raises:
-            TypeError: an unknown setting, or a space that is not supported.
-            ValueError: a setting out of its range; or a buffer that does not fit into the machine's memory.
+            TypeError: a setting is unknown, or a space is not supported.
+            ValueError: a setting is out of its range, or the replay buffer does not fit into the machine's memory.
         """
         self.config = make_config(self.config_class, settings, by=type(self).__name__) if config is None else config
         self.observation_space, self.action_space = observation_space, action_space
@@ -87,10 +87,10 @@ class OffPolicyAgent(Sharing, Savable, ABC):
 
         Args:
             env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
-            options: of the constructor; settings of the config among them.
+            options: further arguments of the constructor, such as settings.
 
         Raises:
-            TypeError, ValueError: as the constructor.
+            TypeError, ValueError: as the constructor does.
         """
         if isinstance(env, str):
             register_minatar(env)
@@ -116,17 +116,17 @@ class OffPolicyAgent(Sharing, Savable, ABC):
 
     @abstractmethod
     def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
-        """Make one update; return its metrics, and the errors `(B,)` for prioritized replay."""
+        """Make one update; return its metrics, and the TD errors `(B,)` for prioritized replay."""
 
     def act(
         self, obs: Any, /, *, state: None = None, env_ids: np.ndarray | None = None
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return actions of the behavior policy, exploration included, and no further rows.
+        """Return actions of the behavior policy, with exploration, and an empty dict of further rows.
 
         Args:
             obs: `(n, ...)`.
-            state: None: there is no recurrent state.
-            env_ids: `(n,)`, the environment of each observation, by default the first n.
+            state: always None, since there is no recurrent state.
+            env_ids: `(n,)`, the environment of each observation; by default the first n.
         """
         if env_ids is None:
             env_ids = np.arange(len(self.policy.features.rows(obs)[0]))
@@ -140,9 +140,9 @@ class OffPolicyAgent(Sharing, Savable, ABC):
 
         Args:
             obs: of one or more environments.
-            deterministic: whether a stochastic policy takes its median.
-            state: None: there is no recurrent state.
-            env_ids: not used: only exploration depends on the environment.
+            deterministic: whether a stochastic policy returns its median action.
+            state: always None, since there is no recurrent state.
+            env_ids: not used, since only exploration depends on the environment.
         """
         return self.policy.get_action(obs, deterministic=deterministic)
 
@@ -151,7 +151,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
 
     @property
     def first_update(self) -> int:
-        """The steps before updates begin: `learning_starts`, and those that refill a buffer that was not saved."""
+        """The step of the first update: `learning_starts`, or later if a resumed run must refill its replay buffer."""
         return self.learning_starts + self._refilled
 
     def steps_wanted(self) -> int:
@@ -178,14 +178,14 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         """Make the updates that are due, `utd` for each step since `learning_starts`.
 
         Args:
-            progress: share of the run that is over, from 0 to 1.
+            progress: the fraction of the run that is over, from 0 to 1.
             workers: not used.
 
         Returns:
-            The means of their metrics; empty if no update was due.
+            The mean metrics of the updates; empty if no update was due.
 
         Raises:
-            FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did so.
+            FloatingPointError: a metric became infinite or NaN; the message names it, and all such tensors.
         """
         due = math.floor(self.utd * (self.steps - self.first_update) + UNITS) - self.updates
         if due < 1 or not len(self.replay):
@@ -229,7 +229,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         return Minibatch(obs, action, reward, next_obs, discount, weight)
 
     def to_learn(self, actions: np.ndarray) -> np.ndarray:
-        """Return the environment's actions `(B, ...)` in the form that networks use."""
+        """Convert the environment's actions `(B, ...)` to the form that the networks use."""
         return actions
 
     def target(self, batch: Minibatch, next_value: torch.Tensor) -> torch.Tensor:
@@ -251,7 +251,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         """Check that this agent was made for the spaces of an environment or vectorizer.
 
         Raises:
-            ValueError: it was made for others.
+            ValueError: it was made for other spaces.
         """
         for name in ("observation_space", "action_space"):
             space = getattr(env, f"single_{name}", None) or getattr(env, name)
@@ -259,8 +259,8 @@ class OffPolicyAgent(Sharing, Savable, ABC):
                 raise ValueError(f"the {type(self).__name__} was made for {getattr(self, name)}, but {env} has {space}")
 
     def actor(self) -> Policy:
-        """Return a copy of the policy as it is now, to be evaluated, saved or sent to another process."""
+        """Return a copy of the current policy, to be evaluated, saved or sent to another process."""
         return copy.deepcopy(self.policy)
 
     def replica(self) -> None:
-        """Return None: there are no replicas for workers."""
+        """Return None, since workers cannot act with a replica of this agent."""

@@ -1,4 +1,4 @@
-"""The hyperparameters of the off-policy agents, each declared once. No torch is needed, so that --help is fast."""
+"""The hyperparameters of the off-policy agents, each declared once. It needs no torch, so that --help is fast."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from OffPolicy.noise import make_noise
 from parallel_rl.utils import Config, setting, settings_class
 
 WIDEST = 2**16
-"""Limit on the units of a layer, so that a forged file cannot exhaust the memory."""
+"""The largest number of units in a layer, so that a forged file cannot exhaust the memory."""
 
 
 @settings_class
@@ -14,13 +14,13 @@ class OffPolicyConfig(Config):
     """The settings of all off-policy agents.
 
     Raises:
-        ValueError: some are out of range, or exclude each other; the message names them.
+        ValueError: a setting is out of its range, or two exclude each other; the message names them.
     """
 
     gamma: float = setting(0.99, "Discount of the reward.", least=0, most=1)
-    lr: float = setting(3e-4, "Adam's step size.", above=0)
+    lr: float = setting(3e-4, "Learning rate of Adam.", above=0)
     batch_size: int = setting(256, "Transitions in each gradient step.", above=0)
-    buffer_size: int = setting(1_000_000, "Rows of the replay buffer, at most.", fixed=True, least=2)
+    buffer_size: int = setting(1_000_000, "Capacity of the replay buffer, in observations.", fixed=True, least=2)
     replay_in_checkpoint: bool = setting(
         True,
         "Save the replay buffer in checkpoints; otherwise a resumed run is not exact, and collects learning_starts "
@@ -29,19 +29,21 @@ class OffPolicyConfig(Config):
     )
     learning_starts: int = setting(1_000, "Environment steps before the first update.", least=0)
     utd: float = setting(1.0, "Updates for each environment step, for any number of environments.", above=0, fixed=True)
-    train_freq: int = setting(1, "Environment steps between rounds of updates, at least.", above=0)
-    tau: float = setting(0.005, "Share by which target networks follow in each update.", above=0, most=1)
+    train_freq: int = setting(1, "Least number of environment steps between two rounds of updates.", above=0)
+    tau: float = setting(0.005, "Update of target networks: target <- (1 - tau) target + tau network.", above=0, most=1)
     n_step: int = setting(1, "Rewards that are summed before the value of the next observation.", above=0)
-    reward_scale: float = setting(1.0, "Factor of the rewards.", above=0)
-    prioritized: bool = setting(False, "Sample transitions in proportion to their last errors.", fixed=True)
-    priority_alpha: float = setting(0.6, "Exponent of the errors; 0 for uniform sampling.", least=0, most=1, fixed=True)
+    reward_scale: float = setting(1.0, "Factor that multiplies all rewards.", above=0)
+    prioritized: bool = setting(False, "Sample transitions in proportion to their last TD errors.", fixed=True)
+    priority_alpha: float = setting(
+        0.6, "Exponent of the TD errors; 0 for uniform sampling.", least=0, most=1, fixed=True
+    )
     priority_beta: float = setting(
         0.4, "Exponent of the importance weights, annealed linearly to 1 over the run.", least=0, most=1
     )
     hindsight: Literal["none", "future", "final", "episode"] = setting(
-        "none", "Steps from which hindsight takes goals, for goal-conditioned environments.", fixed=True
+        "none", "Where hindsight takes its goals from, in goal-conditioned environments.", fixed=True
     )
-    replay_k: int = setting(4, "Transitions with a hindsight goal for each one with its own goal.", least=0, fixed=True)
+    replay_k: int = setting(4, "Transitions with a hindsight goal for each original one.", least=0, fixed=True)
     clip_return: bool = setting(
         False, "Clip value targets to [-1 / (1 - gamma), 0]: rewards are -1 until the goal is reached, and 0 there."
     )
@@ -50,16 +52,16 @@ class OffPolicyConfig(Config):
     )
     activation: Literal["tanh", "relu", "silu"] = setting("relu", "Activation of the hidden layers.", structure=True)
     normalize_obs: bool = setting(
-        False, "Normalize observations, but for images, by their running statistics.", structure=True
+        False, "Normalize observations, except images, by their running statistics.", structure=True
     )
-    obs_clip: float = setting(10.0, "Limit on normalized observations.", above=0, structure=True)
+    obs_clip: float = setting(10.0, "Limit on the absolute value of normalized observations.", above=0, structure=True)
     device: str = setting("cpu", "Device of the networks: cpu, cuda, ...", fixed=True, incidental=True)
 
     def __post_init__(self) -> None:
         """Check the ranges, and the relations between settings."""
         super().__post_init__()
         if self.hindsight != "none" and (self.n_step > 1 or self.prioritized):
-            raise ValueError("hindsight goes with n_step=1 and prioritized=False: other goals change what is summed")
+            raise ValueError("hindsight needs n_step=1 and prioritized=False: a new goal changes rewards and errors")
         if self.clip_return and self.gamma == 1:
             raise ValueError("clip_return needs gamma < 1")
 
@@ -68,19 +70,19 @@ class OffPolicyConfig(Config):
 class DQNConfig(OffPolicyConfig):
     """The hyperparameters of `DQN`."""
 
-    lr: float = setting(5e-4, "Adam's step size.", above=0)
+    lr: float = setting(5e-4, "Learning rate of Adam.", above=0)
     batch_size: int = setting(128, "Transitions in each gradient step.", above=0)
-    buffer_size: int = setting(100_000, "Rows of the replay buffer, at most.", fixed=True, least=2)
+    buffer_size: int = setting(100_000, "Capacity of the replay buffer, in observations.", fixed=True, least=2)
     utd: float = setting(
         0.25, "Updates for each environment step, for any number of environments.", above=0, fixed=True
     )
-    tau: float = setting(0.01, "Share by which target networks follow in each update.", above=0, most=1)
+    tau: float = setting(0.01, "Update of target networks: target <- (1 - tau) target + tau network.", above=0, most=1)
     hidden_sizes: tuple[int, ...] = setting(
         (128, 128), "Units of each hidden layer.", structure=True, least=1, most=WIDEST
     )
-    target_update_interval: int = setting(1, "Updates of the network for each of the target network.", above=0)
-    double: bool = setting(True, "Choose the next action by the online network, and value it by the target network.")
-    dueling: bool = setting(False, "Predict a value and advantages instead of action values.", structure=True)
+    target_update_interval: int = setting(1, "Updates of the network for each update of its target.", above=0)
+    double: bool = setting(True, "Choose the next action by the online network, and evaluate it by the target network.")
+    dueling: bool = setting(False, "Compute action values as the state's value plus advantages.", structure=True)
     epsilon_start: float = setting(1.0, "Initial probability of a random action.", least=0, most=1)
     epsilon_end: float = setting(0.02, "Final probability of a random action.", least=0, most=1)
     epsilon_steps: int = setting(
@@ -94,18 +96,18 @@ class ContinuousConfig(OffPolicyConfig):
     """The settings of all agents for continuous actions."""
 
     eps_greedy: float = setting(0.0, "Probability of a random action, for each environment.", least=0, most=1)
-    action_l2: float = setting(0.0, "Factor of the mean square of actions in the loss of the actor.", least=0)
+    action_l2: float = setting(0.0, "Factor of the mean squared action in the loss of the actor.", least=0)
 
 
 @settings_class
 class DeterministicConfig(ContinuousConfig):
     """The settings of `DDPG` and `TD3`."""
 
-    lr: float = setting(1e-3, "Adam's step size.", above=0)
+    lr: float = setting(1e-3, "Learning rate of Adam.", above=0)
     action_noise: str = setting("normal_0.1", "Noise on actions in [-1, 1]: normal_STD, ou_STD or none.", fixed=True)
 
     def __post_init__(self) -> None:
-        """Check also the name of the noise."""
+        """Also check the name of the noise."""
         super().__post_init__()
         make_noise(self.action_noise, 1)
 
@@ -115,7 +117,7 @@ class DDPGConfig(DeterministicConfig):
     """The hyperparameters of `DDPG`."""
 
     parameter_noise: float = setting(
-        0.0, "Change of actions, in [-1, 1], that noise on the parameters aims at; 0 for no noise.", least=0, fixed=True
+        0.0, "Size of the change in actions that parameter noise aims at; 0 for no such noise.", least=0, fixed=True
     )
 
 
@@ -127,7 +129,7 @@ class TD3Config(DeterministicConfig):
         2, "Updates of the critics for each update of the actor and the target networks.", above=0
     )
     target_noise: float = setting(0.2, "Standard deviation of the noise on the target policy's actions.", least=0)
-    target_noise_clip: float = setting(0.5, "Limit on that noise.", least=0)
+    target_noise_clip: float = setting(0.5, "Limit on the noise of the target policy's actions.", least=0)
 
 
 @settings_class
@@ -135,7 +137,7 @@ class SACConfig(ContinuousConfig):
     """The hyperparameters of `SAC`."""
 
     alpha: float | None = setting(
-        None, "Temperature: factor of the entropy; by default it is learned, starting at 1.", above=0, fixed=True
+        None, "Temperature, the factor of the entropy; by default it is learned, starting at 1.", above=0, fixed=True
     )
     target_entropy: float | None = setting(
         None, "Target entropy of the learned temperature, in nats; by default -1 for each dimension of actions."

@@ -1,4 +1,4 @@
-"""The base of DDPG, TD3 and SAC: actions in [-1, 1], an actor, and critics of actions."""
+"""The base of DDPG, TD3 and SAC: actions in [-1, 1], an actor, and critics."""
 
 from abc import abstractmethod
 from typing import Any
@@ -29,7 +29,7 @@ class Critic(nn.Module):
         self.layers = Ensemble(count, columns + actions, config.hidden_sizes, 1, config.activation, generator)
 
     def forward(self, columns: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """See the class."""
+        """Return values `(K, B)`."""
         return self.layers(torch.cat([columns, actions], dim=1))[..., 0]
 
 
@@ -42,7 +42,7 @@ class DeterministicActor(nn.Module):
         self.layers = Ensemble(1, columns, config.hidden_sizes, actions, config.activation, generator, ACTOR_GAIN)
 
     def forward(self, columns: torch.Tensor) -> torch.Tensor:
-        """See the class."""
+        """Return actions `(B, A)`."""
         return self.layers(columns)[0].tanh()
 
 
@@ -50,13 +50,13 @@ class ContinuousPolicy(Policy):
     """Chooses actions in [-1, 1], and scales them to the bounds of the action space."""
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Box, *arguments: Any, **options: Any):
-        """Store also the action space, whose bounds are finite."""
+        """Store the parts, and the action space, whose bounds are finite."""
         super().__init__(observation_space, *arguments, **options)
         self.action_space = action_space
         self.offset, self.scale = (units.astype(np.float32) for units in action_units(*bounds_of(action_space)))
 
     def choose(self, columns: torch.Tensor, deterministic: bool) -> torch.Tensor:
-        """Return actions `(B, A)` in [-1, 1]; here those of a deterministic actor."""
+        """Return actions `(B, A)` in [-1, 1]; this base class has a deterministic actor."""
         return self.networks["actor"](columns)
 
     def actions(self, columns: torch.Tensor, deterministic: bool) -> np.ndarray:
@@ -109,7 +109,7 @@ class ContinuousAgent(OffPolicyAgent):
         """Return the actor's network."""
 
     def explore(self, obs: Any, env_ids: np.ndarray) -> np.ndarray:
-        """Return random actions until `learning_starts`; then noisy ones, or random with probability `eps_greedy`."""
+        """Return random actions until `learning_starts`, later noisy ones, or random with probability `eps_greedy`."""
         rows, _ = self.policy.features.rows(obs)
         draws = self.rng.uniform(-1, 1, (len(rows), self.action_dim))
         if self.steps < self.learning_starts:
@@ -130,14 +130,14 @@ class ContinuousAgent(OffPolicyAgent):
         return self.policy.from_environment(actions)
 
     def update_critic(self, q: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> tuple[float, torch.Tensor]:
-        """Take a step down `sum_k mean weight * (q_k - target)^2 / 2`; return the loss, and the errors `(B,)`."""
+        """Descend `sum_k mean weight * (q_k - target)^2 / 2`; return the loss, and the TD errors `(B,)`."""
         errors = q - target
         loss = 0.5 * (weight * errors**2).mean(dim=1).sum()
         self.critic_learner.descend(loss, self.config.lr)
         return loss.item(), errors.detach().abs().mean(dim=0)
 
     def update_actor(self, loss: torch.Tensor, actions: torch.Tensor) -> float:
-        """Take a step down the actor's loss plus `action_l2` times the mean square of its actions `(B, A)`."""
+        """Descend the actor's loss plus `action_l2` times the mean square of its actions `(B, A)`."""
         if self.config.action_l2:
             loss = loss + self.config.action_l2 * (actions**2).mean()
         self.actor_learner.descend(loss, self.config.lr)

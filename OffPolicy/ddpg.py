@@ -1,4 +1,4 @@
-"""DDPG and TD3: deterministic policies, improved along the gradient of their critics."""
+"""DDPG, and the base of DDPG and TD3: deterministic policies that follow the gradient of a critic."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,16 +36,16 @@ class DeterministicAgent(ContinuousAgent):
             self.noise.restart(np.array(over, np.int64))
 
     def improve_actor(self, obs: torch.Tensor) -> float:
-        """Take a step up the first critic's value of the actor's actions (Silver et al. 2014, theorem 1)."""
+        """Ascend the first critic's value of the actor's actions (Silver et al. 2014, theorem 1)."""
         actions = self.actor_learner.network(obs)
         return self.update_actor(-self.critic_learner.fixed(obs, actions)[0].mean(), actions)
 
     def state(self) -> State:
-        """Return also the state of the noise."""
+        """Return everything, with the state of the noise."""
         return super().state() | {"noise": {} if self.noise is None else self.noise.state()}
 
     def load_state(self, state: State, /) -> None:
-        """Restore also the state of the noise."""
+        """Restore everything, with the state of the noise."""
         super().load_state(state)
         if self.noise is not None:
             self.noise.load_state(state["noise"])
@@ -54,8 +54,8 @@ class DeterministicAgent(ContinuousAgent):
 class DDPG(DeterministicAgent):
     """Deep deterministic policy gradient (Lillicrap et al. 2016, arXiv:1509.02971).
 
-    With `parameter_noise` it explores by noise on its parameters, with an adaptive standard deviation (Plappert et al.
-    2018, arXiv:1706.01905).
+    With `parameter_noise` it explores by noise on the actor's parameters, whose standard deviation is adaptive
+    (Plappert et al. 2018, arXiv:1706.01905).
     """
 
     config_class = DDPGConfig
@@ -70,7 +70,7 @@ class DDPG(DeterministicAgent):
         return made
 
     def behave(self, columns: torch.Tensor) -> torch.Tensor:
-        """Return the actions of the perturbed actor if there is parameter noise."""
+        """Return the actor's actions; with parameter noise, those of the perturbed actor."""
         return super().behave(columns) if self.perturbation is None else self._perturbed(columns)
 
     def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
@@ -97,7 +97,7 @@ class DDPG(DeterministicAgent):
 
     @torch.no_grad()
     def _perturb(self, noise: ParameterNoise) -> None:
-        """Adapt the standard deviation to the change of actions by the current perturbation; sample the next one."""
+        """Adapt the standard deviation to how far the perturbation changes actions; sample the next perturbation."""
         vector, rows = self.actor_learner.vector, self.replay.sample(self.batch_size, self.rng)
         obs = self.policy.columns(self.policy.features.flatten(self.replay.obs[rows]))
         for adapt in (True, False):
@@ -107,14 +107,14 @@ class DDPG(DeterministicAgent):
                 noise.adapt(self.actor_learner.network(obs).cpu().numpy(), self._perturbed(obs).cpu().numpy())
 
     def state(self) -> State:
-        """Return also the perturbation."""
+        """Return everything, with the perturbation."""
         if self.perturbation is None:
             return super().state()
         perturbed = self._perturbed_vector.cpu().numpy()
         return super().state() | {"perturbation": {"std": self.perturbation.std, "perturbed": perturbed}}
 
     def load_state(self, state: State, /) -> None:
-        """Restore also the perturbation."""
+        """Restore everything, with the perturbation."""
         super().load_state(state)
         if self.perturbation is not None:
             self.perturbation.std = float(state["perturbation"]["std"])

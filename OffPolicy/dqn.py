@@ -23,7 +23,7 @@ FORBIDDEN = -1e8
 
 
 class QNetwork(nn.Module):
-    """From columns `(B, C)` to action values `(B, A)`; with `dueling` as a value plus advantages.
+    """From columns `(B, C)` to action values `(B, A)`; with `dueling`, these are a value plus advantages.
 
     Dueling: Wang et al. 2016 (arXiv:1511.06581), equation 9. The last A columns may be an action mask.
     """
@@ -61,7 +61,7 @@ class GreedyPolicy(Policy):
     """Chooses the action with the highest value."""
 
     def __init__(self, *arguments: Any, offset: int, **options: Any) -> None:
-        """Store also the number of the first action."""
+        """Store the parts, and the number of the first action."""
         super().__init__(*arguments, **options)
         self.offset = offset
 
@@ -73,8 +73,8 @@ class GreedyPolicy(Policy):
 class DQN(OffPolicyAgent):
     """Deep Q-learning (Mnih et al. 2015, doi:10.1038/nature14236).
 
-    By default it is double DQN (van Hasselt et al. 2016, arXiv:1509.06461), with slowly updated target networks. With
-    `tau=1` the target is the network as it was up to `target_update_interval` updates before.
+    By default it is double DQN (van Hasselt et al. 2016, arXiv:1509.06461), and the target network slowly follows the
+    network. With `tau=1`, the target is a copy that is renewed every `target_update_interval` updates.
     """
 
     config_class = DQNConfig

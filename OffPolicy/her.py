@@ -1,4 +1,4 @@
-"""Hindsight experience replay (Andrychowicz et al. 2017, arXiv:1707.01495): achieved goals become desired goals."""
+"""Hindsight experience replay (Andrychowicz et al. 2017, arXiv:1707.01495): achieved goals become desired ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,31 +10,30 @@ from OffPolicy.replay import Replay, Transitions, random_below
 
 Strategy = Literal["future", "final", "episode"]
 GoalFunction = Callable[[np.ndarray, np.ndarray, dict[str, Any]], Any]
-"""From achieved goals `(n, G)`, desired goals `(n, G)` and an info to `(n,)` values."""
+"""Takes achieved goals `(n, G)`, desired goals `(n, G)` and an info, and returns `(n,)` values."""
 ACHIEVED, DESIRED = "achieved_goal", "desired_goal"
 
 
 @dataclass(frozen=True)
 class Hindsight:
-    """Gives sampled transitions another goal, one that their own episode achieved.
+    """Replaces the goal of sampled transitions by one that their own episode achieved.
 
-    Of all transitions k/(k+1) are changed: their goal before and after the step, their reward, and whether they
-    terminated.
+    It changes k/(k+1) of all transitions: the goal in both observations, the reward, and whether the step terminated.
     """
 
     compute_reward: GoalFunction
     compute_terminated: GoalFunction
     strategy: Strategy = "future"
-    """The step whose achieved goal is taken: `future`: a later step of the episode; `final`: its last step; `episode`:
-    any of its steps. In an unfinished episode only the known steps count."""
+    """Which achieved goal of the episode is taken: that of a later step (`future`), of the last step (`final`), or of
+    any step (`episode`). In an unfinished episode only the steps so far count."""
     k: int = 4
-    """The number of transitions with such a goal for each one with its own goal."""
+    """The number of transitions with such a goal for each one with its original goal."""
 
     def __post_init__(self) -> None:
         """Check the settings.
 
         Raises:
-            ValueError: an unknown strategy, or a negative k.
+            ValueError: the strategy is unknown, or k is negative.
         """
         if self.strategy not in (known := get_args(Strategy)):
             raise ValueError(f"the strategy of hindsight must be one of {', '.join(known)}, not {self.strategy!r}")
@@ -43,10 +42,10 @@ class Hindsight:
 
     @classmethod
     def of(cls, env: Any, strategy: Strategy = "future", k: int = 4) -> "Hindsight":
-        """Return the hindsight for a goal-conditioned environment, as Gymnasium-Robotics defines them.
+        """Return the hindsight of a goal-conditioned environment with the interface of Gymnasium-Robotics.
 
         Raises:
-            ValueError: it does not have `compute_reward` and `compute_terminated`.
+            ValueError: the environment lacks `compute_reward` or `compute_terminated`.
         """
         try:
             return cls(env.unwrapped.compute_reward, env.unwrapped.compute_terminated, strategy, k)
@@ -67,7 +66,10 @@ class Hindsight:
         return batch
 
     def goal_rows(self, replay: Replay, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the rows whose achieved goals become goals of `rows` `(n,)`; each follows a step of the episode."""
+        """Return, for each of `rows` `(n,)`, the row whose achieved goal becomes its goal.
+
+        Each comes after a step of the episode, since it shows what the step achieved.
+        """
         last = replay.steps_to_final(rows)
         if self.strategy == "final":
             return replay.following(rows, last)

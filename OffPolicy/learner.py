@@ -13,20 +13,20 @@ ADAM_EPS = 1e-8
 
 
 class Learner(Generic[M]):
-    """A network whose parameters lie in one vector, so that Adam and the target update take one operation each."""
+    """A network whose parameters lie in one vector, so that an Adam step or a target update is one operation."""
 
     def __init__(self, network: M, has_target: bool = True) -> None:
         """Move the parameters into a vector.
 
         Args:
             network: on its device.
-            has_target: whether to make a target network, at first with the same weights.
+            has_target: whether to make a target network, which starts with the same weights.
         """
         self.network = network
         self.optimizer = Adam(network.parameters(), eps=ADAM_EPS)
         self.vector = self.optimizer.vector
         self.fixed: M = copy_on(network, self.vector)
-        """The same network; gradients flow only to its inputs."""
+        """The same network with constant parameters: gradients flow only to its inputs."""
         self._target_vector = self.vector.clone() if has_target else None
         self.target: M = self.fixed if self._target_vector is None else copy_on(network, self._target_vector)
 
@@ -48,7 +48,7 @@ class Learner(Generic[M]):
         return {name: tensor.detach().cpu().numpy() for name, tensor in self._tensors().items()}
 
     def check_state(self, state: State, what: str) -> None:
-        """Check that `load_state` can restore a state; otherwise raise a `ValueError`, which names `what` it is."""
+        """Check that `load_state` can restore a state; otherwise raise a `ValueError`, which calls it `what`."""
         for name, array in self.state().items():
             check_like(state[name], array, f"{name} of the {what}")
 

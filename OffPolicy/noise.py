@@ -27,10 +27,10 @@ class NormalNoise:
         return rng.normal(0.0, self.std, (len(env_ids), self.size))
 
     def restart(self, env_ids: np.ndarray) -> None:
-        """Begin an episode in environments `(n,)`."""
+        """Reset the noise where an episode begins, in environments `(n,)`."""
 
     def state(self) -> State:
-        """Return its state; here it has none."""
+        """Return the state of the noise, which is empty for independent noise."""
         return {}
 
     def load_state(self, state: State) -> None:
@@ -69,7 +69,7 @@ class OrnsteinUhlenbeck(NormalNoise):
         """Restore values.
 
         Raises:
-            ValueError: they are for actions of another size.
+            ValueError: the values are for actions of another size.
         """
         if state["value"].shape[1:] != (self.size,):
             raise ValueError(f"the saved noise has the shape {state['value'].shape}, and actions have {self.size}")
@@ -80,7 +80,7 @@ KINDS = {"normal": NormalNoise, "ou": OrnsteinUhlenbeck}
 
 
 def make_noise(name: str, size: int) -> NormalNoise | None:
-    """Return the noise of a name: `normal_0.1`, `ou_0.2` (the standard deviation behind the kind) or `none`.
+    """Return the noise with a name: `normal_0.1` or `ou_0.2` (the kind, then the standard deviation) or `none`.
 
     Raises:
         ValueError: there is no such noise.
@@ -98,7 +98,7 @@ def make_noise(name: str, size: int) -> NormalNoise | None:
 
 
 class ParameterNoise:
-    """The adaptive standard deviation of parameter noise, which changes actions by `target` in [-1, 1].
+    """The adaptive standard deviation of parameter noise. It aims at a distance of `target` between actions in [-1, 1].
 
     Source: Plappert et al. 2018 (arXiv:1706.01905), section 3 and appendix C.
     """

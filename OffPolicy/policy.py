@@ -1,4 +1,4 @@
-"""Policy: from observations to actions, without anything that is only for learning."""
+"""Policy: from observations to actions, without the parts that only learning needs."""
 
 import os
 from pathlib import Path
@@ -17,9 +17,9 @@ POLICY_FILE = "Policy_weights.pth"
 
 
 class Policy(nn.Module):
-    """Networks by name, with the conversion of observations and actions for them.
+    """Networks by name, and the conversion of observations and actions for them.
 
-    Subclasses compute actions from columns. It can be copied and pickled.
+    Subclasses compute actions from columns. A policy can be copied and pickled.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Policy(nn.Module):
             networks: the actor and the other networks to save.
             obs_clip: limit on normalized observations; None without normalization.
             rng: the random stream of stochastic actions.
-            settings: that the weights depend on, to save with them.
+            settings: those that the weights depend on; they are saved with the weights.
         """
         super().__init__()
         self.features = Features.of(observation_space)
@@ -53,7 +53,7 @@ class Policy(nn.Module):
         return next(self.networks.parameters()).device
 
     def columns(self, rows: np.ndarray) -> torch.Tensor:
-        """Return observations as networks take them: rows of numbers `(B, columns)`, normalized, on their device."""
+        """Convert rows of observations to input of the networks `(B, columns)`: normalized, on their device."""
         columns = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
         if self.obs_norm is None:
             return columns
@@ -70,7 +70,7 @@ class Policy(nn.Module):
         """Return an action for each observation `(n, ...)`, or for a single one.
 
         Raises:
-            ValueError: observations of another size.
+            ValueError: the observations have another size.
         """
         rows, single = self.features.rows(obs)
         actions = self.actions(self.columns(rows), deterministic)
@@ -94,7 +94,7 @@ class Policy(nn.Module):
 
         Raises:
             FileNotFoundError: there are no weights.
-            ValueError: they are damaged, or of another agent; nothing is changed then.
+            ValueError: they are damaged, or of another agent; then nothing is changed.
         """
         file = Path(directory) / POLICY_FILE
         weights, settings = read_weights(file)

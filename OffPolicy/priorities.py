@@ -1,4 +1,4 @@
-"""Prioritized replay (Schaul et al. 2016, arXiv:1511.05952): rows are sampled in proportion to their last errors."""
+"""Prioritized replay (Schaul et al. 2016, arXiv:1511.05952): sampling in proportion to the last TD errors."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ from parallel_rl.utils import State, check_like
 FAN_OUT = 32
 LARGEST_TOP = 1024
 SMALLEST_ERROR = 1e-6
-"""Added to errors, so that transitions without an error can be sampled again."""
+"""Added to the absolute TD errors, so that a transition with an error of zero can be sampled again."""
 
 
 class SumTree:
-    """Numbers, and their sums by 32, by 32 * 32, ...: proportional sampling reads only a few of the sums."""
+    """Numbers, and the sums of each 32, of each 32 * 32, ...: sampling in proportion reads only a few of them."""
 
     def __init__(self, size: int) -> None:
         """Start with `size` zeros."""
@@ -26,7 +26,7 @@ class SumTree:
 
     @property
     def total(self) -> float:
-        """Their sum."""
+        """The sum of all numbers."""
         return float(self.levels[-1].sum())
 
     def set(self, indexes: np.ndarray, values: np.ndarray | float) -> None:
@@ -37,7 +37,7 @@ class SumTree:
             level[indexes] = below.reshape(-1, FAN_OUT).take(indexes, 0).sum(axis=1)
 
     def find(self, mass: np.ndarray) -> np.ndarray:
-        """Return, for each of `mass` `(n,)` in [0, total), the first index up to which the numbers sum to more.
+        """Return, for each m in `mass` `(n,)`, 0 <= m < total, the first index where the running sum exceeds m.
 
         A number of zero is never found.
         """
@@ -57,14 +57,14 @@ class SumTree:
 
 
 class Priorities:
-    """The priority of each row of a replay buffer, |error|^alpha; new rows have the largest so far."""
+    """The priority |TD error|^alpha of each row of a replay buffer; new rows get the largest priority so far."""
 
     def __init__(self, rows: int, alpha: float) -> None:
         """Start without priorities.
 
         Args:
             rows: of the buffer.
-            alpha: 0 for uniform sampling, 1 for sampling in proportion to errors.
+            alpha: 0 for uniform sampling, 1 for sampling in proportion to TD errors.
         """
         self.alpha, self.largest = alpha, 1.0
         self.tree = SumTree(rows)
@@ -74,11 +74,11 @@ class Priorities:
         self.tree, self.largest = SumTree(len(self.tree.leaves)), 1.0
 
     def extend(self, rows: np.ndarray, is_transition: np.ndarray) -> None:
-        """Note that rows `(n,)` changed; rows that are not transitions are never sampled."""
+        """Give new rows `(n,)` their priorities; rows that are not transitions are never sampled."""
         self.tree.set(rows, self.largest * is_transition)
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Return rows `(count,)`, one from each of `count` equal shares of the total (appendix B.2.1)."""
+        """Return rows `(count,)`, one from each of `count` equal parts of the total priority (appendix B.2.1)."""
         return self.tree.find((np.arange(count) + rng.random(count)) * (self.tree.total / count))
 
     def weights(self, rows: np.ndarray, beta: float) -> np.ndarray:
@@ -87,7 +87,7 @@ class Priorities:
         return ((priorities / priorities.min()) ** -beta).astype(np.float32)
 
     def update(self, rows: np.ndarray, errors: np.ndarray) -> None:
-        """Record the errors `(B,)` of rows."""
+        """Record the TD errors `(B,)` of rows."""
         priorities = (np.abs(errors).astype(np.float64) + SMALLEST_ERROR) ** self.alpha
         self.largest = max(self.largest, float(priorities.max()))
         self.tree.set(rows, priorities)
@@ -100,7 +100,7 @@ class Priorities:
         """Restore what `state` returned.
 
         Raises:
-            ValueError: it is that of another number of rows.
+            ValueError: it has another number of rows.
         """
         check_like(state["priorities"], self.tree.leaves, "priorities")
         self.largest = float(state["largest"])

@@ -1,9 +1,9 @@
 """Replay: the buffer of transitions for off-policy agents.
 
-Each environment has a ring of rows in time order. A row holds an observation and the action taken there, so that the
-next observation of a transition is that of the next row, and nothing is stored twice. The final observation of an
-episode has a row of its own, without an action; so has the newest observation of an unfinished episode, until its next
-step. Such rows are never sampled.
+Each environment has a ring of rows in time order. A row holds an observation and the action taken there. The next
+observation of a transition is in the next row, so no observation is stored twice. The final observation of an episode
+has its own row, without an action, and so has the newest observation of an unfinished episode until its next step. Rows
+without an action are never sampled.
 """
 
 import logging
@@ -25,7 +25,7 @@ from parallel_rl.utils import (
 )
 
 RUNNING = -1
-"""In `Replay.final_row`: the episode has no final observation yet."""
+"""A value of `Replay.final_row`: the episode has no final observation yet."""
 ARRAYS = ("obs", "action", "reward", "terminated", "is_transition", "final_row", "step")
 COUNTS = ("written", "steps")
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Transitions(NamedTuple):
     reward: np.ndarray
     """float32 `(B,)`: the discounted sum over the n steps, or fewer if the episode ended earlier."""
     next_obs: np.ndarray
-    """`(B, ...)`, after those steps."""
+    """`(B, ...)`, the observation after those steps."""
     discount: np.ndarray
     """float32 `(B,)`: gamma to the number of steps; 0 after a termination, never after a truncation."""
 
@@ -61,11 +61,11 @@ class Replay:
     terminated: np.ndarray
     """bool `(rows,)`, whether that action led to a terminal state."""
     is_transition: np.ndarray
-    """bool `(rows,)`: whether an action was taken; not so at final observations and at rows not yet written."""
+    """bool `(rows,)`: whether an action was taken; False at final observations and in rows not yet written."""
     final_row: np.ndarray
-    """int64 `(rows,)`, where the final observation of the same episode is; `RUNNING` if it has none yet."""
+    """int64 `(rows,)`, the row with the final observation of the same episode; `RUNNING` if there is none yet."""
     step: np.ndarray
-    """int32 `(rows,)`, how many steps of the same episode came before."""
+    """int32 `(rows,)`, the number of earlier steps in the same episode."""
 
     def __init__(
         self, capacity: int, observation_space: spaces.Space, action_space: spaces.Space, num_envs: int | None = None
@@ -76,7 +76,7 @@ class Replay:
             capacity: rows in all rings together.
             observation_space: of one environment.
             action_space: of one environment.
-            num_envs: N; by default it is taken from the first trajectories.
+            num_envs: N; by default taken from the first trajectories.
 
         Raises:
             ValueError: `capacity` is too small for the environments, or does not fit into the machine's memory.
@@ -90,7 +90,7 @@ class Replay:
         if free is not None and self.nbytes > free:
             raise ValueError(
                 f"buffer_size={capacity:,} takes {self.nbytes / 1e9:.1f} GB ({bytes_per_row:,} bytes for each "
-                f"transition), and {free / 1e9:.1f} GB are free: {free // bytes_per_row:,} would fit"
+                f"transition), but only {free / 1e9:.1f} GB are free: {free // bytes_per_row:,} would fit"
             )
         logger.info("the replay buffer takes %.2f GB when it is full", self.nbytes / 1e9)
         if num_envs is not None:
@@ -104,7 +104,7 @@ class Replay:
         for name, kind in self._types.items():  # zeros take no memory until they are written to
             setattr(self, name, np.zeros((self.rows, *kind.shape), kind.base))
         self._written = np.zeros(num_envs, np.int64)  # positions that each ring has filled since its start
-        self._steps = np.zeros(num_envs, np.int64)  # of the episode that runs
+        self._steps = np.zeros(num_envs, np.int64)  # of the running episodes
 
     def __len__(self) -> int:
         """Return the number of transitions."""
@@ -112,15 +112,15 @@ class Replay:
 
     @property
     def filled(self) -> int:
-        """The number of rows, from the first on, that have been written."""
+        """The number of rows that have been written; they are the first ones."""
         return min(int(self._written.max()) + 1, self.ring_length) * self.num_envs if self.num_envs else 0
 
     def following(self, rows: np.ndarray, steps: int | np.ndarray = 1) -> np.ndarray:
-        """Return the rows that come `steps` after others `(B,)` in time."""
+        """Return the rows that come `steps` steps after rows `(B,)`."""
         return (rows + steps * self.num_envs) % self.rows
 
     def steps_to_final(self, rows: np.ndarray) -> np.ndarray:
-        """Return the number of steps `(B,)` from rows to the final, or newest, observation of their episode."""
+        """Return the number of steps `(B,)` from rows to the final observation of their episode, or the newest one."""
         final = self.final_row[rows]
         running = final == RUNNING
         if running.any():
@@ -129,7 +129,7 @@ class Replay:
         return (final - rows) // self.num_envs % self.ring_length
 
     def steps_kept_before(self, rows: np.ndarray) -> np.ndarray:
-        """Return the number of rows `(B,)` of the same episode that are still stored before given rows."""
+        """Return how many earlier rows `(B,)` of the same episode are still stored."""
         top = self._written + (self._steps > 0)  # position behind the newest row
         age = (rows // self.num_envs - top[rows % self.num_envs]) % self.ring_length
         return np.minimum(self.step[rows], age)
@@ -137,14 +137,14 @@ class Replay:
     def extend(self, trajectories: Sequence[Trajectory]) -> np.ndarray:
         """Append trajectories.
 
-        If the last trajectory of an environment stopped within an episode, the new one continues that episode. If it
-        begins with another observation, the environment was reset, and the episode counts as truncated.
+        If the last trajectory of an environment stopped within an episode, the new one continues that episode. But if
+        the new one begins with another observation, the environment was reset, and the episode counts as truncated.
 
         Returns:
             The rows that changed, int64.
 
         Raises:
-            ValueError: an environment that is not one of the N.
+            ValueError: a trajectory is of none of the N environments.
         """
         env_ids = [trajectory.env_id for trajectory in trajectories]
         if not self.num_envs:
@@ -214,7 +214,7 @@ class Replay:
         self._steps[env_id] = 0
 
     def _finish(self, env_id: int, final_row: int) -> None:
-        """Record where the final observation of the running episode is, for its rows."""
+        """Record the row of the final observation in all rows of the running episode."""
         count = min(int(self._steps[env_id]), self.ring_length - 1)
         self.final_row[self._row(self._written[env_id] - 1 - np.arange(count), env_id)] = final_row
 
@@ -234,7 +234,7 @@ class Replay:
     def transitions(self, rows: np.ndarray, gamma: float, n_step: int = 1) -> Transitions:
         """Return the transitions that begin at rows `(B,)`.
 
-        Their reward is sum_k gamma^k r_{t+k}, over n steps or to the end, or the newest step, of the episode (Sutton
+        Their reward is sum_k gamma^k r_{t+k} over n steps, or fewer if the episode ends or is not known further (Sutton
         1988; with replay: Hessel et al. 2018, arXiv:1710.02298, section 3).
         """
         reward, discount = self.reward[rows], np.full(len(rows), gamma, np.float32)
@@ -250,7 +250,7 @@ class Replay:
         return Transitions(obs, action, reward, next_obs, discount)
 
     def clear(self) -> None:
-        """Forget all transitions, and the number of environments."""
+        """Remove all transitions, and forget the number of environments."""
         self.num_envs = self.size = 0
 
     def state(self) -> State:
@@ -261,10 +261,10 @@ class Replay:
         return {"num_envs": self.num_envs, **counts, **{name: getattr(self, name)[: self.filled] for name in ARRAYS}}
 
     def load_state(self, state: State) -> None:
-        """Restore what `state` returned, of a buffer with the same capacity and spaces.
+        """Restore what `state` returned, in a buffer with the same capacity and spaces.
 
         Raises:
-            ValueError: it is of another buffer; nothing is changed then.
+            ValueError: it is of another buffer; then nothing is changed.
         """
         num_envs = whole_number(state["num_envs"], "number of environments in the replay buffer")
         if not num_envs:
@@ -286,18 +286,18 @@ class Replay:
 
 
 def random_below(limits: int | np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return random whole numbers `(count,)` in [0, limit); faster than `rng.integers`, and as good below 2**50."""
+    """Return random whole numbers `(count,)` in [0, limit), faster than `rng.integers` and as uniform below 2**50."""
     return (rng.random(count) * limits).astype(np.int64)
 
 
 def _stored(space: spaces.Space) -> Any:
-    """Return the type of a row that holds an element of a space, as NumPy's subarray type."""
+    """Return the NumPy subarray type of a row that holds an element of a space."""
     shape, kind = row_type(space)
     return np.dtype((_single_precision(kind), shape))
 
 
 def _single_precision(kind: np.dtype) -> np.dtype:
-    """Return a type with its floats in single precision, in which networks compute."""
+    """Return a type with its floats in single precision, which networks use."""
     if kind.names is None:
         return np.dtype(np.float32) if kind.kind == "f" else kind
     return np.dtype([(name, _field(kind[name])) for name in kind.names])

@@ -36,7 +36,7 @@ class StochasticActor(nn.Module):
 
 
 class StochasticPolicy(ContinuousPolicy):
-    """Samples its actions; deterministic ones are the medians."""
+    """Samples its actions; deterministic actions are the medians."""
 
     def choose(self, columns: torch.Tensor, deterministic: bool) -> torch.Tensor:
         """Return actions `(B, A)` in [-1, 1]."""
@@ -44,7 +44,7 @@ class StochasticPolicy(ContinuousPolicy):
         return (policy.mode() if deterministic else policy.sample(self.noise_like(policy.mean))).tanh()
 
     def noise_like(self, mean: torch.Tensor) -> torch.Tensor:
-        """Return standard normal noise in the shape of means."""
+        """Return standard normal noise with the shape of `mean`."""
         return torch.from_numpy(self.rng.standard_normal(mean.shape, np.float32)).to(mean.device)
 
 
@@ -57,7 +57,7 @@ class Temperature(nn.Module):
         self.log = nn.Parameter(torch.full((1,), math.log(alpha)))
 
     def loss(self, log_prob: torch.Tensor, target_entropy: float) -> torch.Tensor:
-        """Return the loss of the temperature, -log alpha * mean(log p + target); alpha falls while entropy is high."""
+        """Return the loss -log alpha * mean(log p + target); alpha falls while the entropy is above its target."""
         return -(self.log * (log_prob.detach() + target_entropy)).mean()
 
 
@@ -83,7 +83,7 @@ class SAC(ContinuousAgent):
 
     @property
     def entropy_target(self) -> float:
-        """The target entropy of the temperature, in nats."""
+        """The entropy that the learned temperature aims at, in nats."""
         return -float(self.action_dim) if self.config.target_entropy is None else self.config.target_entropy
 
     def sample_actions(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

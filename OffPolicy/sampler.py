@@ -56,12 +56,14 @@ class Sampler:
             self.priorities.extend(changed, self.replay.is_transition[changed])
 
     def samples(self, config: OffPolicyConfig, updates: int, progress: float) -> Iterator[Sample]:
-        """Yield the minibatches of `updates`; prioritized ones one at a time, since each update changes the priorities.
+        """Yield the minibatches of `updates` updates, several in one sample.
+
+        Prioritized minibatches come one at a time, since each update changes the priorities.
 
         Args:
             config: the current settings.
             updates: the number of minibatches.
-            progress: share of the run that is over, from 0 to 1, for the importance weights.
+            progress: the fraction of the run that is over, from 0 to 1, for the importance weights.
         """
         size = config.batch_size
         at_once = 1 if self.priorities is not None else max(1, ROWS_AT_ONCE // size)
@@ -80,7 +82,7 @@ class Sampler:
         return Sample(rows, self.hindsight.transitions(self.replay, rows, config.gamma, self.rng), weights)
 
     def note_errors(self, rows: np.ndarray, errors: torch.Tensor) -> None:
-        """Record the errors `(B,)` of a minibatch before its update, if replay is prioritized."""
+        """Record the TD errors `(B,)` of a minibatch, computed before its update, if replay is prioritized."""
         if self.priorities is not None:
             self.priorities.update(rows, errors.detach().cpu().numpy())
 
@@ -98,7 +100,7 @@ class Sampler:
         }
 
     def load_state(self, state: State) -> None:
-        """Restore what `state` returned; raise a `ValueError` if it is of another buffer."""
+        """Restore what `state` returned; raise a `ValueError` if it is that of another buffer."""
         self.replay.load_state(state["replay"])
         if self.priorities is not None:
             self.priorities.load_state(state["priorities"])

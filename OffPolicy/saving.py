@@ -1,4 +1,4 @@
-"""Save and load an off-policy agent: its weights, and its whole state."""
+"""Saving and loading of an off-policy agent: its weights, or its whole state."""
 
 import copy
 import os
@@ -75,7 +75,7 @@ class Savable(Configured, Settings):
             learner.update_target(1.0)
 
     def state(self) -> State:
-        """Return everything that an exact resume needs, for `utils.save_state`; the replay buffer is not copied.
+        """Return everything that an exact resume needs, for `utils.save_state`; arrays are not copied.
 
         Without `replay_in_checkpoint` the replay buffer is left out.
         """
@@ -91,10 +91,10 @@ class Savable(Configured, Settings):
     def load_state(self, state: State, /) -> None:
         """Restore what `state` returned.
 
-        Without a replay buffer in it, the next update waits until there are `learning_starts` transitions again.
+        If it has no replay buffer, the next update waits until there are `learning_starts` transitions again.
 
         Raises:
-            ValueError: it is of another agent; then only the replay buffer may be changed.
+            ValueError: it is of another agent; then at most the replay buffer is changed.
         """
         with self._understood():
             self._check_networks(state)
@@ -111,10 +111,10 @@ class Savable(Configured, Settings):
             self._refill()
 
     def load_networks(self, state: State, signature: State | None = None, /) -> None:
-        """Restore only the networks of what `state` returned, to evaluate them.
+        """Restore only the networks from what `state` returned, for an evaluation.
 
         Raises:
-            ValueError: it is of another agent; nothing is changed then.
+            ValueError: it is of another agent; then nothing is changed.
         """
         with self._understood():
             self._check_networks(state)
@@ -133,7 +133,7 @@ class Savable(Configured, Settings):
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
-        """Raise a `ValueError` for whatever error a forged state leads to."""
+        """Raise a `ValueError` for any error that a forged state causes."""
         try:
             yield
         except (LookupError, TypeError, AttributeError, RuntimeError) as error:
@@ -152,7 +152,7 @@ class Savable(Configured, Settings):
             )
 
     def __reduce__(self) -> Any:
-        """Copy through the state, since parameters are views of vectors."""
+        """Copy through the state, since the parameters are views of vectors."""
         arguments = (self.observation_space, self.action_space, self.config, self.goal_functions, self.seed)
         return _made_again, (type(self), *arguments), self.state() | {"sampler": self.sampler.state()}
 

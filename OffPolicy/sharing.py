@@ -1,4 +1,4 @@
-"""What copies of an off-policy agent can share: everything but replay and counts."""
+"""What copies of an off-policy agent can share: everything except the replay buffer and counts."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from parallel_rl.utils import State, mean_of_states
 
 
 class Sharing:
-    """The part of an agent that gives and takes networks, optimizers and statistics of observations."""
+    """The part of an agent that exchanges networks, optimizers and statistics of observations."""
 
     policy: Policy
     learners: dict[str, Learner]
@@ -27,10 +27,10 @@ class Sharing:
         }
 
     def load_shared_state(self, state: State, /) -> None:
-        """Restore what `shared_state` returned, of this or another agent, or the `average` of several.
+        """Load the `shared_state` of this or another agent, or the `average` of several.
 
         Raises:
-            ValueError: it is of other networks; nothing is changed then.
+            ValueError: its networks differ; then nothing is changed.
         """
         for name, learner in self.learners.items():
             learner.check_state(state["learners"][name], name)
@@ -41,6 +41,6 @@ class Sharing:
 
     @staticmethod
     def average(states: Sequence[State]) -> State:
-        """Return the mean of what `shared_state` returned of several agents; statistics are merged."""
+        """Return the mean of several agents' `shared_state`; the statistics of observations are merged."""
         mean = mean_of_states(states)
         return mean | {"obs_norm": merged_statistics([state["obs_norm"] for state in states])}

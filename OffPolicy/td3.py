@@ -1,4 +1,4 @@
-"""TD3: DDPG with two critics, whose minimum is the target value, and with noise on the target policy."""
+"""TD3: DDPG with two critics, whose minimum is the target value, and with noise on the target policy's actions."""
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ class TD3(DeterministicAgent):
     critics = 2
 
     def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
-        """Make one update; the actor and the targets are updated only every `policy_delay` updates.
+        """Make one update; every `policy_delay` updates it includes the actor and the target networks.
 
         a' = clip(pi_target(s') + clip(noise, +-target_noise_clip), +-1)
         y = r + discount * min_k Q_target_k(s', a'),  critics: sum_k (Q_k(s, a) - y)^2 / 2,  actor: -Q_1(s, pi(s))

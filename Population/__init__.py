@@ -1,4 +1,4 @@
-"""Agents that train side by side and are combined: members, a schedule and a combiner."""
+"""Agents that train in parallel and are combined: members, a schedule and a combiner."""
 
 from Population.agent import Agent, Environment
 from Population.combiners import (

@@ -1,4 +1,4 @@
-"""Agent and Environment: what users of a population write."""
+"""Agent and Environment: the base classes that users of a population implement."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -14,10 +14,10 @@ class Agent(ABC):
 
     Some methods are optional:
 
-    - `before()`, `after()`: called in its process before the first step and after the last one.
-    - `get()`, `set(data)`: what travels between processes in place of the object. It includes all that training
-      changes. Without them the object is pickled.
-    - `average(states)`: a static method that `MeanAgentCombiner` calls with what `get` of each agent returned.
+    - `before()`, `after()`: called in the agent's process before the first step and after the last one.
+    - `get()`, `set(data)`: return and restore everything that training changes; this is sent between processes.
+      Without them the whole object is pickled.
+    - `average(states)`: a static method that `MeanAgentCombiner` calls with the results of `get` of all agents.
     """
 
     @abstractmethod
@@ -30,9 +30,10 @@ class Agent(ABC):
 
 
 class Environment(ABC):
-    """An environment without spaces; a `gymnasium.Env` will do as well.
+    """An environment without spaces. A `gymnasium.Env` is one, too.
 
-    `before()` and `after()` are optional: called in its process before the first reset and after the last step.
+    `before()` and `after()` are optional: they are called in the environment's process before the first reset and after
+    the last step.
     """
 
     @abstractmethod

@@ -16,7 +16,7 @@ PARTS = {"made_for", "count", "last", "agent", "agent_version", "combiner", "rec
 
 
 def contents(trainer: "Trainer") -> State:
-    """Return what a checkpoint holds; the members are idle."""
+    """Return the contents of a checkpoint; the members must be idle."""
     learned = packed(trainer.agent)
     return {
         "made_for": made_for(trainer),
@@ -31,7 +31,7 @@ def contents(trainer: "Trainer") -> State:
 
 
 def made_for(trainer: "Trainer") -> dict[str, Any]:
-    """Return what a checkpoint has to agree with, beside what the members compare."""
+    """Return the properties of a trainer that a checkpoint must share; the members check theirs themselves."""
     return {
         "n_workers": trainer.n_workers,
         "combiner": type(trainer.combiner).__name__,
@@ -44,7 +44,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or something else.
+        ValueError: it is damaged, or not such a file.
     """
     state = load_state(path)
     if not isinstance(state, dict) or state.keys() != PARTS:
@@ -56,7 +56,7 @@ def restore(trainer: "Trainer", state: State, path: str) -> None:
     """Restore a population whose members have just been made.
 
     Raises:
-        ValueError: the checkpoint does not fit, or is damaged.
+        ValueError: the checkpoint is damaged, or does not fit the trainer.
         MemberError: it does not fit a member.
     """
     check_equal(state["made_for"], made_for(trainer), f"the checkpoint {path}")

@@ -1,4 +1,4 @@
-"""Combiners: from the agents of all members to the agents that the members go on with."""
+"""Combiners: they make the agents that the members continue with out of the agents of all members."""
 
 import copy
 import math
@@ -12,9 +12,9 @@ from Population.statistics import STATS, Stats
 from Population.transport import share, shared
 
 Agents = Sequence[Any]
-"""One of each member."""
+"""The agent of each member."""
 AllStats = Sequence[Stats | None] | None
-"""Those of each member."""
+"""The statistics of each member."""
 
 
 class AgentCombiner(ABC):
@@ -24,21 +24,21 @@ class AgentCombiner(ABC):
     def combine(
         self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> Any:
-        """Return the agent that all members go on with, or a list with one for each member.
+        """Return the agent that all members continue with, or a list with one for each member.
 
         Args:
-            workers_agents: the present agent of each member; of one that has finished, its last.
-            main_agent: the result of the last combination, at first the initial agent.
-            workers_stats: the statistics of each member, `STATS`.
+            workers_agents: the current agent of each member; for a finished member, its last one.
+            main_agent: the result of the last combination; at first the initial agent.
+            workers_stats: the statistics of each member, by the names in `STATS`.
             main_agent_stats: not used.
         """
 
     def choose(self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None) -> Any:
-        """Return the agent that the whole run returns; by default what `combine` returns."""
+        """Return the agent that the run returns at its end; by default the result of `combine`."""
         return self.combine(workers_agents, main_agent, workers_stats)
 
     def state(self) -> State:
-        """Return what an exact resume needs, for `utils.save_state`; by default its random stream `rng`, if any."""
+        """Return what an exact resume needs, for `utils.save_state`; by default the random stream `rng`, if any."""
         rng: random.Random | None = getattr(self, "rng", None)
         return (
             {} if rng is None else {"rng": [list(part) if isinstance(part, tuple) else part for part in rng.getstate()]}
@@ -69,7 +69,7 @@ class RandomAgentCombiner(AgentCombiner):
     """Takes the agent of a random member."""
 
     def __init__(self, seed: int | None = None) -> None:
-        """Seed its own random stream; None takes fresh entropy."""
+        """Seed the combiner's random stream; None takes fresh entropy."""
         self.rng = random.Random(seed)
 
     def combine(
@@ -93,13 +93,13 @@ class FixedStatAgentCombiner(AgentCombiner):
     def combine(
         self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> Any:
-        """Return it; members without an episode are left out. The first one if all are."""
+        """Return the agent, of the members that have finished an episode; if none has, the first agent."""
         ranking = _ranking(workers_stats or (), self.stat_name)
         return workers_agents[ranking[0] if ranking else 0]
 
 
 class MeanAgentCombiner(AgentCombiner):
-    """Averages the agents of all members, by their own `average`, or by `mean_of_states`."""
+    """Averages the agents of all members by their `average`, or by `mean_of_states` if they have none."""
 
     def combine(
         self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
@@ -107,7 +107,7 @@ class MeanAgentCombiner(AgentCombiner):
         """Return a new agent with the mean.
 
         Raises:
-            TypeError: an agent holds something that has no mean; the message names it.
+            TypeError: a part of an agent has no mean; the message names it.
             ValueError: the agents have different shapes.
         """
         average = getattr(workers_agents[0], "average", mean_of_states)
@@ -120,7 +120,8 @@ class MeanAgentCombiner(AgentCombiner):
 class ExploitExplore(AgentCombiner):
     """Population-based training (Jaderberg et al. 2017, arXiv:1711.09846), with truncation selection.
 
-    The worst members take over a copy of one of the best, with perturbed settings. The others go on as they are.
+    Each of the worst members continues with a copy of one of the best, with perturbed settings. The others continue
+    with their own agents.
     """
 
     def __init__(
@@ -135,13 +136,14 @@ class ExploitExplore(AgentCombiner):
 
         Args:
             stat_name: the statistic that ranks the members.
-            fraction: the share of members that are replaced, and of those that replace them; one at least.
-            factors: a random one of these multiplies each setting.
-            of: attributes of the agent, its settings.
-            seed: of its own random stream.
+            fraction: the fraction of members that counts as worst, and the fraction that counts as best; at least one
+                member each.
+            factors: each perturbed setting is multiplied by a random one of these.
+            of: the settings to perturb, attributes of the agent.
+            seed: of the combiner's random stream.
 
         Raises:
-            ValueError: an unknown statistic, or a fraction that is not in (0, 0.5].
+            ValueError: the statistic is unknown, or the fraction is not in (0, 0.5].
         """
         if not 0 < fraction <= 0.5:
             raise ValueError(f"fraction must be in (0, 0.5], not {fraction}")
@@ -180,7 +182,7 @@ def _known(stat_name: str) -> str:
 
 
 def _ranking(stats: Sequence[Stats | None], name: str) -> list[int]:
-    """Return the numbers of the members that have a statistic, the best first."""
+    """Return the numbers of the members that have a statistic, in descending order of it."""
     values = {number: (one or {}).get(name) for number, one in enumerate(stats)}
     known = {number: value for number, value in values.items() if value is not None and not math.isnan(value)}
     return sorted(known, key=known.__getitem__, reverse=True)

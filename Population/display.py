@@ -12,13 +12,13 @@ from Population.statistics import RECENT
 
 
 class Display:
-    """Shows how far the members are, and the mean return of the last 100 episodes of each."""
+    """Shows the progress of the members, and the mean return of the last 100 episodes of each."""
 
     def __init__(self, finish: Count, members: int, shown: bool) -> None:
         """Show the bar.
 
         Args:
-            finish: what each member counts to.
+            finish: the length of each member's run.
             members: the number of members.
             shown: whether there is a bar.
         """

@@ -23,7 +23,7 @@ class Experience:
     actions: list[Any] = field(default_factory=list)
     rewards: list[Any] = field(default_factory=list)
     next_observations: list[Any] = field(default_factory=list)
-    """What followed each action; at the end of an episode its last observation."""
+    """The next observation of each action, before any reset."""
     terminated: list[bool] = field(default_factory=list)
     truncated: list[bool] = field(default_factory=list)
     info: list[dict[str, Any]] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Experience:
         """Return columns: by default observations, actions, rewards, terminated, truncated and info.
 
         Args:
-            columns: names; those of no column are skipped.
+            columns: names; unknown ones are skipped.
         """
         return tuple(getattr(self, name) for name in columns or UNPACKED if name in COLUMNS)
 
@@ -96,7 +96,7 @@ class Experience:
         return type(self)(**{name: column[start:] for name, column in self.to_dict().items()})
 
     def pop_experience_batch(self, size: int | None = None) -> Self:
-        """Remove and return the last `size` steps; by default all. Errors as for `get_experience_batch`."""
+        """Remove and return the last `size` steps; by default all. Raises as `get_experience_batch` does."""
         batch = self.get_experience_batch(size)
         rest = len(self) - len(batch)
         for name in COLUMNS:
@@ -118,7 +118,7 @@ class Experience:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Sequence[Any]]) -> Self:
-        """Undo `to_dict`; raise a `ValueError` for other names, or columns of different lengths."""
+        """Undo `to_dict`; raise a `ValueError` if a name is unknown or the columns have different lengths."""
         if unknown := data.keys() - {*COLUMNS}:
             raise ValueError(f"an Experience has no column {', '.join(sorted(unknown))}")
         return cls(**{name: list(column) for name, column in data.items()})

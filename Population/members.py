@@ -1,4 +1,4 @@
-"""Members of a population: what steps environments and, in parallel learning, trains."""
+"""Members of a population: they step environments and, in parallel learning, train their agents."""
 
 import copy
 import math
@@ -30,19 +30,19 @@ from Population.transport import (
 )
 
 ALL_STEPS = 2**62
-"""The steps of a run that ends after some episodes or seconds."""
+"""The number of steps of a run that ends by episodes or seconds: it is never reached."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a member tells when it is to send, or to finish."""
+    """What a member sends when its schedule says so, or when it finishes."""
 
     count: Count
-    """Of its steps, episodes and seconds so far."""
+    """Its steps, episodes and seconds so far."""
     version: int
-    """Of its agent."""
+    """The version of its agent."""
     returns: list[float]
-    """Of the episodes that ended since the last report."""
+    """The returns of the episodes that ended since the last report."""
     content: Any
     """Its agent, packed; None if it only collects."""
     experience: Experience | None
@@ -53,7 +53,7 @@ class Report:
 
 @dataclass
 class Final:
-    """What a member returns at its end."""
+    """What a member returns at the end of its run."""
 
     version: int
     content: Any
@@ -68,19 +68,19 @@ class Member(Protocol):
     """The tasks of a member."""
 
     def advance(self, update: Update | None) -> Report:
-        """Take over an agent, if there is one; then go on until it is time to send or to finish."""
+        """Replace the agent, if there is an update; then continue until it is time to send or to finish."""
 
     def restore(self, count: Count, update: Update) -> None:
-        """Go on in place of a member that died, with its counts and the last agent that it was sent."""
+        """Replace a member that died: continue with its counts and the last agent that was sent to it."""
 
     def state(self, update: Update | None) -> State:
-        """Take over an agent, if there is one; return everything that an exact resume needs."""
+        """Replace the agent, if there is an update; return everything that an exact resume needs."""
 
     def load_state(self, state: State, path: str) -> None:
         """Restore what `state` returned, which was saved at `path`."""
 
     def finish(self, update: Update | None) -> Final:
-        """Take over an agent, if there is one, and end."""
+        """Replace the agent, if there is an update, and end."""
 
     def close(self) -> None:
         """Close the environments."""
@@ -105,13 +105,13 @@ class AgentMember:
 
         Args:
             number: of the member.
-            agent: its own.
+            agent: the member's agent.
             make_env: makes the environment.
             schedule: when to train, to send and to finish.
             learning: whether it trains its agent; otherwise it sends its experience.
-            keep_experience: whether it returns all steps in the end.
+            keep_experience: whether it returns all steps at the end.
             seed: of the environment.
-            pulse: beats in every step.
+            pulse: gets a beat in every step.
         """
         self.number, self.agent, self.schedule, self.learning, self.pulse = number, agent, schedule, learning, pulse
         self.env, self.seed, self.kept = make_env(), seed, Experience() if keep_experience else None
@@ -122,7 +122,7 @@ class AgentMember:
         """The counts when it trained and sent last."""
         self.returns: list[float] = []
         self.observed: Any = None
-        """The present observation and info; None before the first step."""
+        """The current observation and info; None before the first step."""
 
     def advance(self, update: Update | None) -> Report:
         """Step until it is time to send or to finish."""
@@ -140,16 +140,16 @@ class AgentMember:
                 return self._report(finished)
 
     def restore(self, count: Count, update: Update) -> None:
-        """Go on from the counts of another one."""
+        """Continue with the counts and the agent of the member that died."""
         self.count = self.trained = self.sent = count
         self._take(update)
 
     def state(self, update: Update | None) -> State:
-        """Raise a `TypeError`: a file cannot hold any object."""
+        """Raise a `TypeError`: a user's agent may hold anything, and a file may not."""
         raise TypeError("only a population of agents of AsyncTrainer can be saved")
 
     def load_state(self, state: State, path: str) -> None:
-        """Raise a `TypeError`."""
+        """Raise a `TypeError`, as `state` does."""
         raise TypeError("only a population of agents of AsyncTrainer can be loaded")
 
     def finish(self, update: Update | None) -> Final:
@@ -208,9 +208,9 @@ class AgentMember:
 
     def _report(self, finished: bool) -> Report:
         if self.learning and finished and len(self.fresh) and not self.schedule.train_agent.is_never:
-            self._train()  # on what is left
+            self._train()  # on the remaining steps
         elif self.learning and self.kept is None and self.schedule.train_agent.is_never:
-            self.fresh = Experience()  # nobody wants it
+            self.fresh = Experience()  # it will not be used
         self.sent = self.count
         returns, self.returns = self.returns, []
         content = packed(self.agent) if self.learning else None
@@ -235,7 +235,7 @@ class Watch(Callback):
         self.returns: list[float] = []
 
     def on_rollout(self, trainer: AsyncTrainer, steps: int, episodes: Sequence[Episode]) -> None:
-        """Take note."""
+        """Count the episodes, and beat."""
         self.pulse.beat(self.number)
         self.pulse.step = trainer.steps_done
         self.returns += [episode.return_ for episode in episodes]
@@ -259,12 +259,12 @@ class TrainerMember:
 
         Args:
             number: of the member.
-            agent: its own.
+            agent: the member's agent.
             envs: make its environments.
-            schedule: when to send and to finish; looked at after each row of metrics.
+            schedule: when to send and to finish; checked after each update.
             seed: of the agent's random streams and the environments.
-            pulse: beats after each rollout.
-            options: further ones of `AsyncTrainer`.
+            pulse: gets a beat after each rollout.
+            options: further arguments of `AsyncTrainer`.
         """
         self.schedule, self.watch, self.version = schedule, Watch(number, pulse), 0
         steps = math.ceil(schedule.finish.steps) if schedule.finish.steps < math.inf else ALL_STEPS
@@ -276,7 +276,7 @@ class TrainerMember:
 
     @property
     def count(self) -> Count:
-        """How far it is."""
+        """Its steps, episodes and seconds so far."""
         return Count(self.trainer.steps_done, self.trainer.episodes_done, self.trainer.seconds)
 
     def advance(self, update: Update | None) -> Report:
@@ -295,7 +295,7 @@ class TrainerMember:
         return Report(self.count, self.version, returns, packed(self.trainer.agent), None, finished)
 
     def restore(self, count: Count, update: Update) -> None:
-        """Go on from the counts of another one."""
+        """Continue with the counts and the agent of the member that died."""
         trainer = self.trainer
         trainer.steps_done, trainer.episodes_done, trainer.seconds = (
             int(count.steps),
@@ -307,7 +307,7 @@ class TrainerMember:
         self._take(update)
 
     def state(self, update: Update | None) -> State:
-        """Return the checkpoint of its trainer, its agent as others see it, and its version."""
+        """Return the checkpoint of its trainer, its agent as sent to other processes, and the agent's version."""
         self._take(update)
         learned = packed(self.trainer.agent)
         return {
@@ -321,7 +321,7 @@ class TrainerMember:
         }
 
     def load_state(self, state: State, path: str) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         apply_settings(self.trainer.agent, state["settings"])
         restore(self.trainer, state["trainer"], path)
         self.version, self.sent = state["version"], self.count

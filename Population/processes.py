@@ -1,4 +1,4 @@
-"""The processes of members: each member has one of its own; a single member is in this process."""
+"""The processes of members: one for each; a single member runs in this process."""
 
 import traceback
 from collections.abc import Callable, Sequence
@@ -24,11 +24,11 @@ from Population.transport import Update
 CLOSE_SECONDS = 1.0
 """Seconds that members may take to finish their step and close their environments before they are killed."""
 LOOK_SECONDS = 0.2
-"""Seconds between two looks at the steps of the members."""
+"""Seconds between two updates of the progress bar."""
 MakeMember = Callable[..., Member]
-"""Takes `pulse=`, a `Pulse`."""
+"""Makes a member; takes `pulse=`, a `Pulse`."""
 Restore = Callable[[int], tuple[Count, Update]]
-"""Returns the last counts of a member, and the last agent that it was sent."""
+"""Returns the last counts of a member, and the last agent that was sent to it."""
 
 
 class MemberError(WorkerError):
@@ -36,7 +36,7 @@ class MemberError(WorkerError):
 
 
 class Failure(NamedTuple):
-    """What a task returns if it raises."""
+    """The result of a task that raised an exception."""
 
     trace: str
 
@@ -68,8 +68,8 @@ class Processes:
 
         Args:
             makes: makes each member, in its process.
-            seeds: of the global random streams there.
-            restore: restores a member that failed, died or hung; with None that is an error.
+            seeds: of the global random streams of each process.
+            restore: what a member that failed, died or hung is restored from; None makes this an error.
             timeout: seconds that may pass between two steps of a member.
 
         Raises:
@@ -99,10 +99,10 @@ class Processes:
         """Wait for a member; return its number and the result of its task.
 
         Args:
-            look: called now and then with the steps of all members so far.
+            look: called every `LOOK_SECONDS` with the number of steps so far, over all members.
 
         Raises:
-            MemberError: a member failed, died or hung, or has done so too often.
+            MemberError: a member failed, died or hung, and is not restored, or has been too often.
         """
         while True:
             self._pool.ready(LOOK_SECONDS)
@@ -139,7 +139,7 @@ class Processes:
 
 
 class InThisProcess:
-    """A single member in this process, with global random streams of its own."""
+    """A single member in this process, with its own global random streams."""
 
     def __init__(self, make: MakeMember, seed: int, pulse: Pulse) -> None:
         """Make the member."""

@@ -1,4 +1,4 @@
-"""What the main process knows of each member, and what a run returns."""
+"""What the main process knows about each member, and the result of a run."""
 
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
@@ -11,13 +11,13 @@ from Population.transport import Learned, Update, unpacked
 
 
 class WorkerResult(TypedDict):
-    """What became of a member."""
+    """The result of a member."""
 
     id: int
     agent: Any
     """Its last agent."""
     agent_version: int
-    """How often that was trained or combined."""
+    """How often the agent was trained or combined."""
     experience: Experience
     """All its steps, with `keep_experience`."""
     rewards: list[float]
@@ -30,34 +30,34 @@ class WorkerResult(TypedDict):
 
 @dataclass
 class Record:
-    """A member, as the main process knows it."""
+    """What the main process knows about a member."""
 
     agent: Any
-    """As of its last report, in parallel learning."""
+    """Its agent at its last report, in parallel learning."""
     sent: Update
-    """The agent that it was sent last."""
+    """The last agent that was sent to it."""
     waiting: Update | None = None
-    """The agent that it gets with its next task."""
+    """The agent that will be sent with its next task."""
     count: Count = field(default_factory=Count)
     version: int = 0
     returns: list[float] = field(default_factory=list)
     finished: bool = False
 
     def note(self, report: Report) -> None:
-        """Keep what it has reported."""
+        """Store a report."""
         self.count, self.version, self.finished = report.count, report.version, report.finished
         self.returns += report.returns
         if report.experience is None:
             self.agent = unpacked(self.agent, report.content)
 
     def take_update(self) -> Update | None:
-        """Return the agent that waits for the member, which is sent now."""
+        """Return the waiting agent, if any, as it is sent now."""
         update, self.waiting = self.waiting, None
         self.sent = update or self.sent
         return update
 
     def state(self) -> State:
-        """Return what its member does not know."""
+        """Return the part of the record that the member itself does not save."""
         return {"count": list(self.count), "returns": self.returns, "finished": self.finished}
 
     def load_state(self, state: State, member: State) -> None:

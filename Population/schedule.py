@@ -1,4 +1,4 @@
-"""The schedule: after how many steps, episodes or seconds something is due."""
+"""The schedule: after how many steps, episodes or seconds an action is due."""
 
 import math
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ Unit = Literal["steps", "episodes", "seconds"]
 
 
 class Count(NamedTuple):
-    """So many steps, episodes and seconds."""
+    """A number of steps, of episodes and of seconds."""
 
     steps: float = 0
     episodes: float = 0
@@ -17,7 +17,7 @@ class Count(NamedTuple):
 
     @property
     def is_never(self) -> bool:
-        """Whether it is infinite in all units: nothing is due after that."""
+        """Whether it is infinite in all units, so that nothing is ever due."""
         return min(self) == math.inf
 
 
@@ -25,10 +25,10 @@ NEVER = Count(math.inf, math.inf, math.inf)
 
 
 class Schedule(NamedTuple):
-    """The interval of each action; infinite where there is none.
+    """The interval of each action; infinite if the action has no rule.
 
-    A member counts for itself whether it is to finish, to send, and, in parallel learning, to train. Otherwise the
-    counts of all members together decide.
+    A member's own counts decide when it finishes, sends and (in parallel learning) trains. The counts of all members
+    together decide the rest.
     """
 
     train_agent: Count
@@ -55,16 +55,16 @@ def due(every: Count, since: Count, now: Count) -> bool:
 def make_schedule(rules: Iterable[tuple[str, float, str]], n_workers: int, learning: bool) -> Schedule:
     """Return a schedule.
 
-    Without a rule of its own in a unit, `worker_send_data` has 1 / `n_workers` of the interval of `combine_agents`
-    (collecting: of `train_agent`), and otherwise that of `finish`.
+    For each unit without a rule for `worker_send_data`, its interval is 1 / `n_workers` of that of `combine_agents` (in
+    parallel collecting: of `train_agent`). If there is none, it is that of `finish`.
 
     Args:
-        rules: `(action, interval, unit)` of each; several for an action are joined by "or".
+        rules: `(action, interval, unit)` each; an action with several rules is due as soon as one of them says so.
         n_workers: the number of members.
-        learning: whether members train by themselves.
+        learning: whether members train their own agents.
 
     Raises:
-        ValueError: a rule is malformed; the message says which.
+        ValueError: a rule is malformed; the message shows it.
     """
     every = dict.fromkeys(get_args(Action), NEVER)
     for rule in rules:

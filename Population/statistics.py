@@ -5,14 +5,14 @@ from statistics import fmean, median
 
 Stats = dict[str, float | None]
 RECENT = 100
-"""The number of episodes that the statistics with `x_episodes` in their name are of."""
+"""The number of last episodes for statistics with `x_episodes` in their name."""
 FUNCTIONS: dict[str, Callable[[Sequence[float]], float]] = {"max": max, "mean": fmean, "median": median, "min": min}
 STATS = (*(f"{name}_reward" for name in FUNCTIONS), *(f"{name}_x_episodes_reward" for name in FUNCTIONS))
 """The names of the statistics: of all episodes, and of the last 100."""
 
 
 def stats_of(returns: Sequence[float]) -> Stats:
-    """Return the statistics of episodes; None where none has ended."""
+    """Return the statistics of episodes; they are None if no episode has ended."""
     if not returns:
         return dict.fromkeys(STATS)
     recent = returns[-RECENT:]

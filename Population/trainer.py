@@ -33,51 +33,50 @@ class Mode(StrEnum):
     """Who trains."""
 
     PARALLEL_COLLECTING = "parallel_collecting"
-    """Members send their experience; the main process trains the agent, and sends it to them."""
+    """Members send their experience; the main process trains the agent and sends it to the members."""
     PARALLEL_LEARNING = "parallel_learning"
-    """Members train their own agents; the main process combines these, and sends the result to them."""
+    """Members train their own agents; the main process combines them and sends the result to the members."""
 
 
 class SyncMode(StrEnum):
     """Whether members wait for each other."""
 
     SYNCHRONOUS = "sync"
-    """A member that has sent waits for all others: the seed determines the result."""
+    """After it has sent, a member waits for all others, so the seed determines the result."""
     ASYNCHRONOUS = "async"
-    """It goes on, with the newest agent."""
+    """After it has sent, a member continues at once, with the newest agent."""
 
 
 class Trainer:
     """Trains a population: members in parallel processes, each with an agent and environments of its own.
 
     Args:
-        agent: a `Population.Agent`, or an agent of `AsyncTrainer` (PPO, DQN, ...), for all members; or a list with one
-            for each member, in parallel learning. It is copied.
-        env: an environment, or a callable that makes one; each member has a copy. For an agent of `AsyncTrainer`
+        agent: a `Population.Agent`, or an agent of `AsyncTrainer` (PPO, DQN, ...): each member gets a copy. In parallel
+            learning also a list with one agent for each member.
+        env: an environment, or a callable that makes one: each member gets its own. For an agent of `AsyncTrainer`
             anything that `EnvVectorizer` takes.
-        n_workers: the number of members. A single one runs in this process, and always trains its own agent.
+        n_workers: the number of members. A single member runs in this process, and always trains its own agent.
         mode: `Mode`.
         combiner: for parallel learning; by default `RandomAgentCombiner(0)`, for a single member
             `FixedAgentCombiner(0)`.
         schedule: rules `(action, interval, unit)`. Actions: `train_agent`, `worker_send_data`, `combine_agents`,
-            `finish`; units: `steps`, `episodes`, `seconds`. `finish` and `worker_send_data` count for each member,
-            `combine_agents` for all together, `train_agent` for all together in parallel collecting, otherwise for
-            each. Agents of `AsyncTrainer` train by themselves.
+            `finish`; units: `steps`, `episodes`, `seconds`. `finish` and `worker_send_data` count the steps of each
+            member, `combine_agents` those of all together. `train_agent` counts those of all together in parallel
+            collecting, and those of each member in parallel learning. Agents of `AsyncTrainer` need no `train_agent`.
         sync_mode: `SyncMode`.
         seed: of all random streams of the members, and of the environments; None takes fresh entropy.
-        on_worker_error: what happens if a member fails, dies or hangs: `raise`, or `restart` from its last report
-            with the last agent that it was sent.
+        on_worker_error: what happens if a member fails, dies or hangs: `raise`, or `restart` it from its last report,
+            with the last agent that was sent to it.
         num_envs: for an agent of `AsyncTrainer`: the number of parallel environments of each member.
-        keep_experience: whether the result holds all steps of the members.
+        keep_experience: whether the result contains all steps of the members.
         progress: whether to show a progress bar.
         callbacks: called with this trainer whenever members have reported.
-        step_timeout: seconds that may pass between two steps of a member (rollouts, with an agent of `AsyncTrainer`);
-            then it hangs.
+        step_timeout: a member hangs if more seconds pass between two steps (for an agent of `AsyncTrainer`: rollouts).
         trainer_options: further arguments of each `AsyncTrainer`.
 
     Raises:
-        ValueError: a bad size, mode or schedule, or a list of agents that does not fit.
-        TypeError: something that is no agent.
+        ValueError: a number, mode or schedule is wrong, or the list of agents does not fit.
+        TypeError: an object is no agent.
     """
 
     def __init__(
@@ -125,8 +124,8 @@ class Trainer:
     def run(self) -> tuple[Any, dict[str, Any]]:
         """Train until all members have finished.
 
-        At the end the agent is trained on what is left, or the members' agents are combined once more unless they have
-        just been.
+        At the end the agent is trained on the remaining experience, or the members' agents are combined once more if
+        there were steps since the last combination.
 
         Returns:
             The agent; and `{"workers": [...], "trainer": self}`, with a `WorkerResult` for each member.
@@ -154,34 +153,34 @@ class Trainer:
         return self.agent, {"workers": results, "trainer": self}
 
     def stop(self, why: str) -> None:
-        """End the run as soon as the members have reported, as if they had finished; `stopped` is then `why`."""
+        """End the run when the members next report, as if they had finished; set `stopped` to `why`."""
         self.stopped = why
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Save everything that the run depends on; to be called by a callback.
+        """Save everything that the run depends on; call this in a callback.
 
         Raises:
             ValueError: the mode is not synchronous, or the agents are not of `AsyncTrainer`.
-            OSError: the file cannot be written; one that was there before is untouched.
+            OSError: the file cannot be written; an older file there is untouched.
         """
         if not self.trainable or self.sync_mode != SyncMode.SYNCHRONOUS:
             raise ValueError("only populations of agents of AsyncTrainer with sync_mode='sync' can be saved")
         save_state(path, contents(self))
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Let `run` go on from what `save_checkpoint` saved, by a trainer with the same arguments.
+        """Let `run` continue from what `save_checkpoint` saved in a trainer with the same arguments.
 
-        It then continues to the last bit as if it had not stopped, if the environments can be saved
-        (docs/resuming.md); `run` raises a `ValueError` or `MemberError` if the checkpoint does not fit.
+        If the environments can be saved (docs/resuming.md), the run gives the same bits as if it had not stopped. `run`
+        raises a `ValueError` or `MemberError` if the checkpoint does not fit.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is damaged, or of something else.
+            ValueError: it is damaged, or not such a file.
         """
         self._loaded = read_checkpoint(path), os.fspath(path)
 
     def members_do(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Let every member, all of which are idle, do a task; return the results."""
+        """Run a task in every member, all of which must be idle; return the results."""
         for number, own in enumerate(arguments):
             self._members.begin(number, task, *own)
         results = dict(self._next() for _ in arguments)
@@ -200,7 +199,7 @@ class Trainer:
         return [stats_of(record.returns) for record in self.records]
 
     def _advance_all(self) -> None:
-        """Let the members go on until all have finished."""
+        """Let the members work until all have finished."""
         idle = [number for number, record in enumerate(self.records) if not record.finished]
         running = {*idle}
         while running:
@@ -223,7 +222,7 @@ class Trainer:
         return self._members.next(self._display.show_steps)
 
     def _learn(self, members: set[int]) -> None:
-        """If it is time, train or combine; the result is for some members."""
+        """Train or combine, if it is due, and give the result to these members."""
         every = self.schedule.combine_agents if self.learning else self.schedule.train_agent
         if not due(every, self.last, self.count):
             return
@@ -243,7 +242,7 @@ class Trainer:
             self._give(dict.fromkeys(members, combined))
 
     def _give(self, agents: dict[int, Any]) -> None:
-        """Let members take over agents with their next task."""
+        """Send agents to members with their next task."""
         contents = {id(agent): packed(agent) for agent in agents.values()}
         for number, agent in agents.items():
             self.records[number].waiting = Update(self.agent_version, contents[id(agent)])
@@ -254,7 +253,7 @@ class Trainer:
         self.agent_version += 1
 
     def _learn_the_rest(self) -> None:
-        """Train on what is left, or combine unless there has been no step since."""
+        """Train on the remaining experience, or combine if there were steps since the last combination."""
         if not self.learning:
             if len(self.experience) and not self.schedule.train_agent.is_never:
                 self._train()
@@ -263,7 +262,7 @@ class Trainer:
             self.agent = copy.deepcopy(self.combiner.choose(agents, self.agent, self.stats))
 
     def _finish_all(self) -> list[WorkerResult]:
-        """End the members; return what became of each."""
+        """End the members; return the result of each."""
         finals = self.members_do("finish", [(record.take_update(),) for record in self.records])
         return [record.result(number, finals[number]) for number, record in enumerate(self.records)]
 
@@ -277,7 +276,7 @@ class Trainer:
         return Processes(makes, seeds, restore=restore, timeout=self.step_timeout)
 
     def _maker(self, number: int, seed: int) -> MakeMember:
-        """Return a function that makes a member, in its process."""
+        """Return a function that makes a member in its process."""
         agent = copy.deepcopy(self._initial[number])
         if self.trainable:
             return partial(

@@ -1,4 +1,4 @@
-"""What travels between processes in place of an agent, and what is averaged."""
+"""What is sent between processes in place of an agent, and what is averaged."""
 
 import random
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ class Update(NamedTuple):
 
     version: int
     content: Any
-    """What `packed` returned."""
+    """The result of `packed`."""
 
 
 class Learned(NamedTuple):
@@ -23,23 +23,23 @@ class Learned(NamedTuple):
 
     state: Any
     settings: dict[str, Any]
-    """Those that can be changed."""
+    """The settings that can be changed."""
 
 
 def is_trainable(agent: Any) -> bool:
-    """Return whether an agent is one of `AsyncTrainer` (PPO, DQN, ...), not a `Population.Agent`."""
+    """Return whether an agent is for `AsyncTrainer` (PPO, DQN, ...), not a `Population.Agent`."""
     return hasattr(agent, "observe") and hasattr(agent, "steps_wanted")
 
 
 def packed(agent: Any) -> Any:
-    """Return what travels in place of an agent: what its `get` returns, otherwise the agent itself."""
+    """Return what is sent in place of an agent: the result of its `get`, or the agent itself without `get`."""
     if is_trainable(agent):
         return Learned(shared(agent), _changeable(agent))
     return agent.get() if hasattr(agent, "get") else agent
 
 
 def unpacked(agent: Any, content: Any) -> Any:
-    """Return an agent with the content of another: the same one, or, without `set`, the other one itself."""
+    """Set the content of an agent and return it; without `set`, the content is an agent, and is returned."""
     if is_trainable(agent):
         apply_settings(agent, content.settings)
         share(agent, content.state)
@@ -58,8 +58,8 @@ def generators_of(agent: Any) -> dict[str, Any]:
 def shared(agent: Any) -> Any:
     """Return all that training changes in an agent, as a tree.
 
-    Of an agent of `AsyncTrainer` that is `shared_state()`, or all of its state; of another one what `get` returns, or
-    its attributes.
+    For an agent of `AsyncTrainer` this is its `shared_state()`, or its whole state. For another agent it is the result
+    of its `get`, or its attributes.
     """
     if hasattr(agent, "shared_state"):
         return agent.shared_state()
@@ -71,7 +71,7 @@ def shared(agent: Any) -> Any:
 
 
 def share(agent: Any, state: Any) -> None:
-    """Give an agent what `shared` returned, or a mean of such; its random generators stay its own."""
+    """Load a result of `shared`, or a mean of several, into an agent, which keeps its own random generators."""
     if hasattr(agent, "load_shared_state"):
         agent.load_shared_state(state)
     elif is_trainable(agent):
@@ -88,7 +88,7 @@ def share(agent: Any, state: Any) -> None:
 
 
 def reseeded(agent: Any, seed: int) -> Any:
-    """Return an agent of `AsyncTrainer` with other random streams, whose states are among its state."""
+    """Return an agent of `AsyncTrainer` with other random streams, wherever they are in its state."""
     sequence = np.random.SeedSequence(seed)
 
     def fresh(state: Any) -> Any:
@@ -104,7 +104,7 @@ def reseeded(agent: Any, seed: int) -> Any:
 
 
 def with_generators_of(own: Any, state: Any) -> Any:
-    """Return a state with the random generators of another one of the same agent."""
+    """Return a state with the random generators of another state of the same agent."""
     if not isinstance(state, dict) or not isinstance(own, dict):
         return state
     if "bit_generator" in state:
@@ -113,13 +113,13 @@ def with_generators_of(own: Any, state: Any) -> Any:
 
 
 def apply_settings(agent: Any, settings: dict[str, Any]) -> None:
-    """Change the settings of an agent; those from a file have lists in place of tuples."""
+    """Change the settings of an agent; settings from a file have lists in place of tuples."""
     for name, value in settings.items():
         setattr(agent, name, tuple(value) if isinstance(value, list) else value)
 
 
 def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings without those that no file can hold: functions and objects."""
+    """Return the settings that a file can hold: all but functions and objects."""
     return {name: value for name, value in settings.items() if _is_plain(value)}
 
 

@@ -1,4 +1,4 @@
-"""Rollout fragments for your own torch loop: neither the algorithm nor the actor handles the collection."""
+"""Rollout fragments for your own torch loop, which is left with the algorithm alone."""
 
 from Rollouts.actor import BaseActorModule
 from Rollouts.evaluation import evaluations

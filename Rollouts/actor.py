@@ -13,7 +13,7 @@ class Actor(Protocol):
     """A `BaseActorModule`, or another object with the same two methods."""
 
     def reset(self, hx: Nested, at: Any) -> Nested:
-        """Return the recurrent state with some environments at the start of an episode."""
+        """Return the recurrent state after a reset of some environments."""
 
     def step(
         self, stepno: Tensor, obs: Nested, act: Nested, rew: Tensor, fin: Tensor, /, *, hx: Nested, virtual: bool
@@ -22,9 +22,9 @@ class Actor(Protocol):
 
 
 class BaseActorModule(nn.Module):
-    """A module that acts; it does not depend on the number of environments, or on where they are stepped.
+    """A module that acts, in any number of environments, in this process or in workers.
 
-    Override `step` or `forward`, and `reset` if the first recurrent state is not zero. The arguments of `step` and
+    Override `step` or `forward`, and `reset` if the initial recurrent state is not zero. The arguments of `step` and
     `reset` are checked when a subclass is defined.
     """
 
@@ -32,17 +32,17 @@ class BaseActorModule(nn.Module):
         """Check the arguments of `reset` and `step`.
 
         Raises:
-            TypeError: they are not those of this class.
+            TypeError: they differ from those of this class.
         """
         super().__init_subclass__(**kwargs)
         check_signatures(cls)
 
     def reset(self, hx: Nested, at: int | slice) -> Nested:
-        """Return the recurrent state with some environments at the start of an episode; here: zero.
+        """Return the recurrent state after a reset of some environments; by default it is zero for these.
 
         Args:
-            hx: tensors `(layers, B, ...)`, not to be changed in place.
-            at: index of the second dimension: the environments to reset.
+            hx: tensors `(layers, B, ...)`; do not change them in place.
+            at: the environments that were reset, as an index of the second dimension.
         """
 
         def zeroed(tensor: Tensor) -> Tensor:
@@ -55,20 +55,20 @@ class BaseActorModule(nn.Module):
     def step(
         self, stepno: Tensor, obs: Nested, act: Nested, rew: Tensor, fin: Tensor, /, *, hx: Nested, virtual: bool
     ) -> tuple[Nested, Nested, dict[str, Nested]]:
-        """Act on states; here: `self(obs, act=act, rew=rew, fin=fin, stepno=stepno, hx=hx, virtual=virtual)`.
+        """Act on states; by default this calls `forward`, with `obs` and all other arguments by name.
 
-        The arguments before `hx` are the fields of a `State`, `(T, B, ...)`. T is 1 in a rollout, and the length of a
-        fragment if a loss calls this again. Do not change arguments in place.
+        The arguments before `hx` are the fields of a `State`, `(T, B, ...)`. In a rollout T is 1. A loss can call this
+        with the states of a whole fragment. Do not change arguments in place.
 
         Args:
             stepno: int64 `(T, B)`, the number of steps so far in the episode.
             obs: `(T, B, ...)`; for a Dict or Tuple space a dict or tuple of tensors.
             act: `(T, B, ...)`, the previous actions.
             rew: float32 `(T, B)`, their rewards.
-            fin: bool `(T, B)`: the episode of `act` and `rew` is over, `obs` is the first of the next one. The
-                recurrent state must be reset in between if T > 1; if T = 1 the rollout does it.
-            hx: recurrent state, tensors `(layers, B, ...)` in any container; None if the actor must create it, `()`
-                without one.
+            fin: bool `(T, B)`: the previous action ended an episode, and `obs` is the first observation of the next
+                one. If T > 1, reset the recurrent state there; if T = 1, the rollout has done it.
+            hx: the recurrent state, tensors `(layers, B, ...)` in any container. None asks for the initial one; `()`
+                means that there is none.
             virtual: whether this is a look-ahead, whose actions are not taken.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Checks of an actor's outputs, once, before the first step."""
+"""Checks of an actor's outputs, made once before the first step."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -56,7 +56,7 @@ def _check_actions(step: str, act: Nested, wanted: Nested) -> None:
 
 
 def _check_shapes(what: str, tree: Nested, lead: tuple[int | None, int]) -> None:
-    """Check that all are tensors `(*lead, ...)`; None stands for any number."""
+    """Check that all leaves are tensors `(*lead, ...)`; None in `lead` stands for any number."""
     for name, leaf in tree_leaves(tree):
         named = f"{name!r} in the {what}" if name else f"the {what}"
         if not isinstance(leaf, Tensor):

@@ -25,7 +25,7 @@ class Rows:
         Args:
             envs: B environments.
             n_steps: T.
-            first: arrays `(B, ...)`, the first row; None for the first fragment, whose observations are written later.
+            first: arrays `(B, ...)`, the first row. None in the first fragment: the first reset fills the row.
         """
         lead = 1 + n_steps, envs.num_envs
         self.tensors = State(
@@ -45,7 +45,7 @@ class Rows:
         return tree_map(lambda array: array[-1].copy(), self.state)
 
     def freeze(self, step: int, frozen: np.ndarray) -> None:
-        """Mark in the row after a step that some environments `(K,)` took no step."""
+        """Repeat the row before a step in the row after it, for environments `(K,)` that took no step."""
         for array in (self.terminated, self.truncated):
             array[step, frozen] = array[step - 1, frozen]
         for part in (self.state.obs, self.state.act):
@@ -116,7 +116,7 @@ class Collector:
             self._hx = initial_hx(self.actor, self._at(rows, 0))
 
     def _step(self, rows: Rows, step: int) -> dict[str, Nested]:
-        """Step all running environments once; return the actor's outputs for the states."""
+        """Step all running environments once; return the actor's outputs."""
         envs, state = self.envs, rows.state
         act, self._hx, info = self.actor.step(*self._at(rows, step), hx=self._hx, virtual=False)
         tree_map(lambda rows, given: rows[step + 1].copy_(given[0]), rows.tensors.act, act)
@@ -143,7 +143,7 @@ class Collector:
         return info
 
     def _keep_ends(self, rows: Rows, step: int, ended: np.ndarray) -> None:
-        """Store the last observations of episodes, and the actor's outputs for the truncated ones."""
+        """Store the last observations of the episodes that ended, and the actor's outputs there after truncations."""
         space, all_obs = self.envs.single_observation_space, self.envs.final_obs
         obs = self._moved(tree_map(_tensor, unpack(space, all_obs[ended])))
         self._last_obs.append(At(step, self._moved(torch.from_numpy(ended)), obs))
@@ -161,7 +161,7 @@ class Collector:
         self._look_aheads.append(At(step, self._moved(torch.from_numpy(truncated)), values))
 
     def _look_ahead(self, state: State, hx: Nested) -> dict[str, Nested]:
-        """Return the actor's outputs for states `(1, K, ...)` in a look-ahead."""
+        """Return the actor's outputs for states `(1, K, ...)`, whose actions are not taken."""
         with no_trace(self.device):
             return self.actor.step(*state, hx=hx, virtual=True)[2]
 
@@ -176,7 +176,7 @@ class Collector:
 
 @contextmanager
 def no_trace(device: torch.device) -> Iterator[None]:
-    """Restore the random streams that an actor may use after the block."""
+    """Restore, after the block, the random streams that an actor may use."""
     with global_streams_kept(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
 

@@ -14,7 +14,7 @@ from Rollouts.actor import Actor, check_signatures, device_of
 from Rollouts.collector import Collector, no_trace
 
 STRIDE = 64
-"""Steps between checks whether all episodes are over."""
+"""Steps between two checks whether all episodes are over."""
 
 
 def evaluations(
@@ -26,10 +26,10 @@ def evaluations(
     seed: int | Sequence[int] | None = None,
     max_steps: int = 10_000,
 ) -> Iterator[np.ndarray]:
-    """Return an endless generator of the returns of whole episodes, with the actor's current weights.
+    """Return an endless generator of evaluations: each `next` runs whole episodes with the actor's current weights.
 
-    Each time a copy of the actor in `eval()` mode acts in new episodes, one in each environment. The actor and the
-    global random streams do not change. A policy can use `self.training` to act deterministically in evaluations.
+    A copy of the actor in `eval()` mode acts in new episodes, one in each environment. The actor and the global random
+    streams do not change. A policy can use `self.training` to act deterministically in evaluations.
 
     Args:
         env: as for `rollout`.
@@ -37,7 +37,7 @@ def evaluations(
         episodes: number of episodes, all at once.
         device: as for `rollout`.
         seed: of the environments.
-        max_steps: after about how many steps an episode that is not over is truncated, with a warning.
+        max_steps: episodes are truncated after about this many steps, with a warning.
 
     Yields:
         Undiscounted returns float64 `(episodes,)`.

@@ -28,32 +28,32 @@ def rollout(
     on_env_error: Literal["raise", "restart"] = "raise",
     step_timeout: float | None = None,
 ) -> Iterator[Fragment]:
-    """Return an endless generator of fragments; the actor's weights may change between two of them.
+    """Return an endless generator of fragments; you may change the actor's weights between any two.
 
-    The environments are made at the first `next`. They are closed when the generator is closed or dropped, or raises an
+    The first `next` makes the environments. They are closed when the generator is closed or dropped, or raises an
     error.
 
     Args:
-        envs: a list of B environments (which are copied), ids or callables; or one of these for all `num_envs`.
+        envs: a list of B environments (which are copied), ids or callables; or one of these, used `num_envs` times.
         actor: a `BaseActorModule`, or another object with its `step` and `reset`.
         n_steps: T, the length of fragments.
-        num_envs: B, for one environment; by default 1.
+        num_envs: B, if `envs` is not a list; by default 1.
         num_workers: number of worker processes that step the environments; 0 for this process. Worker k of n steps
-            environments `k * B / n` to `(k + 1) * B / n`, which are always the same columns of a fragment.
+            environments `k * B / n` to `(k + 1) * B / n`. Environment i is always column i of a fragment.
         lag: 0: each fragment is collected with the weights at the time of its `next`. 1: workers collect the next
-            fragment while you learn from this one, so each, except the first, is from weights one fragment old.
+            fragment while you learn from this one, so all but the first come from weights that are one fragment old.
         sticky: whether a finished environment waits for the next fragment. Until then its rows repeat the last one,
             with a reward of 0, and `fragment.env["valid"]` is False.
         device: of the actor and the fragments; by default that of the actor's first parameter.
-        seed: of the environments' random streams, as for `EnvVectorizer`. The actor samples from the global streams of
-            this process (`torch.manual_seed`); with `lag=1` from those of its workers, which `seed` seeds too.
-        on_env_error: as for `EnvVectorizer`; with `restart` a failed step is not `valid`, and truncated. With `lag=1` a
-            worker that died starts its fragment again, in new episodes.
+        seed: of the environments' random streams, as for `EnvVectorizer`. The actor samples from the global random
+            streams of this process (`torch.manual_seed`), or with `lag=1` from those of the workers, seeded by `seed`.
+        on_env_error: as for `EnvVectorizer`. With `restart`, a failed step is truncated and not `valid`. With `lag=1`,
+            a restarted worker begins its fragment again, in new episodes.
         step_timeout: seconds that a step or reset of an environment may take; it needs workers.
 
     Raises:
         TypeError: the actor lacks a method.
-        ValueError: a number is too small, or arguments exclude each other.
+        ValueError: a number is too small, or two arguments exclude each other.
     """
     check_signatures(type(actor))
     if n_steps < 1:
@@ -77,7 +77,7 @@ def rollout(
         )  # fmt: skip
     workers: dict[str, Any] = {"backend": "inline"}
     if num_workers:
-        alone = on_env_error == "raise" and step_timeout is None  # otherwise workers step all environments anyway
+        alone = on_env_error == "raise" and step_timeout is None  # else workers must step all environments
         workers = {"backend": "process", "num_workers": num_workers, "asynchronous": alone}
     return _feed(envs, num_envs, {**workers, **faults}, actor, n_steps, sticky, device)
 

@@ -12,14 +12,14 @@ from Rollouts.nested import Nested, tree_map
 class State(NamedTuple):
     """The input of an actor, `(T, B, ...)`: the step number, an observation, and the previous action and its outcome.
 
-    If `fin` is True, `obs` is the first observation of an episode and `stepno` is 0, while `act` and `rew` belong to
-    the previous episode (in the first row of all they are placeholders).
+    If `fin` is True, `obs` is the first observation of an episode and `stepno` is 0, but `act` and `rew` belong to the
+    previous episode. (The very first row has no previous episode: there they are placeholders.)
     """
 
     stepno: Tensor
     """int64 `(T, B)`: the number of steps so far in the episode."""
     obs: Nested
-    """`(T, B, ...)`, in the observation space's type; for a Dict or Tuple space a dict or tuple of tensors."""
+    """`(T, B, ...)`, with the type of the observation space; for a Dict or Tuple space, a dict or tuple of tensors."""
     act: Nested
     """`(T, B, ...)`, the previous action."""
     rew: Tensor
@@ -50,16 +50,16 @@ class Fragment:
     actor: dict[str, Nested]
     """`(1 + T, B, ...)`, the actor's further outputs. In row T they come from a look-ahead: no action is taken."""
     env: dict[str, Tensor]
-    """bool `(T, B)` each, for the steps: `terminated`, `truncated`, and `valid`, which is False if no step was taken
-    (`sticky`, or an environment failed and was restarted): exclude these rows from a loss."""
+    """bool `(T, B)` each, by step: `terminated`, `truncated` and `valid`. Exclude steps that are not valid from a loss:
+    they were not taken, since the environment waited (`sticky`) or was restarted after a failure."""
     hx: Nested
     """The actor's recurrent state at row 0, tensors `(layers, B, ...)`."""
     lag: int = 0
-    """The age of the weights that acted, in fragments."""
+    """How old the weights that acted were, in fragments."""
     last_obs: tuple[At, ...] = ()
     """The last observations of the episodes that ended."""
     look_aheads: tuple[At, ...] = ()
-    """The actor's outputs for those of truncated episodes."""
+    """The actor's outputs for the last observations of truncated episodes."""
 
     @property
     def before(self) -> State:
@@ -73,14 +73,14 @@ class Fragment:
 
     @property
     def next_obs(self) -> Nested:
-        """The true next observations `(T, B, ...)`: at an episode's end its last one, not the first of the next."""
+        """The next observations `(T, B, ...)`, before any reset: at an end, the last observation of the episode."""
         return _with(tree_map(lambda tensor: tensor[1:].clone(), self.state.obs), self.last_obs)
 
     def following(self, name: str) -> Nested:
-        """Return the actor's output for the true next observation of each step, `(T, B, ...)`; zero after terminations.
+        """Return the actor's output for the next observation of each step, `(T, B, ...)`; zero after terminations.
 
-        With it `rew + gamma * following("value")` is correct at terminations, truncations and the end of the fragment.
-        After a truncation it comes from a look-ahead. It is zero if no step was taken.
+        So `rew + gamma * following("value")` is correct at terminations, truncations and the end of the fragment. It is
+        also zero for steps that were not taken. After truncations a look-ahead computed it.
 
         Args:
             name: an entry of `actor`.

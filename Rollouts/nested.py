@@ -13,7 +13,7 @@ Nested = Any
 
 
 def tree_map(function: Callable[..., Any], tree: Nested, *others: Nested) -> Nested:
-    """Return a container like `tree` of the results of `function` for its leaves and the leaves of others there.
+    """Return a container like `tree`, with the results of `function(leaf, *leaves of the others at the same place)`.
 
     Raises:
         ValueError: another container has a different structure.
@@ -56,7 +56,7 @@ def allocate(space: spaces.Space, *lead: int) -> Nested:
 
 
 def unpack(space: spaces.Space, rows: np.ndarray) -> Nested:
-    """Return rows of a space, which for a Dict or a Tuple are a structured array, as a container of arrays."""
+    """Convert rows of a space to a container of arrays; rows of a Dict or a Tuple are a structured array."""
     if isinstance(space, spaces.Dict):
         return {key: unpack(part, rows[str(key)]) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):

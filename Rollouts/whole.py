@@ -14,15 +14,14 @@ from Rollouts.nested import Nested, tree_map
 def episodes(feed: Iterable[Fragment], batch_size: int = 1) -> Iterator[list[Fragment]]:
     """Yield whole episodes, in lists of `batch_size`.
 
-    The environments take turns: each yields its episodes in order, so short episodes, which are over sooner, are not
-    overrepresented. Episodes that finish before their environment's turn are kept.
+    The environments take turns, and each yields its episodes in order. So short episodes are not overrepresented,
+    although they finish sooner: an episode that finishes before its environment's turn is kept.
 
     An episode of L steps is a fragment `(1 + L, 1)`. `fin` is True in its first and last rows; the last row has the
-    true last observation, and `stepno` L. Its `lag` is the age of its first step, in fragments.
+    last observation of the episode, and `stepno` L. Its `lag` is the age of the weights of its first step.
 
     Args:
-        feed: the generator of `rollout`, preferably new: episodes that are already running in its first fragment are
-            left out.
+        feed: the generator of `rollout`, preferably new: episodes that began before its next fragment are left out.
         batch_size: number of episodes in a list.
 
     Raises:
@@ -56,7 +55,7 @@ class Track:
     """The episodes of one environment."""
 
     done: deque[Fragment] = field(default_factory=deque)
-    """Finished episodes; `lag` minus the number of the fragment of their first weights."""
+    """Finished episodes, with `-oldest` as `lag` until they are yielded."""
     parts: list[tuple[State, Any, Any]] = field(default_factory=list)
     """States, the actor's outputs and flags `(n, 1)` of the running episode."""
     hx: Nested = None
@@ -73,8 +72,8 @@ class Track:
         Args:
             fragment: the fragment.
             env_id: the column.
-            number: number of fragments before.
-            following: `fragment.following` of everything.
+            number: the number of earlier fragments.
+            following: `fragment.following` for every output of the actor.
             next_obs: `fragment.next_obs`.
         """
         column = slice(env_id, env_id + 1)
@@ -86,7 +85,7 @@ class Track:
             if fin[start]:
                 self.parts, self.hx, self.oldest = [], self.initial_hx, number - fragment.lag
             elif not self.parts:
-                continue  # the first fragment began within this episode
+                continue  # this episode began before the first fragment
             parts = fragment.state, fragment.actor, fragment.env
             self.parts.append(tree_map(lambda tensor: tensor[start:stop, column], parts))  # noqa: B023
             if fin[stop]:
@@ -116,11 +115,11 @@ class Track:
 
 
 def _runs(fin: list[bool], valid: list[bool]) -> Iterator[tuple[int, int]]:
-    """Yield the first and last row of each part of an episode; invalid steps are left out.
+    """Yield the first and last row of each part of an episode, without the invalid steps.
 
     Args:
-        fin: of 1 + T rows.
-        valid: of the T steps between them.
+        fin: for 1 + T rows.
+        valid: for the T steps between them.
     """
     start = 0
     for step, taken in enumerate(valid):

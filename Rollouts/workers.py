@@ -39,7 +39,7 @@ class SharedWeights:
 
     @staticmethod
     def size(module: nn.Module) -> int:
-        """Return their size in bytes."""
+        """Return the size of the tensors in bytes."""
         return sum(_aligned(tensor.nbytes) for tensor in _tensors(module)) or 1
 
     def __init__(self, module: nn.Module, memory: Any) -> None:
@@ -58,7 +58,7 @@ class SharedWeights:
 
     @torch.no_grad()
     def read(self) -> None:
-        """Load what was written into the module's tensors."""
+        """Load the tensors that were written last into the module."""
         for view, tensor in zip(self._views, _tensors(self._module), strict=True):
             tensor.copy_(view)
 
@@ -95,7 +95,7 @@ class Block:
         self.collector = Collector(self.envs, actor, n_steps, sticky=sticky, device=device)
 
     def collect(self, training: int) -> Any:
-        """Return a fragment, collected with the weights that were written last, as arrays."""
+        """Collect a fragment with the weights that were written last; return it as arrays."""
         self.weights.read()
         self.actor.train(bool(training))
         try:
@@ -109,13 +109,13 @@ class Block:
 
 
 class Restarts:
-    """Lets workers that died or hung begin their fragment again, with new episodes."""
+    """A supervisor: workers that died or hung begin their fragment again, with new episodes."""
 
     def prepare(self, worker: Worker) -> None:
         """Do nothing: the new process has already made its environments."""
 
     def interrupted(self, worker: Worker, error: WorkerError) -> None:
-        """Do nothing: the fragment is begun again."""
+        """Do nothing: the worker begins its fragment again by itself."""
 
 
 def lagged_feed(
@@ -187,7 +187,7 @@ def _joined(blocks: list[Any], firsts: list[int], device: torch.device, lag: int
 
 
 def _fields(fragment: Fragment) -> tuple[Any, ...]:
-    """Return what `_joined` takes of each block."""
+    """Return the fields of a fragment that `_joined` joins."""
     return fragment.state, fragment.actor, fragment.env, fragment.hx, fragment.last_obs, fragment.look_aheads
 
 
@@ -208,7 +208,7 @@ def _aligned(size: int) -> int:
 
 
 def _renumbered(message: str, first: int) -> str:
-    """Return an error of a worker with the indices of environments among all."""
+    """Return the error of a worker, with environments numbered among all, not among the worker's own."""
     return re.sub(r"\benvironment (\d+)", lambda match: f"environment {int(match[1]) + first}", message)
 
 
@@ -216,7 +216,7 @@ class Watched(gym.Wrapper):
     """Reports to the parent when an environment begins a reset or step."""
 
     def __init__(self, env: gym.Env, pulse: Pulse, env_id: int) -> None:
-        """Store the environment and the function to call."""
+        """Store the environment, the pulse to beat, and the environment's number."""
         super().__init__(env)
         self._pulse, self._env_id = pulse, env_id
 

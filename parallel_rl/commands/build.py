@@ -117,7 +117,7 @@ def env_of(run: RunConfig, *, training: bool = False) -> Any:
         return factory_of(run, training=training)
     if run.action_masks or run.env_kwargs or run.wrapper or run.env_id.startswith("ALE/"):
         raise ValueError(
-            "backend='vector' works only without env_kwargs, wrappers and action masks, and not with ALE/... environments"
+            "backend='vector' works only without env_kwargs, wrappers, action masks and ALE/... environments"
         )
     return run.env_id
 
