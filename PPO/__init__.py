@@ -26,7 +26,7 @@ HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is asked for: a replica in a worker process does without."""
+    """Import what needs torch when it is first used, since a replica in a worker process needs no torch."""
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"PPO.{HOMES[name]}"), name)

@@ -25,9 +25,9 @@ class Acting:
     action_space: spaces.Space
     is_continuous: bool
     _composite: bool
-    """Whether an action has several parts: of a Dict or Tuple space."""
+    """Whether an action has several parts (a Dict or Tuple space)."""
     _first_choices: np.ndarray
-    """The index of the first choice of each discrete action, among all choices side by side."""
+    """The index of each discrete action's first choice, in the concatenation of all choices."""
     device: torch.device
     threads: int | None
 
@@ -51,21 +51,21 @@ class Acting:
         """Return an action for each state.
 
         Args:
-            states: `(N, ...)`, or a single state; of a Dict or Tuple space a dict or tuple of such, or a structured
+            states: `(N, ...)`, or a single state. For a Dict or Tuple space a dict or tuple of these, or a structured
                 array.
-            deterministic: take the mode of the policy (continuous: the median) instead of sampling.
-            state: `(N, S)`, the recurrent state of each row, for a policy with a core; updated in place. It starts as
-                `initial_state(N)`; set the rows of finished episodes to zero.
-            env_ids: `(N,)`, the environment of each state, by default the first N: with `use_sde` each environment
-                has its own noise, which stays for a while.
+            deterministic: take the mode of the policy (for continuous actions the median) instead of sampling.
+            state: `(N, S)`, the recurrent state of each row, for a recurrent policy; it is updated in place. Start with
+                `initial_state(N)`, and set the rows of finished episodes to zero.
+            env_ids: `(N,)`, the environment of each state, by default the first N. It matters only with `use_sde`,
+                since each environment then has its own noise, which lasts for several steps.
 
         Returns:
-            A choice: int64 `(N,)`, several at once `(N, K)`; continuous: float32 `(N, action_dim)`, inside the bounds.
-            Of a Dict or Tuple space: a structured array `(N,)`, with the parts under their names. Without the first
-            dimension for a single state: what the environment's `step` takes, of a Dict space a dict.
+            Discrete: int64 `(N,)`, or `(N, K)` for K actions at once. Continuous: float32 `(N, action_dim)`, inside the
+            bounds. Dict or Tuple space: a structured array `(N,)`, with the parts under their names. For a single
+            state: one action, without the first dimension, as the environment's `step` takes it.
 
         Raises:
-            ValueError: states without `observ_dim` features, or where no action is allowed; no recurrent state.
+            ValueError: states do not have `observ_dim` features, a state allows no action, or `state` is missing.
         """
         return self.act(states, deterministic=deterministic, state=state, env_ids=env_ids)[0]
 
@@ -77,16 +77,16 @@ class Acting:
         state: np.ndarray | None = None,
         env_ids: np.ndarray | None = None,
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return the actions of `get_action`, and rows by name that learning needs.
+        """Return the actions of `get_action`, and further rows by name, which learning needs.
 
         Returns:
-            The actions, and `log_prob` float32 `(N,)`. For continuous actions also `raw_action` float32
-            `(N, action_dim)`, the action before tanh (of a Dict or Tuple space those of the parts, side by side); with
-            a core `state` `(N, S)`, the recurrent state before. Hand them to `utils.buffer_append` as keywords.
+            The actions, and a dict for `utils.buffer_append(**extras)`: `log_prob` float32 `(N,)`; for continuous
+            actions `raw_action` float32 `(N, action_dim)`, the action before tanh (for a Dict or Tuple space, the raw
+            actions of all parts, concatenated); with a core `state` `(N, S)`, the recurrent state before the action.
         """
         features = self.policy.features
         columns, single = features.rows(states.cpu().numpy() if torch.is_tensor(states) else states)
-        columns = np.ascontiguousarray(columns)  # torch takes no array that runs backwards
+        columns = np.ascontiguousarray(columns)  # torch takes no array with negative strides
         if features.mask is not None:
             features.check_mask(columns, self._first_choices)
         self._check_state(state, len(columns))
@@ -134,13 +134,13 @@ class Acting:
         return Replica(self.numpy_policy.architecture, self.config.batch_size, self.config.mini_batch_size)
 
     def replica_weights(self) -> np.ndarray:
-        """Return the present weights of `replica`, float32 `(P,)`."""
+        """Return the current weights of `replica`, float32 `(P,)`."""
         assert self.numpy_policy is not None
         self._refresh_statistics(self.numpy_policy)
         return np.concatenate([self.numpy_policy.parameters, self.numpy_policy.statistics.ravel()])
 
     def _refresh_statistics(self, policy: NumpyPolicy) -> None:
-        """Bring the NumPy policy's statistics of observations up to date, which torch keeps in float64."""
+        """Copy the statistics of observations, which torch keeps in float64, to the NumPy policy."""
         if self.policy.obs_norm is not None:
             mean, std = policy.statistics
             mean[:], std[:] = self.policy.obs_norm.mean.numpy(), self.policy.obs_norm.std.numpy()
@@ -155,7 +155,7 @@ class Acting:
         return self.exploration.noise(env_ids, self.noise)
 
     def noise(self, *shape: int) -> np.ndarray:
-        """Return the random numbers that actions for `shape` states need: float32 `(*shape, A)`."""
+        """Return the random numbers for `shape` actions: float32 `(*shape, A)`."""
         parts = [self._noise(kind, (*shape, columns)) for kind, columns in self.policy.policy_head.noises]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
@@ -166,7 +166,7 @@ class Acting:
         return np.maximum(clocks, np.finfo(np.float32).tiny, out=clocks)
 
     def _check_state(self, state: np.ndarray | None, count: int) -> None:
-        """Check that there is a recurrent state `(count, S)` if this policy has one, and otherwise none."""
+        """Check that `state` has shape `(count, S)` if this policy is recurrent, and is None otherwise."""
         if state is None and self.policy.core is None:
             return
         if self.policy.core is None:

@@ -34,7 +34,7 @@ NUMBERS_OR_IMAGE = (
     "your own."
 )
 MakeEncoder = Callable[[Features], nn.Module]
-"""Makes a module from columns of an observation `(B, columns)` to features `(B, F)`."""
+"""Makes a module that turns columns of observations `(B, columns)` into features `(B, F)`."""
 
 Past = tuple[torch.Tensor, torch.Tensor]
 """The recurrent state `(B, S)` before each row, and which rows are the first of a sequence, bool `(B,)`."""
@@ -43,12 +43,13 @@ Past = tuple[torch.Tensor, torch.Tensor]
 class ActorCritic(nn.Module):
     """A policy and a value function, each with an encoder and a head.
 
-    Observations are rows of columns (`utils.Features`). By default an encoder is an MLP, whose inputs are the numbers
-    and the output of a convolutional network for each image. A recurrent core may follow, shared by actor and critic.
-    Without images the encoders are separate and use tanh: Andrychowicz et al. 2021 (arXiv:2006.05990), section 3.2.
+    Observations are rows of columns (`utils.Features`). By default an encoder is an MLP. Its inputs are the plain
+    numbers, and the features of a convolutional network for each image. A recurrent core may follow, which actor and
+    critic share. Without images the encoders are separate and use tanh, as Andrychowicz et al. 2021 (arXiv:2006.05990)
+    recommend in section 3.2.
 
     A subclass may replace `actor`, `critic`, `core`, `policy_head` and `value_head`, and override `forward`,
-    `distribution`, `value` and `step`, so long as they agree with each other.
+    `distribution`, `value` and `step`, as long as they agree with each other.
     """
 
     obs_norm: RunningNorm | None
@@ -75,27 +76,27 @@ class ActorCritic(nn.Module):
         """Make the networks.
 
         Args:
-            observation_space: of an environment.
-            action_space: of it.
+            observation_space: of one environment.
+            action_space: of one environment.
             squash: whether bounded continuous actions are squashed by tanh; otherwise they are clipped.
-            hidden_sizes: of each encoder's MLP.
-            activation: `tanh`, `relu` or `silu`.
-            share_encoder: whether actor and critic share one encoder; None: only with images or a core.
-            encoder: makes each encoder, instead of the default.
-            core: `gru` or `lstm` for a recurrent policy.
-            core_size: H, features of the core.
+            hidden_sizes: units of the layers of each encoder's MLP.
+            activation: tanh, relu or silu.
+            share_encoder: whether actor and critic share one encoder; by default only with images or a core.
+            encoder: makes each encoder, in place of the default one.
+            core: gru or lstm for a recurrent policy.
+            core_size: H, the number of features that the core returns.
             log_std: the Gaussian's initial log standard deviation.
             use_sde: whether the noise of continuous actions depends on the state (gSDE).
             values: V, the number of value functions: one for each reward.
             normalize_obs: whether to normalize the numbers in observations by running statistics.
-            bf16: whether the encoders compute in bfloat16 (Micikevicius et al. 2018, arXiv:1710.03740): for images and
-                large networks, where the processor has it. All else stays in float32.
+            bf16: whether the encoders compute in bfloat16 (Micikevicius et al. 2018, arXiv:1710.03740). This is faster
+                for images and large networks if the processor supports it. Everything else stays in float32.
             generator: of the initial weights.
 
         Raises:
-            TypeError: a space that is not supported.
-            ValueError: an unknown activation or core, a core with separate encoders, or a mask whose size is not the
-                number of choices.
+            TypeError: a space is not supported.
+            ValueError: the activation or core is unknown, a core has separate encoders, or the size of the action mask
+                is not the number of choices.
         """
         super().__init__()
         self.features, self.action_space = _features_of(observation_space, warn=encoder is None), action_space
@@ -109,7 +110,7 @@ class ActorCritic(nn.Module):
             raise ValueError("share_encoder=False does not work with a core, which actor and critic share")
         self.actor = self._make_encoder(encoder, generator)
         self.critic = self.actor if share else self._make_encoder(encoder, generator)
-        self.eval()  # no dropout: the first ratio of an update is 1
+        self.eval()  # no dropout, so that the first ratio of an update is 1
         width = self._width(self.actor)
         self.core: Core | None = None
         if recurrent:
@@ -147,7 +148,7 @@ class ActorCritic(nn.Module):
 
         Args:
             obs: the observations.
-            past: of a recurrent policy.
+            past: recurrent states and starts of sequences; for a recurrent policy.
         """
         seen, mask = self._seen(obs)
         features = self._recall(self._encode(self.actor, seen), past)
@@ -198,7 +199,7 @@ class ActorCritic(nn.Module):
             self.obs_norm.update(obs[:, : self.features.vector])
 
     def _seen(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return what the encoders see, and the mask."""
+        """Return the columns for the encoders, and the action mask."""
         return self.features.split(obs.float() if self._custom else obs)
 
     def stacked_parameters(self) -> list[nn.Parameter]:
@@ -207,7 +208,7 @@ class ActorCritic(nn.Module):
         return [*chain.from_iterable(encoders), *self.policy_head.parameters(), *self.value_head.parameters()]
 
     def architecture(self) -> Architecture | None:
-        """Return what a NumPy policy is made of, if there is one for two MLPs and a head like these; otherwise None."""
+        """Return the structure of the NumPy policy; None if these networks are not two MLPs with a simple head."""
         made = [nn.Linear, ACTIVATIONS[self.activation]] * len(self.hidden_sizes)
         encoders, head = (self.actor, self.critic), self.policy_head
         if any([type(layer) for layer in encoder.children()] != made for encoder in encoders):
@@ -242,7 +243,7 @@ def _features_of(space: spaces.Space, warn: bool) -> Features:
     """Return the features of an observation space; optionally warn about images that are treated as numbers.
 
     Raises:
-        TypeError: they are none.
+        TypeError: the space has no elements.
     """
     features = Features.of(space)
     if not features.columns:

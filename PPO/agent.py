@@ -34,15 +34,15 @@ from PPO.rnd import RND
 from PPO.settings import settings_of
 
 LARGE_NETWORK = 1_000_000
-"""The number of parameters from which torch's overhead is small, and several threads are faster."""
+"""With at least this many parameters, torch's overhead is small, and several threads are faster than one."""
 FACTORS = {"beta": "RND", "icm_beta": "ICM"}
-"""Settings that are the `beta` of a companion, and its name."""
+"""Settings that set the `beta` of a companion, and the companion's name."""
 
 
 class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
     """Proximal Policy Optimization (Schulman et al. 2017, arXiv:1707.06347).
 
-    It acts (`get_action`), takes experience (`memory`) and learns from it (`learn`). It touches no environment and no
+    It acts (`get_action`), stores experience (`memory`) and learns from it (`learn`). It touches no environment and no
     global random state. Its settings are attributes: `ppo.gamma` is `ppo.config.gamma`.
     """
 
@@ -80,23 +80,23 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
 
         Args:
             is_continuous: whether actions are continuous (a Gaussian) or discrete.
-            observ_dim: features of a (flattened) observation.
-            action_dim: dimensions of a continuous action, or the number of discrete ones (of all dimensions together).
-            action_scaling: continuous actions lie within `action_offset +- action_scaling`; a number or one for each
+            observ_dim: the number of features of a (flattened) observation.
+            action_dim: the number of dimensions of a continuous action, or of discrete actions (over all dimensions).
+            action_scaling: continuous actions lie within `action_offset +- action_scaling`. A number, or one for each
                 dimension; None means 1.
-            action_offset: middle of the bounds of continuous actions, a number or one for each dimension; or the first
-                of discrete actions.
-            observation_space: by default a Box of `observ_dim` numbers. `for_env` fills it in.
-            action_space: in place of the arguments above, which cannot describe every space. `for_env` fills it in.
-            encoder: makes each encoder in place of the default ones: called with the `utils.Features` of observations,
-                it returns a module from `(B, columns)` to `(B, F)`.
-            actor_critic: a subclass of `ActorCritic` in place of it, for other networks as a whole.
+            action_offset: the middle of the bounds of continuous actions, a number or one for each dimension; or the
+                first discrete action.
+            observation_space: by default a Box of `observ_dim` numbers. `for_env` sets it.
+            action_space: replaces the arguments above, which cannot describe every space. `for_env` sets it.
+            encoder: makes each encoder, in place of the default one. It is called with the `utils.Features` of
+                observations, and returns a module from `(B, columns)` to `(B, F)`.
+            actor_critic: a subclass of `ActorCritic`, to replace whole networks.
             seed: of the initial weights, the actions and the minibatches; None takes fresh entropy.
             settings: further fields of `PPOConfig`, by name.
 
         Raises:
-            ValueError: a hyperparameter out of its range; the message names it.
-            TypeError: a space that is not supported, or an unknown argument; the message suggests the nearest one.
+            ValueError: a hyperparameter is out of its range; the message names it.
+            TypeError: a space is not supported, or an argument is unknown; the message suggests the nearest one.
         """
         settings |= {
             "lr": lr, "k_epochs": k_epochs, "policy_clip": policy_clip, "GAE_lambda": GAE_lambda, "gamma": gamma,
@@ -187,7 +187,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
                 companion.beta = value
 
     def _make_learner(self) -> None:
-        """Move the parameters into vectors; those of torch, Adam and the NumPy policy are views of them."""
+        """Move the parameters into vectors; torch, Adam and the NumPy policy all use views of them."""
         architecture = self.policy.architecture()
         parameters = self.policy.parameters() if architecture is None else self.policy.stacked_parameters()
         own = {each: [one for one in each.parameters() if one.requires_grad] for each in self.companions}
@@ -211,7 +211,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         """Return the attributes without views of the parameters, which a copy makes again."""
         views = ("optimizers", "reached", "gradients", "objective_loss", "numpy_policy")
         kept = {name: value for name, value in vars(self).items() if name not in views}
-        for name in ("policy", "_companions"):  # no longer views: a pickle would hold the vector for each parameter
+        for name in ("policy", "_companions"):  # no views: a pickle would repeat the whole vector for each parameter
             kept[name] = copy.deepcopy(kept[name])
         return kept | {"moments": [each.state if each.state["steps"] else {} for each in self.optimizers]}
 
@@ -225,14 +225,14 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
 
     @classmethod
     def for_env(cls, env: Any, **hyperparameters: Any) -> Self:
-        """Make an agent for the spaces of an environment, which determine the first four arguments.
+        """Make an agent for an environment, whose spaces determine the first four arguments.
 
         Args:
             env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
             hyperparameters: further arguments of `PPO`.
 
         Raises:
-            TypeError: a space that is not supported.
+            TypeError: a space is not supported.
         """
         arguments = arguments_for(env, hyperparameters.get("action_scaling"))
         if arguments["is_continuous"] and not hyperparameters.keys().isdisjoint({"action_scaling", "action_offset"}):
@@ -240,10 +240,10 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         return cls(**(arguments | hyperparameters))
 
     def check_fits(self, env: Any) -> None:
-        """Check that this agent was made for the spaces of an environment like that of `for_env`.
+        """Check that this agent was made for the spaces of an environment; `env` is as for `for_env`.
 
         Raises:
-            TypeError: a space that is not supported.
+            TypeError: a space is not supported.
             ValueError: it was made for another space.
         """
         expected = arguments_for(env)
@@ -283,14 +283,14 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         return acting
 
     def behavior(self) -> Self:
-        """Return what `actor` returns, with a random stream of its own: it may act in another thread than `update`."""
+        """Return an `actor` with its own random stream, so that it can act in a thread during `update`."""
         acting = self.actor()
         acting.rng = np.random.default_rng(self.rng.integers(2**63, size=4))
         return acting
 
 
 ARGUMENTS = frozenset(inspect.signature(PPO.__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}
-"""The arguments of `PPO` that are no fields of its config: spaces, networks and seed."""
+"""The arguments of `PPO` that are not in its config: spaces, networks and seed."""
 PPO.arguments = ARGUMENTS
 PPO.defaults = settings_of(
     {

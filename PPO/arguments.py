@@ -1,4 +1,4 @@
-"""The arguments of `PPO` other than its config: how they follow from an environment's spaces, and checks."""
+"""The arguments of `PPO` besides its config: how they follow from an environment's spaces, and their checks."""
 
 import math
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ def arguments_for(env: Any, action_scaling: Scaling | None = None) -> dict[str, 
 
     Args:
         env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
-        action_scaling: the user's choice; it determines the center of actions that have only one bound.
+        action_scaling: that of the user; it determines the center of actions with only one bound.
 
     Raises:
-        TypeError: a space that is not supported.
+        TypeError: a space is not supported.
     """
     if isinstance(env, str):
         register_minatar(env)
@@ -80,10 +80,10 @@ def spaces_of(
     observation_space: spaces.Space | None,
     action_space: spaces.Space | None,
 ) -> tuple[spaces.Space, spaces.Space]:
-    """Return the observation and action spaces that arguments of `PPO` describe; a space among them has priority.
+    """Return the observation and action spaces that arguments of `PPO` describe; a given space is used as it is.
 
     Raises:
-        ValueError: a scaling or an offset that is not a finite number, or one for each dimension.
+        ValueError: a scaling or offset is neither a finite number nor one for each dimension.
     """
     if observation_space is None:  # an empty Dict is a space too, though it is false
         observation_space = spaces.Box(-np.inf, np.inf, (observ_dim,))
@@ -100,7 +100,7 @@ def check_arguments(observ_dim: int, action_dim: int, seed: int | None, device: 
     """Check the arguments other than config and spaces.
 
     Raises:
-        ValueError: a number out of its range, or a device that torch does not know or find.
+        ValueError: a number is out of its range, or torch does not know or find the device.
     """
     size, seeds = Setting("", above=0), Setting("", least=0)
     checked = (("observ_dim", observ_dim, size), ("action_dim", action_dim, size), ("seed", seed, seeds))
@@ -118,7 +118,7 @@ def per_dimension(name: str, value: Scaling, dimensions: int) -> np.ndarray:
     """Return a number, or one for each dimension, as float64 `(dimensions,)`.
 
     Raises:
-        ValueError: their number is wrong, or they are not finite, or a scale is not positive.
+        ValueError: there is a wrong number of values, one is not finite, or a scale is not positive.
     """
     array = np.asarray(value, dtype=np.float64)
     if array.shape not in ((), (dimensions,)) or not np.isfinite(array).all():

@@ -26,8 +26,8 @@ class Autograd:
     ) -> None:
         """Store the vector `(P,)` to write the gradient of the policy's parameters into.
 
-        Coefficients that change become tensors, since compiled code treats numbers as constants. `has_entropy` says
-        whether there is an entropy bonus, even if it is annealed to 0.
+        Coefficients that change become tensors, since compiled code treats numbers as constants. `has_entropy` is
+        whether there is an entropy bonus, which may have been annealed to 0.
         """
         self._policy, self._loss, self._gradient = policy, loss, gradient
         tensors: dict[str, Any] = {"clip": torch.tensor(objective.clip, device=gradient.device)}

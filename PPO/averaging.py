@@ -13,10 +13,10 @@ VALUE_HEAD = "value_head."
 
 
 def average(states: Sequence[State]) -> State:
-    """Return the mean of what `PPO.shared_state` returned of several agents.
+    """Return the mean of several agents' `PPO.shared_state`.
 
-    Weights and the moments of Adam are averaged. Statistics are merged. Value heads are averaged in common units: each
-    predicts in units of its own statistics (PopArt), so their numbers as such have no mean.
+    Weights and the moments of Adam are averaged, and statistics are merged. Each value head predicts in units of its
+    own statistics (PopArt), so value heads are first converted to the merged statistics, and then averaged.
     """
     mean = mean_of_states(states)
     for file in mean["networks"]:
@@ -31,7 +31,7 @@ def average(states: Sequence[State]) -> State:
 def _mean_value_head(
     networks: Sequence[Mapping[str, torch.Tensor]], merged: Mapping[str, torch.Tensor]
 ) -> dict[str, Any]:
-    """Return the mean weights of value heads for `merged` statistics; each stays the same function before."""
+    """Return the mean weights of value heads, after converting each to `merged` statistics."""
     statistics = _head_of(merged)
     heads = [value_head_in_units(_head_of(one), statistics) for one in networks]
     return {f"{VALUE_HEAD}{name}": part for name, part in mean_of_states(heads).items()}

@@ -48,11 +48,11 @@ class Companion(nn.Module):
     """A further loss, an intrinsic reward, or both.
 
     Its parameters and buffers are saved with the weights and in checkpoints. Its other public attributes are its
-    settings, which must equal those of a checkpoint.
+    settings; a checkpoint loads only into a companion with the same settings.
     """
 
     name: str = ""
-    """The name in metrics (`rnd_loss`, `rnd_reward`) and of its file (`RND_weights.pth`); by default the class's."""
+    """Its name in metrics (`rnd_loss`, `rnd_reward`) and files (`RND_weights.pth`); by default that of the class."""
     beta: float | None = None
     """Coefficient of the advantage of its reward; None without a reward."""
     gamma: float = 0.99
@@ -74,7 +74,7 @@ class Companion(nn.Module):
         return type(self).loss is not Companion.loss
 
     def build(self, features: Features, action_space: spaces.Space, generator: torch.Generator) -> None:
-        """Make the networks, for the spaces of the agent.
+        """Make the networks for the spaces of the agent.
 
         Args:
             features: the columns of observations.
@@ -83,11 +83,11 @@ class Companion(nn.Module):
         """
 
     def reward(self, transitions: Transitions) -> np.ndarray:
-        """Return the intrinsic reward `(M,)`; called once in each update, so statistics can be updated here."""
+        """Return the intrinsic reward `(M,)`; each update calls this once, so it can update statistics."""
         raise NotImplementedError(f"{self.name} has beta={self.beta}, but no reward()")
 
     def targets(self, transitions: Transitions) -> tuple[torch.Tensor, ...]:
-        """Return tensors `(M, ...)` for `loss`; called once in each update, after `reward`."""
+        """Return tensors `(M, ...)` for `loss`; each update calls this once, after `reward`."""
         return ()
 
     def loss(self, targets: tuple[torch.Tensor, ...], rng: np.random.Generator, policy: ActorCritic) -> torch.Tensor:
@@ -111,9 +111,11 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 class RewardScale(RunningNorm):
-    """Divides an intrinsic reward by the running standard deviation of its discounted sum over the past, so that beta
-    means about the same for all (Burda et al. 2018, arXiv:1810.12894, section 2.4, and the authors' code).
-    """  # noqa: D205
+    """Divides an intrinsic reward by the running standard deviation of its discounted sum over past steps.
+
+    So a value of beta has about the same effect for any intrinsic reward. Source: Burda et al. 2018 (arXiv:1810.12894),
+    section 2.4, and the authors' code.
+    """
 
     discounted: torch.Tensor
 
@@ -134,7 +136,7 @@ class RewardScale(RunningNorm):
         return reward / self.std.item()
 
     def past_returns(self, reward: np.ndarray, trajectory_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
-        """Return each row's discounted sum of the rewards up to it; store the last of each environment.
+        """Return, for each row, the discounted sum of the rewards up to it; store each environment's last sum.
 
         Args:
             reward: `(M,)`, of the trajectories one after the other.
@@ -181,7 +183,7 @@ def check_companions(companions: Sequence[Any]) -> None:
 
     Raises:
         TypeError: something is not a `Companion`.
-        ValueError: a name that is taken, or cannot be a file's name.
+        ValueError: a name is taken, or cannot be part of a file name.
     """
     taken = {*TAKEN}
     for companion in companions:

@@ -8,7 +8,7 @@ CompanionName = Literal["rnd", "icm"]
 ROLLOUT = -1
 """The value of `sde_sample_freq` for new noise only after each update."""
 WIDEST = 2**16
-"""Limit on the units of a layer, so that a forged file cannot fill the memory."""
+"""The largest number of units in a layer, so that a forged file cannot exhaust the memory."""
 
 
 @settings_class
@@ -16,12 +16,12 @@ class PPOConfig(Config):
     """The hyperparameters of `PPO`.
 
     Raises:
-        ValueError: some are out of their ranges, or incompatible; the message names them.
+        ValueError: a setting is out of its range, or two are incompatible; the message names them.
     """
 
     lr: float | Schedule = setting(
         0.001,
-        "Learning rate of Adam; in Python also a function of the remaining share of the run, from 1 to 0.",
+        "Learning rate of Adam; in Python also a function of the remaining fraction of the run, from 1 to 0.",
         above=0,
     )
     k_epochs: int = setting(7, "Epochs: passes over each batch.", above=0)
@@ -36,11 +36,9 @@ class PPOConfig(Config):
     )
     gamma: float = setting(0.995, "Discount factor.", least=0, most=1)
     batch_size: int = setting(
-        1024, "Least number of transitions in an update, which uses all that were collected.", above=0
+        1024, "Update when at least this many transitions are collected; the update uses all of them.", above=0
     )
-    mini_batch_size: int = setting(
-        64, "Largest number of transitions in a gradient step: a batch is split into equal minibatches.", above=0
-    )
+    mini_batch_size: int = setting(64, "Largest size of a minibatch; a batch is split into equal minibatches.", above=0)
     use_RND: bool = setting(
         False, "Add an intrinsic reward for novel observations (Random Network Distillation).", structure=True
     )
@@ -78,14 +76,14 @@ class PPOConfig(Config):
     activation: Literal["tanh", "relu", "silu"] = setting("tanh", "Activation of the hidden layers.", structure=True)
     log_std: float = setting(
         0.0,
-        "Initial log standard deviation of continuous actions, before squashing and scaling; of gSDE's noise weights.",
+        "Initial log standard deviation of continuous actions before squashing and scaling, or of gSDE's weights.",
         fixed=True,
         least=-700,
         most=700,
     )
     use_sde: bool = setting(
         False,
-        "Explore by gSDE: noise of continuous actions is a function of the state, resampled only now and then.",
+        "Explore by gSDE: the noise of continuous actions is a function of the state, which changes every few steps.",
         structure=True,
     )
     sde_sample_freq: int = setting(
@@ -124,7 +122,7 @@ class PPOConfig(Config):
         most=1,
     )
     rnd_update_proportion: float = setting(
-        0.25, "Share of each minibatch that trains RND's predictor.", fixed=True, least=0, most=1
+        0.25, "Fraction of each minibatch that trains RND's predictor.", fixed=True, least=0, most=1
     )
     rnd_warmup: int = setting(1000, "Number of observations before RND's reward is used.", fixed=True, least=0)
     learner: Literal["auto", "torch"] = setting(
@@ -134,7 +132,7 @@ class PPOConfig(Config):
     )
     compile: bool = setting(
         False,
-        "Compile the loss for autograd (takes seconds): for long runs with learner=torch or large networks.",
+        "Compile the loss for autograd, which takes seconds: for long runs with learner=torch or large networks.",
         fixed=True,
         incidental=True,
     )
@@ -157,4 +155,4 @@ class PPOConfig(Config):
             ("lr", self.lr, self.anneal_lr),
             ("policy_clip", self.policy_clip, self.anneal_clip),
         ):
-            scheduled(name, value, anneal, 0.0)  # a function is not annealed as well
+            scheduled(name, value, anneal, 0.0)  # raises if a function is also to be annealed

@@ -1,4 +1,4 @@
-"""The exploration noise of gSDE, which is resampled only now and then (Raffin et al. 2021, arXiv:2005.05719)."""
+"""The exploration noise of gSDE, which stays the same for several steps (Raffin et al. 2021, arXiv:2005.05719)."""
 
 from collections.abc import Callable
 
@@ -9,24 +9,24 @@ from PPO.config import ROLLOUT
 
 
 class Exploration:
-    """Noise for each environment. It is sampled when first needed, and again after some steps or after `forget`."""
+    """Noise for each environment. It is sampled at the first step, and again after some steps or after `forget`."""
 
     def __init__(self, steps: int) -> None:
         """Start without noise.
 
         Args:
-            steps: after how many steps to resample; `ROLLOUT`: only after `forget`.
+            steps: after how many steps to resample; with `ROLLOUT` only after `forget`.
         """
         self.steps = steps
         self._noise = np.empty((0, 0), np.float32)
         self._ages = np.empty(0, np.int64)
 
     def noise(self, env_ids: np.ndarray, draw: Callable[[int], np.ndarray]) -> np.ndarray:
-        """Return the noise `(n, A)` of one more step of some environments.
+        """Return the noise `(n, A)` for the next step of some environments.
 
         Args:
             env_ids: `(n,)`, each at most once.
-            draw: samples noise for a number of environments.
+            draw: a function that samples noise for a number of environments.
         """
         missing = max(env_ids, default=-1) + 1 - len(self._ages)
         if missing > 0:
@@ -53,7 +53,7 @@ class Exploration:
         return {"noise": self._noise.copy(), "ages": self._ages.copy()}
 
     def restored(self, state: State, columns: int) -> "Exploration":
-        """Return one with the noise `(N, columns)` of a `state`.
+        """Return an `Exploration` with the noise `(N, columns)` of a `state`.
 
         Raises:
             ValueError: the state does not fit.

@@ -1,4 +1,4 @@
-"""The policy in a file that runs without this project: ONNX, or a program of `torch.export`."""
+"""Export of the policy to a file that runs without this project: ONNX, or a program of `torch.export`."""
 
 import copy
 import logging
@@ -19,25 +19,25 @@ from PPO.actor_critic import ActorCritic
 from PPO.agent import PPO
 
 Run = Callable[[Sequence[torch.Tensor]], Sequence[Any]]
-"""From inputs to results."""
+"""Runs an exported policy: from inputs to results."""
 TOLERANCE = 1e-5
-"""How far the actions of what was exported may be from those of the agent, in units of the largest or of 1."""
+"""Largest difference between exported actions and the agent's, relative to the largest action if that is above 1."""
 TRIALS = 64
-"""States on which they are compared."""
+"""The number of states for which they are compared."""
 
 
 class Deterministic(nn.Module):
-    """From observations to deterministic actions, normalization of observations included."""
+    """From observations to deterministic actions; it also normalizes the observations."""
 
     def __init__(self, policy: ActorCritic) -> None:
-        """Keep the policy."""
+        """Store the policy."""
         super().__init__()
         self.policy = policy
 
     def forward(self, obs: torch.Tensor, core: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return actions `(B, ...)` for rows of columns `(B, D)`, and the next recurrent state `(B, S)`.
 
-        Of a Dict or Tuple space the actions are those of each part.
+        For a Dict or Tuple space the actions of each part are separate results.
         """
         distribution, core = self.policy.step(self.policy.normalize(obs), core)
         action = self.policy.policy_head.to_action(distribution.mode())
@@ -45,7 +45,7 @@ class Deterministic(nn.Module):
 
 
 class FeedForward(Deterministic):
-    """The same for a feed-forward policy, which has no recurrent state."""
+    """The same for a policy without a recurrent state."""
 
     def forward(self, obs: torch.Tensor) -> Any:  # type: ignore[override]
         """Return actions `(B, ...)` for rows of columns `(B, D)`."""
@@ -56,21 +56,21 @@ class FeedForward(Deterministic):
 def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
     """Write the deterministic policy into a file, and check that it acts as the agent does.
 
-    It takes observations as rows of columns, `utils.Features.flatten` of them (for a Box of numbers: flattened), and
-    of a recurrent policy also the recurrent state `(B, S)`, at first zeros; it gives actions (of a Dict or Tuple
-    space one result for each part, `action.KEY`) and the new core.
+    The exported policy takes observations as rows of columns, as `utils.Features.flatten` returns them (a Box of
+    numbers: flattened). It returns actions, or for a Dict or Tuple space one result for each part, `action.KEY`. A
+    recurrent policy also takes the recurrent state `(B, S)`, initially zeros, and returns the next one.
 
     Args:
         ppo: the agent; its device does not matter.
         path: of a file `.onnx` (needs requirements-export.txt) or `.pt2`.
 
     Returns:
-        The largest difference that was seen between its actions and the agent's.
+        The largest difference found between its actions and the agent's.
 
     Raises:
-        ValueError: another suffix.
-        ImportError: what writes ONNX is not installed.
-        RuntimeError: it does not act as the agent does.
+        ValueError: the path has another suffix.
+        ImportError: a library for ONNX is not installed.
+        RuntimeError: the exported policy does not act as the agent does.
     """
     path = Path(path)
     if path.suffix not in {".onnx", ".pt2"}:
@@ -85,7 +85,7 @@ def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "The tensor attributes .* were assigned during export"
-        )  # torch's own, of a core
+        )  # torch warns about its own recurrent layers
         program = torch.export.export(module, tuple(inputs), dynamic_shapes=dict.fromkeys(names, batch))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
@@ -99,7 +99,7 @@ def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
         )
         largest = max(float(np.abs(part).max()) for part in expected)
         if not difference <= TOLERANCE * max(1.0, largest):
-            raise RuntimeError(f"the policy in {path} acts otherwise than the agent: by up to {difference:g}")
+            raise RuntimeError(f"the actions of the policy in {path} differ from the agent's by up to {difference:g}")
         aside.replace(path)
     return difference
 
@@ -112,7 +112,7 @@ def _names_of_actions(ppo: PPO) -> list[str]:
 def _save_program(
     program: torch.export.ExportedProgram, names: Sequence[str], results: Sequence[str], path: Path
 ) -> Run:
-    """Write a program of torch; return what runs it."""
+    """Write a `torch.export` program; return a function that runs it."""
     torch.export.save(program, path)
     module = torch.export.load(path).module()
 
@@ -125,13 +125,13 @@ def _save_program(
 
 
 def _save_onnx(program: torch.export.ExportedProgram, names: Sequence[str], results: Sequence[str], path: Path) -> Run:
-    """Write ONNX; return what runs it."""
+    """Write ONNX; return a function that runs it."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     try:
         import onnxruntime
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of torch, about itself
+            warnings.simplefilter("ignore", FutureWarning)  # torch warns about its own code
             torch.onnx.export(
                 program, f=path, input_names=names, output_names=results, external_data=False, verbose=False
             )

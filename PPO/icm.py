@@ -62,7 +62,7 @@ class ICM(Companion):
     def errors(
         self, obs: torch.Tensor, next_obs: torch.Tensor, action: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the errors of the forward model `(B,)` and of the inverse model, a mean."""
+        """Return the errors of the forward model `(B,)`, and the mean error of the inverse model."""
         now, following = self.encoder(obs), self.encoder(next_obs)
         predicted = self.next_features(torch.cat([now.detach(), action], dim=1))
         guessed = self.action(torch.cat([now, following], dim=1))
@@ -70,6 +70,6 @@ class ICM(Companion):
         return (predicted - following.detach()).pow(2).mean(dim=1), inverse
 
     def loss(self, targets: tuple[torch.Tensor, ...], rng: np.random.Generator, policy: ActorCritic) -> torch.Tensor:
-        """Return both errors, weighted (equation 7)."""
+        """Return the weighted sum of both errors (equation 7)."""
         error, inverse = self.errors(*targets)
         return self.forward_share * error.mean() + (1 - self.forward_share) * inverse

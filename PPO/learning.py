@@ -1,4 +1,4 @@
-"""How PPO learns: `learn`, and its steps for a custom loop."""
+"""How PPO learns: `learn`, and the steps of `learn` for a custom loop."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from PPO.saving import Savable, clone
 from PPO.update import Minibatch, Prepared, chosen, companion_losses, loss_name, optimize, prepare, shuffled
 
 REWARDS_IN_RANGE = 1e-30, 1e30
-"""Magnitudes of rewards that, like their sums, fit in single precision."""
+"""The range of rewards for which they and their sums fit in single precision."""
 if TYPE_CHECKING:
     Settings = PPOConfig
     """The attributes of `Configured`, for type checkers."""
@@ -35,7 +35,7 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
     memory: Memory
     numpy_policy: NumpyPolicy | None
     objective_loss: Any
-    """`losses.objective_loss`, perhaps compiled."""
+    """`losses.objective_loss`, compiled if the config says so."""
     reached: dict[Companion, list[nn.Parameter]]
     """The parameters that the loss of each companion trains."""
     gradients: list[tuple[nn.Parameter, torch.Tensor]]
@@ -59,19 +59,19 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
         """Learn from all of `memory` and clear it, once it holds `batch_size` transitions.
 
         Args:
-            progress: share of the run that is over, from 0 to 1, for annealing.
+            progress: the fraction of the run that is over, from 0 to 1, for annealing.
             workers: processes that compute gradients together with this one; the result is the same.
 
         Returns:
-            Means over the update of `policy_loss`, `value_loss`, `approx_kl`, `clip_fraction`, `grad_norm` and of the
-            loss of each companion (`rnd_loss`); `entropy` before it, estimated as the mean of -log p of the actions;
-            `explained_variance`, `lr`, `clip` and the mean reward of each companion (`rnd_reward`). Nothing if there
-            are too few transitions.
+            Means over all gradient steps: `policy_loss`, `value_loss`, `approx_kl`, `clip_fraction`, `grad_norm`, and
+            the loss of each companion (`rnd_loss`). Before the update: `entropy`, estimated as the mean of -log p of
+            the actions, `explained_variance`, and the mean reward of each companion (`rnd_reward`). Also `lr` and
+            `clip`. It is empty if there are too few transitions.
 
         Raises:
-            ValueError: a schedule (`lr`) returned an invalid value; nothing is learned then.
+            ValueError: a schedule (`lr`) returned an invalid value; then nothing is learned.
             FloatingPointError: a loss or a companion's reward became infinite or NaN; the message names the update, and
-                what else did. The networks are restored, and Adam is reset.
+                all such tensors. The networks are restored, and Adam is reset.
         """
         if len(self.memory) < self.config.batch_size:
             return {}
@@ -100,9 +100,9 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
         return metrics | {"lr": lr, "clip": objective.clip}
 
     def prepare(self) -> Prepared:
-        """Take all of `memory`, and turn it into the rows of minibatches: `learn` without its gradient steps.
+        """Take everything from `memory` and turn it into rows for minibatches: `learn` without its gradient steps.
 
-        The statistics of observations, returns and companions move.
+        This updates the statistics of observations, returns and companions.
 
         Raises:
             ValueError: `memory` is empty, or a recurrent state is missing.
@@ -125,7 +125,7 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
         return prepared
 
     def minibatches(self, prepared: Prepared) -> Iterator[Minibatch]:
-        """Shuffle what `prepare` returned, and give its minibatches: an epoch."""
+        """Shuffle the result of `prepare`, and yield the minibatches of one epoch."""
         order, bounds = shuffled(prepared.rows, self.config.mini_batch_size, self.rng)
         for start, stop in pairwise(bounds):
             index = order[start:stop]
@@ -136,11 +136,11 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
         """Return the sum of the losses of PPO and of its companions, to be minimized over `parameters`.
 
         Args:
-            minibatch: of `minibatches`.
-            progress: share of the run that is over, from 0 to 1, for annealing.
+            minibatch: from `minibatches`.
+            progress: the fraction of the run that is over, from 0 to 1, for annealing.
 
         Returns:
-            The sum; and as tensors the losses, `approx_kl` and `clip_fraction`.
+            The sum, and tensors by name: the losses, `approx_kl` and `clip_fraction`.
         """
         loss, metrics = self.objective_loss(self._annealed(progress)[1], self.policy, minibatch.rows)
         for companion, own in companion_losses(self, minibatch.targets).items():
@@ -148,15 +148,15 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
         return loss, metrics
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return what learns: the parameters of the policy and of the companions."""
+        """Return all trainable parameters: those of the policy and of the companions."""
         own = (each for module in (self.policy, *self.companions) for each in module.parameters())
         return [parameter for parameter in own if parameter.requires_grad]
 
     def _annealed(self, progress: float) -> tuple[float, Objective]:
-        """Return the step size and the coefficients of the loss when `progress` of the run, 0 to 1, is over.
+        """Return the learning rate and the coefficients of the loss when the fraction `progress` of the run is over.
 
         Raises:
-            ValueError: a function of the run gave what cannot be.
+            ValueError: a schedule returned an invalid value.
         """
         config = self.config
         objective = Objective(
@@ -169,7 +169,7 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
         return scheduled("lr", config.lr, config.anneal_lr, progress), objective
 
     def _infinite_tensors(self, obs: np.ndarray) -> list[str]:
-        """Return what is infinite or NaN, by name: observations, weights."""
+        """Return the names of all observations and weights that are infinite or NaN."""
         tensors = {"observations": torch.from_numpy(self.policy.features.flatten(obs))}
         tensors |= self.policy.state_dict()
         for companion in self.companions:

@@ -79,16 +79,16 @@ def value_loss(
 
 
 def approximate_kl(log_prob: torch.Tensor, old_log_prob: torch.Tensor) -> torch.Tensor:
-    """Estimate KL(old || new) from samples of old: mean((r - 1) - log r), the k3 of Schulman 2020.
+    """Estimate KL(old || new) from samples of old: mean((r - 1) - log r).
 
-    Source: http://joschu.net/blog/kl-approx.html: unbiased, never negative, of low variance.
+    This is k3 of Schulman 2020 (http://joschu.net/blog/kl-approx.html): unbiased, never negative, of low variance.
     """
     log_ratio = log_prob - old_log_prob
     return (log_ratio.expm1() - log_ratio).mean()
 
 
 def clip_fraction(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: Number) -> torch.Tensor:
-    """Return the share of rows whose ratio has left `[1 - clip, 1 + clip]`."""
+    """Return the fraction of rows whose ratio is outside `[1 - clip, 1 + clip]`."""
     return ((log_prob - old_log_prob).expm1().abs() > clip).to(log_prob.dtype).mean()
 
 

@@ -1,6 +1,7 @@
 """Memory: the trajectories that PPO learns from.
 
-A memory holds trajectories; `batch` joins them; the learner converts the batch to `Rows` of tensors and shuffles these.
+A memory holds trajectories, and `batch` joins them. The learner converts the batch to `Rows` of tensors and shuffles
+them.
 """
 
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ class Rows(NamedTuple):
     raw_action: Array
     """Actions before squashing and scaling; discrete ones count from 0."""
     log_prob: Array
-    """Of the action, under the behavior policy."""
+    """Log-probability of the action under the behavior policy."""
     advantage: Array
     target: Array
     """Normalized returns `(..., V)`."""
@@ -68,7 +69,7 @@ class Memory:
         """Append a trajectory; the arrays are not copied.
 
         Raises:
-            ValueError: it is empty, or its number of final observations is not that of its ends.
+            ValueError: it is empty, or does not have one final observation for each end.
         """
         if not len(trajectory):
             raise ValueError("an empty trajectory has nothing to learn from")

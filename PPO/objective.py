@@ -25,7 +25,7 @@ class Objective:
     SIZE: ClassVar[int] = 5
 
     def numbers(self) -> list[float]:
-        """Return them as `SIZE` floats."""
+        """Return all coefficients as `SIZE` floats."""
         value_clip = math.inf if self.value_clip is None else self.value_clip
         return [self.clip, self.value_coef, self.entropy_coef, value_clip, float(self.normalize)]
 

@@ -14,7 +14,7 @@ from PPO.actor_critic import ActorCritic
 from PPO.companions import Companion, RewardScale, Transitions, encoder
 
 OBS_CLIP = 5.0
-"""Whitened observations are clipped to this (section 2.4)."""
+"""Limit on the absolute value of whitened observations (section 2.4)."""
 OUTPUTS = 64
 """The number of random features to predict."""
 HIDDEN_SIZE = 64
@@ -34,14 +34,14 @@ class RND(Companion):
         Args:
             beta: coefficient of the intrinsic advantage.
             gamma: discount factor of the intrinsic reward.
-            update_proportion: share of each minibatch that trains the predictor (table 5).
-            warmup: number of observations, for the whitening, before the reward is used.
+            update_proportion: fraction of each minibatch that trains the predictor (table 5).
+            warmup: number of observations that the whitening needs before the reward is used.
         """
         super().__init__()
         self.beta, self.gamma, self.update_proportion, self.warmup = beta, gamma, update_proportion, warmup
 
     def build(self, features: Features, action_space: spaces.Space, generator: torch.Generator) -> None:
-        """Make the networks: MLPs, for images after convolutions."""
+        """Make the networks: MLPs, which for images follow convolutions."""
         self.whiten, self.return_stats = RunningNorm(features.columns, OBS_CLIP), RewardScale(self.gamma)
         self.target, self.predictor = (
             nn.Sequential(
@@ -58,7 +58,7 @@ class RND(Companion):
 
     @torch.no_grad()
     def reward(self, transitions: Transitions) -> np.ndarray:
-        """Return the error at the next observations, scaled: float64 `(M,)`; zeros while the whitening warms up."""
+        """Return the scaled error at the next observations, float64 `(M,)`; zeros while the whitening warms up."""
         warm = self.whiten.count >= self.warmup
         self.whiten.update(transitions.next_obs)
         if not warm:
@@ -68,14 +68,14 @@ class RND(Companion):
 
     @torch.no_grad()
     def targets(self, transitions: Transitions) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the next observations `(M, D)` whitened, and the target's features `(M, F)` of them."""
+        """Return the whitened next observations `(M, D)`, and the target network's features of them `(M, F)`."""
         white = self.whiten(transitions.next_obs)
         return white, self.target(white)
 
     def loss(
         self, targets: tuple[torch.Tensor, ...], rng: np.random.Generator, policy: ActorCritic | None = None
     ) -> torch.Tensor:
-        """Return the predictor's mean error over a random share of the rows."""
+        """Return the predictor's mean error over a random fraction of the rows."""
         white, features = targets
         chosen = torch.from_numpy(np.flatnonzero(rng.random(len(white)) < self.update_proportion)).to(white.device)
         return self.error(white[chosen], features[chosen]).sum() / max(len(chosen), 1)

@@ -22,7 +22,7 @@ from PPO.settings import Settings, arguments_of, differences, settings_of
 
 POLICY_FILE = "Policy_weights.pth"
 SQUASH = {"squash": "squash_actions"}
-"""What the oldest checkpoints call a setting."""
+"""The name of a setting in the oldest checkpoints, and its current name."""
 SHARED_PARTS = ("networks", "optimiser", "updates", "rewarded")
 STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
 
@@ -31,7 +31,7 @@ class Savable:
     """The part of `PPO` that saves and loads."""
 
     defaults: ClassVar[Settings]
-    """Settings that a file of an older version lacks were as these are."""
+    """The values that settings had in older versions, whose files do not record them."""
     arguments: ClassVar[frozenset[str]]
     config: PPOConfig
     policy: ActorCritic
@@ -40,14 +40,14 @@ class Savable:
     rng: np.random.Generator
     updates: int
     rewarded: bool
-    """Whether any reward was not zero so far."""
+    """Whether there has been a reward other than zero."""
     exploration: Exploration | None
     observation_space: spaces.Space
     action_space: spaces.Space
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The device of the networks."""
         return torch.device(self.config.device)
 
     @classmethod
@@ -56,14 +56,14 @@ class Savable:
 
         Args:
             path: the directory.
-            changes: arguments in place of the saved ones: `device`, which is not saved; `encoder`, `actor_critic` and
-                schedules (`lr`, `policy_clip`), which no file can hold; any that the weights do not depend on, such as
-                `gamma`.
+            changes: arguments that replace the saved ones. Give those that are not saved: `device`, and a custom
+                `encoder`, `actor_critic` or schedule (`lr`, `policy_clip`), which no file can hold. You can change any
+                others that the weights do not depend on, such as `gamma`.
 
         Raises:
             FileNotFoundError: there are no weights.
-            ValueError: they are damaged, or an older version saved them without settings; or the agent had an
-                `encoder` or `actor_critic` of its own that is missing; or the weights do not fit `changes`.
+            ValueError: they are damaged, an older version saved them without settings, a custom `encoder` or
+                `actor_critic` is missing, or the weights do not fit `changes`.
         """
         file = Path(path) / POLICY_FILE
         _, settings = read_weights(file)
@@ -74,7 +74,7 @@ class Savable:
             )
         try:
             agent = cls(**arguments_of(settings, changes))
-        except Exception as error:  # whatever forged settings may lead the networks to
+        except Exception as error:  # forged settings can make the networks raise anything
             raise ValueError(f"no agent can be made of what {file} says: {error}") from error
         agent.load_weights(path)
         return agent
@@ -84,7 +84,7 @@ class Savable:
         return settings_of({name: getattr(self, name) for name in self.arguments} | vars(self.config))
 
     def check_settings(self, saved: Settings, what: str, *, learning: bool = False) -> None:
-        """Check that the weights of an agent with other `settings` mean the same to this one.
+        """Check that the weights of an agent with the settings `saved` have the same meaning for this one.
 
         Args:
             saved: the other settings.
@@ -92,7 +92,7 @@ class Savable:
             learning: whether to compare also the settings of the update.
 
         Raises:
-            ValueError: they do not; the message lists what differs.
+            ValueError: they do not; the message lists the differences.
         """
         try:
             different = differences(self.defaults | saved, self.settings(), learning=learning)
@@ -106,10 +106,10 @@ class Savable:
         return self.settings()
 
     def check_signature(self, saved: Settings, source: str) -> None:
-        """Check that an agent with the signature `saved` would go on as this one.
+        """Check that an agent with the signature `saved` would continue in the same way as this one.
 
         Raises:
-            ValueError: it would not; the message lists what differs.
+            ValueError: it would not; the message lists the differences.
         """
         if "squash" in saved:  # the oldest checkpoints have only the settings of the networks
             saved = self.settings() | {SQUASH.get(name, name): value for name, value in saved.items()}
@@ -131,8 +131,8 @@ class Savable:
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a file is damaged, or its weights mean something else to this agent; the message lists what
-                differs, and nothing is changed then.
+            ValueError: a file is damaged, or its weights have another meaning for this agent. The message lists the
+                differences, and nothing is changed.
         """
         networks = {}
         for module, name in self.modules():
@@ -144,10 +144,10 @@ class Savable:
         self._take_over(networks)
 
     def state(self) -> State:
-        """Return the state for an exact resume, for `utils.save_state`; without `memory`.
+        """Return the state that an exact resume needs, for `utils.save_state`, without `memory` and the settings.
 
-        It holds the networks with the statistics of observations, returns and companions, the optimizers, the random
-        state and the number of updates; not the settings.
+        It holds the networks, the statistics of observations, returns and companions, the optimizers, the random state
+        and the number of updates.
         """
         return {
             "networks": {file: clone(module.state_dict()) for module, file in self.modules()},
@@ -163,10 +163,10 @@ class Savable:
         """Restore a `state`, of this or of another `PPO` with the same settings.
 
         Raises:
-            ValueError: it is of other networks, or is no state of a PPO; nothing is changed then.
+            ValueError: it is of other networks, or is no state of a PPO; then nothing is changed.
         """
         parts = STATE_PARTS if self.exploration is None else STATE_PARTS | {"exploration"}
-        said = state.keys() | {"rewarded"} if isinstance(state, dict) else set()  # earlier states do not say that
+        said = state.keys() | {"rewarded"} if isinstance(state, dict) else set()  # older states lack this key
         if said != parts or not isinstance(state["optimiser"], list):
             raise ValueError(f"the saved state is not that of a PPO: it holds {_names(state)}")
         networks = self._fitting(state["networks"])
@@ -192,25 +192,25 @@ class Savable:
         return {name: state[name] for name in SHARED_PARTS}
 
     def load_shared_state(self, state: State) -> None:
-        """Restore what `shared_state` returned, of this or another agent, or the `average` of several."""
+        """Load the `shared_state` of this or another agent, or the `average` of several."""
         self.load_state(self.state() | state)
 
     average = staticmethod(average)
 
     def forget_environments(self) -> None:
-        """Forget what is kept for each environment by index, since others take their places."""
+        """Reset what is stored by the index of an environment, since other environments get these indexes."""
         for scale in scales_of(self.companions).values():
             scale.discounted = scale.discounted[:0]
 
     def load_networks(self, saved: State, settings: Settings | None = None) -> None:
-        """Load only the networks of a `state`: what `load_weights` does with files.
+        """Load only the networks of a `state`, as `load_weights` loads those of files.
 
         Args:
             saved: the state.
-            settings: the `signature` of the agent whose state it was.
+            settings: the `signature` of the agent that it is the state of.
 
         Raises:
-            ValueError: they are other networks, or mean something else to this agent; nothing is changed then.
+            ValueError: the networks differ, or have another meaning for this agent; then nothing is changed.
         """
         if settings is not None:
             self.check_settings(settings, "the saved networks")
@@ -241,7 +241,7 @@ class Savable:
     def _fitting_returns(self, saved: Any) -> dict[str, torch.Tensor]:
         """Return the saved discounted sums of intrinsic rewards, if they fit; otherwise raise a `ValueError`.
 
-        Older states hold only a tensor, that of RND, or None.
+        An older state holds None, or a single tensor, which is that of RND.
         """
         names = scales_of(self.companions).keys()
         if not isinstance(saved, dict):
@@ -271,7 +271,7 @@ def _rng_of(state: Any) -> np.random.Generator:
     """Return a generator from its saved state.
 
     Raises:
-        ValueError: it is the state of no generator.
+        ValueError: it is not the state of a generator.
     """
     generator = np.random.default_rng(0)
     try:

@@ -13,7 +13,7 @@ from PPO.companions import Companion
 from PPO.config import PPOConfig
 
 Settings = State
-"""The arguments of `PPO` by name; spaces described, functions and classes by their names."""
+"""The arguments of `PPO` by name: spaces as plain values, and functions and classes as their names."""
 CALLABLES = ("encoder", "actor_critic")
 """Arguments that cannot be saved."""
 SCHEDULES = ("lr", "policy_clip")
@@ -29,11 +29,11 @@ def arguments_of(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
     """Return arguments of `PPO`.
 
     Args:
-        settings: of `settings_of`.
+        settings: the result of `settings_of`.
         given: arguments that replace saved ones.
 
     Raises:
-        ValueError: they describe no spaces, or a callable is missing.
+        ValueError: the settings describe no spaces, or a callable is missing.
     """
     arguments = dict(settings)
     for name in CALLABLES:
@@ -56,12 +56,12 @@ def differences(saved: Settings, own: Settings, *, learning: bool = False) -> li
     """Return the differences between settings that change what weights mean, in words.
 
     Args:
-        saved: of `settings_of`, complete.
-        own: those of the present agent.
+        saved: the complete result of `settings_of`.
+        own: the settings of the current agent.
         learning: whether to compare also the settings of the update.
 
     Raises:
-        ValueError: some saved settings are unknown to this version.
+        ValueError: this version does not know some of the saved settings.
     """
     if unknown := saved.keys() - own.keys():
         raise ValueError(f"there are settings that this version does not know: {', '.join(sorted(unknown))}")
@@ -72,7 +72,7 @@ def differences(saved: Settings, own: Settings, *, learning: bool = False) -> li
 
 
 def _meaning(settings: Settings) -> dict[str, Any]:
-    """Return what decides what weights mean, by setting; equal settings may be written in different ways."""
+    """Return, in one form each, the settings that weights depend on: the same setting may be written differently."""
     features = Features.of(make_space(settings["observation_space"]))
     flat = len(features.numbers) == 1 and features == Features((Numbers((), features.numbers[0].shape),), ())
     actions = [*leaves(make_space(settings["action_space"]))]
@@ -105,7 +105,7 @@ def _range(space: spaces.Space) -> Any:
 
 
 def _learning(settings: Settings) -> dict[str, Any]:
-    """Return the settings that decide how an agent learns, and not what its weights mean."""
+    """Return the settings that learning depends on, but not the meaning of the weights."""
     return {
         name: settings[name]
         for name, about in settings_in(PPOConfig).items()
@@ -114,7 +114,7 @@ def _learning(settings: Settings) -> dict[str, Any]:
 
 
 def _companions(settings: Settings) -> list[Any]:
-    """Return all companions: names, or of objects their settings; `use_RND` is one more way to name RND."""
+    """Return all companions, as names or as the settings of objects; `use_RND` counts as the name rnd."""
     named = [*settings["companions"]]
     return ["rnd"] * (settings["use_RND"] and "rnd" not in named) + named
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PPO.learning import Learning
 
 Targets = tuple[torch.Tensor, ...]
-"""The result of a companion's `targets`."""
+"""What a companion's `targets` returns."""
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ def prepare(ppo: "Learning", batch: Batch) -> "Prepared":
     """Convert a batch to rows for minibatches; update the statistics of observations, returns and companions.
 
     Raises:
-        ValueError: a recurrent state is missing, or a companion's reward has another shape than `(M,)`.
+        ValueError: a recurrent state is missing, or a companion's reward does not have the shape `(M,)`.
         FloatingPointError: a companion's reward is infinite or NaN.
     """
     policy, head = ppo.policy, ppo.policy.value_head
@@ -59,7 +59,7 @@ def prepare(ppo: "Learning", batch: Batch) -> "Prepared":
             metrics[f"{companion.name.lower()}_reward"] = float(rewards[-1].reward.mean())
     targets = [companion.targets(transitions) for companion in ppo.companions]
 
-    # before the first rewards the critic's values are noise: scale them to the size of the rewards
+    # before the first reward the critic's values mean nothing: scale them to the size of the rewards
     if not ppo.rewarded:
         head.stats.rescale(0, reward_unit(float(np.abs(batch.reward).max())))
 
@@ -72,7 +72,7 @@ def prepare(ppo: "Learning", batch: Batch) -> "Prepared":
 
     target, past = head.stats(returns), inputs.past or ()
     rows = Rows(inputs.obs, raw_action, log_prob, scaled(ppo, experience, advantage), target, old_value, *past)
-    policy.update_statistics(obs)  # only now, since the rows are normalized by the old ones
+    policy.update_statistics(obs)  # last, since the rows are normalized by the old statistics
     return Prepared(rows, experience, targets, {"explained_variance": explained_variance(values, returns)} | metrics)
 
 
@@ -129,7 +129,7 @@ class RewardStream:
     ends: np.ndarray
     """bool `(M,)`: the rows whose return does not continue in the next row."""
     weight: float = 1.0
-    """Of its advantage in the sum."""
+    """The factor of its advantage in the sum of all."""
 
     def advantage(self, batch: Batch, value: np.ndarray, final_value: np.ndarray, gae_lambda: float) -> np.ndarray:
         """Return advantages `(M,)` from the values of M observations, and of the next ones at the E ends of the batch.
@@ -146,7 +146,7 @@ def intrinsic_stream(companion: Companion, transitions: Transitions) -> RewardSt
     The reason is in Burda et al. 2018 (arXiv:1810.12894), section 2.3.
 
     Raises:
-        ValueError: it has another shape than `(M,)`.
+        ValueError: the reward does not have the shape `(M,)`.
         FloatingPointError: it is infinite or NaN.
     """
     batch = transitions.batch
@@ -167,22 +167,22 @@ class Experience(NamedTuple):
 
     batch: Batch
     rewards: list[RewardStream]
-    """V rewards of the M rows."""
+    """V rewards for the M rows."""
     inputs: Inputs
-    """Of the M rows."""
+    """The inputs for the M rows."""
     final_inputs: Inputs
-    """Of the next observations of their E ends."""
+    """The inputs for the next observations of the E ends."""
 
 
 class Prepared(NamedTuple):
     """The result of `prepare`."""
 
     rows: Rows
-    """Of the minibatches."""
+    """The M rows for the minibatches."""
     experience: Experience
-    """To estimate advantages again."""
+    """What advantages are recomputed from."""
     targets: list[Targets]
-    """Of each companion, for the M rows."""
+    """The targets of each companion, for the M rows."""
     metrics: dict[str, float]
 
 
@@ -191,7 +191,7 @@ class Minibatch(NamedTuple):
 
     rows: Rows
     targets: list[Targets]
-    """Of each companion, for these rows."""
+    """The targets of each companion, for these rows."""
 
 
 def columns(policy: ActorCritic, obs: np.ndarray) -> torch.Tensor:
@@ -206,7 +206,7 @@ def network_inputs(
     if policy.core is None:
         return Inputs(obs, None), Inputs(final_obs, None)
     if "state" not in batch.extras:
-        raise ValueError("a recurrent policy learns from its recurrent states: keep the extras that act() returns")
+        raise ValueError("a recurrent policy learns from its recurrent states: store the extras that act() returns")
     state = on_device(policy, batch.extras["state"]).float()
     starts = on_device(policy, np.append(True, batch.ends[:-1]))
     ends = np.flatnonzero(batch.ends)
@@ -236,7 +236,7 @@ def values_of(ppo: "Learning", inputs: Inputs) -> torch.Tensor:
 
 
 def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray) -> torch.Tensor:
-    """Return advantages `(M,)` for the gradient, scaled by `normalize_advantage`, or near 1 if minibatches do it."""
+    """Return advantages `(M,)` scaled as `normalize_advantage` says; if minibatches do that, only to a size near 1."""
     stats = ppo.policy.value_head.stats
     if ppo.normalize_advantage == "none":
         return on_device(ppo.policy, advantage).float()
@@ -251,7 +251,7 @@ def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray) -> to
 def acted(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """Return raw actions `(M, ...)` and their log-probabilities `(M,)` under the behavior policy.
 
-    If a custom loop has not stored them, they are computed with the current policy, which is the behavior policy unless
+    If a custom loop has not stored them, they are computed with the current policy. That is the behavior policy unless
     there was an update in between.
     """
     extras = batch.extras
@@ -280,7 +280,7 @@ def minibatch_gradients(
 def add_gradients(ppo: "Learning", targets: list[Targets], index: np.ndarray) -> Metrics:
     """Compute the gradients of the companions' losses on some rows; return the losses.
 
-    Only the gradient of a companion that `shares` is added to the policy's.
+    Only if a companion `shares`, its gradient is added to the policy's.
     """
     for optimizer in ppo.optimizers[1:]:
         optimizer.gradient.zero_()
@@ -300,7 +300,7 @@ def companion_losses(ppo: "Learning", targets: list[Targets]) -> dict[Companion,
 
 
 def loss_name(companion: Companion) -> str:
-    """Return the metric of a companion's loss."""
+    """Return the name of the metric for a companion's loss."""
     return f"{companion.name.lower()}_loss"
 
 
@@ -310,9 +310,9 @@ def chosen(targets: list[Targets], index: np.ndarray) -> list[Targets]:
 
 
 def shuffled(rows: Rows, mini_batch_size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
-    """Return a new order `(M,)` of the rows, and the bounds of its minibatches: equal parts of at most that size.
+    """Return a random order `(M,)` of the rows, and the bounds of minibatches: equal parts, no larger than given.
 
-    Sequences of a recurrent policy stay whole, so its minibatches are only about equal.
+    For a recurrent policy, sequences stay whole, so minibatches are only about equal.
     """
     count = len(rows.obs)
     parts = -(-count // mini_batch_size)
@@ -338,7 +338,7 @@ def explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:
 
 
 def means(steps: Sequence[Metrics]) -> dict[str, float]:
-    """Return the mean of each metric over the steps; of the first step that is not finite, its metrics alone."""
+    """Return the mean of each metric over the steps; if a step has an infinite metric or NaN, only its metrics."""
     values = {name: [step[name] for step in steps] for name in steps[0]}
     found = {
         name: float(torch.stack(each).mean() if torch.is_tensor(each[0]) else np.mean(each))

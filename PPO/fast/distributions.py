@@ -27,14 +27,14 @@ class Bounds(NamedTuple):
 Backward = Callable[[np.ndarray, float, np.ndarray | None], np.ndarray]
 """From `d_log_prob` `(B,)` and `d_entropy` (a number for all rows) to the derivative by the head's output `(A, B)`.
 
-The derivative by the log-std, if there is one, is written into the third argument `(A,)`.
+It also writes the derivative by the log-std, if there is one, into its third argument `(A,)`.
 """
 
 
 def masked(output: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Return the output `(A, B)` of the policy head; with a mask `(B, A)`, 0 is the probability of actions that have 0.
+    """Return the output `(A, B)` of the policy head, in which actions with 0 in a mask `(B, A)` get probability 0.
 
-    Their logits get no gradient, since their derivatives have the factor p.
+    The logits of these actions get no gradient, since their derivatives have the factor p.
     """
     return output if mask is None else np.where(mask.T == 0, np.float32(FORBIDDEN), output)
 
@@ -97,7 +97,7 @@ def gaussian(
 def raw_log_prob(
     output: np.ndarray, raw_action: np.ndarray, log_std: np.ndarray | None, bounds: Bounds | None
 ) -> tuple[np.ndarray, Backward]:
-    """Return the log-probabilities of raw actions `(B, ...)`, discrete without bounds, and their derivatives."""
+    """Return the log-probabilities of raw actions `(B, ...)`, and their derivatives; no bounds: discrete actions."""
     if bounds is None:
         return categorical(output, raw_action)
     assert log_std is not None
@@ -107,7 +107,7 @@ def raw_log_prob(
 def log_slope(raw_action: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return log |da/du| `(B,)` of actions a = scale tanh(u), for raw actions `u` `(B, A)`.
 
-    It is the difference of log N(u) and log p(a), and does not depend on the policy.
+    This is log N(u) - log p(a). It does not depend on the policy.
     """
     slope = 2.0 * (math.log(2.0) - raw_action - np.logaddexp(0.0, -2.0 * raw_action)) + np.log(scale)
     return slope.sum(axis=1).astype(raw_action.dtype, copy=False)

@@ -23,7 +23,7 @@ def surrogate_gradient(
 ) -> tuple[float, np.ndarray]:
     """Return the clipped surrogate and its derivative by `log_prob`: -A r / B, or 0 where the clipped term is smaller.
 
-    Here and below B is `count`, the number of rows of the whole minibatch. The arguments may be a shard of it; then the
+    Here and below B is `count`, the number of rows of the whole minibatch. If the arguments are a shard of it, the
     results are the shard's terms of the sum.
     """
     ratio = np.exp(log_ratio)
@@ -54,7 +54,7 @@ def layer_gradient(gradient: Layer, h: np.ndarray, d_z: np.ndarray) -> None:
 
 
 def encoder_gradient(encoder: Encoder, gradients: list[Layer], trace: Trace, h: np.ndarray, d_h: np.ndarray) -> None:
-    """Backpropagate from the features `h` and `d_h`: d_z = d_h f'(z), and for the layer below d_h = W^T d_z."""
+    """Backpropagate from the features `h` and their `d_h`: d_z = d_h f'(z), and then d_h = W^T d_z one layer below."""
     for layer, gradient, (inputs, z) in zip(encoder.layers[::-1], gradients[::-1], trace[::-1], strict=True):
         d_z = np.multiply(d_h, encoder.activation.slope(z, h), out=d_h)
         layer_gradient(gradient, inputs, d_z)
@@ -81,14 +81,14 @@ class AnalyticGradient:
     def compute(
         self, objective: Objective, rows: "Rows", count: int, metrics: np.ndarray, networks: Networks = Networks.BOTH
     ) -> None:
-        """Write the gradient, or a shard's share of it, for the parameters of some networks.
+        """Write the gradient, or a shard's terms of it, for the parameters of some networks.
 
         Args:
             objective: the loss to minimize.
-            rows: of a minibatch. Their advantages are not normalized here. `log_prob` of continuous actions is that of
-                the raw actions, before squashing, since the ratio is the same.
+            rows: of a minibatch. Their advantages are not normalized here. For continuous actions, `log_prob` is that
+                of the raw actions, since the ratio is the same.
             count: the number of rows of the whole minibatch.
-            metrics: `(4,)`; these rows' share of the `METRICS` that the networks determine is written there.
+            metrics: `(4,)`; the terms of these rows in the `METRICS` of these networks are written there.
             networks: the actor, the critic or both.
         """
         parameters, gradients = self._parameters, self._gradients

@@ -22,7 +22,7 @@ from PPO.fast.distributions import Bounds, log_slope, masked, raw_log_prob
 ONE_THREAD_PRODUCT = 2**18
 """The largest number of multiplications in a matrix product that NumPy computes on one thread (with OpenBLAS)."""
 TILE = 8
-"""Observations in one matrix product of `forward`. The shape of a product affects its rounding; with a fixed shape, the
+"""Observations in one matrix product of `forward`. The shape of a product affects its rounding. With a fixed shape, the
 output for an observation does not depend on the rest of the batch."""
 CACHED_ROWS = 256
 """Observations in one matrix product of the critic."""
@@ -40,7 +40,7 @@ class Activation(NamedTuple):
     """h = f(z) and its slope f'(z)."""
 
     output: Callable[[np.ndarray], np.ndarray]
-    """From `z` to `h`; may overwrite `z` where the slope needs only `h`."""
+    """From `z` to `h`; may overwrite `z` if the slope needs only `h`."""
     slope: Callable[[np.ndarray, np.ndarray], np.ndarray]
     """From `z` and `h` to the slope."""
 
@@ -64,7 +64,7 @@ ACTIVATIONS = {
 
 
 class Layer(NamedTuple):
-    """z = W h + b, or a stack of such."""
+    """z = W h + b, or a stack of such layers."""
 
     weight: np.ndarray
     """`(..., out, in)`."""
@@ -78,7 +78,7 @@ class Layer(NamedTuple):
         return z
 
     def of(self, networks: Networks) -> "Layer":
-        """Return some layers of a stack."""
+        """Return the layers of some networks in a stack."""
         return Layer(self.weight[networks.value], self.bias[networks.value])
 
 
@@ -106,7 +106,7 @@ class Parameters(NamedTuple):
     """Views of a vector of parameters, or of their gradient."""
 
     hidden: list[Layer]
-    """Stacks of an actor's layer and a critic's layer."""
+    """For each hidden layer, the actor's and the critic's, stacked."""
     log_std: np.ndarray | None
     """`(A,)`, for continuous actions."""
     policy_head: Layer
@@ -124,13 +124,13 @@ class Architecture:
     hidden_sizes: tuple[int, ...]
     activation: str
     outputs: int
-    """A, of the policy head."""
+    """A, the outputs of the policy head."""
     values: int
-    """V, of the value head."""
+    """V, the outputs of the value head."""
     bounds: Bounds | None = None
-    """For continuous actions."""
+    """The range of continuous actions."""
     first_action: int = 0
-    """For discrete actions."""
+    """The first of discrete actions."""
 
     @property
     def parameters(self) -> int:
@@ -207,7 +207,7 @@ class NumpyPolicy:
         return rows, output.T
 
     def complete(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Return `log_prob` `(T, n)` for rows `(T, n, ...)` of T calls of `act`, and the outputs `(T, n, A)`."""
+        """Return `log_prob` `(T, n)`, given the rows `(T, n, ...)` and outputs `(T, n, A)` of T calls of `act`."""
         discrete = self.architecture.bounds is None
         raw_action = rows["action"] - self.architecture.first_action if discrete else rows["raw_action"]
         output = np.ascontiguousarray(outputs.reshape(-1, outputs.shape[-1]).T)
@@ -219,9 +219,8 @@ class NumpyPolicy:
 
         Args:
             obs: `(B, D)`, with the columns of an action mask if there is one.
-            noise: `(B, A)`: standard normal numbers for continuous actions, standard exponential ones for discrete
-                ones (the Gumbel trick, as a race of exponential clocks: argmax p / E); None for deterministic
-                actions.
+            noise: `(B, A)`: standard normal numbers for continuous actions, standard exponential numbers E for discrete
+                actions (the Gumbel trick, as a race of exponential clocks: argmax p / E); None for deterministic ones.
         """
         obs, mask = self.architecture.features.split(obs)
         output, bounds = masked(self.forward(self.normalize(obs)), mask), self.architecture.bounds

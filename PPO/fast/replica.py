@@ -1,4 +1,4 @@
-"""Replica: the structure of a policy, with which worker processes act and compute gradients."""
+"""Replica: a policy's structure, from which worker processes make a policy to act and to compute gradients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ from PPO.fast.shards import ShardWorker, shared_arrays
 
 @dataclass(frozen=True)
 class Replica:
-    """A policy that is pickled once, without weights. These are in a vector: parameters, then observation statistics.
+    """A policy without weights, which is pickled only once.
 
-    `PPO.replica` makes one; `PPO.replica_weights` gives the vector.
+    The weights are in a vector: the parameters, then the statistics of observations. `PPO.replica` makes a replica, and
+    `PPO.replica_weights` returns the vector.
     """
 
     architecture: Architecture
@@ -45,9 +46,9 @@ class Replica:
         return NumpyPolicy(self.architecture, parameters, statistics.reshape(2, -1))
 
     def workspace(self, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Return shape and type of the arrays that gradient workers share for that many rows."""
+        """Return shape and type of the arrays that gradient workers share, for so many rows."""
         return shared_arrays(self.architecture, rows, self.mini_batch_size)
 
     def learner(self, workspace: dict[str, np.ndarray]) -> Callable[[int, int, int, int], None]:
-        """Return `ShardWorker.compute`."""
+        """Return the `compute` of a new `ShardWorker`."""
         return ShardWorker(self.architecture, workspace).compute

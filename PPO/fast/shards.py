@@ -15,7 +15,7 @@ from PPO.memory import Rows
 from PPO.objective import Objective
 
 SHARD_ROWS = 256
-"""Rows whose gradient one process computes at once; their activations fit its cache."""
+"""The largest number of rows in a shard, whose activations fit the cache."""
 SHARED_FIELDS = ("obs", "raw_action", "log_prob", "advantage", "target", "value")
 """The fields of `Rows` that the analytic gradient depends on."""
 
@@ -78,8 +78,8 @@ class ShardWorker:
     def compute(self, start: int, stop: int, number: int, processes: int) -> None:
         """Write this process's shards of the gradient and metrics of the minibatch of rows `start` to `stop`.
 
-        Of K processes, process `number` computes every K-th shard. A minibatch with a single shard is split by network:
-        one process computes the actor's gradient, another the critic's.
+        Each of K processes computes every K-th shard, from shard `number` on. A minibatch with a single shard is split
+        by network: one process computes the actor's gradient, another the critic's.
         """
         minibatch, count = self._rows.part(start, stop), stop - start
         objective = Objective.of(self._objective)
@@ -105,9 +105,9 @@ class ShardedGradient:
         mini_batch_size: int,
         workers: GradientWorkers | None,
     ) -> None:
-        """Send the objective to the workers; without workers whose arrays fit the rows, this process works alone.
+        """Send the objective to the workers; if there are none, or their arrays do not fit, compute in this process.
 
-        For every minibatch the parameters `(P,)` of the policy are read, and the gradient `(P,)` is written.
+        Every minibatch reads the parameters `(P,)` of the policy and writes the gradient `(P,)`.
         """
         shards = shards_of(mini_batch_size)
         if workers is None or len(workers.workspace["obs"]) < count or len(workers.workspace["gradients"]) < shards:
