@@ -36,6 +36,8 @@ class Rows:
             fin=torch.ones(lead, dtype=torch.bool),
         )
         self.state: Any = tree_map(Tensor.numpy, self.tensors)
+        views = tree_map(lambda tensor: iter(tensor.split(1)), self.tensors)
+        self.steps: list[State] = [tree_map(next, views) for _ in range(1 + n_steps)]
         self.terminated, self.truncated, self.valid = np.zeros((3, n_steps, envs.num_envs), np.bool_)
         if first is not None:
             tree_map(lambda array, row: np.copyto(array[0], row), self.state, first)
@@ -119,7 +121,7 @@ class Collector:
         """Step all running environments once; return the actor's outputs."""
         envs, state = self.envs, rows.state
         act, self._hx, info = self.actor.step(*self._at(rows, step), hx=self._hx, virtual=False)
-        tree_map(lambda rows, given: rows[step + 1].copy_(given[0]), rows.tensors.act, act)
+        tree_map(Tensor.copy_, rows.steps[step + 1].act, act)
         frozen = envs.finished.nonzero()[0]
         running: Any = slice(None)
         if len(frozen):
@@ -167,7 +169,7 @@ class Collector:
 
     def _at(self, rows: Rows, step: int) -> State:
         """Return row `step` as input of the actor, `(1, B, ...)`."""
-        return self._moved(tree_map(lambda tensor: tensor[step : step + 1], rows.tensors))
+        return self._moved(rows.steps[step])
 
     def _moved(self, tree: Nested) -> Nested:
         """Move tensors to the device of the actor."""
