@@ -6,6 +6,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TransformReward
 
+from parallel_rl.utils import register_games
+
 FRAMES = 4
 
 
@@ -36,9 +38,7 @@ def make_atari(env_id: str, /, *, training: bool = True, **kwargs: Any) -> gym.E
     Raises:
         ModuleNotFoundError: `ale-py` or OpenCV is not installed (requirements-atari.txt).
     """
-    import ale_py
-
-    gym.register_envs(ale_py)
+    register_games(env_id)
     env: gym.Env = gym.make(env_id, frameskip=1, disable_env_checker=True, **kwargs)
     env = FireReset(AtariPreprocessing(env, noop_max=30, frame_skip=4, terminal_on_life_loss=training))
     if training:

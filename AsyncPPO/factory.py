@@ -3,9 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from AsyncPPO.backends import EnvError, EnvFactory, close_env
 from AsyncPPO.progress import warn_if_long
-from parallel_rl.utils import register_minatar
+from parallel_rl.utils import check_env_id, register_games
 
 EnvLike = gym.Env | str | EnvSpec | EnvFactory
 """An environment, an id, a spec, or a callable that makes an environment."""
@@ -52,25 +50,17 @@ def env_factory(env: EnvLike, /, **kwargs: Any) -> EnvFactory:
 
     Args:
         env: an environment, its id (with the module that registers it and a colon in front, if needed), its spec, or a
-            callable that makes it. MinAtar's ids need no module.
+            callable that makes it. The ids of MinAtar and Atari need no module.
         kwargs: of `gymnasium.make`, for an id.
 
     Raises:
-        ValueError: an unknown environment id; the message names the nearest known one.
+        ValueError: an unknown environment id, for which the message suggests the nearest known one; or its module
+            cannot be imported.
         TypeError: not an environment, an id, a spec or a callable; or an environment that can be neither copied nor
             remade.
     """
     if isinstance(env, str):
-        module, _, name = env.rpartition(":")
-        try:
-            if module:
-                import_module(module)
-            register_minatar(name)
-            gym.spec(name)
-        except (gym.error.Error, ImportError) as error:
-            near = get_close_matches(name, gym.registry, 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"no environment {env!r}{hint} ({error})") from None
+        check_env_id(env)
         return partial(_make, env, **kwargs)
     if isinstance(env, EnvSpec):
         return lambda: gym.make(env, disable_env_checker=True)
@@ -102,7 +92,7 @@ def make_env(factory: EnvFactory) -> gym.Env:
         with warn_if_long(lambda: "the first environment to be made"):
             env = factory()
     except (Exception, SystemExit) as error:
-        raise EnvError.of(0, "being made", error) from error
+        raise EnvError.unmade(0, error) from error
     if not isinstance(env, gym.Env):
         raise TypeError(f"the callable that makes environments returned {env!r}, which is not a gymnasium.Env")
     return env
@@ -138,5 +128,5 @@ def _make_like(factory: EnvFactory, observation_space: gym.Space, action_space: 
 
 
 def _make(env_id: str, /, **kwargs: Any) -> gym.Env:
-    register_minatar(env_id)
+    register_games(env_id)
     return gym.make(env_id, **{"disable_env_checker": True, **kwargs})

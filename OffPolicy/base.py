@@ -25,7 +25,7 @@ from parallel_rl.utils import (
     compute_threads,
     describe_space,
     make_config,
-    register_minatar,
+    register_games,
 )
 
 LARGE_NETWORK = 1_000_000
@@ -93,7 +93,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
             TypeError, ValueError: as the constructor does.
         """
         if isinstance(env, str):
-            register_minatar(env)
+            register_games(env)
             return cls.for_env(gym.make(env), **options)
         single = "single_" if hasattr(env, "single_observation_space") else ""
         obs_space, action_space = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")

@@ -18,7 +18,7 @@ from parallel_rl.utils import (
     choices_of,
     fault_of,
     leaves,
-    register_minatar,
+    register_games,
 )
 
 Scaling = float | Sequence[float] | np.ndarray
@@ -36,7 +36,7 @@ def arguments_for(env: Any, action_scaling: Scaling | None = None) -> dict[str, 
         TypeError: a space is not supported.
     """
     if isinstance(env, str):
-        register_minatar(env)
+        register_games(env)
         with gym.make(env) as made:
             return arguments_for(made, action_scaling)
     single = "single_" if hasattr(env, "single_observation_space") else ""

@@ -79,6 +79,7 @@ def _run(arguments: list[str]) -> int:
 
 def run() -> NoReturn:
     """Run the command line of this process and exit."""
+    sys.path.append("")  # modules in the current directory, for --env-id MODULE:ID; last, so that they hide no other
     if not sys.flags.dev_mode:
         warnings.formatwarning = _one_line
     sys.exit(main())

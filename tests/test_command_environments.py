@@ -185,6 +185,17 @@ def test_the_environments_of_a_module_are_listed(
     assert "no module 'nowhere'" in capsys.readouterr().err
 
 
+def test_a_module_in_the_current_directory_is_found_and_its_runs_need_no_colon(tmp_path: Path) -> None:
+    lines = "import gymnasium as gym\ngym.register('Corridor-v0', 'gymnasium.envs.toy_text:FrozenLakeEnv')\n"
+    (tmp_path / "corridors.py").write_text(lines)
+    main_file = str(Path(__file__).parents[1] / "main.py")
+    flags = ["--env-id", "corridors:Corridor-v0", *QUICK, "--eval-every", "0", "--max-seconds", "0.01"]
+    command = [sys.executable, main_file, *flags, "--env-kwargs", "max_episode_steps=20"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "runs" / "corridors" / "Corridor-v0").glob("*/")]
+
+
 def test_no_more_environments_exist_than_num_envs(run_dir: Path) -> None:
     assert Countdown.most.value == 2, "neither while it looked at them, nor in the evaluation at the end"
     Countdown.most.value = 0

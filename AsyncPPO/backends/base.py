@@ -18,7 +18,7 @@ import numpy as np
 
 from AsyncPPO.backends.apply import set_reset_options
 from AsyncPPO.workers import WorkerError, WorkerPool
-from parallel_rl.utils import row_type
+from parallel_rl.utils import reason_of, row_type
 
 if TYPE_CHECKING:
     from AsyncPPO.backends.rollout import Rollout
@@ -40,6 +40,11 @@ class EnvError(WorkerError):
         except Exception:
             said = "(its message cannot be read)"
         return cls(f"environment {index} failed in {what}: {type(error).__name__}: {said}\n\n{trace}")
+
+    @classmethod
+    def unmade(cls, index: int, error: BaseException) -> "EnvError":
+        """Return the error for an exception while environment `index` was made; its message is one line."""
+        return cls(f"environment {index} cannot be made: {reason_of(error)}")
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ class EnvBlock(Block):
             env = self._factories[index - self.first]()
             own_spaces(env, self._spaces)
         except (Exception, SystemExit) as error:
-            raise EnvError.of(index, "being made", error) from error
+            raise EnvError.unmade(index, error) from error
         return env
 
     def _reset_one(self, index: int, options: dict[str, Any] | None = None, **kwargs: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from parallel_rl.commands.run_directory import (
 )
 from parallel_rl.commands.trust import check_trust, kwargs_of
 from parallel_rl.config import RunConfig, TrainConfig
+from parallel_rl.utils import check_env_id
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -133,6 +134,7 @@ def factory_of(run: RunConfig, *, training: bool = False, **kwargs: Any) -> "Env
     wrappers = wrappers_of(run.wrapper) + ([ActionMasks] if run.action_masks else [])
     kwargs = kwargs_of(run) | kwargs
     if run.env_id.startswith("ALE/"):
+        check_env_id(run.env_id)
         make: EnvFactory = partial(make_atari, run.env_id, training=training, **kwargs)
     else:
         make = env_factory(run.env_id, **kwargs)

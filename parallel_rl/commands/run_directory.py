@@ -40,7 +40,7 @@ def choose_run_dir(config: TrainConfig) -> Path:
         FileExistsError: it holds a run already.
     """
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
-    run_dir = Path(config.run.run_dir or Path("runs") / config.run.env_id / now)
+    run_dir = Path(config.run.run_dir or Path("runs") / config.run.env_id.replace(":", "/") / now)
     weights = run_dir / agent_kind(config.agent).weights
     begun = weights.exists() or checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
     if (run_dir / CONFIG_FILE).exists() and begun:  # a run that ended before its first update may start again

@@ -27,7 +27,7 @@ from parallel_rl.utils.masks import (
     update_active_environments_list,
 )
 from parallel_rl.utils.quadrature import gauss_hermite
-from parallel_rl.utils.registration import register_minatar
+from parallel_rl.utils.registration import check_env_id, environments_of, reason_of, register_games, registered
 from parallel_rl.utils.returns import (
     discounted_returns,
     discounted_sums,
@@ -102,6 +102,7 @@ __all__ = [
     "bounds_of",
     "buffer_append",
     "buffer_to_target_buffer_transfer",
+    "check_env_id",
     "check_fit",
     "check_like",
     "choices_of",
@@ -112,6 +113,7 @@ __all__ = [
     "element_of",
     "ends_of",
     "env_seeds",
+    "environments_of",
     "episode_ends",
     "episode_numbers",
     "fault_of",
@@ -138,7 +140,9 @@ __all__ = [
     "one_torch_thread",
     "range_of_active_environments",
     "read_json",
-    "register_minatar",
+    "reason_of",
+    "register_games",
+    "registered",
     "remove_unfinished",
     "reward_unit",
     "row_type",

@@ -1,15 +1,114 @@
-"""Environments whose packages do not register them by themselves."""
+"""Ids of environments: the packages that register them, and what is wrong with an id that cannot be made."""
+
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+EXTRAS = {"mujoco": "mujoco", "ale_py": "atari", "cv2": "atari", "minatar": "atari"}
+"""Packages of environments, and the extra `parallel-rl[EXTRA]`, or file requirements-EXTRA.txt, that installs them."""
 
 
-def register_minatar(env_id: str) -> None:
-    """Register the games of MinAtar if `env_id` is one of them and they are not registered yet.
+def register_games(env_id: str) -> None:
+    """Register the games of MinAtar or Atari if `env_id` is one of them and that has not been done.
 
     Raises:
-        ModuleNotFoundError: MinAtar is not installed (requirements-atari.txt).
+        ModuleNotFoundError: the package of the games is not installed.
     """
-    if env_id.startswith("MinAtar/") and env_id not in gym.registry:
+    if env_id in gym.registry:
+        return
+    if env_id.startswith("MinAtar/"):
         from minatar.gym import register_envs
 
         register_envs()
+    elif env_id.startswith("ALE/"):
+        import ale_py
+
+        gym.register_envs(ale_py)
+
+
+def check_env_id(env_id: str) -> None:
+    """Check that an environment is registered; the module before a colon is imported first.
+
+    Raises:
+        ValueError: it is not, or its package is not installed; the message suggests the nearest id.
+    """
+    module, colon, name = env_id.rpartition(":")
+    brought = environments_of(module) if colon else []
+    try:
+        register_games(name)
+        gym.spec(name)
+    except ImportError as error:
+        raise ValueError(f"no environment {env_id!r}: {reason_of(error)}") from None
+    except gym.error.Error:
+        near = _nearest(name, brought or registered())
+        hint = f"; did you mean {module + colon + near!r}?" if near else ""
+        raise ValueError(f"no environment {env_id!r}{hint}") from None
+
+
+def registered() -> list[EnvSpec]:
+    """Return the environments that are known without naming a module."""
+    for game in ("ALE/Pong-v5", "MinAtar/Breakout-v1"):
+        with suppress(ImportError):
+            register_games(game)
+    return [*gym.registry.values()]
+
+
+def environments_of(module: str) -> list[EnvSpec]:
+    """Import a module; return the environments that it registers, and those of its own that are registered already.
+
+    Raises:
+        ValueError: it is not found, or its code fails.
+    """
+    before = {*gym.registry}
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise ValueError(f"no module {module!r}: it is neither installed nor in the current directory") from None
+        raise ValueError(f"the module {module!r} cannot be imported: {reason_of(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"the module {module!r} cannot be imported: {reason_of(error)}") from error
+    return [spec for env_id, spec in gym.registry.items() if env_id not in before or _lies_in(spec, module)]
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in one line why something could not be made: the package to install, or the error and its place."""
+    missing = next((EXTRAS[name] for name in _missing_packages(error) if name in EXTRAS), None)
+    first = next(iter(f"{error}".splitlines()), "")
+    if missing is not None:
+        return f"{first} (pip install 'parallel-rl[{missing}]', or -r requirements-{missing}.txt in a checkout)"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {first}{'' if isinstance(error, SyntaxError) else place}"
+
+
+def _missing_packages(error: BaseException | None) -> Iterator[str]:
+    """Yield the packages whose import failed, in an error and those that it follows from."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name is not None:
+            yield error.name.partition(".")[0]
+        error = error.__cause__ or error.__context__
+
+
+def _nearest(name: str, known: Iterable[EnvSpec]) -> str | None:
+    """Return the id with the nearest name, namespace and version aside; of several, that version or the newest."""
+    by_name: dict[str, list[EnvSpec]] = {}
+    for spec in known:
+        by_name.setdefault(spec.name.lower(), []).append(spec)
+    bare, _, version = name.rpartition("/")[2].lower().partition("-v")
+    near = get_close_matches(bare, by_name, 1, 0.7)
+    found = by_name[near[0]] if near else []
+    best = max(found, key=lambda spec: (str(spec.version) == version, spec.version or 0), default=None)
+    return best.id if best else None
+
+
+def _lies_in(spec: EnvSpec, module: str) -> bool:
+    entry = spec.entry_point
+    home = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
+    return f"{home}.".startswith(f"{module}.")

@@ -311,7 +311,7 @@ def test_an_environment_that_cannot_be_made_is_named(make: Make) -> None:
     def factory() -> gym.Env:
         raise OSError("no such simulator")
 
-    with pytest.raises(EnvError, match="environment 0 failed in being made: OSError: no such simulator"):
+    with pytest.raises(EnvError, match="environment 0 cannot be made: OSError: no such simulator"):
         make(factory)
 
 

@@ -435,7 +435,7 @@ def test_environments_with_other_spaces_are_an_error_that_names_both_spaces(make
     Varied.made = 0
     first = {"action": r"Discrete\(2\)", "observation": r"Box\(-1\.0"}[what]
     with pytest.raises(
-        EnvError, match=f"environment [0-2] failed in being made.*its {what} space is .* first environment's is {first}"
+        EnvError, match=f"environment [0-2] cannot be made.*its {what} space is .* first environment's is {first}"
     ):
         make(partial(Varied, what))
 
