@@ -123,7 +123,10 @@ class Collector:
         result = env.step(acted[0])
         taken, episodes = self._keep(env_ids, self._obs, acted, result)
         self._obs, _, terminated, truncated, _ = result
-        if not env.autoreset:
+        if env.autoreset:
+            if env.finished.any() or len(env_ids) < env.num_envs:  # a VectorEnv that resets them in its next step
+                self._obs = env.obs[~env.finished]
+        else:
             over = episode_ends(terminated, truncated)
             self._obs = inactive_states_dropout(self._obs, over)
             update_active_environments_list(env.finished, over)
@@ -225,8 +228,10 @@ class ReplicaCollector:
         return reward.size, self._episodes.count(np.arange(env.num_envs), reward, over, infos)
 
 
-def choose_acting(wanted: Acting, agent: Agent, mode: str, lag: int = 0) -> tuple[Acting, str]:
-    """Return where the policy acts, and why.
+def choose_acting(
+    wanted: Acting, agent: Agent, mode: str, lag: int = 0, vectorized: bool = False
+) -> tuple[Acting, str]:
+    """Return where the policy acts, and why; `vectorized` environments are stepped as a whole, by this process.
 
     Raises:
         ValueError: `wanted` is unknown or not possible.
@@ -236,13 +241,22 @@ def choose_acting(wanted: Acting, agent: Agent, mode: str, lag: int = 0) -> tupl
     if lag:
         _check_lag(lag, wanted, agent, mode)
         return "central", "the agent acts in this process, in every step, also during updates: lag=1"
-    if wanted != "central" and mode == "streaming" and agent.replica() is not None:
+    if wanted != "central" and mode == "streaming" and not vectorized and agent.replica() is not None:
         return "replicas", "replicas of the policy act in the processes that step"
     if wanted == "replicas":
         raise ValueError(
-            "acting='replicas' needs mode='streaming' and an agent with replicas: two small MLPs in float32 on the CPU"
+            "acting='replicas' needs mode='streaming', no VectorEnv, and an agent with replicas: two small MLPs in "
+            "float32 on the CPU"
         )
-    why = "as chosen" if wanted == "central" else "mask mode" if mode == "mask" else "the agent has no replicas"
+    why = (
+        "as chosen"
+        if wanted == "central"
+        else "mask mode"
+        if mode == "mask"
+        else "a VectorEnv"
+        if vectorized
+        else "the agent has no replicas"
+    )
     return "central", f"the agent acts in this process, in every step: {why}"
 
 

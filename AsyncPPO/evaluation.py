@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any, Unpack
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from AsyncPPO.agent import Actor
 from AsyncPPO.backends import RESTART_LIMIT, EnvError, with_success
@@ -116,7 +117,7 @@ def evaluate_episodes(
 
 def _first(env: Any, listed: int, episodes: int, settings: EnvSettings) -> tuple[Any, int]:
     """Return at most as many environments as episodes, and their number; shorten a list of seeds likewise."""
-    num_envs, seed = min(listed, episodes), settings.get("seed")
+    num_envs, seed = listed if isinstance(env, VectorEnv) else min(listed, episodes), settings.get("seed")
     if not isinstance(seed, int | np.integer | None) and len(seed) == listed:
         settings["seed"] = seed[:num_envs]
     return env[:num_envs] if isinstance(env, list | tuple) else env, num_envs

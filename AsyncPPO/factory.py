@@ -1,20 +1,22 @@
 """Callables that make environments, from an environment, an id, a spec or a callable."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from inspect import Parameter, signature
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
 
 from AsyncPPO.backends import EnvError, EnvFactory, close_env
 from AsyncPPO.progress import warn_if_long
 from parallel_rl.utils import check_env_id, register_games
 
-EnvLike = gym.Env | str | EnvSpec | EnvFactory
-"""An environment, an id, a spec, or a callable that makes an environment."""
+EnvLike = gym.Env | str | EnvSpec | EnvFactory | VectorEnv | Callable[[int], VectorEnv]
+"""An environment, an id, a spec, or a callable that makes one; or N in one object, or a function of N that makes it."""
 
 
 def number_of_copies(env: Any, num_envs: int | None, default: int) -> int:
@@ -23,15 +25,25 @@ def number_of_copies(env: Any, num_envs: int | None, default: int) -> int:
     Raises:
         ValueError: fewer than one, or a list of another length than `num_envs`.
     """
-    listed = len(env) if isinstance(env, list | tuple) else None
+    listed = len(env) if isinstance(env, list | tuple) else env.num_envs if isinstance(env, VectorEnv) else None
     if listed is not None and num_envs not in (None, listed):
-        raise ValueError(
-            f"num_envs is {num_envs}, but env is a list of {listed}: it must have one for each environment"
-        )
+        what = "has" if isinstance(env, VectorEnv) else "is a list of"
+        raise ValueError(f"num_envs is {num_envs}, but env {what} {listed}: it must have one for each environment")
     for number in (num_envs, listed):
         if number is not None and number < 1:
             raise ValueError(f"num_envs must be at least 1, not {number}")
     return num_envs or listed or default
+
+
+def is_vectorized(env: Any) -> bool:
+    """Return whether `env` is a `VectorEnv`, or makes one: a callable with a parameter `num_envs` without default."""
+    if isinstance(env, VectorEnv):
+        return True
+    try:
+        number = signature(env).parameters.get("num_envs")
+    except (TypeError, ValueError):  # not a callable, or one that is written in C
+        return False
+    return number is not None and number.default is Parameter.empty
 
 
 def env_factories(env: EnvLike | Sequence[EnvLike], num_envs: int) -> list[EnvFactory]:
@@ -77,7 +89,7 @@ def env_factory(env: EnvLike, /, **kwargs: Any) -> EnvFactory:
             return lambda: gym.make(spec, disable_env_checker=True)
         return lambda: copy.deepcopy(original)
     if callable(env):
-        return env
+        return env  # type: ignore[return-value]
     raise TypeError(f"env must be an environment, an id, an EnvSpec or a callable that makes one, not {env!r}")
 
 
@@ -93,6 +105,8 @@ def make_env(factory: EnvFactory) -> gym.Env:
             env = factory()
     except (Exception, SystemExit) as error:
         raise EnvError.unmade(0, error) from error
+    if isinstance(env, VectorEnv):
+        raise TypeError("the callable made a VectorEnv: pass that itself, or a function of `num_envs` that makes it")
     if not isinstance(env, gym.Env):
         raise TypeError(f"the callable that makes environments returned {env!r}, which is not a gymnasium.Env")
     return env

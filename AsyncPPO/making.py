@@ -8,11 +8,13 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
 
 from AsyncPPO.backends import (
     Backend,
     BackendName,
     EnvBlock,
+    EnvPool,
     FaultPolicy,
     InlineBackend,
     Layout,
@@ -20,13 +22,14 @@ from AsyncPPO.backends import (
     PoolBlock,
     ProcessBackend,
     StartMethod,
+    VectorEnvPool,
     available_cores,
     choose_backend,
     choose_start_method,
     make_pool,
     why_no_children,
 )
-from AsyncPPO.factory import EnvLike, env_factories, like, sample_env
+from AsyncPPO.factory import EnvLike, env_factories, is_vectorized, like, sample_env
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +77,10 @@ def make_backend(
         seed: of the first environment in the trial of its speed.
         reset_options: of that trial.
     """
-    if ways.backend == "vector":
-        pool = make_pool(env, num_envs)
+    if is_vectorized(env) or ways.backend == "vector":
+        pool, reason = _pool(env, num_envs, ways)
         made: Backend = InlineBackend(partial(PoolBlock, pool), _layout(num_envs, pool), ways.plan)
-        return _made(made, "vector", "as chosen", pool)
+        return _made(made, "vector", reason, pool)
     factories = env_factories(env, num_envs)
     with sample_env(factories[0]) as sample:
         name, reason = _choose(sample, num_envs, ways, seed, reset_options)
@@ -99,6 +102,25 @@ def make_backend(
         ways.close_timeout,
     )
     return _made(made, name, reason, sample)
+
+
+def _pool(env: Any, num_envs: int, ways: Ways) -> tuple[EnvPool | VectorEnvPool, str]:
+    """Return N environments in one object, and why they are."""
+    if not is_vectorized(env):
+        return make_pool(env, num_envs), "as chosen"
+    if ways.backend not in ("auto", "vector"):
+        raise ValueError(
+            f"backend={ways.backend!r} does not work with a VectorEnv, which steps its environments itself"
+        )
+    if ways.asynchronous or ways.fault_policy != FaultPolicy() or ways.plan is not None:
+        raise ValueError(
+            "a VectorEnv is stepped as a whole, by this process: it can neither be asynchronous nor "
+            "restart or interrupt an environment, nor let replicas act"
+        )
+    made = env if isinstance(env, VectorEnv) else env(num_envs=num_envs)
+    if not isinstance(made, VectorEnv) or made.num_envs != num_envs:
+        raise TypeError(f"the function of num_envs={num_envs} must make a VectorEnv of that size, not {made!r}")
+    return VectorEnvPool(made, owned=made is not env), "since they are one VectorEnv"
 
 
 def _choose(

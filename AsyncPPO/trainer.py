@@ -18,7 +18,7 @@ from AsyncPPO.callbacks.base import Callback, ProgressBar
 from AsyncPPO.checkpoint import contents, read_checkpoint, restore
 from AsyncPPO.collector import Acting, choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, is_of_info, means_of_infos, metric_of
-from AsyncPPO.factory import EnvLike, number_of_copies
+from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
 from AsyncPPO.rows import RowMeans
 from AsyncPPO.settings import EnvSettings, Mode, TrainerOptions
 from AsyncPPO.vectorizer import EnvVectorizer
@@ -81,7 +81,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.callbacks = [*([ProgressBar()] if progress else []), *callbacks]
         self._info_metrics = [metric_of(key) for key in info_keys]
         self._counts_restarts = settings.get("on_env_error") == "restart"
-        self.acting, self.acting_reason = choose_acting(acting, agent, mode, lag)
+        self.acting, self.acting_reason = choose_acting(acting, agent, mode, lag, is_vectorized(env))
         self.env = self._make_env(env, with_success(info_keys), settings)
         self.collector = make_collector(self.env, agent, with_success(info_keys))
         self.buffer = self.collector.buffer

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike
 
 from AsyncPPO.backends import (
@@ -26,6 +27,7 @@ from AsyncPPO.factory import EnvLike, number_of_copies
 from AsyncPPO.making import Ways, make_backend
 from AsyncPPO.parallel_envs import ParallelEnvs
 from AsyncPPO.resets import RESET_MASK, EnvSeeds, check_env_ids, check_mask, take_reset_mask
+from AsyncPPO.vector_view import VectorView
 from parallel_rl.utils import (
     State,
     episode_ends,
@@ -56,10 +58,13 @@ class EnvVectorizer(ParallelEnvs):
 
     With `autoreset=True` an environment that finishes is reset in the same step, so that all of them always run. Its
     info then has the true last observation as `final_obs` and the last info as `final_info`, as in Gymnasium.
+    Environments of a `VectorEnv` that resets them in its next step are `finished` during that step; `obs` has their new
+    observations then.
 
     Args:
         env: an environment (copied, or remade from its spec if it cannot be copied), an id, an `EnvSpec`, or a
-            callable that makes one; or a list of N of these.
+            callable that makes one; or a list of N of these. Or a `gymnasium.vector.VectorEnv` of N, which `close`
+            leaves open, or a function of `num_envs` that makes one.
         num_envs: N; by default 1, or the length of the list.
         backend: `inline` (this process), `process` (several), `auto` (the faster of the two in a few trial steps;
             `process` if environments are asynchronous or may fail), or `vector` (an environment of EnvPool, by id or
@@ -165,7 +170,7 @@ class EnvVectorizer(ParallelEnvs):
                 raise ValueError(f"{RESET_MASK} does not work with backend='vector'")
             self._idle_backend()
         if self.backend == "vector" and not isinstance(seed, int | np.integer | None):
-            raise ValueError("environments of EnvPool take one seed, not a list")
+            raise ValueError("environments that are one object take one seed, not a list")
         seeds = self._seeds.next() if seed is None else self._seeds.given(seed)
         if self._outstanding:
             self.recv()
@@ -250,6 +255,8 @@ class EnvVectorizer(ParallelEnvs):
             raise ValueError(f"min_envs must be between 1 and the {sent} environments that were sent, not {min_envs}")
         env_ids, infos = self._awaited(lambda: backend.recv(count))
         self._settled = True
+        if self.autoreset and backend.waiting is not None:
+            self._finished[:] = backend.waiting
         self._outstanding -= len(env_ids)
         arrays, rows = backend.arrays, self._rows(env_ids)
         self._sent[rows] = False
@@ -323,6 +330,10 @@ class EnvVectorizer(ParallelEnvs):
         self._finished[:] = True
         self.reset_options = state.get("reset_options", self.reset_options)
         self._seeds.begin_after(state["next_seeds"])
+
+    def as_vector_env(self) -> VectorEnv:
+        """Return these environments as a Gymnasium `VectorEnv`, which takes them over (see `VectorView`)."""
+        return VectorView(self)
 
     def __len__(self) -> int:
         """Return N."""

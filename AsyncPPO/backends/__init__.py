@@ -20,7 +20,8 @@ from AsyncPPO.backends.process import ProcessBackend
 from AsyncPPO.backends.replicas import Replicas
 from AsyncPPO.backends.rollout import Plan, Replica
 from AsyncPPO.backends.snapshot import check_saved
-from AsyncPPO.backends.vector import PoolBlock, make_pool
+from AsyncPPO.backends.vector import EnvPool, PoolBlock, make_pool
+from AsyncPPO.backends.vector_env import VectorEnvPool
 from AsyncPPO.workers import CLOSE_SECONDS, RESTART_LIMIT, StartMethod, choose_start_method, why_no_children
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "EnvBlock",
     "EnvError",
     "EnvFactory",
+    "EnvPool",
     "FaultPolicy",
     "GradientWorkers",
     "Infos",
@@ -47,6 +49,7 @@ __all__ = [
     "Replica",
     "Replicas",
     "StartMethod",
+    "VectorEnvPool",
     "apply",
     "available_cores",
     "check_finite",

@@ -43,6 +43,8 @@ class Block(ABC):
         self.pulse = Pulse() if pulse is None else pulse
         self.reset_options: dict[str, Any] | None = None
         """The options of a reset that has no options of its own."""
+        self.waiting: np.ndarray | None = None
+        """Bool `(N,)`: the environments that the next step will reset, if they are not reset at once."""
 
     @property
     def restarts(self) -> int:

@@ -23,6 +23,7 @@ class InlineBackend(Backend):
         self.arrays, self.rollout, stepping = shared_arrays(layout, plan, bytearray)
         self._sent = np.empty(0, np.int64)
         self._block = make_block(self.arrays)
+        self.waiting = self._block.waiting
         context = BlockContext(0, self._block, stepping, self.rollout)
         self.pool = WorkerPool([], TASKS, make_local=lambda: context)
 

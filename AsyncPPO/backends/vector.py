@@ -1,8 +1,8 @@
-"""Environments of EnvPool: one object steps many, faster than a loop over them."""
+"""Environments that one object steps: those of EnvPool, or of a `gymnasium.vector.VectorEnv`."""
 
 import importlib.util
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -10,10 +10,11 @@ from gymnasium.envs.registration import EnvSpec
 
 from AsyncPPO.backends.base import EnvError, Infos, StepArrays
 from AsyncPPO.backends.block import FINAL_INFO, Block
-from AsyncPPO.backends.outcomes import copied
+from AsyncPPO.backends.outcomes import check_finite
+from AsyncPPO.backends.vector_env import VectorEnvPool, infos_by_env
 from parallel_rl.utils import COMPOSITE, episode_ends
 
-Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
+Result = TypeVar("Result")
 BOOKKEEPING = {"env_id", "players", "elapsed_step"}
 """Entries that EnvPool puts into the infos of every step; they are dropped."""
 
@@ -21,8 +22,10 @@ BOOKKEEPING = {"env_id", "players", "elapsed_step"}
 class EnvPool:
     """Environments of EnvPool (Weng et al. 2022, arXiv:2206.10558), which steps them in threads."""
 
+    resets_late = False
+
     def __init__(self, env_id: str, num_envs: int) -> None:
-        """Make the environments, whose infos are dicts of rows, as in Gymnasium's vector environments."""
+        """Make the environments."""
         self._id, self._num_envs = env_id, num_envs
         self._pool = self._make([*range(num_envs)])
         self.observation_space, self.action_space = self._pool.observation_space, self._pool.action_space
@@ -30,7 +33,7 @@ class EnvPool:
 
     def reset(
         self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[np.ndarray, Infos]:
         """Reset; with seeds the pool is made again, since EnvPool takes seeds only in its constructor."""
         if options:
             raise ValueError("EnvPool's environments take no options of a reset")
@@ -38,14 +41,17 @@ class EnvPool:
             self._pool.close()
             self._pool = self._make(seeds)
         obs, info = self._pool.reset(env_ids)
-        return obs[np.argsort(info["env_id"])], _news(info)
+        return obs[np.argsort(info["env_id"])], _by_env(env_ids, info)
 
-    def step(self, env_ids: np.ndarray, actions: np.ndarray) -> Step:
-        """Step some environments; return their rows."""
-        *rows, info = self._pool.step(actions, env_ids)
+    def step(self, env_ids: np.ndarray, actions: np.ndarray) -> tuple[Any, ...]:
+        """Step some environments with their rows of the actions `(N, ...)`; return their rows and infos."""
+        *rows, info = self._pool.step(actions[env_ids], env_ids)
         order = np.argsort(info["env_id"])
-        obs, reward, terminated, truncated = (row[order] for row in rows)
-        return obs, reward, terminated, truncated, _news(info)
+        return *(row[order] for row in rows), _by_env(env_ids, info)
+
+    def begin(self, env_ids: np.ndarray) -> tuple[np.ndarray, Infos]:
+        """Reset those that have finished."""
+        return self.reset(env_ids, [None] * len(env_ids), None)
 
     def close(self) -> None:
         """Close all environments."""
@@ -85,53 +91,58 @@ def make_pool(env: Any, num_envs: int) -> EnvPool:
 class PoolBlock(Block):
     """The environments of a pool."""
 
-    def __init__(self, pool: EnvPool, arrays: StepArrays) -> None:
+    def __init__(self, pool: EnvPool | VectorEnvPool, arrays: StepArrays) -> None:
         """Take over the pool."""
         super().__init__(0, arrays)
         self._pool = pool
+        self.waiting = np.zeros(len(arrays.reward), bool) if pool.resets_late else None
 
     def reset(self, env_ids: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None) -> Infos:
         """Reset the environments."""
         rows = np.asarray(env_ids)
-        try:
-            obs, info = self._pool.reset(rows, seeds, self.reset_options if options is None else options)
-        except Exception as error:
-            raise EnvError(f"EnvPool failed in reset: {error!r}") from error
+        options = self.reset_options if options is None else options
+        obs, infos = self._called("reset", lambda: self._pool.reset(rows, seeds, options))
         self.arrays.obs[rows] = obs
-        return _by_env(rows, info)
+        if self.waiting is not None:
+            self.waiting[rows] = False
+        return infos
 
     def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
-        """Step some environments; with `autoreset`, reset those that finish."""
+        """Step some environments; with `autoreset`, begin new episodes of those that finish."""
         rows, arrays = np.asarray(env_ids), self.arrays
-        try:
-            obs, reward, terminated, truncated, info = self._pool.step(rows, arrays.action[rows])
-        except Exception as error:
-            raise EnvError(f"EnvPool failed in step: {error!r}") from error
+        obs, reward, terminated, truncated, infos = self._called("step", lambda: self._pool.step(rows, arrays.action))
         arrays.obs[rows], arrays.reward[rows] = obs, reward
         arrays.terminated[rows], arrays.truncated[rows] = terminated, truncated
-        infos, over = _by_env(rows, info), episode_ends(terminated, truncated)
-        if autoreset and over.any():
-            ended = rows[over]
-            arrays.final_obs[ended] = obs[over]
-            final = {index: {FINAL_INFO: infos.pop(index)} for index in ended.tolist() if index in infos}
-            for index, begin in self.reset(ended.tolist(), [None] * len(ended), None).items():
-                final[index] = begin | final.get(index, {})
-            infos |= final
+        ended = rows[episode_ends(terminated, truncated)]
+        if autoreset and self.waiting is not None:
+            begun = np.flatnonzero(self.waiting)
+            arrays.obs[begun], self.waiting[:] = self._pool.begin(begun)[0], False
+            check_finite("observation", begun, arrays.obs[begun])
+            self.waiting[ended] = True
+        if autoreset and len(ended):
+            arrays.final_obs[ended] = arrays.obs[ended]
+            final = {index: {FINAL_INFO: infos.pop(index)} for index in ended.tolist() if infos.get(index)}
+            begun_infos: Infos = {}
+            if self.waiting is None:
+                arrays.obs[ended], begun_infos = self._called("reset", lambda: self._pool.begin(ended))
+            infos |= {index: begun_infos.get(index, {}) | final.get(index, {}) for index in ended.tolist()}
         return infos
 
     def close(self) -> None:
         """Close the environments."""
         self._pool.close()
 
-
-def _news(info: dict[str, Any]) -> dict[str, Any]:
-    order = np.argsort(info["env_id"])
-    return {name: rows[order] for name, rows in info.items() if name not in BOOKKEEPING}
+    def _called(self, what: str, call: Callable[[], Result]) -> Result:
+        try:
+            return call()
+        except EnvError:
+            raise
+        except Exception as error:
+            raise EnvError(f"{type(self._pool).__name__} failed in {what}: {error!r}") from error
 
 
 def _by_env(env_ids: np.ndarray, info: dict[str, Any]) -> Infos:
-    return (
-        {index: copied({name: rows[row] for name, rows in info.items()}) for row, index in enumerate(env_ids)}
-        if info
-        else {}
-    )
+    """Return the infos of EnvPool by environment."""
+    order = np.argsort(info["env_id"])
+    news = {name: rows[order] for name, rows in info.items() if name not in BOOKKEEPING}
+    return dict(zip(env_ids.tolist(), infos_by_env(news, len(env_ids)), strict=True)) if news else {}

@@ -218,5 +218,5 @@ def test_an_id_may_say_which_module_registers_it(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(tmp_path)
     with EnvVectorizer("my_envs:Mine-v0", 2, backend="inline") as env:
         assert env.reset()[0].shape == (2, 2)
-    with pytest.raises(ValueError, match="no environment 'no_such_module:Mine-v0'"):
+    with pytest.raises(ValueError, match="no module 'no_such_module'"):
         EnvVectorizer("no_such_module:Mine-v0", 2)

@@ -1,0 +1,110 @@
+"""Environments of a `gymnasium.vector.VectorEnv`, however it resets them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from AsyncPPO.backends.base import EnvError, Infos
+from AsyncPPO.backends.block import FINAL_INFO
+from AsyncPPO.backends.outcomes import copied
+from parallel_rl.utils import COMPOSITE, element_of, episode_ends, rows_of
+
+FINAL_OBS = "final_obs"
+"""The entry of infos that holds the last observation of the previous episode."""
+
+
+class VectorEnvPool:
+    """The environments of a `VectorEnv`, which steps all of them at once.
+
+    The first observation of a new episode comes in the same step (`SAME_STEP`; with `DISABLED` they are reset here), or
+    `resets_late`: in the next one (`NEXT_STEP`).
+    """
+
+    def __init__(self, env: VectorEnv, *, owned: bool) -> None:
+        """Take a vector environment over; `close` closes it if it is `owned`.
+
+        Raises:
+            ValueError: it does not say how it resets its environments.
+        """
+        try:
+            self._mode = AutoresetMode(env.metadata.get("autoreset_mode"))
+        except ValueError:
+            raise ValueError(f"metadata['autoreset_mode'] of {env} must be an AutoresetMode of gymnasium") from None
+        self._env, self._owned, self.spec = env, owned, env.spec
+        self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
+        self.resets_late = self._mode is AutoresetMode.NEXT_STEP
+        self._listed_seeds = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+
+    def reset(
+        self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
+    ) -> tuple[np.ndarray, Infos]:
+        """Reset all environments. Gymnasium's own take a seed for each, others the first one."""
+        seed: Any = [*seeds] if self._listed_seeds else seeds[0]
+        obs, info = self._env.reset(seed=seed, options=options)
+        return self._rows(obs), dict(enumerate(infos_by_env(info, len(env_ids))))
+
+    def step(self, env_ids: np.ndarray, actions: np.ndarray) -> tuple[Any, ...]:
+        """Step all environments with actions `(N, ...)`; return the rows and infos of `env_ids`.
+
+        Those of an environment that finishes are its last ones; `begin` gives the first of the next episode.
+        """
+        actions = actions.copy()
+        idle = np.ones(len(actions), bool)
+        idle[env_ids] = False
+        actions[idle] = actions[env_ids[0]]  # has no effect, but must be valid
+        composite = isinstance(self.action_space, COMPOSITE)
+        batch: Any = element_of(self.action_space, actions) if composite else actions
+        obs, reward, terminated, truncated, info = self._env.step(batch)
+        self._obs = self._rows(obs).copy()
+        infos, over = infos_by_env(info, len(actions)), episode_ends(terminated, truncated)
+        last = self._obs.copy()
+        if over.any() and self._mode is AutoresetMode.SAME_STEP:
+            last[over] = self._last_rows(info, over)
+            self._infos = infos
+            infos = [new.pop(FINAL_INFO, {}) if ended else new for new, ended in zip(infos, over, strict=True)]
+        elif over.any() and self._mode is AutoresetMode.DISABLED:
+            first, info = self._env.reset(options={"reset_mask": over})
+            self._obs[over] = self._rows(first)[over]
+            self._infos = infos_by_env(info, len(actions))
+        by_env = {index: infos[index] for index in env_ids.tolist() if infos[index]}
+        return last[env_ids], reward[env_ids], terminated[env_ids], truncated[env_ids], by_env
+
+    def begin(self, env_ids: np.ndarray) -> tuple[np.ndarray, Infos]:
+        """Return the first observations and infos of the episodes that the last step began."""
+        infos = {} if self.resets_late else {index: self._infos[index] for index in env_ids.tolist()}
+        return self._obs[env_ids], infos
+
+    def close(self) -> None:
+        """Close it, unless it belongs to the caller."""
+        if self._owned:
+            self._env.close()
+
+    def _rows(self, obs: Any) -> np.ndarray:
+        space = self.observation_space
+        return rows_of(space, obs, self._env.num_envs) if isinstance(space, COMPOSITE) else np.asarray(obs)
+
+    def _last_rows(self, info: dict[str, Any], over: np.ndarray) -> np.ndarray:
+        """Return the last observations of the episodes that are over."""
+        ended = np.flatnonzero(over).tolist()
+        if FINAL_OBS not in info:
+            raise EnvError(
+                f"environment {ended[0]} ended, but the infos have no {FINAL_OBS!r} with its last observation"
+            )
+        last = [info[FINAL_OBS][index] for index in ended]
+        space = self.observation_space
+        return rows_of(space, last, len(last)) if isinstance(space, COMPOSITE) else np.stack(last)
+
+
+def infos_by_env(info: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
+    """Return the infos of each environment from those of a `VectorEnv`: `_NAME` is the mask of the rows `NAME`."""
+    by_env: list[dict[str, Any]] = [{} for _ in range(num_envs)]
+    for name, values in info.items():
+        if name == FINAL_OBS or (name.startswith("_") and name[1:] in info):
+            continue
+        rows = infos_by_env(values, num_envs) if isinstance(values, dict) else values
+        present = info.get(f"_{name}", np.full(num_envs, np.shape(rows)[:1] == (num_envs,)))
+        for index in np.flatnonzero(present).tolist():
+            by_env[index][name] = copied(rows[index])
+    return by_env
