@@ -13,8 +13,9 @@ that was stopped goes on; to test a mutant again, delete its line. Without files
 
 import ast
 import copy
-import gc
+import inspect
 import json
+import math
 import os
 import shutil
 import signal
@@ -23,11 +24,12 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Annotated, Any
 
 import pytest
@@ -87,16 +89,19 @@ def mutants_of(file: str) -> Iterator[Mutant]:
 
 
 def _walk(node: ast.AST, function: str = "", is_inside: bool = False) -> Iterator[tuple[str, Any]]:
-    """Yield the nodes under a node, each with the name of its outermost function."""
+    """Yield the nodes under a node, each with the name of the outermost function (or class) that runs it."""
     for name, value in ast.iter_fields(node):
+        inner, is_body = function, is_inside
+        if name == "body" and not is_inside and isinstance(node, ast.ClassDef | ast.FunctionDef):
+            inner, is_body = f"{function}.{node.name}".lstrip("."), isinstance(node, ast.FunctionDef)
         for child in value if isinstance(value, list) else [value]:
-            if not isinstance(child, ast.AST) or isinstance(child, ast.Raise) or name in ("annotation", "returns"):
-                continue
-            inner = function
-            if isinstance(child, ast.ClassDef | ast.FunctionDef) and not is_inside:
-                inner = f"{function}.{child.name}".lstrip(".")
-            yield inner, child
-            yield from _walk(child, inner, is_inside or isinstance(child, ast.FunctionDef))
+            if (
+                isinstance(child, ast.AST)
+                and not isinstance(child, ast.Raise)
+                and name not in ("annotation", "returns")
+            ):
+                yield inner, child
+                yield from _walk(child, inner, is_body)
 
 
 def _changes(node: ast.AST) -> Iterator[dict[str, Any] | ast.AST]:
@@ -202,74 +207,85 @@ def tests_of(mutant: Mutant, calls: Calls, seconds: float) -> list[str]:
     return chosen
 
 
+class Tester:
+    """A pytest plugin: runs the tests of mutants in place of those collected."""
+
+    def __init__(self, mutants: list[Mutant], calls: Calls, seconds: float, results: Path) -> None:
+        """Append to the results."""
+        self._mutants, self._calls, self._seconds, self._results = mutants, calls, seconds, results
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run the tests of each mutant in a forked process, which has all modules already."""
+        items = {item.nodeid: item for item in session.items}
+        with self._results.open("a") as results:
+            for number, mutant in enumerate(tqdm(self._mutants, unit="mutant"), start=1):
+                tests = [test for test in tests_of(mutant, self._calls, self._seconds) if test in items]
+                with written(mutant, number):
+                    outcome = outcome_of(partial(run_tests, [items[test] for test in tests], mutant))
+                entry = {**asdict(mutant), "outcome": outcome if tests else "not tested", "verdict": ""}
+                del entry["source"]
+                print(json.dumps(entry), file=results, flush=True)
+        return True
+
+
 @contextmanager
-def checkouts(number: int) -> Iterator[list[Path]]:
-    """Make copies of the repository, with its files written as those of mutants are."""
-    with tempfile.TemporaryDirectory() as directory:
-        copies = [Path(directory) / str(index) for index in range(number)]
-        for checkout in copies:
-            shutil.copytree(ROOT, checkout, ignore=IGNORED)
-            for package in PACKAGES:
-                for file in (checkout / package).rglob("*.py"):
-                    file.write_text(ast.unparse(ast.parse(file.read_text())))
-                    os.utime(file, (0, 0))
-        yield copies
+def written(mutant: Mutant, number: int) -> Iterator[None]:
+    """Write a mutant into its file, for processes that import it."""
+    file, original = Path(mutant.file), Path(mutant.file).read_text()
+    file.write_text(mutant.source)
+    os.utime(file, (number, number))  # so that no compiled file of another is taken for its own
+    yield
+    file.write_text(original)
+    os.utime(file, (0, 0))
 
 
-def load_libraries() -> None:
-    """Import what tests import, for the processes forked from this one."""
-    import gymnasium  # noqa: F401
-    import hypothesis  # noqa: F401
-    import torch._dynamo
-
-    torch.set_num_threads(1)  # a forked process has none of the others
-    gc.collect()
-    gc.freeze()
-
-
-def begin(checkout: Path, options: list[str], plugins: Sequence[object] = ()) -> int:
-    """Start tests in a forked process, which has the libraries already, but nothing of ours; return its number."""
+def outcome_of(run: Callable[[], bool], limit: float = LIMIT_SECONDS) -> str:
+    """Return whether a forked process found that the tests pass."""
     process = os.fork()
-    if process:
-        return process
-    os.setsid()
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
-    os.chdir(checkout)
-    sys.dont_write_bytecode = False
-    sys.path[:] = [str(checkout), *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
-    os._exit(pytest.main(["-p", "no:cacheprovider", "-m", "not slow", "--rootdir", str(checkout), *options], plugins))
+    if not process:
+        os.setsid()
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(nowhere, descriptor)
+        os._exit(0 if run() else 1)
+    deadline = time.monotonic() + limit
+    while (ended := os.waitpid(process, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.killpg(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            return "too slow"
+        time.sleep(0.01)
+    return "survived" if ended[1] == 0 else "caught"
 
 
-def outcomes_of(mutants: list[Mutant], calls: Calls, seconds: float, free: list[Path]) -> Iterator[tuple[Mutant, str]]:
-    """Run the tests of mutants, one in each checkout at a time; yield what became of each."""
-    running: dict[int, tuple[Mutant, Path, float]] = {}
-    waiting = list(enumerate(mutants, start=1))[::-1]
-    while waiting or running:
-        while waiting and free:
-            (number, mutant), checkout = waiting.pop(), free.pop()
-            if not (tests := tests_of(mutant, calls, seconds)):
-                free.append(checkout)
-                yield mutant, "not tested"
-                continue
-            shutil.copy2(checkout / mutant.file, checkout / "unchanged")
-            (checkout / mutant.file).write_text(mutant.source)
-            os.utime(checkout / mutant.file, (number, number))  # the compiled file of another is not taken for its own
-            running[begin(checkout, ["-x", *tests])] = mutant, checkout, time.monotonic()
-        for late in [
-            process for process, (_, _, started) in running.items() if time.monotonic() > started + LIMIT_SECONDS
-        ]:
-            os.killpg(late, signal.SIGKILL)
-        process, status = os.waitpid(-1, os.WNOHANG) if running else (0, 0)
-        if not process:
-            time.sleep(0.01)
-            continue
-        mutant, checkout, _ = running.pop(process)
-        shutil.copy2(checkout / "unchanged", checkout / mutant.file)
-        free.append(checkout)
-        code = os.waitstatus_to_exitcode(status)
-        yield mutant, "survived" if code == 0 else "too slow" if code == -signal.SIGKILL else "caught"
+def run_tests(items: list[pytest.Item], mutant: Mutant) -> bool:
+    """Return whether the tests pass with a mutant."""
+    if not put_in_place(mutant):
+        options = ["-x", "-p", "no:cacheprovider", *(item.nodeid for item in items)]
+        os.execv(sys.executable, [sys.executable, "-m", "pytest", *options])
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if item.session.testsfailed:
+            return False
+    return True
+
+
+def put_in_place(mutant: Mutant) -> bool:
+    """Give the function of a mutant its code; return whether that is possible: not for what only runs at import."""
+    function: Any = sys.modules.get(mutant.file.removesuffix(".py").replace("/", "."))
+    code = compile(mutant.source, mutant.file, "exec")
+    for name in mutant.function.split("."):
+        codes = [const for const in code.co_consts if isinstance(const, CodeType) and const.co_name == name]
+        if len(codes) != 1 or name not in vars(function):
+            return False
+        code, function = codes[0], vars(function)[name]
+    function = getattr(function, "fget", None) or getattr(function, "__func__", None) or function
+    function = inspect.unwrap(getattr(function, "func", None) or function)
+    try:
+        function.__code__ = code
+    except (AttributeError, ValueError):  # a class; a closure of other variables
+        return False
+    return True
 
 
 def report(results: list[dict[str, Any]]) -> None:
@@ -295,7 +311,6 @@ def report(results: list[dict[str, Any]]) -> None:
 def main(
     results: tyro.conf.Positional[Path],
     paths: tyro.conf.Positional[tuple[Path, ...]] = (),
-    jobs: Annotated[int, tyro.conf.arg(help="Mutants that are tested at once.")] = 1,
     every: Annotated[int, tyro.conf.arg(help="Take each so many-th mutant only.")] = 1,
     seconds: Annotated[float, tyro.conf.arg(help="Computing time of the tests of a mutant; more are left out.")] = 30.0,
 ) -> None:
@@ -304,24 +319,29 @@ def main(
     if not paths:
         report(known)
         return
-    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))]
-    mutants = [
-        mutant for file in files for mutant in list(mutants_of(file.resolve().relative_to(ROOT).as_posix()))[::every]
-    ]
+    files = [file.resolve() for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))]
+    mutants = [mutant for file in files for mutant in list(mutants_of(str(file.relative_to(ROOT))))[::every]]
     done = {tuple(result[name] for name in KEY) for result in known}
     waiting = [mutant for mutant in mutants if mutant.key() not in done]
-    load_libraries()
-    with checkouts(jobs) as free, results.open("a") as file:
-        calls = results.with_suffix(".calls")
+    results, calls = results.resolve(), results.resolve().with_suffix(".calls")
+    with tempfile.TemporaryDirectory() as directory:
+        enter_copy(Path(directory) / "copy")
+        options = ["-s", "-p", "no:cacheprovider", "-m", "not slow", *TESTS]
         if not calls.exists():
-            os.waitpid(begin(free[0], TESTS, [Recorder(calls)]), 0)
-        for mutant, outcome in tqdm(
-            outcomes_of(waiting, read_calls(calls), seconds, free), total=len(waiting), unit="mutant"
-        ):
-            entry = asdict(mutant) | {"outcome": outcome, "verdict": ""}
-            del entry["source"]
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
+            outcome_of(lambda: not pytest.main(options, [Recorder(calls)]), limit=math.inf)
+        pytest.main(options, [Tester(waiting, read_calls(calls), seconds, results)])
+
+
+def enter_copy(copy: Path) -> None:
+    """Go to a copy of the repository, with its files written as mutants are, and import from there."""
+    shutil.copytree(ROOT, copy, ignore=IGNORED)
+    for file in (file for package in PACKAGES for file in (copy / package).rglob("*.py")):
+        file.write_text(ast.unparse(ast.parse(file.read_text())))
+        os.utime(file, (0, 0))
+    os.chdir(copy)
+    sys.path[:] = [str(copy), *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
+    os.environ["OMP_NUM_THREADS"] = "1"  # a forked process has no other threads
+    import torch._dynamo  # noqa: F401  # which the first optimizer takes a second for
 
 
 if __name__ == "__main__":

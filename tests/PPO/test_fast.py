@@ -130,7 +130,10 @@ def test_analytic_learner_after_fifty_updates_equals_autograd(continuous: bool) 
     for ours, theirs in zip(analytic.policy.parameters(), autograd.policy.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     for ours, theirs in zip(analytic.optimizers, autograd.optimizers, strict=True):
-        torch.testing.assert_close(ours.state, theirs.state, rtol=0, atol=1e-3)
+        for name, moment in theirs.state.items():
+            largest = moment.abs().max().item()
+            torch.testing.assert_close(ours.state[name], moment, rtol=0, atol=1e-2 * largest)
+            assert largest > 0
 
 
 def test_other_networks_have_no_numpy_policy() -> None:
