@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Annotated, Any
 
 import pytest
@@ -247,7 +247,11 @@ def outcome_of(run: Callable[[], bool], limit: float = LIMIT_SECONDS) -> str:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(nowhere, descriptor)
-        os._exit(0 if run() else 1)
+        passed = False
+        try:
+            passed = run()
+        finally:
+            os._exit(not passed)
     deadline = time.monotonic() + limit
     while (ended := os.waitpid(process, os.WNOHANG))[0] == 0:
         if time.monotonic() > deadline:
@@ -281,10 +285,9 @@ def put_in_place(mutant: Mutant) -> bool:
         code, function = codes[0], vars(function)[name]
     function = getattr(function, "fget", None) or getattr(function, "__func__", None) or function
     function = inspect.unwrap(getattr(function, "func", None) or function)
-    try:
-        function.__code__ = code
-    except (AttributeError, ValueError):  # a class; a closure of other variables
+    if not isinstance(function, FunctionType) or code.co_freevars != function.__code__.co_freevars:
         return False
+    function.__code__ = code
     return True
 
 
