@@ -211,6 +211,15 @@ def iter_of(agent: Any) -> Any:
     return agent.sampler.samples(agent.config, 1, 0.0)
 
 
+def test_importance_weights_correct_all_of_the_bias_at_the_end_of_the_run() -> None:
+    agent = agent_of("dqn-prioritized", priority_beta=0.4)
+    feed(agent, experience(agent, 4))
+    for progress, beta in ((0.0, 0.4), (0.5, 0.7), (1.0, 1.0)):
+        sample = next(agent.sampler.samples(agent.config, 1, progress))
+        assert sample.weights.min() < 0.9
+        np.testing.assert_array_equal(sample.weights, agent.sampler.priorities.weights(sample.rows, beta))
+
+
 def test_rewards_are_scaled() -> None:
     agent, scaled = agent_of("td3"), agent_of("td3", reward_scale=0.1)
     batches = [one._batch(next(iter_of(one))) for one in (agent, scaled)]

@@ -114,6 +114,16 @@ def test_dueling_values_and_advantages_are_taken_apart() -> None:
     torch.testing.assert_close(q - q.mean(dim=1, keepdim=True), advantage - advantage.mean(dim=1, keepdim=True))
 
 
+def test_the_norm_of_the_gradient_is_limited() -> None:
+    norms = []
+    for limit in (1e9, 0.05):
+        agent = tabular(max_grad_norm=limit)
+        agent.learn_from(BATCH)
+        norms.append(agent.q.optimizer.gradient.norm().item())
+    assert norms[0] > 0.3
+    assert norms[1] == pytest.approx(0.05, rel=1e-4)
+
+
 def test_the_target_follows_slowly() -> None:
     agent = tabular(tau=0.25, lr=1e-30)
     agent.learn_from(BATCH)

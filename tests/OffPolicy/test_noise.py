@@ -44,10 +44,11 @@ def test_noise_has_a_name() -> None:
     assert normal is not None
     assert normal.sample(np.arange(50_000), np.random.default_rng(0)).std() == pytest.approx(0.3, rel=0.02)
     assert make_noise("none", 2) is None
+    assert not make_noise("normal_0", 2).sample(np.arange(9), np.random.default_rng(0)).any()
     assert isinstance(make_noise("ou_0.2", 2), OrnsteinUhlenbeck)
 
 
-@pytest.mark.parametrize("name", ["pink_0.1", "normal", "normal_x", "normal_-1", "ou_nan", ""])
+@pytest.mark.parametrize("name", ["pink_0.1", "normal", "normal_x", "normal_-1", "normal_inf", "ou_nan", ""])
 def test_noise_that_is_none_is_named(name: str) -> None:
     with pytest.raises(ValueError, match="action_noise"):
         make_noise(name, 1)
