@@ -419,6 +419,41 @@ def test_the_gradient_norm_is_limited() -> None:
     assert 0 < torch.stack(norms).norm() <= 1.01e-6
 
 
+@pytest.mark.parametrize("learner", ["auto", "torch"])
+def test_metrics_are_those_of_the_definitions(learner: str) -> None:
+    """With gamma 0 the returns are the rewards, and in the first step the ratio is 1."""
+    ppo = discrete(
+        gamma=0.0, k_epochs=1, batch_size=64, mini_batch_size=64, normalize_advantage="none", learner=learner,
+        max_grad_norm=0.4,
+    )  # fmt: skip
+    own = trajectory(ppo, 64)
+    with torch.no_grad():
+        value = ppo.policy.value(torch.from_numpy(own.obs))[:, 0].numpy()
+    advantage, target = own.reward - value, (own.reward - own.reward.mean()) / own.reward.std()
+    ppo.memory.append(own)
+    metrics = ppo.learn()
+    assert metrics["policy_loss"] == pytest.approx(-advantage.mean(), rel=1e-4)
+    assert metrics["value_loss"] == pytest.approx(((value - target) ** 2).mean(), rel=1e-4)
+    assert metrics["explained_variance"] == pytest.approx(1 - advantage.var() / own.reward.var(), rel=1e-4)
+    assert metrics["entropy"] == pytest.approx(-own.extras["log_prob"].mean(), rel=1e-4)
+    norm = torch.linalg.vector_norm(torch.cat([gradient.flatten() for _, gradient in ppo.gradients]))
+    assert metrics["grad_norm"] > 0.41
+    assert norm.item() == pytest.approx(0.4, rel=1e-4)
+
+
+def test_target_kl_ends_an_update_where_the_divergence_is_one_and_a_half_times_as_large() -> None:
+    def update(k_epochs: int, target_kl: float | None = None) -> tuple[float, list[float]]:
+        ppo = discrete(lr=0.01, k_epochs=k_epochs, target_kl=target_kl, batch_size=64, mini_batch_size=64)
+        ppo.memory.append(trajectory(ppo, 64))
+        return ppo.learn()["approx_kl"], parameters_to_vector(ppo.policy.parameters()).tolist()
+
+    (two, after_two), (three, after_three) = update(2), update(3)
+    divergence = 3 * three - 2 * two
+    """Before the third step."""
+    assert update(3, divergence / 1.51)[1] == after_two
+    assert update(3, divergence / 1.49)[1] == after_three
+
+
 def test_target_kl_ends_an_update() -> None:
     def moved(**kwargs: Any) -> float:
         ppo = discrete(lr=0.05, k_epochs=50, seed=1, **kwargs)
