@@ -1,5 +1,6 @@
 """Populations of seed-style agents: what each mode computes, and that nothing hangs."""
 
+import math
 import multiprocessing
 import random
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from Population import (
     SyncMode,
     Trainer,
 )
+from Population.schedule import make_schedule
+from Population.statistics import stats_of
 from tests.Population.toys import Adder, Dice, Line, OwnConstant
 
 QUIET: dict[str, Any] = {"progress": False, "seed": 0}
@@ -268,6 +271,45 @@ def test_exploit_explore_replaces_the_worst_by_a_perturbed_copy_of_the_best() ->
     assert combiner.combine(agents[:1], agents[0], stats[:1]) == agents[:1], "there is nobody to learn from"
     with pytest.raises(ValueError, match="ExploitExplore cannot change the setting 'lr_2'"):
         ExploitExplore("mean_reward", of=["lr_2"]).combine(agents, agents[0], stats)
+
+
+def test_exploit_explore_replaces_a_fraction_of_the_members() -> None:
+    agents = [Numbers(10.0**k) for k in range(8)]
+    stats: list[Any] = [{"mean_reward": float(value)} for value in (4, 8, 1, 6, 2, 7, 3, 5)]
+    combiner = ExploitExplore("mean_reward", fraction=0.25, of=["lr"], factors=[3.0])
+    rates = set()
+    for _ in range(5):
+        combined = combiner.combine(agents, agents[0], stats)
+        assert [k for k in range(8) if combined[k] is not agents[k]] == [2, 4], "the worst two"
+        rates |= {combined[2].lr, combined[4].lr}
+    assert rates == {3e1, 3e5}, "from the best two"
+    few = ExploitExplore("mean_reward", fraction=0.5, of=["lr"]).combine(agents[:3], agents[0], stats[:3])
+    assert [k for k in range(3) if few[k] is not agents[k]] == [2], "at most half"
+    for fraction in (0, 0.51):
+        with pytest.raises(ValueError, match=r"fraction must be in \(0, 0.5\]"):
+            ExploitExplore(fraction=fraction)
+
+
+def test_a_statistic_that_is_not_a_number_does_not_count() -> None:
+    stats: list[Any] = [{"mean_reward": value} for value in (float("nan"), 1.0, 2.0)]
+    assert FixedStatAgentCombiner("mean_reward").combine("abc", "a", stats) == "c"
+
+
+def test_statistics_are_of_all_episodes_and_of_the_last_hundred() -> None:
+    stats = stats_of([1000.0, -1000.0, *map(float, range(100))])
+    assert [stats[f"{name}_reward"] for name in ("max", "mean", "median", "min")] == [1000, 4950 / 102, 49.5, -1000]
+    assert [stats[f"{name}_x_episodes_reward"] for name in ("max", "mean", "median", "min")] == [99, 49.5, 49.5, 0]
+
+
+def test_members_send_as_often_as_their_share_of_what_all_do_together() -> None:
+    rules = [("combine_agents", 60, "steps"), ("combine_agents", 40, "steps"), ("train_agent", 9, "episodes"),
+             ("finish", 100, "steps"), ("finish", 2, "episodes")]  # fmt: skip
+    learning = make_schedule(rules, 4, learning=True)
+    assert learning.worker_send_data == (10, 2, math.inf)
+    assert learning.combine_agents == (40, math.inf, math.inf)
+    assert make_schedule(rules, 9, learning=False).worker_send_data == (100, 1, math.inf)
+    own = [*rules, ("worker_send_data", 7, "steps")]
+    assert make_schedule(own, 4, learning=True).worker_send_data == (7, 2, math.inf)
 
 
 def test_a_list_of_agents_goes_to_the_members() -> None:
