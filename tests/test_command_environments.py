@@ -147,7 +147,7 @@ def test_a_run_of_before_there_were_wrappers_has_none(run_dir: Path) -> None:
         ("AsyncPPO.wrappers:__doc__", "the wrapper 'AsyncPPO.wrappers:__doc__' is neither a class nor a function"),
         (
             "gymnasium.wrappers:TimeLimit",
-            "alone (missing a required argument: 'max_episode_steps'): a function of your",
+            "alone (missing a required argument: 'max_episode_steps'): name a function of your",
         ),
     ],
 )
