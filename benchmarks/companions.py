@@ -2,6 +2,7 @@
 
 python -m benchmarks.companions deepsea
 python -m benchmarks.companions cost
+python -m benchmarks.companions minigrid --seeds 0
 """
 
 import re
@@ -27,6 +28,9 @@ from PPO import ICM, PPO, RND, Companion, Transitions
 
 PAGE = Path(__file__).parents[1] / "docs" / "companions.md"
 LENGTH, STEPS = 20, 400_000
+MINIGRID = {
+    "batch_size": 4096, "mini_batch_size": 512, "k_epochs": 4, "lr": 5e-4, "gamma": 0.99, "entropy_coef": 0.01
+}  # fmt: skip
 ROWS, MINIBATCH, EPOCHS = 2048, 512, 4
 
 
@@ -61,20 +65,18 @@ class DeepSea(gym.Env):
         return (0 if over else self.row * self.length + self.column), reward, over, False, {}
 
 
-def count_bonus() -> Companion:
-    """Return the count bonus of docs/companions.md."""
-    (program,) = (
-        block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if "CountBonus" in block
-    )
+def documented(name: str) -> Any:
+    """Return a class of docs/companions.md."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
     with tempfile.TemporaryDirectory() as directory:
         script = Path(directory) / "program.py"
-        script.write_text(program)
-        return runpy.run_path(str(script))["CountBonus"]()
+        script.write_text(next(block for block in blocks if f"class {name}(" in block))
+        return runpy.run_path(str(script))[name]
 
 
 EXPLORERS: dict[str, Callable[[], list[Companion]]] = {
     "RND": lambda: [RND(beta=1.0, update_proportion=1.0)],
-    "count bonus": lambda: [count_bonus()],
+    "count bonus": lambda: [documented("CountBonus")()],
     "PPO alone": list,
 }
 
@@ -106,6 +108,47 @@ def deepsea(explorers: Sequence[str] = tuple(EXPLORERS), seeds: Sequence[int] = 
     for explorer in explorers:
         found = [finds_the_treasure(explorer, seed) for seed in tqdm(seeds, desc=explorer)]
         print(f"DeepSea {LENGTH}, {STEPS:,} steps, {explorer}: {sum(found)} of {len(found)} seeds", flush=True)
+
+
+def minigrid(
+    env_id: str = "MiniGrid-DoorKey-8x8-v0",
+    explorers: Sequence[str] = ("RND", "PPO alone"),
+    seeds: Sequence[int] = range(3),
+    steps: int = 1_000_000,
+    picture: Path = Path("minigrid.png"),
+) -> None:
+    """Train on MiniGrid, and draw the mean returns of the last 100 episodes.
+
+    Args:
+        env_id: the task.
+        explorers: names of explorers; the coefficient of their rewards is 0.02.
+        seeds: of the runs.
+        steps: of each run.
+        picture: the file to write.
+    """
+    import minigrid  # noqa: F401  # registers the tasks
+    from matplotlib.figure import Figure
+
+    symbols = documented("Symbols")
+
+    def make() -> gym.Env:
+        return symbols(gym.make(env_id))
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for color, explorer in enumerate(explorers):
+        for seed in tqdm(seeds, desc=explorer):
+            companions = EXPLORERS[explorer]()
+            for companion in companions:
+                companion.beta = 0.02
+            ppo = PPO.for_env(make(), companions=companions, seed=seed, **MINIGRID)
+            with AsyncPPO(make, ppo, 32, steps, seed=seed, progress=False) as trainer:
+                rows = [(row["steps"], row["mean_return"]) for row in trainer.run()]
+            axes.plot(*zip(*rows, strict=True), color=f"C{color}", label=explorer if seed == seeds[0] else None)
+            print(f"{env_id}, {explorer}, seed {seed}: mean return {rows[-1][1]:.2f}", flush=True)
+    axes.set(title=env_id, xlabel="steps", ylabel="mean return of the last 100 episodes")
+    axes.legend()
+    figure.savefig(picture, dpi=120)
 
 
 def update_seconds(ppo: PPO) -> float:
@@ -164,4 +207,4 @@ def cost(rounds: int = 30) -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"deepsea": deepsea, "cost": cost})
+    tyro.extras.subcommand_cli_from_dict({"deepsea": deepsea, "cost": cost, "minigrid": minigrid})
