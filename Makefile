@@ -46,6 +46,6 @@ $(USER): requirements.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	touch $@
 
-$(DEV): requirements-dev.txt $(USER)
+$(DEV): requirements-dev.txt requirements-tune.txt $(USER)
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	touch $@

@@ -198,8 +198,31 @@ def _without_functions(hint: Any) -> Any:
     return hint if len(kinds) == len(get_args(hint)) else Union[kinds]  # noqa: UP007
 
 
-def command_line(agent: str) -> type:
-    """Return a dataclass of the flags of `train` for an agent, with the defaults and help of the settings."""
+Flag = tuple[str, Any, str, Any]
+"""Name, type, help and default of a flag that is not a setting."""
+PRESET: Flag = (
+    "preset",
+    str | None,
+    "A JSON file of settings, such as tune writes, in place of the environment's preset.",
+    None,
+)
+SEEDS: Flag = (
+    "seeds",
+    str | None,
+    "Train once with each of these seeds (0..4 or 0,3,7), in parallel, each in its own directory.",
+    None,
+)
+TRIALS: Flag = ("trials", int, "Number of trials, over all processes, and calls before this one.", 30)
+TRUST: Flag = (
+    "trust_env_module",
+    bool,
+    "Import the module that the run in --load-weights names; a module in --env-id is always imported.",
+    False,
+)
+
+
+def command_line(agent: str, *, tuning: bool = False) -> type:
+    """Return a dataclass of the flags of `train` or `tune` for an agent, with the defaults and help of the settings."""
     types, default = setting_types(agent), train_config(agent).flat()
     settings = [*fields(RunConfig), *fields(agent_kind(agent).config_class)]
     flags = [
@@ -208,20 +231,24 @@ def command_line(agent: str) -> type:
             (each.name.lower(), types[each.name], each.metadata["setting"].help, default[each.name])
             for each in settings
         ),
-        ("seeds", str | None, SEEDS_HELP, None),
-        ("trust_env_module", bool, TRUST_HELP, False),
+        PRESET,
+        TRIALS if tuning else SEEDS,
+        TRUST,
     ]
     return make_dataclass(
         "CommandLine",
         [(name, Annotated[hint, Doc(help)], field(default=value)) for name, hint, help, value in flags],
         frozen=True,
-        namespace={"__doc__": TRAIN_HELP},
+        namespace={"__doc__": TUNE_HELP if tuning else TRAIN_HELP},
     )
 
 
-SEEDS_HELP = "Train once with each of these seeds (0..4 or 0,3,7), in parallel, each in its own directory."
-TRUST_HELP = "Import the module that the run in --load-weights names; a module in --env-id is always imported."
 TRAIN_HELP = """Train an agent on a Gymnasium environment.
 
-Other commands, each with its own --help: resume, evaluate, record, watch, plot, export, envs.
+Other commands, each with its own --help: tune, resume, evaluate, record, watch, plot, export, envs.
+"""
+TUNE_HELP = """Search for better settings of an agent by Optuna, each trial a short training run.
+
+The flags are those of train: their settings are the first trial. The same command continues a search, and may run in
+several processes at once.
 """

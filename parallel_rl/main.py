@@ -1,7 +1,7 @@
 """The command line: train an agent on a Gymnasium environment, resume a run, inspect its results.
 
 python main.py [train] [--help]          (installed: parallel-rl in place of python main.py)
-python main.py {resume,evaluate,record,watch,plot,export,envs} [--help]
+python main.py {tune,resume,evaluate,record,watch,plot,export,envs} [--help]
 python main.py {ddpg,td3,sac,her-ddpg,her-td3,her-sac}-{train,test} ENV [--help]
 
 In bash, `source <(./main.py --tyro-print-completion bash)` turns on tab completion for `./main.py`.
@@ -24,6 +24,7 @@ from parallel_rl.commands.plot import plot
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.pyrl import COMMANDS as PYRL_COMMANDS
 from parallel_rl.commands.train import resume, train
+from parallel_rl.commands.tune import tune
 
 INTERRUPTED, UNHEARD = 130, 141
 """Exit codes after Ctrl-C and after a closed pipe: 128 + SIGINT, 128 + SIGPIPE."""
@@ -37,7 +38,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "envs": envs,
     "list-envs": envs,
 }
-"""All but `train`, which parses its arguments itself: its defaults depend on the agent and the environment."""
+"""Those whose arguments are parsed from the signatures of the functions."""
+SELF_PARSED: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "tune": tune}
+"""Those that parse their arguments themselves: the defaults depend on the agent and the environment."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,14 +70,13 @@ def _run(arguments: list[str]) -> int:
     name, *rest = arguments
     if name in COMMANDS:
         return tyro.cli(COMMANDS[name], prog=f"{NAME} {name}", args=rest)
-    if name in PYRL_COMMANDS:
-        return PYRL_COMMANDS[name](rest)
-    if name != "train":
-        known = ["train", *COMMANDS, *PYRL_COMMANDS]
+    parsing = SELF_PARSED | PYRL_COMMANDS
+    if name not in parsing:
+        known = [*dict.fromkeys(["train", *COMMANDS, *parsing])]
         near = get_close_matches(name, known, 1, 0.7)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
         raise ValueError(f"no command {name!r}; {hint}")
-    return train(rest)
+    return parsing[name](rest)
 
 
 def run() -> NoReturn:

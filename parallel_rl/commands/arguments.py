@@ -2,67 +2,114 @@
 
 import argparse
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from parallel_rl.agents import agent_kind
 from parallel_rl.commands.program import NAME
-from parallel_rl.commands.run_directory import CONFIG_FILE, config_of
+from parallel_rl.commands.run_directory import CONFIG_FILE, checked, config_of
 from parallel_rl.commands.trust import check_trust
-from parallel_rl.config import DEFAULT_AGENT, TrainConfig, check_flags, command_line, train_config
-from parallel_rl.presets import preset
+from parallel_rl.config import DEFAULT_AGENT, TrainConfig, check_flags, command_line, setting_types, train_config
+from parallel_rl.presets import Values, preset
+from parallel_rl.utils import read_json, settings_in
 
-NO_SETTINGS = {"agent", "seeds", "trust_env_module"}
+NO_SETTINGS = {"agent", "preset", "seeds", "trials", "trust_env_module"}
 """Flags that are not settings."""
+PRESET_OF_RUN = ("steps", "num_envs", "mode")
+"""Settings of a run that the file of a preset may hold, beside those of the agent."""
 REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys")
 """Flags that may be given several times, each time with one or more values."""
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
-    """Return the config of a command line: the defaults, the environment's preset, then the flags.
+    """Return the config of a command line of `train`; it raises what `parse_all` raises."""
+    return parse_all(arguments)[0]
 
-    If `--load-weights` names a run, its config replaces defaults and preset, and its seed plus 1 is the new default, so
-    that the new run does not repeat the old one.
+
+def parse_all(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfig, Any]:
+    """Return the config of a command line, and all its flags.
+
+    The config has the defaults, then the preset (the environment's, or that of `--preset`), then the flags. If
+    `--load-weights` names a run, its config replaces defaults and the environment's preset, and its seed plus 1 is the
+    new default, so that the new run does not repeat the old one.
+
+    Args:
+        arguments: of the command line.
+        tuning: whether they are of `tune`, not of `train`.
 
     Raises:
         ValueError: a setting is out of its range, a flag belongs to another agent, or the run's config names a module
             that is not trusted.
     """
     arguments = _gathered(arguments)
-    agent, before = _agent_in(arguments)
-    flags: Any = command_line(agent)
+    agent, before, from_file = _agent_in(arguments)
+    flags: Any = command_line(agent, tuning=tuning)
+    prog = f"{NAME} tune" if tuning else NAME
     without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
-    typed, unknown = tyro.cli(flags, prog=NAME, args=without_help, return_unknown_args=True)
+    typed, unknown = tyro.cli(flags, prog=prog, args=without_help, return_unknown_args=True)
     check_flags(agent, unknown)
-    use_rnd = getattr(typed, "use_rnd", False) or "rnd" in getattr(typed, "companions", ())
-    settings = preset(agent, typed.env_id, use_rnd) | {"env_id": typed.env_id}
     if before is not None:
         settings = before.flat() | {"run_dir": None, "seed": before.run.seed + 1}
-    defaults = flags(**{name.lower(): value for name, value in settings.items()})
-    values = vars(tyro.cli(flags, prog=NAME, args=arguments, default=defaults))
-    config = train_config(agent, {name: value for name, value in values.items() if name not in NO_SETTINGS})
+    elif typed.preset is None:
+        use_rnd = getattr(typed, "use_rnd", False) or "rnd" in getattr(typed, "companions", ())
+        settings = preset(agent, typed.env_id, use_rnd) | {"env_id": typed.env_id}
+    else:
+        settings = {"env_id": typed.env_id}
+    defaults = flags(**{name.lower(): value for name, value in (settings | from_file).items()})
+    typed_again = tyro.cli(flags, prog=prog, args=arguments, default=defaults)
+    values = {name: value for name, value in vars(typed_again).items() if name not in NO_SETTINGS}
+    config = train_config(agent, values)
     if before is not None:
         check_trust(config.run, Path(typed.load_weights) / CONFIG_FILE, typed.trust_env_module, typed=typed)
-    return config
+    return config, typed_again
 
 
-def _agent_in(arguments: Sequence[str]) -> tuple[str, TrainConfig | None]:
-    """Return the agent that a command line names, and the config of the run that `--load-weights` names, if any.
+def _agent_in(arguments: Sequence[str]) -> tuple[str, TrainConfig | None, Values]:
+    """Return the agent, the config of the run that `--load-weights` names (None if it names none), and the preset.
 
     Raises:
-        ValueError: the agent is unknown, or differs from the run's.
+        ValueError: the agent is unknown, or not that of the run or of the preset; or the preset is not valid.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--agent", default=None)
-    parser.add_argument("--load-weights", "--load_weights", default=None)
+    for name in ("agent", "load-weights", "preset"):
+        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", default=None)
     named, _ = parser.parse_known_args(arguments)
-    if named.load_weights is None or not (Path(named.load_weights) / CONFIG_FILE).is_file():
-        return named.agent or DEFAULT_AGENT, None
-    before = config_of(Path(named.load_weights))
-    if named.agent not in (None, before.agent):
-        raise ValueError(f"the weights in {named.load_weights} are of the agent {before.agent!r}, not {named.agent!r}")
-    return before.agent, before
+    sources: dict[str, str] = {}
+    before, content = None, Values()
+    if named.load_weights is not None and (Path(named.load_weights) / CONFIG_FILE).is_file():
+        before = config_of(Path(named.load_weights))
+        sources[f"the weights in {named.load_weights} are"] = before.agent
+    if named.preset is not None:
+        content = read_json(named.preset)
+        if "agent" in content:
+            sources[f"{named.preset} is"] = str(content.pop("agent"))
+    agent = named.agent or next(iter(sources.values()), DEFAULT_AGENT)
+    for what, other in sources.items():
+        if other != agent:
+            raise ValueError(f"{what} of the agent {other!r}, not {agent!r}")
+    return agent, before, _checked_preset(named.preset, agent, content)
+
+
+def _checked_preset(file: str, agent: str, content: Values) -> Values:
+    """Return the settings of a preset, with the types that they have.
+
+    Raises:
+        ValueError: one that the agent does not have, or that a preset does not hold, or of a wrong type.
+    """
+    types = setting_types(agent)
+    known = {name: types[name] for name in (*PRESET_OF_RUN, *settings_in(agent_kind(agent).config_class))}
+    for name in content:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{file}: a preset of {agent} has no setting {name!r}{hint}")
+    try:
+        return {name: checked(name, value, known[name]) for name, value in content.items()}
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _gathered(arguments: Sequence[str]) -> list[str]:

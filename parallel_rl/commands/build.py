@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     Wrap = Callable[[gym.Env], gym.Env]
 
 
-def make_trainer(config: TrainConfig) -> "AsyncTrainer":
-    """Make the environments, the agent and the trainer of a run.
+def make_trainer(config: TrainConfig, *, progress: bool = True) -> "AsyncTrainer":
+    """Make the environments, the agent and the trainer of a run, with a progress bar or without.
 
     Raises:
         ValueError: a setting does not fit the environment or the other settings; the message names it.
@@ -39,7 +39,8 @@ def make_trainer(config: TrainConfig) -> "AsyncTrainer":
     from AsyncPPO import AsyncTrainer
 
     run = config.run
-    return AsyncTrainer(env_of(run, training=True), fresh_agent(config), run.num_envs, run.steps, **run.loop())
+    env, agent = env_of(run, training=True), fresh_agent(config)
+    return AsyncTrainer(env, agent, run.num_envs, run.steps, progress=progress, **run.loop())
 
 
 def fresh_agent(config: TrainConfig) -> Any:

@@ -30,8 +30,8 @@ def complete(commands: Mapping[str, Callable[..., int]], arguments: Sequence[str
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
-            train = command_line(DEFAULT_AGENT)
-            tyro.extras.subcommand_cli_from_dict({"train": train, **commands}, prog=NAME, args=arguments)
+            train, tune = (command_line(DEFAULT_AGENT, tuning=tuning) for tuning in (False, True))
+            tyro.extras.subcommand_cli_from_dict({"train": train, "tune": tune, **commands}, prog=NAME, args=arguments)
     except SystemExit as leaving:
         print(printed.getvalue(), end=TRAIN_IS_LEFT_OUT if f"_tyro_{FUNCTION}()" in printed.getvalue() else "")
         return int(leaving.code or 0)

@@ -66,8 +66,12 @@ def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool, changed: di
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path, *, wait: bool = False) -> Iterator[None]:
     """Make a directory and lock it, so that no other process trains in it (on systems with file locks).
+
+    Args:
+        run_dir: the directory.
+        wait: whether to wait for another process that has it.
 
     Raises:
         RuntimeError: another process trains in it. The lock of a killed process is free.
@@ -82,7 +86,7 @@ def locked(run_dir: Path) -> Iterator[None]:
         return
     with append_to(run_dir / LOCK_FILE) as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             raise RuntimeError(f"another process is training in {run_dir}") from None
         yield

@@ -80,7 +80,7 @@ def plot_learning_curve(
     dress(axes, title)
     axes.set(xlabel=X_LABELS["steps"], ylabel=Y_LABEL)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def ended_early(panels: Panels) -> list[tuple[Run, int]]:
@@ -139,7 +139,7 @@ def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps", *, q
         shown = [handles[label] for label in labels]
         words.legend(shown, entries, loc="upper center", ncols=columns, frameon=False, fontsize=9, borderaxespad=0)
     words.text(0.5, 0.02, "\n".join(caption), ha="center", va="bottom", fontsize=8, color="0.35")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, style: dict[str, Any], quartiles: bool) -> Any:
@@ -233,7 +233,8 @@ def dress(axes: "Axes", title: str, ticks: int = 6) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: "Figure", path: str | os.PathLike[str]) -> None:
+def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    """Write a figure, whole or not at all, as a PNG, SVG or PDF."""
     suffix = Path(path).suffix
     if suffix not in FORMATS:
         raise ValueError(f"a picture must end in {', '.join(FORMATS)}, not {Path(path).name!r}")

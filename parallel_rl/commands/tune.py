@@ -1,0 +1,257 @@
+"""The command `tune`: a search for better settings of an agent, by Optuna (Akiba et al. 2019, arXiv:1907.10902)."""
+
+import math
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from AsyncPPO.progress import Bar
+from parallel_rl.commands.arguments import PRESET_OF_RUN, parse_all
+from parallel_rl.commands.build import env_of, fresh_agent, load_latest, make_trainer
+from parallel_rl.commands.output import say
+from parallel_rl.commands.program import PROGRAM
+from parallel_rl.commands.run_directory import locked, write_json
+from parallel_rl.commands.stopping import stopped_by_signals
+from parallel_rl.commands.tune_report import plot_search, table
+from parallel_rl.config import TrainConfig, train_config
+from parallel_rl.presets import LogRange, Values, search_space
+from parallel_rl.utils import settings_in
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY_FILE, PRESET_FILE, PICTURE_FILE = "study.db", "preset.json", "search.png"
+STARTED_WITH, ERROR = "started_with", "error"
+"""What a study knows of its command line, and a trial of its failure."""
+POINTS, EPISODES = 5, 20
+"""Evaluations of a trial, after each of which it may be pruned, and episodes of all but the last."""
+EVALUATION_SEED = 3_000_000
+"""Added to the seed for the evaluations, whose episodes are the same in all trials."""
+LOCK_SECONDS = 60
+"""Seconds that a process waits for another one to write into the study."""
+SAME = ("steps", "num_envs", "mode", "seed", "env_id", "env_kwargs", "wrapper", "action_masks", "load_weights")
+"""Settings of a run by which trials can be compared."""
+
+
+class Stopped(Exception):
+    """A signal ended a trial."""
+
+
+def tune(arguments: Sequence[str]) -> int:
+    """Search, save the best settings as a preset, and report.
+
+    Raises:
+        ImportError: Optuna is missing.
+        ValueError: the study in the directory is of something else, or damaged.
+        RuntimeError: every trial failed.
+    """
+    config, flags = parse_all(arguments, tuning=True)
+    if flags.trials < 1:
+        raise ValueError(f"trials must be at least 1, not {flags.trials}")
+    if config.run.copies > 1:
+        raise ValueError("tune trains single agents: without --copies")
+    try:
+        import optuna
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError as error:
+        raise ImportError(f"tune needs the extra [tune]: pip install -r requirements-tune.txt ({error})") from error
+
+    fresh_agent(config)  # an unknown environment is one error, not one for each trial
+    run_dir = Path(config.run.run_dir or Path("runs") / config.run.env_id / f"tune_{config.agent}")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        search = Search(config, open_study(config, run_dir), run_dir)
+        say(f"study     {run_dir}: {len(search.finished)} of {flags.trials} trials, {config.run.steps:,} steps each")
+        with stopped_by_signals(search) as signals:  # type: ignore[arg-type]
+            search.run(flags.trials)
+        return search.report() if not signals else 128 + signals[0]
+    except (optuna.exceptions.OptunaError, SQLAlchemyError) as error:
+        raise RuntimeError(f"{run_dir / STUDY_FILE} cannot be read or written: {error}") from error
+
+
+def open_study(config: TrainConfig, run_dir: Path) -> "optuna.Study":
+    """Return the study in a directory; a new one begins with the settings of the command line.
+
+    Raises:
+        ValueError: its trials are not comparable with those that the command line asks for.
+    """
+    import optuna
+    from sqlalchemy import URL
+
+    with locked(run_dir, wait=True):
+        storage = optuna.storages.RDBStorage(
+            URL.create("sqlite", database=str(run_dir / STUDY_FILE)).render_as_string(),
+            engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}},
+        )
+        study = optuna.create_study(
+            storage=storage,
+            study_name=config.agent,
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(),
+            load_if_exists=True,
+        )
+        wanted, known = _started_with(config), study.user_attrs.get(STARTED_WITH)
+        if known is None:
+            study.set_user_attr(STARTED_WITH, wanted)
+            flat = config.flat()
+            study.enqueue_trial({name: flat[name] for name in search_space(config.agent, flat)})
+        elif known != wanted:
+            differ = [name for name in wanted if known.get(name) != wanted[name]]
+            raise ValueError(
+                f"the study in {run_dir} has "
+                f"{', '.join(f'{name}={known.get(name)!r}, not {wanted[name]!r}' for name in differ)}: "
+                "choose another --run-dir"
+            )
+    return study
+
+
+def _started_with(config: TrainConfig) -> Values:
+    """Return what the trials of a study share, and where it began, as JSON holds it."""
+    about = settings_in(type(config.settings))
+    settings = {name: value for name, value in vars(config.settings).items() if not about[name].incidental}
+    values = {name: getattr(config.run, name) for name in SAME} | settings
+    return {name: [*value] if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+class Search:
+    """Trials one after the other; other processes may work on the same study."""
+
+    def __init__(self, config: TrainConfig, study: "optuna.Study", run_dir: Path) -> None:
+        """Store the settings at the start, the study and the directory."""
+        self.config, self.study, self.run_dir = config, study, run_dir
+        self.stopped: str | None = None
+        self.space = search_space(config.agent, config.flat())
+        self._trainer: Any = None
+
+    @property
+    def collecting_since(self) -> float | None:
+        """When the environments began what they are doing; None if they are not."""
+        return getattr(self._trainer, "collecting_since", None)
+
+    def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
+        """End the search after the present update."""
+        self.stopped = why
+        if self._trainer is not None:
+            self._trainer.stop(why, skip_slow_work=skip_slow_work)
+
+    @property
+    def finished(self) -> "list[optuna.trial.FrozenTrial]":
+        """The trials of all processes that are over, without those that a signal ended."""
+        return [
+            trial
+            for trial in self.study.trials
+            if trial.state.name in {"COMPLETE", "PRUNED"} or ERROR in trial.user_attrs
+        ]
+
+    def run(self, trials: int) -> None:
+        """Search until so many trials are over, in this process or another."""
+        with Bar(total=trials, initial=len(self.finished), unit="trial") as bar:
+            while self.stopped is None and len(finished := self.finished) < trials:
+                bar.update(len(finished) - bar.n)
+                self._try(self.study.ask())
+                best = max((one.value for one in self.finished if one.value is not None), default=math.nan)
+                bar.set_description(f"best return {best:.1f}", refresh=False)
+            bar.update(min(len(self.finished), trials) - bar.n)
+        if self.stopped is not None:
+            say(f"stopped   {self.stopped}; the same command continues the search")
+
+    def _try(self, trial: "optuna.Trial") -> None:
+        """Run a trial, and record how it ended."""
+        import optuna
+        from optuna.trial import TrialState
+
+        seed = self.config.run.seed + trial.number  # processes that start together do not try the same
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
+        try:
+            self.study.tell(trial, self._score(trial))
+        except optuna.TrialPruned:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        except Stopped:
+            self.study.enqueue_trial(trial.params)
+            self.study.tell(trial, state=TrialState.FAIL)
+        except Exception as error:
+            trial.set_user_attr(ERROR, f"{type(error).__name__}: {error}")
+            self.study.tell(trial, state=TrialState.FAIL)
+            Bar.note(f"trial {trial.number} failed: {error}")
+        else:
+            self._save_best()
+
+    def _score(self, trial: "optuna.Trial") -> float:
+        """Train; return the mean return of deterministic episodes.
+
+        Raises:
+            TrialPruned: the trial is worse than the median of those before it.
+            Stopped: a signal has come.
+            ValueError: the settings do not go together, or the return is not finite.
+        """
+        import optuna
+
+        config = self._config({name: _suggested(trial, name, self.space[name]) for name in self.space})
+        known = 0
+        with make_trainer(config, progress=False) as self._trainer, closing(self._trainer.updates()) as rows:
+            if config.run.load_weights:
+                load_latest(self._trainer.agent, config.agent, Path(config.run.load_weights))
+            for row in rows:
+                if self.stopped is not None:
+                    raise Stopped
+                point = int(row["steps"] * POINTS / config.run.steps)
+                if not known < point < POINTS:
+                    continue
+                known = point
+                trial.report(self._evaluate(config, min(EPISODES, config.run.eval_episodes)), point)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+            score = self._evaluate(config, config.run.eval_episodes)
+        trial.report(score, POINTS)
+        return score
+
+    def _evaluate(self, config: TrainConfig, episodes: int) -> float:
+        from AsyncPPO import evaluate
+
+        settings = config.run.stepping() | {"num_envs": config.run.eval_envs or config.run.num_envs}
+        seed = config.run.seed + EVALUATION_SEED
+        mean = float(np.mean(evaluate(self._trainer.agent, env_of(config.run), episodes, seed=seed, **settings)))
+        if not math.isfinite(mean):
+            raise ValueError(f"the mean return is {mean}")
+        return mean
+
+    def _save_best(self) -> None:
+        """Write the best settings so far as a preset."""
+        best, usual = self._config(self.study.best_trial.params).flat(), train_config(self.config.agent).flat()
+        names = (*PRESET_OF_RUN, *vars(self.config.settings))
+        changed = {name: best[name] for name in names if best[name] != usual[name] or name in self.space}
+        write_json(self.run_dir / PRESET_FILE, {"agent": self.config.agent} | changed)
+
+    def _config(self, values: Values) -> TrainConfig:
+        """Return the config with the values of a trial; a minibatch is at most the batch."""
+        if "mini_batch_size" in values:
+            values = values | {"mini_batch_size": min(values["mini_batch_size"], values["batch_size"])}
+        return self.config.changed(values)
+
+    def report(self) -> int:
+        """Print the best trials, and draw the search.
+
+        Raises:
+            RuntimeError: every trial failed.
+        """
+        finished = self.finished
+        if all(trial.value is None for trial in finished):
+            errors = [trial.user_attrs[ERROR] for trial in finished if ERROR in trial.user_attrs]
+            raise RuntimeError(f"no trial came to its end; the last failure: {errors[-1] if errors else 'none'}")
+        self._save_best()
+        plot_search(self.study, self.run_dir / PICTURE_FILE, self.config.run.env_id)
+        say(
+            f"{table(finished, [*self.space])}\n"
+            f"picture   {self.run_dir / PICTURE_FILE}\n"
+            f"preset    {PROGRAM} --env-id {self.config.run.env_id} --preset {self.run_dir / PRESET_FILE}"
+        )
+        return 0
+
+
+def _suggested(trial: "optuna.Trial", name: str, values: LogRange | tuple[Any, ...]) -> Any:
+    if isinstance(values, LogRange):
+        return trial.suggest_float(name, values.low, values.high, log=True)
+    return trial.suggest_categorical(name, values)

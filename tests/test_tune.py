@@ -1,0 +1,249 @@
+"""`tune`: a search for better settings, and the preset that it writes."""
+
+import json
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parallel_rl import main
+from parallel_rl.commands.arguments import parse
+from parallel_rl.commands.tune import Search
+from parallel_rl.presets import SEARCH, LogRange, search_space
+from tests.program import Forked
+
+QUICK = [
+    "tune", "--steps", "512", "--num-envs", "4", "--hidden-sizes", "8", "--batch-size", "256", "--eval-episodes", "2",
+    "--backend", "inline",
+]  # fmt: skip
+
+
+@pytest.fixture
+def optuna(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setitem(SEARCH, "ppo", {"lr": LogRange(1e-4, 1e-2), "k_epochs": (1, 2)})
+    return pytest.importorskip("optuna")
+
+
+def tune(directory: Path, *flags: str, trials: int = 3) -> int:
+    return main.main([*QUICK, "--run-dir", str(directory), "--trials", str(trials), *flags])
+
+
+def study_in(directory: Path) -> Any:
+    import optuna
+
+    return optuna.load_study(study_name="ppo", storage=f"sqlite:///{directory / 'study.db'}")
+
+
+def test_the_first_trial_is_the_command_line_and_the_best_becomes_a_preset(
+    optuna: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert tune(tmp_path, "--lr", "2e-6", "--k-epochs", "3") == 0
+    out = capsys.readouterr().out
+    study = study_in(tmp_path)
+    first, best = study.trials[0], study.best_trial
+    assert first.params == {"lr": 2e-6, "k_epochs": 3}
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+    assert all([*trial.intermediate_values] == [2, 5] for trial in study.trials), "after 256 and 512 steps"
+    preset = json.loads((tmp_path / "preset.json").read_text())
+    assert preset["agent"] == "ppo"
+    assert {name: preset[name] for name in best.params} == best.params
+    assert (preset["steps"], preset["num_envs"], preset["hidden_sizes"]) == (512, 4, [8])
+    config = parse(["--preset", str(tmp_path / "preset.json"), "--steps", "1024"])
+    assert (config.run.steps, config.settings.lr, config.settings.hidden_sizes) == (1024, best.params["lr"], (8,))
+    assert (tmp_path / "search.png").stat().st_size > 10_000
+    assert "3 trials complete, 0 pruned, 0 failed" in out
+    assert f"--env-id CartPole-v1 --preset {tmp_path / 'preset.json'}" in out
+
+
+def test_a_preset_trains_to_the_score_of_its_trial(optuna: Any, tmp_path: Path) -> None:
+    assert tune(tmp_path / "study") == 0
+    best = study_in(tmp_path / "study").best_trial
+    flags = ["--preset", str(tmp_path / "study" / "preset.json"), "--eval-episodes", "2", "--eval-every", "0"]
+    search = Search(parse(["--preset", flags[1], *QUICK[-4:]]), Fixed(best.params), tmp_path)  # type: ignore[arg-type]
+    assert search._score(Fixed(best.params)) == best.value  # type: ignore[arg-type]
+
+
+def test_the_same_command_goes_on_and_another_one_is_refused(
+    optuna: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert tune(tmp_path, trials=2) == 0
+    before = study_in(tmp_path).trials
+    assert tune(tmp_path, trials=3) == 0
+    assert "2 of 3 trials" in capsys.readouterr().out
+    after = study_in(tmp_path).trials
+    assert [trial.params for trial in after[:2]] == [trial.params for trial in before]
+    assert len(after) == 3
+    assert tune(tmp_path, trials=3) == 0, "there is nothing left to do"
+    assert len(study_in(tmp_path).trials) == 3
+    capsys.readouterr()
+    assert tune(tmp_path, "--steps", "600", "--lr", "0.1") == 1
+    err = capsys.readouterr().err
+    assert f"the study in {tmp_path} has steps=512, not 600, lr=0.001, not 0.1: choose another --run-dir" in err
+
+
+def test_a_failed_trial_is_recorded_and_the_search_goes_on(
+    optuna: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    score = Search._score
+
+    def fail(self: Search, trial: Any) -> float:
+        if trial.number == 1:
+            raise FloatingPointError("the loss is nan")
+        return score(self, trial)
+
+    monkeypatch.setattr(Search, "_score", fail)
+    assert tune(tmp_path) == 0
+    captured = capsys.readouterr()
+    assert "trial 1 failed: the loss is nan" in captured.err
+    assert "2 trials complete, 0 pruned, 1 failed" in captured.out
+    trial = study_in(tmp_path).trials[1]
+    assert (trial.state.name, trial.user_attrs["error"]) == ("FAIL", "FloatingPointError: the loss is nan")
+    monkeypatch.setattr(Search, "_score", lambda self, trial: 1 / 0)
+    assert tune(tmp_path / "none", trials=2) == 1
+    assert "error: no trial came to its end; the last failure: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_bad_trials_are_pruned(optuna: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([*range(10, 20), 1.0])  # two of each of five trials, then of a bad one
+    monkeypatch.setattr(Search, "_evaluate", lambda self, config, episodes: float(next(scores)))
+    assert tune(tmp_path, trials=6) == 0
+    assert [trial.state.name for trial in study_in(tmp_path).trials] == ["COMPLETE"] * 5 + ["PRUNED"]
+
+
+def test_a_minibatch_is_at_most_the_batch(tmp_path: Path) -> None:
+    config = parse(["--batch-size", "4096", "--mini-batch-size", "4096"])
+    values = {"batch_size": 512, "mini_batch_size": 4096}
+    assert Search(config, None, tmp_path)._config(values).settings.mini_batch_size == 512  # type: ignore[arg-type]
+
+
+def test_two_processes_share_a_study(optuna: Any, tmp_path: Path) -> None:
+    arguments = [*QUICK, "--run-dir", "here", "--trials", "4"]
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "here").symlink_to(tmp_path)
+    processes = [Forked(*arguments, cwd=tmp_path / name) for name in ("one", "other")]
+    for process in processes:
+        code, _, err = process.finish()
+        assert code == 0, err
+    trials = study_in(tmp_path).trials
+    assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
+    assert 4 <= len(trials) <= 5, "each looks for what is left before it begins a trial"
+    assert len({trial.params["lr"] for trial in trials}) == len(trials), "they do not try the same"
+
+
+def test_ctrl_c_leaves_a_study_that_goes_on_and_no_process(optuna: Any, tmp_path: Path) -> None:
+    long = ["--steps", "100000000", "--backend", "process", "--num-workers", "2", "--run-dir", "here"]
+    process = Forked(*QUICK, *long, cwd=tmp_path)
+    process.wait_for(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text)  # a trial has begun
+    process.send(signal.SIGINT)
+    code, out, err = process.finish()  # waits for the workers, too
+    assert code == main.INTERRUPTED, err
+    assert "the same command continues the search" in out
+    assert "Traceback" not in err
+    first, again = study_in(tmp_path / "here").trials
+    assert (first.state.name, again.state.name) == ("FAIL", "WAITING")
+    assert again.system_attrs["fixed_params"] == first.params, "it is to be tried again"
+
+
+def test_a_damaged_study_is_one_error(optuna: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "study.db").write_bytes(b"this is no database" * 100)
+    assert tune(tmp_path) == 1
+    assert f"error: {tmp_path / 'study.db'} cannot be read or written" in capsys.readouterr().err
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("create table studies (x int)")
+    os.replace(tmp_path / "other.db", tmp_path / "study.db")
+    assert tune(tmp_path) == 1
+    assert f"error: {tmp_path / 'study.db'} cannot be read or written" in capsys.readouterr().err
+
+
+def test_without_optuna_the_error_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert tune(tmp_path / "none") == 1
+    err = capsys.readouterr().err
+    assert "error: tune needs the extra [tune]: pip install -r requirements-tune.txt" in err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--trials", "0"], "trials must be at least 1, not 0"),
+        (["--copies", "2"], "tune trains single agents: without --copies"),
+        (["--env-id", "Nothing-v0"], "Nothing"),
+        (["--agent", "sac", "--companions", "rnd"], "--companions is a flag of the agent ppo, not of sac"),
+    ],
+)
+def test_bad_flags_are_an_error_before_the_first_trial(
+    flags: list[str], message: str, optuna: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main(["tune", "--run-dir", str(tmp_path / "run"), *flags]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"gama": 0.9}, "a preset of ppo has no setting 'gama': did you mean 'gamma'?"),
+        ({"env_id": "my.module:Env"}, "a preset of ppo has no setting 'env_id'"),
+        ({"tau": 0.1}, "a preset of ppo has no setting 'tau'"),
+        ({"lr": "fast"}, "lr='fast'"),
+        ({"lr": -1.0}, "lr must be positive and finite, not -1.0"),
+        ({"agent": "sac"}, "is of the agent 'sac', not 'ppo'"),
+        ([1], "preset.json"),
+    ],
+)
+def test_a_bad_preset_is_one_error_that_names_the_culprit(
+    content: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "preset.json").write_text(json.dumps(content))
+    flags = ["--agent", "ppo", "--preset", str(tmp_path / "preset.json"), "--run-dir", str(tmp_path / "run")]
+    assert main.main(flags) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_preset_replaces_that_of_the_environment_and_flags_replace_its_values(tmp_path: Path) -> None:
+    (tmp_path / "preset.json").write_text('{"agent": "sac", "lr": 0.01, "gamma": 0.5}')
+    config = parse(["--env-id", "Pendulum-v1", "--preset", str(tmp_path / "preset.json"), "--gamma", "0.6"])
+    assert (config.agent, config.settings.lr, config.settings.gamma) == ("sac", 0.01, 0.6)
+    assert config.settings.hidden_sizes == (256, 256), "the default, not the environment's preset"
+
+
+@pytest.mark.parametrize("agent", SEARCH)
+def test_what_is_tried_is_valid_and_has_the_start(agent: str) -> None:
+    config = parse(["--agent", agent, "--env-id", "CartPole-v1", "--lr", "0.5", "--gamma", "0.123"])
+    space = search_space(agent, config.flat())
+    assert space["lr"] == LogRange(1e-5, 0.5)
+    assert 0.123 in space["gamma"]
+    for name, values in space.items():
+        for value in values:
+            config.changed({name: value, "batch_size": 4096} if name == "mini_batch_size" else {name: value})
+
+
+class Fixed:
+    """A trial with given settings, as `optuna.trial.FixedTrial`, but that it is never pruned."""
+
+    number = 0
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.params = params
+
+    def suggest_float(self, name: str, *_: Any, **__: Any) -> Any:
+        return self.params[name]
+
+    suggest_categorical = suggest_float
+
+    def report(self, value: float, step: int) -> None:
+        pass
+
+    def should_prune(self) -> bool:
+        return False
