@@ -28,9 +28,9 @@ class Critic(nn.Module):
         super().__init__()
         self.layers = Ensemble(count, columns + actions, config.hidden_sizes, 1, config.activation, generator)
 
-    def forward(self, columns: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """Return values `(K, B)`."""
-        return self.layers(torch.cat([columns, actions], dim=1))[..., 0]
+    def forward(self, columns: torch.Tensor, actions: torch.Tensor, count: int | None = None) -> torch.Tensor:
+        """Return values `(K, B)`, or those of the first `count` critics."""
+        return self.layers(torch.cat([columns, actions], dim=1), count)[..., 0]
 
 
 class DeterministicActor(nn.Module):
@@ -131,10 +131,10 @@ class ContinuousAgent(OffPolicyAgent):
 
     def update_critic(self, q: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> tuple[float, torch.Tensor]:
         """Descend `sum_k mean weight * (q_k - target)^2 / 2`; return the loss, and the TD errors `(B,)`."""
-        errors = q - target
-        loss = 0.5 * (weight * errors**2).mean(dim=1).sum()
-        self.critic_learner.descend(loss, self.config.lr)
-        return loss.item(), errors.detach().abs().mean(dim=0)
+        errors = q.detach() - target
+        gradient = weight * errors / len(weight)
+        self.critic_learner.descend(q, self.config.lr, gradient=gradient)
+        return 0.5 * (gradient * errors).sum().item(), errors.abs().mean(dim=0)
 
     def update_actor(self, loss: torch.Tensor, actions: torch.Tensor) -> float:
         """Descend the actor's loss plus `action_l2` times the mean square of its actions `(B, A)`."""

@@ -38,7 +38,7 @@ class DeterministicAgent(ContinuousAgent):
     def improve_actor(self, obs: torch.Tensor) -> float:
         """Ascend the first critic's value of the actor's actions (Silver et al. 2014, theorem 1)."""
         actions = self.actor_learner.network(obs)
-        return self.update_actor(-self.critic_learner.fixed(obs, actions)[0].mean(), actions)
+        return self.update_actor(-self.critic_learner.fixed(obs, actions, 1).mean(), actions)
 
     def state(self) -> State:
         """Return everything, with the state of the noise."""

@@ -1,6 +1,6 @@
 """Learner: a network with its optimizer and its target network."""
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -23,17 +23,32 @@ class Learner(Generic[M]):
             has_target: whether to make a target network, which starts with the same weights.
         """
         self.network = network
-        self.optimizer = Adam(network.parameters(), eps=ADAM_EPS)
+        self._parameters = list(network.parameters())
+        self.optimizer = Adam(self._parameters, eps=ADAM_EPS)
+        self._gradients: list[Any] = [parameter.grad for parameter in self._parameters]  # views of one vector
         self.vector = self.optimizer.vector
         self.fixed: M = copy_on(network, self.vector)
         """The same network with constant parameters: gradients flow only to its inputs."""
         self._target_vector = self.vector.clone() if has_target else None
         self.target: M = self.fixed if self._target_vector is None else copy_on(network, self._target_vector)
 
-    def descend(self, loss: torch.Tensor, lr: float, max_grad_norm: float | None = None) -> None:
-        """Take a step down the gradient of a loss `()`."""
-        self.optimizer.gradient.zero_()
-        loss.backward()
+    def descend(
+        self,
+        loss: torch.Tensor,
+        lr: float,
+        max_grad_norm: float | None = None,
+        gradient: torch.Tensor | None = None,
+    ) -> None:
+        """Take a step down the gradient of a loss `()`.
+
+        Args:
+            loss: the loss; or outputs of the network, of which `gradient` is the gradient of the loss.
+            lr: the step size.
+            max_grad_norm: limit on the norm of the gradient of the parameters.
+            gradient: None for a loss.
+        """
+        gradients = torch.autograd.grad(loss, self._parameters, gradient)
+        torch._foreach_copy_(self._gradients, gradients)
         if max_grad_norm is not None:
             limit_norm(self.optimizer.gradient, max_grad_norm)
         self.optimizer.step(lr)

@@ -56,9 +56,9 @@ class Temperature(nn.Module):
         super().__init__()
         self.log = nn.Parameter(torch.full((1,), math.log(alpha)))
 
-    def loss(self, log_prob: torch.Tensor, target_entropy: float) -> torch.Tensor:
-        """Return the loss -log alpha * mean(log p + target); alpha falls while the entropy is above its target."""
-        return -(self.log * (log_prob.detach() + target_entropy)).mean()
+    def gradient(self, log_prob: torch.Tensor, target_entropy: float) -> torch.Tensor:
+        """Return the gradient `(1,)` of -log alpha * mean(log p + target); alpha falls while the entropy is above its target."""
+        return -(log_prob.detach().mean(dim=0, keepdim=True) + target_entropy)
 
 
 class SAC(ContinuousAgent):
@@ -89,8 +89,8 @@ class SAC(ContinuousAgent):
     def sample_actions(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the policy's actions `(B, A)`, reparameterized, and their log-density `(B,)`."""
         policy = self.actor_learner.network(obs)
-        raw_action = policy.sample(self.policy.noise_like(policy.mean))
-        return raw_action.tanh(), policy.log_prob(raw_action)
+        raw_action, log_prob = policy.sample_with_log_prob(self.policy.noise_like(policy.mean))
+        return raw_action.tanh(), log_prob
 
     def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
         """Make one update.
@@ -109,7 +109,9 @@ class SAC(ContinuousAgent):
         action, log_prob = self.sample_actions(batch.obs)
         actor_loss = self.update_actor((alpha * log_prob - critic.fixed(batch.obs, action).amin(dim=0)).mean(), action)
         if self.config.alpha is None:
-            self.temperature.descend(self.temperature.network.loss(log_prob, self.entropy_target), self.config.lr)
+            temperature = self.temperature.network
+            gradient = temperature.gradient(log_prob, self.entropy_target)
+            self.temperature.descend(temperature.log, self.config.lr, gradient=gradient)
             self.temperature.vector.clamp_(*LOG_ALPHA_RANGE)
         critic.update_target(self.config.tau)
         metrics = {"critic_loss": critic_loss, "actor_loss": actor_loss, "q_value": q.detach().mean().item()}

@@ -122,6 +122,12 @@ class TanhGaussian(Gaussian):
         """Return the log-density of the squashed actions."""
         return (self._log_density(raw_action) - _log_tanh_slope(raw_action) - self.log_scale).sum(dim=-1)
 
+    def sample_with_log_prob(self, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `sample(noise)`, and its `log_prob` with half of the operations."""
+        raw_action = self.sample(noise)
+        log_density = -0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+        return raw_action, (log_density - _log_tanh_slope(raw_action) - self.log_scale).sum(dim=-1)
+
     def entropy(self) -> torch.Tensor:
         """Return H(u) + E[log |da/du|], the expectation by Gauss-Hermite quadrature: no noise, exact gradient."""
         nodes, weights = NODES.to(self.mean), WEIGHTS.to(self.mean)
