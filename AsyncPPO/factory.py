@@ -62,7 +62,8 @@ def env_factory(env: EnvLike, /, **kwargs: Any) -> EnvFactory:
 
     Args:
         env: an environment, its id (with the module that registers it and a colon in front, if needed), its spec, or a
-            callable that makes it. The ids of MinAtar and Atari need no module.
+            callable that makes it. The ids of MinAtar, Atari and Gymnasium-Robotics need no
+            module.
         kwargs: of `gymnasium.make`, for an id.
 
     Raises:

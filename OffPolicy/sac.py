@@ -57,7 +57,7 @@ class Temperature(nn.Module):
         self.log = nn.Parameter(torch.full((1,), math.log(alpha)))
 
     def gradient(self, log_prob: torch.Tensor, target_entropy: float) -> torch.Tensor:
-        """Return the gradient `(1,)` of -log alpha * mean(log p + target); alpha falls while the entropy is above its target."""
+        """Return the gradient of -log alpha * mean(log p + target); alpha falls while the entropy is above it."""
         return -(log_prob.detach().mean(dim=0, keepdim=True) + target_entropy)
 
 

@@ -149,12 +149,26 @@ LUNAR: Values = {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000}
 """For LunarLanderContinuous: after RL-Zoo, not tried here."""
 NOISE: Values = {"action_noise": "ou_0.5", "utd": 0.5, "learning_starts": 100, "steps": 40_000}
 """For MountainCarContinuous: noise that pushes one way for a while, since uncorrelated noise never reaches the goal."""
+FETCH_REACH: Values = SMALL | {
+    "steps": 7_500,
+    "hindsight": "future",
+    "clip_return": True,
+    "normalize_obs": True,
+    "gamma": 0.98,
+    "learning_starts": 500,
+}
+"""For FetchReach: episodes of 50 steps, and rewards of -1 and 0."""
 DETERMINISTIC: dict[str, Values] = {
+    "FetchReach-v4": FETCH_REACH | {"eps_greedy": 0.2},
     "Pendulum-v1": SMALL | {"steps": 20_000},
     "MountainCarContinuous-v0": SMALL | NOISE,
     "LunarLanderContinuous-v3": LUNAR | {"gamma": 0.98},
 }
-SAC: dict[str, Values] = {"Pendulum-v1": SMALL | {"steps": 12_000}, "LunarLanderContinuous-v3": LUNAR | {"tau": 0.01}}
+SAC: dict[str, Values] = {
+    "FetchReach-v4": FETCH_REACH,
+    "Pendulum-v1": SMALL | {"steps": 12_000},
+    "LunarLanderContinuous-v3": LUNAR | {"tau": 0.01},
+}
 PRESETS: dict[str, Presets] = {
     "ppo": Presets(BY_ENV, {"ALE": ATARI, "MinAtar": MINATAR}, WITH_RND),
     "dqn": Presets(DQN),

@@ -138,6 +138,6 @@ def test_the_picture_of_the_results_has_a_panel_for_each_task() -> None:
     from benchmarks.learning.rows import ROWS
 
     panels = panels_of({name: {} for name in ROWS})
-    assert len(panels) == len({row.task.env_id for row in ROWS.values() if row.task})
+    assert len(panels) == len({row.task.env_id for row in ROWS.values() if row.task and row.task.agent == "ppo"})
     assert panels["Ant-v5"].keys() == {"with contact forces", "no contact forces"}
     assert not any("published" in label for rows in panels.values() for label in (*rows, *panels))

@@ -11,22 +11,34 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Task:
-    """A task, the best published return of PPO on it, and the target for the mean over the seeds, if any."""
+    """A task, the best published return on it, and the target for the mean over the seeds, if any."""
 
     env_id: str
     published: str
     bar: float | None
     seeds: int = 5
-    """The number of seeds; each is evaluated on 20 episodes."""
+    """The number of seeds."""
     flags: str = ""
     """Flags of the command line, if the table needs others than the preset."""
     variant: str = ""
     """The difference to other rows of the same id."""
+    agent: str = "ppo"
+    figure: str = "score"
+    """The figure that has the target."""
+    episodes: int = 20
+    """Of the evaluation."""
 
     @property
     def name(self) -> str:
         """Its name in the table."""
-        return f"{self.env_id}, {self.variant}" if self.variant else self.env_id
+        agent = "" if self.agent == "ppo" else f"{self.agent.upper()}, "
+        return agent + (f"{self.env_id}, {self.variant}" if self.variant else self.env_id)
+
+    @property
+    def command_line(self) -> list[str]:
+        """The flags of `main.py`."""
+        flags = ["--agent", self.agent, "--env-id", self.env_id, "--eval-episodes", str(self.episodes)]
+        return flags + self.flags.split()
 
 
 TASKS = (
@@ -87,6 +99,20 @@ TASKS = (
         "first points",
     ),
 )
+OFF_POLICY = (
+    Task("CartPole-v1", "500 (RL-Zoo)", 500, agent="dqn"),
+    Task("Acrobot-v1", "-76.6 (RL-Zoo)", -75, agent="dqn"),
+    Task("Pendulum-v1", "-151.3 (RL-Zoo, TQC)", -150, agent="sac", episodes=100),
+    Task("Pendulum-v1", "-151.9 (RL-Zoo)", -150, agent="td3", episodes=100),
+    Task("Pendulum-v1", "-151.9 (RL-Zoo, TD3)", -150, agent="ddpg", episodes=100),
+    Task("MountainCarContinuous-v0", "94.7 (RL-Zoo, SAC, gSDE)", 95, agent="td3"),
+    Task("LunarLanderContinuous-v3", "268.9 (SLM-Lab, CrossQ)", 270, agent="sac"),
+    *(
+        Task("FetchReach-v4", "100% (RL-Launchpad)", 100, agent=agent, figure="success")
+        for agent in ("ddpg", "td3", "sac")
+    ),
+)
+"""Of off-policy agents. Where `figure` is `success`, published figure and target are shares of successes in percent."""
 
 
 def interquartile_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -100,8 +126,11 @@ HEADER = """| task | steps | best published | bar | mean | IQM [95%] | stochasti
 
 def line(task: Task, runs: list[dict[str, Any]]) -> str:
     """Return the row of a task."""
-    each = ", ".join(f"{run['score']:.4g}" for run in runs)
-    scores = np.array([run["score"] for run in runs])
+    if not runs:
+        bar = "" if task.bar is None else f"{task.bar:g}"
+        return f"| {task.name} | | {task.published} | {bar} | | | | | | not run |"
+    scores = np.array([run[task.figure] for run in runs])
+    each = ", ".join(f"{score:.4g}" for score in scores)
     interval = ""
     if scores.std() > 0:
         low, high = stats.bootstrap(

@@ -50,9 +50,15 @@ def table(results: Results) -> str:
 
 
 def published_table(results: Results) -> str:
-    """Return the table with the published figures."""
+    """Return the table with the published figures of PPO."""
     tasks = [(ROWS[name].task, [*by_seed.values()]) for name, by_seed in results.items()]
-    return "\n".join([HEADER, *(line(task, runs) for task, runs in tasks if task is not None)])
+    return "\n".join([HEADER, *(line(task, runs) for task, runs in tasks if task is not None and task.agent == "ppo")])
+
+
+def off_policy_table(results: Results) -> str:
+    """Return the table of the off-policy agents, those that were not run among them."""
+    tasks = [(row.task, [*results.get(name, {}).values()]) for name, row in ROWS.items()]
+    return "\n".join([HEADER, *(line(task, runs) for task, runs in tasks if task is not None and task.agent != "ppo")])
 
 
 def page(results: Results) -> str:
@@ -70,8 +76,9 @@ Machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform
 
 ## Comparison with published results
 
-The mean return of 20 deterministic episodes after training, its interquartile mean over the seeds with a bootstrap
-interval, the same with stochastic actions, and the best mean over the seeds of the last 100 training episodes.
+The mean return of PPO in 20 deterministic episodes after training, its interquartile mean over the seeds with a
+bootstrap interval, the same with stochastic actions, and the best mean over the seeds of the last 100 episodes of
+training.
 Tianshou's figures are maxima over training of a mean over ten seeds, the others are final ones. MuJoCo's tasks of
 version 5 differ from versions 2 to 4 of the published figures: Hopper, Walker2d, Ant and Humanoid pay the healthy
 reward only while healthy, Walker2d's feet have equal friction, Ant and Humanoid omit observations that were always
@@ -89,6 +96,13 @@ has curves ([Young & Tian 2019](https://arxiv.org/abs/1903.03176)).
 Dashed line: the target. Thin lines: seeds. Thick line: their mean (thinner where some seeds are missing), with its 95%
 bootstrap interval as a band. The runs of MountainCar with RND end at 500,000 steps. Each task has a panel with the runs
 of the second table, and the quick start, the custom loop and RND of the first.
+
+## Off-policy agents
+
+The same for [OffPolicy](../../docs/offpolicy.md), with 100 episodes on Pendulum, whose initial states vary. FetchReach
+is with hindsight, and its figures are successes in percent; *stochastic* and *best of training* are returns there, too.
+
+{off_policy_table(results)}
 """
 
 
@@ -108,7 +122,7 @@ def panels_of(results: Results) -> dict[str, dict[str, str]]:
     panels: dict[str, dict[str, str]] = {}
     for name in results:
         task = ROWS[name].task
-        if task is not None:
+        if task is not None and task.agent == "ppo":
             panels.setdefault(task.env_id, {})[task.variant or MAIN.get(task.env_id, "")] = name
     for env_id, others in BESIDE.items():
         panels.setdefault(env_id, {}).update({label: name for label, name in others.items() if name in results})

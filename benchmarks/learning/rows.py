@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 import tqdm as tqdm_module
 
-from benchmarks.learning.published import TASKS, Task
+from benchmarks.learning.published import OFF_POLICY, TASKS, Task
 
 ROOT = Path(__file__).parents[2]
 SNIPPETS = ROOT / "tests" / "seed_snippets"
@@ -25,6 +25,7 @@ RESULTS = Path(__file__).parent / "results"
 QUIET = ("--backend", "inline", "--eval-every", "0")
 """One process for a run."""
 
+POINTS = 500
 Result = dict[str, Any]
 """`score`, further figures, and `curve`: pairs of steps and mean return."""
 
@@ -75,8 +76,14 @@ def command(*flags: str, seed: int) -> Result:
         "steps": summary["steps"],
         "seconds": summary["seconds"],
         "solved": summary["solved"],
-        "curve": np.column_stack([table["steps"], table["mean_return"]]).round(1).tolist(),
+        "curve": _thinned(np.column_stack([table["steps"], table["mean_return"]]).round(1)).tolist(),
+        **({"success": 100 * summary["evaluation"]["success_rate"]} if "success_rate" in summary["evaluation"] else {}),
     }
+
+
+def _thinned(curve: np.ndarray) -> np.ndarray:
+    """Return a curve with at most 500 points, the last one among them; off-policy agents have one for each step."""
+    return curve[:: -max(1, -(-len(curve) // POINTS))][::-1]
 
 
 def _stochastic(run_dir: Path, seed: int) -> float:
@@ -148,15 +155,8 @@ ROWS = {
         ),
         Row("MountainCar-v0", _main("--env-id", "MountainCar-v0"), [], -110),
         *(
-            Row(
-                f"{task.name}, published",
-                _main("--env-id", task.env_id, "--eval-episodes", "20", *task.flags.split()),
-                [],
-                task.bar,
-                task.seeds,
-                task,
-            )
-            for task in TASKS
+            Row(f"{task.name}, published", _main(*task.command_line), [], task.bar, task.seeds, task)
+            for task in TASKS + OFF_POLICY
         ),
     )
 }

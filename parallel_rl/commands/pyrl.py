@@ -12,6 +12,7 @@ from parallel_rl.commands.build import agent_of, factory_of
 from parallel_rl.commands.play import FIRST_SEED, has_screen, show
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.train import train
+from parallel_rl.utils import check_env_id
 
 HINDSIGHT = "her-"
 """Prefix of agents with hindsight experience replay."""
@@ -84,10 +85,8 @@ def _train_parser(name: str) -> argparse.ArgumentParser:
 
 
 def _time_limit(env_id: str) -> int | None:
-    try:
-        return gym.spec(env_id).max_episode_steps
-    except gym.error.Error as error:
-        raise ValueError(str(error)) from None
+    check_env_id(env_id)
+    return gym.spec(env_id.rpartition(":")[2]).max_episode_steps
 
 
 def test_as(name: str, arguments: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ FUNCTIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], Derivative]] 
     "relu": (torch.relu_, lambda gradient, output: torch.ops.aten.threshold_backward(gradient, output, 0)),
     "silu": (F.silu, torch.ops.aten.silu_backward),
 }
-"""Activations and their derivatives. Those in place change the tensor to their output, on which the derivative depends."""
+"""Activations, and their derivatives, which for those in place depend on the output."""
 
 
 class Ensemble(nn.Module):

@@ -10,15 +10,23 @@ from pathlib import Path
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
-EXTRAS = {"mujoco": "mujoco", "ale_py": "atari", "cv2": "atari", "minatar": "atari"}
+EXTRAS = {
+    "mujoco": "mujoco",
+    "gymnasium_robotics": "mujoco",
+    "ale_py": "atari",
+    "cv2": "atari",
+    "minatar": "atari",
+}
 """Packages of environments, and the extra `parallel-rl[EXTRA]`, or file requirements-EXTRA.txt, that installs them."""
+ROBOTICS = ("Fetch", "Hand", "Adroit", "AntMaze", "PointMaze", "FrankaKitchen")
+"""How the ids of Gymnasium-Robotics begin."""
 
 
 def register_games(env_id: str) -> None:
-    """Register the games of MinAtar or Atari if `env_id` is one of them and that has not been done.
+    """Register the games of MinAtar or Atari, or the robots of Gymnasium-Robotics, if `env_id` is one of them.
 
     Raises:
-        ModuleNotFoundError: the package of the games is not installed.
+        ModuleNotFoundError: their package is not installed.
     """
     if env_id in gym.registry:
         return
@@ -30,6 +38,10 @@ def register_games(env_id: str) -> None:
         import ale_py
 
         gym.register_envs(ale_py)
+    elif env_id.startswith(ROBOTICS):
+        import gymnasium_robotics
+
+        gym.register_envs(gymnasium_robotics)
 
 
 def check_env_id(env_id: str) -> None:
@@ -53,7 +65,7 @@ def check_env_id(env_id: str) -> None:
 
 def registered() -> list[EnvSpec]:
     """Return the environments that are known without naming a module."""
-    for game in ("ALE/Pong-v5", "MinAtar/Breakout-v1"):
+    for game in ("ALE/Pong-v5", "MinAtar/Breakout-v1", "FetchReach-v4"):
         with suppress(ImportError):
             register_games(game)
     return [*gym.registry.values()]
