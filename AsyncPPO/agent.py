@@ -48,8 +48,8 @@ class AgentActor(Actor, Protocol):
 class Agent(Protocol):
     """An agent that `AsyncTrainer` can train. It touches no environment, no process and no global random state.
 
-    The trainer collects `steps_wanted()` transitions, passes them to `observe`, and calls `update` once there are none
-    to wait for.
+    The trainer collects `steps_wanted()` transitions, passes them to `observe`, and calls `update` as soon as
+    `steps_wanted()` is 0 or less.
 
     Some members are optional:
 
@@ -96,7 +96,7 @@ class Agent(Protocol):
         """Learn from what was observed.
 
         Args:
-            progress: share of the run that is over, from 0 to 1.
+            progress: the fraction of the run that is over, from 0 to 1.
             workers: processes that can compute gradients, or None; do not store them.
 
         Returns:
@@ -133,7 +133,7 @@ class LaggableAgent(Protocol):
 
 
 class ReplicableAgent(Protocol):
-    """An `Agent` with a `replica`, whose policy acts in the processes that step environments, has these methods too."""
+    """The further methods of an `Agent` whose `replica` acts in the processes that step environments."""
 
     def replica_weights(self) -> np.ndarray:
         """Return the current weights `(P,)` for the replicas."""

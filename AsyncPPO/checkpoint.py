@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PARTS = {"made_for", "progress", "recent", "agent", "buffer", "collector"}
 SIGNATURE = "signature"
-"""A part that the oldest checkpoints lack: they hold the signature in `made_for`."""
+"""The part with the agent's signature; in the oldest checkpoints it is inside `made_for`."""
 OLDER_NAMES = {"ppo": "agent", "settings": SIGNATURE}
 PROGRESS = ("steps_done", "seconds", "episodes_done", "goal")
 
@@ -76,7 +76,7 @@ def restore(
 
     Args:
         trainer: made with the arguments of that run.
-        state: of `read_checkpoint`.
+        state: the result of `read_checkpoint`.
         path: of the file, for messages.
         any_num_envs: whether the number of environments may differ.
         changed: names of the agent's settings that may differ.

@@ -111,7 +111,7 @@ class Collector:
         """Step every running environment once.
 
         Args:
-            steps: the largest number of steps of each environment; this collector takes only one.
+            steps: the largest number of steps for each environment; this collector takes only one.
 
         Returns:
             The number of steps of all environments together, and the episodes that ended.
@@ -270,7 +270,7 @@ def _check_lag(lag: int, wanted: Acting, agent: Agent, mode: str) -> None:
 
 
 def make_collector(env: EnvVectorizer, agent: Agent, info_keys: Sequence[str]) -> Collector | ReplicaCollector:
-    """Return a collector with a new `buffer`: of replicas if the vectorizer has a plan for them."""
+    """Return a collector with a new `buffer`: a `ReplicaCollector` if the vectorizer has a plan."""
     if env.rollout is not None:
         return ReplicaCollector(env, cast("ReplicableAgent", agent), VecMemory(env.num_envs, env.rollout.rows))
     return Collector(env, agent, VecMemory(env.num_envs), info_keys)

@@ -12,7 +12,7 @@ from AsyncPPO.backends import FINAL_INFO, SUCCESS, numbers_in
 from parallel_rl.utils import Metrics, State, check_like
 
 SUCCESS_RATE, INFO_PREFIX = "success_rate", "info_"
-"""The names of metrics of infos: the share of successes, and the prefix for means of others."""
+"""The names of metrics of infos: the fraction of successes, and the prefix for the means of other infos."""
 NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
@@ -181,7 +181,7 @@ class Evaluation(_Figures):
 
     @property
     def success_rate(self) -> float:
-        """Share of successes; NaN if the environment does not report `is_success`."""
+        """The fraction of successes; NaN if the environment does not report `is_success`."""
         return self.infos.get(SUCCESS_RATE, float("nan"))
 
     @property

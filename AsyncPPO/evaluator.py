@@ -1,4 +1,4 @@
-"""A child process that evaluates policies while another process trains."""
+"""A child process that evaluates policies while its parent trains."""
 
 import os
 from collections.abc import Callable

@@ -19,8 +19,8 @@ class ParallelEnvs(Closeable):
     """N environments behind a backend; a subclass resets and steps them.
 
     `call`, `get_attr`, `set_attr` and `render` are as in Gymnasium's `VectorEnv`. Do not call `reset` or `step` through
-    them, since the vectorizer would not know. An exception of an environment there is an `EnvError`, after which the
-    environments can still be used. An environment that is restarted has its initial attributes.
+    them, since the vectorizer would not notice. If an environment raises an exception in them, that is an `EnvError`,
+    and the environments can still be used. An environment that is restarted has its initial attributes.
     """
 
     num_envs: int
@@ -38,7 +38,7 @@ class ParallelEnvs(Closeable):
 
     @property
     def final_obs(self) -> np.ndarray:
-        """Observations `(N, ...)`: the last of the old episode, where the last step reset an environment."""
+        """Observations `(N, ...)`: for environments that the last step reset, the last one of the old episode."""
         return self._open_backend().arrays.final_obs
 
     @property
@@ -149,7 +149,7 @@ class ParallelEnvs(Closeable):
         return backend
 
     def _guarded(self, call: Callable[[], Result]) -> Result:
-        """Close if a call is interrupted, since a step that is half done must not count as a whole one later."""
+        """Close if a call is interrupted, since half a step must not count as a whole one later."""
         try:
             return call()
         except BaseException:

@@ -50,7 +50,7 @@ def take_reset_mask(options: dict[str, Any], num_envs: int) -> tuple[np.ndarray,
         The environments `(n,)` where the mask is True, and the other options.
 
     Raises:
-        ValueError: a wrong mask, or one that is False everywhere.
+        ValueError: the mask is wrong, or False everywhere.
     """
     mask = check_mask(RESET_MASK, options[RESET_MASK], num_envs)
     if not mask.any():
@@ -77,7 +77,7 @@ class EnvSeeds:
         """Return N seeds for a reset with the argument `seed`; the seeds of later checkpoints derive from them.
 
         Raises:
-            ValueError: a wrong number of seeds.
+            ValueError: the number of seeds is wrong.
         """
         count, seeds = len(self._next), list[int | None]()
         if isinstance(seed, int | np.integer):

@@ -44,7 +44,7 @@ class RowMeans:
         """Restore what `state` returned.
 
         Raises:
-            ValueError, TypeError, LookupError: it is of something else.
+            ValueError, TypeError, LookupError: it is not such a state.
         """
         sums = {name: (float(total), whole_number(count, "count")) for name, (total, count) in state["sums"].items()}
         self._last, self._sums = whole_number(state["last"], "number of steps"), sums

@@ -1,4 +1,4 @@
-"""Keyword arguments of the trainer, and those that it and the evaluations hand on to `EnvVectorizer`."""
+"""Keyword arguments of the trainer, and those that trainer and evaluations pass on to `EnvVectorizer`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict

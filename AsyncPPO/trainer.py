@@ -55,8 +55,8 @@ class AsyncTrainer(Closeable, Generic[A]):
             is a metric. A callback may assign `trainer.env.reset_options`.
 
     Raises:
-        ValueError: a bad size or mode, or an agent that was made for other spaces.
-        TypeError: an environment that cannot be vectorized, or an unknown argument.
+        ValueError: a size or mode is wrong, or the agent was made for other spaces.
+        TypeError: the environment cannot be vectorized, or an argument is unknown.
     """
 
     def __init__(
@@ -124,14 +124,15 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     @property
     def success_rate(self) -> float:
-        """Share of successes in the last 100 episodes; NaN if environments report no `is_success`."""
+        """The fraction of successes in the last 100 episodes; NaN if environments report no `is_success`."""
         return means_of_infos(self.recent).get(SUCCESS_RATE, float("nan"))
 
     def run(self) -> History:
         """Collect and update for `steps` environment steps, or until a callback stops the run.
 
-        Another call takes `steps` more; after `load_checkpoint` of an unfinished run, the remaining ones. An interrupt
-        or an error leaves `history` and the agent as they are, and closes the environments if they are stepping.
+        Another call takes `steps` more. After `load_checkpoint` of an unfinished run, a call takes the remaining steps.
+        An interrupt or an error leaves `history` and the agent as they are, and closes the environments if they are in
+        a step.
 
         Returns:
             `history`: the rows that `updates` yields.
@@ -146,8 +147,8 @@ class AsyncTrainer(Closeable, Generic[A]):
         Yields:
             Rows, which `history` keeps: `steps`, `seconds` and `episodes` so far; `mean_return`, `mean_length`, and if
             present `success_rate` and `info_KEY`, of the last 100 episodes; and the metrics of `agent.update`. An
-            on-policy agent has a row for each update. Another has one for at least `ROW_STEPS` steps, with the means
-            over its updates.
+            on-policy agent has a row for each update. Otherwise a row covers at least `ROW_STEPS` steps, and has the
+            mean metrics of their updates.
         """
         if self.steps_done >= self.goal[1]:
             self.goal = self.steps_done, self.steps_done + self.steps
@@ -263,7 +264,7 @@ class AsyncTrainer(Closeable, Generic[A]):
 
         Args:
             why: the reason, which `stopped` holds.
-            skip_slow_work: whether callbacks skip slow work.
+            skip_slow_work: whether callbacks skip slow work, such as a last evaluation.
         """
         self.skip_slow_work = skip_slow_work
         if self.steps_done < self.goal[1]:  # otherwise it ends anyway
@@ -300,7 +301,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged, or its environment, agent or settings differ; the message lists the differences.
-                Nothing is changed then.
+                Then nothing is changed.
             EnvError: a worker failed, or died.
         """
         restore(self, read_checkpoint(path), path, any_num_envs=any_num_envs, changed=changed)
@@ -331,7 +332,7 @@ class AsyncPPO(AsyncTrainer[A]):
 
 
 def _check_steps_and_mode(agent: Agent, steps: int, mode: str) -> None:
-    """Raise a `ValueError` for a bad number of steps or mode; warn if there are too few steps for an update."""
+    """Raise a `ValueError` for a wrong number of steps or mode; warn if there are too few steps for an update."""
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     if mode not in {"streaming", "mask"}:

@@ -36,7 +36,7 @@ from parallel_rl.utils import (
 )
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
-"""Of n environments: observations `(n, ...)`, rewards float64 `(n,)`, terminated and truncated bool `(n,)`, n infos."""
+"""Observations `(n, ...)`, rewards float64 `(n,)`, terminated and truncated bool `(n,)`, infos, of n environments."""
 logger = logging.getLogger(__name__)
 
 
@@ -57,9 +57,9 @@ class EnvVectorizer(ParallelEnvs):
                 utils.update_active_environments_list(env.finished, over)
 
     With `autoreset=True` an environment that finishes is reset in the same step, so that all of them always run. Its
-    info then has the true last observation as `final_obs` and the last info as `final_info`, as in Gymnasium.
-    Environments of a `VectorEnv` that resets them in its next step are `finished` during that step; `obs` has their new
-    observations then.
+    info then has the last observation of the episode as `final_obs` and the last info as `final_info`, as in Gymnasium.
+    If a `VectorEnv` resets its environments in its next step, they are `finished` during that step, and `obs` then has
+    their new observations.
 
     Args:
         env: an environment (copied, or remade from its spec if it cannot be copied), an id, an `EnvSpec`, or a
@@ -79,18 +79,18 @@ class EnvVectorizer(ParallelEnvs):
         plan: a policy whose replicas act in the processes that step (`backends.Replicas`), and the largest number of
             steps of a rollout. It needs `autoreset`.
         asynchronous: for `send`, and `recv` with `min_envs`: `num_workers` further processes step all environments, and
-            this one none. Environments that sleep need more workers than cores.
-        on_env_error: `raise`, or `restart`: an environment is restarted if it raises, returns what does not fit its
-            space, or hangs, or if its process dies. Its row is truncated, with a reward of 0, its last observation as
-            `final_obs`, and the error as `env_error` in its info. `RESTART_LIMIT` failures in a row are an error.
-            `send` does not work with `restart`.
+            this one steps none. Environments that sleep need more workers than cores.
+        on_env_error: `raise`, or `restart`: an environment is restarted if it raises an exception, returns a value that
+            does not fit its space, or hangs, or if its process dies. Its row is truncated, with a reward of 0, its last
+            observation as `final_obs`, and the error as `env_error` in its info. `RESTART_LIMIT` failures in a row are
+            an error. `send` does not work with `restart`.
         step_timeout: seconds that a step or reset of an environment may take; it needs worker processes.
         close_timeout: seconds that workers may take to close their environments, before they and the processes that
             they started are killed.
 
     Raises:
-        ValueError: a size below 1, an unknown backend or environment id, or a list of another length than N.
-        TypeError: something that is not an environment, or a space that is not supported.
+        ValueError: a size is below 1, the backend or the environment id is unknown, or a list does not have N entries.
+        TypeError: an object is not an environment, or a space is not supported.
         EnvError: an environment could not be made.
     """
 
@@ -150,8 +150,8 @@ class EnvVectorizer(ParallelEnvs):
         """Start an episode in every environment.
 
         Args:
-            seed: one from which all random streams start again; or N seeds, with None where the stream continues. By
-                default the first reset takes the vectorizer's seed, and later ones continue the streams.
+            seed: one seed, from which all random streams restart; or N seeds, with None where the stream continues. By
+                default the first reset uses the vectorizer's seed, and later resets continue the streams.
             options: of this reset; by default `reset_options`. As in Gymnasium, an entry `reset_mask`, bool `(N,)`,
                 limits the reset to the environments where it is True.
 
@@ -159,9 +159,9 @@ class EnvVectorizer(ParallelEnvs):
             Observations `(N, ...)` and N infos.
 
         Raises:
-            ValueError: a wrong number of seeds, a wrong mask, or either with `backend="vector"`.
-            RuntimeError: `recv` is due before a reset with a mask; or the vectorizer is closed.
-            EnvError: an environment failed; the vectorizer is closed then.
+            ValueError: the number of seeds or the mask is wrong, or `backend="vector"` has several seeds or a mask.
+            RuntimeError: `recv` is due before a reset with a mask, or the vectorizer is closed.
+            EnvError: an environment failed; then the vectorizer is closed.
         """
         backend, env_ids = self._open_backend(), np.arange(self.num_envs)
         if options is not None and RESET_MASK in options:
@@ -185,16 +185,17 @@ class EnvVectorizer(ParallelEnvs):
         """Step every environment that runs.
 
         Args:
-            actions: `(n, ...)` or flat `(n, size)`, for the n running environments in index order. Of a Dict or Tuple
+            actions: `(n, ...)` or flat `(n, size)`, for the n running environments in index order. For a Dict or Tuple
                 space: the structured array that `PPO.act` returns, a dict or tuple of arrays `(n, ...)`, or a list of
-                n elements.
+                n actions.
 
         Returns:
             A `Step` of these environments, in index order.
 
         Raises:
-            ValueError: a wrong number or shape of actions, or an invalid action (a NaN; for discrete actions a fraction
-                or a number out of range); the message names the environment, and nothing was stepped.
+            ValueError: the number or shape of the actions is wrong, or an action is invalid (a NaN; for discrete
+                actions a fraction or a number out of range). The message names the environment, and no environment was
+                stepped.
             RuntimeError: nothing is running, `recv` is due first, or the vectorizer is closed.
             EnvError: an environment failed or gave a NaN or infinity, or its worker died; the vectorizer is closed.
         """
@@ -210,9 +211,9 @@ class EnvVectorizer(ParallelEnvs):
             env_ids: `(n,)`, the environments; by default all that run and have no action yet, in index order.
 
         Raises:
-            ValueError: a wrong number or shape of actions, an invalid action, an environment that does not run, or one
-                that is given twice.
-            RuntimeError: nothing is running, all that run have an action, or the vectorizer is closed.
+            ValueError: the number or shape of the actions is wrong, an action is invalid, or an environment does not
+                run or is named twice.
+            RuntimeError: no environment runs, all that run have an action, or the vectorizer is closed.
         """
         self._open_backend()
         if self.on_env_error == "restart":
@@ -233,11 +234,10 @@ class EnvVectorizer(ParallelEnvs):
         self._guarded(lambda: backend.send(env_ids, self.autoreset))
 
     def recv(self, min_envs: int | None = None) -> tuple[*Step, np.ndarray]:
-        """Wait for environments that have an action; a slow one does not delay the others.
+        """Wait for environments that were sent an action; a slow one does not delay the others.
 
         Args:
-            min_envs: the least number of environments to wait for; by default all. Others that are ready are returned
-                too.
+            min_envs: the least number of environments to wait for; by default all. All that are ready are returned.
 
         Returns:
             The rows that `step` returns, for the environments that are ready, and their indices `(n,)`, ascending.
@@ -300,7 +300,7 @@ class EnvVectorizer(ParallelEnvs):
             environments could not be saved or restored, or have all finished.
 
         Raises:
-            ValueError: it is of other environments, or of another number of them; nothing is changed then.
+            ValueError: it is of other environments, or of another number of them; then nothing is changed.
             EnvError: as for `step`.
         """
         backend = self._open_backend()

@@ -1,10 +1,10 @@
-"""Bit-exact fingerprints of training, which a refactoring must not change.
+"""Fingerprints of training that change if a single bit does: a refactoring must not change them.
 
     python -m benchmarks.bits > before.txt      (on the old code)
     python -m benchmarks.bits | diff before.txt -
 
-Each line names a task and a way of training, and gives the SHA-256 of the weights and of the metrics after 20 updates.
-The fingerprints depend on the processor and on the versions of torch and NumPy: compare only on one machine.
+Each line names a task and a way of training. It has the SHA-256 of the weights and of the metrics after 20 updates. The
+fingerprints depend on the processor and on the versions of torch and NumPy, so compare them on one machine only.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from PPO import PPO
 
 UPDATES, BATCH, ENVS = 20, 256, 8
 CLOCKS = {"seconds"}
-"""Metrics that differ between equal runs."""
+"""Metrics that are different in equal runs."""
 
 
 class Dots(gym.Env):

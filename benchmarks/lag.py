@@ -1,4 +1,4 @@
-"""Learning while collecting: steps per second of `AsyncPPO(lag=1)` beside those without a lag.
+"""Learning while collecting: steps per second of `AsyncPPO(lag=1)` and of `AsyncPPO(lag=0)`.
 
 python -m benchmarks.lag --rounds 3
 """
@@ -59,7 +59,7 @@ TASKS: dict[str, tuple[Callable[[], gym.Env], dict[str, Any]]] = {
 
 
 def turn(task: str, lag: int, updates: int) -> float:
-    """Return the steps per second of a run of so many updates."""
+    """Return the steps per second of a run with this number of updates."""
     make_env, settings = TASKS[task]
 
     def make() -> gym.Env:
@@ -75,8 +75,8 @@ def main(rounds: int = 3, updates: int = 8) -> None:
     """Print the steps per second of each turn, and the ratio of the medians with and without a lag.
 
     Args:
-        rounds: the number of turns of each.
-        updates: of a turn.
+        rounds: the number of turns with each lag.
+        updates: the number of updates in a turn.
     """
     rates: dict[tuple[str, int], list[float]] = {(task, lag): [] for task in TASKS for lag in (0, 1)}
     for task, lag in tqdm([*rates] * rounds, unit="turn"):

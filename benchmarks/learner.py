@@ -1,4 +1,4 @@
-"""The time of a gradient step, by autograd and analytic: `python -m benchmarks.learner`."""
+"""The time of a gradient step, with autograd and with the analytic gradient: `python -m benchmarks.learner`."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ EPOCHS = 4
 
 
 def milliseconds_per_step(learner: Any, continuous: bool, mini_batch_size: int) -> float:
-    """Return the time of one update divided by its gradient steps."""
+    """Return the time of one update divided by the number of its gradient steps."""
     ppo = PPO(
         continuous, 8, 4, k_epochs=EPOCHS, batch_size=ROWS, mini_batch_size=mini_batch_size, learner=learner, seed=0
     )
@@ -29,7 +29,7 @@ def milliseconds_per_step(learner: Any, continuous: bool, mini_batch_size: int) 
 
 
 def main() -> None:
-    """Print the medians of ten turns as a table."""
+    """Print a table with the medians of ten turns."""
     for continuous in (False, True):
         for mini_batch_size in (512, 64):
             turns = [

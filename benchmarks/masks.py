@@ -1,4 +1,4 @@
-"""Training steps per second with action masks: ours beside MaskablePPO of sb3-contrib, which must be installed.
+"""Training steps per second with action masks, ours and of MaskablePPO of sb3-contrib, which must be installed.
 
 python -m benchmarks.masks --rounds 3
 """
@@ -73,16 +73,16 @@ CONTESTANTS: dict[str, Callable[[int], float]] = {"ours": ours, "MaskablePPO": m
 
 
 def turn(name: str, steps: int) -> float:
-    """Return the speed of a contestant."""
+    """Return the speed of one contestant."""
     return CONTESTANTS[name](steps)
 
 
 def main(steps: int = 50_000, rounds: int = 5) -> None:
-    """Print the steps per second of each turn, taken in turns, and the ratio of the medians.
+    """Print the steps per second of both, measured in turns, and the ratio of the medians.
 
     Args:
-        steps: of each measurement.
-        rounds: the number of turns of each.
+        steps: the number of steps in each measurement.
+        rounds: the number of measurements of each.
     """
     rates: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     for name in tqdm([*CONTESTANTS] * rounds, unit="turn"):

@@ -1,6 +1,7 @@
 """The time to sample a minibatch from a full replay buffer: `python -m benchmarks.replay`.
 
-256 transitions from 1,000,000 rows of 8 environments, on one core; the least of 400 means of 10 calls.
+A minibatch has 256 transitions, and the buffer 1,000,000 rows of 8 environments. The time is the least of 400 means of
+10 calls, on one core.
 
 | sampling | bar | predicted | before | now |
 | --- | --- | --- | --- | --- |
@@ -9,9 +10,9 @@
 | hindsight | 200 us | 150 us | 297 us | 216 us |
 | prioritized, 17 numbers | | 200 us | 360 us | 352 us |
 
-Found on one of two cores of a machine with a load of 7. Predicted: 16 us for each gather of 256 observations, which are
-not in the cache; 3 us for each of the other operations on 256 numbers; for hindsight 14 us in the environment's reward
-function; for prioritized replay 60 us for each of two levels of 256 times 32 sums.
+It was measured on one of two cores of a machine with a load of 7. The predictions assume 16 us to gather 256
+observations that are not in the cache, 3 us for any other operation on 256 numbers, for hindsight 14 us in the
+environment's reward function, and for prioritized replay 60 us for each of two levels of 256 times 32 sums.
 """
 
 import argparse

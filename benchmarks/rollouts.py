@@ -1,4 +1,4 @@
-"""Rollouts: what the programs of docs/rollouts.md learn, and how fast fragments come.
+"""Rollouts: what the programs of docs/rollouts.md learn, and how fast fragments are collected.
 
 python -m benchmarks.rollouts learn
 python -m benchmarks.rollouts speed --rounds 5
@@ -51,7 +51,7 @@ Feed = Generator[tuple[Tensor, ...], None, None]
 
 
 def mean_return(name: str, seed: int) -> float:
-    """Return what a program of the docs prints at its end, with another seed."""
+    """Return the mean return that a program of the docs prints at its end, with another seed."""
     program, count = re.subn(r"(seed, steps, num_envs, n_steps = )0,", rf"\g<1>{seed},", PROGRAMS[name])
     assert count == 1
     with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -103,7 +103,7 @@ class Agent(BaseActorModule):
 
 
 def by_hand(make_env: Callable[[], gym.Env], actor: Agent) -> Feed:
-    """Yield the batches of a loop that is written down."""
+    """Yield batches of a loop that is written by hand."""
     envs = [make_env() for _ in range(NUM_ENVS)]
     obs = np.stack([env.reset(seed=seed)[0] for seed, env in enumerate(envs)])
     while True:
@@ -131,7 +131,7 @@ def by_hand(make_env: Callable[[], gym.Env], actor: Agent) -> Feed:
 
 
 def fragments(make_env: Callable[[], gym.Env], actor: Agent, **options: Any) -> Feed:
-    """Yield the same by `rollout`."""
+    """Yield the same batches by `rollout`."""
     for fragment in rollout(make_env, actor, HORIZON, NUM_ENVS, seed=0, **options):
         after, value = fragment.after, fragment.actor["value"][:-1]
         ends = fragment.following("value"), fragment.env["terminated"], after.fin
@@ -191,7 +191,7 @@ def torchrl(make_env: Callable[[], gym.Env]) -> Feed:
 
 
 def contestants(task: str) -> dict[str, Callable[[], Feed]]:
-    """Return what is compared on a task: the makers of its feeds, by name."""
+    """Return, by name, the functions whose feeds are compared on a task."""
     make_env, _ = TASKS[task]
     actor = Agent(make_env)
     peers = {"Tianshou": tianshou, "TorchRL": torchrl} if task == "CartPole-v1" else {}
@@ -232,11 +232,11 @@ def apart(function: Callable[..., float], *arguments: str) -> float:
 
 
 def speed(tasks: Sequence[str] = tuple(TASKS), rounds: int = 5) -> None:
-    """Print the median steps per second of each contestant, taken in turns, beside those of the loop by hand.
+    """Print the median steps per second of each contestant, measured in turns, and the ratio to the loop by hand.
 
     Args:
         tasks: names of tasks.
-        rounds: the number of turns of each.
+        rounds: the number of measurements of each.
     """
     names = [(task, name) for task in tasks for name in contestants(task)]
     rates: dict[tuple[str, str], list[float]] = {each: [] for each in names}

@@ -1,4 +1,4 @@
-"""The speedup of collection by workers, and their memory: `python -m benchmarks.scaling`."""
+"""How collection scales with the number of workers, and their memory: `python -m benchmarks.scaling`."""
 
 import os
 import time
@@ -22,7 +22,7 @@ MEMORY_STEPS = 10_000_000
 
 
 class Sleeper(gym.Env):
-    """Sleeps for 10 ms in each step: stands for a computation on a core that this machine does not have."""
+    """Sleeps for 10 ms in each step, in place of a computation on a core that this machine does not have."""
 
     observation_space = spaces.Box(-1, 1, (8,), np.float32)
     action_space = spaces.Discrete(2)

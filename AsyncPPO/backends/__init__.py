@@ -1,4 +1,4 @@
-"""How environments are stepped: the contract (base.py), the backends, and which of them is the fastest (choice.py)."""
+"""How environments are stepped: the interface (base.py), the backends, and the choice of the fastest (choice.py)."""
 
 from AsyncPPO.backends import apply
 from AsyncPPO.backends.base import (

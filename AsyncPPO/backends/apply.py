@@ -1,4 +1,4 @@
-"""Functions that are sent to a block and applied to its environments, other than resets and steps."""
+"""Functions other than reset and step that are sent to a block and applied to its environments."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ Outcomes = dict[int, Outcome]
 
 
 def call(block: "Block", name: str, args: tuple[Any, ...], kwargs: dict[str, Any], what: str = "call") -> Outcomes:
-    """Call a method of each environment, or read an attribute that is not a method; errors name the purpose `what`."""
+    """Call a method of each environment, or read an attribute that is not a method; errors call this `what`."""
 
     def result(index: int, env: gym.Env) -> Any:
         attribute = env.get_wrapper_attr(name)

@@ -1,4 +1,4 @@
-"""The contract of a backend: how N environments are stepped.
+"""The interface of a backend: how N environments are stepped.
 
 A backend holds the environments and one set of arrays with a row for each of them. The caller writes actions into
 `arrays.action`, calls `send` and `recv`, and reads the results from the same rows. Whatever the backend, the same seeds
@@ -158,17 +158,17 @@ class Backend(ABC):
     def send(self, env_ids: np.ndarray, autoreset: bool) -> None:
         """Begin a step of some environments with the actions in their rows of `action`.
 
-        With `autoreset`, an environment that finishes is reset at once: `obs` is that of the new episode,
-        `final_obs` that of the old one, and its info holds the last info as `final_info`. One that fails and is
-        restarted is `failed`, and its info says why as `env_error`.
+        With `autoreset`, an environment that finishes is reset at once: then `obs` is the first observation of the new
+        episode, `final_obs` the last one of the old episode, and the info has the last info as `final_info`. An
+        environment that failed and was restarted is `failed`, and its info has the reason as `env_error`.
         """
 
     @abstractmethod
     def recv(self, min_envs: int) -> tuple[np.ndarray, Infos]:
-        """Wait until at least `min_envs` of the environments that were sent have been stepped; their rows are filled.
+        """Wait until at least `min_envs` of the environments that were sent actions have been stepped.
 
         Returns:
-            The environments that have, `(n,)`, ascending, and infos.
+            These environments `(n,)`, ascending, whose rows are filled, and their infos.
 
         Raises:
             EnvError: as for `reset`; or the process of an environment died.
@@ -210,7 +210,7 @@ class Backend(ABC):
         return merged(self.pool.run("restore", snapshots, timed=False, repeatable=False))
 
     def describe_wait(self) -> str:
-        """Return which environments the caller waits for, as far as is known; may be called from another thread."""
+        """Return, in words, which environments the caller waits for; may be called from another thread."""
         return self.pool.describe_wait()
 
     def close(self) -> None:
@@ -219,5 +219,5 @@ class Backend(ABC):
 
 
 def merged(results: dict[int, Any]) -> dict[int, Any]:
-    """Return in one dict what the processes returned by environment."""
+    """Join the results of all processes, by environment, in one dict."""
     return {index: value for result in results.values() for index, value in (result or {}).items()}

@@ -68,7 +68,7 @@ class Block(ABC):
         return "the environments"
 
     def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
-        """Call a function of index and environment for each environment; errors name the purpose `what`."""
+        """Call `function(index, env)` for each environment; errors call this `what`."""
         fault = f"{what} needs another backend: the vector backend's environments are one object"
         return {self.first: Outcome(self.first, None, fault)}
 
@@ -176,7 +176,7 @@ class EnvBlock(Block):
         self._failures[row.start] = 0
 
     def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
-        """Call a function of index and environment for each environment; errors name the purpose `what`."""
+        """Call `function(index, env)` for each environment; errors call this `what`."""
         outcomes = {}
         for index, env in enumerate(self.envs, self.first):
             if self._watched:
@@ -293,7 +293,7 @@ def close_env(index: int, env: gym.Env) -> None:
 
 
 def _about_seed(seed: int | None, error: BaseException) -> str:
-    """Return a hint about the seed, for the error of a reset that may have failed because of it."""
+    """Return a hint for the error of a reset, if the seed may be the reason."""
     line = traceback.extract_tb(error.__traceback__)[-1].line
     if seed is None or not any(hint in f"{error} {line}".lower() for hint in ("seed", str(seed))):
         return ""
@@ -301,6 +301,6 @@ def _about_seed(seed: int | None, error: BaseException) -> str:
 
 
 def _with_final_info(info: dict[str, Any], final_info: dict[str, Any]) -> dict[str, Any]:
-    """Return the info of a reset, with that of the step before as `final_info` if it is not empty."""
+    """Return the info of a reset; the last info of the episode before is in it as `final_info`, if not empty."""
     info.pop(FINAL_INFO, None)
     return {**info, FINAL_INFO: final_info} if final_info else info

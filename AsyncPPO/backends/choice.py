@@ -1,4 +1,4 @@
-"""The choice of a backend: which arguments are compatible, and which backend is the fastest."""
+"""The choice of a backend: compatible arguments, and a trial of which backend is the fastest."""
 
 import copy
 import math
@@ -48,8 +48,8 @@ def choose_backend(
         options: of its resets.
 
     Returns:
-        The backend's name, and a sentence with the measurement. If the trial fails, the backend is `process`: workers
-        slow a cheap environment down less than a single process slows down an expensive one.
+        The backend's name, and a sentence with the measurement. If the trial fails, the backend is `process`: a wrong
+        choice of workers costs less for a cheap environment than a wrong choice of one process for an expensive one.
     """
     workers = min(num_workers, num_envs)
     try:
@@ -135,7 +135,7 @@ def check_ways(
     """Check that the arguments about stepping are valid and compatible.
 
     Raises:
-        ValueError: they are not.
+        ValueError: an argument is invalid, or two are not compatible.
     """
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, not {num_workers}")

@@ -17,12 +17,12 @@ class BlockContext:
     """A block of environments, and the replica and gradient worker of its process."""
 
     number: int
-    """Of the process."""
+    """The number of the process."""
     block: Block
     stepping: np.ndarray
     """uint8 `(n,)`: the environments that the next reset or step is for."""
     rollout: Rollout | None = None
-    """The part of these environments; with a plan only."""
+    """The rollout of these environments; None without a plan."""
     left_out: set[str] = field(default_factory=set)
     """Entries of infos that could not be pickled."""
 

@@ -159,7 +159,7 @@ class Actions:
         """Return actions for environments `(n,)`, in any form that `EnvVectorizer.step` takes, as rows `(n, ...)`.
 
         Raises:
-            ValueError: a wrong number or shape of actions, or as for `check`.
+            ValueError: the number or shape of the actions is wrong, or `check` raises it.
         """
         if self._dtype.names is not None:
             actions = rows_of(self._space, actions, len(env_ids))
@@ -178,8 +178,8 @@ class Actions:
         """Check actions `(n, ...)` for environments `(n,)`.
 
         Raises:
-            ValueError: one is not a finite number, not a whole number where the space needs one, or not one of the
-                choices; the message names its environment. Numbers outside the bounds of a Box are allowed.
+            ValueError: an action is not finite, not a whole number where the space needs one, or not one of the
+                choices; the message names its environment. Actions outside the bounds of a Box are allowed.
         """
         if self._parts:
             for part, rows in zip(self._parts, split_parts(self._space, actions), strict=True):

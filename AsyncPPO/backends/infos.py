@@ -9,7 +9,7 @@ import numpy as np
 from AsyncPPO.backends.base import EnvError
 
 SUCCESS = "is_success"
-"""The info that says whether an episode was a success; always read, also under the name `success`."""
+"""The key of an info with whether an episode was a success. It is always read, also under the name `success`."""
 SUCCESS_NAMES = (SUCCESS, "success")
 
 

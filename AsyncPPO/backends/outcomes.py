@@ -1,4 +1,4 @@
-"""Checks of what `reset` and `step` of an environment return: one clear error if it is wrong."""
+"""Checks of what an environment's `reset` and `step` return; a wrong value is one clear error."""
 
 import math
 import reprlib
@@ -22,7 +22,7 @@ def reset_outcome(index: int, outcome: Any) -> tuple[Any, Info]:
     """Return observation and info of environment `index`.
 
     Raises:
-        EnvError: it is something else.
+        EnvError: the environment returned something else.
     """
     if not isinstance(outcome, tuple | list) or len(outcome) != 2 or not isinstance(outcome[1], dict):
         raise EnvError(
@@ -36,7 +36,7 @@ def step_outcome(index: int, outcome: Any) -> tuple[Any, Any, bool, bool, Info]:
     """Return observation, reward, terminated, truncated and info of environment `index`.
 
     Raises:
-        EnvError: it is something else.
+        EnvError: the environment returned something else.
     """
     try:
         obs, reward, terminated, truncated, info = outcome

@@ -1,8 +1,8 @@
 """Environments in several processes: the first block in this process, the others in worker processes.
 
-Observations, actions, rewards and flags are in shared memory and are written in place. To restart failed environments
-or to limit the time of steps, workers step all blocks: the main process must not die or hang together with an
-environment.
+Observations, actions, rewards and flags are in shared memory and are written in place. If failed environments are to be
+restarted, or the time of steps is limited, workers step all blocks, so that an environment cannot make the main process
+die or hang.
 """
 
 import os
@@ -155,7 +155,7 @@ class ProcessBackend(Backend):
         return self.pool.wait_for(worker) or {}
 
     def interrupted(self, worker: Worker, error: WorkerError) -> None:
-        """Note that environments were restarted in a task that is neither a step nor a reset: their episodes ended."""
+        """End the episodes of environments that were restarted in a task other than a step or reset."""
         if self.rollout is not None:
             self.rollout.restarted[worker.rows] = True
         else:
@@ -173,7 +173,7 @@ class ProcessBackend(Backend):
         return own
 
     def _dispatch(self, worker: Worker, job: Job) -> None:
-        """Begin a reset or step of those environments of a worker that are queued, if any are."""
+        """Begin a reset or step of the queued environments of a worker, if there are any."""
         queued = self._queued[worker.rows]
         if not np.count_nonzero(queued):
             return
@@ -196,7 +196,7 @@ class ProcessBackend(Backend):
         return infos | self._truncate(env_ids, error) if stepped else infos
 
     def _truncate(self, env_ids: np.ndarray, error: WorkerError) -> Infos:
-        """Note that environments were restarted, so that their episodes are truncated; return infos."""
+        """Truncate the episodes of environments that were restarted; return infos."""
         arrays = self.arrays
         arrays.reward[env_ids], arrays.terminated[env_ids], arrays.truncated[env_ids] = 0.0, False, True
         arrays.failed[env_ids] = True
@@ -213,7 +213,7 @@ def _recover(backend: Any, worker: Worker, error: WorkerError) -> Infos:
 def _spec(
     factories: Sequence[EnvFactory], first: int, layout: Layout, plan: Plan | None, fault_policy: FaultPolicy
 ) -> WorkerSpec:
-    """Return what makes a worker of these environments."""
+    """Return the specification of a worker for these environments."""
     stop = first + len(factories)
     make = partial(make_context, factories, layout, plan, fault_policy)
     return WorkerSpec(f"the worker of environments {first} to {stop - 1}", make, range(first, stop))

@@ -28,7 +28,7 @@ class Replicas:
         self._env, self._settled = env, False
 
     def roll_out(self, start: int, stop: int) -> np.ndarray:
-        """Fill the rows `start` to `stop` of `rollout` with a step of every environment each; `begin`, then `wait`."""
+        """Fill the rows `start` to `stop` of `rollout`, each with a step of every environment: `begin`, then `wait`."""
         self.begin(start, stop)
         return self.wait()
 

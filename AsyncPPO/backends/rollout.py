@@ -31,7 +31,7 @@ class ReplicaPolicy(Protocol):
 
 
 Compute = Callable[[int, int, int, int], None]
-"""`(start, stop, n, m)`: compute the part of process n of m of the gradient of the minibatch of rows start to stop."""
+"""`(start, stop, n, m)`: compute the shards of process n of m, for the minibatch of rows `start` to `stop`."""
 
 
 class Replica(Protocol):
@@ -89,9 +89,9 @@ class Rollout:
     workspace: dict[str, np.ndarray]
     """Arrays in which gradients are computed."""
     restarted: np.ndarray
-    """bool `(N,)`: the environments that were restarted at the first row of a rollout: their earlier rows end there."""
+    """bool `(N,)`: the environments that were restarted before the first row of a rollout, which ends their episode."""
     infos: np.ndarray
-    """float64 `(T, N, K)`: at the last step of an episode the plan's K numbers of its info, otherwise NaN."""
+    """float64 `(T, N, K)`: at the last step of an episode, K numbers of its info (the plan's keys); otherwise NaN."""
     info_keys: tuple[str, ...]
 
     @classmethod
@@ -125,7 +125,7 @@ class Rollout:
         return cls(replica, weights, noise, shared, outputs, workspace, restarted, infos, plan.info_keys)
 
     def part(self, first: int, stop: int) -> "Rollout":
-        """Return views of what belongs to environments `first` to `stop`."""
+        """Return views for environments `first` to `stop`."""
         rows = {name: rows[:, first:stop] for name, rows in self.rows.items()}
         noise, outputs, infos = (array[:, first:stop] for array in (self.noise, self.outputs, self.infos))
         restarted = self.restarted[first:stop]

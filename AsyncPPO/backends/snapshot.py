@@ -1,9 +1,9 @@
 """The state of an environment as plain values, to save it to a file and restore it.
 
 It works for environments that are Python objects made of numbers, strings, arrays, random generators, collections of
-these and other such objects (Gymnasium's classic control and toy text, and its wrappers). Of other environments only
-the random streams are saved: simulators that are not written in Python (Box2D, MuJoCo, an emulator), and environments
-that hold one object under two names.
+these and other such objects (Gymnasium's classic control and toy text, and its wrappers). For other environments only
+the random streams are saved: for simulators that are not written in Python (Box2D, MuJoCo, an emulator), and if an
+environment holds one object under two names.
 """
 
 from collections import deque
@@ -21,14 +21,14 @@ from AsyncPPO.backends.streams import layers, restore_spaces, space_states
 from parallel_rl.utils import State, check_like, whole_number
 
 Snapshot = dict[str, Any]
-"""`random`: the random streams of each layer of wrappers; `spaces`: those of its spaces, which older ones lack;
-`layers`: each with all its attributes, or None."""
+"""`random`: the random streams of each layer of wrappers. `spaces`: those of its spaces (missing in older snapshots).
+`layers`: the attributes of each layer, or None."""
 CONSTANT = (gym.Space, EnvSpec, type, FunctionType, BuiltinFunctionType)
 """Attributes of these types are not saved: they stay as the constructor made them."""
 ARGUMENTS = "_saved_kwargs"
 """The attribute in which Gymnasium's wrappers store their arguments."""
 PARTS = {"random", "spaces", "layers"}
-"""Of a snapshot."""
+"""The keys of a snapshot."""
 LAST_POSITION = {"pos": 624, "buffer_pos": 4}
 """The last position in the buffer of the generators that have one (MT19937, Philox)."""
 COLLECTIONS: dict[type, str] = {list: "list", tuple: "tuple", set: "set", deque: "deque"}
@@ -57,8 +57,8 @@ def restore(env: gym.Env, state: Snapshot, options: dict[str, Any] | None = None
 
     Args:
         env: the environment.
-        state: of `snapshot`.
-        options: of the reset that comes first.
+        state: the result of `snapshot`.
+        options: of the reset before the attributes are set.
 
     Raises:
         ValueError: the state does not fit; the next episode of the environment is not affected.

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 BEST_FILE = "evaluation.json"
 """The file with the evaluation of the best weights, in their directory."""
 PATIENCE_SECONDS = 0.2
-"""While a run waits for an evaluation: seconds between checks whether it should stop waiting."""
+"""Seconds between the checks of a waiting run whether it should stop waiting for an evaluation."""
 SILENT_SECONDS = 2.0
-"""Seconds of waiting at the end of a run before a message says so."""
+"""Seconds that the end of a run waits for an evaluation before it prints a message."""
 
 
 class BackgroundEvaluation(Callback):
     """Evaluates a copy of the policy at intervals in another process, and keeps the best weights.
 
-    Training does not wait: no evaluation starts while one is running. The end of the run waits for the last one.
+    Training does not wait, and no evaluation starts while another one runs. The end of the run waits for the last one.
 
     Args:
         env: anything that `EnvVectorizer` takes; the evaluation has its own environments.

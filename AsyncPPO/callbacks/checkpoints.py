@@ -21,7 +21,7 @@ class Checkpoints(Callback):
         """Write into `directory`, which is created if necessary.
 
         Args:
-            directory: of the checkpoints, each a file named after its steps.
+            directory: of the checkpoints; each is a file with the number of steps as its name.
             every_seconds: seconds of training between checkpoints: a killed process loses no more.
             keep: number of the newest checkpoints to keep.
 

@@ -1,1 +1,1 @@
-"""Learning results: `python -m benchmarks.learning` does the missing runs and writes the table and the figure."""
+"""Learning results: `python -m benchmarks.learning` trains what is missing, and writes the table and the figure."""

@@ -1,4 +1,4 @@
-"""Do the missing runs of the table, then write the table and the figure."""
+"""Train what is missing in the table, then write the table and the figure."""
 
 import json
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ HERE = Path(__file__).parent
 
 
 def main(rows: Sequence[str] = tuple(ROWS), jobs: int = 2) -> None:
-    """Do the missing runs of the table, then write `README.md` and `learning_curves.png` next to this file.
+    """Train what is missing in the table, then write `README.md` and `learning_curves.png` next to this file.
 
     Args:
         rows: the rows of the table to run.
-        jobs: number of runs at a time; at most the number of cores.
+        jobs: number of runs at the same time; at most the number of cores.
     """
     missing = [(row, seed) for row in rows for seed in range(ROWS[row].seeds) if not result_file(row, seed).exists()]
     RESULTS.mkdir(exist_ok=True)

@@ -19,14 +19,14 @@ class Task:
     seeds: int = 5
     """The number of seeds."""
     flags: str = ""
-    """Flags of the command line, if the table needs others than the preset."""
+    """Flags of the command line that change the preset."""
     variant: str = ""
-    """The difference to other rows of the same id."""
+    """How it differs from other rows with the same id."""
     agent: str = "ppo"
     figure: str = "score"
-    """The figure that has the target."""
+    """The name of the figure that has the target."""
     episodes: int = 20
-    """Of the evaluation."""
+    """The number of episodes in the evaluation."""
 
     @property
     def name(self) -> str:

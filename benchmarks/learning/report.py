@@ -22,11 +22,11 @@ BESIDE = {
 }
 """Rows of the first table that are plotted with those of the second, by label."""
 Results = dict[str, dict[int, Result]]
-"""By row, by seed."""
+"""By row and seed."""
 
 
 def verdict(bar: Bar, results: dict[int, Result]) -> str:
-    """Return in how many seeds a target was reached, as text."""
+    """Return, as text, for how many seeds a target was reached."""
     reached = sum(result[bar.figure] >= bar.at_least for result in results.values())
     return f"{bar.figure} >= {bar.at_least:g} in {reached} of {len(results)} ({bar.seeds} asked)"
 
@@ -65,10 +65,10 @@ def page(results: Results) -> str:
     """Return the page with the table."""
     return f"""# Learning results
 
-Made by `python -m benchmarks.learning` (seeds 0 to 4, two runs at a time).
-*score* is the mean return of 100 deterministic episodes after training, for the custom loop the mean of its last ten
-iterations; *training* is the mean return of the last 100 training episodes. The settings are the presets in
-`presets.py`, tuned on seeds from 100 up; the quick start and the custom loop run with the parameters that they show.
+Made by `python -m benchmarks.learning` (seeds 0 to 4, two runs at the same time).
+*score* is the mean return of 100 deterministic episodes after training; for the custom loop it is the mean of the last
+ten iterations. *training* is the mean return of the last 100 training episodes. The settings are the presets in
+`presets.py`, tuned on seeds from 100 up. The quick start and the custom loop have the settings of their programs.
 
 Machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform.python_version()}.
 
@@ -76,31 +76,38 @@ Machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform
 
 ## Comparison with published results
 
-The mean return of PPO in 20 deterministic episodes after training, its interquartile mean over the seeds with a
-bootstrap interval, the same with stochastic actions, and the best mean over the seeds of the last 100 episodes of
-training.
-Tianshou's figures are maxima over training of a mean over ten seeds, the others are final ones. MuJoCo's tasks of
-version 5 differ from versions 2 to 4 of the published figures: Hopper, Walker2d, Ant and Humanoid pay the healthy
-reward only while healthy, Walker2d's feet have equal friction, Ant and Humanoid omit observations that were always
-zero, InvertedPendulum's last step has no reward, and Reacher and Pusher compute the reward after the step
-([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)). Of the 105 observed numbers of Ant-v5, 78 are contact
-forces, which Ant-v4 omits and which were reported to be zeros in Ant-v3
-([Gymnasium](https://gymnasium.farama.org/environments/mujoco/ant/)); so there is a row without them. MinAtar has no
-targets: [gymnax](https://github.com/RobertTLange/gymnax)'s PPO has figures of one trained agent for each game, and DQN
-has curves ([Young & Tian 2019](https://arxiv.org/abs/1903.03176)).
+*mean* is the mean return of 20 deterministic episodes after training. *IQM* is its interquartile mean over the seeds,
+with a bootstrap interval. *stochastic* is the mean with stochastic actions. *best of training* is the best mean over the
+seeds of the last 100 training episodes. Tianshou's published figures are maxima over training of a mean over ten seeds;
+the others are final returns.
+
+Version 5 of MuJoCo's tasks differs from versions 2 to 4, which the published figures are for
+([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)):
+
+- Hopper, Walker2d, Ant and Humanoid pay the healthy reward only while healthy.
+- Walker2d's feet have equal friction.
+- Ant and Humanoid omit observations that were always zero.
+- InvertedPendulum's last step has no reward.
+- Reacher and Pusher compute the reward after the step.
+- 78 of the 105 observed numbers of Ant-v5 are contact forces. Ant-v4 omits them, and in Ant-v3 they were reported to be
+  zeros ([Gymnasium](https://gymnasium.farama.org/environments/mujoco/ant/)). So there is a row without them.
+
+MinAtar has no targets: [gymnax](https://github.com/RobertTLange/gymnax)'s PPO has figures of one trained agent for each
+game, and DQN has curves ([Young & Tian 2019](https://arxiv.org/abs/1903.03176)).
 
 {published_table(results)}
 
 ![learning curves](learning_curves.png)
 
 Dashed line: the target. Thin lines: seeds. Thick line: their mean (thinner where some seeds are missing), with its 95%
-bootstrap interval as a band. The runs of MountainCar with RND end at 500,000 steps. Each task has a panel with the runs
-of the second table, and the quick start, the custom loop and RND of the first.
+bootstrap interval as a band. The runs of MountainCar with RND end at 500,000 steps. Each task has a panel with its runs
+in the second table. The quick start, the custom loop and RND, of the first table, are in the panels of their tasks.
 
 ## Off-policy agents
 
-The same for [OffPolicy](../../docs/offpolicy.md), with 100 episodes on Pendulum, whose initial states vary. FetchReach
-is with hindsight, and its figures are successes in percent; *stochastic* and *best of training* are returns there, too.
+The same figures for [OffPolicy](../../docs/offpolicy.md). Evaluations of Pendulum have 100 episodes, since its initial
+states vary. FetchReach is trained with hindsight. Its figures are successes in percent, except *stochastic* and *best of
+training*, which are returns.
 
 {off_policy_table(results)}
 """

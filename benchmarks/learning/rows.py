@@ -23,7 +23,7 @@ SNIPPETS = ROOT / "tests" / "seed_snippets"
 RESULTS = Path(__file__).parent / "results"
 
 QUIET = ("--backend", "inline", "--eval-every", "0")
-"""One process for a run."""
+"""Flags with which a run takes one process."""
 
 POINTS = 500
 Result = dict[str, Any]
@@ -47,13 +47,13 @@ class Row:
     run: Callable[[int], Result]
     """From a seed to a result."""
     bars: Sequence[Bar]
-    """Empty where the figure is only reported."""
+    """The targets; empty if figures are only reported."""
     threshold: float | None = None
-    """A line in the picture."""
+    """A return to mark by a line in the picture."""
     seeds: int = 5
-    """How many."""
+    """The number of seeds."""
     task: Task | None = None
-    """Of the published tables."""
+    """The task in the published tables, if it is one."""
 
 
 def command(*flags: str, seed: int) -> Result:

@@ -32,7 +32,7 @@ def result_file(contestant: str, env_id: str, seed: int) -> Path:
 
 
 def run(contestant: str, env_id: str, seed: int, python: str) -> Result:
-    """Run a process that trains until the task is solved; every point of its curve is timed as it arrives."""
+    """Run a process that trains until the task is solved; note the time of every point of its curve."""
     command = [python, "-m", "benchmarks.solve.contestants", "--contestant", contestant, "--env-id", env_id]
     start, curve = time.perf_counter(), []
     with (
@@ -105,7 +105,7 @@ def main(
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     python: str = sys.executable,
 ) -> None:
-    """Do the missing runs, one after the other, on an idle machine; write `README.md` and the figure next to this file.
+    """Train what is missing, one run at a time, on an idle machine; write `README.md` and the figure next to this file.
 
     Runs with a file in `results/` are not repeated: delete the file to measure again.
 
@@ -128,9 +128,9 @@ def main(
     page = f"""# Time to solve a task
 
 Made by `python -m benchmarks.solve` on a quiet machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python
-{platform.python_version()}. From the start of the process until the mean return of the last 100 training episodes
-reaches the threshold; medians of {len(seeds)} seeds (in parentheses how many solved it). Ours has the presets of
-`main.py`, the others the hyperparameters of RL-Zoo; none of them renders.
+{platform.python_version()}. The time is from the start of the process until the mean return of the last 100
+training episodes reaches the threshold. The table has medians of {len(seeds)} seeds, and in parentheses how many seeds
+solved the task. Ours has the presets of `main.py`, the others have the hyperparameters of RL-Zoo. None of them renders.
 
 {table(results)}
 

@@ -13,18 +13,18 @@ import tyro
 
 @dataclass(frozen=True)
 class Task:
-    """A task, and how RL-Zoo sets Stable-Baselines3's PPO for it (hyperparams/ppo.yml)."""
+    """A task, and RL-Zoo's hyperparameters of PPO for it (hyperparams/ppo.yml)."""
 
     threshold: float
     steps: int
-    """RL-Zoo's budget; for Pendulum, where nothing depends on it, twice that."""
+    """RL-Zoo's number of steps; twice that for Pendulum, where no schedule depends on it."""
     num_envs: int
     normalize: bool = False
     zoo: dict[str, Any] = field(default_factory=dict)
 
 
 def falling(start: float) -> Callable[[float], float]:
-    """Return RL-Zoo's `lin_...`: a schedule that goes from `start` to 0."""
+    """Return RL-Zoo's `lin_...`, a schedule that falls linearly from `start` to 0."""
     return lambda remaining: start * remaining
 
 
@@ -52,7 +52,7 @@ def tell(steps: int, episodes: int, mean_return: float) -> None:
 
 
 def ours(env_id: str, seed: int) -> None:
-    """Train by the preset of `main.py`."""
+    """Train with the preset of `main.py`."""
     from AsyncPPO import AsyncPPO, env_factory, make_env
     from parallel_rl.config import train_config
     from parallel_rl.presets import preset

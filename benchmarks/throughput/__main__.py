@@ -12,7 +12,7 @@ from benchmarks.throughput import stepping, training
 
 
 def stepping_table(envs: Sequence[str], sizes: Sequence[int], seconds: float, rounds: int) -> str:
-    """Return the shares of the limit that vectorized environments reach."""
+    """Return a table with the fraction of the limit that vectorized environments reach."""
     header = ["environment", "N", "limit, steps/s", *stepping.CONTESTANTS]
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     rows = [(num_envs, name) for num_envs in sizes for name in envs if stepping.can_be_timed(name, num_envs)]
@@ -24,7 +24,7 @@ def stepping_table(envs: Sequence[str], sizes: Sequence[int], seconds: float, ro
 
 
 def training_table(env_ids: Sequence[str], steps: int, rounds: int) -> str:
-    """Return the steps per second of PPO from end to end."""
+    """Return a table with the steps per second of training with PPO."""
     peers = [name for name in training.CONTESTANTS if name in training.PEERS]
     header = ["task", *training.CONTESTANTS, *(["ours / fastest peer"] if peers else [])]
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
@@ -51,7 +51,7 @@ def main(
         envs: the environments to step.
         sizes: the numbers of parallel environments.
         seconds: of each measurement of stepping.
-        rounds: the number of turns of each contestant; the tables show medians.
+        rounds: the number of measurements of each contestant; the tables show medians.
         train: the tasks to train on.
         steps: of each measurement of training.
     """
@@ -62,17 +62,18 @@ Made by `python -m benchmarks.throughput` on a quiet machine: {os.cpu_count()} c
 
 ## Stepping environments
 
-The limit is one process per core (if environments sleep: per environment), each with a plain loop over its own
-environments and no communication. The others are shares of it, with random actions, {seconds:g} s a turn.
+The limit is the speed of one process per core (if environments sleep: per environment), each with a plain loop over its
+own environments and no communication. The other figures are fractions of it. Actions are random, and a turn
+takes {seconds:g} s.
 
 {stepping_table(envs, sizes, seconds, rounds)}
 
 ## Training
 
-Training steps per second, stepping and updates included, {steps:,} steps a turn, separate 64x64 tanh networks, no
-rendering. Wide: 32 environments x 64 steps, minibatch 512, 4 epochs. Small: 8 x 256, minibatch 64, 10 epochs. Ours with
-all automatic choices; in one process; with central inference at every step; with autograd gradients; and the README's
-custom loop.
+These are training steps per second, including updates. A turn takes {steps:,} steps. Networks are separate for actor
+and critic, 64x64 tanh, and nothing is rendered. Wide: 32 environments x 64 steps, minibatch 512, 4 epochs. Small: 8 x 256,
+minibatch 64, 10 epochs. The columns are ours with all automatic choices; ours in one process; with central inference at
+every step; with autograd gradients; and the README's custom loop.
 
 {training_table(train, steps, rounds)}
 """

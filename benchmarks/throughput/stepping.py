@@ -1,4 +1,4 @@
-"""Steps per second of vectorized environments under random actions, as a share of what the cores could do."""
+"""Steps per second of vectorized environments with random actions, as a fraction of what the cores could do."""
 
 import multiprocessing
 import time
@@ -34,7 +34,7 @@ SLEEPERS_BLOCK = 4
 
 
 def can_be_timed(name: str, num_envs: int) -> bool:
-    """Return whether the limit can be measured: many more processes than cores do not run at the same time."""
+    """Return whether the limit can be measured; with many more processes than cores it cannot."""
     return name != SLEEPERS or SLEEPERS_BLOCK <= num_envs <= 32
 
 
@@ -95,7 +95,7 @@ def ours(factory: Factory, num_envs: int, backend: Any) -> Iterator[Stepper]:
 
 @contextmanager
 def by_recv(factory: Factory, num_envs: int) -> Iterator[Stepper]:
-    """Step an `EnvVectorizer` by `send` and `recv`, always the environments that are ready."""
+    """Step an `EnvVectorizer` by `send` and `recv`: always the environments that are ready."""
     workers = num_envs // SLEEPERS_BLOCK if factory is ENVS[SLEEPERS] else available_cores()
     with EnvVectorizer(factory, num_envs, num_workers=workers, asynchronous=True, autoreset=True, seed=0) as env:
         env.reset()

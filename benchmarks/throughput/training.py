@@ -1,4 +1,4 @@
-"""Training steps per second of PPO, the same algorithm and networks, of ours and other installed libraries."""
+"""Training steps per second of PPO with the same hyperparameters and networks: ours and other installed libraries."""
 
 import importlib.util
 import time
@@ -65,7 +65,7 @@ def agent(env_id: str, shape: Shape, learner: Any = "auto", compiled: bool = Fal
 
 
 def trainer_speed(trainer: AsyncPPO, steps: int) -> float:
-    """Return the speed of a trainer of ours."""
+    """Return the speed of one of our trainers."""
 
     def run(count: int) -> int:
         trainer.steps, before = count, trainer.steps_done
