@@ -3,12 +3,12 @@
     python -m benchmarks.mutations results.jsonl PPO/losses.py parallel_rl/utils --every 5
     python -m benchmarks.mutations results.jsonl > benchmarks/mutations.md
 
-A mutant that no test fails on is a survivor: a line that could be wrong without anybody noticing.
+A mutant for which no test fails is a survivor: a line that could be wrong without anybody noticing.
 
-First, all tests run once, and `results.calls` notes which functions each of them calls. A mutant gets the tests that
-call its function, beginning with those named after its file and those that call little else, until one fails.
-`results.jsonl` gets a line for each mutant, with an empty `verdict`, to be filled in by hand if no test failed. A run
-that was stopped goes on; to test a mutant again, delete its line. Without files, the results are printed as a table.
+First, all tests run once, and `results.calls` records which functions each test calls. A mutant is tested by the tests
+that call its function, until one fails: first those named after its file and those that call little else. A line in
+`results.jsonl` records each mutant. If no test failed, fill in its `verdict` by hand. A run that was stopped continues;
+to test a mutant again, delete its line. Without files, the results are printed as a table.
 """
 
 import ast

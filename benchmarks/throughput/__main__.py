@@ -71,9 +71,9 @@ takes {seconds:g} s.
 ## Training
 
 These are training steps per second, including updates. A turn takes {steps:,} steps. Networks are separate for actor
-and critic, 64x64 tanh, and nothing is rendered. Wide: 32 environments x 64 steps, minibatch 512, 4 epochs. Small: 8 x 256,
-minibatch 64, 10 epochs. The columns are ours with all automatic choices; ours in one process; with central inference at
-every step; with autograd gradients; and the README's custom loop.
+and critic, 64x64 tanh, and nothing is rendered. Wide: 32 environments x 64 steps, minibatch 512, 4 epochs. Small: 8 x
+256, minibatch 64, 10 epochs. The columns are ours with all automatic choices; ours in one process; with central
+inference at every step; with autograd gradients; and the README's custom loop.
 
 {training_table(train, steps, rounds)}
 """
