@@ -50,6 +50,29 @@ class ActorCritic(nn.Module):
 
     A subclass may replace `actor`, `critic`, `core`, `policy_head` and `value_head`, and override `forward`,
     `distribution`, `value` and `step`, as long as they agree with each other.
+
+    Args:
+        observation_space: of one environment.
+        action_space: of one environment.
+        squash: whether bounded continuous actions are squashed by tanh; otherwise they are clipped.
+        hidden_sizes: units of the layers of each encoder's MLP.
+        activation: tanh, relu or silu.
+        share_encoder: whether actor and critic share one encoder; by default only with images or a core.
+        encoder: makes each encoder, in place of the default one.
+        core: gru or lstm for a recurrent policy.
+        core_size: H, the number of features that the core returns.
+        log_std: the Gaussian's initial log standard deviation.
+        use_sde: whether the noise of continuous actions depends on the state (gSDE).
+        values: V, the number of value functions: one for each reward.
+        normalize_obs: whether to normalize the numbers in observations by running statistics.
+        bf16: whether the encoders compute in bfloat16 (Micikevicius et al. 2018, arXiv:1710.03740). This is faster
+            for images and large networks if the processor supports it. Everything else stays in float32.
+        generator: of the initial weights.
+
+    Raises:
+        TypeError: a space is not supported.
+        ValueError: the activation or core is unknown, a core has separate encoders, or the size of the action mask
+            is not the number of choices.
     """
 
     obs_norm: RunningNorm | None
@@ -73,31 +96,7 @@ class ActorCritic(nn.Module):
         bf16: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Make the networks.
-
-        Args:
-            observation_space: of one environment.
-            action_space: of one environment.
-            squash: whether bounded continuous actions are squashed by tanh; otherwise they are clipped.
-            hidden_sizes: units of the layers of each encoder's MLP.
-            activation: tanh, relu or silu.
-            share_encoder: whether actor and critic share one encoder; by default only with images or a core.
-            encoder: makes each encoder, in place of the default one.
-            core: gru or lstm for a recurrent policy.
-            core_size: H, the number of features that the core returns.
-            log_std: the Gaussian's initial log standard deviation.
-            use_sde: whether the noise of continuous actions depends on the state (gSDE).
-            values: V, the number of value functions: one for each reward.
-            normalize_obs: whether to normalize the numbers in observations by running statistics.
-            bf16: whether the encoders compute in bfloat16 (Micikevicius et al. 2018, arXiv:1710.03740). This is faster
-                for images and large networks if the processor supports it. Everything else stays in float32.
-            generator: of the initial weights.
-
-        Raises:
-            TypeError: a space is not supported.
-            ValueError: the activation or core is unknown, a core has separate encoders, or the size of the action mask
-                is not the number of choices.
-        """
+        """Make the networks."""
         super().__init__()
         self.features, self.action_space = _features_of(observation_space, warn=encoder is None), action_space
         self.hidden_sizes, self.activation = tuple(hidden_sizes), activation

@@ -44,13 +44,35 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
 
     It acts (`get_action`), stores experience (`memory`) and learns from it (`learn`). It touches no environment and no
     global random state. Its settings are attributes: `ppo.gamma` is `ppo.config.gamma`.
+
+    `lr` to `beta` and the further settings are the fields of `PPOConfig`; docs/ppo.md lists them.
+
+    Args:
+        is_continuous: whether actions are continuous (a Gaussian) or discrete.
+        observ_dim: the number of features of a (flattened) observation.
+        action_dim: the number of dimensions of a continuous action, or of discrete actions (over all dimensions).
+        action_scaling: continuous actions lie within `action_offset +- action_scaling`. A number, or one for each
+            dimension; None means 1.
+        action_offset: the middle of the bounds of continuous actions, a number or one for each dimension; or the
+            first discrete action.
+        observation_space: by default a Box of `observ_dim` numbers. `for_env` sets it.
+        action_space: replaces the arguments above, which cannot describe every space. `for_env` sets it.
+        encoder: makes each encoder, in place of the default one. It is called with the `utils.Features` of
+            observations, and returns a module from `(B, columns)` to `(B, F)`.
+        actor_critic: a subclass of `ActorCritic`, to replace whole networks.
+        seed: of the initial weights, the actions and the minibatches; None takes fresh entropy.
+        settings: further fields of `PPOConfig`, by name.
+
+    Raises:
+        ValueError: a hyperparameter is out of its range; the message names it.
+        TypeError: a space is not supported, or an argument is unknown; the message suggests the nearest one.
     """
 
     on_policy = True
     config: PPOConfig
 
     # long, since users of the first version rely on these names and positions; the other settings are PPOConfig's
-    def __init__(  # noqa: D417
+    def __init__(
         self,
         is_continuous: bool,
         observ_dim: int,
@@ -74,30 +96,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         seed: int | None = None,
         **settings: Any,
     ) -> None:
-        """Make the agent.
-
-        `lr` to `beta` and the further settings are the fields of `PPOConfig`; docs/ppo.md lists them.
-
-        Args:
-            is_continuous: whether actions are continuous (a Gaussian) or discrete.
-            observ_dim: the number of features of a (flattened) observation.
-            action_dim: the number of dimensions of a continuous action, or of discrete actions (over all dimensions).
-            action_scaling: continuous actions lie within `action_offset +- action_scaling`. A number, or one for each
-                dimension; None means 1.
-            action_offset: the middle of the bounds of continuous actions, a number or one for each dimension; or the
-                first discrete action.
-            observation_space: by default a Box of `observ_dim` numbers. `for_env` sets it.
-            action_space: replaces the arguments above, which cannot describe every space. `for_env` sets it.
-            encoder: makes each encoder, in place of the default one. It is called with the `utils.Features` of
-                observations, and returns a module from `(B, columns)` to `(B, F)`.
-            actor_critic: a subclass of `ActorCritic`, to replace whole networks.
-            seed: of the initial weights, the actions and the minibatches; None takes fresh entropy.
-            settings: further fields of `PPOConfig`, by name.
-
-        Raises:
-            ValueError: a hyperparameter is out of its range; the message names it.
-            TypeError: a space is not supported, or an argument is unknown; the message suggests the nearest one.
-        """
+        """Make the agent."""
         settings |= {
             "lr": lr, "k_epochs": k_epochs, "policy_clip": policy_clip, "GAE_lambda": GAE_lambda, "gamma": gamma,
             "batch_size": batch_size, "mini_batch_size": mini_batch_size, "use_RND": use_RND, "beta": beta,

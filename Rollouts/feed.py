@@ -56,16 +56,7 @@ def rollout(
         ValueError: a number is too small, or two arguments exclude each other.
     """
     check_signatures(type(actor))
-    if n_steps < 1:
-        raise ValueError(f"n_steps must be at least 1, not {n_steps}")
-    if num_workers < 0:
-        raise ValueError(f"num_workers must not be negative, not {num_workers}")
-    if lag not in (0, 1):
-        raise ValueError(f"lag must be 0 or 1, not {lag}")
-    if lag and not num_workers:
-        raise ValueError("lag=1 needs num_workers >= 1: they collect while this process learns")
-    if step_timeout is not None and not num_workers:
-        raise ValueError("step_timeout needs num_workers >= 1: this process cannot interrupt its own step")
+    _check(n_steps, num_workers, lag, step_timeout)
     num_envs = number_of_copies(envs, num_envs, 1)
     device = torch.device(device or device_of(actor))
     faults: dict[str, Any] = {"seed": seed, "on_env_error": on_env_error, "step_timeout": step_timeout}
@@ -80,6 +71,19 @@ def rollout(
         alone = on_env_error == "raise" and step_timeout is None  # else workers must step all environments
         workers = {"backend": "process", "num_workers": num_workers, "asynchronous": alone}
     return _feed(envs, num_envs, {**workers, **faults}, actor, n_steps, sticky, device)
+
+
+def _check(n_steps: int, num_workers: int, lag: int, step_timeout: float | None) -> None:
+    if n_steps < 1:
+        raise ValueError(f"n_steps must be at least 1, not {n_steps}")
+    if num_workers < 0:
+        raise ValueError(f"num_workers must not be negative, not {num_workers}")
+    if lag not in (0, 1):
+        raise ValueError(f"lag must be 0 or 1, not {lag}")
+    if lag and not num_workers:
+        raise ValueError("lag=1 needs num_workers >= 1: they collect while this process learns")
+    if step_timeout is not None and not num_workers:
+        raise ValueError("step_timeout needs num_workers >= 1: this process cannot interrupt its own step")
 
 
 def _feed(

@@ -64,8 +64,7 @@ class ProcessBackend(Backend):
         self._all = np.arange(count)
         self._all.flags.writeable = False
         self._queued = np.zeros(count, dtype=bool)
-        self._restarting = fault_policy.restart
-        self._before = self.arrays.obs.copy()
+        self._restarting, self._before = fault_policy.restart, self.arrays.obs.copy()
         self._lost, self._reason = np.zeros(count, dtype=bool), WorkerError()
         only_workers = asynchronous or fault_policy != RAISE
         spin = self.num_workers <= available_cores() and hasattr(os, "sched_yield")

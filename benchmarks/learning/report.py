@@ -99,15 +99,15 @@ game, and DQN has curves ([Young & Tian 2019](https://arxiv.org/abs/1903.03176))
 
 ![learning curves](learning_curves.png)
 
-Dashed line: the target. Thin lines: seeds. Thick line: their mean (thinner where some seeds are missing), with its 95%
-bootstrap interval as a band. The runs of MountainCar with RND end at 500,000 steps. Each task has a panel with its runs
-in the second table. The quick start, the custom loop and RND, of the first table, are in the panels of their tasks.
+Dashed line: the target. Thin lines: seeds. Thick line: their mean (thinner if some seeds are missing), with its 95%
+bootstrap interval as a band. The runs of MountainCar with RND end at 500,000 steps. Each task has a panel with its
+runs in the second table. The quick start, the custom loop and RND of the first table are in the panels of their tasks.
 
 ## Off-policy agents
 
-The same figures for [OffPolicy](../../docs/offpolicy.md). Evaluations of Pendulum have 100 episodes, since its initial
-states vary. FetchReach is trained with hindsight. Its figures are successes in percent, except *stochastic* and *best of
-training*, which are returns.
+These are the same figures for [OffPolicy](../../docs/offpolicy.md). Evaluations of Pendulum have 100 episodes, since
+its initial states vary. FetchReach is trained with hindsight. Its figures are successes in percent, except *stochastic*
+and *best of training*, which are returns.
 
 {off_policy_table(results)}
 """
