@@ -124,8 +124,9 @@ def test_a_mask_run_that_ended_in_the_middle_of_episodes_goes_on(tmp_path: Path)
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     """Checkpoints after every update; SIGKILL when the third is there, wherever the run is then."""
-    arguments = [*EXACT, "--steps", "3072", "--checkpoint-seconds", "1e-9"]
+    arguments = [*EXACT, "--steps", "3072", "--checkpoint-seconds", "1e-9", "--keep-checkpoints", "4"]
     assert main.main([*arguments, "--run-dir", str(tmp_path / "whole")]) == 0
+    assert len([*(tmp_path / "whole/checkpoints").iterdir()]) == 4
     program = Forked("train", *arguments, "--run-dir", "killed", cwd=tmp_path)
     program.wait_for((tmp_path / "killed/checkpoints/000000000768.state").exists)
     program.kill()

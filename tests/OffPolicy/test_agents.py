@@ -220,6 +220,14 @@ def test_importance_weights_correct_all_of_the_bias_at_the_end_of_the_run() -> N
         np.testing.assert_array_equal(sample.weights, agent.sampler.priorities.weights(sample.rows, beta))
 
 
+@pytest.mark.parametrize(("alpha", "uniform"), [(0.0, True), (1.0, False)])
+def test_priority_alpha_is_that_of_the_priorities(alpha: float, uniform: bool) -> None:
+    agent = agent_of("dqn-prioritized", priority_alpha=alpha)
+    feed(agent, experience(agent, 4))
+    leaves = agent.sampler.priorities.tree.leaves
+    assert ({*leaves.tolist()} == {0.0, 1.0}) == uniform
+
+
 def test_rewards_are_scaled() -> None:
     agent, scaled = agent_of("td3"), agent_of("td3", reward_scale=0.1)
     batches = [one._batch(next(iter_of(one))) for one in (agent, scaled)]

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector
 
 from parallel_rl.networks import limit_norm
-from parallel_rl.utils import Features, Trajectory, load_state, save_state
+from parallel_rl.utils import Batch, Features, Trajectory, load_state, save_state
 from PPO import ICM, PPO, RND, ActorCritic, Companion, RewardScale, Transitions
 from PPO.update import add_gradients, minibatch_gradients
 
@@ -342,6 +342,42 @@ def test_icm_rewards_what_its_forward_model_cannot_predict() -> None:
     error, inverse = icm.errors(obs, following, columns)
     assert inverse < 0.1, "the action shows in the next observation"
     assert error[~kind].mean() > 2 * error[kind].mean()
+
+
+@pytest.mark.parametrize("actions", [spaces.Discrete(3), spaces.Box(-1, 1, (3,))])
+def test_icm_weighs_its_models_and_only_the_inverse_one_trains_the_features(actions: spaces.Space) -> None:
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    raw_action = torch.arange(20) % 3 if isinstance(actions, spaces.Discrete) else torch.randn(20, 3)
+    obs = rng.normal(size=(21, 2)).astype(np.float32)
+    no, zeros = np.zeros(20, bool), np.zeros(20, np.float32)
+    batch = Batch.of([Trajectory(0, obs[:-1], zeros, zeros, no, no, obs[-1:])])
+    features = Features.of(spaces.Box(-1, 1, (2,)))
+    icm = ICM()
+    icm.build(features, actions, generator)
+    targets = icm.targets(Transitions(batch, features, raw_action))
+    forward, inverse = icm.errors(*targets)
+    losses, moved = [], []
+    for share in (0.0, 0.2, 1.0):
+        icm.forward_share = share
+        icm.zero_grad()
+        losses.append(icm.loss(targets, rng, None))  # type: ignore[arg-type]
+        losses[-1].backward()
+        moved.append([bool(part.weight.grad.any()) for part in (icm.encoder[0], icm.next_features[-1])])
+    weighted = [inverse, 0.2 * forward.mean() + 0.8 * inverse, forward.mean()]
+    torch.testing.assert_close(torch.stack(losses), torch.stack(weighted))
+    assert moved == [[True, False], [True, True], [False, True]]
+    now, following = icm.encoder(targets[0]), icm.encoder(targets[1])
+    error = icm.next_features(torch.cat([now, targets[2]], dim=1)) - following
+    torch.testing.assert_close(forward, (error**2).mean(dim=1))
+    guessed = icm.action(torch.cat([now, following], dim=1))
+    discrete = -guessed.log_softmax(1).gather(1, raw_action[:, None]) if raw_action.ndim == 1 else None
+    expected = (guessed - raw_action) ** 2 if discrete is None else discrete
+    torch.testing.assert_close(inverse, expected.mean())
+
+
+def test_settings_of_icm_are_those_of_the_agent() -> None:
+    (icm,) = agent("icm", icm_beta=0.5, intrinsic_gamma=0.7, icm_forward_share=0.3).companions
+    assert (icm.beta, icm.gamma, icm.scale.gamma, icm.forward_share) == (0.5, 0.7, 0.7, 0.3)
 
 
 def test_the_docs_show_the_whole_of_icm() -> None:
