@@ -91,13 +91,12 @@ def _walk(node: ast.AST, function: str = "", is_inside: bool = False) -> Iterato
         if name == "body" and not is_inside and isinstance(node, ast.ClassDef | ast.FunctionDef):
             inner, is_body = f"{function}.{node.name}".lstrip("."), isinstance(node, ast.FunctionDef)
         for child in value if isinstance(value, list) else [value]:
-            if (
-                isinstance(child, ast.AST)
-                and not isinstance(child, ast.Raise)
-                and name not in ("annotation", "returns")
-            ):
-                yield inner, child
-                yield from _walk(child, inner, is_body)
+            match child:
+                case ast.Raise() | ast.keyword(arg="strict"):
+                    pass
+                case ast.AST() if name not in ("annotation", "returns"):
+                    yield inner, child
+                    yield from _walk(child, inner, is_body)
 
 
 def _changes(node: ast.AST) -> Iterator[dict[str, Any]]:
@@ -119,7 +118,7 @@ def _changes(node: ast.AST) -> Iterator[dict[str, Any]]:
             yield {"value": value + 1}
         case ast.Constant(value=float(value)):
             yield {"value": 2 * value or 1.0}
-        case ast.Name(id=name) if name in NAMES:
+        case ast.Name(id=name, ctx=ast.Load()) if name in NAMES:
             yield {"id": NAMES[name]}
         case ast.Attribute(attr=name) if name in NAMES:
             yield {"attr": NAMES[name]}
