@@ -166,6 +166,15 @@ def test_resume_with_another_number_of_environments_is_deterministic(
         run.load_checkpoint(tmp_path / "b.state")
 
 
+def test_resume_with_any_num_envs_drops_what_belongs_to_other_environments(half_state: Path) -> None:
+    with trainer("CartPole-v1", num_envs=3) as run:
+        run.collector.collect(1)
+        assert len(run.buffer) > 0
+        run.load_checkpoint(half_state, any_num_envs=True)
+        assert len(run.buffer) == 0
+        assert len(run.ppo.companions[0].return_stats.discounted) == 0
+
+
 def test_resume_with_any_num_envs_seeds_new_environments_and_keeps_listed_seeds(half_state: Path) -> None:
     first = []
     for seed in (3, [7, 8, 9]):
