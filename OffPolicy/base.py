@@ -3,6 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
@@ -182,7 +183,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
             workers: not used.
 
         Returns:
-            The mean metrics of the updates; empty if no update was due.
+            The means of the metrics, each over the updates that have it; empty if no update was due.
 
         Raises:
             FloatingPointError: a metric became infinite or NaN; the message names it, and all such tensors.
@@ -190,7 +191,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         due = math.floor(self.utd * (self.steps - self.first_update) + UNITS) - self.updates
         if due < 1 or not len(self.replay):
             return {}
-        totals: dict[str, float] = {}
+        collected: dict[str, list[float]] = defaultdict(list)
         with compute_threads(self.threads):
             for sample in self.sampler.samples(self.config, due, progress):
                 for rows, batch in self._minibatches(sample):
@@ -198,9 +199,9 @@ class OffPolicyAgent(Sharing, Savable, ABC):
                     self.updates += 1
                     self.sampler.note_errors(rows, errors)
                     for name, value in metrics.items():
-                        totals[name] = totals.get(name, 0.0) + float(value)
+                        collected[name].append(float(value))
         self._last_round = self.steps
-        means = {name: total / due for name, total in totals.items()}
+        means = {name: sum(values) / len(values) for name, values in collected.items()}
         self._check_finite(means)
         return means
 

@@ -129,6 +129,22 @@ def test_the_number_of_updates_does_not_depend_on_the_number_of_environments(utd
         assert agent.updates == updates
 
 
+def test_metrics_are_means_over_the_updates_that_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The actor of TD3 is updated, and has a loss, only in every second update."""
+    agent = agent_of("td3", policy_delay=2)
+    learn_from, seen = agent.learn_from, []
+
+    def noted(batch: Any) -> Any:
+        seen.append(learn_from(batch))
+        return seen[-1]
+
+    monkeypatch.setattr(agent, "learn_from", noted)
+    (metrics,) = [row for row in feed(agent, experience(agent, 5)) if isinstance(row, dict)]
+    losses = {name: [row[name] for row, _ in seen if name in row] for name in metrics}
+    assert len(losses["critic_loss"]) == 2 * len(losses["actor_loss"]) > 20
+    assert metrics == pytest.approx({name: np.mean(values) for name, values in losses.items()})
+
+
 def test_updates_can_be_done_in_rounds() -> None:
     agent = DQN.for_env(OneState(False), **(SMALL | {"hidden_sizes": ()}), utd=0.5, train_freq=16)
     loop = Loop(agent, partial(OneState, False))
