@@ -310,6 +310,10 @@ class AsyncTrainer(Closeable, Generic[A]):
         """Close the environments; may be called twice."""
         self.env.close()
 
+    def __repr__(self) -> str:
+        """Name the agent, the environments, and how far the run is."""
+        return f"{type(self).__name__}({self.agent!r}, {self.env!r}, mode={self.mode!r}, steps_done={self.steps_done})"
+
 
 class AsyncPPO(AsyncTrainer[A]):
     """`AsyncTrainer` with the argument and attribute name `ppo` for the agent."""

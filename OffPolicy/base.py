@@ -5,13 +5,14 @@ import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
 
+from OffPolicy.arguments import ForEnv
 from OffPolicy.config import OffPolicyConfig
 from OffPolicy.her import Hindsight
 from OffPolicy.learner import Learner
@@ -21,6 +22,7 @@ from OffPolicy.sampler import Minibatch, Sample, Sampler
 from OffPolicy.saving import Savable
 from OffPolicy.sharing import Sharing
 from parallel_rl.utils import (
+    MadeWith,
     Metrics,
     Trajectory,
     compute_threads,
@@ -82,8 +84,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         parameters = max(len(learner.vector) for learner in self.learners.values())
         self.threads = 1 if parameters < LARGE_NETWORK else None
 
-    @classmethod
-    def for_env(cls, env: Any, **options: Any) -> Self:
+    def make_for_env(cls: Any, env: Any, **options: Any) -> Any:
         """Make an agent for an environment.
 
         Args:
@@ -106,6 +107,8 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         if config.hindsight != "none" and options.get("goal_functions") is None:
             options["goal_functions"] = Hindsight.of(env, config.hindsight, config.replay_k)
         return cls(obs_space, action_space, **options)
+
+    for_env: ClassVar[MadeWith[Any]] = MadeWith(ForEnv)(make_for_env)
 
     @abstractmethod
     def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:

@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from OffPolicy.arguments import ForDDPG
+from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import DDPGConfig, DeterministicConfig
 from OffPolicy.continuous import ContinuousAgent, DeterministicActor
 from OffPolicy.noise import ParameterNoise, make_noise
 from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import copy_on
-from parallel_rl.utils import Metrics, State, Trajectory
+from parallel_rl.utils import MadeWith, Metrics, State, Trajectory
 
 
 class DeterministicAgent(ContinuousAgent):
@@ -60,6 +62,7 @@ class DDPG(DeterministicAgent):
 
     config_class = DDPGConfig
     config: DDPGConfig
+    for_env = MadeWith(ForDDPG)(OffPolicyAgent.make_for_env)
     critics = 1
 
     def _make_networks(self, generator: torch.Generator) -> Any:

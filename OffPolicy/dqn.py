@@ -9,6 +9,7 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional as F
 
+from OffPolicy.arguments import ForDQN
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import DQNConfig
 from OffPolicy.learner import Learner
@@ -16,7 +17,7 @@ from OffPolicy.noise import linear_schedule
 from OffPolicy.policy import Policy
 from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import Perception, linear_layer, mlp
-from parallel_rl.utils import Features, Metrics
+from parallel_rl.utils import Features, MadeWith, Metrics
 
 FORBIDDEN = -1e8
 """The value of a masked action."""
@@ -79,6 +80,7 @@ class DQN(OffPolicyAgent):
 
     config_class = DQNConfig
     config: DQNConfig
+    for_env = MadeWith(ForDQN)(OffPolicyAgent.make_for_env)
 
     def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:
         if not isinstance(self.action_space, spaces.Discrete):

@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from OffPolicy.arguments import ForSAC
+from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig, SACConfig
 from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy
 from OffPolicy.learner import Learner
 from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import Ensemble, TanhGaussian
-from parallel_rl.utils import Metrics
+from parallel_rl.utils import MadeWith, Metrics
 
 LOG_STD_RANGE = -20.0, 2.0
 LOG_ALPHA_RANGE = -20.0, 10.0
@@ -66,6 +68,7 @@ class SAC(ContinuousAgent):
 
     config_class = SACConfig
     config: SACConfig
+    for_env = MadeWith(ForSAC)(OffPolicyAgent.make_for_env)
     policy: StochasticPolicy
     policy_class = StochasticPolicy
     critics, has_target_actor = 2, False

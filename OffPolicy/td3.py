@@ -3,10 +3,12 @@
 import numpy as np
 import torch
 
+from OffPolicy.arguments import ForTD3
+from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import TD3Config
 from OffPolicy.ddpg import DeterministicAgent
 from OffPolicy.sampler import Minibatch
-from parallel_rl.utils import Metrics
+from parallel_rl.utils import MadeWith, Metrics
 
 
 class TD3(DeterministicAgent):
@@ -14,6 +16,7 @@ class TD3(DeterministicAgent):
 
     config_class = TD3Config
     config: TD3Config
+    for_env = MadeWith(ForTD3)(OffPolicyAgent.make_for_env)
     critics = 2
 
     def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from parallel_rl.networks import Adam
 from parallel_rl.utils import (
     COMPOSITE,
+    MadeWith,
     Schedule,
     Trajectory,
     choices_of,
@@ -20,7 +21,7 @@ from parallel_rl.utils import (
 )
 from PPO.acting import Acting
 from PPO.actor_critic import ActorCritic, MakeEncoder
-from PPO.arguments import Scaling, arguments_for, check_arguments, spaces_of
+from PPO.arguments import ForEnv, Scaling, arguments_for, check_arguments, spaces_of
 from PPO.companions import Companion, check_companions
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
@@ -222,8 +223,8 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         for optimizer, own in zip(self.optimizers, moments, strict=True):
             optimizer.load_state(own)
 
-    @classmethod
-    def for_env(cls, env: Any, **hyperparameters: Any) -> Self:
+    @MadeWith(ForEnv)
+    def for_env(cls: Any, env: Any, **hyperparameters: Any) -> Any:
         """Make an agent for an environment, whose spaces determine the first four arguments.
 
         Args:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import field
 from typing import Any
 
 import gymnasium as gym
@@ -19,10 +20,27 @@ from parallel_rl.utils import (
     fault_of,
     leaves,
     register_games,
+    settings_class,
 )
+from PPO.actor_critic import ActorCritic, MakeEncoder
+from PPO.companions import Companion
+from PPO.config import PPOConfig
 
 Scaling = float | Sequence[float] | np.ndarray
 """A number, or one for each dimension."""
+
+
+@settings_class
+class ForEnv(PPOConfig):
+    """The arguments of `PPO.for_env`, for type checkers and editors: those of `PPO` that the spaces leave open."""
+
+    env: Any = field(kw_only=False)
+    companions: Sequence[str | Companion] = ()  # type: ignore[assignment]  # in Python also objects
+    action_scaling: Scaling | None = None
+    action_offset: Scaling = 0.0
+    encoder: MakeEncoder | None = None
+    actor_critic: type[ActorCritic] = ActorCritic
+    seed: int | None = None
 
 
 def arguments_for(env: Any, action_scaling: Scaling | None = None) -> dict[str, Any]:

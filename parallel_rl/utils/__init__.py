@@ -43,6 +43,7 @@ from parallel_rl.utils.seeding import OwnStreams, env_seeds, global_streams_kept
 from parallel_rl.utils.settings import (
     Config,
     Configured,
+    MadeWith,
     Setting,
     fault_of,
     make_config,
@@ -88,6 +89,7 @@ __all__ = [
     "History",
     "Image",
     "Keys",
+    "MadeWith",
     "Metrics",
     "OwnStreams",
     "Schedule",

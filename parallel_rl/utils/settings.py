@@ -8,15 +8,20 @@ A config is a frozen dataclass whose fields are declared by `setting`:
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from types import NoneType, UnionType
+from functools import wraps
+from inspect import Signature, signature
+from types import MethodType, NoneType, UnionType
 from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
+    Generic,
     Literal,
+    ParamSpec,
+    Self,
     TypeVar,
     Union,
     dataclass_transform,
@@ -28,6 +33,7 @@ from typing import (
 from parallel_rl.utils.schedules import scheduled
 
 C = TypeVar("C", bound="Config")
+P = ParamSpec("P")
 T = TypeVar("T")
 WHOLE_LIMIT = 2**63
 """Whole numbers must be below this limit, to fit into 64 bits."""
@@ -95,14 +101,14 @@ def setting(default: Any, help: str, **facts: Any) -> Any:
     return field(default=default, metadata={"setting": Setting(help, **facts)})
 
 
-@dataclass_transform()
+@dataclass_transform(kw_only_default=True, field_specifiers=(field,))
 def settings_class(kind: type[T]) -> type[T]:
-    """Make a class a frozen dataclass of settings.
+    """Make a class a frozen dataclass of settings, which are keyword arguments.
 
     For a type checker the fields are not frozen. It sees them as attributes of an agent, and many of those can be
     assigned.
     """
-    return dataclass(frozen=True)(kind)
+    return dataclass(frozen=True, kw_only=True)(kind)
 
 
 @settings_class
@@ -216,6 +222,14 @@ class Configured:
     arguments: ClassVar[frozenset[str]] = frozenset()
     """The other arguments of the agent, which cannot be changed."""
 
+    def __repr__(self) -> str:
+        """Name the spaces, the seed, and the settings that differ from the defaults."""
+        spaces = [_shape_of(vars(self)[name]) for name in ("observation_space", "action_space")]
+        settings = [("seed", vars(self)["seed"]), *vars(self.config).items()]
+        defaults = {"seed": None} | {each.name: each.default for each in fields(self.config)}
+        changed = [f"{name}={value!r}" for name, value in settings if value != defaults[name]]
+        return f"{type(self).__name__}({' -> '.join(spaces)}{''.join(f', {each}' for each in changed)})"
+
     if not TYPE_CHECKING:  # a type checker sees the fields of the config as a base class, and so misspelled names
 
         def __getattr__(self, name: str) -> Any:
@@ -246,6 +260,34 @@ class Configured:
         super().__setattr__("config", changed)
 
 
+class MadeWith(Generic[P]):
+    """A class method whose arguments are, for type checkers and editors, those of another callable.
+
+    @MadeWith(ArgumentsOfForEnv)
+    def for_env(cls, env, **settings): ...
+    """
+
+    def __init__(self, arguments: Callable[P, Any]) -> None:
+        """Store the callable, a class for example; it is not called."""
+        self._arguments = arguments
+
+    def __call__(self, function: Callable[..., Any]) -> Self:
+        """Store the function, whose first argument is the class."""
+
+        @wraps(function)
+        def method(owner: type, *args: Any, **kwargs: Any) -> Any:
+            return function(owner, *args, **kwargs)
+
+        known = signature(self._arguments).parameters.values()
+        method.__signature__ = Signature([next(iter(signature(function).parameters.values())), *known])  # type: ignore[attr-defined]
+        self._method, self.__doc__ = method, function.__doc__
+        return self
+
+    def __get__(self, instance: Any, owner: type[T]) -> Callable[P, T]:
+        """Return the method, bound to the class."""
+        return MethodType(self._method, owner)
+
+
 def table(config: type[Config]) -> str:
     """Return the settings of a config as a Markdown table."""
     rows = [
@@ -253,6 +295,11 @@ def table(config: type[Config]) -> str:
         for each in fields(config)
     ]
     return "\n".join(["| setting | default | values | what it is |", "| --- | --- | --- | --- |", *rows])
+
+
+def _shape_of(space: Any) -> str:
+    """Return a space in short: of a Box its shape."""
+    return f"Box{space.shape}" if type(space).__name__ == "Box" else str(space)
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,38 @@
+"""The arguments of `for_env` of each agent, for type checkers and editors: its settings and its other arguments."""
+
+from dataclasses import field
+from typing import Any
+
+from OffPolicy.config import DDPGConfig, DQNConfig, OffPolicyConfig, SACConfig, TD3Config
+from OffPolicy.her import Hindsight
+from parallel_rl.utils import Config, settings_class
+
+
+@settings_class
+class ForEnv(Config):
+    """Those that all agents have."""
+
+    env: Any = field(kw_only=False)
+    config: OffPolicyConfig | None = None
+    goal_functions: Hindsight | None = None
+    seed: int | None = None
+
+
+@settings_class
+class ForDQN(ForEnv, DQNConfig):
+    """Those of `DQN.for_env`."""
+
+
+@settings_class
+class ForDDPG(ForEnv, DDPGConfig):
+    """Those of `DDPG.for_env`."""
+
+
+@settings_class
+class ForTD3(ForEnv, TD3Config):
+    """Those of `TD3.for_env`."""
+
+
+@settings_class
+class ForSAC(ForEnv, SACConfig):
+    """Those of `SAC.for_env`."""

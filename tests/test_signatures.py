@@ -1,0 +1,50 @@
+"""What editors and notebooks show of agents: the arguments of `for_env`, and their representations."""
+
+import inspect
+from typing import Any
+
+import pytest
+from gymnasium import spaces
+
+from AsyncPPO import AsyncPPO
+from OffPolicy import DDPG, DQN, SAC, TD3
+from parallel_rl.utils import settings_in
+from PPO import PPO, PPOConfig
+
+
+@pytest.mark.parametrize("agent", [PPO, DQN, DDPG, TD3, SAC])
+def test_for_env_shows_every_setting_and_argument(agent: Any) -> None:
+    shown = inspect.signature(agent.for_env).parameters
+    config = PPOConfig if agent is PPO else agent.config_class
+    assert {"env", "seed", *settings_in(config)} <= shown.keys()
+    for name, default in vars(config()).items():
+        assert shown[name].default == default
+        assert shown[name].kind is inspect.Parameter.KEYWORD_ONLY
+    others = shown.keys() - settings_in(config).keys() - {"env", "config"}
+    assert others <= agent.arguments
+    assert "Make an agent for" in agent.for_env.__doc__
+
+
+def test_for_env_makes_the_class_that_it_is_called_on() -> None:
+    class Mine(PPO):
+        pass
+
+    made = Mine.for_env("CartPole-v1", hidden_sizes=(8,))
+    assert type(made) is type(made.for_env("CartPole-v1", hidden_sizes=(8,))) is Mine
+    with pytest.raises(TypeError, match=r"Mine\(\) got an unexpected keyword argument 'lerning_rate'"):
+        Mine.for_env("CartPole-v1", lerning_rate=3)  # type: ignore[call-arg]
+
+
+def test_a_representation_names_spaces_and_changed_settings() -> None:
+    ppo = PPO.for_env("CartPole-v1", gamma=0.9, seed=1)
+    assert repr(ppo) == "PPO(Box(4,) -> Discrete(2), seed=1, gamma=0.9)"
+    ppo.lr = 0.002
+    assert repr(ppo) == "PPO(Box(4,) -> Discrete(2), seed=1, lr=0.002, gamma=0.9)"
+    assert repr(SAC(spaces.Box(0, 1, (3,)), spaces.Box(0, 1, (1,)), buffer_size=9)) == (
+        "SAC(Box(3,) -> Box(1,), buffer_size=9)"
+    )
+    with AsyncPPO("CartPole-v1", ppo, 2, backend="inline", progress=False) as trainer:
+        assert repr(trainer) == (
+            f"AsyncPPO({ppo!r}, EnvVectorizer(CartPole-v1, num_envs=2, backend='inline', running=0), mode='streaming', "
+            "steps_done=0)"
+        )
