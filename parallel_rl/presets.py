@@ -9,6 +9,8 @@ on HalfCheetah-v5; Hopper, Walker2d, InvertedDoublePendulum, Reacher and Swimmer
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from parallel_rl.config import train_config
+
 Values = dict[str, Any]
 """Settings of a run and of its agent, by name."""
 
@@ -182,6 +184,24 @@ PRESETS: dict[str, Presets] = {
 def preset(agent: str, env_id: str, use_rnd: bool = False) -> Values:
     """Return the settings of a run in which an agent on an environment differs from the defaults."""
     return PRESETS.get(agent, Presets()).of(env_id, use_rnd)
+
+
+def settings_of(env_id: str, agent: str = "ppo", *, use_rnd: bool = False) -> tuple[Values, Values]:
+    """Return the settings with which the command line trains on an environment, for scripts.
+
+    Args:
+        env_id: with or without a preset.
+        agent: its name on the command line.
+        use_rnd: whether PPO gets an intrinsic reward.
+
+    Returns:
+        The arguments of the agent (`PPO.for_env(env_id, **settings)`) and of the run (`AsyncPPO(env_id, ppo, **run)`).
+
+    Raises:
+        ValueError: an unknown agent.
+    """
+    config = train_config(agent, preset(agent, env_id, use_rnd) | ({"use_RND": True} if use_rnd else {}))
+    return vars(config.settings), {name: getattr(config.run, name) for name in ("num_envs", "steps", "mode")}
 
 
 def has_preset(env_id: str) -> bool:
