@@ -28,7 +28,7 @@ from PPO import ICM, PPO, RND, Companion, Transitions
 
 PAGE = Path(__file__).parents[1] / "docs" / "companions.md"
 LENGTH, STEPS = 20, 400_000
-MINIGRID = {
+MINIGRID: dict[str, Any] = {
     "batch_size": 4096, "mini_batch_size": 512, "k_epochs": 4, "lr": 5e-4, "gamma": 0.99, "entropy_coef": 0.01
 }  # fmt: skip
 ROWS, MINIBATCH, EPOCHS = 2048, 512, 4

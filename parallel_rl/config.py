@@ -206,6 +206,12 @@ PRESET: Flag = (
     "A JSON file of settings, such as tune writes, in place of the environment's preset.",
     None,
 )
+CONFIG: Flag = (
+    "config",
+    str | None,
+    "The config.json of a run, to start from its settings in place of the defaults and the environment's preset.",
+    None,
+)
 SEEDS: Flag = (
     "seeds",
     str | None,
@@ -216,7 +222,7 @@ TRIALS: Flag = ("trials", int, "Number of trials, over all processes, and calls 
 TRUST: Flag = (
     "trust_env_module",
     bool,
-    "Import the module that the run in --load-weights names; a module in --env-id is always imported.",
+    "Import the modules that --config or the run in --load-weights names; those in other flags are always imported.",
     False,
 )
 
@@ -231,6 +237,7 @@ def command_line(agent: str, *, tuning: bool = False) -> type:
             (each.name.lower(), types[each.name], each.metadata["setting"].help, default[each.name])
             for each in settings
         ),
+        CONFIG,
         PRESET,
         TRIALS if tuning else SEEDS,
         TRUST,

@@ -13,15 +13,14 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-import tyro
-
 from parallel_rl.commands.completion import complete
 from parallel_rl.commands.envs import envs
 from parallel_rl.commands.export import export
 from parallel_rl.commands.output import silence, stdout_is_closed
+from parallel_rl.commands.parsing import parsed
 from parallel_rl.commands.play import evaluate, record, watch
 from parallel_rl.commands.plot import plot
-from parallel_rl.commands.program import NAME
+from parallel_rl.commands.program import DISTRIBUTION, NAME, version
 from parallel_rl.commands.pyrl import COMMANDS as PYRL_COMMANDS
 from parallel_rl.commands.train import resume, train
 from parallel_rl.commands.tune import tune
@@ -65,11 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     if arguments and arguments[0].startswith("--tyro-"):
         return complete(COMMANDS, arguments)
+    if arguments == ["--version"]:
+        print(f"{DISTRIBUTION} {version()}")
+        return 0
     if not arguments or arguments[0].startswith("-"):
         arguments = ["train", *arguments]
     name, *rest = arguments
     if name in COMMANDS:
-        return tyro.cli(COMMANDS[name], prog=f"{NAME} {name}", args=rest)
+        return parsed(COMMANDS[name], f"{NAME} {name}", rest)
     parsing = SELF_PARSED | PYRL_COMMANDS
     if name not in parsing:
         known = [*dict.fromkeys(["train", *COMMANDS, *parsing])]

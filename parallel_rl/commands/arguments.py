@@ -6,17 +6,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from parallel_rl.agents import agent_kind
+from parallel_rl.commands.parsing import parsed
 from parallel_rl.commands.program import NAME
-from parallel_rl.commands.run_directory import CONFIG_FILE, checked, config_of
+from parallel_rl.commands.run_directory import CONFIG_FILE, checked, config_in
 from parallel_rl.commands.trust import check_trust
 from parallel_rl.config import DEFAULT_AGENT, TrainConfig, check_flags, command_line, setting_types, train_config
 from parallel_rl.presets import Values, preset
 from parallel_rl.utils import read_json, settings_in
 
-NO_SETTINGS = {"agent", "preset", "seeds", "trials", "trust_env_module"}
+NO_SETTINGS = {"agent", "config", "preset", "seeds", "trials", "trust_env_module"}
 """Flags that are not settings."""
 PRESET_OF_RUN = ("steps", "num_envs", "mode")
 """Settings of a run that the file of a preset may hold, beside those of the agent."""
@@ -32,9 +31,9 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 def parse_all(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfig, Any]:
     """Return the config of a command line, and all its flags.
 
-    The config has the defaults, then the preset (the environment's, or that of `--preset`), then the flags. If
-    `--load-weights` names a run, its config replaces defaults and the environment's preset, and its seed plus 1 is the
-    new default, so that the new run does not repeat the old one.
+    The config has the defaults, then the preset (the environment's, or that of `--preset`), then the flags. A file
+    `--config` replaces defaults and the environment's preset. If `--load-weights` names a run, its config does so, and
+    its seed plus 1 is the new default, so that the new run does not repeat the old one.
 
     Args:
         arguments: of the command line.
@@ -45,43 +44,47 @@ def parse_all(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainC
             that is not trusted.
     """
     arguments = _gathered(arguments)
-    agent, before, from_file = _agent_in(arguments)
+    agent, source, from_file = _agent_in(arguments)
     flags: Any = command_line(agent, tuning=tuning)
     prog = f"{NAME} tune" if tuning else NAME
     without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
-    typed, unknown = tyro.cli(flags, prog=prog, args=without_help, return_unknown_args=True)
+    typed, unknown = parsed(flags, prog, without_help, return_unknown_args=True)
     check_flags(agent, unknown)
-    if before is not None:
-        settings = before.flat() | {"run_dir": None, "seed": before.run.seed + 1}
+    if source is not None:
+        settings = config_in(source).flat() | {"run_dir": None, "load_weights": None}
+        settings["seed"] += typed.config is None
     elif typed.preset is None:
         use_rnd = getattr(typed, "use_rnd", False) or "rnd" in getattr(typed, "companions", ())
         settings = preset(agent, typed.env_id, use_rnd) | {"env_id": typed.env_id}
     else:
         settings = {"env_id": typed.env_id}
     defaults = flags(**{name.lower(): value for name, value in (settings | from_file).items()})
-    typed_again = tyro.cli(flags, prog=prog, args=arguments, default=defaults)
+    typed_again = parsed(flags, prog, arguments, default=defaults)
     values = {name: value for name, value in vars(typed_again).items() if name not in NO_SETTINGS}
     config = train_config(agent, values)
-    if before is not None:
-        check_trust(config.run, Path(typed.load_weights) / CONFIG_FILE, typed.trust_env_module, typed=typed)
+    if source is not None:
+        check_trust(config.run, source, typed.trust_env_module, typed=typed)
     return config, typed_again
 
 
-def _agent_in(arguments: Sequence[str]) -> tuple[str, TrainConfig | None, Values]:
-    """Return the agent, the config of the run that `--load-weights` names (None if it names none), and the preset.
+def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, Values]:
+    """Return the agent, the config's file (None if neither `--config` nor `--load-weights` names one), and the preset.
 
     Raises:
-        ValueError: the agent is unknown, or not that of the run or of the preset; or the preset is not valid.
+        ValueError: the agent is unknown, or not that of the files; or a file is not valid.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("agent", "load-weights", "preset"):
+    for name in ("agent", "config", "load-weights", "preset"):
         parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", default=None)
     named, _ = parser.parse_known_args(arguments)
     sources: dict[str, str] = {}
-    before, content = None, Values()
+    source, content = None, Values()
     if named.load_weights is not None and (Path(named.load_weights) / CONFIG_FILE).is_file():
-        before = config_of(Path(named.load_weights))
-        sources[f"the weights in {named.load_weights} are"] = before.agent
+        source = Path(named.load_weights) / CONFIG_FILE
+        sources[f"the weights in {named.load_weights} are"] = config_in(source).agent
+    if named.config is not None:
+        source = Path(named.config)
+        sources[f"{source} is"] = config_in(source).agent
     if named.preset is not None:
         content = read_json(named.preset)
         if "agent" in content:
@@ -90,7 +93,7 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, TrainConfig | None, Values
     for what, other in sources.items():
         if other != agent:
             raise ValueError(f"{what} of the agent {other!r}, not {agent!r}")
-    return agent, before, _checked_preset(named.preset, agent, content)
+    return agent, source, _checked_preset(named.preset, agent, content)
 
 
 def _checked_preset(file: str, agent: str, content: Values) -> Values:

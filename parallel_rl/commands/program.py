@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 DISTRIBUTION = "parallel-rl"
@@ -28,6 +29,16 @@ NAME = PROGRAM.rpartition("/")[2].rpartition(" ")[2]
 """Its name in the help."""
 
 
+def version() -> str:
+    """Return the version of this program, and its commit if that is known."""
+    if (CHECKOUT / "pyproject.toml").is_file():
+        number = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+    else:
+        number = metadata.version(DISTRIBUTION)
+    known = commit()
+    return number if known is None else f"{number} ({known})"
+
+
 def commit() -> str | None:
     """Return the commit of this program, with a `+` if the checkout has uncommitted changes; None if unknown.
 
@@ -36,8 +47,8 @@ def commit() -> str | None:
     """
     if not (CHECKOUT / ".git").exists():
         try:
-            origin = json.loads(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
-        except PackageNotFoundError:
+            origin = json.loads(metadata.distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
+        except metadata.PackageNotFoundError:
             return None
         return origin.get("vcs_info", {}).get("commit_id")
     try:

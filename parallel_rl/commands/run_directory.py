@@ -102,6 +102,16 @@ def config_of(run_dir: Path) -> TrainConfig:
     file = run_dir / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{run_dir} is not a run: it has no {CONFIG_FILE}")
+    return config_in(file)
+
+
+def config_in(file: Path) -> TrainConfig:
+    """Return the config in a file that a run wrote as its `config.json`.
+
+    Raises:
+        ValueError: it is not valid; the message names the file.
+        OSError: it cannot be read.
+    """
     record = _record_in(file)
     try:
         agent = record.get("agent", DEFAULT_AGENT)
