@@ -100,6 +100,12 @@ class RunConfig(Config):
         "from one of the best with a perturbed learning rate.",
     )
     combine_every: int = setting(4096, "Steps of all copies together between two combinations.", least=1)
+    callback: tuple[str, ...] = setting(
+        (), "Callbacks of your own, MODULE:CLASS, which are made without arguments: --callback my_callbacks:Curriculum."
+    )
+    track: Literal["none", "wandb", "mlflow"] = setting(
+        "none", "Report the run to Weights & Biases or MLflow, if it is installed (pip install wandb)."
+    )
     max_seconds: float | None = setting(None, "End the run after this many seconds of training.", above=0)
     target_return: float | None = setting(
         None, "End the run when the last 100 episodes, or an evaluation, reach this mean return."

@@ -14,6 +14,7 @@ from AsyncPPO.callbacks.checkpoints import (
 )
 from AsyncPPO.callbacks.logs import EVALUATIONS_FILE, METRICS_FILE, TAGS, CSVLog, Table, TensorBoard, read_table
 from AsyncPPO.callbacks.stopping import StopAfter, StopAtReturn
+from AsyncPPO.callbacks.tracking import MLflow, WeightsAndBiases
 from AsyncPPO.episodes import Evaluation
 
 __all__ = [
@@ -27,11 +28,13 @@ __all__ = [
     "Callback",
     "Checkpoints",
     "Evaluation",
+    "MLflow",
     "ProgressBar",
     "StopAfter",
     "StopAtReturn",
     "Table",
     "TensorBoard",
+    "WeightsAndBiases",
     "checkpoints_in",
     "read_table",
     "steps_of",

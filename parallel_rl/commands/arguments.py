@@ -19,7 +19,7 @@ NO_SETTINGS = {"agent", "config", "preset", "seeds", "trials", "trust_env_module
 """Flags that are not settings."""
 PRESET_OF_RUN = ("steps", "num_envs", "mode")
 """Settings of a run that the file of a preset may hold, beside those of the agent."""
-REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys")
+REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys", "--callback")
 """Flags that may be given several times, each time with one or more values."""
 
 

@@ -7,7 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in, steps_of
+from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, Callback, checkpoints_in, steps_of
 from AsyncPPO.checkpoint import SIGNATURE, read_checkpoint
 from parallel_rl.agents import agent_kind
 from parallel_rl.commands.run_directory import (
@@ -19,7 +19,7 @@ from parallel_rl.commands.run_directory import (
 )
 from parallel_rl.commands.trust import check_trust, kwargs_of
 from parallel_rl.config import RunConfig, TrainConfig
-from parallel_rl.utils import check_env_id
+from parallel_rl.utils import check_env_id, reason_of
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -151,20 +151,46 @@ def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
     Raises:
         ValueError: a wrapper does not exist, or needs further arguments; the message names it.
     """
-    wrappers = []
-    for name in names:
-        module, colon, attribute = name.partition(":")
-        if not (module and colon and attribute):
-            raise ValueError(f"a wrapper is MODULE:CLASS, not {name!r}")
-        try:
-            wrapper = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"no wrapper {name!r} ({error})") from None
-        if not callable(wrapper):
-            raise ValueError(f"the wrapper {name!r} is neither a class nor a function, but {wrapper!r}")
+    wrappers = [_imported("wrapper", name) for name in names]
+    for name, wrapper in zip(names, wrappers, strict=True):
         _check_takes_env_alone(name, wrapper)
-        wrappers.append(wrapper)
     return wrappers
+
+
+def callbacks_of(names: Sequence[str]) -> list[Callback]:
+    """Import callbacks and make each without arguments.
+
+    Args:
+        names: MODULE:CLASS of each.
+
+    Raises:
+        ValueError: a callback does not exist, or is none; the message names it.
+    """
+    callbacks = []
+    for name in names:
+        kind = _imported("callback", name)
+        try:
+            callback = kind()
+        except Exception as error:
+            raise ValueError(f"the callback {name!r} cannot be made: {reason_of(error)}") from error
+        if not isinstance(callback, Callback):
+            raise ValueError(f"the callback {name!r} made {callback!r}, which is not an AsyncPPO.callbacks.Callback")
+        callbacks.append(callback)
+    return callbacks
+
+
+def _imported(what: str, name: str) -> Any:
+    """Return the class or function that MODULE:CLASS names, of a `what`."""
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise ValueError(f"a {what} is MODULE:CLASS, not {name!r}")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"no {what} {name!r} ({error})") from None
+    if not callable(found):
+        raise ValueError(f"the {what} {name!r} is neither a class nor a function, but {found!r}")
+    return found
 
 
 def _check_takes_env_alone(name: str, wrapper: Callable[..., Any]) -> None:

@@ -37,7 +37,10 @@ def train_copies(config: TrainConfig, run_dir: Path, evaluate: Evaluate, *, resu
 
     Raises:
         FileNotFoundError: there is no state to resume from.
+        ValueError: settings that a population does not support.
     """
+    if config.run.callback or config.run.track != "none":
+        raise ValueError("callback and track do not work with copies")
     with locked(run_dir):
         keep = Keep(config, run_dir)
         trainer = make_population(config, keep)

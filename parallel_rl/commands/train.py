@@ -16,13 +16,15 @@ from AsyncPPO.callbacks import (
     Checkpoints,
     CSVLog,
     Evaluation,
+    MLflow,
     StopAfter,
     StopAtReturn,
     TensorBoard,
+    WeightsAndBiases,
     checkpoints_in,
 )
 from parallel_rl.commands.arguments import parse
-from parallel_rl.commands.build import env_of, factory_of, load_latest, make_trainer
+from parallel_rl.commands.build import callbacks_of, env_of, factory_of, load_latest, make_trainer
 from parallel_rl.commands.copies import train_copies
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
@@ -70,6 +72,7 @@ def train_run(config: TrainConfig) -> int:
     with make_trainer(config) as trainer:
         if config.run.load_weights:
             load_latest(trainer.agent, config.agent, Path(config.run.load_weights))
+        trainer.callbacks += _callbacks(config, run_dir)
         with locked(run_dir):
             return _run(config, trainer, run_dir)
 
@@ -102,6 +105,7 @@ def resume(
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     with make_trainer(config) as trainer, locked(run_dir):
+        trainer.callbacks += _callbacks(config, run_dir)
         checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
         if not checkpoints:
             raise FileNotFoundError(
@@ -149,7 +153,7 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
     for directory in (run_dir, run_dir / BEST_DIRECTORY):
         remove_unfinished(directory)
     started = time.perf_counter() - trainer.seconds
-    trainer.callbacks += [*_callbacks(config, run_dir), Note(config, run_dir, changed)]
+    trainer.callbacks.append(Note(config, run_dir, changed))
     signals = _train(config, trainer, run_dir)
     if signals:
         return 128 + signals[0]
@@ -240,6 +244,11 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
                 close_timeout=config.run.close_timeout,
             )
         )
+    tracker = {"wandb": WeightsAndBiases, "mlflow": MLflow}.get(config.run.track)
+    if tracker is not None:
+        name = {"name": str(run_dir)} if tracker is WeightsAndBiases else {"run_name": str(run_dir)}
+        callbacks.append(tracker({"agent": config.agent} | config.flat(), **name))
+    callbacks += callbacks_of(config.run.callback)
     if config.run.max_seconds is not None:
         callbacks.append(StopAfter(config.run.max_seconds))
     if config.run.target_return is not None:

@@ -18,13 +18,13 @@ WRAPPERS = "gymnasium.wrappers"
 
 
 def untrusted_modules(run: RunConfig) -> set[str]:
-    """Return the modules that are imported, and so executed, when the environment of a run is made.
+    """Return the modules that are imported, and so executed, when the environment or a callback of a run is made.
 
-    These are the modules of the environment's id and of its wrappers, and those that an argument of the environment may
-    name: text that begins with the name of an installed module.
+    These are the modules of the environment's id, of its wrappers and of callbacks, and those that an argument of the
+    environment may name: text that begins with the name of an installed module.
     """
-    wrappers = {name.partition(":")[0] for name in run.wrapper} - {WRAPPERS}
-    modules = ({run.env_id.rpartition(":")[0]} | wrappers) - {""}
+    named = {name.partition(":")[0] for name in (*run.wrapper, *run.callback)} - {WRAPPERS}
+    modules = ({run.env_id.rpartition(":")[0]} | named) - {""}
     texts = (text for value in kwargs_of(run).values() for text in _texts_in(value))
     return modules.union(text for text in texts if _names_module(text))
 
