@@ -8,7 +8,7 @@ DEV := .venv/.installed-dev
 train: $(USER)
 	$(BIN)/python main.py
 
-test: $(USER)
+test: $(DEV)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(DEV)

@@ -20,8 +20,16 @@ def _program() -> str:
     script = CHECKOUT / "main.py"
     if Path(sys.argv[0]).stem == DISTRIBUTION or not script.is_file():
         return DISTRIBUTION
-    python = "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)
-    return f"{python} {os.path.relpath(script)}"
+    python = "python" if shutil.which("python") == sys.executable else _from_here(sys.executable)
+    return f"{python} {_from_here(script)}"
+
+
+def _from_here(path: str | Path) -> str:
+    """Return a path relative to the current directory; of another drive of Windows, the path itself."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return str(path)
 
 
 PROGRAM = _program()

@@ -1,0 +1,74 @@
+"""Which start method worker processes have, by system and version of Python, and how the program is called there."""
+
+import multiprocessing
+import os
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from AsyncPPO import EnvVectorizer
+from AsyncPPO.workers import choose_start_method
+from parallel_rl.commands import program
+from tests.envs import Counter
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def set(
+        platform: str, version: tuple[int, int], methods: tuple[str, ...] = ("fork", "spawn", "forkserver")
+    ) -> None:
+        monkeypatch.setattr(sys, "platform", platform)
+        monkeypatch.setattr(sys, "version_info", version)
+        monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: [*methods])
+
+    return set
+
+
+@pytest.fixture
+def thread() -> Any:
+    event = threading.Event()
+    thread = threading.Thread(target=event.wait)
+    thread.start()
+    yield
+    event.set()
+    thread.join()
+
+
+def test_the_start_method_is_one_that_the_system_can_do_safely(system: Any, thread: Any) -> None:
+    system("linux", (3, 11))
+    assert choose_start_method("auto") == ("fork", None)
+    system("linux", (3, 12))
+    method, why = choose_start_method("auto")
+    assert method == "forkserver"
+    assert why is not None
+    assert "this process has threads" in why
+    assert choose_start_method("fork") == ("fork", None), "as chosen"
+    system("darwin", (3, 11))
+    assert choose_start_method(None)[0] == "spawn"
+    system("win32", (3, 13), ("spawn",))
+    assert choose_start_method("auto") == ("spawn", None)
+
+
+def test_a_process_without_threads_is_forked(system: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    system("linux", (3, 13))
+    monkeypatch.setattr(os, "listdir", lambda path: ["1"])
+    assert choose_start_method("auto") == ("fork", None)
+
+
+def test_the_reason_is_told(monkeypatch: pytest.MonkeyPatch, thread: Any) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 12))
+    with EnvVectorizer(Counter, 2, backend="process", num_workers=2, seed=0) as env:
+        assert "start method forkserver, since this process has threads" in env.backend_reason
+        assert env.reset()[0].shape == (2, 2)
+
+
+def test_the_program_may_be_on_another_drive(monkeypatch: pytest.MonkeyPatch) -> None:
+    def relpath(path: Any) -> str:
+        raise ValueError("path is on mount 'C:', start on mount 'D:'")
+
+    monkeypatch.setattr(os.path, "relpath", relpath)
+    monkeypatch.setattr(program.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    assert program._program() == f"{sys.executable} {program.CHECKOUT / 'main.py'}"
