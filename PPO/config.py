@@ -83,7 +83,8 @@ class PPOConfig(Config):
     )
     use_sde: bool = setting(
         False,
-        "Explore by gSDE: the noise of continuous actions is a function of the state, which changes every few steps.",
+        "Explore by gSDE: the noise of continuous actions is a function of the state; `sde_sample_freq` sets when it "
+        "is resampled.",
         structure=True,
     )
     sde_sample_freq: int = setting(
@@ -127,7 +128,8 @@ class PPOConfig(Config):
     rnd_warmup: int = setting(1000, "Number of observations before RND's reward is used.", fixed=True, least=0)
     learner: Literal["auto", "torch"] = setting(
         "auto",
-        "Gradients by autograd (torch), or analytic gradients where they exist (auto: the same, several times faster).",
+        "torch: gradients by autograd. auto: analytic gradients where they exist, which are the same and several times "
+        "faster.",
         incidental=True,
     )
     compile: bool = setting(
