@@ -120,7 +120,7 @@ class Endless(Reach):
     ("arguments", "message"),
     [
         (["ddpg-train", "Endless-v0"], "Endless-v0 has no time limit"),
-        (["ddpg-train", "Nowhere-v0"], "doesn't exist"),
+        (["ddpg-train", "Nowhere-v0"], "no environment 'Nowhere-v0'"),
         (["ddpg-test", "Pendulum-v1", "nowhere"], "nowhere is not a run"),
         (["ddp-train", "Pendulum-v1"], "did you mean 'ddpg-train'?"),
     ],
