@@ -41,6 +41,7 @@ class Task:
         return flags + self.flags.split()
 
 
+NO_CONTACT_FORCES = "--env-kwargs include_cfrc_ext_in_observation=False contact_cost_weight=0"
 TASKS = (
     Task("CartPole-v1", "500 (RL-Zoo)", 500),
     Task(
@@ -71,7 +72,7 @@ TASKS = (
         "3258 (Tianshou)",
         3300,
         3,
-        "--env-kwargs include_cfrc_ext_in_observation=False contact_cost_weight=0",
+        NO_CONTACT_FORCES,
         "no contact forces",
     ),
     Task("Humanoid-v5", "787 (Tianshou)", 1000, 3),
@@ -99,9 +100,13 @@ TASKS = (
         "first points",
     ),
 )
+MILLION = "--steps 1000000 --learning-starts 10000"
+GOALS = f"{MILLION} --hindsight future --clip-return --normalize-obs --gamma 0.98 --tau 0.05 --action-l2 1"
 OFF_POLICY = (
     Task("CartPole-v1", "500 (RL-Zoo)", 500, agent="dqn"),
     Task("Acrobot-v1", "-76.6 (RL-Zoo)", -75, agent="dqn"),
+    Task("MountainCar-v0", "-100.8 (RL-Zoo)", -100, 5, "--steps 120000", agent="dqn"),
+    Task("LunarLander-v3", "265.9 (SLM-Lab)", 268, 5, "--steps 300000", agent="dqn"),
     Task("Pendulum-v1", "-151.3 (RL-Zoo, TQC)", -150, agent="sac", episodes=100),
     Task("Pendulum-v1", "-151.9 (RL-Zoo)", -150, agent="td3", episodes=100),
     Task("Pendulum-v1", "-151.9 (RL-Zoo, TD3)", -150, agent="ddpg", episodes=100),
@@ -111,6 +116,18 @@ OFF_POLICY = (
         Task("FetchReach-v4", "100% (RL-Launchpad)", 100, agent=agent, figure="success")
         for agent in ("ddpg", "td3", "sac")
     ),
+    Task("BipedalWalker-v3", "297.7 (RL-Zoo, SAC)", 300, 5, "--steps 500000 --learning-starts 10000", agent="sac"),
+    Task("HalfCheetah-v5", "12139 (Tianshou)", 12200, 3, MILLION, agent="sac"),
+    Task("HalfCheetah-v5", "10201 (Tianshou)", 10300, 1, MILLION, agent="td3"),
+    Task("HalfCheetah-v5", "11719 (Tianshou)", 11800, 1, MILLION, agent="ddpg"),
+    Task("Hopper-v5", "3542 (Tianshou)", 3600, 3, MILLION, agent="sac"),
+    Task("Walker2d-v5", "5007 (Tianshou)", 5100, 3, MILLION, agent="sac"),
+    Task("Humanoid-v5", "5489 (Tianshou)", 5600, 1, MILLION, agent="sac"),
+    Task("Swimmer-v5", "359 (RL-Zoo)", 360, 1, f"{MILLION} --gamma 0.9999", agent="td3"),
+    Task("Ant-v5", "5850 (Tianshou)", 5900, 1, f"{MILLION} {NO_CONTACT_FORCES}", "no contact forces", agent="sac"),
+    Task("FetchPush-v4", "99.3% (RL-Launchpad)", 99.5, 1, GOALS, agent="sac", figure="success"),
+    Task("FetchPush-v4", "99.3% (RL-Launchpad)", 99.5, 1, f"{GOALS} --eps-greedy 0.3", agent="td3", figure="success"),
+    Task("FetchPickAndPlace-v4", "74% (RL-Launchpad)", 90, 1, GOALS, agent="sac", figure="success"),
 )
 """Of off-policy agents. Where `figure` is `success`, published figure and target are shares of successes in percent."""
 
