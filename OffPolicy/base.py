@@ -200,7 +200,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
                 for rows, batch in self._minibatches(sample):
                     metrics, errors = self.learn_from(batch)
                     self.updates += 1
-                    self.sampler.note_errors(rows, errors)
+                    self.sampler.note_errors(rows, errors[: len(rows)])
                     for name, value in metrics.items():
                         collected[name].append(float(value))
         self._last_round = self.steps

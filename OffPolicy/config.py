@@ -97,6 +97,10 @@ class ContinuousConfig(OffPolicyConfig):
 
     eps_greedy: float = setting(0.0, "Probability of a random action, for each environment.", least=0, most=1)
     action_l2: float = setting(0.0, "Factor of the mean squared action in the loss of the actor.", least=0)
+    demo_path: str | None = setting(None, "Demonstrations to learn from: an .npz file, or minari:ID.", fixed=True)
+    demo_batch_size: int = setting(32, "Demonstrated transitions in addition to each minibatch.", above=0)
+    demo_weight: float = setting(1.0, "Factor of the behavior-cloning loss in the loss of the actor.", least=0)
+    q_filter: bool = setting(False, "Clone only actions that the critic prefers to those of the policy.")
 
 
 @settings_class

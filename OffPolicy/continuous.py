@@ -1,6 +1,8 @@
 """The base of DDPG, TD3 and SAC: actions in [-1, 1], an actor, and critics."""
 
 from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,14 @@ from torch import nn
 
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig
+from OffPolicy.demonstrations import load_demonstrations
 from OffPolicy.learner import Learner
 from OffPolicy.noise import NormalNoise
 from OffPolicy.policy import Policy
+from OffPolicy.replay import Replay
+from OffPolicy.sampler import Minibatch, Sample, Sampler
 from parallel_rl.networks import Ensemble
-from parallel_rl.utils import Features, action_units, bounds_of
+from parallel_rl.utils import Features, Trajectory, action_units, bounds_of
 
 ACTOR_GAIN = 0.01
 """Gain of the last layer of actors: the first actions hardly depend on the observation."""
@@ -83,6 +88,8 @@ class ContinuousAgent(OffPolicyAgent):
     """K, the number of critics."""
     has_target_actor = True
     noise: NormalNoise | None = None
+    demos: Sampler | None = None
+    """Of demonstrations, once there are any."""
 
     def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:
         space, features, name = self.action_space, Features.of(self.observation_space), type(self).__name__
@@ -136,12 +143,58 @@ class ContinuousAgent(OffPolicyAgent):
         self.critic_learner.descend(q, self.config.lr, gradient=gradient)
         return 0.5 * (gradient * errors).sum().item(), errors.abs().mean(dim=0)
 
-    def update_actor(self, loss: torch.Tensor, actions: torch.Tensor) -> float:
-        """Descend the actor's loss plus `action_l2` times the mean square of its actions `(B, A)`."""
+    def update_actor(self, loss: torch.Tensor, actions: torch.Tensor, batch: Minibatch) -> float:
+        """Descend the actor's loss, plus those of its squared actions `(B, A)` and of behavior cloning."""
         if self.config.action_l2:
             loss = loss + self.config.action_l2 * (actions**2).mean()
+        if self.demos is not None:
+            shown = slice(self.config.batch_size, None)
+            loss = loss + self.config.demo_weight * self.cloning_loss(batch.obs[shown], batch.action[shown])
         self.actor_learner.descend(loss, self.config.lr)
         return loss.item()
+
+    def cloning_loss(self, obs: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+        """Return the mean of |pi(s) - a|^2 over demonstrated actions `(D, A)`; pi is deterministic.
+
+        With `q_filter` only where Q_1(s, a) > Q_1(s, pi(s)) (Nair et al. 2018, arXiv:1709.10089, equations 5 and 6).
+        """
+        own = self.policy.choose(obs, deterministic=True)
+        distance = ((own - shown) ** 2).sum(dim=1)
+        if self.config.q_filter:
+            critic = self.critic_learner.fixed
+            distance = distance * (critic(obs, shown, 1) > critic(obs, own.detach(), 1))[0]
+        return distance.mean()
+
+    def observe(self, trajectories: Sequence[Trajectory], /) -> None:
+        """Add trajectories to the replay buffer; load the demonstrations first.
+
+        Raises:
+            FileNotFoundError, ModuleNotFoundError, ValueError: as `load_demonstrations`.
+        """
+        if self.config.demo_path is not None and self.demos is None:
+            self._load_demonstrations(self.config.demo_path)
+        super().observe(trajectories)
+
+    def _load_demonstrations(self, source: str) -> None:
+        episodes = load_demonstrations(source, self.observation_space, self.goal_functions)
+        rows = sum(len(episode) + 1 for episode in episodes)
+        replay = Replay(max(rows, 2), self.observation_space, self.action_space, num_envs=1)
+        self.demos = Sampler(replay, replace(self.config, prioritized=False), self.goal_functions, self.rng)
+        self.demos.extend(episodes)
+
+    def _minibatches(self, sample: Sample) -> Iterator[tuple[np.ndarray, Minibatch]]:
+        """Append demonstrated transitions to each minibatch."""
+        if self.demos is None:
+            yield from super()._minibatches(sample)
+            return
+        size = self.config.demo_batch_size
+        shown = self._batch(self.demos.sample(self.config, size * (len(sample.rows) // self.batch_size), 1.0))
+        for number, (rows, batch) in enumerate(super()._minibatches(sample)):
+            part = slice(number * size, (number + 1) * size)
+            yield (
+                rows,
+                Minibatch(*[torch.cat([own, of_demos[part]]) for own, of_demos in zip(batch, shown, strict=True)]),
+            )
 
     def update_targets(self) -> None:
         """Update the target networks."""

@@ -37,10 +37,10 @@ class DeterministicAgent(ContinuousAgent):
             over = [one.env_id for one in trajectories if one.terminated[-1] or one.truncated[-1]]
             self.noise.restart(np.array(over, np.int64))
 
-    def improve_actor(self, obs: torch.Tensor) -> float:
+    def improve_actor(self, batch: Minibatch) -> float:
         """Ascend the first critic's value of the actor's actions (Silver et al. 2014, theorem 1)."""
-        actions = self.actor_learner.network(obs)
-        return self.update_actor(-self.critic_learner.fixed(obs, actions, 1).mean(), actions)
+        actions = self.actor_learner.network(batch.obs)
+        return self.update_actor(-self.critic_learner.fixed(batch.obs, actions, 1).mean(), actions, batch)
 
     def state(self) -> State:
         """Return everything, with the state of the noise."""
@@ -86,7 +86,7 @@ class DDPG(DeterministicAgent):
             target = self.target(batch, critic.target(batch.next_obs, actor.target(batch.next_obs))[0])
         q = critic.network(batch.obs, batch.action)
         critic_loss, errors = self.update_critic(q, target, batch.weight)
-        actor_loss = self.improve_actor(batch.obs)
+        actor_loss = self.improve_actor(batch)
         self.update_targets()
         return {"critic_loss": critic_loss, "actor_loss": actor_loss, "q_value": q.detach().mean().item()}, errors
 

@@ -110,7 +110,8 @@ class SAC(ContinuousAgent):
         critic_loss, errors = self.update_critic(q, target, batch.weight)
 
         action, log_prob = self.sample_actions(batch.obs)
-        actor_loss = self.update_actor((alpha * log_prob - critic.fixed(batch.obs, action).amin(dim=0)).mean(), action)
+        loss = (alpha * log_prob - critic.fixed(batch.obs, action).amin(dim=0)).mean()
+        actor_loss = self.update_actor(loss, action, batch)
         if self.config.alpha is None:
             temperature = self.temperature.network
             gradient = temperature.gradient(log_prob, self.entropy_target)

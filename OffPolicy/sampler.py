@@ -68,9 +68,10 @@ class Sampler:
         size = config.batch_size
         at_once = 1 if self.priorities is not None else max(1, ROWS_AT_ONCE // size)
         for done in range(0, updates, at_once):
-            yield self._sample(config, min(at_once, updates - done) * size, progress)
+            yield self.sample(config, min(at_once, updates - done) * size, progress)
 
-    def _sample(self, config: OffPolicyConfig, count: int, progress: float) -> Sample:
+    def sample(self, config: OffPolicyConfig, count: int, progress: float) -> Sample:
+        """Return `count` transitions; the arguments are otherwise those of `samples`."""
         if self.priorities is None:
             rows, weights = self.replay.sample(count, self.rng), np.ones(count, np.float32)
         else:

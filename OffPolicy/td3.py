@@ -34,7 +34,7 @@ class TD3(DeterministicAgent):
         critic_loss, errors = self.update_critic(q, target, batch.weight)
         metrics = {"critic_loss": critic_loss, "q_value": q.detach().mean().item()}
         if (self.updates + 1) % self.config.policy_delay == 0:
-            metrics["actor_loss"] = self.improve_actor(batch.obs)
+            metrics["actor_loss"] = self.improve_actor(batch)
             self.update_targets()
         return metrics, errors
 

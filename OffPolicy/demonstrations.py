@@ -1,0 +1,124 @@
+"""Demonstrations: trajectories from a dataset of Minari, or from an `.npz` file. Nothing in a file is executed."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from OffPolicy.her import ACHIEVED, DESIRED, Hindsight
+from parallel_rl.utils import Trajectory, row_type
+
+MINARI = "minari:"
+"""How the name of a Minari dataset begins."""
+
+
+def load_demonstrations(
+    source: str | os.PathLike[str], observation_space: spaces.Space, goal_functions: Hindsight | None
+) -> list[Trajectory]:
+    """Return one trajectory for each demonstrated episode.
+
+    Args:
+        source: `minari:ID`, a dataset on this machine; or the path of an `.npz` file with arrays of E episodes of T
+            steps: `obs` `(E, T + 1, ...)`, or an array for each key of a `Dict`; `acs` `(E, T, ...)`; `rew` `(E, T)`;
+            and if they terminate, bool `terminated` `(E, T)`.
+        observation_space: of one environment.
+        goal_functions: of a goal-conditioned environment; rewards and terminations that are missing are computed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModuleNotFoundError: Minari is not installed.
+        ValueError: a file with pickled objects, or arrays that are missing or do not fit.
+    """
+    name = str(source)
+    if name.startswith(MINARI):
+        return [_trajectory(episode, observation_space, goal_functions, name) for episode in _minari_episodes(name)]
+    arrays = _arrays_of(Path(source))
+    if isinstance(observation_space, spaces.Dict):
+        arrays["obs"] = {key: arrays.get(key) for key in observation_space.spaces}
+    if arrays.get("acs") is None:
+        raise ValueError(f"{name} has no array acs; it has {', '.join(arrays)}")
+    return [
+        _trajectory(_nth(arrays, number), observation_space, goal_functions, name)
+        for number in range(len(arrays["acs"]))
+    ]
+
+
+def _arrays_of(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        if "allow_pickle" in str(error):
+            raise ValueError(
+                f"{path} holds pickled objects, which are not loaded, since unpickling can execute code: save plain "
+                "arrays (docs/offpolicy.md shows how)"
+            ) from None
+        raise ValueError(f"{path} is not an .npz file ({error})") from error
+
+
+def _nth(arrays: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the arrays of one episode."""
+    return {
+        key: _nth(value, number) if isinstance(value, Mapping) else None if value is None else value[number]
+        for key, value in arrays.items()
+    }
+
+
+def _minari_episodes(name: str) -> list[dict[str, Any]]:
+    try:
+        import minari
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{name} needs Minari: pip install 'minari[hdf5]'", name=error.name) from None
+    return [
+        {
+            "obs": episode.observations,
+            "acs": episode.actions,
+            "rew": episode.rewards,
+            "terminated": episode.terminations,
+        }
+        for episode in minari.load_dataset(name.removeprefix(MINARI)).iterate_episodes()
+    ]
+
+
+def _trajectory(
+    episode: Mapping[str, Any], observation_space: spaces.Space, goal_functions: Hindsight | None, name: str
+) -> Trajectory:
+    action = np.asarray(episode["acs"])
+    steps = len(action)
+    obs = _rows(episode.get("obs"), observation_space, steps + 1, name)
+    reward, terminated = episode.get("rew"), episode.get("terminated")
+    if goal_functions is not None:
+        achieved, desired = obs[ACHIEVED][1:], obs[DESIRED][1:]
+        reward = goal_functions.compute_reward(achieved, desired, {}) if reward is None else reward
+        terminated = goal_functions.compute_terminated(achieved, desired, {}) if terminated is None else terminated
+    if reward is None:
+        raise ValueError(f"{name} has no array rew")
+    ended = np.broadcast_to(np.asarray(False if terminated is None else terminated, bool), steps)
+    if ended[:-1].any():
+        steps = int(ended.argmax()) + 1
+    truncated = np.zeros(steps, bool)
+    truncated[-1] = not ended[steps - 1]
+    reward = np.asarray(reward, np.float32)[:steps]
+    return Trajectory(0, obs[:steps], action[:steps], reward, ended[:steps], truncated, obs[steps : steps + 1])
+
+
+def _rows(values: Any, space: spaces.Space, count: int, name: str) -> np.ndarray:
+    """Return observations as rows of the replay buffer."""
+    shape, kind = row_type(space)
+    if kind.names is None:
+        return _checked(values, (count, *shape), "obs", name)
+    rows = np.zeros(count, kind)
+    for key in kind.names:
+        rows[key] = _checked(values[key], rows[key].shape, key, name)
+    return rows
+
+
+def _checked(values: Any, shape: tuple[int, ...], key: str, name: str) -> np.ndarray:
+    if values is None or np.shape(values) != shape:
+        raise ValueError(f"{name} needs {key} of the shape {shape} for an episode, and has {np.shape(values)}")
+    return np.asarray(values)

@@ -1,0 +1,166 @@
+"""Demonstrations: files, the behavior-cloning loss with its Q-filter, and faster learning."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from OffPolicy import DDPG, SAC, TD3, Hindsight
+from OffPolicy.demonstrations import load_demonstrations
+from parallel_rl.utils import Trajectory
+from tests.OffPolicy.probes import Loop, Reach
+
+BOX, ACTIONS = spaces.Box(-np.inf, np.inf, (1,)), spaces.Box(-2, 2, (1,))
+AGENTS = pytest.mark.parametrize("agent_class", [DDPG, TD3, SAC])
+
+
+def save(path: Path, **arrays: Any) -> str:
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def episodes_of_reach(count: int = 20, steps: int = 10) -> dict[str, np.ndarray]:
+    """A script that walks to the goal."""
+    rng = np.random.default_rng(0)
+    place, goal = rng.uniform(-1, 1, (2, count, 1)).astype(np.float32)
+    places, actions = [place], []
+    for _ in range(steps):
+        actions.append(np.clip((goal - places[-1]) / 0.2, -1, 1))
+        places.append(np.clip(places[-1] + 0.2 * actions[-1], -1, 1))
+    achieved = np.stack(places, axis=1)
+    return {
+        "acs": np.stack(actions, axis=1),
+        "observation": achieved,
+        "achieved_goal": achieved,
+        "desired_goal": np.repeat(goal[:, None], steps + 1, axis=1),
+    }
+
+
+def test_a_file_becomes_one_trajectory_for_each_episode(tmp_path: Path) -> None:
+    terminated = np.array([[False, False, False], [False, True, False]])
+    path = save(
+        tmp_path / "demos.npz", obs=np.arange(8.0).reshape(2, 4, 1), acs=np.arange(6.0).reshape(2, 3, 1),
+        rew=np.arange(6.0).reshape(2, 3), terminated=terminated,
+    )  # fmt: skip
+    whole, ended = load_demonstrations(path, BOX, None)
+    assert (whole.obs.tolist(), whole.final_obs.tolist()) == ([[0], [1], [2]], [[3]])
+    assert (whole.terminated.tolist(), whole.truncated.tolist()) == ([False] * 3, [False, False, True])
+    assert (ended.obs.tolist(), ended.final_obs.tolist(), ended.reward.tolist()) == ([[4], [5]], [[6]], [3, 4])
+    assert (ended.terminated.tolist(), ended.truncated.tolist()) == ([False, True], [False, False])
+
+
+def test_a_dataset_of_minari(monkeypatch: pytest.MonkeyPatch) -> None:
+    episode = SimpleNamespace(
+        observations=np.arange(4.0)[:, None], actions=np.zeros((3, 1)), rewards=np.arange(3.0),
+        terminations=np.array([False, False, True]), truncations=np.zeros(3, bool),
+    )  # fmt: skip
+    datasets = {"a/b-v0": SimpleNamespace(iterate_episodes=lambda: [episode, episode])}
+    monkeypatch.setitem(sys.modules, "minari", SimpleNamespace(load_dataset=datasets.__getitem__))
+    first, _ = load_demonstrations("minari:a/b-v0", BOX, None)
+    assert (first.next_obs.tolist(), first.reward.tolist()) == ([[1], [2], [3]], [0, 1, 2])
+    assert (first.terminated.tolist(), first.truncated.tolist()) == ([False, False, True], [False] * 3)
+    monkeypatch.setitem(sys.modules, "minari", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'minari\[hdf5\]'"):
+        load_demonstrations("minari:a/b-v0", BOX, None)
+
+
+def test_rewards_of_goals_are_computed(tmp_path: Path) -> None:
+    path = save(tmp_path / "demos.npz", **episodes_of_reach(3))
+    for episode in load_demonstrations(path, Reach.observation_space, Hindsight.of(Reach())):
+        near = np.abs(episode.next_obs["achieved_goal"] - episode.next_obs["desired_goal"])[:, 0] < 0.1
+        assert episode.reward.tolist() == (near - 1.0).tolist()
+        assert episode.reward[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"obs": np.zeros((1, 3, 1)), "rew": np.zeros((1, 2))}, "has no array acs; it has obs, rew"),
+        ({"obs": np.zeros((1, 3, 1)), "acs": np.zeros((1, 2, 1))}, "has no array rew"),
+        ({"obs": np.zeros((1, 2, 1)), "acs": np.zeros((1, 2, 1)), "rew": np.zeros((1, 2))}, r"shape \(3, 1\)"),
+        ({"acs": np.zeros((1, 2, 1)), "rew": np.zeros((1, 2))}, "needs obs"),
+        ({"acs": np.array([{"a": 1}], object)}, "pickled objects, which are not loaded"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named(arrays: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = save(tmp_path / "demos.npz", **arrays)
+    with pytest.raises(ValueError, match=words) as error:
+        load_demonstrations(path, BOX, None)
+    assert path in str(error.value)
+
+
+def test_other_sources_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.npz is not an \.npz file|pickled objects"):
+        load_demonstrations(tmp_path / "text.npz", BOX, None)
+    with pytest.raises(FileNotFoundError, match=r"none\.npz"):
+        SAC(BOX, ACTIONS, demo_path=str(tmp_path / "none.npz")).observe([])
+
+
+@AGENTS
+def test_cloning_loss_against_a_literal_and_its_filter(agent_class: Any) -> None:
+    agent = agent_class(BOX, ACTIONS, hidden_sizes=(4,), seed=0)
+    obs, shown = torch.tensor([[0.5], [-1.0]]), torch.tensor([[0.9], [-0.3]])
+    own = agent.policy.choose(obs, deterministic=True).detach()
+    expected = (own - shown).square().flatten()
+    assert agent.cloning_loss(obs, shown).item() == pytest.approx(expected.mean().item())
+
+    filtered = agent_class(BOX, ACTIONS, hidden_sizes=(4,), seed=0, q_filter=True)
+    filtered.critic_learner.fixed = lambda obs, actions, count: actions.T[:count]  # prefers greater actions
+    actor = list(filtered.actor_learner.network.parameters())
+    loss = filtered.cloning_loss(obs, shown)
+    assert loss.item() == pytest.approx(expected[0].item() / 2), "only the first demonstrated action is greater"
+    alone = ((filtered.policy.choose(obs[:1], deterministic=True) - shown[:1]) ** 2).sum() / 2
+    torch.testing.assert_close(torch.autograd.grad(loss, actor), torch.autograd.grad(alone, actor))
+
+
+@AGENTS
+def test_the_critic_learns_from_demonstrated_transitions_too(agent_class: Any, tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "demos.npz", obs=np.ones((1, 2, 1)), acs=np.full((1, 1, 1), 2.0), rew=np.full((1, 1), 5.0),
+        terminated=np.ones((1, 1), bool),
+    )  # fmt: skip
+    agent = agent_class(BOX, ACTIONS, hidden_sizes=(8,), seed=0, lr=0.01, learning_starts=1, batch_size=4,
+                        demo_path=path, demo_batch_size=4, demo_weight=100.0)  # fmt: skip
+    zeros, ends = np.zeros((1, 1), np.float32), np.ones(1, bool)
+    agent.observe([Trajectory(0, zeros, zeros, np.zeros(1), ends, ~ends, zeros)])
+    agent.steps += 400
+    agent.update(0.0)
+    obs, shown = torch.ones(1, 1), torch.ones(1, 1)
+    assert agent.critic_learner.fixed(obs, shown)[0].item() == pytest.approx(5, abs=0.5)
+    assert agent.get_action(np.ones(1), deterministic=True) == pytest.approx(2, abs=0.2), "the demonstrated action"
+
+
+def success_rate(agent: Any) -> float:
+    env, reached = Reach(), 0
+    for seed in range(50):
+        obs, _ = env.reset(seed=seed)
+        for _ in range(12):
+            obs, *_, info = env.step(agent.get_action(obs, deterministic=True))
+        reached += info["is_success"]
+    return reached / 50
+
+
+@AGENTS
+def test_demonstrations_make_learning_faster(agent_class: Any, tmp_path: Path) -> None:
+    path = save(tmp_path / "demos.npz", **episodes_of_reach())
+    rates = {}
+    for source in (None, path):
+        agent = agent_class.for_env(Reach(), seed=0, hidden_sizes=(32, 32), learning_starts=50, batch_size=32, lr=1e-3,
+                                    demo_path=source, demo_weight=10.0, gamma=0.9, clip_return=True,
+                                    hindsight="future")  # fmt: skip
+        Loop(agent, lambda: gym_limited(Reach()), num_envs=2).run(350)
+        rates[source] = success_rate(agent)
+    assert rates[path] >= 0.9
+    assert rates[path] >= rates[None] + 0.3
+
+
+def gym_limited(env: Any) -> Any:
+    from gymnasium.wrappers import TimeLimit
+
+    return TimeLimit(env, 12)
