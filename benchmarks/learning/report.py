@@ -106,8 +106,8 @@ runs in the second table. The quick start, the custom loop and RND of the first 
 ## Off-policy agents
 
 These are the same figures for [OffPolicy](../../docs/offpolicy.md). Evaluations of Pendulum have 100 episodes, since
-its initial states vary. FetchReach is trained with hindsight. Its figures are successes in percent, except *stochastic*
-and *best of training*, which are returns.
+its initial states vary. The tasks of Fetch are trained with hindsight. Their figures are successes in percent, except
+*stochastic* and *best of training*, which are returns.
 
 {off_policy_table(results)}
 """
