@@ -185,6 +185,16 @@ def test_td3_smooths_by_clipped_noise_and_delays_the_actor() -> None:
     assert not np.array_equal(agent.critic_learner.state()["target"], target)
 
 
+@ALL
+def test_first_actions_hardly_depend_on_observations(kind: Any) -> None:
+    agent = kind(OBSERVATIONS, ACTIONS, **SMALL)
+    for learner, gain in ((agent.actor_learner, 0.01), (agent.critic_learner, 1.0)):
+        first, *_, last = learner.network.layers.weights
+        for weights, expected in ((first, 2**0.5), (last, gain)):
+            sizes = torch.linalg.svdvals(weights)
+            torch.testing.assert_close(sizes, torch.full_like(sizes, expected))
+
+
 def test_large_actions_of_the_actor_cost() -> None:
     obs = random_batch().obs
     losses = [shaken(DDPG, action_l2=factor).learn_from(random_batch())[0]["actor_loss"] for factor in (0.0, 0.5)]

@@ -521,6 +521,19 @@ def test_a_small_network_takes_one_thread_and_leaves_the_hosts_setting(monkeypat
     assert set(seen) == {1}
 
 
+@pytest.mark.parametrize(("make", "head", "gain"), [(discrete, "logits", 0.1), (continuous, "mean", 0.01)])
+def test_initial_weights_are_orthogonal_so_that_first_actions_hardly_depend_on_observations(
+    make: Make, head: str, gain: float
+) -> None:
+    policy = make(normalize_obs=True).policy
+    layers = {policy.actor[0]: 2**0.5, policy.critic[2]: 2**0.5, policy.value_head.normal: 0.01}
+    for layer, expected in (layers | {getattr(policy.policy_head, head): gain}).items():
+        sizes = torch.linalg.svdvals(layer.weight)
+        torch.testing.assert_close(sizes, torch.full_like(sizes, expected))
+        assert not layer.bias.any()
+    assert policy.normalize(torch.full((1, 4), 99.0)).tolist() == [[10.0] * 4], "and outliers are clipped"
+
+
 def test_observation_statistics_freeze_while_acting_and_evaluating() -> None:
     ppo = discrete(normalize_obs=True)
     assert ppo.policy.obs_norm is not None
