@@ -168,23 +168,26 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if choices:
         return None if value in choices else f"{name} must be one of {', '.join(choices)}, not {value!r}"
+    is_whole = float not in {*kinds, *get_args(hint)}
     if get_origin(hint) is tuple:
         if not isinstance(value, tuple):
             return f"{name} must be a sequence, not {value!r}"
         numbers = value if {int, float} & {*get_args(hint)} else ()
-        faults = (_number_fault(f"each of {name}", number, about) for number in numbers)
+        faults = (_number_fault(f"each of {name}", number, about, is_whole) for number in numbers)
         return next(filter(None, faults), None)
     if not {int, float} & {*kinds}:
         return None
-    return _number_fault(name, scheduled(name, value, False, 0.0), about)
+    return _number_fault(name, scheduled(name, value, False, 0.0), about, is_whole)
 
 
-def _number_fault(name: str, value: Any, about: Setting) -> str | None:
+def _number_fault(name: str, value: Any, about: Setting, is_whole: bool) -> str | None:
     try:
         if not about.allows(value):
             return f"{name} must be {about.range}, not {value}"
     except TypeError:
         return f"{name} must be a number, not {value!r}"
+    if is_whole and value != int(value):
+        return f"{name} must be a whole number, not {value}"
     if isinstance(value, int) and value >= WHOLE_LIMIT:
         return f"{name} must be below 2**63, not {value}"
     return None

@@ -73,7 +73,7 @@ def test_an_unknown_argument_is_named_with_the_nearest(name: str, message: str) 
 
 OUT_OF_RANGE: dict[str, Any] = {
     "lr": [0, -1, float("nan"), float("inf"), "x", None, lambda remaining: -1.0],
-    "k_epochs": [0, 2**63, None],
+    "k_epochs": [0, 1.5, 2**63, None],
     "policy_clip": [0.0],
     "GAE_lambda": [-0.1, 1.1],
     "gamma": [-0.1, 1.1, 10**400],
@@ -85,7 +85,7 @@ OUT_OF_RANGE: dict[str, Any] = {
     "icm_forward_share": [1.1],
     "core": ["rnn", None, [1]],
     "core_size": [0, 10**9],
-    "hidden_sizes": [(0,), (10**9,), 5, "ab", [[1]]],
+    "hidden_sizes": [(0,), (1.5,), (10**9,), 5, "ab", [[1]]],
     "activation": ["gelu"],
     "log_std": [-800, 800],
     "sde_sample_freq": [0, -2],
