@@ -71,7 +71,7 @@ class Mutant:
 
 
 def mutants_of(file: str) -> Iterator[Mutant]:
-    """Yield every mutant of a file; annotations, errors raised and `strict` of `zip` are left alone."""
+    """Yield every mutant of a file, but for annotations, decorators, errors raised and `strict` of `zip`."""
     tree = ast.parse((ROOT / file).read_text())
     lines = ast.unparse(tree).splitlines()
     for function, node in _walk(tree):
@@ -94,7 +94,7 @@ def _walk(node: ast.AST, function: str = "", is_inside: bool = False) -> Iterato
             match child:
                 case ast.Raise() | ast.keyword(arg="strict"):
                     pass
-                case ast.AST() if name not in ("annotation", "returns"):
+                case ast.AST() if name not in ("annotation", "returns", "decorator_list"):
                     yield inner, child
                     yield from _walk(child, inner, is_body)
 
@@ -205,18 +205,17 @@ def tests_of(mutant: Mutant, calls: Calls, seconds: float) -> list[str]:
 class Tester:
     """A pytest plugin: runs the tests of mutants in place of those collected."""
 
-    def __init__(self, mutants: list[Mutant], calls: Calls, seconds: float, results: Path) -> None:
-        """Append to the results."""
-        self._mutants, self._calls, self._seconds, self._results = mutants, calls, seconds, results
+    def __init__(self, mutants: list[tuple[Mutant, list[str]]], results: Path) -> None:
+        """Store mutants with their tests, and the file to append results to."""
+        self._mutants, self._results = mutants, results
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run the tests of each mutant in a forked process, which has all modules already."""
         items = {item.nodeid: item for item in session.items}
         with self._results.open("a") as results:
-            for number, mutant in enumerate(tqdm(self._mutants, unit="mutant"), start=1):
-                tests = [test for test in tests_of(mutant, self._calls, self._seconds) if test in items]
+            for number, (mutant, tests) in enumerate(tqdm(self._mutants, unit="mutant"), start=1):
                 with written(mutant, number):
-                    outcome = outcome_of(partial(run_tests, [items[test] for test in tests], mutant))
+                    outcome = outcome_of(partial(run_tests, [items[test] for test in tests if test in items], mutant))
                 entry = {**asdict(mutant), "outcome": outcome if tests else "not tested", "verdict": ""}
                 del entry["source"]
                 print(json.dumps(entry), file=results, flush=True)
@@ -260,8 +259,7 @@ def outcome_of(run: Callable[[], bool], limit: float = LIMIT_SECONDS) -> str:
 def run_tests(items: list[pytest.Item], mutant: Mutant) -> bool:
     """Return whether the tests pass with a mutant."""
     if not put_in_place(mutant):
-        options = ["-x", "-p", "no:cacheprovider", *(item.nodeid for item in items)]
-        os.execv(sys.executable, [sys.executable, "-m", "pytest", *options])
+        os.execv(sys.executable, [sys.executable, "-m", "pytest", "-x", *(item.nodeid for item in items)])
     for item, following in zip(items, [*items[1:], None], strict=True):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if item.session.testsfailed:
@@ -287,23 +285,26 @@ def put_in_place(mutant: Mutant) -> bool:
 
 
 def report(results: list[dict[str, Any]]) -> None:
-    """Print a table of the results, and the mutants that were not caught."""
-    print("# Mutation testing\n\nMade by `python -m benchmarks.mutations`, which says how.\n")
+    """Print a table of the results, and the mutants that no test failed on."""
+    print("# Mutation testing\n")
+    print("Made by `python -m benchmarks.mutations`, whose first lines explain it.\n")
     outcomes = ("caught", "survived", "too slow", "not tested")
-    print("| file | mutants |", " | ".join(outcomes), "|\n| --- |", "---: | " * (1 + len(outcomes)))
-    by_file: dict[str, Counter[str]] = defaultdict(Counter)
+    print("| file | mutants | tried |", " | ".join(outcomes), "|\n| --- |", "---: | " * (2 + len(outcomes)))
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
-        by_file[result["file"]][result["outcome"]] += 1
-    for file, counts in [*by_file.items(), ("all", sum(by_file.values(), Counter()))]:
-        print(f"| {file} | {counts.total()} |", " | ".join(str(counts[outcome]) for outcome in outcomes), "|")
-    print("\n## Not caught")
-    for file in by_file:
-        left = [result for result in results if result["file"] == file and result["outcome"] != "caught"]
-        if left:
-            print(f"\n### {file}\n")
-        for result in left:
-            outcome = "" if result["outcome"] == "survived" else f"{result['outcome']}; "
-            print(f"- {result['function']}: `{result['before']}` -> `{result['after']}`: {outcome}{result['verdict']}")
+        counts[result["file"]][result["outcome"]] += 1
+    numbers = [
+        (sum(1 for _ in mutants_of(file)), own.total(), *(own[outcome] for outcome in outcomes))
+        for file, own in counts.items()
+    ]
+    for file, row in [*zip(counts, numbers, strict=True), ("all", map(sum, zip(*numbers, strict=True)))]:
+        print(f"| {file} |", " | ".join(map(str, row)), "|")
+    print("\n## Not caught\n")
+    for result in sorted(results, key=lambda result: (result["file"], result["line"])):
+        if result["outcome"] != "caught":
+            where = f"{result['file']}, {result['function'] or 'outside of functions'}"
+            change = f"`{result['before']}` -> `{result['after']}`"
+            print(f"- {where}: {change}: {result['outcome']}; {result['verdict'] or 'no verdict yet'}")
 
 
 def main(
@@ -324,10 +325,13 @@ def main(
     results, calls = results.resolve(), results.resolve().with_suffix(".calls")
     with tempfile.TemporaryDirectory() as directory:
         enter_copy(Path(directory) / "copy")
-        options = ["-s", "-p", "no:cacheprovider", "-m", "not slow", *TESTS]
+        options = ["-s", "-p", "no:cacheprovider", "-m", "not slow"]
         if not calls.exists():
-            outcome_of(lambda: not pytest.main(options, [Recorder(calls)]), limit=math.inf)
-        pytest.main(options, [Tester(waiting, read_calls(calls), seconds, results)])
+            outcome_of(lambda: not pytest.main([*options, *TESTS], [Recorder(calls)]), limit=math.inf)
+        choose = partial(tests_of, calls=read_calls(calls), seconds=seconds)
+        planned = [(mutant, choose(mutant)) for mutant in waiting]
+        files_of_tests = {test.split("::")[0] for _, tests in planned for test in tests}
+        pytest.main([*options, *sorted(files_of_tests)], [Tester(planned, results)])
 
 
 def enter_copy(copy: Path) -> None:
