@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from OffPolicy import DDPG, SAC, TD3, Hindsight
 from OffPolicy.demonstrations import load_demonstrations
-from parallel_rl.utils import Trajectory
+from parallel_rl.utils import Trajectory, load_state, save_state
 from tests.OffPolicy.probes import Loop, Reach
 
 BOX, ACTIONS = spaces.Box(-np.inf, np.inf, (1,)), spaces.Box(-2, 2, (1,))
@@ -134,6 +134,22 @@ def test_the_critic_learns_from_demonstrated_transitions_too(agent_class: Any, t
     obs, shown = torch.ones(1, 1), torch.ones(1, 1)
     assert agent.critic_learner.fixed(obs, shown)[0].item() == pytest.approx(5, abs=0.5)
     assert agent.get_action(np.ones(1), deterministic=True) == pytest.approx(2, abs=0.2), "the demonstrated action"
+
+
+def test_a_resumed_agent_samples_the_same_demonstrations(tmp_path: Path) -> None:
+    path = save(tmp_path / "demos.npz", **episodes_of_reach())
+    agent, other = (
+        TD3.for_env(Reach(), seed=seed, hidden_sizes=(8,), learning_starts=30, batch_size=8, demo_path=path,
+                    hindsight="future")
+        for seed in (0, 1)
+    )  # fmt: skip
+    Loop(agent, lambda: gym_limited(Reach())).run(60)
+    save_state(tmp_path / "state", agent.state())
+    other.load_state(load_state(tmp_path / "state"))
+    for one in (agent, other):
+        Loop(one, lambda: gym_limited(Reach()), seed=7).run(40)
+    for name, learner in agent.learners.items():
+        assert torch.equal(other.learners[name].vector, learner.vector)
 
 
 def success_rate(agent: Any) -> float:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from AsyncPPO import AsyncPPO
-from OffPolicy import DQN, SAC
+from OffPolicy import DDPG, DQN, SAC, TD3
 from parallel_rl.networks.normalizer import RunningNorm, merged_statistics
 from Population import (
     ExploitExplore,
@@ -126,9 +126,9 @@ def test_agents_of_other_shapes_have_no_mean() -> None:
         MeanAgentCombiner().combine([ppo(), ppo(hidden_sizes=(8, 8))], None)
 
 
-@pytest.mark.parametrize("kind", [DQN, pytest.param(SAC, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", [DQN, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (DDPG, TD3, SAC))])
 def test_off_policy_agents_share_networks_and_keep_their_replay(kind: Any) -> None:
-    env = {"DQN": "CartPole-v1", "SAC": "Pendulum-v1"}[kind.__name__]
+    env = "CartPole-v1" if kind is DQN else "Pendulum-v1"
     agent = kind.for_env(env, learning_starts=1000, batch_size=8, buffer_size=3000, seed=0)
     schedule = [("finish", 1100, "steps"), ("combine_agents", 2100, "steps")]
     options = OPTIONS | {"schedule": schedule, "num_envs": 4}

@@ -50,9 +50,13 @@ SETTINGS: dict[str, Any] = {
     "log_std": st.one_of(number, st.sampled_from([-800.0, 800.0])),
     "sde_sample_freq": st.integers(-2, 4),
     "device": st.sampled_from(["cpu", "cpu", "cpu", "cpu", "cuda", "nonsense"]),
+    "action_noise": st.sampled_from(["none", "normal_0.1", "ou_0.2", "ou", "normal_-1"]),
+    "demo_path": st.sampled_from([None, "missing.npz", "minari:missing"]),
+    "buffer_size": st.one_of(small, st.just(300)),
+    "learning_starts": small,
+    "target_update_interval": small,
     "companions": st.sampled_from([(), (), ("rnd",), ("icm",), ("rnd", "icm"), ("rnd", "rnd")]),
 }
-FLAGS = setting_names("ppo")
 
 
 def any_of(hint: Any) -> Any:
@@ -65,11 +69,32 @@ def any_of(hint: Any) -> Any:
 
 
 GIVEN = {"run_dir", "load_weights", "compile"}
-for flag, name in FLAGS.items():
-    if flag not in SETTINGS.keys() | GIVEN:
-        SETTINGS[flag] = any_of(setting_types("ppo")[name])
-NAMES = [*FLAGS, *FLAGS.values()]
-NAMES += ["Nothing-v0", "no_such_argument", "CUDA", "mask", "json:nothing"]
+OFF_POLICY = {"learning_starts": 10, "batch_size": 8, "buffer_size": 100, "hidden_sizes": (4,)}
+BASES: dict[str, dict[str, Any]] = {
+    "ppo": {"batch_size": 30, "mini_batch_size": 15, "k_epochs": 1},
+    "dqn": OFF_POLICY,
+    "sac": OFF_POLICY | {"env_id": "Pendulum-v1"},
+    "td3": OFF_POLICY | {"env_id": "Pendulum-v1"},
+    "ddpg": OFF_POLICY | {"env_id": "Pendulum-v1"},
+}
+"""The settings of each agent for a short run."""
+
+
+def strategies_of(agent: str) -> dict[str, Any]:
+    """Return a strategy for each setting of a run with an agent."""
+    flags = setting_names(agent)
+    return {
+        flag: SETTINGS.get(flag) or any_of(setting_types(agent)[name])
+        for flag, name in flags.items()
+        if flag not in GIVEN
+    }
+
+
+def words_of(agent: str) -> list[str]:
+    """Return the words of which an error must have one."""
+    flags = setting_names(agent)
+    words = ["Nothing-v0", "no_such_argument", "CUDA", "mask", "json:nothing", "missing.npz", "minari:missing"]
+    return [*flags, *flags.values(), *words, "Box of actions", "Discrete action space"]
 
 
 def flags_of(settings: dict[str, Any]) -> list[str]:
@@ -83,8 +108,8 @@ def flags_of(settings: dict[str, Any]) -> list[str]:
     return flags
 
 
-def check(settings: dict[str, Any], directory: Path, capsys: pytest.CaptureFixture) -> None:
-    base = {"steps": 60, "num_envs": 3, "batch_size": 30, "mini_batch_size": 15, "k_epochs": 1, "eval_episodes": 1}
+def check(agent: str, settings: dict[str, Any], directory: Path, capsys: pytest.CaptureFixture) -> None:
+    base = BASES[agent] | {"agent": agent, "steps": 60, "num_envs": 3, "eval_episodes": 1}
     quiet = {"eval_every": 0, "backend": "inline"}
     run_dir = directory / str(len(list(directory.iterdir())))
     capsys.readouterr()
@@ -94,28 +119,33 @@ def check(settings: dict[str, Any], directory: Path, capsys: pytest.CaptureFixtu
         assert (run_dir / "summary.json").exists()
     else:
         assert code == 1
-        assert any(name in error[-1] for name in NAMES), error[-1]
+        assert any(name in error[-1] for name in words_of(agent)), error[-1]
 
 
-def some_of(count: int) -> Any:
+def some_of(agent: str, count: int) -> Any:
     """Return a strategy for at most so many settings."""
-    return st.sets(st.sampled_from(sorted(SETTINGS)), max_size=count).flatmap(
-        lambda names: st.fixed_dictionaries({name: SETTINGS[name] for name in names})
+    strategies = strategies_of(agent)
+    return st.sets(st.sampled_from(sorted(strategies)), max_size=count).flatmap(
+        lambda names: st.fixed_dictionaries({name: strategies[name] for name in names})
     )
 
 
 LENIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.parametrize(
+    "agent", ["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in BASES if name != "ppo")]
+)
 @hypothesis.settings(LENIENT, max_examples=25)
-@hypothesis.given(settings=some_of(3))
-def test_a_few_settings(settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    check(settings, tmp_path, capsys)
+@hypothesis.given(data=st.data())
+def test_a_few_settings(agent: str, data: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    check(agent, data.draw(some_of(agent, 3)), tmp_path, capsys)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.parametrize("agent", BASES)
 @hypothesis.settings(LENIENT, max_examples=200)
-@hypothesis.given(settings=some_of(8))
-def test_many_settings(settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    check(settings, tmp_path, capsys)
+@hypothesis.given(data=st.data())
+def test_many_settings(agent: str, data: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    check(agent, data.draw(some_of(agent, 8)), tmp_path, capsys)
