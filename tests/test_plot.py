@@ -1,7 +1,7 @@
 """Plots of several runs: which runs are one curve, and their labels."""
 
 from collections.abc import Sequence
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,25 @@ def test_long_labels_do_not_touch_the_curves(tmp_path: Path) -> None:
         sizes.append((int.from_bytes(header[:4]), int.from_bytes(header[4:])))
     assert sizes[0][0] == sizes[1][0]
     assert sizes[1][1] > sizes[0][1] + 300
+
+
+def test_success_rates_are_drawn_where_a_run_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr("parallel_rl.utils.plots.save_figure", lambda figure, path: figures.append(figure))
+    with_rates, without = run(tmp_path / "a"), run(tmp_path / "b", seed=1)
+    file = Path(with_rates) / "metrics.csv"
+    head, *rows = file.read_text().splitlines()
+    rates = [nan, *(number / 10 for number in range(1, 10))]
+    lines = [f"{head},success_rate", *(f"{row},{rate}" for row, rate in zip(rows, rates, strict=True)), ""]
+    file.write_text("\n".join(lines))
+    assert main.main(["plot", with_rates, without, "--y", "success_rate"]) == 0
+    assert f"left out  {without}: no episode has reported is_success in it" in capsys.readouterr().out
+    (axes,) = figures[0].axes
+    heights = {round(float(height), 6) for line in axes.lines for height in line.get_ydata() if not isnan(height)}
+    assert heights == set(rates[1:])
+    assert figures[0].subfigs[0].get_supylabel() == "share of successes in the last 100 episodes"
 
 
 def test_the_picture_of_the_results_has_a_panel_for_each_task() -> None:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +16,15 @@ from parallel_rl.utils import settings_in
 EXPERIMENT = ("env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights", "copies", "combine")
 """Settings of a run that define an experiment: neither the seed, nor those about speed and faults."""
 
+MISSING = {"mean_return": "no episode has ended", "success_rate": "no episode has reported is_success"}
+
 
 def plot(
     run_dirs: tyro.conf.Positional[tuple[Path, ...]],
     out: Path = Path("learning_curves.png"),
     labels: tuple[str, ...] = (),
     x: Literal["steps", "seconds"] = "steps",
+    y: Literal["mean_return", "success_rate"] = "mean_return",
 ) -> int:
     """Plot the learning curves of runs, a panel for each task; runs that differ only in the seed share a curve.
 
@@ -31,6 +34,7 @@ def plot(
         labels: names of the curves: one for each curve, or one for each run (runs with the same label share a curve).
             By default the settings in which the curves differ.
         x: the horizontal axis.
+        y: the vertical axis.
     """
     from parallel_rl.utils.plots import FORMATS, Run, ended_early, plot_runs
 
@@ -43,16 +47,16 @@ def plot(
     panels: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run_dir, config, label in zip(run_dirs, configs, _labels(configs, labels), strict=True):
         history = read_table(run_dir / METRICS_FILE)
-        if all(isnan(row["mean_return"]) for row in history):
-            print(f"left out  {run_dir}: no episode has ended in it")
+        if all(isnan(row.get(y, nan)) for row in history):
+            print(f"left out  {run_dir}: {MISSING[y]} in it")
         else:
             panels[config.run.env_id][label].append(Run(str(run_dir), history, config.run.steps))
     if not panels:
-        raise ValueError("no episode has ended yet in any of the runs")
+        raise ValueError(f"{MISSING[y]} yet in any of the runs")
     for number, (run, goal) in enumerate(ended_early(panels), 1):
         print(f"({number})       {run.name} ends at {run.history[-1]['steps']:,.0f} of {goal:,} steps")
     out.parent.mkdir(parents=True, exist_ok=True)
-    plot_runs(panels, out, x)
+    plot_runs(panels, out, x, y)
     print(f"curves    {out}")
     return 0
 

@@ -10,9 +10,9 @@ POINTS = 2000
 """The largest number of points at which curves are compared."""
 
 
-def curve_of(history: Sequence[Metrics], x: str = "steps") -> np.ndarray:
-    """Return `(n, 2)`: the column `x` of a history and the mean return, from the first row with a finished episode."""
-    curve = np.array([(row[x], row["mean_return"]) for row in history], float).reshape(-1, 2)
+def curve_of(history: Sequence[Metrics], x: str = "steps", y: str = "mean_return") -> np.ndarray:
+    """Return `(n, 2)`: the columns `x` and `y` of a history, from the first row with a finished episode."""
+    curve = np.array([(row[x], row.get(y, np.nan)) for row in history], float).reshape(-1, 2)
     return curve[np.isfinite(curve).all(axis=1)]
 
 

@@ -33,7 +33,11 @@ SHORT = 0.98
 """A run ended early if it has less than this share of its planned steps, or of the steps of others in its group."""
 X = Literal["steps", "seconds"]
 X_LABELS = {"steps": "environment steps", "seconds": "seconds of training"}
-Y_LABEL = "mean return of the last 100 episodes"
+Y = Literal["mean_return", "success_rate"]
+Y_LABELS = {
+    "mean_return": "mean return of the last 100 episodes",
+    "success_rate": "share of successes in the last 100 episodes",
+}
 Rows = Sequence[Metrics]
 """The history that `AsyncPPO.run` returns, or a list of such dicts."""
 
@@ -78,7 +82,7 @@ def plot_learning_curve(
     if threshold is not None:
         axes.axhline(threshold, color=COLORS[2], linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
     dress(axes, title)
-    axes.set(xlabel=X_LABELS["steps"], ylabel=Y_LABEL)
+    axes.set(xlabel=X_LABELS["steps"], ylabel=Y_LABELS["mean_return"])
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     save_figure(figure, path)
 
@@ -96,7 +100,14 @@ def ended_early(panels: Panels) -> list[tuple[Run, int]]:
     return early
 
 
-def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps", *, quartiles: bool = False) -> None:
+def plot_runs(
+    panels: Panels,
+    path: str | os.PathLike[str],
+    x: X = "steps",
+    y: Y = "mean_return",
+    *,
+    quartiles: bool = False,
+) -> None:
     """Plot the learning curves of several runs, a panel for each task.
 
     A group of runs is plotted as the mean of the runs that reach each point, with a band from the lowest to the highest
@@ -106,6 +117,7 @@ def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps", *, q
         panels: the runs; at least one episode has ended in each.
         path: of the figure, a PNG, SVG or PDF.
         x: the horizontal axis.
+        y: the vertical axis.
         quartiles: whether bands are from the lower to the upper quartile.
     """
     labels = [*dict.fromkeys(label for groups in panels.values() for label in groups)]
@@ -128,13 +140,13 @@ def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps", *, q
                 "color": COLORS[number % len(COLORS)],
                 "linestyle": STYLES[number // len(COLORS) % len(STYLES)],
             }
-            handles[label] = _draw_group(axes, runs, x, style, quartiles)
-            _mark_ends(axes, runs, x, numbers, style["color"])
+            handles[label] = _draw_group(axes, runs, x, y, style, quartiles)
+            _mark_ends(axes, runs, x, y, numbers, style["color"])
         dress(axes, task)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     pictures.supxlabel(X_LABELS[x], fontsize=10)
-    pictures.supylabel(Y_LABEL, fontsize=10)
+    pictures.supylabel(Y_LABELS[y], fontsize=10)
     if any(entries):
         shown = [handles[label] for label in labels]
         words.legend(shown, entries, loc="upper center", ncols=columns, frameon=False, fontsize=9, borderaxespad=0)
@@ -142,9 +154,9 @@ def plot_runs(panels: Panels, path: str | os.PathLike[str], x: X = "steps", *, q
     save_figure(figure, path)
 
 
-def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, style: dict[str, Any], quartiles: bool) -> Any:
+def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, y: Y, style: dict[str, Any], quartiles: bool) -> Any:
     """Plot the mean of runs and their band; return the line."""
-    curves = [curve_of(run.history, x) for run in runs]
+    curves = [curve_of(run.history, x, y) for run in runs]
     places, returns = align(curves)
     line = draw_mean(axes, places, returns, linewidth=2, **style)
     for curve in curves:
@@ -174,11 +186,11 @@ def draw_mean(axes: "Axes", places: np.ndarray, returns: np.ndarray, *, linewidt
     return line
 
 
-def _mark_ends(axes: "Axes", runs: Sequence[Run], x: X, numbers: dict[str, int], color: str) -> None:
+def _mark_ends(axes: "Axes", runs: Sequence[Run], x: X, y: Y, numbers: dict[str, int], color: str) -> None:
     """Put numbers where runs ended early."""
     for run in runs:
         if run.name in numbers:
-            place = curve_of(run.history, x)[-1]
+            place = curve_of(run.history, x, y)[-1]
             axes.plot(*place, "o", color=color, markersize=11, markeredgecolor="white", zorder=5)
             text = str(numbers[run.name])
             axes.annotate(text, place, ha="center", va="center", color="white", fontsize=7, weight="bold", zorder=6)
