@@ -166,7 +166,7 @@ class Collector:
 
 
 class ReplicaCollector:
-    """Replicas of the policy act in the processes that step, for many steps without a message between processes."""
+    """Collects many steps without a message: each process that steps environments has a replica of the policy."""
 
     def __init__(self, env: EnvVectorizer, agent: ReplicableAgent, buffer: VecMemory) -> None:
         """Store the parts; the first `collect` resets the environments.
@@ -174,7 +174,7 @@ class ReplicaCollector:
         Args:
             env: with `autoreset`, and a plan with the replica of the agent.
             agent: gives the weights and the noise.
-            buffer: over the rows of the vectorizer's rollout.
+            buffer: stores its rows in the arrays of the vectorizer's rollout.
         """
         assert env.rollout is not None
         self.env, self.agent, self.buffer, self.rollout = env, agent, buffer, env.rollout
@@ -231,7 +231,9 @@ class ReplicaCollector:
 def choose_acting(
     wanted: Acting, agent: Agent, mode: str, lag: int = 0, vectorized: bool = False
 ) -> tuple[Acting, str]:
-    """Return where the policy acts, and why; `vectorized` environments are stepped as a whole, by this process.
+    """Return where the policy acts, and why.
+
+    There are no replicas for `vectorized` environments (a `VectorEnv`), since this process steps them as a whole.
 
     Raises:
         ValueError: `wanted` is unknown or not possible.

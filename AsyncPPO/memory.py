@@ -29,9 +29,9 @@ class VecMemory:
 
         Args:
             num_envs: N.
-            arrays: `(capacity, N, ...)` by name, `final_obs` among them, to store the rows in. Others may write into
-                them and then call `extend`; trajectories of `take` are views, valid until the next write. By default
-                the first rows determine shapes and types, and the arrays grow as needed.
+            arrays: `(capacity, N, ...)` by name, `final_obs` among them, to store the rows in. The owner of the arrays
+                may write rows into them and then call `extend`. The trajectories of `take` are views, valid until the
+                next write. By default the first rows determine shapes and types, and the arrays grow as needed.
 
         Raises:
             ValueError: `num_envs` is below 1.
@@ -204,7 +204,7 @@ class VecMemory:
             if name == "final_obs":
                 continue
             if not isinstance(array, np.ndarray) or array.shape[:2] != (longest, self.num_envs):
-                raise ValueError(f"the saved {name} are no {longest} rows for each of {self.num_envs} environments")
+                raise ValueError(f"the saved {name} must have {longest} rows for each of {self.num_envs} environments")
             if name in self._given:
                 check_like(array, self._given[name][:longest], name)
             elif name in FLAGS:
@@ -234,7 +234,7 @@ def _time_major(state: State) -> State:
         return {"lengths": lengths, "next_obs": None, "arrays": {}}
     final_obs, ended = arrays["final_obs"], _ended(arrays, lengths)
     if not np.array_equal(ended.sum(axis=0), ends):
-        raise ValueError("the saved buffers have other ends than they say")
+        raise ValueError("the saved numbers of ends do not match the saved flags")
     env_ids, count = np.arange(len(lengths)), np.cumsum(ended, axis=0) - 1
     next_obs = final_obs[np.minimum(ends, len(final_obs) - 1), env_ids]
     arrays["final_obs"] = final_obs[count[ended], np.nonzero(ended)[1]]

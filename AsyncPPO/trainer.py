@@ -41,13 +41,14 @@ class AsyncTrainer(Closeable, Generic[A]):
         steps: environment steps to take, over all environments; the last vector step may exceed it by less than N.
         mode: `streaming`: environments reset automatically, and the agent updates as soon as it has enough transitions.
             `mask`: every environment finishes its episode, then the agent updates.
-        acting: `central`: the agent acts for all environments in every step. `replicas`: a replica of the policy acts
-            in each process that steps, for a whole batch at a time (with a progress bar, for at most 0.2 s); only with
-            `streaming`, and with small networks on the CPU. `auto`: replicas where possible, otherwise central.
+        acting: `central`: the agent acts for all environments in every step. `replicas`: each process that steps
+            environments has a replica of the policy, which acts for a whole batch at a time (with a progress bar, for
+            at most 0.2 s); only with `streaming`, and with small networks on the CPU. `auto`: replicas where possible,
+            otherwise central.
         lag: 1 collects the next batch during an update, with the weights from before it. Only with `streaming` and an
-            on-policy agent that acts in this process; the metric `policy_lag` is the lag of the batch. On two cores it
-            gains little or nothing (docs/performance.md).
-        info_keys: numbers in the last info of an episode; the metric `info_KEY` is the mean over the last 100
+            on-policy agent that acts in this process. The metric `policy_lag` is 1 if the batch of the update was
+            collected so, otherwise 0. On two cores lag gains little or nothing (docs/performance.md).
+        info_keys: names of numbers in the last info of an episode; the metric `info_KEY` is the mean over the last 100
             episodes. If infos have `is_success` or `success`, `success_rate` is always a metric.
         progress: whether to show a progress bar.
         callbacks: called in this order; see `AsyncPPO.callbacks`.
@@ -98,7 +99,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.collecting_since: float | None = None
         """The start of the current collection, by `time.monotonic`; None between collections."""
         self.rows = RowMeans(agent)
-        self._batch_lag = lag  # a batch in a checkpoint was collected during an update
+        self._batch_lag = lag  # correct for a batch from a checkpoint: it was collected during an update
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None

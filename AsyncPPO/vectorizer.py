@@ -58,8 +58,8 @@ class EnvVectorizer(ParallelEnvs):
 
     With `autoreset=True` an environment that finishes is reset in the same step, so that all of them always run. Its
     info then has the last observation of the episode as `final_obs` and the last info as `final_info`, as in Gymnasium.
-    If a `VectorEnv` resets its environments in its next step, they are `finished` during that step, and `obs` then has
-    their new observations.
+    A `VectorEnv` may reset an environment only in the step after the end of its episode (Gymnasium's next-step mode).
+    The environment is `finished` during that step, which needs no action for it; then `obs` has its new observation.
 
     Args:
         env: an environment (copied, or remade from its spec if it cannot be copied), an id, an `EnvSpec`, or a
@@ -67,8 +67,8 @@ class EnvVectorizer(ParallelEnvs):
             leaves open, or a function of `num_envs` that makes one.
         num_envs: N; by default 1, or the length of the list.
         backend: `inline` (this process), `process` (several), `auto` (the faster of the two in a few trial steps;
-            `process` if environments are asynchronous or may fail), or `vector` (an environment of EnvPool, by id or
-            spec).
+            `process` with `asynchronous`, `restart` or `step_timeout`), or `vector` (an environment of EnvPool, by id
+            or spec).
         num_workers: number of processes that step, by default one for each core. This process is one of them, and
             steps the first block of environments.
         seed: of the environments' random streams; None takes fresh entropy. A list has a seed for each environment.
@@ -79,7 +79,7 @@ class EnvVectorizer(ParallelEnvs):
         plan: a policy whose replicas act in the processes that step (`backends.Replicas`), and the largest number of
             steps of a rollout. It needs `autoreset`.
         asynchronous: for `send`, and `recv` with `min_envs`: `num_workers` further processes step all environments, and
-            this one steps none. Environments that sleep need more workers than cores.
+            this one steps none. If environments mostly wait (a simulator, the network), use more workers than cores.
         on_env_error: `raise`, or `restart`: an environment is restarted if it raises an exception, returns a value that
             does not fit its space, or hangs, or if its process dies. Its row is truncated, with a reward of 0, its last
             observation as `final_obs`, and the error as `env_error` in its info. `RESTART_LIMIT` failures in a row are
@@ -170,7 +170,7 @@ class EnvVectorizer(ParallelEnvs):
                 raise ValueError(f"{RESET_MASK} does not work with backend='vector'")
             self._idle_backend()
         if self.backend == "vector" and not isinstance(seed, int | np.integer | None):
-            raise ValueError("environments that are one object take one seed, not a list")
+            raise ValueError("with backend='vector', the environments take one seed, not a list")
         seeds = self._seeds.next() if seed is None else self._seeds.given(seed)
         if self._outstanding:
             self.recv()

@@ -34,7 +34,7 @@ from parallel_rl.utils import (
 LARGE_NETWORK = 1_000_000
 """With at least this many parameters, several threads are faster than one."""
 UNITS = 1e-9
-"""The rounding error that is tolerated when updates are counted, in updates."""
+"""Due updates are counted in floats; this much rounding error is tolerated, in updates."""
 
 
 class OffPolicyAgent(Sharing, Savable, ABC):
@@ -189,7 +189,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
             The means of the metrics, each over the updates that have it; empty if no update was due.
 
         Raises:
-            FloatingPointError: a metric became infinite or NaN; the message names it, and all such tensors.
+            FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did.
         """
         due = math.floor(self.utd * (self.steps - self.first_update) + UNITS) - self.updates
         if due < 1 or not len(self.replay):

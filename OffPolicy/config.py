@@ -28,7 +28,7 @@ class OffPolicyConfig(Config):
         incidental=True,
     )
     learning_starts: int = setting(1_000, "Environment steps before the first update.", least=0)
-    utd: float = setting(1.0, "Updates for each environment step, for any number of environments.", above=0, fixed=True)
+    utd: float = setting(1.0, "Updates for each environment step, however many environments.", above=0, fixed=True)
     train_freq: int = setting(1, "Least number of environment steps between two rounds of updates.", above=0)
     tau: float = setting(0.005, "Update of target networks: target <- (1 - tau) target + tau network.", above=0, most=1)
     n_step: int = setting(1, "Rewards that are summed before the value of the next observation.", above=0)
@@ -73,9 +73,7 @@ class DQNConfig(OffPolicyConfig):
     lr: float = setting(5e-4, "Learning rate of Adam.", above=0)
     batch_size: int = setting(128, "Transitions in each gradient step.", above=0)
     buffer_size: int = setting(100_000, "Capacity of the replay buffer, in observations.", fixed=True, least=2)
-    utd: float = setting(
-        0.25, "Updates for each environment step, for any number of environments.", above=0, fixed=True
-    )
+    utd: float = setting(0.25, "Updates for each environment step, however many environments.", above=0, fixed=True)
     tau: float = setting(0.01, "Update of target networks: target <- (1 - tau) target + tau network.", above=0, most=1)
     hidden_sizes: tuple[int, ...] = setting(
         (128, 128), "Units of each hidden layer.", structure=True, least=1, most=WIDEST

@@ -150,7 +150,7 @@ class Replay:
         if not self.num_envs:
             self._make_rings(max(env_ids) + 1)
         if max(env_ids) >= self.num_envs:
-            raise ValueError(f"environment {max(env_ids)} is not one of the {self.num_envs} that came first")
+            raise ValueError(f"environment {max(env_ids)} is not one of the {self.num_envs} in the replay buffer")
         if len({*env_ids}) < len(env_ids):
             return np.concatenate([self.extend([trajectory]) for trajectory in trajectories])
         places = [self._place(trajectory) for trajectory in trajectories]
@@ -234,8 +234,8 @@ class Replay:
     def transitions(self, rows: np.ndarray, gamma: float, n_step: int = 1) -> Transitions:
         """Return the transitions that begin at rows `(B,)`.
 
-        Their reward is sum_k gamma^k r_{t+k} over n steps, or fewer if the episode ends or is not known further (Sutton
-        1988; with replay: Hessel et al. 2018, arXiv:1710.02298, section 3).
+        Their reward is sum_k gamma^k r_{t+k} over n steps, or fewer where the episode, or its stored part, ends earlier
+        (Sutton 1988; with replay: Hessel et al. 2018, arXiv:1710.02298, section 3).
         """
         reward, discount = self.reward[rows], np.full(len(rows), gamma, np.float32)
         last, following = rows, self.following(rows)
@@ -286,7 +286,10 @@ class Replay:
 
 
 def random_below(limits: int | np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return random whole numbers `(count,)` in [0, limit), faster than `rng.integers` and as uniform below 2**50."""
+    """Return random whole numbers `(count,)` in [0, limit).
+
+    This is faster than `rng.integers`, and practically as uniform for limits below 2**50.
+    """
     return (rng.random(count) * limits).astype(np.int64)
 
 

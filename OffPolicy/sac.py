@@ -59,7 +59,10 @@ class Temperature(nn.Module):
         self.log = nn.Parameter(torch.full((1,), math.log(alpha)))
 
     def gradient(self, log_prob: torch.Tensor, target_entropy: float) -> torch.Tensor:
-        """Return the gradient of -log alpha * mean(log p + target); alpha falls while the entropy is above it."""
+        """Return the gradient of -log alpha * mean(log p + target) with respect to log alpha.
+
+        So alpha falls while the entropy is above the target.
+        """
         return -(log_prob.detach().mean(dim=0, keepdim=True) + target_entropy)
 
 

@@ -37,7 +37,7 @@ from PPO.settings import settings_of
 LARGE_NETWORK = 1_000_000
 """With at least this many parameters, torch's overhead is small, and several threads are faster than one."""
 FACTORS = {"beta": "RND", "icm_beta": "ICM"}
-"""Settings that set the `beta` of a companion, and the companion's name."""
+"""The settings that give a companion its `beta`, each with the name of that companion."""
 
 
 class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
@@ -51,13 +51,15 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
     Args:
         is_continuous: whether actions are continuous (a Gaussian) or discrete.
         observ_dim: the number of features of a (flattened) observation.
-        action_dim: the number of dimensions of a continuous action, or of discrete actions (over all dimensions).
+        action_dim: for continuous actions the number of dimensions; for discrete ones the number of choices, summed
+            over the dimensions.
         action_scaling: continuous actions lie within `action_offset +- action_scaling`. A number, or one for each
             dimension; None means 1.
         action_offset: the middle of the bounds of continuous actions, a number or one for each dimension; or the
             first discrete action.
         observation_space: by default a Box of `observ_dim` numbers. `for_env` sets it.
-        action_space: replaces the arguments above, which cannot describe every space. `for_env` sets it.
+        action_space: for spaces that the arguments above cannot describe; `action_scaling` and `action_offset` are then
+            not used. `for_env` sets it.
         encoder: makes each encoder, in place of the default one. It is called with the `utils.Features` of
             observations, and returns a module from `(B, columns)` to `(B, F)`.
         actor_critic: a subclass of `ActorCritic`, to replace whole networks.
@@ -72,7 +74,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
     on_policy = True
     config: PPOConfig
 
-    # long, since users of the first version rely on these names and positions; the other settings are PPOConfig's
+    # users of the first version rely on the names and positions of these arguments; `settings` takes the others
     def __init__(
         self,
         is_continuous: bool,
@@ -208,10 +210,10 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
             self.numpy_policy = NumpyPolicy(architecture, vector.numpy(), statistics)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the attributes without views of the parameters, which a copy makes again."""
+        """Return the attributes without the views of the parameters; `__setstate__` makes the views again."""
         views = ("optimizers", "reached", "gradients", "objective_loss", "numpy_policy")
         kept = {name: value for name, value in vars(self).items() if name not in views}
-        for name in ("policy", "_companions"):  # no views: a pickle would repeat the whole vector for each parameter
+        for name in ("policy", "_companions"):  # pickle stores the whole vector for each view; copies are no views
             kept[name] = copy.deepcopy(kept[name])
         return kept | {"moments": [each.state if each.state["steps"] else {} for each in self.optimizers]}
 

@@ -4,7 +4,7 @@
           -> return statistics (PopArt) -> observation statistics
           -> epochs of shuffled minibatches: gradients (PPO's and the companions') -> clip -> Adam
 
-Sources: Schulman et al. 2017 (arXiv:1707.06347); docs/ppo.md names those of the details.
+Source: Schulman et al. 2017 (arXiv:1707.06347); docs/ppo.md names the source of each detail.
 """
 
 from collections.abc import Sequence
@@ -132,7 +132,9 @@ class RewardStream:
     """The factor of its advantage in the sum of all."""
 
     def advantage(self, batch: Batch, value: np.ndarray, final_value: np.ndarray, gae_lambda: float) -> np.ndarray:
-        """Return advantages `(M,)` from the values of M observations, and of the next ones at the E ends of the batch.
+        """Return advantages `(M,)`.
+
+        They follow from the values of the M observations, and of the next observations at the E ends of the batch.
 
         A termination bootstraps zero; any other end bootstraps the value of the next observation.
         """
@@ -236,7 +238,10 @@ def values_of(ppo: "Learning", inputs: Inputs) -> torch.Tensor:
 
 
 def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray) -> torch.Tensor:
-    """Return advantages `(M,)` scaled as `normalize_advantage` says; if minibatches do that, only to a size near 1."""
+    """Return advantages `(M,)`, scaled as `normalize_advantage` says.
+
+    With `minibatch`, each minibatch normalizes its own later; here only extreme magnitudes are brought near 1.
+    """
     stats = ppo.policy.value_head.stats
     if ppo.normalize_advantage == "none":
         return on_device(ppo.policy, advantage).float()
@@ -331,14 +336,14 @@ def on_device(policy: ActorCritic, rows: np.ndarray) -> torch.Tensor:
 
 
 def explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:
-    """Return 1 - Var(R - V) / Var(R) of the first of V values and returns `(M, V)`; 0 where R does not vary."""
+    """Return 1 - Var(return - value) / Var(return) of column 0, the extrinsic one; 0 if the return does not vary."""
     value, target = (each[:, 0].double().cpu().numpy() for each in (values, returns))
     variance = target.var()
     return float(1.0 - (target - value).var() / variance) if variance > 0 else 0.0
 
 
 def means(steps: Sequence[Metrics]) -> dict[str, float]:
-    """Return the mean of each metric over the steps; if a step has an infinite metric or NaN, only its metrics."""
+    """Return the mean of each metric over the steps; if one is infinite or NaN, the metrics of the first such step."""
     values = {name: [step[name] for step in steps] for name in steps[0]}
     found = {
         name: float(torch.stack(each).mean() if torch.is_tensor(each[0]) else np.mean(each))

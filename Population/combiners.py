@@ -1,4 +1,4 @@
-"""Combiners: they make the agents that the members continue with out of the agents of all members."""
+"""Combiners: from the agents of all members, they make the agents with which the members continue."""
 
 import copy
 import math
@@ -61,7 +61,7 @@ class FixedAgentCombiner(AgentCombiner):
     def combine(
         self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> Any:
-        """Return it."""
+        """Return the agent of that member."""
         return workers_agents[self.idx]
 
 
@@ -75,7 +75,7 @@ class RandomAgentCombiner(AgentCombiner):
     def combine(
         self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> Any:
-        """Return it."""
+        """Return the agent of a random member."""
         return self.rng.choice(workers_agents)
 
 
@@ -93,7 +93,7 @@ class FixedStatAgentCombiner(AgentCombiner):
     def combine(
         self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> Any:
-        """Return the agent, of the members that have finished an episode; if none has, the first agent."""
+        """Return the best agent among the members that have finished an episode; if none has, the first agent."""
         ranking = _ranking(workers_stats or (), self.stat_name)
         return workers_agents[ranking[0] if ranking else 0]
 

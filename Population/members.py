@@ -145,7 +145,7 @@ class AgentMember:
         self._take(update)
 
     def state(self, update: Update | None) -> State:
-        """Raise a `TypeError`: a user's agent may hold anything, and a file may not."""
+        """Raise a `TypeError`: a user's agent may hold objects that a checkpoint cannot store."""
         raise TypeError("only a population of agents of AsyncTrainer can be saved")
 
     def load_state(self, state: State, path: str) -> None:

@@ -21,7 +21,8 @@ def episodes(feed: Iterable[Fragment], batch_size: int = 1) -> Iterator[list[Fra
     last observation of the episode, and `stepno` L. Its `lag` is the age of the weights of its first step.
 
     Args:
-        feed: the generator of `rollout`, preferably new: episodes that began before its next fragment are left out.
+        feed: the generator of `rollout`. Preferably it has yielded nothing yet, since episodes that are running at its
+            next fragment are left out.
         batch_size: number of episodes in a list.
 
     Raises:
@@ -55,14 +56,14 @@ class Track:
     """The episodes of one environment."""
 
     done: deque[Fragment] = field(default_factory=deque)
-    """Finished episodes, with `-oldest` as `lag` until they are yielded."""
+    """Finished episodes. Their `lag` is `-oldest`, until `_episodes` adds the number of its fragment."""
     parts: list[tuple[State, Any, Any]] = field(default_factory=list)
     """States, the actor's outputs and flags `(n, 1)` of the running episode."""
     hx: Nested = None
     """The recurrent state at its start."""
     initial_hx: Nested = None
     oldest: int = 0
-    """The number of the fragment of its first weights."""
+    """The version of the weights of its first step: the number of that fragment, less its lag."""
 
     def append(
         self, fragment: Fragment, env_id: int, number: int, following: dict[str, Nested], next_obs: Nested

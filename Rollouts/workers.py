@@ -79,7 +79,7 @@ class Block:
         on_env_error: str,
         timed: bool,
     ) -> None:
-        """Make the environments; the arguments are those of `lagged_feed`."""
+        """Make the environments; `rollout` documents most arguments. `timed`: steps have a time limit."""
         if timed:
             pulse = channel.pulse
             factories = [

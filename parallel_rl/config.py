@@ -82,22 +82,22 @@ class RunConfig(Config):
     )
     eval_every: int | None = setting(
         None,
-        "Environment steps between evaluations in the background, of which the best is kept; by default a tenth of the "
-        "run, 0 for none.",
+        "Environment steps between evaluations in the background; the weights of the best one are kept. By default a "
+        "tenth of the run; 0 for none.",
         least=0,
     )
     checkpoint_seconds: float = setting(60.0, "Seconds between checkpoints: a killed run loses no more.", above=0)
     keep_checkpoints: int = setting(3, "Number of the newest checkpoints to keep.", above=0)
     info_keys: tuple[str, ...] = setting(
-        (), "Numbers in an episode's last info whose mean is reported: --info-keys distance; is_success always is."
+        (), "Numbers in an episode's last info to report as means: --info-keys distance. is_success needs no key."
     )
     copies: int = setting(
         1, "Copies of the agent, each with its own environments, that are combined while they train.", least=1
     )
     combine: Literal["mean", "best", "explore"] = setting(
         "mean",
-        "Continue all copies from the mean of their weights or from the best copy, or (explore) only the worst ones, "
-        "from one of the best with a perturbed learning rate.",
+        "mean: all copies continue from the mean of their weights; best: all continue from the best copy; explore: the "
+        "worst copies continue from one of the best, with a perturbed learning rate.",
     )
     combine_every: int = setting(4096, "Steps of all copies together between two combinations.", least=1)
     callback: tuple[str, ...] = setting(
@@ -180,7 +180,7 @@ def setting_names(agent: str) -> dict[str, str]:
 
 
 def check_flags(agent: str, unknown: Sequence[str]) -> None:
-    """Check that none of the arguments that an agent does not know is a flag of another agent.
+    """Check that no argument that is unknown to an agent is a flag of another agent.
 
     Raises:
         ValueError: one is such a flag; the message names the agents that have it.
@@ -224,7 +224,7 @@ SEEDS: Flag = (
     "Train once with each of these seeds (0..4 or 0,3,7), in parallel, each in its own directory.",
     None,
 )
-TRIALS: Flag = ("trials", int, "Number of trials, over all processes, and calls before this one.", 30)
+TRIALS: Flag = ("trials", int, "Number of trials of all processes together, earlier calls included.", 30)
 TRUST: Flag = (
     "trust_env_module",
     bool,

@@ -44,7 +44,7 @@ class Block(ABC):
         self.reset_options: dict[str, Any] | None = None
         """The options of a reset that has no options of its own."""
         self.waiting: np.ndarray | None = None
-        """Bool `(N,)`: the environments that the next step will reset, if they are not reset at once."""
+        """Bool `(N,)`: the environments that the next step resets; None if environments are reset in the same step."""
 
     @property
     def restarts(self) -> int:
@@ -68,8 +68,8 @@ class Block(ABC):
         return "the environments"
 
     def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
-        """Call `function(index, env)` for each environment; errors call this `what`."""
-        fault = f"{what} needs another backend: the vector backend's environments are one object"
+        """Call `function(index, env)` for each environment; `what` is the name of this call in errors."""
+        fault = f"{what} needs another backend: the vector backend has one object for all environments"
         return {self.first: Outcome(self.first, None, fault)}
 
     def snapshots(self) -> Infos:
@@ -176,7 +176,7 @@ class EnvBlock(Block):
         self._failures[row.start] = 0
 
     def each(self, what: str, function: Callable[[int, gym.Env], Any]) -> Outcomes:
-        """Call `function(index, env)` for each environment; errors call this `what`."""
+        """Call `function(index, env)` for each environment; `what` is the name of this call in errors."""
         outcomes = {}
         for index, env in enumerate(self.envs, self.first):
             if self._watched:

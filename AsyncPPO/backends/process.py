@@ -30,7 +30,7 @@ class ProcessBackend(Backend):
 
     Args:
         factories: one for each environment.
-        layout: the rows they exchange.
+        layout: shapes and types of the rows that they exchange with this process.
         num_workers: how many processes step, this one among them; no more than there are environments.
         start_method: of `multiprocessing`.
         plan: what `Replicas` needs.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BEST_FILE = "evaluation.json"
 """The file with the evaluation of the best weights, in their directory."""
 PATIENCE_SECONDS = 0.2
-"""Seconds between the checks of a waiting run whether it should stop waiting for an evaluation."""
+"""While a run waits for an evaluation, it checks at this interval, in seconds, whether to stop waiting."""
 SILENT_SECONDS = 2.0
 """Seconds that the end of a run waits for an evaluation before it prints a message."""
 

@@ -56,7 +56,7 @@ class Supervisor(Protocol):
         """Prepare a new process, which replaces a dead one, for its tasks; `restart` returns the result."""
 
     def interrupted(self, worker: Worker, error: WorkerError) -> None:
-        """Note that a worker was restarted during a task, and begins the task again."""
+        """Note that a worker was restarted during a task; the pool then begins this task again."""
 
 
 class WorkerPool(Closeable):
@@ -289,7 +289,7 @@ class WorkerPool(Closeable):
         if not late:
             return self.local.describe_wait() if hasattr(self.local, "describe_wait") else "the workers"
         who = ", ".join(f"{worker.doing} (pid {worker.process.pid})" for worker in late)
-        forked = "; should it never come back, try start_method='spawn': a fork lacks the threads of its parent"
+        forked = "; if it never replies, try start_method='spawn': a forked process lacks the threads of its parent"
         return who + (forked if late[0].is_forked else "")
 
     def close(self) -> None:

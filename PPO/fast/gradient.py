@@ -1,6 +1,6 @@
 """The analytic gradient of PPO's loss in NumPy. A test compares it with autograd for every combination of options.
 
-Notation as in policy.py; `d_x` is the derivative of the loss by `x`, of the same shape as `x`.
+Notation as in policy.py; `d_x` is the derivative of the loss with respect to `x`, of the same shape as `x`.
 """
 
 from typing import TYPE_CHECKING
@@ -36,7 +36,10 @@ def surrogate_gradient(
 def value_gradient(
     value: np.ndarray, target: np.ndarray, old_value: np.ndarray, clip: float | None, count: int
 ) -> tuple[float, np.ndarray]:
-    """Return the value loss and its derivative by `value` `(V, B)`: 2 (V - R) / B, or 0 if clipping raises it."""
+    """Return the value loss and its derivative with respect to `value` `(V, B)`.
+
+    The derivative is 2 (value - target) / B, or 0 where the clipped error is larger.
+    """
     difference = value - target
     error, d_value = difference * difference, difference * (2.0 / count)
     if clip is not None:
@@ -88,7 +91,7 @@ class AnalyticGradient:
             rows: of a minibatch. Their advantages are not normalized here. For continuous actions, `log_prob` is that
                 of the raw actions, since the ratio is the same.
             count: the number of rows of the whole minibatch.
-            metrics: `(4,)`; the terms of these rows in the `METRICS` of these networks are written there.
+            metrics: `(4,)`, in the order of `METRICS`: receives the terms of these rows, for these networks.
             networks: the actor, the critic or both.
         """
         parameters, gradients = self._parameters, self._gradients

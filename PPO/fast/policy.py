@@ -193,7 +193,7 @@ class NumpyPolicy:
         self._one_thread = TILE * max(math.prod(layer.weight.shape[-2:]) for layer in layers) > ONE_THREAD_PRODUCT
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return `action` and, for continuous actions, `raw_action`; and the policy head's output `(n, A)`.
+        """Return a dict with `action` (and `raw_action`, if continuous), and the policy head's output `(n, A)`.
 
         Args:
             obs: `(n, ...)`, of the environment's space.
@@ -219,8 +219,8 @@ class NumpyPolicy:
 
         Args:
             obs: `(B, D)`, with the columns of an action mask if there is one.
-            noise: `(B, A)`: standard normal numbers for continuous actions, standard exponential numbers E for discrete
-                actions (the Gumbel trick, as a race of exponential clocks: argmax p / E); None for deterministic ones.
+            noise: `(B, A)`. Continuous actions: standard normal samples. Discrete actions: standard exponential samples
+                E, and the action is argmax p / E (the Gumbel-max trick). None for deterministic actions.
         """
         obs, mask = self.architecture.features.split(obs)
         output, bounds = masked(self.forward(self.normalize(obs)), mask), self.architecture.bounds

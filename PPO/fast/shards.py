@@ -15,7 +15,7 @@ from PPO.memory import Rows
 from PPO.objective import Objective
 
 SHARD_ROWS = 256
-"""The largest number of rows in a shard, whose activations fit the cache."""
+"""The largest number of rows in a shard; their activations fit the cache."""
 SHARED_FIELDS = ("obs", "raw_action", "log_prob", "advantage", "target", "value")
 """The fields of `Rows` that the analytic gradient depends on."""
 
@@ -76,7 +76,7 @@ class ShardWorker:
         ]
 
     def compute(self, start: int, stop: int, number: int, processes: int) -> None:
-        """Write this process's shards of the gradient and metrics of the minibatch of rows `start` to `stop`.
+        """Compute this process's shards of the minibatch of rows `start` to `stop`: write gradients and metrics.
 
         Each of K processes computes every K-th shard, from shard `number` on. A minibatch with a single shard is split
         by network: one process computes the actor's gradient, another the critic's.
@@ -105,7 +105,7 @@ class ShardedGradient:
         mini_batch_size: int,
         workers: GradientWorkers | None,
     ) -> None:
-        """Send the objective to the workers; if there are none, or their arrays do not fit, compute in this process.
+        """Send the objective to the workers; if there are none, or their arrays are too small, use this process alone.
 
         Every minibatch reads the parameters `(P,)` of the policy and writes the gradient `(P,)`.
         """

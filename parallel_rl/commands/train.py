@@ -59,7 +59,7 @@ So no evaluation repeats training episodes, and the final one repeats none that 
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Train, save, evaluate and report."""
+    """Run the command `train`: a single run, or one for each of `--seeds`."""
     config, seeds = parse(arguments), seeds_named(arguments)
     return train_run(config) if seeds is None else train_seeds(config, seeds, choose_run_dir(config), train_run)
 

@@ -48,7 +48,7 @@ class CategoricalHead(PolicyHead):
         return raw_action + self.offset
 
     def to_raw_action(self, action: torch.Tensor) -> torch.Tensor:
-        """Return the raw actions of actions."""
+        """Return the raw actions that `to_action` turns into these actions."""
         return action.long() - self.offset
 
 
@@ -89,7 +89,7 @@ class MultiCategoricalHead(PolicyHead):
         return raw_action.long() + self.offsets
 
     def to_raw_action(self, action: torch.Tensor) -> torch.Tensor:
-        """Return the raw actions of actions."""
+        """Return the raw actions that `to_action` turns into these actions."""
         return action.flatten(1).long() - self.offsets
 
 
@@ -98,9 +98,9 @@ def _allowed(logits: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
 
 
 class GaussianHead(PolicyHead):
-    """Continuous actions, with a log-std that does not depend on the state: a = offset + scale f(u).
+    """Continuous actions a = offset + scale f(u) of raw actions u, with a log-std that does not depend on the state.
 
-    Squashed, f is tanh and the actions lie within `offset - scale` and `offset + scale`. Otherwise f is the identity,
+    With `squash`, f is tanh and actions lie within `offset - scale` and `offset + scale`. Otherwise f is the identity,
     and actions are clipped to the bounds, which may be infinite. `utils.action_units` gives offset and scale.
     """
 
@@ -260,7 +260,8 @@ class ValueHead(nn.Module):
 
     PopArt (van Hasselt et al. 2016, arXiv:1602.07714): the layer learns normalized targets, whatever the scale of the
     rewards. When the statistics change, the layer's weights are rescaled so that no prediction changes. The first
-    statistics do not rescale them: predictions are meaningless before, and would become huge if returns hardly vary.
+    statistics do not rescale them: the predictions before are meaningless, and rescaled they would become huge if
+    returns hardly vary.
     """
 
     def __init__(self, features: int, values: int, generator: torch.Generator) -> None:

@@ -46,7 +46,7 @@ def _as_array(given: Any) -> Any:
 
 
 def reward_unit(size: float) -> float:
-    """Return a unit for rewards or returns of the magnitude `size`: 1 if it is usual, else the power of two below it.
+    """Return a unit for rewards or returns of the magnitude `size`: 1 for usual sizes, else the power of two below.
 
     Division by a power of two is exact, so scaling all rewards by 2**k does not change the training.
     """
@@ -86,7 +86,7 @@ def td_errors(rewards: Rows, values: Rows, next_values: Rows, terminated: Rows, 
         delta_t = r_t + gamma * (1 - terminated_t) * V(s'_t) - V(s_t)
 
     Args:
-        rewards: `(M,)` or `(T, B)`, and so are the others.
+        rewards: `(M,)` or `(T, B)`; all arrays have the same shape.
         values: V of each row's observation.
         next_values: V of the next observation of each row, before any reset.
         terminated: bool, the rows that bootstrap zero.
@@ -105,7 +105,7 @@ def gae(
         A_t     = delta_t + gamma * lambda * (1 - end_t) * A_{t+1}
 
     Args:
-        rewards: `(M,)` or `(T, B)`, and so are the others.
+        rewards: `(M,)` or `(T, B)`; all arrays have the same shape.
         values: V of each row's observation.
         next_values: V of the next observation of each row, before any reset.
         terminated: bool, the rows that bootstrap zero.
@@ -127,7 +127,7 @@ def discounted_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends:
         G_t = r_t + gamma * G_{t+1},  at an end  r_t + gamma * (1 - terminated_t) * V(s'_t)
 
     Args:
-        rewards: `(M,)` or `(T, B)`, and so are the others.
+        rewards: `(M,)` or `(T, B)`; all arrays have the same shape.
         next_values: V of the next observation of each row, before any reset; used only at ends.
         terminated: bool, the rows that bootstrap zero.
         ends: bool, the rows whose episode does not continue in the next row.
@@ -147,7 +147,7 @@ def n_step_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends: Row
     The sum stops early at an end: nothing is added after a termination, and V(s') after any other end.
 
     Args:
-        rewards: `(M,)` or `(T, B)`, and so are the others.
+        rewards: `(M,)` or `(T, B)`; all arrays have the same shape.
         next_values: V of the next observation of each row, before any reset.
         terminated: bool, the rows that bootstrap zero.
         ends: bool, the rows whose episode does not continue in the next row.
@@ -183,15 +183,15 @@ def v_trace(
         A_t = rho_t (r_t + gamma v_{t+1} - V(s_t)),  with V(s'_t) for v_{t+1} at an end
 
     Args:
-        log_ratio: `(M,)` or `(T, B)`, and so are the others: the log-probability of the actions under the policy to be
-            evaluated, less that under the behavior policy.
+        log_ratio: `(M,)` or `(T, B)`; all arrays have the same shape. The log-probability of the actions under the
+            policy to be evaluated, less that under the behavior policy.
         rewards: of each row.
         values: V of each row's observation.
         next_values: V of the next observation of each row, before any reset.
         terminated: bool, the rows that bootstrap zero.
         ends: bool, the rows whose episode does not continue in the next row.
         gamma: discount, in [0, 1].
-        rho_clip: limit of the ratio in delta. It decides of which policy v is the value.
+        rho_clip: limit of the ratio in delta. It decides which policy v is the value of.
         c_clip: limit of the ratio in the trace. It decides how far back corrections reach.
 
     Returns:

@@ -7,7 +7,7 @@ observation of an end is not among the rows, so it is stored separately.
     end                        next observation     bootstrap value
     terminated                 stored separately    0
     truncated, or merely last  stored separately    its value
-    (no end)                   that of the next row its value
+    (no end)                   in the next row      its value
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import numpy as np
 
 
 def episode_ends(terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
-    """Return the rows after which an episode is over, bool like both."""
+    """Return which rows end an episode: bool, of the same shape."""
     return terminated | truncated
 
 
@@ -121,7 +121,7 @@ class Batch:
     terminated: np.ndarray
     """bool `(M,)`."""
     ends: np.ndarray
-    """bool `(M,)`: those of the trajectories."""
+    """bool `(M,)`: the `ends` of each trajectory."""
     trajectory_ends: np.ndarray
     """bool `(M,)`: the last rows of the trajectories."""
     final_obs: np.ndarray

@@ -92,7 +92,7 @@ def test_a_hanging_environment_is_named_within_seconds(start_method: str) -> Non
 
 
 class Talkative(Faulty):
-    """Says something, where its action is not 0."""
+    """Returns a nonempty info where its action is not 0."""
 
     def step(self, action: int) -> Any:
         obs, reward, terminated, truncated, _ = super().step(0)
@@ -153,7 +153,7 @@ def test_an_environment_that_never_works_is_an_error_after_all() -> None:
 
 
 class Sometimes(gym.Env):
-    """Counts; fails where a multiple of `every` comes up in all steps of its process together. Never ends."""
+    """Observes its number of steps; fails in step `every` of each episode. Episodes never end otherwise."""
 
     def __init__(self, every: int, how: str) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -177,7 +177,7 @@ class Sometimes(gym.Env):
 @pytest.mark.parametrize("acting", ["central", "replicas"])
 @pytest.mark.parametrize(("how", "backend"), [("raise", "inline"), ("raise", "process"), ("die", "process")])
 def test_trajectories_are_truncated_where_an_environment_failed(acting: str, how: str, backend: str) -> None:
-    """Rows count up from 0 in every episode; the next observation is the next row, or that of a truncation."""
+    """Observations count up from 0 in every episode; the next one is in the next row, or stored at a truncation."""
     every = 7
     ppo = PPO.for_env(Sometimes(every, how), seed=0, batch_size=80, mini_batch_size=80, k_epochs=1)
     seen = []
@@ -188,7 +188,7 @@ def test_trajectories_are_truncated_where_an_environment_failed(acting: str, how
     ) as run:  # fmt: skip
         history = run.run()
     assert history[-1]["restarts"] > 10
-    assert all(abs(row["approx_kl"]) < 1e-9 for row in history), "one step an update: what acted is what learns"
+    assert all(abs(row["approx_kl"]) < 1e-9 for row in history), "one step per update: the policy that acted learns"
     assert not multiprocessing.active_children()
     for batch in seen:
         assert not batch.terminated.any()
@@ -200,7 +200,7 @@ def test_trajectories_are_truncated_where_an_environment_failed(acting: str, how
 
 
 class Tattler(Faulty):
-    """Writes its process into a file, and then never returns."""
+    """Creates a file named after its process ID, and then hangs in its step."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
