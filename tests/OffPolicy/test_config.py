@@ -34,6 +34,8 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
     "eps_greedy": ([-0.1, 1.1], [0, 1]),
     "action_l2": ([-1], [0]),
     "action_noise": (["pink_1"], ["none"]),
+    "demo_batch_size": ([0], [1]),
+    "demo_weight": ([-1], [0]),
     "parameter_noise": ([-1], [0]),
     "policy_delay": ([0], [1]),
     "target_noise": ([-1], [0]),
@@ -42,11 +44,13 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
     "target_entropy": ([float("inf")], [None, -5]),
 }
 """By setting: values that are refused, and values at the ends of the range."""
+FREE = {"device", "demo_path"}
+"""Settings that are any text."""
 
 
 @CONFIGS
 def test_every_setting_has_its_range(config: Any) -> None:
-    names = [name for name, hint in hints(config).items() if hint is not bool and name != "device"]
+    names = [name for name, hint in hints(config).items() if hint is not bool and name not in FREE]
     assert {*names} <= RANGES.keys()
     for name in names:
         refused, allowed = RANGES[name]
