@@ -4,17 +4,14 @@ python -m benchmarks.images --rounds 3
 """
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from AsyncPPO import AsyncPPO
 from benchmarks.lag import Pixels
-from benchmarks.throughput.training import timed, trainer_speed
+from benchmarks.throughput.training import in_turns, timed, trainer_speed
 from PPO import PPO
 
 NUM_ENVS, HORIZON, MINIBATCH, EPOCHS = 8, 128, 256, 4
@@ -69,11 +66,8 @@ def main(steps: int = 4_096, rounds: int = 3) -> None:
         steps: of each measurement.
         rounds: the number of turns of each.
     """
-    rates: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
-    for name in tqdm([*CONTESTANTS] * rounds, unit="turn"):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            rates[name].append(pool.submit(turn, name, steps).result())
-    medians = {name: float(np.median(each)) for name, each in rates.items()}
+    rates = in_turns(turn, [(name, steps) for name in CONTESTANTS], rounds)
+    medians = {name: float(np.median(each)) for (name, _), each in rates.items()}
     for name, median in medians.items():
         print(f"{name}: {median:,.0f} steps/s, {median / medians['Stable-Baselines3']:.2f}")
 

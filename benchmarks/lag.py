@@ -5,18 +5,16 @@ python -m benchmarks.lag --rounds 3
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import tyro
 from gymnasium import spaces
-from tqdm import tqdm
 
 from AsyncPPO import AsyncPPO
-from benchmarks.throughput.training import trainer_speed
+from benchmarks.throughput.training import in_turns, trainer_speed
 from PPO import PPO
 
 STEP_SECONDS = 0.001
@@ -78,10 +76,7 @@ def main(rounds: int = 3, updates: int = 8) -> None:
         rounds: the number of turns with each lag.
         updates: the number of updates in a turn.
     """
-    rates: dict[tuple[str, int], list[float]] = {(task, lag): [] for task in TASKS for lag in (0, 1)}
-    for task, lag in tqdm([*rates] * rounds, unit="turn"):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            rates[task, lag].append(pool.submit(turn, task, lag, updates).result())
+    rates = in_turns(partial(turn, updates=updates), [(task, lag) for task in TASKS for lag in (0, 1)], rounds)
     for (task, lag), each in rates.items():
         print(f"{task}, lag {lag}: {', '.join(f'{rate:,.0f}' for rate in each)} steps/s")
     for task in TASKS:

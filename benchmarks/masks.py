@@ -4,18 +4,15 @@ python -m benchmarks.masks --rounds 3
 """
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import tyro
 from gymnasium import spaces
-from tqdm import tqdm
 
 from AsyncPPO import ActionMasks, AsyncPPO
-from benchmarks.throughput.training import SHAPES, model_speed, trainer_speed
+from benchmarks.throughput.training import SHAPES, in_turns, model_speed, trainer_speed
 from PPO import PPO
 
 SHAPE = SHAPES["wide"]
@@ -84,13 +81,10 @@ def main(steps: int = 50_000, rounds: int = 5) -> None:
         steps: the number of steps in each measurement.
         rounds: the number of measurements of each.
     """
-    rates: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
-    for name in tqdm([*CONTESTANTS] * rounds, unit="turn"):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            rates[name].append(pool.submit(turn, name, steps).result())
-    for name, each in rates.items():
+    rates = in_turns(turn, [(name, steps) for name in CONTESTANTS], rounds)
+    for (name, _), each in rates.items():
         print(f"{name}: {', '.join(f'{rate:,.0f}' for rate in each)} steps/s")
-    print(f"ours / MaskablePPO: {np.median(rates['ours']) / np.median(rates['MaskablePPO']):.2f}")
+    print(f"ours / MaskablePPO: {np.median(rates['ours', steps]) / np.median(rates['MaskablePPO', steps]):.2f}")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,8 @@ import runpy
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from torch.distributions import Categorical
 from tqdm import tqdm
 
 from benchmarks.lag import Pixels
-from benchmarks.throughput.training import timed
+from benchmarks.throughput.training import in_turns, timed
 from parallel_rl.utils import gae
 from Rollouts import BaseActorModule, rollout
 
@@ -225,12 +223,6 @@ def start_seconds() -> float:
     return time.perf_counter() - start
 
 
-def apart(function: Callable[..., float], *arguments: str) -> float:
-    """Return what a function returns in a new process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
-
-
 def speed(tasks: Sequence[str] = tuple(TASKS), rounds: int = 5) -> None:
     """Print the median steps per second of each contestant, measured in turns, and the ratio to the loop by hand.
 
@@ -238,15 +230,13 @@ def speed(tasks: Sequence[str] = tuple(TASKS), rounds: int = 5) -> None:
         tasks: names of tasks.
         rounds: the number of measurements of each.
     """
-    names = [(task, name) for task in tasks for name in contestants(task)]
-    rates: dict[tuple[str, str], list[float]] = {each: [] for each in names}
-    for each in tqdm(names * rounds, unit="turn"):
-        rates[each].append(apart(turn, *each))
-    medians = {each: float(np.median(values)) for each, values in rates.items()}
+    rates = in_turns(turn, [(task, name) for task in tasks for name in contestants(task)], rounds)
+    medians = {case: float(np.median(each)) for case, each in rates.items()}
     for (task, name), median in medians.items():
         ratio = median / medians[task, "hand loop, A2C" if name.endswith("A2C") else "hand loop"]
         print(f"{task}, {name}: {median:,.0f} steps/s, {ratio:.2f}")
-    print(f"start of two workers: {np.median([apart(start_seconds) for _ in range(rounds)]):.2f} s")
+    (seconds,) = in_turns(start_seconds, [()], rounds).values()
+    print(f"start of two workers: {np.median(seconds):.2f} s")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from tqdm import tqdm
 
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory
 from parallel_rl import utils
@@ -157,6 +158,15 @@ CONTESTANTS: dict[str, Callable[[str, Shape, int], float]] = {
         name: partial(stable_baselines, library) for name, library in PEERS.items() if importlib.util.find_spec(library)
     },
 }
+
+
+def in_turns(speed: Callable[..., float], cases: Sequence[tuple], rounds: int) -> dict[tuple, list[float]]:
+    """Return the speeds of each case, the arguments of a function, taken in turns, each in a new process."""
+    rates: dict[tuple, list[float]] = {case: [] for case in cases}
+    for case in tqdm([*cases] * rounds, unit="turn"):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            rates[case].append(pool.submit(speed, *case).result())
+    return rates
 
 
 def turn(contestant: str, env_id: str, shape: Shape, steps: int) -> float:
