@@ -200,7 +200,7 @@ class ReplicaCollector:
         """Step every environment `steps` times; return what `Collector.collect` returns.
 
         Raises:
-            ValueError: there is no room for so many steps.
+            ValueError: the rollout has too few rows for these steps.
         """
         env, rollout = self.env, self.rollout
         if env.finished.all():

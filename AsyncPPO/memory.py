@@ -13,7 +13,7 @@ FLAGS = ("terminated", "truncated")
 FIRST_CAPACITY = 128
 """Initial capacity of a buffer, in rows; it doubles as needed."""
 OLD_NAMES = {"draw": "raw_action", "core": "state"}
-"""Extras of checkpoints that older versions wrote, and their present names."""
+"""Old names of extras in checkpoints of older versions, and their current names."""
 
 
 class VecMemory:

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 class VectorView(VectorEnv):
     """The environments of an `EnvVectorizer`, which `close` closes.
 
-    With its `autoreset` they are reset in the same step (`AutoresetMode.SAME_STEP`), otherwise in the next one
-    (`NEXT_STEP`), as most of Gymnasium's wrappers of observations want it. As in Gymnasium's own, environment i of a
-    reset with the seed s gets the seed s + i.
+    If the vectorizer has `autoreset`, the mode is `AutoresetMode.SAME_STEP`. Otherwise it is `NEXT_STEP`, which most of
+    Gymnasium's wrappers of observations need. As in Gymnasium, a reset with the seed s gives environment i the seed
+    s + i.
     """
 
     def __init__(self, env: "EnvVectorizer") -> None:
-        """Take the environments over.
+        """Store the environments.
 
         Raises:
-            ValueError: they are in one object already.
+            ValueError: they are already one object.
         """
         if env.backend == "vector":
             raise ValueError("environments that are one object need no VectorEnv around them")
@@ -97,7 +97,7 @@ class VectorView(VectorEnv):
         self.env.close()
 
     def _batch(self, rows: Any) -> Any:
-        """Return rows as an element of Gymnasium's batched space, or a row as one of the single space."""
+        """Return rows as an element of Gymnasium's batched space, or a row as an element of the single space."""
         space = self.single_observation_space
         return element_of(space, rows) if isinstance(space, COMPOSITE) else rows
 

@@ -332,7 +332,7 @@ class EnvVectorizer(ParallelEnvs):
         self._seeds.begin_after(state["next_seeds"])
 
     def as_vector_env(self) -> VectorEnv:
-        """Return these environments as a Gymnasium `VectorEnv`, which takes them over (see `VectorView`)."""
+        """Return a Gymnasium `VectorEnv` of these environments, which closes them at its end (`VectorView`)."""
         return VectorView(self)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Proximal Policy Optimization, and what is learned beside it."""
+"""Proximal Policy Optimization, and its companions: further losses and intrinsic rewards."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -160,14 +160,14 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
 
     def _companions_asked_for(self) -> list[Companion]:
         """Return the companions of the config, copied and not yet built."""
-        config, asked = self.config, list(self.config.companions)
-        if config.use_RND and "rnd" not in asked:
-            asked.insert(0, "rnd")
+        config, wanted = self.config, list(self.config.companions)
+        if config.use_RND and "rnd" not in wanted:
+            wanted.insert(0, "rnd")
         named: dict[Any, Callable[[], Companion]] = {
             "rnd": lambda: RND(config.beta, config.intrinsic_gamma, config.rnd_update_proportion, config.rnd_warmup),
             "icm": lambda: ICM(config.icm_beta, config.intrinsic_gamma, config.icm_forward_share),
         }
-        companions = [named[each]() if isinstance(each, str) else copy.deepcopy(each) for each in asked]
+        companions = [named[each]() if isinstance(each, str) else copy.deepcopy(each) for each in wanted]
         check_companions(companions)
         return companions
 

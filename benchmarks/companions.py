@@ -1,4 +1,4 @@
-"""Companions: what they find that PPO alone does not, and what they cost.
+"""Companions: tasks that PPO solves only with them, and the time that they cost.
 
 python -m benchmarks.companions deepsea
 python -m benchmarks.companions cost
@@ -35,7 +35,7 @@ ROWS, MINIBATCH, EPOCHS = 2048, 512, 4
 
 
 class DeepSea(gym.Env):
-    """A diver sinks by a row in every step, and goes to the right or to the left; which action is which, the cell says.
+    """A diver sinks by a row in every step, and moves to the right or left. Which action is right depends on the cell.
 
     A treasure of 1 lies in the last corner on the right; every step to the right costs 0.01 / length. Random actions
     find it in one of a million episodes (Osband et al. 2020, arXiv:1908.03568).
@@ -189,10 +189,10 @@ def rows_of(ppo: PPO) -> Trajectory:
 
 
 def cost(rounds: int = 30) -> None:
-    """Print the time that a companion adds to an update, beside the time of its own networks.
+    """Print the time that each companion adds to an update, and the time of its own networks.
 
     Args:
-        rounds: the number of turns of each.
+        rounds: the number of measurements of each.
     """
     torch.set_num_threads(1)
     make = partial(PPO, False, 8, 4, batch_size=ROWS, mini_batch_size=MINIBATCH, k_epochs=EPOCHS, seed=0)

@@ -310,7 +310,7 @@ def report(results: list[dict[str, Any]]) -> None:
 def main(
     results: tyro.conf.Positional[Path],
     paths: tyro.conf.Positional[tuple[Path, ...]] = (),
-    every: Annotated[int, tyro.conf.arg(help="Take each so many-th mutant only.")] = 1,
+    every: Annotated[int, tyro.conf.arg(help="N: test only every N-th mutant.")] = 1,
     seconds: Annotated[float, tyro.conf.arg(help="Computing time of the tests of a mutant; more are left out.")] = 30.0,
 ) -> None:
     """Test the mutants of files, or of all files in directories; without any, print the report of the results."""

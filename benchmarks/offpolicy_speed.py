@@ -1,7 +1,7 @@
 """Updates per second of the off-policy agents and of Stable-Baselines3's: `python -m benchmarks.offpolicy_speed`.
 
-Minibatches of 256 transitions (17 numbers observed; 6 actions), sampled from 20,000, on one thread. Ours and theirs
-take turns in one process; a figure is the median over the turns. requirements-bench.txt has what it needs.
+Minibatches have 256 transitions (observations of 17 numbers, 6 actions), sampled from 20,000, on one thread. Ours and
+theirs take turns in one process, and a figure is the median over the turns. It needs requirements-bench.txt.
 """
 
 import argparse
@@ -25,7 +25,7 @@ Updates = Callable[[int], None]
 
 
 class Spaces(gym.Env):
-    """An environment that is only asked for its spaces."""
+    """An environment of which only the spaces are used."""
 
     def __init__(self, action_space: spaces.Space) -> None:
         """Store the spaces."""
@@ -52,7 +52,7 @@ def ours(name: str, hidden: int) -> Updates:
     agent.observe([Trajectory(0, obs, actions, rewards, np.zeros(ROWS, bool), truncated, obs[truncated])])
 
     def update(count: int) -> None:
-        agent.steps += count  # as if so many more had been collected
+        agent.steps += count  # as if this number of steps had been collected
         agent.update(0.0)
 
     return update

@@ -1,9 +1,9 @@
-"""Settings for environments that need others than the defaults; `main.py` selects them by `--agent` and `--env-id`.
-
-`SEARCH` has what `main.py tune` tries.
+"""Presets: settings for environments for which the defaults are not good. `--agent` and `--env-id` select one.
 
 They were chosen on seeds from 100 up; results are reported for seeds 0 to 4. All MuJoCo tasks share one preset, tuned
 on HalfCheetah-v5; Hopper, Walker2d, InvertedDoublePendulum, Reacher and Swimmer differ in a few numbers.
+
+`SEARCH` has the settings that `main.py tune` searches.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ MUJOCO: Values = {
 }
 """For all of MuJoCo."""
 LEGS = {"num_envs": 8, "squash_actions": False, "recompute_advantage": False, "log_std": 0.0}
-"""In addition, for robots that can fall."""
+"""Changes to it for robots that can fall."""
 BY_ENV: dict[str, Values] = {
     "CartPole-v1": {},
     "Acrobot-v1": {"steps": 200_000},
@@ -97,7 +97,7 @@ ATARI: Values = {
     "entropy_coef": 0.01,
     "hidden_sizes": (),
 }
-"""For all of `ALE/...`: those of Huang et al. 2022, "The 37 implementation details of PPO"; not tuned here."""
+"""For all of `ALE/...`: the settings of Huang et al. 2022, "The 37 implementation details of PPO"; not tuned here."""
 MINATAR: Values = {
     "steps": 5_000_000,
     "num_envs": 64,
@@ -115,7 +115,7 @@ WITH_RND: dict[str, Values] = {
     "MountainCar-v0": {"beta": 1.0},
     "MountainCarContinuous-v0": {"num_envs": 4, "batch_size": 1024, "gamma": 0.99, "log_std": 0.5, "beta": 1.0},
 }
-"""By environment id: on top of the above, with `--use-rnd`."""
+"""By environment id: changes to the above with `--use-rnd`."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Presets:
     by_namespace: dict[str, Values] = field(default_factory=dict)
     """For all environments of a namespace, such as `ALE/...`."""
     with_rnd: dict[str, Values] = field(default_factory=dict)
-    """By environment id: on top of the above, with an intrinsic reward."""
+    """By environment id: changes to the above with an intrinsic reward."""
 
     def of(self, env_id: str, use_rnd: bool = False) -> Values:
         """Return the settings for an environment."""
@@ -140,17 +140,17 @@ class Presets:
 
 
 N_STEP: Values = {"n_step": 3}
-"""For DQN: values grow to the horizon of 100 steps three times as fast."""
+"""For DQN: 3-step returns, with which values approach those of the horizon of 100 steps three times as fast."""
 DQN: dict[str, Values] = {
     "CartPole-v1": N_STEP | {"steps": 80_000},
     "Acrobot-v1": N_STEP | {"steps": 40_000},
 }
 SMALL: Values = {"num_envs": 4, "lr": 1e-3, "hidden_sizes": (64, 64), "batch_size": 128, "buffer_size": 50_000}
-"""For continuous control with few dimensions: small networks, which take a third of the time."""
+"""For continuous control with few dimensions: small networks, which need a third of the time."""
 LUNAR: Values = {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000}
 """For LunarLanderContinuous: after RL-Zoo, not tried here."""
 NOISE: Values = {"action_noise": "ou_0.5", "utd": 0.5, "learning_starts": 100, "steps": 40_000}
-"""For MountainCarContinuous: noise that pushes one way for a while, since uncorrelated noise never reaches the goal."""
+"""For MountainCarContinuous: correlated noise, since uncorrelated noise never reaches the goal."""
 FETCH_REACH: Values = SMALL | {
     "steps": 7_500,
     "hindsight": "future",
@@ -182,7 +182,7 @@ PRESETS: dict[str, Presets] = {
 
 
 def preset(agent: str, env_id: str, use_rnd: bool = False) -> Values:
-    """Return the settings of a run in which an agent on an environment differs from the defaults."""
+    """Return the settings that differ from the defaults for an agent in an environment."""
     return PRESETS.get(agent, Presets()).of(env_id, use_rnd)
 
 
@@ -210,7 +210,7 @@ def has_preset(env_id: str) -> bool:
 
 
 class LogRange(NamedTuple):
-    """Numbers whose logarithm lies evenly between those of two."""
+    """A range of numbers that is searched on a logarithmic scale."""
 
     low: float
     high: float
@@ -249,10 +249,10 @@ SEARCH: dict[str, Space] = {
 
 
 def search_space(agent: str, start: Values) -> Space:
-    """Return what to try for an agent; the values at the start of the search are added to it.
+    """Return the settings to search for an agent, and their values; those of the first trial are among them.
 
     Raises:
-        ValueError: there is nothing to try for the agent.
+        ValueError: the agent has no settings to search.
     """
     if agent not in SEARCH:
         raise ValueError(f"presets.py has nothing to try for the agent {agent!r}")

@@ -28,7 +28,7 @@ class GradientWorkers:
         self._job = lru_cache(partial(self._pool.job, "compute", timed=False))
 
     def compute(self, start: int, stop: int, processes: int) -> None:
-        """Compute the gradient of the minibatch of rows `start` to `stop` in at most so many processes.
+        """Compute the gradient of the minibatch of rows `start` to `stop`, in at most `processes` processes.
 
         Raises:
             RuntimeError: the vectorizer is closed.

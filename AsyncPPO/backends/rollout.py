@@ -57,7 +57,7 @@ class Replica(Protocol):
         """Return a policy that reads its weights from a vector `(P,)`."""
 
     def workspace(self, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Return shape and type of the arrays that gradient workers share for that many rows."""
+        """Return shape and type of the arrays that gradient workers share for updates of up to `rows` rows."""
 
     def learner(self, workspace: dict[str, np.ndarray]) -> Compute:
         """Return the function that computes a part of the gradient of a minibatch in these arrays."""

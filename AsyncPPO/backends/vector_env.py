@@ -1,4 +1,4 @@
-"""Environments of a `gymnasium.vector.VectorEnv`, however it resets them."""
+"""Environments of a `gymnasium.vector.VectorEnv`, in any autoreset mode."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,15 +18,15 @@ FINAL_OBS = "final_obs"
 class VectorEnvPool:
     """The environments of a `VectorEnv`, which steps all of them at once.
 
-    The first observation of a new episode comes in the same step (`SAME_STEP`; with `DISABLED` they are reset here), or
-    `resets_late`: in the next one (`NEXT_STEP`).
+    With the mode `SAME_STEP` it resets an environment in the step that ends an episode, with `NEXT_STEP` in the next
+    step (`resets_late`). With `DISABLED` this class resets them, as for `SAME_STEP`.
     """
 
     def __init__(self, env: VectorEnv, *, owned: bool) -> None:
-        """Take a vector environment over; `close` closes it if it is `owned`.
+        """Store a vector environment; `close` closes it if it is `owned`.
 
         Raises:
-            ValueError: it does not say how it resets its environments.
+            ValueError: its metadata do not have an autoreset mode.
         """
         try:
             self._mode = AutoresetMode(env.metadata.get("autoreset_mode"))
@@ -40,7 +40,7 @@ class VectorEnvPool:
     def reset(
         self, env_ids: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
     ) -> tuple[np.ndarray, Infos]:
-        """Reset all environments. Gymnasium's own take a seed for each, others the first one."""
+        """Reset all environments. Gymnasium's own classes get a seed for each, other classes the first seed."""
         seed: Any = [*seeds] if self._listed_seeds else seeds[0]
         obs, info = self._env.reset(seed=seed, options=options)
         return self._rows(obs), dict(enumerate(infos_by_env(info, len(env_ids))))
@@ -48,12 +48,12 @@ class VectorEnvPool:
     def step(self, env_ids: np.ndarray, actions: np.ndarray) -> tuple[Any, ...]:
         """Step all environments with actions `(N, ...)`; return the rows and infos of `env_ids`.
 
-        Those of an environment that finishes are its last ones; `begin` gives the first of the next episode.
+        For an environment that finishes, they are the last ones of its episode; `begin` returns those of the next one.
         """
         actions = actions.copy()
         idle = np.ones(len(actions), bool)
         idle[env_ids] = False
-        actions[idle] = actions[env_ids[0]]  # has no effect, but must be valid
+        actions[idle] = actions[env_ids[0]]  # any valid action: it has no effect
         composite = isinstance(self.action_space, COMPOSITE)
         batch: Any = element_of(self.action_space, actions) if composite else actions
         obs, reward, terminated, truncated, info = self._env.step(batch)
@@ -77,7 +77,7 @@ class VectorEnvPool:
         return self._obs[env_ids], infos
 
     def close(self) -> None:
-        """Close it, unless it belongs to the caller."""
+        """Close the vector environment if it is owned."""
         if self._owned:
             self._env.close()
 
@@ -98,7 +98,7 @@ class VectorEnvPool:
 
 
 def infos_by_env(info: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
-    """Return the infos of each environment from those of a `VectorEnv`: `_NAME` is the mask of the rows `NAME`."""
+    """Split the infos of a `VectorEnv` by environment; in them, `_NAME` is the mask of the rows of `NAME`."""
     by_env: list[dict[str, Any]] = [{} for _ in range(num_envs)]
     for name, values in info.items():
         if name == FINAL_OBS or (name.startswith("_") and name[1:] in info):

@@ -46,7 +46,7 @@ class Replica:
         return NumpyPolicy(self.architecture, parameters, statistics.reshape(2, -1))
 
     def workspace(self, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Return shape and type of the arrays that gradient workers share, for so many rows."""
+        """Return shape and type of the arrays that gradient workers share for updates of up to `rows` rows."""
         return shared_arrays(self.architecture, rows, self.mini_batch_size)
 
     def learner(self, workspace: dict[str, np.ndarray]) -> Callable[[int, int, int, int], None]:

@@ -1,1 +1,1 @@
-"""The bars of populations."""
+"""Speed and results of populations."""

@@ -1,4 +1,4 @@
-"""The bars of populations: `python -m benchmarks.population {speed,learning}`.
+"""Speed and results of populations, and their targets: `python -m benchmarks.population {speed,learning}`.
 
 `speed` compares with PRLearn, if it is installed (`pip install prlearn`).
 """
@@ -48,7 +48,7 @@ class Rover(Agent):
 
 
 def speed() -> None:
-    """Print steps per second of the quick start of PRLearn with a random agent, and the seconds until a first step."""
+    """Print the steps per second of PRLearn's quick start with a random agent, and the seconds to its first step."""
     schedule = [("finish", 250, "episodes"), ("train_agent", 10, "episodes")]
     arguments: dict[str, Any] = {"n_workers": 4, "mode": "parallel_learning", "sync_mode": "sync"}
     env = gym.make("LunarLander-v3")
@@ -70,10 +70,10 @@ def speed() -> None:
 
 
 def learning(bars: Sequence[str] = ()) -> None:
-    """Do the missing runs, one after the other; write `README.md` and `scores.png` next to this file.
+    """Train what is missing, one run at a time; write `README.md` and `scores.png` next to this file.
 
     Args:
-        bars: do only those of the bars whose names begin so; by default all.
+        bars: train only for the bars whose names begin with one of these; by default for all.
     """
     scores: Scores = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     wanted = [case for case in cases() if not bars or case.bar.startswith(tuple(bars))]
@@ -102,7 +102,7 @@ def page(scores: Scores) -> str:
 
 
 def _verdict(bar: str, names: dict[str, dict[str, float]]) -> str:
-    """Return what is compared in a bar, in words."""
+    """Return, in words, the comparison with a bar."""
     values = {name: np.array([*by_seed.values()]) for name, by_seed in names.items()}
     if bar.startswith("mean"):
         (_, ours), (_, single) = values.items()

@@ -1,4 +1,4 @@
-"""What is compared: runs of populations and of single agents."""
+"""The cases that are compared: runs of populations and of single agents."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from Population import AgentCombiner, ExploitExplore, FixedStatAgentCombiner, Me
 from PPO import PPO
 
 EPISODES = 100
-"""Of each evaluation, deterministic."""
+"""The number of deterministic episodes in each evaluation."""
 BATCH, MEMBERS = 512, 4
 STEPS_OF_MEAN = {"CartPole-v1": 25_000, "Acrobot-v1": 50_000}
 STEPS_OF_BEST = {"CartPole-v1": 10_000, "Acrobot-v1": 20_000}
-"""Steps of each member; few, so that single runs differ."""
+"""Steps of each member. They are few, so that single runs differ."""
 BAD_RATES = (1e-6, 1e-5, 1e-3, 1e-1)
 EXPLORING = 100_000
-"""Steps of each member that explores."""
+"""Steps of each member in population-based training."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Case:
     """Runs that differ by their seeds."""
 
     bar: str
-    """What they are compared in, and the task."""
+    """The comparison that they are part of, and the task."""
     name: str
     seeds: int
     run: Callable[[int], float]

@@ -18,7 +18,7 @@ from parallel_rl.utils import read_json, settings_in
 NO_SETTINGS = {"agent", "config", "preset", "seeds", "trials", "trust_env_module"}
 """Flags that are not settings."""
 PRESET_OF_RUN = ("steps", "num_envs", "mode")
-"""Settings of a run that the file of a preset may hold, beside those of the agent."""
+"""Settings of a run that the file of a preset may hold, besides those of the agent."""
 REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys", "--callback")
 """Flags that may be given several times, each time with one or more values."""
 
@@ -37,7 +37,7 @@ def parse_all(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainC
 
     Args:
         arguments: of the command line.
-        tuning: whether they are of `tune`, not of `train`.
+        tuning: whether they are flags of `tune`, not of `train`.
 
     Raises:
         ValueError: a setting is out of its range, a flag belongs to another agent, or the run's config names a module
@@ -71,7 +71,7 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, Values]:
     """Return the agent, the config's file (None if neither `--config` nor `--load-weights` names one), and the preset.
 
     Raises:
-        ValueError: the agent is unknown, or not that of the files; or a file is not valid.
+        ValueError: the agent is unknown, or differs from that of a file, or a file is not valid.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("agent", "config", "load-weights", "preset"):
@@ -97,10 +97,10 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, Values]:
 
 
 def _checked_preset(file: str, agent: str, content: Values) -> Values:
-    """Return the settings of a preset, with the types that they have.
+    """Check the settings of a preset, and convert them to their types.
 
     Raises:
-        ValueError: one that the agent does not have, or that a preset does not hold, or of a wrong type.
+        ValueError: the agent or a preset has no such setting, or a value has a wrong type.
     """
     types = setting_types(agent)
     known = {name: types[name] for name in (*PRESET_OF_RUN, *settings_in(agent_kind(agent).config_class))}

@@ -61,7 +61,7 @@ def plot(
     return 0
 
 
-def _labels(configs: Sequence[TrainConfig], asked: Sequence[str]) -> list[str]:
+def _labels(configs: Sequence[TrainConfig], given: Sequence[str]) -> list[str]:
     """Return the label of each run.
 
     Raises:
@@ -72,13 +72,13 @@ def _labels(configs: Sequence[TrainConfig], asked: Sequence[str]) -> list[str]:
     alike = [[other for other, of in zip(settings, tasks, strict=True) if of == task] for task in tasks]
     own = [_difference(*pair) for pair in zip(settings, alike, strict=True)]
     curves = [*dict.fromkeys(zip(tasks, own, strict=True))]
-    if not asked:
+    if not given:
         return own
-    if len(asked) == len(configs):
-        return [*asked]
-    if len(asked) == len(curves):
-        return [asked[curves.index(curve)] for curve in zip(tasks, own, strict=True)]
-    raise ValueError(f"there are {len(asked)} labels for {len(configs)} runs in {len(curves)} curves")
+    if len(given) == len(configs):
+        return [*given]
+    if len(given) == len(curves):
+        return [given[curves.index(curve)] for curve in zip(tasks, own, strict=True)]
+    raise ValueError(f"there are {len(given)} labels for {len(configs)} runs in {len(curves)} curves")
 
 
 def _experiment(config: TrainConfig) -> dict[str, Any]:

@@ -26,7 +26,7 @@ AGENTS: dict[str, list[str]] = {
     "her-td3": GOALS + EXPLORE,
     "her-sac": GOALS,
 }
-"""By agent of pyrl: the flags of `train` that it stands for, beside --agent."""
+"""By agent of pyrl: the flags of `train` that it stands for, besides --agent."""
 RENAMED = {
     "--replay-buffer": "--buffer-size",
     "--random-steps": "--learning-starts",

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 STUDY_FILE, PRESET_FILE, PICTURE_FILE = "study.db", "preset.json", "search.png"
 STARTED_WITH, ERROR = "started_with", "error"
-"""What a study knows of its command line, and a trial of its failure."""
+"""Attributes of a study with its first settings, and of a trial with its error."""
 POINTS, EPISODES = 5, 20
-"""Evaluations of a trial, after each of which it may be pruned, and episodes of all but the last."""
+"""The number of evaluations of a trial, after each of which it may be pruned; and the episodes of all but the last."""
 EVALUATION_SEED = 3_000_000
 """Added to the seed for the evaluations, whose episodes are the same in all trials."""
 LOCK_SECONDS = 60
-"""Seconds that a process waits for another one to write into the study."""
+"""Seconds that a process waits while another one writes into the study."""
 SAME = ("steps", "num_envs", "mode", "seed", "env_id", "env_kwargs", "wrapper", "action_masks", "load_weights")
-"""Settings of a run by which trials can be compared."""
+"""Settings of a run that all trials of a study share."""
 
 
 class Stopped(Exception):
@@ -45,7 +45,7 @@ def tune(arguments: Sequence[str]) -> int:
 
     Raises:
         ImportError: Optuna is missing.
-        ValueError: the study in the directory is of something else, or damaged.
+        ValueError: the study in the directory has other settings, or is damaged.
         RuntimeError: every trial failed.
     """
     config, flags = parse_all(arguments, tuning=True)
@@ -73,10 +73,10 @@ def tune(arguments: Sequence[str]) -> int:
 
 
 def open_study(config: TrainConfig, run_dir: Path) -> "optuna.Study":
-    """Return the study in a directory; a new one begins with the settings of the command line.
+    """Return the study in a directory, or a new one, whose first trial has the settings of the command line.
 
     Raises:
-        ValueError: its trials are not comparable with those that the command line asks for.
+        ValueError: the trials of the study have other settings in `SAME` than the command line.
     """
     import optuna
     from sqlalchemy import URL
@@ -109,7 +109,7 @@ def open_study(config: TrainConfig, run_dir: Path) -> "optuna.Study":
 
 
 def _started_with(config: TrainConfig) -> Values:
-    """Return what the trials of a study share, and where it began, as JSON holds it."""
+    """Return the settings that all trials of a study share, and those of the first trial, as plain values."""
     about = settings_in(type(config.settings))
     settings = {name: value for name, value in vars(config.settings).items() if not about[name].incidental}
     values = {name: getattr(config.run, name) for name in SAME} | settings
@@ -117,7 +117,7 @@ def _started_with(config: TrainConfig) -> Values:
 
 
 class Search:
-    """Trials one after the other; other processes may work on the same study."""
+    """Runs trials one after the other; other processes may run trials of the same study."""
 
     def __init__(self, config: TrainConfig, study: "optuna.Study", run_dir: Path) -> None:
         """Store the settings at the start, the study and the directory."""
@@ -128,18 +128,18 @@ class Search:
 
     @property
     def collecting_since(self) -> float | None:
-        """When the environments began what they are doing; None if they are not."""
+        """The start of the current collection; None between collections."""
         return getattr(self._trainer, "collecting_since", None)
 
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
-        """End the search after the present update."""
+        """End the search after the current update."""
         self.stopped = why
         if self._trainer is not None:
             self._trainer.stop(why, skip_slow_work=skip_slow_work)
 
     @property
     def finished(self) -> "list[optuna.trial.FrozenTrial]":
-        """The trials of all processes that are over, without those that a signal ended."""
+        """The finished trials of all processes, without those that a signal ended."""
         return [
             trial
             for trial in self.study.trials
@@ -147,7 +147,7 @@ class Search:
         ]
 
     def run(self, trials: int) -> None:
-        """Search until so many trials are over, in this process or another."""
+        """Search until the study has this number of finished trials, from all processes."""
         with Bar(total=trials, initial=len(self.finished), unit="trial") as bar:
             while self.stopped is None and len(finished := self.finished) < trials:
                 bar.update(len(finished) - bar.n)
@@ -163,7 +163,7 @@ class Search:
         import optuna
         from optuna.trial import TrialState
 
-        seed = self.config.run.seed + trial.number  # processes that start together do not try the same
+        seed = self.config.run.seed + trial.number  # so that processes that start together try different settings
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
         try:
             self.study.tell(trial, self._score(trial))
@@ -183,9 +183,9 @@ class Search:
         """Train; return the mean return of deterministic episodes.
 
         Raises:
-            TrialPruned: the trial is worse than the median of those before it.
-            Stopped: a signal has come.
-            ValueError: the settings do not go together, or the return is not finite.
+            TrialPruned: the trial is worse than the median of the earlier ones.
+            Stopped: a signal was received.
+            ValueError: the settings exclude each other, or the return is not finite.
         """
         import optuna
 
@@ -226,13 +226,13 @@ class Search:
         write_json(self.run_dir / PRESET_FILE, {"agent": self.config.agent} | changed)
 
     def _config(self, values: Values) -> TrainConfig:
-        """Return the config with the values of a trial; a minibatch is at most the batch."""
+        """Return the config with the values of a trial; a minibatch is never larger than the batch."""
         if "mini_batch_size" in values:
             values = values | {"mini_batch_size": min(values["mini_batch_size"], values["batch_size"])}
         return self.config.changed(values)
 
     def report(self) -> int:
-        """Print the best trials, and draw the search.
+        """Print the best trials, and plot the search.
 
         Raises:
             RuntimeError: every trial failed.

@@ -1,4 +1,4 @@
-"""What `tune` shows at its end: a table of trials, and a picture of the search."""
+"""The report of `tune`: a table of trials, and a picture of the search."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SHOWN = 5
-"""Trials in the table, beside the first one."""
+"""The number of trials in the table, besides the first one."""
 
 
 def table(trials: "Sequence[FrozenTrial]", names: Sequence[str]) -> str:
-    """Return the first trial and the best ones, a line each, and how many were pruned and failed."""
+    """Return a table with the first trial and the best ones, and how many trials were pruned or failed."""
     ended = sorted((trial for trial in trials if trial.state.name == "COMPLETE"), key=lambda trial: -_value(trial))
     shown = ended[:SHOWN] + [trial for trial in ended[SHOWN:] if trial.number == 0]
     rows = [["trial", "return", *names]]
@@ -31,12 +31,12 @@ def table(trials: "Sequence[FrozenTrial]", names: Sequence[str]) -> str:
 
 
 def plot_search(study: "Study", path: Path, title: str) -> None:
-    """Draw the return of each trial with the best so far, and how much each setting matters.
+    """Plot the return of each trial and the best so far, and the importance of each setting.
 
     Args:
         study: with at least one complete trial.
         path: of the picture.
-        title: above it.
+        title: of the picture.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -65,7 +65,7 @@ def plot_search(study: "Study", path: Path, title: str) -> None:
 
 
 def _importances(study: "Study") -> dict[str, float]:
-    """Return the share of each setting in what makes trials good (Watanabe et al. 2023, arXiv:2304.10255)."""
+    """Return the importance of each setting for good trials, as fractions (Watanabe et al. 2023, arXiv:2304.10255)."""
     import optuna
 
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()

@@ -1,4 +1,4 @@
-"""Ids of environments: the packages that register them, and what is wrong with an id that cannot be made."""
+"""Ids of environments: the packages that register them, and the reason why an environment cannot be made."""
 
 import traceback
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ EXTRAS = {
 }
 """Packages of environments, and the extra `parallel-rl[EXTRA]`, or file requirements-EXTRA.txt, that installs them."""
 ROBOTICS = ("Fetch", "Hand", "Adroit", "AntMaze", "PointMaze", "FrankaKitchen")
-"""How the ids of Gymnasium-Robotics begin."""
+"""The beginnings of the ids of Gymnasium-Robotics."""
 
 
 def register_games(env_id: str) -> None:
@@ -64,7 +64,7 @@ def check_env_id(env_id: str) -> None:
 
 
 def registered() -> list[EnvSpec]:
-    """Return the environments that are known without naming a module."""
+    """Return the environments that are registered without importing a further module."""
     for game in ("ALE/Pong-v5", "MinAtar/Breakout-v1", "FetchReach-v4"):
         with suppress(ImportError):
             register_games(game)
@@ -72,7 +72,7 @@ def registered() -> list[EnvSpec]:
 
 
 def environments_of(module: str) -> list[EnvSpec]:
-    """Import a module; return the environments that it registers, and those of its own that are registered already.
+    """Import a module, and return its environments, even if they were registered before.
 
     Raises:
         ValueError: it is not found, or its code fails.
@@ -90,7 +90,7 @@ def environments_of(module: str) -> list[EnvSpec]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return in one line why something could not be made: the package to install, or the error and its place."""
+    """Return, in one line, why an environment could not be made: the package to install, or the error and its place."""
     missing = next((EXTRAS[name] for name in _missing_packages(error) if name in EXTRAS), None)
     first = next(iter(f"{error}".splitlines()), "")
     if missing is not None:
@@ -109,7 +109,7 @@ def _missing_packages(error: BaseException | None) -> Iterator[str]:
 
 
 def _nearest(name: str, known: Iterable[EnvSpec]) -> str | None:
-    """Return the id with the nearest name, namespace and version aside; of several, that version or the newest."""
+    """Return the id with the nearest name; namespace and version do not count, except to choose between equal names."""
     by_name: dict[str, list[EnvSpec]] = {}
     for spec in known:
         by_name.setdefault(spec.name.lower(), []).append(spec)
