@@ -312,7 +312,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.env.close()
 
     def __repr__(self) -> str:
-        """Name the agent, the environments, and how far the run is."""
+        """Describe the agent, the environments, and the progress of the run."""
         return f"{type(self).__name__}({self.agent!r}, {self.env!r}, mode={self.mode!r}, steps_done={self.steps_done})"
 
 

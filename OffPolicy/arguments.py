@@ -10,7 +10,7 @@ from parallel_rl.utils import Config, settings_class
 
 @settings_class
 class ForEnv(Config):
-    """Those that all agents have."""
+    """The arguments of all agents."""
 
     env: Any = field(kw_only=False)
     config: OffPolicyConfig | None = None
@@ -20,19 +20,19 @@ class ForEnv(Config):
 
 @settings_class
 class ForDQN(ForEnv, DQNConfig):
-    """Those of `DQN.for_env`."""
+    """The arguments of `DQN.for_env`."""
 
 
 @settings_class
 class ForDDPG(ForEnv, DDPGConfig):
-    """Those of `DDPG.for_env`."""
+    """The arguments of `DDPG.for_env`."""
 
 
 @settings_class
 class ForTD3(ForEnv, TD3Config):
-    """Those of `TD3.for_env`."""
+    """The arguments of `TD3.for_env`."""
 
 
 @settings_class
 class ForSAC(ForEnv, SACConfig):
-    """Those of `SAC.for_env`."""
+    """The arguments of `SAC.for_env`."""

@@ -32,7 +32,7 @@ Scaling = float | Sequence[float] | np.ndarray
 
 @settings_class
 class ForEnv(PPOConfig):
-    """The arguments of `PPO.for_env`, for type checkers and editors: those of `PPO` that the spaces leave open."""
+    """The arguments of `PPO.for_env`, for type checkers and editors: those of `PPO` that spaces do not determine."""
 
     env: Any = field(kw_only=False)
     companions: Sequence[str | Companion] = ()  # type: ignore[assignment]  # in Python also objects

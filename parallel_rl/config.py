@@ -101,7 +101,7 @@ class RunConfig(Config):
     )
     combine_every: int = setting(4096, "Steps of all copies together between two combinations.", least=1)
     callback: tuple[str, ...] = setting(
-        (), "Callbacks of your own, MODULE:CLASS, which are made without arguments: --callback my_callbacks:Curriculum."
+        (), "Your own callbacks, MODULE:CLASS, called without arguments: --callback my_callbacks:Curriculum."
     )
     track: Literal["none", "wandb", "mlflow"] = setting(
         "none", "Report the run to Weights & Biases or MLflow, if it is installed (pip install wandb)."
@@ -209,13 +209,13 @@ Flag = tuple[str, Any, str, Any]
 PRESET: Flag = (
     "preset",
     str | None,
-    "A JSON file of settings, such as tune writes, in place of the environment's preset.",
+    "A JSON file of settings, such as the one that tune writes, in place of the environment's preset.",
     None,
 )
 CONFIG: Flag = (
     "config",
     str | None,
-    "The config.json of a run, to start from its settings in place of the defaults and the environment's preset.",
+    "The config.json of a run, whose settings replace the defaults and the environment's preset.",
     None,
 )
 SEEDS: Flag = (

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class WeightsAndBiases(Callback):
-    """Reports settings, metrics and evaluations to Weights & Biases; a resumed run is a further one there."""
+    """Reports settings, metrics and evaluations to Weights & Biases; there, a resumed run is a new run."""
 
     def __init__(self, settings: Mapping[str, Any], **options: Any) -> None:
         """Store the settings of the run, and the options of `wandb.init`.
@@ -33,7 +33,7 @@ class WeightsAndBiases(Callback):
         self._run.log(_finite(metrics), step=metrics["steps"])
 
     def on_evaluation(self, trainer: "AsyncTrainer", evaluation: Evaluation) -> None:
-        """Report an evaluation: at the current step, since W&B rejects the earlier one of its weights."""
+        """Report an evaluation at the current step, since W&B rejects earlier steps, such as that of its weights."""
         self._run.log(_finite(evaluation.figures(), "eval/"), step=trainer.steps_done)
 
     def on_end(self, trainer: "AsyncTrainer") -> None:
@@ -42,7 +42,7 @@ class WeightsAndBiases(Callback):
 
 
 class MLflow(Callback):
-    """Reports settings, metrics and evaluations to MLflow; a resumed run is a further one there."""
+    """Reports settings, metrics and evaluations to MLflow; there, a resumed run is a new run."""
 
     def __init__(self, settings: Mapping[str, Any], **options: Any) -> None:
         """Store the settings of the run, and the options of `mlflow.start_run`.
@@ -78,5 +78,5 @@ def _imported(package: str) -> Any:
 
 
 def _finite(metrics: Metrics, prefix: str = "") -> Metrics:
-    """Return the metrics that are numbers: there is no return before the first episode has ended."""
+    """Return the metrics that are finite; before the end of the first episode there is no return."""
     return {f"{prefix}{name}": value for name, value in metrics.items() if math.isfinite(value)}

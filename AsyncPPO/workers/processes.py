@@ -32,7 +32,8 @@ def choose_start_method(method: str | None) -> tuple[str, str | None]:
     """Return the start method of child processes, and the reason if another one than usual was chosen.
 
     The usual one is `fork`, where the system supports it, since it is fast. A fork has none of its parent's threads, so
-    code in it that waits for such a thread hangs: libraries of macOS do, JAX does, and Python 3.12 warns of it.
+    code in it that waits for such a thread hangs. So it is not used on macOS, nor if JAX runs, nor with Python 3.12 and
+    newer if this process has threads.
 
     Raises:
         ValueError: an unknown method, or one that this system does not support.
@@ -49,12 +50,12 @@ def choose_start_method(method: str | None) -> tuple[str, str | None]:
     if _jax_has_threads():
         return "spawn", "JAX runs in this process, whose threads would be missing in a fork"
     if sys.version_info >= (3, 12) and _threads() > 1:
-        return "forkserver", "this process has threads, which Python 3.12 and newer do not want to fork"
+        return "forkserver", "this process has threads, and Python 3.12 and newer warn if such a process forks"
     return "fork", None
 
 
 def _threads() -> int:
-    """Return the number of threads of this process, those of libraries included where the system tells it."""
+    """Return the number of threads of this process, with those of libraries if the system reports them."""
     try:
         return len(os.listdir("/proc/self/task"))
     except OSError:

@@ -31,9 +31,9 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 def parse_all(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfig, Any]:
     """Return the config of a command line, and all its flags.
 
-    The config has the defaults, then the preset (the environment's, or that of `--preset`), then the flags. A file
-    `--config` replaces defaults and the environment's preset. If `--load-weights` names a run, its config does so, and
-    its seed plus 1 is the new default, so that the new run does not repeat the old one.
+    The config has the defaults, then the preset (the environment's, or that of `--preset`), then the flags. The file
+    of `--config`, or the config of a run in `--load-weights`, replaces defaults and the environment's preset. The seed
+    of a run in `--load-weights` is increased by 1, so that the new run does not repeat the old one.
 
     Args:
         arguments: of the command line.
@@ -68,7 +68,7 @@ def parse_all(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainC
 
 
 def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, Values]:
-    """Return the agent, the config's file (None if neither `--config` nor `--load-weights` names one), and the preset.
+    """Return the agent, the file of the config (None without `--config` and `--load-weights`), and the preset.
 
     Raises:
         ValueError: the agent is unknown, or differs from that of a file, or a file is not valid.

@@ -164,7 +164,7 @@ def callbacks_of(names: Sequence[str]) -> list[Callback]:
         names: MODULE:CLASS of each.
 
     Raises:
-        ValueError: a callback does not exist, or is none; the message names it.
+        ValueError: it does not exist, cannot be made, or is not a `Callback`; the message names it.
     """
     callbacks = []
     for name in names:
@@ -180,7 +180,7 @@ def callbacks_of(names: Sequence[str]) -> list[Callback]:
 
 
 def _imported(what: str, name: str) -> Any:
-    """Return the class or function that MODULE:CLASS names, of a `what`."""
+    """Import the class or function MODULE:CLASS; errors call it a `what`."""
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ValueError(f"a {what} is MODULE:CLASS, not {name!r}")

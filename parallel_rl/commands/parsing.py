@@ -1,4 +1,4 @@
-"""Arguments of the command line, with whole numbers as people write them: 1e6, 64,64."""
+"""Parsing of the command line; whole numbers may be written as 1e6, and several as 64,64."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -10,7 +10,7 @@ REGISTRY = ConstructorRegistry()
 
 
 def parsed(kind: Any, name: str, arguments: Sequence[str], **options: Any) -> Any:
-    """Return an instance of a class of arguments, or the result of a function that takes them.
+    """Parse a command line; return an instance of a class of arguments, or the result of a function that takes them.
 
     Args:
         kind: the class or function.
@@ -25,7 +25,7 @@ def whole_number(text: str) -> int:
     """Return the whole number in a text such as 1000000, 1_000_000 or 1e6.
 
     Raises:
-        ValueError: there is none.
+        ValueError: it is not a whole number.
     """
     try:
         return int(text)

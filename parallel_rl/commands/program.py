@@ -25,7 +25,7 @@ def _program() -> str:
 
 
 def _from_here(path: str | Path) -> str:
-    """Return a path relative to the current directory; of another drive of Windows, the path itself."""
+    """Return a path relative to the current directory; on another drive of Windows, the path itself."""
     try:
         return os.path.relpath(path)
     except ValueError:
@@ -38,7 +38,7 @@ NAME = PROGRAM.rpartition("/")[2].rpartition(" ")[2]
 
 
 def version() -> str:
-    """Return the version of this program, and its commit if that is known."""
+    """Return the version of this program, and its commit if known."""
     if (CHECKOUT / "pyproject.toml").is_file():
         number = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
     else:

@@ -226,7 +226,7 @@ class Configured:
     """The other arguments of the agent, which cannot be changed."""
 
     def __repr__(self) -> str:
-        """Name the spaces, the seed, and the settings that differ from the defaults."""
+        """Return the spaces, the seed, and the settings that differ from the defaults, as text."""
         spaces = [_shape_of(vars(self)[name]) for name in ("observation_space", "action_space")]
         settings = [("seed", vars(self)["seed"]), *vars(self.config).items()]
         defaults = {"seed": None} | {each.name: each.default for each in fields(self.config)}
@@ -264,14 +264,14 @@ class Configured:
 
 
 class MadeWith(Generic[P]):
-    """A class method whose arguments are, for type checkers and editors, those of another callable.
+    """A class method that type checkers and editors see with the arguments of another callable.
 
     @MadeWith(ArgumentsOfForEnv)
     def for_env(cls, env, **settings): ...
     """
 
     def __init__(self, arguments: Callable[P, Any]) -> None:
-        """Store the callable, a class for example; it is not called."""
+        """Store the callable, such as a class; it is never called."""
         self._arguments = arguments
 
     def __call__(self, function: Callable[..., Any]) -> Self:
@@ -301,7 +301,7 @@ def table(config: type[Config]) -> str:
 
 
 def _shape_of(space: Any) -> str:
-    """Return a space in short: of a Box its shape."""
+    """Return a short text for a space: for a Box, only its shape."""
     return f"Box{space.shape}" if type(space).__name__ == "Box" else str(space)
 
 
