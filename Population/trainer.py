@@ -166,17 +166,22 @@ class Trainer:
             raise ValueError("only populations of agents of AsyncTrainer with sync_mode='sync' can be saved")
         save_state(path, contents(self))
 
-    def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
+    def load_checkpoint(self, path: str | os.PathLike[str]) -> Count:
         """Let `run` continue from what `save_checkpoint` saved in a trainer with the same arguments.
 
         If the environments can be saved (docs/resuming.md), the run gives the same bits as if it had not stopped. `run`
         raises a `ValueError` or `MemberError` if the checkpoint does not fit.
 
+        Returns:
+            The steps, episodes and seconds of all members until then.
+
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged, or not such a file.
         """
-        self._loaded = read_checkpoint(path), os.fspath(path)
+        state = read_checkpoint(path)
+        self._loaded = state, os.fspath(path)
+        return Count(*state["count"])
 
     def members_do(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run a task in every member, all of which must be idle; return the results."""
@@ -208,7 +213,8 @@ class Trainer:
             reports = dict(sorted(self._next() for _ in range(waited_for)))
             for number, report in reports.items():
                 self.records[number].note(report)
-                self.experience.add_experience(report.experience or Experience())
+                if report.experience is not None and not self.schedule.train_agent.is_never:
+                    self.experience.add_experience(report.experience)
             self._learn(running)
             self._display.show_returns(self.records)
             for callback in self.callbacks:

@@ -13,6 +13,7 @@ import torch
 from AsyncPPO.callbacks import read_table
 from parallel_rl import main
 from parallel_rl.commands.copies import Keep
+from tests.AsyncPPO.test_callbacks import scalars
 from tests.processes import runs, wait_until
 from tests.test_main import command, finish
 
@@ -30,6 +31,44 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     from PPO import PPO
 
     return PPO.load(directory).policy.state_dict()
+
+
+def test_a_population_is_logged_evaluated_and_plotted_like_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = tmp_path / "run"
+    assert train(run, "--steps", "768", "--eval-every", "256", "--combine", "best") == 0
+    rows = read_table(run / "metrics.csv")
+    assert [row["steps"] for row in rows] == [256, 512, 768], "of one copy"
+    assert all(row["mean_return"] == max(row["copy_0_return"], row["copy_1_return"]) for row in rows)
+    evaluations = read_table(run / "evaluations.csv", ("steps", "mean"))
+    assert evaluations[-1]["steps"] == 768
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["best"]["mean"] == max(row["mean"] for row in evaluations)
+    assert summary["evaluation"]["steps"] == 768
+    told = scalars(run)
+    assert told["rollout/ep_rew_mean"] == [(row["steps"], pytest.approx(row["mean_return"])) for row in rows]
+    assert [step for step, _ in told["eval/mean_reward"]] == [row["steps"] for row in evaluations]
+    assert main.main(["plot", str(run), "--out", str(tmp_path / "curves.png")]) == 0
+    assert main.main(["evaluate", str(run), "--best", "--episodes", "2"]) == 0
+    assert train(tmp_path / "none", "--steps", "256", "--eval-every", "0", "--combine", "mean") == 0
+    assert not (tmp_path / "none" / "best").exists()
+    (row,) = read_table(tmp_path / "none" / "metrics.csv")
+    assert row["mean_return"] == pytest.approx((row["copy_0_return"] + row["copy_1_return"]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("agent", "env_id", "combine"),
+    [("dqn", "CartPole-v1", "mean"), ("dqn", "CartPole-v1", "explore"), ("sac", "Pendulum-v1", "best")],
+)
+def test_off_policy_agents_are_copied_too(agent: str, env_id: str, combine: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = [
+        "--agent", agent, "--env-id", env_id, "--combine", combine, "--copies", "2", "--combine-every", "2000",
+        "--steps", "1200", "--num-envs", "4", "--hidden-sizes", "8", "--batch-size", "8", "--utd", "0.02",
+        "--eval-episodes", "2", "--eval-every", "0", "--run-dir", str(run),
+    ]  # fmt: skip
+    assert main.main(flags) == 0
+    assert len(read_table(run / "metrics.csv")) == 2, "a row after at least 1000 steps, and one at the end"
+    assert main.main(["evaluate", str(run), "--episodes", "2"]) == 0
 
 
 @pytest.mark.parametrize("combine", ["mean", "best", "explore"])
@@ -73,6 +112,8 @@ def test_a_stopped_population_resumes_to_the_bit(
         torch.testing.assert_close(halves[name], tensor, rtol=0, atol=0)
     one, other = (read_table(tmp_path / name / "copy_1" / "metrics.csv") for name in ("whole", "half"))
     assert [row["policy_loss"] for row in one] == [row["policy_loss"] for row in other]
+    one, other = (read_table(tmp_path / name / "metrics.csv") for name in ("whole", "half"))
+    assert [(row["steps"], row["mean_return"]) for row in one] == [(row["steps"], row["mean_return"]) for row in other]
     assert main.main(["resume", str(tmp_path / "half"), "--steps", "100"]) == 1
     assert "a run with copies resumes as it was" in capsys.readouterr().err
 

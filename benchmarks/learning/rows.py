@@ -90,7 +90,7 @@ def _stochastic(run_dir: Path, seed: int) -> float:
     """Return the mean return of 20 episodes with a run's stochastic policy."""
     from AsyncPPO import evaluate
     from parallel_rl.commands.build import agent_of, factory_of
-    from parallel_rl.commands.train import FINAL_SEED
+    from parallel_rl.commands.evaluating import FINAL_SEED
 
     config, ppo = agent_of(run_dir)
     factory, seed = factory_of(config.run), seed + FINAL_SEED

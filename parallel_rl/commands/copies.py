@@ -2,64 +2,68 @@
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from AsyncPPO.callbacks import METRICS_FILE, Table
+from AsyncPPO.callbacks import METRICS_FILE, CSVLog, Table, TensorBoard
 from AsyncPPO.episodes import Evaluation
 from parallel_rl.commands.build import env_of, fresh_agent, load_latest
+from parallel_rl.commands.evaluating import background_evaluation, final_evaluation
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import CURVE_FILE, SUMMARY_FILE, locked, note_start, write_json
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import trust_flag
 from parallel_rl.config import TrainConfig
+from parallel_rl.utils import History
 
 if TYPE_CHECKING:
     from Population import AgentCombiner, Trainer
+    from Population.schedule import Count
 
 STATE_FILE = "population.state"
 EXPLORED = ("lr", "entropy_coef")
-Evaluate = Callable[[TrainConfig, Any, int], Evaluation]
 
 
-def train_copies(config: TrainConfig, run_dir: Path, evaluate: Evaluate, *, resumed: bool = False) -> int:
+def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -> int:
     """Train a population, save its agent, evaluate it and report; return the exit code.
 
     Args:
         config: of the run.
         run_dir: its directory.
-        evaluate: evaluates the agent; its last argument is the number of steps so far.
         resumed: whether to continue from the state in the directory.
 
     Raises:
         FileNotFoundError: there is no state to resume from.
         ValueError: settings that a population does not support.
     """
+    from Population.schedule import Count
+
     if config.run.callback or config.run.track != "none":
         raise ValueError("callback and track do not work with copies")
     with locked(run_dir):
-        keep = Keep(config, run_dir)
-        trainer = make_population(config, keep)
-        if resumed:
-            trainer.load_checkpoint(run_dir / STATE_FILE)
+        trainer = make_population(config, Keep(config, run_dir))
+        count = trainer.load_checkpoint(run_dir / STATE_FILE) if resumed else Count()
+        callbacks: list[Any] = [CSVLog(run_dir), TensorBoard(run_dir), *background_evaluation(config, run_dir)]
+        whole = Whole(config, trainer, callbacks, count)
         note_start(run_dir, config, resumed=resumed, changed={})
         say(f"{config.run.env_id}: {config.run.copies} copies with {config.run.num_envs} environments each")
-        with stopped_by_signals(Stoppable(trainer)) as signals:  # type: ignore[arg-type]
+        with stopped_by_signals(whole) as signals, whole.watched():  # type: ignore[arg-type]
             agent, result = trainer.run()
-        agent.save_weights(run_dir)
-        _write(config, result["workers"], run_dir)
-        _summarize(trainer, None, run_dir)
+            agent.save_weights(run_dir)
+            _write(config, result["workers"], run_dir)
+        _summarize(whole, None, run_dir)
         say(f"saved     {run_dir} (weights, metrics of each copy)\ncurves    {run_dir / CURVE_FILE}")
         path = shlex.quote(str(run_dir)) + trust_flag(config.run)
         if signals:
             say(f"stopped   {trainer.stopped}; to continue: {PROGRAM} resume {path}")
             return 128 + signals[0]
-        evaluation = evaluate(config, agent, int(trainer.count.steps))
-        _summarize(trainer, evaluation, run_dir)
+        evaluation = final_evaluation(config, agent, whole.steps_done)
+        _summarize(whole, evaluation, run_dir)
         say(
             f"result    mean {evaluation.mean:.2f}, min {evaluation.min:.2f}, max {evaluation.max:.2f} "
             f"over {evaluation.episodes} deterministic episodes{evaluation.in_words}\n"
@@ -133,18 +137,86 @@ class Keep:
             self._last = time.monotonic()
 
 
-class Stoppable:
-    """A population, as `stopped_by_signals` sees it."""
+class Whole:
+    """A population as one run: what `stopped_by_signals` and callbacks of `AsyncTrainer` see of it.
 
-    collecting_since = None
+    Its steps are those of one copy. Its return is that of the best copy, or the mean over the copies if their weights
+    are averaged.
+    """
 
-    def __init__(self, trainer: "Trainer") -> None:
-        """Store the trainer."""
-        self._trainer = trainer
+    collecting_since, lag, progress = None, 0, True
+
+    def __init__(self, config: TrainConfig, trainer: "Trainer", callbacks: list[Any], count: "Count") -> None:
+        """Add it to the callbacks of the population.
+
+        Args:
+            config: of the run.
+            trainer: of the population.
+            callbacks: what sees it.
+            count: of the steps of all copies so far.
+        """
+        self.trainer, self.callbacks = trainer, callbacks
+        self.history, self.evaluations = History(), list[Evaluation]()
+        self.skip_slow_work = False
+        self.error: BaseException | None = None
+        self._copies, self._over_copies = config.run.copies, np.mean if config.run.combine == "mean" else np.max
+        self._count(count)
+        trainer.callbacks.insert(0, self)
+
+    def _count(self, count: "Count") -> None:
+        self.steps_done, self.episodes_done, self.seconds = (
+            int(count.steps) // self._copies,
+            int(count.episodes),
+            count.seconds,
+        )
+
+    @property
+    def agent(self) -> Any:
+        """The agent that the copies were combined into last."""
+        return self.trainer.agent
 
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
-        """Stop it as soon as the copies have reported."""
-        self._trainer.stop(why)
+        """Stop it when the copies next report."""
+        self.skip_slow_work = skip_slow_work
+        self.trainer.stop(why)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Start the callbacks, and end them."""
+        with ExitStack() as ends:
+            for callback in self.callbacks:
+                callback.on_start(self)
+                ends.callback(callback.on_end, self)
+            try:
+                yield
+            except BaseException as error:
+                self.error = error
+                raise
+
+    def __call__(self, trainer: "Trainer") -> None:
+        """Add a row to the history."""
+        self._count(trainer.count)
+        means = {f"copy_{number}_return": returns_of(stats) for number, stats in enumerate(trainer.stats)}
+        known = [mean for mean in means.values() if np.isfinite(mean)]
+        row = {
+            "steps": self.steps_done, "seconds": self.seconds, "episodes": self.episodes_done,
+            "mean_return": float(self._over_copies(known)) if known else np.nan,
+        }  # fmt: skip
+        self.history.append(row | means)
+        for callback in self.callbacks:
+            callback.on_update(self, row | means)
+
+    def add_evaluation(self, evaluation: Evaluation) -> None:
+        """Append an evaluation to `evaluations`, and tell the callbacks."""
+        self.evaluations.append(evaluation)
+        for callback in self.callbacks:
+            callback.on_evaluation(self, evaluation)
+
+
+def returns_of(stats: Any) -> float:
+    """Return the mean return of the last episodes of a copy; NaN before the first."""
+    mean = stats["mean_x_episodes_reward"]
+    return np.nan if mean is None else float(mean)
 
 
 def _write(config: TrainConfig, workers: list[Any], run_dir: Path) -> None:
@@ -162,13 +234,14 @@ def _write(config: TrainConfig, workers: list[Any], run_dir: Path) -> None:
         plot_runs({config.run.env_id: curves}, run_dir / CURVE_FILE)
 
 
-def _summarize(trainer: "Trainer", evaluation: Evaluation | None, run_dir: Path) -> None:
-    means = [stats["mean_x_episodes_reward"] for stats in trainer.stats]
+def _summarize(whole: Whole, evaluation: Evaluation | None, run_dir: Path) -> None:
+    trainer, best = whole.trainer, max(whole.evaluations, key=lambda one: one.mean, default=None)
     summary = {
         "steps": int(trainer.count.steps),
         "episodes": int(trainer.count.episodes),
         "stopped": trainer.stopped,
-        "mean_returns": means,
+        "mean_returns": [stats["mean_x_episodes_reward"] for stats in trainer.stats],
+        "best": best and best.figures(),
         "evaluation": evaluation and evaluation.figures(),
     }
     write_json(run_dir / SUMMARY_FILE, summary)

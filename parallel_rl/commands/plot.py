@@ -13,7 +13,10 @@ from parallel_rl.commands.run_directory import config_of
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import settings_in
 
-EXPERIMENT = ("env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights", "copies", "combine")
+EXPERIMENT = (
+    "env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights", "copies", "combine",
+    "combine_every",
+)  # fmt: skip
 """Settings of a run that define an experiment: neither the seed, nor those about speed and faults."""
 
 MISSING = {"mean_return": "no episode has ended", "success_rate": "no episode has reported is_success"}

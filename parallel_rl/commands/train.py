@@ -15,7 +15,6 @@ from AsyncPPO.callbacks import (
     Callback,
     Checkpoints,
     CSVLog,
-    Evaluation,
     MLflow,
     StopAfter,
     StopAtReturn,
@@ -24,8 +23,9 @@ from AsyncPPO.callbacks import (
     checkpoints_in,
 )
 from parallel_rl.commands.arguments import parse
-from parallel_rl.commands.build import callbacks_of, env_of, factory_of, load_latest, make_trainer
+from parallel_rl.commands.build import callbacks_of, load_latest, make_trainer
 from parallel_rl.commands.copies import train_copies
+from parallel_rl.commands.evaluating import background_evaluation, final_evaluation
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import (
@@ -51,12 +51,6 @@ from parallel_rl.utils import remove_unfinished, settings_in
 if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
 
-EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
-"""Added to the seed, for background evaluations and for the final one.
-
-So no evaluation repeats training episodes, and the final one repeats none that selected the best weights.
-"""
-
 
 def train(arguments: Sequence[str]) -> int:
     """Run the command `train`: a single run, or one for each of `--seeds`."""
@@ -68,7 +62,7 @@ def train_run(config: TrainConfig) -> int:
     """Train, save, evaluate and report."""
     run_dir = choose_run_dir(config)
     if config.run.copies > 1:
-        return train_copies(config, run_dir, _evaluate)
+        return train_copies(config, run_dir)
     with make_trainer(config) as trainer:
         if config.run.load_weights:
             load_latest(trainer.agent, config.agent, Path(config.run.load_weights))
@@ -98,7 +92,7 @@ def resume(
     if config.run.copies > 1:
         if steps is not None or num_envs is not None or override:
             raise ValueError("a run with copies resumes as it was: without --steps, --num-envs and --override")
-        return train_copies(config, run_dir, _evaluate, resumed=True)
+        return train_copies(config, run_dir, resumed=True)
     changed: dict[str, Any] = {} if num_envs in (None, config.run.num_envs) else {"num_envs": num_envs}
     changed |= _overrides(config, override)
     config = config.changed(changed)
@@ -158,7 +152,7 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
     if signals:
         return 128 + signals[0]
     trainer.close()  # the evaluation makes its own environments
-    evaluation = _evaluate(config, trainer.agent, trainer.steps_done)
+    evaluation = final_evaluation(config, trainer.agent, trainer.steps_done)
     summary = _summary(config, trainer) | {
         "evaluation": evaluation.figures(),
         "total_seconds": time.perf_counter() - started,
@@ -210,40 +204,14 @@ def _save(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
     say(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
 
 
-def _evaluate(config: TrainConfig, agent: Any, steps: int) -> Evaluation:
-    from AsyncPPO import evaluate_episodes
-
-    seed = config.run.seed + FINAL_SEED
-    settings: dict[str, Any] = {"seed": seed, "progress": True} | config.run.evaluating()
-    return Evaluation.of(steps, evaluate_episodes(agent, env_of(config.run), config.run.eval_episodes, **settings))
-
-
 def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
     """Return the callbacks that write a run's files, and those that stop it."""
-    from AsyncPPO.evaluation import BackgroundEvaluation
-
     callbacks: list[Callback] = [
         CSVLog(run_dir),
         TensorBoard(run_dir),
         Checkpoints(run_dir / CHECKPOINT_DIRECTORY, config.run.checkpoint_seconds, config.run.keep_checkpoints),
     ]
-    every = max(config.run.steps // 10, 1) if config.run.eval_every is None else config.run.eval_every
-    if every:
-        seed, best = config.run.seed + EVALUATION_SEED, run_dir / BEST_DIRECTORY
-        callbacks.append(
-            BackgroundEvaluation(
-                factory_of(config.run),
-                every,
-                num_envs=config.run.eval_envs or config.run.num_envs,
-                seed=seed,
-                info_keys=config.run.info_keys,
-                keep_best=best,
-                on_env_error=config.run.on_env_error,
-                step_timeout=config.run.step_timeout,
-                start_method=config.run.start_method,
-                close_timeout=config.run.close_timeout,
-            )
-        )
+    callbacks += background_evaluation(config, run_dir)
     tracker = {"wandb": WeightsAndBiases, "mlflow": MLflow}.get(config.run.track)
     if tracker is not None:
         name = {"name": str(run_dir)} if tracker is WeightsAndBiases else {"run_name": str(run_dir)}

@@ -1,0 +1,50 @@
+"""The evaluations of a run: in the background, and at its end."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from AsyncPPO.episodes import Evaluation
+from parallel_rl.commands.build import env_of, factory_of
+from parallel_rl.commands.run_directory import BEST_DIRECTORY
+from parallel_rl.config import TrainConfig
+
+if TYPE_CHECKING:
+    from AsyncPPO.callbacks import Callback
+
+EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
+"""Added to the seed, for background evaluations and for the final one.
+
+So no evaluation repeats training episodes, and the final one repeats none that selected the best weights.
+"""
+
+
+def final_evaluation(config: TrainConfig, agent: Any, steps: int) -> Evaluation:
+    """Return the evaluation of an agent at the end of a run, after so many steps."""
+    from AsyncPPO import evaluate_episodes
+
+    seed = config.run.seed + FINAL_SEED
+    settings: dict[str, Any] = {"seed": seed, "progress": True} | config.run.evaluating()
+    return Evaluation.of(steps, evaluate_episodes(agent, env_of(config.run), config.run.eval_episodes, **settings))
+
+
+def background_evaluation(config: TrainConfig, run_dir: Path) -> "list[Callback]":
+    """Return the callback that evaluates in the background and keeps the best weights; none if the config has none."""
+    from AsyncPPO.evaluation import BackgroundEvaluation
+
+    run = config.run
+    every = max(run.steps // 10, 1) if run.eval_every is None else run.eval_every
+    if not every:
+        return []
+    evaluation = BackgroundEvaluation(
+        factory_of(run),
+        every,
+        num_envs=run.eval_envs or run.num_envs,
+        seed=run.seed + EVALUATION_SEED,
+        info_keys=run.info_keys,
+        keep_best=run_dir / BEST_DIRECTORY,
+        on_env_error=run.on_env_error,
+        step_timeout=run.step_timeout,
+        start_method=run.start_method,
+        close_timeout=run.close_timeout,
+    )
+    return [evaluation]
