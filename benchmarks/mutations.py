@@ -134,7 +134,6 @@ class Recorder:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._ours = tuple(f"{Path.cwd()}/{package}/" for package in PACKAGES)
         self._seen: set[int] = set()
-        self._passed = True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -286,10 +285,9 @@ def put_in_place(mutant: Mutant) -> bool:
 
 def report(results: list[dict[str, Any]]) -> None:
     """Print a table of the results, and the mutants that no test failed on."""
-    print("# Mutation testing\n")
-    print("Made by `python -m benchmarks.mutations`, whose first lines explain it.\n")
+    print("# Mutation testing\n\nMade by `python -m benchmarks.mutations`, whose first lines explain it.\n")
     outcomes = ("caught", "survived", "too slow", "not tested")
-    print("| file | mutants | tried |", " | ".join(outcomes), "|\n| --- |", "---: | " * (2 + len(outcomes)))
+    print("| file | mutants | tried |", " | ".join(outcomes), "|\n| --- |", ("---: | " * (2 + len(outcomes))).rstrip())
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         counts[result["file"]][result["outcome"]] += 1
@@ -327,7 +325,9 @@ def main(
         enter_copy(Path(directory) / "copy")
         options = ["-s", "-p", "no:cacheprovider", "-m", "not slow"]
         if not calls.exists():
-            outcome_of(lambda: not pytest.main([*options, *TESTS], [Recorder(calls)]), limit=math.inf)
+            unfinished = calls.with_suffix(".part")
+            outcome_of(lambda: not pytest.main([*options, *TESTS], [Recorder(unfinished)]), limit=math.inf)
+            unfinished.rename(calls)
         choose = partial(tests_of, calls=read_calls(calls), seconds=seconds)
         planned = [(mutant, choose(mutant)) for mutant in waiting]
         files_of_tests = {test.split("::")[0] for _, tests in planned for test in tests}
