@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from tqdm import tqdm
+if "IPython" not in sys.modules:
+    from tqdm import tqdm
+else:  # in a notebook a bar of HTML; elsewhere this import would only cost time
+    from tqdm.auto import tqdm
 
 logger = logging.getLogger(__name__)
 LONG_SECONDS = 60.0

@@ -132,9 +132,10 @@ def _save_onnx(program: torch.export.ExportedProgram, names: Sequence[str], resu
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch warns about its own code
-            torch.onnx.export(
-                program, f=path, input_names=names, output_names=results, external_data=False, verbose=False
-            )
+            exported: Any = torch.onnx.export(program, input_names=names, output_names=results, verbose=False)
+        for value in (*exported.model.graph.inputs, *exported.model.graph.outputs):
+            value.shape[0] = "batch"
+        exported.save(path, external_data=False)
     except ImportError as error:
         raise ImportError(f"ONNX needs pip install -r requirements-export.txt ({error})") from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

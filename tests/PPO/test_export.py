@@ -76,7 +76,9 @@ def test_exported_composite_actions_have_names(tmp_path: Path) -> None:
     import onnxruntime
 
     export_policy(PPO.for_env(Hybrid(), seed=0, core="gru"), tmp_path / "policy.onnx")
-    results = [result.name for result in onnxruntime.InferenceSession(tmp_path / "policy.onnx").get_outputs()]
+    session = onnxruntime.InferenceSession(tmp_path / "policy.onnx")
+    assert {value.shape[0] for value in (*session.get_inputs(), *session.get_outputs())} == {"batch"}
+    results = [result.name for result in session.get_outputs()]
     assert results == ["action.move", "action.aim.0", "action.aim.1", "action.gears", "next_core"]
 
 
