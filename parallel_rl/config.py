@@ -233,8 +233,31 @@ TRUST: Flag = (
 )
 
 
+GROUPS = {
+    "run": "What is trained, for how long, and where the results go.",
+    "environment": "What the agent acts in.",
+    "collection": "How experience is collected.",
+    "evaluation": "What is evaluated, saved and reported.",
+    "copies": "Copies of the agent that are combined.",
+    "agent": "The settings of the agent.",
+}
+"""The groups of flags in the help, and their sentences."""
+GROUP_OF = {
+    **dict.fromkeys(("env_id", "env_kwargs", "wrapper", "action_masks"), "environment"),
+    **dict.fromkeys(("num_envs", "mode", "acting", "lag", "backend", "num_workers", "on_env_error"), "collection"),
+    **dict.fromkeys(("step_timeout", "start_method", "close_timeout"), "collection"),
+    **dict.fromkeys(("eval_episodes", "eval_envs", "eval_every", "checkpoint_seconds"), "evaluation"),
+    **dict.fromkeys(("keep_checkpoints", "info_keys", "callback", "track"), "evaluation"),
+    **dict.fromkeys(("copies", "combine", "combine_every"), "copies"),
+}
+"""The group of each flag that is neither of `run` nor of `agent`."""
+
+
 def command_line(agent: str, *, tuning: bool = False) -> type:
-    """Return a dataclass of the flags of `train` or `tune` for an agent, with the defaults and help of the settings."""
+    """Return a dataclass of the flags of `train` or `tune` for an agent, with the defaults and help of the settings.
+
+    Its fields are the groups, dataclasses themselves; `flat_flags` and `with_defaults` look through them.
+    """
     types, default = setting_types(agent), train_config(agent).flat()
     settings = [*fields(RunConfig), *fields(agent_kind(agent).config_class)]
     flags = [
@@ -248,12 +271,32 @@ def command_line(agent: str, *, tuning: bool = False) -> type:
         TRIALS if tuning else SEEDS,
         TRUST,
     ]
-    return make_dataclass(
-        "CommandLine",
-        [(name, Annotated[hint, Doc(help)], field(default=value)) for name, hint, help, value in flags],
-        frozen=True,
-        namespace={"__doc__": TUNE_HELP if tuning else TRAIN_HELP},
-    )
+    of_agent = {each.name.lower() for each in fields(agent_kind(agent).config_class)}
+    groups: dict[str, list[Any]] = {name: [] for name in GROUPS}
+    for name, hint, help, value in flags:
+        group = GROUP_OF.get(name, "agent" if name in of_agent else "run")
+        groups[group].append((name, Annotated[hint, Doc(help)], field(default=value)))
+    made = {name: _flags_class(name, group, GROUPS[name]) for name, group in groups.items()}
+    parts = [(name, kind, field(default_factory=kind)) for name, kind in made.items()]
+    return _flags_class("CommandLine", parts, TUNE_HELP if tuning else TRAIN_HELP)
+
+
+def _flags_class(name: str, flags: Any, help: str) -> type:
+    return make_dataclass(name, flags, frozen=True, namespace={"__doc__": help})
+
+
+def flat_flags(parsed: Any) -> dict[str, Any]:
+    """Return the values of all flags in an instance of a `command_line`, by name."""
+    return {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
+
+
+def with_defaults(flags: Any, values: Mapping[str, Any]) -> Any:
+    """Return an instance of a `command_line` with some values."""
+    groups = {}
+    for each in fields(flags):
+        kind: Any = each.default_factory
+        groups[each.name] = kind(**{flag.name: values[flag.name] for flag in fields(kind) if flag.name in values})
+    return flags(**groups)
 
 
 TRAIN_HELP = """Train an agent on a Gymnasium environment.

@@ -9,7 +9,7 @@ import pytest
 from parallel_rl import main
 from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.run_directory import write_json
-from parallel_rl.config import train_config
+from parallel_rl.config import GROUP_OF, GROUPS, setting_names, train_config
 
 
 def test_whole_numbers_may_be_written_as_people_do() -> None:
@@ -74,3 +74,19 @@ def test_a_file_of_settings_is_held_to_the_rules_of_a_run(file: Path, capsys: py
 def test_the_version_is_told(capsys: pytest.CaptureFixture) -> None:
     assert main.main(["--version"]) == 0
     assert re.fullmatch(r"parallel-rl \d+\.\d+\.\d+( \([0-9a-f]{40}\+?\))?\n", capsys.readouterr().out)
+
+
+def test_the_help_has_its_flags_in_groups(capsys: pytest.CaptureFixture) -> None:
+    known = setting_names("ppo").keys()
+    assert GROUP_OF.keys() <= known
+    assert {*GROUP_OF.values()} | {"run", "agent"} == GROUPS.keys()
+    with pytest.raises(SystemExit):
+        main.main(["--agent", "dqn", "--help"])
+    said = capsys.readouterr().out
+    places = [said.index(text) for name, help in GROUPS.items() for text in (f" {name} options ", help)]
+    assert places == sorted(places)
+    flags = [
+        said.index(flag) for flag in ("--steps ", "--env-id ", "--num-envs ", "--track ", "--copies ", "--n-step ")
+    ]
+    assert flags == sorted(flags)
+    assert all(place < flag for place, flag in zip(places[1::2], flags, strict=True)), "each below its sentence"

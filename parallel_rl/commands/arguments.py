@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from parallel_rl.agents import agent_kind
@@ -11,7 +12,16 @@ from parallel_rl.commands.parsing import parsed
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.run_directory import CONFIG_FILE, checked, config_in
 from parallel_rl.commands.trust import check_trust
-from parallel_rl.config import DEFAULT_AGENT, TrainConfig, check_flags, command_line, setting_types, train_config
+from parallel_rl.config import (
+    DEFAULT_AGENT,
+    TrainConfig,
+    check_flags,
+    command_line,
+    flat_flags,
+    setting_types,
+    train_config,
+    with_defaults,
+)
 from parallel_rl.presets import Values, preset
 from parallel_rl.utils import read_json, settings_in
 
@@ -48,7 +58,8 @@ def parse_all(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainC
     flags: Any = command_line(agent, tuning=tuning)
     prog = f"{NAME} tune" if tuning else NAME
     without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
-    typed, unknown = parsed(flags, prog, without_help, return_unknown_args=True)
+    first, unknown = parsed(flags, prog, without_help, return_unknown_args=True)
+    typed: Any = SimpleNamespace(**flat_flags(first))
     check_flags(agent, unknown)
     if source is not None:
         settings = config_in(source).flat() | {"run_dir": None, "load_weights": None}
@@ -58,13 +69,12 @@ def parse_all(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainC
         settings = preset(agent, typed.env_id, use_rnd) | {"env_id": typed.env_id}
     else:
         settings = {"env_id": typed.env_id}
-    defaults = flags(**{name.lower(): value for name, value in (settings | from_file).items()})
-    typed_again = parsed(flags, prog, arguments, default=defaults)
-    values = {name: value for name, value in vars(typed_again).items() if name not in NO_SETTINGS}
-    config = train_config(agent, values)
+    defaults = with_defaults(flags, {name.lower(): value for name, value in (settings | from_file).items()})
+    values = flat_flags(parsed(flags, prog, arguments, default=defaults))
+    config = train_config(agent, {name: value for name, value in values.items() if name not in NO_SETTINGS})
     if source is not None:
         check_trust(config.run, source, typed.trust_env_module, typed=typed)
-    return config, typed_again
+    return config, SimpleNamespace(**values)
 
 
 def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, Values]:

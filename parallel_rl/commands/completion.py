@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 
 import tyro
 
+from parallel_rl.commands.parsing import GROUPED
 from parallel_rl.commands.program import NAME
 from parallel_rl.config import DEFAULT_AGENT, command_line
 
@@ -31,7 +32,9 @@ def complete(commands: Mapping[str, Callable[..., int]], arguments: Sequence[str
     try:
         with redirect_stdout(printed):
             train, tune = (command_line(DEFAULT_AGENT, tuning=tuning) for tuning in (False, True))
-            tyro.extras.subcommand_cli_from_dict({"train": train, "tune": tune, **commands}, prog=NAME, args=arguments)
+            tyro.extras.subcommand_cli_from_dict(
+                {"train": train, "tune": tune, **commands}, prog=NAME, args=arguments, config=GROUPED
+            )
     except SystemExit as leaving:
         print(printed.getvalue(), end=TRAIN_IS_LEFT_OUT if f"_tyro_{FUNCTION}()" in printed.getvalue() else "")
         return int(leaving.code or 0)

@@ -7,6 +7,8 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 REGISTRY = ConstructorRegistry()
+GROUPED = (tyro.conf.OmitArgPrefixes,)
+"""A group of flags is only a box in the help: its name is no part of theirs."""
 
 
 def parsed(kind: Any, name: str, arguments: Sequence[str], **options: Any) -> Any:
@@ -18,7 +20,7 @@ def parsed(kind: Any, name: str, arguments: Sequence[str], **options: Any) -> An
         arguments: the words of the command line.
         options: of `tyro.cli`.
     """
-    return tyro.cli(kind, prog=name, args=arguments, registry=REGISTRY, **options)
+    return tyro.cli(kind, prog=name, args=arguments, registry=REGISTRY, config=GROUPED, **options)
 
 
 def whole_number(text: str) -> int:
