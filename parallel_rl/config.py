@@ -224,7 +224,7 @@ SEEDS: Flag = (
     "Train once with each of these seeds (0..4 or 0,3,7), in parallel, each in its own directory.",
     None,
 )
-TRIALS: Flag = ("trials", int, "Number of trials of all processes together, earlier calls included.", 30)
+TRIALS: Flag = ("trials", int, "Number of trials in all, over all processes and earlier calls.", 30)
 TRUST: Flag = (
     "trust_env_module",
     bool,
