@@ -100,9 +100,7 @@ def run_dir(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_wrappers_are_those_of_the_training_and_of_all_that_follows(
-    run_dir: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_recorded_wrappers_are_applied_by_later_commands(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
     assert config_of(run_dir).run.wrapper == (f"{__name__}:Left", "gymnasium.wrappers:FlattenObservation")
     with factory_of(config_of(run_dir).run)() as env:
         assert env.observation_space == gym.spaces.Box(0, 1, (6,), np.int64), "the first is the innermost"
@@ -129,7 +127,7 @@ def test_flags_of_several_values_may_be_repeated() -> None:
     assert (config.run.env_kwargs, config.run.wrapper, config.run.steps) == (("a=1", "b=2", "c=3"), ("a:A", "b:B"), 5)
 
 
-def test_a_run_of_before_there_were_wrappers_has_none(run_dir: Path) -> None:
+def test_a_run_without_recorded_wrappers_has_none(run_dir: Path) -> None:
     file = run_dir / "config.json"
     content = json.loads(file.read_text())
     for name in ("wrapper", "eval_envs"):
@@ -151,7 +149,7 @@ def test_a_run_of_before_there_were_wrappers_has_none(run_dir: Path) -> None:
         ),
     ],
 )
-def test_a_wrapper_that_cannot_be_is_named(wrapper: str, message: str, capsys: pytest.CaptureFixture) -> None:
+def test_an_invalid_wrapper_is_named(wrapper: str, message: str, capsys: pytest.CaptureFixture) -> None:
     assert main.main(["--wrapper", wrapper, *QUICK]) == 1
     said = capsys.readouterr().err
     assert message in said
@@ -203,7 +201,7 @@ def test_no_more_environments_exist_than_num_envs(run_dir: Path) -> None:
     assert Countdown.most.value == 2
 
 
-def test_evaluations_beside_the_training_have_so_many_environments_of_their_own(tmp_path: Path) -> None:
+def test_evaluations_use_eval_envs_environments(tmp_path: Path) -> None:
     flags = ["--env-id", "Countdown-v1", "--wrapper", f"{__name__}:Left", *QUICK, "--eval-envs", "1"]
     assert main.main([*flags, "--eval-every", "300", "--run-dir", str(tmp_path / "run")]) == 0
     assert Countdown.most.value == 3
@@ -244,7 +242,9 @@ def test_a_warning_of_the_command_line_is_one_line(tmp_path: Path) -> None:
     assert ".py" not in done.stderr
 
 
-def test_what_renders_no_pictures_is_not_recorded(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
+def test_record_of_an_environment_that_renders_no_images_is_refused(
+    run_dir: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert main.main(["record", str(run_dir), "--out", str(run_dir / "new" / "video.mp4"), TRUST]) == 1
     assert "error: the environment renders no images (render_mode='rgb_array') but str" in capsys.readouterr().err
     assert not [*(run_dir / "new").glob("*")]

@@ -59,7 +59,7 @@ def weights(directory: Path) -> dict[str, bytes]:
     return {name: array.tobytes() for tensors in networks.values() for name, array in tensors.items()}
 
 
-def test_two_halves_are_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_run_in_two_halves_equals_one_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     assert main.main([*EXACT, "--run-dir", str(whole)]) == 0
     assert main.main([*EXACT, "--steps", "512", "--run-dir", str(halves)]) == 0
@@ -96,9 +96,7 @@ def test_a_run_goes_on_with_another_number_of_environments(
     assert "num_envs must be at least 1, not 0" in capsys.readouterr().err
 
 
-def test_infos_are_shown_and_runs_from_before_there_were_any_are_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_infos_are_printed_and_older_runs_without_infos_load(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run_dir = tmp_path / "run"
     flags = [*FLAGS[2:], "--eval-episodes", "2", "--env-id", "tests.goal:Goal-v0", "--info-keys", "distance"]
     assert main.main([*flags, "--run-dir", str(run_dir)]) == 0
@@ -115,14 +113,14 @@ def test_infos_are_shown_and_runs_from_before_there_were_any_are_read(
     assert main.main(["resume", str(run_dir), "--steps", "256", "--trust-env-module"]) == 0
 
 
-def test_a_mask_run_that_ended_in_the_middle_of_episodes_goes_on(tmp_path: Path) -> None:
+def test_a_mask_run_that_ended_within_episodes_resumes(tmp_path: Path) -> None:
     flags = ["--mode", "mask", *QUICK, "--steps", "1000", "--backend", "inline", "--eval-every", "0"]
     assert main.main([*flags, "--run-dir", str(tmp_path / "run")]) == 0
     assert main.main(["resume", str(tmp_path / "run"), "--steps", "1000"]) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] >= 2000
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     """Checkpoints after every update; SIGKILL when the third is there, wherever the run is then."""
     arguments = [*EXACT, "--steps", "3072", "--checkpoint-seconds", "1e-9", "--keep-checkpoints", "4"]
     assert main.main([*arguments, "--run-dir", str(tmp_path / "whole")]) == 0
@@ -165,7 +163,7 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "here/summary.json").read_text())["stopped"] == "by SIGTERM"
 
 
-def test_a_terminal_that_is_closed_ends_a_run_in_order(tmp_path: Path) -> None:
+def test_a_closed_terminal_ends_a_run_as_sighup(tmp_path: Path) -> None:
     import fcntl
     import pty
     import termios
@@ -204,7 +202,7 @@ def test_a_terminal_that_is_closed_ends_a_run_in_order(tmp_path: Path) -> None:
         (lambda data: data.replace(b"state-1", b"state-9", 1), "another version of this program wrote it"),
     ],
 )
-def test_a_damaged_checkpoint_is_refused_with_a_way_out(
+def test_a_damaged_checkpoint_error_names_the_previous_one(
     run_dir: Path, tmp_path: Path, damage: object, message: str, capsys: pytest.CaptureFixture
 ) -> None:
     copy = tmp_path / "copy"
@@ -296,7 +294,7 @@ def test_load_weights_of_a_killed_run_takes_its_newest_checkpoint(run_dir: Path,
     assert ours.updates == 0, "the networks alone: what comes is not to be what was"
 
 
-def test_a_run_that_goes_on_notes_how(run_dir: Path, tmp_path: Path) -> None:
+def test_config_json_records_each_resume(run_dir: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", run_dir, copy], check=True)
     before = json.loads((copy / "config.json").read_text())
@@ -359,7 +357,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture) -> Non
     assert f"main.py {name}" in capsys.readouterr().out
 
 
-def test_the_tab_key_knows_commands_and_their_flags(capsys: pytest.CaptureFixture) -> None:
+def test_completion_knows_commands_and_their_flags(capsys: pytest.CaptureFixture) -> None:
     assert main.main(["--tyro-print-completion", "bash"]) == 0
     script = capsys.readouterr().out
     for known in ("evaluate", "--stochastic", "resume", "--num-envs"):
@@ -405,9 +403,7 @@ def test_runs_stop_at_a_return_or_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("limit", "saved"), [(60_000, True), (20_000, False)])
-def test_a_disk_that_is_full_ends_the_run_and_costs_nothing_that_was_saved(
-    tmp_path: Path, limit: int, saved: bool
-) -> None:
+def test_a_full_disk_ends_the_run_and_keeps_saved_files(tmp_path: Path, limit: int, saved: bool) -> None:
     """A limit on the size of files, below that of a checkpoint or also of the weights, stands for the disk."""
     import resource
 
@@ -430,7 +426,7 @@ def no_process_is_left() -> Iterator[None]:
     assert not multiprocessing.active_children()
 
 
-def test_a_run_knows_its_configuration(run_dir: Path) -> None:
+def test_config_json_has_the_configuration(run_dir: Path) -> None:
     config = config_of(run_dir)
     assert config.run.env_id == "Pendulum-v1"
     assert config.settings.hidden_sizes == (8,)
@@ -441,14 +437,14 @@ def test_a_run_knows_its_configuration(run_dir: Path) -> None:
     ("flag", "value", "message"),
     [("--episodes", "0", "episodes must be at least 1, not 0"), ("--seed", "-5", "seed must not be negative, not -5")],
 )
-def test_a_look_at_nothing_is_refused(
+def test_wrong_episodes_or_seed_of_a_command_are_refused(
     run_dir: Path, command: str, flag: str, value: str, message: str, capsys: pytest.CaptureFixture
 ) -> None:
     assert main.main([command, str(run_dir), flag, value]) == 1
     assert f"error: {message}" in capsys.readouterr().err
 
 
-def test_where_there_is_no_screen_nothing_is_watched(
+def test_watch_without_a_screen_is_refused(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     for name in SCREENS:
@@ -458,13 +454,13 @@ def test_where_there_is_no_screen_nothing_is_watched(
     assert "error: there is no screen to watch on: record makes a video" in capsys.readouterr().err
 
 
-def test_a_listing_for_nobody_is_no_error() -> None:
+def test_envs_with_closed_stdout_prints_no_error() -> None:
     listing = ["bash", "-c", 'exec "$@" >&-', "-", sys.executable, ROOT / "main.py", "envs"]
     done = subprocess.run(listing, check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_listener_who_has_left_is_told_no_error() -> None:
+def test_envs_into_a_closed_pipe_prints_no_error() -> None:
     theirs, ours = os.pipe()
     os.close(theirs)
     listing = [sys.executable, ROOT / "main.py", "envs"]
@@ -497,7 +493,7 @@ def contents(directory: Path) -> dict[str, bytes]:
         ("evaluations.csv", lambda text: text.replace("mean", "meen"), "evaluations.csv is not a table .* mean"),
     ],
 )
-def test_what_goes_on_in_vain_leaves_the_run_as_it_was(
+def test_a_resume_with_a_damaged_file_changes_nothing(
     run_dir: Path, tmp_path: Path, name: str, damage: Any, message: str, capsys: pytest.CaptureFixture
 ) -> None:
     copy = tmp_path / "copy"

@@ -35,7 +35,7 @@ def untrained_run(directory: Path) -> None:
     write_json(directory / CONFIG_FILE, train_config("ppo", {"hidden_sizes": (8,)}).record())
 
 
-def test_a_run_trains_saves_evaluates_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_a_run_trains_saves_evaluates_and_prints_how_to_continue(tmp_path: Path) -> None:
     code, out, err = finish(command("--run-dir", "here", "--backend", "process", *QUICK, cwd=tmp_path))
     assert code == 0, err
     run_dir = tmp_path / "here"
@@ -176,7 +176,7 @@ def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["inline", "process"])
-def test_a_signal_ends_a_run_whose_environment_never_comes_back(
+def test_a_signal_ends_a_run_whose_environment_hangs(
     backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     import gymnasium as gym

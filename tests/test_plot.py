@@ -39,7 +39,7 @@ def shown_in(panels: Any) -> dict[str, dict[str, list[str]]]:
     }
 
 
-def test_only_seeds_are_drawn_as_one_curve(tmp_path: Path, drawn: list[Any]) -> None:
+def test_runs_that_differ_only_in_seeds_are_one_curve(tmp_path: Path, drawn: list[Any]) -> None:
     runs = [run(tmp_path / "a"), run(tmp_path / "b", seed=7), run(tmp_path / "c", env_kwargs=("g=9.8",), lr=0.1)]
     assert main.main(["plot", *runs]) == 0
     assert shown_in(drawn[0]) == {
@@ -69,7 +69,7 @@ def test_labels_are_of_runs_or_of_curves(tmp_path: Path, drawn: list[Any], capsy
     assert "there are 1 labels for 3 runs in 2 curves" in capsys.readouterr().err
 
 
-def test_who_ends_where_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_plot_reports_runs_that_ended_early(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     runs = [run(tmp_path / "a"), run(tmp_path / "b", range(100, 500, 100)), run(tmp_path / "c", range(100, 2100, 100))]
     assert main.main(["plot", *runs, "--out", str(tmp_path / "curves.png")]) == 0
     said = capsys.readouterr().out
@@ -98,7 +98,7 @@ def test_pictures_are_png_svg_or_pdf_over_steps_or_seconds(tmp_path: Path, suffi
     assert out.read_bytes().startswith(magic)
 
 
-def test_the_picture_says_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figure_names_runs_axes_and_early_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
     runs = [run(tmp_path / "a"), run(tmp_path / "b", [100, 200], seed=1), run(tmp_path / "c", lr=0.1, first=3)]
     assert main.main(["plot", *runs, "--out", str(tmp_path / "curves.svg"), "--x", "seconds"]) == 0

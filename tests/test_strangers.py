@@ -152,14 +152,14 @@ def test_a_lock_that_is_a_link_is_refused(run_dir: Path, tmp_path: Path, capsys:
     assert (tmp_path / "precious").read_bytes() == before
 
 
-def test_what_is_exported_goes_through_no_link(run_dir: Path, tmp_path: Path) -> None:
+def test_export_does_not_write_through_a_link(run_dir: Path, tmp_path: Path) -> None:
     before = lead_away(run_dir / "policy.pt2", tmp_path / "precious")
     assert main.main(["export", str(run_dir), "--out", str(run_dir / "policy.pt2")]) == 0
     assert (tmp_path / "precious").read_bytes() == before
     assert not (run_dir / "policy.pt2").is_symlink()
 
 
-def test_nobody_can_tell_where_events_will_be_written(run_dir: Path) -> None:
+def test_names_of_event_files_are_unpredictable(run_dir: Path) -> None:
     from AsyncPPO.callbacks import TensorBoard
 
     class Trainer:
@@ -192,7 +192,7 @@ def test_a_run_directory_may_be_a_link_itself(run_dir: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_a_run_of_before_is_evaluated_resumed_and_loaded(
+def test_a_run_of_an_older_version_is_evaluated_resumed_and_loaded(
     version: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     run_dir = Path(shutil.copytree(RUNS / version, tmp_path / "of before"))
@@ -216,9 +216,7 @@ def test_a_run_of_before_is_evaluated_resumed_and_loaded(
     assert (again.gamma, again.hidden_sizes) == (config.settings.gamma, config.settings.hidden_sizes)
 
 
-def test_a_run_of_before_with_alternating_acting_resumes_as_central(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_an_old_run_with_alternating_acting_resumes_as_central(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     weights = {}
     for acting in ("alternating", "central"):
         run_dir = Path(shutil.copytree(RUNS / "v2", tmp_path / acting))
@@ -232,7 +230,7 @@ def test_a_run_of_before_with_alternating_acting_resumes_as_central(
     assert weights["alternating"] == weights["central"]
 
 
-def test_settings_that_a_run_of_before_lacks_have_their_defaults(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
+def test_settings_missing_in_an_old_run_have_their_defaults(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
     content = json.loads((run_dir / "config.json").read_text())
     del content["config"]["bf16"], content["config"]["value_clip"]
     (run_dir / "config.json").write_text(json.dumps(content))
@@ -246,7 +244,7 @@ def test_settings_that_a_run_of_before_lacks_have_their_defaults(run_dir: Path, 
         assert "older version" not in captured.out
 
 
-def test_weights_of_a_killed_run_mean_the_same_or_are_refused(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
+def test_load_weights_of_a_killed_run_checks_the_settings(run_dir: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main(["resume", str(run_dir), "--steps", "512"]) == 0
     (run_dir / "Policy_weights.pth").unlink()
     next_run = ["--load-weights", str(run_dir), "--steps", "512", "--eval-episodes", "1", "--eval-every", "0"]
@@ -284,7 +282,7 @@ def test_a_forged_file_is_named(
 
 
 @pytest.mark.parametrize("content", ['{"steps": "x"}', "[" * 10**5, '{"steps": 1' + "0" * 400 + "}", '{"steps": -5}'])
-def test_of_a_run_whose_summary_is_damaged_the_newest_checkpoint_counts(content: str, run_dir: Path) -> None:
+def test_a_run_with_a_damaged_summary_uses_its_newest_checkpoint(content: str, run_dir: Path) -> None:
     (run_dir / "summary.json").write_text(content)
     (run_dir / "Policy_weights.pth").write_text("not looked at")
     assert main.main(["evaluate", str(run_dir), "--episodes", "1"]) == 0
@@ -378,7 +376,7 @@ def test_forged_trees_are_refused(tmp_path: Path) -> None:
             load_state(path)
 
 
-def test_no_command_runs_from_a_directory_what_lies_in_it(run_dir: Path) -> None:
+def test_commands_do_not_import_modules_from_the_working_directory(run_dir: Path) -> None:
     """The working directory is not where modules are looked for."""
     told = run_dir / "imported"
     for name in ("gymnasium", "torch", "numpy", "stranger", "commands", "config"):

@@ -102,7 +102,7 @@ def test_stop_before_learning_starts_does_not_wait_for_an_update() -> None:
         assert (run.steps_done, run.stopped) == (300, "here")
 
 
-def test_a_trainer_waits_for_what_the_agent_wants() -> None:
+def test_a_trainer_collects_steps_wanted_before_each_update() -> None:
     with pytest.warns(RuntimeWarning, match=r"steps \(100\) is less than the 200 transitions that the agent waits for"):
         run = trainer(100)
     with run:
@@ -112,7 +112,7 @@ def test_a_trainer_waits_for_what_the_agent_wants() -> None:
         assert [len(run.buffer), len(run.agent.replay)] == [0, 200]
 
 
-def test_mask_mode_hands_over_finished_episodes_and_waits_for_what_the_agent_wants() -> None:
+def test_mask_mode_observes_whole_episodes_until_steps_wanted() -> None:
     seen: list[int] = []
     with trainer(600, mode="mask") as run:
         update = run.agent.update
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_another_agent_is_refused(tmp_path: Path) -> None:
         other.load_checkpoint(tmp_path / "a.state")
 
 
-def test_a_toy_agent_may_go_on_with_other_environments(tmp_path: Path) -> None:
+def test_a_toy_agent_can_train_in_other_environments(tmp_path: Path) -> None:
     with trainer(500) as run:
         run.run()
         run.save_checkpoint(tmp_path / "a.state")
@@ -152,14 +152,14 @@ def test_a_toy_agent_may_go_on_with_other_environments(tmp_path: Path) -> None:
         assert run.steps_done >= 1000
 
 
-def test_tables_keep_the_rows_of_a_toy_agent(tmp_path: Path) -> None:
+def test_csv_tables_have_the_rows_of_a_toy_agent(tmp_path: Path) -> None:
     with trainer(3000, callbacks=[CSVLog(tmp_path)]) as run:
         run.run()
     assert [*map(dict, read_table(tmp_path / "metrics.csv"))] == [*run.history]
     assert dataclasses.is_dataclass(run.agent.config)
 
 
-def test_an_actor_of_ppo_is_a_small_copy_that_later_updates_leave_alone() -> None:
+def test_actor_of_ppo_is_a_small_copy_unchanged_by_later_updates() -> None:
     ppo = PPO.for_env("CartPole-v1", seed=0, hidden_sizes=(256, 256), batch_size=64, mini_batch_size=64)
     with AsyncPPO("CartPole-v1", ppo, 4, 160, seed=0, progress=False, acting="central") as run:
         run.run()

@@ -16,7 +16,7 @@ from parallel_rl import main
 from PPO import PPO
 
 
-def test_frames_are_small_grey_and_four() -> None:
+def test_atari_observations_are_four_grayscale_frames_of_84x84() -> None:
     env = make_atari("ALE/Breakout-v5")
     obs, _ = env.reset(seed=0)
     assert obs.shape == (4, 84, 84)
@@ -29,7 +29,7 @@ def test_frames_are_small_grey_and_four() -> None:
     assert np.min(rewards) == -1, "whoever does nothing loses a point"
 
 
-def test_a_life_is_an_episode_while_training_and_a_game_otherwise() -> None:
+def test_atari_episode_is_a_life_in_training_and_a_game_otherwise() -> None:
     lengths = {}
     for training in (True, False):
         env = make_atari("ALE/Breakout-v5", training=training, repeat_action_probability=0.0)
@@ -54,7 +54,7 @@ def test_the_command_line_trains_on_atari(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_small_games_are_known_by_their_ids(start_method: str) -> None:
+def test_minatar_ids_are_registered(start_method: str) -> None:
     ways = {"backend": "process", "num_workers": 2, "start_method": start_method}
     with EnvVectorizer("MinAtar/Breakout-v1", 2, seed=0, **ways) as envs:  # type: ignore[arg-type]
         states, _ = envs.reset()

@@ -247,7 +247,7 @@ def test_resume_restores_objects_made_in_reset(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("acting", ["central", "replicas"])
 @pytest.mark.parametrize("env", [partial(Twice, 50), "LunarLander-v3"])
-def test_waiting_rows_are_truncated_where_new_episodes_start(tmp_path: Path, env: Any, acting: str) -> None:
+def test_rows_in_the_buffer_are_truncated_if_new_episodes_start(tmp_path: Path, env: Any, acting: str) -> None:
     with trainer(env, 700, loop={"acting": acting}, use_RND=False) as run:
         run.run()
         assert len(run.buffer) > 0

@@ -44,7 +44,7 @@ class Scales(Callback):
         self.weights.append((trainer.steps_done, resident()))
 
 
-def test_twenty_million_steps_in_the_same_memory(tmp_path: Path) -> None:
+def test_memory_over_twenty_million_steps_does_not_grow(tmp_path: Path) -> None:
     scales = Scales()
     ppo = PPO.for_env("CartPole-v1", seed=0, k_epochs=2, batch_size=4096, mini_batch_size=1024)
     logs = [CSVLog(tmp_path), TensorBoard(tmp_path), Checkpoints(tmp_path / "checkpoints", 10.0), scales]
@@ -85,7 +85,7 @@ def killer() -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("acting", ["central", "replicas"])
 @pytest.mark.parametrize("wrapper", [None, Talkative])
-def test_two_minutes_of_killed_workers(acting: Any, wrapper: Any) -> None:
+def test_training_survives_two_minutes_of_killed_workers(acting: Any, wrapper: Any) -> None:
     before, ppo = set(os.listdir("/dev/shm")), PPO.for_env("CartPole-v1", seed=0)
 
     def make() -> gym.Env:

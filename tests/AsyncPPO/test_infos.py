@@ -72,7 +72,7 @@ def test_the_last_infos_of_episodes_are_metrics_however_the_agent_acts(way: str,
     assert episodes_of(env=partial(Goal, name), **WAYS[way]) == expected
 
 
-def test_they_are_in_mask_mode_too() -> None:
+def test_infos_are_metrics_in_mask_mode() -> None:
     assert len(episodes_of(mode="mask")) > 100
 
 
@@ -85,7 +85,7 @@ def test_without_infos_there_are_no_metrics_of_them() -> None:
         assert np.isnan(run.run()[-1]["info_distance"]), "what was asked for is a column"
 
 
-def test_a_success_that_comes_late_is_nan_before_and_stays(tmp_path: Path) -> None:
+def test_success_rate_is_nan_in_rows_without_reported_successes(tmp_path: Path) -> None:
     """The environment says it in every 12th episode; the table that was begun without it has it for all lines then."""
     with trainer(partial(Goal, every=12), callbacks=[CSVLog(tmp_path)], steps=1280) as run:
         history = run.run()
@@ -103,7 +103,7 @@ def test_a_success_that_comes_late_is_nan_before_and_stays(tmp_path: Path) -> No
         assert str(read_table(tmp_path / "metrics.csv")) == str(list(run.history))
 
 
-def test_runs_of_earlier_versions_go_on(tmp_path: Path) -> None:
+def test_runs_of_earlier_versions_without_infos_continue(tmp_path: Path) -> None:
     """Their tables have no success rate, and their checkpoints episodes of two numbers."""
     with trainer(callbacks=[CSVLog(tmp_path)]) as run:
         run.run()
@@ -123,7 +123,7 @@ def test_runs_of_earlier_versions_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("acting", ["central", "replicas"])
-def test_a_run_that_goes_on_counts_them_as_one_that_did_not_stop(tmp_path: Path, acting: Any) -> None:
+def test_a_resumed_run_counts_infos_as_an_uninterrupted_one(tmp_path: Path, acting: Any) -> None:
     with trainer(steps=1024, acting=acting) as run:
         whole = [row["success_rate"] for row in run.run()]
     with trainer(acting=acting) as run:
@@ -134,7 +134,7 @@ def test_a_run_that_goes_on_counts_them_as_one_that_did_not_stop(tmp_path: Path,
         assert [row["success_rate"] for row in run.run()] == whole[4:]
 
 
-def test_evaluations_have_them_and_files_and_tensorboard(tmp_path: Path) -> None:
+def test_infos_are_in_evaluations_csv_and_tensorboard(tmp_path: Path) -> None:
     evaluation = BackgroundEvaluation(
         Goal, 256, episodes=8, seed=1, info_keys=["distance"], keep_best=tmp_path / "best"
     )
@@ -153,7 +153,7 @@ def test_evaluations_have_them_and_files_and_tensorboard(tmp_path: Path) -> None
     assert {"rollout/info_distance", "eval/info_distance"} <= found.keys()
 
 
-def test_a_table_of_evaluations_without_them_goes_on(tmp_path: Path) -> None:
+def test_an_old_table_of_evaluations_without_infos_continues(tmp_path: Path) -> None:
     (tmp_path / "evaluations.csv").write_text("steps,episodes,mean,std,min,max\n0,2,1.0,0.0,1.0,1.0\n")
     log = CSVLog(tmp_path)
     with trainer(callbacks=[log]) as run:
@@ -194,12 +194,12 @@ class Vague(Goal):
         return obs, reward, terminated, truncated, info | {"is_success": "rather"}
 
 
-def test_a_success_that_is_no_number_is_none() -> None:
+def test_a_success_that_is_not_a_number_is_ignored() -> None:
     with trainer(Vague) as run:
         assert "success_rate" not in run.run()[-1]
 
 
-def test_info_keys_are_a_list() -> None:
+def test_info_keys_as_a_string_are_refused() -> None:
     with pytest.raises(TypeError, match="info_keys must be a list of names, not the string 'distance'"):
         trainer(info_keys="distance")
 

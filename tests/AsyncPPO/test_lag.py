@@ -80,7 +80,7 @@ def test_an_error_in_the_update_ends_the_run() -> None:
         ({"mode": "mask"}, "lag=1 needs mode='streaming'"),
     ],
 )
-def test_what_cannot_lag_is_refused(options: dict[str, Any], message: str) -> None:
+def test_lag_with_unsupported_settings_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         trainer(**options)
 

@@ -163,7 +163,7 @@ def test_acting_chooses_where_the_policy_acts() -> None:
         AsyncPPO("CartPole-v1", PPO(False, 4, 2, hidden_sizes=(1500, 1500)), acting="replicas")
 
 
-def test_annealing_follows_the_share_of_the_steps() -> None:
+def test_annealing_follows_the_fraction_of_the_steps() -> None:
     ppo = PPO(False, 4, 2, lr=0.1, batch_size=128, mini_batch_size=128, k_epochs=1, anneal_lr=True, seed=0)
     with AsyncPPO("CartPole-v1", ppo, 4, 512, progress=False, backend="inline") as run:
         assert [row["lr"] for row in run.run()] == pytest.approx([0.075, 0.05, 0.025, 0.0])
@@ -179,7 +179,7 @@ def test_annealing_follows_the_share_of_the_steps() -> None:
         ({"acting": "both"}, "acting must be one of auto, central, replicas, not 'both'"),
     ],
 )
-def test_bad_argument_is_named(bad: dict[str, Any], message: str) -> None:
+def test_trainer_with_a_wrong_argument_names_it(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trainer(**bad)
 

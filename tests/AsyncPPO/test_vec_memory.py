@@ -46,7 +46,7 @@ def test_take_after_episode_ends_has_their_next_observations() -> None:
     assert buffer.take()[0].final_obs[:, 0].tolist() == [6], "a trajectory that ends with an episode has no further end"
 
 
-def test_append_after_take_leaves_what_was_taken() -> None:
+def test_append_after_take_does_not_change_taken_trajectories() -> None:
     buffer = VecMemory(1)
     append(buffer, [0], 1)
     (taken,) = buffer.take()

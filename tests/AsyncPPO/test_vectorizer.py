@@ -37,7 +37,7 @@ class Timed(Counter):
     ["CartPole-v1", gym.spec("CartPole-v1"), gym.make("CartPole-v1"), lambda: gym.make("CartPole-v1")],
     ids=["id", "spec", "env", "callable"],
 )
-def test_whatever_says_which_environment(env: object) -> None:
+def test_env_as_id_spec_env_or_callable_is_accepted(env: object) -> None:
     with EnvVectorizer(env, 3, backend="inline") as envs:
         obs, infos = envs.reset()
         assert obs.shape == (3, 4)
@@ -61,18 +61,18 @@ def test_a_changed_environment_is_copied_as_it_is() -> None:
         assert envs.step([0, 0])[2].all()
 
 
-def test_an_environment_that_cannot_be_copied_says_so() -> None:
+def test_an_environment_that_cannot_be_copied_is_an_error() -> None:
     with pytest.raises(TypeError, match=r"it holds a socket.*pass a callable"):
         EnvVectorizer(Uncopiable(), 2)
 
 
-def test_an_unknown_id_suggests_the_nearest() -> None:
+def test_unknown_id_error_suggests_the_nearest() -> None:
     with pytest.raises(ValueError, match="no environment 'CartPoel-v1'; did you mean 'CartPole-v1'"):
         EnvVectorizer("CartPoel-v1", 2)
 
 
 @pytest.mark.parametrize("env", [3, None, lambda: 5])
-def test_what_is_no_environment_is_refused(env: object) -> None:
+def test_env_of_another_type_is_refused(env: object) -> None:
     with pytest.raises(TypeError, match=r"5, which is not|env must be"):
         EnvVectorizer(env, 2)
 
@@ -113,7 +113,7 @@ def test_the_mask_is_one_array_under_two_names_and_checked_when_assigned() -> No
                 env.envs_active = bad
 
 
-def test_auto_says_what_it_picked_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backend_auto_reports_its_choice_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("AsyncPPO.backends.choice.perf_counter", lambda: Timed.now)
     with EnvVectorizer(lambda: Timed(3e-6), 2, num_workers=2) as cheap:
         assert cheap.backend == "inline"
@@ -190,7 +190,7 @@ def test_a_trial_that_fails_is_no_error(num_workers: int, backend: str) -> None:
         assert env.reset(options={})[0].shape == (2, 2)
 
 
-def test_workers_leave_when_their_parent_is_killed() -> None:
+def test_workers_end_when_their_parent_is_killed() -> None:
     """They hold the other end of the pipe that this test reads, so it ends only when all of them are gone."""
     script = (
         "import os, signal; from AsyncPPO import EnvVectorizer; "
@@ -202,7 +202,7 @@ def test_workers_leave_when_their_parent_is_killed() -> None:
         assert parent.stdout.read() == "up\n"
 
 
-def test_a_forgotten_vectorizer_leaves_nothing_behind() -> None:
+def test_an_unclosed_vectorizer_leaves_no_process_or_memory() -> None:
     script = (
         "from AsyncPPO import EnvVectorizer; "
         "env = EnvVectorizer('CartPole-v1', 4, backend='process', num_workers=2); env.reset(); print('up')"
@@ -211,7 +211,7 @@ def test_a_forgotten_vectorizer_leaves_nothing_behind() -> None:
     assert (done.stdout, done.stderr) == ("up\n", "")
 
 
-def test_an_id_may_say_which_module_registers_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_id_with_a_module_imports_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_envs.py").write_text(
         "import gymnasium as gym\nfrom tests.envs import Counter\ngym.register('Mine-v0', Counter)\n"
     )

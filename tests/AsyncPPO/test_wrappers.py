@@ -42,7 +42,7 @@ class Masked(gym.Env):
 
 @pytest.mark.parametrize("tells", ["info", "method"])
 @pytest.mark.parametrize("autoreset", [False, True])
-def test_forbidden_actions_are_never_taken(tells: str, autoreset: bool) -> None:
+def test_masked_actions_are_not_taken(tells: str, autoreset: bool) -> None:
     def make() -> gym.Env:
         return ActionMasks(Masked(tells))
 
@@ -64,7 +64,7 @@ def test_a_dict_observation_gets_a_further_entry() -> None:
     assert env.observation_space.contains(obs)
 
 
-def test_what_is_wrong_is_named() -> None:
+def test_action_masks_of_wrong_spaces_or_size_are_refused() -> None:
     with pytest.raises(ValueError, match="provides no action mask"):
         ActionMasks(Masked("nothing")).reset()
     with pytest.raises(ValueError, match="has 4 entries, but there are 3 choices"):

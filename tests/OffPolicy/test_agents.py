@@ -69,7 +69,7 @@ def feed(agent: OffPolicyAgent, pieces: list[list[Trajectory]]) -> list[Any]:
 
 
 @ALL
-def test_a_saved_agent_goes_on_to_the_last_bit(name: str, tmp_path: Any) -> None:
+def test_a_saved_agent_continues_bit_identical(name: str, tmp_path: Any) -> None:
     agent = agent_of(name)
     pieces = experience(agent, 14)
     feed(agent, pieces[:7])
@@ -186,7 +186,7 @@ def test_an_actor_stays_as_it_is_while_the_agent_learns(name: str, tmp_path: Any
 
 
 @pytest.mark.parametrize("name", ["dqn", "sac"])
-def test_a_loss_that_is_not_finite_stops_with_its_name(name: str) -> None:
+def test_a_loss_that_is_not_finite_is_an_error_that_names_it(name: str) -> None:
     agent = agent_of(name)
     pieces = experience(agent, 4)
     pieces[1][0].reward[:] = np.inf
@@ -195,7 +195,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_name(name: str) -> None:
 
 
 @ALL
-def test_the_global_random_streams_are_left_alone(name: str) -> None:
+def test_agents_do_not_use_global_random_streams(name: str) -> None:
     states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     agent = agent_of(name)
     feed(agent, experience(agent, 4))
@@ -250,7 +250,7 @@ def test_rewards_are_scaled() -> None:
     torch.testing.assert_close(0.1 * batches[0].reward, batches[1].reward)
 
 
-def test_an_agent_says_what_a_checkpoint_must_agree_with() -> None:
+def test_signature_has_the_settings_of_a_checkpoint() -> None:
     signature = agent_of("sac").signature()
     assert signature["agent"] == "SAC"
     assert signature["batch_size"] == 16
@@ -302,7 +302,7 @@ def test_an_unknown_setting_is_named() -> None:
         DQN.for_env(Identity(False), batchsize=3)
 
 
-def test_images_are_seen() -> None:
+def test_dqn_learns_from_images() -> None:
     """A picture of bytes is stored as bytes; the network tells a bright one from a dark one."""
     space = spaces.Box(0, 255, (10, 10, 2), np.uint8)
     agent = DQN(space, CHOICES, **(SMALL | {"gamma": 0.0, "lr": 1e-2, "learning_starts": 0, "utd": 1}))

@@ -246,7 +246,7 @@ def test_actions_reach_their_bounds_and_no_further(kind: Any) -> None:
     assert agent.get_action(obs[0]).shape == (2,)
 
 
-def test_a_share_of_actions_is_random_in_each_environment_by_itself() -> None:
+def test_eps_greedy_replaces_actions_independently_in_each_environment() -> None:
     agent = TD3(OBSERVATIONS, ACTIONS, **SMALL, learning_starts=0, eps_greedy=0.25, action_noise="none")
     obs = np.zeros((20_000, 2), np.float32)
     actions, _ = agent.act(obs)
@@ -255,7 +255,7 @@ def test_a_share_of_actions_is_random_in_each_environment_by_itself() -> None:
 
 
 @ALL
-def test_spaces_that_do_not_go_are_named(kind: Any) -> None:
+def test_unsupported_spaces_are_named(kind: Any) -> None:
     with pytest.raises(TypeError, match="finite bounds"):
         kind(OBSERVATIONS, spaces.Box(-np.inf, np.inf, (1,)), **SMALL)
     with pytest.raises(TypeError, match="finite bounds"):
@@ -297,14 +297,14 @@ def q_of(agent: Any, obs: float) -> np.ndarray:
 
 
 @ALL
-def test_what_is_only_truncated_has_the_value_of_the_infinite_horizon(kind: Any) -> None:
+def test_values_with_truncation_only_are_those_of_the_infinite_horizon(kind: Any) -> None:
     """As a termination it would be worth 2.3 at most."""
     agent = learned(kind, partial(OneState, True), 450, gamma=0.6)
     np.testing.assert_allclose(q_of(agent, 1.0), 2.5, rtol=0.05)
 
 
 @ALL
-def test_what_terminates_is_worth_nothing_beyond(kind: Any) -> None:
+def test_values_after_termination_are_zero(kind: Any) -> None:
     agent = learned(kind, partial(TwoStates, True), 500, gamma=0.5)
     np.testing.assert_allclose(q_of(agent, 0.0), 1.0, atol=0.1)
     np.testing.assert_allclose(q_of(agent, 1.0), 2.0, atol=0.1)
@@ -312,6 +312,6 @@ def test_what_terminates_is_worth_nothing_beyond(kind: Any) -> None:
 
 @pytest.mark.slow
 @ALL
-def test_the_policy_does_what_the_observation_asks_for(kind: Any) -> None:
+def test_policy_learns_the_action_that_the_observation_shows(kind: Any) -> None:
     agent = learned(kind, partial(Identity, True), 1400, gamma=0.0, hidden_sizes=(32,), lr=5e-3)
     assert evaluate(agent, partial(Identity, True), 10, backend="inline").mean() > -1.5  # at random it is about -12

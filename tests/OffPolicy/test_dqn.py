@@ -39,7 +39,7 @@ def tabular(**settings: Any) -> DQN:
     ("double", "targets"),
     [(True, [1 + 0.5 * 7, -3]), (False, [1 + 0.5 * 9, -3])],  # argmax of TABLE, or of TARGET
 )
-def test_the_loss_of_a_table_is_what_the_papers_say(double: bool, targets: list[float]) -> None:
+def test_dqn_loss_of_a_table_equals_the_formula(double: bool, targets: list[float]) -> None:
     agent = tabular(double=double)
     metrics, errors = agent.learn_from(BATCH)
     expected = [TABLE[0, 0] - targets[0], TABLE[1, 2] - targets[1]]
@@ -130,7 +130,7 @@ def test_the_target_follows_slowly() -> None:
     np.testing.assert_allclose(agent.q.target.advantage.weight.T, 0.75 * TARGET + 0.25 * TABLE, rtol=1e-6)
 
 
-def test_the_target_is_copied_every_so_many_updates() -> None:
+def test_target_is_copied_every_target_update_interval() -> None:
     agent = tabular(tau=1.0, target_update_interval=3, lr=1e-30)
     for update in range(3):
         np.testing.assert_allclose(agent.q.target.advantage.weight.T, TARGET)
@@ -160,7 +160,7 @@ def test_epsilon_goes_by_environment_steps_also_while_they_wait_to_be_observed(s
     assert agent.epsilon == pytest.approx(1 - 0.95 * 0.4)
 
 
-def test_forbidden_actions_are_neither_taken_nor_valued() -> None:
+def test_masked_actions_are_neither_taken_nor_bootstrapped() -> None:
     space = spaces.Dict(obs=OBSERVATIONS, action_mask=spaces.MultiBinary(3))
     agent = DQN(space, ACTIONS, **SMALL, epsilon_start=0.5, epsilon_end=0.5)
     mask = np.tile(np.int8([[0, 1, 1]]), (500, 1))
@@ -183,20 +183,20 @@ def q_of(agent: DQN, obs: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("settings", [{}, {"n_step": 3}, {"prioritized": True}, {"dueling": True, "double": False}])
-def test_what_is_only_truncated_has_the_value_of_the_infinite_horizon(settings: dict[str, Any]) -> None:
+def test_values_with_truncation_only_are_those_of_the_infinite_horizon(settings: dict[str, Any]) -> None:
     """As a termination it would be worth 2.3 at most."""
     agent = learned(partial(OneState, False), 400, gamma=0.6, **settings)
     np.testing.assert_allclose(q_of(agent, 1.0), 2.5, rtol=0.05)
 
 
 @pytest.mark.parametrize("settings", [{}, {"n_step": 3}])
-def test_what_terminates_is_worth_nothing_beyond(settings: dict[str, Any]) -> None:
+def test_values_after_termination_are_zero(settings: dict[str, Any]) -> None:
     agent = learned(partial(TwoStates, False), 400, gamma=0.5, **settings)
     np.testing.assert_allclose(q_of(agent, 0.0), 1.0, atol=0.05)
     np.testing.assert_allclose(q_of(agent, 1.0), 2.0, atol=0.05)
 
 
-def test_the_policy_does_what_the_observation_asks_for() -> None:
+def test_policy_learns_the_action_that_the_observation_shows() -> None:
     agent = learned(partial(Identity, False), 700, gamma=0.0, epsilon_steps=500)
     assert evaluate(agent, partial(Identity, False), 10, backend="inline").mean() > 9.8
 

@@ -63,7 +63,7 @@ def goals(replay: Replay, strategy: Any, at: int, draws: int = 3000) -> Counter:
         ("future", 22, [23]),
     ],
 )
-def test_goals_come_from_the_steps_of_the_same_episode_alike_often(strategy: Any, at: int, wanted: list[int]) -> None:
+def test_hindsight_goals_are_uniform_over_steps_of_the_same_episode(strategy: Any, at: int, wanted: list[int]) -> None:
     replay = replay_of(
         piece(10, 2, False), piece(12, 2, True), piece(20, 1, False), piece(21, 1, False), piece(22, 1, False)
     )
@@ -73,7 +73,7 @@ def test_goals_come_from_the_steps_of_the_same_episode_alike_often(strategy: Any
         assert found[goal] / 3000 == pytest.approx(1 / len(wanted), abs=0.04)
 
 
-def test_goals_of_an_episode_that_is_partly_overwritten_are_those_that_are_left() -> None:
+def test_hindsight_goals_come_only_from_rows_still_stored() -> None:
     replay = replay_of(piece(0, 9, False), capacity=6)  # steps 4 to 8, and the newest observation, are left
     assert sorted(goals(replay, "episode", 6)) == [5, 6, 7, 8, 9]
     assert sorted(goals(replay, "future", 7)) == [8, 9]
@@ -96,7 +96,7 @@ def test_an_enumerated_episode_has_the_rewards_and_ends_of_its_new_goals() -> No
     assert (replay.obs["desired_goal"][replay.is_transition] == 1000).all()  # what is stored stays as it is
 
 
-def test_a_success_with_its_own_goal_is_none_with_another() -> None:
+def test_hindsight_recomputes_reward_and_termination_for_the_new_goal() -> None:
     """A transition that was stored as terminated must not stay so when its goal changes."""
     terminated = piece(0, 1, True)
     replay = replay_of(

@@ -9,7 +9,7 @@ def walk(noise: OrnsteinUhlenbeck, steps: int, envs: int = 3) -> np.ndarray:
     return np.array([noise.sample(np.arange(envs), rng) for _ in range(steps)])
 
 
-def test_an_ornstein_uhlenbeck_process_has_its_deviation_and_memory() -> None:
+def test_ornstein_uhlenbeck_noise_has_its_deviation_and_autocorrelation() -> None:
     path = walk(OrnsteinUhlenbeck(2, 0.2), 40_000).reshape(40_000, -1)
     np.testing.assert_allclose(path.std(axis=0), 0.2 / np.sqrt(1 - 0.85**2), rtol=0.05)
     for lag in (1, 5):
@@ -32,14 +32,14 @@ def test_each_environment_has_a_process_of_its_own() -> None:
     assert noise.value[0] == before[0]
 
 
-def test_a_saved_process_goes_on() -> None:
+def test_saved_noise_continues() -> None:
     noise, other = OrnsteinUhlenbeck(1, 0.2), OrnsteinUhlenbeck(1, 0.2)
     walk(noise, 5)
     other.load_state(noise.state())
     np.testing.assert_array_equal(walk(noise, 5), walk(other, 5))
 
 
-def test_noise_has_a_name() -> None:
+def test_make_noise_returns_the_noise_of_a_name() -> None:
     normal = make_noise("normal_0.3", 2)
     assert normal is not None
     assert normal.sample(np.arange(50_000), np.random.default_rng(0)).std() == pytest.approx(0.3, rel=0.02)
@@ -49,12 +49,12 @@ def test_noise_has_a_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["pink_0.1", "normal", "normal_x", "normal_-1", "normal_inf", "ou_nan", ""])
-def test_noise_that_is_none_is_named(name: str) -> None:
+def test_make_noise_with_an_unknown_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="action_noise"):
         make_noise(name, 1)
 
 
-def test_parameter_noise_finds_the_deviation_that_moves_actions_as_far_as_wanted() -> None:
+def test_parameter_noise_adapts_to_the_target_distance() -> None:
     """A linear policy: actions move by as much as its parameters."""
     noise, rng, actions = ParameterNoise(0.2), np.random.default_rng(0), np.zeros((2000, 1))
     for _ in range(400):

@@ -16,7 +16,7 @@ def test_the_tree_finds_what_a_search_through_all_sums_finds(size: int) -> None:
         np.testing.assert_array_equal(tree.find(mass), np.searchsorted(tree.leaves.cumsum(), mass, side="right"))
 
 
-def test_what_has_no_priority_is_never_found_whatever_is_rounded() -> None:
+def test_sum_tree_never_finds_zero_priorities_despite_rounding() -> None:
     rng = np.random.default_rng(0)
     tree = SumTree(4000)
     tree.set(np.arange(0, 4000, 2), rng.random(2000) ** 20)
@@ -24,7 +24,7 @@ def test_what_has_no_priority_is_never_found_whatever_is_rounded() -> None:
     assert (tree.leaves[tree.find(mass)] > 0).all()
 
 
-def test_the_last_number_of_a_block_is_found_just_below_its_sum_in_whatever_order_that_is_added() -> None:
+def test_sum_tree_finds_the_last_number_of_a_block_despite_rounding() -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
         tree = SumTree(2048)
@@ -44,7 +44,7 @@ def test_rows_are_sampled_in_proportion_to_their_errors() -> None:
     assert set(drawn) <= set(rows)
 
 
-def test_weights_undo_the_sampling() -> None:
+def test_importance_weights_undo_prioritized_sampling() -> None:
     """With beta 1, the weighted mean of draws is the mean over all rows."""
     priorities = Priorities(10, alpha=1.0)
     priorities.extend(np.arange(4), np.ones(4, bool))

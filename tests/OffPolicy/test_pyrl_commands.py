@@ -58,7 +58,7 @@ def test_training_saves_into_a_subdirectory_and_a_test_prints_each_return(
 
 
 @pytest.mark.parametrize("name", pyrl.AGENTS)
-def test_the_name_says_the_agent_and_whether_goals_are_relabeled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_name_selects_the_agent_and_hindsight(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured(monkeypatch, f"{name}-train", "Reach-v0")
     assert (config.agent, config.run.run_dir) == (name.removeprefix("her-"), name)
     assert config.settings.hindsight == ("future" if name.startswith("her-") else "none")
@@ -73,7 +73,7 @@ def test_epochs_are_counted_in_episodes_of_the_time_limit(monkeypatch: pytest.Mo
     assert config.run.steps == 70
 
 
-def test_hindsight_looks_ahead_for_one_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hindsight_command_sets_gamma_by_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured(monkeypatch, "her-td3-train", "Reach-v0", "--replay-k", "8", "--no-clip-return")
     settings = config.settings
     assert settings.gamma == pytest.approx(1 - 1 / 20)
@@ -145,7 +145,7 @@ def test_a_run_of_another_agent_or_environment_is_not_played(
     assert "is of Reach-v0, not of Pendulum-v1" in capsys.readouterr().err
 
 
-def test_reach_is_reached() -> None:
+def test_the_reach_environment_can_be_solved() -> None:
     env = Reach()
     obs, _ = env.reset(seed=0)
     for _ in range(20):

@@ -92,7 +92,7 @@ def test_an_empty_buffer_has_nothing_to_sample() -> None:
         Replay(10, OBSERVATIONS, ACTIONS).sample(1, np.random.default_rng())
 
 
-def test_a_saved_buffer_goes_on_like_the_first(tmp_path) -> None:
+def test_a_saved_replay_buffer_continues_equal(tmp_path) -> None:
     replay, sources = filled(30, [4, 1, 3], num_envs=2)
     for again in range(3):
         save_state(tmp_path / "replay", replay.state())
@@ -155,7 +155,7 @@ def test_parts_of_dict_observations_are_kept_by_name() -> None:
     np.testing.assert_array_equal(batch.next_obs["b"], obs["b"][1:].astype(np.float32))
 
 
-def test_an_environment_that_comes_late_is_named() -> None:
+def test_replay_with_an_unknown_environment_names_it() -> None:
     replay, _ = filled(30, [2], num_envs=2)
     with pytest.raises(ValueError, match="environment 2 is not one of the 2"):
         replay.extend([Source(2, np.random.default_rng()).trajectory(1)])

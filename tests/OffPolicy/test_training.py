@@ -48,7 +48,7 @@ class StopAfter(Callback):
 
 
 @ALL
-def test_a_run_that_stopped_goes_on_to_the_last_bit(name: str, tmp_path: Any) -> None:
+def test_a_stopped_run_resumes_bit_identical(name: str, tmp_path: Any) -> None:
     with trainer_of(name, 240) as whole, trainer_of(name, 240) as first, trainer_of(name, 240, seed=8) as second:
         whole.run()
         first.callbacks.append(StopAfter(120))
@@ -63,7 +63,7 @@ def test_a_run_that_stopped_goes_on_to_the_last_bit(name: str, tmp_path: Any) ->
 
 
 @ALL
-def test_episodes_in_mask_mode_are_learned_from(name: str) -> None:
+def test_mask_mode_trains_off_policy_agents(name: str) -> None:
     kind, env, settings = CASES[name]
     short = "CartPole-v1" if kind is DQN and isinstance(env, str) else env
     if env == "Pendulum-v1":

@@ -121,7 +121,7 @@ def test_actions_are_elements_of_their_space_whatever_its_bounds() -> None:
 
 
 @pytest.mark.parametrize("learner", ["auto", "torch"])
-def test_the_first_actions_lie_beside_the_bound_that_is_finite(learner: Any) -> None:
+def test_first_actions_with_one_finite_bound_are_inside(learner: Any) -> None:
     env = gym.Env()
     env.observation_space = spaces.Box(-1, 1, (4,))
     low = np.array([5, -np.inf, 20, -1, -np.finfo(np.float32).max], np.float32)
@@ -134,7 +134,7 @@ def test_the_first_actions_lie_beside_the_bound_that_is_finite(learner: Any) -> 
     np.testing.assert_allclose(ppo.get_action(states(5), deterministic=True), [[6, -6, 21, 0, 0]] * 5, atol=0.1)
 
 
-def test_a_scale_of_ones_own_keeps_actions_beside_the_bound_that_is_finite() -> None:
+def test_action_scaling_with_one_finite_bound_keeps_actions_inside() -> None:
     env = gym.Env()
     env.observation_space, env.action_space = spaces.Box(-1, 1, (4,)), spaces.Box(5, np.inf, (2,))
     ppo = PPO.for_env(env, action_scaling=[10.0, 1.0], log_std=5.0, seed=0)
@@ -299,7 +299,7 @@ def test_termination_bootstraps_zero_and_truncation_the_value_of_the_next_observ
     assert prepared(ppo).advantage.tolist() == pytest.approx([0.0, 9.0, 13.0])
 
 
-def test_nothing_leaks_from_one_trajectory_into_the_next() -> None:
+def test_advantages_do_not_leak_between_trajectories() -> None:
     alone, beside = discrete(), discrete()
     alone.memory.append(trajectory(alone, 10))
     beside.memory.append(trajectory(beside, 10))
@@ -307,7 +307,7 @@ def test_nothing_leaks_from_one_trajectory_into_the_next() -> None:
     torch.testing.assert_close(prepared(beside).advantage[:10], prepared(alone).advantage)
 
 
-def test_the_intrinsic_return_goes_on_over_the_ends_of_episodes() -> None:
+def test_intrinsic_return_continues_across_episodes() -> None:
     ppo = discrete(use_RND=True, beta=1.0, rnd_warmup=0, GAE_lambda=1.0, gamma=0.9, intrinsic_gamma=0.5)
     constant_value(ppo, 0.0, 0.0)
     ppo.rnd.reward = lambda *_: np.array([0.0, 0.0, 8.0])  # type: ignore[union-attr, method-assign]
@@ -378,7 +378,7 @@ def arguments_of(name: str, ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> list[t
     return seen
 
 
-def test_advantages_are_standardised_in_each_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalize_advantage_minibatch_standardizes_each_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
     ppo = discrete(learner="torch", mini_batch_size=8, batch_size=64)
     for _, _, advantage, _ in arguments_of("clipped_surrogate", ppo, monkeypatch):
         assert abs(advantage.mean().item()) < 1e-5
@@ -388,7 +388,7 @@ def test_advantages_are_standardised_in_each_minibatch(monkeypatch: pytest.Monke
     assert max(raw) > 1
 
 
-def test_the_clips_are_those_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policy_clip_and_value_clip_are_applied(monkeypatch: pytest.MonkeyPatch) -> None:
     ppo = discrete(learner="torch", policy_clip=0.07)
     clips = [float(clip) for *_, clip in arguments_of("clipped_surrogate", ppo, monkeypatch)]
     assert clips == pytest.approx([0.07] * len(clips))
@@ -420,7 +420,7 @@ def test_the_gradient_norm_is_limited() -> None:
 
 
 @pytest.mark.parametrize("learner", ["auto", "torch"])
-def test_metrics_are_those_of_the_definitions(learner: str) -> None:
+def test_metrics_equal_their_definitions(learner: str) -> None:
     """With gamma 0 the returns are the rewards, and in the first step the ratio is 1."""
     ppo = discrete(
         gamma=0.0, k_epochs=1, batch_size=64, mini_batch_size=64, normalize_advantage="none", learner=learner,
@@ -477,7 +477,7 @@ def test_annealing_follows_progress() -> None:
     assert moved == pytest.approx(metrics["lr"], rel=0.01)
 
 
-def test_adam_is_torchs() -> None:
+def test_adam_equals_torch() -> None:
     rng = torch.Generator().manual_seed(0)
     ours = torch.nn.Parameter(torch.randn(100, generator=rng))
     theirs = torch.nn.Parameter(ours.detach().clone())
@@ -492,7 +492,7 @@ def test_adam_is_torchs() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_a_loss_that_is_not_finite_stops_with_its_name() -> None:
+def test_a_loss_that_is_not_finite_is_an_error_that_names_it() -> None:
     ppo = discrete()
     ppo.memory.append(trajectory(ppo, 8, reward=np.full(8, np.inf, np.float32)))
     before = {name: tensor.clone() for name, tensor in ppo.policy.state_dict().items()}
@@ -547,7 +547,7 @@ def test_observation_statistics_freeze_while_acting_and_evaluating() -> None:
 
 
 @BOTH
-def test_one_seed_one_outcome_and_no_global_random_state(make: Make) -> None:
+def test_equal_seeds_give_equal_results_without_global_random_state(make: Make) -> None:
     outcomes = []
     for global_seed in (1, 2):
         torch.manual_seed(global_seed)
@@ -563,7 +563,7 @@ def test_one_seed_one_outcome_and_no_global_random_state(make: Make) -> None:
 
 @BOTH
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda ppo: pickle.loads(pickle.dumps(ppo))])
-def test_a_copy_goes_its_own_way_and_the_same_way(make: Make, duplicate: Callable[[PPO], PPO]) -> None:
+def test_a_copied_agent_learns_independently(make: Make, duplicate: Callable[[PPO], PPO]) -> None:
     ppo = make(use_RND=True, rnd_warmup=0)
     ppo.memory.append(trajectory(ppo, 20))
     ppo.learn()
@@ -580,7 +580,7 @@ def test_a_copy_goes_its_own_way_and_the_same_way(make: Make, duplicate: Callabl
     )
 
 
-def test_returns_that_do_not_vary_leave_the_gradient_to_the_novelty() -> None:
+def test_constant_returns_do_not_inflate_the_gradient() -> None:
     """Without a reward the critic's target is 0; its unit must not blow its errors up and crowd the policy out."""
     ppo = discrete(use_RND=True, beta=1.0, rnd_warmup=0, batch_size=64, mini_batch_size=64)
     every_row = np.ones(64, bool)
@@ -593,7 +593,7 @@ def test_returns_that_do_not_vary_leave_the_gradient_to_the_novelty() -> None:
 
 
 @BOTH
-def test_weights_come_back_as_they_were(make: Make, tmp_path: Path) -> None:
+def test_saved_weights_load_equal(make: Make, tmp_path: Path) -> None:
     ppo = make(use_RND=True, normalize_obs=True)
     ppo.memory.append(trajectory(ppo, 20))
     ppo.learn()
@@ -655,7 +655,7 @@ def test_compiling_changes_no_gradient(make: Make) -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 4
 
 
-def test_each_epoch_may_take_what_the_critic_says_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recompute_advantage_uses_the_current_critic_in_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The advantages of later epochs are others, of the first not; the targets stay in the same units."""
     for recompute in (False, True):
         ppo = discrete(
@@ -668,7 +668,7 @@ def test_each_epoch_may_take_what_the_critic_says_by_then(monkeypatch: pytest.Mo
         assert (abs(sums[2] - sums[1]) > 0.1) == recompute
 
 
-def test_advantages_may_be_standardised_over_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalize_advantage_batch_standardizes_over_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     ppo = discrete(learner="torch", mini_batch_size=16, batch_size=64, k_epochs=1, normalize_advantage="batch")
     parts = [advantage for _, _, advantage, _ in arguments_of("clipped_surrogate", ppo, monkeypatch)]
     assert len(parts) == 4
@@ -678,7 +678,7 @@ def test_advantages_may_be_standardised_over_the_whole_batch(monkeypatch: pytest
     assert whole.std().item() == pytest.approx(1, abs=1e-4)
 
 
-def test_advantages_may_be_in_units_of_the_deviation_of_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalize_advantage_returns_divides_by_the_deviation_of_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = {}
     for how in ("none", "returns"):
         ppo = discrete(learner="torch", mini_batch_size=64, batch_size=64, k_epochs=1, normalize_advantage=how)
@@ -690,7 +690,7 @@ def test_advantages_may_be_in_units_of_the_deviation_of_returns(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("learner", ["auto", "torch"])
-def test_coefficients_are_those_of_the_present(learner: Any) -> None:
+def test_assigned_coefficients_are_used_by_the_next_update(learner: Any) -> None:
     """An entropy bonus that has been annealed away, or set to zero, is none; one that is raised later counts."""
     weights = []
     for settings, progress, later in [
@@ -755,7 +755,7 @@ def test_an_update_that_ends_at_once_has_the_same_metrics() -> None:
     assert len(keys) == 1
 
 
-def test_lr_and_clip_may_be_functions_of_what_remains_of_the_run() -> None:
+def test_lr_and_policy_clip_as_schedules_get_the_remaining_fraction() -> None:
     asked: list[float] = []
 
     def lr(remaining: float) -> float:
@@ -776,7 +776,7 @@ def test_lr_and_clip_may_be_functions_of_what_remains_of_the_run() -> None:
 
 
 @pytest.mark.parametrize("given", [float("nan"), float("inf"), -1.0, "fast", None])
-def test_a_function_that_gives_no_step_size_is_named_and_nothing_is_lost(given: Any) -> None:
+def test_a_schedule_with_an_invalid_value_is_named_and_nothing_changes(given: Any) -> None:
     with pytest.raises(ValueError, match=r"lr must be finite and not negative, but its function gave .* for 1"):
         discrete(lr=lambda remaining: given)
     ppo = discrete(lr=lambda remaining: 0.1 if remaining == 1 else given)
@@ -787,7 +787,7 @@ def test_a_function_that_gives_no_step_size_is_named_and_nothing_is_lost(given: 
     assert ppo.learn(0.0)
 
 
-def test_a_function_is_not_annealed_as_well() -> None:
+def test_a_schedule_with_annealing_is_refused() -> None:
     with pytest.raises(ValueError, match="lr is a function of the run: it cannot be annealed as well"):
         discrete(lr=lambda remaining: 0.1, anneal_lr=True)
     with pytest.raises(ValueError, match="policy_clip is a function"):
@@ -796,7 +796,7 @@ def test_a_function_is_not_annealed_as_well() -> None:
         discrete(lr=lambda remaining: 0.0)
 
 
-def test_a_function_is_not_in_the_file_of_weights(tmp_path: Path) -> None:
+def test_a_schedule_is_not_saved_with_the_weights(tmp_path: Path) -> None:
     ppo = discrete(lr=lambda remaining: 0.01 * remaining)
     ppo.save_weights(tmp_path)
     with pytest.raises(ValueError, match=r"lr was a function, .*lambda.*, which no file holds: give lr="):
@@ -810,7 +810,7 @@ def test_a_function_is_not_in_the_file_of_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["action_scaling", "rnd_warmup", "use_RND", "observ_dim", "hidden_sizes", "device"])
-def test_what_the_networks_were_made_by_cannot_be_assigned(name: str) -> None:
+def test_settings_of_the_networks_cannot_be_assigned(name: str) -> None:
     ppo = PPO(True, 3, 1, use_RND=True, hidden_sizes=(4,), seed=0)
     with pytest.raises(AttributeError, match=f"{name} cannot be changed once the agent is made"):
         setattr(ppo, name, getattr(ppo, name))
@@ -819,7 +819,7 @@ def test_what_the_networks_were_made_by_cannot_be_assigned(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("max_grad_norm", 1e-9), ("target_kl", 1e-12), ("k_epochs", 1), ("lr", 1e-9)]
 )
-def test_what_an_update_goes_by_can_be_assigned_and_is_saved(name: str, value: float, tmp_path: Path) -> None:
+def test_settings_of_the_update_can_be_assigned_and_are_saved(name: str, value: float, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     obs, reward = rng.normal(size=(64, 4)).astype(np.float32), rng.normal(size=64).astype(np.float32)
     flags, weights = np.zeros(64, bool), []

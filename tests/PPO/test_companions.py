@@ -144,7 +144,7 @@ def test_losses_on_parameters_of_their_own_are_learned_each_as_if_alone() -> Non
     assert (selfish.companions[0].weight != 1).all()
 
 
-def test_learning_in_a_loop_of_ones_own_equals_learn() -> None:
+def test_steps_of_learn_in_a_custom_loop_equal_learn() -> None:
     """The README's loop: the statistics, the gradients and the steps are those of `learn`."""
     learns, steps = (agent(RND(warmup=0), Mirror(), learner="torch", normalize_obs=True) for _ in range(2))
     for seed in range(3):
@@ -286,7 +286,7 @@ class Policy(Companion):
         ([RND], "a companion is 'rnd', 'icm' or an object of a subclass of Companion, not <class"),
     ],
 )
-def test_companions_that_cannot_be_are_named(companions: Any, message: str) -> None:
+def test_invalid_companions_are_named(companions: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         agent(*companions)
 
@@ -303,13 +303,13 @@ def test_a_list_of_companions_makes_several_agents() -> None:
     assert_same(weights(other), weights(agent(*companions)))
 
 
-def test_a_factor_that_is_assigned_is_that_of_the_companion() -> None:
+def test_an_assigned_beta_changes_the_companion() -> None:
     ppo = agent("rnd", "icm")
     ppo.beta, ppo.icm_beta = 3.0, 4.0
     assert [companion.beta for companion in ppo.companions] == [3.0, 4.0]
 
 
-def test_weights_beside_companions_of_ones_own_need_them_to_load(tmp_path: Path) -> None:
+def test_weights_with_custom_companions_need_the_objects_to_load(tmp_path: Path) -> None:
     collected(ppo := agent("rnd", Mirror())).learn()
     ppo.save_weights(tmp_path)
     with pytest.raises(

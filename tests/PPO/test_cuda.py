@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 @pytest.mark.parametrize("options", [{}, {"use_RND": True}, {"bf16": True}, {"normalize_obs": True, "compile": True}])
-def test_it_acts_and_learns_there(options: dict[str, bool]) -> None:
+def test_ppo_on_cuda_acts_and_learns(options: dict[str, bool]) -> None:
     ppo = PPO(False, 4, 2, batch_size=512, mini_batch_size=128, device="cuda", seed=0, **options)
     with AsyncPPO("CartPole-v1", ppo, 16, 10_000, seed=0, progress=False) as trainer:
         history = trainer.run()
@@ -22,7 +22,7 @@ def test_it_acts_and_learns_there(options: dict[str, bool]) -> None:
     assert ppo.get_action(np.zeros((3, 4), np.float32)).shape == (3,)
 
 
-def test_it_learns_what_the_cpu_learns() -> None:
+def test_ppo_on_cuda_learns_as_on_the_cpu() -> None:
     agents = [
         PPO(True, 4, 2, batch_size=256, mini_batch_size=64, learner="torch", device=device, seed=0)
         for device in ("cpu", "cuda")

@@ -42,7 +42,7 @@ def noisy(features: Features) -> nn.Module:
 
 @pytest.mark.parametrize("encoder", [Residual, narrow, noisy, lambda features: nn.Flatten()])
 @pytest.mark.parametrize("share", [False, True])
-def test_it_acts_and_learns_by_it(encoder: Any, share: bool) -> None:
+def test_custom_encoder_acts_and_learns(encoder: Any, share: bool) -> None:
     hidden: dict[str, Any] = {} if encoder in (Residual, narrow, noisy) else {"hidden_sizes": ()}
     ppo = PPO.for_env("CartPole-v1", encoder=encoder, share_encoder=share, batch_size=64, mini_batch_size=64, **hidden)
     obs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
@@ -58,7 +58,7 @@ def test_it_acts_and_learns_by_it(encoder: Any, share: bool) -> None:
 
 
 @pytest.mark.parametrize("shape", [(10, 10, 3), (3, 40, 40)])
-def test_it_sees_pixels_as_numbers(shape: tuple[int, ...]) -> None:
+def test_custom_encoder_gets_pixels_as_columns(shape: tuple[int, ...]) -> None:
     space = spaces.Box(0, 255, shape, np.uint8)
     ppo = PPO(
         False, math.prod(shape), 2, observation_space=space, encoder=lambda features: nn.Linear(features.columns, 8)
@@ -66,7 +66,7 @@ def test_it_sees_pixels_as_numbers(shape: tuple[int, ...]) -> None:
     assert ppo.get_action(np.zeros((5, *shape), np.uint8)).shape == (5,)
 
 
-def test_another_shape_is_refused() -> None:
+def test_custom_encoder_with_a_wrong_output_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must turn \(1, 4\) into \(1, F\), not into \(4,\)"):
         PPO.for_env(gym.make("CartPole-v1"), encoder=lambda features: nn.Flatten(0))
 
@@ -87,7 +87,7 @@ class Inverted(ActorCritic):
         return super().step(-obs, state)
 
 
-def test_a_whole_network_of_ones_own_acts_learns_and_is_kept(tmp_path: Path) -> None:
+def test_custom_actor_critic_acts_learns_and_is_saved(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"batch_size": 512, "mini_batch_size": 128, "lr": 3e-3, "seed": 0}
     ours, usual = (PPO.for_env("CartPole-v1", actor_critic=kind, **settings) for kind in (Inverted, ActorCritic))
     obs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
@@ -153,7 +153,7 @@ def test_a_stack_of_pictures_goes_through_convolutions(learner: Any, recwarn: py
     assert not recwarn
 
 
-def test_what_might_be_an_image_brings_a_warning() -> None:
+def test_a_box_that_looks_like_an_image_gives_a_warning() -> None:
     env = environment(spaces.Dict(camera=spaces.Box(-np.inf, np.inf, (40, 40, 3)), speed=spaces.Box(-1, 1, (2,))))
     with pytest.warns(
         UserWarning, match=r"camera, Box.* counts as plain numbers.*between 0 and 1.*normalize_obs=True"
@@ -165,7 +165,7 @@ def test_what_might_be_an_image_brings_a_warning() -> None:
         PPO.for_env(env, encoder=narrow)
 
 
-def test_weights_of_another_time_for_such_an_image_are_refused() -> None:
+def test_weights_made_with_another_reading_of_an_image_are_refused() -> None:
     """Floats were plain numbers once."""
     with pytest.warns(UserWarning, match="counts as plain numbers"):
         earlier = PPO.for_env(environment(spaces.Box(-1, 1, (40, 40, 3)))).state()

@@ -63,9 +63,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("exponents", [(-40, -25, -80), (45, 60, 80)])
 @pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.parametrize("zeros", [0, 2])
-def test_rewards_times_a_power_of_two_teach_the_same_to_the_last_bit(
-    exponents: tuple[int, ...], kind: str, zeros: int
-) -> None:
+def test_rewards_times_a_power_of_two_train_bit_identical(exponents: tuple[int, ...], kind: str, zeros: int) -> None:
     agents = [agent(**SETTINGS[kind]) for _ in exponents]
     metrics = [teach(ppo, 2.0**exponent, zeros=zeros) for ppo, exponent in zip(agents, exponents, strict=True)]
     assert metrics[1:] == metrics[:-1]
@@ -84,7 +82,7 @@ def taught(kind: str, scale: float, zeros: int) -> tuple[PPO, list[dict[str, flo
 @pytest.mark.parametrize("scale", [1e-28, 1e-18, 1e-9, 1e-6, 1e-4, 1e6, 1e12, 1e28])
 @pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.parametrize("zeros", [0, 2])
-def test_rewards_of_any_size_teach_what_those_of_one_do(scale: float, kind: str, zeros: int) -> None:
+def test_rewards_of_any_scale_train_as_rewards_of_one(scale: float, kind: str, zeros: int) -> None:
     (usual, expected), (other, found) = taught(kind, 1.0, zeros), taught(kind, scale, zeros)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=0.05, abs=5e-3)
@@ -97,7 +95,7 @@ def test_the_unit_is_one_for_ordinary_rewards_and_a_power_of_two_for_others() ->
     assert [reward_unit(size) for size in (2.0**-20, 1.9 * 2.0**-20, 2.0**50)] == [2.0**-20, 2.0**-20, 2.0**50]
 
 
-def test_whether_there_were_rewards_is_part_of_the_state() -> None:
+def test_state_records_whether_there_were_rewards() -> None:
     whole, first = agent(), agent()
     teach(whole, 2.0**-40, zeros=2)
     teach(first, 2.0**-40, updates=2, zeros=2)
@@ -121,7 +119,7 @@ def test_an_agent_that_goes_on_from_weights_keeps_their_unit(tmp_path: Any) -> N
 
 
 @pytest.mark.parametrize("scale", [1e-33, 1e33])
-def test_what_single_precision_has_no_room_for_is_named(scale: float) -> None:
+def test_rewards_beyond_single_precision_give_a_warning(scale: float) -> None:
     with pytest.warns(UserWarning, match=r"rewards of .* are beyond single precision: scale them to between 1e-30 and"):
         teach(agent(), scale, updates=1)
     with warnings.catch_warnings():

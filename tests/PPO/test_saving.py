@@ -40,7 +40,7 @@ OBS = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
         ({"share_encoder": True}, {}, "share_encoder is True there and None here"),
     ],
 )
-def test_weights_that_mean_something_else_are_refused_with_what_differs(
+def test_weights_with_other_settings_are_refused_with_the_differences(
     there: dict[str, Any], here: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     pendulum(**there).save_weights(tmp_path)
@@ -60,7 +60,7 @@ def test_weights_that_mean_something_else_are_refused_with_what_differs(
         ({"hidden_sizes": (), "activation": "relu"}, {"hidden_sizes": ()}),
     ],
 )
-def test_what_does_not_change_the_meaning_does_not_matter(
+def test_settings_that_do_not_change_the_meaning_of_weights_may_differ(
     there: dict[str, Any], here: dict[str, Any], tmp_path: Path
 ) -> None:
     pendulum(**there).save_weights(tmp_path)
@@ -105,7 +105,7 @@ ARGUMENTS = {
     ],
     ids=str,
 )
-def test_a_directory_of_weights_is_all_that_an_agent_is_made_of(action_space: spaces.Space, tmp_path: Path) -> None:
+def test_load_makes_an_agent_from_a_directory_of_weights(action_space: spaces.Space, tmp_path: Path) -> None:
     env = Odd(action_space)
     ppo = PPO.for_env(env, **ARGUMENTS)
     ppo.save_weights(tmp_path)
@@ -120,7 +120,7 @@ def test_a_directory_of_weights_is_all_that_an_agent_is_made_of(action_space: sp
             assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
-def test_arguments_may_be_changed_where_the_weights_still_mean_the_same(tmp_path: Path) -> None:
+def test_load_accepts_arguments_that_weights_do_not_depend_on(tmp_path: Path) -> None:
     pendulum(lr=0.5).save_weights(tmp_path)
     assert PPO.load(tmp_path).lr == 0.5
     assert PPO.load(str(tmp_path), lr=0.25, device="cpu").lr == 0.25
@@ -148,7 +148,7 @@ class Other(ActorCritic):
     ("name", "value"),
     [("encoder", small_encoder), ("encoder", lambda features: nn.Identity()), ("actor_critic", Other)],
 )
-def test_what_no_file_can_hold_is_named_and_to_be_given(name: str, value: Any, tmp_path: Path) -> None:
+def test_load_without_a_custom_callable_names_it(name: str, value: Any, tmp_path: Path) -> None:
     ppo = pendulum(**{name: value})
     ppo.save_weights(tmp_path)
     with pytest.raises(ValueError, match=rf"the agent had its own {name}, .*, which no file holds: give {name}="):
@@ -169,7 +169,7 @@ def test_weights_of_earlier_versions_are_loaded_but_make_no_agent(tmp_path: Path
         PPO.load(tmp_path)
 
 
-def test_a_file_says_what_it_was_written_by(tmp_path: Path) -> None:
+def test_saved_weights_record_the_versions(tmp_path: Path) -> None:
     pendulum().save_weights(tmp_path)
     assert load_state(tmp_path / "Policy_weights.pth")["versions"] == versions()
     assert versions().keys() == {"project", "python", "torch", "gymnasium", "numpy"}
@@ -220,7 +220,7 @@ def test_forged_settings_are_refused(changes: dict[str, Any], tmp_path: Path) ->
         ({"weights": {}, "settings": {}, "versions": {}}, "do not (say|fit)"),
     ],
 )
-def test_something_else_in_the_place_of_weights_is_named(content: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_a_file_that_holds_no_weights_is_named(content: dict[str, Any], message: str, tmp_path: Path) -> None:
     save_state(tmp_path / "Policy_weights.pth", content)
     for load in (pendulum().load_weights, PPO.load):
         with pytest.raises(ValueError, match=r"Policy_weights\.pth"):

@@ -46,7 +46,7 @@ def weights(agent: Any) -> np.ndarray:
     return torch.nn.utils.parameters_to_vector(agent.policy.parameters()).detach().numpy()
 
 
-def test_the_mean_of_two_ppos_is_what_both_go_on_with() -> None:
+def test_both_ppos_continue_with_their_mean() -> None:
     agent, result = Trainer(ppo(), "CartPole-v1", 2, combiner=MeanAgentCombiner(), **OPTIONS).run()
     assert [worker["total_steps"] for worker in result["workers"]] == [512, 512]
     assert all(len(worker["history"]) == 4 and worker["rewards"] for worker in result["workers"])
@@ -57,7 +57,7 @@ def test_the_mean_of_two_ppos_is_what_both_go_on_with() -> None:
     np.testing.assert_array_equal(weights(again), weights(agent))
 
 
-def test_members_begin_alike_and_act_differently() -> None:
+def test_members_start_with_equal_weights_and_different_random_streams() -> None:
     _, result = Trainer(ppo(), "CartPole-v1", 2, **OPTIONS | {"schedule": SCHEDULE[:1]}).run()
     one, other = (worker["agent"] for worker in result["workers"])
     assert not np.array_equal(weights(one), weights(other))
@@ -142,7 +142,7 @@ def test_off_policy_agents_share_networks_and_keep_their_replay(kind: Any) -> No
     assert not np.array_equal(weights(mean), weights(agent))
 
 
-def test_an_agent_that_knows_nothing_of_populations_is_averaged_by_its_state() -> None:
+def test_toy_agent_without_shared_state_can_be_a_member() -> None:
     agent = ToyAgent(states=16, actions=4, learning_starts=50)
     schedule = [("finish", 300, "steps"), ("combine_agents", 600, "steps")]
     options = OPTIONS | {"schedule": schedule, "num_envs": 2, "combiner": FixedAgentCombiner(1)}
@@ -205,7 +205,7 @@ def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
         Trainer(ppo(), "CartPole-v1", 2, callbacks=[save], **OPTIONS | {"sync_mode": "async"}).run()
 
 
-def test_members_that_train_by_themselves_do_not_collect() -> None:
+def test_trainer_agents_in_parallel_collecting_or_mixed_are_refused() -> None:
     with pytest.raises(ValueError, match="need mode='parallel_learning'"):
         Trainer(ppo(), "CartPole-v1", 2)
     with pytest.raises(TypeError, match="are either all for AsyncTrainer, or none is"):

@@ -76,7 +76,7 @@ def test_collecting_without_training_returns_the_experience() -> None:
     assert [{*worker["experience"].worker_ids} for worker in result["workers"]] == [{0}, {1}]
 
 
-def test_what_is_left_is_trained_on() -> None:
+def test_remaining_experience_is_trained_on_at_the_end() -> None:
     schedule = [("finish", 25, "steps"), ("train_agent", 20, "steps")]
     agent, _ = Trainer(Adder(), Line(), schedule=schedule, **QUIET).run()
     assert (agent.number, agent.seen) == (2.0, 25)
@@ -122,7 +122,7 @@ def test_members_without_combinations_keep_their_own_agents() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_known_answers_after_each_combination(combiner: AgentCombiner, numbers: list[float]) -> None:
+def test_combined_agents_equal_known_answers(combiner: AgentCombiner, numbers: list[float]) -> None:
     for combinations, number in enumerate(numbers, 1):
         schedule = [
             ("finish", 10 * combinations, "steps"), ("train_agent", 10, "steps"), ("combine_agents", 30, "steps"),
@@ -134,7 +134,7 @@ def test_known_answers_after_each_combination(combiner: AgentCombiner, numbers: 
         assert [worker["agent"].number for worker in result["workers"]] == [number] * 3
 
 
-def test_the_best_is_known_before_all_members_have_an_episode() -> None:
+def test_best_combiner_before_any_episode_takes_the_first_agent() -> None:
     schedule = [("finish", 15, "steps"), ("train_agent", 5, "steps"), ("combine_agents", 10, "steps")]
     agent, _ = Trainer(
         adders(1, 5), Line(12), 2, combiner=FixedStatAgentCombiner(), schedule=schedule, **LEARNING
@@ -214,7 +214,7 @@ def test_async_members_take_the_newest_agent() -> None:
     assert all(max(worker["experience"].agent_versions) > 0 for worker in result["workers"])
 
 
-def test_experience_is_not_kept_where_it_is_not_wanted() -> None:
+def test_keep_experience_false_drops_used_steps() -> None:
     schedule = [("finish", 100, "steps"), ("train_agent", 20, "steps")]
     for n_workers in (1, 2):
         agent, result = Trainer(Adder(), Line(), n_workers, schedule=schedule, keep_experience=False, **QUIET).run()

@@ -63,7 +63,7 @@ def test_a_wrong_output_of_an_actor_is_an_error_before_the_first_step(parts: dic
         next(feed)
 
 
-def test_a_reset_in_place_is_told_before_the_first_step() -> None:
+def test_a_reset_in_place_is_an_error_before_the_first_step() -> None:
     class InPlace(Fine):
         def reset(self, hx: Any, at: Any) -> Any:
             hx[0][:, at] = 0
@@ -73,7 +73,7 @@ def test_a_reset_in_place_is_told_before_the_first_step() -> None:
         next(rollout(NeverStepped, InPlace(), 3, 2))
 
 
-def test_wrong_arguments_are_told_when_the_class_is_made() -> None:
+def test_wrong_arguments_are_an_error_when_the_class_is_defined() -> None:
     with pytest.raises(TypeError, match=r"Swapped\.reset must take \(self, hx, at\), not \(self, at, hx=None\)"):
 
         class Swapped(BaseActorModule):
@@ -87,7 +87,7 @@ def test_wrong_arguments_are_told_when_the_class_is_made() -> None:
                 ...
 
 
-def test_what_is_no_actor_is_told_at_once() -> None:
+def test_an_object_without_actor_methods_is_an_error() -> None:
     for make in (rollout, evaluations):
         with pytest.raises(TypeError, match=r"Linear is no actor: it has no method reset\(self, hx, at\)"):
             make(Counter, nn.Linear(1, 1))

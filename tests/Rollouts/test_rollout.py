@@ -77,7 +77,7 @@ def by_hand(make: Callable[[], gym.Env], actor: Chance, num_envs: int, n_steps: 
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_fragments_are_what_a_loop_by_hand_sees(task: str) -> None:
+def test_fragments_equal_those_of_a_loop_by_hand(task: str) -> None:
     make, act = TASKS[task]
     num_envs, n_steps, count = 3, 5, 6
     torch.manual_seed(1)
@@ -110,7 +110,7 @@ def test_fragments_are_what_a_loop_by_hand_sees(task: str) -> None:
 
 @pytest.mark.parametrize(("num_workers", "lag"), PLACES)
 @pytest.mark.parametrize("truncates", [False, True])
-def test_the_rows_of_a_counter_are_the_table(truncates: bool, num_workers: int, lag: int) -> None:
+def test_fragments_of_a_counter_equal_the_table(truncates: bool, num_workers: int, lag: int) -> None:
     script = Scripted([2], [1], [0], [1], [2])
     feed = rollout(partial(Counter, 3, truncates), script, 5, num_workers=num_workers, lag=lag)
     one, two = islice(feed, 2)
@@ -158,7 +158,7 @@ def test_a_sticky_environment_waits_for_the_next_fragment(truncates: bool) -> No
     assert one.following("value")[:, 0].tolist() == [20, 30, 40 if truncates else 0, 0, 0]
 
 
-def test_nothing_is_stepped_where_all_wait() -> None:
+def test_sticky_environments_that_all_wait_are_not_stepped() -> None:
     one, two = islice(rollout(partial(Counter, 2), Scripted(), 4, 2, sticky=True), 2)
     assert one.state.fin[:, 0].tolist() == [True, False, True, True, True]
     assert two.state.obs[:, 0, 1].tolist() == [0, 1, 0, 0, 0]
@@ -210,7 +210,7 @@ def test_an_episode_that_is_terminated_and_truncated_at_once_is_worth_nothing_mo
     assert fragment.following("value")[:, 0].tolist() == [20, 0, 20, 0]
 
 
-def test_actors_reset_their_recurrent_state_as_they_like() -> None:
+def test_custom_reset_of_the_recurrent_state_is_used() -> None:
     class Learned(StepCounter):
         def reset(self, hx: Any, at: Any) -> Any:
             count = hx["count"].clone()
@@ -222,7 +222,7 @@ def test_actors_reset_their_recurrent_state_as_they_like() -> None:
     assert fragment.actor["count"][:, 0].tolist() == [40, 41, 42, 40, 41, 42]
 
 
-def test_look_aheads_leave_no_trace() -> None:
+def test_look_aheads_change_no_random_streams() -> None:
     """However the same steps are divided into fragments, they are the same."""
 
     class AllStreams(Chance):
@@ -239,7 +239,7 @@ def test_look_aheads_leave_no_trace() -> None:
 
 
 @pytest.mark.parametrize(("num_workers", "lag"), PLACES)
-def test_the_weights_of_today_or_of_one_fragment_ago_act(num_workers: int, lag: int) -> None:
+def test_lag_is_the_age_of_the_weights_that_act(num_workers: int, lag: int) -> None:
     actor = Chance()
     feed = rollout(partial(Counter, 4), actor, 3, 3, num_workers=num_workers, lag=lag)
     for today, before in ((1.0, 1.0), (2.0, 1.0), (5.0, 2.0), (9.0, 5.0)):
@@ -288,7 +288,7 @@ def test_columns_of_workers_are_those_of_the_environments() -> None:
         assert int(fragment.next_obs[length - 1, column, 1]) == length
 
 
-def test_buffers_and_the_mode_travel_with_the_weights() -> None:
+def test_workers_receive_buffers_and_the_training_mode() -> None:
     class Modal(Chance):
         def __init__(self) -> None:
             super().__init__()
@@ -313,7 +313,7 @@ def test_buffers_and_the_mode_travel_with_the_weights() -> None:
     feed.close()  # type: ignore[attr-defined]
 
 
-def test_a_lagged_feed_needs_weights_that_travel() -> None:
+def test_lag_with_an_actor_that_is_no_module_is_refused() -> None:
     class NoModule:
         reset, step = Chance.reset, Chance.step
 
@@ -385,6 +385,6 @@ def test_the_first_action_is_one_of_the_choices() -> None:
         ({"step_timeout": 1.0}, "step_timeout needs num_workers >= 1"),
     ],
 )
-def test_what_does_not_go_together_is_told_at_once(arguments: dict[str, Any], message: str) -> None:
+def test_incompatible_arguments_of_rollout_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rollout(Counter, Chance(), **arguments)

@@ -26,7 +26,7 @@ def test_environments_take_turns(n_steps: int, sticky: bool) -> None:
 
 @pytest.mark.parametrize("truncates", [False, True])
 @pytest.mark.parametrize("n_steps", [1, 2, 7])
-def test_an_episode_is_what_happened(n_steps: int, truncates: bool) -> None:
+def test_episodes_have_the_rows_of_the_environment(n_steps: int, truncates: bool) -> None:
     script = Scripted(*[[number % 3] for number in range(50)])
     feed = rollout(partial(Counter, 4, truncates), script, n_steps)
     ((first,), (second,)) = islice(episodes(feed), 2)
@@ -59,7 +59,7 @@ def test_an_episode_begins_with_the_recurrent_state_of_a_reset() -> None:
         assert batch[0].actor["count"][:-1, 0].tolist() == [40, 41, 42, 43]
 
 
-def test_what_was_under_way_when_the_feed_was_handed_over_is_left_out() -> None:
+def test_episodes_that_began_before_the_feed_are_left_out() -> None:
     feed = rollout(partial(Counter, 4), Chance(), 3)
     next(feed)
     ((episode,),) = islice(episodes(feed), 1)
@@ -92,7 +92,7 @@ class Paying(Counter):
         return obs, float(action), terminated, truncated, info
 
 
-def test_evaluations_are_by_todays_weights_and_leave_no_trace() -> None:
+def test_evaluations_use_current_weights_and_change_no_random_streams() -> None:
     actor = Greedy()
     feed = evaluations([partial(Paying, length) for length in (3, 100, 5)], actor, 3)
     torch.manual_seed(0)
@@ -112,6 +112,6 @@ def test_an_evaluation_without_an_end_is_truncated_with_a_warning() -> None:
     assert returns[1] == 3
 
 
-def test_evaluations_of_nothing_are_an_error() -> None:
+def test_evaluations_of_no_episodes_are_an_error() -> None:
     with pytest.raises(ValueError, match="episodes must be at least 1, not 0"):
         evaluations(Counter, Chance(), 0)

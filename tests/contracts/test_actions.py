@@ -63,7 +63,7 @@ def play(env: EnvVectorizer, ppo: PPO, steps: int) -> list[Any]:
 @pytest.mark.parametrize("autoreset", [False, True])
 @pytest.mark.parametrize("env", [Hybrid, Pair])
 @pytest.mark.parametrize("backend", EACH)
-def test_environments_get_what_their_space_says(backend: str, env: Any, autoreset: bool) -> None:
+def test_environments_receive_elements_of_their_action_space(backend: str, env: Any, autoreset: bool) -> None:
     with (
         EnvVectorizer(env, 5, seed=3, autoreset=autoreset, **BACKENDS[backend]) as vectorizer,
         EnvVectorizer(env, 5, seed=3, autoreset=autoreset, backend="inline") as oracle,
@@ -102,7 +102,7 @@ def test_actions_come_in_any_form_that_gymnasium_has(env: Any) -> None:
         ("aim", (np.zeros((3, 1, 1)),), r"must have a part aim\.1"),
     ],
 )
-def test_wrong_actions_name_the_part_and_the_environments_live_on(part: str, value: Any, message: str) -> None:
+def test_wrong_actions_name_the_part_and_the_vectorizer_stays_usable(part: str, value: Any, message: str) -> None:
     with EnvVectorizer(Hybrid, 3, backend="inline", seed=0) as env:
         env.reset()
         good = {"move": [3, 3, 3], "aim": (np.zeros((3, 1)), np.zeros((3, 2))), "gears": np.full((3, 2), [0, 5])}
@@ -113,7 +113,7 @@ def test_wrong_actions_name_the_part_and_the_environments_live_on(part: str, val
         assert len(env.step(good)[1]) == 3
 
 
-def test_a_single_state_gets_what_the_environment_takes() -> None:
+def test_action_for_a_single_state_is_accepted_by_the_environment() -> None:
     env, ppo = Hybrid(), PPO.for_env(Hybrid(), seed=0)
     for _ in range(20):
         obs, _ = env.reset()
@@ -213,7 +213,7 @@ def test_agents_of_other_actions_are_refused() -> None:
         (spaces.Dict(a=spaces.Text(3)), "is not supported"),
     ],
 )
-def test_what_is_no_action_is_refused(space: spaces.Space, message: str) -> None:
+def test_invalid_actions_are_refused(space: spaces.Space, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         PPO(False, 2, 2, action_space=space)
 

@@ -89,14 +89,14 @@ def test_same_seed_same_experience_as_inline(make: Make, env: Any, autoreset: bo
 
 
 @pytest.mark.parametrize("backend", OTHERS)
-def test_however_many_processes_and_however_they_begin_the_experience_is_the_same(backend: str) -> None:
+def test_experience_does_not_depend_on_processes_or_start_method(backend: str) -> None:
     inline, other = (EnvVectorizer(Pixels, 5, **BACKENDS[name], seed=3) for name in ("inline", backend))
     with inline, other:
         assert_same(play(other, 60), play(inline, 60))
 
 
 @pytest.mark.parametrize(("num_envs", "num_workers"), [(1, None), (3, 1)])
-def test_processes_may_be_this_one_alone(num_envs: int, num_workers: int | None) -> None:
+def test_process_backend_with_one_worker_steps_in_this_process(num_envs: int, num_workers: int | None) -> None:
     with EnvVectorizer(Counter, num_envs, backend="process", num_workers=num_workers, autoreset=True) as env:
         env.reset()
         for _ in range(3):
@@ -117,14 +117,14 @@ def test_results_are_compacted_to_the_running_environments(make: Make) -> None:
     assert obs[:, 1].tolist() == [2, 1, 2, 1, 2], "an environment that had finished was stepped, or a wrong one was"
 
 
-def test_actions_reach_the_environments_that_they_are_meant_for(make: Make) -> None:
+def test_actions_reach_their_environments(make: Make) -> None:
     env = make(Grid)
     env.reset()
     env.envs_active = np.array([True, False, True, False, False])
     assert env.step(np.arange(12, dtype=np.float32).reshape(3, 4))[1].tolist() == [6, 22, 38]
 
 
-def test_what_was_returned_does_not_change_later(make: Make) -> None:
+def test_returned_arrays_do_not_change_later(make: Make) -> None:
     env = make(Counter, autoreset=True)
     first = env.reset()[0]
     kept = first.copy()
@@ -164,7 +164,7 @@ def test_reset_hands_the_options_over_and_infos_come_back(make: Make) -> None:
 
 
 @pytest.mark.parametrize("actions", [[0] * 4, [0] * 6, [[0, 0]] * 5, 0])
-def test_wrong_actions_are_refused_and_the_environments_live_on(make: Make, actions: Any) -> None:
+def test_wrong_actions_are_refused_and_the_vectorizer_stays_usable(make: Make, actions: Any) -> None:
     env = make(Counter)
     env.reset()
     with pytest.raises(ValueError, match="5 environments are running"):
@@ -234,7 +234,7 @@ def test_a_failing_close_is_reported_and_closes_the_others(make: Make, caplog: p
 
 
 @pytest.mark.parametrize("fault", ["words", "exit", "unreadable"])
-def test_more_that_environments_do(make: Make, fault: str) -> None:
+def test_unusual_faults_name_the_environment(make: Make, fault: str) -> None:
     env = make(Faulty)
     env.reset()
     actions = [0, 0, 0, 0, Faulty.FAULTS.index(fault)]
@@ -247,7 +247,7 @@ def test_more_that_environments_do(make: Make, fault: str) -> None:
         env.step(actions)
 
 
-def test_a_step_that_cannot_be_understood_is_an_error(make: Make) -> None:
+def test_a_step_with_a_wrong_return_value_is_an_error(make: Make) -> None:
     env = make(Faulty)
     env.reset()
     with pytest.raises(EnvError, match=r"environment 4 returned 4 values from step, not five: .*the old gym"):
@@ -300,7 +300,7 @@ def test_an_environment_may_keep_its_action(make: Make) -> None:
     assert env.step(np.full((5, 4), 4.0, np.float32))[1].tolist() == [4] * 5
 
 
-def test_actions_of_several_dimensions_may_come_flat(make: Make) -> None:
+def test_flat_actions_of_several_dimensions_are_accepted(make: Make) -> None:
     env = make(Grid)
     env.reset()
     flat = np.arange(20, dtype=np.float32).reshape(5, 4)

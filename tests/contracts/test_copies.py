@@ -117,7 +117,7 @@ def test_methods_are_called_and_attributes_read_through_wrappers(make: Make, tmp
     assert [frame[0, 0, 0] for frame in env.render()] == [port % 256 for port in range(7001, 7006)]
 
 
-def test_attributes_are_set_where_they_are(make: Make, tmp_path: Path) -> None:
+def test_set_attr_sets_the_outermost_wrapper_that_has_it(make: Make, tmp_path: Path) -> None:
     env = make([partial(wrapped, station) for station in stations(tmp_path)])
     env.set_attr("length", [1, 2, 3, 4, 5])
     env.reset()
@@ -168,7 +168,7 @@ def test_nothing_is_called_in_the_middle_of_a_step_or_after_the_end() -> None:
         env.get_attr("length")
 
 
-def test_the_vector_backend_says_that_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_call_with_the_vector_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     use_fake_envpool(monkeypatch)
     with EnvVectorizer("CartPole-v1", 2, backend="vector") as env:
         env.reset()
@@ -268,7 +268,7 @@ def test_seeds_may_be_listed(make: Make) -> None:
     assert make(Choosy, 5, seed=[3, 1, 4, 1, 5]).reset()[0][:, 0].tolist() == pytest.approx(expected)
 
 
-def test_an_environment_that_refuses_its_seed_is_told_with_the_way_out(make: Make) -> None:
+def test_reset_error_about_a_seed_suggests_a_list_of_seeds(make: Make) -> None:
     with pytest.raises(EnvError, match=r"environment \d failed in reset with seed \d+ \(.*list them: seed=\[\.\.\.\]"):
         make(Choosy, 5, seed=0).reset()
 

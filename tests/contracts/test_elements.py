@@ -94,7 +94,7 @@ def test_a_whole_number_that_does_not_fit_is_named(make: Make, space: spaces.Spa
 
 
 @pytest.mark.parametrize("autoreset", [True, False])
-def test_a_choice_that_is_none_is_named_after_a_step_too(make: Make, autoreset: bool) -> None:
+def test_a_choice_that_does_not_exist_is_named_after_a_step(make: Make, autoreset: bool) -> None:
     env = make(partial(Says, spaces.Discrete(5), (4, {}), (5, 0.0, True, False, {})), autoreset=autoreset)
     env.reset()
     with pytest.raises(EnvError, match=r"the observation 5; its space says Discrete\(5\)"):
@@ -140,7 +140,7 @@ def test_a_whole_number_that_fits_is_taken_in_any_type(make: Make, space: spaces
     ((None, 1.0, False, False, {}), "returned an observation of type object; its space says float32"),
 )
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
-def test_a_step_that_is_something_else_is_named(make: Make, step: Any, message: str) -> None:
+def test_a_step_of_another_type_is_named(make: Make, step: Any, message: str) -> None:
     env = make(partial(Says, NUMBER, (0.0, {}), step))
     env.reset()
     with pytest.raises(EnvError, match=f"(?m){message}"):
@@ -148,7 +148,7 @@ def test_a_step_that_is_something_else_is_named(make: Make, step: Any, message: 
 
 
 @cases("reset", (np.zeros(2, np.float32),), (({}, 0.0),), ((0.0, None),), (0.0,), ((0.0, {}, 1),))
-def test_a_reset_that_is_something_else_is_named(make: Make, reset: Any) -> None:
+def test_a_reset_of_another_type_is_named(make: Make, reset: Any) -> None:
     with pytest.raises(EnvError, match=r"from reset, which is not an observation and an info, a dict: .*old gym"):
         make(partial(Says, NUMBER, reset)).reset()
 
@@ -198,7 +198,7 @@ class Takes(Says):
     (spaces.Box(0, 255, (1,), np.uint8), [[0], [256], [0]], r"environment 1 cannot take the action \[256\]"),
     (spaces.Box(0, 255, (1,), np.uint8), [[0], [0.5], [0]], r"environment 1 cannot take the action \[0\.5\]"),
 )
-def test_an_action_that_is_none_is_refused_before_anything_is_stepped(
+def test_an_invalid_action_is_refused_before_any_step(
     make: Make, space: spaces.Space, actions: Any, message: str
 ) -> None:
     env = make(partial(Takes, space))
@@ -218,7 +218,7 @@ def test_an_action_that_is_none_is_refused_before_anything_is_stepped(
     (spaces.Box(-1, 1, (2,)), [[5, 0], [0, -7.5], [1e30, 0]]),
     (spaces.Box(0, 9, (1,), np.uint8), [[255], [0], [3.0]]),
 )
-def test_what_is_an_action_is_taken_in_any_type(make: Make, space: spaces.Space, actions: Any) -> None:
+def test_valid_actions_of_any_type_are_accepted(make: Make, space: spaces.Space, actions: Any) -> None:
     env = make(partial(Takes, space))
     env.reset()
     env.send(actions)
@@ -366,7 +366,7 @@ def test_every_copy_samples_from_spaces_of_its_own(make: Make, of: Callable[[], 
     assert not np.isin(experience(make(of(), 6)), expected).any()
 
 
-def test_where_the_streams_of_spaces_are_is_kept(make: Make) -> None:
+def test_streams_of_spaces_are_saved_and_restored(make: Make) -> None:
     env = make(lambda: Sampling(Sampler()), seed=1)
     env.reset()
     env.step(np.zeros(3))

@@ -138,7 +138,7 @@ class Deadly(Faulty):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_an_environment_that_never_works_is_an_error_after_all() -> None:
+def test_an_environment_that_always_fails_is_an_error() -> None:
     for env, backend, message in [
         (Hopeless, "inline", "environment 0 was restarted 10 times and failed at once every time"),
         (Deadly, "process", r"the worker of environments \d to \d was restarted 10 times"),
@@ -212,7 +212,7 @@ class Tattler(Faulty):
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_workers_leave_when_their_parent_is_killed(tmp_path: Path, start_method: str) -> None:
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path, start_method: str) -> None:
     context = multiprocessing.get_context("fork")
     process = context.Process(target=_be_a_parent, args=(tmp_path, start_method))
     process.start()
@@ -246,7 +246,7 @@ def _be_a_parent(directory: Path, start_method: str) -> None:
         ({"on_env_error": "restart", "backend": "vector"}, "does not work with the vector backend"),
     ],
 )
-def test_ways_that_do_not_go_together_are_refused(options: dict[str, Any], message: str) -> None:
+def test_incompatible_arguments_about_stepping_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EnvVectorizer("CartPole-v1", 2, **options)
 
@@ -265,7 +265,7 @@ class Silent(Faulty):
         raise Mute
 
 
-def test_a_failure_without_words_is_told_all_the_same() -> None:
+def test_an_exception_without_a_message_is_reported() -> None:
     with EnvVectorizer(Silent, 2, backend="inline") as env:
         env.reset()
         with pytest.raises(EnvError, match="environment 0 failed in step: Mute"):

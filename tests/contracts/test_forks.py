@@ -84,7 +84,7 @@ def test_agents_are_made_and_learn_in_a_fork() -> None:
 
 
 @pytest.mark.parametrize("backend", ["inline", "process"])
-def test_a_first_step_that_takes_long_is_told(
+def test_a_long_first_step_gives_a_warning(
     backend: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(progress, "LONG_SECONDS", 0.1)

@@ -92,7 +92,7 @@ def test_replicas_give_the_experience_of_central_inference(make: Make, env: Any,
             assert_same(player.buffer.take(), collector.buffer.take())
 
 
-def test_new_weights_are_acted_by(make: Make) -> None:
+def test_replicas_act_with_new_weights(make: Make) -> None:
     ppo = agent("CartPole-v1")
     player = replicated(make("CartPole-v1", ppo, horizon=50), ppo)
     player.collect(50)

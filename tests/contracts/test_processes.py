@@ -67,7 +67,7 @@ def test_programs_of_a_killed_worker_end_with_it(tmp_path: Path) -> None:
     wait_until(lambda: not any(runs(pid) for pid in programs(tmp_path)), "a program was left behind")
 
 
-def test_close_waits_as_long_as_it_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_close_waits_for_close_timeout(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for seconds, told in [(SECONDS, 0), (0.0, 1)]:
         with EnvVectorizer(lambda: Sleeper(tmp_path, 0.1), 2, **FORK, close_timeout=seconds) as env:
             env.reset()
@@ -263,7 +263,7 @@ def test_training_does_not_wait_for_an_evaluation_that_reads_nothing() -> None:
     assert not multiprocessing.active_children()
 
 
-def test_a_stopped_worker_is_found_out_however_much_it_is_to_read() -> None:
+def test_a_stopped_worker_is_detected_while_a_large_message_is_sent() -> None:
     with EnvVectorizer(Counter, 2, **FORK, step_timeout=0.5) as env:
         env.reset()
         worker = multiprocessing.active_children()[0]
@@ -287,7 +287,7 @@ class Chatty(Counter):
         self.file.open("a").write("closed\n")
 
 
-def test_environments_are_closed_also_when_nobody_reads_what_they_say(tmp_path: Path) -> None:
+def test_environments_are_closed_if_nobody_reads_their_replies(tmp_path: Path) -> None:
     with EnvVectorizer(
         lambda: Chatty(tmp_path / "file"), 2, backend="process", num_workers=2, asynchronous=True
     ) as env:
@@ -298,14 +298,14 @@ def test_environments_are_closed_also_when_nobody_reads_what_they_say(tmp_path: 
     assert (tmp_path / "file").read_text().count("closed") == 3, "one to look at, and two"
 
 
-def test_ways_to_start_that_there_are_not_are_refused() -> None:
+def test_unknown_start_methods_are_refused() -> None:
     with pytest.raises(ValueError, match=r"start_method must be one of auto, .*, not 'thread'"):
         EnvVectorizer(Counter, 2, start_method="thread")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="close_timeout must be finite and not negative, not nan"):
         EnvVectorizer(Counter, 2, close_timeout=float("nan"))
 
 
-def test_a_script_that_closes_nothing_ends() -> None:
+def test_a_script_that_never_calls_close_ends() -> None:
     script = (
         "from AsyncPPO import EnvVectorizer\n"
         "env = EnvVectorizer('CartPole-v1', 3, backend='process', num_workers=3, start_method='fork')\n"

@@ -95,7 +95,7 @@ def test_some_may_be_sent_and_others_later(make: Make) -> None:
         ([1, 1], [0], r"actions have shape \(2,\), but 1 environments"),
     ],
 )
-def test_what_cannot_be_sent_is_refused(make: Make, actions: list[int], env_ids: list[Any], message: str) -> None:
+def test_invalid_calls_of_send_are_refused(make: Make, actions: list[int], env_ids: list[Any], message: str) -> None:
     """Environment 1 has finished; environment 2 has been sent an action already."""
     env = make(Counter)
     env.reset()
@@ -106,7 +106,7 @@ def test_what_cannot_be_sent_is_refused(make: Make, actions: list[int], env_ids:
     assert env.recv()[-1].tolist() == [2]
 
 
-def test_what_cannot_be_received_is_refused(make: Make) -> None:
+def test_invalid_calls_of_recv_are_refused(make: Make) -> None:
     env = make(Counter)
     env.reset()
     with pytest.raises(RuntimeError, match="no environment was sent an action"):
@@ -122,7 +122,7 @@ def test_what_cannot_be_received_is_refused(make: Make) -> None:
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_a_slow_environment_holds_nobody_up(tmp_path: Path, start_method: str) -> None:
+def test_recv_does_not_wait_for_a_slow_environment(tmp_path: Path, start_method: str) -> None:
     """Environment 0 waits for a gate that the test opens only after the others have gone far ahead."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -178,7 +178,7 @@ def test_an_environment_may_be_marked_finished_while_it_is_stepped(make: Make) -
     assert env.recv()[-1].tolist() == [0, 1]
 
 
-def test_what_was_returned_is_the_callers_own_or_cannot_be_changed(make: Make) -> None:
+def test_returned_env_ids_are_copies_or_read_only(make: Make) -> None:
     env = make(partial(Counter, 9))
     env.reset()
     for _ in range(2):
@@ -189,7 +189,7 @@ def test_what_was_returned_is_the_callers_own_or_cannot_be_changed(make: Make) -
             env_ids[:] = 0
 
 
-def test_nothing_is_left_to_send(make: Make) -> None:
+def test_send_after_all_have_an_action_is_refused(make: Make) -> None:
     env = make(Counter)
     env.reset()
     env.send([1] * 5)

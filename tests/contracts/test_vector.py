@@ -69,7 +69,9 @@ def test_an_agent_learns_from_vectorized_environments() -> None:
         ("CartPole-v1", {"asynchronous": True}, ValueError, "cannot be asynchronous"),
     ],
 )
-def test_what_cannot_be_is_refused(env: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_wrong_arguments_of_the_vector_backend_are_refused(
+    env: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         EnvVectorizer(env, 2, backend="vector", **options)
 
@@ -87,7 +89,7 @@ def test_spaces_of_several_parts_are_refused() -> None:
         EnvVectorizer("Blackjack-v1", 2, backend="vector")
 
 
-def test_what_is_for_single_environments_is_refused() -> None:
+def test_vector_backend_refuses_what_needs_single_environments() -> None:
     with EnvVectorizer("CartPole-v1", 2, backend="vector") as env:
         with pytest.raises(ValueError, match="take one seed"):
             env.reset(seed=[1, 2])

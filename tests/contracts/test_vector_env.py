@@ -166,7 +166,7 @@ class Silent(SyncVectorEnv):
         return *rows, {}
 
 
-def test_what_does_not_work_is_said() -> None:
+def test_unsupported_uses_of_a_vector_env_are_refused() -> None:
     vector = SyncVectorEnv([Counter] * 2)
     with pytest.raises(ValueError, match="num_envs is 3, but env has 2"):
         EnvVectorizer(vector, 3)

@@ -98,7 +98,7 @@ def test_every_worker_returns_its_result(make: Make) -> None:
 
 
 @pytest.mark.parametrize("numbers", [(), (-1, 2**62), (2**70,), (1, 2, 3, 4, 5), (True,), (np.int64(3),)], ids=str)
-def test_arguments_arrive_as_they_are(make: Make, numbers: tuple[Any, ...]) -> None:
+def test_task_arguments_arrive_unchanged(make: Make, numbers: tuple[Any, ...]) -> None:
     assert make(1).run("add", *numbers) == {1: 100 + sum(numbers)}
 
 

@@ -27,7 +27,7 @@ def test_tensors_lists_and_tuples_are_averaged() -> None:
     assert (first.tolist(), second, third.tolist()) == ([2.5], 2.5, [4])
 
 
-def test_random_states_are_those_of_the_first() -> None:
+def test_mean_of_states_takes_random_states_of_the_first() -> None:
     states = [
         {"random": np.random.default_rng(seed).bit_generator.state, "rng": random.Random(seed)} for seed in (1, 2)
     ]
@@ -45,6 +45,6 @@ def test_random_states_are_those_of_the_first() -> None:
         ((1, None), ValueError, "a.b is of the types NoneType, int"),
     ],
 )
-def test_what_has_no_mean_is_named(values: tuple[Any, Any], error: type[Exception], message: str) -> None:
+def test_mean_of_states_names_what_has_no_mean(values: tuple[Any, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         mean_of_states([{"a": {"b": value}} for value in values])

@@ -17,7 +17,7 @@ class Bomb:
         return os.system, ("touch exploded",)
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+def test_saved_tensors_load_equal(tmp_path: Path) -> None:
     torch.save({"w": torch.arange(3)}, tmp_path / "a.pth")
     assert load_tensors(tmp_path / "a.pth", "cpu")["w"].tolist() == [0, 1, 2]
 
@@ -60,7 +60,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
-def test_what_does_not_fit_is_named() -> None:
+def test_check_fit_names_the_differences() -> None:
     own = torch.nn.Linear(4, 3).state_dict()
     with pytest.raises(ValueError, match=r"these do not fit: extra is not part .*weight is \(3, 2\) in the file and"):
         check_fit(torch.nn.Linear(2, 3).state_dict() | {"extra": torch.ones(1)}, own, "these")
@@ -70,7 +70,7 @@ def test_what_does_not_fit_is_named() -> None:
         check_fit(own | {"bias": torch.ones(3, dtype=torch.int64)}, own, "these")
 
 
-def test_links_that_lie_in_wait_are_not_written_through(tmp_path: Path) -> None:
+def test_writes_do_not_follow_prepared_links(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("mine")
     for name in ("a.json", f".a.json.{os.getpid()}.unfinished"):
@@ -85,7 +85,7 @@ def test_links_that_lie_in_wait_are_not_written_through(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").read_text() == "{}"
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_append_to_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="pipe"):
         append_to(tmp_path / "pipe")

@@ -11,7 +11,7 @@ def at(places: np.ndarray, values: np.ndarray, place: float) -> float:
     return float(values[np.flatnonzero(places == place)[0]])
 
 
-def test_the_mean_is_that_of_the_curves_that_are_there() -> None:
+def test_mean_of_curves_ignores_missing_ones() -> None:
     low, high = line(1, 2, 3, 4), np.add(line(1, 2), [0, 6])
     places, returns = align([low, high])
     mean = mean_of(returns)
@@ -20,7 +20,7 @@ def test_the_mean_is_that_of_the_curves_that_are_there() -> None:
     assert at(places, mean, after) == low[1, 1] + 10 * (after - 2), "it jumps where the other ends"
 
 
-def test_where_no_curve_is_there_is_nothing() -> None:
+def test_mean_of_no_curve_is_nan() -> None:
     places, returns = align([line(1, 2), line(3, 4)])
     assert np.isnan(mean_of(returns)[(places > 2) & (places < 3)]).all()
     assert ((places > 2) & (places < 3)).any(), "so that the line is broken"

@@ -51,7 +51,7 @@ def test_a_space_that_is_described_is_made_again(space: spaces.Space) -> None:
     ],
     ids=lambda wrong: f"{wrong!r:.40}",
 )
-def test_what_describes_no_space_is_refused(wrong: Any) -> None:
+def test_make_space_of_a_wrong_description_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="no space is described by"):
         make_space(wrong)
 

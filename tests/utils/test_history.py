@@ -7,7 +7,7 @@ import pytest
 from parallel_rl.utils import History
 
 
-def test_it_is_a_list_of_dicts() -> None:
+def test_history_is_a_list_of_dicts() -> None:
     rows = [{"steps": step, "loss": step / 3} for step in range(5)]
     history = History(rows)
     assert list(history) == rows
@@ -32,7 +32,7 @@ def test_a_metric_that_comes_later_is_nan_before() -> None:
     assert history.columns == ["loss", "steps", "rate"]
 
 
-def test_it_takes_eight_bytes_for_a_number() -> None:
+def test_history_takes_eight_bytes_for_a_number() -> None:
     history = History()
     tracemalloc.start()
     for step in range(100_000):

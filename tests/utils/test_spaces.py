@@ -86,7 +86,7 @@ def test_images_alone_stay_bytes() -> None:
     ],
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64])
-def test_what_has_the_shape_and_the_values_of_an_image_is_one(shape: tuple[int, ...], size: Any, dtype: Any) -> None:
+def test_boxes_with_shape_and_values_of_images_are_images(shape: tuple[int, ...], size: Any, dtype: Any) -> None:
     space = spaces.Box(0, 255, shape, dtype)
     features, states = Features.of(space), np.full((2, *shape), 7.5).astype(dtype)
     assert (features.vector, features.images[0].size, features.images[0].high) == (0, size, 255)
@@ -144,7 +144,7 @@ def test_an_agent_for_one_image_does_not_fit_another(high: int) -> None:
     assert not Features.of(bytes_).fit(floats)
 
 
-def test_the_mask_is_apart() -> None:
+def test_features_keep_the_mask_separate() -> None:
     space = spaces.Dict(observation=spaces.Box(-1, 1, (2,)), action_mask=spaces.MultiBinary(3))
     features = Features.of(space)
     columns, _ = features.rows({"observation": np.array([1.0, 2.0]), "action_mask": np.array([0, 1, 1])})
@@ -192,7 +192,7 @@ LARGEST = float(np.finfo(np.float32).max)
         (2.0**20, np.inf, np.float32, 2.0**20 + 2**7, 2**7),
     ],
 )
-def test_actions_are_centred_between_bounds_or_beside_the_finite_one(
+def test_action_units_are_centered_between_bounds_or_beside_a_finite_one(
     low: float, high: float, dtype: Any, centre: float, scale: float
 ) -> None:
     offset, unit = action_units(*bounds_of(spaces.Box(low, high, (2,), dtype)))

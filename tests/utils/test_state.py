@@ -23,7 +23,7 @@ class Bomb:
         return os.system, ("touch exploded",)
 
 
-def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_saved_tree_loads_equal(tmp_path: Path) -> None:
     rows = np.dtype([("a", np.float32, (2,)), ("b", [("0", np.int64), ("1", np.uint8, (3, 3))])])
     nested = np.zeros((3, 4), rows)
     nested["a"], nested["b"]["1"][1] = np.random.default_rng(0).normal(size=(3, 4, 2)), 7
@@ -128,12 +128,12 @@ def check_killed_savers(directory: Path, times: int) -> None:
         assert (loaded["x"] == loaded["count"]).all()
 
 
-def test_killed_at_a_random_moment_there_is_a_whole_file(tmp_path: Path) -> None:
+def test_save_killed_at_a_random_moment_leaves_a_complete_file(tmp_path: Path) -> None:
     check_killed_savers(tmp_path, 5)
 
 
 @pytest.mark.slow
-def test_killed_200_times_there_is_a_whole_file(tmp_path: Path) -> None:
+def test_save_killed_200_times_leaves_a_complete_file(tmp_path: Path) -> None:
     check_killed_savers(tmp_path, 200)
 
 

@@ -6,7 +6,7 @@ import torch
 from parallel_rl.utils import torch_threads
 
 
-def test_the_setting_is_left_as_it_was_found() -> None:
+def test_thread_limits_are_restored_after_the_block() -> None:
     before = torch.get_num_threads()
     with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1

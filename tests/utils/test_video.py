@@ -19,7 +19,7 @@ def frames_in(path: Path) -> int:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
-def test_every_frame_of_any_size_is_there(tmp_path: Path, suffix: str) -> None:
+def test_video_has_every_frame(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"video{suffix}"
     with Video(path, 30) as video:
         for grey in range(0, 200, 10):
@@ -37,7 +37,7 @@ def test_every_frame_of_any_size_is_there(tmp_path: Path, suffix: str) -> None:
         (frame_of(32), r"of one size, not \(31, 45, 3\) and \(32, 45, 3\)"),
     ],
 )
-def test_what_is_no_frame_is_an_error_and_leaves_nothing(tmp_path: Path, frame: Any, message: str) -> None:
+def test_a_wrong_frame_is_an_error_and_leaves_no_file(tmp_path: Path, frame: Any, message: str) -> None:
     def film() -> None:
         with Video(tmp_path / "video.mp4", 30) as video:
             video.add(frame_of())
@@ -48,7 +48,7 @@ def test_what_is_no_frame_is_an_error_and_leaves_nothing(tmp_path: Path, frame: 
     assert not [*tmp_path.iterdir()]
 
 
-def test_an_encoder_that_fails_is_an_error_that_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_encoder_is_an_error_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ffmpeg that cannot start on what it is given; the old video stays."""
     path = tmp_path / "video.mp4"
     path.write_text("old")
