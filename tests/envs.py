@@ -43,7 +43,7 @@ class Telltale(Counter):
 
 
 class Gate(Counter):
-    """Waits, where its action says so, until someone writes into a named pipe."""
+    """Waits, if its action says so, until someone writes into a named pipe."""
 
     PASS, WAIT = 0, 1
 
@@ -101,14 +101,14 @@ class Faulty(gym.Env):
 
 
 class Hanging(Counter):
-    """Never comes back from a step."""
+    """Never returns from a step."""
 
     def step(self, action: int) -> Any:
         threading.Event().wait()
 
 
 class Unreadable(Exception):
-    """Can be pickled, not unpickled."""
+    """Can be pickled, but not unpickled."""
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(one)
@@ -185,9 +185,9 @@ class Nested(gym.Env):
 
 
 class Hybrid(gym.Env):
-    """One step: a Dict with a Tuple in it says what to do, as an action of the same kind does; 0 is the best return.
+    """One step: the observation, a Dict with a Tuple, shows the right action, of the same space; 0 is the best return.
 
-    It checks that its actions are of its space, keeps the last one, and adds to it: none may be another's.
+    It checks its actions, stores the last one and changes it, so that a shared array would be noticed.
     """
 
     def __init__(self) -> None:
@@ -220,6 +220,6 @@ class Hybrid(gym.Env):
         return self.asked, -float(np.sum(wrong) + error), True, False, {"move": int(action["move"])}
 
     def action_masks(self) -> np.ndarray:
-        """Only what is right is allowed, of the choice of a move and of the first switch."""
+        """The mask allows only the right move and the right first switch."""
         first, second = self.asked > 0
         return np.array([not first, first, not second, second, 1, 1, 1, 1, 1, 1, 1], np.int8)

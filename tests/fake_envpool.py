@@ -1,4 +1,4 @@
-"""A stand-in for EnvPool, where that is not installed: the same functions, over environments of Gymnasium."""
+"""A stand-in for EnvPool if it is not installed: the same functions, with environments of Gymnasium."""
 
 import importlib.util
 import sys
@@ -14,7 +14,7 @@ INSTALLED = importlib.util.find_spec("envpool") is not None
 
 
 class FakePool:
-    """What `envpool.make` returns; as there, rows come back in any order, with their `env_id` among the infos."""
+    """What `envpool.make` returns. As there, rows are returned in any order, with their `env_id` in the infos."""
 
     def __init__(self, env_id: str, num_envs: int, env_seed: list[int]) -> None:
         self._envs = [gym.make(env_id) for _ in range(num_envs)]
@@ -44,7 +44,7 @@ class FakePool:
 
 
 def use_fake_envpool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `import envpool` find this one, unless there is the true one."""
+    """Make `import envpool` import this module if EnvPool is not installed."""
     if INSTALLED:
         return
     module: Any = ModuleType("envpool")

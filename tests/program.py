@@ -1,4 +1,4 @@
-"""The command line as a process: of its own, or as a fork of this one, where torch is imported already."""
+"""The command line as a new process, or as a fork of this one, which has already imported torch."""
 
 import multiprocessing
 import os
@@ -35,7 +35,7 @@ def heed_signals() -> None:
 
 
 class Forked:
-    """`main.py` in a fork of this process, which saves the imports; in a session, and a directory, of its own."""
+    """`main.py` in a fork of this process, which saves the imports, with its own session and directory."""
 
     def __init__(self, *arguments: str, cwd: Path, prepare: Callable[[], None] = heed_signals) -> None:
         self._files = [cwd / f"{name} of the fork" for name in ("output", "errors")]
@@ -73,7 +73,7 @@ class Forked:
         (os.killpg if to_group else os.kill)(self.pid, number)
 
     def finish(self) -> tuple[int, str, str]:
-        """Wait until it and its workers have left; return its exit code, output and errors."""
+        """Wait until it and its workers have ended; return its exit code, output and errors."""
         assert select.select([self._left], [], [], 2 * SECONDS)[0], "the program, or a worker of it, does not leave"
         os.close(self._left)
         self._process.join()

@@ -21,7 +21,7 @@ MARKED = re.compile(
 
 
 def with_table(page: str) -> str:
-    """Return the text of a page with its table as it is to be."""
+    """Return the text of a page with its current table."""
     text = (DOCS / page).read_text()
     assert MARKED.search(text), page
     return MARKED.sub(lambda marks: f"{marks[1]}{table(TABLES[page])}\n{marks[2]}", text)

@@ -1,4 +1,4 @@
-"""The command line trains any agent that is registered: here the toy agent, of which it knows nothing else."""
+"""The command line trains any registered agent, such as the toy agent."""
 
 import json
 import shutil
@@ -138,7 +138,7 @@ def test_overrides_that_cannot_be_are_named(tmp_path: Path, capsys: pytest.Captu
 def test_one_line_adds_a_setting_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """A new setting is a line in the config, and what uses it: flag, help, check, record and checkpoint follow."""
+    """A new setting needs a line in the config and its use: flag, help, check, record and checkpoint follow."""
 
     @dataclass(frozen=True)
     class More(ToySettings):

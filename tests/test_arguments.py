@@ -1,4 +1,4 @@
-"""What the command line understands: numbers as people write them, files of settings, the version."""
+"""Arguments of the command line: forms of numbers, files of settings, the version."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Environments on the command line: wrappers, modules, how many there are at once, and those without an end."""
+"""Environments on the command line: wrappers, modules, how many exist at once, and endless episodes."""
 
 import json
 import multiprocessing
@@ -28,7 +28,7 @@ QUICK += ["--backend", "inline"]
 
 
 class Countdown(gym.Env):
-    """Shows a mission that no network can read, beside the steps that are left; counts how many are alive."""
+    """Observes a text, which is not supported, and the remaining steps; counts how many environments exist."""
 
     observation_space = gym.spaces.Dict(left=gym.spaces.Discrete(6), mission=gym.spaces.Text(9))
     action_space = gym.spaces.Discrete(2)
@@ -57,7 +57,7 @@ class Countdown(gym.Env):
 
 
 class Left(gym.ObservationWrapper):
-    """Leaves the mission out."""
+    """Drops the text."""
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
@@ -209,7 +209,7 @@ def test_evaluations_use_eval_envs_environments(tmp_path: Path) -> None:
 
 
 class Right:
-    """Goes on."""
+    """Never ends."""
 
     def get_action(self, states: np.ndarray, *, deterministic: bool = False) -> np.ndarray:
         return np.ones(len(states), np.int64)

@@ -1,4 +1,4 @@
-"""The command line, as a user meets it."""
+"""The command line, as a user uses it."""
 
 import importlib.util
 import json
@@ -187,7 +187,7 @@ def test_a_signal_ends_a_run_whose_environment_hangs(
     pid = os.getpid()
 
     class Stuck(Hanging):
-        """Has the run told to end, and hangs; beside a worker, only there."""
+        """Sends the run a signal, and hangs; if there are workers, only in a worker."""
 
         def step(self, action: int) -> Any:
             if backend == "process" and os.getpid() == pid:

@@ -1,4 +1,4 @@
-"""Plots of several runs: which runs are one curve, and their labels."""
+"""Plots of several runs: which runs share a curve, and the labels of curves."""
 
 from collections.abc import Sequence
 from math import isnan, nan
@@ -120,7 +120,7 @@ def test_a_run_that_differs_from_no_other_has_a_name_beside_those_that_do(
 
 
 def test_long_labels_do_not_touch_the_curves(tmp_path: Path) -> None:
-    """The picture grows by what is said below it."""
+    """The picture grows with the text below it."""
     runs = [run(tmp_path / str(number), lr=0.1 / (number + 1), seed=number) for number in range(12)]
     sizes = []
     for words in (2, 30):

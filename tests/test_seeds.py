@@ -1,4 +1,4 @@
-"""`train --seeds`: independent runs side by side, and their comparison."""
+"""`train --seeds`: independent runs in parallel, and their comparison."""
 
 import json
 import signal

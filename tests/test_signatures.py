@@ -1,4 +1,4 @@
-"""What editors and notebooks show of agents: the arguments of `for_env`, and their representations."""
+"""What editors and notebooks show for agents: the arguments of `for_env`, and their `repr`."""
 
 import inspect
 from typing import Any

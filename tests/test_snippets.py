@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning:__main__")
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[[str], str]:
-    """Return a function that runs a text as a script of its own, and returns what it printed as errors."""
+    """Return a function that runs a text as a script, and returns its output on standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(ROOT / "tests" / "stubs")
 

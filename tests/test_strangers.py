@@ -1,4 +1,4 @@
-"""A stranger's run directory: nothing in it is imported, nothing outside of it is written to, all damage is named."""
+"""A stranger's run directory: nothing in it is imported, nothing outside it is written, and all damage is named."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def change(run_dir: Path, **settings: Any) -> None:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a module on the path that tells when it is imported; return what it makes then."""
+    """Put a module on the path that creates a file when it is imported; return the file."""
     package = tmp_path / "path" / "stranger"
     package.mkdir(parents=True)
     told = tmp_path / "imported"
@@ -122,7 +122,7 @@ def test_ordinary_arguments_of_environments_name_no_module() -> None:
 
 
 def lead_away(file: Path, to: Path) -> bytes:
-    """Put a link in the place of a file, to a copy of it or to something else; return what is there."""
+    """Replace a file by a link to a copy of it or to something else; return the content of the target."""
     if file.exists():
         file.rename(to)
     else:
@@ -332,7 +332,7 @@ def readers(run_dir: Path) -> dict[str, Callable[[], object]]:
 
 
 def what_is_said(read: Callable[[], object]) -> str | None:
-    """Return the error in reading, if it is one of those that a file may lead to."""
+    """Return the error of reading a file, if it is one of the expected types."""
     try:
         read()
     except (ValueError, FileNotFoundError) as error:
@@ -377,7 +377,7 @@ def test_forged_trees_are_refused(tmp_path: Path) -> None:
 
 
 def test_commands_do_not_import_modules_from_the_working_directory(run_dir: Path) -> None:
-    """The working directory is not where modules are looked for."""
+    """The working directory is not on the path of modules."""
     told = run_dir / "imported"
     for name in ("gymnasium", "torch", "numpy", "stranger", "commands", "config"):
         (run_dir / f"{name}.py").write_text(f"open({str(told)!r}, 'w').close()\n")

@@ -1,4 +1,4 @@
-"""`tune`: a search for better settings, and the preset that it writes."""
+"""`tune`: a search for good settings, and the preset that it writes."""
 
 import json
 import os
@@ -230,7 +230,7 @@ def test_what_is_tried_is_valid_and_has_the_start(agent: str) -> None:
 
 
 class Fixed:
-    """A trial with given settings, as `optuna.trial.FixedTrial`, but that it is never pruned."""
+    """A trial with given settings, like `optuna.trial.FixedTrial`, which is never pruned."""
 
     number = 0
 

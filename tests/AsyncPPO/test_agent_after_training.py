@@ -1,4 +1,4 @@
-"""An agent keeps nothing of a trainer: it learns, is copied and trains on as if it had never had one."""
+"""An agent keeps nothing of a trainer: after it, the agent learns, is copied and trains as a fresh agent does."""
 
 import copy
 import gc
@@ -88,7 +88,7 @@ def test_an_agent_of_a_closed_trainer_holds_no_reference_to_it() -> None:
 
 
 def test_gradient_workers_without_room_are_not_used() -> None:
-    """A minibatch or a batch that has become larger since they started."""
+    """The minibatch or the batch has become larger since the workers were started."""
     ppo, local = agent(seed=0), agent(seed=0)
     with AsyncPPO("CartPole-v1", ppo, 4, 128, seed=1, progress=False, **REPLICAS) as trainer:
         for mini_batch_size, steps in [(32, 16), (32, 80), (320, 80)]:

@@ -54,7 +54,7 @@ def test_a_toy_agent_learns_and_is_evaluated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop_at", [1000, 1300])
 def test_a_toy_agent_resumes_to_the_bit(tmp_path: Path, mode: str, stop_at: int) -> None:
     class StopAt(Callback):
-        """Stops between two rows, too."""
+        """The run also stops between two rows of metrics."""
 
         def on_rollout(self, trainer: AsyncTrainer, steps: int, episodes: Any) -> None:
             if stop_at <= trainer.steps_done < stop_at + steps:

@@ -356,7 +356,7 @@ def test_best_weights_of_a_resumed_run_stay_until_there_are_better(tmp_path: Pat
 
 
 def test_tensorboard_on_a_full_disk_ends_the_run(tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk."""
+    """A limit on the size of files stands for a full disk."""
 
     def train() -> None:
         with trainer(TensorBoard(tmp_path), steps=100_000) as run:

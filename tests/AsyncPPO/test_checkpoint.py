@@ -202,7 +202,7 @@ def test_resume_restores_reset_options(tmp_path: Path) -> None:
 
 
 class World:
-    """Something that an environment has."""
+    """An object that an environment holds."""
 
     def __init__(self) -> None:
         self.at = 0
@@ -214,7 +214,7 @@ class Phase(Enum):
 
 
 class Made(Counter):
-    """Makes its world when it is reset; keeps its last action, and the time of day."""
+    """Creates its objects when it is reset; stores its last action and the time of day."""
 
     def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
         self.world, self.phase = World(), Phase.DAY
@@ -228,7 +228,7 @@ class Made(Counter):
 
 
 class Twice(Counter):
-    """Has its random stream under two names, and draws from both."""
+    """Has its random generator under two names, and uses both."""
 
     def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
         answer = super().reset(**kwargs)
@@ -321,7 +321,7 @@ def test_checkpoint_is_one_file_of_arrays_and_plain_values(half_state: Path) -> 
 
 
 def test_checkpoint_of_an_older_version_continues_as_that_version_did() -> None:
-    """It has `settings`, `ppo` and `core` for today's `signature`, `agent` and `recurrent`, and rows in its buffer."""
+    """It names `signature`, `agent` and `recurrent` as `settings`, `ppo` and `core`, and has rows in its buffer."""
     settings: dict[str, Any] = {
         "batch_size": 64,
         "mini_batch_size": 32,

@@ -1,4 +1,4 @@
-"""Days of a run in minutes: memory that stays flat, and workers that are killed all the time."""
+"""Endurance: memory that does not grow, and workers that are killed again and again."""
 
 import multiprocessing
 import os
@@ -31,7 +31,7 @@ def resident() -> int:
 
 
 class Scales(Callback):
-    """Weighs the run at a tenth of it, and at its end."""
+    """Measures the memory after a tenth of the run, and at its end."""
 
     def __init__(self) -> None:
         self.weights: list[tuple[int, int]] = []
@@ -55,7 +55,7 @@ def test_memory_over_twenty_million_steps_does_not_grow(tmp_path: Path) -> None:
 
 
 class Talkative(gym.Wrapper):
-    """Says so much in every step that it is told through a pipe."""
+    """Returns infos in every step, which are sent through a pipe."""
 
     def step(self, action: Any) -> Any:
         *step, _ = self.env.step(action)
@@ -64,7 +64,7 @@ class Talkative(gym.Wrapper):
 
 @contextmanager
 def killer() -> Iterator[list[int]]:
-    """Kill a worker about every second, whatever it is doing; give the list of those that were."""
+    """Kill a worker about every second, whatever it is doing; yield the list of killed workers."""
     killed: list[int] = []
     rng, over = random.Random(0), threading.Event()
 

@@ -27,7 +27,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 class Goal(Counter):
-    """Ends after three to six steps, at some distance from its goal; it says so in its last info, and other things."""
+    """Ends after three to six steps, at some distance from its goal, which is in its last info with other entries."""
 
     def __init__(self, name: str = "is_success", every: int = 1) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def episodes_of(**kwargs: Any) -> list[tuple[float, ...]]:
 @pytest.mark.parametrize("name", ["is_success", "success"])
 @pytest.mark.parametrize("way", WAYS)
 def test_the_last_infos_of_episodes_are_metrics_however_the_agent_acts(way: str, name: str) -> None:
-    """The actions change nothing here, so all ways see the same episodes."""
+    """Actions have no effect here, so the episodes are the same however the agent acts."""
     expected = episodes_of(env=partial(Goal, name), **WAYS["central"])
     assert episodes_of(env=partial(Goal, name), **WAYS[way]) == expected
 
@@ -86,7 +86,7 @@ def test_without_infos_there_are_no_metrics_of_them() -> None:
 
 
 def test_success_rate_is_nan_in_rows_without_reported_successes(tmp_path: Path) -> None:
-    """The environment says it in every 12th episode; the table that was begun without it has it for all lines then."""
+    """The environment reports it in every 12th episode. The table, which began without the column, gets it throughout."""
     with trainer(partial(Goal, every=12), callbacks=[CSVLog(tmp_path)], steps=1280) as run:
         history = run.run()
         run.save_checkpoint(tmp_path / "a.state")
@@ -187,7 +187,7 @@ def test_an_info_that_is_not_a_number_is_an_error_only_if_it_is_requested(way: s
 
 
 class Vague(Goal):
-    """Says its success in words."""
+    """Reports its success as text."""
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         obs, reward, terminated, truncated, info = super().step(action)
@@ -205,7 +205,7 @@ def test_info_keys_as_a_string_are_refused() -> None:
 
 
 class Shaky(Goal):
-    """Fails now and then."""
+    """Fails in some steps."""
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         if self.np_random.random() < 0.02:

@@ -17,7 +17,7 @@ from tests.toy_agent import ToyAgent
 
 
 class Watched(PPO):
-    """Keeps the batches that it learns from, and a copy of itself from before each update."""
+    """Stores the batches that it learns from, and a copy of itself from before each update."""
 
     def update(self, *arguments: Any) -> dict[str, float]:
         self.batches = [*getattr(self, "batches", []), self.memory.batch()]

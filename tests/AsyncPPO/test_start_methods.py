@@ -1,4 +1,4 @@
-"""Which start method worker processes have, by system and version of Python, and how the program is called there."""
+"""The start method of workers, by system and version of Python, and the name of the program there."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Trackers and callbacks of one's own, on the command line; the trackers' libraries are stand-ins."""
+"""Trackers and custom callbacks on the command line; stand-ins replace the trackers' libraries."""
 
 import json
 import math
@@ -41,7 +41,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 
 class Mine(Callback):
-    """Counts what it is told."""
+    """Counts the calls of its methods."""
 
     told: list[str] = []  # noqa: RUF012  # shared by all on purpose
 

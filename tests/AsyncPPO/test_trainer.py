@@ -1,4 +1,4 @@
-"""AsyncPPO: its steps, its two modes, and that one seed gives one run on every backend."""
+"""AsyncPPO: its steps, its two modes, and equal runs for equal seeds on every backend."""
 
 from typing import Any
 
@@ -106,7 +106,7 @@ def test_config_and_seed_determine_a_run_on_every_backend(mode: str) -> None:
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 def test_gradient_workers_give_the_weights_of_one_process_to_the_bit(env: str) -> None:
-    """To the last bit: minibatches of 700 rows, three pieces, in one, two and three processes."""
+    """Bit for bit: minibatches of 700 rows, in three shards, in one, two and three processes."""
     weights = []
     for workers in (1, 2, 3):
         with gym.make(env) as single:

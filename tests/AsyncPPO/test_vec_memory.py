@@ -1,4 +1,4 @@
-"""VecMemory: a buffer for each environment, handed over whole."""
+"""VecMemory: a buffer for each environment, from which whole trajectories are taken."""
 
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def assert_same_rows(ours: VecMemory, theirs: VecMemory) -> None:
 
 
 def uneven() -> VecMemory:
-    """Return buffers of 5, 5 and 4 rows, one of which ends with an episode: those of the fixture."""
+    """Return the buffers of the fixture, with 5, 5 and 4 rows, one of which ends with an episode."""
     buffer = VecMemory(3)
     for step in range(5):
         env_ids = np.array([0, 1]) if step == 2 else np.arange(3)

@@ -1,4 +1,4 @@
-"""EnvVectorizer: what it accepts, its mask, and how it picks a backend."""
+"""EnvVectorizer: what it accepts, its mask, and how it chooses a backend."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ class Uncopiable(Counter):
 
 
 class Timed(Counter):
-    """Moves a clock of its own by what it is said to take; a thousand times as much in its hundredth step."""
+    """Advances its own clock by its cost in each step; in its hundredth step by a thousand times that."""
 
     now = 0.0
 
@@ -125,7 +125,7 @@ def test_backend_auto_reports_its_choice_and_the_reason(monkeypatch: pytest.Monk
 
 
 class Strict(Counter):
-    """Raises on actions that its mask forbids: all but `allowed`, in the flat form of `ActionMasks`."""
+    """Raises an error for masked actions: all but `allowed`, in the flat form of `ActionMasks`."""
 
     def __init__(self, space: gym.Space, allowed: list[int], choices: int, says: str) -> None:
         super().__init__(10**9)
@@ -191,7 +191,7 @@ def test_a_trial_that_fails_is_no_error(num_workers: int, backend: str) -> None:
 
 
 def test_workers_end_when_their_parent_is_killed() -> None:
-    """They hold the other end of the pipe that this test reads, so it ends only when all of them are gone."""
+    """Workers hold the other end of the pipe that this test reads, so the pipe closes only when all have ended."""
     script = (
         "import os, signal; from AsyncPPO import EnvVectorizer; "
         "env = EnvVectorizer('CartPole-v1', 4, backend='process', num_workers=2); env.reset(); "

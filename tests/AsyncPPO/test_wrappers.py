@@ -1,4 +1,4 @@
-"""Where masks of allowed actions come from."""
+"""ActionMasks: where masks of allowed actions come from."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from PPO import PPO
 
 
 class Masked(gym.Env):
-    """Allows only the action that its step count says; tells so in one way or another."""
+    """Allows only the action that belongs to its step; provides the mask by its info or by a method."""
 
     def __init__(self, tells: str = "info", obs: spaces.Space | None = None, entries: int = 3) -> None:
         self.observation_space = obs or spaces.Box(0, 9, (1,))

@@ -1,4 +1,4 @@
-"""Experience whose every number is known: observations count the steps of an environment, episode by episode."""
+"""Experience with known numbers: observations count the steps of an environment, episode by episode."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ OBSERVATIONS, ACTIONS = spaces.Box(-np.inf, np.inf, (2,), np.float32), spaces.Di
 
 @dataclass
 class Source:
-    """One environment; its observations are (environment, a number that never comes again)."""
+    """One environment; its observations are (environment, a number that never occurs twice)."""
 
     env_id: int
     rng: np.random.Generator
@@ -20,7 +20,7 @@ class Source:
     episodes: list[list[dict]] = field(default_factory=lambda: [[]])
 
     def trajectory(self, length: int, ends: float = 0.3) -> Trajectory:
-        """Return the next `length` steps, each of which ends its episode with a chance of `ends`."""
+        """Return the next `length` steps, each of which ends its episode with probability `ends`."""
         rows, finals = [], []
         for step in range(length):
             over = self.rng.random() < ends
@@ -47,7 +47,7 @@ class Source:
 
 
 def n_step_by_hand(episode: list[dict], start: int, gamma: float, n_step: int) -> tuple[float, tuple, float]:
-    """Return reward, next observation and discount of the transition from a step of an episode on, by a slow loop."""
+    """Return reward, next observation and discount of the transition from a step of an episode, by a slow loop."""
     reward, discount = 0.0, 1.0
     for row in episode[start : start + n_step]:
         reward += discount * row["reward"]

@@ -1,4 +1,4 @@
-"""Tasks with known answers, for discrete actions and for continuous ones, and a loop by hand."""
+"""Tasks with known answers, for discrete and for continuous actions, and a hand-written loop."""
 
 from typing import Any
 
@@ -70,7 +70,7 @@ class Identity(gym.Env):
 
 
 class BitFlip(gym.Env):
-    """Flip bits, one in each step, until they are those of the goal; -1 until then (Andrychowicz et al. 2017)."""
+    """Flip a bit in each step until all equal the goal's; the reward is -1 until then (Andrychowicz et al. 2017)."""
 
     def __init__(self, bits: int) -> None:
         part = spaces.Box(0, 1, (bits,), np.float32)
@@ -102,7 +102,7 @@ class BitFlip(gym.Env):
 
 
 class Reach(gym.Env):
-    """Move a point on a line to a goal; -1 in each step that it is not there. It never terminates."""
+    """Move a point on a line to a goal. The reward is -1 in each step in which it is not there. It never terminates."""
 
     observation_space = spaces.Dict({
         name: spaces.Box(-1, 1, (1,), np.float32) for name in ("observation", "achieved_goal", "desired_goal")

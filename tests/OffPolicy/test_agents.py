@@ -1,4 +1,4 @@
-"""What all off-policy agents promise."""
+"""What all off-policy agents guarantee."""
 
 import copy
 import pickle
@@ -39,7 +39,7 @@ def agent_of(name: str, **changes: Any) -> Any:
 
 
 def experience(agent: OffPolicyAgent, pieces: int, seed: int = 0) -> list[list[Trajectory]]:
-    """Pieces of 7 steps of two environments, some of which end."""
+    """Trajectories of 7 steps of two environments; some steps end an episode."""
     rng = np.random.default_rng(seed)
     result = []
     for number in range(pieces):
@@ -303,7 +303,7 @@ def test_an_unknown_setting_is_named() -> None:
 
 
 def test_dqn_learns_from_images() -> None:
-    """A picture of bytes is stored as bytes; the network tells a bright one from a dark one."""
+    """An image of bytes is stored as bytes, and the network learns to distinguish a bright one from a dark one."""
     space = spaces.Box(0, 255, (10, 10, 2), np.uint8)
     agent = DQN(space, CHOICES, **(SMALL | {"gamma": 0.0, "lr": 1e-2, "learning_starts": 0, "utd": 1}))
     rng = np.random.default_rng(0)

@@ -30,7 +30,7 @@ def random_batch(seed: int = 0, size: int = 6) -> Minibatch:
 
 
 def shaken(kind: type[OffPolicyAgent], seed: int = 1, **settings: Any) -> Any:
-    """An agent with large weights, and others in its targets."""
+    """An agent with large weights, and different ones in its targets."""
     agent: Any = kind(OBSERVATIONS, ACTIONS, **(SMALL | FROZEN | settings))
     rng = np.random.default_rng(seed)
     for learner in (agent.actor_learner, agent.critic_learner):
@@ -298,7 +298,7 @@ def q_of(agent: Any, obs: float) -> np.ndarray:
 
 @ALL
 def test_values_with_truncation_only_are_those_of_the_infinite_horizon(kind: Any) -> None:
-    """As a termination it would be worth 2.3 at most."""
+    """If these ends were terminations, the value would be at most 2.3."""
     agent = learned(kind, partial(OneState, True), 450, gamma=0.6)
     np.testing.assert_allclose(q_of(agent, 1.0), 2.5, rtol=0.05)
 

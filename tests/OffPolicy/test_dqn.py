@@ -184,7 +184,7 @@ def q_of(agent: DQN, obs: float) -> np.ndarray:
 
 @pytest.mark.parametrize("settings", [{}, {"n_step": 3}, {"prioritized": True}, {"dueling": True, "double": False}])
 def test_values_with_truncation_only_are_those_of_the_infinite_horizon(settings: dict[str, Any]) -> None:
-    """As a termination it would be worth 2.3 at most."""
+    """If these ends were terminations, the value would be at most 2.3."""
     agent = learned(partial(OneState, False), 400, gamma=0.6, **settings)
     np.testing.assert_allclose(q_of(agent, 1.0), 2.5, rtol=0.05)
 

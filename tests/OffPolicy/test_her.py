@@ -41,7 +41,7 @@ def replay_of(*pieces: Trajectory, capacity: int = 50) -> Replay:
 
 
 def goals(replay: Replay, strategy: Any, at: int, draws: int = 3000) -> Counter:
-    """Return how often the transition at step `at` gets which goal."""
+    """Return how often the transition at step `at` gets each goal."""
     (row,) = np.flatnonzero(replay.is_transition & (replay.obs["observation"][:, 0] == at))
     hindsight = Hindsight(reward, reached, strategy, k=10**9)
     batch = hindsight.transitions(replay, np.full(draws, row), 0.9, np.random.default_rng(0))

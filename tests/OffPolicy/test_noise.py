@@ -55,7 +55,7 @@ def test_make_noise_with_an_unknown_name_is_refused(name: str) -> None:
 
 
 def test_parameter_noise_adapts_to_the_target_distance() -> None:
-    """A linear policy: actions move by as much as its parameters."""
+    """A linear policy: actions change by as much as its parameters."""
     noise, rng, actions = ParameterNoise(0.2), np.random.default_rng(0), np.zeros((2000, 1))
     for _ in range(400):
         distance = noise.adapt(actions, actions + 3 * noise.std * rng.normal(size=(2000, 1)))

@@ -1,4 +1,4 @@
-"""PPO: what it answers, what it learns from, what it keeps."""
+"""PPO: its actions, its learning, its saved weights."""
 
 import copy
 import pickle
@@ -36,7 +36,7 @@ def states(rows: int, seed: int = 0) -> np.ndarray:
 
 
 def trajectory(ppo: PPO, rows: int, seed: int = 0, *, stored: bool = True, **fields: Any) -> Trajectory:
-    """Return a trajectory that stops in the middle of an episode, of actions that the agent drew itself."""
+    """Return a trajectory that stops within an episode, with actions that the agent sampled itself."""
     obs = states(rows, seed)
     action, extras = ppo.act(obs)
     defaults: dict[str, Any] = {
@@ -241,7 +241,7 @@ def prepared(ppo: PPO) -> Rows:
 @pytest.mark.parametrize("learner", ["auto", "torch"])
 @pytest.mark.parametrize("stored", [True, False])
 def test_the_first_ratio_is_one(make: Make, learner: str, stored: bool) -> None:
-    """Whether the loop stored how the actions were drawn or not."""
+    """Whether or not the loop stored the log-probabilities."""
     ppo = make(normalize_obs=True, learner=learner, k_epochs=1, batch_size=20, mini_batch_size=20)
     for seed in (0, 1):
         ppo.memory.append(trajectory(ppo, 20, seed, stored=stored))
@@ -251,7 +251,7 @@ def test_the_first_ratio_is_one(make: Make, learner: str, stored: bool) -> None:
 
 
 def test_stored_log_probs_are_those_of_the_policy_that_acted() -> None:
-    """And are used as they are, even when the policy has moved on since."""
+    """They are used as stored, even if the policy has changed since then."""
     ppo = discrete()
     ppo.memory.append(trajectory(ppo, 20))
     with torch.no_grad():
@@ -269,14 +269,14 @@ def test_actions_at_their_bounds_have_finite_metrics() -> None:
 
 
 def constant_value(ppo: PPO, *values: float) -> None:
-    """Make the critic say `values` of every state."""
+    """Make the critic predict `values` for every state."""
     with torch.no_grad():
         ppo.policy.value_head.normal.weight.zero_()
         ppo.policy.value_head.normal.bias.copy_(torch.tensor(values))
 
 
 def test_termination_bootstraps_zero_and_truncation_the_value_of_the_next_observation() -> None:
-    """The mistakes: truncation as termination, or as nothing; the last state's value for the next one's."""
+    """The mistakes: to treat truncation as termination or to ignore it; the last state's value for the next one's."""
     ppo = discrete(GAE_lambda=0.0, gamma=0.5)
     weight = torch.zeros(1, 4)
     weight[0, 0] = 1.0  # V(s) = first feature
@@ -505,7 +505,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_it() -> None:
 
 
 def test_a_small_network_takes_one_thread_and_leaves_the_hosts_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On several, beside busy cores, torch's threads wait for each other: many times slower."""
+    """With several threads beside busy processes, torch's threads wait for each other, which is many times slower."""
     ppo, seen = discrete(learner="torch"), []
     forward = ppo.policy.policy_head.forward
 
@@ -581,7 +581,7 @@ def test_a_copied_agent_learns_independently(make: Make, duplicate: Callable[[PP
 
 
 def test_constant_returns_do_not_inflate_the_gradient() -> None:
-    """Without a reward the critic's target is 0; its unit must not blow its errors up and crowd the policy out."""
+    """Without a reward the critic's target is 0; its small unit must not make the critic's gradient too large."""
     ppo = discrete(use_RND=True, beta=1.0, rnd_warmup=0, batch_size=64, mini_batch_size=64)
     every_row = np.ones(64, bool)
     for seed in range(5):
@@ -631,7 +631,7 @@ def test_weights_of_another_network_are_refused_and_nothing_changes(tmp_path: Pa
 @pytest.mark.slow
 @BOTH
 def test_compiling_changes_no_gradient(make: Make) -> None:
-    """Nor does a clip or a batch of another size compile it again every time."""
+    """A changing clip range or batch size does not compile it again every time, either."""
     plain, compiled = (
         make(
             learner="torch",
@@ -656,7 +656,7 @@ def test_compiling_changes_no_gradient(make: Make) -> None:
 
 
 def test_recompute_advantage_uses_the_current_critic_in_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The advantages of later epochs are others, of the first not; the targets stay in the same units."""
+    """The advantages change after the first epoch; the targets stay in the same units."""
     for recompute in (False, True):
         ppo = discrete(
             learner="torch", recompute_advantage=recompute, normalize_advantage="none", lr=0.01, batch_size=64,
@@ -691,7 +691,7 @@ def test_normalize_advantage_returns_divides_by_the_deviation_of_returns(monkeyp
 
 @pytest.mark.parametrize("learner", ["auto", "torch"])
 def test_assigned_coefficients_are_used_by_the_next_update(learner: Any) -> None:
-    """An entropy bonus that has been annealed away, or set to zero, is none; one that is raised later counts."""
+    """An entropy bonus that is annealed or set to zero has no effect; one that is raised later has."""
     weights = []
     for settings, progress, later in [
         ({"entropy_coef": 0.5, "anneal_entropy": True}, 1.0, None),

@@ -1,4 +1,4 @@
-"""Losses and rewards beside PPO's."""
+"""Companions: further losses and intrinsic rewards."""
 
 import copy
 from pathlib import Path
@@ -21,7 +21,7 @@ Targets = tuple[torch.Tensor, ...]
 
 
 class Counts(Companion):
-    """A reward alone, from what it counts."""
+    """A companion with a reward only, from counts."""
 
     name, beta = "count", 0.5
 
@@ -36,7 +36,7 @@ class Counts(Companion):
 
 
 class Mirror(Companion):
-    """A loss alone, on the policy's parameters and on a weight of its own."""
+    """A companion with a loss only, on the policy's parameters and on its own weight."""
 
     shares = True
 
@@ -51,7 +51,7 @@ class Mirror(Companion):
 
 
 class Selfish(Mirror):
-    """The same, but it keeps to itself."""
+    """The same, without training the policy."""
 
     shares = False
 
@@ -322,7 +322,7 @@ def test_weights_with_custom_companions_need_the_objects_to_load(tmp_path: Path)
 
 
 def test_icm_rewards_what_its_forward_model_cannot_predict() -> None:
-    """Two kinds of transitions, one of which is a function of the action: its error falls, that of noise stays."""
+    """Two kinds of transitions. The error falls for those that are a function of the action, and not for noise."""
     icm, rng = ICM(), np.random.default_rng(0)
     icm.build(Features.of(spaces.Box(-1, 1, (2,))), spaces.Discrete(2), torch.Generator().manual_seed(0))
     action = torch.from_numpy(rng.integers(0, 2, 512))

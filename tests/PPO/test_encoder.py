@@ -1,4 +1,4 @@
-"""A network of one's own in place of the encoder, or of all."""
+"""Custom networks: an encoder, or a whole actor-critic."""
 
 import math
 import warnings
@@ -20,7 +20,7 @@ from PPO.actor_critic import Past
 
 
 class Residual(nn.Module):
-    """The layers that an MLP has, put together otherwise."""
+    """The layers of an MLP, in another structure."""
 
     def __init__(self, features: Features) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def test_custom_encoder_with_a_wrong_output_shape_is_refused() -> None:
 
 
 class Inverted(ActorCritic):
-    """Looks like what has a NumPy policy, and acts the other way round."""
+    """Looks like a policy with a NumPy version, but prefers the opposite actions."""
 
     def forward(self, obs: torch.Tensor, past: Past | None = None) -> tuple[Distribution, torch.Tensor]:
         return super().forward(-obs, past)
@@ -166,7 +166,7 @@ def test_a_box_that_looks_like_an_image_gives_a_warning() -> None:
 
 
 def test_weights_made_with_another_reading_of_an_image_are_refused() -> None:
-    """Floats were plain numbers once."""
+    """In older versions, images of floats were plain numbers."""
     with pytest.warns(UserWarning, match="counts as plain numbers"):
         earlier = PPO.for_env(environment(spaces.Box(-1, 1, (40, 40, 3)))).state()
     with pytest.raises(ValueError, match="vision"):

@@ -1,4 +1,4 @@
-"""gSDE: noise that is a function of the state, and the same one for a while (Raffin et al. 2021, arXiv:2005.05719)."""
+"""gSDE: noise is a function of the state that stays fixed for several steps (Raffin et al. 2021, arXiv:2005.05719)."""
 
 import math
 from pathlib import Path
@@ -24,7 +24,7 @@ OBS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 
 
 def agent(**kwargs: Any) -> PPO:
-    """Of two actions within +-2 and 0..10."""
+    """Return an agent with two actions, within +-2 and 0..10."""
     box = spaces.Box(np.array([-2, 0], np.float32), np.array([2, 10], np.float32))
     settings: dict[str, Any] = {"use_sde": True, "log_std": -1.5, "hidden_sizes": (8,), "seed": 0}
     return PPO(True, 3, 2, action_space=box, **(settings | kwargs))
@@ -65,7 +65,7 @@ def test_sde_density_and_entropy_equal_the_formula(kind: str) -> None:
 
 
 def test_sde_noise_is_a_matrix_times_the_features() -> None:
-    """Found by least squares from 40 states of one environment; the next one is another."""
+    """Least squares from 40 states of one environment find the matrix; the next environment has another one."""
     obs = np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)
     ppo, matrices = agent(), []
     z, mean, sigma = parts_of(ppo, obs)
@@ -83,7 +83,7 @@ def test_sde_noise_is_a_matrix_times_the_features() -> None:
 
 
 def test_sde_actions_have_the_variance_of_the_density() -> None:
-    """4,000 environments in the same state: the variances of the formula, and nothing in common."""
+    """4,000 environments in the same state have the variances of the formula, and independent noise."""
     ppo = agent()
     z, mean, sigma = parts_of(ppo)
     _, extras = ppo.act(np.repeat(OBS[:1], 4000, axis=0))
@@ -230,7 +230,7 @@ def test_sde_learns_the_action_of_each_observation() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_pendulum_is_swung_up() -> None:
-    """The settings that RL-Zoo has for gSDE, with larger batches; at random the return is about -1200."""
+    """RL-Zoo's settings for gSDE, with larger batches; random actions reach a return of about -1200."""
     settings: dict[str, Any] = {"gamma": 0.9, "k_epochs": 10, "batch_size": 2048, "mini_batch_size": 128, "seed": 0}
     ppo = PPO.for_env("Pendulum-v1", use_sde=True, sde_sample_freq=4, log_std=-1.0, **settings)
     with AsyncPPO("Pendulum-v1", ppo, 16, 65_536, backend="inline", seed=0, progress=False) as trainer:

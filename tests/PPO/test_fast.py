@@ -66,7 +66,7 @@ OPTIONS = [*product([None, 0.2], [0.0, 0.03], [True, False], [1, 2], [(), (16,),
     [(number % 5, *both) for number, both in enumerate(product(ACTIONS, ["tanh", "relu", "silu"]))],
 )
 def test_analytic_gradient_of_every_network_equals_autograd(offset: int, actions: str, activation: str) -> None:
-    """Held to 1e-10 in float64, over value clipping, entropy, advantages, value heads and depths.
+    """To 1e-10 in float64, for all options of value clipping, entropy, advantages, value heads and depths.
 
     Every fifth combination has each pair of options; all of them are taken by one test or another.
     """
@@ -179,7 +179,7 @@ def test_numpy_policy_obeys_masks_as_torch_does(deterministic: bool) -> None:
 
 @pytest.mark.parametrize("continuous", [False, True])
 def test_numpy_policy_output_does_not_depend_on_other_rows(continuous: bool) -> None:
-    """To the last bit: so it does not matter how many processes share the environments."""
+    """Bit for bit, so the number of processes that share the environments does not matter."""
     rng = np.random.default_rng(0)
     obs = rng.normal(size=(33, 17)).astype(np.float32)
     for actions in (1, 2, 3, 6):

@@ -1,4 +1,4 @@
-"""Memory: trajectories joined, never run together."""
+"""Memory: trajectories are joined, but stay separate."""
 
 import numpy as np
 import pytest

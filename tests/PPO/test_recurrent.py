@@ -1,4 +1,4 @@
-"""A policy that remembers."""
+"""Recurrent policies."""
 
 import copy
 from typing import Any
@@ -34,7 +34,7 @@ def collected(ppo: PPO, steps: int = 20, autoreset: bool = True) -> None:
 
 @CORES
 def test_first_probability_ratio_of_an_update_is_one(core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is rebuilt for learning is what was there when it acted: from any start, over the ends of episodes."""
+    """Learning rebuilds the recurrent states that the policy acted with, from any start and across ends of episodes."""
     seen = []
     surrogate = losses.clipped_surrogate
 
@@ -113,7 +113,7 @@ def test_recurrent_policy_trains_with_all_other_options(mode: Any) -> None:
 @CORES
 @torch.no_grad()
 def test_recurrent_bootstrap_after_truncation_uses_the_next_state(core: Any) -> None:
-    """As it is valued where the trajectory goes on."""
+    """It equals the value if the trajectory continued."""
     ppo = agent(core)
     whole = collected_trajectory(ppo)
     part = Trajectory(

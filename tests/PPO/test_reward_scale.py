@@ -32,7 +32,7 @@ def agent(**settings: Any) -> PPO:
 
 
 def teach(ppo: PPO, scale: float, updates: int = 4, zeros: int = 0) -> list[dict[str, float]]:
-    """Let an agent learn from the same experience, but for the size of rewards; none at all in the first updates."""
+    """Let an agent learn from the same experience with scaled rewards; the first updates have no reward."""
     metrics = []
     for update in range(updates):
         rng = np.random.default_rng(update)

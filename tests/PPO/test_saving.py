@@ -1,4 +1,4 @@
-"""Weights in files: what they mean, which agent they are of, and what else may lie there in their place."""
+"""Weights in files: their meaning, their agent, and files that hold something else."""
 
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def test_an_agent_made_by_hand_is_the_one_made_for_the_environment(tmp_path: Pat
 
 
 class Odd(gym.Env):
-    """Spaces with everything in them."""
+    """Spaces with all kinds of parts."""
 
     def __init__(self, action_space: spaces.Space) -> None:
         inner = spaces.Tuple((spaces.Discrete(3, start=2), spaces.Box(-np.inf, np.inf, (2, 2))))
@@ -177,7 +177,7 @@ def test_saved_weights_record_the_versions(tmp_path: Path) -> None:
 
 
 def forge(path: Path, **changes: Any) -> None:
-    """Change some settings in a file of weights, and give it the checksum that it should have."""
+    """Change some settings in a file of weights, and correct its checksum."""
     state = load_state(path)
     state["settings"] = {name: value for name, value in (state["settings"] | changes).items() if value is not forge}
     save_state(path, state)

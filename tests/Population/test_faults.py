@@ -1,4 +1,4 @@
-"""Members that fail, die or hang; interrupts. Nothing hangs, and nothing is left behind."""
+"""Members that fail, die or hang, and interrupts: nothing hangs, and no process is left behind."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Populations of agents of AsyncTrainer: PPO, DQN, and one that knows nothing of populations."""
+"""Populations of agents of AsyncTrainer: PPO, DQN, and an agent without methods for populations."""
 
 import copy
 import multiprocessing

@@ -26,7 +26,7 @@ WAYS = ["fork", pytest.param("spawn", marks=pytest.mark.slow), pytest.param("for
 
 
 class Sleeper(Counter):
-    """Starts a program, and notes its number and that of this process in a directory."""
+    """Starts a program, and writes its process id and its own into a directory."""
 
     def __init__(self, directory: Path, close_seconds: float = 0.0) -> None:
         super().__init__(length=10**9)
@@ -76,7 +76,7 @@ def test_close_waits_for_close_timeout(tmp_path: Path, caplog: pytest.LogCapture
 
 
 class Forks(Counter):
-    """Has its steps taken by a process of its own."""
+    """Lets its own child process take its steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ def test_environments_may_start_processes_of_multiprocessing(caplog: pytest.LogC
 
 
 class Native(Counter):
-    """Waits in native code that lets no other thread of Python run."""
+    """Waits in native code, which blocks all other Python threads."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
@@ -274,7 +274,7 @@ def test_a_stopped_worker_is_detected_while_a_large_message_is_sent() -> None:
 
 
 class Chatty(Counter):
-    """Says more than a pipe holds, and notes that it was closed."""
+    """Returns infos that are too large for a pipe, and records that it was closed."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(length=10**9)

@@ -1,4 +1,4 @@
-"""`send` and `recv`: the same experience as `step`, in whatever order it comes."""
+"""`send` and `recv`: the same experience as `step`, in any order of arrival."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
 
 def action(env_id: int, count: int) -> int:
-    """Return the action for an environment's step number `count`, whenever it takes it."""
+    """Return the action for an environment's step number `count`."""
     return (env_id + count // 3) % 2
 
 
@@ -123,7 +123,7 @@ def test_invalid_calls_of_recv_are_refused(make: Make) -> None:
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_recv_does_not_wait_for_a_slow_environment(tmp_path: Path, start_method: str) -> None:
-    """Environment 0 waits for a gate that the test opens only after the others have gone far ahead."""
+    """Environment 0 waits until the test lets it continue, after the others have taken many steps."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     options: dict[str, Any] = {"num_workers": 4, "start_method": start_method, "asynchronous": True}

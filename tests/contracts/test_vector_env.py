@@ -1,4 +1,4 @@
-"""Vector environments of Gymnasium as ours, and ours as one of Gymnasium's: the same experience either way."""
+"""Gymnasium's vector environments in ours, and ours as one of Gymnasium's: the same experience in both directions."""
 
 from functools import partial
 from typing import Any
@@ -159,7 +159,7 @@ def test_a_vector_environment_of_its_own_gets_one_seed() -> None:
 
 
 class Silent(SyncVectorEnv):
-    """Does not say how it ended."""
+    """Reports no last observation."""
 
     def step(self, actions: Any) -> Any:
         *rows, _ = super().step(actions)

@@ -1,4 +1,4 @@
-"""A task of one's own is a function in a table; its results, errors, hangs and deaths are reported as for steps."""
+"""WorkerPool: custom tasks, and how their results, errors, hangs and deaths are reported."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ from tests.processes import SECONDS, runs
 
 
 class Adder:
-    """A context: it adds to a number that it began with."""
+    """A context that adds to an initial number."""
 
     def __init__(self, start: int, file: Path | None = None) -> None:
         self.sum, self.file = start, file
@@ -149,7 +149,7 @@ def test_a_death_is_an_error(make: Make, tmp_path: Path) -> None:
 
 
 class Restarts:
-    """Keeps what it is told."""
+    """Stores the argument."""
 
     def __init__(self) -> None:
         self.told: list[str] = []

@@ -45,7 +45,7 @@ nested = st.recursive(
 
 
 class Random(gym.Env):
-    """Gives samples of its space; checks that actions are of its other."""
+    """Returns samples of its observation space; checks that actions are in its action space."""
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         self.observation_space, self.action_space = observation_space, action_space
@@ -86,7 +86,7 @@ def test_any_spaces_are_learned_on_or_refused_by_name(
 
 
 class Calls(stateful.RuleBasedStateMachine):
-    """An `EnvVectorizer` against a model of it: how long each of four `Counter`s has been going."""
+    """An `EnvVectorizer` against a model: the number of steps of each of four `Counter`s."""
 
     @stateful.initialize(
         autoreset=st.booleans(),

@@ -1,4 +1,4 @@
-"""DeepSea: what only deep exploration finds."""
+"""DeepSea: a treasure that only deep exploration finds."""
 
 import pytest
 

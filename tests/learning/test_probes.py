@@ -1,4 +1,4 @@
-"""Tiny tasks with known answers: which one fails says which part is broken."""
+"""Tiny tasks with known answers: the one that fails shows which part is broken."""
 
 from functools import partial
 from typing import Any
@@ -182,7 +182,7 @@ def values(ppo: PPO, states: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", ["streaming", "mask"])
 def test_episodes_that_are_only_truncated_have_the_infinite_horizon_value(mode: str) -> None:
-    """As a termination it would be worth 4.1 to 1, as nothing at all anything."""
+    """If these ends were terminations, the values would be 4.1 to 1; if they were ignored, anything."""
     ppo = learn(Endless, 8_000, mode, gamma=0.9, GAE_lambda=0.95, lr=1e-2)
     np.testing.assert_allclose(values(ppo, np.random.default_rng(0).uniform(-1, 1, (50, 2))), 10.0, rtol=0.02)
 

@@ -1,4 +1,4 @@
-"""Recurrent cores: sequences in flat rows."""
+"""Recurrent cores: sequences that are concatenated in flat rows."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def make(kind: Any) -> Core:
 
 @KINDS
 def test_core_with_packed_sequences_equals_a_loop_over_time(kind: Any) -> None:
-    """Of lengths that are neither equal nor sorted; the mistake would be to hand a state on to the next sequence."""
+    """The lengths are neither equal nor sorted. The mistake: to pass a state on to the next sequence."""
     core, generator = make(kind), torch.Generator().manual_seed(1)
     lengths = [2, 5, 1, 4]
     features = torch.randn(12, 3, dtype=torch.float64, generator=generator)

@@ -104,7 +104,7 @@ def test_gaussian_equals_torch() -> None:
 
 
 def test_categorical_of_several_choices_equals_as_many_categoricals() -> None:
-    """Of 3, 2 and 4; the mistake would be to let the padding, or a neighbour, have a share."""
+    """Of 3, 2 and 4 choices. The mistake: probability for the padding, or for a neighbor's choices."""
     choices = (3, 2, 4)
     head = MultiCategoricalHead(5, choices, (0, 1, -2), torch.Generator().manual_seed(0))
     features = torch.randn(1000, 5, generator=GENERATOR)
@@ -123,7 +123,7 @@ def test_categorical_of_several_choices_equals_as_many_categoricals() -> None:
 
 
 def test_categorical_never_samples_masked_choices() -> None:
-    """10^5 raw_actions; nothing becomes NaN, though one choice alone be left."""
+    """With 10^5 raw actions nothing becomes NaN, even if only one choice is allowed."""
     head = MultiCategoricalHead(5, (3, 2), (0, 0), torch.Generator().manual_seed(0))
     mask = torch.tensor([[0, 1, 1, 0, 1]]).expand(100_000, 5)
     features = 10 * torch.randn(100_000, 5, generator=GENERATOR)

@@ -1,4 +1,4 @@
-"""What the snippet of PRLearn leaves to its reader: an agent that learns, and an environment that Gymnasium has."""
+"""The parts that PRLearn's snippet leaves out: an agent that learns, and an environment of Gymnasium."""
 
 from types import SimpleNamespace
 from typing import Any

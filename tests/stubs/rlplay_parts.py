@@ -1,4 +1,4 @@
-"""What the snippet of RLPlay leaves to its reader: which environment, an actor and a loss."""
+"""The parts that RLPlay's snippet leaves out: an environment, an actor and a loss."""
 
 from types import SimpleNamespace
 from typing import Any

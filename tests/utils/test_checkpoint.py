@@ -1,4 +1,4 @@
-"""Files of tensors: whole or not at all, and never run."""
+"""Files of tensors: written completely or not at all, and never executed."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The seed's helpers: who is still running, and where their rows go."""
+"""The helpers of the hand-written loop: the mask, and the rows of running environments."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_dropout_keeps_the_rows_that_go_on() -> None:
 
 
 def test_a_hand_written_loop_fills_each_environments_buffer() -> None:
-    """Three environments of 3, 1 and 2 steps; the observation says whose it is and when."""
+    """Three environments of 3, 1 and 2 steps; an observation shows its environment and step."""
     lengths, buffer, target = [3, 1, 2], VecMemory(num_envs=3), []
     mask = np.zeros(3, dtype=bool)
     states = np.array([[0, 0], [1, 0], [2, 0]], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The masked loop against a model that keeps plain lists, over random lengths, cuts and learning points."""
+"""The masked loop against a model with plain lists, for random lengths, truncations and learning points."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ plans = st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=1, max_si
 @hypothesis.settings(max_examples=60, deadline=None)
 @hypothesis.given(plan=plans, take_at=st.integers(0, 7), exact=st.booleans())
 def test_every_row_reaches_its_environment(plan: list[tuple[int, bool]], take_at: int, exact: bool) -> None:
-    """Environment i lives plan[i][0] steps and then is terminated or, if plan[i][1], truncated."""
+    """The episode of environment i has plan[i][0] steps, and is then terminated or, if plan[i][1], truncated."""
     count = len(plan)
     buffer, mask, taken = VecMemory(count), np.zeros(count, dtype=bool), []
     model: list[list[tuple[int, bool, bool]]] = [[] for _ in plan]

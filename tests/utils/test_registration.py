@@ -22,7 +22,7 @@ gym.register("Corridor-v1", "gymnasium.envs.toy_text.frozen_lake:FrozenLakeEnv")
 
 @pytest.fixture(autouse=True)
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Modules of the user's own, as in the current directory."""
+    """The user's own modules, as in the current directory."""
     (tmp_path / "corridors.py").write_text(CORRIDORS)
     (tmp_path / "broken.py").write_text("import gymnasium\n\nprint(gymnasium.nothing)\n")
     (tmp_path / "unfinished.py").write_text("def make(:\n")
@@ -36,7 +36,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
-    """Have packages not be installed."""
+    """Let packages appear not to be installed."""
     real = builtins.__import__
 
     def importing(name: str, *args: Any, **kwargs: Any) -> Any:

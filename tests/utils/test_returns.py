@@ -14,7 +14,7 @@ def slow_gae(
     rewards: np.ndarray, values: np.ndarray, next_values: np.ndarray, terminated: np.ndarray, ends: np.ndarray,
     gamma: float, gae_lambda: float,
 ) -> np.ndarray:  # fmt: skip
-    """Equation 16 as it stands: the sum of discounted deltas up to the end of the segment."""
+    """Equation 16 literally: the sum of discounted deltas up to the end of the segment."""
     advantages = np.zeros(len(rewards))
     for t in range(len(rewards)):
         weight = 1.0
@@ -126,7 +126,7 @@ def test_v_trace_of_the_behavior_policy_is_gae_with_lambda_one() -> None:
 
 
 def test_v_trace_against_a_slow_loop() -> None:
-    """Equation 1 as it stands: the sum over products of the trace coefficients."""
+    """Equation 1 literally: the sum over products of the trace coefficients."""
     for seed in range(10):
         rows = random_rows(seed)
         log_ratio = np.random.default_rng(seed + 100).normal(size=40)

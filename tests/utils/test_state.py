@@ -1,4 +1,4 @@
-"""States in files: exact, whole or not at all, refused when damaged, and never run."""
+"""States in files: exact, complete or absent, refused if damaged, and never executed."""
 
 import os
 import pickle
@@ -107,7 +107,7 @@ for count in range(10**9):
 
 
 def kill_while_saving(path: Path, seconds: float) -> None:
-    """Have a process save over and over, and kill it at some moment."""
+    """Let a process save again and again, and kill it at some moment."""
     process = subprocess.Popen(
         [sys.executable, "-c", SAVE_FOR_EVER, path], cwd=ROOT, stdout=subprocess.PIPE, env=os.environ
     )
@@ -138,7 +138,7 @@ def test_save_killed_200_times_leaves_a_complete_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
-    """A limit on the size of files stands for the end of the disk."""
+    """A limit on the size of files stands for a full disk."""
     script = """
 import resource, sys, numpy as np
 from parallel_rl.utils import save_state

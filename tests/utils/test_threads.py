@@ -1,4 +1,4 @@
-"""Torch's threads are the host program's: borrowed, and given back."""
+"""The limits of threads are restored after each block."""
 
 import pytest
 import torch

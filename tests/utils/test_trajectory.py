@@ -1,4 +1,4 @@
-"""Ends and next observations: literal tables of what follows what."""
+"""Ends and next observations, against literal tables."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_next_rows_of_trajectory_follow_in_time_but_at_ends() -> None:
 
 
 def test_next_rows_time_major_stay_within_their_environment() -> None:
-    """Two environments side by side: the first terminates at its first row, the second is truncated at its second."""
+    """Two environments, time-major: the first terminates at its first row, the second is truncated at its second."""
     terminated = np.array([[True, False], [False, False], [False, False]])
     truncated = np.array([[False, False], [False, True], [False, False]])
     ends = ends_of(terminated, truncated)

@@ -49,7 +49,7 @@ def test_a_wrong_frame_is_an_error_and_leaves_no_file(tmp_path: Path, frame: Any
 
 
 def test_a_failing_encoder_is_an_error_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ffmpeg that cannot start on what it is given; the old video stays."""
+    """ffmpeg fails at its start; the old video stays."""
     path = tmp_path / "video.mp4"
     path.write_text("old")
     monkeypatch.setattr("parallel_rl.utils.video.EVEN", "no_such_filter")
