@@ -89,7 +89,7 @@ class ContinuousAgent(OffPolicyAgent):
     has_target_actor = True
     noise: NormalNoise | None = None
     demos: Sampler | None = None
-    """Of demonstrations, once there are any."""
+    """Samples demonstrations; None without them."""
 
     def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:
         space, features, name = self.action_space, Features.of(self.observation_space), type(self).__name__
@@ -154,9 +154,10 @@ class ContinuousAgent(OffPolicyAgent):
         return loss.item()
 
     def cloning_loss(self, obs: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
-        """Return the mean of |pi(s) - a|^2 over demonstrated actions `(D, A)`; pi is deterministic.
+        """Return the mean of |pi(s) - a|^2 over demonstrated actions `(D, A)`, where pi is deterministic.
 
-        With `q_filter` only where Q_1(s, a) > Q_1(s, pi(s)) (Nair et al. 2018, arXiv:1709.10089, equations 5 and 6).
+        With `q_filter`, only actions with Q_1(s, a) > Q_1(s, pi(s)) count (Nair et al. 2018, arXiv:1709.10089,
+        equations 5 and 6).
         """
         own = self.policy.choose(obs, deterministic=True)
         distance = ((own - shown) ** 2).sum(dim=1)

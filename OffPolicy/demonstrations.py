@@ -12,7 +12,7 @@ from OffPolicy.her import ACHIEVED, DESIRED, Hindsight
 from parallel_rl.utils import Trajectory, row_type
 
 MINARI = "minari:"
-"""How the name of a Minari dataset begins."""
+"""The prefix of the name of a Minari dataset."""
 
 
 def load_demonstrations(
@@ -23,14 +23,14 @@ def load_demonstrations(
     Args:
         source: `minari:ID`, a dataset on this machine; or the path of an `.npz` file with arrays of E episodes of T
             steps: `obs` `(E, T + 1, ...)`, or an array for each key of a `Dict`; `acs` `(E, T, ...)`; `rew` `(E, T)`;
-            and if they terminate, bool `terminated` `(E, T)`.
+            and bool `terminated` `(E, T)` if episodes terminate.
         observation_space: of one environment.
-        goal_functions: of a goal-conditioned environment; rewards and terminations that are missing are computed.
+        goal_functions: of a goal-conditioned environment; they compute missing rewards and terminations.
 
     Raises:
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: Minari is not installed.
-        ValueError: a file with pickled objects, or arrays that are missing or do not fit.
+        ValueError: the file holds pickled objects, or an array is missing or does not fit.
     """
     name = str(source)
     if name.startswith(MINARI):

@@ -86,7 +86,7 @@ def test_without_infos_there_are_no_metrics_of_them() -> None:
 
 
 def test_success_rate_is_nan_in_rows_without_reported_successes(tmp_path: Path) -> None:
-    """The environment reports it in every 12th episode. The table, which began without the column, gets it throughout."""
+    """The environment reports it in every 12th episode. The table began without the column, and gets it throughout."""
     with trainer(partial(Goal, every=12), callbacks=[CSVLog(tmp_path)], steps=1280) as run:
         history = run.run()
         run.save_checkpoint(tmp_path / "a.state")
