@@ -195,7 +195,7 @@ def test_first_actions_hardly_depend_on_observations(kind: Any) -> None:
             torch.testing.assert_close(sizes, torch.full_like(sizes, expected))
 
 
-def test_large_actions_of_the_actor_cost() -> None:
+def test_action_l2_penalizes_large_actions() -> None:
     obs = random_batch().obs
     losses = [shaken(DDPG, action_l2=factor).learn_from(random_batch())[0]["actor_loss"] for factor in (0.0, 0.5)]
     actions = shaken(DDPG).actor_learner.network(obs)

@@ -138,7 +138,9 @@ LENIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.H
 )
 @hypothesis.settings(LENIENT, max_examples=25)
 @hypothesis.given(data=st.data())
-def test_a_few_settings(agent: str, data: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_random_settings_train_or_are_refused(
+    agent: str, data: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     check(agent, data.draw(some_of(agent, 3)), tmp_path, capsys)
 
 
@@ -147,5 +149,7 @@ def test_a_few_settings(agent: str, data: Any, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize("agent", BASES)
 @hypothesis.settings(LENIENT, max_examples=200)
 @hypothesis.given(data=st.data())
-def test_many_settings(agent: str, data: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_many_random_settings_train_or_are_refused(
+    agent: str, data: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     check(agent, data.draw(some_of(agent, 8)), tmp_path, capsys)
