@@ -104,6 +104,9 @@ def page(scores: Scores) -> str:
 def _verdict(bar: str, names: dict[str, dict[str, float]]) -> str:
     """Return, in words, the comparison with a bar."""
     values = {name: np.array([*by_seed.values()]) for name, by_seed in names.items()}
+    missing = [case.name for case in cases() if case.bar == bar and len(values.get(case.name, ())) < case.seeds]
+    if missing:
+        return f"{bar}: runs of {', '.join(missing)} are missing."
     if bar.startswith("mean"):
         (_, ours), (_, single) = values.items()
         return f"{bar}: {ours.mean():.1f} against {single.mean():.1f}; the bar is 0.95 of it."

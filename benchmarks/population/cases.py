@@ -39,7 +39,7 @@ def cases() -> list[Case]:
     found = []
     for env_id, steps in STEPS_OF_BEST.items():
         found += [
-            Case(f"best, {env_id}", "best of 4", 5, partial(population, env_id, steps, best, steps)),
+            Case(f"best, {env_id}", "best of 4", 5, partial(population, env_id, steps, best, MEMBERS * steps)),
             Case(f"best, {env_id}", "single runs", 20, partial(single, env_id, steps)),
         ]
     for env_id, steps in STEPS_OF_MEAN.items():
@@ -49,7 +49,7 @@ def cases() -> list[Case]:
         ]
     exploring = partial(population, "CartPole-v1", EXPLORING, explore, 40_000, rates=BAD_RATES)
     fixed = [
-        Case("explore, CartPole-v1", f"lr={lr:g}", 1, partial(single, "CartPole-v1", EXPLORING, lr=lr))
+        Case("explore, CartPole-v1", f"lr={lr:g}", 5, partial(single, "CartPole-v1", EXPLORING, lr=lr))
         for lr in BAD_RATES
     ]
     return [*found, Case("explore, CartPole-v1", "explore", 5, exploring), *fixed]
