@@ -12,7 +12,7 @@ import pytest
 
 from parallel_rl import main
 from parallel_rl.commands.arguments import parse
-from parallel_rl.commands.tune import Search
+from parallel_rl.commands.tune import Search, best_trial
 from parallel_rl.presets import SEARCH, LogRange, search_space
 from tests.program import Forked
 
@@ -44,7 +44,7 @@ def test_the_first_trial_is_the_command_line_and_the_best_becomes_a_preset(
     assert tune(tmp_path, "--lr", "2e-6", "--k-epochs", "3") == 0
     out = capsys.readouterr().out
     study = study_in(tmp_path)
-    first, best = study.trials[0], study.best_trial
+    first, best = study.trials[0], best_trial(study.trials)
     assert first.params == {"lr": 2e-6, "k_epochs": 3}
     assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
     assert all([*trial.intermediate_values] == [2, 5] for trial in study.trials), "after 256 and 512 steps"
@@ -61,7 +61,7 @@ def test_the_first_trial_is_the_command_line_and_the_best_becomes_a_preset(
 
 def test_a_preset_trains_to_the_score_of_its_trial(optuna: Any, tmp_path: Path) -> None:
     assert tune(tmp_path / "study") == 0
-    best = study_in(tmp_path / "study").best_trial
+    best = best_trial(study_in(tmp_path / "study").trials)
     flags = ["--preset", str(tmp_path / "study" / "preset.json"), "--eval-episodes", "2", "--eval-every", "0"]
     search = Search(parse(["--preset", flags[1], *QUICK[-4:]]), Fixed(best.params), tmp_path)  # type: ignore[arg-type]
     assert search._score(Fixed(best.params)) == best.value  # type: ignore[arg-type]
@@ -118,6 +118,21 @@ def test_a_minibatch_is_at_most_the_batch(tmp_path: Path) -> None:
     config = parse(["--batch-size", "4096", "--mini-batch-size", "4096"])
     values = {"batch_size": 512, "mini_batch_size": 4096}
     assert Search(config, None, tmp_path)._config(values).settings.mini_batch_size == 512  # type: ignore[arg-type]
+
+
+def test_of_equal_trials_the_one_that_was_better_before_is_the_best(optuna: Any) -> None:
+    from optuna.trial import create_trial
+
+    def trial(value: float, before: float) -> Any:
+        return create_trial(value=value, intermediate_values={1: before, 5: value})
+
+    trials = [
+        trial(500.0, 80.0),
+        trial(500.0, 100.0),
+        trial(499.0, 499.0),
+        create_trial(state=optuna.trial.TrialState.FAIL),
+    ]
+    assert best_trial(trials) is trials[1]
 
 
 def test_two_processes_share_a_study(optuna: Any, tmp_path: Path) -> None:

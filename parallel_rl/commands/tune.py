@@ -220,7 +220,7 @@ class Search:
 
     def _save_best(self) -> None:
         """Write the best settings so far as a preset."""
-        best, usual = self._config(self.study.best_trial.params).flat(), train_config(self.config.agent).flat()
+        best, usual = self._config(best_trial(self.finished).params).flat(), train_config(self.config.agent).flat()
         names = (*PRESET_OF_RUN, *vars(self.config.settings))
         changed = {name: best[name] for name in names if best[name] != usual[name] or name in self.space}
         write_json(self.run_dir / PRESET_FILE, {"agent": self.config.agent} | changed)
@@ -249,6 +249,12 @@ class Search:
             f"preset    {PROGRAM} --env-id {self.config.run.env_id} --preset {self.run_dir / PRESET_FILE}"
         )
         return 0
+
+
+def best_trial(trials: "Sequence[optuna.trial.FrozenTrial]") -> "optuna.trial.FrozenTrial":
+    """Return the trial with the highest return; of equal ones that with the highest mean over its evaluations."""
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    return max(complete, key=lambda trial: (trial.value, np.mean([*trial.intermediate_values.values()])))
 
 
 def _suggested(trial: "optuna.Trial", name: str, values: LogRange | tuple[Any, ...]) -> Any:
