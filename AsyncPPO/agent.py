@@ -62,6 +62,8 @@ class Agent(Protocol):
       share, and its mean. Without them they share all of `state()`, averaged by `utils.mean_of_states`.
     - `forget_environments()`: drop state that is stored by environment index, since other environments follow.
     - `wants_env_ids`: see `Actor`.
+    - `learns_on_ranks = True`: `update` takes a third argument, the `Ranks` that learn together, and `act` a keyword
+      `noise`, rows of what `noise` returned. All ranks have the same agent and call `update` together.
     """
 
     config: Any

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from AsyncPPO.agent import Agent
 from AsyncPPO.backends import EnvError
 from AsyncPPO.episodes import Episode
+from AsyncPPO.ranks import joined_environments, part_of_environments
 from parallel_rl.utils import DamagedError, State, load_state, whole_number
 
 if TYPE_CHECKING:
@@ -40,15 +41,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
 
 
 def contents(trainer: "AsyncTrainer") -> State:
-    """Return the content of a run's checkpoint."""
+    """Return the content of a run's checkpoint; its environments are those of all ranks, which all call this."""
+    collector, buffer = joined_environments(trainer)
     return {
         "made_for": made_for(trainer),
         SIGNATURE: trainer.agent.signature(),
         "progress": {name: getattr(trainer, name) for name in PROGRESS} | {"rows": trainer.rows.state()},
         "recent": [[*episode, dict(episode.infos)] for episode in trainer.recent],
         "agent": trainer.agent.state(),
-        "buffer": trainer.buffer.state(),
-        "collector": trainer.collector.state(),
+        "buffer": buffer,
+        "collector": collector,
     }
 
 
@@ -98,13 +100,13 @@ def restore(
         progress, recent = progress_in(state["progress"]), recent_in(state["recent"])
         trainer.rows.load_state(state["progress"].get("rows", {"last": progress["steps_done"], "sums": {}}))
         agent.load_state(state["agent"])
+        if (other_envs or trainer.ranks.count > 1) and hasattr(agent, "forget_environments"):
+            agent.forget_environments()
         if other_envs:
-            if hasattr(agent, "forget_environments"):
-                agent.forget_environments()
             trainer.env.begin_after(state["collector"]["env"])
             buffer.clear()
         else:
-            trainer.collector.load_state(state["collector"], state["buffer"])
+            trainer.collector.load_state(*part_of_environments(trainer.dealt, state["collector"], state["buffer"]))
     except EnvError:
         raise
     except Exception as error:  # a forged part can raise anything

@@ -1,6 +1,7 @@
 """Collectors: an agent acts in parallel environments, and the transitions go into a `VecMemory`."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
@@ -9,6 +10,7 @@ from AsyncPPO.agent import Acted, Actor, Agent, BehaviorPolicy, ReplicableAgent
 from AsyncPPO.backends import SUCCESS, Replicas
 from AsyncPPO.episodes import Episode, Episodes, last_numbers
 from AsyncPPO.memory import VecMemory
+from AsyncPPO.ranks import Deal
 from AsyncPPO.vectorizer import EnvVectorizer, Step
 from parallel_rl.utils import (
     State,
@@ -71,7 +73,12 @@ class Collector:
     """
 
     def __init__(
-        self, env: EnvVectorizer, agent: BehaviorPolicy, buffer: VecMemory, info_keys: Sequence[str] = (SUCCESS,)
+        self,
+        env: EnvVectorizer,
+        agent: BehaviorPolicy,
+        buffer: VecMemory,
+        info_keys: Sequence[str] = (SUCCESS,),
+        dealt: Deal | None = None,
     ) -> None:
         """Store the parts; the first `collect` resets the environments.
 
@@ -80,8 +87,9 @@ class Collector:
             agent: the policy.
             buffer: stores the transitions.
             info_keys: numbers to keep from the last infos of episodes.
+            dealt: which of several ranks' environments these are; the agent is a `ReplicableAgent` then.
         """
-        self.env, self.agent, self.buffer, self.info_keys = env, agent, buffer, info_keys
+        self.env, self.agent, self.buffer, self.info_keys, self._dealt = env, agent, buffer, info_keys, dealt
         self._episodes = Episodes(env.num_envs, info_keys)
         self._recurrent = RecurrentState(agent, env.num_envs)
 
@@ -108,18 +116,24 @@ class Collector:
         self._obs, self._episodes, self._recurrent = obs, episodes, recurrent
 
     def collect(self, steps: int) -> tuple[int, list[Episode]]:
-        """Step every running environment once.
+        """Step every running environment once; of several ranks' environments, `steps` times.
 
         Args:
-            steps: the largest number of steps for each environment; this collector takes only one.
+            steps: the largest number of steps for each environment.
 
         Returns:
             The number of steps of all environments together, and the episodes that ended.
         """
+        if self._dealt is None:
+            return self._step()
+        taken, episodes = zip(*(self._step() for _ in range(steps)), strict=True)
+        return sum(taken), [*chain(*episodes)]
+
+    def _step(self) -> tuple[int, list[Episode]]:
         self._begin()
         env = self.env
         env_ids = indexes_of_active_environments(env.finished)
-        acted = self._recurrent.query(self.agent.act, self._obs, env_ids)
+        acted = self._recurrent.query(self.agent.act, self._obs, env_ids, **self._noise())
         result = env.step(acted[0])
         taken, episodes = self._keep(env_ids, self._obs, acted, result)
         self._obs, _, terminated, truncated, _ = result
@@ -131,6 +145,12 @@ class Collector:
             self._obs = inactive_states_dropout(self._obs, over)
             update_active_environments_list(env.finished, over)
         return taken, episodes
+
+    def _noise(self) -> dict[str, np.ndarray]:
+        """Return the argument `noise` of `act`, if there are several ranks: this rank's rows of the noise of all."""
+        if self._dealt is None:
+            return {}
+        return {"noise": cast("ReplicableAgent", self.agent).noise(self._dealt.total)[self._dealt.own]}
 
     def _begin(self) -> None:
         """Reset the environments if all have finished."""
@@ -168,14 +188,18 @@ class Collector:
 class ReplicaCollector:
     """Collects many steps without a message: each process that steps environments has a replica of the policy."""
 
-    def __init__(self, env: EnvVectorizer, agent: ReplicableAgent, buffer: VecMemory) -> None:
+    def __init__(
+        self, env: EnvVectorizer, agent: ReplicableAgent, buffer: VecMemory, dealt: Deal | None = None
+    ) -> None:
         """Store the parts; the first `collect` resets the environments.
 
         Args:
             env: with `autoreset`, and a plan with the replica of the agent.
             agent: gives the weights and the noise.
             buffer: stores its rows in the arrays of the vectorizer's rollout.
+            dealt: which of several ranks' environments these are.
         """
+        self._dealt = dealt or Deal(0, env.num_envs, env.num_envs)
         assert env.rollout is not None
         self.env, self.agent, self.buffer, self.rollout = env, agent, buffer, env.rollout
         self._episodes = Episodes(env.num_envs, env.rollout.info_keys)
@@ -214,7 +238,7 @@ class ReplicaCollector:
                 "was batch_size raised later?"
             )
         rollout.weights[:] = self.agent.replica_weights()
-        rollout.noise[new] = self.agent.noise(steps, env.num_envs)
+        rollout.noise[new] = self.agent.noise(steps, self._dealt.total)[:, self._dealt.own]
         next_obs = self._replicas.roll_out(new.start, new.stop)
         rows = {name: values[new] for name, values in rollout.rows.items()}
         for name, values in self._policy.complete(rows, rollout.outputs[new]).items():
@@ -271,8 +295,10 @@ def _check_lag(lag: int, wanted: Acting, agent: Agent, mode: str) -> None:
         )
 
 
-def make_collector(env: EnvVectorizer, agent: Agent, info_keys: Sequence[str]) -> Collector | ReplicaCollector:
+def make_collector(
+    env: EnvVectorizer, agent: Agent, info_keys: Sequence[str], dealt: Deal
+) -> Collector | ReplicaCollector:
     """Return a collector with a new `buffer`: a `ReplicaCollector` if the vectorizer has a plan."""
     if env.rollout is not None:
-        return ReplicaCollector(env, cast("ReplicableAgent", agent), VecMemory(env.num_envs, env.rollout.rows))
-    return Collector(env, agent, VecMemory(env.num_envs), info_keys)
+        return ReplicaCollector(env, cast("ReplicableAgent", agent), VecMemory(env.num_envs, env.rollout.rows), dealt)
+    return Collector(env, agent, VecMemory(env.num_envs), info_keys, dealt if dealt.total > env.num_envs else None)

@@ -1,6 +1,6 @@
 """VecMemory: one buffer for each environment."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -220,6 +220,46 @@ def _ended(arrays: dict[str, np.ndarray], lengths: np.ndarray) -> np.ndarray:
     """Return which of T rows end an episode, bool `(T, N)`; of environment i only the first `lengths[i]` count."""
     ended = episode_ends(*(arrays[name] for name in FLAGS))
     return ended & (np.arange(len(ended))[:, None] < lengths)
+
+
+def joined_buffers(states: Sequence[State]) -> State:
+    """Return the state of one `VecMemory` for the environments of several, one after the other."""
+    if len(states) == 1:
+        return states[0]
+    lengths, next_obs = (np.concatenate([state[name] for state in states]) for name in ("lengths", "next_obs"))
+    if not all(state["arrays"] for state in states):  # they are filled and emptied together
+        return {"lengths": np.zeros_like(lengths), "next_obs": next_obs, "arrays": {}}
+    longest = max(int(state["lengths"].max()) for state in states)
+    wide = [_widened(state, longest) for state in states]
+    arrays = {name: np.concatenate([each[name] for each in wide], axis=1) for name in wide[0]}
+    arrays["final_obs"] = arrays["final_obs"][_ended(arrays, lengths)]
+    return {"lengths": lengths, "next_obs": next_obs, "arrays": arrays}
+
+
+def part_of_buffer(state: State, own: slice) -> State:
+    """Return the state of a `VecMemory` for some of the environments of another one."""
+    lengths = state["lengths"][own]
+    if not state["arrays"]:
+        return state | {"lengths": lengths, "next_obs": state["next_obs"][own]}
+    longest = int(lengths.max())
+    arrays = {name: array[:longest, own] for name, array in _widened(state, len(state["arrays"]["reward"])).items()}
+    arrays["final_obs"] = arrays["final_obs"][_ended(arrays, lengths)]
+    return {"lengths": lengths, "next_obs": state["next_obs"][own], "arrays": arrays}
+
+
+def _widened(state: State, steps: int) -> dict[str, np.ndarray]:
+    """Return the arrays of a state with T = `steps` rows, and `final_obs` with an entry for each row `(T, N, ...)`."""
+    arrays, ended = dict(state["arrays"]), _ended(state["arrays"], state["lengths"])
+    ends, arrays["final_obs"] = (
+        arrays["final_obs"],
+        np.zeros(ended.shape + arrays["final_obs"].shape[1:], arrays["final_obs"].dtype),
+    )
+    arrays["final_obs"][ended] = ends
+    missing = steps - len(ended)
+    return {
+        name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+        for name, array in arrays.items()
+    }
 
 
 def _time_major(state: State) -> State:

@@ -1,7 +1,15 @@
 """Rows of metrics: of each update, or the mean of several."""
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from AsyncPPO.agent import Agent
+from AsyncPPO.episodes import is_of_info, means_of_infos
 from parallel_rl.utils import Metrics, State, whole_number
+
+if TYPE_CHECKING:
+    from AsyncPPO.trainer import AsyncTrainer
 
 ROW_STEPS = 1000
 """The least number of environment steps in a row of metrics of an off-policy agent."""
@@ -48,3 +56,20 @@ class RowMeans:
         """
         sums = {name: (float(total), whole_number(count, "count")) for name, (total, count) in state["sums"].items()}
         self._last, self._sums = whole_number(state["last"], "number of steps"), sums
+
+
+def row_of(trainer: "AsyncTrainer", metrics: Metrics) -> Metrics:
+    """Return a row of a trainer's history, with the metrics of the update."""
+    recent, nan = trainer.recent, float("nan")
+    known = [name for name in trainer.history.columns if is_of_info(name)]
+    row = {
+        "steps": trainer.steps_done,
+        "seconds": trainer.seconds,
+        "episodes": trainer.episodes_done,
+        "mean_return": trainer.mean_return,
+        "mean_length": float(np.mean([episode.length for episode in recent])) if recent else nan,
+        **dict.fromkeys([*trainer.info_metrics, *known], nan),
+        **means_of_infos(recent),
+        **metrics,
+    }
+    return row | ({"restarts": trainer.env.restarts} if trainer.counts_restarts else {})

@@ -1,11 +1,14 @@
 """Keyword arguments of the trainer, and those that trainer and evaluations pass on to `EnvVectorizer`."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from AsyncPPO.backends import BackendName, OnEnvError, StartMethod
+from parallel_rl.utils import Ranks
 
 if TYPE_CHECKING:
+    from AsyncPPO.agent import Agent
     from AsyncPPO.callbacks.base import Callback
     from AsyncPPO.collector import Acting
 
@@ -34,3 +37,18 @@ class TrainerOptions(EnvSettings, total=False):
     info_keys: Sequence[str]
     progress: bool
     callbacks: Sequence["Callback"]
+    ranks: Ranks
+
+
+def check_steps_and_mode(agent: "Agent", steps: int, mode: str) -> None:
+    """Raise a `ValueError` for a wrong number of steps or mode; warn if there are too few steps for an update."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    if mode not in {"streaming", "mask"}:
+        raise ValueError(f"mode must be 'streaming' or 'mask', not {mode!r}")
+    if steps < (wanted := agent.steps_wanted()):
+        warnings.warn(
+            f"steps ({steps}) is less than the {wanted} transitions that the agent waits for: it will not learn",
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +16,13 @@ from AsyncPPO.backends import GradientWorkers, Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar
 from AsyncPPO.checkpoint import contents, read_checkpoint, restore
 from AsyncPPO.collector import Acting, choose_acting, make_collector
-from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, is_of_info, means_of_infos, metric_of
+from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
-from AsyncPPO.rows import RowMeans
-from AsyncPPO.settings import EnvSettings, Mode, TrainerOptions
+from AsyncPPO.ranks import agree_to_stop, check_ranks, collected, deal, own_settings
+from AsyncPPO.rows import RowMeans, row_of
+from AsyncPPO.settings import EnvSettings, Mode, TrainerOptions, check_steps_and_mode
 from AsyncPPO.vectorizer import EnvVectorizer
-from parallel_rl.utils import Closeable, History, Metrics, save_state
+from parallel_rl.utils import ALONE, Closeable, History, Metrics, Ranks, save_state
 
 BAR_SECONDS = 0.2
 """The longest time between updates of the progress bar while replicas act."""
@@ -52,6 +52,7 @@ class AsyncTrainer(Closeable, Generic[A]):
             episodes. If infos have `is_success` or `success`, `success_rate` is always a metric.
         progress: whether to show a progress bar.
         callbacks: called in this order; see `AsyncPPO.callbacks`.
+        ranks: of a run over several processes or machines (docs/scale-out.md). Sizes and steps are those of all ranks.
         settings: the other keyword arguments of `EnvVectorizer`. With `on_env_error="restart"` the number of `restarts`
             is a metric. A callback may assign `trainer.env.reset_options`.
 
@@ -73,18 +74,21 @@ class AsyncTrainer(Closeable, Generic[A]):
         info_keys: Sequence[str] = (),
         progress: bool = True,
         callbacks: Sequence[Callback] = (),
+        ranks: Ranks = ALONE,
         **settings: Unpack[EnvSettings],
     ) -> None:
         """Make the environments and the collector."""
-        _check_steps_and_mode(agent, steps, mode)
+        check_steps_and_mode(agent, steps, mode)
+        check_ranks(ranks, agent, mode, lag, settings.get("seed"))
         self.agent, self.steps, self.mode, self.lag, self.progress = agent, steps, mode, lag, progress
         self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
-        self.callbacks = [*([ProgressBar()] if progress else []), *callbacks]
-        self._info_metrics = [metric_of(key) for key in info_keys]
-        self._counts_restarts = settings.get("on_env_error") == "restart"
+        self.ranks, self.dealt = ranks, deal(ranks, self.num_envs)
+        self.callbacks = [*([ProgressBar()] if progress and ranks.number == 0 else []), *callbacks]
+        self.info_metrics = [metric_of(key) for key in info_keys]
+        self.counts_restarts = settings.get("on_env_error") == "restart"
         self.acting, self.acting_reason = choose_acting(acting, agent, mode, lag, is_vectorized(env))
         self.env = self._make_env(env, with_success(info_keys), settings)
-        self.collector = make_collector(self.env, agent, with_success(info_keys))
+        self.collector = make_collector(self.env, agent, with_success(info_keys), self.dealt)
         self.buffer = self.collector.buffer
         self.steps_done = 0
         self.seconds = 0.0
@@ -100,12 +104,15 @@ class AsyncTrainer(Closeable, Generic[A]):
         """The start of the current collection, by `time.monotonic`; None between collections."""
         self.rows = RowMeans(agent)
         self._batch_lag = lag  # correct for a batch from a checkpoint: it was collected during an update
+        self._elsewhere = 0
+        """The number of transitions in the buffers of other ranks."""
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None
+        env, settings = own_settings(self.dealt, env, settings)
         made = EnvVectorizer(
             env,
-            self.num_envs,
+            self.dealt.stop - self.dealt.first,
             autoreset=self.mode == "streaming",
             plan=None if replica is None else Plan(replica, -(-replica.batch_size // self.num_envs), tuple(info_keys)),
             **settings,
@@ -168,14 +175,14 @@ class AsyncTrainer(Closeable, Generic[A]):
     def _loop(self, start: float) -> Iterator[Metrics]:
         """Collect and update until the run is over; yield the rows."""
         target, may_stop = self.goal[1], True
-        while (self.steps_done < target or self._has_lagged_batch()) and not (may_stop and self.stopped is not None):
+        while (self.steps_done < target or self._has_lagged_batch()) and not (may_stop and agree_to_stop(self)):
             steps, episodes, metrics = self._turn()
-            self.seconds = time.perf_counter() - start
+            self.seconds = self.ranks.gather(time.perf_counter() - start)[0]
             for callback in self.callbacks:
                 callback.on_rollout(self, steps, episodes)
             self.rows.add(metrics)
             if self.rows.is_due(self.steps_done, last=self.steps_done >= target):
-                row = self._row(self.rows.take(self.steps_done))
+                row = row_of(self, self.rows.take(self.steps_done))
                 self.history.append(row)
                 for callback in self.callbacks:
                     callback.on_update(self, row)
@@ -214,9 +221,10 @@ class AsyncTrainer(Closeable, Generic[A]):
         """Step the environments; return the number of steps, and the episodes that ended."""
         self.collecting_since = time.monotonic()
         try:
-            steps, episodes = self.collector.collect(self._vector_steps())
+            own = self.collector.collect(self._vector_steps())
         finally:
             self.collecting_since = None
+        steps, episodes, self._elsewhere = collected(self.ranks, *own, len(self.buffer))
         self.steps_done += steps
         self.episodes_done += len(episodes)
         self.recent.extend(episodes)
@@ -224,9 +232,9 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _vector_steps(self) -> int:
         """Return the number of steps for each environment until the next update, or until the bar must move."""
-        missing = min(self.agent.steps_wanted() - len(self.buffer), self.goal[1] - self.steps_done)
+        missing = min(self.agent.steps_wanted() - self._waiting(), self.goal[1] - self.steps_done)
         steps = -(-missing // self.num_envs)
-        if self.progress:
+        if self.progress and self.ranks.count == 1:
             speed = self.steps_done / self.seconds if self.seconds else 0.0
             steps = min(steps, int(speed * BAR_SECONDS / self.num_envs))
         return max(1, steps)
@@ -234,31 +242,22 @@ class AsyncTrainer(Closeable, Generic[A]):
     def _batch_is_full(self) -> bool:
         if self.mode == "mask":
             return bool(self.env.finished.all()) or self.steps_done >= self.goal[1]
-        return len(self.buffer) >= self.agent.steps_wanted()
+        return self._waiting() >= self.agent.steps_wanted()
+
+    def _waiting(self) -> int:
+        """Return the number of transitions in the buffers of all ranks."""
+        return len(self.buffer) + self._elsewhere
 
     def _begin_update(self) -> Callable[[], Metrics]:
         """Pass the collected transitions to the agent; return a function that updates it unless it waits for more."""
         self.agent.observe(self.buffer.take())
-        if self.agent.steps_wanted() > 0:
+        elsewhere, self._elsewhere = self._elsewhere, 0
+        if self.agent.steps_wanted() > elsewhere:
             return dict
         begin, target = self.goal
         workers = None if self.env.rollout is None else GradientWorkers(self.env)
-        return partial(self.agent.update, (self.steps_done - begin) / (target - begin), workers)
-
-    def _row(self, metrics: Metrics) -> Metrics:
-        """Return a row of the history, with the metrics of the update."""
-        known = [name for name in self.history.columns if is_of_info(name)]
-        row = {
-            "steps": self.steps_done,
-            "seconds": self.seconds,
-            "episodes": self.episodes_done,
-            "mean_return": self.mean_return,
-            "mean_length": float(np.mean([episode.length for episode in self.recent])) if self.recent else float("nan"),
-            **dict.fromkeys([*self._info_metrics, *known], float("nan")),
-            **means_of_infos(self.recent),
-            **metrics,
-        }
-        return row | ({"restarts": self.env.restarts} if self._counts_restarts else {})
+        others = [self.ranks] if self.ranks.count > 1 else []
+        return partial(self.agent.update, (self.steps_done - begin) / (target - begin), workers, *others)
 
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
         """End the run after the current update.
@@ -280,10 +279,14 @@ class AsyncTrainer(Closeable, Generic[A]):
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Save everything for an exact resume. Call it between updates, or before or after the run.
 
+        All ranks call it; the first one writes the file.
+
         Raises:
             OSError: the file cannot be written; an older one of that name is untouched.
         """
-        save_state(path, contents(self))
+        content = contents(self)
+        if self.ranks.number == 0:
+            save_state(path, content)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], *, any_num_envs: bool = False, changed: Collection[str] = ()
@@ -334,17 +337,3 @@ class AsyncPPO(AsyncTrainer[A]):
     def ppo(self) -> A:
         """The agent."""
         return self.agent
-
-
-def _check_steps_and_mode(agent: Agent, steps: int, mode: str) -> None:
-    """Raise a `ValueError` for a wrong number of steps or mode; warn if there are too few steps for an update."""
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, not {steps}")
-    if mode not in {"streaming", "mask"}:
-        raise ValueError(f"mode must be 'streaming' or 'mask', not {mode!r}")
-    if steps < (wanted := agent.steps_wanted()):
-        warnings.warn(
-            f"steps ({steps}) is less than the {wanted} transitions that the agent waits for: it will not learn",
-            RuntimeWarning,
-            stacklevel=4,
-        )

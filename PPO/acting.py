@@ -76,8 +76,11 @@ class Acting:
         deterministic: bool = False,
         state: np.ndarray | None = None,
         env_ids: np.ndarray | None = None,
+        noise: np.ndarray | None = None,
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the actions of `get_action`, and further rows by name, which learning needs.
+
+        `noise` `(N, A)` takes the place of fresh random numbers from `noise(N)`.
 
         Returns:
             The actions, and a dict for `utils.buffer_append(**extras)`: `log_prob` float32 `(N,)`; for continuous
@@ -90,7 +93,7 @@ class Acting:
         if features.mask is not None:
             features.check_mask(columns, self._first_choices)
         self._check_state(state, len(columns))
-        noise = None if deterministic else self._noise_of(len(columns), env_ids)
+        noise = None if deterministic else self._noise_of(len(columns), env_ids, noise)
         before = None if state is None else state.copy()
         if self.numpy_policy is None:
             action, raw_action, log_prob = self._act_by_torch(columns, noise, state)
@@ -145,14 +148,14 @@ class Acting:
             mean, std = policy.statistics
             mean[:], std[:] = self.policy.obs_norm.mean.numpy(), self.policy.obs_norm.std.numpy()
 
-    def _noise_of(self, count: int, env_ids: np.ndarray | None) -> np.ndarray:
-        """Return the exploration noise `(count, A)` for one step."""
+    def _noise_of(self, count: int, env_ids: np.ndarray | None, fresh: np.ndarray | None) -> np.ndarray:
+        """Return the exploration noise `(count, A)` for one step, from `fresh` random numbers if there are any."""
         if self.exploration is None:
-            return self.noise(count)
+            return self.noise(count) if fresh is None else fresh
         env_ids = np.arange(count) if env_ids is None else np.asarray(env_ids)
         if env_ids.shape != (count,) or len(np.unique(env_ids)) != count or min(env_ids, default=0) < 0:
             raise ValueError(f"env_ids must be {count} different indexes of environments, not {env_ids}")
-        return self.exploration.noise(env_ids, self.noise)
+        return self.exploration.noise(env_ids, self.noise if fresh is None else lambda due: fresh[:due])
 
     def noise(self, *shape: int) -> np.ndarray:
         """Return the random numbers for `shape` actions: float32 `(*shape, A)`."""

@@ -22,7 +22,7 @@ from parallel_rl.networks import (
     mlp,
 )
 from parallel_rl.networks.encoders import ACTIVATIONS
-from parallel_rl.utils import Features, unseen_images
+from parallel_rl.utils import ALONE, Features, Ranks, unseen_images
 from PPO.fast.distributions import Bounds
 from PPO.fast.policy import Architecture
 
@@ -192,10 +192,10 @@ class ActorCritic(nn.Module):
         normalized = self.obs_norm(obs[:, :numbers])
         return normalized if obs.shape[1] == numbers else torch.cat([normalized, obs[:, numbers:]], dim=1)
 
-    def update_statistics(self, obs: torch.Tensor) -> None:
-        """Update the running statistics of `normalize` with observations `(B, D)`."""
+    def update_statistics(self, obs: torch.Tensor, ranks: Ranks = ALONE) -> None:
+        """Update the running statistics of `normalize` with observations `(B, D)` of all ranks."""
         if self.obs_norm is not None:
-            self.obs_norm.update(obs[:, : self.features.vector])
+            self.obs_norm.update(obs[:, : self.features.vector], ranks)
 
     def _seen(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the columns for the encoders, and the action mask."""

@@ -11,8 +11,10 @@ from gymnasium import spaces
 
 from parallel_rl.networks import Adam
 from parallel_rl.utils import (
+    ALONE,
     COMPOSITE,
     MadeWith,
+    Ranks,
     Schedule,
     Trajectory,
     choices_of,
@@ -71,7 +73,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         TypeError: a space is not supported, or an argument is unknown; the message suggests the nearest one.
     """
 
-    on_policy = True
+    on_policy = learns_on_ranks = True
     config: PPOConfig
 
     # users of the first version rely on the names and positions of these arguments; `settings` takes the others
@@ -273,9 +275,11 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         for trajectory in trajectories:
             self.memory.append(trajectory)
 
-    def update(self, progress: float = 0.0, workers: GradientWorkers | None = None) -> dict[str, float]:
+    def update(
+        self, progress: float = 0.0, workers: GradientWorkers | None = None, ranks: Ranks = ALONE
+    ) -> dict[str, float]:
         """Call `learn`, under the name of the `Agent` protocol."""
-        return self.learn(progress, workers)
+        return self.learn(progress, workers, ranks)
 
     def actor(self) -> Self:
         """Return a copy of the current policy, without the content of `memory` and Adam's moments."""

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import nn
 
 from parallel_rl.networks import Perception, RunningNorm, mlp
-from parallel_rl.utils import Batch, Features, discounted_sums
+from parallel_rl.utils import ALONE, Batch, Features, Ranks, discounted_sums
 from PPO.actor_critic import ActorCritic
 
 TAKEN = {"policy", "value"}
@@ -28,6 +28,8 @@ class Transitions:
     """The columns of observations."""
     action: torch.Tensor
     """`(M, ...)`, raw actions: before squashing and scaling; discrete ones count from 0."""
+    ranks: Ranks = ALONE
+    """The ranks that learn together, for `RunningNorm.update`."""
 
     @cached_property
     def obs(self) -> torch.Tensor:
@@ -129,10 +131,10 @@ class RewardScale(RunningNorm):
         self.gamma = gamma
         self.register_buffer("discounted", torch.zeros(0, dtype=torch.float64), persistent=False)
 
-    def scale(self, reward: np.ndarray, batch: Batch) -> np.ndarray:
-        """Update the statistics with rewards `(M,)`; return these divided by the standard deviation."""
+    def scale(self, reward: np.ndarray, batch: Batch, ranks: Ranks = ALONE) -> np.ndarray:
+        """Update the statistics with rewards `(M,)` of all ranks; return these divided by the standard deviation."""
         sums = self.past_returns(reward, batch.trajectory_ends, batch.env_ids)
-        self.update(torch.from_numpy(sums).unsqueeze(-1))
+        self.update(torch.from_numpy(sums).unsqueeze(-1), ranks)
         return reward / self.std.item()
 
     def past_returns(self, reward: np.ndarray, trajectory_ends: np.ndarray, env_ids: np.ndarray) -> np.ndarray:

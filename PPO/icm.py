@@ -49,9 +49,9 @@ class ICM(Companion):
     @torch.no_grad()
     def reward(self, transitions: Transitions) -> np.ndarray:
         """Return the error of the forward model, scaled."""
-        self.whiten.update(transitions.obs)
+        self.whiten.update(transitions.obs, transitions.ranks)
         error, _ = self.errors(*self.targets(transitions))
-        return self.scale.scale(error.double().cpu().numpy(), transitions.batch)
+        return self.scale.scale(error.double().cpu().numpy(), transitions.batch, transitions.ranks)
 
     def targets(self, transitions: Transitions) -> tuple[torch.Tensor, ...]:
         """Return observations and next observations, whitened, and actions (choices one-hot)."""

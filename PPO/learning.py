@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from parallel_rl.utils import Batch, Configured, compute_threads, linear, scheduled
+from parallel_rl.utils import ALONE, Batch, Configured, Ranks, compute_threads, linear, scheduled
 from PPO.companions import Companion
 from PPO.config import PPOConfig
 from PPO.fast.policy import NumpyPolicy
 from PPO.fast.shards import GradientWorkers
 from PPO.losses import Metrics
 from PPO.memory import Memory
+from PPO.minibatches import Minibatch, chosen, parts_of, shuffled
 from PPO.objective import Objective
 from PPO.saving import Savable, clone
-from PPO.update import Minibatch, Prepared, chosen, companion_losses, loss_name, optimize, prepare, shuffled
+from PPO.update import Prepared, companion_losses, loss_name, optimize, prepare
 
 REWARDS_IN_RANGE = 1e-30, 1e30
 """The range of rewards for which they and their sums fit in single precision."""
@@ -55,12 +56,15 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
         losses = [loss_name(each) for each in self.companions if each.learns and each.shares]
         return words + (f"; {', '.join(losses)} by autograd, added to the policy's gradient" if losses else "")
 
-    def learn(self, progress: float = 0.0, workers: GradientWorkers | None = None) -> dict[str, float]:
+    def learn(
+        self, progress: float = 0.0, workers: GradientWorkers | None = None, ranks: Ranks = ALONE
+    ) -> dict[str, float]:
         """Learn from all of `memory` and clear it, once it holds `batch_size` transitions.
 
         Args:
             progress: the fraction of the run that is over, from 0 to 1, for annealing.
             workers: processes that compute gradients together with this one; the result is the same.
+            ranks: learn from the memories of all ranks together, whose agents are alike.
 
         Returns:
             Means over all gradient steps: `policy_loss`, `value_loss`, `approx_kl`, `clip_fraction`, `grad_norm`, and
@@ -72,18 +76,19 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
             ValueError: a schedule (`lr`) returned an invalid value; then nothing is learned.
             FloatingPointError: a loss or a companion's reward became infinite or NaN; the message names the update, and
                 all such tensors. The networks are restored, and Adam is reset.
+            RankError: another rank failed or was lost.
         """
-        if len(self.memory) < self.config.batch_size:
+        if sum(ranks.gather(len(self.memory))) < self.config.batch_size:
             return {}
         lr, objective = self._annealed(progress)
         batch, rewarded = self._take_memory(), self.rewarded
         before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
         try:
-            prepared = self._prepared(batch)
+            prepared = self._prepared(batch, ranks)
             for parameter, gradient in self.gradients:  # an optimizer of torch may have set them to None
                 parameter.grad = gradient
             with compute_threads(self.threads):
-                metrics = prepared.metrics | optimize(self, prepared, lr, objective, workers)
+                metrics = prepared.metrics | optimize(self, prepared, lr, objective, workers, ranks)
             if infinite := [name for name, value in metrics.items() if not np.isfinite(value)]:
                 raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN")
         except FloatingPointError as error:
@@ -115,22 +120,23 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
         self.memory.clear()
         return batch
 
-    def _prepared(self, batch: Batch) -> Prepared:
+    def _prepared(self, batch: Batch, ranks: Ranks = ALONE) -> Prepared:
         _check_rewards(batch.reward)
         with compute_threads(self.threads):
-            prepared = prepare(self, batch)
-        self.rewarded = self.rewarded or bool(batch.reward.any())
+            prepared = prepare(self, batch, ranks)
+        self.rewarded = self.rewarded or any(ranks.gather(bool(batch.reward.any())))
         if self.exploration is not None:
             self.exploration.forget()
         return prepared
 
     def minibatches(self, prepared: Prepared) -> Iterator[Minibatch]:
         """Shuffle the result of `prepare`, and yield the minibatches of one epoch."""
-        order, bounds = shuffled(prepared.rows, self.config.mini_batch_size, self.rng)
+        rows = prepared.rows
+        order, bounds = shuffled(rows, parts_of(len(rows.obs), self.config.mini_batch_size), self.rng)
         for start, stop in pairwise(bounds):
             index = order[start:stop]
-            rows = prepared.rows.take(torch.from_numpy(index).to(prepared.rows.obs.device))
-            yield Minibatch(rows, chosen(prepared.targets, index))
+            taken = rows.take(torch.from_numpy(index).to(rows.obs.device))
+            yield Minibatch(taken, chosen(prepared.targets, index))
 
     def loss(self, minibatch: Minibatch, progress: float = 0.0) -> tuple[torch.Tensor, Metrics]:
         """Return the sum of the losses of PPO and of its companions, to be minimized over `parameters`.
@@ -143,7 +149,7 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
             The sum, and tensors by name: the losses, `approx_kl` and `clip_fraction`.
         """
         loss, metrics = self.objective_loss(self._annealed(progress)[1], self.policy, minibatch.rows)
-        for companion, own in companion_losses(self, minibatch.targets).items():
+        for companion, own in companion_losses(self, minibatch.targets, self.rng).items():
             loss, metrics = loss + own, metrics | {loss_name(companion): own.detach()}
         return loss, metrics
 

@@ -60,11 +60,11 @@ class RND(Companion):
     def reward(self, transitions: Transitions) -> np.ndarray:
         """Return the scaled error at the next observations, float64 `(M,)`; zeros while the whitening warms up."""
         warm = self.whiten.count >= self.warmup
-        self.whiten.update(transitions.next_obs)
+        self.whiten.update(transitions.next_obs, transitions.ranks)
         if not warm:
             return np.zeros(len(transitions.next_obs))
         error = self.error(*self.targets(transitions)).double().cpu().numpy()
-        return self.return_stats.scale(error, transitions.batch)
+        return self.return_stats.scale(error, transitions.batch, transitions.ranks)
 
     @torch.no_grad()
     def targets(self, transitions: Transitions) -> tuple[torch.Tensor, torch.Tensor]:

@@ -201,6 +201,8 @@ class Savable:
         """Reset what is stored by the index of an environment, since other environments get these indexes."""
         for scale in scales_of(self.companions).values():
             scale.discounted = scale.discounted[:0]
+        if self.exploration is not None:
+            self.exploration.forget()
 
     def load_networks(self, saved: State, settings: Settings | None = None) -> None:
         """Load only the networks of a `state`, as `load_weights` loads those of files.

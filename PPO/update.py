@@ -7,8 +7,7 @@
 Source: Schulman et al. 2017 (arXiv:1707.06347); docs/ppo.md names the source of each detail.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -18,25 +17,37 @@ import numpy as np
 import torch
 
 from parallel_rl.networks import limit_norm
-from parallel_rl.utils import COMPOSITE, Batch, gae, next_rows, reward_unit, split_parts
+from parallel_rl.utils import (
+    ALONE,
+    COMPOSITE,
+    Batch,
+    Ranks,
+    gae,
+    mean_metrics,
+    merged,
+    next_rows,
+    reward_unit,
+    split_parts,
+    stream_of,
+)
 from PPO.actor_critic import ActorCritic, Past
 from PPO.autograd import Autograd
 from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
 from PPO.losses import Metrics, normalize
 from PPO.memory import Rows
+from PPO.minibatches import Targets, add_up, agreed, chosen, means, parts_of, shuffled, standardized
 from PPO.objective import Objective
 
 if TYPE_CHECKING:
     from PPO.learning import Learning
 
-Targets = tuple[torch.Tensor, ...]
-"""What a companion's `targets` returns."""
-
 
 @torch.no_grad()
-def prepare(ppo: "Learning", batch: Batch) -> "Prepared":
+def prepare(ppo: "Learning", batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
     """Convert a batch to rows for minibatches; update the statistics of observations, returns and companions.
+
+    Statistics are those of the rows of all ranks together.
 
     Raises:
         ValueError: a recurrent state is missing, or a companion's reward does not have the shape `(M,)`.
@@ -52,7 +63,7 @@ def prepare(ppo: "Learning", batch: Batch) -> "Prepared":
 
     # rewards: the environment's, and those of companions
     rewards = [RewardStream(batch.reward, ppo.gamma, batch.terminated, batch.ends)]
-    transitions = Transitions(batch, policy.features, raw_action)
+    transitions = Transitions(batch, policy.features, raw_action, ranks)
     for companion in ppo.companions:
         if companion.beta is not None:
             rewards.append(intrinsic_stream(companion, transitions))
@@ -61,47 +72,66 @@ def prepare(ppo: "Learning", batch: Batch) -> "Prepared":
 
     # before the first reward the critic's values mean nothing: scale them to the size of the rewards
     if not ppo.rewarded:
-        head.stats.rescale(0, reward_unit(float(np.abs(batch.reward).max())))
+        head.stats.rescale(0, reward_unit(max(ranks.gather(float(np.abs(batch.reward).max())))))
 
     # values, advantages (GAE) and returns
     experience = Experience(batch, rewards, inputs, final_inputs)
     values, advantage, returns = estimate(ppo, experience)
 
     # update the return statistics, and rescale the value head (PopArt)
-    old_value = head.update(returns, values)
+    old_value = head.update(returns, values, ranks)
 
     target, past = head.stats(returns), inputs.past or ()
-    rows = Rows(inputs.obs, raw_action, log_prob, scaled(ppo, experience, advantage), target, old_value, *past)
-    policy.update_statistics(obs)  # last, since the rows are normalized by the old statistics
-    return Prepared(rows, experience, targets, {"explained_variance": explained_variance(values, returns)} | metrics)
+    advantage_in_units = scaled(ppo, experience, advantage, ranks)
+    rows = Rows(inputs.obs, raw_action, log_prob, advantage_in_units, target, old_value, *past)
+    policy.update_statistics(obs, ranks)  # last, since the rows are normalized by the old statistics
+    metrics = mean_metrics(ranks, len(obs), metrics)
+    return Prepared(
+        rows, experience, targets, {"explained_variance": explained_variance(values, returns, ranks)} | metrics
+    )
 
 
 def optimize(
-    ppo: "Learning", prepared: "Prepared", lr: float, objective: Objective, workers: GradientWorkers | None
+    ppo: "Learning",
+    prepared: "Prepared",
+    lr: float,
+    objective: Objective,
+    workers: GradientWorkers | None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Take a gradient step for each minibatch of each epoch; return the means of their metrics.
 
-    With `recompute_advantage`, advantages and targets are estimated again before each further epoch.
+    With `recompute_advantage`, advantages and targets are estimated again before each further epoch. A minibatch has
+    rows of every rank, and its gradient is the mean over all of them.
     """
     rows, experience, config, optimizers = prepared.rows, prepared.experience, ppo.config, ppo.optimizers
     steps: list[Metrics] = []
+    rng, parts = stream_of(ranks, ppo.rng), parts_of(sum(ranks.gather(len(rows.obs))), config.mini_batch_size)
+    standardize = objective.normalize and ranks.count > 1  # otherwise `gradient` does
+    objective = replace(objective, normalize=objective.normalize and not standardize)
     gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
     gradient.load(rows)
     for epoch in range(config.k_epochs):
         if epoch and config.recompute_advantage:
             _, advantage, returns = estimate(ppo, experience)
             target = ppo.policy.value_head.stats(returns)
-            rows = rows._replace(advantage=scaled(ppo, experience, advantage), target=target)
+            rows = rows._replace(advantage=scaled(ppo, experience, advantage, ranks), target=target)
             gradient.load(rows)
-        order, bounds = shuffled(rows, config.mini_batch_size, ppo.rng)
+        order, bounds = shuffled(rows, parts, rng)
+        bounds, shares = agreed(ranks, bounds)
+        if standardize:
+            gradient.load(rows._replace(advantage=standardized(ranks, rows.advantage, order, bounds)))
         gradient.shuffle(order)
-        for start, stop in pairwise(bounds):
+        for (start, stop), share in zip(pairwise(bounds), shares, strict=True):
+            drawn = rng.bit_generator.state if config.target_kl is not None else {}
             metrics = gradient.compute(start, stop)
+            if ppo.companions:
+                metrics |= add_gradients(ppo, prepared.targets, order[start:stop], rng)
+            metrics = add_up(ranks, [optimizer.gradient for optimizer in optimizers], metrics, share)
             if config.target_kl is not None and metrics["approx_kl"] > 1.5 * config.target_kl:
+                rng.bit_generator.state = drawn  # as if this minibatch had not been
                 losses = {loss_name(each): 0.0 for each in ppo.companions if each.learns}
                 return means(steps or [metrics | losses | {"grad_norm": 0.0}])
-            if ppo.companions:
-                metrics |= add_gradients(ppo, prepared.targets, order[start:stop])
             metrics["grad_norm"] = limit_norm(optimizers[0].gradient, config.max_grad_norm)
             for optimizer in optimizers:
                 optimizer.step(lr)
@@ -188,14 +218,6 @@ class Prepared(NamedTuple):
     metrics: dict[str, float]
 
 
-class Minibatch(NamedTuple):
-    """The data of a gradient step."""
-
-    rows: Rows
-    targets: list[Targets]
-    """The targets of each companion, for these rows."""
-
-
 def columns(policy: ActorCritic, obs: np.ndarray) -> torch.Tensor:
     """Return observations `(B, ...)` as rows of columns `(B, D)`, on the policy's device."""
     return on_device(policy, policy.features.flatten(obs))
@@ -237,7 +259,7 @@ def values_of(ppo: "Learning", inputs: Inputs) -> torch.Tensor:
     return ppo.policy.value_head.stats.inverse(torch.from_numpy(ppo.numpy_policy.value(inputs.obs.numpy())))
 
 
-def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray) -> torch.Tensor:
+def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray, ranks: Ranks) -> torch.Tensor:
     """Return advantages `(M,)`, scaled as `normalize_advantage` says.
 
     With `minibatch`, each minibatch normalizes its own later; here only extreme magnitudes are brought near 1.
@@ -250,7 +272,10 @@ def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray) -> to
     deviations = np.sqrt(stats.var.tolist())
     size = sum(reward.weight * each for reward, each in zip(experience.rewards, deviations, strict=True))
     in_range = on_device(ppo.policy, advantage / reward_unit(size)).float()
-    return normalize(in_range) if ppo.normalize_advantage == "batch" else in_range
+    if ppo.normalize_advantage != "batch":
+        return in_range
+    whole = np.arange(len(in_range)), [0, len(in_range)]
+    return normalize(in_range) if ranks.count == 1 else standardized(ranks, in_range, *whole)
 
 
 def acted(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -282,23 +307,25 @@ def minibatch_gradients(
     return ShardedGradient(ppo.numpy_policy, gradient.numpy(), objective, count, ppo.mini_batch_size, workers)
 
 
-def add_gradients(ppo: "Learning", targets: list[Targets], index: np.ndarray) -> Metrics:
+def add_gradients(ppo: "Learning", targets: list[Targets], index: np.ndarray, rng: np.random.Generator) -> Metrics:
     """Compute the gradients of the companions' losses on some rows; return the losses.
 
     Only if a companion `shares`, its gradient is added to the policy's.
     """
     for optimizer in ppo.optimizers[1:]:
         optimizer.gradient.zero_()
-    losses = companion_losses(ppo, chosen(targets, index))
+    losses = companion_losses(ppo, chosen(targets, index), rng)
     for companion, loss in losses.items():
         loss.backward(inputs=ppo.reached[companion])
     return {loss_name(companion): loss.detach() for companion, loss in losses.items()}
 
 
-def companion_losses(ppo: "Learning", targets: list[Targets]) -> dict[Companion, torch.Tensor]:
+def companion_losses(
+    ppo: "Learning", targets: list[Targets], rng: np.random.Generator
+) -> dict[Companion, torch.Tensor]:
     """Return the loss of each companion that has one, for the targets of a minibatch."""
     return {
-        companion: companion.loss(own, ppo.rng, ppo.policy)
+        companion: companion.loss(own, rng, ppo.policy)
         for companion, own in zip(ppo.companions, targets, strict=True)
         if companion.learns
     }
@@ -309,47 +336,15 @@ def loss_name(companion: Companion) -> str:
     return f"{companion.name.lower()}_loss"
 
 
-def chosen(targets: list[Targets], index: np.ndarray) -> list[Targets]:
-    """Return the rows `index` `(k,)` of the targets of each companion."""
-    return [tuple(tensor[index] for tensor in own) for own in targets]
-
-
-def shuffled(rows: Rows, mini_batch_size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
-    """Return a random order `(M,)` of the rows, and the bounds of minibatches: equal parts, no larger than given.
-
-    For a recurrent policy, sequences stay whole, so minibatches are only about equal.
-    """
-    count = len(rows.obs)
-    parts = -(-count // mini_batch_size)
-    if rows.starts is None:
-        return rng.permutation(count), [count * part // parts for part in range(parts + 1)]
-    sequences = np.split(np.arange(count), np.flatnonzero(rows.starts.cpu())[1:])
-    sequences = [sequences[index] for index in rng.permutation(len(sequences))]
-    ends = np.cumsum([0, *map(len, sequences)])
-    nearest = np.abs(ends - np.linspace(0, count, parts + 1)[:, None]).argmin(axis=1)
-    return np.concatenate(sequences), sorted({*ends[nearest].tolist()})
-
-
 def on_device(policy: ActorCritic, rows: np.ndarray) -> torch.Tensor:
     """Return rows as a tensor on the policy's device."""
     return torch.as_tensor(rows, device=policy.value_head.normal.weight.device)
 
 
-def explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:
+def explained_variance(values: torch.Tensor, returns: torch.Tensor, ranks: Ranks) -> float:
     """Return 1 - Var(return - value) / Var(return) of column 0, the extrinsic one; 0 if the return does not vary."""
     value, target = (each[:, 0].double().cpu().numpy() for each in (values, returns))
-    variance = target.var()
-    return float(1.0 - (target - value).var() / variance) if variance > 0 else 0.0
-
-
-def means(steps: Sequence[Metrics]) -> dict[str, float]:
-    """Return the mean of each metric over the steps; if one is infinite or NaN, the metrics of the first such step."""
-    values = {name: [step[name] for step in steps] for name in steps[0]}
-    found = {
-        name: float(torch.stack(each).mean() if torch.is_tensor(each[0]) else np.mean(each))
-        for name, each in values.items()
-    }
-    if np.isfinite([*found.values()]).all():
-        return found
-    numbers = [{name: float(value) for name, value in step.items()} for step in steps]
-    return next((step for step in numbers if not np.isfinite([*step.values()]).all()), found)
+    parts = target, target - value
+    own = len(target), np.array([part.mean() for part in parts]), np.array([part.var() for part in parts])
+    _, _, (variance, unexplained) = merged(ranks.gather(own))
+    return float(1.0 - unexplained / variance) if variance > 0 else 0.0

@@ -224,6 +224,13 @@ SEEDS: Flag = (
     "Train once with each of these seeds (0..4 or 0,3,7), in parallel, each in its own directory.",
     None,
 )
+CLUSTER: Flag = (
+    "cluster",
+    Literal["none", "local"],
+    "Train on several ranks, each with its own environments; local: processes on this machine.",
+    "none",
+)
+NODES: Flag = ("nodes", int, "Number of ranks of --cluster.", 1)
 TRIALS: Flag = ("trials", int, "Number of trials in all, over all processes and earlier calls.", 30)
 TRUST: Flag = (
     "trust_env_module",
@@ -268,7 +275,7 @@ def command_line(agent: str, *, tuning: bool = False) -> type:
         ),
         CONFIG,
         PRESET,
-        TRIALS if tuning else SEEDS,
+        *([TRIALS] if tuning else [SEEDS, CLUSTER, NODES]),
         TRUST,
     ]
     of_agent = {each.name.lower() for each in fields(agent_kind(agent).config_class)}

@@ -18,6 +18,7 @@ ALLOWED = {
     "Population": {"Population", "AsyncPPO", UTILS},
     "parallel_rl/networks": {NETWORKS, UTILS},
     "parallel_rl/utils": {UTILS},
+    "parallel_rl/ranks": {"parallel_rl.ranks", UTILS},
     "parallel_rl/commands": {"PPO", "AsyncPPO", "Population", "parallel_rl"},
 }
 """Which of our packages a package may import; a test or a benchmark may import all."""
@@ -33,6 +34,7 @@ MODULES = [
     "main",
     "AsyncPPO.trainer",
     "PPO.export",
+    "parallel_rl.ranks",
 ]
 IMPORTS = """
 import importlib, os, random, sys

@@ -15,7 +15,10 @@ CHECKPOINT_SUFFIX = ".state"
 
 
 class Checkpoints(Callback):
-    """Saves checkpoints at intervals and at the end of the run, unless an error ended it; keeps the newest."""
+    """Saves checkpoints at intervals and at the end of the run, unless an error ended it; keeps the newest.
+
+    Every rank of a run needs it, since each has its own environments; the first rank writes the files.
+    """
 
     def __init__(self, directory: str | os.PathLike[str], every_seconds: float = 60.0, keep: int = 3) -> None:
         """Write into `directory`, which is created if necessary.
@@ -37,8 +40,9 @@ class Checkpoints(Callback):
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """Make the directory; remove the unfinished files of a killed process."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(self.directory)
+        if trainer.ranks.number == 0:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(self.directory)
         self._last, self._steps = trainer.seconds, trainer.steps_done
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
@@ -54,7 +58,7 @@ class Checkpoints(Callback):
     def _save(self, trainer: "AsyncTrainer") -> None:
         trainer.save_checkpoint(self.directory / f"{trainer.steps_done:012d}{CHECKPOINT_SUFFIX}")
         self._last, self._steps = trainer.seconds, trainer.steps_done
-        for old in checkpoints_in(self.directory)[: -self.keep]:
+        for old in checkpoints_in(self.directory)[: -self.keep] if trainer.ranks.number == 0 else []:
             old.unlink()
 
 

@@ -25,7 +25,7 @@ from parallel_rl.config import (
 from parallel_rl.presets import Values, preset
 from parallel_rl.utils import read_json, settings_in
 
-NO_SETTINGS = {"agent", "config", "preset", "seeds", "trials", "trust_env_module"}
+NO_SETTINGS = {"agent", "config", "preset", "seeds", "trials", "cluster", "nodes", "trust_env_module"}
 """Flags that are not settings."""
 PRESET_OF_RUN = ("steps", "num_envs", "mode")
 """Settings of a run that the file of a preset may hold, besides those of the agent."""

@@ -94,7 +94,7 @@ def _run_all(configs: dict[int, TrainConfig], train: Train) -> dict[int, int]:
     """Run all, some at a time, and return their exit codes. A signal is passed on, and then no further run begins."""
     context: Any = get_context(choose_start_method("auto")[0])
     waiting, running, codes = [*configs], dict[int, Any](), dict[int, int]()
-    with _passed_on(lambda: [*running.values()]) as came:
+    with passed_on(lambda: [*running.values()]) as came:
         try:
             while running or (waiting and not came):
                 while waiting and not came and len(running) < available_cores():
@@ -132,7 +132,7 @@ def _train_one(config: TrainConfig, train: Train) -> None:
 
 
 @contextmanager
-def _passed_on(processes: Callable[[], list[Any]]) -> Iterator[list[int]]:
+def passed_on(processes: Callable[[], list[Any]]) -> Iterator[list[int]]:
     """Pass the first signal on to processes, which then save and end; a second one ends all at once.
 
     Yields a list of the signals received.

@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from AsyncPPO.callbacks import (
 )
 from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import callbacks_of, load_latest, make_trainer
+from parallel_rl.commands.cluster import Cluster, checked_nodes, nodes_named, share_of_cores, work_on_ranks
 from parallel_rl.commands.copies import train_copies
 from parallel_rl.commands.evaluating import background_evaluation, final_evaluation
 from parallel_rl.commands.output import say
@@ -46,26 +48,33 @@ from parallel_rl.commands.seeds import seeds_named, train_seeds
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import check_trust, named_values, trust_flag
 from parallel_rl.config import TrainConfig, setting_types
-from parallel_rl.utils import remove_unfinished, settings_in
+from parallel_rl.utils import ALONE, Ranks, remove_unfinished, settings_in
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Run the command `train`: a single run, or one for each of `--seeds`."""
-    config, seeds = parse(arguments), seeds_named(arguments)
-    return train_run(config) if seeds is None else train_seeds(config, seeds, choose_run_dir(config), train_run)
+    """Run the command `train`: a single run, on one rank or several, or one for each of `--seeds`."""
+    config, seeds, nodes = parse(arguments), seeds_named(arguments), nodes_named(arguments)
+    if seeds is not None:
+        if nodes is not None:
+            raise ValueError("give either --seeds or --cluster")
+        return train_seeds(config, seeds, choose_run_dir(config), train_run)
+    return work_on_ranks(nodes, partial(train_run, share_of_cores(config, nodes)))
 
 
-def train_run(config: TrainConfig) -> int:
-    """Train, save, evaluate and report."""
-    run_dir = choose_run_dir(config)
+def train_run(config: TrainConfig, ranks: Ranks = ALONE) -> int:
+    """Train, save, evaluate and report; only the first rank does more than train."""
+    run_dir = choose_run_dir(config) if ranks.number == 0 else Path()
     if config.run.copies > 1:
+        _check_alone(ranks)
         return train_copies(config, run_dir)
-    with make_trainer(config) as trainer:
+    with make_trainer(config, ranks) as trainer:
         if config.run.load_weights:
             load_latest(trainer.agent, config.agent, Path(config.run.load_weights))
+        if ranks.number:
+            return _train_along(config, trainer)
         trainer.callbacks += _callbacks(config, run_dir)
         with locked(run_dir):
             return _run(config, trainer, run_dir)
@@ -76,6 +85,8 @@ def resume(
     steps: int | None = None,
     num_envs: int | None = None,
     override: tuple[str, ...] = (),
+    cluster: Cluster = "none",
+    nodes: int = 1,
     trust_env_module: bool = False,
 ) -> int:
     """Continue a run from its newest checkpoint, as if it had never stopped.
@@ -85,6 +96,8 @@ def resume(
         steps: number of further environment steps; by default the remaining ones.
         num_envs: number of parallel environments from now on; if it changes, all start new episodes.
         override: NAME=VALUE, new values for settings of the agent: --override lr=1e-4 entropy_coef=0.
+        cluster: continue on several ranks, as many as before or not; local: processes on this machine.
+        nodes: number of ranks of --cluster.
         trust_env_module: import the module that the run's environment is in.
     """
     config = config_of(run_dir)
@@ -98,8 +111,16 @@ def resume(
     config = config.changed(changed)
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
-    with make_trainer(config) as trainer, locked(run_dir):
-        trainer.callbacks += _callbacks(config, run_dir)
+    ranks = checked_nodes(cluster, nodes)
+    return work_on_ranks(ranks, partial(_resume_run, share_of_cores(config, ranks), run_dir, steps, changed))
+
+
+def _resume_run(
+    config: TrainConfig, run_dir: Path, steps: int | None, changed: dict[str, Any], ranks: Ranks = ALONE
+) -> int:
+    with make_trainer(config, ranks) as trainer, nullcontext() if ranks.number else locked(run_dir):
+        if ranks.number == 0:
+            trainer.callbacks += _callbacks(config, run_dir)
         checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
         if not checkpoints:
             raise FileNotFoundError(
@@ -112,8 +133,24 @@ def resume(
             trainer.goal = done, done + steps
         elif done >= trainer.goal[1]:
             raise ValueError(f"{run_dir} finished after {done:,} steps: pass the number of further steps with --steps")
+        if ranks.number:
+            return _train_along(config, trainer)
         say(f"resumed   {run_dir} after {done:,} steps")
         return _run(config, trainer, run_dir, changed)
+
+
+def _check_alone(ranks: Ranks) -> None:
+    if ranks.count > 1:
+        raise ValueError("a run with copies trains on one rank: without --cluster and torchrun")
+
+
+def _train_along(config: TrainConfig, trainer: "AsyncTrainer") -> int:
+    """Train as one of the ranks that write no files; return the exit code."""
+    run = config.run
+    trainer.callbacks.append(Checkpoints(CHECKPOINT_DIRECTORY, run.checkpoint_seconds, run.keep_checkpoints))
+    with stopped_by_signals(trainer) as signals:
+        trainer.run()
+    return 128 + signals[0] if signals else 0
 
 
 def _overrides(config: TrainConfig, arguments: Sequence[str]) -> dict[str, Any]:
@@ -172,8 +209,9 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[
     """Run a trainer to its end and save the results, however it ended; return the signals that it received."""
     before = trainer.steps_done
     run, env = config.run, trainer.env
+    across = f" on {trainer.ranks.count} ranks" if trainer.ranks.count > 1 else ""
     say(
-        f"{run.env_id}: {run.num_envs} environments, {env.backend} backend: {env.backend_reason}\n"
+        f"{run.env_id}: {run.num_envs} environments{across}, {env.backend} backend: {env.backend_reason}\n"
         f"acting    {trainer.acting_reason}"
     )
 

@@ -13,7 +13,17 @@ from parallel_rl.networks.encoders import linear_layer
 from parallel_rl.networks.joint import JointHead
 from parallel_rl.networks.normalizer import RunningNorm
 from parallel_rl.networks.policy_head import PolicyHead
-from parallel_rl.utils import COMPOSITE, FORBIDDEN, action_units, bounds_of, choices_of, leaves, name_of
+from parallel_rl.utils import (
+    ALONE,
+    COMPOSITE,
+    FORBIDDEN,
+    Ranks,
+    action_units,
+    bounds_of,
+    choices_of,
+    leaves,
+    name_of,
+)
 
 CHOICE_GAIN = 0.1
 MEAN_GAIN = 0.01
@@ -275,19 +285,20 @@ class ValueHead(nn.Module):
         return self.normal(features)
 
     @torch.no_grad()
-    def update(self, targets: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def update(self, targets: torch.Tensor, values: torch.Tensor, ranks: Ranks = ALONE) -> torch.Tensor:
         """Update the statistics with `targets`; except for the first time, no prediction changes.
 
         Args:
             targets: `(M, V)`, in units of reward.
             values: `(M, V)`, the predictions for some rows, in units of reward.
+            ranks: whose targets count, together.
 
         Returns:
             The new output of `forward` for those rows, `(M, V)`.
         """
         mean, std = self.stats.mean.clone(), self.stats.std.clone()
         first = self.stats(values) if self.stats.count == 0 else None
-        self.stats.update(targets)
+        self.stats.update(targets, ranks)
         if first is not None:
             return first
         new_mean, new_std = self.stats.mean, self.stats.std

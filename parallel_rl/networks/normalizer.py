@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from parallel_rl.utils import ALONE, Ranks, merged
+
 
 class RunningNorm(nn.Module):
     """Normalizes by the mean and the variance of everything it has been updated with.
@@ -37,13 +39,15 @@ class RunningNorm(nn.Module):
         self._set_std()
 
     @torch.no_grad()
-    def update(self, rows: torch.Tensor) -> None:
-        """Merge the moments of `rows` `(M, D)` into the statistics.
+    def update(self, rows: torch.Tensor, ranks: Ranks = ALONE) -> None:
+        """Merge the moments of `rows` `(M, D)`, and of the rows that other ranks have, into the statistics.
 
         Source: Chan et al. 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
         """
         rows = rows.double()
-        new_mean, new_var, new_count = rows.mean(dim=0), rows.var(dim=0, correction=0), len(rows)
+        moments = ranks.gather((len(rows), rows.mean(dim=0), rows.var(dim=0, correction=0)))
+        new_count, *others = merged(moments)
+        new_mean, new_var = (torch.as_tensor(each, device=rows.device) for each in others)
         total = self.count + new_count
         delta = new_mean - self.mean
         mean = self.mean + delta * new_count / total

@@ -27,6 +27,7 @@ from parallel_rl.utils.masks import (
     update_active_environments_list,
 )
 from parallel_rl.utils.quadrature import gauss_hermite
+from parallel_rl.utils.ranks import ALONE, RankError, Ranks, mean_metrics, merged, stream_of
 from parallel_rl.utils.registration import check_env_id, environments_of, reason_of, register_games, registered
 from parallel_rl.utils.returns import (
     discounted_returns,
@@ -63,7 +64,17 @@ from parallel_rl.utils.spaces import (
     row_type,
     unseen_images,
 )
-from parallel_rl.utils.state import DamagedError, State, check_like, holds_state, load_state, save_state, whole_number
+from parallel_rl.utils.state import (
+    DamagedError,
+    State,
+    check_like,
+    holds_state,
+    load_state,
+    save_state,
+    state_from,
+    state_to_bytes,
+    whole_number,
+)
 from parallel_rl.utils.threads import blas_threads, compute_threads, one_torch_thread, torch_threads
 from parallel_rl.utils.trajectory import (
     Batch,
@@ -78,6 +89,7 @@ from parallel_rl.utils.trajectory import (
 
 __all__ = [
     "ACTION_MASK",
+    "ALONE",
     "COMPOSITE",
     "FORBIDDEN",
     "Batch",
@@ -92,6 +104,8 @@ __all__ = [
     "MadeWith",
     "Metrics",
     "OwnStreams",
+    "RankError",
+    "Ranks",
     "Schedule",
     "Setting",
     "State",
@@ -134,7 +148,9 @@ __all__ = [
     "load_tensors",
     "make_config",
     "make_space",
+    "mean_metrics",
     "mean_of_states",
+    "merged",
     "n_step_returns",
     "name_of",
     "next_rows",
@@ -157,6 +173,9 @@ __all__ = [
     "settings_in",
     "spawn_seeds",
     "split_parts",
+    "state_from",
+    "state_to_bytes",
+    "stream_of",
     "td_errors",
     "torch_threads",
     "true_next_obs",

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import struct
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -45,10 +46,27 @@ def save_state(path: str | os.PathLike[str], state: State) -> None:
         TypeError: something in it is neither an array nor a plain value.
         OSError: the file cannot be written; an older file there is untouched.
     """
+    arrays = _arrays_of(state)
+    write_atomically(path, lambda file: _write(file, arrays))
+
+
+def state_to_bytes(tree: Any) -> bytes:
+    """Return what `save_state` writes.
+
+    Raises:
+        TypeError: something in it is neither an array nor a plain value.
+    """
+    file = BytesIO()
+    _write(file, _arrays_of(tree))
+    return file.getvalue()
+
+
+def _arrays_of(state: Any) -> dict[str, np.ndarray]:
+    """Return the arrays of a tree, and the tree itself as one of them."""
     arrays: dict[str, np.ndarray] = {}
     tree = json.dumps(_without_arrays(state, "", arrays)).encode()
     arrays[TREE] = np.frombuffer(tree, np.uint8)
-    write_atomically(path, lambda file: _write(file, arrays))
+    return arrays
 
 
 def _write(file: IO[bytes], arrays: dict[str, np.ndarray]) -> None:
@@ -82,11 +100,24 @@ def load_state(path: str | os.PathLike[str]) -> State:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no saved state at {path}")
     with open(path, "rb") as file:
-        name, _, digest = file.readline(LONGEST_HEAD).removesuffix(b"\n").partition(b" ")
-        if name != FORMAT:
-            saved_by = "another version of this program" if name.startswith(FORMAT[:-1]) else "something else"
-            raise DamagedError(f"{path} does not hold a state of the format {FORMAT.decode()}: {saved_by} wrote it")
-        body = file.read()
+        return _read(file, path)
+
+
+def state_from(content: bytes) -> Any:
+    """Undo `state_to_bytes`.
+
+    Raises:
+        DamagedError: it is something else; a `ValueError`.
+    """
+    return _read(BytesIO(content), "a message")
+
+
+def _read(file: IO[bytes], path: str | os.PathLike[str]) -> Any:
+    name, _, digest = file.readline(LONGEST_HEAD).removesuffix(b"\n").partition(b" ")
+    if name != FORMAT:
+        saved_by = "another version of this program" if name.startswith(FORMAT[:-1]) else "something else"
+        raise DamagedError(f"{path} does not hold a state of the format {FORMAT.decode()}: {saved_by} wrote it")
+    body = file.read()
     if digest != _digest(body):
         raise DamagedError(f"{path} is damaged: its checksum is not that of its {len(body):,} bytes")
     try:

@@ -119,7 +119,7 @@ def test_gradient_with_a_loss_that_shares_is_autograds_of_the_sum(learner: Any) 
     gradient.shuffle(order)
     gradient.compute(0, 32)
     alone = ppo.optimizers[0].gradient.clone()
-    add_gradients(ppo, prepared.targets, order)
+    add_gradients(ppo, prepared.targets, order, ppo.rng)
     ours = [parameter.grad.clone() for parameter in ppo.parameters()]
 
     for parameter in ppo.parameters():

@@ -1,0 +1,112 @@
+"""Minibatches: how the rows of an update are cut, on one rank or on several."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from parallel_rl.utils import Ranks, merged
+from PPO.losses import Metrics
+from PPO.memory import Rows
+
+Targets = tuple[torch.Tensor, ...]
+"""What a companion's `targets` returns."""
+
+
+class Minibatch(NamedTuple):
+    """The data of a gradient step."""
+
+    rows: Rows
+    targets: list[Targets]
+    """The targets of each companion, for these rows."""
+
+
+def parts_of(rows: int, mini_batch_size: int) -> int:
+    """Return the number of minibatches, of at most that size."""
+    return -(-rows // mini_batch_size)
+
+
+def shuffled(rows: Rows, parts: int, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
+    """Return a random order `(M,)` of the rows, and the bounds of equal parts.
+
+    For a recurrent policy, sequences stay whole, so parts are only about equal, and fewer if there are few sequences.
+    """
+    count = len(rows.obs)
+    if rows.starts is None:
+        return rng.permutation(count), sorted({count * part // parts for part in range(parts + 1)})
+    sequences = np.split(np.arange(count), np.flatnonzero(rows.starts.cpu())[1:])
+    sequences = [sequences[index] for index in rng.permutation(len(sequences))]
+    ends = np.cumsum([0, *map(len, sequences)])
+    nearest = np.abs(ends - np.linspace(0, count, parts + 1)[:, None]).argmin(axis=1)
+    return np.concatenate(sequences), sorted({*ends[nearest].tolist()})
+
+
+def agreed(ranks: Ranks, bounds: list[int]) -> tuple[list[int], list[float]]:
+    """Return bounds of as many minibatches as every rank has, and this rank's share of the rows of each.
+
+    A rank that has cut its rows into more joins some of them.
+    """
+    cuts = ranks.gather(bounds)
+    parts = min(map(len, cuts)) - 1
+    joined = np.array([[cut[(len(cut) - 1) * part // parts] for part in range(parts + 1)] for cut in cuts])
+    sizes = np.diff(joined)
+    return joined[ranks.number].tolist(), (sizes[ranks.number] / sizes.sum(axis=0)).tolist()
+
+
+def standardized(ranks: Ranks, advantage: torch.Tensor, order: np.ndarray, bounds: list[int]) -> torch.Tensor:
+    """Return advantages `(M,)`, each by the mean and the standard deviation of its minibatch on all ranks.
+
+    Args:
+        ranks: several.
+        advantage: `(M,)`.
+        order: `(M,)`, of the rows.
+        bounds: of the minibatches of the ordered rows.
+    """
+    ordered = advantage.double().cpu().numpy()[order]
+    parts = np.split(ordered, bounds[1:-1])
+    own = np.array([(len(part), part.mean(), part.var()) for part in parts]).T
+    count, mean, variance = merged(ranks.gather(own))
+    std = np.sqrt(variance * count / (count - 1)) + 1e-8
+    sizes = np.diff(bounds)
+    result = np.empty_like(ordered)
+    result[order] = (ordered - mean.repeat(sizes)) / std.repeat(sizes)
+    return torch.from_numpy(result).to(advantage)
+
+
+def add_up(ranks: Ranks, gradients: Sequence[torch.Tensor], metrics: Metrics, share: float) -> Metrics:
+    """Turn gradients and metrics, means over this rank's rows of a minibatch, into those over the rows of all ranks.
+
+    Args:
+        ranks: the ranks.
+        gradients: vectors, changed in place.
+        metrics: of this rank's rows.
+        share: of this rank in the rows.
+    """
+    if ranks.count == 1:
+        return metrics
+    numbers = torch.tensor([float(metric) for metric in metrics.values()])
+    vector = torch.cat([*(gradient.cpu() for gradient in gradients), numbers]).mul_(share)
+    total = torch.from_numpy(ranks.total(vector.numpy()))
+    *parts, numbers = total.split([*map(len, gradients), len(numbers)])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part)
+    return dict(zip(metrics, numbers.tolist(), strict=True))
+
+
+def chosen(targets: list[Targets], index: np.ndarray) -> list[Targets]:
+    """Return the rows `index` `(k,)` of the targets of each companion."""
+    return [tuple(tensor[index] for tensor in own) for own in targets]
+
+
+def means(steps: Sequence[Metrics]) -> dict[str, float]:
+    """Return the mean of each metric over the steps; if one is infinite or NaN, the metrics of the first such step."""
+    values = {name: [step[name] for step in steps] for name in steps[0]}
+    found = {
+        name: float(torch.stack(each).mean() if torch.is_tensor(each[0]) else np.mean(each))
+        for name, each in values.items()
+    }
+    if np.isfinite([*found.values()]).all():
+        return found
+    numbers = [{name: float(value) for name, value in step.items()} for step in steps]
+    return next((step for step in numbers if not np.isfinite([*step.values()]).all()), found)

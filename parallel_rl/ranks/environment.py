@@ -1,0 +1,19 @@
+"""The ranks that torchrun, Slurm or a script has started."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+from parallel_rl.utils import ALONE, Ranks
+
+
+def ranks_of_environment() -> AbstractContextManager[Ranks]:
+    """Connect to the ranks that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT name; without them this one is alone.
+
+    Raises:
+        RankError: they cannot be reached.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
+        return nullcontext(ALONE)
+    from parallel_rl.ranks.gloo import connect
+
+    return connect()

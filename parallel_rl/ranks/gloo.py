@@ -1,0 +1,215 @@
+"""Gloo: ranks that are connected by torch.distributed."""
+
+import socket
+import time
+from contextlib import suppress
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch.distributed import PrefixStore, ProcessGroupGloo, Store, rendezvous
+
+from parallel_rl.utils import RankError, state_from, state_to_bytes
+
+RING_BYTES = 1_000_000
+"""From this size on, gloo's ring is faster than recursive doubling, which sends more bytes in fewer messages."""
+TIMEOUT = 300.0
+WORD_SECONDS = 1.0
+"""How long to wait for the word of a rank whose connections are closed."""
+BLOCK = 1024
+"""Bytes of a tree that `gather` sends at once."""
+CONNECTED, CLOSED = "connected", "closed"
+"""What the store says of a rank: it has come, or it has noticed a failure and closed its connections."""
+FAILURE = "failure"
+"""The store's key for what ended the run; the first rank that knows writes it."""
+
+
+class Exchange(NamedTuple):
+    """A step of recursive doubling."""
+
+    to: list[int]
+    """The ranks that take what this one has."""
+    source: int
+    """The rank that this one takes from."""
+    own: slice
+    """The ranks whose sum, or rows, this one has before."""
+    other: slice
+    """Those whose sum, or rows, it takes."""
+
+
+class Gloo:
+    """Ranks that add by messages between them.
+
+    As a context manager it tells the other ranks of an exception in the block, and closes the connections.
+    """
+
+    def __init__(self, store: Store, number: int, count: int, timeout: float = TIMEOUT) -> None:
+        """Connect to the other ranks.
+
+        Args:
+            store: the same for all ranks.
+            number: of this rank, from 0.
+            count: of all ranks.
+            timeout: seconds to wait for another rank.
+
+        Raises:
+            RankError: not all of them came in that time; the message names those that did not.
+        """
+        self.number, self.count = number, count
+        self._store, self._timeout = store, timeout
+        self._exchanges, self._hosts = exchanges(number, count), dict[int, str]()
+        store.set(_key(number), CONNECTED)
+        try:  # nothing but this attribute may refer to the group, so that `__exit__` closes its connections
+            self._group: Any = ProcessGroupGloo(PrefixStore("gloo", store), number, count, timedelta(seconds=timeout))
+        except RuntimeError as error:
+            missing = {rank for rank in range(count) if not store.check([_key(rank)])}
+            self._explain(error, missing or {*range(count)})
+        self._hosts = dict(enumerate(self.gather(socket.gethostname())))  # so nobody leaves before all have come
+
+    def total(self, vector: np.ndarray) -> np.ndarray:
+        """Return the sum `(P,)` of the vectors of all ranks, pairwise in the order of the ranks unless it is large."""
+        own = torch.from_numpy(np.ascontiguousarray(vector))
+        return (self.ring(own) if vector.nbytes >= RING_BYTES else self.doubling(own)).numpy()
+
+    def ring(self, own: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the vectors of all ranks, by gloo's ring."""
+        total = own.clone()
+        try:
+            self._group.allreduce([total]).wait()
+        except RuntimeError as error:
+            self._explain(error, {(self.number + step) % self.count for step in (-1, 1)})
+        return total
+
+    def doubling(self, total: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the vectors of all ranks, by recursive doubling."""
+        for exchange in self._exchanges:
+            received = torch.empty_like(total)
+            self._swap(exchange, total, received)
+            total = total + received
+        return total
+
+    def _swap(self, exchange: Exchange, own: torch.Tensor, received: torch.Tensor) -> None:
+        """Send `own`, and receive."""
+        sent: list[Any] = []
+        try:
+            sent += [self._group.send([own], rank, 0) for rank in exchange.to]
+            self._group.recv([received], exchange.source, 0).wait()
+            for each in sent:
+                each.wait()
+        except RuntimeError as error:
+            sent.clear()  # they refer to the group
+            self._explain(error, {exchange.source, *exchange.to})
+
+    def gather(self, tree: Any) -> list[Any]:
+        """Return what every rank gave, in their order."""
+        content = np.frombuffer(state_to_bytes(tree), np.uint8)
+        size = np.frombuffer(np.int64(len(content)).tobytes(), np.uint8)
+        table = self._table(np.append(size, content[:BLOCK]), size.nbytes + BLOCK)
+        sizes = table[:, : size.nbytes].copy().view(np.int64)[:, 0]
+        blocks = table[:, size.nbytes :]
+        if (rest := int(sizes.max()) - BLOCK) > 0:
+            blocks = np.concatenate([blocks, self._table(content[BLOCK:], rest)], axis=1)
+        return [state_from(block[:size].tobytes()) for block, size in zip(blocks, sizes, strict=True)]
+
+    def _table(self, content: np.ndarray, width: int) -> np.ndarray:
+        """Return the bytes of every rank `(count, width)`."""
+        table = np.zeros((self.count, width), np.uint8)
+        table[self.number, : len(content)] = content
+        rows = torch.from_numpy(table)
+        for exchange in self._exchanges:
+            self._swap(exchange, rows[exchange.own], rows[exchange.other])
+        return table
+
+    def _explain(self, error: Exception, peers: set[int]) -> None:
+        """Raise a `RankError` that says which rank failed, from what it wrote, or from its silence."""
+        self._group = None  # so all ranks that wait notice, and say so
+        noticed = time.monotonic()
+        try:
+            self._store.set(_key(self.number), CLOSED)
+            while not self._store.check([FAILURE]):
+                seconds = time.monotonic() - noticed
+                lost = self._silent(peers) if seconds > WORD_SECONDS else set()
+                if lost or seconds > 2 * WORD_SECONDS:  # otherwise these noticed it, too, and the others will say
+                    self._tell(f"{self._named(lost or peers)} {_what_happened(error, self._timeout)}")
+                time.sleep(0.01)
+            words = self._store.get(FAILURE).decode()
+        except RuntimeError:
+            words = f"the store of the ranks is gone, and with it {self._named(peers)}"
+        raise RankError(words) from error
+
+    def _named(self, peers: set[int]) -> str:
+        others = sorted(peers - {self.number})
+        return " or ".join(
+            f"rank {rank} on {self._hosts[rank]}" if rank in self._hosts else f"rank {rank}" for rank in others
+        )
+
+    def _silent(self, peers: set[int]) -> set[int]:
+        """Return those of some ranks that have not noticed a failure."""
+        keys = {rank: _key(rank) for rank in peers - {self.number}}
+        return {
+            rank
+            for rank, key in keys.items()
+            if not self._store.check([key]) or self._store.get(key).decode() != CLOSED
+        }
+
+    def _tell(self, words: str) -> None:
+        self._store.compare_set(FAILURE, "", words)
+
+    def __enter__(self) -> Self:
+        """Return this."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Tell the other ranks of an error, and close the connections."""
+        if error is not None and not isinstance(error, RankError):
+            words = str(error) or type(error).__name__
+            with suppress(RuntimeError):  # the store is gone: the others will see the connections closed
+                self._tell(f"rank {self.number} on {socket.gethostname()} failed: {words}")
+        self._group = None
+
+
+def connect(timeout: float = TIMEOUT) -> Gloo:
+    """Connect to the ranks that the environment variables of torchrun name.
+
+    Raises:
+        RankError: they cannot be reached.
+    """
+    try:
+        store, number, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+    except (RuntimeError, ValueError) as error:
+        raise RankError(f"the other ranks cannot be reached: {error}") from error
+    return Gloo(store, number, count, timeout)
+
+
+def exchanges(number: int, count: int) -> list[Exchange]:
+    """Return the steps after which a rank has the sum of all, added pairwise in their order: log2(count) of them.
+
+    In a step of size d, blocks of d ranks get the sum of the block beside them. The last block of all may be smaller;
+    then its ranks send to several.
+    """
+    steps, size = [], 1
+    while size < count:
+        first = number - number % (2 * size)
+        blocks = [[*range(first, first + size)], [*range(first + size, min(first + 2 * size, count))]]
+        if blocks[1]:
+            own, other = blocks if number < first + size else blocks[::-1]
+            place = own.index(number)
+            ranges = (slice(block[0], block[-1] + 1) for block in (own, other))
+            steps.append(Exchange(other[place :: len(own)], other[place % len(other)], *ranges))
+        size *= 2
+    return steps
+
+
+def _key(number: int) -> str:
+    """Return the key of the store that tells of a rank."""
+    return f"rank/{number}"
+
+
+def _what_happened(error: Exception, timeout: float) -> str:
+    if "timed out" in str(error).lower() or "timeout" in str(error).lower():
+        return f"has not answered for {timeout:g} seconds"
+    return "is gone: it was killed, or its network is down"

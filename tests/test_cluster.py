@@ -1,0 +1,151 @@
+"""`--cluster local`, and ranks that the environment variables of torchrun name."""
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
+from parallel_rl import main
+from parallel_rl.utils import spawn_seeds
+from tests.processes import runs
+from tests.program import Forked, command, finish, heed_signals
+
+RUN = (
+    "--num-envs", "4", "--num-workers", "1", "--eval-every", "0", "--eval-episodes", "2", "--backend", "inline",
+    "--batch-size", "500", "--k-epochs", "2",
+)  # fmt: skip
+LONG, SHORT = ("--steps", "100000000"), ("--steps", "3000")
+TWO = ("--cluster", "local", "--nodes", "2")
+
+
+def trained(cwd: Path, name: str, *arguments: str) -> Forked:
+    return Forked("train", *RUN, *arguments, "--run-dir", name, cwd=cwd)
+
+
+def metrics_of(run_dir: Path) -> list[list[str]]:
+    with open(run_dir / "metrics.csv", newline="") as file:
+        rows = [*csv.reader(file)]
+    clock = rows[0].index("seconds")
+    return [row[:clock] + row[clock + 1 :] for row in rows]
+
+
+def ranks_of(run: Forked) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
+
+
+def learning(run_dir: Path) -> bool:
+    return (run_dir / "metrics.csv").exists() and len((run_dir / "metrics.csv").read_text().splitlines()) > 1
+
+
+@pytest.mark.slow
+def test_a_run_on_two_ranks_is_repeatable(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        code, out, err = trained(tmp_path / name, ".", *SHORT, *TWO).finish()
+        assert code == 0, err
+        assert "4 environments on 2 ranks" in out
+        assert out.count("result ") == 1
+    assert metrics_of(tmp_path / "first") == metrics_of(tmp_path / "second")
+    assert metrics_of(tmp_path / "first")[-1][0] == "3000"
+
+
+@pytest.mark.slow
+def test_interrupt_saves_a_checkpoint_and_any_number_of_ranks_resumes_it(tmp_path: Path) -> None:
+    run = trained(tmp_path, "run", *LONG, *TWO)
+    run.wait_for(lambda: learning(tmp_path / "run"))
+    run.send(signal.SIGINT)
+    code, out, _ = run.finish()
+    assert code == 128 + signal.SIGINT
+    assert "stopped   by SIGINT" in out
+    saved = int(checkpoints_in(tmp_path / "run" / CHECKPOINT_DIRECTORY)[-1].stem)
+    for cluster in (TWO, ()):
+        directory = tmp_path / f"{len(cluster)} flags"
+        directory.mkdir()
+        code, out, err = Forked("resume", "../run", "--steps", "2000", *cluster, cwd=directory).finish()
+        assert code == 0, err
+        assert f"after {saved:,} steps" in out
+        saved += 2000
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_killed_rank_is_one_error_that_names_it_and_leaves_no_process(number: int, tmp_path: Path) -> None:
+    run = trained(tmp_path, "run", *LONG, *TWO)
+    run.wait_for(lambda: learning(tmp_path / "run"))
+    ranks = ranks_of(run)
+    os.kill(ranks[number], signal.SIGKILL)
+    code, _, err = run.finish()
+    assert code == 1
+    errors = [line for line in err.replace("\r", "\n").splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert f"error: rank {number} on {socket.gethostname()} " in errors[0]
+    assert "killed" in errors[0]
+    assert not any(runs(pid) for pid in ranks)
+
+
+def test_killing_the_program_leaves_no_rank(tmp_path: Path) -> None:
+    run = trained(tmp_path, "run", *LONG, *TWO)
+    run.wait_for(lambda: learning(tmp_path / "run"))
+    run.kill()
+    assert run.finish()[0] == -signal.SIGKILL
+
+
+def test_an_error_on_another_rank_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import gymnasium as gym\n"
+        "class Broken(gym.Wrapper):\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        self.seed = seed if seed is not None else self.seed\n"
+        "        return self.env.reset(seed=seed, options=options)\n"
+        "    def step(self, action):\n"
+        f"        assert self.seed != {spawn_seeds(0, 4)[3]}, 'the pole broke'\n"
+        "        return self.env.step(action)\n"
+    )
+
+    def prepare() -> None:
+        heed_signals()
+        sys.path.insert(0, str(tmp_path))
+
+    arguments = ("train", *RUN, *LONG, *TWO, "--wrapper", "broken:Broken", "--run-dir", "run")
+    code, _, err = Forked(*arguments, cwd=tmp_path, prepare=prepare).finish()
+    assert code == 1
+    assert err.count("error:") == 1
+    assert f"rank 1 on {socket.gethostname()} failed: " in err
+    assert "the pole broke" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--nodes", "2"], "--nodes 2 needs --cluster local"),
+        (["--cluster", "local", "--nodes", "0"], "--nodes must be at least 1, not 0"),
+        (["--cluster", "local", "--seeds", "0..1"], "give either --seeds or --cluster"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_an_error(
+    arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["train", *arguments]) == 1
+    assert words in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_ranks_of_the_environment_train_as_those_of_the_cluster(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks: list[subprocess.Popen[str]] = [
+        command(*RUN, *SHORT, "--run-dir", "run", cwd=tmp_path, env=os.environ | variables | {"RANK": str(number)})
+        for number in range(2)
+    ]
+    outputs = [finish(rank) for rank in ranks]
+    assert [code for code, _, _ in outputs] == [0, 0], outputs
+    assert outputs[1][1] == ""
+    assert trained(tmp_path, "local", *SHORT, *TWO).finish()[0] == 0
+    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "local")
