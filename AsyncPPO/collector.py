@@ -274,15 +274,12 @@ def choose_acting(
             "acting='replicas' needs mode='streaming', no VectorEnv, and an agent with replicas: two small MLPs in "
             "float32 on the CPU"
         )
-    why = (
-        "as chosen"
-        if wanted == "central"
-        else "mask mode"
-        if mode == "mask"
-        else "a VectorEnv"
-        if vectorized
-        else "the agent has no replicas"
-    )
+    if wanted == "central":
+        why = "as chosen"
+    elif mode == "mask":
+        why = "mask mode"
+    else:
+        why = "a VectorEnv" if vectorized else "the agent has no replicas"
     return "central", f"the agent acts in this process, in every step: {why}"
 
 

@@ -174,7 +174,7 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _loop(self, start: float) -> Iterator[Metrics]:
         """Collect and update until the run is over; yield the rows."""
-        target, may_stop = self.goal[1], True
+        target, may_stop = self.goal[1], True  # an on-policy run stops only after an update, which leaves no rows
         while (self.steps_done < target or self._has_lagged_batch()) and not (may_stop and agree_to_stop(self)):
             steps, episodes, metrics = self._turn()
             self.seconds = self.ranks.gather(time.perf_counter() - start)[0]

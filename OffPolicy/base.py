@@ -33,7 +33,7 @@ from parallel_rl.utils import (
 
 LARGE_NETWORK = 1_000_000
 """With at least this many parameters, several threads are faster than one."""
-UNITS = 1e-9
+ROUNDING = 1e-9
 """Due updates are counted in floats; this much rounding error is tolerated, in updates."""
 
 
@@ -79,7 +79,10 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         self.rng = np.random.default_rng(seed)
         self.replay = Replay(self.buffer_size, observation_space, action_space)
         self.sampler = Sampler(self.replay, self.config, goal_functions, self.rng)
-        self.steps, self.updates, self._last_round, self._refilled, self._acted = 0, 0, 0, 0, 0
+        self.steps, self.updates = 0, 0
+        self._last_round = 0  # the value of `steps` at the last update
+        self._refilled = 0  # steps that refill a buffer that was not saved
+        self._acted = 0  # actions whose transitions have not been observed yet
         self.policy, self.learners = self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63))))
         parameters = max(len(learner.vector) for learner in self.learners.values())
         self.threads = 1 if parameters < LARGE_NETWORK else None
@@ -163,7 +166,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         start = self.first_update
         if self.steps < start:
             return start - self.steps
-        next_update = start + math.ceil((self.updates + 1 - UNITS) / self.utd)
+        next_update = start + math.ceil((self.updates + 1 - ROUNDING) / self.utd)
         return max(next_update, max(self._last_round, start) + self.train_freq) - self.steps
 
     def observe(self, trajectories: Sequence[Trajectory], /) -> None:
@@ -191,7 +194,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         Raises:
             FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did.
         """
-        due = math.floor(self.utd * (self.steps - self.first_update) + UNITS) - self.updates
+        due = math.floor(self.utd * (self.steps - self.first_update) + ROUNDING) - self.updates
         if due < 1 or not len(self.replay):
             return {}
         collected: dict[str, list[float]] = defaultdict(list)
@@ -224,7 +227,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         action, reward, discount, weight = (
             torch.from_numpy(array).to(self.device)
             for array in (
-                self.to_learn(transitions.action),
+                self.to_network_action(transitions.action),
                 transitions.reward * np.float32(self.reward_scale),
                 transitions.discount,
                 sample.weights,
@@ -232,7 +235,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         )
         return Minibatch(obs, action, reward, next_obs, discount, weight)
 
-    def to_learn(self, actions: np.ndarray) -> np.ndarray:
+    def to_network_action(self, actions: np.ndarray) -> np.ndarray:
         """Convert the environment's actions `(B, ...)` to the form that the networks use."""
         return actions
 

@@ -132,7 +132,7 @@ class ContinuousAgent(OffPolicyAgent):
         """Return the actions in [-1, 1] to which exploration adds noise."""
         return self.policy.choose(columns, deterministic=False)
 
-    def to_learn(self, actions: np.ndarray) -> np.ndarray:
+    def to_network_action(self, actions: np.ndarray) -> np.ndarray:
         """Scale the environment's actions to those of the networks, `(B, A)` in [-1, 1]."""
         return self.policy.from_environment(actions)
 

@@ -38,7 +38,7 @@ from PPO.settings import settings_of
 
 LARGE_NETWORK = 1_000_000
 """With at least this many parameters, torch's overhead is small, and several threads are faster than one."""
-FACTORS = {"beta": "RND", "icm_beta": "ICM"}
+BETAS = {"beta": "RND", "icm_beta": "ICM"}
 """The settings that give a companion its `beta`, each with the name of that companion."""
 
 
@@ -184,10 +184,10 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         return next((companion for companion in self.companions if isinstance(companion, RND)), None)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; a setting in `FACTORS` also changes its companion."""
+        """Set an attribute; a setting in `BETAS` also changes its companion."""
         super().__setattr__(name, value)
-        for companion in vars(self).get("_companions", ()) if name in FACTORS else ():
-            if companion.name == FACTORS[name]:
+        for companion in vars(self).get("_companions", ()) if name in BETAS else ():
+            if companion.name == BETAS[name]:
                 companion.beta = value
 
     def _make_learner(self) -> None:

@@ -165,6 +165,7 @@ def encoder(features: Features, hidden_sizes: Sequence[int], generator: torch.Ge
     """
     if not features.images:
         return mlp(features.vector, hidden_sizes, "relu", generator)
+    # whitened pixels are not divided by 255 once more: 1 is their unit
     whitened = replace(features, images=tuple(replace(image, high=1.0) for image in features.images))
     perception = Perception(whitened, generator)
     return nn.Sequential(perception, *mlp(perception.outputs, hidden_sizes, "relu", generator))

@@ -38,6 +38,7 @@ def shuffled(rows: Rows, parts: int, rng: np.random.Generator) -> tuple[np.ndarr
     sequences = np.split(np.arange(count), np.flatnonzero(rows.starts.cpu())[1:])
     sequences = [sequences[index] for index in rng.permutation(len(sequences))]
     ends = np.cumsum([0, *map(len, sequences)])
+    # the bounds are the ends of sequences that are nearest to those of equal parts
     nearest = np.abs(ends - np.linspace(0, count, parts + 1)[:, None]).argmin(axis=1)
     return np.concatenate(sequences), sorted({*ends[nearest].tolist()})
 

@@ -168,6 +168,7 @@ class RewardStream:
 
         A termination bootstraps zero; any other end bootstraps the value of the next observation.
         """
+        # a return that continues across episodes has fewer ends than the batch: take the values of its own
         next_value = next_rows(value, self.ends, final_value[self.ends[batch.ends]])
         return gae(self.reward, value, next_value, self.terminated, self.ends, self.gamma, gae_lambda)
 

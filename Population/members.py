@@ -282,7 +282,6 @@ class TrainerMember:
     def advance(self, update: Update | None) -> Report:
         """Train until it is time to send or to finish."""
         self._take(update)
-        finished = True
         for _ in self.rows:
             self.version += 1
             finished = due(self.schedule.finish, Count(), self.count)

@@ -91,22 +91,22 @@ class Track:
             self.parts.append(tree_map(lambda tensor: tensor[start:stop, column], parts))  # noqa: B023
             if fin[stop]:
                 last = tree_map(lambda tensor: tensor[stop : stop + 1, column], fragment.state)  # noqa: B023
-                said, obs = tree_map(lambda tensor: tensor[stop - 1 : stop, column], (following, next_obs))  # noqa: B023
-                self._finish(last._replace(obs=obs), said)
+                final_outputs, obs = tree_map(lambda tensor: tensor[stop - 1 : stop, column], (following, next_obs))  # noqa: B023
+                self._finish(last._replace(obs=obs), final_outputs)
 
-    def _finish(self, last: State, said: dict[str, Nested]) -> None:
+    def _finish(self, last: State, final_outputs: dict[str, Nested]) -> None:
         """Join the parts of the episode, with the last row `(1, 1, ...)`."""
         states, infos, flags = zip(*self.parts, strict=True)
         self.parts = []
         last = last._replace(stepno=states[-1].stepno[-1:] + 1)
         env = cat([*flags])
         steps = len(env["valid"])
-        values = tree_map(lambda tensor: tensor[0], said)
+        values = tree_map(lambda tensor: tensor[0], final_outputs)
         look_ahead = At(steps - 1, torch.zeros(1, dtype=torch.int64, device=last.fin.device), values)
         self.done.append(
             Fragment(
                 state=cat([*states, last]),
-                actor=cat([*infos, said]),
+                actor=cat([*infos, final_outputs]),
                 env=env,
                 hx=tree_map(torch.clone, self.hx),
                 lag=-self.oldest,

@@ -133,13 +133,13 @@ class EnvBlock(Block):
     def step(self, env_ids: Sequence[int], autoreset: bool) -> Infos:
         """Step some environments, as `Backend.send` and `recv` document."""
         first, envs, infos = self.first, self.envs, {}
-        arrays, careful, watched, pulse = self.arrays, self._restart, self._watched, self.pulse
+        arrays, may_restart, watched, pulse = self.arrays, self._restart, self._watched, self.pulse
         # an environment may keep its action: it must not be a view of a row that is written later
         actions: Any = arrays.action.copy() if arrays.action.ndim > 1 else arrays.action
         if actions.dtype.names is not None:
             actions = {i - first: element_of(envs[i - first].action_space, actions[i - first]) for i in env_ids}
         rewards, terminations, truncations = arrays.reward, arrays.terminated, arrays.truncated
-        if careful:
+        if may_restart:
             self._before[:], arrays.failed[:] = arrays.obs, False
         for index in env_ids:
             row = index - first
@@ -152,16 +152,16 @@ class EnvBlock(Block):
                     raise EnvError.of(index, "step", error) from error
                 obs, reward, terminated, truncated, info = step_outcome(index, outcome)
                 rewards[row], terminations[row], truncations[row] = reward, terminated, truncated
-                begins = autoreset and (terminated or truncated)
-                (self._write_final if begins else self._write_obs)(index, obs)
-                if careful:
-                    self._check(index, arrays.final_obs if begins else arrays.obs)
+                is_reset_now = autoreset and (terminated or truncated)
+                (self._write_final if is_reset_now else self._write_obs)(index, obs)
+                if may_restart:
+                    self._check(index, arrays.final_obs if is_reset_now else arrays.obs)
             except EnvError as error:
                 infos[index] = self._truncate(index, error, autoreset)
                 continue
             if info:
                 info = copied(info)
-            if begins:
+            if is_reset_now:
                 info = _with_final_info(self._reset_one(index), info)
             if info:
                 infos[index] = info

@@ -63,9 +63,9 @@ class ProcessBackend(Backend):
         self.arrays, self.rollout, self._stepping = shared_arrays(layout, plan, shared.allocate)
         self._all = np.arange(count)
         self._all.flags.writeable = False
-        self._queued = np.zeros(count, dtype=bool)
-        self._restarting, self._before = fault_policy.restart, self.arrays.obs.copy()
-        self._lost, self._reason = np.zeros(count, dtype=bool), WorkerError()
+        self._queued = np.zeros(count, dtype=bool)  # environments with an action that has not been sent yet
+        self._restarting, self._before = fault_policy.restart, self.arrays.obs.copy()  # observations before the step
+        self._lost, self._reason = np.zeros(count, dtype=bool), WorkerError()  # environments of a dead worker, and why
         only_workers = asynchronous or fault_policy != RAISE
         spin = self.num_workers <= available_cores() and hasattr(os, "sched_yield")
         blocks = list(pairwise(np.linspace(0, count, self.num_workers + 1).astype(int).tolist()))

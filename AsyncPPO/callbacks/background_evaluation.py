@@ -130,14 +130,14 @@ class BackgroundEvaluation(Callback):
         if self._evaluator is None or self._running is None:
             return
         (steps, actor), self._running = self._running, None
-        what, began, silent = f"the evaluation after {steps:,} steps", time.monotonic(), trainer.progress
+        what, began, note_is_due = f"the evaluation after {steps:,} steps", time.monotonic(), trainer.progress
         with warn_if_long(lambda: what):
             while not self._evaluator.is_done(PATIENCE_SECONDS):
                 if trainer.skip_slow_work:
                     return
-                if silent and time.monotonic() > began + SILENT_SECONDS:
+                if note_is_due and time.monotonic() > began + SILENT_SECONDS:
                     Bar.note(f"waiting for {what} (Ctrl-C skips it)")
-                    silent = False
+                    note_is_due = False
         episodes, fault = self._evaluator.result()
         if self._evaluator.is_gone:
             self._evaluator = self._start_evaluator()

@@ -202,8 +202,8 @@ class WorkerPool(Closeable):
             WorkerError: its task failed, or it died or hung.
         """
         while self.workers:
-            told = acquire(self._done, self._spin, self._patience) if wait else self._done.acquire(block=False)
-            check = (wait and not told) or time.monotonic() > self._checked + LIVENESS_SECONDS
+            signaled = acquire(self._done, self._spin, self._patience) if wait else self._done.acquire(block=False)
+            check = (wait and not signaled) or time.monotonic() > self._checked + LIVENESS_SECONDS
             if check:
                 self._checked = time.monotonic()
             for worker in self.workers:
@@ -228,7 +228,7 @@ class WorkerPool(Closeable):
         deadline = time.monotonic() + seconds
         while True:
             if any(worker.has_ended() for worker in self.workers):
-                self._done.release()
+                self._done.release()  # so that `next` finds it
                 return True
             left = deadline - time.monotonic()
             if left <= 0:

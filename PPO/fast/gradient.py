@@ -98,7 +98,7 @@ class AnalyticGradient:
         encoder, encoder_gradients = self._encoders[networks]
         obs, mask = self._split(rows.obs)
         features, trace = encoder.forward(obs.T)
-        if not trace:
+        if not trace:  # no hidden layers: actor and critic both read the observation
             features = np.stack([features] * 2)
         d_features = np.empty(features.shape, features.dtype)
         if networks is not Networks.CRITIC:

@@ -24,7 +24,7 @@ ONE_THREAD_PRODUCT = 2**18
 TILE = 8
 """Observations in one matrix product of `forward`. The shape of a product affects its rounding. With a fixed shape, the
 output for an observation does not depend on the rest of the batch."""
-CACHED_ROWS = 256
+CRITIC_ROWS = 256
 """Observations in one matrix product of the critic."""
 
 
@@ -190,7 +190,7 @@ class NumpyPolicy:
         )
         self._policy_head, self._value_head, self._log_std = views.policy_head, views.value_head, views.log_std
         layers = [*views.hidden, views.policy_head]
-        self._one_thread = TILE * max(math.prod(layer.weight.shape[-2:]) for layer in layers) > ONE_THREAD_PRODUCT
+        self._limits_threads = TILE * max(math.prod(layer.weight.shape[-2:]) for layer in layers) > ONE_THREAD_PRODUCT
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Return a dict with `action` (and `raw_action`, if continuous), and the policy head's output `(n, A)`.
@@ -254,14 +254,14 @@ class NumpyPolicy:
         if count % TILE:
             obs = np.concatenate([obs, np.zeros((-count % TILE, obs.shape[1]), obs.dtype)])
         tiles = obs.reshape(-1, TILE, obs.shape[1]).swapaxes(1, 2)
-        with blas_threads(1) if self._one_thread else nullcontext():
+        with blas_threads(1) if self._limits_threads else nullcontext():
             output = self._policy_head.forward(self._actor.forward(tiles)[0])
         return output.swapaxes(0, 1).reshape(len(output[0]), -1)[:, :count]
 
     def value(self, obs: np.ndarray) -> np.ndarray:
         """Return normalized values `(B, V)` of normalized observations `(B, D)`, in blocks that fit the cache."""
         obs, _ = self.architecture.features.split(obs)
-        blocks = [obs[start : start + CACHED_ROWS] for start in range(0, len(obs), CACHED_ROWS)]
+        blocks = [obs[start : start + CRITIC_ROWS] for start in range(0, len(obs), CRITIC_ROWS)]
         values = [
             self._value_head.forward(self._critic.forward(block.T)[0]).reshape(self.architecture.values, -1)
             for block in blocks

@@ -184,7 +184,7 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
     for directory in (run_dir, run_dir / BEST_DIRECTORY):
         remove_unfinished(directory)
     started = time.perf_counter() - trainer.seconds
-    trainer.callbacks.append(Note(config, run_dir, changed))
+    trainer.callbacks.append(WriteConfig(config, run_dir, changed))
     signals = _train(config, trainer, run_dir)
     if signals:
         return 128 + signals[0]
@@ -262,7 +262,7 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
     return callbacks
 
 
-class Note(Callback):
+class WriteConfig(Callback):
     """Writes `config.json` when a run starts or resumes, once everything else is ready."""
 
     def __init__(self, config: TrainConfig, run_dir: Path, changed: dict[str, Any] | None = None) -> None:
