@@ -237,7 +237,7 @@ def test_actions_reach_their_bounds_and_no_further(kind: Any) -> None:
     np.testing.assert_allclose(random.min(axis=0), [-3, 1], atol=0.01)
     np.testing.assert_allclose(random.max(axis=0), [1, 2], atol=0.01)
     np.testing.assert_allclose(random.mean(axis=0), [-1, 1.5], atol=0.1)
-    np.testing.assert_allclose(agent.policy.to_environment(agent.to_learn(random)), random, atol=1e-6)
+    np.testing.assert_allclose(agent.policy.to_environment(agent.to_network_action(random)), random, atol=1e-6)
     agent.steps = 10
     agent.actor_learner.vector.mul_(1000)
     for actions in (agent.act(obs)[0], agent.get_action(obs), agent.get_action(obs, deterministic=True)):

@@ -39,6 +39,8 @@ SETTINGS: dict[str, Any] = {
     "checkpoint_seconds": st.one_of(st.just(60.0), number),
     "keep_checkpoints": st.integers(0, 3),
     "info_keys": st.sampled_from([(), (), ("is_success",), ("prob", "prob")]),
+    "callback": st.sampled_from([(), (), ("nonsense",), ("missing:Callback",)]),
+    "track": st.just("none"),  # a tracker that is installed would go online
     "max_seconds": maybe,
     "target_return": maybe,
     "k_epochs": st.integers(-1, 3),
