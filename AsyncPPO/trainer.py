@@ -90,22 +90,17 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.env = self._make_env(env, with_success(info_keys), settings)
         self.collector = make_collector(self.env, agent, with_success(info_keys), self.dealt)
         self.buffer = self.collector.buffer
-        self.steps_done = 0
-        self.seconds = 0.0
-        self.episodes_done = 0
+        self.steps_done, self.seconds, self.episodes_done = 0, 0.0, 0
         self.recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
-        self.history = History()
-        self.evaluations: list[Evaluation] = []
+        self.history, self.evaluations = History(), list[Evaluation]()
         self.goal = 0, 0
         self.stopped: str | None = None
         self.skip_slow_work = False
         self.error: BaseException | None = None
-        self.collecting_since: float | None = None
-        """The start of the current collection, by `time.monotonic`; None between collections."""
+        self.collecting_since: float | None = None  # by `time.monotonic`; None between collections
         self.rows = RowMeans(agent)
         self._batch_lag = lag  # correct for a batch from a checkpoint: it was collected during an update
-        self._elsewhere = 0
-        """The number of transitions in the buffers of other ranks."""
+        self._elsewhere = 0  # the number of transitions in the buffers of other ranks
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None

@@ -17,10 +17,7 @@ from OffPolicy.noise import linear_schedule
 from OffPolicy.policy import Policy
 from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import Perception, linear_layer, mlp
-from parallel_rl.utils import Features, MadeWith, Metrics
-
-FORBIDDEN = -1e8
-"""The value of a masked action."""
+from parallel_rl.utils import FORBIDDEN, Features, MadeWith, Metrics
 
 
 class QNetwork(nn.Module):

@@ -85,10 +85,8 @@ def prepare(ppo: "Learning", batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
     advantage_in_units = scaled(ppo, experience, advantage, ranks)
     rows = Rows(inputs.obs, raw_action, log_prob, advantage_in_units, target, old_value, *past)
     policy.update_statistics(obs, ranks)  # last, since the rows are normalized by the old statistics
-    metrics = mean_metrics(ranks, len(obs), metrics)
-    return Prepared(
-        rows, experience, targets, {"explained_variance": explained_variance(values, returns, ranks)} | metrics
-    )
+    explained = {"explained_variance": explained_variance(values, returns, ranks)}
+    return Prepared(rows, experience, targets, explained | mean_metrics(ranks, len(obs), metrics))
 
 
 def optimize(

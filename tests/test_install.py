@@ -12,7 +12,8 @@ import pytest
 
 pytest.importorskip("setuptools", minversion="77", reason="a wheel is built with setuptools (requirements-dev.txt)")
 ROOT = Path(__file__).parent.parent
-SOURCES = ("PPO", "AsyncPPO", "parallel_rl", "utils", "pyproject.toml", "README.md", "LICENSE")
+TYPED = {"PPO", "AsyncPPO", "Rollouts", "OffPolicy", "Population", "parallel_rl"}
+SOURCES = (*TYPED, "utils", "pyproject.toml", "README.md", "LICENSE")
 HOSTILE = ("utils", "config", "networks", "commands", "presets", "main")
 """Names that somebody's own modules have, and that ours must not take for its own."""
 RUN_BLOCKS = "import runpy, sys; [runpy.run_path(block, run_name='__main__') for block in sys.argv[1:]]"
@@ -62,12 +63,8 @@ def run(site: Path, project: Path, *command: str | Path) -> subprocess.Completed
 def test_the_wheel_holds_the_packages_with_their_types_and_nothing_else(wheel: Path) -> None:
     names = ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert top == {"PPO", "AsyncPPO", "parallel_rl", "utils"}
-    assert {name for name in names if name.endswith("py.typed")} == {
-        "PPO/py.typed",
-        "AsyncPPO/py.typed",
-        "parallel_rl/py.typed",
-    }
+    assert top == TYPED | {"utils"}
+    assert {name for name in names if name.endswith("py.typed")} == {f"{package}/py.typed" for package in TYPED}
 
 
 def test_the_blocks_of_the_readme_run_installed_beside_modules_of_the_users_own(site: Path, project: Path) -> None:
@@ -76,6 +73,8 @@ def test_the_blocks_of_the_readme_run_installed_beside_modules_of_the_users_own(
     for number, block in enumerate(blocks):
         paths.append(project / f"block_{number}.py")
         paths[-1].write_text(block.replace("100_000", "1_500"))
+    paths.append(project / "imports.py")
+    paths[-1].write_text("".join(f"import {package}\n" for package in sorted(TYPED)))
     run(site, project, sys.executable, "-c", RUN_BLOCKS, *paths)
 
 
