@@ -17,6 +17,7 @@ from AsyncPPO.progress import Bar
 from AsyncPPO.settings import EnvSettings
 from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import (
+    counted,
     episode_ends,
     inactive_states_dropout,
     indexes_of_active_environments,
@@ -85,8 +86,7 @@ def evaluate_episodes(
         ValueError: `episodes` is below 1.
         EnvError: an environment failed or hung; with `restart`, all of them failed repeatedly.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes must be at least 1, not {episodes}")
+    episodes = counted("episodes", episodes)
     env, num_envs = _first(env, number_of_copies(env, num_envs, DEFAULT_NUM_ENVS), episodes, settings)
     keys = with_success(info_keys)
     done: list[Episode] = []

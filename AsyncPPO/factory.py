@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 
 from AsyncPPO.backends import EnvError, EnvFactory, close_env
 from AsyncPPO.progress import warn_if_long
-from parallel_rl.utils import check_env_id, register_games
+from parallel_rl.utils import check_env_id, counted, register_games
 
 EnvLike = gym.Env | str | EnvSpec | EnvFactory | VectorEnv | Callable[[int], VectorEnv]
 """An environment, an id, a spec, or a callable that makes one; or N in one object, or a function of N that makes it."""
@@ -29,10 +29,8 @@ def number_of_copies(env: Any, num_envs: int | None, default: int) -> int:
     if listed is not None and num_envs not in (None, listed):
         what = "has" if isinstance(env, VectorEnv) else "is a list of"
         raise ValueError(f"num_envs is {num_envs}, but env {what} {listed}: it must have one for each environment")
-    for number in (num_envs, listed):
-        if number is not None and number < 1:
-            raise ValueError(f"num_envs must be at least 1, not {number}")
-    return num_envs or listed or default
+    given = num_envs if listed is None else listed
+    return default if given is None else counted("num_envs", given)
 
 
 def is_vectorized(env: Any) -> bool:

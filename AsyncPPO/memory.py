@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from parallel_rl.utils import State, Trajectory, check_like, episode_ends
+from parallel_rl.utils import State, Trajectory, check_like, counted, episode_ends
 
 ROWS = ("obs", "action", "reward", "terminated", "truncated")
 """The fields of every transition; others are extras."""
@@ -36,9 +36,7 @@ class VecMemory:
         Raises:
             ValueError: `num_envs` is below 1.
         """
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, not {num_envs}")
-        self.num_envs = num_envs
+        self.num_envs = counted("num_envs", num_envs)
         self._given = arrays or {}
         self.clear()
 

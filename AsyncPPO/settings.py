@@ -41,9 +41,7 @@ class TrainerOptions(EnvSettings, total=False):
 
 
 def check_steps_and_mode(agent: "Agent", steps: int, mode: str) -> None:
-    """Raise a `ValueError` for a wrong number of steps or mode; warn if there are too few steps for an update."""
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, not {steps}")
+    """Raise a `ValueError` for a wrong mode; warn if there are too few steps for an update."""
     if mode not in {"streaming", "mask"}:
         raise ValueError(f"mode must be 'streaming' or 'mask', not {mode!r}")
     if steps < (wanted := agent.steps_wanted()):

@@ -22,7 +22,7 @@ from AsyncPPO.ranks import agree_to_stop, check_ranks, collected, deal, own_sett
 from AsyncPPO.rows import RowMeans, row_of
 from AsyncPPO.settings import EnvSettings, Mode, TrainerOptions, check_steps_and_mode
 from AsyncPPO.vectorizer import EnvVectorizer
-from parallel_rl.utils import ALONE, Closeable, History, Metrics, Ranks, save_state
+from parallel_rl.utils import ALONE, Closeable, History, Metrics, Ranks, counted, save_state
 
 BAR_SECONDS = 0.2
 """The longest time between updates of the progress bar while replicas act."""
@@ -78,6 +78,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         **settings: Unpack[EnvSettings],
     ) -> None:
         """Make the environments and the collector."""
+        steps = counted("steps", steps)
         check_steps_and_mode(agent, steps, mode)
         check_ranks(ranks, agent, mode, lag, settings.get("seed"))
         self.agent, self.steps, self.mode, self.lag, self.progress = agent, steps, mode, lag, progress

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from AsyncPPO import EnvVectorizer
+from parallel_rl.utils import counted
 from Rollouts.actor import Actor, check_signatures, device_of
 from Rollouts.collector import Collector, no_trace
 
@@ -47,9 +48,7 @@ def evaluations(
         ValueError: `episodes` or `max_steps` is below 1.
     """
     check_signatures(type(actor))
-    for name, value in (("episodes", episodes), ("max_steps", max_steps)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+    episodes, max_steps = counted("episodes", episodes), counted("max_steps", max_steps)
     return _evaluations(env, actor, episodes, torch.device(device or device_of(actor)), seed, max_steps)
 
 

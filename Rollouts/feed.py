@@ -8,6 +8,7 @@ from torch import nn
 
 from AsyncPPO import EnvVectorizer
 from AsyncPPO.factory import number_of_copies
+from parallel_rl.utils import counted
 from Rollouts.actor import Actor, check_signatures, device_of
 from Rollouts.collector import Collector
 from Rollouts.fragment import Fragment
@@ -74,8 +75,7 @@ def rollout(
 
 
 def _check(n_steps: int, num_workers: int, lag: int, step_timeout: float | None) -> None:
-    if n_steps < 1:
-        raise ValueError(f"n_steps must be at least 1, not {n_steps}")
+    counted("n_steps", n_steps)
     if num_workers < 0:
         raise ValueError(f"num_workers must not be negative, not {num_workers}")
     if lag not in (0, 1):

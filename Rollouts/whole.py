@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from parallel_rl.utils import counted
 from Rollouts.fragment import At, Fragment, State, cat
 from Rollouts.nested import Nested, tree_map
 
@@ -28,9 +29,7 @@ def episodes(feed: Iterable[Fragment], batch_size: int = 1) -> Iterator[list[Fra
     Raises:
         ValueError: `batch_size` is below 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    return _episodes(feed, batch_size)
+    return _episodes(feed, counted("batch_size", batch_size))
 
 
 def _episodes(feed: Iterable[Fragment], batch_size: int) -> Iterator[list[Fragment]]:

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from AsyncPPO.workers import choose_start_method
-from parallel_rl.utils import ACTION_MASK, choices_of, global_streams_kept
+from parallel_rl.utils import ACTION_MASK, choices_of, counted, global_streams_kept
 
 BackendName = Literal["auto", "inline", "process", "vector"]
 OnEnvError = Literal["raise", "restart"]
@@ -137,8 +137,8 @@ def check_ways(
     Raises:
         ValueError: an argument is invalid, or two are not compatible.
     """
-    if num_workers is not None and num_workers < 1:
-        raise ValueError(f"num_workers must be at least 1, not {num_workers}")
+    if num_workers is not None:
+        counted("num_workers", num_workers)
     if backend not in ("auto", "inline", "process", "vector"):
         raise ValueError(f"backend must be 'auto', 'inline', 'process' or 'vector', not {backend!r}")
     if on_env_error not in ("raise", "restart"):

@@ -17,7 +17,7 @@ from AsyncPPO.evaluation import evaluate_episodes
 from AsyncPPO.evaluator import Evaluator
 from AsyncPPO.progress import Bar, warn_if_long
 from AsyncPPO.settings import EnvSettings
-from parallel_rl.utils import Metrics, read_json, write_atomically
+from parallel_rl.utils import Metrics, counted, read_json, write_atomically
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
@@ -61,10 +61,8 @@ class BackgroundEvaluation(Callback):
         **settings: Unpack[EnvSettings],
     ) -> None:
         """Store the settings; the process starts with the run."""
-        for name, value in (("every", every), ("episodes", episodes)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        self.every, self.keep_best = every, None if keep_best is None else Path(keep_best)
+        self.every, episodes = counted("every", every), counted("episodes", episodes)
+        self.keep_best = None if keep_best is None else Path(keep_best)
         self._best = self._best_before()
         self._wanted_method = settings.get("start_method", "auto")
         step_timeout = settings.get("step_timeout")

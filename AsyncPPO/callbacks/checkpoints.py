@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from AsyncPPO.callbacks.base import Callback
-from parallel_rl.utils import Metrics, remove_unfinished
+from parallel_rl.utils import Metrics, counted, remove_unfinished
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
@@ -31,12 +31,9 @@ class Checkpoints(Callback):
         Raises:
             ValueError: `every_seconds` is not positive, or `keep` is below 1.
         """
-        if not every_seconds > 0 or keep < 1:
-            raise ValueError(
-                f"every_seconds must be positive and keep at least 1, not {every_seconds:g} and {keep}: "
-                "a run without checkpoints is one without this callback"
-            )
-        self.directory, self.every_seconds, self.keep = Path(directory), every_seconds, keep
+        if not every_seconds > 0:
+            raise ValueError(f"every_seconds must be positive, not {every_seconds:g}")
+        self.directory, self.every_seconds, self.keep = Path(directory), every_seconds, counted("keep", keep)
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """Make the directory; remove the unfinished files of a killed process."""

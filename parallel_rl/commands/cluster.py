@@ -20,7 +20,7 @@ from parallel_rl.commands.output import note
 from parallel_rl.commands.seeds import passed_on
 from parallel_rl.config import TrainConfig
 from parallel_rl.ranks import ranks_of_environment
-from parallel_rl.utils import Ranks
+from parallel_rl.utils import Ranks, counted
 
 Cluster = Literal["none", "local"]
 Work = Callable[[Ranks], int]
@@ -48,8 +48,7 @@ def checked_nodes(cluster: str, nodes: int) -> int | None:
     Raises:
         ValueError: there are nodes without a cluster, or less than one.
     """
-    if nodes < 1:
-        raise ValueError(f"--nodes must be at least 1, not {nodes}")
+    counted("--nodes", nodes)
     if cluster == "none" and nodes > 1:
         raise ValueError(f"--nodes {nodes} needs --cluster local")
     return None if cluster == "none" else nodes

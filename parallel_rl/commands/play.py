@@ -14,6 +14,7 @@ import tyro
 from AsyncPPO import EnvError
 from AsyncPPO.progress import Bar
 from parallel_rl.commands.build import agent_of, env_of, factory_of
+from parallel_rl.utils import counted
 
 if TYPE_CHECKING:
     from AsyncPPO.agent import Agent
@@ -157,8 +158,7 @@ def show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable[
         ValueError: `episodes` is below 1, or `seed` is negative.
         EnvError: the environment failed.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes must be at least 1, not {episodes}")
+    counted("episodes", episodes)
     if seed < 0:
         raise ValueError(f"seed must not be negative, not {seed}")
     with Bar(unit="frame", desc="playing", leave=False) as bar:

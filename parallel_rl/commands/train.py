@@ -48,7 +48,7 @@ from parallel_rl.commands.seeds import seeds_named, train_seeds
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import check_trust, named_values, trust_flag
 from parallel_rl.config import TrainConfig, setting_types
-from parallel_rl.utils import ALONE, Ranks, remove_unfinished, settings_in
+from parallel_rl.utils import ALONE, Ranks, counted, remove_unfinished, settings_in
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
@@ -109,8 +109,8 @@ def resume(
     changed: dict[str, Any] = {} if num_envs in (None, config.run.num_envs) else {"num_envs": num_envs}
     changed |= _overrides(config, override)
     config = config.changed(changed)
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps must be at least 1, not {steps}")
+    if steps is not None:
+        counted("steps", steps)
     ranks = checked_nodes(cluster, nodes)
     return work_on_ranks(ranks, partial(_resume_run, share_of_cores(config, ranks), run_dir, steps, changed))
 

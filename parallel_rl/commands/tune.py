@@ -18,7 +18,7 @@ from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.tune_report import plot_search, table
 from parallel_rl.config import TrainConfig, train_config
 from parallel_rl.presets import LogRange, Values, search_space
-from parallel_rl.utils import settings_in
+from parallel_rl.utils import counted, settings_in
 
 if TYPE_CHECKING:
     import optuna
@@ -49,8 +49,7 @@ def tune(arguments: Sequence[str]) -> int:
         RuntimeError: every trial failed.
     """
     config, flags = parse_all(arguments, tuning=True)
-    if flags.trials < 1:
-        raise ValueError(f"trials must be at least 1, not {flags.trials}")
+    counted("trials", flags.trials)
     if config.run.copies > 1:
         raise ValueError("tune trains single agents: without --copies")
     try:

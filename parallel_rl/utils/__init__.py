@@ -13,6 +13,7 @@ from parallel_rl.utils.checkpoint import (
     write_atomically,
 )
 from parallel_rl.utils.closeable import Closeable
+from parallel_rl.utils.counts import counted
 from parallel_rl.utils.described import describe_space, make_space
 from parallel_rl.utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
 from parallel_rl.utils.free_memory import free_memory
@@ -123,6 +124,7 @@ __all__ = [
     "check_like",
     "choices_of",
     "compute_threads",
+    "counted",
     "describe_space",
     "discounted_returns",
     "discounted_sums",

@@ -232,7 +232,7 @@ def test_checkpoints_after_an_error_writes_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seconds", "keep"), [(0.0, 1), (float("nan"), 1), (1.0, 0)])
 def test_checkpoints_with_bad_arguments_raises(tmp_path: Path, seconds: float, keep: int) -> None:
-    with pytest.raises(ValueError, match="every_seconds must be positive and keep at least 1"):
+    with pytest.raises(ValueError, match=r"every_seconds must be positive|keep must be at least 1"):
         Checkpoints(tmp_path, seconds, keep)
 
 
