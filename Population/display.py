@@ -28,7 +28,7 @@ class Display:
     def show_steps(self, steps: int) -> None:
         """Move the bar."""
         if self._bar is not None:
-            self._bar.update(steps - self._bar.n)
+            self._bar.update((steps if self._bar.total is None else min(steps, self._bar.total)) - self._bar.n)
 
     def show_returns(self, records: Sequence[Record]) -> None:
         """Show the mean returns."""

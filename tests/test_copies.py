@@ -116,6 +116,8 @@ def test_a_stopped_population_resumes_to_the_bit(
     assert [(row["steps"], row["mean_return"]) for row in one] == [(row["steps"], row["mean_return"]) for row in other]
     assert main.main(["resume", str(tmp_path / "half"), "--steps", "100"]) == 1
     assert "a run with copies resumes as it was" in capsys.readouterr().err
+    assert main.main(["resume", str(tmp_path / "whole")]) == 1
+    assert "has no saved state: the run is complete" in capsys.readouterr().err
 
 
 def test_a_target_or_a_time_limit_ends_a_population(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

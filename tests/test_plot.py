@@ -78,6 +78,15 @@ def test_plot_reports_runs_that_ended_early(tmp_path: Path, capsys: pytest.Captu
     assert "(3)" not in said
 
 
+def test_plot_takes_a_complete_run_as_complete_though_its_last_steps_filled_no_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    complete = run(tmp_path / "a", range(100, 900, 100))
+    (tmp_path / "a" / "summary.json").write_text('{"steps": 1000}')
+    assert main.main(["plot", complete, "--out", str(tmp_path / "curves.png")]) == 0
+    assert "ends at" not in capsys.readouterr().out
+
+
 def test_a_run_without_an_episode_is_left_out_and_named(
     tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFixture
 ) -> None:

@@ -45,6 +45,8 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
 
     if config.run.callback or config.run.track != "none":
         raise ValueError("callback and track do not work with copies")
+    if resumed and not (run_dir / STATE_FILE).is_file():
+        raise FileNotFoundError(f"{run_dir} has no saved state: the run is complete, or ended before its first save")
     with locked(run_dir):
         trainer = make_population(config, Keep(config, run_dir))
         count = trainer.load_checkpoint(run_dir / STATE_FILE) if resumed else Count()
@@ -60,7 +62,9 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
         say(f"saved     {run_dir} (weights, metrics of each copy)\ncurves    {run_dir / CURVE_FILE}")
         path = shlex.quote(str(run_dir)) + trust_flag(config.run)
         if signals:
-            say(f"stopped   {trainer.stopped}; to continue: {PROGRAM} resume {path}")
+            complete = not (run_dir / STATE_FILE).is_file()  # the signal came after the last step
+            how = f"to evaluate: {PROGRAM} evaluate {path}" if complete else f"to continue: {PROGRAM} resume {path}"
+            say(f"stopped   {trainer.stopped}; {how}")
             return 128 + signals[0]
         evaluation = final_evaluation(config, agent, whole.steps_done)
         _summarize(whole, evaluation, run_dir)

@@ -1,6 +1,7 @@
 """Parsing of the command line; whole numbers may be written as 1e6, and several as 64,64."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, get_args
 
 import tyro
@@ -32,10 +33,11 @@ def whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        number = float(text)
-    if not number.is_integer():
-        raise ValueError(f"{text} is not a whole number")
-    return int(number)
+        with suppress(ValueError):
+            number = float(text)
+            if number.is_integer():
+                return int(number)
+        raise ValueError(f"{text!r} is not a whole number") from None
 
 
 @REGISTRY.primitive_rule

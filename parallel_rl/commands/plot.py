@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from AsyncPPO.callbacks import METRICS_FILE, read_table
-from parallel_rl.commands.run_directory import config_of
+from parallel_rl.commands.run_directory import config_of, steps_saved
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import settings_in
 
@@ -53,7 +53,9 @@ def plot(
         if all(isnan(row.get(y, nan)) for row in history):
             print(f"left out  {run_dir}: {MISSING[y]} in it")
         else:
-            panels[config.run.env_id][label].append(Run(str(run_dir), history, config.run.steps))
+            complete = steps_saved(run_dir) >= config.run.steps  # its last rows may have filled no batch
+            goal = int(history[-1]["steps"]) if complete else config.run.steps
+            panels[config.run.env_id][label].append(Run(str(run_dir), history, goal))
     if not panels:
         raise ValueError(f"{MISSING[y]} yet in any of the runs")
     for number, (run, goal) in enumerate(ended_early(panels), 1):

@@ -73,7 +73,7 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int], directory: Path, trai
     """
     configs = {seed: _own(config, seed, directory) for seed in seeds}
     directory.mkdir(parents=True, exist_ok=True)
-    say(f"seeds     {', '.join(map(str, seeds))}, {min(available_cores(), len(seeds))} at a time, in {directory}")
+    say(f"seeds     {', '.join(map(str, seeds))}: {min(available_cores(), len(seeds))} at a time, in {directory}")
     started = time.monotonic()
     codes = _run_all(configs, train)
     scores = {seed: _score(Path(str(one.run.run_dir))) for seed, one in configs.items() if codes.get(seed) == 0}
