@@ -16,14 +16,19 @@ EXTRAS = {
     "ale_py": "atari",
     "cv2": "atari",
     "minatar": "atari",
+    "minigrid": "minigrid",
 }
 """Packages of environments, and the extra `parallel-rl[EXTRA]`, or file requirements-EXTRA.txt, that installs them."""
 ROBOTICS = ("Fetch", "Hand", "Adroit", "AntMaze", "PointMaze", "FrankaKitchen")
 """The beginnings of the ids of Gymnasium-Robotics."""
+MINIGRID = ("MiniGrid-", "BabyAI-")
+"""The beginnings of the ids of MiniGrid."""
 
 
 def register_games(env_id: str) -> None:
     """Register the games of MinAtar or Atari, or the robots of Gymnasium-Robotics, if `env_id` is one of them.
+
+    MiniGrid registers itself where it is installed.
 
     Raises:
         ModuleNotFoundError: their package is not installed.
@@ -42,6 +47,8 @@ def register_games(env_id: str) -> None:
         import gymnasium_robotics
 
         gym.register_envs(gymnasium_robotics)
+    elif env_id.startswith(MINIGRID):
+        import minigrid  # noqa: F401  # a plugin of Gymnasium: it is registered if it is installed
 
 
 def check_env_id(env_id: str) -> None:

@@ -87,10 +87,15 @@ def test_a_game_without_its_namespace_is_found() -> None:
             check_env_id(env_id)
 
 
-@pytest.mark.parametrize("env_id", ["ALE/Pong-v5", "MinAtar/Breakout-v1"])
-def test_a_missing_package_of_games_is_named_with_its_extra(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, "ale_py", "minatar")
-    with pytest.raises(ValueError, match=rf"no environment '{env_id}': .* \(pip install 'parallel-rl\[atari\]'"):
+@pytest.mark.parametrize(
+    ("env_id", "extra"),
+    [("ALE/Pong-v5", "atari"), ("MinAtar/Breakout-v1", "atari"), ("MiniGrid-Empty-5x5-v0", "minigrid")],
+)
+def test_a_missing_package_of_games_is_named_with_its_extra(
+    env_id: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "ale_py", "minatar", "minigrid")
+    with pytest.raises(ValueError, match=rf"no environment '{env_id}': .* \(pip install 'parallel-rl\[{extra}\]'"):
         check_env_id(env_id)
     with pytest.raises(ValueError, match=r"no environment 'Pong-v5'$"):
         check_env_id("Pong-v5")
