@@ -19,6 +19,7 @@ def test_floats_are_averaged_and_whole_numbers_are_counts() -> None:
     assert {**mean, "w": 0} == {"w": 0, "n": 5, "done": True, "lr": 1.0, "name": "a", "none": None}
     assert one["w"].tolist() == [1.0, 2.0]
     assert mean_of_states([np.array(1.0), np.array(2.0)]).shape == ()
+    assert mean_of_states([np.array([1, 5]), np.array([4, 2])]).tolist() == [4, 5]
 
 
 def test_tensors_lists_and_tuples_are_averaged() -> None:
