@@ -94,9 +94,8 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.steps_done, self.seconds, self.episodes_done = 0, 0.0, 0
         self.recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
         self.history, self.evaluations = History(), list[Evaluation]()
-        self.goal = 0, 0
         self.stopped: str | None = None
-        self.skip_slow_work = False
+        self.goal, self.skip_slow_work = (0, 0), False
         self.error: BaseException | None = None
         self.collecting_since: float | None = None  # by `time.monotonic`; None between collections
         self.rows = RowMeans(agent)

@@ -104,7 +104,7 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(
     assert (trial.state.name, trial.user_attrs["error"]) == ("FAIL", "FloatingPointError: the loss is nan")
     monkeypatch.setattr(Search, "_score", lambda self, trial: 1 / 0)
     assert tune(tmp_path / "none", trials=2) == 1
-    assert "error: no trial came to its end; the last failure: ZeroDivisionError" in capsys.readouterr().err
+    assert "error: no trial was completed; the last failure: ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_bad_trials_are_pruned(optuna: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,7 +239,7 @@ class Search:
         finished = self.finished
         if all(trial.value is None for trial in finished):
             errors = [trial.user_attrs[ERROR] for trial in finished if ERROR in trial.user_attrs]
-            raise RuntimeError(f"no trial came to its end; the last failure: {errors[-1] if errors else 'none'}")
+            raise RuntimeError(f"no trial was completed; the last failure: {errors[-1] if errors else 'none'}")
         self._save_best()
         plot_search(self.study, self.run_dir / PICTURE_FILE, self.config.run.env_id)
         say(
