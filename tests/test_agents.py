@@ -13,9 +13,9 @@ import pytest
 from AsyncPPO.callbacks import read_table
 from parallel_rl import main
 from parallel_rl.agents import AGENTS, AgentKind
+from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import agent_of
 from parallel_rl.commands.run_directory import config_of
-from parallel_rl.commands.train import parse
 from parallel_rl.presets import PRESETS, Presets
 from parallel_rl.utils import Config, setting
 from tests.toy_agent import ToyAgent

@@ -16,10 +16,10 @@ import pytest
 
 from AsyncPPO import EnvVectorizer, evaluate
 from parallel_rl import main
+from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import factory_of
 from parallel_rl.commands.play import SCREENS
 from parallel_rl.commands.run_directory import config_of
-from parallel_rl.commands.train import parse
 from parallel_rl.commands.trust import TRUST
 from PPO import PPO
 

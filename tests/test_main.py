@@ -15,9 +15,9 @@ import pytest
 
 from parallel_rl import main
 from parallel_rl.agents import AGENTS, agent_kind
+from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import factory_of
 from parallel_rl.commands.run_directory import CONFIG_FILE, config_of, write_json
-from parallel_rl.commands.train import parse
 from parallel_rl.config import RunConfig, train_config
 from parallel_rl.presets import PRESETS
 from PPO import PPO, PPOConfig

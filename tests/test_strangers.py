@@ -16,9 +16,9 @@ import torch
 from AsyncPPO import AsyncPPO
 from AsyncPPO.callbacks import read_table
 from parallel_rl import main
+from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import env_of, fresh_agent
 from parallel_rl.commands.run_directory import config_of
-from parallel_rl.commands.train import parse
 from parallel_rl.commands.trust import untrusted_modules
 from parallel_rl.config import RunConfig, setting_names
 from parallel_rl.utils import load_state, save_state

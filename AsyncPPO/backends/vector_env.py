@@ -59,12 +59,14 @@ class VectorEnvPool:
         obs, reward, terminated, truncated, info = self._env.step(batch)
         self._obs = self._rows(obs).copy()
         infos, over = infos_by_env(info, len(actions)), episode_ends(terminated, truncated)
-        last = self._obs.copy()
+        last = self._obs
         if over.any() and self._mode is AutoresetMode.SAME_STEP:
+            last = last.copy()
             last[over] = self._last_rows(info, over)
             self._infos = infos
             infos = [new.pop(FINAL_INFO, {}) if ended else new for new, ended in zip(infos, over, strict=True)]
         elif over.any() and self._mode is AutoresetMode.DISABLED:
+            last = last.copy()
             first, info = self._env.reset(options={"reset_mask": over})
             self._obs[over] = self._rows(first)[over]
             self._infos = infos_by_env(info, len(actions))

@@ -55,8 +55,9 @@ class Checkpoints(Callback):
     def _save(self, trainer: "AsyncTrainer") -> None:
         trainer.save_checkpoint(self.directory / f"{trainer.steps_done:012d}{CHECKPOINT_SUFFIX}")
         self._last, self._steps = trainer.seconds, trainer.steps_done
-        for old in checkpoints_in(self.directory)[: -self.keep] if trainer.ranks.number == 0 else []:
-            old.unlink()
+        if trainer.ranks.number == 0:
+            for old in checkpoints_in(self.directory)[: -self.keep]:
+                old.unlink()
 
 
 def checkpoints_in(directory: Path) -> list[Path]:

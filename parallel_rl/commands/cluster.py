@@ -1,12 +1,11 @@
 """Ranks from the command line: processes that `--cluster local` starts here, or that torchrun or Slurm started."""
 
-import argparse
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -27,19 +26,6 @@ Work = Callable[[Ranks], int]
 """What a rank does; returns an exit code."""
 GRACE_SECONDS = 15.0
 """How long ranks may take to end after one of them has failed, before they are killed."""
-
-
-def nodes_named(arguments: Sequence[str]) -> int | None:
-    """Return the number of nodes of `--cluster local --nodes N`; None without a cluster.
-
-    Raises:
-        ValueError: there is one flag without the other, or no node.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--cluster", default="none")
-    parser.add_argument("--nodes", type=int, default=1)
-    named, _ = parser.parse_known_args(arguments)
-    return checked_nodes(named.cluster, named.nodes)
 
 
 def checked_nodes(cluster: str, nodes: int) -> int | None:

@@ -23,9 +23,9 @@ from AsyncPPO.callbacks import (
     WeightsAndBiases,
     checkpoints_in,
 )
-from parallel_rl.commands.arguments import parse
+from parallel_rl.commands.arguments import parse_all
 from parallel_rl.commands.build import callbacks_of, load_latest, make_trainer
-from parallel_rl.commands.cluster import Cluster, checked_nodes, nodes_named, share_of_cores, work_on_ranks
+from parallel_rl.commands.cluster import Cluster, checked_nodes, share_of_cores, work_on_ranks
 from parallel_rl.commands.copies import train_copies
 from parallel_rl.commands.evaluating import background_evaluation, final_evaluation
 from parallel_rl.commands.output import say
@@ -56,7 +56,8 @@ if TYPE_CHECKING:
 
 def train(arguments: Sequence[str]) -> int:
     """Run the command `train`: a single run, on one rank or several, or one for each of `--seeds`."""
-    config, seeds, nodes = parse(arguments), seeds_named(arguments), nodes_named(arguments)
+    config, flags = parse_all(arguments)
+    seeds, nodes = seeds_named(arguments), checked_nodes(flags.cluster, flags.nodes)
     if seeds is not None:
         if nodes is not None:
             raise ValueError("give either --seeds or --cluster")

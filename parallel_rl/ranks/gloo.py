@@ -14,7 +14,7 @@ from torch.distributed import PrefixStore, ProcessGroupGloo, Store, rendezvous
 from parallel_rl.utils import RankError, state_from, state_to_bytes
 
 RING_BYTES = 1_000_000
-"""From this size on, gloo's ring is faster than recursive doubling, which sends more bytes in fewer messages."""
+"""From this size on, sums go by gloo's ring, which sends fewer bytes than recursive doubling, in more messages."""
 TIMEOUT = 300.0
 WORD_SECONDS = 1.0
 """How long to wait for the word of a rank whose connections are closed."""

@@ -11,7 +11,7 @@ import pytest
 
 from parallel_rl import main
 from parallel_rl.commands import pyrl
-from parallel_rl.commands.train import parse
+from parallel_rl.commands.arguments import parse
 from parallel_rl.config import TrainConfig
 from tests.OffPolicy.probes import Reach
 
