@@ -46,6 +46,11 @@ class Ways:
     fault_policy: FaultPolicy
     close_timeout: float
 
+    @property
+    def processes(self) -> int:
+        """The largest number of processes that step."""
+        return int(self.num_workers or available_cores())
+
 
 @dataclass(frozen=True)
 class Made:
@@ -94,7 +99,7 @@ def make_backend(
     made = ProcessBackend(
         factories,
         layout,
-        ways.num_workers or available_cores(),
+        ways.processes,
         method,
         ways.plan,
         ways.asynchronous,
@@ -134,7 +139,7 @@ def _choose(
     if reason := why_no_children():
         return "inline", reason
     steps = 1 if ways.plan is None else ways.plan.horizon
-    return choose_backend(sample, num_envs, ways.num_workers or available_cores(), steps, seed, reset_options)
+    return choose_backend(sample, num_envs, ways.processes, steps, seed, reset_options)
 
 
 def _layout(num_envs: int, env: Any) -> Layout:

@@ -57,7 +57,8 @@ def rollout(
         ValueError: a number is too small, or two arguments exclude each other.
     """
     check_signatures(type(actor))
-    _check(n_steps, num_workers, lag, step_timeout)
+    n_steps, num_workers = counted("n_steps", n_steps), num_workers and counted("num_workers", num_workers)
+    _check(num_workers, lag, step_timeout)
     num_envs = number_of_copies(envs, num_envs, 1)
     device = torch.device(device or device_of(actor))
     faults: dict[str, Any] = {"seed": seed, "on_env_error": on_env_error, "step_timeout": step_timeout}
@@ -74,10 +75,7 @@ def rollout(
     return _feed(envs, num_envs, {**workers, **faults}, actor, n_steps, sticky, device)
 
 
-def _check(n_steps: int, num_workers: int, lag: int, step_timeout: float | None) -> None:
-    counted("n_steps", n_steps)
-    if num_workers < 0:
-        raise ValueError(f"num_workers must not be negative, not {num_workers}")
+def _check(num_workers: int, lag: int, step_timeout: float | None) -> None:
     if lag not in (0, 1):
         raise ValueError(f"lag must be 0 or 1, not {lag}")
     if lag and not num_workers:

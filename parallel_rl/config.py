@@ -5,17 +5,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from typing_extensions import Doc
 
 from parallel_rl.agents import AGENTS, agent_kind
-from parallel_rl.utils import Config, setting, settings_class
+from parallel_rl.utils import Config, setting, settings_class, settings_in
 from parallel_rl.utils.settings import hints
 
 DEFAULT_AGENT = "ppo"
 REMOVED_VALUES = {("acting", "alternating"): "central"}
 """Removed values of settings, and the values that replace them when an older run is read."""
+
+environment_setting = partial(setting, group="environment")
+collection_setting = partial(setting, group="collection")
+evaluation_setting = partial(setting, group="evaluation")
+copies_setting = partial(setting, group="copies")
 
 
 @settings_class
@@ -26,84 +32,86 @@ class RunConfig(Config):
         ValueError: a setting is out of its range; the message names all such settings.
     """
 
-    env_id: str = setting("CartPole-v1", "Environment; known ones have a preset of settings (presets.py).")
-    env_kwargs: tuple[str, ...] = setting(
+    env_id: str = environment_setting("CartPole-v1", "Environment; known ones have a preset of settings (presets.py).")
+    env_kwargs: tuple[str, ...] = environment_setting(
         (), "Arguments of the environment, NAME=VALUE: --env-kwargs is_slippery=False map_name=8x8."
     )
-    wrapper: tuple[str, ...] = setting(
+    wrapper: tuple[str, ...] = environment_setting(
         (), "Wrappers of the environment, MODULE:CLASS, innermost first: --wrapper minigrid.wrappers:ImgObsWrapper."
     )
-    action_masks: bool = setting(
+    action_masks: bool = environment_setting(
         False, "Choose only allowed actions, given by the environment's action_masks() or its info's action_mask."
     )
-    num_envs: int = setting(32, "Number of parallel environments.", least=1)
+    num_envs: int = collection_setting(32, "Number of parallel environments.", least=1)
     steps: int = setting(100_000, "Environment steps, over all parallel environments together.", least=1)
     seed: int = setting(0, "Seed of the weights, the actions and the environments.", least=0)
-    mode: Literal["streaming", "mask"] = setting(
+    mode: Literal["streaming", "mask"] = collection_setting(
         "streaming", "Update as soon as there is a batch, or (mask) when every environment has finished its episode."
     )
-    acting: Literal["auto", "central", "replicas"] = setting(
+    acting: Literal["auto", "central", "replicas"] = collection_setting(
         "auto",
         "Query the agent in every step (central), or let replicas of the policy act in the processes that step; auto: "
         "replicas where possible, otherwise central.",
     )
-    lag: Literal[0, 1] = setting(
+    lag: Literal[0, 1] = collection_setting(
         0,
         "1: collect the next batch during an update, with the weights from before it; for agents that act in this "
         "process. On two cores it gains little or nothing.",
     )
-    backend: Literal["auto", "inline", "process", "vector"] = setting(
+    backend: Literal["auto", "inline", "process", "vector"] = collection_setting(
         "auto",
         "Step the environments in this process or in workers (auto measures which is faster), or with EnvPool, if "
         "it is installed (vector).",
     )
-    num_workers: int | None = setting(
+    num_workers: int | None = collection_setting(
         None, "Processes that step, this one included; by default one for each core.", least=1
     )
-    on_env_error: Literal["raise", "restart"] = setting(
+    on_env_error: Literal["raise", "restart"] = collection_setting(
         "raise", "End the run when an environment fails or its process dies, or restart that environment."
     )
-    step_timeout: float | None = setting(
+    step_timeout: float | None = collection_setting(
         None, "Seconds that a step or reset of an environment may take; by default without a limit.", above=0
     )
-    start_method: Literal["auto", "fork", "spawn", "forkserver"] = setting(
+    start_method: Literal["auto", "fork", "spawn", "forkserver"] = collection_setting(
         "auto", "How workers start; auto forks where the system supports it and this process can be forked safely."
     )
-    close_timeout: float = setting(
+    close_timeout: float = collection_setting(
         5.0, "Seconds that workers may take to close their environments before they are killed.", least=0
     )
     run_dir: str | None = setting(None, "Directory for the results; by default runs/ENV_ID/DATE_TIME.")
     load_weights: str | None = setting(
         None, "A run directory, to start from its weights with its settings; or any directory of weights."
     )
-    eval_episodes: int = setting(100, "Deterministic episodes of the evaluation at the end.", above=0)
-    eval_envs: int | None = setting(
+    eval_episodes: int = evaluation_setting(100, "Deterministic episodes of the evaluation at the end.", above=0)
+    eval_envs: int | None = evaluation_setting(
         None, "Parallel environments of an evaluation; by default at most num_envs.", above=0
     )
-    eval_every: int | None = setting(
+    eval_every: int | None = evaluation_setting(
         None,
         "Environment steps between evaluations in the background; the weights of the best one are kept. By default a "
         "tenth of the run; 0 for none.",
         least=0,
     )
-    checkpoint_seconds: float = setting(60.0, "Seconds between checkpoints: a killed run loses no more.", above=0)
-    keep_checkpoints: int = setting(3, "Number of the newest checkpoints to keep.", above=0)
-    info_keys: tuple[str, ...] = setting(
+    checkpoint_seconds: float = evaluation_setting(
+        60.0, "Seconds between checkpoints: a killed run loses no more.", above=0
+    )
+    keep_checkpoints: int = evaluation_setting(3, "Number of the newest checkpoints to keep.", above=0)
+    info_keys: tuple[str, ...] = evaluation_setting(
         (), "Numbers in an episode's last info to report as means: --info-keys distance. is_success needs no key."
     )
-    copies: int = setting(
+    copies: int = copies_setting(
         1, "Copies of the agent, each with its own environments, that are combined while they train.", least=1
     )
-    combine: Literal["mean", "best", "explore"] = setting(
+    combine: Literal["mean", "best", "explore"] = copies_setting(
         "mean",
         "mean: all copies continue from the mean of their weights; best: all continue from the best copy; explore: the "
         "worst copies continue from one of the best, with a perturbed learning rate.",
     )
-    combine_every: int = setting(4096, "Steps of all copies together between two combinations.", least=1)
-    callback: tuple[str, ...] = setting(
+    combine_every: int = copies_setting(4096, "Steps of all copies together between two combinations.", least=1)
+    callback: tuple[str, ...] = evaluation_setting(
         (), "Your own callbacks, MODULE:CLASS, called without arguments: --callback my_callbacks:Curriculum."
     )
-    track: Literal["none", "wandb", "mlflow"] = setting(
+    track: Literal["none", "wandb", "mlflow"] = evaluation_setting(
         "none", "Report the run to Weights & Biases or MLflow, if it is installed (pip install wandb)."
     )
     max_seconds: float | None = setting(None, "End the run after this many seconds of training.", above=0)
@@ -249,15 +257,6 @@ GROUPS = {
     "agent": "The settings of the agent.",
 }
 """The groups of flags in the help, and their sentences."""
-GROUP_OF = {
-    **dict.fromkeys(("env_id", "env_kwargs", "wrapper", "action_masks"), "environment"),
-    **dict.fromkeys(("num_envs", "mode", "acting", "lag", "backend", "num_workers", "on_env_error"), "collection"),
-    **dict.fromkeys(("step_timeout", "start_method", "close_timeout"), "collection"),
-    **dict.fromkeys(("eval_episodes", "eval_envs", "eval_every", "checkpoint_seconds"), "evaluation"),
-    **dict.fromkeys(("keep_checkpoints", "info_keys", "callback", "track"), "evaluation"),
-    **dict.fromkeys(("copies", "combine", "combine_every"), "copies"),
-}
-"""The group of each flag that is neither of `run` nor of `agent`."""
 
 
 def command_line(agent: str, *, tuning: bool = False) -> type:
@@ -278,11 +277,11 @@ def command_line(agent: str, *, tuning: bool = False) -> type:
         *([TRIALS] if tuning else [SEEDS, CLUSTER, NODES]),
         TRUST,
     ]
-    of_agent = {each.name.lower() for each in fields(agent_kind(agent).config_class)}
+    group_of = dict.fromkeys(map(str.lower, settings_in(agent_kind(agent).config_class)), "agent")
+    group_of |= {name: about.group or "run" for name, about in settings_in(RunConfig).items()}
     groups: dict[str, list[Any]] = {name: [] for name in GROUPS}
     for name, hint, help, value in flags:
-        group = GROUP_OF.get(name, "agent" if name in of_agent else "run")
-        groups[group].append((name, Annotated[hint, Doc(help)], field(default=value)))
+        groups[group_of.get(name, "run")].append((name, Annotated[hint, Doc(help)], field(default=value)))
     made = {name: _flags_class(name, group, GROUPS[name]) for name, group in groups.items()}
     parts = [(name, kind, field(default_factory=kind)) for name, kind in made.items()]
     return _flags_class("CommandLine", parts, TUNE_HELP if tuning else TRAIN_HELP)

@@ -6,14 +6,20 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from parallel_rl import main
+from parallel_rl.commands.arguments import parse
+from parallel_rl.config import TrainConfig
 from tests.processes import SECONDS, wait_until
 
 ROOT = Path(__file__).parent.parent
+
+
+def config_from(arguments: Sequence[str]) -> TrainConfig:
+    return parse(arguments)[0]
 
 
 def command(*arguments: str, cwd: Path, **kwargs: Any) -> subprocess.Popen[str]:

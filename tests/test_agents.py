@@ -13,11 +13,11 @@ import pytest
 from AsyncPPO.callbacks import read_table
 from parallel_rl import main
 from parallel_rl.agents import AGENTS, AgentKind
-from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import agent_of
 from parallel_rl.commands.run_directory import config_of
 from parallel_rl.presets import PRESETS, Presets
 from parallel_rl.utils import Config, setting
+from tests.program import config_from
 from tests.toy_agent import ToyAgent
 
 
@@ -88,7 +88,7 @@ def test_weights_of_a_run_are_loaded_with_its_agent_and_settings(tmp_path: Path,
 
 
 def test_flags_defaults_presets_and_help_are_those_of_the_agent(capsys: pytest.CaptureFixture) -> None:
-    config = parse(["--agent", "toy", "--env-id", "Taxi-v4", "--lr", "0.25"])
+    config = config_from(["--agent", "toy", "--env-id", "Taxi-v4", "--lr", "0.25"])
     assert vars(config.settings) == {"lr": 0.25, "gamma": 0.95, "epsilon": 0.125, "learning_starts": 200}
     assert config.run.steps == 7
     with pytest.raises(SystemExit):

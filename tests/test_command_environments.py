@@ -16,12 +16,12 @@ import pytest
 
 from AsyncPPO import EnvVectorizer, evaluate
 from parallel_rl import main
-from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import factory_of
 from parallel_rl.commands.play import SCREENS
 from parallel_rl.commands.run_directory import config_of
 from parallel_rl.commands.trust import TRUST
 from PPO import PPO
+from tests.program import config_from
 
 QUICK = ["--steps", "600", "--num-envs", "2", "--batch-size", "256", "--k-epochs", "2", "--eval-episodes", "5"]
 QUICK += ["--backend", "inline"]
@@ -104,7 +104,7 @@ def test_recorded_wrappers_are_applied_by_later_commands(run_dir: Path, capsys: 
     assert config_of(run_dir).run.wrapper == (f"{__name__}:Left", "gymnasium.wrappers:FlattenObservation")
     with factory_of(config_of(run_dir).run)() as env:
         assert env.observation_space == gym.spaces.Box(0, 1, (6,), np.int64), "the first is the innermost"
-    assert parse(["--load-weights", str(run_dir), TRUST]).run.wrapper == config_of(run_dir).run.wrapper
+    assert config_from(["--load-weights", str(run_dir), TRUST]).run.wrapper == config_of(run_dir).run.wrapper
     capsys.readouterr()
     assert main.main(["evaluate", str(run_dir), "--episodes", "3", TRUST]) == 0
     assert "mean 5.00" in capsys.readouterr().out
@@ -123,7 +123,7 @@ def test_of_the_recorded_wrappers_those_of_gymnasium_need_no_trust(
 
 def test_flags_of_several_values_may_be_repeated() -> None:
     flags = ["--env-kwargs", "a=1", "b=2", "--steps", "5", "--env-kwargs=c=3", "--wrapper", "a:A", "--wrapper", "b:B"]
-    config = parse(flags)
+    config = config_from(flags)
     assert (config.run.env_kwargs, config.run.wrapper, config.run.steps) == (("a=1", "b=2", "c=3"), ("a:A", "b:B"), 5)
 
 

@@ -15,14 +15,13 @@ import pytest
 
 from parallel_rl import main
 from parallel_rl.agents import AGENTS, agent_kind
-from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import factory_of
 from parallel_rl.commands.run_directory import CONFIG_FILE, config_of, write_json
 from parallel_rl.config import RunConfig, train_config
 from parallel_rl.presets import PRESETS
 from PPO import PPO, PPOConfig
 from tests.fake_envpool import use_fake_envpool
-from tests.program import ROOT, Forked, command, finish
+from tests.program import ROOT, Forked, command, config_from, finish
 
 SMALL = ["--num-envs", "4", "--batch-size", "256", "--k-epochs", "2"]
 ENDLESS = [*SMALL, "--steps", "100000000", "--eval-every", "0", "--eval-episodes", "2"]
@@ -117,8 +116,8 @@ def test_env_kwargs_reach_all_parallel_environments(
     lake = ["--env-id", "FrozenLake-v1", "--env-kwargs", "is_slippery=false", "map_name=4x4", "render_mode=rgb_array"]
     assert main.main([*lake, *QUICK, "--steps", "6000", "--lr", "0.01", "--eval-every", "0", "--run-dir", "run"]) == 0
     assert factory_of(config_of(Path("run")).run, render_mode="ansi")().render_mode == "ansi"
-    assert parse(["--load-weights", "run"]).run.env_kwargs == tuple(lake[3:])
-    assert parse(["--load-weights", "run", "--env-kwargs", "map_name=8x8"]).run.env_kwargs == ("map_name=8x8",)
+    assert config_from(["--load-weights", "run"]).run.env_kwargs == tuple(lake[3:])
+    assert config_from(["--load-weights", "run", "--env-kwargs", "map_name=8x8"]).run.env_kwargs == ("map_name=8x8",)
     capsys.readouterr()
     assert main.main(["evaluate", "run", "--episodes", "20"]) == 0
     assert "mean 1.00" in capsys.readouterr().out, "on ice that is slippery nobody gets there every time"
@@ -127,10 +126,10 @@ def test_env_kwargs_reach_all_parallel_environments(
 
 
 def test_every_setting_is_a_flag_with_its_default_and_can_be_typed() -> None:
-    config = parse([])
+    config = config_from([])
     assert config.flat() == vars(RunConfig()) | vars(PPOConfig(k_epochs=10, gamma=0.99, mini_batch_size=256))
     flags = "--agent ppo --lr 0.5 --gae-lambda 0.25 --use-rnd --hidden-sizes 3 4 --core gru --num-envs 5"
-    typed = parse(flags.split(" "))
+    typed = config_from(flags.split(" "))
     expected = {"lr": 0.5, "GAE_lambda": 0.25, "use_RND": True, "hidden_sizes": (3, 4), "core": "gru", "num_envs": 5}
     assert typed.flat() == config.flat() | expected
 
@@ -152,9 +151,9 @@ def test_presets_are_settings() -> None:
 def test_flags_win_over_presets_and_presets_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS["ppo"].by_env, "Acrobot-v1", {"gamma": 0.5, "lr": 0.25})
     monkeypatch.setitem(PRESETS["ppo"].with_rnd, "Acrobot-v1", {"beta": 9.0})
-    settings, default = parse(["--env-id", "Acrobot-v1", "--lr", "0.125"]).settings, parse([]).settings
+    settings, default = config_from(["--env-id", "Acrobot-v1", "--lr", "0.125"]).settings, config_from([]).settings
     assert (settings.gamma, settings.lr, settings.beta) == (0.5, 0.125, default.beta)
-    assert parse(["--env-id", "Acrobot-v1", "--use-rnd"]).settings.beta == 9.0
+    assert config_from(["--env-id", "Acrobot-v1", "--use-rnd"]).settings.beta == 9.0
     assert default.gamma == train_config().settings.gamma == 0.99
 
 

@@ -16,13 +16,13 @@ import torch
 from AsyncPPO import AsyncPPO
 from AsyncPPO.callbacks import read_table
 from parallel_rl import main
-from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import env_of, fresh_agent
 from parallel_rl.commands.run_directory import config_of
 from parallel_rl.commands.trust import untrusted_modules
 from parallel_rl.config import RunConfig, setting_names
 from parallel_rl.utils import load_state, save_state
 from PPO import PPO
+from tests.program import config_from
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "tests" / "fixtures" / "runs"
@@ -109,11 +109,13 @@ def test_a_module_is_imported_where_it_is_trusted_and_that_is_not_recorded(
 def test_a_module_that_is_typed_is_trusted(run_dir: Path, module: Path) -> None:
     change(run_dir, env_id="stranger.evil:Pendulum-v1")
     weights = ["--load-weights", str(run_dir)]
-    assert parse([*weights, "--env-id", "stranger.evil:Pendulum-v1"]).run.env_id == "stranger.evil:Pendulum-v1"
-    assert parse([*weights, "--env-id", "Pendulum-v1"]).run.env_id == "Pendulum-v1"
-    assert parse([*weights, "--trust-env-module"]) == parse([*weights, "--env-id", "stranger.evil:Pendulum-v1"])
+    assert config_from([*weights, "--env-id", "stranger.evil:Pendulum-v1"]).run.env_id == "stranger.evil:Pendulum-v1"
+    assert config_from([*weights, "--env-id", "Pendulum-v1"]).run.env_id == "Pendulum-v1"
+    assert config_from([*weights, "--trust-env-module"]) == config_from(
+        [*weights, "--env-id", "stranger.evil:Pendulum-v1"]
+    )
     with pytest.raises(ValueError, match=r"stranger\.evil"):
-        parse(weights)
+        config_from(weights)
 
 
 def test_ordinary_arguments_of_environments_name_no_module() -> None:

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from parallel_rl import main
-from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.tune import Search, best_trial
 from parallel_rl.presets import SEARCH, LogRange, search_space
-from tests.program import Forked
+from tests.program import Forked, config_from
 
 QUICK = [
     "tune", "--steps", "512", "--num-envs", "4", "--hidden-sizes", "8", "--batch-size", "256", "--eval-episodes", "2",
@@ -52,7 +51,7 @@ def test_the_first_trial_is_the_command_line_and_the_best_becomes_a_preset(
     assert preset["agent"] == "ppo"
     assert {name: preset[name] for name in best.params} == best.params
     assert (preset["steps"], preset["num_envs"], preset["hidden_sizes"]) == (512, 4, [8])
-    config = parse(["--preset", str(tmp_path / "preset.json"), "--steps", "1024"])
+    config = config_from(["--preset", str(tmp_path / "preset.json"), "--steps", "1024"])
     assert (config.run.steps, config.settings.lr, config.settings.hidden_sizes) == (1024, best.params["lr"], (8,))
     assert (tmp_path / "search.png").stat().st_size > 10_000
     assert "3 trials complete, 0 pruned, 0 failed" in out
@@ -63,7 +62,7 @@ def test_a_preset_trains_to_the_score_of_its_trial(optuna: Any, tmp_path: Path) 
     assert tune(tmp_path / "study") == 0
     best = best_trial(study_in(tmp_path / "study").trials)
     flags = ["--preset", str(tmp_path / "study" / "preset.json"), "--eval-episodes", "2", "--eval-every", "0"]
-    search = Search(parse(["--preset", flags[1], *QUICK[-4:]]), Fixed(best.params), tmp_path)  # type: ignore[arg-type]
+    search = Search(config_from(["--preset", flags[1], *QUICK[-4:]]), Fixed(best.params), tmp_path)  # type: ignore[arg-type]
     assert search._score(Fixed(best.params)) == best.value  # type: ignore[arg-type]
 
 
@@ -115,7 +114,7 @@ def test_bad_trials_are_pruned(optuna: Any, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_minibatch_is_at_most_the_batch(tmp_path: Path) -> None:
-    config = parse(["--batch-size", "4096", "--mini-batch-size", "4096"])
+    config = config_from(["--batch-size", "4096", "--mini-batch-size", "4096"])
     values = {"batch_size": 512, "mini_batch_size": 4096}
     assert Search(config, None, tmp_path)._config(values).settings.mini_batch_size == 512  # type: ignore[arg-type]
 
@@ -228,14 +227,14 @@ def test_a_bad_preset_is_one_error_that_names_the_culprit(
 
 def test_a_preset_replaces_that_of_the_environment_and_flags_replace_its_values(tmp_path: Path) -> None:
     (tmp_path / "preset.json").write_text('{"agent": "sac", "lr": 0.01, "gamma": 0.5}')
-    config = parse(["--env-id", "Pendulum-v1", "--preset", str(tmp_path / "preset.json"), "--gamma", "0.6"])
+    config = config_from(["--env-id", "Pendulum-v1", "--preset", str(tmp_path / "preset.json"), "--gamma", "0.6"])
     assert (config.agent, config.settings.lr, config.settings.gamma) == ("sac", 0.01, 0.6)
     assert config.settings.hidden_sizes == (256, 256), "the default, not the environment's preset"
 
 
 @pytest.mark.parametrize("agent", SEARCH)
 def test_what_is_tried_is_valid_and_has_the_start(agent: str) -> None:
-    config = parse(["--agent", agent, "--env-id", "CartPole-v1", "--lr", "0.5", "--gamma", "0.123"])
+    config = config_from(["--agent", agent, "--env-id", "CartPole-v1", "--lr", "0.5", "--gamma", "0.123"])
     space = search_space(agent, config.flat())
     assert space["lr"] == LogRange(1e-5, 0.5)
     assert 0.123 in space["gamma"]

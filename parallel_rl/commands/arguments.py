@@ -33,12 +33,7 @@ REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys", "--callback")
 """Flags that may be given several times, each time with one or more values."""
 
 
-def parse(arguments: Sequence[str]) -> TrainConfig:
-    """Return the config of a command line of `train`; it raises what `parse_all` raises."""
-    return parse_all(arguments)[0]
-
-
-def parse_all(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfig, Any]:
+def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfig, Any]:
     """Return the config of a command line, and all its flags.
 
     The config has the defaults, then the preset (the environment's, or that of `--preset`), then the flags. The file

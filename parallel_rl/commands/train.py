@@ -23,7 +23,7 @@ from AsyncPPO.callbacks import (
     WeightsAndBiases,
     checkpoints_in,
 )
-from parallel_rl.commands.arguments import parse_all
+from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import callbacks_of, load_latest, make_trainer
 from parallel_rl.commands.cluster import Cluster, checked_nodes, share_of_cores, work_on_ranks
 from parallel_rl.commands.copies import train_copies
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 def train(arguments: Sequence[str]) -> int:
     """Run the command `train`: a single run, on one rank or several, or one for each of `--seeds`."""
-    config, flags = parse_all(arguments)
+    config, flags = parse(arguments)
     seeds, nodes = seeds_named(arguments), checked_nodes(flags.cluster, flags.nodes)
     if seeds is not None:
         if nodes is not None:

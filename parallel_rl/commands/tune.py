@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from AsyncPPO.progress import Bar
-from parallel_rl.commands.arguments import PRESET_OF_RUN, parse_all
+from parallel_rl.commands.arguments import PRESET_OF_RUN, parse
 from parallel_rl.commands.build import env_of, fresh_agent, load_latest, make_trainer
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
@@ -48,7 +48,7 @@ def tune(arguments: Sequence[str]) -> int:
         ValueError: the study in the directory has other settings, or is damaged.
         RuntimeError: every trial failed.
     """
-    config, flags = parse_all(arguments, tuning=True)
+    config, flags = parse(arguments, tuning=True)
     counted("trials", flags.trials)
     if config.run.copies > 1:
         raise ValueError("tune trains single agents: without --copies")

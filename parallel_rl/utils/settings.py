@@ -61,6 +61,8 @@ class Setting:
     """Whether the weights depend on it."""
     incidental: bool = False
     """Whether it changes neither the weights nor the training, except for rounding."""
+    group: str | None = None
+    """The group of its flag in the help."""
 
     @property
     def range(self) -> str:

@@ -11,9 +11,9 @@ import pytest
 
 from parallel_rl import main
 from parallel_rl.commands import pyrl
-from parallel_rl.commands.arguments import parse
 from parallel_rl.config import TrainConfig
 from tests.OffPolicy.probes import Reach
+from tests.program import config_from
 
 TINY = ["--num-envs", "2", "--hidden-sizes", "8", "--batch-size", "8", "--backend", "inline", "--random-steps", "40",
         "--replay-buffer", "500", "--num-evals", "2"]  # fmt: skip
@@ -29,7 +29,7 @@ def goal_env() -> Any:
 def configured(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> TrainConfig:
     """Return the config of the run that a command line starts."""
     configs: list[TrainConfig] = []
-    monkeypatch.setattr(pyrl, "train", lambda flags: configs.append(parse(flags)) or 0)
+    monkeypatch.setattr(pyrl, "train", lambda flags: configs.append(config_from(flags)) or 0)
     assert main.main(arguments) == 0
     return configs[0]
 

@@ -378,7 +378,8 @@ def test_the_first_action_is_one_of_the_choices() -> None:
     ("arguments", "message"),
     [
         ({"n_steps": 0}, "n_steps must be at least 1, not 0"),
-        ({"num_workers": -1}, "num_workers must not be negative, not -1"),
+        ({"num_workers": -1}, "num_workers must be at least 1, not -1"),
+        ({"num_workers": 1.5}, "num_workers must be a whole number, not 1.5"),
         ({"num_envs": 0}, "num_envs must be at least 1, not 0"),
         ({"lag": 2}, "lag must be 0 or 1, not 2"),
         ({"lag": 1}, "lag=1 needs num_workers >= 1"),

@@ -39,4 +39,6 @@ def test_a_whole_number_written_as_a_float_is_that_number() -> None:
     with AsyncPPO("CartPole-v1", ppo(), 2.0, steps=1e2, progress=False, backend="inline") as trainer:  # type: ignore[arg-type]
         trainer.run()
     assert trainer.steps_done == 100
+    with EnvVectorizer("CartPole-v1", 2, backend="process", num_workers=2.0) as env:  # type: ignore[arg-type]
+        assert env.num_workers == 2
     assert VecMemory(3.0).num_envs == 3  # type: ignore[arg-type]
