@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from itertools import chain
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import nn
@@ -14,6 +15,7 @@ from parallel_rl.networks import (
     CoreName,
     Distribution,
     GaussianHead,
+    MultiCategoricalHead,
     Perception,
     PolicyHead,
     RunningNorm,
@@ -22,8 +24,8 @@ from parallel_rl.networks import (
     mlp,
 )
 from parallel_rl.networks.encoders import ACTIVATIONS
-from parallel_rl.utils import ALONE, Features, Ranks, unseen_images
-from PPO.fast.distributions import Bounds
+from parallel_rl.utils import ALONE, Features, Ranks, choices_of, unseen_images
+from PPO.fast.distributions import Bounds, Choices
 from PPO.fast.policy import Architecture
 
 OBS_CLIP = 10.0
@@ -217,24 +219,25 @@ class ActorCritic(nn.Module):
             or self._bf16
             or type(self) is not ActorCritic
             or self.critic is self.actor
-            or type(head) not in (GaussianHead, CategoricalHead)
+            or type(head) not in (GaussianHead, CategoricalHead, MultiCategoricalHead)
         ):
             return None
-        bounds, first_action = None, 0
+        bounds, choices = None, None
         if isinstance(head, GaussianHead):
             scale, offset, low, high = (bound.numpy() for bound in (head.scale, head.offset, head.low, head.high))
             bounds = Bounds(scale, offset, low, high, head.squash)
-        elif isinstance(head, CategoricalHead):
-            first_action = head.offset
+        else:
+            counts, starts = zip(*choices_of(self.action_space), strict=True)
+            choices = Choices(counts, np.reshape(starts, -1 if isinstance(head, MultiCategoricalHead) else ()))
         return Architecture(
             self.features,
             None if self.obs_norm is None else OBS_CLIP,
             self.hidden_sizes,
             self.activation,
-            head.outputs,
+            head.choices or head.outputs,
             self.value_head.normal.out_features,
             bounds,
-            first_action,
+            choices,
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from parallel_rl.networks import Adam
+from parallel_rl.networks import Adam, MultiCategoricalHead
 from parallel_rl.networks.weights import read_weights, tensors_of, write_weights
 from parallel_rl.utils import State, check_fit, whole_number
 from PPO.actor_critic import ActorCritic
@@ -24,7 +24,9 @@ POLICY_FILE = "Policy_weights.pth"
 SQUASH = {"squash": "squash_actions"}
 """The name of a setting in the oldest checkpoints, and its current name."""
 SHARED_PARTS = ("networks", "optimiser", "updates", "rewarded")
-STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
+STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded", "stacked"}
+LATER_PARTS = {"rewarded", "stacked"}
+"""Parts that older states lack."""
 
 
 class Savable:
@@ -156,6 +158,7 @@ class Savable:
             "random": self.rng.bit_generator.state,
             "updates": self.updates,
             "rewarded": self.rewarded,
+            "stacked": True,  # the moments of several choices follow `stacked_parameters` too
             **({} if self.exploration is None else {"exploration": self.exploration.state()}),
         }
 
@@ -166,13 +169,15 @@ class Savable:
             ValueError: it is of other networks, or is no state of a PPO; then nothing is changed.
         """
         parts = STATE_PARTS if self.exploration is None else STATE_PARTS | {"exploration"}
-        said = state.keys() | {"rewarded"} if isinstance(state, dict) else set()  # older states lack this key
+        said = state.keys() | LATER_PARTS if isinstance(state, dict) else set()
         if said != parts or not isinstance(state["optimiser"], list):
             raise ValueError(f"the saved state is not that of a PPO: it holds {_names(state)}")
         networks = self._fitting(state["networks"])
         moments = [tensors_of(tensors, "the saved moments of Adam") for tensors in state["optimiser"]]
         for own, tensors in zip_longest([optimizer.state for optimizer in self.optimizers], moments):
             check_fit(tensors or {}, own or {}, "the saved moments of Adam")
+        if "stacked" not in state:
+            moments[0] = self._stacked(moments[0])
         discounted = self._fitting_returns(state["intrinsic_returns"])
         rng = _rng_of(state["random"])
         updates = whole_number(state["updates"], "number of updates")
@@ -229,6 +234,19 @@ class Savable:
             networks[file] = tensors_of(saved[file], what)
             check_fit(networks[file], module.state_dict(), what)
         return networks
+
+    def _stacked(self, moments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return an older state's moments of the policy in the order of the parameters in the optimizer."""
+        policy = self.policy
+        if not isinstance(policy.policy_head, MultiCategoricalHead) or policy.architecture() is None:
+            return moments
+        parameters = [*policy.parameters()]
+
+        def reordered(tensor: torch.Tensor) -> torch.Tensor:
+            parts = dict(zip(parameters, tensor.split([each.numel() for each in parameters]), strict=True))
+            return torch.cat([parts[each] for each in policy.stacked_parameters()])
+
+        return {name: reordered(tensor) if tensor.ndim else tensor for name, tensor in moments.items()}
 
     def _take_over(self, networks: dict[str, dict[str, torch.Tensor]]) -> None:
         for module, file in self.modules():

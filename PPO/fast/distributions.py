@@ -6,6 +6,8 @@ Arrays are columns, `(A, B)`: A outputs of the policy head for each of B rows. `
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +26,58 @@ class Bounds(NamedTuple):
     """Whether actions are squashed by tanh; otherwise they are clipped."""
 
 
+@dataclass(frozen=True)
+class Choices:
+    """K discrete actions at once: their logits `(A, B)` are K blocks of W rows each. K is 1 for a Discrete."""
+
+    counts: tuple[int, ...]
+    """`(K,)`, the number of choices in each dimension; W is the largest."""
+    starts: np.ndarray
+    """The first choice: `()` for a Discrete, otherwise `(K,)`, one for each dimension."""
+
+    @property
+    def outputs(self) -> int:
+        """A = K W."""
+        return len(self.counts) * max(self.counts)
+
+    @cached_property
+    def _used(self) -> np.ndarray | None:
+        """The logits that are choices, bool `(A,)`; None if all are."""
+        used = np.arange(max(self.counts)) < np.array(self.counts)[:, None]
+        return None if used.all() else used.ravel()
+
+    @cached_property
+    def firsts(self) -> np.ndarray:
+        """The column `(K,)` of each dimension's first choice in an action mask."""
+        return np.cumsum([0, *self.counts[:-1]])
+
+    def logits(self, output: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        """Return the logits `(A, B)` for the policy head's output, one row for each choice.
+
+        Choices with 0 in a mask `(B, choices)` get probability 0, and their logits no gradient, since the derivatives
+        have the factor p. The same holds for rows that are no choices.
+        """
+        if mask is not None:
+            output = np.where(mask.T == 0, np.float32(FORBIDDEN), output)
+        if self._used is None:
+            return output
+        logits = np.full((self.outputs, output.shape[1]), 10 * FORBIDDEN, output.dtype)
+        logits[self._used] = output
+        return logits
+
+    def gradient(self, d_logits: np.ndarray) -> np.ndarray:
+        """Return the derivative by the policy head's output, given that by the logits."""
+        return d_logits if self._used is None else d_logits[self._used]
+
+    def sample(self, logits: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        """Return raw actions `(B,)` or `(B, K)`; `noise` as for `NumpyPolicy.sample`."""
+        blocks = logits.reshape(len(self.counts), -1, logits.shape[1])
+        weights = np.exp(blocks - blocks.max(axis=1, keepdims=True))
+        if noise is not None:
+            weights /= noise.T.reshape(weights.shape)
+        return weights.argmax(axis=1).T.reshape(-1, *self.starts.shape)
+
+
 Backward = Callable[[np.ndarray, float, np.ndarray | None], np.ndarray]
 """From `d_log_prob` `(B,)` and `d_entropy` (a number for all rows) to the derivative by the head's output `(A, B)`.
 
@@ -31,34 +85,30 @@ It also writes the derivative by the log-std, if there is one, into its third ar
 """
 
 
-def masked(output: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Return the output `(A, B)` of the policy head, in which actions with 0 in a mask `(B, A)` get probability 0.
-
-    The logits of these actions get no gradient, since their derivatives have the factor p.
-    """
-    return output if mask is None else np.where(mask.T == 0, np.float32(FORBIDDEN), output)
-
-
 def categorical(logits: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, Backward]:
-    """Return log p of actions `(B,)`, log p = z - log sum exp z, and its derivatives by the logits `z` `(A, B)`.
+    """Return log p of actions `(B,)` or `(B, K)`, and its derivatives by the logits `z` `(A, B)`, K blocks of rows.
+
+    With one block, log p = z - log sum exp z; with several, log p and H are the sums over the blocks.
 
     d log p_a / d z = 1_a - p
     d H / d z = -p (log p + H),  H = -sum p log p
     """
-    log_probs = logits - logits.max(axis=0)
-    log_probs -= np.log(np.exp(log_probs).sum(axis=0))
-    chosen = (action, np.arange(len(action)))
+    chosen_rows = action.reshape(len(action), -1).T
+    blocks = logits.reshape(len(chosen_rows), -1, len(action))
+    log_probs = blocks - blocks.max(axis=1, keepdims=True)
+    log_probs -= np.log(np.exp(log_probs).sum(axis=1, keepdims=True))
+    chosen = (np.arange(len(blocks))[:, None], chosen_rows, np.arange(len(action)))
 
     def backward(d_log_prob: np.ndarray, d_entropy: float, d_log_std: np.ndarray | None) -> np.ndarray:
         probs = np.exp(log_probs)
         d_logits = probs * -d_log_prob
         d_logits[chosen] += d_log_prob
         if d_entropy:
-            entropy = -(probs * log_probs).sum(axis=0)
+            entropy = -(probs * log_probs).sum(axis=1, keepdims=True)
             d_logits -= d_entropy * probs * (log_probs + entropy)
-        return d_logits
+        return d_logits.reshape(logits.shape)
 
-    return log_probs[chosen], backward
+    return log_probs[chosen].sum(axis=0), backward
 
 
 def gaussian(

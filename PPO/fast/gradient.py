@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from PPO.fast.distributions import masked, raw_log_prob
+from PPO.fast.distributions import raw_log_prob
 from PPO.fast.policy import ACTIVATIONS, Architecture, Encoder, Layer, Networks, Trace
 from PPO.objective import Objective
 
@@ -71,7 +71,8 @@ class AnalyticGradient:
     def __init__(self, architecture: Architecture, parameters: np.ndarray, gradient: np.ndarray) -> None:
         """Store views of the parameters `(P,)` and of their gradient `(P,)`."""
         self._parameters, self._gradients = architecture.views(parameters), architecture.views(gradient)
-        self._bounds, self._split = architecture.bounds, architecture.features.split
+        self._bounds, self._choices = architecture.bounds, architecture.choices
+        self._split = architecture.features.split
         activation = ACTIVATIONS[architecture.activation]
         self._encoders = {
             networks: (
@@ -102,7 +103,9 @@ class AnalyticGradient:
             features = np.stack([features] * 2)
         d_features = np.empty(features.shape, features.dtype)
         if networks is not Networks.CRITIC:
-            output = masked(parameters.policy_head.forward(features[0]), mask)
+            output = parameters.policy_head.forward(features[0])
+            if self._choices is not None:
+                output = self._choices.logits(output, mask)
             log_prob, backward = raw_log_prob(output, rows.raw_action, parameters.log_std, self._bounds)
             log_ratio = log_prob - rows.log_prob
             policy_loss, d_log_prob = surrogate_gradient(log_ratio, rows.advantage, objective.clip, count)
@@ -111,6 +114,8 @@ class AnalyticGradient:
             metrics[APPROX_KL] = (change - log_ratio).sum() / count
             metrics[CLIP_FRACTION] = np.count_nonzero(np.abs(change) > objective.clip) / count
             d_output = backward(d_log_prob, -objective.entropy_coef / count, gradients.log_std)
+            if self._choices is not None:
+                d_output = self._choices.gradient(d_output)
             layer_gradient(gradients.policy_head, features[0], d_output)
             np.dot(parameters.policy_head.weight.T, d_output, out=d_features[0])
         if networks is not Networks.ACTOR:

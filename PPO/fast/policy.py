@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from parallel_rl.utils import Features, blas_threads
-from PPO.fast.distributions import Bounds, log_slope, masked, raw_log_prob
+from PPO.fast.distributions import Bounds, Choices, log_slope, raw_log_prob
 
 ONE_THREAD_PRODUCT = 2**18
 """The largest number of multiplications in a matrix product that NumPy computes on one thread (with OpenBLAS)."""
@@ -124,18 +124,28 @@ class Architecture:
     hidden_sizes: tuple[int, ...]
     activation: str
     outputs: int
-    """A, the outputs of the policy head."""
+    """The outputs of the policy head."""
     values: int
     """V, the outputs of the value head."""
     bounds: Bounds | None = None
     """The range of continuous actions."""
-    first_action: int = 0
-    """The first of discrete actions."""
+    choices: Choices | None = None
+    """The discrete actions."""
 
     @property
     def parameters(self) -> int:
         """P, the number of parameters."""
         return sum(math.prod(shape) for shape in self._shapes())
+
+    @property
+    def noise(self) -> int:
+        """A, the number of random numbers for an action."""
+        return self.outputs if self.choices is None else self.choices.outputs
+
+    @property
+    def raw_action(self) -> tuple[tuple[int, ...], Any]:
+        """Shape and type of a raw action."""
+        return ((self.outputs,), np.float32) if self.choices is None else (self.choices.starts.shape, np.int64)
 
     @property
     def normalized(self) -> int:
@@ -193,25 +203,29 @@ class NumpyPolicy:
         self._limits_threads = TILE * max(math.prod(layer.weight.shape[-2:]) for layer in layers) > ONE_THREAD_PRODUCT
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return a dict with `action` (and `raw_action`, if continuous), and the policy head's output `(n, A)`.
+        """Return a dict with `action` (and `raw_action`, if continuous), and the policy's output `(n, A)`.
 
         Args:
             obs: `(n, ...)`, of the environment's space.
             noise: as for `sample`.
         """
-        features = self.architecture.features
+        features, choices = self.architecture.features, self.architecture.choices
         states = features.flatten(obs)
-        features.check_mask(states)
+        if choices is not None:
+            features.check_mask(states, choices.firsts)
         action, raw_action, output = self.sample(states, noise)
-        rows = {"action": action} if self.architecture.bounds is None else {"action": action, "raw_action": raw_action}
+        rows = {"action": action} if choices is not None else {"action": action, "raw_action": raw_action}
         return rows, output.T
 
     def complete(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Return `log_prob` `(T, n)`, given the rows `(T, n, ...)` and outputs `(T, n, A)` of T calls of `act`."""
-        discrete = self.architecture.bounds is None
-        raw_action = rows["action"] - self.architecture.first_action if discrete else rows["raw_action"]
+        choices, (shape, _) = self.architecture.choices, self.architecture.raw_action
+        if choices is None:
+            raw_action = rows["raw_action"].reshape(-1, *shape)
+        else:
+            raw_action = rows["action"].reshape(-1, *shape) - choices.starts
         output = np.ascontiguousarray(outputs.reshape(-1, outputs.shape[-1]).T)
-        log_prob = self.log_prob(raw_action.reshape(-1, *raw_action.shape[2:]), output)
+        log_prob = self.log_prob(raw_action, output)
         return {"log_prob": log_prob.reshape(outputs.shape[:2])}
 
     def sample(self, obs: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -223,11 +237,12 @@ class NumpyPolicy:
                 E, and the action is argmax p / E (the Gumbel-max trick). None for deterministic actions.
         """
         obs, mask = self.architecture.features.split(obs)
-        output, bounds = masked(self.forward(self.normalize(obs)), mask), self.architecture.bounds
-        if bounds is None:
-            clocks = 1.0 if noise is None else noise.T
-            choice = (np.exp(output - output.max(axis=0)) / clocks).argmax(axis=0)
-            return choice + self.architecture.first_action, choice, output
+        output, bounds, choices = self.forward(self.normalize(obs)), self.architecture.bounds, self.architecture.choices
+        if choices is not None:
+            output = choices.logits(output, mask)
+            choice = choices.sample(output, noise)
+            return choice + choices.starts, choice, output
+        assert bounds is not None
         assert self._log_std is not None
         raw_action = output if noise is None else output + np.exp(self._log_std)[:, None] * noise.T
         raw_action = np.ascontiguousarray(raw_action.T)
@@ -249,7 +264,7 @@ class NumpyPolicy:
         return np.minimum(np.maximum((obs - mean) / std, -limit), limit)
 
     def forward(self, obs: np.ndarray) -> np.ndarray:
-        """Return the output `(A, B)` of the policy head for normalized observations `(B, D)`."""
+        """Return the output `(outputs, B)` of the policy head for normalized observations `(B, D)`."""
         count = len(obs)
         if count % TILE:
             obs = np.concatenate([obs, np.zeros((-count % TILE, obs.shape[1]), obs.dtype)])

@@ -30,15 +30,14 @@ class Replica:
     @property
     def noise(self) -> int:
         """A, the number of random numbers for an action."""
-        return self.architecture.outputs
+        return self.architecture.noise
 
     @property
     def fields(self) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Shape and type of the action of one environment, and of the further rows that learning needs."""
-        if self.architecture.bounds is None:
-            return {"action": ((), np.int64), "log_prob": ((), np.float32)}
-        wide = ((self.architecture.outputs,), np.float32)
-        return {"action": wide, "log_prob": ((), np.float32), "raw_action": wide}
+        raw_action = self.architecture.raw_action
+        rows = {"action": raw_action, "log_prob": ((), np.float32)}
+        return rows if self.architecture.bounds is None else rows | {"raw_action": raw_action}
 
     def policy(self, weights: np.ndarray) -> NumpyPolicy:
         """Return a policy that reads its weights, float32, from a vector at every call."""

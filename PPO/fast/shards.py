@@ -24,14 +24,14 @@ def shared_arrays(
     architecture: Architecture, rows: int, mini_batch_size: int
 ) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Return shape and type of each array that the gradient workers share, for M = `rows`."""
-    shards, continuous = shards_of(mini_batch_size), architecture.bounds is not None
+    shards, (shape, dtype) = shards_of(mini_batch_size), architecture.raw_action
     return {
         "parameters": ((architecture.parameters,), np.float32),
         "objective": ((Objective.SIZE,), np.float64),
         "gradients": ((shards, architecture.parameters), np.float32),
         "metrics": ((shards, len(METRICS)), np.float64),
         "obs": ((rows, architecture.features.width), np.float32),
-        "raw_action": ((rows, architecture.outputs), np.float32) if continuous else ((rows,), np.int64),
+        "raw_action": ((rows, *shape), dtype),
         "log_prob": ((rows,), np.float32),
         "advantage": ((rows,), np.float32),
         "target": ((rows, architecture.values), np.float32),

@@ -10,9 +10,9 @@ import torch
 from gymnasium import spaces
 
 from parallel_rl.networks import flatten
-from parallel_rl.utils import Trajectory
+from parallel_rl.utils import Trajectory, choices_of
 from PPO import PPO, ActorCritic
-from PPO.fast.distributions import log_slope
+from PPO.fast.distributions import Choices, categorical, log_slope
 from PPO.fast.gradient import METRICS, AnalyticGradient
 from PPO.fast.policy import Networks
 from PPO.fast.shards import normalize
@@ -31,12 +31,14 @@ def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows
 
     obs = normal(count, 5)
     if policy.features.mask is not None:
-        mask = normal(count, 3) > 0
-        mask[:, 1] |= ~mask.any(dim=1)
-        obs = torch.cat([obs, mask.double()], dim=1)
+        counts = [choices for choices, _ in choices_of(policy.action_space)]
+        masks = normal(count, sum(counts)).gt(0).split(counts, dim=1)
+        for mask in masks:
+            mask[:, -1] |= ~mask.any(dim=1)
+        obs = torch.cat([obs, *masks], dim=1)
     with torch.no_grad():
         distribution, value = policy(obs)
-        noise = normal(count, 3)
+        noise = normal(count, policy.policy_head.outputs)
         raw_action = distribution.sample(noise if continuous else noise.exp())
         log_prob = distribution.log_prob(raw_action) + 0.3 * normal(count)
     return Rows(
@@ -47,14 +49,17 @@ def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows
 SCALE = np.array([1.0, 2.0, 0.4])
 ACTIONS: dict[str, spaces.Space] = {
     "choice": spaces.Discrete(3),
-    "masked": spaces.Discrete(3),
+    "choices": spaces.MultiDiscrete([3, 2, 4]),
+    "masked choice": spaces.Discrete(3),
+    "masked choices": spaces.MultiDiscrete([3, 2, 4]),
     "squashed": spaces.Box(-SCALE, SCALE, dtype=np.float64),
     "cut off": spaces.Box(-SCALE, SCALE, dtype=np.float64),
 }
-OBSERVATIONS = [
-    spaces.Box(-1, 1, (5,)),
-    spaces.Dict({"observation": spaces.Box(-1, 1, (5,)), "action_mask": spaces.MultiBinary(3)}),
-]
+NUMBERS = spaces.Box(-1, 1, (5,))
+MASKED = {
+    name: spaces.Dict({"observation": NUMBERS, "action_mask": spaces.MultiBinary(size)})
+    for name, size in (("masked choice", 3), ("masked choices", 9))
+}
 
 
 TOGETHER, APART = [Networks.BOTH], [Networks.CRITIC, Networks.ACTOR]
@@ -70,7 +75,7 @@ def test_analytic_gradient_of_every_network_equals_autograd(offset: int, actions
 
     Every fifth combination has each pair of options; all of them are taken by one test or another.
     """
-    observation_space = OBSERVATIONS[actions == "masked"]
+    observation_space = MASKED.get(actions, NUMBERS)
     for value_clip, entropy_coef, by_minibatch, values, hidden_sizes, chosen in OPTIONS[offset::5]:
         policy = ActorCritic(
             observation_space, ACTIONS[actions], squash=actions == "squashed", hidden_sizes=hidden_sizes,
@@ -161,19 +166,27 @@ def test_numpy_policy_acts_as_torch_does(continuous: bool, deterministic: bool) 
         np.testing.assert_allclose(value, their_extras[name], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "space", [spaces.Discrete(3, start=5), spaces.MultiDiscrete([[3, 2], [2, 4]], start=[[0, 1], [2, 3]])]
+)
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_numpy_policy_obeys_masks_as_torch_does(deterministic: bool) -> None:
+def test_numpy_policy_obeys_masks_as_torch_does(space: spaces.Space, deterministic: bool) -> None:
     rng = np.random.default_rng(0)
-    mask = rng.integers(0, 2, (200, 3)).astype(np.int8)
-    mask[:, 0] |= ~mask.any(axis=1)
-    obs = {"observation": rng.normal(size=(200, 5)).astype(np.float32), "action_mask": mask}
-    ppo = PPO(False, 5, 3, observation_space=OBSERVATIONS[1], action_space=ACTIONS["masked"], seed=0)
+    counts, starts = zip(*choices_of(space), strict=True)
+    masks = [rng.integers(0, 2, (200, count)).astype(np.int8) for count in counts]
+    for mask in masks:
+        mask[:, 0] |= ~mask.any(axis=1)
+    obs = {"observation": rng.normal(size=(200, 5)).astype(np.float32), "action_mask": np.concatenate(masks, axis=1)}
+    observations = spaces.Dict({"observation": NUMBERS, "action_mask": spaces.MultiBinary(sum(counts))})
+    ppo = PPO(False, 5, 3, observation_space=observations, action_space=space, seed=0)
     by_torch = copy.deepcopy(ppo)
     assert by_torch.numpy_policy is not None
     by_torch.numpy_policy = None
     (ours, extras), (theirs, expected) = (agent.act(obs, deterministic=deterministic) for agent in (ppo, by_torch))
     assert np.array_equal(ours, theirs)
-    assert mask[np.arange(200), ours].all()
+    for mask, start, action in zip(masks, starts, ours.reshape(200, -1).T, strict=True):
+        assert mask[np.arange(200), action - start].all()
+        assert len(np.unique(action)) == mask.shape[1]
     np.testing.assert_allclose(extras["log_prob"], expected["log_prob"], atol=1e-6)
 
 
@@ -221,3 +234,17 @@ def test_sharded_gradient_adds_up_to_autograd(continuous: bool, by_minibatch: bo
     (ours, our_metrics), (theirs, their_metrics) = results
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
     assert our_metrics == pytest.approx(their_metrics, rel=1e-3, abs=1e-5)
+
+
+def test_choices_that_are_masked_or_missing_have_probability_zero() -> None:
+    """Known answers: 2 of 3 and 1 of 2 choices are allowed, with logits 0 and log 3 for the two."""
+    choices = Choices((3, 2), np.array([10, 20]))
+    output, mask = np.array([0.0, 5.0, np.log(3.0), 7.0, 1.0])[:, None], np.array([[1, 0, 1, 0, 1]])
+    logits = choices.logits(output, mask)
+    assert logits.shape == (6, 1)
+    for noise, expected in ((None, [2, 1]), (np.array([[1.0, 1e-9, 9.0, 1e-9, 1.0, 1e-9]]), [0, 1])):
+        assert choices.sample(logits, noise).tolist() == [expected]
+    log_prob, backward = categorical(logits, np.array([[2, 1]]))
+    np.testing.assert_allclose(log_prob, [np.log(0.75)])
+    d_output = choices.gradient(backward(np.ones(1), 0.0, None))
+    np.testing.assert_allclose(d_output[:, 0], [-0.25, 0.0, 0.25, 0.0, 0.0], atol=1e-12)

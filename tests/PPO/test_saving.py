@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from parallel_rl.utils import Features, load_state, save_state
+from parallel_rl.utils import Features, Trajectory, load_state, save_state
 from parallel_rl.utils.versions import VERSION, versions
 from PPO import PPO, ActorCritic
 
@@ -167,6 +167,29 @@ def test_weights_of_earlier_versions_are_loaded_but_make_no_agent(tmp_path: Path
     assert other.get_action(OBS, deterministic=True).tolist() == ppo.get_action(OBS, deterministic=True).tolist()
     with pytest.raises(ValueError, match=r"Policy_weights\.pth does not say how its agent was made: an older version"):
         PPO.load(tmp_path)
+
+
+def test_moments_of_several_choices_in_an_older_state_are_put_in_order() -> None:
+    """They followed `policy.parameters()`: all of the actor's, then all of the critic's."""
+    settings: dict[str, Any] = {"batch_size": 8, "mini_batch_size": 8, "action_space": spaces.MultiDiscrete([2, 3])}
+    ppo, other = PPO(False, 4, 5, seed=0, **settings), PPO(False, 4, 5, seed=1, **settings)
+    flags = np.zeros(8, bool)
+    obs, reward = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32), np.arange(8, dtype=np.float32)
+    ppo.memory.append(Trajectory(0, obs, ppo.get_action(obs), reward, flags, flags, obs[:1]))
+    ppo.learn()
+    state, vector = ppo.state(), ppo.optimizers[0].vector
+    expected = {name: tensor.clone() for name, tensor in state["optimiser"][0].items()}
+    starts = [(each.data_ptr() - vector.data_ptr()) // vector.element_size() for each in ppo.policy.parameters()]
+    order = torch.cat(
+        [start + torch.arange(each.numel()) for start, each in zip(starts, ppo.policy.parameters(), strict=True)]
+    )
+    assert not torch.equal(order, torch.arange(len(vector)))
+    for name in ("mean", "square"):
+        state["optimiser"][0][name] = expected[name][order]
+    del state["stacked"]
+    other.load_state(state)
+    for name, tensor in expected.items():
+        assert torch.equal(other.optimizers[0].state[name], tensor), name
 
 
 def test_saved_weights_record_the_versions(tmp_path: Path) -> None:

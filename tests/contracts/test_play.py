@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from AsyncPPO import EnvError, EnvVectorizer, VecMemory
 from AsyncPPO.backends import GradientWorkers, Plan, Replicas
@@ -40,7 +41,8 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
 def agent(env: Any, **kwargs: Any) -> PPO:
     with gym.make(env) if isinstance(env, str) else env() as probe:
-        flat = gym.spaces.Box(-np.inf, np.inf, (math.prod(probe.observation_space.shape or ()),))
+        space = probe.observation_space
+        flat = space if space.shape is None else spaces.Box(-np.inf, np.inf, (math.prod(space.shape),))
         ppo = PPO.for_env(probe, observation_space=flat, seed=0, batch_size=64, **kwargs)
     if ppo.policy.obs_norm is not None:
         ppo.policy.obs_norm.update(ppo._tensor(np.random.default_rng(0).normal(1, 2, (50, ppo.observ_dim))))
@@ -63,6 +65,29 @@ def assert_same(ours: list[Trajectory], theirs: list[Trajectory]) -> None:
             np.testing.assert_array_equal(values, right.extras[name], err_msg=name)
 
 
+class Dials(gym.Env):
+    """Two dials, of three numbers and of two, of which a mask allows some; others are errors."""
+
+    observation_space = spaces.Dict(x=spaces.Box(-1, 1, (3,)), action_mask=spaces.MultiBinary(5))
+    action_space = spaces.MultiDiscrete([[3], [2]], start=[[1], [5]])
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._next(), {}
+
+    def _next(self) -> dict[str, np.ndarray]:
+        self.mask = self.np_random.integers(0, 2, 5).astype(np.int8)
+        self.mask[[1, 4]] |= [not self.mask[:3].any(), not self.mask[3:].any()]
+        return {"x": self.np_random.uniform(-1, 1, 3).astype(np.float32), "action_mask": self.mask}
+
+    def step(self, action: Any) -> Any:
+        assert self.mask[action[0, 0] - 1]
+        assert self.mask[action[1, 0] - 2]
+        self.steps += 1
+        return self._next(), float(action[0, 0] == 2), self.steps == 7, False, {}
+
+
 @pytest.mark.parametrize(
     ("env", "normalize_obs"),
     [
@@ -72,6 +97,7 @@ def assert_same(ours: list[Trajectory], theirs: list[Trajectory]) -> None:
         (partial(Counter, 4), False),
         (partial(Counter, 3, True), True),
         (Grid, False),
+        (Dials, True),
         (Pixels, True),
     ],
     ids=str,
