@@ -67,8 +67,9 @@ class Setting:
     @property
     def range(self) -> str:
         """The valid numbers, in words."""
-        if self.least is not None and self.most is not None:
-            words = f"in [{self.least:g}, {self.most:g}]"
+        if self.most is not None:
+            least = f"({self.above:g}" if self.least is None else f"[{self.least:g}"
+            words = f"in {least}, {self.most:g}]"
         elif self.above is not None:
             words = "positive and finite" if self.above == 0 else f"above {self.above:g}"
         elif self.least is not None:
@@ -293,13 +294,16 @@ class MadeWith(Generic[P]):
         return MethodType(self._method, owner)
 
 
-def table(config: type[Config]) -> str:
-    """Return the settings of a config as a Markdown table."""
-    rows = [
-        f"| `{each.name}` | {_shown(each.default)} | {_values(each.name, config)} | {each.metadata['setting'].help} |"
-        for each in fields(config)
-    ]
-    return "\n".join(["| setting | default | values | what it is |", "| --- | --- | --- | --- |", *rows])
+def table(configs: Mapping[str, type[Config]]) -> str:
+    """Return the settings of configs as a Markdown table; the names of the configs head the columns of defaults."""
+    defaults = [{each.name: _shown(each.default) for each in fields(config)} for config in configs.values()]
+    rows: dict[str, str] = {}
+    for config in configs.values():
+        for name, about in settings_in(config).items():
+            shown = " | ".join(known.get(name, "") for known in defaults)
+            rows.setdefault(name, f"| `{name}` | {shown} | {_values(name, config)} | {about.help} |")
+    head = f"| setting | {' | '.join(configs)} | values | what it is |"
+    return "\n".join([head, "| --- " * (3 + len(configs)) + "|", *rows.values()])
 
 
 def _shape_of(space: Any) -> str:

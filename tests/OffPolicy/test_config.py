@@ -69,3 +69,8 @@ def test_settings_that_exclude_each_other_are_refused(config: Any) -> None:
         config(hindsight="none", **other)
     with pytest.raises(ValueError, match="clip_return needs gamma < 1"):
         config(clip_return=True, gamma=1)
+
+
+def test_a_range_is_told_with_both_ends() -> None:
+    with pytest.raises(ValueError, match=r"tau must be in \(0, 1\], not 2$"):
+        DQNConfig(tau=2)
