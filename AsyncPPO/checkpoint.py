@@ -95,7 +95,8 @@ def restore(
     signature = state.get(SIGNATURE, rest)
     signature |= {name: plain(value) for name, value in agent.signature().items() if name in changed}
     check_signature(agent, signature, f"the agent in {path}")
-    before = agent.state(), buffer.state(), trainer.rows.state()
+    own_state = getattr(agent, "whole_state", agent.state)()
+    before = own_state, buffer.state(), trainer.rows.state()
     try:
         progress, recent = progress_in(state["progress"]), recent_in(state["recent"])
         trainer.rows.load_state(state["progress"].get("rows", {"last": progress["steps_done"], "sums": {}}))

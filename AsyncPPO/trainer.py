@@ -95,6 +95,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
         self.history, self.evaluations = History(), list[Evaluation]()
         self.stopped: str | None = None
+        self._begun = False
         self.goal, self.skip_slow_work = (0, 0), False
         self.error: BaseException | None = None
         self.collecting_since: float | None = None  # by `time.monotonic`; None between collections
@@ -155,7 +156,9 @@ class AsyncTrainer(Closeable, Generic[A]):
         """
         if self.steps_done >= self.goal[1]:
             self.goal = self.steps_done, self.steps_done + self.steps
-        self.stopped, self.skip_slow_work, self.error = None, False, None
+        if self._begun:  # a stop before the first run is meant for it, such as an early signal
+            self.stopped, self.skip_slow_work = None, False
+        self._begun, self.error = True, None
         start = time.perf_counter() - self.seconds
         with ExitStack() as ends:
             try:
@@ -255,14 +258,14 @@ class AsyncTrainer(Closeable, Generic[A]):
         return partial(self.agent.update, (self.steps_done - begin) / (target - begin), workers, *others)
 
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
-        """End the run after the current update.
+        """End the run after the current update; before the first run, end that one at once.
 
         Args:
             why: the reason, which `stopped` holds.
             skip_slow_work: whether callbacks skip slow work, such as a last evaluation.
         """
         self.skip_slow_work = skip_slow_work
-        if self.steps_done < self.goal[1]:  # otherwise it ends anyway
+        if not self._begun or self.steps_done < self.goal[1]:  # otherwise it ends anyway
             self.stopped = why
 
     def add_evaluation(self, evaluation: Evaluation) -> None:

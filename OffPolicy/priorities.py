@@ -94,7 +94,7 @@ class Priorities:
 
     def state(self) -> State:
         """Return everything, for `utils.save_state`."""
-        return {"largest": self.largest, "priorities": self.tree.leaves}
+        return {"largest": self.largest, "priorities": self.tree.leaves.copy()}
 
     def load_state(self, state: State) -> None:
         """Restore what `state` returned.

@@ -88,6 +88,10 @@ class Savable(Configured, Settings):
             "counts": {name: getattr(self, name) for name in COUNTS},
         }
 
+    def whole_state(self) -> State:
+        """Return a copy of `state`, with the replay buffer; its arrays are not copied, since a load makes new ones."""
+        return copy.deepcopy(self.state() | {"sampler": None}) | {"sampler": self.sampler.state()}
+
     def load_state(self, state: State, /) -> None:
         """Restore what `state` returned.
 
@@ -154,7 +158,7 @@ class Savable(Configured, Settings):
     def __reduce__(self) -> Any:
         """Copy through the state, since the parameters are views of vectors."""
         arguments = (self.observation_space, self.action_space, self.config, self.goal_functions, self.seed)
-        return _made_again, (type(self), *arguments), self.state() | {"sampler": self.sampler.state()}
+        return _made_again, (type(self), *arguments), self.whole_state()
 
     def __setstate__(self, state: State) -> None:
         """Restore a copy."""

@@ -13,6 +13,7 @@ import torch
 from AsyncPPO.callbacks import read_table
 from parallel_rl import main
 from parallel_rl.commands.copies import Keep
+from parallel_rl.commands.program import PROGRAM
 from tests.AsyncPPO.test_callbacks import scalars
 from tests.processes import runs, wait_until
 from tests.test_main import command, finish
@@ -155,3 +156,17 @@ def test_ctrl_c_saves_and_leaves_no_process(tmp_path: Path) -> None:
     assert not any(runs(int(child)) for child in children)
     assert len(read_table(tmp_path / "here" / "copy_0" / "metrics.csv")) > 0
     assert np.isfinite(json.loads((tmp_path / "here" / "summary.json").read_text())["steps"])
+
+
+@pytest.mark.parametrize("copies", ["1", "2"])
+def test_ctrl_c_in_the_final_evaluation_says_how_to_evaluate(
+    copies: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("AsyncPPO.evaluate_episodes", interrupted)
+    assert train(tmp_path / "run", "--steps", "512", "--copies", copies) == main.INTERRUPTED
+    assert f"to evaluate: {PROGRAM} evaluate {tmp_path / 'run'}" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert main.main(["evaluate", str(tmp_path / "run"), "--episodes", "1"]) == 0

@@ -66,7 +66,7 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
             how = f"to evaluate: {PROGRAM} evaluate {path}" if complete else f"to continue: {PROGRAM} resume {path}"
             say(f"stopped   {trainer.stopped}; {how}")
             return 128 + signals[0]
-        evaluation = final_evaluation(config, agent, whole.steps_done)
+        evaluation = final_evaluation(config, agent, whole.steps_done, run_dir)
         _summarize(whole, evaluation, run_dir)
         say(
             f"result    mean {evaluation.mean:.2f}, min {evaluation.min:.2f}, max {evaluation.max:.2f} "

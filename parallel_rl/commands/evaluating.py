@@ -1,11 +1,15 @@
 """The evaluations of a run: in the background, and at its end."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from AsyncPPO.episodes import Evaluation
 from parallel_rl.commands.build import env_of, factory_of
+from parallel_rl.commands.output import say
+from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import BEST_DIRECTORY
+from parallel_rl.commands.trust import trust_flag
 from parallel_rl.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -18,13 +22,19 @@ So no evaluation repeats training episodes, and the final one repeats none that 
 """
 
 
-def final_evaluation(config: TrainConfig, agent: Any, steps: int) -> Evaluation:
+def final_evaluation(config: TrainConfig, agent: Any, steps: int, run_dir: Path) -> Evaluation:
     """Return the evaluation of an agent at the end of a run, after so many steps."""
     from AsyncPPO import evaluate_episodes
 
     seed = config.run.seed + FINAL_SEED
     settings: dict[str, Any] = {"seed": seed, "progress": True} | config.run.evaluating()
-    return Evaluation.of(steps, evaluate_episodes(agent, env_of(config.run), config.run.eval_episodes, **settings))
+    try:
+        episodes = evaluate_episodes(agent, env_of(config.run), config.run.eval_episodes, **settings)
+    except KeyboardInterrupt:
+        path = shlex.quote(str(run_dir)) + trust_flag(config.run)
+        say(f"\nstopped   during the evaluation, after the training; to evaluate: {PROGRAM} evaluate {path}")
+        raise
+    return Evaluation.of(steps, episodes)
 
 
 def background_evaluation(config: TrainConfig, run_dir: Path) -> "list[Callback]":

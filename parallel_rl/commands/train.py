@@ -190,7 +190,7 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
     if signals:
         return 128 + signals[0]
     trainer.close()  # the evaluation makes its own environments
-    evaluation = final_evaluation(config, trainer.agent, trainer.steps_done)
+    evaluation = final_evaluation(config, trainer.agent, trainer.steps_done, run_dir)
     summary = _summary(config, trainer) | {
         "evaluation": evaluation.figures(),
         "total_seconds": time.perf_counter() - started,

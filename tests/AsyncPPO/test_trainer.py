@@ -201,3 +201,16 @@ def test_failing_environment_ends_the_run_with_its_name() -> None:
         pytest.raises(EnvError, match=r"environment \d "),
     ):
         run.run()
+
+
+def test_a_stop_before_the_first_run_ends_it_and_not_the_next() -> None:
+    with trainer() as run:
+        run.stop("at once", skip_slow_work=True)
+        assert not list(run.run())
+        assert (run.steps_done, run.stopped, run.skip_slow_work) == (0, "at once", True)
+        assert run.run()
+        assert (run.steps_done, run.stopped, run.skip_slow_work) == (600, None, False)
+        run.stop("too late")
+        assert run.stopped is None
+        run.run()
+        assert (run.steps_done, run.stopped) == (1200, None)

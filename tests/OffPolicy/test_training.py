@@ -13,6 +13,7 @@ from OffPolicy import DDPG, DQN, SAC, TD3
 from parallel_rl.commands.build import make_trainer
 from parallel_rl.config import train_config
 from parallel_rl.presets import preset
+from parallel_rl.utils import load_state, save_state
 from tests.OffPolicy.probes import BitFlip
 
 SMALL: dict[str, Any] = {"hidden_sizes": (16,), "buffer_size": 500, "batch_size": 16, "learning_starts": 40, "utd": 0.5}
@@ -60,6 +61,26 @@ def test_a_stopped_run_resumes_bit_identical(name: str, tmp_path: Any) -> None:
         assert second.steps_done == whole.steps_done == 240
         assert second.agent.updates == whole.agent.updates > 90  # type: ignore[attr-defined]
         assert all(map(torch.equal, parameters(whole), parameters(second)))
+
+
+@ALL
+@pytest.mark.parametrize("with_replay", [True, False])
+@pytest.mark.filterwarnings("ignore:the replay buffer was not saved")
+def test_a_failed_load_of_a_checkpoint_changes_nothing(name: str, with_replay: bool, tmp_path: Any) -> None:
+    with trainer_of(name, 120) as run, trainer_of(name, 120) as untouched, trainer_of(name, 120, seed=8) as other:
+        for trainer in (run, other):
+            trainer.agent.replay_in_checkpoint = with_replay  # type: ignore[attr-defined]
+        for trainer in (run, untouched, other):
+            trainer.run()
+        other.save_checkpoint(tmp_path / "forged")
+        forged = load_state(tmp_path / "forged")
+        forged["collector"] = {}
+        save_state(tmp_path / "forged", forged)
+        with pytest.raises(ValueError, match="forged"):
+            run.load_checkpoint(tmp_path / "forged")
+        for trainer in (run, untouched):
+            trainer.run()
+        assert all(map(torch.equal, parameters(run), parameters(untouched)))
 
 
 @ALL
