@@ -317,7 +317,15 @@ def learn_from(ppo: PPO, rng: np.random.Generator) -> None:
 def test_checkpoint_is_one_file_of_arrays_and_plain_values(half_state: Path) -> None:
     state = load_state(half_state)
     assert state.keys() == {"made_for", "signature", "progress", "recent", "agent", "buffer", "collector"}
-    assert state["agent"].keys() == {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded"}
+    assert state["agent"].keys() == {
+        "networks",
+        "intrinsic_returns",
+        "optimiser",
+        "random",
+        "updates",
+        "rewarded",
+        "stacked",
+    }
 
 
 def test_checkpoint_of_an_older_version_continues_as_that_version_did() -> None:
