@@ -27,6 +27,7 @@ from parallel_rl.utils import (
     Trajectory,
     compute_threads,
     describe_space,
+    linear,
     make_config,
     register_games,
 )
@@ -46,6 +47,8 @@ class OffPolicyAgent(Sharing, Savable, ABC):
     arguments = frozenset({"observation_space", "action_space", "goal_functions", "seed"})
     config_class: ClassVar[type[OffPolicyConfig]]
     wants_env_ids = True
+    progress = 0.0
+    """The fraction of the run that was over at the last update, from 0 to 1."""
 
     def __init__(
         self,
@@ -157,6 +160,11 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         """Return None: there is no recurrent state."""
 
     @property
+    def current_lr(self) -> float:
+        """The learning rate of the last round of updates."""
+        return linear(self.config.lr, self.progress) if self.config.anneal_lr else self.config.lr
+
+    @property
     def first_update(self) -> int:
         """The step of the first update: `learning_starts`, or later if a resumed run must refill its replay buffer."""
         return self.learning_starts + self._refilled
@@ -197,6 +205,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         due = math.floor(self.utd * (self.steps - self.first_update) + ROUNDING) - self.updates
         if due < 1 or not len(self.replay):
             return {}
+        self.progress = progress
         collected: dict[str, list[float]] = defaultdict(list)
         with compute_threads(self.threads):
             for sample in self.sampler.samples(self.config, due, progress):

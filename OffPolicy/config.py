@@ -19,6 +19,7 @@ class OffPolicyConfig(Config):
 
     gamma: float = setting(0.99, "Discount of the reward.", least=0, most=1)
     lr: float = setting(3e-4, "Learning rate of Adam.", above=0)
+    anneal_lr: bool = setting(False, "Anneal `lr` linearly to 0 over the run.")
     batch_size: int = setting(256, "Transitions in each gradient step.", above=0)
     buffer_size: int = setting(1_000_000, "Capacity of the replay buffer, in observations.", fixed=True, least=2)
     replay_in_checkpoint: bool = setting(
@@ -139,7 +140,10 @@ class SACConfig(ContinuousConfig):
     """The hyperparameters of `SAC`."""
 
     alpha: float | None = setting(
-        None, "Temperature, the factor of the entropy; by default it is learned, starting at 1.", above=0, fixed=True
+        None, "Temperature, the factor of the entropy; by default it is learned.", above=0, fixed=True
+    )
+    initial_alpha: float = setting(
+        1.0, "Temperature at the start, if it is learned; much less than 1 for sparse rewards.", above=0, fixed=True
     )
     target_entropy: float | None = setting(
         None, "Target entropy of the learned temperature, in nats; by default -1 for each dimension of actions."

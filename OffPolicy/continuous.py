@@ -140,7 +140,7 @@ class ContinuousAgent(OffPolicyAgent):
         """Descend `sum_k mean weight * (q_k - target)^2 / 2`; return the loss, and the TD errors `(B,)`."""
         errors = q.detach() - target
         gradient = weight * errors / len(weight)
-        self.critic_learner.descend(q, self.config.lr, gradient=gradient)
+        self.critic_learner.descend(q, self.current_lr, gradient=gradient)
         return 0.5 * (gradient * errors).sum().item(), errors.abs().mean(dim=0)
 
     def update_actor(self, loss: torch.Tensor, actions: torch.Tensor, batch: Minibatch) -> float:
@@ -150,7 +150,7 @@ class ContinuousAgent(OffPolicyAgent):
         if self.demos is not None:
             shown = slice(self.config.batch_size, None)
             loss = loss + self.config.demo_weight * self.cloning_loss(batch.obs[shown], batch.action[shown])
-        self.actor_learner.descend(loss, self.config.lr)
+        self.actor_learner.descend(loss, self.current_lr)
         return loss.item()
 
     def cloning_loss(self, obs: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:

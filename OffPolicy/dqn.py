@@ -127,7 +127,7 @@ class DQN(OffPolicyAgent):
             target = self.target(batch, next_value)
         q = self.q.network(batch.obs).gather(1, batch.action[:, None] - self.offset)[:, 0]
         loss = (batch.weight * F.smooth_l1_loss(q, target, reduction="none")).mean()
-        self.q.descend(loss, self.config.lr, self.config.max_grad_norm)
+        self.q.descend(loss, self.current_lr, self.config.max_grad_norm)
         if (self.updates + 1) % self.config.target_update_interval == 0:
             self.q.update_target(self.config.tau)
         return {"q_loss": loss.item(), "q_value": q.detach().mean().item()}, (q - target).detach()

@@ -78,10 +78,9 @@ class SAC(ContinuousAgent):
 
     def _make_networks(self, generator: torch.Generator) -> Any:
         policy, learners = super()._make_networks(generator)
-        fixed = self.config.alpha
-        self.temperature = Learner(
-            Temperature(1.0 if fixed is None else fixed).to(self.config.device), has_target=False
-        )
+        config = self.config
+        alpha = config.initial_alpha if config.alpha is None else config.alpha
+        self.temperature = Learner(Temperature(alpha).to(config.device), has_target=False)
         return policy, learners | {"temperature": self.temperature}
 
     def _make_actor(self, columns: int, generator: torch.Generator) -> nn.Module:
@@ -103,12 +102,17 @@ class SAC(ContinuousAgent):
 
         y = r + discount * (min_k Q_target_k(s', a') - alpha log pi(a' | s')),  a' ~ pi(s')
         critics: sum_k (Q_k(s, a) - y)^2 / 2,  actor: alpha log pi(a~ | s) - min_k Q_k(s, a~),  a~ ~ pi(s)
+
+        With `clip_return` the critics learn returns alone: y lacks the entropy bonus (as in Ball et al. 2023,
+        arXiv:2302.02948, for sparse rewards).
         """
         critic, alpha = self.critic_learner, self.temperature.network.log.detach().exp()
         with torch.no_grad():
             next_action, next_log_prob = self.sample_actions(batch.next_obs)
-            next_q = critic.target(batch.next_obs, next_action).amin(dim=0)
-            target = self.target(batch, next_q - alpha * next_log_prob)
+            next_value = critic.target(batch.next_obs, next_action).amin(dim=0)
+            if not self.config.clip_return:  # its bounds hold for returns, without the entropy bonus
+                next_value = next_value - alpha * next_log_prob
+            target = self.target(batch, next_value)
         q = critic.network(batch.obs, batch.action)
         critic_loss, errors = self.update_critic(q, target, batch.weight)
 
@@ -118,7 +122,7 @@ class SAC(ContinuousAgent):
         if self.config.alpha is None:
             temperature = self.temperature.network
             gradient = temperature.gradient(log_prob, self.entropy_target)
-            self.temperature.descend(temperature.log, self.config.lr, gradient=gradient)
+            self.temperature.descend(temperature.log, self.current_lr, gradient=gradient)
             self.temperature.vector.clamp_(*LOG_ALPHA_RANGE)
         critic.update_target(self.config.tau)
         metrics = {"critic_loss": critic_loss, "actor_loss": actor_loss, "q_value": q.detach().mean().item()}

@@ -32,7 +32,8 @@ class Task:
     def name(self) -> str:
         """Its name in the table."""
         agent = "" if self.agent == "ppo" else f"{self.agent.upper()}, "
-        return agent + (f"{self.env_id}, {self.variant}" if self.variant else self.env_id)
+        env = self.env_id.rpartition(":")[2]
+        return agent + (f"{env}, {self.variant}" if self.variant else env)
 
     @property
     def command_line(self) -> list[str]:
@@ -102,11 +103,31 @@ TASKS = (
 )
 MILLION = "--steps 1000000 --learning-starts 10000"
 GOALS = f"{MILLION} --hindsight future --clip-return --normalize-obs --gamma 0.98 --tau 0.05 --action-l2 1"
+BIT_FLIP = (
+    "--steps 10000 --num-envs 8 --clip-return --gamma 0.98 --hidden-sizes 256 --lr 1e-3 --tau 0.05 --utd 0.5"
+    " --epsilon-steps 5000 --epsilon-end 0.1 --hindsight"
+)
 OFF_POLICY = (
     Task("CartPole-v1", "500 (RL-Zoo)", 500, agent="dqn"),
     Task("Acrobot-v1", "-76.6 (RL-Zoo)", -75, agent="dqn"),
     Task("MountainCar-v0", "-100.8 (RL-Zoo)", -100, 5, "--steps 120000", agent="dqn"),
     Task("LunarLander-v3", "265.9 (SLM-Lab)", 268, 5, "--steps 300000", agent="dqn"),
+    *(
+        Task(
+            "benchmarks.bit_flip:BitFlip-v0",
+            f"{published}% (Andrychowicz et al. 2017)",
+            bar,
+            flags=f"{BIT_FLIP} {hindsight}",
+            variant=variant,
+            agent="dqn",
+            figure="success",
+            episodes=100,
+        )
+        for hindsight, variant, published, bar in (
+            ("future", "with hindsight", 100, 100),
+            ("none", "without hindsight", 0, None),
+        )
+    ),
     Task("Pendulum-v1", "-151.3 (RL-Zoo, TQC)", -150, agent="sac", episodes=100),
     Task("Pendulum-v1", "-151.9 (RL-Zoo)", -150, agent="td3", episodes=100),
     Task("Pendulum-v1", "-151.9 (RL-Zoo, TD3)", -150, agent="ddpg", episodes=100),

@@ -69,38 +69,6 @@ class Identity(gym.Env):
         return self._ask(), reward, False, self.count == 10, {}
 
 
-class BitFlip(gym.Env):
-    """Flip a bit in each step until all equal the goal's; the reward is -1 until then (Andrychowicz et al. 2017)."""
-
-    def __init__(self, bits: int) -> None:
-        part = spaces.Box(0, 1, (bits,), np.float32)
-        self.observation_space = spaces.Dict(observation=part, achieved_goal=part, desired_goal=part)
-        self.action_space, self.bits = spaces.Discrete(bits), bits
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
-        super().reset(seed=seed)
-        self.state, self.goal = self.np_random.integers(2, size=(2, self.bits)).astype(np.float32)
-        self.count = 0
-        return self._obs(), {}
-
-    def _obs(self) -> dict[str, np.ndarray]:
-        return {"observation": self.state.copy(), "achieved_goal": self.state.copy(), "desired_goal": self.goal.copy()}
-
-    def step(self, action: int) -> tuple[dict, float, bool, bool, dict]:
-        self.state[action] = 1 - self.state[action]
-        self.count += 1
-        reached = bool(self.compute_terminated(self.state, self.goal, {}))
-        return self._obs(), float(reached) - 1, reached, self.count == self.bits, {"is_success": reached}
-
-    @staticmethod
-    def compute_terminated(achieved: np.ndarray, desired: np.ndarray, info: dict) -> np.ndarray:
-        return (achieved == desired).all(axis=-1)
-
-    @staticmethod
-    def compute_reward(achieved: np.ndarray, desired: np.ndarray, info: dict) -> np.ndarray:
-        return (achieved == desired).all(axis=-1).astype(np.float32) - 1
-
-
 class Reach(gym.Env):
     """Move a point on a line to a goal. The reward is -1 in each step in which it is not there. It never terminates."""
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from benchmarks.bit_flip import BitFlip
 from OffPolicy import DDPG, DQN, SAC, TD3, Hindsight, OffPolicyAgent
 from parallel_rl.utils import Trajectory, load_state, save_state
-from tests.OffPolicy.probes import BitFlip, Identity, Loop, OneState
+from tests.OffPolicy.probes import Identity, Loop, OneState
 from tests.OffPolicy.test_her import SPACE as GOALS
 from tests.OffPolicy.test_her import piece, reached, reward
 
@@ -248,6 +249,22 @@ def test_rewards_are_scaled() -> None:
     agent, scaled = agent_of("td3"), agent_of("td3", reward_scale=0.1)
     batches = [one._batch(next(iter_of(one))) for one in (agent, scaled)]
     torch.testing.assert_close(0.1 * batches[0].reward, batches[1].reward)
+
+
+@ALL
+def test_the_learning_rate_is_annealed_over_the_run(name: str) -> None:
+    """The first step of Adam changes a weight by at most the learning rate, and some weight by nearly as much."""
+    for progress, expected in ((0.0, 1e-3), (0.75, 0.25e-3), (1.0, 0.0)):
+        agent = agent_of(name, anneal_lr=True, lr=1e-3, utd=0.05, train_freq=1)
+        for trajectories in experience(agent, 3):
+            agent.observe(trajectories)
+        before = [learner.vector.clone() for learner in agent.learners.values()]
+        agent.update(progress)
+        assert agent.updates == 1
+        moves = [
+            (learner.vector - old).abs().max() for learner, old in zip(agent.learners.values(), before, strict=True)
+        ]
+        assert float(max(moves)) == pytest.approx(expected, rel=0.02)
 
 
 def test_signature_has_the_settings_of_a_checkpoint() -> None:

@@ -41,6 +41,7 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
     "target_noise": ([-1], [0]),
     "target_noise_clip": ([-1], [0]),
     "alpha": ([0], [None, 1e-3]),
+    "initial_alpha": ([0], [1e-3]),
     "target_entropy": ([float("inf")], [None, -5]),
 }
 """By setting: values that are refused, and values at the ends of the range."""

@@ -169,6 +169,26 @@ def test_the_temperature_grows_where_there_is_too_little_entropy(target_entropy:
     assert (agent.learn_from(random_batch())[0]["alpha"] > 1) == grows
 
 
+def test_a_learned_temperature_starts_at_its_initial_value() -> None:
+    agent = SAC(OBSERVATIONS, ACTIONS, initial_alpha=0.05, **SMALL)
+    alphas = [agent.learn_from(random_batch())[0]["alpha"] for _ in range(2)]
+    assert alphas[0] == pytest.approx(0.05)
+    assert alphas[1] != alphas[0]
+
+
+def test_clipped_returns_have_no_entropy_bonus() -> None:
+    """A bonus would carry values above 0, the largest return, and all targets would be clipped to the same number."""
+    losses = {
+        (clip, alpha): shaken(SAC, alpha=alpha, clip_return=clip, reward_scale=1e6).learn_from(random_batch())[0][
+            "critic_loss"
+        ]
+        for clip in (True, False)
+        for alpha in (1e-3, 10.0)
+    }
+    assert losses[True, 10.0] == losses[True, 1e-3]
+    assert losses[False, 10.0] != losses[False, 1e-3]
+
+
 def test_td3_smooths_by_clipped_noise_and_delays_the_actor() -> None:
     agent = TD3(OBSERVATIONS, ACTIONS, **SMALL, lr=1e-2, tau=0.5, target_noise=0.4, target_noise_clip=0.3)
     obs = torch.zeros(20_000, 2)

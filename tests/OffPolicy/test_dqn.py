@@ -7,9 +7,10 @@ import torch
 from gymnasium import spaces
 
 from AsyncPPO import evaluate
+from benchmarks.bit_flip import BitFlip
 from OffPolicy import DQN
 from OffPolicy.sampler import Minibatch
-from tests.OffPolicy.probes import BitFlip, Identity, Loop, OneState, TwoStates
+from tests.OffPolicy.probes import Identity, Loop, OneState, TwoStates
 
 OBSERVATIONS, ACTIONS = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(3, start=5)
 SMALL: dict[str, Any] = {"hidden_sizes": (), "buffer_size": 1000, "seed": 0}

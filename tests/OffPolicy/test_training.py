@@ -9,12 +9,12 @@ import torch
 
 from AsyncPPO import AsyncTrainer, evaluate
 from AsyncPPO.callbacks import Callback
+from benchmarks.bit_flip import BitFlip
 from OffPolicy import DDPG, DQN, SAC, TD3
 from parallel_rl.commands.build import make_trainer
 from parallel_rl.config import train_config
 from parallel_rl.presets import preset
 from parallel_rl.utils import load_state, save_state
-from tests.OffPolicy.probes import BitFlip
 
 SMALL: dict[str, Any] = {"hidden_sizes": (16,), "buffer_size": 500, "batch_size": 16, "learning_starts": 40, "utd": 0.5}
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
