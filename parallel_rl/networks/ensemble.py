@@ -9,11 +9,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 Derivative = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From a gradient, and the tensor that the activation was called with, to the gradient before the activation."""
+"""From a gradient, and the tensor that the activation was called with, to the gradient before it, in place."""
+aten = torch.ops.aten
 FUNCTIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], Derivative]] = {
-    "tanh": (torch.tanh_, torch.ops.aten.tanh_backward),
-    "relu": (torch.relu_, lambda gradient, output: torch.ops.aten.threshold_backward(gradient, output, 0)),
-    "silu": (F.silu, torch.ops.aten.silu_backward),
+    "tanh": (torch.tanh_, lambda given, output: aten.tanh_backward.grad_input(given, output, grad_input=given)),
+    "relu": (torch.relu_, lambda given, output: aten.threshold_backward.grad_input(given, output, 0, grad_input=given)),
+    "silu": (F.silu, lambda given, input: aten.silu_backward.grad_input(given, input, grad_input=given)),
 }
 """Activations, and their derivatives, which for those in place depend on the output."""
 
