@@ -84,7 +84,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         self.sampler = Sampler(self.replay, self.config, goal_functions, self.rng)
         self.steps, self.updates = 0, 0
         self._last_round = 0  # the value of `steps` at the last update
-        self._refilled = 0  # steps that refill a buffer that was not saved
+        self._from_step, self._from_update = 0, 0  # where the schedule of updates begins, if it was restarted
         self._acted = 0  # actions whose transitions have not been observed yet
         self.policy, self.learners = self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63))))
         parameters = max(len(learner.vector) for learner in self.learners.values())
@@ -166,15 +166,15 @@ class OffPolicyAgent(Sharing, Savable, ABC):
 
     @property
     def first_update(self) -> int:
-        """The step of the first update: `learning_starts`, or later if a resumed run must refill its replay buffer."""
-        return self.learning_starts + self._refilled
+        """The step after which updates are due: `learning_starts`, or later if a resumed run restarted its schedule."""
+        return max(self.learning_starts, self._from_step)
 
     def steps_wanted(self) -> int:
         """Return the number of environment steps until the next update."""
         start = self.first_update
         if self.steps < start:
             return start - self.steps
-        next_update = start + math.ceil((self.updates + 1 - ROUNDING) / self.utd)
+        next_update = start + math.ceil((self.updates - self._from_update + 1 - ROUNDING) / self.utd)
         return max(next_update, max(self._last_round, start) + self.train_freq) - self.steps
 
     def observe(self, trajectories: Sequence[Trajectory], /) -> None:
@@ -202,7 +202,8 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         Raises:
             FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did.
         """
-        due = math.floor(self.utd * (self.steps - self.first_update) + ROUNDING) - self.updates
+        scheduled = math.floor(self.utd * (self.steps - self.first_update) + ROUNDING)
+        due = scheduled - (self.updates - self._from_update)
         if due < 1 or not len(self.replay):
             return {}
         self.progress = progress

@@ -18,9 +18,11 @@ from OffPolicy.policy import Policy
 from OffPolicy.sampler import Sampler
 from parallel_rl.utils import Configured, State, describe_space, settings_in, whole_number
 
-COUNTS = ("steps", "updates", "_last_round", "_refilled", "_acted")
-NEWER = {"_refilled": 0, "_acted": 0}
+COUNTS = ("steps", "updates", "_last_round", "_from_step", "_from_update", "_acted")
+NEWER = {"_from_step": 0, "_from_update": 0, "_acted": 0}
 """Counts that older checkpoints lack."""
+SCHEDULE = ("utd", "learning_starts")
+"""The settings that the schedule of updates depends on."""
 if TYPE_CHECKING:
     Settings = OffPolicyConfig
     """The attributes of `Configured`, for type checkers."""
@@ -40,7 +42,9 @@ class Savable(Configured, Settings):
     policy: Policy
     learners: dict[str, Learner]
     steps: int
-    _refilled: int
+    updates: int
+    _from_step: int
+    _from_update: int
 
     def signature(self) -> dict[str, Any]:
         """Return the settings that a checkpoint must agree with, as plain values by name."""
@@ -86,11 +90,15 @@ class Savable(Configured, Settings):
             "sampler": self.sampler.state() if self.config.replay_in_checkpoint else None,
             "random": self.rng.bit_generator.state,
             "counts": {name: getattr(self, name) for name in COUNTS},
+            "schedule": self._schedule(),
         }
 
     def whole_state(self) -> State:
         """Return a copy of `state`, with the replay buffer; its arrays are not copied, since a load makes new ones."""
         return copy.deepcopy(self.state() | {"sampler": None}) | {"sampler": self.sampler.state()}
+
+    def _schedule(self) -> dict[str, float]:
+        return {name: getattr(self.config, name) for name in SCHEDULE}
 
     def load_state(self, state: State, /) -> None:
         """Restore what `state` returned.
@@ -112,7 +120,17 @@ class Savable(Configured, Settings):
         self.rng.bit_generator.state = rng.state
         vars(self).update(counts)
         if state["sampler"] is None:
-            self._refill()
+            self._refill("was not saved")
+        elif state.get("schedule", self._schedule()) != self._schedule():
+            self._schedule_from(self.steps)
+
+    def _schedule_from(self, step: int) -> None:
+        """Let `utd` updates be due for each step after `step`, whatever was due before."""
+        self._from_step, self._from_update = step, self.updates
+
+    def forget_environments(self) -> None:
+        """Empty the replay buffer, whose rows belong to environments by index, since others get these indexes."""
+        self._refill("is of other environments")
 
     def load_networks(self, state: State, signature: State | None = None, /) -> None:
         """Restore only the networks from what `state` returned, for an evaluation.
@@ -143,14 +161,13 @@ class Savable(Configured, Settings):
         except (LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(f"the saved state is not that of a {type(self).__name__}: {error!r}") from error
 
-    def _refill(self) -> None:
+    def _refill(self, why: str) -> None:
         """Empty the replay buffer; the next update waits for as many steps as the first did."""
         self.sampler.clear()
-        missing = min(self.steps, self.config.learning_starts)
-        self._refilled += missing
-        if missing:
+        if self.steps:
+            self._schedule_from(self.steps + self.config.learning_starts)
             warnings.warn(
-                f"the replay buffer was not saved: {missing:,} steps are collected before the next update",
+                f"the replay buffer {why}: {self.config.learning_starts:,} steps are collected before the next update",
                 RuntimeWarning,
                 stacklevel=3,
             )

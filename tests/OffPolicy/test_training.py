@@ -27,10 +27,10 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 ALL = pytest.mark.parametrize("name", CASES)
 
 
-def trainer_of(name: str, steps: int, seed: int = 3) -> AsyncTrainer:
+def trainer_of(name: str, steps: int, seed: int = 3, num_envs: int = 4, **changed: Any) -> AsyncTrainer:
     kind, env, settings = CASES[name]
-    agent = kind.for_env(env if isinstance(env, str) else env(), seed=seed, **(SMALL | settings))
-    return AsyncTrainer(env, agent, 4, steps, backend="inline", seed=3, progress=False)
+    agent = kind.for_env(env if isinstance(env, str) else env(), seed=seed, **(SMALL | settings | changed))
+    return AsyncTrainer(env, agent, num_envs, steps, backend="inline", seed=3, progress=False)
 
 
 def parameters(trainer: AsyncTrainer) -> list[torch.Tensor]:
@@ -81,6 +81,38 @@ def test_a_failed_load_of_a_checkpoint_changes_nothing(name: str, with_replay: b
         for trainer in (run, untouched):
             trainer.run()
         assert all(map(torch.equal, parameters(run), parameters(untouched)))
+
+
+@ALL
+@pytest.mark.parametrize("num_envs", [2, 7])
+def test_a_run_resumes_with_another_number_of_environments(name: str, num_envs: int, tmp_path: Any) -> None:
+    with trainer_of(name, 120) as first, trainer_of(name, 120, num_envs=num_envs) as second:
+        first.run()
+        first.save_checkpoint(tmp_path / "checkpoint")
+        with pytest.warns(RuntimeWarning, match="of other environments: 40 steps"):
+            second.load_checkpoint(tmp_path / "checkpoint", any_num_envs=True)
+        second.run()
+        agent: Any = second.agent
+        taken, updates = (getattr(agent, count) - getattr(first.agent, count) for count in ("steps", "updates"))
+        assert agent.replay.num_envs == num_envs
+        assert len(agent.replay) == taken > 100
+        assert updates == int(0.5 * (taken - 40))
+
+
+@pytest.mark.parametrize("name", ["dqn", "td3"])
+@pytest.mark.parametrize("changed", [{"utd": 2.0}, {"utd": 0.1}, {"learning_starts": 10}, {"learning_starts": 90}])
+def test_a_resumed_run_with_another_schedule_makes_up_for_no_updates(
+    name: str, changed: dict[str, Any], tmp_path: Any
+) -> None:
+    with trainer_of(name, 120) as first, trainer_of(name, 40, **changed) as second:
+        first.run()
+        first.save_checkpoint(tmp_path / "checkpoint")
+        second.load_checkpoint(tmp_path / "checkpoint", changed=changed)
+        second.run()
+        agent: Any = second.agent
+        taken, updates = (getattr(agent, count) - getattr(first.agent, count) for count in ("steps", "updates"))
+        assert taken > 30
+        assert updates == int(taken * agent.utd)
 
 
 @ALL
