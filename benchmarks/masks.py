@@ -1,10 +1,11 @@
 """Training steps per second with action masks, ours and of MaskablePPO of sb3-contrib, which must be installed.
 
 python -m benchmarks.masks --rounds 3
+python -m benchmarks.masks --task corridors
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -32,7 +33,7 @@ class Doors(gym.Env):
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Open a door; the reward is the number on it."""
-        reward, self._steps = float(self._obs[action]), self._steps + 1
+        reward, self._steps = self._value(action), self._steps + 1
         return self._next(), reward, False, self._steps == 100, {}
 
     def action_masks(self) -> np.ndarray:
@@ -44,47 +45,71 @@ class Doors(gym.Env):
         self._open = self._obs > self._obs.mean()
         return self._obs
 
+    def _value(self, action: Any) -> float:
+        return float(self._obs[action])
 
-def ours(steps: int) -> float:
+
+class Corridors(Doors):
+    """Four corridors with four doors each; an action opens one in each, and at least one is open in each."""
+
+    action_space = spaces.MultiDiscrete([4] * 4)  # type: ignore[assignment]
+
+    def _next(self) -> np.ndarray:
+        obs = super()._next()
+        corridors = obs.reshape(4, 4)
+        self._open = (corridors >= corridors.mean(axis=1, keepdims=True)).ravel()
+        return obs
+
+    def _value(self, action: Any) -> float:
+        return float(self._obs.reshape(4, 4)[np.arange(4), action].sum())
+
+
+TASKS = {"doors": Doors, "corridors": Corridors}
+
+
+def ours(task: str, steps: int) -> float:
     """Return the speed of `AsyncPPO`."""
+    make = TASKS[task]
     ppo = PPO.for_env(
-        ActionMasks(Doors()),
+        ActionMasks(make()),
         batch_size=SHAPE.batch_size,
         mini_batch_size=SHAPE.mini_batch_size,
         k_epochs=SHAPE.k_epochs,
         seed=0,
     )
-    with AsyncPPO(lambda: ActionMasks(Doors()), ppo, SHAPE.num_envs, steps, seed=0, progress=False) as trainer:
+    with AsyncPPO(lambda: ActionMasks(make()), ppo, SHAPE.num_envs, steps, seed=0, progress=False) as trainer:
         return trainer_speed(trainer, steps)
 
 
-def maskable_ppo(steps: int) -> float:
+def maskable_ppo(task: str, steps: int) -> float:
     """Return the speed of sb3-contrib."""
     from sb3_contrib import MaskablePPO
     from torch.nn import Tanh
 
-    return model_speed(MaskablePPO, Doors, Tanh, SHAPE, steps)
+    return model_speed(MaskablePPO, TASKS[task], Tanh, SHAPE, steps)
 
 
-CONTESTANTS: dict[str, Callable[[int], float]] = {"ours": ours, "MaskablePPO": maskable_ppo}
+CONTESTANTS: dict[str, Callable[[str, int], float]] = {"ours": ours, "MaskablePPO": maskable_ppo}
 
 
-def turn(name: str, steps: int) -> float:
+def turn(name: str, task: str, steps: int) -> float:
     """Return the speed of one contestant."""
-    return CONTESTANTS[name](steps)
+    return CONTESTANTS[name](task, steps)
 
 
-def main(steps: int = 50_000, rounds: int = 5) -> None:
+def main(task: Literal["doors", "corridors"] = "doors", steps: int = 50_000, rounds: int = 5) -> None:
     """Print the steps per second of both, measured in turns, and the ratio of the medians.
 
     Args:
+        task: one discrete action, or four at once.
         steps: the number of steps in each measurement.
         rounds: the number of measurements of each.
     """
-    rates = in_turns(turn, [(name, steps) for name in CONTESTANTS], rounds)
-    for (name, _), each in rates.items():
+    rates = in_turns(turn, [(name, task, steps) for name in CONTESTANTS], rounds)
+    for (name, *_), each in rates.items():
         print(f"{name}: {', '.join(f'{rate:,.0f}' for rate in each)} steps/s")
-    print(f"ours / MaskablePPO: {np.median(rates['ours', steps]) / np.median(rates['MaskablePPO', steps]):.2f}")
+    mine, theirs = (np.median(rates[name, task, steps]) for name in CONTESTANTS)
+    print(f"ours / MaskablePPO: {mine / theirs:.2f}")
 
 
 if __name__ == "__main__":
