@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -93,8 +93,8 @@ class ContinuousAgent(OffPolicyAgent):
 
     def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:
         space, features, name = self.action_space, Features.of(self.observation_space), type(self).__name__
-        if not isinstance(space, spaces.Box) or not all(np.isfinite(bound).all() for bound in bounds_of(space)):
-            raise TypeError(f"{name} needs a Box of actions with finite bounds, not {space}")
+        if not _is_supported(space):
+            raise TypeError(f"{name} needs a Box of float actions with different, finite bounds, not {space}")
         if features.images:
             raise TypeError(f"{name} takes no images, and {self.observation_space} has some")
         config, self.action_dim = self.config, int(np.prod(space.shape))
@@ -201,3 +201,11 @@ class ContinuousAgent(OffPolicyAgent):
         """Update the target networks."""
         for learner in (self.actor_learner, self.critic_learner):
             learner.update_target(self.config.tau)
+
+
+def _is_supported(space: spaces.Space) -> TypeGuard[spaces.Box]:
+    """Return whether a space is a Box of floats, with finite bounds that differ in each dimension."""
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+        return False
+    low, high = bounds_of(space)
+    return bool(np.isfinite([low, high]).all() and (low < high).all())

@@ -171,7 +171,8 @@ class AgentMember:
         for each in (self.env, self.agent):
             if hasattr(each, "before"):
                 each.before()
-        self.observed = self.env.reset(seed=self.seed) if isinstance(self.env, gym.Env) else self.env.reset()
+        obs, info = self.env.reset(seed=self.seed) if isinstance(self.env, gym.Env) else self.env.reset()
+        self.observed = copy.copy(obs), info  # an environment may write the next one into the same array
         self.episode_return = 0.0
         self.began = time.monotonic() - self.count.seconds
 
@@ -179,7 +180,7 @@ class AgentMember:
         self.pulse.beat(self.number)
         action = self.agent.action(self.observed)
         next_obs, reward, terminated, truncated, info = self.env.step(action)
-        next_obs = copy.copy(next_obs)  # an environment may write the next one into the same array
+        next_obs = copy.copy(next_obs)
         steps, episodes = int(self.count.steps) + 1, int(self.count.episodes)
         self.fresh.add_step(
             self.observed[0], action, reward, next_obs, terminated, truncated, info, self.version, self.number,

@@ -276,6 +276,9 @@ def test_eps_greedy_replaces_actions_independently_in_each_environment() -> None
 
 @ALL
 def test_unsupported_spaces_are_named(kind: Any) -> None:
+    for space in (spaces.Box(0, 10, (2,), np.int64), spaces.Box(np.float32([-1, 2]), np.float32([1, 2]))):
+        with pytest.raises(TypeError, match="float actions with different, finite bounds"):
+            kind(OBSERVATIONS, space, **SMALL)
     with pytest.raises(TypeError, match="finite bounds"):
         kind(OBSERVATIONS, spaces.Box(-np.inf, np.inf, (1,)), **SMALL)
     with pytest.raises(TypeError, match="finite bounds"):

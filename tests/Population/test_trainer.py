@@ -58,6 +58,29 @@ def test_one_member_trains_in_this_process_and_returns_its_agent() -> None:
     assert trainer.mode == Mode.PARALLEL_LEARNING == "parallel_learning"
 
 
+class Overwriting(Line):
+    """Writes every observation into the same array."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.obs = np.zeros(1)
+
+    def reset(self) -> Any:
+        self.obs[:], info = super().reset()
+        return self.obs, info
+
+    def step(self, action: Any) -> Any:
+        self.obs[:], *outcome = super().step(action)
+        return self.obs, *outcome
+
+
+def test_experience_keeps_observations_that_the_environment_overwrites() -> None:
+    _, result = Trainer(Adder(), Overwriting(), schedule=[("finish", 5, "steps")], **QUIET).run()
+    (worker,) = result["workers"]
+    assert [obs.tolist() for obs in worker["experience"].observations] == [[0], [1], [2], [0], [1]]
+    assert [obs.tolist() for obs in worker["experience"].next_observations] == [[1], [2], [3], [1], [2]]
+
+
 def test_collecting_trains_the_main_agent_on_the_steps_of_all() -> None:
     schedule = [("finish", 100, "steps"), ("train_agent", 10, "steps")]
     trainer = Trainer(Adder(), Line(), 2, schedule=schedule, sync_mode="sync", **QUIET)
