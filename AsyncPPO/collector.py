@@ -214,7 +214,10 @@ class ReplicaCollector:
         """Restore this and the buffer, as `Collector.load_state` does."""
         episodes = Episodes(self.env.num_envs, self.rollout.info_keys)
         episodes.load_state(state["episodes"])
-        self.buffer.load_state(buffer)
+        if buffer["lengths"].max() <= len(self.rollout.noise):
+            self.buffer.load_state(buffer)
+        else:  # `batch_size` is smaller now
+            self.buffer.clear()
         if self.env.load_state(state["env"]) is None:
             self.buffer.truncate(np.arange(self.env.num_envs))
         else:

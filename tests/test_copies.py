@@ -56,6 +56,13 @@ def test_a_population_is_logged_evaluated_and_plotted_like_a_run(tmp_path: Path,
     assert row["mean_return"] == pytest.approx((row["copy_0_return"] + row["copy_1_return"]) / 2)
 
 
+def test_copies_learn_while_they_collect(tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "--steps", "768", "--eval-every", "0", "--lag", "1") == 0
+    for copy in ("copy_0", "copy_1"):
+        rows = read_table(tmp_path / "run" / copy / "metrics.csv")
+        assert [row["policy_lag"] for row in rows] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("agent", "env_id", "combine"),
     [("dqn", "CartPole-v1", "mean"), ("dqn", "CartPole-v1", "explore"), ("sac", "Pendulum-v1", "best")],

@@ -94,7 +94,9 @@ def make_population(config: TrainConfig, keep: Callable[["Trainer"], None]) -> "
     ]
     if run.max_seconds is not None:
         schedule.append(("finish", run.max_seconds, "seconds"))
-    options = {name: getattr(run, name) for name in ("mode", "acting", "info_keys", "on_env_error", "close_timeout")}
+    options = {
+        name: getattr(run, name) for name in ("mode", "acting", "lag", "info_keys", "on_env_error", "close_timeout")
+    }
     return Trainer(
         agent,
         env_of(run, training=True),

@@ -360,6 +360,19 @@ def test_resume_with_another_learner_and_acting_is_allowed(half_state: Path) -> 
         assert run.steps_done >= 500
 
 
+@pytest.mark.parametrize("acting", ["replicas", "central"])
+def test_a_finished_run_continues_with_smaller_batches(acting: str, tmp_path: Path) -> None:
+    with trainer("CartPole-v1", 200, batch_size=128, loop={"acting": acting}) as run:
+        run.run()
+        assert len(run.buffer) == 70
+        run.save_checkpoint(tmp_path / "state")
+    with trainer("CartPole-v1", 200, batch_size=20, mini_batch_size=10, loop={"acting": acting}) as run:
+        run.load_checkpoint(tmp_path / "state", changed=["batch_size", "mini_batch_size"])
+        history = run.run()
+    assert run.steps_done == 400
+    assert len(history) >= 10
+
+
 FORGERIES: list[tuple[tuple[Any, ...], Any]] = [
     (("made_for",), 5),
     (("signature",), None),
