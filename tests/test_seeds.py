@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from parallel_rl import main
-from parallel_rl.commands.seeds import seeds_in
+from parallel_rl.commands.seeds import seeds_in, train_seeds
+from parallel_rl.config import TrainConfig, train_config
 from parallel_rl.utils import bootstrap_interval, interquartile_mean
 from parallel_rl.utils.plots import band_of
 from tests.processes import runs, wait_until
@@ -90,3 +91,13 @@ def test_a_signal_ends_all_runs(number: int, tmp_path: Path) -> None:
     wait_until(lambda: not any(runs(int(child)) for child in children), "a run outlived the command")
     if number == signal.SIGINT:
         assert all((file.parent / "Policy_weights.pth").exists() for file in files), "they were saved"
+
+
+def interrupted(config: TrainConfig) -> int:
+    signal.raise_signal(signal.SIGTERM)
+    return 0
+
+
+def test_a_signal_ends_a_run_that_has_not_begun_to_train(tmp_path: Path) -> None:
+    config = train_config("ppo", {"env_id": "CartPole-v1"})
+    assert train_seeds(config, [0, 1], tmp_path, interrupted) == 128 + signal.SIGTERM

@@ -16,7 +16,7 @@ from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.workers import choose_start_method
 from AsyncPPO.workers.processes import free, kill, start_child
 from parallel_rl.commands.output import note
-from parallel_rl.commands.seeds import passed_on
+from parallel_rl.commands.seeds import end_by_signals, passed_on
 from parallel_rl.config import TrainConfig
 from parallel_rl.ranks import ranks_of_environment
 from parallel_rl.utils import Ranks, counted
@@ -112,11 +112,12 @@ def _be_a_rank(directory: Path, number: int, count: int, work: Work) -> None:
         sys.stdout = sys.stderr = log
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
-    from torch.distributed import FileStore
-
-    from parallel_rl.ranks.gloo import Gloo
-
     try:
+        end_by_signals()
+        from torch.distributed import FileStore
+
+        from parallel_rl.ranks.gloo import Gloo
+
         with Gloo(FileStore(str(directory / "store"), count), number, count) as ranks:
             code = work(ranks)
     except KeyboardInterrupt as interrupt:

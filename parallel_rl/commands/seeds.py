@@ -121,6 +121,7 @@ def _train_one(config: TrainConfig, train: Train) -> None:
     sys.stdout = sys.stderr = log
     for descriptor in (1, 2):
         os.dup2(log.fileno(), descriptor)
+    end_by_signals()
     try:
         code = train(config)
     except KeyboardInterrupt as interrupt:
@@ -129,6 +130,16 @@ def _train_one(config: TrainConfig, train: Train) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 1
     sys.exit(code)
+
+
+def end_by_signals() -> None:
+    """Let a signal end this child process at once; a run handles signals otherwise while it trains."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(128 + number)
+
+    for number in SIGNALS:
+        signal.signal(number, handle)
 
 
 @contextmanager
