@@ -30,6 +30,7 @@ from parallel_rl.utils import (
     linear,
     make_config,
     register_games,
+    spaces_in,
 )
 
 LARGE_NETWORK = 1_000_000
@@ -103,8 +104,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         if isinstance(env, str):
             register_games(env)
             return cls.for_env(gym.make(env), **options)
-        single = "single_" if hasattr(env, "single_observation_space") else ""
-        obs_space, action_space = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
+        obs_space, action_space = spaces_in(env)
         config = options.get("config") or make_config(
             cls.config_class,
             {name: value for name, value in options.items() if name not in cls.arguments},

@@ -1,6 +1,8 @@
 """The hyperparameters of the off-policy agents, each declared once. It needs no torch, so that --help is fast."""
 
-from typing import Literal
+from typing import Any, Literal
+
+from gymnasium import spaces
 
 from OffPolicy.noise import make_noise
 from parallel_rl.utils import Config, setting, settings_class
@@ -88,6 +90,12 @@ class DQNConfig(OffPolicyConfig):
         10_000, "Environment steps over which epsilon goes from epsilon_start to epsilon_end.", least=0
     )
     max_grad_norm: float = setting(10.0, "Limit on the norm of the gradient.", above=0)
+
+    @classmethod
+    def defaults_for(cls, observation_space: spaces.Space, action_space: spaces.Space) -> dict[str, Any]:
+        """Return the defaults for spaces: 3-step returns, except with goals, where hindsight needs single steps."""
+        has_goals = isinstance(observation_space, spaces.Dict) and "desired_goal" in observation_space.spaces
+        return {} if has_goals else {"n_step": 3}
 
 
 @settings_class

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -19,8 +18,8 @@ from parallel_rl.utils import (
     choices_of,
     fault_of,
     leaves,
-    register_games,
     settings_class,
+    spaces_in,
 )
 from PPO.actor_critic import ActorCritic, MakeEncoder
 from PPO.companions import Companion
@@ -53,12 +52,7 @@ def arguments_for(env: Any, action_scaling: Scaling | None = None) -> dict[str, 
     Raises:
         TypeError: a space is not supported.
     """
-    if isinstance(env, str):
-        register_games(env)
-        with gym.make(env) as made:
-            return arguments_for(made, action_scaling)
-    single = "single_" if hasattr(env, "single_observation_space") else ""
-    obs_space, action_space = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
+    obs_space, action_space = spaces_in(env)
     arguments: dict[str, Any] = {
         "observation_space": obs_space,
         "action_space": action_space,

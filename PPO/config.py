@@ -1,14 +1,42 @@
 """PPOConfig: the hyperparameters of PPO, each declared once. It needs no torch, so that --help is fast."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from parallel_rl.utils import Config, Schedule, scheduled, setting, settings_class
+from gymnasium import spaces
+
+from parallel_rl.utils import Config, Features, Schedule, leaves, scheduled, setting, settings_class
 
 CompanionName = Literal["rnd", "icm"]
 ROLLOUT = -1
 """The value of `sde_sample_freq` for new noise only after each update."""
 WIDEST = 2**16
 """The largest number of units in a layer, so that a forged file cannot exhaust the memory."""
+Values = dict[str, Any]
+"""Settings of PPO and of its run, by name."""
+DEFAULTS: Values = {"k_epochs": 10, "gamma": 0.99, "mini_batch_size": 256}
+"""The defaults of the command line that differ from those of `PPOConfig`, on which older scripts rely."""
+DISCRETE: Values = DEFAULTS | {"gamma": 0.995, "batch_size": 2048, "entropy_coef": 0.01, "anneal_lr": True}
+"""The defaults for discrete actions."""
+CONTINUOUS: Values = DEFAULTS | {
+    "num_envs": 64,
+    "batch_size": 2048,
+    "mini_batch_size": 64,
+    "lr": 3e-4,
+    "anneal_lr": True,
+    "recompute_advantage": True,
+    "log_std": -0.5,
+}
+"""The defaults if any action is continuous: those that all MuJoCo tasks share."""
+IMAGES: Values = DEFAULTS | {
+    "num_envs": 8,
+    "k_epochs": 4,
+    "lr": 2.5e-4,
+    "anneal_lr": True,
+    "policy_clip": 0.1,
+    "entropy_coef": 0.01,
+    "hidden_sizes": (),
+}
+"""The defaults for images: those of Atari, after Huang et al. 2022, "The 37 implementation details of PPO"."""
 
 
 @settings_class
@@ -158,3 +186,20 @@ class PPOConfig(Config):
             ("policy_clip", self.policy_clip, self.anneal_clip),
         ):
             scheduled(name, value, anneal, 0.0)  # raises if a function is also to be annealed
+
+    @classmethod
+    def defaults_for(cls, observation_space: spaces.Space, action_space: spaces.Space) -> Values:
+        """Return the defaults for the spaces of an environment; measured numbers are normalized, codes are not.
+
+        Raises:
+            TypeError: a space is not supported.
+        """
+        features = Features.of(observation_space)
+        if features.images:
+            values = IMAGES
+        elif any(isinstance(leaf, spaces.Box) for _, leaf in leaves(action_space)):
+            values = CONTINUOUS
+        else:
+            values = DISCRETE
+        measured = any(not part.choices for part in features.numbers)
+        return values | {"normalize_obs": measured}

@@ -21,13 +21,18 @@ class AgentKind:
     """A file that its `save_weights` writes: a directory with this file has weights."""
     exporter: str | Callable[..., float] | None = None
     """A function that exports its policy to a file and returns the largest difference in actions: `PPO.export`."""
-    defaults: dict[str, Any] = field(default_factory=dict)
-    """The defaults of the command line that differ from those of its config."""
+    defaults: str | dict[str, Any] = field(default_factory=dict)
+    """The defaults of the command line, with a preset, that differ from those of its config."""
 
     @property
     def config_class(self) -> type[Config]:
         """The class of its config."""
         return _resolved(self.config)
+
+    @property
+    def own_defaults(self) -> dict[str, Any]:
+        """`defaults`, imported."""
+        return _resolved(self.defaults)
 
     @property
     def agent_class(self) -> Any:
@@ -45,7 +50,7 @@ AGENTS: dict[str, AgentKind] = {
         config="PPO.config:PPOConfig",
         agent="PPO.agent:PPO",
         exporter="PPO.export:export_policy",
-        defaults={"k_epochs": 10, "gamma": 0.99, "mini_batch_size": 256},
+        defaults="PPO.config:DEFAULTS",
     ),
     **{
         name.lower(): AgentKind(

@@ -32,7 +32,10 @@ class RunConfig(Config):
         ValueError: a setting is out of its range; the message names all such settings.
     """
 
-    env_id: str = environment_setting("CartPole-v1", "Environment; known ones have a preset of settings (presets.py).")
+    env_id: str = environment_setting(
+        "CartPole-v1",
+        "Environment; known ones have a preset of settings (presets.py), others defaults for their spaces.",
+    )
     env_kwargs: tuple[str, ...] = environment_setting(
         (), "Arguments of the environment, NAME=VALUE: --env-kwargs is_slippery=False map_name=8x8."
     )
@@ -172,7 +175,7 @@ def train_config(agent: str = DEFAULT_AGENT, values: Mapping[str, Any] | None = 
     """
     kind = agent_kind(agent)
     names = setting_names(agent)
-    values = kind.defaults | {names.get(name.lower(), name): value for name, value in (values or {}).items()}
+    values = kind.own_defaults | {names.get(name.lower(), name): value for name, value in (values or {}).items()}
     if unknown := values.keys() - {*names.values()}:
         raise ValueError(f"{agent} has no setting {', '.join(sorted(unknown))}")
     run, settings = (
@@ -217,7 +220,8 @@ Flag = tuple[str, Any, str, Any]
 PRESET: Flag = (
     "preset",
     str | None,
-    "A JSON file of settings, such as the one that tune writes, in place of the environment's preset.",
+    "A JSON file of settings, such as the one that tune writes, in place of the environment's preset; none: only the "
+    "defaults for the environment's spaces.",
     None,
 )
 CONFIG: Flag = (
@@ -306,6 +310,8 @@ def with_defaults(flags: Any, values: Mapping[str, Any]) -> Any:
 
 
 TRAIN_HELP = """Train an agent on a Gymnasium environment.
+
+The defaults are those of the environment's preset or, if it has none, those for its spaces.
 
 Other commands, each with its own --help: tune, resume, evaluate, record, watch, plot, export, envs.
 """

@@ -1,4 +1,4 @@
-"""Presets: settings for environments for which the defaults are not good. `--agent` and `--env-id` select one.
+"""Presets: settings for known environments. `--agent` and `--env-id` select one; others have defaults for their spaces.
 
 They were chosen on seeds from 100 up; results are reported for seeds 0 to 4. All MuJoCo tasks share one preset, tuned
 on HalfCheetah-v5; Hopper, Walker2d, InvertedDoublePendulum, Reacher and Swimmer differ in a few numbers.
@@ -9,7 +9,9 @@ on HalfCheetah-v5; Hopper, Walker2d, InvertedDoublePendulum, Reacher and Swimmer
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from parallel_rl.agents import agent_kind
 from parallel_rl.config import train_config
+from parallel_rl.utils import spaces_in
 
 Values = dict[str, Any]
 """Settings of a run and of its agent, by name."""
@@ -186,27 +188,43 @@ def preset(agent: str, env_id: str, use_rnd: bool = False) -> Values:
     return PRESETS.get(agent, Presets()).of(env_id, use_rnd)
 
 
-def settings_of(env_id: str, agent: str = "ppo", *, use_rnd: bool = False) -> tuple[Values, Values]:
+def defaults_for(agent: str, env: Any) -> Values:
+    """Return the settings that differ from the defaults of a preset where there is none: those for the spaces.
+
+    Args:
+        agent: its name.
+        env: an environment, or its id.
+
+    Raises:
+        TypeError: a space is not supported.
+    """
+    return agent_kind(agent).config_class.defaults_for(*spaces_in(env))
+
+
+def settings_of(env: Any, agent: str = "ppo", *, use_rnd: bool = False) -> tuple[Values, Values]:
     """Return the settings with which the command line trains on an environment, for scripts.
 
     Args:
-        env_id: with or without a preset.
+        env: the id of an environment, with or without a preset; or an environment, which has none.
         agent: its name on the command line.
         use_rnd: whether PPO gets an intrinsic reward.
 
     Returns:
-        The arguments of the agent (`PPO.for_env(env_id, **settings)`) and of the run (`AsyncPPO(env_id, ppo, **run)`).
+        The arguments of the agent (`PPO.for_env(env, **settings)`) and of the run (`AsyncPPO(env, ppo, **run)`).
 
     Raises:
         ValueError: an unknown agent.
+        TypeError: the environment has no preset, and a space that is not supported.
     """
-    config = train_config(agent, preset(agent, env_id, use_rnd) | ({"use_RND": True} if use_rnd else {}))
+    known = isinstance(env, str) and has_preset(env, agent)
+    values = preset(agent, env, use_rnd) if known else defaults_for(agent, env)
+    config = train_config(agent, values | ({"use_RND": True} if use_rnd else {}))
     return vars(config.settings), {name: getattr(config.run, name) for name in ("num_envs", "steps", "mode")}
 
 
-def has_preset(env_id: str) -> bool:
-    """Return whether any agent has settings for an environment."""
-    return any(presets.know(env_id) for presets in PRESETS.values())
+def has_preset(env_id: str, agent: str | None = None) -> bool:
+    """Return whether an agent has settings for an environment; None for any agent."""
+    return any(presets.know(env_id) for name, presets in PRESETS.items() if agent in (None, name))
 
 
 class LogRange(NamedTuple):

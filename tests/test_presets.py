@@ -1,10 +1,18 @@
 """Presets, on the command line and in scripts."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
+from gymnasium import spaces
 
 from AsyncPPO import AsyncPPO
 from OffPolicy import DQN
-from parallel_rl.presets import PRESETS, settings_of
+from parallel_rl.commands.arguments import parse
+from parallel_rl.config import train_config
+from parallel_rl.presets import MUJOCO, PRESETS, defaults_for, settings_of
 from PPO import PPO
 from tests.program import config_from
 
@@ -24,6 +32,55 @@ def test_those_with_rnd_turn_it_on() -> None:
     assert settings == vars(config_from(["--env-id", "MountainCar-v0", "--use-rnd"]).settings)
     with pytest.raises(ValueError, match="no agent 'pp'; did you mean 'ppo'"):
         settings_of("MountainCar-v0", "pp")
+
+
+FEATURES, BOX = spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,))
+IMAGE, CHOICE = spaces.Box(0, 255, (16, 16, 3), np.uint8), spaces.Discrete(3)
+SUITED = [
+    (FEATURES, CHOICE, {"gamma": 0.995, "batch_size": 2048, "anneal_lr": True, "normalize_obs": True}),
+    (CHOICE, CHOICE, {"gamma": 0.995, "normalize_obs": False}),
+    (FEATURES, BOX, {"num_envs": 64, "lr": 3e-4, "mini_batch_size": 64, "log_std": -0.5, "recompute_advantage": True}),
+    (FEATURES, spaces.Dict(kick=CHOICE, power=BOX), {"num_envs": 64, "normalize_obs": True}),
+    (IMAGE, CHOICE, {"policy_clip": 0.1, "hidden_sizes": (), "normalize_obs": False}),
+    (IMAGE, BOX, {"policy_clip": 0.1, "num_envs": 8}),
+    (spaces.Dict(eye=IMAGE, speed=FEATURES), BOX, {"policy_clip": 0.1, "normalize_obs": True}),
+]
+
+
+@pytest.mark.parametrize(("observation_space", "action_space", "expected"), SUITED)
+def test_without_a_preset_the_settings_follow_from_the_spaces(
+    observation_space: spaces.Space, action_space: spaces.Space, expected: dict[str, Any]
+) -> None:
+    env = SimpleNamespace(observation_space=observation_space, action_space=action_space)
+    assert defaults_for("ppo", env).items() >= expected.items()
+    settings, run = settings_of(env)
+    assert {**settings, **run}.items() >= expected.items()
+    assert vars(PPO.for_env(env, **settings).config) == settings
+
+
+def test_all_of_mujoco_has_the_defaults_for_its_spaces() -> None:
+    env = SimpleNamespace(observation_space=FEATURES, action_space=BOX)
+    assert train_config("ppo", defaults_for("ppo", env) | {"steps": 1_000_000}) == train_config("ppo", MUJOCO)
+
+
+def test_a_run_says_where_its_settings_come_from(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"lr": 0.5}')
+    file = str(tmp_path / "mine.json")
+    for flags, origin, lr in [
+        (["--env-id", "Pendulum-v1"], "the preset of Pendulum-v1", 1e-3),
+        (["--env-id", "Pendulum-v1", "--preset", "none"], "defaults for the spaces of the environment", 3e-4),
+        (["--env-id", "Pendulum-v1", "--preset", file], f"the preset {file}", 0.5),
+        (["--env-id", "Blackjack-v1", "--lr", "0.25"], "defaults for the spaces of the environment, and --lr", 0.25),
+    ]:
+        config, told = parse(flags)
+        assert (told.origin, config.settings.lr) == (origin, lr)
+
+
+def test_dqn_looks_three_steps_ahead_except_with_goals() -> None:
+    assert settings_of("MountainCar-v0", "dqn")[0]["n_step"] == 3
+    goals = spaces.Dict(observation=FEATURES, achieved_goal=FEATURES, desired_goal=FEATURES)
+    env = SimpleNamespace(observation_space=goals, action_space=CHOICE)
+    assert defaults_for("dqn", env) == defaults_for("sac", env) == {}
 
 
 def test_agents_and_trainers_take_them() -> None:

@@ -2,18 +2,22 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from AsyncPPO.factory import sample_env
 from parallel_rl.agents import agent_kind
+from parallel_rl.commands.build import factory_of
 from parallel_rl.commands.parsing import parsed
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.run_directory import CONFIG_FILE, checked, config_in
 from parallel_rl.commands.trust import check_trust
 from parallel_rl.config import (
     DEFAULT_AGENT,
+    RunConfig,
     TrainConfig,
     check_flags,
     command_line,
@@ -22,9 +26,11 @@ from parallel_rl.config import (
     train_config,
     with_defaults,
 )
-from parallel_rl.presets import Values, preset
+from parallel_rl.presets import Values, defaults_for, has_preset, preset
 from parallel_rl.utils import read_json, settings_in
 
+NO_PRESET = "none"
+"""The value of `--preset` for none."""
 NO_SETTINGS = {"agent", "config", "preset", "seeds", "trials", "cluster", "nodes", "trust_env_module"}
 """Flags that are not settings."""
 PRESET_OF_RUN = ("steps", "num_envs", "mode")
@@ -36,9 +42,10 @@ REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys", "--callback")
 def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfig, Any]:
     """Return the config of a command line, and all its flags.
 
-    The config has the defaults, then the preset (the environment's, or that of `--preset`), then the flags. The file
-    of `--config`, or the config of a run in `--load-weights`, replaces defaults and the environment's preset. The seed
-    of a run in `--load-weights` is increased by 1, so that the new run does not repeat the old one.
+    The config has the defaults, then the preset (the environment's, or that of `--preset`) or the settings that suit
+    the environment's spaces, then the flags. The file of `--config`, or the config of a run in `--load-weights`,
+    replaces all but the flags. The seed of a run in `--load-weights` is increased by 1, so that the new run does not
+    repeat the old one.
 
     Args:
         arguments: of the command line.
@@ -57,19 +64,39 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
     typed: Any = SimpleNamespace(**flat_flags(first))
     check_flags(agent, unknown)
     if source is not None:
-        settings = config_in(source).flat() | {"run_dir": None, "load_weights": None}
+        origin, settings = f"those of {source}", config_in(source).flat() | {"run_dir": None, "load_weights": None}
         settings["seed"] += typed.config is None
-    elif typed.preset is None:
-        use_rnd = getattr(typed, "use_rnd", False) or "rnd" in getattr(typed, "companions", ())
-        settings = preset(agent, typed.env_id, use_rnd) | {"env_id": typed.env_id}
     else:
-        settings = {"env_id": typed.env_id}
+        origin, settings = _preset_or_suited(agent, typed)
     defaults = with_defaults(flags, {name.lower(): value for name, value in (settings | from_file).items()})
     values = flat_flags(parsed(flags, prog, arguments, default=defaults))
     config = train_config(agent, {name: value for name, value in values.items() if name not in NO_SETTINGS})
     if source is not None:
         check_trust(config.run, source, typed.trust_env_module, typed=typed)
-    return config, SimpleNamespace(**values)
+    return config, SimpleNamespace(**values, origin=origin + _by_flags(agent, values, flat_flags(defaults)))
+
+
+def _preset_or_suited(agent: str, typed: Any) -> tuple[str, Values]:
+    """Return where the settings of a new run come from, in words, and those of a preset or for the spaces.
+
+    Those in the file of `--preset` are not among them.
+    """
+    own = {"env_id": typed.env_id}
+    if typed.preset not in (None, NO_PRESET):
+        return f"the preset {typed.preset}", own
+    if typed.preset is None and has_preset(typed.env_id, agent):
+        use_rnd = getattr(typed, "use_rnd", False) or "rnd" in getattr(typed, "companions", ())
+        return f"the preset of {typed.env_id}", preset(agent, typed.env_id, use_rnd) | own
+    run = RunConfig(**{each.name: getattr(typed, each.name) for each in fields(RunConfig)})
+    with sample_env(factory_of(run)) as env:
+        return "defaults for the spaces of the environment", defaults_for(agent, env) | own
+
+
+def _by_flags(agent: str, values: Values, defaults: Values) -> str:
+    """Return, in words, which settings of a preset have other values than by default."""
+    names = [name.lower() for name in (*PRESET_OF_RUN, *settings_in(agent_kind(agent).config_class))]
+    flags = [f"--{name.replace('_', '-')}" for name in names if values[name] != defaults[name]]
+    return f", and {' '.join(flags)}" if flags else ""
 
 
 def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, Values]:
@@ -91,7 +118,7 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, Values]:
         source = Path(named.config)
         sources[f"{source} is"] = config_in(source).agent
     if named.preset is not None:
-        content = read_json(named.preset)
+        content = {} if named.preset == NO_PRESET else read_json(named.preset)
         if "agent" in content:
             sources[f"{named.preset} is"] = str(content.pop("agent"))
     agent = named.agent or next(iter(sources.values()), DEFAULT_AGENT)

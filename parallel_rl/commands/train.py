@@ -62,7 +62,14 @@ def train(arguments: Sequence[str]) -> int:
         if nodes is not None:
             raise ValueError("give either --seeds or --cluster")
         return train_seeds(config, seeds, choose_run_dir(config), train_run)
-    return work_on_ranks(nodes, partial(train_run, share_of_cores(config, nodes)))
+    return work_on_ranks(nodes, partial(_train_told, share_of_cores(config, nodes), flags.origin))
+
+
+def _train_told(config: TrainConfig, origin: str, ranks: Ranks = ALONE) -> int:
+    """Print where the settings come from, and train."""
+    if ranks.number == 0:
+        say(f"settings  {origin}")
+    return train_run(config, ranks)
 
 
 def train_run(config: TrainConfig, ranks: Ranks = ALONE) -> int:

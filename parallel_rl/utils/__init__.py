@@ -29,7 +29,14 @@ from parallel_rl.utils.masks import (
 )
 from parallel_rl.utils.quadrature import gauss_hermite
 from parallel_rl.utils.ranks import ALONE, RankError, Ranks, mean_metrics, merged, stream_of
-from parallel_rl.utils.registration import check_env_id, environments_of, reason_of, register_games, registered
+from parallel_rl.utils.registration import (
+    check_env_id,
+    environments_of,
+    reason_of,
+    register_games,
+    registered,
+    spaces_in,
+)
 from parallel_rl.utils.returns import (
     discounted_returns,
     discounted_sums,
@@ -173,6 +180,7 @@ __all__ = [
     "setting",
     "settings_class",
     "settings_in",
+    "spaces_in",
     "spawn_seeds",
     "split_parts",
     "state_from",

@@ -6,6 +6,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
@@ -23,6 +24,20 @@ ROBOTICS = ("Fetch", "Hand", "Adroit", "AntMaze", "PointMaze", "FrankaKitchen")
 """The beginnings of the ids of Gymnasium-Robotics."""
 MINIGRID = ("MiniGrid-", "BabyAI-")
 """The beginnings of the ids of MiniGrid."""
+
+
+def spaces_in(env: Any) -> tuple[gym.Space, gym.Space]:
+    """Return the observation space and the action space of one environment.
+
+    Args:
+        env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
+    """
+    if isinstance(env, str):
+        register_games(env)
+        with gym.make(env) as made:
+            return spaces_in(made)
+    single = "single_" if hasattr(env, "single_observation_space") else ""
+    return getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
 
 
 def register_games(env_id: str) -> None:

@@ -30,6 +30,8 @@ from typing import (
     get_type_hints,
 )
 
+from gymnasium import spaces
+
 from parallel_rl.utils.schedules import scheduled
 
 C = TypeVar("C", bound="Config")
@@ -129,6 +131,14 @@ class Config:
             if get_origin(hint) is tuple and isinstance(value, Iterable) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
         check(self)
+
+    @classmethod
+    def defaults_for(cls, observation_space: spaces.Space, action_space: spaces.Space) -> dict[str, Any]:
+        """Return settings that suit the spaces of one environment: the defaults where there is no preset.
+
+        They are settings of the agent, and of the run such as `num_envs`. What they leave out has its usual default.
+        """
+        return {}
 
 
 def hints(config: type[Config]) -> dict[str, Any]:
