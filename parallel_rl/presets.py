@@ -169,7 +169,7 @@ DETERMINISTIC: dict[str, Values] = {
     "LunarLanderContinuous-v3": LUNAR | {"gamma": 0.98},
 }
 SAC: dict[str, Values] = {
-    "FetchReach-v4": FETCH_REACH,
+    "FetchReach-v4": FETCH_REACH | {"initial_alpha": 0.05},
     "Pendulum-v1": SMALL | {"steps": 12_000},
     "LunarLanderContinuous-v3": LUNAR | {"tau": 0.01},
 }
