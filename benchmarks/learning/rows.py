@@ -92,9 +92,9 @@ def _stochastic(run_dir: Path, seed: int) -> float:
     from parallel_rl.commands.build import agent_of, factory_of
     from parallel_rl.commands.evaluating import FINAL_SEED
 
-    config, ppo = agent_of(run_dir)
+    config, agent = agent_of(run_dir, trust_env_module=True)
     factory, seed = factory_of(config.run), seed + FINAL_SEED
-    return float(evaluate(ppo, factory, 20, deterministic=False, seed=seed, backend="inline").mean())
+    return float(evaluate(agent, factory, 20, deterministic=False, seed=seed, backend="inline").mean())
 
 
 def quick_start(seed: int) -> Result:
