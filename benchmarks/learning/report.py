@@ -106,8 +106,9 @@ runs in the second table. The quick start, the custom loop and RND of the first 
 ## Off-policy agents
 
 These are the same figures for [OffPolicy](../../docs/offpolicy.md). Evaluations of Pendulum have 100 episodes, since
-its initial states vary. The tasks of Fetch are trained with hindsight. Their figures are successes in percent, except
-*stochastic* and *best of training*, which are returns.
+its initial states vary. The tasks of Fetch are trained with hindsight. Their figures, and those of
+[BitFlip](../bit_flip.py) with 15 bits, are successes in percent, except *stochastic* and *best of training*, which are
+returns.
 
 {off_policy_table(results)}
 """
