@@ -252,12 +252,14 @@ def _save(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
 
 def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
     """Return the callbacks that write a run's files, and those that stop it."""
+    directory, run = run_dir / CHECKPOINT_DIRECTORY, config.run
     callbacks: list[Callback] = [
         CSVLog(run_dir),
         TensorBoard(run_dir),
-        Checkpoints(run_dir / CHECKPOINT_DIRECTORY, config.run.checkpoint_seconds, config.run.keep_checkpoints),
+        *background_evaluation(config, run_dir),
+        # after the evaluation, since the last ends first: other ranks do not wait while this one evaluates
+        Checkpoints(directory, run.checkpoint_seconds, run.keep_checkpoints),
     ]
-    callbacks += background_evaluation(config, run_dir)
     tracker = {"wandb": WeightsAndBiases, "mlflow": MLflow}.get(config.run.track)
     if tracker is not None:
         name = {"name": str(run_dir)} if tracker is WeightsAndBiases else {"run_name": str(run_dir)}

@@ -5,11 +5,19 @@ import math
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from AsyncPPO.callbacks import Callback, Evaluation, MLflow, WeightsAndBiases
+from AsyncPPO.callbacks import (
+    Callback,
+    Checkpoints,
+    Evaluation,
+    MLflow,
+    WeightsAndBiases,
+    checkpoints_in,
+    steps_of,
+)
 from parallel_rl import main
 
 QUICK = ["--steps", "600", "--num-envs", "2", "--batch-size", "256", "--k-epochs", "1", "--eval-episodes", "2"]
@@ -132,3 +140,20 @@ def test_a_callback_that_cannot_be_is_named(
     assert main.main([*QUICK, "--callback", name, "--run-dir", str(tmp_path / "run")]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+class Witness(Callback):
+    """Remembers which checkpoint was the newest at each evaluation."""
+
+    newest: ClassVar[list[int]] = []
+
+    def on_evaluation(self, trainer: Any, evaluation: Evaluation) -> None:
+        (directory,) = [each.directory for each in trainer.callbacks if isinstance(each, Checkpoints)]
+        self.newest.extend(map(steps_of, checkpoints_in(directory)[-1:]))
+
+
+def test_a_run_is_saved_before_its_last_evaluation(tmp_path: Path) -> None:
+    Witness.newest.clear()
+    flags = ["--eval-every", "1000000", "--callback", f"{__name__}:Witness", "--run-dir", str(tmp_path / "run")]
+    assert main.main([*QUICK, *flags]) == 0
+    assert Witness.newest == [json.loads((tmp_path / "run" / "summary.json").read_text())["steps"]]
