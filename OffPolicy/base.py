@@ -21,6 +21,7 @@ from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler
 from OffPolicy.saving import Savable
 from OffPolicy.sharing import Sharing
+from parallel_rl.networks import check_device
 from parallel_rl.utils import (
     MadeWith,
     Metrics,
@@ -76,6 +77,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
             ValueError: a setting is out of its range, or the replay buffer does not fit into the machine's memory.
         """
         self.config = make_config(self.config_class, settings, by=type(self).__name__) if config is None else config
+        check_device(self.config.device)
         self.observation_space, self.action_space = observation_space, action_space
         self.goal_functions, self.seed = goal_functions, seed
         if self.config.hindsight != "none" and goal_functions is None:

@@ -44,7 +44,7 @@ class Policy(nn.Module):
         self.features = Features.of(observation_space)
         self.networks = nn.ModuleDict(networks)
         normalized = self.features.vector if obs_clip is not None else 0
-        self.obs_norm = RunningNorm(normalized, clip=obs_clip) if normalized else None
+        self.obs_norm = RunningNorm(normalized, clip=obs_clip).to(self.device) if normalized else None
         self.rng, self.settings = rng, settings
 
     @property

@@ -103,5 +103,11 @@ class Sampler:
     def load_state(self, state: State) -> None:
         """Restore what `state` returned; raise a `ValueError` if it is that of another buffer."""
         self.replay.load_state(state["replay"])
-        if self.priorities is not None:
+        if self.priorities is None:
+            return
+        if state["priorities"] is not None:
             self.priorities.load_state(state["priorities"])
+            return
+        self.priorities.clear()  # replay was uniform before: all transitions get the same priority
+        if self.replay.num_envs:
+            self.priorities.extend(np.arange(self.replay.rows), self.replay.is_transition)

@@ -83,14 +83,15 @@ class Savable(Configured, Settings):
 
         Without `replay_in_checkpoint` the replay buffer is left out.
         """
-        norm = self.policy.obs_norm
+        norm = None if self.policy.obs_norm is None else self.policy.obs_norm.state_dict()
         return {
             "learners": {name: learner.state() for name, learner in self.learners.items()},
-            "obs_norm": None if norm is None else {name: part.numpy() for name, part in norm.state_dict().items()},
+            "obs_norm": norm and {name: part.cpu().numpy() for name, part in norm.items()},
             "sampler": self.sampler.state() if self.config.replay_in_checkpoint else None,
             "random": self.rng.bit_generator.state,
             "counts": {name: getattr(self, name) for name in COUNTS},
             "schedule": self._schedule(),
+            "buffer_size": self.config.buffer_size,
         }
 
     def whole_state(self) -> State:
@@ -103,25 +104,29 @@ class Savable(Configured, Settings):
     def load_state(self, state: State, /) -> None:
         """Restore what `state` returned.
 
-        If it has no replay buffer, the next update waits until there are `learning_starts` transitions again.
+        If it has no replay buffer that fits, the next update waits until there are `learning_starts` transitions again.
 
         Raises:
             ValueError: it is of another agent; then at most the replay buffer is changed.
         """
+        schedule, size = self._schedule(), self.config.buffer_size
         with self._understood():
             self._check_networks(state)
             saved = NEWER | state["counts"]
             counts = {name: whole_number(saved[name], name) for name in COUNTS}
             rng = copy.deepcopy(self.rng.bit_generator)
             rng.state = state["random"]
-            if state["sampler"] is not None:
+            fits = state.get("buffer_size", size) == size
+            if state["sampler"] is not None and fits:
                 self.sampler.load_state(state["sampler"])
             self._load_networks(state)
         self.rng.bit_generator.state = rng.state
         vars(self).update(counts)
         if state["sampler"] is None:
             self._refill("was not saved")
-        elif state.get("schedule", self._schedule()) != self._schedule():
+        elif not fits:
+            self._refill("was saved with another buffer_size")
+        elif state.get("schedule", schedule) != schedule:
             self._schedule_from(self.steps)
 
     def _schedule_from(self, step: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from parallel_rl.networks import check_device
 from parallel_rl.utils import (
     COMPOSITE,
     Features,
@@ -118,12 +119,7 @@ def check_arguments(observ_dim: int, action_dim: int, seed: int | None, device: 
     checked = (("observ_dim", observ_dim, size), ("action_dim", action_dim, size), ("seed", seed, seeds))
     if faults := [*filter(None, (fault_of(name, value, about, int | None) for name, value, about in checked))]:
         raise ValueError("; ".join(faults))
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device must be one that torch knows, such as 'cpu' or 'cuda', not {device!r}") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r}, but torch finds no GPU")
+    check_device(device)
 
 
 def per_dimension(name: str, value: Scaling, dimensions: int) -> np.ndarray:

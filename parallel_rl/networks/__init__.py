@@ -2,6 +2,7 @@
 
 from parallel_rl.networks.adam import Adam
 from parallel_rl.networks.cores import Core, CoreName
+from parallel_rl.networks.device import check_device
 from parallel_rl.networks.distributions import (
     Categorical,
     Distribution,
@@ -37,6 +38,7 @@ __all__ = [
     "StateDependentNoise",
     "TanhGaussian",
     "ValueHead",
+    "check_device",
     "copy_on",
     "flatten",
     "limit_norm",

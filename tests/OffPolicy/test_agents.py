@@ -335,3 +335,16 @@ def test_dqn_learns_from_images() -> None:
     with torch.no_grad():
         dark, light = agent.q.network(agent.policy.columns(agent.policy.features.rows(pictures)[0])).mean(dim=1)
     assert light > dark + 0.5
+
+
+@ALL
+def test_all_networks_are_on_the_device(name: str) -> None:
+    agent = agent_of(name, device="meta", normalize_obs=True)
+    assert {tensor.device.type for tensor in agent.policy.state_dict().values()} == {"meta"}
+
+
+@pytest.mark.parametrize(("device", "fault"), [("cuda:99", "finds no GPU"), ("gpu", "one that torch knows")])
+def test_a_device_that_is_not_there_is_named(device: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match=fault):
+        agent_of("dqn", device=device)

@@ -115,6 +115,30 @@ def test_a_resumed_run_with_another_schedule_makes_up_for_no_updates(
         assert updates == int(taken * agent.utd)
 
 
+@pytest.mark.parametrize("buffer_size", [60, 900])
+def test_a_resumed_run_refills_a_replay_buffer_of_another_size(buffer_size: int, tmp_path: Any) -> None:
+    with trainer_of("dqn", 120) as first, trainer_of("dqn", 120, buffer_size=buffer_size) as second:
+        first.run()
+        first.save_checkpoint(tmp_path / "checkpoint")
+        with pytest.warns(RuntimeWarning, match="another buffer_size: 40 steps"):
+            second.load_checkpoint(tmp_path / "checkpoint", changed=["buffer_size"])
+        second.run()
+        made = second.agent.updates - first.agent.updates  # type: ignore[attr-defined]
+        assert made == 0.5 * (120 - 40)
+
+
+def test_replay_can_become_prioritized_when_a_run_resumes(tmp_path: Any) -> None:
+    with trainer_of("dqn", 120, prioritized=False) as first, trainer_of("dqn", 40, prioritized=True) as second:
+        first.run()
+        first.save_checkpoint(tmp_path / "checkpoint")
+        second.load_checkpoint(tmp_path / "checkpoint", changed=["prioritized"])
+        agent: Any = second.agent
+        priorities = agent.sampler.priorities.tree.leaves[: agent.replay.rows]
+        assert (priorities == agent.replay.is_transition).all()
+        second.run()
+        assert (priorities > 0).sum() == len(agent.replay) == 160
+
+
 @ALL
 def test_mask_mode_trains_off_policy_agents(name: str) -> None:
     kind, env, settings = CASES[name]
