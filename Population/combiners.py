@@ -138,7 +138,7 @@ class ExploitExplore(AgentCombiner):
             stat_name: the statistic that ranks the members.
             fraction: the fraction of members that counts as worst, and the fraction that counts as best; at least one
                 member each.
-            factors: each perturbed setting is multiplied by a random one of these.
+            factors: each perturbed setting is multiplied by a random one of these; whole numbers are rounded.
             of: the settings to perturb, attributes of the agent.
             seed: of the combiner's random stream.
 
@@ -169,8 +169,10 @@ class ExploitExplore(AgentCombiner):
         agent = copy.deepcopy(agent)
         for name in self.of:
             try:
-                setattr(agent, name, getattr(agent, name) * self.rng.choice(self.factors))
-            except (AttributeError, TypeError) as error:
+                value = getattr(agent, name)
+                changed = value * self.rng.choice(self.factors)
+                setattr(agent, name, round(changed) if isinstance(value, int) else changed)
+            except (AttributeError, TypeError, ValueError) as error:
                 raise ValueError(f"ExploitExplore cannot change the setting {name!r}: {error}") from error
         return agent
 

@@ -24,6 +24,7 @@ from Population import (
 )
 from Population.schedule import make_schedule
 from Population.statistics import stats_of
+from PPO import PPO
 from tests.Population.toys import Adder, Dice, Line, OwnConstant
 
 QUIET: dict[str, Any] = {"progress": False, "seed": 0}
@@ -311,6 +312,16 @@ def test_exploit_explore_replaces_a_fraction_of_the_members() -> None:
     for fraction in (0, 0.51):
         with pytest.raises(ValueError, match=r"fraction must be in \(0, 0.5\]"):
             ExploitExplore(fraction=fraction)
+
+
+def test_exploit_explore_rounds_whole_numbers_and_names_a_setting_that_leaves_its_range() -> None:
+    agents = [PPO.for_env("CartPole-v1", k_epochs=k_epochs, gamma=0.99, hidden_sizes=(4,)) for k_epochs in (4, 7)]
+    stats: list[Any] = [{"mean_reward": value} for value in (1.0, 2.0)]
+    assert ExploitExplore("mean_reward", of=["k_epochs"], factors=[0.8]).combine(agents, None, stats)[0].k_epochs == 6
+    with pytest.raises(
+        ValueError, match=r"ExploitExplore cannot change the setting 'gamma': gamma must be in \[0, 1\]"
+    ):
+        ExploitExplore("mean_reward", of=["gamma"], factors=[1.2]).combine(agents, None, stats)
 
 
 def test_a_statistic_that_is_not_a_number_does_not_count() -> None:
