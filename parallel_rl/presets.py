@@ -118,6 +118,8 @@ WITH_RND: dict[str, Values] = {
     "MountainCarContinuous-v0": {"num_envs": 4, "batch_size": 1024, "gamma": 0.99, "log_std": 0.5, "beta": 1.0},
 }
 """By environment id: changes to the above with `--use-rnd`."""
+RECURRENT: Values = {"num_envs": 8, "normalize_advantage": "returns", "anneal_lr": True}
+"""Changes to all of the above with a recurrent core; benchmarks/memory.py measures what they do."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,14 @@ class Presets:
     """For all environments of a namespace, such as `ALE/...`."""
     with_rnd: dict[str, Values] = field(default_factory=dict)
     """By environment id: changes to the above with an intrinsic reward."""
+    recurrent: Values = field(default_factory=dict)
+    """Changes to the above with a recurrent core."""
 
-    def of(self, env_id: str, use_rnd: bool = False) -> Values:
+    def of(self, env_id: str, use_rnd: bool = False, recurrent: bool = False) -> Values:
         """Return the settings for an environment."""
         settings = self.by_env.get(env_id) or self.by_namespace.get(env_id.partition("/")[0], {})
-        return settings | (self.with_rnd.get(env_id, {}) if use_rnd else {})
+        changes = (self.with_rnd.get(env_id, {}) if use_rnd else {}) | (self.recurrent if recurrent else {})
+        return settings | changes
 
     def know(self, env_id: str) -> bool:
         """Return whether there are settings for an environment."""
@@ -183,7 +188,7 @@ SAC: dict[str, Values] = {
     "LunarLanderContinuous-v3": LUNAR | {"tau": 0.01},
 }
 PRESETS: dict[str, Presets] = {
-    "ppo": Presets(BY_ENV, {"ALE": ATARI, "MinAtar": MINATAR}, WITH_RND),
+    "ppo": Presets(BY_ENV, {"ALE": ATARI, "MinAtar": MINATAR}, WITH_RND, RECURRENT),
     "dqn": Presets(DQN),
     "ddpg": Presets(DETERMINISTIC),
     "td3": Presets(DETERMINISTIC),
@@ -192,31 +197,34 @@ PRESETS: dict[str, Presets] = {
 """By agent."""
 
 
-def preset(agent: str, env_id: str, use_rnd: bool = False) -> Values:
+def preset(agent: str, env_id: str, use_rnd: bool = False, recurrent: bool = False) -> Values:
     """Return the settings that differ from the defaults for an agent in an environment."""
-    return PRESETS.get(agent, Presets()).of(env_id, use_rnd)
+    return PRESETS.get(agent, Presets()).of(env_id, use_rnd, recurrent)
 
 
-def defaults_for(agent: str, env: Any) -> Values:
+def defaults_for(agent: str, env: Any, recurrent: bool = False) -> Values:
     """Return the settings that differ from the defaults of a preset where there is none: those for the spaces.
 
     Args:
         agent: its name.
         env: an environment, or its id.
+        recurrent: whether the policy has a recurrent core.
 
     Raises:
         TypeError: a space is not supported.
     """
-    return agent_kind(agent).config_class.defaults_for(*spaces_in(env))
+    values = agent_kind(agent).config_class.defaults_for(*spaces_in(env))
+    return values | (PRESETS.get(agent, Presets()).recurrent if recurrent else {})
 
 
-def settings_of(env: Any, agent: str = "ppo", *, use_rnd: bool = False) -> tuple[Values, Values]:
+def settings_of(env: Any, agent: str = "ppo", *, use_rnd: bool = False, core: str = "none") -> tuple[Values, Values]:
     """Return the settings with which the command line trains on an environment, for scripts.
 
     Args:
         env: the id of an environment, with or without a preset; or an environment, which has none.
         agent: its name on the command line.
         use_rnd: whether PPO gets an intrinsic reward.
+        core: the recurrent core of PPO.
 
     Returns:
         The arguments of the agent (`PPO.for_env(env, **settings)`) and of the run (`AsyncPPO(env, ppo, **run)`).
@@ -225,9 +233,10 @@ def settings_of(env: Any, agent: str = "ppo", *, use_rnd: bool = False) -> tuple
         ValueError: an unknown agent.
         TypeError: the environment has no preset, and a space that is not supported.
     """
-    known = isinstance(env, str) and has_preset(env, agent)
-    values = preset(agent, env, use_rnd) if known else defaults_for(agent, env)
-    config = train_config(agent, values | ({"use_RND": True} if use_rnd else {}))
+    known, recurrent = isinstance(env, str) and has_preset(env, agent), core != "none"
+    values = preset(agent, env, use_rnd, recurrent) if known else defaults_for(agent, env, recurrent)
+    asked = ({"use_RND": True} if use_rnd else {}) | ({"core": core} if recurrent else {})
+    config = train_config(agent, values | asked)
     return vars(config.settings), {name: getattr(config.run, name) for name in ("num_envs", "steps", "mode")}
 
 

@@ -83,6 +83,16 @@ def test_dqn_looks_three_steps_ahead_except_with_goals() -> None:
     assert defaults_for("dqn", env) == defaults_for("sac", env) == {}
 
 
+def test_recurrent_policies_have_their_own() -> None:
+    settings, run = settings_of("LunarLander-v3", core="gru")
+    config = config_from(["--env-id", "LunarLander-v3", "--core", "gru"])
+    assert settings == vars(config.settings)
+    assert run["num_envs"] == config.run.num_envs == 8
+    assert (settings["core"], settings["normalize_advantage"], settings["anneal_lr"]) == ("gru", "returns", True)
+    assert settings["gamma"] == 0.995  # of LunarLander
+    assert config_from(["--core", "gru", "--normalize-advantage", "batch"]).settings.normalize_advantage == "batch"
+
+
 def test_agents_and_trainers_take_them() -> None:
     settings, run = settings_of("CartPole-v1")
     ppo = PPO.for_env("CartPole-v1", **settings)

@@ -84,12 +84,13 @@ def _preset_or_suited(agent: str, typed: Any) -> tuple[str, Values]:
     own = {"env_id": typed.env_id}
     if typed.preset not in (None, NO_PRESET):
         return f"the preset {typed.preset}", own
+    recurrent = getattr(typed, "core", "none") != "none"
     if typed.preset is None and has_preset(typed.env_id, agent):
         use_rnd = getattr(typed, "use_rnd", False) or "rnd" in getattr(typed, "companions", ())
-        return f"the preset of {typed.env_id}", preset(agent, typed.env_id, use_rnd) | own
+        return f"the preset of {typed.env_id}", preset(agent, typed.env_id, use_rnd, recurrent) | own
     run = RunConfig(**{each.name: getattr(typed, each.name) for each in fields(RunConfig)})
     with sample_env(factory_of(run)) as env:
-        return "defaults for the spaces of the environment", defaults_for(agent, env) | own
+        return "defaults for the spaces of the environment", defaults_for(agent, env, recurrent) | own
 
 
 def _by_flags(agent: str, values: Values, defaults: Values) -> str:
