@@ -59,7 +59,7 @@ def returns(seed: int, steps: int, settings: dict[str, Any]) -> np.ndarray:
         return np.array([update["mean_return"] for update in trainer.run()])
 
 
-def main(before: bool = False, seeds: tuple[int, ...] = (0, 1, 2, 3, 4), steps: int = 80_000) -> None:
+def main(before: bool = False, seeds: tuple[int, ...] = (0, 1, 2, 3, 4), steps: int = 160_000) -> None:
     """Print a row for each seed.
 
     Args:

@@ -76,7 +76,7 @@ BY_ENV: dict[str, Values] = {
     },
     "Ant-v5": MUJOCO,
     "HalfCheetah-v5": MUJOCO,
-    "Hopper-v5": MUJOCO | LEGS,
+    "Hopper-v5": MUJOCO | LEGS | {"gamma": 0.995},
     "Humanoid-v5": MUJOCO,
     "InvertedDoublePendulum-v5": MUJOCO | {"num_envs": 8, "k_epochs": 4, "normalize_advantage": "returns"},
     "InvertedPendulum-v5": MUJOCO,
@@ -118,7 +118,7 @@ WITH_RND: dict[str, Values] = {
     "MountainCarContinuous-v0": {"num_envs": 4, "batch_size": 1024, "gamma": 0.99, "log_std": 0.5, "beta": 1.0},
 }
 """By environment id: changes to the above with `--use-rnd`."""
-RECURRENT: Values = {"num_envs": 8, "normalize_advantage": "returns", "anneal_lr": True}
+RECURRENT: Values = {"num_envs": 8, "normalize_advantage": "returns"}
 """Changes to all of the above with a recurrent core; benchmarks/memory.py measures what they do."""
 
 

@@ -88,7 +88,7 @@ def test_recurrent_policies_have_their_own() -> None:
     config = config_from(["--env-id", "LunarLander-v3", "--core", "gru"])
     assert settings == vars(config.settings)
     assert run["num_envs"] == config.run.num_envs == 8
-    assert (settings["core"], settings["normalize_advantage"], settings["anneal_lr"]) == ("gru", "returns", True)
+    assert (settings["core"], settings["normalize_advantage"]) == ("gru", "returns")
     assert settings["gamma"] == 0.995  # of LunarLander
     assert config_from(["--core", "gru", "--normalize-advantage", "batch"]).settings.normalize_advantage == "batch"
 
