@@ -1,7 +1,7 @@
 """Does a recurrent policy keep what it has learned? It trains long after solving a task with a memory of 30 steps.
 
 python -m benchmarks.memory            # with the command line's settings for recurrent policies
-python -m benchmarks.memory --before   # with those of other policies
+python -m benchmarks.memory --before   # with advantages standardized in each minibatch
 
 A seed passes if no mean return in the last fifth of the run is more than 5% below the best.
 """
@@ -63,7 +63,7 @@ def main(before: bool = False, seeds: tuple[int, ...] = (0, 1, 2, 3, 4), steps: 
     """Print a row for each seed.
 
     Args:
-        before: train with the settings of policies without a core.
+        before: standardize advantages in each minibatch.
         seeds: one run each.
         steps: of each run.
     """
