@@ -64,7 +64,8 @@ class Agent(Protocol):
     - `whole_state()`: what `load_state` needs to undo a failed load, if `state()` leaves something out.
     - `wants_env_ids`: see `Actor`.
     - `learns_on_ranks = True`: `update` takes a third argument, the `Ranks` that learn together, and `act` a keyword
-      `noise`, rows of what `noise` returned. All ranks have the same agent and call `update` together.
+      `noise`, rows of what `noise` returned. All ranks have the same agent and call `update` together. If that raises
+      a `RankError`, the agent has dropped what it observed for it. It has `shared_state` and `load_shared_state`.
     """
 
     config: Any

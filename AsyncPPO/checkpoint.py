@@ -44,14 +44,39 @@ def contents(trainer: "AsyncTrainer") -> State:
     """Return the content of a run's checkpoint; its environments are those of all ranks, which all call this."""
     collector, buffer = joined_environments(trainer)
     return {
-        "made_for": made_for(trainer),
+        "made_for": made_for(trainer) | {"num_envs": len(buffer["lengths"])},
         SIGNATURE: trainer.agent.signature(),
+        "buffer": buffer,
+        "collector": collector,
+        **state_of_run(trainer),
+    }
+
+
+def state_of_run(trainer: "AsyncTrainer") -> State:
+    """Return the part of a run's state that all its ranks share."""
+    return {
         "progress": {name: getattr(trainer, name) for name in PROGRESS} | {"rows": trainer.rows.state()},
         "recent": [[*episode, dict(episode.infos)] for episode in trainer.recent],
         "agent": trainer.agent.state(),
-        "buffer": buffer,
-        "collector": collector,
     }
+
+
+def join(trainer: "AsyncTrainer") -> None:
+    """Connect to the other ranks; if they run already, take over the state of the run.
+
+    Raises:
+        RankError: the run is over.
+    """
+    state = trainer.ranks.join()
+    if state is None:
+        return
+    trainer.rows.load_state(state["progress"]["rows"])
+    trainer.agent.load_state(state["agent"])
+    if hasattr(trainer.agent, "forget_environments"):
+        trainer.agent.forget_environments()
+    trainer.buffer.clear()
+    trainer.recent.extend(recent_in(state["recent"]))
+    vars(trainer).update(progress_in(state["progress"]))
 
 
 def made_for(trainer: "AsyncTrainer") -> dict[str, Any]:
@@ -101,7 +126,7 @@ def restore(
         progress, recent = progress_in(state["progress"]), recent_in(state["recent"])
         trainer.rows.load_state(state["progress"].get("rows", {"last": progress["steps_done"], "sums": {}}))
         agent.load_state(state["agent"])
-        if (other_envs or trainer.ranks.count > 1) and hasattr(agent, "forget_environments"):
+        if (other_envs or trainer.ranks.nodes > 1) and hasattr(agent, "forget_environments"):
             agent.forget_environments()
         if other_envs:
             trainer.env.begin_after(state["collector"]["env"])

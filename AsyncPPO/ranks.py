@@ -1,6 +1,9 @@
 """A run over several ranks: which environments each has, and what they tell each other beside gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
+from hashlib import sha256
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -8,10 +11,14 @@ import numpy as np
 from AsyncPPO.episodes import Episode
 from AsyncPPO.memory import joined_buffers, part_of_buffer
 from AsyncPPO.settings import EnvSettings
-from parallel_rl.utils import Ranks, State, env_seeds
+from parallel_rl.utils import Cluster, Ranks, State, env_seeds, spawn_seeds, state_to_bytes
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
+
+
+PARTS = 8
+"""In how many parts a rank that may be preempted collects its share."""
 
 
 class Deal(NamedTuple):
@@ -27,25 +34,25 @@ class Deal(NamedTuple):
         return slice(self.first, self.stop)
 
 
-def deal(ranks: Ranks, num_envs: int) -> Deal:
+def deal(ranks: Cluster, num_envs: int) -> Deal:
     """Deal N environments to the ranks, about as many to each.
 
     Raises:
         ValueError: there are fewer environments than ranks.
     """
-    if num_envs < ranks.count:
-        raise ValueError(f"{ranks.count} ranks need at least as many environments, not {num_envs}")
-    first, stop = (num_envs * number // ranks.count for number in (ranks.number, ranks.number + 1))
+    if num_envs < ranks.nodes:
+        raise ValueError(f"{ranks.nodes} ranks need at least as many environments, not {num_envs}")
+    first, stop = (num_envs * node // ranks.nodes for node in (ranks.node, ranks.node + 1))
     return Deal(first, stop, num_envs)
 
 
-def check_ranks(ranks: Ranks, agent: Any, mode: str, lag: int, seed: Any) -> None:
+def check_ranks(ranks: Cluster, agent: Any, mode: str, lag: int, seed: Any) -> None:
     """Check that a run can have several ranks.
 
     Raises:
         ValueError: it cannot; the message says why.
     """
-    if ranks.count == 1:
+    if ranks.nodes == 1:
         return
     if not getattr(agent, "learns_on_ranks", False):
         raise ValueError(f"{type(agent).__name__} does not learn on several ranks")
@@ -55,15 +62,56 @@ def check_ranks(ranks: Ranks, agent: Any, mode: str, lag: int, seed: Any) -> Non
         raise ValueError("several ranks need a seed: the same for all")
 
 
-def own_settings(dealt: Deal, env: Any, settings: EnvSettings) -> tuple[Any, EnvSettings]:
-    """Return the environment, or the list of those of this rank, and the keywords of its `EnvVectorizer`."""
-    if dealt.own == slice(0, dealt.total):
+def own_settings(ranks: Cluster, dealt: Deal, env: Any, settings: EnvSettings) -> tuple[Any, EnvSettings]:
+    """Return the environment, or the list of those of this rank, and the keywords of its `EnvVectorizer`.
+
+    A rank that joins later has other seeds, so that the run does not repeat the episodes of its beginning.
+    """
+    if dealt.own == slice(0, dealt.total) and not ranks.joined:
         return env, settings
-    seeds = env_seeds(settings["seed"], dealt.total)[dealt.own]
+    seeds = env_seeds(settings["seed"], dealt.total)
+    if ranks.joined:
+        seeds = spawn_seeds(seeds[0] + ranks.joined, dealt.total)
+    seeds = seeds[dealt.own]
     return env[dealt.own] if isinstance(env, list | tuple) else env, {**settings, "seed": seeds}
 
 
-def collected(ranks: Ranks, steps: int, episodes: list[Episode], waiting: int) -> tuple[int, list[Episode], int]:
+def collect(trainer: "AsyncTrainer", steps: int) -> tuple[int, list[Episode]]:
+    """Step this rank's environments; stop after a quarter if the ranks preempt it, as in DD-PPO.
+
+    Args:
+        trainer: of this rank.
+        steps: the number of steps for each environment.
+
+    Returns:
+        The number of steps of all its environments together, and the episodes that ended.
+    """
+    ranks = trainer.ranks
+    if ranks.preempt is None:
+        return trainer.collector.collect(steps)
+    taken, episodes = 0, list[Episode]()
+    for start, stop in pairwise(dict.fromkeys(steps * part // PARTS for part in range(PARTS + 1))):
+        if start >= steps / 4 and ranks.enough_have_collected():
+            trainer.agent.noise(steps - start, trainer.num_envs)  # keeps the random streams of all ranks alike
+            return taken, episodes
+        more, ended = trainer.collector.collect(stop - start)
+        taken, episodes = taken + more, episodes + ended
+    ranks.enough_have_collected(own=True)
+    return taken, episodes
+
+
+class Collected(NamedTuple):
+    """What was collected on all ranks."""
+
+    steps: int
+    episodes: list[Episode]
+    elsewhere: int
+    """Transitions in the buffers of the other ranks."""
+    envs: int
+    """Environments of all ranks; fewer than `num_envs` while a rank is missing."""
+
+
+def collected(ranks: Ranks, steps: int, episodes: list[Episode], waiting: int, envs: int) -> Collected:
     """Return what was collected on all ranks.
 
     Args:
@@ -71,24 +119,67 @@ def collected(ranks: Ranks, steps: int, episodes: list[Episode], waiting: int) -
         steps: environment steps of this rank.
         episodes: those that ended.
         waiting: transitions in this rank's buffer.
-
-    Returns:
-        The steps and episodes of all ranks, and the transitions in the buffers of the others.
+        envs: its environments.
     """
     if ranks.count == 1:
-        return steps, episodes, 0
-    told = ranks.gather([steps, waiting, [[*episode, dict(episode.infos)] for episode in episodes]])
-    everyones = [Episode(*episode) for _, _, ended in told for episode in ended]
-    return sum(each[0] for each in told), everyones, sum(each[1] for each in told) - waiting
+        return Collected(steps, episodes, 0, envs)
+    told = ranks.gather([steps, waiting, envs, [[*episode, dict(episode.infos)] for episode in episodes]])
+    everyones = [Episode(*episode) for *_, ended in told for episode in ended]
+    all_steps, all_waiting, all_envs = (sum(each[index] for each in told) for index in range(3))
+    return Collected(all_steps, everyones, all_waiting - waiting, all_envs)
 
 
-def agree_to_stop(trainer: "AsyncTrainer") -> bool:
-    """Return whether any rank is to stop; its reason becomes that of all."""
-    for why, skip_slow_work in trainer.ranks.gather((trainer.stopped, trainer.skip_slow_work)):
-        if why is not None:
-            trainer.stopped, trainer.skip_slow_work = why, skip_slow_work
-            return True
-    return False
+def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
+    """Compare what the agents of all ranks have learned; if it differs, all take over the first one's.
+
+    It differs if their processors round differently.
+
+    Args:
+        trainer: of this rank; its agent has `shared_state`.
+        seconds: since the start, on this rank.
+
+    Returns:
+        The seconds of the first rank.
+    """
+    if trainer.ranks.nodes == 1:
+        return seconds
+    learned = trainer.agent.shared_state()
+    told = trainer.ranks.gather([seconds, sha256(state_to_bytes(learned)).hexdigest()])
+    if len({digest for _, digest in told}) > 1:
+        trainer.agent.load_shared_state(trainer.ranks.gather(learned)[0])
+    return told[0][0]
+
+
+def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:
+    """Return whether any rank is to stop; its reason becomes that of all. Otherwise ranks that are ready join.
+
+    Args:
+        trainer: of this rank.
+        state: returns the state of the run, for ranks that join.
+    """
+    while True:
+        told = trainer.ranks.gather([trainer.stopped, trainer.skip_slow_work, trainer.ranks.view()])
+        for why, skip_slow_work, _ in told:
+            if why is not None:
+                trainer.stopped, trainer.skip_slow_work = why, skip_slow_work
+                return True
+        if not trainer.ranks.renewed([view for *_, view in told], state):
+            return False
+
+
+def savepoint(trainer: "AsyncTrainer") -> Callable[[], None]:
+    """Return a function that undoes an update: the agent, the counts and the transitions are as now."""
+    agent, buffer, recent = trainer.agent.state(), copy(trainer.buffer), [*trainer.recent]
+    counts = {name: getattr(trainer, name) for name in ("steps_done", "episodes_done", "elsewhere", "running_envs")}
+
+    def undo() -> None:
+        trainer.agent.load_state(agent)
+        vars(trainer.buffer).update(vars(buffer))
+        trainer.recent.clear()
+        trainer.recent.extend(recent)
+        vars(trainer).update(counts)
+
+    return undo
 
 
 def joined_environments(trainer: "AsyncTrainer") -> tuple[State, State]:

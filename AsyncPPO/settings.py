@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from AsyncPPO.backends import BackendName, OnEnvError, StartMethod
-from parallel_rl.utils import Ranks
+from parallel_rl.utils import Cluster
 
 if TYPE_CHECKING:
     from AsyncPPO.agent import Agent
@@ -37,7 +37,7 @@ class TrainerOptions(EnvSettings, total=False):
     info_keys: Sequence[str]
     progress: bool
     callbacks: Sequence["Callback"]
-    ranks: Ranks
+    ranks: Cluster
 
 
 def check_steps_and_mode(agent: "Agent", steps: int, mode: str) -> None:

@@ -14,15 +14,15 @@ import numpy as np
 from AsyncPPO.agent import Agent, LaggableAgent
 from AsyncPPO.backends import GradientWorkers, Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar
-from AsyncPPO.checkpoint import contents, read_checkpoint, restore
+from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_of_run
 from AsyncPPO.collector import Acting, choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
-from AsyncPPO.ranks import agree_to_stop, check_ranks, collected, deal, own_settings
+from AsyncPPO.ranks import agree_on_state, agree_to_stop, check_ranks, collect, collected, deal, own_settings, savepoint
 from AsyncPPO.rows import RowMeans, row_of
 from AsyncPPO.settings import EnvSettings, Mode, TrainerOptions, check_steps_and_mode
 from AsyncPPO.vectorizer import EnvVectorizer
-from parallel_rl.utils import ALONE, Closeable, History, Metrics, Ranks, counted, save_state
+from parallel_rl.utils import ALONE, Closeable, Cluster, Fixed, History, Metrics, Ranks, counted, save_state
 
 BAR_SECONDS = 0.2
 """The longest time between updates of the progress bar while replicas act."""
@@ -74,7 +74,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         info_keys: Sequence[str] = (),
         progress: bool = True,
         callbacks: Sequence[Callback] = (),
-        ranks: Ranks = ALONE,
+        ranks: Cluster = ALONE,
         **settings: Unpack[EnvSettings],
     ) -> None:
         """Make the environments and the collector."""
@@ -84,7 +84,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.agent, self.steps, self.mode, self.lag, self.progress = agent, steps, mode, lag, progress
         self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
         self.ranks, self.dealt = ranks, deal(ranks, self.num_envs)
-        self.callbacks = [*([ProgressBar()] if progress and ranks.number == 0 else []), *callbacks]
+        self.callbacks = [*([ProgressBar()] if progress and ranks.node == 0 else []), *callbacks]
         self.info_metrics = [metric_of(key) for key in info_keys]
         self.counts_restarts = settings.get("on_env_error") == "restart"
         self.acting, self.acting_reason = choose_acting(acting, agent, mode, lag, is_vectorized(env))
@@ -101,16 +101,17 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.collecting_since: float | None = None  # by `time.monotonic`; None between collections
         self.rows = RowMeans(agent)
         self._batch_lag = lag  # correct for a batch from a checkpoint: it was collected during an update
-        self._elsewhere = 0  # the number of transitions in the buffers of other ranks
+        self.elsewhere, self.running_envs = 0, self.num_envs  # transitions of other ranks; environments of all
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None
-        env, settings = own_settings(self.dealt, env, settings)
+        fewest = self.num_envs if isinstance(self.ranks, Fixed) else self.dealt.stop - self.dealt.first
+        env, settings = own_settings(self.ranks, self.dealt, env, settings)
         made = EnvVectorizer(
             env,
             self.dealt.stop - self.dealt.first,
             autoreset=self.mode == "streaming",
-            plan=None if replica is None else Plan(replica, -(-replica.batch_size // self.num_envs), tuple(info_keys)),
+            plan=None if replica is None else Plan(replica, -(-replica.batch_size // fewest), tuple(info_keys)),
             **settings,
         )
         try:
@@ -154,6 +155,7 @@ class AsyncTrainer(Closeable, Generic[A]):
             on-policy agent has a row for each update. Otherwise a row covers at least `ROW_STEPS` steps, and has the
             mean metrics of their updates.
         """
+        join(self)
         if self.steps_done >= self.goal[1]:
             self.goal = self.steps_done, self.steps_done + self.steps
         if self._begun:  # a stop before the first run is meant for it, such as an early signal
@@ -173,9 +175,11 @@ class AsyncTrainer(Closeable, Generic[A]):
     def _loop(self, start: float) -> Iterator[Metrics]:
         """Collect and update until the run is over; yield the rows."""
         target, may_stop = self.goal[1], True  # an on-policy run stops only after an update, which leaves no rows
-        while (self.steps_done < target or self._has_lagged_batch()) and not (may_stop and agree_to_stop(self)):
+        while (self.steps_done < target or self._has_lagged_batch()) and not (
+            may_stop and agree_to_stop(self, partial(state_of_run, self))
+        ):
             steps, episodes, metrics = self._turn()
-            self.seconds = self.ranks.gather(time.perf_counter() - start)[0]
+            self.seconds = agree_on_state(self, time.perf_counter() - start)
             for callback in self.callbacks:
                 callback.on_rollout(self, steps, episodes)
             self.rows.add(metrics)
@@ -188,13 +192,18 @@ class AsyncTrainer(Closeable, Generic[A]):
             may_stop = bool(metrics) or not getattr(self.agent, "on_policy", False)
 
     def _turn(self) -> tuple[int, list[Episode], Metrics]:
-        """Collect, and update if there is a batch; return what `_collect` returns, and the metrics of the update."""
+        """Collect, and update if there is a batch; return the steps, episodes and metrics of all ranks."""
         if self._has_lagged_batch():
             return self._update_and_collect()
-        steps, episodes = self._collect()
+        own = self._collect()
+        return self.ranks.attempt(partial(self._learn, own), partial(savepoint, self))
+
+    def _learn(self, own: tuple[int, list[Episode]], ranks: Ranks) -> tuple[int, list[Episode], Metrics]:
+        """Count what all ranks have collected, and update if it is a batch; return what `_turn` returns."""
+        steps, episodes = self._count(own, ranks)
         self._batch_lag = 0
         updates = self._batch_is_full() and not (self.lag and self.steps_done < self.goal[1])
-        return steps, episodes, self._begin_update()() if updates else {}
+        return steps, episodes, self._begin_update(ranks)() if updates else {}
 
     def _has_lagged_batch(self) -> bool:
         """Return whether a batch waits for an update, during which the next one is to be collected."""
@@ -204,12 +213,12 @@ class AsyncTrainer(Closeable, Generic[A]):
         """Update in a thread; meanwhile collect the next batch with a copy of the policy from before the update."""
         wanted, steps, episodes, lag = self.agent.steps_wanted(), 0, list[Episode](), self._batch_lag
         self.collector.agent = cast("LaggableAgent", self.agent).behavior()
-        update = self._begin_update()
+        update = self._begin_update(self.ranks)
         try:
             with ThreadPoolExecutor(1) as learner:
                 metrics = learner.submit(update)
                 while self.steps_done < self.goal[1] and len(self.buffer) < wanted:
-                    taken, ended = self._collect()
+                    taken, ended = self._count(self._collect(), self.ranks)
                     steps, episodes, self._batch_lag = steps + taken, episodes + ended, self.lag
         finally:
             self.collector.agent = self.agent
@@ -219,10 +228,13 @@ class AsyncTrainer(Closeable, Generic[A]):
         """Step the environments; return the number of steps, and the episodes that ended."""
         self.collecting_since = time.monotonic()
         try:
-            own = self.collector.collect(self._vector_steps())
+            return collect(self, self._vector_steps())
         finally:
             self.collecting_since = None
-        steps, episodes, self._elsewhere = collected(self.ranks, *own, len(self.buffer))
+
+    def _count(self, own: tuple[int, list[Episode]], ranks: Ranks) -> tuple[int, list[Episode]]:
+        """Count what this rank and the others have collected; return the steps and episodes of all."""
+        steps, episodes, self.elsewhere, self.running_envs = collected(ranks, *own, len(self.buffer), self.env.num_envs)
         self.steps_done += steps
         self.episodes_done += len(episodes)
         self.recent.extend(episodes)
@@ -231,8 +243,8 @@ class AsyncTrainer(Closeable, Generic[A]):
     def _vector_steps(self) -> int:
         """Return the number of steps for each environment until the next update, or until the bar must move."""
         missing = min(self.agent.steps_wanted() - self._waiting(), self.goal[1] - self.steps_done)
-        steps = -(-missing // self.num_envs)
-        if self.progress and self.ranks.count == 1:
+        steps = -(-missing // self.running_envs)
+        if self.progress and self.ranks.nodes == 1:
             speed = self.steps_done / self.seconds if self.seconds else 0.0
             steps = min(steps, int(speed * BAR_SECONDS / self.num_envs))
         return max(1, steps)
@@ -244,17 +256,17 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _waiting(self) -> int:
         """Return the number of transitions in the buffers of all ranks."""
-        return len(self.buffer) + self._elsewhere
+        return len(self.buffer) + self.elsewhere
 
-    def _begin_update(self) -> Callable[[], Metrics]:
+    def _begin_update(self, ranks: Ranks) -> Callable[[], Metrics]:
         """Pass the collected transitions to the agent; return a function that updates it unless it waits for more."""
         self.agent.observe(self.buffer.take())
-        elsewhere, self._elsewhere = self._elsewhere, 0
+        elsewhere, self.elsewhere = self.elsewhere, 0
         if self.agent.steps_wanted() > elsewhere:
             return dict
         begin, target = self.goal
         workers = None if self.env.rollout is None else GradientWorkers(self.env)
-        others = [self.ranks] if self.ranks.count > 1 else []
+        others = [ranks] if self.ranks.nodes > 1 else []
         return partial(self.agent.update, (self.steps_done - begin) / (target - begin), workers, *others)
 
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
@@ -283,7 +295,7 @@ class AsyncTrainer(Closeable, Generic[A]):
             OSError: the file cannot be written; an older one of that name is untouched.
         """
         content = contents(self)
-        if self.ranks.number == 0:
+        if self.ranks.node == 0:
             save_state(path, content)
 
     def load_checkpoint(

@@ -14,6 +14,7 @@ from parallel_rl.utils import (
     ALONE,
     COMPOSITE,
     MadeWith,
+    RankError,
     Ranks,
     Schedule,
     Trajectory,
@@ -278,8 +279,12 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
     def update(
         self, progress: float = 0.0, workers: GradientWorkers | None = None, ranks: Ranks = ALONE
     ) -> dict[str, float]:
-        """Call `learn`, under the name of the `Agent` protocol."""
-        return self.learn(progress, workers, ranks)
+        """Call `learn`, under the name of the `Agent` protocol; if a rank is lost, `memory` is empty then."""
+        try:
+            return self.learn(progress, workers, ranks)
+        except RankError:
+            self.memory.clear()
+            raise
 
     def actor(self) -> Self:
         """Return a copy of the current policy, without the content of `memory` and Adam's moments."""

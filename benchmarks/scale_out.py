@@ -1,9 +1,14 @@
-"""Ranks on this machine: `python -m benchmarks.scale_out {sums,learning}`.
+"""Ranks on this machine: `python -m benchmarks.scale_out {sums,learning,speed,loss}`.
 
 sums: the time of a sum by recursive doubling and by gloo's ring, and that of all messages of an update of CartPole.
 learning: the return on CartPole after 30,000 steps, of one rank and of four, for six seeds.
+speed: steps per second of 1, 2, 4 and 8 ranks with 8 workers each, updates included, beside linear scaling; a picture.
+loss: how long the others wait when one of three ranks is killed, and when another joins.
 """
 
+import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -15,17 +20,22 @@ from typing import Any
 
 import numpy as np
 
-from AsyncPPO import AsyncPPO
+from AsyncPPO import AsyncPPO, AsyncTrainer
+from AsyncPPO.callbacks import Callback
+from benchmarks.scaling import Sleeper
 from parallel_rl.presets import preset
-from parallel_rl.utils import ALONE, Ranks
+from parallel_rl.utils import ALONE, Cluster, Fixed, Metrics, Ranks
 from PPO import PPO
 
 SIZES = (10_000, 50_000, 100_000, 400_000, 1_700_000)
 REPEATS = 20
 SEEDS, STEPS = range(6), 30_000
+WORKERS, HORIZON, UPDATES = 8, 128, 5
+NODES, KILLED_AFTER = 3, 10
+PICTURE = Path(__file__).parents[1] / "docs" / "scale-out.png"
 
 
-def on_ranks(count: int, work: Callable[[Ranks], Any]) -> Any:
+def on_ranks(count: int, work: Callable[[Cluster], Any]) -> Any:
     """Return what `work` returned on the first of some ranks, each a process."""
     context = get_context("fork")
     with TemporaryDirectory() as directory:
@@ -42,7 +52,7 @@ def on_ranks(count: int, work: Callable[[Ranks], Any]) -> Any:
     return result
 
 
-def _rank(path: Path, number: int, count: int, work: Callable[[Ranks], Any], results: Any) -> None:
+def _rank(path: Path, number: int, count: int, work: Callable[[Cluster], Any], results: Any) -> None:
     from torch.distributed import FileStore
 
     from parallel_rl.ranks.gloo import Gloo
@@ -68,12 +78,14 @@ def milliseconds_of_sums(ranks: Any) -> list[tuple[float, float]]:
     return [(median(ranks.doubling, size), median(ranks.ring, size)) for size in SIZES]
 
 
-class Timed:
+class Timed(Fixed):
     """Ranks that add up the time of their messages."""
 
     def __init__(self, ranks: Ranks) -> None:
         """Store the ranks."""
-        self.number, self.count, self._ranks = ranks.number, ranks.count, ranks
+        self.number = self.node = ranks.number
+        self.count = self.nodes = ranks.count
+        self._ranks = ranks
         self.seconds = 0.0
 
     def total(self, vector: np.ndarray) -> np.ndarray:
@@ -91,7 +103,7 @@ class Timed:
         return result
 
 
-def trainer_of(ranks: Ranks, seed: int, steps: int) -> AsyncPPO:
+def trainer_of(ranks: Cluster, seed: int, steps: int) -> AsyncPPO:
     """Return a trainer of CartPole with its preset."""
     names = {*vars(PPO.for_env("CartPole-v1").config)}
     settings = {name: value for name, value in preset("ppo", "CartPole-v1", False).items() if name in names}
@@ -107,11 +119,93 @@ def milliseconds_of_an_update(ranks: Ranks) -> tuple[float, int]:
     return timed.seconds / updates * 1e3, updates
 
 
-def mean_return(seed: int, ranks: Ranks) -> float:
+def mean_return(seed: int, ranks: Cluster) -> float:
     """Return the mean return of the last 100 episodes after `STEPS`."""
     with trainer_of(ranks, seed, STEPS) as trainer:
         trainer.run()
         return trainer.mean_return
+
+
+def steps_per_second(ranks: Cluster) -> float:
+    """Return the median over the updates of a run in which 8 workers of each rank sleep 10 ms a step."""
+    envs = WORKERS * ranks.nodes
+    agent = PPO(False, 8, 2, batch_size=HORIZON * envs, mini_batch_size=HORIZON * envs // 4, k_epochs=4, seed=0)
+    with AsyncPPO(
+        Sleeper, agent, envs, UPDATES * HORIZON * envs, seed=0, backend="process", num_workers=WORKERS, progress=False,
+        ranks=ranks,
+    ) as trainer:  # fmt: skip
+        seconds = [row["seconds"] for row in trainer.updates()]
+    return HORIZON * envs / float(np.median(np.diff(seconds)))
+
+
+def draw_speed(speeds: dict[int, float]) -> None:
+    """Draw steps per second against workers, and linear scaling from one rank."""
+    from matplotlib.figure import Figure
+
+    from parallel_rl.utils.plots import save_figure
+
+    workers = [WORKERS * count for count in speeds]
+    figure = Figure((5, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(workers, [speeds[1] * count for count in speeds], "--", color="0.6", label="linear")
+    axes.plot(workers, [*speeds.values()], "o-", label="measured, updates included")
+    axes.set(xlabel="workers, 8 for each rank", ylabel="steps per second", ylim=(0, None), xticks=workers)
+    axes.legend(frameon=False)
+    save_figure(figure, PICTURE)
+
+
+class Noting(Callback):
+    """Notes when each update was done, and with how many environments; kills the last of the first ranks."""
+
+    def __init__(self, directory: Path) -> None:
+        """Write into a directory."""
+        self.directory, self.notes = directory, list[tuple[float, int]]()
+
+    def on_update(self, trainer: AsyncTrainer, metrics: Metrics) -> None:
+        """Note; stop the run some updates after the lost environments have come again."""
+        ranks, self.notes = trainer.ranks, [*self.notes, (time.monotonic(), trainer.running_envs)]
+        if ranks.node == NODES - 1 and not ranks.joined and len(self.notes) == KILLED_AFTER:
+            (self.directory / "killed").write_text(str(time.monotonic()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        all_of_them = [envs == trainer.num_envs for _, envs in self.notes]
+        if ranks.node == 0 and not all(all_of_them) and all(all_of_them[-KILLED_AFTER:]):
+            (self.directory / "notes").write_text(json.dumps(self.notes))
+            trainer.stop("enough")
+
+
+def _train_noting(directory: Path, ranks: Cluster) -> int:
+    with trainer_of(ranks, 0, 10_000_000) as trainer:
+        trainer.callbacks.append(Noting(directory))
+        trainer.run()
+    return 0
+
+
+def milliseconds_of_loss() -> dict[str, float]:
+    """Return the time from a kill to the next update, an update's usual time, and the longest update of a join."""
+    from torch.distributed import TCPStore
+
+    from parallel_rl.commands.cluster import ElasticArguments, LocalRank
+    from parallel_rl.ranks.driver import Driver
+
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+        def start(member: int, node: int) -> LocalRank:
+            arguments = ElasticArguments("127.0.0.1", store.port, member, node, NODES)
+            return LocalRank(arguments, partial(_train_noting, directory))
+
+        Driver(store, NODES, NODES - 1, start, print).run()
+        killed = float((directory / "killed").read_text())
+        times, envs = np.array(json.loads((directory / "notes").read_text())).T
+    updates, before = np.diff(times), int(np.searchsorted(times, killed))
+    back = before + int(np.argmax(envs[before:] < envs[0]))
+    back += int(np.argmax(envs[back:] == envs[0]))
+    return {
+        "usual update": float(np.median(updates[: before - 1])) * 1e3,
+        "from the kill to the next update": (times[before] - killed) * 1e3,
+        "longest update around the join": float(updates[back - 2 : back + 1].max()) * 1e3,
+    }
 
 
 def main() -> None:
@@ -128,6 +222,15 @@ def main() -> None:
             returns.append((mean_return(seed, ALONE), on_ranks(4, partial(mean_return, seed))))
             print("| seed {} | {:.1f} | {:.1f} |".format(seed, *returns[-1]), flush=True)
         print("| mean | {:.1f} | {:.1f} |".format(*np.mean(returns, axis=0)))
+    elif sys.argv[1:] == ["speed"]:
+        speeds = {count: on_ranks(count, steps_per_second) for count in (1, 2, 4, 8)}
+        for count, speed in speeds.items():
+            linear = speed / (speeds[1] * count)
+            print(f"| {count} ranks, {WORKERS * count} workers | {speed:,.0f} steps/s | {linear:.2f} of linear |")
+        draw_speed(speeds)
+    elif sys.argv[1:] == ["loss"]:
+        for what, milliseconds in milliseconds_of_loss().items():
+            print(f"| {what} | {milliseconds:,.0f} ms |")
     else:
         sys.exit(__doc__)
 

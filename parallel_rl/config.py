@@ -238,11 +238,25 @@ SEEDS: Flag = (
 )
 CLUSTER: Flag = (
     "cluster",
-    Literal["none", "local"],
-    "Train on several ranks, each with its own environments; local: processes on this machine.",
+    Literal["none", "local", "ray"],
+    "Train on several ranks, each with its own environments; local: processes on this machine; ray: one on each "
+    "machine of a Ray cluster (pip install ray).",
     "none",
 )
 NODES: Flag = ("nodes", int, "Number of ranks of --cluster.", 1)
+MIN_NODES: Flag = (
+    "min_nodes",
+    int | None,
+    "Replace ranks that are lost, go on without them meanwhile, and wait while there are fewer than this. By default a "
+    "lost rank ends the run with local, and the run waits for all with ray.",
+    None,
+)
+PREEMPT: Flag = (
+    "preempt",
+    float | None,
+    "Once this fraction of the ranks has collected its share of a batch, the others stop collecting (0.6 in DD-PPO).",
+    None,
+)
 TRIALS: Flag = ("trials", int, "Number of trials in all, over all processes and earlier calls.", 30)
 TRUST: Flag = (
     "trust_env_module",
@@ -278,7 +292,7 @@ def command_line(agent: str, *, tuning: bool = False) -> type:
         ),
         CONFIG,
         PRESET,
-        *([TRIALS] if tuning else [SEEDS, CLUSTER, NODES]),
+        *([TRIALS] if tuning else [SEEDS, CLUSTER, NODES, MIN_NODES, PREEMPT]),
         TRUST,
     ]
     group_of = dict.fromkeys(map(str.lower, settings_in(agent_kind(agent).config_class)), "agent")

@@ -10,8 +10,8 @@ SECONDS = 30.0
 FORK: dict[str, Any] = {"backend": "process", "num_workers": 2, "start_method": "fork"}
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.01)

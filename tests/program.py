@@ -22,10 +22,10 @@ def config_from(arguments: Sequence[str]) -> TrainConfig:
     return parse(arguments)[0]
 
 
-def command(*arguments: str, cwd: Path, **kwargs: Any) -> subprocess.Popen[str]:
+def command(*arguments: str, cwd: Path, output: Any = subprocess.PIPE, **kwargs: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, ROOT / "main.py", *arguments],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs,
+        cwd=cwd, stdout=output, stderr=subprocess.PIPE, text=True, **kwargs,
     )  # fmt: skip
 
 
@@ -71,6 +71,9 @@ class Forked:
             return bool(shown()) if callable(shown) else shown in self.errors()
 
         wait_until(seen, f"the program does not come to {shown}")
+
+    def output(self) -> str:
+        return self._files[0].read_text() if self._files[0].exists() else ""
 
     def errors(self) -> str:
         return self._files[1].read_text() if self._files[1].exists() else ""

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch.distributed import HashStore
 
+from parallel_rl.ranks.driver import Driver
+from parallel_rl.ranks.elastic import Elastic
 from parallel_rl.ranks.gloo import Gloo
 from parallel_rl.utils import RankError, Ranks
 
@@ -40,3 +42,55 @@ def errors_on_ranks(
     for thread in threads:
         thread.join()
     return errors
+
+
+class Killed(BaseException):
+    """Ends a rank as if its process had been killed."""
+
+
+class Thread:
+    """A rank as a thread, for the `Driver`."""
+
+    def __init__(self, store: HashStore, ranks: Elastic, body: Callable[[Elastic], Any]) -> None:
+        self.ranks, self.result, self.error, self._code = ranks, None, None, None
+        self._body = body
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        code = 1
+        try:
+            with self.ranks as ranks:
+                try:
+                    self.result = self._body(ranks)
+                    code = 0
+                except Killed:
+                    code = -9
+        except BaseException as error:
+            self.error = error
+        self._code = code
+
+    def poll(self) -> int | None:
+        return None if self._thread.is_alive() else self._code
+
+    def kill(self) -> None:
+        """Do nothing: no thread can be killed; one that hangs is left behind."""
+
+
+def on_elastic_ranks(
+    nodes: int,
+    body: Callable[[Elastic], Any],
+    min_nodes: int = 1,
+    timeout: float = 30.0,
+    preempt: float | None = None,
+    said: list[str] | None = None,
+) -> dict[int, Thread]:
+    """Run `body` on elastic ranks until that of node 0 ends; return all that ever were, by their number."""
+    store, threads = HashStore(), dict[int, Thread]()
+
+    def start(member: int, node: int) -> Thread:
+        threads[member] = Thread(store, Elastic(store, member, node, nodes, preempt, timeout), body)
+        return threads[member]
+
+    Driver(store, nodes, min_nodes, start, [].append if said is None else said.append).run()
+    return threads

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
+from AsyncPPO.callbacks import steps_of as steps_in
 from parallel_rl import main
 from parallel_rl.utils import spawn_seeds
 from tests.processes import runs
@@ -88,6 +89,33 @@ def test_a_killed_rank_is_one_error_that_names_it_and_leaves_no_process(number: 
     assert not any(runs(pid) for pid in ranks)
 
 
+def steps_of(run_dir: Path) -> list[float]:
+    return [float(row[0]) for row in metrics_of(run_dir)[1:]]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_killed_rank_is_replaced_and_the_run_goes_on(number: int, tmp_path: Path) -> None:
+    run = trained(tmp_path, "run", *LONG, *TWO, "--min-nodes", "1")
+    run.wait_for(lambda: learning(tmp_path / "run"))
+    first = ranks_of(run)
+    os.kill(first[number], signal.SIGKILL)
+    run.wait_for(lambda: f"joins     rank {number}" in run.output())
+    before = steps_of(tmp_path / "run")[-1]
+    run.wait_for(lambda: steps_of(tmp_path / "run")[-1] > before + 2000)
+    second = ranks_of(run)
+    assert len({*first, *second}) == 3
+    run.send(signal.SIGINT)
+    code, out, err = run.finish()
+    assert code == 128 + signal.SIGINT, err
+    assert f"lost      rank {number}" in out
+    assert "error" not in err
+    steps = steps_of(tmp_path / "run")
+    assert steps == sorted({*steps})
+    saved = checkpoints_in(tmp_path / "run" / CHECKPOINT_DIRECTORY)[-1]
+    assert steps_in(saved) >= steps[-1]
+    assert not any(runs(pid) for pid in second)
+
+
 def test_killing_the_program_leaves_no_rank(tmp_path: Path) -> None:
     run = trained(tmp_path, "run", *LONG, *TWO)
     run.wait_for(lambda: learning(tmp_path / "run"))
@@ -95,7 +123,8 @@ def test_killing_the_program_leaves_no_rank(tmp_path: Path) -> None:
     assert run.finish()[0] == -signal.SIGKILL
 
 
-def test_an_error_on_another_rank_is_told_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [TWO, (*TWO, "--min-nodes", "1")], ids=["fixed", "elastic"])
+def test_an_error_on_another_rank_is_told_once(flags: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
         "import gymnasium as gym\n"
         "class Broken(gym.Wrapper):\n"
@@ -111,7 +140,7 @@ def test_an_error_on_another_rank_is_told_once(tmp_path: Path) -> None:
         heed_signals()
         sys.path.insert(0, str(tmp_path))
 
-    arguments = ("train", *RUN, *LONG, *TWO, "--wrapper", "broken:Broken", "--run-dir", "run")
+    arguments = ("train", *RUN, *LONG, *flags, "--wrapper", "broken:Broken", "--run-dir", "run")
     code, _, err = Forked(*arguments, cwd=tmp_path, prepare=prepare).finish()
     assert code == 1
     assert err.count("error:") == 1
@@ -122,7 +151,11 @@ def test_an_error_on_another_rank_is_told_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--nodes", "2"], "--nodes 2 needs --cluster local"),
+        (["--nodes", "2"], "--nodes 2 needs --cluster"),
+        (["--min-nodes", "1"], "--min-nodes needs --cluster"),
+        ([*TWO, "--min-nodes", "3"], "--min-nodes 3 is more than --nodes 2"),
+        ([*TWO, "--preempt", "0.5"], "--preempt needs --cluster ray, or --cluster local with --min-nodes"),
+        ([*TWO, "--min-nodes", "1", "--preempt", "2"], "--preempt must be above 0, and at most 1, not 2"),
         (["--cluster", "local", "--nodes", "0"], "--nodes must be at least 1, not 0"),
         (["--cluster", "local", "--seeds", "0..1"], "give either --seeds or --cluster"),
     ],
@@ -132,6 +165,14 @@ def test_flags_that_do_not_go_together_are_an_error(
 ) -> None:
     assert main.main(["train", *arguments]) == 1
     assert words in capfd.readouterr().err
+
+
+def test_ray_is_imported_only_for_its_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "ray" not in sys.modules
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, err = trained(tmp_path, "run", *SHORT, "--cluster", "ray").finish()
+    assert code == 1
+    assert "error: --cluster ray needs the extra [ray]: pip install -r requirements-ray.txt" in err
 
 
 @pytest.mark.slow

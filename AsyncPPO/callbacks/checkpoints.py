@@ -37,7 +37,7 @@ class Checkpoints(Callback):
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """Make the directory; remove the unfinished files of a killed process."""
-        if trainer.ranks.number == 0:
+        if trainer.ranks.node == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
             remove_unfinished(self.directory)
         self._last, self._steps = trainer.seconds, trainer.steps_done
@@ -55,7 +55,7 @@ class Checkpoints(Callback):
     def _save(self, trainer: "AsyncTrainer") -> None:
         trainer.save_checkpoint(self.directory / f"{trainer.steps_done:012d}{CHECKPOINT_SUFFIX}")
         self._last, self._steps = trainer.seconds, trainer.steps_done
-        if trainer.ranks.number == 0:
+        if trainer.ranks.node == 0:
             for old in checkpoints_in(self.directory)[: -self.keep]:
                 old.unlink()
 

@@ -31,7 +31,18 @@ from parallel_rl.utils import read_json, settings_in
 
 NO_PRESET = "none"
 """The value of `--preset` for none."""
-NO_SETTINGS = {"agent", "config", "preset", "seeds", "trials", "cluster", "nodes", "trust_env_module"}
+NO_SETTINGS = {
+    "agent",
+    "config",
+    "preset",
+    "seeds",
+    "trials",
+    "cluster",
+    "nodes",
+    "min_nodes",
+    "preempt",
+    "trust_env_module",
+}
 """Flags that are not settings."""
 PRESET_OF_RUN = ("steps", "num_envs", "mode")
 """Settings of a run that the file of a preset may hold, besides those of the agent."""

@@ -19,7 +19,7 @@ from parallel_rl.commands.run_directory import (
 )
 from parallel_rl.commands.trust import check_trust, kwargs_of
 from parallel_rl.config import RunConfig, TrainConfig
-from parallel_rl.utils import ALONE, Ranks, check_env_id, reason_of
+from parallel_rl.utils import ALONE, Cluster, check_env_id, reason_of
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Wrap = Callable[[gym.Env], gym.Env]
 
 
-def make_trainer(config: TrainConfig, ranks: Ranks = ALONE, *, progress: bool = True) -> "AsyncTrainer":
+def make_trainer(config: TrainConfig, ranks: Cluster = ALONE, *, progress: bool = True) -> "AsyncTrainer":
     """Make the environments, the agent and the trainer of a run, with a progress bar or without.
 
     Raises:

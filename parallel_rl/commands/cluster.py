@@ -1,4 +1,4 @@
-"""Ranks from the command line: processes that `--cluster local` starts here, or that torchrun or Slurm started."""
+"""Ranks from the command line: processes that `--cluster` starts, or that torchrun or Slurm started."""
 
 import os
 import signal
@@ -6,61 +6,152 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.workers import choose_start_method
 from AsyncPPO.workers.processes import free, kill, start_child
-from parallel_rl.commands.output import note
+from parallel_rl.commands.output import note, say
 from parallel_rl.commands.seeds import end_by_signals, passed_on
 from parallel_rl.config import TrainConfig
 from parallel_rl.ranks import ranks_of_environment
-from parallel_rl.utils import Ranks, counted
+from parallel_rl.utils import Cluster, counted
 
-Cluster = Literal["none", "local"]
-Work = Callable[[Ranks], int]
+ClusterName = Literal["none", "local", "ray"]
+Work = Callable[[Cluster], int]
 """What a rank does; returns an exit code."""
 GRACE_SECONDS = 15.0
 """How long ranks may take to end after one of them has failed, before they are killed."""
+HERE = "127.0.0.1"
 
 
-def checked_nodes(cluster: str, nodes: int) -> int | None:
-    """Return the number of nodes of a cluster; None without one.
+@dataclass(frozen=True)
+class Nodes:
+    """The flags about a cluster."""
+
+    where: ClusterName
+    count: int
+    least: int | None
+    """With fewer nodes the run waits; None: it ends when one is lost."""
+    preempt: float | None
+
+
+def checked_nodes(
+    cluster: ClusterName, nodes: int, min_nodes: int | None, preempt: float | None = None
+) -> Nodes | None:
+    """Return the nodes of a cluster; None without one.
 
     Raises:
-        ValueError: there are nodes without a cluster, or less than one.
+        ValueError: there are nodes without a cluster, or less than one, or fewer than `min_nodes`.
     """
     counted("--nodes", nodes)
-    if cluster == "none" and nodes > 1:
-        raise ValueError(f"--nodes {nodes} needs --cluster local")
-    return None if cluster == "none" else nodes
+    if cluster == "none" and (nodes > 1 or min_nodes is not None):
+        raise ValueError(f"--nodes {nodes} needs --cluster" if min_nodes is None else "--min-nodes needs --cluster")
+    if min_nodes is not None and counted("--min-nodes", min_nodes) > nodes:
+        raise ValueError(f"--min-nodes {min_nodes} is more than --nodes {nodes}")
+    if preempt is not None and not 0 < preempt <= 1:
+        raise ValueError(f"--preempt must be above 0, and at most 1, not {preempt:g}")
+    if preempt is not None and (cluster == "none" or (cluster == "local" and min_nodes is None)):
+        raise ValueError("--preempt needs --cluster ray, or --cluster local with --min-nodes")
+    if cluster == "none":
+        return None
+    return Nodes(cluster, nodes, nodes if cluster == "ray" and min_nodes is None else min_nodes, preempt)
 
 
-def work_on_ranks(nodes: int | None, work: Work) -> int:
-    """Do the work of a rank: in new processes on this machine, or as the rank that the environment variables name.
+def work_on_ranks(nodes: Nodes | None, work: Work) -> int:
+    """Do the work of a rank: in new processes, or as the rank that the environment variables name.
 
     Args:
-        nodes: the number of new processes; None without them.
+        nodes: of the new processes; None without them.
         work: of each rank.
 
     Returns:
         The exit code of the first rank.
     """
     if nodes is not None:
-        return _work_locally(nodes, work)
+        return _work_locally(nodes.count, work) if nodes.least is None else _work_elastically(nodes, work)
     with ranks_of_environment() as ranks:
         return work(ranks)
 
 
-def share_of_cores(config: TrainConfig, nodes: int | None) -> TrainConfig:
-    """Return the config of each of several ranks on this machine: they share its cores."""
-    if nodes is None or config.run.num_workers is not None:
+def config_of_ranks(config: TrainConfig, nodes: Nodes | None) -> TrainConfig:
+    """Return the config of each rank: those on this machine share its cores."""
+    if nodes is None or nodes.where == "ray" or config.run.num_workers is not None:
         return config
-    return config.changed({"num_workers": max(1, available_cores() // nodes)})
+    return config.changed({"num_workers": max(1, available_cores() // nodes.count)})
+
+
+class LocalRank:
+    """An elastic rank in a process of this machine."""
+
+    def __init__(self, arguments: "ElasticArguments", work: Work, method: str = "auto") -> None:
+        """Start it."""
+        log, context = None if arguments.node == 0 else os.devnull, get_context(choose_start_method(method)[0])
+        name = f"rank {arguments.node}"
+        self.process = start_child(context, name, _be_a_rank, log, _elastic_rank, arguments, work)
+
+    def poll(self) -> int | None:
+        """Return its exit code, or None while it runs."""
+        return None if self.process.is_alive() else self.process.exitcode
+
+    def kill(self) -> None:
+        """Kill it."""
+        kill(self.process)
+
+
+class ElasticArguments(NamedTuple):
+    """The arguments of `Elastic`; the driver's store is given by its address."""
+
+    address: str
+    port: int
+    member: int
+    node: int
+    nodes: int
+    preempt: float | None = None
+
+
+def _work_elastically(nodes: Nodes, work: Work) -> int:
+    """Do the work of a rank in new processes, of which those that are lost are replaced."""
+    from torch.distributed import TCPStore
+
+    from parallel_rl.ranks.driver import Driver
+
+    local: list[LocalRank] = []
+    with ExitStack() as ends:
+        machines: Any = None
+        if nodes.where == "ray":
+            try:
+                from parallel_rl.ranks.on_ray import RayRank, connected
+            except ImportError:
+                raise ImportError("--cluster ray needs the extra [ray]: pip install -r requirements-ray.txt") from None
+
+            machines = ends.enter_context(connected())
+        address = HERE if machines is None else machines.address
+        store = TCPStore(address, 0, is_master=True, wait_for_workers=False)
+
+        def start(member: int, node: int) -> Any:
+            arguments = ElasticArguments(address, store.port, member, node, nodes.count, nodes.preempt)
+            if node and machines is not None:
+                return RayRank(machines, partial(_work_as_child, arguments, work))
+            local.append(LocalRank(arguments, work))
+            return local[-1]
+
+        came = ends.enter_context(passed_on(lambda: [each.process for each in local]))
+        return Driver(store, nodes.count, nodes.least or nodes.count, start, say).run(came)
+
+
+def _work_as_child(arguments: ElasticArguments, work: Work) -> int:
+    """Do the work of a rank in a child process: a worker of Ray has threads, and handles signals in its own way."""
+    process = LocalRank(arguments, work, "spawn").process
+    process.join()
+    return process.exitcode
 
 
 def _work_locally(nodes: int, work: Work) -> int:
@@ -70,9 +161,9 @@ def _work_locally(nodes: int, work: Work) -> int:
         with passed_on(lambda: ranks):
             try:
                 for number in range(nodes):
-                    ranks.append(
-                        start_child(context, f"rank {number}", _be_a_rank, Path(directory), number, nodes, work)
-                    )
+                    log = str(_log_of(Path(directory), number)) if number else None
+                    arguments = log, _fixed_rank, (Path(directory), number, nodes), work
+                    ranks.append(start_child(context, f"rank {number}", _be_a_rank, *arguments))
                 codes = _codes_of(ranks)
             finally:
                 for process in ranks:
@@ -105,20 +196,22 @@ def _told(codes: list[int], directory: Path) -> int:
     return 1
 
 
-def _be_a_rank(directory: Path, number: int, count: int, work: Work) -> None:
-    """Do the work of a rank in this child process; only the first one shows its output."""
-    if number:
-        log = open(_log_of(directory, number), "a", buffering=1)  # noqa: SIM115
-        sys.stdout = sys.stderr = log
+def _be_a_rank(log: str | None, connect: Callable[..., Any], arguments: tuple[Any, ...], work: Work) -> None:
+    """Do the work of a rank in this child process.
+
+    Args:
+        log: the file of its output; None: that of its parent.
+        connect: returns the ranks.
+        arguments: of `connect`.
+        work: of the rank.
+    """
+    if log is not None:
+        sys.stdout = sys.stderr = output = open(log, "a", buffering=1)  # noqa: SIM115
         for descriptor in (1, 2):
-            os.dup2(log.fileno(), descriptor)
+            os.dup2(output.fileno(), descriptor)
     try:
         end_by_signals()
-        from torch.distributed import FileStore
-
-        from parallel_rl.ranks.gloo import Gloo
-
-        with Gloo(FileStore(str(directory / "store"), count), number, count) as ranks:
+        with connect(*arguments) as ranks:
             code = work(ranks)
     except KeyboardInterrupt as interrupt:
         code = interrupt.args[0] if interrupt.args else 130
@@ -126,6 +219,22 @@ def _be_a_rank(directory: Path, number: int, count: int, work: Work) -> None:
         note(f"error: {error}")
         code = 1
     sys.exit(code)
+
+
+def _fixed_rank(directory: Path, number: int, count: int) -> Any:
+    from torch.distributed import FileStore
+
+    from parallel_rl.ranks.gloo import Gloo
+
+    return Gloo(FileStore(str(directory / "store"), count), number, count)
+
+
+def _elastic_rank(address: str, port: int, *arguments: Any) -> Any:
+    from torch.distributed import TCPStore
+
+    from parallel_rl.ranks.elastic import Elastic
+
+    return Elastic(TCPStore(address, port), *arguments)
 
 
 def _log_of(directory: Path, number: int) -> Path:

@@ -25,7 +25,7 @@ from AsyncPPO.callbacks import (
 )
 from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import callbacks_of, load_latest, make_trainer
-from parallel_rl.commands.cluster import Cluster, checked_nodes, share_of_cores, work_on_ranks
+from parallel_rl.commands.cluster import ClusterName, checked_nodes, config_of_ranks, work_on_ranks
 from parallel_rl.commands.copies import train_copies
 from parallel_rl.commands.evaluating import background_evaluation, final_evaluation
 from parallel_rl.commands.output import say
@@ -48,7 +48,7 @@ from parallel_rl.commands.seeds import seeds_named, train_seeds
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import check_trust, named_values, trust_flag
 from parallel_rl.config import TrainConfig, setting_types
-from parallel_rl.utils import ALONE, Ranks, counted, remove_unfinished, settings_in
+from parallel_rl.utils import ALONE, Cluster, counted, remove_unfinished, settings_in
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
@@ -57,31 +57,33 @@ if TYPE_CHECKING:
 def train(arguments: Sequence[str]) -> int:
     """Run the command `train`: a single run, on one rank or several, or one for each of `--seeds`."""
     config, flags = parse(arguments)
-    seeds, nodes = seeds_named(arguments), checked_nodes(flags.cluster, flags.nodes)
+    seeds, nodes = seeds_named(arguments), checked_nodes(flags.cluster, flags.nodes, flags.min_nodes, flags.preempt)
     if seeds is not None:
         if nodes is not None:
             raise ValueError("give either --seeds or --cluster")
         return train_seeds(config, seeds, choose_run_dir(config), train_run)
-    return work_on_ranks(nodes, partial(_train_told, share_of_cores(config, nodes), flags.origin))
+    if nodes is not None:  # the directory is known before, since another rank may have to go on with it
+        config = config.changed({"run_dir": str(choose_run_dir(config))})
+    return work_on_ranks(nodes, partial(_train_told, config_of_ranks(config, nodes), flags.origin))
 
 
-def _train_told(config: TrainConfig, origin: str, ranks: Ranks = ALONE) -> int:
+def _train_told(config: TrainConfig, origin: str, ranks: Cluster = ALONE) -> int:
     """Print where the settings come from, and train."""
-    if ranks.number == 0:
+    if not (ranks.node or ranks.joined):
         say(f"settings  {origin}")
     return train_run(config, ranks)
 
 
-def train_run(config: TrainConfig, ranks: Ranks = ALONE) -> int:
+def train_run(config: TrainConfig, ranks: Cluster = ALONE) -> int:
     """Train, save, evaluate and report; only the first rank does more than train."""
-    run_dir = choose_run_dir(config) if ranks.number == 0 else Path()
+    run_dir = Path(str(config.run.run_dir)) if ranks.node or ranks.joined else choose_run_dir(config)
     if config.run.copies > 1:
         _check_alone(ranks)
         return train_copies(config, run_dir)
     with make_trainer(config, ranks) as trainer:
         if config.run.load_weights:
             load_latest(trainer.agent, config.agent, Path(config.run.load_weights))
-        if ranks.number:
+        if ranks.node:
             return _train_along(config, trainer)
         trainer.callbacks += _callbacks(config, run_dir)
         with locked(run_dir):
@@ -93,8 +95,10 @@ def resume(
     steps: int | None = None,
     num_envs: int | None = None,
     override: tuple[str, ...] = (),
-    cluster: Cluster = "none",
+    cluster: ClusterName = "none",
     nodes: int = 1,
+    min_nodes: int | None = None,
+    preempt: float | None = None,
     trust_env_module: bool = False,
 ) -> int:
     """Continue a run from its newest checkpoint, as if it had never stopped.
@@ -104,8 +108,11 @@ def resume(
         steps: number of further environment steps; by default the remaining ones.
         num_envs: number of parallel environments from now on; if it changes, all start new episodes.
         override: NAME=VALUE, new values for settings of the agent: --override lr=1e-4 entropy_coef=0.
-        cluster: continue on several ranks, as many as before or not; local: processes on this machine.
+        cluster: continue on several ranks, as many as before or not; local: processes on this machine; ray: one on
+            each machine of a Ray cluster.
         nodes: number of ranks of --cluster.
+        min_nodes: go on without lost ranks while there are so many; see docs/scale-out.md.
+        preempt: once this fraction of the ranks has collected its share, the others stop collecting.
         trust_env_module: import the module that the run's environment is in.
     """
     config = config_of(run_dir)
@@ -119,15 +126,15 @@ def resume(
     config = config.changed(changed)
     if steps is not None:
         counted("steps", steps)
-    ranks = checked_nodes(cluster, nodes)
-    return work_on_ranks(ranks, partial(_resume_run, share_of_cores(config, ranks), run_dir, steps, changed))
+    ranks = checked_nodes(cluster, nodes, min_nodes, preempt)
+    return work_on_ranks(ranks, partial(_resume_run, config_of_ranks(config, ranks), run_dir, steps, changed))
 
 
 def _resume_run(
-    config: TrainConfig, run_dir: Path, steps: int | None, changed: dict[str, Any], ranks: Ranks = ALONE
+    config: TrainConfig, run_dir: Path, steps: int | None, changed: dict[str, Any], ranks: Cluster = ALONE
 ) -> int:
-    with make_trainer(config, ranks) as trainer, nullcontext() if ranks.number else locked(run_dir):
-        if ranks.number == 0:
+    with make_trainer(config, ranks) as trainer, nullcontext() if ranks.node else locked(run_dir):
+        if ranks.node == 0:
             trainer.callbacks += _callbacks(config, run_dir)
         checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
         if not checkpoints:
@@ -141,14 +148,14 @@ def _resume_run(
             trainer.goal = done, done + steps
         elif done >= trainer.goal[1]:
             raise ValueError(f"{run_dir} finished after {done:,} steps: pass the number of further steps with --steps")
-        if ranks.number:
+        if ranks.node:
             return _train_along(config, trainer)
         say(f"resumed   {run_dir} after {done:,} steps")
         return _run(config, trainer, run_dir, changed)
 
 
-def _check_alone(ranks: Ranks) -> None:
-    if ranks.count > 1:
+def _check_alone(ranks: Cluster) -> None:
+    if ranks.nodes > 1:
         raise ValueError("a run with copies trains on one rank: without --cluster and torchrun")
 
 
@@ -217,7 +224,7 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[
     """Run a trainer to its end and save the results, however it ended; return the signals that it received."""
     before = trainer.steps_done
     run, env = config.run, trainer.env
-    across = f" on {trainer.ranks.count} ranks" if trainer.ranks.count > 1 else ""
+    across = f" on {trainer.ranks.nodes} ranks" if trainer.ranks.nodes > 1 else ""
     say(
         f"{run.env_id}: {run.num_envs} environments{across}, {env.backend} backend: {env.backend_reason}\n"
         f"acting    {trainer.acting_reason}"

@@ -3,10 +3,10 @@
 import os
 from contextlib import AbstractContextManager, nullcontext
 
-from parallel_rl.utils import ALONE, Ranks
+from parallel_rl.utils import ALONE, Cluster
 
 
-def ranks_of_environment() -> AbstractContextManager[Ranks]:
+def ranks_of_environment() -> AbstractContextManager[Cluster]:
     """Connect to the ranks that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT name; without them this one is alone.
 
     Raises:

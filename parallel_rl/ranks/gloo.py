@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from torch.distributed import PrefixStore, ProcessGroupGloo, Store, rendezvous
+from torch.distributed import AllreduceOptions, PrefixStore, ProcessGroupGloo, Store, rendezvous
 
-from parallel_rl.utils import RankError, state_from, state_to_bytes
+from parallel_rl.utils import Fixed, RankError, state_from, state_to_bytes
 
 RING_BYTES = 1_000_000
 """From this size on, sums go by gloo's ring, which sends fewer bytes than recursive doubling, in more messages."""
@@ -39,13 +39,15 @@ class Exchange(NamedTuple):
     """Those whose sum, or rows, it takes."""
 
 
-class Gloo:
+class Gloo(Fixed):
     """Ranks that add by messages between them.
 
     As a context manager it tells the other ranks of an exception in the block, and closes the connections.
     """
 
-    def __init__(self, store: Store, number: int, count: int, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, store: Store, number: int, count: int, timeout: float = TIMEOUT, connect_timeout: float | None = None
+    ) -> None:
         """Connect to the other ranks.
 
         Args:
@@ -53,18 +55,21 @@ class Gloo:
             number: of this rank, from 0.
             count: of all ranks.
             timeout: seconds to wait for another rank.
+            connect_timeout: seconds to wait until all are connected; by default `timeout`.
 
         Raises:
             RankError: not all of them came in that time; the message names those that did not.
         """
-        self.number, self.count = number, count
-        self._store, self._timeout = store, timeout
+        self.number = self.node = number
+        self.count = self.nodes = count
+        self._store, self._timeout, self._limit = store, timeout, timedelta(seconds=timeout)
         self._exchanges, self._hosts = exchanges(number, count), dict[int, str]()
-        store.set(_key(number), CONNECTED)
+        store.set(key_of(number), CONNECTED)
         try:  # nothing but this attribute may refer to the group, so that `__exit__` closes its connections
-            self._group: Any = ProcessGroupGloo(PrefixStore("gloo", store), number, count, timedelta(seconds=timeout))
+            within = self._limit if connect_timeout is None else timedelta(seconds=connect_timeout)
+            self._group: Any = ProcessGroupGloo(PrefixStore("gloo", store), number, count, within)
         except RuntimeError as error:
-            missing = {rank for rank in range(count) if not store.check([_key(rank)])}
+            missing = {rank for rank in range(count) if not store.check([key_of(rank)])}
             self._explain(error, missing or {*range(count)})
         self._hosts = dict(enumerate(self.gather(socket.gethostname())))  # so nobody leaves before all have come
 
@@ -77,7 +82,9 @@ class Gloo:
         """Return the sum of the vectors of all ranks, by gloo's ring."""
         total = own.clone()
         try:
-            self._group.allreduce([total]).wait()
+            options = AllreduceOptions()
+            options.timeout = self._limit
+            self._group.allreduce([total], options).wait()
         except RuntimeError as error:
             self._explain(error, {(self.number + step) % self.count for step in (-1, 1)})
         return total
@@ -95,9 +102,9 @@ class Gloo:
         sent: list[Any] = []
         try:
             sent += [self._group.send([own], rank, 0) for rank in exchange.to]
-            self._group.recv([received], exchange.source, 0).wait()
+            self._group.recv([received], exchange.source, 0).wait(self._limit)
             for each in sent:
-                each.wait()
+                each.wait(self._limit)
         except RuntimeError as error:
             sent.clear()  # they refer to the group
             self._explain(error, {exchange.source, *exchange.to})
@@ -127,7 +134,7 @@ class Gloo:
         self._group = None  # so all ranks that wait notice, and say so
         noticed = time.monotonic()
         try:
-            self._store.set(_key(self.number), CLOSED)
+            self._store.set(key_of(self.number), CLOSED)
             while not self._store.check([FAILURE]):
                 seconds = time.monotonic() - noticed
                 lost = self._silent(peers) if seconds > WORD_SECONDS else set()
@@ -147,7 +154,7 @@ class Gloo:
 
     def _silent(self, peers: set[int]) -> set[int]:
         """Return those of some ranks that have not noticed a failure."""
-        keys = {rank: _key(rank) for rank in peers - {self.number}}
+        keys = {rank: key_of(rank) for rank in peers - {self.number}}
         return {
             rank
             for rank, key in keys.items()
@@ -204,7 +211,7 @@ def exchanges(number: int, count: int) -> list[Exchange]:
     return steps
 
 
-def _key(number: int) -> str:
+def key_of(number: int) -> str:
     """Return the key of the store that tells of a rank."""
     return f"rank/{number}"
 

@@ -28,7 +28,7 @@ from parallel_rl.utils.masks import (
     update_active_environments_list,
 )
 from parallel_rl.utils.quadrature import gauss_hermite
-from parallel_rl.utils.ranks import ALONE, RankError, Ranks, mean_metrics, merged, stream_of
+from parallel_rl.utils.ranks import ALONE, Cluster, Fixed, RankError, Ranks, mean_metrics, merged, stream_of
 from parallel_rl.utils.registration import (
     check_env_id,
     environments_of,
@@ -102,10 +102,12 @@ __all__ = [
     "FORBIDDEN",
     "Batch",
     "Closeable",
+    "Cluster",
     "Config",
     "Configured",
     "DamagedError",
     "Features",
+    "Fixed",
     "History",
     "Image",
     "Keys",

@@ -4,13 +4,16 @@ What they exchange in an update is its gradients, summed, and the moments of its
 2020, arXiv:1911.00357). So all of them have the same weights and statistics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from parallel_rl.utils.state import State
+
+Result = TypeVar("Result")
 Moments = tuple[Any, Any, Any]
 """The number of some rows, their mean and their variance: numbers, or arrays of them."""
 
@@ -38,10 +41,82 @@ class Ranks(Protocol):
         """
 
 
-class Alone:
-    """The ranks of a run in one process: this one."""
+class Cluster(Ranks, Protocol):
+    """The ranks of a run, as its trainer sees them: between two updates some may be lost, and others may join."""
 
-    number, count = 0, 1
+    node: int
+    """Which share of the environments this rank has; node 0 also writes the files."""
+    nodes: int
+    """The number of shares."""
+    joined: int
+    """0 for the ranks of the beginning, another number for each that joined later."""
+    preempt: float | None
+    """Once this fraction of the ranks has collected its share, the others stop collecting; None: all wait."""
+
+    def join(self) -> State | None:
+        """Connect to the others; return the state of the run that they gave, or None if it begins now.
+
+        Raises:
+            RankError: the run is over.
+        """
+
+    def enough_have_collected(self, *, own: bool = False) -> bool:
+        """Return whether the fraction `preempt` of the ranks has collected its share; `own`: this rank now has."""
+
+    def attempt(self, work: Callable[[Ranks], Result], savepoint: Callable[[], Callable[[], None]]) -> Result:
+        """Do work that all ranks do, or none: if one is lost, those that are left undo it, and repeat it.
+
+        Args:
+            work: is called with the ranks.
+            savepoint: returns a function that undoes the work.
+
+        Returns:
+            What `work` returns.
+        """
+
+    def view(self) -> list[Any]:
+        """Return what this rank knows of ranks that are ready to join."""
+
+    def renewed(self, views: list[list[Any]], state: Callable[[], State]) -> bool:
+        """Let ranks in that are ready, or wait if there are too few; return whether the ranks should ask again.
+
+        Args:
+            views: of all ranks.
+            state: returns the state of the run.
+        """
+
+
+class Fixed:
+    """The part of a `Cluster` whose ranks do not change."""
+
+    number = node = 0
+    count = nodes = 1
+    joined = 0
+    preempt: float | None = None
+
+    def enough_have_collected(self, *, own: bool = False) -> bool:
+        """Return False: all ranks wait for each other."""
+        return False
+
+    def join(self) -> State | None:
+        """Return None: all begin together."""
+        return None
+
+    def attempt(self, work: Callable[[Any], Result], savepoint: Callable[[], Callable[[], None]]) -> Result:
+        """Return the result of `work`; a lost rank is an error."""
+        return work(self)
+
+    def view(self) -> list[Any]:
+        """Return an empty list."""
+        return []
+
+    def renewed(self, views: list[list[Any]], state: Callable[[], State]) -> bool:
+        """Return False: no rank joins."""
+        return False
+
+
+class Alone(Fixed):
+    """The ranks of a run in one process: this one."""
 
     def total(self, vector: np.ndarray) -> np.ndarray:
         """Return the vector itself."""

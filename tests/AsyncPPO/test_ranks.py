@@ -168,6 +168,15 @@ def test_stop_of_one_rank_ends_all_after_the_same_update() -> None:
     assert on_ranks(3, body) == [(2 * BATCH, "as asked")] * 3
 
 
+def test_ranks_whose_weights_differ_take_over_those_of_the_first() -> None:
+    class Rounds(Callback):
+        def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
+            if trainer.ranks.number == 1 and len(trainer.history) == 1:
+                trainer.agent.optimizers[0].vector.mul_(1 + 1e-6)
+
+    assert len({*on_ranks(3, lambda ranks: run(ranks, callbacks=[Rounds()]))}) == 1
+
+
 def test_only_the_first_rank_writes_checkpoints(tmp_path: Path) -> None:
     def body(ranks: Ranks) -> None:
         directory = tmp_path / str(ranks.number)

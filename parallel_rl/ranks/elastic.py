@@ -1,0 +1,248 @@
+"""Elastic ranks: some may be lost, and others may join, while the run goes on.
+
+A generation is the ranks between two such changes; the `Driver` publishes each in a store.
+
+- After a loss it has the ranks that are left. They undo the update that they are in, and repeat it.
+- When another rank is ready, the generation has it, too. The ranks agree to go on with it after an update, and one
+  gives it the state of the run.
+"""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from torch.distributed import PrefixStore, Store
+
+from parallel_rl.ranks.gloo import CLOSED, TIMEOUT, Gloo, key_of
+from parallel_rl.utils import RankError, Ranks, State
+
+Result = TypeVar("Result")
+POLL_SECONDS = 0.005
+SHORT_SECONDS = 0.1
+"""How often ranks that are too few look for others."""
+CONNECT_SECONDS = 10.0
+"""How long ranks that have all arrived may take to connect."""
+NEWEST, WORDS = "newest", "words"
+"""Keys of the store: the number of the newest generation, and what ended the run."""
+
+
+class LostError(RankError):
+    """A sum failed; `peers` may be lost."""
+
+    def __init__(self, peers: Iterable[int] = ()) -> None:
+        """Store their numbers."""
+        super().__init__("a rank is lost")
+        self.peers = peers
+
+
+class Generation(Gloo):
+    """The ranks of a generation."""
+
+    def _explain(self, error: Exception, peers: set[int]) -> None:
+        """Raise a `LostError` at once; the driver finds out who is lost."""
+        self._group = None  # so all ranks that wait notice
+        with suppress(RuntimeError):
+            self._store.set(key_of(self.number), CLOSED)
+        raise LostError(peers - {self.number}) from error
+
+
+class Elastic:
+    """The ranks of a run, which may change. As a context manager it tells the driver of an error in the block."""
+
+    def __init__(
+        self,
+        store: Store,
+        member: int,
+        node: int,
+        nodes: int,
+        preempt: float | None = None,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        """Store the arguments; `join` connects.
+
+        Args:
+            store: that of the driver.
+            member: the number of this rank among all that ever belonged to the run.
+            node: which share of the environments it has.
+            nodes: the number of shares.
+            preempt: the fraction of ranks that no longer wait for the others; None: all wait.
+            timeout: seconds to wait for another rank.
+        """
+        self.node, self.nodes, self.joined = node, nodes, max(0, member - nodes + 1)
+        self.preempt, self._store, self._member, self._timeout = preempt, store, member, timeout
+        self._ranks: Any = None
+        self._record: dict[str, Any] = {"number": -1}
+        self._passed, self._told = 0, None  # the number of messages to all, and the last of them
+
+    @property
+    def number(self) -> int:
+        """Of this rank, from 0, in its generation."""
+        return self._ranks.number
+
+    @property
+    def count(self) -> int:
+        """Of the ranks of the generation."""
+        return self._ranks.count
+
+    def total(self, vector: np.ndarray) -> np.ndarray:
+        """Return the sum `(P,)` of the vectors of all ranks of the generation; `attempt` is for losses."""
+        return self._ranks.total(vector)
+
+    def gather(self, tree: Any) -> list[Any]:
+        """Return what every rank gave. If one is lost meanwhile, all that are left return the same."""
+        while True:
+            try:
+                told = self._ranks.gather(tree)
+            except LostError as error:
+                if not self._regroup(error):
+                    continue
+                told = self._told
+            self._passed, self._told = self._passed + 1, told
+            return told
+
+    def attempt(self, work: Callable[[Ranks], Result], savepoint: Callable[[], Callable[[], None]]) -> Result:
+        """Do work that all ranks do, or none: if one is lost, those that are left undo it, and repeat it.
+
+        Args:
+            work: is called with the ranks of the generation.
+            savepoint: returns a function that undoes the work.
+
+        Returns:
+            What `work` returns.
+        """
+        while True:
+            undo = savepoint()
+            try:
+                result = work(self._ranks)
+                self._ranks.gather(None)
+            except LostError as error:
+                if not self._regroup(error):  # otherwise another rank knows that all have done it
+                    undo()
+                    continue
+            self._passed, self._told = self._passed + 1, None
+            return result
+
+    def enough_have_collected(self, *, own: bool = False) -> bool:
+        """Return whether the fraction `preempt` of the ranks has collected its share; `own`: this rank now has."""
+        have = self._store.add(f"collected/{self._record['number']}/{self._passed}", int(own))
+        return have >= (self.preempt or 1) * self.count
+
+    def join(self) -> State | None:
+        """Connect to the others; return the state of the run that they gave, or None if it begins now.
+
+        Raises:
+            RankError: the run is over.
+        """
+        if self._ranks is not None:
+            return None
+        self._store.set(f"ready/{self._member}", "")
+        return self._meet(admits=True)[1]
+
+    def view(self) -> list[Any]:
+        """Return the numbers of this generation and of the newest one, and whether this one has enough ranks."""
+        return [self._record["number"], self._newest(), self._record["enough"]]
+
+    def renewed(self, views: list[list[Any]], state: Callable[[], State]) -> bool:
+        """Let ranks in that are ready, or wait if there are too few; return whether the ranks should ask again.
+
+        Args:
+            views: of all ranks. They alone determine the result: a rank may be in a later generation by now.
+            state: returns the state of the run.
+        """
+        newest = max(newest for _, newest, _ in views)
+        again = any(newest > number or not enough for number, _, enough in views)
+        if newest > self._record["number"]:
+            self._meet(admits=True, state=state)
+        elif again:
+            time.sleep(SHORT_SECONDS)
+        return again
+
+    def _newest(self) -> int:
+        return int(self._store.get(NEWEST))
+
+    def _regroup(self, error: LostError) -> bool:
+        """Connect to the ranks that are left; return whether one of them has passed where this one failed."""
+        self._report(error)
+        return self._meet()[0]
+
+    def _report(self, error: LostError) -> None:
+        """Tell the driver that this generation has failed, and which members may be lost."""
+        number, members = self._record["number"], self._record["members"]
+        self._store.set(f"failed/{number}/{self._member}", json.dumps([members[peer] for peer in error.peers]))
+        self._store.set(f"failed/{number}", "")
+
+    def _meet(self, *, admits: bool = False, state: Callable[[], State] | None = None) -> tuple[bool, State | None]:
+        """Connect to the newest generation.
+
+        Args:
+            admits: whether it may have ranks that join.
+            state: for them.
+
+        Returns:
+            Whether another rank has passed a message that this one has not, which is in `_told` then; and for a rank
+            that joins, the state.
+        """
+        while True:
+            self._await(admits=admits)
+            number, members = self._record["number"], self._record["members"]
+            try:
+                store, own = PrefixStore(f"generation {number}", self._store), members.index(self._member)
+                self._ranks = Generation(store, own, len(members), self._timeout, CONNECT_SECONDS)
+                self._store.set(f"formed/{number}", "")
+                return self._catch_up(state)
+            except LostError as error:
+                self._report(error)
+
+    def _await(self, *, admits: bool) -> None:
+        """Wait until all ranks of the newest generation have come; it is in `_record` then."""
+        while True:
+            record = json.loads(self._store.get(f"generation/{self._newest()}"))
+            if WORDS in record:
+                raise RankError(record[WORDS])
+            number, new = record["number"], record["number"] > self._record["number"]
+            if new and self._member in record["members"] and (admits or not record["joining"]):
+                self._store.set(f"arrived/{number}/{self._member}", "")
+                keys = [f"arrived/{number}/{member}" for member in record["members"]]
+                while self._newest() == number:
+                    if self._store.check(keys):
+                        self._record = record
+                        return
+                    time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
+
+    def _catch_up(self, state: Callable[[], State] | None) -> tuple[bool, State | None]:
+        """Take what this rank has missed from one that has not; return what `_meet` returns."""
+        joins = self._member in self._record["joining"]
+        passed = self._ranks.gather(-1 if joins else self._passed)
+        most = max(passed)
+        if min(passed) == most:
+            return False, None
+        giver = passed.index(most)
+        gives = [self._told, state and state()] if self.number == giver else None
+        told, given = self._ranks.gather(gives)[giver]
+        behind = self._passed < most and not joins
+        if behind:
+            self._told = told
+        if joins:
+            self._passed = most
+            self._store.set(f"joined/{self._member}", "")
+        return behind, given
+
+    def __enter__(self) -> Self:
+        """Return this."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Tell the driver of an error, and close the connections."""
+        if error is not None and not isinstance(error, RankError):
+            words = str(error) or type(error).__name__
+            with suppress(RuntimeError):  # the store is gone
+                self._store.compare_set(WORDS, "", f"rank {self.node} on {socket.gethostname()} failed: {words}")
+        self._ranks = None

@@ -1,0 +1,99 @@
+"""Ranks on the machines of a Ray cluster (Moritz et al. 2018, arXiv:1712.05889): Ray places and watches them.
+
+Gradients and experience do not pass through Ray.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from parallel_rl.utils import RankError
+
+
+class Machines:
+    """The machines of a Ray cluster; each has one rank at most. This one has the rank of node 0, without Ray."""
+
+    def __init__(self) -> None:
+        """Store the connection."""
+        context = ray.get_runtime_context()
+        self.address = ray.util.get_node_ip_address()
+        self._taken = {context.get_node_id()}
+
+    def take(self) -> dict[str, Any] | None:
+        """Return a machine that has no rank, or None; it is taken then."""
+        for machine in ray.nodes():
+            if machine["Alive"] and machine["NodeID"] not in self._taken:
+                self._taken.add(machine["NodeID"])
+                return machine
+        return None
+
+    def free(self, machine: dict[str, Any]) -> None:
+        """Give a machine back."""
+        self._taken.discard(machine["NodeID"])
+
+
+@contextmanager
+def connected() -> Iterator[Machines]:
+    """Connect to the Ray cluster of this machine during a block.
+
+    Raises:
+        RankError: there is none.
+    """
+    try:
+        ray.init(address="auto", logging_level="warning")
+    except ConnectionError as error:
+        raise RankError("no Ray cluster here: `ray start --head`, or `ray start --address HEAD:6379`") from error
+    try:
+        yield Machines()
+    finally:
+        ray.shutdown()
+
+
+class RayRank:
+    """A rank on another machine of the cluster, as soon as one has none."""
+
+    def __init__(self, machines: Machines, work: Callable[[], int]) -> None:
+        """Store the machines, and what to do on one of them: it returns an exit code, a negative one if killed."""
+        self._machines, self._work = machines, work
+        self._machine: dict[str, Any] | None = None
+        self._actor: Any = None
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code, -1 if the machine was lost, or None until then."""
+        if self._machine is None:
+            self._start()
+        elif self._code is None and ray.wait([self._code_to_come], timeout=0)[0]:
+            self._machines.free(self._machine)
+            try:
+                self._code = ray.get(self._code_to_come)
+            except ray.exceptions.RayActorError:
+                self._code = -1
+        return self._code
+
+    def _start(self) -> None:
+        self._machine = self._machines.take()
+        if self._machine is None:
+            return
+        where = NodeAffinitySchedulingStrategy(self._machine["NodeID"], soft=False)
+        cores = self._machine["Resources"].get("CPU", 0)
+        self._actor = ray.remote(Actor).options(num_cpus=cores, scheduling_strategy=where).remote()
+        self._code_to_come = self._actor.run.remote(self._work)
+
+    def kill(self) -> None:
+        """Kill it."""
+        if self._machine is not None and self._code is None:
+            with suppress(ray.exceptions.RayError):
+                ray.kill(self._actor)
+            self._machines.free(self._machine)
+
+
+class Actor:
+    """Does the work of a rank on its machine."""
+
+    def run(self, work: Callable[[], int]) -> int:
+        """Return the exit code."""
+        return work()

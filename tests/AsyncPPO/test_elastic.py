@@ -1,0 +1,266 @@
+"""Ranks that are lost and replaced while a run goes on."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+from AsyncPPO import AsyncPPO, AsyncTrainer
+from AsyncPPO.callbacks import Callback
+from parallel_rl.ranks.elastic import Elastic, Generation, LostError
+from parallel_rl.utils import ALONE, RankError
+from PPO import PPO
+from tests.ranks import Killed, on_elastic_ranks, on_ranks
+
+ENVS, BATCH = 6, 120
+UPDATES = 6
+
+
+class Fragile(Generation):
+    """Ranks, of which that of this thread is killed when it has sent and received so many messages."""
+
+    lives = threading.local()
+
+    def _swap(self, *arguments: Any) -> None:
+        left = getattr(self.lives, "left", None)
+        if left == 0:
+            raise Killed
+        if left is not None:
+            self.lives.left = left - 1
+        super()._swap(*arguments)
+
+
+@pytest.fixture
+def fragile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parallel_rl.ranks.elastic.Generation", Fragile)
+
+
+def trainer_of(ranks: Any, updates: int = UPDATES, env: Any = "CartPole-v1", **options: Any) -> AsyncPPO:
+    agent = PPO.for_env("CartPole-v1", seed=7, batch_size=BATCH, mini_batch_size=60, k_epochs=2)
+    options = {"seed": 11, "progress": False, "backend": "inline"} | options
+    return AsyncPPO(env, agent, ENVS, updates * BATCH, ranks=ranks, **options)
+
+
+def weights(trainer: AsyncPPO) -> bytes:
+    return trainer.ppo.optimizers[0].vector.numpy().tobytes()
+
+
+def trained(ranks: Any, **options: Any) -> tuple[bytes, int]:
+    with trainer_of(ranks, **options) as trainer:
+        trainer.run()
+        return weights(trainer), trainer.steps_done
+
+
+def test_a_run_that_loses_no_rank_is_that_of_fixed_ranks() -> None:
+    threads = on_elastic_ranks(2, trained)
+    assert [thread.result for thread in threads.values()] == on_ranks(2, trained)
+
+
+MESSAGES = 100
+"""About as many as in the first update of three ranks, and the beginning of the second."""
+SOME = [*range(3, MESSAGES, 40)]
+
+
+@pytest.mark.usefixtures("fragile")
+@pytest.mark.parametrize("victim", [0, 2])
+@pytest.mark.parametrize(
+    "left", [pytest.param(left, marks=() if left in SOME else pytest.mark.slow) for left in range(MESSAGES)]
+)
+def test_a_rank_killed_at_a_message_is_replaced_and_all_have_the_same_weights(left: int, victim: int) -> None:
+    def body(ranks: Elastic) -> tuple[bytes, int]:
+        Fragile.lives.left = left if ranks.node == victim and not ranks.joined else None
+        return trained(ranks)
+
+    said: list[str] = []
+    threads = on_elastic_ranks(3, body, said=said)
+    assert said[0] == f"lost      rank {victim}"
+    ended = [thread for thread in threads.values() if thread.result is not None]
+    assert 0 in {thread.ranks.node for thread in ended}
+    assert len({thread.result for thread in ended}) == 1
+    assert ended[0].result[1] >= UPDATES * BATCH
+    assert sum(thread.result is None for thread in threads.values()) <= 2  # the victim, and a rank that came too late
+
+
+class KilledAfter(Callback):
+    """Kills its rank after an update, unless it has joined later."""
+
+    def __init__(self, update: int) -> None:
+        self.update = update
+
+    def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
+        if len(trainer.history) == self.update and not trainer.ranks.joined:
+            raise Killed
+
+
+class Envs(Callback):
+    """Notes the number of environments of all ranks in each update, and stops the run when all have come again."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
+        self.counts.append(trainer.running_envs)
+        if len(self.counts) > 3 and self.counts[-1] == ENVS:
+            trainer.stop("all have come")
+
+
+def test_a_lost_rank_takes_its_environments_along_and_another_brings_new_ones() -> None:
+    noted = Envs()
+
+    def body(ranks: Elastic) -> list[list[float]]:
+        callbacks = {0: [noted], 2: [KilledAfter(2)]}.get(ranks.node, [])
+        with trainer_of(ranks, updates=10_000, callbacks=callbacks) as trainer:
+            trainer.run()
+            return trainer.collector.state()["episodes"]["returns"].tolist()
+
+    said: list[str] = []
+    threads = on_elastic_ranks(3, body, min_nodes=2, said=said)
+    assert said == ["lost      rank 2", "joins     rank 2"]
+    assert {*noted.counts} == {ENVS, ENVS * 2 // 3}
+    assert noted.counts == sorted(noted.counts[:2], reverse=True) + sorted(noted.counts[2:])
+    assert [thread.result is None for thread in threads.values()] == [False, False, True, False]
+
+
+def test_the_run_waits_while_there_are_fewer_ranks_than_it_needs() -> None:
+    noted = Envs()
+
+    def body(ranks: Elastic) -> None:
+        callbacks = {0: [noted], 1: [KilledAfter(2)]}.get(ranks.node, [])
+        with trainer_of(ranks, callbacks=callbacks) as trainer:
+            trainer.run()
+
+    said: list[str] = []
+    on_elastic_ranks(3, body, min_nodes=3, said=said)
+    assert said == ["lost      rank 1", "waiting   for 1 more of 3 nodes", "joins     rank 1"]
+    assert noted.counts[2] == ENVS * 2 // 3  # the update in which it was lost
+    assert {*noted.counts[3:]} == {ENVS}
+
+
+def test_a_silent_rank_is_given_up_after_the_timeout() -> None:
+    over = threading.Event()
+
+    class Hangs(Callback):
+        def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
+            if len(trainer.history) == 2 and not trainer.ranks.joined:
+                over.wait(60)
+                raise Killed
+
+    def body(ranks: Elastic) -> None:
+        with trainer_of(ranks, callbacks=[Hangs()] if ranks.node == 1 else []) as trainer:
+            start = time.monotonic()
+            trainer.run()
+            assert time.monotonic() - start < 20
+            if ranks.node == 0:
+                over.set()
+
+    said: list[str] = []
+    on_elastic_ranks(3, body, timeout=0.5, said=said)
+    assert said[0] == "lost      rank 1"
+
+
+def test_an_error_on_a_rank_ends_all_and_is_named() -> None:
+    class Breaks(Callback):
+        def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
+            if trainer.ranks.node == 1:
+                raise ValueError("the pole broke")
+
+    def body(ranks: Elastic) -> None:
+        with trainer_of(ranks, callbacks=[Breaks()]) as trainer:
+            trainer.run()
+
+    threads = on_elastic_ranks(3, body)
+    for number in (0, 2):
+        assert isinstance(threads[number].error, RankError)
+        assert str(threads[number].error).startswith("rank 1 on ")
+        assert str(threads[number].error).endswith(" failed: the pole broke")
+
+
+def test_a_run_that_loses_all_ranks_is_an_error() -> None:
+    def body(ranks: Elastic) -> None:
+        with trainer_of(ranks, callbacks=[KilledAfter(1)]) as trainer:
+            trainer.run()
+
+    with pytest.raises(RankError, match="all ranks were lost; the run can be resumed from its last checkpoint"):
+        on_elastic_ranks(2, body)
+
+
+def test_a_node_whose_ranks_never_join_is_an_error() -> None:
+    def body(ranks: Elastic) -> None:
+        if ranks.node == 1:
+            raise Killed
+        ranks.join()
+
+    threads = on_elastic_ranks(2, body)
+    assert str(threads[0].error) == "rank 1 was lost 3 times in a row before it had joined"
+
+
+def test_ranks_that_cannot_connect_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise LostError({1})
+
+    monkeypatch.setattr("parallel_rl.ranks.elastic.Generation", refuse)
+    monkeypatch.setattr("parallel_rl.ranks.driver.SILENT_SECONDS", 0.1)
+    threads = on_elastic_ranks(2, lambda ranks: ranks.join())
+    assert "the ranks cannot connect" in str(threads[0].error)
+
+
+def test_a_checkpoint_with_a_rank_missing_resumes_with_new_episodes(tmp_path: Path) -> None:
+    class Save(Callback):
+        def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
+            if len(trainer.history) == 3:
+                trainer.save_checkpoint(tmp_path / "three.state")
+
+    def body(ranks: Elastic) -> None:
+        callbacks = [Save()] + [KilledAfter(2)] * (ranks.node == 1)
+        with trainer_of(ranks, updates=3, callbacks=callbacks) as trainer:
+            trainer.run()
+
+    on_elastic_ranks(2, body)
+    with trainer_of(ALONE) as trainer:
+        with pytest.raises(ValueError, match="num_envs is 3 there and 6 here"):
+            trainer.load_checkpoint(tmp_path / "three.state")
+        trainer.load_checkpoint(tmp_path / "three.state", any_num_envs=True)
+        assert trainer.steps_done >= 3 * BATCH
+        trainer.run()
+
+
+class Slow(gym.Wrapper):
+    """Takes 10 ms a step."""
+
+    def step(self, action: Any) -> Any:
+        time.sleep(0.01)
+        return self.env.step(action)
+
+
+def test_a_slow_rank_is_preempted_and_all_learn_from_a_whole_batch() -> None:
+    def body(ranks: Elastic) -> tuple[int, bytes, float]:
+        rows = []
+
+        class Rows(Callback):
+            def on_rollout(self, trainer: AsyncTrainer, steps: int, episodes: Any) -> None:
+                rows.append(steps)
+
+        env = Slow if ranks.node == 2 else gym.Wrapper
+        with trainer_of(ranks, env=lambda: env(gym.make("CartPole-v1")), callbacks=[Rows()]) as trainer:
+            own = 0
+            collect = trainer.collector.collect
+
+            def counted(steps: int) -> Any:
+                nonlocal own
+                taken, episodes = collect(steps)
+                own += taken
+                return taken, episodes
+
+            trainer.collector.collect = counted  # type: ignore[method-assign]
+            trainer.run()
+            assert sum(rows) == trainer.steps_done >= UPDATES * BATCH
+            return own, weights(trainer), trainer.agent.rng.random()
+
+    results = [thread.result for thread in on_elastic_ranks(3, body, preempt=0.6).values()]
+    own, learned, random = zip(*results, strict=True)
+    assert own[2] < 0.7 * own[0]
+    assert own[0] == own[1]
+    assert len({*learned}) == len({*random}) == 1
