@@ -217,6 +217,7 @@ class ReplicaCollector:
         if buffer["lengths"].max() <= len(self.rollout.noise):
             self.buffer.load_state(buffer)
         else:  # `batch_size` is smaller now
+            VecMemory(self.env.num_envs).load_state(buffer)  # raises if it is not a buffer's
             self.buffer.clear()
         if self.env.load_state(state["env"]) is None:
             self.buffer.truncate(np.arange(self.env.num_envs))

@@ -132,6 +132,7 @@ def test_every_setting_is_a_flag_with_its_default_and_can_be_typed() -> None:
     flags = "--agent ppo --lr 0.5 --gae-lambda 0.25 --use-rnd --hidden-sizes 3 4 --core gru --num-envs 5"
     typed = config_from(flags.split(" "))
     expected = {"lr": 0.5, "GAE_lambda": 0.25, "use_RND": True, "hidden_sizes": (3, 4), "core": "gru", "num_envs": 5}
+    expected["normalize_advantage"] = "returns"  # as with every recurrent core
     assert typed.flat() == config.flat() | expected
 
 
