@@ -93,22 +93,26 @@ def categorical(logits: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, Bac
     d log p_a / d z = 1_a - p
     d H / d z = -p (log p + H),  H = -sum p log p
     """
-    chosen_rows = action.reshape(len(action), -1).T
-    blocks = logits.reshape(len(chosen_rows), -1, len(action))
-    log_probs = blocks - blocks.max(axis=1, keepdims=True)
-    log_probs -= np.log(np.exp(log_probs).sum(axis=1, keepdims=True))
-    chosen = (np.arange(len(blocks))[:, None], chosen_rows, np.arange(len(action)))
+    blocks = logits
+    chosen: tuple[np.ndarray, ...] = (action, np.arange(len(action)))
+    if action.ndim > 1:
+        choices = action.reshape(len(action), -1).T
+        blocks = logits.reshape(len(choices), -1, len(action))
+        chosen = (np.arange(len(choices))[:, None], choices, np.arange(len(action)))
+    log_probs = blocks - blocks.max(axis=-2, keepdims=True)
+    log_probs -= np.log(np.exp(log_probs).sum(axis=-2, keepdims=True))
 
     def backward(d_log_prob: np.ndarray, d_entropy: float, d_log_std: np.ndarray | None) -> np.ndarray:
         probs = np.exp(log_probs)
         d_logits = probs * -d_log_prob
         d_logits[chosen] += d_log_prob
         if d_entropy:
-            entropy = -(probs * log_probs).sum(axis=1, keepdims=True)
+            entropy = -(probs * log_probs).sum(axis=-2, keepdims=True)
             d_logits -= d_entropy * probs * (log_probs + entropy)
         return d_logits.reshape(logits.shape)
 
-    return log_probs[chosen].sum(axis=0), backward
+    log_prob = log_probs[chosen]
+    return log_prob if action.ndim == 1 else log_prob.sum(axis=0), backward
 
 
 def gaussian(
