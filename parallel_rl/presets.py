@@ -12,21 +12,12 @@ from typing import Any, NamedTuple
 from parallel_rl.agents import agent_kind
 from parallel_rl.config import train_config
 from parallel_rl.utils import spaces_in
+from PPO.config import CONTINUOUS, IMAGES
 
 Values = dict[str, Any]
 """Settings of a run and of its agent, by name."""
 
-MUJOCO: Values = {
-    "steps": 1_000_000,
-    "num_envs": 64,
-    "batch_size": 2048,
-    "mini_batch_size": 64,
-    "lr": 3e-4,
-    "anneal_lr": True,
-    "normalize_obs": True,
-    "recompute_advantage": True,
-    "log_std": -0.5,
-}
+MUJOCO: Values = CONTINUOUS | {"steps": 1_000_000, "normalize_obs": True}
 """For all of MuJoCo."""
 LEGS = {"num_envs": 8, "squash_actions": False, "recompute_advantage": False, "log_std": 0.0}
 """Changes to it for robots that can fall."""
@@ -87,19 +78,8 @@ BY_ENV: dict[str, Values] = {
     "Pendulum-v1": {"steps": 300_000, "num_envs": 8, "gamma": 0.95, "log_std": 0.5, "anneal_lr": True},
 }
 """By environment id."""
-ATARI: Values = {
-    "steps": 10_000_000,
-    "num_envs": 8,
-    "batch_size": 1024,
-    "mini_batch_size": 256,
-    "k_epochs": 4,
-    "lr": 2.5e-4,
-    "anneal_lr": True,
-    "policy_clip": 0.1,
-    "entropy_coef": 0.01,
-    "hidden_sizes": (),
-}
-"""For all of `ALE/...`: the settings of Huang et al. 2022, "The 37 implementation details of PPO"; not tuned here."""
+ATARI: Values = IMAGES | {"steps": 10_000_000}
+"""For all of `ALE/...`; not tuned here."""
 MINATAR: Values = {
     "steps": 5_000_000,
     "num_envs": 64,

@@ -22,13 +22,12 @@ from parallel_rl.commands.output import note, say
 from parallel_rl.commands.seeds import end_by_signals, passed_on
 from parallel_rl.config import TrainConfig
 from parallel_rl.ranks import ranks_of_environment
+from parallel_rl.ranks.driver import GRACE_SECONDS
 from parallel_rl.utils import Cluster, counted
 
 ClusterName = Literal["none", "local", "ray"]
 Work = Callable[[Cluster], int]
 """What a rank does; returns an exit code."""
-GRACE_SECONDS = 15.0
-"""How long ranks may take to end after one of them has failed, before they are killed."""
 HERE = "127.0.0.1"
 
 

@@ -14,7 +14,7 @@ SILENT_SECONDS = 1.0
 START_SECONDS = 10.0
 """How long a run waits for all nodes before it begins with fewer, or says what it waits for."""
 GRACE_SECONDS = 15.0
-"""How long ranks may take to end after the first one has, before they are killed."""
+"""How long ranks may take to end after one of them has ended or failed, before they are killed."""
 MOST_LOSSES = 3
 """How often in a row the rank of a node may be lost before it has joined."""
 SIGNALED = 128

@@ -8,17 +8,15 @@ A generation is the ranks between two such changes; the `Driver` publishes each 
 """
 
 import json
-import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch.distributed import PrefixStore, Store
 
-from parallel_rl.ranks.gloo import CLOSED, TIMEOUT, Gloo, key_of
+from parallel_rl.ranks.gloo import CLOSED, TIMEOUT, Connected, Gloo, key_of
 from parallel_rl.utils import RankError, Ranks, State
 
 Result = TypeVar("Result")
@@ -51,7 +49,7 @@ class Generation(Gloo):
         raise LostError(peers - {self.number}) from error
 
 
-class Elastic:
+class Elastic(Connected):
     """The ranks of a run, which may change. As a context manager it tells the driver of an error in the block."""
 
     def __init__(
@@ -233,16 +231,8 @@ class Elastic:
             self._store.set(f"joined/{self._member}", "")
         return behind, given
 
-    def __enter__(self) -> Self:
-        """Return this."""
-        return self
+    def _tell(self, words: str) -> None:
+        self._store.compare_set(WORDS, "", words)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Tell the driver of an error, and close the connections."""
-        if error is not None and not isinstance(error, RankError):
-            words = str(error) or type(error).__name__
-            with suppress(RuntimeError):  # the store is gone
-                self._store.compare_set(WORDS, "", f"rank {self.node} on {socket.gethostname()} failed: {words}")
+    def _close(self) -> None:
         self._ranks = None

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
@@ -39,11 +40,36 @@ class Exchange(NamedTuple):
     """Those whose sum, or rows, it takes."""
 
 
-class Gloo(Fixed):
-    """Ranks that add by messages between them.
+class Connected(ABC):
+    """A rank that tells the others of an error in its block, as a context manager, and then closes its connections."""
 
-    As a context manager it tells the other ranks of an exception in the block, and closes the connections.
-    """
+    node: int
+
+    @abstractmethod
+    def _tell(self, words: str) -> None:
+        """Tell the others what ended the run."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Close the connections."""
+
+    def __enter__(self) -> Self:
+        """Return this."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Tell the others of an error, and close the connections."""
+        if error is not None and not isinstance(error, RankError):
+            words = str(error) or type(error).__name__
+            with suppress(RuntimeError):  # the store is gone: the others will see the connections closed
+                self._tell(f"rank {self.node} on {socket.gethostname()} failed: {words}")
+        self._close()
+
+
+class Gloo(Connected, Fixed):
+    """Ranks that add by messages between them."""
 
     def __init__(
         self, store: Store, number: int, count: int, timeout: float = TIMEOUT, connect_timeout: float | None = None
@@ -164,18 +190,7 @@ class Gloo(Fixed):
     def _tell(self, words: str) -> None:
         self._store.compare_set(FAILURE, "", words)
 
-    def __enter__(self) -> Self:
-        """Return this."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Tell the other ranks of an error, and close the connections."""
-        if error is not None and not isinstance(error, RankError):
-            words = str(error) or type(error).__name__
-            with suppress(RuntimeError):  # the store is gone: the others will see the connections closed
-                self._tell(f"rank {self.number} on {socket.gethostname()} failed: {words}")
+    def _close(self) -> None:
         self._group = None
 
 
