@@ -86,10 +86,9 @@ def add_up(ranks: Ranks, gradients: Sequence[torch.Tensor], metrics: Metrics, sh
     """
     if ranks.count == 1:
         return metrics
-    numbers = torch.tensor([float(metric) for metric in metrics.values()])
-    vector = torch.cat([*(gradient.cpu() for gradient in gradients), numbers]).mul_(share)
-    total = torch.from_numpy(ranks.total(vector.numpy()))
-    *parts, numbers = total.split([*map(len, gradients), len(numbers)])
+    numbers = torch.tensor([float(metric) for metric in metrics.values()], device=gradients[0].device)
+    vector = torch.cat([*gradients, numbers]).mul_(share)
+    *parts, numbers = ranks.total(vector).split([*map(len, gradients), len(numbers)])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part)
     return dict(zip(metrics, numbers.tolist(), strict=True))

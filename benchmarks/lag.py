@@ -1,6 +1,6 @@
 """Learning while collecting: steps per second of `AsyncPPO(lag=1)` and of `AsyncPPO(lag=0)`.
 
-python -m benchmarks.lag --rounds 3
+python -m benchmarks.lag --rounds 3 [--device cuda]
 """
 
 import time
@@ -56,27 +56,30 @@ TASKS: dict[str, tuple[Callable[[], gym.Env], dict[str, Any]]] = {
 }
 
 
-def turn(task: str, lag: int, updates: int) -> float:
+def turn(task: str, lag: int, updates: int, device: str) -> float:
     """Return the steps per second of a run with this number of updates."""
     make_env, settings = TASKS[task]
 
     def make() -> gym.Env:
         return Busy(make_env())
 
-    ppo = PPO.for_env(make(), batch_size=NUM_ENVS * HORIZON, seed=0, **settings)
+    ppo = PPO.for_env(make(), batch_size=NUM_ENVS * HORIZON, device=device, seed=0, **settings)
     steps = updates * NUM_ENVS * HORIZON
     with AsyncPPO(make, ppo, NUM_ENVS, steps, acting="central", lag=lag, seed=0, progress=False) as trainer:
         return trainer_speed(trainer, steps)
 
 
-def main(rounds: int = 3, updates: int = 8) -> None:
+def main(rounds: int = 3, updates: int = 8, device: str = "cpu") -> None:
     """Print the steps per second of each turn, and the ratio of the medians with and without a lag.
 
     Args:
         rounds: the number of turns with each lag.
         updates: the number of updates in a turn.
+        device: of the networks.
     """
-    rates = in_turns(partial(turn, updates=updates), [(task, lag) for task in TASKS for lag in (0, 1)], rounds)
+    rates = in_turns(
+        partial(turn, updates=updates, device=device), [(task, lag) for task in TASKS for lag in (0, 1)], rounds
+    )
     for (task, lag), each in rates.items():
         print(f"{task}, lag {lag}: {', '.join(f'{rate:,.0f}' for rate in each)} steps/s")
     for task in TASKS:

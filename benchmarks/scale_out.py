@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 
 from AsyncPPO import AsyncPPO, AsyncTrainer
 from AsyncPPO.callbacks import Callback
@@ -65,7 +66,6 @@ def _rank(path: Path, number: int, count: int, work: Callable[[Cluster], Any], r
 
 def milliseconds_of_sums(ranks: Any) -> list[tuple[float, float]]:
     """Return the median times of a sum of each size, by doubling and by the ring."""
-    import torch
 
     def median(add: Callable[[torch.Tensor], Any], size: int) -> float:
         vector, times = torch.ones(size), []
@@ -88,7 +88,7 @@ class Timed(Fixed):
         self._ranks = ranks
         self.seconds = 0.0
 
-    def total(self, vector: np.ndarray) -> np.ndarray:
+    def total(self, vector: torch.Tensor) -> torch.Tensor:
         """Return the sum."""
         return self._timed(self._ranks.total, vector)
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch.distributed import FileStore, HashStore
 
-from parallel_rl.ranks.gloo import RING_BYTES, Gloo
+from parallel_rl.ranks.gloo import RING_BYTES, Gloo, take_gpu
 from parallel_rl.utils import ALONE, RankError, Ranks, merged, stream_of
 from tests.ranks import errors_on_ranks, on_ranks
 
@@ -33,14 +34,14 @@ def pairwise_sum(parts: list[np.ndarray]) -> np.ndarray:
 def test_total_has_the_bits_of_the_pairwise_sum_on_every_rank(count: int) -> None:
     for dtype in ("float32", "float64"):
         parts = vectors(count, 501, dtype)
-        totals = on_ranks(count, lambda ranks, parts=parts: ranks.total(parts[ranks.number]))  # type: ignore[misc]
+        totals = on_ranks(count, lambda ranks, parts=parts: ranks.total(torch.from_numpy(parts[ranks.number])).numpy())  # type: ignore[misc]
         assert {total.tobytes() for total in totals} == {pairwise_sum(parts).tobytes()}
         assert totals[0].dtype == dtype
 
 
 def test_total_of_a_large_vector_is_the_same_on_every_rank() -> None:
     parts = vectors(3, RING_BYTES // 4)
-    totals = on_ranks(3, lambda ranks: ranks.total(parts[ranks.number]))
+    totals = on_ranks(3, lambda ranks: ranks.total(torch.from_numpy(parts[ranks.number])).numpy())
     assert len({total.tobytes() for total in totals}) == 1
     np.testing.assert_allclose(totals[0], np.sum(parts, axis=0, dtype=np.float64), rtol=1e-4, atol=1e-2)
 
@@ -48,8 +49,22 @@ def test_total_of_a_large_vector_is_the_same_on_every_rank() -> None:
 def test_total_does_not_change_its_argument() -> None:
     parts = vectors(2, RING_BYTES // 4)
     before = [part.copy() for part in parts]
-    on_ranks(2, lambda ranks: (ranks.total(parts[ranks.number]), ranks.total(parts[ranks.number][:10])))
+    on_ranks(
+        2,
+        lambda ranks: (
+            ranks.total(torch.from_numpy(parts[ranks.number])).numpy(),
+            ranks.total(torch.from_numpy(parts[ranks.number][:10])),
+        ),
+    )
     np.testing.assert_array_equal(parts, before)
+
+
+@pytest.mark.parametrize(("visible", "taken"), [(None, "2"), ("4,5,6,7", "6")])
+def test_a_rank_takes_one_gpu_of_several(visible: str | None, taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    take_gpu(6)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
 
 
 def test_gather_returns_every_tree_in_the_order_of_the_ranks() -> None:
@@ -95,7 +110,7 @@ def test_a_rank_that_fails_before_a_sum_is_named_on_all_others(failing: int) -> 
         for step in range(8):
             if ranks.number == 1 and step == failing:
                 raise ValueError("the pole broke")
-            ranks.total(np.ones(10 if step % 2 else RING_BYTES))
+            ranks.total(torch.ones(10 if step % 2 else RING_BYTES))
 
     errors = errors_on_ranks(3, body)
     assert str(errors[1]) == "the pole broke"
@@ -113,7 +128,7 @@ def test_a_silent_rank_is_named_after_the_timeout() -> None:
             over.wait(20)
             return
         try:
-            ranks.total(np.ones(10))
+            ranks.total(torch.ones(10))
         finally:
             if ranks.number == 0:
                 over.set()
@@ -135,10 +150,10 @@ def test_a_killed_rank_is_named_on_all_others(size: int, tmp_path: Path) -> None
     def run(number: int) -> None:
         try:
             with Gloo(FileStore(str(tmp_path / "store"), 4), number, 4) as ranks:
-                ranks.total(np.ones(size))
+                ranks.total(torch.ones(size))
                 if number == 2:
                     os.kill(os.getpid(), signal.SIGKILL)
-                ranks.total(np.ones(size))
+                ranks.total(torch.ones(size))
         except RankError as error:
             errors.put(str(error))
 

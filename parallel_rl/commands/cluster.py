@@ -223,17 +223,20 @@ def _be_a_rank(log: str | None, connect: Callable[..., Any], arguments: tuple[An
 def _fixed_rank(directory: Path, number: int, count: int) -> Any:
     from torch.distributed import FileStore
 
-    from parallel_rl.ranks.gloo import Gloo
+    from parallel_rl.ranks.gloo import Gloo, take_gpu
 
+    take_gpu(number)
     return Gloo(FileStore(str(directory / "store"), count), number, count)
 
 
-def _elastic_rank(address: str, port: int, *arguments: Any) -> Any:
+def _elastic_rank(address: str, port: int, member: int, node: int, *arguments: Any) -> Any:
     from torch.distributed import TCPStore
 
     from parallel_rl.ranks.elastic import Elastic
+    from parallel_rl.ranks.gloo import take_gpu
 
-    return Elastic(TCPStore(address, port), *arguments)
+    take_gpu(node)
+    return Elastic(TCPStore(address, port), member, node, *arguments)
 
 
 def _log_of(directory: Path, number: int) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import numpy as np
+import torch
 from torch.distributed import PrefixStore, Store
 
 from parallel_rl.ranks.gloo import CLOSED, TIMEOUT, Connected, Gloo, key_of
@@ -40,6 +40,10 @@ class LostError(RankError):
 
 class Generation(Gloo):
     """The ranks of a generation."""
+
+    def total(self, vector: torch.Tensor) -> torch.Tensor:
+        """Return the sum `(P,)`, made by the CPUs: NCCL would end the processes that are left after a loss."""
+        return super().total(vector.cpu()).to(vector.device)
 
     def _explain(self, error: Exception, peers: set[int]) -> None:
         """Raise a `LostError` at once; the driver finds out who is lost."""
@@ -87,7 +91,7 @@ class Elastic(Connected):
         """Of the ranks of the generation."""
         return self._ranks.count
 
-    def total(self, vector: np.ndarray) -> np.ndarray:
+    def total(self, vector: torch.Tensor) -> torch.Tensor:
         """Return the sum `(P,)` of the vectors of all ranks of the generation; `attempt` is for losses."""
         return self._ranks.total(vector)
 

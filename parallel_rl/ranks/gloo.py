@@ -1,5 +1,6 @@
 """Gloo: ranks that are connected by torch.distributed."""
 
+import os
 import socket
 import time
 from abc import ABC, abstractmethod
@@ -90,6 +91,7 @@ class Gloo(Connected, Fixed):
         self.count = self.nodes = count
         self._store, self._timeout, self._limit = store, timeout, timedelta(seconds=timeout)
         self._exchanges, self._hosts = exchanges(number, count), dict[int, str]()
+        self._gpus: Any = None
         store.set(key_of(number), CONNECTED)
         try:  # nothing but this attribute may refer to the group, so that `__exit__` closes its connections
             within = self._limit if connect_timeout is None else timedelta(seconds=connect_timeout)
@@ -99,10 +101,24 @@ class Gloo(Connected, Fixed):
             self._explain(error, missing or {*range(count)})
         self._hosts = dict(enumerate(self.gather(socket.gethostname())))  # so nobody leaves before all have come
 
-    def total(self, vector: np.ndarray) -> np.ndarray:
-        """Return the sum `(P,)` of the vectors of all ranks, pairwise in the order of the ranks unless it is large."""
-        own = torch.from_numpy(np.ascontiguousarray(vector))
-        return (self.ring(own) if vector.nbytes >= RING_BYTES else self.doubling(own)).numpy()
+    def total(self, vector: torch.Tensor) -> torch.Tensor:
+        """Return the sum `(P,)` of the vectors of all ranks, pairwise in the order of the ranks unless it is large.
+
+        NCCL sums vectors on GPUs if every rank has a GPU of its own.
+        """
+        if vector.is_cuda and self._have_own_gpus(vector.device):
+            total = vector.clone()
+            self._gpus.allreduce([total]).wait()
+            return total
+        own = vector.cpu()
+        return (self.ring(own) if own.nbytes >= RING_BYTES else self.doubling(own)).to(vector.device)
+
+    def _have_own_gpus(self, device: torch.device) -> bool:
+        """Return whether every rank has a GPU of its own, and connect them the first time."""
+        if self._gpus is None:
+            gpus = self.gather(f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}")
+            self._gpus = len({*gpus}) == self.count and nccl_group(self._store, self.number, self.count, self._limit)
+        return bool(self._gpus)
 
     def ring(self, own: torch.Tensor) -> torch.Tensor:
         """Return the sum of the vectors of all ranks, by gloo's ring."""
@@ -191,7 +207,7 @@ class Gloo(Connected, Fixed):
         self._store.compare_set(FAILURE, "", words)
 
     def _close(self) -> None:
-        self._group = None
+        self._group = self._gpus = None
 
 
 def connect(timeout: float = TIMEOUT) -> Gloo:
@@ -200,11 +216,32 @@ def connect(timeout: float = TIMEOUT) -> Gloo:
     Raises:
         RankError: they cannot be reached.
     """
+    take_gpu(int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0))
     try:
         store, number, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
     except (RuntimeError, ValueError) as error:
         raise RankError(f"the other ranks cannot be reached: {error}") from error
     return Gloo(store, number, count, timeout)
+
+
+def nccl_group(store: Store, number: int, count: int, timeout: timedelta) -> Any:
+    """Return the connection of the GPUs of all ranks, one of each."""
+    from torch.distributed import ProcessGroupNCCL  # builds of torch for the CPU lack it
+
+    options = ProcessGroupNCCL.Options()
+    options._timeout = timeout
+    return ProcessGroupNCCL(PrefixStore("nccl", store), number, count, options)
+
+
+def take_gpu(number: int) -> None:
+    """Hide all GPUs of this machine but one from this process, so that `device="cuda"` means that one.
+
+    Args:
+        number: of the rank among those of this machine; ranks share the GPUs if there are not enough.
+    """
+    if (count := torch.cuda.device_count()) > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number % count]
 
 
 def exchanges(number: int, count: int) -> list[Exchange]:

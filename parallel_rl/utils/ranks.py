@@ -7,11 +7,14 @@ What they exchange in an update is its gradients, summed, and the moments of its
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from parallel_rl.utils.state import State
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Result = TypeVar("Result")
 Moments = tuple[Any, Any, Any]
@@ -26,7 +29,7 @@ class Ranks(Protocol):
     count: int
     """Of all ranks."""
 
-    def total(self, vector: np.ndarray) -> np.ndarray:
+    def total(self, vector: "Tensor") -> "Tensor":
         """Return the sum `(P,)` of the vectors of all ranks: on every rank the same to the last bit.
 
         Raises:
@@ -118,7 +121,7 @@ class Fixed:
 class Alone(Fixed):
     """The ranks of a run in one process: this one."""
 
-    def total(self, vector: np.ndarray) -> np.ndarray:
+    def total(self, vector: "Tensor") -> "Tensor":
         """Return the vector itself."""
         return vector
 

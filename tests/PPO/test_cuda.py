@@ -1,12 +1,21 @@
 """On a GPU: the same learning."""
 
+from datetime import timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.distributed import FileStore, HashStore
 
-from AsyncPPO import AsyncPPO
-from parallel_rl.utils import Trajectory
+from AsyncPPO import AsyncPPO, AsyncTrainer
+from OffPolicy import DDPG, DQN, SAC, TD3
+from parallel_rl.ranks.gloo import Gloo, nccl_group, take_gpu
+from parallel_rl.utils import Cluster, Trajectory
 from PPO import PPO
+from tests.ranks import on_ranks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -29,6 +38,64 @@ def test_ppo_on_cuda_learns_as_on_the_cpu() -> None:
     ]
     expected, metrics = (_one_update(ppo) for ppo in agents)
     assert metrics == pytest.approx(expected, rel=1e-2, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [DQN, DDPG, TD3, SAC])
+def test_off_policy_agents_on_cuda_act_and_learn(kind: type[Any], tmp_path: Path) -> None:
+    env_id = "CartPole-v1" if kind is DQN else "Pendulum-v1"
+    agent = kind.for_env(env_id, device="cuda", normalize_obs=True, learning_starts=200, batch_size=64, seed=0)
+    with AsyncTrainer(env_id, agent, 4, 600, seed=0, progress=False) as trainer:
+        history = trainer.run()
+        trainer.save_checkpoint(tmp_path / "state")
+    losses = [value for name, value in history[-1].items() if "loss" in name]
+    assert losses
+    assert np.isfinite(losses).all()
+    with AsyncTrainer(env_id, agent, 4, 800, seed=0, progress=False) as trainer:
+        trainer.load_checkpoint(tmp_path / "state")
+        trainer.run()
+
+
+def test_ranks_that_share_a_gpu_sum_by_the_cpu() -> None:
+    parts = [torch.full((5,), 2.0**number, device="cuda") for number in range(3)]
+    for total in on_ranks(3, lambda ranks: ranks.total(parts[ranks.number])):
+        assert total.is_cuda
+        assert total.tolist() == [7.0] * 5
+
+
+def test_two_ranks_on_a_gpu_learn_together() -> None:
+    def learn(ranks: Cluster) -> torch.Tensor:
+        ppo = PPO.for_env("CartPole-v1", batch_size=256, mini_batch_size=64, device="cuda", seed=0)
+        with AsyncPPO("CartPole-v1", ppo, 8, 1_000, seed=0, backend="inline", progress=False, ranks=ranks) as trainer:
+            trainer.run()
+        return torch.cat([parameter.detach().cpu().ravel() for parameter in ppo.policy.parameters()])
+
+    first, second = on_ranks(2, learn)
+    assert torch.equal(first, second)
+
+
+def test_nccl_sums_on_the_gpu() -> None:
+    vector = torch.arange(5.0, device="cuda")
+    nccl_group(HashStore(), 0, 1, timedelta(seconds=30)).allreduce([vector]).wait()
+    assert vector.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs several GPUs")
+def test_ranks_that_have_own_gpus_sum_by_nccl(tmp_path: Path) -> None:
+    context = get_context("spawn")
+    totals = context.SimpleQueue()
+    processes = [context.Process(target=_sum, args=(tmp_path / "store", number, totals)) for number in range(2)]
+    for process in processes:
+        process.start()
+    found = [totals.get() for _ in processes]
+    for process in processes:
+        process.join()
+    assert found == [[3.0] * 5] * 2
+
+
+def _sum(path: Path, number: int, totals: Any) -> None:
+    take_gpu(number)
+    with Gloo(FileStore(str(path), 2), number, 2) as ranks:
+        totals.put(ranks.total(torch.full((5,), 1.0 + number, device="cuda")).tolist())
 
 
 def _one_update(ppo: PPO) -> dict[str, float]:

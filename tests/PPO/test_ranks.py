@@ -172,7 +172,7 @@ class Raises:
             raise ValueError("the pole broke")
         self.left -= 1
 
-    def total(self, vector: np.ndarray) -> np.ndarray:
+    def total(self, vector: torch.Tensor) -> torch.Tensor:
         self._count()
         return self.ranks.total(vector)
 
