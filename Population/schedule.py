@@ -59,7 +59,7 @@ def make_schedule(rules: Iterable[tuple[str, float, str]], n_workers: int, learn
     parallel collecting: of `train_agent`). If there is none, it is that of `finish`.
 
     Args:
-        rules: `(action, interval, unit)` each; an action with several rules is due as soon as one of them says so.
+        rules: `(action, interval, unit)` each; an action with several rules is due as soon as one of them is.
         n_workers: the number of members.
         learning: whether members train their own agents.
 

@@ -137,20 +137,20 @@ def shares_table(done: dict[Run, float]) -> str:
 
 
 def changes_table(done: dict[Run, float]) -> str:
-    """Return the table of the scores with one default changed; a number in parentheses counts the seeds."""
+    """Return the table of the scores with one default changed, as far as they have run."""
     lines = [
         "| change | " + " | ".join(f"{env_id}, {steps:,} steps" for env_id, (steps, _) in CHANGES.items()) + " |",
         "| --- |" + " --- |" * len(CHANGES),
     ]
     for change in ("", *dict.fromkeys((*DISCRETE, *CONTINUOUS))):
         cells = []
-        for env_id, (steps, changes) in CHANGES.items():
+        for env_id, (steps, _) in CHANGES.items():
             scores = [done[run] for seed in CHANGED_SEEDS if (run := (env_id, change, steps, seed)) in done]
-            missing = "not run" if change in ("", *changes) else ""
             count = "" if len(scores) == len(CHANGED_SEEDS) else f" ({len(scores)})"
-            cells.append(f"{np.mean(scores):.1f}{count}" if scores else missing)
-        lines.append(f"| {f'`{change}`' if change else 'defaults'} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            cells.append(f"{np.mean(scores):.1f}{count}" if scores else "")
+        if any(cells):
+            lines.append(f"| {f'`{change}`' if change else 'defaults'} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else "None has been run yet."
 
 
 def page(done: dict[Run, float]) -> str:
@@ -162,16 +162,16 @@ Made by `python -m benchmarks.defaults` with `--preset none`: the settings follo
 
 ## Beside the presets
 
-*share* is how far the mean goes from a random policy to the mean of the preset, with as many steps. Scores of presets
-are from [learning](learning/README.md) (that of MountainCarContinuous-v0 is with RND). Where the preset has the same
-settings, both are the same run, and nothing was run again.
+*share* is (mean - random) / (preset - random), with as many steps as the preset; 100% is as good as the preset. Scores
+of presets are from [learning](learning/README.md) (that of MountainCarContinuous-v0 is with RND). If a preset has the
+same settings as the defaults, the share is 100% without another run.
 
 {shares_table(done)}
 
 ## One default changed
 
-Mean scores on seeds 100 to 102; in parentheses, the number of seeds if it is less than 3. Budgets are short, so a
-change may matter less with more steps.
+Mean scores on seeds 100 to 102; in parentheses, the number of seeds if it is less than 3. Runs are short, so a change
+may matter less with more steps. Changes that have not been run are left out.
 
 {changes_table(done)}
 """

@@ -76,10 +76,10 @@ Machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform
 
 ## Comparison with published results
 
-*mean* is the mean return of 20 deterministic episodes after training. *IQM* is its interquartile mean over the seeds,
-with a bootstrap interval. *stochastic* is the mean with stochastic actions. *best of training* is the best mean over
-the seeds of the last 100 training episodes. Tianshou's published figures are maxima over training of a mean over ten
-seeds; the others are final returns.
+Each seed's score is the mean return of 20 deterministic episodes after training. *mean* and *IQM* (interquartile mean,
+with a bootstrap interval) are over the scores of the seeds. *stochastic* is the mean with stochastic actions. For *best
+of training*, the mean returns of the last 100 training episodes are averaged over the seeds; it is the maximum of this
+curve. Tianshou's published figures are such maxima, of ten seeds; the others are final returns.
 
 Version 5 of MuJoCo's tasks differs from versions 2 to 4, which the published figures are for
 ([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)):

@@ -124,7 +124,8 @@ def _verdict(bar: str, names: dict[str, dict[str, float]]) -> str:
 HEAD = f"""# Populations
 
 Made by `python -m benchmarks.population learning`: the mean return of 100 deterministic episodes after training. The
-settings are in [cases.py](cases.py); rates of `explore` are {", ".join(f"{lr:g}" for lr in BAD_RATES)}.
+settings are in [cases.py](cases.py). Population-based training (`explore`) starts with learning rates of
+{", ".join(f"{lr:g}" for lr in BAD_RATES)}.
 `best` chooses once, at the end. An earlier variant also chose every 2,500 steps of a member; it had a median of 382 on
 CartPole-v1, with the same seeds.
 

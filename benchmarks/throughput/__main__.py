@@ -62,9 +62,9 @@ Made by `python -m benchmarks.throughput` on a quiet machine: {os.cpu_count()} c
 
 ## Stepping environments
 
-The limit is the speed of one process per core (if environments sleep: per environment), each with a plain loop over its
-own environments and no communication. The other figures are fractions of it. Actions are random, and a turn
-takes {seconds:g} s.
+The limit is the speed of plain loops without communication: one process for each core (if environments sleep: for each
+environment) steps its share of the environments. The other figures are fractions of the limit. Actions are random, and
+a turn takes {seconds:g} s.
 
 {stepping_table(envs, sizes, seconds, rounds)}
 
