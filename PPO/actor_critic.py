@@ -224,7 +224,7 @@ class ActorCritic(nn.Module):
             return None
         bounds, choices = None, None
         if isinstance(head, GaussianHead):
-            scale, offset, low, high = (bound.numpy() for bound in (head.scale, head.offset, head.low, head.high))
+            scale, offset, low, high = (bound.cpu().numpy() for bound in (head.scale, head.offset, head.low, head.high))
             bounds = Bounds(scale, offset, low, high, head.squash)
         else:
             counts, starts = zip(*choices_of(self.action_space), strict=True)

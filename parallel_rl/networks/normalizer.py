@@ -44,7 +44,7 @@ class RunningNorm(nn.Module):
 
         Source: Chan et al. 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
         """
-        rows = rows.double()
+        rows = rows.to(self.mean)
         moments = ranks.gather((len(rows), rows.mean(dim=0), rows.var(dim=0, correction=0)))
         new_count, *others = merged(moments)
         new_mean, new_var = (torch.as_tensor(each, device=rows.device) for each in others)

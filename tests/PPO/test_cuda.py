@@ -5,6 +5,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from OffPolicy import DDPG, DQN, SAC, TD3
 from parallel_rl.ranks.gloo import Gloo, nccl_group, take_gpu
 from parallel_rl.utils import Cluster, Trajectory
 from PPO import PPO
+from tests.envs import Hybrid, Nested, Pixels
 from tests.ranks import on_ranks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -29,6 +31,35 @@ def test_ppo_on_cuda_acts_and_learns(options: dict[str, bool]) -> None:
     assert next(ppo.policy.parameters()).is_cuda
     assert history[-1]["mean_return"] > history[0]["mean_return"]
     assert ppo.get_action(np.zeros((3, 4), np.float32)).shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("env", "options"),
+    [
+        ("CartPole-v1", {"companions": ["rnd", "icm"], "normalize_obs": True}),
+        ("CartPole-v1", {"core": "gru", "normalize_advantage": "returns", "target_kl": 0.02}),
+        ("Pendulum-v1", {"core": "lstm", "normalize_obs": True}),
+        ("Pendulum-v1", {"use_sde": True, "squash_actions": True}),
+        (Pixels, {"companions": ["rnd"]}),
+        (Nested, {"normalize_obs": True}),
+        (Hybrid, {}),
+    ],
+    ids=str,
+)
+def test_ppo_on_cuda_updates_with_any_option(env: Any, options: dict[str, Any], tmp_path: Path) -> None:
+    def make(steps: int) -> AsyncPPO:
+        made = gym.make(env) if isinstance(env, str) else env()
+        agent = PPO.for_env(made, batch_size=256, mini_batch_size=64, device="cuda", seed=0, **options)
+        return AsyncPPO(env, agent, 4, steps, seed=0, backend="inline", progress=False)
+
+    with make(600) as trainer:
+        trainer.run()
+        trainer.save_checkpoint(tmp_path / "state")
+    with make(1_000) as trainer:
+        trainer.load_checkpoint(tmp_path / "state")
+        losses = [value for name, value in trainer.run()[-1].items() if "loss" in name]
+    assert losses
+    assert np.isfinite(losses).all()
 
 
 def test_ppo_on_cuda_learns_as_on_the_cpu() -> None:
