@@ -24,6 +24,8 @@ The pipe does not always tell: another process may hold the parent's side of it 
 """
 PR_SET_PDEATHSIG = 1
 """Option of `prctl` (Linux): the signal that a process gets when the thread that started it has ended."""
+SLOW_IMPORTS = ("gymnasium", "torch")
+"""Modules that a fork server imports once for all children, if this process has them; otherwise each child would."""
 PIPE_BYTES = 2**14
 """Bytes that can be written to an empty pipe without waiting, on any system."""
 
@@ -85,6 +87,8 @@ def start_child(context: Any, name: str, target: Callable[..., None], *arguments
     reason = why_no_children()
     if reason is not None:
         raise RuntimeError(f"{reason} (those of concurrent.futures.ProcessPoolExecutor can)")
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload([name for name in SLOW_IMPORTS if name in sys.modules])
     lasting = threading.current_thread() is threading.main_thread()
     process = context.Process(target=_be_a_child, args=(lasting, target, arguments), name=name)
     process.start()

@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +64,34 @@ def test_the_reason_is_told(monkeypatch: pytest.MonkeyPatch, thread: Any) -> Non
     with EnvVectorizer(Counter, 2, backend="process", num_workers=2, seed=0) as env:
         assert "start method forkserver, since this process has threads" in env.backend_reason
         assert env.reset()[0].shape == (2, 2)
+
+
+FORK_SERVER = """
+import sys
+import gymnasium as gym
+import numpy as np
+from AsyncPPO import EnvVectorizer
+
+class Env(gym.Env):
+    observation_space, action_space = gym.spaces.Box(0, 1, (1,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.full(1, "torch" in sys.modules, np.float32), {}
+
+if __name__ == "__main__":
+    import torch
+    with EnvVectorizer(Env, 2, backend="process", num_workers=2, start_method="forkserver") as envs:
+        print(envs.reset()[0].ravel().tolist())
+"""
+
+
+@pytest.mark.slow
+def test_a_fork_server_imports_torch_once_for_all_workers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(FORK_SERVER)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    run = subprocess.run([sys.executable, script], check=False, capture_output=True, text=True, env=environment)
+    assert run.stdout == "[1.0, 1.0]\n", run.stderr
 
 
 def test_the_program_may_be_on_another_drive(monkeypatch: pytest.MonkeyPatch) -> None:

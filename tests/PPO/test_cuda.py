@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("options", [{}, {"use_RND": True}, {"bf16": True}, {"normalize_obs": True, "compile": True}])
 def test_ppo_on_cuda_acts_and_learns(options: dict[str, bool]) -> None:
     ppo = PPO(False, 4, 2, batch_size=512, mini_batch_size=128, device="cuda", seed=0, **options)
-    with AsyncPPO("CartPole-v1", ppo, 16, 10_000, seed=0, progress=False) as trainer:
+    with AsyncPPO("CartPole-v1", ppo, 16, 10_000, seed=0, backend="inline", progress=False) as trainer:
         history = trainer.run()
         assert trainer.acting == "central"
     assert next(ppo.policy.parameters()).is_cuda
@@ -75,13 +75,13 @@ def test_ppo_on_cuda_learns_as_on_the_cpu() -> None:
 def test_off_policy_agents_on_cuda_act_and_learn(kind: type[Any], tmp_path: Path) -> None:
     env_id = "CartPole-v1" if kind is DQN else "Pendulum-v1"
     agent = kind.for_env(env_id, device="cuda", normalize_obs=True, learning_starts=200, batch_size=64, seed=0)
-    with AsyncTrainer(env_id, agent, 4, 600, seed=0, progress=False) as trainer:
+    with AsyncTrainer(env_id, agent, 4, 600, seed=0, backend="inline", progress=False) as trainer:
         history = trainer.run()
         trainer.save_checkpoint(tmp_path / "state")
     losses = [value for name, value in history[-1].items() if "loss" in name]
     assert losses
     assert np.isfinite(losses).all()
-    with AsyncTrainer(env_id, agent, 4, 800, seed=0, progress=False) as trainer:
+    with AsyncTrainer(env_id, agent, 4, 800, seed=0, backend="inline", progress=False) as trainer:
         trainer.load_checkpoint(tmp_path / "state")
         trainer.run()
 
