@@ -1,8 +1,13 @@
-"""What all tests share: one thread, cheap forks, and Ctrl-C."""
+"""What all tests share: one thread, cheap forks, Ctrl-C, and which cases of a product are slow."""
 
 import gc
 import os
 import signal
+from collections import defaultdict
+
+import pytest
+
+from tests.covering import covering
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Before torch is imported, and for processes that tests start. Where several processes share the cores, the threads of
@@ -10,6 +15,23 @@ torch wait for each other: the suite takes twice the computing time. tests/contr
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite that a shell runs in the background: Ctrl-C is tested
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `covering`, mark the cases that the fast suite can do without as slow."""
+    cases = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("covering") and hasattr(item, "callspec") and not item.get_closest_marker("slow"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for group in cases.values():
+        strength = group[0].get_closest_marker("covering").args
+        kept = covering(
+            [{name: repr(value) for name, value in item.callspec.params.items()} for item in group], *strength
+        )
+        for number, item in enumerate(group):
+            if number not in kept:
+                item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:

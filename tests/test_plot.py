@@ -98,6 +98,7 @@ def test_a_run_without_an_episode_is_left_out_and_named(
     assert "error: no episode has ended yet in any of the runs" in capsys.readouterr().err
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
 @pytest.mark.parametrize("x", ["steps", "seconds"])
 def test_pictures_are_png_svg_or_pdf_over_steps_or_seconds(tmp_path: Path, suffix: str, magic: bytes, x: str) -> None:

@@ -72,6 +72,7 @@ NAMING = [
 ]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("naming", NAMING, ids=str)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_a_module_that_a_file_names_is_not_imported(

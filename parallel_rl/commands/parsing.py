@@ -8,8 +8,8 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 REGISTRY = ConstructorRegistry()
-GROUPED = (tyro.conf.OmitArgPrefixes,)
-"""A group of flags is only a box in the help: its name is no part of theirs."""
+GROUPED = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
+"""A group of flags is only a box in the help: its name is no part of theirs. Comments are no help, and slow to find."""
 
 
 def parsed(kind: Any, name: str, arguments: Sequence[str], **options: Any) -> Any:

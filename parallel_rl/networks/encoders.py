@@ -26,15 +26,17 @@ def linear_layer(inputs: int, outputs: int, gain: float, generator: torch.Genera
         gain: factor of the orthogonal matrix.
         generator: of the initial weights.
     """
-    return _orthogonal(nn.utils.skip_init(nn.Linear, inputs, outputs), gain, generator)
+    return _orthogonal(nn.Linear(inputs, outputs, device="meta"), gain, generator)
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int, generator: torch.Generator) -> nn.Conv2d:
     """Return a convolution with orthogonal weights (with the gain for ReLU) and zero biases."""
-    return _orthogonal(nn.utils.skip_init(nn.Conv2d, inputs, outputs, kernel, stride), 2**0.5, generator)
+    return _orthogonal(nn.Conv2d(inputs, outputs, kernel, stride, device="meta"), 2**0.5, generator)
 
 
 def _orthogonal(layer: Any, gain: float, generator: torch.Generator) -> Any:
+    """Give memory to a layer of the meta device, which has drawn no random numbers (`skip_init` imports sympy)."""
+    layer.weight, layer.bias = (nn.Parameter(torch.empty(tensor.shape)) for tensor in (layer.weight, layer.bias))
     nn.init.orthogonal_(layer.weight, gain, generator)
     nn.init.zeros_(layer.bias)
     return layer

@@ -50,6 +50,7 @@ def test_a_toy_agent_learns_and_is_evaluated(tmp_path: Path) -> None:
     assert evaluate(best, lake, 3).tolist() == [1.0] * 3
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("mode", ["streaming", "mask"])
 @pytest.mark.parametrize("stop_at", [1000, 1300])
 def test_a_toy_agent_resumes_to_the_bit(tmp_path: Path, mode: str, stop_at: int) -> None:

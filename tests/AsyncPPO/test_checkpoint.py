@@ -67,6 +67,7 @@ def check_exact(tmp_path: Path, env: Any, loop: dict[str, Any], backend: str = "
     assert len(expected) > len(before) > 0
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(
     ("env", "acting"),
     [
@@ -132,6 +133,7 @@ def test_resume_with_environments_that_cannot_be_saved_starts_new_episodes(tmp_p
     assert runs[0] == runs[1]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(
     ("num_envs", "loop", "settings"),
     [
@@ -245,6 +247,7 @@ def test_resume_restores_objects_made_in_reset(tmp_path: Path) -> None:
     assert (Phase.DAY.value, Phase.NIGHT.value) == (0, 1)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("acting", ["central", "replicas"])
 @pytest.mark.parametrize("env", [partial(Twice, 50), "LunarLander-v3"])
 def test_rows_in_the_buffer_are_truncated_if_new_episodes_start(tmp_path: Path, env: Any, acting: str) -> None:

@@ -64,6 +64,7 @@ MESSAGES = 100
 SOME = [*range(3, MESSAGES, 40)]
 
 
+@pytest.mark.covering
 @pytest.mark.usefixtures("fragile")
 @pytest.mark.parametrize("victim", [0, 2])
 @pytest.mark.parametrize(

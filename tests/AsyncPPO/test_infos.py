@@ -64,6 +64,7 @@ def episodes_of(**kwargs: Any) -> list[tuple[float, ...]]:
     return [(*episode, episode.infos["distance"], episode.infos["is_success"]) for episode in witness.episodes]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", ["is_success", "success"])
 @pytest.mark.parametrize("way", WAYS)
 def test_the_last_infos_of_episodes_are_metrics_however_the_agent_acts(way: str, name: str) -> None:

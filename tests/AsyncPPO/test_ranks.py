@@ -60,6 +60,7 @@ def made(ranks: Ranks, way: str, **settings: Any) -> AsyncPPO:
     return trainer_of(ranks, BATCH, **options)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("way", WAYS)
 def test_first_batch_and_its_gradient_do_not_depend_on_the_number_of_ranks(way: str, count: int) -> None:

@@ -29,6 +29,7 @@ def test_async_ppo_takes_the_positional_arguments_of_the_seed() -> None:
     defaults.close()
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("mode", ["streaming", "mask"])
 @pytest.mark.parametrize("num_envs", [1, 7])
 def test_run_exceeds_its_steps_by_less_than_one_vector_step(mode: str, num_envs: int) -> None:

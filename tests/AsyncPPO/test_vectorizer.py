@@ -154,6 +154,7 @@ class Strict(Counter):
         return {"action_mask": self.mask} if self.says == "info" else {}
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("says", ["info", "method", "observation"])
 @pytest.mark.parametrize(
     ("space", "allowed", "choices"),

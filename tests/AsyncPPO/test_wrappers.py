@@ -40,6 +40,7 @@ class Masked(gym.Env):
         return obs, {"action_mask": self.mask()} if self.tells == "info" else {}
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("tells", ["info", "method"])
 @pytest.mark.parametrize("autoreset", [False, True])
 def test_masked_actions_are_not_taken(tells: str, autoreset: bool) -> None:

@@ -63,6 +63,7 @@ def test_a_stopped_run_resumes_bit_identical(name: str, tmp_path: Any) -> None:
         assert all(map(torch.equal, parameters(whole), parameters(second)))
 
 
+@pytest.mark.covering
 @ALL
 @pytest.mark.parametrize("with_replay", [True, False])
 @pytest.mark.filterwarnings("ignore:the replay buffer was not saved")
@@ -83,6 +84,7 @@ def test_a_failed_load_of_a_checkpoint_changes_nothing(name: str, with_replay: b
         assert all(map(torch.equal, parameters(run), parameters(untouched)))
 
 
+@pytest.mark.covering
 @ALL
 @pytest.mark.parametrize("num_envs", [2, 7])
 def test_a_run_resumes_with_another_number_of_environments(name: str, num_envs: int, tmp_path: Any) -> None:
@@ -99,6 +101,7 @@ def test_a_run_resumes_with_another_number_of_environments(name: str, num_envs: 
         assert updates == int(0.5 * (taken - 40))
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", ["dqn", "td3"])
 @pytest.mark.parametrize("changed", [{"utd": 2.0}, {"utd": 0.1}, {"learning_starts": 10}, {"learning_starts": 90}])
 def test_a_resumed_run_with_another_schedule_makes_up_for_no_updates(

@@ -19,6 +19,7 @@ ONNX = pytest.param(
 )
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("suffix", [".pt2", ONNX])
 @pytest.mark.parametrize(
     ("env", "settings"),

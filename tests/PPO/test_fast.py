@@ -66,6 +66,7 @@ TOGETHER, APART = [Networks.BOTH], [Networks.CRITIC, Networks.ACTOR]
 OPTIONS = [*product([None, 0.2], [0.0, 0.03], [True, False], [1, 2], [(), (16,), (16, 8)], [TOGETHER, APART])]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(
     ("offset", "actions", "activation"),
     [(number % 5, *both) for number, both in enumerate(product(ACTIONS, ["tanh", "relu", "silu"]))],

@@ -75,6 +75,7 @@ def weights(agent: PPO) -> torch.Tensor:
     )
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("case", CASES)
 def test_gradient_and_statistics_are_those_of_all_rows(case: str, count: int) -> None:

@@ -60,6 +60,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("exponents", [(-40, -25, -80), (45, 60, 80)])
 @pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.parametrize("zeros", [0, 2])
@@ -79,6 +80,7 @@ def taught(kind: str, scale: float, zeros: int) -> tuple[PPO, list[dict[str, flo
     return ppo, teach(ppo, scale, zeros=zeros)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("scale", [1e-28, 1e-18, 1e-9, 1e-6, 1e-4, 1e6, 1e12, 1e28])
 @pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.parametrize("zeros", [0, 2])

@@ -47,6 +47,7 @@ def test_a_fault_is_an_error_at_once_that_names_the_member(fault: str, sync_mode
     assert time.monotonic() < start + 3
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("sync_mode", ["sync", "async"])
 @pytest.mark.parametrize("fault", MESSAGES)
 def test_a_member_is_restarted_from_the_last_broadcast(fault: str, sync_mode: str, tmp_path: Path) -> None:

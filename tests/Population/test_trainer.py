@@ -179,6 +179,7 @@ def test_members_of_different_lengths_do_not_wait_for_those_that_have_finished()
     assert agent.number > 0
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("n_workers", [1, 2])
 @pytest.mark.parametrize("mode", ["parallel_collecting", "parallel_learning"])
 def test_seed_and_members_determine_a_synchronous_run(mode: str, n_workers: int) -> None:

@@ -59,6 +59,7 @@ def _nothing_is_left_behind() -> Iterator[None]:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("fault", "num_workers", "lag"), WAYS)
 def test_a_fault_is_an_error_that_names_the_environment(fault: str, num_workers: int, lag: int, tmp_path: Path) -> None:
     feed = faulty_feed(fault, num_workers, lag, tmp_path / "failed")
@@ -69,6 +70,7 @@ def test_a_fault_is_an_error_that_names_the_environment(fault: str, num_workers:
     assert next(feed, None) is None, "it is over"
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("fault", "num_workers", "lag"), WAYS)
 def test_a_fault_with_restart_continues_the_rollout(fault: str, num_workers: int, lag: int, tmp_path: Path) -> None:
     with closing(faulty_feed(fault, num_workers, lag, tmp_path / "failed", on_env_error="restart")) as feed:

@@ -20,6 +20,8 @@ from tests.AsyncPPO.test_checkpoint import check_exact
 from tests.contracts.test_backends import BACKENDS, EACH, assert_same
 from tests.envs import Hybrid
 
+pytestmark = pytest.mark.covering
+
 SMALL: dict[str, Any] = {"batch_size": 64, "mini_batch_size": 32, "seed": 0}
 
 

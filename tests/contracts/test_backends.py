@@ -18,6 +18,8 @@ from AsyncPPO import EnvError, EnvVectorizer
 from parallel_rl import utils
 from tests.envs import Counter, Faulty, Grid, Nested, Pixels, Unclosable
 
+pytestmark = pytest.mark.covering
+
 BACKENDS: dict[str, dict[str, Any]] = {
     "inline": {"backend": "inline"},
     "process-fork": {"backend": "process", "num_workers": 2, "start_method": "fork"},
@@ -81,6 +83,7 @@ def assert_same(actual: list[Any], expected: list[Any]) -> None:
                 assert left.dtype == right.dtype
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("autoreset", [False, True])
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", partial(Counter, 4), Pixels], ids=str)
 def test_same_seed_same_experience_as_inline(make: Make, env: Any, autoreset: bool) -> None:

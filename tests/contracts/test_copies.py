@@ -20,6 +20,8 @@ from tests.contracts.test_backends import BACKENDS, EACH, PROCESS
 from tests.envs import Counter
 from tests.fake_envpool import use_fake_envpool
 
+pytestmark = pytest.mark.covering
+
 Make = Callable[..., EnvVectorizer]
 RESTARTED = [
     {"backend": "inline"},

@@ -16,6 +16,8 @@ from parallel_rl.utils import spawn_seeds
 from tests.contracts.test_backends import BACKENDS, EACH
 from tests.envs import Counter
 
+pytestmark = pytest.mark.covering
+
 Make = Callable[..., EnvVectorizer]
 NUMBER = spaces.Box(-np.inf, np.inf, (), np.float32)
 
@@ -34,19 +36,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
 
 def cases(names: str, *values: tuple[Any, ...]) -> pytest.MarkDecorator:
-    """Have every case with the inline backend, and with one process backend after the other: they share the checks."""
-    here, *processes = EACH
-    fast, slow = ([backend for backend in processes if bool(backend.marks) is slow] for slow in (False, True))
-    pairs = [(here, fast[number % len(fast)], *slow) for number in range(len(values))]
-    return pytest.mark.parametrize(
-        f"make, {names}",
-        [
-            pytest.param(backend.values[0], *case, marks=backend.marks)
-            for case, backends in zip(values, pairs, strict=True)
-            for backend in backends
-        ],
-        indirect=["make"],
-    )
+    return pytest.mark.parametrize(names.split(", "), values)
 
 
 class Says(gym.Env):

@@ -18,6 +18,8 @@ from PPO import PPO
 from tests.envs import Faulty
 from tests.processes import runs
 
+pytestmark = pytest.mark.covering
+
 WAYS: dict[str, dict[str, Any]] = {
     "inline": {"backend": "inline"},
     "fork": {"backend": "process", "num_workers": 2, "start_method": "fork"},

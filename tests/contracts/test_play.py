@@ -20,6 +20,8 @@ from PPO import PPO
 from tests.contracts.test_backends import BACKENDS, EACH, PROCESS
 from tests.envs import Counter, Faulty, Grid, Pixels, Telltale
 
+pytestmark = pytest.mark.covering
+
 Make = Callable[..., EnvVectorizer]
 SEEDS = spawn_seeds(3, 5)
 

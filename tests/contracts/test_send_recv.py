@@ -14,6 +14,8 @@ from AsyncPPO import EnvError, EnvVectorizer
 from tests.contracts.test_backends import BACKENDS, EACH
 from tests.envs import Counter, Faulty, Gate
 
+pytestmark = pytest.mark.covering
+
 Make = Callable[..., EnvVectorizer]
 Rows = dict[int, list[Any]]
 

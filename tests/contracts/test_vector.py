@@ -12,6 +12,8 @@ from parallel_rl.utils import inactive_states_dropout, update_active_environment
 from PPO import PPO
 from tests.fake_envpool import INSTALLED, use_fake_envpool
 
+pytestmark = pytest.mark.covering
+
 Step = tuple[np.ndarray, ...]
 
 

@@ -17,6 +17,8 @@ from parallel_rl.utils import Trajectory
 from PPO import PPO
 from tests.envs import Counter
 
+pytestmark = pytest.mark.covering
+
 MODES = [*AutoresetMode]
 SEEDS = [11, 12, 13]
 LENGTHS = (3, 5, 4)

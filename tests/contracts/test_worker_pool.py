@@ -21,6 +21,8 @@ from tests.contracts.test_backends import BACKENDS
 from tests.envs import Counter
 from tests.processes import SECONDS, runs
 
+pytestmark = pytest.mark.covering
+
 
 class Adder:
     """A context that adds to an initial number."""
