@@ -87,7 +87,7 @@ class Collector:
             agent: the policy.
             buffer: stores the transitions.
             info_keys: numbers to keep from the last infos of episodes.
-            dealt: which of several ranks' environments these are; the agent is a `ReplicableAgent` then.
+            dealt: in a run with several ranks, the environments of this one; the agent is a `ReplicableAgent` then.
         """
         self.env, self.agent, self.buffer, self.info_keys, self._dealt = env, agent, buffer, info_keys, dealt
         self._episodes = Episodes(env.num_envs, info_keys)
@@ -116,10 +116,10 @@ class Collector:
         self._obs, self._episodes, self._recurrent = obs, episodes, recurrent
 
     def collect(self, steps: int) -> tuple[int, list[Episode]]:
-        """Step every running environment once; of several ranks' environments, `steps` times.
+        """Step every running environment once; in a run with several ranks, `steps` times.
 
         Args:
-            steps: the largest number of steps for each environment.
+            steps: the number of steps for each environment.
 
         Returns:
             The number of steps of all environments together, and the episodes that ended.
@@ -197,7 +197,7 @@ class ReplicaCollector:
             env: with `autoreset`, and a plan with the replica of the agent.
             agent: gives the weights and the noise.
             buffer: stores its rows in the arrays of the vectorizer's rollout.
-            dealt: which of several ranks' environments these are.
+            dealt: in a run with several ranks, the environments of this one.
         """
         self._dealt = dealt or Deal(0, env.num_envs, env.num_envs)
         assert env.rollout is not None

@@ -1,22 +1,29 @@
-"""Parallel environments behind a backend: their rows, methods and attributes, and how they are closed."""
+"""Parallel environments behind a backend: their mask, rows, attributes and state, and how they are closed."""
 
 import copy
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from AsyncPPO.backends import Backend, EnvError, apply
+from AsyncPPO.backends import ENV_ERROR, Backend, EnvError, apply, check_saved
 from AsyncPPO.progress import warn_if_long
+from AsyncPPO.resets import EnvSeeds, check_mask
 from AsyncPPO.workers import WorkerPool
-from parallel_rl.utils import Closeable
+from parallel_rl.utils import Closeable, State
 
 Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
 
 
 class ParallelEnvs(Closeable):
     """N environments behind a backend; a subclass resets and steps them.
+
+    `envs_active` is a bool mask `(N,)` in which True means that the environment has FINISHED (the name is historical;
+    `finished` is the same array).
 
     `call`, `get_attr`, `set_attr` and `render` are as in Gymnasium's `VectorEnv`. Do not call `reset` or `step` through
     them, since the vectorizer would not notice. If an environment raises an exception in them, that is an `EnvError`,
@@ -24,12 +31,28 @@ class ParallelEnvs(Closeable):
     """
 
     num_envs: int
+    _finished: np.ndarray
+    _seeds: EnvSeeds
     _backend: Backend | None = None
     _outstanding = 0
     """The number of environments that have an action, and no result yet."""
     _settled = False
     """Whether a step has ever been received."""
     _reset_options: dict[str, Any] | None = None
+
+    @property
+    def envs_active(self) -> np.ndarray:
+        """The mask `(N,)`, True for an environment that has FINISHED; may be assigned or written into."""
+        return self._finished
+
+    @envs_active.setter
+    def envs_active(self, mask: ArrayLike) -> None:
+        self._finished[:] = check_mask("envs_active", mask, self.num_envs)
+
+    @property
+    def finished(self) -> np.ndarray:
+        """The same mask as `envs_active`."""
+        return self._finished
 
     @property
     def obs(self) -> np.ndarray:
@@ -130,6 +153,64 @@ class ParallelEnvs(Closeable):
             if outcomes[index].fault:
                 raise EnvError(outcomes[index].fault)
         return tuple(outcomes[index].result for index in sorted(outcomes))
+
+    def state(self) -> State:
+        """Return the state of the environments, for `utils.save_state`.
+
+        For environments that cannot be saved (docs/resuming.md) it has only the random streams.
+
+        Raises:
+            RuntimeError: `recv` is due first, or the vectorizer is closed.
+            EnvError: as for `step`.
+        """
+        backend = self._idle_backend()
+        snapshots = self._guarded(backend.snapshots)
+        return {
+            "environments": [snapshots[index] for index in sorted(snapshots)],
+            "obs": backend.arrays.obs.copy(),
+            "finished": self._finished.copy(),
+            "next_seeds": self._seeds.state(),
+            "reset_options": self.reset_options,
+        }
+
+    def load_state(self, state: State) -> np.ndarray | None:
+        """Restore what `state` returned.
+
+        Returns:
+            Observations `(n, ...)` of the running environments; None if `reset` must start new episodes, since
+            environments could not be saved or restored, or have all finished.
+
+        Raises:
+            ValueError: it is of other environments, or of another number of them; then nothing is changed.
+            EnvError: as for `step`.
+        """
+        backend = self._open_backend()
+        check_saved(state, self._finished, backend.arrays.obs)
+        self.reset_options = state.get("reset_options", self.reset_options)  # states of earlier versions have none
+        snapshots = dict(enumerate(state["environments"]))
+        self._finished[:] = True
+        self._seeds.load_state(state["next_seeds"], used=False)
+        if not snapshots:
+            return None
+        failed = self._guarded(lambda: backend.restore(snapshots))
+        self._seeds.load_state(state["next_seeds"], used=True)
+        for info in failed.values():
+            logger.warning("%s; a new episode begins", info[ENV_ERROR])
+        if failed or any(snapshot["layers"] is None for snapshot in snapshots.values()):
+            return None
+        obs = backend.arrays.obs
+        obs[:] = state["obs"]
+        self._finished[:] = state["finished"]
+        return None if self._finished.all() else obs[~self._finished]
+
+    def begin_after(self, state: State) -> None:
+        """Let the next reset begin new episodes, with seeds and options that follow from a `state`.
+
+        The state may have another number of environments. Seeds that were given as a list are kept.
+        """
+        self._finished[:] = True
+        self.reset_options = state.get("reset_options", self.reset_options)
+        self._seeds.begin_after(state["next_seeds"])
 
     def close(self) -> None:
         """Close the environments and end their processes; may be called twice."""

@@ -100,7 +100,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.error: BaseException | None = None
         self.collecting_since: float | None = None  # by `time.monotonic`; None between collections
         self.rows = RowMeans(agent)
-        self._batch_lag = lag  # correct for a batch from a checkpoint: it was collected during an update
+        self._batch_lag = lag  # a full batch in a checkpoint was collected during an update
         self.elsewhere, self.running_envs = 0, self.num_envs  # transitions of other ranks; environments of all
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
@@ -174,7 +174,7 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _loop(self, start: float) -> Iterator[Metrics]:
         """Collect and update until the run is over; yield the rows."""
-        target, may_stop = self.goal[1], True  # an on-policy run stops only after an update, which leaves no rows
+        target, may_stop = self.goal[1], True  # an on-policy run stops only after an update, so no transition is lost
         while (self.steps_done < target or self._has_lagged_batch()) and not (
             may_stop and agree_to_stop(self, partial(state_of_run, self))
         ):
@@ -270,7 +270,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         return partial(self.agent.update, (self.steps_done - begin) / (target - begin), workers, *others)
 
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
-        """End the run after the current update; before the first run, end that one at once.
+        """End the run after the current update. Before the first `run`, this ends that run at once.
 
         Args:
             why: the reason, which `stopped` holds.

@@ -1,6 +1,5 @@
 """EnvVectorizer: parallel environments behind one step, with a mask of those that have finished."""
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -11,7 +10,6 @@ from numpy.typing import ArrayLike
 
 from AsyncPPO.backends import (
     CLOSE_SECONDS,
-    ENV_ERROR,
     Actions,
     BackendName,
     FaultPolicy,
@@ -20,32 +18,24 @@ from AsyncPPO.backends import (
     StartMethod,
     check_finite,
     check_results,
-    check_saved,
     check_ways,
 )
 from AsyncPPO.factory import EnvLike, number_of_copies
 from AsyncPPO.making import Ways, make_backend
 from AsyncPPO.parallel_envs import ParallelEnvs
-from AsyncPPO.resets import RESET_MASK, EnvSeeds, check_env_ids, check_mask, take_reset_mask
+from AsyncPPO.resets import RESET_MASK, EnvSeeds, check_env_ids, take_reset_mask
 from AsyncPPO.vector_view import VectorView
-from parallel_rl.utils import (
-    State,
-    episode_ends,
-    indexes_of_active_environments,
-    number_of_active_environments,
-)
+from parallel_rl.utils import episode_ends, indexes_of_active_environments, number_of_active_environments
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
 """Observations `(n, ...)`, rewards float64 `(n,)`, terminated and truncated bool `(n,)`, infos, of n environments."""
-logger = logging.getLogger(__name__)
 
 
 class EnvVectorizer(ParallelEnvs):
     """N parallel environments, stepped together.
 
-    `envs_active` is a bool mask `(N,)` in which True means that the environment has FINISHED (the name is
-    historical; `finished` is the same array). `step` takes one action for each environment that still runs, in index
-    order, and returns rows of just those. The caller marks those that have finished:
+    `step` takes one action for each environment that still runs, in index order, and returns rows of just those. The
+    caller marks those that have finished, in the mask `finished` (also called `envs_active`, for historical reasons):
 
         with EnvVectorizer("CartPole-v1", num_envs=8, seed=0) as env:
             obs, _ = env.reset()
@@ -58,8 +48,8 @@ class EnvVectorizer(ParallelEnvs):
 
     With `autoreset=True` an environment that finishes is reset in the same step, so that all of them always run. Its
     info then has the last observation of the episode as `final_obs` and the last info as `final_info`, as in Gymnasium.
-    A `VectorEnv` may reset an environment only in the step after the end of its episode (Gymnasium's next-step mode).
-    The environment is `finished` during that step, which needs no action for it; then `obs` has its new observation.
+    A `VectorEnv` in Gymnasium's next-step mode resets an environment one step later. It is `finished` during that step,
+    and takes no action; then `obs` has its new observation.
 
     Args:
         env: an environment (copied, or remade from its spec if it cannot be copied), an id, an `EnvSpec`, or a
@@ -72,21 +62,17 @@ class EnvVectorizer(ParallelEnvs):
         num_workers: number of processes that step, by default one for each core. This process is one of them, and
             steps the first block of environments.
         seed: of the environments' random streams; None takes fresh entropy. A list has a seed for each environment.
-        reset_options: `options` of every reset, autoresets too; may be changed later.
+        reset_options: `options` of every reset, autoresets too.
         autoreset: whether an environment that finishes is reset in the same step.
-        start_method: of the worker processes: `fork`, `spawn`, `forkserver`, or `auto`: `fork`, unless the system or a
-            library in this process does not support it (see `backend_reason`).
+        start_method: of worker processes: `fork`, `spawn`, `forkserver`, or `auto`: `fork` where it is safe.
         plan: a policy whose replicas act in the processes that step (`backends.Replicas`), and the largest number of
             steps of a rollout. It needs `autoreset`.
         asynchronous: for `send`, and `recv` with `min_envs`: `num_workers` further processes step all environments, and
             this one steps none. If environments mostly wait (a simulator, the network), use more workers than cores.
-        on_env_error: `raise`, or `restart`: an environment is restarted if it raises an exception, returns a value that
-            does not fit its space, or hangs, or if its process dies. Its row is truncated, with a reward of 0, its last
-            observation as `final_obs`, and the error as `env_error` in its info. `RESTART_LIMIT` failures in a row are
-            an error. `send` does not work with `restart`.
+        on_env_error: `raise`, or `restart` an environment that fails (docs/environments.md). Its row is truncated, with
+            a reward of 0, and the error as `env_error` in its info. `send` does not work with `restart`.
         step_timeout: seconds that a step or reset of an environment may take; it needs worker processes.
-        close_timeout: seconds that workers may take to close their environments, before they and the processes that
-            they started are killed.
+        close_timeout: seconds that workers may take to close their environments before they are killed.
 
     Raises:
         ValueError: a size is below 1, the backend or the environment id is unknown, or a list does not have N entries.
@@ -117,7 +103,7 @@ class EnvVectorizer(ParallelEnvs):
         if plan is not None and not autoreset:
             raise ValueError("a plan needs autoreset=True: replicas do not wait for a reset")
         self.autoreset, self.on_env_error = autoreset, on_env_error
-        self._seeds = EnvSeeds(seed, self.num_envs)
+        self._seeds, self._finished = EnvSeeds(seed, self.num_envs), np.ones(self.num_envs, dtype=bool)
         policy = FaultPolicy(on_env_error == "restart", step_timeout)
         ways = Ways(backend, num_workers, start_method, plan, asynchronous, policy, close_timeout)
         made = make_backend(env, self.num_envs, ways, seed=self._seeds.first, reset_options=reset_options)
@@ -125,24 +111,9 @@ class EnvVectorizer(ParallelEnvs):
         self.single_observation_space, self.single_action_space = made.observation_space, made.action_space
         self._backend, self._actions = made.backend, Actions(made.action_space)
         self.rollout, self.num_workers = made.backend.rollout, made.backend.num_workers
-        self._finished = np.ones(self.num_envs, dtype=bool)
         self._sent = np.zeros(self.num_envs, dtype=bool)
         if reset_options is not None:
             self.reset_options = reset_options
-
-    @property
-    def envs_active(self) -> np.ndarray:
-        """The mask `(N,)`, True for an environment that has FINISHED; may be assigned or written into."""
-        return self._finished
-
-    @envs_active.setter
-    def envs_active(self, mask: ArrayLike) -> None:
-        self._finished[:] = check_mask("envs_active", mask, self.num_envs)
-
-    @property
-    def finished(self) -> np.ndarray:
-        """The same mask as `envs_active`."""
-        return self._finished
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -186,16 +157,14 @@ class EnvVectorizer(ParallelEnvs):
 
         Args:
             actions: `(n, ...)` or flat `(n, size)`, for the n running environments in index order. For a Dict or Tuple
-                space: the structured array that `PPO.act` returns, a dict or tuple of arrays `(n, ...)`, or a list of
-                n actions.
+                space: the structured array that `PPO.act` returns, a dict or tuple of arrays, or a list of n actions.
 
         Returns:
             A `Step` of these environments, in index order.
 
         Raises:
-            ValueError: the number or shape of the actions is wrong, or an action is invalid (a NaN; for discrete
-                actions a fraction or a number out of range). The message names the environment, and no environment was
-                stepped.
+            ValueError: the number or shape of the actions is wrong, or an action is invalid; the message names the
+                environment. Then no environment was stepped.
             RuntimeError: nothing is running, `recv` is due first, or the vectorizer is closed.
             EnvError: an environment failed or gave a NaN or infinity, or its worker died; the vectorizer is closed.
         """
@@ -272,64 +241,6 @@ class EnvVectorizer(ParallelEnvs):
                 self._guarded(partial(check_finite, "observation", index, arrays.final_obs[index]))
                 infos_of_rows[row]["final_obs"] = arrays.final_obs[index[0]].copy()
         return obs, reward, terminated, truncated, infos_of_rows, env_ids
-
-    def state(self) -> State:
-        """Return the state of the environments, for `utils.save_state`.
-
-        For environments that cannot be saved (docs/resuming.md) it has only the random streams.
-
-        Raises:
-            RuntimeError: `recv` is due first, or the vectorizer is closed.
-            EnvError: as for `step`.
-        """
-        backend = self._idle_backend()
-        snapshots = self._guarded(backend.snapshots)
-        return {
-            "environments": [snapshots[index] for index in sorted(snapshots)],
-            "obs": backend.arrays.obs.copy(),
-            "finished": self._finished.copy(),
-            "next_seeds": self._seeds.state(),
-            "reset_options": self.reset_options,
-        }
-
-    def load_state(self, state: State) -> np.ndarray | None:
-        """Restore what `state` returned.
-
-        Returns:
-            Observations `(n, ...)` of the running environments; None if `reset` must start new episodes, since
-            environments could not be saved or restored, or have all finished.
-
-        Raises:
-            ValueError: it is of other environments, or of another number of them; then nothing is changed.
-            EnvError: as for `step`.
-        """
-        backend = self._open_backend()
-        check_saved(state, self._finished, backend.arrays.obs)
-        self.reset_options = state.get("reset_options", self.reset_options)  # states of earlier versions have none
-        snapshots = dict(enumerate(state["environments"]))
-        self._finished[:] = True
-        self._seeds.load_state(state["next_seeds"], used=False)
-        if not snapshots:
-            return None
-        failed = self._guarded(lambda: backend.restore(snapshots))
-        self._seeds.load_state(state["next_seeds"], used=True)
-        for info in failed.values():
-            logger.warning("%s; a new episode begins", info[ENV_ERROR])
-        if failed or any(snapshot["layers"] is None for snapshot in snapshots.values()):
-            return None
-        obs = backend.arrays.obs
-        obs[:] = state["obs"]
-        self._finished[:] = state["finished"]
-        return None if self._finished.all() else obs[~self._finished]
-
-    def begin_after(self, state: State) -> None:
-        """Take the random streams and options of a `state`, which may have another number of environments.
-
-        The next reset begins new episodes. Seeds that were given as a list are kept.
-        """
-        self._finished[:] = True
-        self.reset_options = state.get("reset_options", self.reset_options)
-        self._seeds.begin_after(state["next_seeds"])
 
     def as_vector_env(self) -> VectorEnv:
         """Return a Gymnasium `VectorEnv` of these environments, which closes them at its end (`VectorView`)."""

@@ -33,9 +33,8 @@ from parallel_rl.utils import (
     register_games,
     spaces_in,
 )
+from parallel_rl.utils.threads import LARGE_NETWORK
 
-LARGE_NETWORK = 1_000_000
-"""With at least this many parameters, several threads are faster than one."""
 ROUNDING = 1e-9
 """Due updates are counted in floats; this much rounding error is tolerated, in updates."""
 

@@ -6,9 +6,7 @@ from gymnasium import spaces
 
 from OffPolicy.noise import make_noise
 from parallel_rl.utils import Config, setting, settings_class
-
-WIDEST = 2**16
-"""The largest number of units in a layer, so that a forged file cannot exhaust the memory."""
+from parallel_rl.utils.settings import WIDEST
 
 
 @settings_class

@@ -103,7 +103,7 @@ class Replay:
         self.rows = self.ring_length * num_envs
         for name, kind in self._types.items():  # zeros take no memory until they are written to
             setattr(self, name, np.zeros((self.rows, *kind.shape), kind.base))
-        self._written = np.zeros(num_envs, np.int64)  # positions that each ring has filled since its start
+        self._written = np.zeros(num_envs, np.int64)  # rows written to each ring so far, overwritten ones included
         self._steps = np.zeros(num_envs, np.int64)  # of the running episodes
 
     def __len__(self) -> int:

@@ -22,6 +22,7 @@ from parallel_rl.utils import (
     make_config,
     settings_in,
 )
+from parallel_rl.utils.threads import LARGE_NETWORK
 from PPO.acting import Acting
 from PPO.actor_critic import ActorCritic, MakeEncoder
 from PPO.arguments import ForEnv, Scaling, arguments_for, check_arguments, spaces_of
@@ -35,10 +36,8 @@ from PPO.learning import Learning
 from PPO.losses import objective_loss
 from PPO.memory import Memory
 from PPO.rnd import RND
-from PPO.settings import settings_of
+from PPO.settings import plain_arguments
 
-LARGE_NETWORK = 1_000_000
-"""With at least this many parameters, torch's overhead is small, and several threads are faster than one."""
 BETAS = {"beta": "RND", "icm_beta": "ICM"}
 """The settings that give a companion its `beta`, each with the name of that companion."""
 
@@ -141,7 +140,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         }
 
     def _make_networks(self, generator: torch.Generator) -> None:
-        companions = self._companions_asked_for()
+        companions = self._wanted_companions()
         self.policy = self.actor_critic(
             self.observation_space,
             self.action_space,
@@ -161,7 +160,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
             companion.build(self.policy.features, self.action_space, generator)
         self._companions = tuple(companion.to(self.device) for companion in companions)
 
-    def _companions_asked_for(self) -> list[Companion]:
+    def _wanted_companions(self) -> list[Companion]:
         """Return the companions of the config, copied and not yet built."""
         config, wanted = self.config, list(self.config.companions)
         if config.use_RND and "rnd" not in wanted:
@@ -279,7 +278,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
     def update(
         self, progress: float = 0.0, workers: GradientWorkers | None = None, ranks: Ranks = ALONE
     ) -> dict[str, float]:
-        """Call `learn`, under the name of the `Agent` protocol; if a rank is lost, `memory` is empty then."""
+        """Call `learn`; this is its name in the `Agent` protocol. If a rank is lost, `memory` is cleared."""
         try:
             return self.learn(progress, workers, ranks)
         except RankError:
@@ -303,7 +302,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
 ARGUMENTS = frozenset(inspect.signature(PPO.__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}
 """The arguments of `PPO` that are not in its config: spaces, networks and seed."""
 PPO.arguments = ARGUMENTS
-PPO.defaults = settings_of(
+PPO.defaults = plain_arguments(
     {
         name: parameter.default
         for name, parameter in inspect.signature(PPO.__init__).parameters.items()

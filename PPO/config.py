@@ -5,12 +5,11 @@ from typing import Any, Literal, get_args
 from gymnasium import spaces
 
 from parallel_rl.utils import Config, Features, Schedule, leaves, scheduled, setting, settings_class
+from parallel_rl.utils.settings import WIDEST
 
 CompanionName = Literal["rnd", "icm"]
 ROLLOUT = -1
 """The value of `sde_sample_freq` for new noise only after each update."""
-WIDEST = 2**16
-"""The largest number of units in a layer, so that a forged file cannot exhaust the memory."""
 Values = dict[str, Any]
 """Settings of PPO and of its run, by name."""
 DEFAULTS: Values = {"k_epochs": 10, "gamma": 0.99, "mini_batch_size": 256}

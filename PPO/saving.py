@@ -18,7 +18,7 @@ from PPO.averaging import average
 from PPO.companions import Companion, scales_of
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
-from PPO.settings import Settings, arguments_of, differences, settings_of
+from PPO.settings import Settings, arguments_of, differences, plain_arguments
 
 POLICY_FILE = "Policy_weights.pth"
 SQUASH = {"squash": "squash_actions"}
@@ -83,7 +83,7 @@ class Savable:
 
     def settings(self) -> Settings:
         """Return the config and the other arguments of the agent as plain values, for a file; without `device`."""
-        return settings_of({name: getattr(self, name) for name in self.arguments} | vars(self.config))
+        return plain_arguments({name: getattr(self, name) for name in self.arguments} | vars(self.config))
 
     def check_settings(self, saved: Settings, what: str, *, learning: bool = False) -> None:
         """Check that the weights of an agent with the settings `saved` have the same meaning for this one.

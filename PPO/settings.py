@@ -20,7 +20,7 @@ SCHEDULES = ("lr", "policy_clip")
 """Settings that cannot be saved if they are functions."""
 
 
-def settings_of(arguments: Mapping[str, Any]) -> Settings:
+def plain_arguments(arguments: Mapping[str, Any]) -> Settings:
     """Return arguments of `PPO` as plain values, without `device`."""
     return {name: _plain(value) for name, value in arguments.items() if name != "device"}
 
@@ -29,7 +29,7 @@ def arguments_of(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
     """Return arguments of `PPO`.
 
     Args:
-        settings: the result of `settings_of`.
+        settings: the result of `plain_arguments`.
         given: arguments that replace saved ones.
 
     Raises:
@@ -56,7 +56,7 @@ def differences(saved: Settings, own: Settings, *, learning: bool = False) -> li
     """Return the differences between settings that change what weights mean, in words.
 
     Args:
-        saved: the complete result of `settings_of`.
+        saved: the complete result of `plain_arguments`.
         own: the settings of the current agent.
         learning: whether to compare also the settings of the update.
 

@@ -70,7 +70,7 @@ def prepare(ppo: "Learning", batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
             metrics[f"{companion.name.lower()}_reward"] = float(rewards[-1].reward.mean())
     targets = [companion.targets(transitions) for companion in ppo.companions]
 
-    # before the first reward the critic's values mean nothing: scale them to the size of the rewards
+    # the critic has never seen a reward: bring its first values to the magnitude of the rewards
     if not ppo.rewarded:
         head.stats.rescale(0, reward_unit(max(ranks.gather(float(np.abs(batch.reward).max())))))
 
@@ -127,7 +127,7 @@ def optimize(
                 metrics |= add_gradients(ppo, prepared.targets, order[start:stop], rng)
             metrics = add_up(ranks, [optimizer.gradient for optimizer in optimizers], metrics, share)
             if config.target_kl is not None and metrics["approx_kl"] > 1.5 * config.target_kl:
-                rng.bit_generator.state = drawn  # as if this minibatch had not been
+                rng.bit_generator.state = drawn  # undo the random numbers of this minibatch, which is not used
                 losses = {loss_name(each): 0.0 for each in ppo.companions if each.learns}
                 return means(steps or [metrics | losses | {"grad_norm": 0.0}])
             metrics["grad_norm"] = limit_norm(optimizers[0].gradient, config.max_grad_norm)
@@ -160,13 +160,15 @@ class RewardStream:
     """The factor of its advantage in the sum of all."""
 
     def advantage(self, batch: Batch, value: np.ndarray, final_value: np.ndarray, gae_lambda: float) -> np.ndarray:
-        """Return advantages `(M,)`.
+        """Return advantages `(M,)`: a termination bootstraps zero, any other end the value of the next observation.
 
-        They follow from the values of the M observations, and of the next observations at the E ends of the batch.
-
-        A termination bootstraps zero; any other end bootstraps the value of the next observation.
+        Args:
+            batch: M rows with E ends.
+            value: `(M,)`, of the observations.
+            final_value: `(E,)`, of the next observations at the ends.
+            gae_lambda: lambda of GAE.
         """
-        # a return that continues across episodes has fewer ends than the batch: take the values of its own
+        # a return that continues across episodes has only some of the batch's ends
         next_value = next_rows(value, self.ends, final_value[self.ends[batch.ends]])
         return gae(self.reward, value, next_value, self.terminated, self.ends, self.gamma, gae_lambda)
 
@@ -261,7 +263,7 @@ def values_of(ppo: "Learning", inputs: Inputs) -> torch.Tensor:
 def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray, ranks: Ranks) -> torch.Tensor:
     """Return advantages `(M,)`, scaled as `normalize_advantage` says.
 
-    With `minibatch`, each minibatch normalizes its own later; here only extreme magnitudes are brought near 1.
+    With `minibatch`, each minibatch is standardized later; here only extreme magnitudes are brought near 1.
     """
     stats = ppo.policy.value_head.stats
     if ppo.normalize_advantage == "none":

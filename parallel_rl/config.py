@@ -122,18 +122,20 @@ class RunConfig(Config):
         None, "End the run when the last 100 episodes, or an evaluation, reach this mean return."
     )
 
-    def loop(self) -> dict[str, Any]:
-        """Return the settings that are arguments of the trainer, under the same names."""
-        return self.stepping() | {name: getattr(self, name) for name in ("mode", "acting", "lag", "seed", "info_keys")}
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Return the settings that are arguments of `AsyncTrainer`, under the same names."""
+        return self.stepping_arguments() | {
+            name: getattr(self, name) for name in ("mode", "acting", "lag", "seed", "info_keys")
+        }
 
-    def stepping(self) -> dict[str, Any]:
+    def stepping_arguments(self) -> dict[str, Any]:
         """Return the settings about stepping, which are arguments of the trainer and of `evaluate`."""
         names = ("backend", "num_workers", "on_env_error", "step_timeout", "start_method", "close_timeout")
         return {name: getattr(self, name) for name in names}
 
-    def evaluating(self) -> dict[str, Any]:
+    def evaluation_arguments(self) -> dict[str, Any]:
         """Return the arguments of `evaluate` for a run's evaluations."""
-        return self.stepping() | {"num_envs": self.eval_envs or self.num_envs, "info_keys": self.info_keys}
+        return self.stepping_arguments() | {"num_envs": self.eval_envs or self.num_envs, "info_keys": self.info_keys}
 
 
 @dataclass(frozen=True)
@@ -247,8 +249,8 @@ NODES: Flag = ("nodes", int, "Number of ranks of --cluster.", 1)
 MIN_NODES: Flag = (
     "min_nodes",
     int | None,
-    "Replace ranks that are lost, go on without them meanwhile, and wait while there are fewer than this. By default a "
-    "lost rank ends the run with local, and the run waits for all with ray.",
+    "Replace lost ranks while the others go on; with fewer than this, wait. By default a lost rank ends a local run, "
+    "and a run on Ray waits for all ranks.",
     None,
 )
 PREEMPT: Flag = (
@@ -331,6 +333,6 @@ Other commands, each with its own --help: tune, resume, evaluate, record, watch,
 """
 TUNE_HELP = """Search for better settings of an agent by Optuna, each trial a short training run.
 
-The flags are those of train: their settings are the first trial. The same command continues a search, and may run in
+The flags are those of train; the first trial has their settings. The same command continues a search, and may run in
 several processes at once.
 """

@@ -204,7 +204,7 @@ def test_a_run_of_an_older_version_is_evaluated_resumed_and_loaded(
     config = config_of(run_dir)
     ppo = fresh_agent(config)
     run = config.run
-    with AsyncPPO(env_of(run), ppo, run.num_envs, run.steps, progress=False, **run.loop()) as trainer:
+    with AsyncPPO(env_of(run), ppo, run.num_envs, run.steps, progress=False, **run.trainer_arguments()) as trainer:
         trainer.load_checkpoint(run_dir / BEFORE)
     fresh = fresh_agent(config)
     fresh.load_weights(run_dir)

@@ -62,7 +62,9 @@ def ours(env_id: str, seed: int) -> None:
     factory = env_factory(env_id)
     with make_env(factory) as env:
         ppo = PPO.for_env(env, seed=seed, **vars(config.settings))
-    with AsyncPPO(factory, ppo, config.run.num_envs, config.run.steps, progress=False, **config.run.loop()) as trainer:
+    with AsyncPPO(
+        factory, ppo, config.run.num_envs, config.run.steps, progress=False, **config.run.trainer_arguments()
+    ) as trainer:
         for update in trainer.updates():
             tell(int(update["steps"]), int(update["episodes"]), update["mean_return"])
             if update["episodes"] >= 100 and update["mean_return"] >= TASKS[env_id].threshold:

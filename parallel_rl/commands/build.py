@@ -40,7 +40,7 @@ def make_trainer(config: TrainConfig, ranks: Cluster = ALONE, *, progress: bool 
 
     run = config.run
     env, agent = env_of(run, training=True), fresh_agent(config)
-    return AsyncTrainer(env, agent, run.num_envs, run.steps, ranks=ranks, progress=progress, **run.loop())
+    return AsyncTrainer(env, agent, run.num_envs, run.steps, ranks=ranks, progress=progress, **run.trainer_arguments())
 
 
 def fresh_agent(config: TrainConfig) -> Any:

@@ -27,7 +27,7 @@ def final_evaluation(config: TrainConfig, agent: Any, steps: int, run_dir: Path)
     from AsyncPPO import evaluate_episodes
 
     seed = config.run.seed + FINAL_SEED
-    settings: dict[str, Any] = {"seed": seed, "progress": True} | config.run.evaluating()
+    settings: dict[str, Any] = {"seed": seed, "progress": True} | config.run.evaluation_arguments()
     try:
         episodes = evaluate_episodes(agent, env_of(config.run), config.run.eval_episodes, **settings)
     except KeyboardInterrupt:

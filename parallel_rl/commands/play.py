@@ -46,7 +46,7 @@ def evaluate(
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environments.
         json: print JSON.
-        trust_env_module: import the module that the run's environment is in.
+        trust_env_module: import the modules that the run's config.json names.
     """
     from AsyncPPO import evaluate_episodes
     from AsyncPPO.callbacks import Evaluation
@@ -59,7 +59,7 @@ def evaluate(
         deterministic=not stochastic,
         seed=seed,
         progress=not json,
-        **config.run.evaluating(),
+        **config.run.evaluation_arguments(),
     )
     evaluation = Evaluation.of(0, played)
     if json:
@@ -91,7 +91,7 @@ def record(
         episodes: number of episodes, one after the other.
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environment.
-        trust_env_module: import the module that the run's environment is in.
+        trust_env_module: import the modules that the run's config.json names.
     """
     from parallel_rl.utils.video import Video
 
@@ -121,7 +121,7 @@ def watch(
         episodes: number of episodes.
         best: take the weights of the best evaluation during the training, not the last ones.
         seed: of the environment.
-        trust_env_module: import the module that the run's environment is in.
+        trust_env_module: import the modules that the run's config.json names.
     """
     config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     if not has_screen():

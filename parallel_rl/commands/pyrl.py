@@ -77,7 +77,9 @@ def _train_parser(name: str) -> argparse.ArgumentParser:
     parser.add_argument("env_id", metavar="ENV", help="the environment; it comes first")
     parser.add_argument("--num-epochs", type=int, default=20, help="epochs, with an evaluation after each (20)")
     parser.add_argument("--num-cycles", type=int, default=cycles, help=f"cycles in an epoch ({cycles})")
-    parser.add_argument("--num-episodes", type=int, default=20, help="episodes, of the time limit, in a cycle (20)")
+    parser.add_argument(
+        "--num-episodes", type=int, default=20, help="episodes in a cycle; each counts as the time limit (20)"
+    )
     parser.add_argument("--obs-normalizer", choices=[*NORMALIZERS], help="whether observations are normalized")
     for flag, ours in RENAMED.items():
         parser.add_argument(flag, help=f"the same as {ours}")
@@ -96,12 +98,12 @@ def test_as(name: str, arguments: Sequence[str]) -> int:
         FileNotFoundError: there is no run at PATH.
         ValueError: the run is of another agent or environment.
     """
-    parser = argparse.ArgumentParser(f"{NAME} {name}-test", description=f"Play with an agent of {name}-train.")
+    parser = argparse.ArgumentParser(f"{NAME} {name}-test", description=f"Run episodes with an agent of {name}-train.")
     parser.add_argument("env_id", metavar="ENV", help="the environment")
-    parser.add_argument("path", metavar="PATH", type=Path, help="the directory that it was saved in")
+    parser.add_argument("path", metavar="PATH", type=Path, help="the directory that the agent was saved in")
     parser.add_argument("--num-episodes", type=int, default=5, help="number of episodes (%(default)s)")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the environment (%(default)s)")
-    parser.add_argument("--trust-env-module", action="store_true", help="import the module of the run's environment")
+    parser.add_argument("--trust-env-module", action="store_true", help="import the modules that config.json names")
     typed = parser.parse_args(arguments)
     config, agent = agent_of(typed.path, trust_env_module=typed.trust_env_module)
     for wanted, found in ((name.removeprefix(HINDSIGHT), config.agent), (typed.env_id, config.run.env_id)):

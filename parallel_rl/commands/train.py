@@ -62,7 +62,7 @@ def train(arguments: Sequence[str]) -> int:
         if nodes is not None:
             raise ValueError("give either --seeds or --cluster")
         return train_seeds(config, seeds, choose_run_dir(config), train_run)
-    if nodes is not None:  # the directory is known before, since another rank may have to go on with it
+    if nodes is not None:  # all ranks know the directory, since the first rank may be replaced
         config = config.changed({"run_dir": str(choose_run_dir(config))})
     return work_on_ranks(nodes, partial(_train_told, config_of_ranks(config, nodes), flags.origin))
 
@@ -108,12 +108,12 @@ def resume(
         steps: number of further environment steps; by default the remaining ones.
         num_envs: number of parallel environments from now on; if it changes, all start new episodes.
         override: NAME=VALUE, new values for settings of the agent: --override lr=1e-4 entropy_coef=0.
-        cluster: continue on several ranks, as many as before or not; local: processes on this machine; ray: one on
-            each machine of a Ray cluster.
+        cluster: continue on several ranks; their number may change. local: processes on this machine; ray: one on each
+            machine of a Ray cluster.
         nodes: number of ranks of --cluster.
-        min_nodes: go on without lost ranks while there are so many; see docs/scale-out.md.
-        preempt: once this fraction of the ranks has collected its share, the others stop collecting.
-        trust_env_module: import the module that the run's environment is in.
+        min_nodes: replace lost ranks while the others go on; with fewer than this, wait.
+        preempt: once this fraction of the ranks has collected its share of a batch, the others stop collecting.
+        trust_env_module: import the modules that the run's config.json names.
     """
     config = config_of(run_dir)
     check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module)
@@ -231,7 +231,7 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[
     )
 
     def save() -> None:
-        if not before or trainer.steps_done > before:  # a resumed run that took no step does not change its files
+        if not before or trainer.steps_done > before:  # a resumed run without a step leaves its files as they are
             _save(config, trainer, run_dir)
 
     try:

@@ -210,7 +210,7 @@ class Search:
     def _evaluate(self, config: TrainConfig, episodes: int) -> float:
         from AsyncPPO import evaluate
 
-        settings = config.run.stepping() | {"num_envs": config.run.eval_envs or config.run.num_envs}
+        settings = config.run.stepping_arguments() | {"num_envs": config.run.eval_envs or config.run.num_envs}
         seed = config.run.seed + EVALUATION_SEED
         mean = float(np.mean(evaluate(self._trainer.agent, env_of(config.run), episodes, seed=seed, **settings)))
         if not math.isfinite(mean):

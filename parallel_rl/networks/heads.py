@@ -270,8 +270,8 @@ class ValueHead(nn.Module):
 
     PopArt (van Hasselt et al. 2016, arXiv:1602.07714): the layer learns normalized targets, whatever the scale of the
     rewards. When the statistics change, the layer's weights are rescaled so that no prediction changes. The first
-    statistics do not rescale them: the predictions before are meaningless, and rescaled they would become huge if
-    returns hardly vary.
+    update of the statistics does not rescale them: it would preserve meaningless predictions, and make the weights huge
+    if returns hardly vary.
     """
 
     def __init__(self, features: int, values: int, generator: torch.Generator) -> None:
@@ -291,7 +291,7 @@ class ValueHead(nn.Module):
         Args:
             targets: `(M, V)`, in units of reward.
             values: `(M, V)`, the predictions for some rows, in units of reward.
-            ranks: whose targets count, together.
+            ranks: the statistics are of the targets of all ranks together.
 
         Returns:
             The new output of `forward` for those rows, `(M, V)`.

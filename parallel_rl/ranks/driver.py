@@ -10,7 +10,7 @@ from parallel_rl.utils import RankError
 
 POLL_SECONDS = 0.02
 SILENT_SECONDS = 1.0
-"""How long ranks have to say that they noticed a failure; one that others cannot reach, and does not, is lost."""
+"""How long ranks have to report a failure; a rank that others cannot reach, and that reports nothing, is lost."""
 START_SECONDS = 10.0
 """How long a run waits for all nodes before it begins with fewer, or says what it waits for."""
 GRACE_SECONDS = 15.0
@@ -76,10 +76,10 @@ class Driver:
         """Start the ranks, and keep their number until they end.
 
         Args:
-            signals: that have come; the ranks heed them once they have begun.
+            signals: those received so far; until the ranks have begun, the first one ends the run.
 
         Returns:
-            The exit code of the rank of node 0, which has told if a rank failed.
+            The exit code of the rank of node 0. If a rank failed, that of node 0 has printed the error.
 
         Raises:
             RankError: the run ended without node 0, for example since all ranks are lost.
@@ -221,10 +221,10 @@ class Driver:
         self._losses[member.node] = 0 if had_joined else self._losses[member.node] + 1
 
     def _end(self, words: str, *, told: bool = False) -> int:
-        """Tell all ranks that the run is over; return an exit code if that of node 0 has told the user.
+        """Tell all ranks that the run is over; return 1 if the rank of node 0 has printed why.
 
         Raises:
-            RankError: it has not.
+            RankError: it has not; the message says why.
         """
         words = self._store.get("words").decode() if self._store.check(["words"]) else words
         self._tell({"words": words})

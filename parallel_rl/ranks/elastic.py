@@ -1,10 +1,10 @@
 """Elastic ranks: some may be lost, and others may join, while the run goes on.
 
-A generation is the ranks between two such changes; the `Driver` publishes each in a store.
+A generation is a set of ranks that does not change; the `Driver` publishes each in a store.
 
-- After a loss it has the ranks that are left. They undo the update that they are in, and repeat it.
-- When another rank is ready, the generation has it, too. The ranks agree to go on with it after an update, and one
-  gives it the state of the run.
+- After a loss, the next generation has the ranks that are left. They undo the update that they are in, and repeat it.
+- When another rank is ready, the next generation has it, too. The ranks change to that generation after an update, and
+  one of them sends the new rank the state of the run.
 """
 
 import json
@@ -72,7 +72,7 @@ class Elastic(Connected):
             member: the number of this rank among all that ever belonged to the run.
             node: which share of the environments it has.
             nodes: the number of shares.
-            preempt: the fraction of ranks that no longer wait for the others; None: all wait.
+            preempt: once this fraction of the ranks has collected its share, the others stop; None: never.
             timeout: seconds to wait for another rank.
         """
         self.node, self.nodes, self.joined = node, nodes, max(0, member - nodes + 1)
@@ -83,20 +83,20 @@ class Elastic(Connected):
 
     @property
     def number(self) -> int:
-        """Of this rank, from 0, in its generation."""
+        """The number of this rank in its generation, from 0."""
         return self._ranks.number
 
     @property
     def count(self) -> int:
-        """Of the ranks of the generation."""
+        """The number of ranks in the generation."""
         return self._ranks.count
 
     def total(self, vector: torch.Tensor) -> torch.Tensor:
-        """Return the sum `(P,)` of the vectors of all ranks of the generation; `attempt` is for losses."""
+        """Return the sum `(P,)` of the vectors of all ranks of the generation. `attempt` handles losses."""
         return self._ranks.total(vector)
 
     def gather(self, tree: Any) -> list[Any]:
-        """Return what every rank gave. If one is lost meanwhile, all that are left return the same."""
+        """Return what every rank gave. If one is lost meanwhile, the others still all return the same."""
         while True:
             try:
                 told = self._ranks.gather(tree)
@@ -108,7 +108,7 @@ class Elastic(Connected):
             return told
 
     def attempt(self, work: Callable[[Ranks], Result], savepoint: Callable[[], Callable[[], None]]) -> Result:
-        """Do work that all ranks do, or none: if one is lost, those that are left undo it, and repeat it.
+        """Do work on all ranks or on none: if a rank is lost, the others undo the work, and repeat it.
 
         Args:
             work: is called with the ranks of the generation.
@@ -150,7 +150,7 @@ class Elastic(Connected):
         return [self._record["number"], self._newest(), self._record["enough"]]
 
     def renewed(self, views: list[list[Any]], state: Callable[[], State]) -> bool:
-        """Let ranks in that are ready, or wait if there are too few; return whether the ranks should ask again.
+        """Let ranks join that are ready, or wait if there are too few; return whether to call this again.
 
         Args:
             views: of all ranks. They alone determine the result: a rank may be in a later generation by now.
@@ -186,8 +186,8 @@ class Elastic(Connected):
             state: for them.
 
         Returns:
-            Whether another rank has passed a message that this one has not, which is in `_told` then; and for a rank
-            that joins, the state.
+            Whether another rank has received a message that this one has missed, which is now in `_told`; and for a
+            rank that joins, the state.
         """
         while True:
             self._await(admits=admits)
@@ -201,7 +201,7 @@ class Elastic(Connected):
                 self._report(error)
 
     def _await(self, *, admits: bool) -> None:
-        """Wait until all ranks of the newest generation have come; it is in `_record` then."""
+        """Wait until all ranks of the newest generation have come; store its record in `_record`."""
         while True:
             record = json.loads(self._store.get(f"generation/{self._newest()}"))
             if WORDS in record:
@@ -218,7 +218,7 @@ class Elastic(Connected):
             time.sleep(POLL_SECONDS)
 
     def _catch_up(self, state: Callable[[], State] | None) -> tuple[bool, State | None]:
-        """Take what this rank has missed from one that has not; return what `_meet` returns."""
+        """Take the message that this rank has missed from another one; return what `_meet` returns."""
         joins = self._member in self._record["joining"]
         passed = self._ranks.gather(-1 if joins else self._passed)
         most = max(passed)

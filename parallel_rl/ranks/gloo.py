@@ -19,11 +19,11 @@ RING_BYTES = 1_000_000
 """From this size on, sums go by gloo's ring, which sends fewer bytes than recursive doubling, in more messages."""
 TIMEOUT = 300.0
 WORD_SECONDS = 1.0
-"""How long to wait for the word of a rank whose connections are closed."""
+"""How long to wait until a rank whose connections are closed reports why."""
 BLOCK = 1024
 """Bytes of a tree that `gather` sends at once."""
 CONNECTED, CLOSED = "connected", "closed"
-"""What the store says of a rank: it has come, or it has noticed a failure and closed its connections."""
+"""The state of a rank in the store: it has come, or it has noticed a failure and closed its connections."""
 FAILURE = "failure"
 """The store's key for what ended the run; the first rank that knows writes it."""
 
@@ -32,13 +32,13 @@ class Exchange(NamedTuple):
     """A step of recursive doubling."""
 
     to: list[int]
-    """The ranks that take what this one has."""
+    """The ranks that this one sends to."""
     source: int
-    """The rank that this one takes from."""
+    """The rank that this one receives from."""
     own: slice
     """The ranks whose sum, or rows, this one has before."""
     other: slice
-    """Those whose sum, or rows, it takes."""
+    """The ranks whose sum, or rows, it receives."""
 
 
 class Connected(ABC):
@@ -70,7 +70,7 @@ class Connected(ABC):
 
 
 class Gloo(Connected, Fixed):
-    """Ranks that add by messages between them."""
+    """Ranks that sum vectors by messages between them."""
 
     def __init__(
         self, store: Store, number: int, count: int, timeout: float = TIMEOUT, connect_timeout: float | None = None
@@ -80,7 +80,7 @@ class Gloo(Connected, Fixed):
         Args:
             store: the same for all ranks.
             number: of this rank, from 0.
-            count: of all ranks.
+            count: the number of ranks.
             timeout: seconds to wait for another rank.
             connect_timeout: seconds to wait until all are connected; by default `timeout`.
 
@@ -99,7 +99,7 @@ class Gloo(Connected, Fixed):
         except RuntimeError as error:
             missing = {rank for rank in range(count) if not store.check([key_of(rank)])}
             self._explain(error, missing or {*range(count)})
-        self._hosts = dict(enumerate(self.gather(socket.gethostname())))  # so nobody leaves before all have come
+        self._hosts = dict(enumerate(self.gather(socket.gethostname())))  # no rank leaves before all have come
 
     def total(self, vector: torch.Tensor) -> torch.Tensor:
         """Return the sum `(P,)` of the vectors of all ranks, pairwise in the order of the ranks unless it is large.

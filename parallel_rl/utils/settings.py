@@ -39,6 +39,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 WHOLE_LIMIT = 2**63
 """Whole numbers must be below this limit, to fit into 64 bits."""
+WIDEST = 2**16
+"""The largest number of units in a layer, so that a forged file cannot exhaust the memory."""
 LARGEST = 1.7976931348623157e308
 """The largest float: a larger whole number counts as infinite."""
 

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+LARGE_NETWORK = 1_000_000
+"""With at least this many parameters, torch's overhead is small, and several threads are faster than one."""
+
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
