@@ -72,7 +72,7 @@ def env_factory(env: EnvLike, /, **kwargs: Any) -> EnvFactory:
     """
     if isinstance(env, str):
         check_env_id(env)
-        return partial(_make, env, **kwargs)
+        return partial(_make, env, gym.registry.get(env), **kwargs)
     if isinstance(env, EnvSpec):
         return lambda: gym.make(env, disable_env_checker=True)
     if isinstance(env, gym.Env):
@@ -140,6 +140,8 @@ def _make_like(factory: EnvFactory, observation_space: gym.Space, action_space: 
     return env
 
 
-def _make(env_id: str, /, **kwargs: Any) -> gym.Env:
+def _make(env_id: str, spec: EnvSpec | None, /, **kwargs: Any) -> gym.Env:
+    """Make an environment; a process that is not a fork may lack what its parent has registered."""
     register_games(env_id)
-    return gym.make(env_id, **{"disable_env_checker": True, **kwargs})
+    known = spec is None or env_id in gym.registry
+    return gym.make(env_id if known else spec, **{"disable_env_checker": True, **kwargs})  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from AsyncPPO import EnvVectorizer
@@ -64,6 +65,17 @@ def test_the_reason_is_told(monkeypatch: pytest.MonkeyPatch, thread: Any) -> Non
     with EnvVectorizer(Counter, 2, backend="process", num_workers=2, seed=0) as env:
         assert "start method forkserver, since this process has threads" in env.backend_reason
         assert env.reset()[0].shape == (2, 2)
+
+
+def test_a_spawned_worker_makes_an_environment_that_only_its_parent_has_registered() -> None:
+    gym.register("Mine-v0", Counter)
+    try:
+        with EnvVectorizer("Mine-v0", 2, backend="process", num_workers=2, start_method="spawn", seed=0) as env:
+            assert env.spec is not None
+            assert env.spec.id == "Mine-v0"
+            assert env.reset()[0].shape == (2, 2)
+    finally:
+        del gym.registry["Mine-v0"]
 
 
 FORK_SERVER = """
