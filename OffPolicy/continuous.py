@@ -18,8 +18,8 @@ from OffPolicy.noise import NormalNoise
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler
-from parallel_rl.networks import Ensemble
-from parallel_rl.utils import Features, Trajectory, action_units, bounds_of
+from parallel_rl.networks import Ensemble, Trace
+from parallel_rl.utils import Features, Metrics, Trajectory, action_units, bounds_of
 
 ACTOR_GAIN = 0.01
 """Gain of the last layer of actors: the first actions hardly depend on the observation."""
@@ -35,7 +35,22 @@ class Critic(nn.Module):
 
     def forward(self, columns: torch.Tensor, actions: torch.Tensor, count: int | None = None) -> torch.Tensor:
         """Return values `(K, B)`, or those of the first `count` critics."""
-        return self.layers(torch.cat([columns, actions], dim=1), count)[..., 0]
+        return self.trace(columns, actions, count)[0]
+
+    def trace(
+        self, columns: torch.Tensor, actions: torch.Tensor, count: int | None = None
+    ) -> tuple[torch.Tensor, Trace]:
+        """Return what `forward` returns, and what the gradients need."""
+        values, trace = self.layers.trace(torch.cat([columns, actions], dim=1), count)
+        return values[..., 0], trace
+
+    def write_gradient(self, trace: Trace, d_values: torch.Tensor) -> None:
+        """Write the derivatives of a loss by the parameters into their `grad`, given those by the values `(K, B)`."""
+        self.layers.write_gradient(trace, d_values[..., None])
+
+    def action_gradient(self, trace: Trace, d_values: torch.Tensor, actions: int) -> torch.Tensor:
+        """Return the derivatives of a loss by the actions `(B, A)`, given those by the values `(K, B)`."""
+        return self.layers.input_gradient(trace, d_values[..., None])[:, -actions:]
 
 
 class DeterministicActor(nn.Module):
@@ -48,7 +63,16 @@ class DeterministicActor(nn.Module):
 
     def forward(self, columns: torch.Tensor) -> torch.Tensor:
         """Return actions `(B, A)`."""
-        return self.layers(columns)[0].tanh()
+        return self.trace(columns)[0]
+
+    def trace(self, columns: torch.Tensor) -> tuple[torch.Tensor, Trace]:
+        """Return what `forward` returns, and what the gradient needs."""
+        raw_actions, trace = self.layers.trace(columns)
+        return raw_actions[0].tanh(), trace
+
+    def write_gradient(self, trace: Trace, actions: torch.Tensor, d_actions: torch.Tensor) -> None:
+        """Write the derivatives of a loss by the parameters into their `grad`, given those by the actions `(B, A)`."""
+        self.layers.write_gradient(trace, (d_actions * (1 - actions**2))[None])
 
 
 class ContinuousPolicy(Policy):
@@ -84,6 +108,8 @@ class ContinuousAgent(OffPolicyAgent):
     config: ContinuousConfig
     policy: ContinuousPolicy
     policy_class: type[ContinuousPolicy] = ContinuousPolicy
+    actor_learner: Learner[Any]
+    critic_learner: Learner[Critic]
     critics: int
     """K, the number of critics."""
     has_target_actor = True
@@ -136,35 +162,46 @@ class ContinuousAgent(OffPolicyAgent):
         """Scale the environment's actions to those of the networks, `(B, A)` in [-1, 1]."""
         return self.policy.from_environment(actions)
 
-    def update_critic(self, q: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> tuple[float, torch.Tensor]:
-        """Descend `sum_k mean weight * (q_k - target)^2 / 2`; return the loss, and the TD errors `(B,)`."""
-        errors = q.detach() - target
-        gradient = weight * errors / len(weight)
-        self.critic_learner.descend(q, self.current_lr, gradient=gradient)
-        return 0.5 * (gradient * errors).sum().item(), errors.abs().mean(dim=0)
+    def update_critic(self, batch: Minibatch, target: torch.Tensor) -> tuple[Metrics, torch.Tensor]:
+        """Descend `sum_k mean weight * (q_k - target)^2 / 2`; return metrics, and the mean of |TD errors| `(B,)`."""
+        critic = self.critic_learner.network
+        q, trace = critic.trace(batch.obs, batch.action)
+        errors = q - target
+        d_q = batch.weight * errors / len(target)
+        critic.write_gradient(trace, d_q)
+        self.critic_learner.step(self.current_lr)
+        metrics = {"critic_loss": 0.5 * (d_q * errors).sum().item(), "q_value": q.mean().item()}
+        return metrics, errors.abs().mean(dim=0)
 
-    def update_actor(self, loss: torch.Tensor, actions: torch.Tensor, batch: Minibatch) -> float:
-        """Descend the actor's loss, plus those of its squared actions `(B, A)` and of behavior cloning."""
-        if self.config.action_l2:
-            loss = loss + self.config.action_l2 * (actions**2).mean()
-        if self.demos is not None:
-            shown = slice(self.config.batch_size, None)
-            loss = loss + self.config.demo_weight * self.cloning_loss(batch.obs[shown], batch.action[shown])
-        self.actor_learner.descend(loss, self.current_lr)
-        return loss.item()
+    def action_loss(self, actions: torch.Tensor, d_actions: torch.Tensor) -> float:
+        """Return the loss of the squared actions `(B, A)`, and add its derivatives to `d_actions`."""
+        if not self.config.action_l2:
+            return 0.0
+        d_actions.add_(actions, alpha=2 * self.config.action_l2 / actions.numel())
+        return self.config.action_l2 * (actions**2).mean().item()
 
-    def cloning_loss(self, obs: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
-        """Return the mean of |pi(s) - a|^2 over demonstrated actions `(D, A)`, where pi is deterministic.
+    def cloning_loss(self, batch: Minibatch, actions: torch.Tensor, d_actions: torch.Tensor) -> float:
+        """Return `demo_weight` times the mean of |pi(s) - a|^2 over demonstrations, and add its derivatives.
 
-        With `q_filter`, only actions with Q_1(s, a) > Q_1(s, pi(s)) count (Nair et al. 2018, arXiv:1709.10089,
-        equations 5 and 6).
+        With `q_filter`, only demonstrated actions with Q_1(s, a) > Q_1(s, pi(s)) count (Nair et al. 2018,
+        arXiv:1709.10089, equations 5 and 6).
+
+        Args:
+            batch: a minibatch that ends with D demonstrations.
+            actions: pi(s) `(B, A)`, the deterministic actions.
+            d_actions: receives the derivatives of the loss by them.
         """
-        own = self.policy.choose(obs, deterministic=True)
-        distance = ((own - shown) ** 2).sum(dim=1)
+        if self.demos is None:
+            return 0.0
+        shown = slice(self.config.batch_size, None)
+        obs, own = batch.obs[shown], actions[shown]
+        difference = own - batch.action[shown]
         if self.config.q_filter:
-            critic = self.critic_learner.fixed
-            distance = distance * (critic(obs, shown, 1) > critic(obs, own.detach(), 1))[0]
-        return distance.mean()
+            critic = self.critic_learner.network
+            difference *= (critic(obs, batch.action[shown], 1) > critic(obs, own, 1))[0, :, None]
+        weight = self.config.demo_weight / len(own)
+        d_actions[shown] += 2 * weight * difference
+        return weight * (difference**2).sum().item()
 
     def observe(self, trajectories: Sequence[Trajectory], /) -> None:
         """Add trajectories to the replay buffer; load the demonstrations first.

@@ -39,8 +39,14 @@ class DeterministicAgent(ContinuousAgent):
 
     def improve_actor(self, batch: Minibatch) -> float:
         """Ascend the first critic's value of the actor's actions (Silver et al. 2014, theorem 1)."""
-        actions = self.actor_learner.network(batch.obs)
-        return self.update_actor(-self.critic_learner.fixed(batch.obs, actions, 1).mean(), actions, batch)
+        actor, critic = self.actor_learner.network, self.critic_learner.network
+        actions, trace = actor.trace(batch.obs)
+        q, q_trace = critic.trace(batch.obs, actions, 1)
+        d_actions = critic.action_gradient(q_trace, torch.full_like(q, -1 / len(actions)), self.action_dim)
+        loss = -q.mean().item() + self.action_loss(actions, d_actions) + self.cloning_loss(batch, actions, d_actions)
+        actor.write_gradient(trace, actions, d_actions)
+        self.actor_learner.step(self.current_lr)
+        return loss
 
     def state(self) -> State:
         """Return everything, with the state of the noise."""
@@ -76,19 +82,18 @@ class DDPG(DeterministicAgent):
         """Return the actor's actions; with parameter noise, those of the perturbed actor."""
         return super().behave(columns) if self.perturbation is None else self._perturbed(columns)
 
+    @torch.no_grad()
     def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
         """Make one update.
 
         y = r + discount * Q_target(s', pi_target(s')),  critic: (Q(s, a) - y)^2 / 2,  actor: -Q(s, pi(s))
         """
         actor, critic = self.actor_learner, self.critic_learner
-        with torch.no_grad():
-            target = self.target(batch, critic.target(batch.next_obs, actor.target(batch.next_obs))[0])
-        q = critic.network(batch.obs, batch.action)
-        critic_loss, errors = self.update_critic(q, target, batch.weight)
-        actor_loss = self.improve_actor(batch)
+        target = self.target(batch, critic.target(batch.next_obs, actor.target(batch.next_obs))[0])
+        metrics, errors = self.update_critic(batch, target)
+        metrics["actor_loss"] = self.improve_actor(batch)
         self.update_targets()
-        return {"critic_loss": critic_loss, "actor_loss": actor_loss, "q_value": q.detach().mean().item()}, errors
+        return metrics, errors
 
     def update(self, progress: float, workers: Any = None, /) -> Metrics:
         """Make the updates that are due, and resample the parameter noise."""

@@ -27,31 +27,19 @@ class Learner(Generic[M]):
         self.optimizer = Adam(self._parameters, eps=ADAM_EPS)
         self._gradients: list[Any] = [parameter.grad for parameter in self._parameters]  # views of one vector
         self.vector = self.optimizer.vector
-        self.fixed: M = copy_on(network, self.vector)
-        """The same network with constant parameters: gradients flow only to its inputs."""
         self._target_vector = self.vector.clone() if has_target else None
-        self.target: M = self.fixed if self._target_vector is None else copy_on(network, self._target_vector)
+        self.target: M = network if self._target_vector is None else copy_on(network, self._target_vector)
 
-    def descend(
-        self,
-        loss: torch.Tensor,
-        lr: float,
-        max_grad_norm: float | None = None,
-        gradient: torch.Tensor | None = None,
-    ) -> None:
-        """Take a step down the gradient of a loss `()`.
-
-        Args:
-            loss: the loss; or outputs of the network, of which `gradient` is the gradient of the loss.
-            lr: the step size.
-            max_grad_norm: limit on the norm of the gradient of the parameters.
-            gradient: None for a loss.
-        """
-        gradients = torch.autograd.grad(loss, self._parameters, gradient)
-        torch._foreach_copy_(self._gradients, gradients)
+    def step(self, lr: float, max_grad_norm: float | None = None) -> None:
+        """Take a step of size `lr` down the gradient in the parameters' `grad`, whose norm is limited first."""
         if max_grad_norm is not None:
             limit_norm(self.optimizer.gradient, max_grad_norm)
         self.optimizer.step(lr)
+
+    def descend(self, loss: torch.Tensor, lr: float, max_grad_norm: float | None = None) -> None:
+        """Take a step down the gradient of a loss `()`."""
+        torch._foreach_copy_(self._gradients, torch.autograd.grad(loss, self._parameters))
+        self.step(lr, max_grad_norm)
 
     def update_target(self, tau: float) -> None:
         """Update the target, if there is one: target <- (1 - tau) target + tau network."""

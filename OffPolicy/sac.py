@@ -1,7 +1,7 @@
 """SAC: a stochastic policy with an entropy bonus."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,11 +13,27 @@ from OffPolicy.config import ContinuousConfig, SACConfig
 from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy
 from OffPolicy.learner import Learner
 from OffPolicy.sampler import Minibatch
-from parallel_rl.networks import Ensemble, TanhGaussian
+from parallel_rl.networks import Ensemble, TanhGaussian, Trace
 from parallel_rl.utils import MadeWith, Metrics
 
 LOG_STD_RANGE = -20.0, 2.0
 LOG_ALPHA_RANGE = -20.0, 10.0
+
+
+class Sampled(NamedTuple):
+    """Sampled actions, and what the gradient of the actor needs."""
+
+    action: torch.Tensor
+    """`(B, A)`, in [-1, 1]."""
+    log_prob: torch.Tensor
+    """`(B,)`."""
+    mean: torch.Tensor
+    """`(B, A)`, of the raw actions."""
+    deviation: torch.Tensor
+    """`(B, A)`, of the raw actions from their mean."""
+    log_std: torch.Tensor
+    """`(B, A)`, before it is clamped."""
+    trace: Trace
 
 
 class StochasticActor(nn.Module):
@@ -35,6 +51,34 @@ class StochasticActor(nn.Module):
         """Return the distribution over actions."""
         mean, log_std = self.layers(columns)[0].chunk(2, dim=1)
         return TanhGaussian(mean, log_std.clamp(*LOG_STD_RANGE), self.scale)
+
+    def sample(self, columns: torch.Tensor, noise: torch.Tensor) -> Sampled:
+        """Return actions for standard normal noise `(B, A)`."""
+        outputs, trace = self.layers.trace(columns)
+        mean, log_std = outputs[0].chunk(2, dim=1)
+        policy = TanhGaussian(mean, log_std.clamp(*LOG_STD_RANGE), self.scale)
+        raw_action, log_prob = policy.sample_with_log_prob(noise)
+        return Sampled(raw_action.tanh(), log_prob, mean, raw_action - mean, log_std, trace)
+
+    def write_gradient(self, sampled: Sampled, d_action: torch.Tensor, d_log_prob: Any, d_median: torch.Tensor) -> None:
+        """Write the derivatives of a loss by the parameters into their `grad`.
+
+        The raw action is u = mean + std x with noise x, the action a = tanh(u), and the median tanh(mean):
+
+            d a / d u = 1 - a^2,  d log p / d u = 2 a,  d log p / d log std = 2 a std x - 1
+
+        Args:
+            sampled: what `sample` returned.
+            d_action: the derivatives of the loss by the actions `(B, A)`.
+            d_log_prob: those by the log-density, a number for all rows.
+            d_median: those by the medians `(B, A)`.
+        """
+        action = sampled.action
+        d_raw = d_action * (1 - action**2) + 2 * d_log_prob * action
+        d_mean = d_raw + d_median * (1 - sampled.mean.tanh() ** 2)
+        clamped = sampled.log_std.clamp(*LOG_STD_RANGE) != sampled.log_std
+        d_log_std = (d_raw * sampled.deviation - d_log_prob).masked_fill(clamped, 0.0)
+        self.layers.write_gradient(sampled.trace, torch.cat([d_mean, d_log_std], dim=1)[None])
 
 
 class StochasticPolicy(ContinuousPolicy):
@@ -58,12 +102,13 @@ class Temperature(nn.Module):
         super().__init__()
         self.log = nn.Parameter(torch.full((1,), math.log(alpha)))
 
-    def gradient(self, log_prob: torch.Tensor, target_entropy: float) -> torch.Tensor:
-        """Return the gradient of -log alpha * mean(log p + target) with respect to log alpha.
+    def write_gradient(self, log_prob: torch.Tensor, target_entropy: float) -> None:
+        """Write the derivative of -log alpha * mean(log p + target) by log alpha into its `grad`.
 
         So alpha falls while the entropy is above the target.
         """
-        return -(log_prob.detach().mean(dim=0, keepdim=True) + target_entropy)
+        assert self.log.grad is not None
+        self.log.grad.fill_(-(log_prob.mean() + target_entropy))
 
 
 class SAC(ContinuousAgent):
@@ -91,12 +136,12 @@ class SAC(ContinuousAgent):
         """The entropy that the learned temperature aims at, in nats."""
         return -float(self.action_dim) if self.config.target_entropy is None else self.config.target_entropy
 
-    def sample_actions(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the policy's actions `(B, A)`, reparameterized, and their log-density `(B,)`."""
-        policy = self.actor_learner.network(obs)
-        raw_action, log_prob = policy.sample_with_log_prob(self.policy.noise_like(policy.mean))
-        return raw_action.tanh(), log_prob
+    def sample_actions(self, obs: torch.Tensor) -> Sampled:
+        """Return the policy's actions, reparameterized."""
+        noise = self.rng.standard_normal((len(obs), self.action_dim), np.float32)
+        return self.actor_learner.network.sample(obs, torch.from_numpy(noise).to(obs.device))
 
+    @torch.no_grad()
     def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
         """Make one update.
 
@@ -106,24 +151,30 @@ class SAC(ContinuousAgent):
         With `clip_return` the critics learn returns alone: y lacks the entropy bonus (as in Ball et al. 2023,
         arXiv:2302.02948, for sparse rewards).
         """
-        critic, alpha = self.critic_learner, self.temperature.network.log.detach().exp()
-        with torch.no_grad():
-            next_action, next_log_prob = self.sample_actions(batch.next_obs)
-            next_value = critic.target(batch.next_obs, next_action).amin(dim=0)
-            if not self.config.clip_return:  # its bounds hold for returns, without the entropy bonus
-                next_value = next_value - alpha * next_log_prob
-            target = self.target(batch, next_value)
-        q = critic.network(batch.obs, batch.action)
-        critic_loss, errors = self.update_critic(q, target, batch.weight)
-
-        action, log_prob = self.sample_actions(batch.obs)
-        loss = (alpha * log_prob - critic.fixed(batch.obs, action).amin(dim=0)).mean()
-        actor_loss = self.update_actor(loss, action, batch)
+        alpha = self.temperature.network.log.exp()
+        following = self.sample_actions(batch.next_obs)
+        next_value = self.critic_learner.target(batch.next_obs, following.action).amin(dim=0)
+        if not self.config.clip_return:  # its bounds hold for returns, without the entropy bonus
+            next_value = next_value - alpha * following.log_prob
+        metrics, errors = self.update_critic(batch, self.target(batch, next_value))
+        sampled = self.sample_actions(batch.obs)
+        metrics["actor_loss"] = self.improve_actor(batch, sampled, alpha)
         if self.config.alpha is None:
-            temperature = self.temperature.network
-            gradient = temperature.gradient(log_prob, self.entropy_target)
-            self.temperature.descend(temperature.log, self.current_lr, gradient=gradient)
+            self.temperature.network.write_gradient(sampled.log_prob, self.entropy_target)
+            self.temperature.step(self.current_lr)
             self.temperature.vector.clamp_(*LOG_ALPHA_RANGE)
-        critic.update_target(self.config.tau)
-        metrics = {"critic_loss": critic_loss, "actor_loss": actor_loss, "q_value": q.detach().mean().item()}
-        return metrics | {"alpha": alpha.item(), "entropy": -log_prob.detach().mean().item()}, errors
+        self.update_targets()
+        return metrics | {"alpha": alpha.item(), "entropy": -sampled.log_prob.mean().item()}, errors
+
+    def improve_actor(self, batch: Minibatch, sampled: Sampled, alpha: torch.Tensor) -> float:
+        """Descend the actor's loss for actions that it sampled; return the loss."""
+        actor, critic, count = self.actor_learner.network, self.critic_learner.network, len(batch.obs)
+        q, trace = critic.trace(batch.obs, sampled.action)
+        smallest = q.amin(dim=0)
+        d_action = critic.action_gradient(trace, (q == smallest) * (-1 / count), self.action_dim)
+        d_median = torch.zeros_like(d_action)
+        loss = (alpha * sampled.log_prob - smallest).mean().item() + self.action_loss(sampled.action, d_action)
+        loss += self.cloning_loss(batch, sampled.mean.tanh(), d_median)
+        actor.write_gradient(sampled, d_action, alpha / count, d_median)
+        self.actor_learner.step(self.current_lr)
+        return loss

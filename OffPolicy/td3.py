@@ -19,20 +19,15 @@ class TD3(DeterministicAgent):
     for_env = MadeWith(ForTD3)(OffPolicyAgent.make_for_env)
     critics = 2
 
+    @torch.no_grad()
     def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
         """Make one update; every `policy_delay` updates it includes the actor and the target networks.
 
         a' = clip(pi_target(s') + clip(noise, +-target_noise_clip), +-1)
         y = r + discount * min_k Q_target_k(s', a'),  critics: sum_k (Q_k(s, a) - y)^2 / 2,  actor: -Q_1(s, pi(s))
         """
-        critic = self.critic_learner
-        with torch.no_grad():
-            target = self.target(
-                batch, critic.target(batch.next_obs, self.smoothed_actions(batch.next_obs)).amin(dim=0)
-            )
-        q = critic.network(batch.obs, batch.action)
-        critic_loss, errors = self.update_critic(q, target, batch.weight)
-        metrics = {"critic_loss": critic_loss, "q_value": q.detach().mean().item()}
+        next_q = self.critic_learner.target(batch.next_obs, self.smoothed_actions(batch.next_obs))
+        metrics, errors = self.update_critic(batch, self.target(batch, next_q.amin(dim=0)))
         if (self.updates + 1) % self.config.policy_delay == 0:
             metrics["actor_loss"] = self.improve_actor(batch)
             self.update_targets()

@@ -12,7 +12,7 @@ from parallel_rl.networks.distributions import (
     TanhGaussian,
 )
 from parallel_rl.networks.encoders import Perception, linear_layer, mlp
-from parallel_rl.networks.ensemble import Ensemble
+from parallel_rl.networks.ensemble import Ensemble, Trace
 from parallel_rl.networks.flat import copy_on, flatten, limit_norm
 from parallel_rl.networks.heads import CategoricalHead, GaussianHead, MultiCategoricalHead, ValueHead, make_policy_head
 from parallel_rl.networks.joint import JointHead
@@ -37,6 +37,7 @@ __all__ = [
     "RunningNorm",
     "StateDependentNoise",
     "TanhGaussian",
+    "Trace",
     "ValueHead",
     "check_device",
     "copy_on",

@@ -1,11 +1,13 @@
-"""Ensemble: several MLPs of the same shape, with one stacked matrix product for each layer."""
+"""Ensemble: several MLPs of the same shape, with one stacked matrix product for each layer, and their gradients.
 
-from collections.abc import Callable, Sequence
-from typing import Any
+`d_x` is the derivative of the loss by `x`, of the same shape as `x`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 Derivative = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -19,8 +21,22 @@ FUNCTIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], Derivative]] 
 """Activations, and their derivatives, which for those in place depend on the output."""
 
 
+class Trace(NamedTuple):
+    """What the gradients of an ensemble need from its forward pass."""
+
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    """The weights `(K, inputs, outputs)` and biases `(K, 1, outputs)`."""
+    inputs: list[torch.Tensor]
+    """Of each layer, `(K, B, inputs)`."""
+    called: list[torch.Tensor]
+    """What the activation was called with, for each hidden layer, `(K, B, units)`."""
+
+
 class Ensemble(nn.Module):
-    """K independent MLPs: `(B, inputs)` to `(K, B, outputs)`."""
+    """K independent MLPs: `(B, inputs)` to `(K, B, outputs)`.
+
+    Its gradients are computed without autograd, whose bookkeeping takes as long as the arithmetic of small networks.
+    """
 
     def __init__(
         self,
@@ -54,46 +70,41 @@ class Ensemble(nn.Module):
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(torch.zeros(count, 1, columns)))
         self.activation = activation
-        self._parameters_in_order = [*self.weights, *self.biases]  # a `ParameterList` is slow to iterate over
+        self._layers = list(zip(self.weights, self.biases, strict=True))  # a `ParameterList` is slow to iterate over
 
     def forward(self, rows: torch.Tensor, count: int | None = None) -> torch.Tensor:
         """Return outputs `(K, B, outputs)`, or those of the first `count` MLPs."""
-        parameters = self._parameters_in_order
-        if count is not None:
-            parameters = [parameter[:count] for parameter in parameters]
-        return _Layers.apply(rows, self.activation, *parameters)
+        return self.trace(rows, count)[0]
 
+    def trace(self, rows: torch.Tensor, count: int | None = None) -> tuple[torch.Tensor, Trace]:
+        """Return what `forward` returns, and what the gradients need."""
+        function, _ = FUNCTIONS[self.activation]
+        layers = self._layers if count is None else [(weight[:count], bias[:count]) for weight, bias in self._layers]
+        inputs, called = [rows.expand(layers[0][0].shape[0], -1, -1)], []
+        for weight, bias in layers[:-1]:
+            called.append(torch.baddbmm(bias, inputs[-1], weight))
+            inputs.append(function(called[-1]))
+        weight, bias = layers[-1]
+        return torch.baddbmm(bias, inputs[-1], weight), Trace(layers, inputs, called)
 
-class _Layers(torch.autograd.Function):
-    """The layers of an `Ensemble` as one node of autograd's graph: fewer operations than layer by layer."""
+    @torch.no_grad()
+    def write_gradient(self, trace: Trace, d_outputs: torch.Tensor) -> None:
+        """Write the derivatives of the loss by the parameters into their `grad`, given those by all K outputs."""
+        for number, d_z in self._backward(trace, d_outputs):
+            weight, bias = self._layers[number]
+            torch.bmm(trace.inputs[number].mT, d_z, out=weight.grad)
+            torch.sum(d_z, dim=1, keepdim=True, out=bias.grad)
 
-    @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, activation: str, *parameters: torch.Tensor) -> torch.Tensor:
-        """Return the outputs, from rows, weights and then biases."""
-        weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
-        function, ctx.derivative = FUNCTIONS[activation]
-        features, called = [rows.expand(len(weights[0]), *rows.shape)], []
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            called.append(torch.baddbmm(bias, features[-1], weight))
-            features.append(function(called[-1]))
-        ctx.save_for_backward(*weights, *features, *called)
-        return torch.baddbmm(biases[-1], features[-1], weights[-1])
+    @torch.no_grad()
+    def input_gradient(self, trace: Trace, d_outputs: torch.Tensor) -> torch.Tensor:
+        """Return the derivatives of the loss by the rows `(B, inputs)`, given those by the outputs."""
+        *_, (_, d_z) = self._backward(trace, d_outputs)
+        return d_z.bmm(trace.layers[0][0].mT).sum(dim=0)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Return the gradients, layer by layer from the last one."""
-        count = (len(ctx.saved_tensors) + 1) // 3
-        weights, features, called = (ctx.saved_tensors[start : start + count] for start in (0, count, 2 * count))
-        rows_learn, _, weights_learn, *_ = ctx.needs_input_grad
-        of_weight: list[torch.Tensor | None] = [None] * count
-        of_bias = of_weight.copy()
-        for layer in reversed(range(count)):
-            if weights_learn:
-                of_weight[layer] = features[layer].transpose(1, 2).bmm(gradient)
-                of_bias[layer] = gradient.sum(dim=1, keepdim=True)
-            if layer or rows_learn:
-                gradient = gradient.bmm(weights[layer].transpose(1, 2))
-            if layer:
-                gradient = ctx.derivative(gradient, called[layer - 1])
-        return gradient.sum(dim=0) if rows_learn else None, None, *of_weight, *of_bias
+    def _backward(self, trace: Trace, d_z: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield the number of each layer, and the derivatives by what it returns, from the last layer to the first."""
+        _, derivative = FUNCTIONS[self.activation]
+        for number in reversed(range(1, len(trace.layers))):
+            yield number, d_z
+            d_z = derivative(d_z.bmm(trace.layers[number][0].mT), trace.called[number - 1])
+        yield 0, d_z

@@ -1,3 +1,4 @@
+import copy
 import math
 from functools import partial
 from typing import Any
@@ -218,7 +219,7 @@ def test_first_actions_hardly_depend_on_observations(kind: Any) -> None:
 def test_action_l2_penalizes_large_actions() -> None:
     obs = random_batch().obs
     losses = [shaken(DDPG, action_l2=factor).learn_from(random_batch())[0]["actor_loss"] for factor in (0.0, 0.5)]
-    actions = shaken(DDPG).actor_learner.network(obs)
+    actions = shaken(DDPG).actor_learner.network(obs).detach()
     assert losses[1] - losses[0] == pytest.approx(0.5 * (actions**2).mean().item(), rel=1e-4)
 
 
@@ -241,12 +242,60 @@ def test_noise_restarts_where_an_episode_has_ended() -> None:
 
 @ALL
 def test_the_actors_step_leaves_the_critics_gradient_alone(kind: Any) -> None:
-    agent = shaken(kind)
+    agent, batch = shaken(kind, **({"policy_delay": 1} if kind is TD3 else {})), random_batch()
+    random = agent.rng.bit_generator.state
+    agent.learn_from(batch)
+    after = agent.critic_learner.optimizer.gradient.clone()
+    agent.rng.bit_generator.state = random
+    agent.improve_actor = lambda *_: 0.0
+    agent.critic_learner.optimizer.gradient.zero_()
+    agent.learn_from(batch)
+    assert torch.equal(agent.critic_learner.optimizer.gradient, after)
+
+
+def actor_loss_by_hand(agent: Any, actor: Any, critic: Any, batch: Minibatch, noise: torch.Tensor) -> torch.Tensor:
+    """The loss of the actor with squared actions and filtered cloning of rows 4 and up, for autograd."""
+    if isinstance(agent, SAC):
+        policy = actor(batch.obs)
+        raw_action = policy.mean + policy.log_std.exp() * noise
+        actions, medians = raw_action.tanh(), policy.mean.tanh()
+        loss = (0.3 * policy.log_prob(raw_action) - critic(batch.obs, actions).amin(dim=0)).mean()
+    else:
+        actions = medians = actor(batch.obs)
+        loss = -critic(batch.obs, actions)[0].mean()
+    better = critic(batch.obs[4:], batch.action[4:])[0] > critic(batch.obs[4:], medians[4:])[0]
+    distance = ((medians - batch.action)[4:] ** 2).sum(dim=1)
+    return loss + 0.5 * (actions**2).mean() + 2.0 * (distance * better).mean()
+
+
+@ALL
+@pytest.mark.parametrize("activation", ["tanh", "relu", "silu"])
+def test_the_gradient_of_the_actor_equals_that_of_autograd(kind: Any, activation: str) -> None:
+    settings = {SAC: {"alpha": 0.3}, TD3: {"policy_delay": 1}, DDPG: {}}[kind]
+    agent = shaken(
+        kind, activation=activation, hidden_sizes=(8, 5), batch_size=4, action_l2=0.5, demo_weight=2.0, q_filter=True,
+        **settings,
+    )  # fmt: skip
+    agent.actor_learner.vector.mul_(0.5)
+    agent.demos, batch = "rows 4 and up", random_batch(size=10)
+    agent.rng.bit_generator.state = np.random.default_rng(7).bit_generator.state
+    noises = np.random.default_rng(7).standard_normal((2, 10, 2), np.float32)
+    agent.learn_from(batch)
+
+    actor, critic = (copy.deepcopy(learner.network).double() for learner in (agent.actor_learner, agent.critic_learner))
+    exact = Minibatch(*[part.double() for part in batch])
+    loss = actor_loss_by_hand(agent, actor, critic, exact, torch.from_numpy(noises[1]).double())
+    expected = torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(actor.parameters()))])
+    ours = agent.actor_learner.optimizer.gradient.double()
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
+
+
+def test_a_clamped_deviation_gets_no_gradient() -> None:
+    agent = shaken(SAC, alpha=0.3)
+    *_, last = agent.actor_learner.network.layers.biases
+    last.data[0, 0, 3] = 100.0  # the log-std of the second dimension
     agent.learn_from(random_batch())
-    before = agent.critic_learner.optimizer.gradient.clone()
-    loss = -agent.critic_learner.fixed(torch.ones(1, 2), torch.ones(1, 2, requires_grad=True)).mean()
-    loss.backward()
-    assert torch.equal(agent.critic_learner.optimizer.gradient, before)
+    assert (last.grad[0, 0] != 0).tolist() == [True, True, True, False]
 
 
 @ALL

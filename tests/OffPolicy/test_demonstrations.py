@@ -1,6 +1,7 @@
 """Demonstrations: files, the behavior-cloning loss with its Q-filter, and faster learning."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from gymnasium import spaces
 
 from OffPolicy import DDPG, SAC, TD3, Hindsight
 from OffPolicy.demonstrations import load_demonstrations
+from OffPolicy.sampler import Minibatch
 from parallel_rl.utils import Trajectory, load_state, save_state
 from tests.OffPolicy.probes import Loop, Reach
 
@@ -106,17 +108,19 @@ def test_other_sources_that_cannot_be_read(tmp_path: Path) -> None:
 def test_cloning_loss_against_a_literal_and_its_filter(agent_class: Any) -> None:
     agent = agent_class(BOX, ACTIONS, hidden_sizes=(4,), seed=0)
     obs, shown = torch.tensor([[0.5], [-1.0]]), torch.tensor([[0.9], [-0.3]])
-    own = agent.policy.choose(obs, deterministic=True).detach()
-    expected = (own - shown).square().flatten()
-    assert agent.cloning_loss(obs, shown).item() == pytest.approx(expected.mean().item())
+    with torch.no_grad():
+        own = agent.policy.choose(obs, deterministic=True)
+    zeros = torch.zeros(2)
+    with_another = Minibatch(*[torch.cat([part[:1], part]) for part in (obs, shown, zeros, obs, zeros, zeros)])
+    difference = own - shown
 
-    filtered = agent_class(BOX, ACTIONS, hidden_sizes=(4,), seed=0, q_filter=True)
-    filtered.critic_learner.fixed = lambda obs, actions, count: actions.T[:count]  # prefers greater actions
-    actor = list(filtered.actor_learner.network.parameters())
-    loss = filtered.cloning_loss(obs, shown)
-    assert loss.item() == pytest.approx(expected[0].item() / 2), "only the first demonstrated action is greater"
-    alone = ((filtered.policy.choose(obs[:1], deterministic=True) - shown[:1]) ** 2).sum() / 2
-    torch.testing.assert_close(torch.autograd.grad(loss, actor), torch.autograd.grad(alone, actor))
+    for q_filter, counts in ((False, torch.ones(2, 1)), (True, torch.tensor([[1.0], [0.0]]))):
+        agent.config = replace(agent.config, batch_size=1, demo_weight=3.0, q_filter=q_filter)
+        agent.critic_learner.network = lambda obs, actions, count: actions.T[:count]  # prefers greater actions
+        agent.demos, gradient = "all rows but the first", torch.ones(3, 1)
+        loss = agent.cloning_loss(with_another, torch.cat([own[:1], own]), gradient)
+        assert loss == pytest.approx(3 * (counts * difference**2).sum().item() / 2)
+        torch.testing.assert_close(gradient - 1, torch.cat([torch.zeros(1, 1), 3 * counts * difference]))
 
 
 @AGENTS
@@ -132,7 +136,7 @@ def test_the_critic_learns_from_demonstrated_transitions_too(agent_class: Any, t
     agent.steps += 400
     agent.update(0.0)
     obs, shown = torch.ones(1, 1), torch.ones(1, 1)
-    assert agent.critic_learner.fixed(obs, shown)[0].item() == pytest.approx(5, abs=0.5)
+    assert agent.critic_learner.network(obs, shown)[0].item() == pytest.approx(5, abs=0.5)
     assert agent.get_action(np.ones(1), deterministic=True) == pytest.approx(2, abs=0.2), "the demonstrated action"
 
 

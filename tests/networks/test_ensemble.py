@@ -31,14 +31,22 @@ def test_outputs_and_gradients_equal_those_of_autograd(activation: str, hidden_s
     factors = torch.randn(3, 6, 2, generator=generator, dtype=torch.float64)
     inputs = [rows, *ensemble.parameters()]
 
-    ours, theirs = ensemble(rows), plain(ensemble, rows, activation)
+    for parameter in ensemble.parameters():
+        parameter.grad = torch.full_like(parameter, 9.0)  # is overwritten
+
+    ours, trace = ensemble.trace(rows)
+    theirs = plain(ensemble, rows, activation)
+    ensemble.write_gradient(trace, factors.clone())
 
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(ensemble(rows, 2), theirs[:2])
-    gradients = torch.autograd.grad((factors * ours).sum(), inputs)
-    torch.testing.assert_close(gradients, torch.autograd.grad((factors * theirs).sum(), inputs))
-    first = torch.autograd.grad(ensemble(rows, 1).sum(), rows)[0]
-    torch.testing.assert_close(first, torch.autograd.grad(plain(ensemble, rows, activation)[:1].sum(), rows)[0])
+    of_rows, *of_parameters = torch.autograd.grad((factors * theirs).sum(), inputs, retain_graph=True)
+    for parameter, expected in zip(ensemble.parameters(), of_parameters, strict=True):
+        torch.testing.assert_close(parameter.grad, expected)
+    torch.testing.assert_close(ensemble.input_gradient(trace, factors), of_rows)
+    _, first = ensemble.trace(rows, 1)
+    of_first = torch.autograd.grad((factors[:1] * theirs[:1]).sum(), rows)[0]
+    torch.testing.assert_close(ensemble.input_gradient(first, factors[:1]), of_first)
 
 
 def test_a_sample_has_the_log_density_of_its_raw_action_and_the_same_gradient() -> None:
