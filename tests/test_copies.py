@@ -12,7 +12,7 @@ import torch
 
 from AsyncPPO.callbacks import read_table
 from parallel_rl import main
-from parallel_rl.commands.copies import Keep
+from parallel_rl.commands.copies import SavePopulation
 from parallel_rl.commands.program import PROGRAM
 from tests.AsyncPPO.test_callbacks import scalars
 from tests.processes import runs, wait_until
@@ -103,14 +103,14 @@ def test_a_stopped_population_resumes_to_the_bit(
 ) -> None:
     flags = ("--steps", "1024", "--combine", "mean")
     assert train(tmp_path / "whole", *flags) == 0
-    keep = Keep.__call__
+    keep = SavePopulation.__call__
 
-    def interrupt(self: Keep, trainer: object) -> None:
+    def interrupt(self: SavePopulation, trainer: object) -> None:
         if trainer.count.steps == 1024:  # type: ignore[attr-defined]
             os.kill(os.getpid(), signal.SIGTERM)
         keep(self, trainer)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Keep, "__call__", interrupt)
+    monkeypatch.setattr(SavePopulation, "__call__", interrupt)
     assert train(tmp_path / "half", *flags) == 128 + signal.SIGTERM
     assert f"main.py resume {tmp_path / 'half'}" in capsys.readouterr().out
     monkeypatch.undo()

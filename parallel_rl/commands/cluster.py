@@ -19,7 +19,7 @@ from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.workers import choose_start_method
 from AsyncPPO.workers.processes import free, kill, start_child
 from parallel_rl.commands.output import note, say
-from parallel_rl.commands.seeds import end_by_signals, passed_on
+from parallel_rl.commands.stopping import end_by_signals, passed_on
 from parallel_rl.config import TrainConfig
 from parallel_rl.ranks import ranks_of_environment
 from parallel_rl.ranks.driver import GRACE_SECONDS

@@ -48,17 +48,17 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
     if resumed and not (run_dir / STATE_FILE).is_file():
         raise FileNotFoundError(f"{run_dir} has no saved state: the run is complete, or ended before its first save")
     with locked(run_dir):
-        trainer = make_population(config, Keep(config, run_dir))
+        trainer = make_population(config, SavePopulation(config, run_dir))
         count = trainer.load_checkpoint(run_dir / STATE_FILE) if resumed else Count()
         callbacks: list[Any] = [CSVLog(run_dir), TensorBoard(run_dir), *background_evaluation(config, run_dir)]
-        whole = Whole(config, trainer, callbacks, count)
+        population = PopulationRun(config, trainer, callbacks, count)
         note_start(run_dir, config, resumed=resumed, changed={})
         say(f"{config.run.env_id}: {config.run.copies} copies with {config.run.num_envs} environments each")
-        with stopped_by_signals(whole) as signals, whole.watched():  # type: ignore[arg-type]
+        with stopped_by_signals(population) as signals, population.watched():  # type: ignore[arg-type]
             agent, result = trainer.run()
             agent.save_weights(run_dir)
             _write(config, result["workers"], run_dir)
-        _summarize(whole, None, run_dir)
+        _summarize(population, None, run_dir)
         say(f"saved     {run_dir} (weights, metrics of each copy)\ncurves    {run_dir / CURVE_FILE}")
         path = shlex.quote(str(run_dir)) + trust_flag(config.run)
         if signals:
@@ -66,8 +66,8 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
             how = f"to evaluate: {PROGRAM} evaluate {path}" if complete else f"to continue: {PROGRAM} resume {path}"
             say(f"stopped   {trainer.stopped}; {how}")
             return 128 + signals[0]
-        evaluation = final_evaluation(config, agent, whole.steps_done, run_dir)
-        _summarize(whole, evaluation, run_dir)
+        evaluation = final_evaluation(config, agent, population.steps_done, run_dir)
+        _summarize(population, evaluation, run_dir)
         say(
             f"result    mean {evaluation.mean:.2f}, min {evaluation.min:.2f}, max {evaluation.max:.2f} "
             f"over {evaluation.episodes} deterministic episodes{evaluation.in_words}\n"
@@ -125,7 +125,7 @@ def _combiner(config: TrainConfig, agent: Any) -> "AgentCombiner":
     return ExploitExplore(of=of, seed=config.run.seed)
 
 
-class Keep:
+class SavePopulation:
     """Saves a population at intervals and before it stops; stops it at the target return."""
 
     def __init__(self, config: TrainConfig, run_dir: Path) -> None:
@@ -143,8 +143,8 @@ class Keep:
             self._last = time.monotonic()
 
 
-class Whole:
-    """A population as one run: what `stopped_by_signals` and callbacks of `AsyncTrainer` see of it.
+class PopulationRun:
+    """A population with the attributes of an `AsyncTrainer` that `stopped_by_signals` and callbacks read.
 
     Its steps are those of one copy. Its return is that of the best copy, or the mean over the copies if their weights
     are averaged.
@@ -158,7 +158,7 @@ class Whole:
         Args:
             config: of the run.
             trainer: of the population.
-            callbacks: what sees it.
+            callbacks: of the run.
             count: of the steps of all copies so far.
         """
         self.trainer, self.callbacks = trainer, callbacks
@@ -213,7 +213,7 @@ class Whole:
             callback.on_update(self, row | means)
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
-        """Append an evaluation to `evaluations`, and tell the callbacks."""
+        """Append an evaluation to `evaluations` and call `on_evaluation` of the callbacks."""
         self.evaluations.append(evaluation)
         for callback in self.callbacks:
             callback.on_evaluation(self, evaluation)
@@ -240,8 +240,8 @@ def _write(config: TrainConfig, workers: list[Any], run_dir: Path) -> None:
         plot_runs({config.run.env_id: curves}, run_dir / CURVE_FILE)
 
 
-def _summarize(whole: Whole, evaluation: Evaluation | None, run_dir: Path) -> None:
-    trainer, best = whole.trainer, max(whole.evaluations, key=lambda one: one.mean, default=None)
+def _summarize(population: PopulationRun, evaluation: Evaluation | None, run_dir: Path) -> None:
+    trainer, best = population.trainer, max(population.evaluations, key=lambda one: one.mean, default=None)
     summary = {
         "steps": int(trainer.count.steps),
         "episodes": int(trainer.count.episodes),

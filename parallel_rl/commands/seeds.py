@@ -3,15 +3,12 @@
 import argparse
 import os
 import re
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -19,9 +16,10 @@ import numpy as np
 from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.callbacks import METRICS_FILE, read_table
 from AsyncPPO.workers import choose_start_method
-from AsyncPPO.workers.processes import SIGNALS, free, kill, start_child
+from AsyncPPO.workers.processes import free, kill, start_child
 from parallel_rl.commands.output import say
 from parallel_rl.commands.run_directory import SUMMARY_FILE, write_json
+from parallel_rl.commands.stopping import end_by_signals, passed_on
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import bootstrap_interval, interquartile_mean, read_json
 
@@ -130,43 +128,6 @@ def _train_one(config: TrainConfig, train: Train) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 1
     sys.exit(code)
-
-
-def end_by_signals() -> None:
-    """Let a signal end this child process at once; a run handles signals otherwise while it trains."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(128 + number)
-
-    for number in SIGNALS:
-        signal.signal(number, handle)
-
-
-@contextmanager
-def passed_on(processes: Callable[[], list[Any]]) -> Iterator[list[int]]:
-    """Pass the first signal on to processes, which then save and end; a second one ends all at once.
-
-    Yields a list of the signals received.
-    """
-    came: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if came:
-            raise KeyboardInterrupt(128 + number)
-        came.append(number)
-        for process in processes():
-            if process.is_alive():
-                os.kill(process.pid, number)
-
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, handle)
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _tell(seed: int, code: int, directory: Path) -> None:

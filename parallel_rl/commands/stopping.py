@@ -1,13 +1,13 @@
-"""Signals that end a run."""
+"""Signals that end a run and its child processes."""
 
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from AsyncPPO.workers.processes import SIGNALS
 from parallel_rl.commands.output import say, silence
@@ -15,6 +15,7 @@ from parallel_rl.commands.output import say, silence
 if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
 
+Handler = Callable[[int, FrameType | None], None]
 GRACE_SECONDS = 30.0
 """Seconds that the environments may take for their current steps after a signal, before the process exits anyway."""
 
@@ -50,13 +51,52 @@ def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
         except OSError:  # the terminal is closed: output to it must not end the run
             silence(1, 2)
 
+    try:
+        with _handled_by(handle):
+            yield came
+    finally:
+        over.set()
+
+
+@contextmanager
+def passed_on(processes: Callable[[], list[Any]]) -> Iterator[list[int]]:
+    """Pass the first signal on to processes, which then save and end; a second one ends all at once.
+
+    Yields a list of the signals received.
+    """
+    came: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt(128 + number)
+        came.append(number)
+        for process in processes():
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    with _handled_by(handle):
+        yield came
+
+
+def end_by_signals() -> None:
+    """Let a signal end this child process at once; a run handles signals otherwise while it trains."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(128 + number)
+
+    for number in SIGNALS:
+        signal.signal(number, handle)
+
+
+@contextmanager
+def _handled_by(handle: Handler) -> Iterator[None]:
+    """Let a function handle the signals in the block, except those that are ignored, as SIGHUP under nohup."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         for number, handler in before.items():
-            if handler is not signal.SIG_IGN:  # as under nohup
+            if handler is not signal.SIG_IGN:
                 signal.signal(number, handle)
-        yield came
+        yield
     finally:
-        over.set()
         for number, handler in before.items():
             signal.signal(number, handler)
