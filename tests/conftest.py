@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Before torch is imported, and for processes that tests start. Where several processes share the cores, the threads of
 torch wait for each other: the suite takes twice the computing time. tests/contracts/test_forks.py has threads."""
 
+os.fsync = lambda descriptor: None  # no test ends the power, and a run of the command line would wait for the disk
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite that a shell runs in the background: Ctrl-C is tested
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

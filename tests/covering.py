@@ -1,8 +1,16 @@
-"""Which cases of a product the fast suite runs."""
+"""Which cases of a test the fast suite runs."""
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
+
+import pytest
+
+
+def rest_slow(*cases: Any) -> list[Any]:
+    """Return cases for `parametrize` of which all but the first are slow."""
+    return [cases[0], *(pytest.param(case, marks=pytest.mark.slow) for case in cases[1:])]
 
 
 def covering(cases: Sequence[Mapping[str, Hashable]], strength: int = 1) -> set[int]:

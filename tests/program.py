@@ -60,6 +60,7 @@ class Forked:
             os.dup2(descriptor, number)
         sys.stdout, sys.stderr = open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
         sys.argv = ["main.py", *arguments]
+        sys.orig_argv = [sys.executable, *sys.argv]
         prepare()
         main.run()
 

@@ -53,10 +53,10 @@ def tables(run_dir: Path) -> Iterator[dict[str, float]]:
 
 def test_an_agent_is_trained_resumed_and_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    assert main.main([*LAKE, *QUICK, "--steps", "6000", "--run-dir", str(whole)]) == 0
-    assert main.main([*LAKE, *QUICK, "--steps", "3000", "--run-dir", str(halves)]) == 0
-    assert main.main(["resume", str(halves), "--steps", "3000"]) == 0
-    assert [row["steps"] for row in tables(halves)][-1] == 6_000
+    assert main.main([*LAKE, *QUICK, "--steps", "4000", "--run-dir", str(whole)]) == 0
+    assert main.main([*LAKE, *QUICK, "--steps", "2000", "--run-dir", str(halves)]) == 0
+    assert main.main(["resume", str(halves), "--steps", "2000"]) == 0
+    assert [row["steps"] for row in tables(halves)][-1] == 4_000
     capsys.readouterr()
     assert main.main(["evaluate", str(whole), "--episodes", "3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["returns"] == [1.0] * 3
@@ -70,7 +70,7 @@ def test_an_agent_is_trained_resumed_and_evaluated(tmp_path: Path, capsys: pytes
 
 def test_a_killed_run_is_evaluated_from_its_newest_checkpoint(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    assert main.main([*LAKE, *QUICK, "--steps", "3000", "--run-dir", str(run_dir)]) == 0
+    assert main.main([*LAKE, *QUICK, "--steps", "1000", "--run-dir", str(run_dir)]) == 0
     expected = agent_of(run_dir)[1].q
     (run_dir / "q.json").unlink()
     np.testing.assert_array_equal(agent_of(run_dir)[1].q, expected)

@@ -14,6 +14,7 @@ from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
 from AsyncPPO.callbacks import steps_of as steps_in
 from parallel_rl import main
 from parallel_rl.utils import spawn_seeds
+from tests.covering import rest_slow
 from tests.processes import runs
 from tests.program import Forked, command, finish, heed_signals
 
@@ -74,7 +75,7 @@ def test_interrupt_saves_a_checkpoint_and_any_number_of_ranks_resumes_it(tmp_pat
         saved += 2000
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", rest_slow(1, 0))
 def test_a_killed_rank_is_one_error_that_names_it_and_leaves_no_process(number: int, tmp_path: Path) -> None:
     run = trained(tmp_path, "run", *LONG, *TWO)
     run.wait_for(lambda: learning(tmp_path / "run"))
@@ -93,7 +94,7 @@ def steps_of(run_dir: Path) -> list[float]:
     return [float(row[0]) for row in metrics_of(run_dir)[1:]]
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", rest_slow(0, 1))
 def test_a_killed_rank_is_replaced_and_the_run_goes_on(number: int, tmp_path: Path) -> None:
     run = trained(tmp_path, "run", *LONG, *TWO, "--min-nodes", "1")
     run.wait_for(lambda: learning(tmp_path / "run"))
@@ -168,7 +169,6 @@ def test_flags_that_do_not_go_together_are_an_error(
 
 
 def test_ray_is_imported_only_for_its_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "ray" not in sys.modules
     monkeypatch.setitem(sys.modules, "ray", None)
     code, _, err = trained(tmp_path, "run", *SHORT, "--cluster", "ray").finish()
     assert code == 1

@@ -183,15 +183,24 @@ def test_the_environments_of_a_module_are_listed(
     assert "no module 'nowhere'" in capsys.readouterr().err
 
 
-def test_a_module_in_the_current_directory_is_found_and_its_runs_need_no_colon(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return the directory and the standard error of a command with a module in the current directory."""
+    directory = tmp_path_factory.mktemp("here")
     lines = "import gymnasium as gym\ngym.register('Corridor-v0', 'gymnasium.envs.toy_text:FrozenLakeEnv')\n"
-    (tmp_path / "corridors.py").write_text(lines)
-    main_file = str(Path(__file__).parents[1] / "main.py")
-    flags = ["--env-id", "corridors:Corridor-v0", *QUICK, "--eval-every", "0", "--max-seconds", "0.01"]
-    command = [sys.executable, main_file, *flags, "--env-kwargs", "max_episode_steps=20"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    (directory / "corridors.py").write_text(lines)
+    flags = ["--env-id", "corridors:Corridor-v0", "--env-kwargs", "max_episode_steps=20", "--steps", "100"]
+    flags += ["--num-envs", "1", "--batch-size", "1024", "--backend", "inline", "--eval-every", "0"]
+    done = subprocess.run(
+        [sys.executable, Path(__file__).parents[1] / "main.py", *flags, "--eval-episodes", "1"],
+        cwd=directory, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert [path.name for path in (tmp_path / "runs" / "corridors" / "Corridor-v0").glob("*/")]
+    return directory, done.stderr
+
+
+def test_a_module_in_the_current_directory_is_found_and_its_runs_need_no_colon(short_run: tuple[Path, str]) -> None:
+    assert [path.name for path in (short_run[0] / "runs" / "corridors" / "Corridor-v0").glob("*/")]
 
 
 def test_no_more_environments_exist_than_num_envs(run_dir: Path) -> None:
@@ -233,13 +242,10 @@ def test_an_evaluation_whose_episodes_end_says_nothing(monkeypatch: pytest.Monke
     assert evaluate(Right(), lambda: Left(Countdown(5)), 2, backend="inline").tolist() == [5.0] * 2
 
 
-def test_a_warning_of_the_command_line_is_one_line(tmp_path: Path) -> None:
-    flags = ["--steps", "100", "--eval-every", "0", "--eval-episodes", "1", "--num-envs", "1", "--backend", "inline"]
-    run = [sys.executable, str(Path(__file__).parents[1] / "main.py"), *flags, "--run-dir", "here"]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+def test_a_warning_of_the_command_line_is_one_line(short_run: tuple[Path, str]) -> None:
     warned = "warning: steps (100) is less than the 1024 transitions that the agent waits for: it will not learn\n"
-    assert warned in done.stderr
-    assert ".py" not in done.stderr
+    assert warned in short_run[1]
+    assert ".py" not in short_run[1]
 
 
 def test_record_of_an_environment_that_renders_no_images_is_refused(

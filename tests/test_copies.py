@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,9 @@ from parallel_rl import main
 from parallel_rl.commands.copies import SavePopulation
 from parallel_rl.commands.program import PROGRAM
 from tests.AsyncPPO.test_callbacks import scalars
-from tests.processes import runs, wait_until
-from tests.test_main import command, finish
+from tests.covering import rest_slow
+from tests.processes import runs
+from tests.program import Forked
 
 QUICK = [
     "--copies", "2", "--combine-every", "512", "--num-envs", "4", "--batch-size", "256", "--mini-batch-size", "128",
@@ -65,7 +65,11 @@ def test_copies_learn_while_they_collect(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("agent", "env_id", "combine"),
-    [("dqn", "CartPole-v1", "mean"), ("dqn", "CartPole-v1", "explore"), ("sac", "Pendulum-v1", "best")],
+    [
+        pytest.param("dqn", "CartPole-v1", "mean", marks=pytest.mark.slow),
+        ("dqn", "CartPole-v1", "explore"),
+        ("sac", "Pendulum-v1", "best"),
+    ],
 )
 def test_off_policy_agents_are_copied_too(agent: str, env_id: str, combine: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -79,7 +83,7 @@ def test_off_policy_agents_are_copied_too(agent: str, env_id: str, combine: str,
     assert main.main(["evaluate", str(run), "--episodes", "2"]) == 0
 
 
-@pytest.mark.parametrize("combine", ["mean", "best", "explore"])
+@pytest.mark.parametrize("combine", rest_slow("explore", "mean", "best"))
 def test_copies_are_combined_evaluated_and_have_a_curve_each(
     combine: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -148,15 +152,12 @@ def test_a_full_disk_is_one_clear_error(
 
 
 def test_ctrl_c_saves_and_leaves_no_process(tmp_path: Path) -> None:
-    unignored = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background ignores it
-    process = command(
-        *QUICK, "--steps", "100000000", "--run-dir", "here", "--checkpoint-seconds", "0.1", cwd=tmp_path,
-        start_new_session=True, preexec_fn=unignored,
-    )  # fmt: skip
-    wait_until((tmp_path / "here" / "population.state").exists, "nothing is saved")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.killpg(process.pid, signal.SIGINT)
-    code, out, err = finish(process)
+    flags = ["--steps", "100000000", "--run-dir", "here", "--checkpoint-seconds", "0.1"]
+    program = Forked(*QUICK, *flags, cwd=tmp_path)
+    program.wait_for((tmp_path / "here" / "population.state").exists)
+    children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+    program.send(signal.SIGINT, to_group=True)
+    code, out, err = program.finish()
     assert code == main.INTERRUPTED, err
     assert "main.py resume here" in out
     assert "Traceback" not in err
@@ -165,7 +166,7 @@ def test_ctrl_c_saves_and_leaves_no_process(tmp_path: Path) -> None:
     assert np.isfinite(json.loads((tmp_path / "here" / "summary.json").read_text())["steps"])
 
 
-@pytest.mark.parametrize("copies", ["1", "2"])
+@pytest.mark.parametrize("copies", rest_slow("2", "1"))
 def test_ctrl_c_in_the_final_evaluation_says_how_to_evaluate(
     copies: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

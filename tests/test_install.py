@@ -67,6 +67,7 @@ def test_the_wheel_holds_the_packages_with_their_types_and_nothing_else(wheel: P
     assert {name for name in names if name.endswith("py.typed")} == {f"{package}/py.typed" for package in TYPED}
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_readme_run_installed_beside_modules_of_the_users_own(site: Path, project: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     paths = []
@@ -78,6 +79,7 @@ def test_the_blocks_of_the_readme_run_installed_beside_modules_of_the_users_own(
     run(site, project, sys.executable, "-c", RUN_BLOCKS, *paths)
 
 
+@pytest.mark.slow
 def test_the_installed_command_trains_beside_modules_of_the_users_own(site: Path, project: Path) -> None:
     flags = ["--steps", "1024", "--num-envs", "4", "--eval-every", "0", "--eval-episodes", "2", "--run-dir", "here"]
     done = run(site, project, site / "bin" / "parallel-rl", *flags)

@@ -16,7 +16,11 @@ from parallel_rl.presets import MUJOCO, PRESETS, defaults_for, settings_of
 from PPO import PPO
 from tests.program import config_from
 
-KNOWN = [(agent, env_id) for agent, presets in PRESETS.items() for env_id in presets.by_env]
+KNOWN = [
+    pytest.param(agent, env_id, marks=pytest.mark.slow if number else ())
+    for agent, presets in PRESETS.items()
+    for number, env_id in enumerate(presets.by_env)
+]
 
 
 @pytest.mark.parametrize(("agent", "env_id"), [*KNOWN, ("ppo", "ALE/Pong-v5"), ("ppo", "Blackjack-v1")])

@@ -2,7 +2,6 @@
 
 import json
 import signal
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from parallel_rl.config import TrainConfig, train_config
 from parallel_rl.utils import bootstrap_interval, interquartile_mean
 from parallel_rl.utils.plots import band_of
 from tests.processes import runs, wait_until
-from tests.test_main import command, finish
+from tests.program import Forked
 
 QUICK = ["--steps", "512", "--num-envs", "4", "--batch-size", "256", "--eval-episodes", "2", "--eval-every", "0"]
 
@@ -51,17 +50,26 @@ def test_seeds_are_a_range_or_a_list(text: str, seeds: list[int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "4..0", "a", "1,,2", "1,1", "-1", "0..99999999999"])
-def test_bad_seeds_are_an_error(text: str, capsys: pytest.CaptureFixture) -> None:
-    assert main.main([f"--seeds={text}"]) == 1
-    assert "error: --seeds must" in capsys.readouterr().err
-    assert main.main(["--seeds", "0..1", "--seed", "3"]) == 1
-    assert "error: give either --seed or --seeds" in capsys.readouterr().err
+def test_bad_seeds_are_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="--seeds must"):
+        seeds_in(text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--seeds="], "--seeds must"), (["--seeds", "0..1", "--seed", "3"], "give either --seed or")],
+)
+def test_bad_seeds_of_the_command_line_are_one_error(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main(flags) == 1
+    assert f"error: {message}" in capsys.readouterr().err
 
 
 def test_every_seed_has_its_directory_and_all_share_a_picture_and_a_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    code, out, err = finish(command("--seeds", "3..4", "--run-dir", "here", *QUICK, cwd=tmp_path))
+    code, out, err = Forked("--seeds", "3..4", "--run-dir", "here", *QUICK, cwd=tmp_path).finish()
     assert code == 0, err
     here = tmp_path / "here"
     assert (here / "learning_curves.png").stat().st_size > 10_000
@@ -79,14 +87,13 @@ def test_every_seed_has_its_directory_and_all_share_a_picture_and_a_summary(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_signal_ends_all_runs(number: int, tmp_path: Path) -> None:
-    unignored = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background ignores it
     long = ["--steps", "100000000", *QUICK[2:]]
-    process = command("--seeds", "0..1", "--run-dir", "here", *long, cwd=tmp_path, preexec_fn=unignored)
+    program = Forked("--seeds", "0..1", "--run-dir", "here", *long, cwd=tmp_path)
     files = [tmp_path / "here" / f"seed_{seed}" / "metrics.csv" for seed in (0, 1)]
-    wait_until(lambda: all(file.exists() and file.read_bytes().count(b"\n") > 2 for file in files), "no run begins")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(number)
-    code, _, _ = finish(process)
+    program.wait_for(lambda: all(file.exists() and file.read_bytes().count(b"\n") > 2 for file in files))
+    children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+    program.send(number)
+    code, _, _ = program.finish()
     assert code == (130 if number == signal.SIGINT else -9)
     wait_until(lambda: not any(runs(int(child)) for child in children), "a run outlived the command")
     if number == signal.SIGINT:

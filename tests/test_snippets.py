@@ -86,4 +86,7 @@ def test_every_block_of_the_docs_runs(run: Run, block: str) -> None:
     for name in OPTIONAL:
         if f"import {name}\n" in block:
             pytest.importorskip(name)
-    run(re.sub(r"\b\d+0_000\b", "2_000", block))  # the tests above ask whether they learn
+    if "assert" not in block:  # the tests above ask whether they learn
+        block = re.sub(r"\b\d+_(000|240)\b", "1_100", block)
+        block = re.sub(r'\("finish", \d+, "episodes"\)', '("finish", 80, "episodes")', block)
+    run(re.sub(r"\b\d+0_000\b", "2_000", block))

@@ -32,7 +32,9 @@ BEFORE = Path("checkpoints") / "000000002048.state"
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(RUNS / "v1", tmp_path / "run"))
+    copied = Path(shutil.copytree(RUNS / "v1", tmp_path / "run"))
+    change(copied, backend="inline", eval_episodes=1)
+    return copied
 
 
 def change(run_dir: Path, **settings: Any) -> None:

@@ -61,13 +61,13 @@ def test_a_toy_agent_resumes_to_the_bit(tmp_path: Path, mode: str, stop_at: int)
             if stop_at <= trainer.steps_done < stop_at + steps:
                 trainer.stop("here")
 
-    with trainer(mode=mode) as run:
+    with trainer(1700, mode=mode) as run:
         expected, table = without_clock(run.run()), run.agent.q.copy()
-    with trainer(mode=mode, callbacks=[StopAt()]) as run:
+    with trainer(1700, mode=mode, callbacks=[StopAt()]) as run:
         first = without_clock(run.run())
         assert stop_at <= run.steps_done < stop_at + 200, "it stops at once, not at the next row"
         run.save_checkpoint(tmp_path / "half.state")
-    with trainer(mode=mode) as run:
+    with trainer(1700, mode=mode) as run:
         run.load_checkpoint(tmp_path / "half.state")
         assert first + without_clock(run.run()) == expected
         np.testing.assert_array_equal(run.agent.q, table)
@@ -154,7 +154,7 @@ def test_a_toy_agent_can_train_in_other_environments(tmp_path: Path) -> None:
 
 
 def test_csv_tables_have_the_rows_of_a_toy_agent(tmp_path: Path) -> None:
-    with trainer(3000, callbacks=[CSVLog(tmp_path)]) as run:
+    with trainer(2200, callbacks=[CSVLog(tmp_path)]) as run:
         run.run()
     assert [*map(dict, read_table(tmp_path / "metrics.csv"))] == [*run.history]
     assert dataclasses.is_dataclass(run.agent.config)

@@ -14,6 +14,7 @@ pytest.importorskip("minatar")
 from AsyncPPO import EnvVectorizer, make_atari
 from parallel_rl import main
 from PPO import PPO
+from tests.covering import rest_slow
 
 
 def test_atari_observations_are_four_grayscale_frames_of_84x84() -> None:
@@ -53,7 +54,7 @@ def test_the_command_line_trains_on_atari(tmp_path: Path) -> None:
     assert json.loads((run / "summary.json").read_text())["evaluation"]["mean"] >= -21
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+@pytest.mark.parametrize("start_method", rest_slow("fork", "spawn"))
 def test_minatar_ids_are_registered(start_method: str) -> None:
     ways = {"backend": "process", "num_workers": 2, "start_method": start_method}
     with EnvVectorizer("MinAtar/Breakout-v1", 2, seed=0, **ways) as envs:  # type: ignore[arg-type]

@@ -329,11 +329,19 @@ def test_run_with_progress_says_that_it_waits_for_an_evaluation(
     progress: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr("AsyncPPO.callbacks.background_evaluation.SILENT_SECONDS", 0.0)
-    with trainer(BackgroundEvaluation(Hanging, 512, episodes=2), progress=progress) as run:
-        timer = threading.Timer(3.0, run.stop, ["now"], {"skip_slow_work": True})
-        timer.start()
+    timers: list[threading.Timer] = []
+
+    class StopsSoon(Callback):
+        """Stops the run half a second after its last update, when it waits for the evaluation."""
+
+        def on_update(self, trainer: AsyncPPO, metrics: dict[str, float]) -> None:
+            if metrics["steps"] == 512:
+                timers.append(threading.Timer(0.5, trainer.stop, ["now"], {"skip_slow_work": True}))
+                timers[0].start()
+
+    with trainer(BackgroundEvaluation(Hanging, 512, episodes=2), StopsSoon(), progress=progress) as run:
         run.run()
-        timer.join()
+    timers[0].join()
     waiting = "waiting for the evaluation after 512 steps (Ctrl-C skips it)\n"
     assert capsys.readouterr().err.count(waiting) == progress
 

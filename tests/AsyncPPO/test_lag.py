@@ -13,6 +13,7 @@ from parallel_rl import main
 from parallel_rl.utils import Batch
 from PPO import PPO
 from tests.AsyncPPO.test_checkpoint import check_exact
+from tests.covering import rest_slow
 from tests.toy_agent import ToyAgent
 
 
@@ -52,7 +53,7 @@ def test_each_batch_is_collected_with_the_weights_of_one_update_ago() -> None:
             assert np.abs(batch.extras["log_prob"] - log_prob(ppo.copies[k], batch)).max() > 1e-3
 
 
-@pytest.mark.parametrize("core", ["none", "lstm"])
+@pytest.mark.parametrize("core", rest_slow("none", "lstm"))
 def test_a_resumed_run_equals_one_that_never_stopped(core: str, tmp_path: Path) -> None:
     check_exact(tmp_path, "CartPole-v1", {"lag": 1}, backend="process", core=core)
 

@@ -9,6 +9,7 @@ import torch
 
 from AsyncPPO import AsyncPPO, EnvError
 from PPO import PPO
+from tests.covering import rest_slow
 from tests.envs import Faulty
 
 
@@ -105,7 +106,7 @@ def test_config_and_seed_determine_a_run_on_every_backend(mode: str) -> None:
     assert not torch.equal(weights[0], other)
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize("env", rest_slow("Pendulum-v1", "CartPole-v1"))
 def test_gradient_workers_give_the_weights_of_one_process_to_the_bit(env: str) -> None:
     """Bit for bit: minibatches of 700 rows, in three shards, in one, two and three processes."""
     weights = []
@@ -116,7 +117,7 @@ def test_gradient_workers_give_the_weights_of_one_process_to_the_bit(env: str) -
                 use_RND=True, entropy_coef=0.01, value_clip=0.2,
             )  # fmt: skip
         backend: Any = "inline" if workers == 1 else "process"
-        with AsyncPPO(env, ppo, 6, 4200, backend=backend, num_workers=workers, seed=0, progress=False) as run:
+        with AsyncPPO(env, ppo, 6, 2820, backend=backend, num_workers=workers, seed=0, progress=False) as run:
             history = run.run()
         assert len(history) == 2
         weights.append(torch.cat([parameter.flatten() for parameter in run.ppo.policy.parameters()]))

@@ -28,7 +28,9 @@ AGENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "sac-prioritized": (SAC, {"prioritized": True, "n_step": 2}),
     "sac-hindsight": (SAC, {"hindsight": "future"}),
 }
-ALL = pytest.mark.parametrize("name", AGENTS)
+ALL = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "sac-prioritized" else ()) for name in AGENTS]
+)
 
 
 def agent_of(name: str, **changes: Any) -> Any:
@@ -72,16 +74,16 @@ def feed(agent: OffPolicyAgent, pieces: list[list[Trajectory]]) -> list[Any]:
 @ALL
 def test_a_saved_agent_continues_bit_identical(name: str, tmp_path: Any) -> None:
     agent = agent_of(name)
-    pieces = experience(agent, 14)
-    feed(agent, pieces[:7])
+    pieces = experience(agent, 8)
+    feed(agent, pieces[:4])
     save_state(tmp_path / "state", agent.state())
     other = agent_of(name, seed=99)
     other.load_state(load_state(tmp_path / "state"))
     copied = copy.deepcopy(agent)
-    told = feed(agent, pieces[7:])
+    told = feed(agent, pieces[4:])
     assert agent.updates > 20
     for again in (other, copied):
-        assert feed(again, pieces[7:]) == told
+        assert feed(again, pieces[4:]) == told
         for learner, own in agent.learners.items():
             assert torch.equal(again.learners[learner].vector, own.vector)
 
@@ -172,7 +174,7 @@ def test_weights_go_into_files_and_back(name: str, tmp_path: Any) -> None:
 @ALL
 def test_an_actor_stays_as_it_is_while_the_agent_learns(name: str, tmp_path: Any) -> None:
     agent = agent_of(name)
-    pieces = experience(agent, 12)
+    pieces = experience(agent, 7)
     feed(agent, pieces[:5])
     actor, obs = pickle.loads(pickle.dumps(agent.actor())), pieces[0][0].obs
     before = agent.get_action(obs, deterministic=True)

@@ -12,6 +12,7 @@ from AsyncPPO import evaluate
 from OffPolicy import DDPG, SAC, TD3, OffPolicyAgent
 from OffPolicy.sampler import Minibatch
 from parallel_rl.utils import Trajectory
+from tests.covering import rest_slow
 from tests.OffPolicy.probes import Identity, Loop, OneState, TwoStates
 
 OBSERVATIONS = spaces.Box(-1, 1, (2,), np.float32)
@@ -368,14 +369,14 @@ def q_of(agent: Any, obs: float) -> np.ndarray:
     return agent.critic_learner.network(columns, torch.linspace(-0.5, 0.5, 5)[:, None]).detach().numpy()
 
 
-@ALL
+@pytest.mark.parametrize("kind", rest_slow(SAC, DDPG, TD3))
 def test_values_with_truncation_only_are_those_of_the_infinite_horizon(kind: Any) -> None:
     """If these ends were terminations, the value would be at most 2.3."""
     agent = learned(kind, partial(OneState, True), 450, gamma=0.6)
     np.testing.assert_allclose(q_of(agent, 1.0), 2.5, rtol=0.05)
 
 
-@ALL
+@pytest.mark.parametrize("kind", rest_slow(TD3, DDPG, SAC))
 def test_values_after_termination_are_zero(kind: Any) -> None:
     agent = learned(kind, partial(TwoStates, True), 500, gamma=0.5)
     np.testing.assert_allclose(q_of(agent, 0.0), 1.0, atol=0.1)

@@ -15,6 +15,7 @@ from OffPolicy import DDPG, SAC, TD3, Hindsight
 from OffPolicy.demonstrations import load_demonstrations
 from OffPolicy.sampler import Minibatch
 from parallel_rl.utils import Trajectory, load_state, save_state
+from tests.covering import rest_slow
 from tests.OffPolicy.probes import Loop, Reach
 
 BOX, ACTIONS = spaces.Box(-np.inf, np.inf, (1,)), spaces.Box(-2, 2, (1,))
@@ -123,7 +124,7 @@ def test_cloning_loss_against_a_literal_and_its_filter(agent_class: Any) -> None
         torch.testing.assert_close(gradient - 1, torch.cat([torch.zeros(1, 1), 3 * counts * difference]))
 
 
-@AGENTS
+@pytest.mark.parametrize("agent_class", rest_slow(TD3, DDPG, SAC))
 def test_the_critic_learns_from_demonstrated_transitions_too(agent_class: Any, tmp_path: Path) -> None:
     path = save(
         tmp_path / "demos.npz", obs=np.ones((1, 2, 1)), acs=np.full((1, 1, 1), 2.0), rew=np.full((1, 1), 5.0),
@@ -166,7 +167,7 @@ def success_rate(agent: Any) -> float:
     return reached / 50
 
 
-@AGENTS
+@pytest.mark.parametrize("agent_class", rest_slow(DDPG, TD3, SAC))
 def test_demonstrations_make_learning_faster(agent_class: Any, tmp_path: Path) -> None:
     path = save(tmp_path / "demos.npz", **episodes_of_reach())
     rates = {}

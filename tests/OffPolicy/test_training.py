@@ -50,16 +50,16 @@ class StopAfter(Callback):
 
 @ALL
 def test_a_stopped_run_resumes_bit_identical(name: str, tmp_path: Any) -> None:
-    with trainer_of(name, 240) as whole, trainer_of(name, 240) as first, trainer_of(name, 240, seed=8) as second:
+    with trainer_of(name, 160) as whole, trainer_of(name, 160) as first, trainer_of(name, 160, seed=8) as second:
         whole.run()
-        first.callbacks.append(StopAfter(120))
+        first.callbacks.append(StopAfter(80))
         first.run()
-        assert first.steps_done == 120
+        assert first.steps_done == 80
         first.save_checkpoint(tmp_path / "checkpoint")
         second.load_checkpoint(tmp_path / "checkpoint")
         second.run()
-        assert second.steps_done == whole.steps_done == 240
-        assert second.agent.updates == whole.agent.updates > 90  # type: ignore[attr-defined]
+        assert second.steps_done == whole.steps_done == 160
+        assert second.agent.updates == whole.agent.updates > 50  # type: ignore[attr-defined]
         assert all(map(torch.equal, parameters(whole), parameters(second)))
 
 
@@ -68,7 +68,7 @@ def test_a_stopped_run_resumes_bit_identical(name: str, tmp_path: Any) -> None:
 @pytest.mark.parametrize("with_replay", [True, False])
 @pytest.mark.filterwarnings("ignore:the replay buffer was not saved")
 def test_a_failed_load_of_a_checkpoint_changes_nothing(name: str, with_replay: bool, tmp_path: Any) -> None:
-    with trainer_of(name, 120) as run, trainer_of(name, 120) as untouched, trainer_of(name, 120, seed=8) as other:
+    with trainer_of(name, 80) as run, trainer_of(name, 80) as untouched, trainer_of(name, 80, seed=8) as other:
         for trainer in (run, other):
             trainer.agent.replay_in_checkpoint = with_replay  # type: ignore[attr-defined]
         for trainer in (run, untouched, other):

@@ -20,6 +20,7 @@ from PPO.losses import objective_loss
 from PPO.memory import Rows
 from PPO.objective import Objective
 from PPO.update import minibatch_gradients
+from tests.covering import rest_slow
 
 
 def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows:
@@ -113,7 +114,7 @@ def test_analytic_gradient_of_every_network_equals_autograd(offset: int, actions
         assert 0.1 < metrics["clip_fraction"] < 0.9
 
 
-@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("continuous", rest_slow(True, False))
 def test_analytic_learner_after_fifty_updates_equals_autograd(continuous: bool) -> None:
     """In float32, from the same experience: the same weights to 1e-4, and one optimizer state."""
 

@@ -100,7 +100,10 @@ def test_gradient_and_statistics_are_those_of_all_rows(case: str, count: int) ->
     assert len({weights(agent).numpy().tobytes() for agent, _ in on_ranks(count, body)}) == 1
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=() if case in ("analytic", "recurrent", "RND") else pytest.mark.slow) for case in CASES],
+)
 def test_several_minibatches_and_epochs_leave_all_ranks_alike_and_are_repeatable(case: str) -> None:
     env, settings = CASES[case]
     settings = settings | {"k_epochs": 3, "mini_batch_size": 32, "recompute_advantage": True, "target_kl": 0.05}

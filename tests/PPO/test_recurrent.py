@@ -12,6 +12,7 @@ from AsyncPPO.collector import Collector
 from parallel_rl.utils import Trajectory, buffer_to_target_buffer_transfer
 from PPO import PPO, losses
 from PPO.memory import Rows
+from tests.covering import rest_slow
 from tests.envs import Counter
 from tests.PPO.test_agent import prepared
 
@@ -101,7 +102,7 @@ def test_a_recurrent_policy_needs_its_state() -> None:
         agent("gru", share_encoder=False)
 
 
-@pytest.mark.parametrize("mode", ["streaming", "mask"])
+@pytest.mark.parametrize("mode", rest_slow("streaming", "mask"))
 def test_recurrent_policy_trains_with_all_other_options(mode: Any) -> None:
     ppo = agent("lstm", use_RND=True, normalize_obs=True, value_clip=0.2, entropy_coef=0.01, target_kl=0.5)
     with AsyncPPO(lambda: Counter(7), ppo, 4, 400, mode=mode, backend="inline", seed=0, progress=False) as trainer:

@@ -14,8 +14,8 @@ from Population import Trainer
 from tests.Population.toys import Adder, Line
 
 ROOT = Path(__file__).parents[2]
-EPISODES, STEPS = 1000, 5
-WIDE = 1000
+EPISODES, STEPS = 400, 5
+WIDE = 2500
 """Numbers in an observation: all steps of a member together are 40 MB."""
 
 
@@ -41,7 +41,7 @@ def megabytes() -> float:
 def growth(mode: str, *, train: bool = True, keep: bool = False) -> float:
     """Return by how many megabytes four members and the main process grow after their first fifth."""
     seen: list[tuple[float, float]] = []
-    schedule = [("finish", EPISODES, "episodes"), ("worker_send_data", 50, "episodes")]
+    schedule = [("finish", EPISODES, "episodes"), ("worker_send_data", 20, "episodes")]
     schedule += [("train_agent", 10, "episodes")] if train else []
     Trainer(
         Adder(), Wide(STEPS), 4, mode, schedule=schedule, sync_mode="sync", seed=0, progress=False,
@@ -51,7 +51,7 @@ def growth(mode: str, *, train: bool = True, keep: bool = False) -> float:
     return max(later) - later[0]
 
 
-def test_memory_is_flat_over_a_thousand_episodes_of_each_member_unless_experience_is_kept() -> None:
+def test_memory_is_flat_over_many_episodes_of_each_member_unless_experience_is_kept() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     # a process of its own: here members could use memory that other tests have freed
     done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=True)

@@ -23,6 +23,7 @@ from Population import (
 )
 from Population.transport import reseeded, shared
 from PPO import PPO
+from tests.covering import rest_slow
 from tests.toy_agent import ToyAgent
 
 BATCH = 128
@@ -159,7 +160,9 @@ def test_explored_settings_reach_the_member() -> None:
     assert any(rate == pytest.approx(other) for rate in rates for other in explored)
 
 
-@pytest.mark.parametrize("combiner", [MeanAgentCombiner, FixedStatAgentCombiner, lambda: ExploitExplore(of=["lr"])])
+@pytest.mark.parametrize(
+    "combiner", rest_slow(lambda: ExploitExplore(of=["lr"]), MeanAgentCombiner, FixedStatAgentCombiner)
+)
 def test_a_population_resumes_to_the_bit(combiner: Any, tmp_path: Path) -> None:
     def run(*, stop_at: int | None = None, resume: bool = False) -> tuple[Any, Any]:
         def save(trainer: Trainer) -> None:

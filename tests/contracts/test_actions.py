@@ -18,6 +18,7 @@ from parallel_rl.networks import JointHead
 from PPO import PPO
 from tests.AsyncPPO.test_checkpoint import check_exact
 from tests.contracts.test_backends import BACKENDS, EACH, assert_same
+from tests.covering import rest_slow
 from tests.envs import Hybrid
 
 pytestmark = pytest.mark.covering
@@ -177,10 +178,17 @@ def test_the_first_ratio_of_an_update_is_one(keep: bool) -> None:
     assert metrics["grad_norm"] > 0
 
 
-@pytest.mark.parametrize("loop", [{}, {"mode": "mask"}, {"backend": "process"}], ids=str)
+@pytest.mark.parametrize("loop", rest_slow({"mode": "mask"}, {"backend": "process"}, {}), ids=str)
 def test_resumed_run_equals_uninterrupted_run_to_the_bit(tmp_path: Path, loop: dict[str, Any]) -> None:
     check_exact(
-        tmp_path, Pair, loop, backend=loop.get("backend", "inline"), core="gru", use_RND=False, k_epochs=1, steps=600
+        tmp_path,
+        Pair,
+        loop,
+        backend=loop.get("backend", "inline"),
+        core="gru",
+        use_RND=False,
+        k_epochs=1,
+        steps=600 if "mode" in loop else 400,
     )
 
 
@@ -284,6 +292,7 @@ def test_replicas_obey_masks_and_learn() -> None:
             trainer.run()
 
 
+@pytest.mark.slow
 def test_discrete_and_continuous_actions_are_learned_together() -> None:
     """At random the return is -3.8; with all choices right but aimed at the middle it is -0.5, at best 0."""
     ppo = PPO.for_env(Hybrid(), batch_size=256, mini_batch_size=64, lr=1e-2, seed=0)

@@ -318,7 +318,7 @@ def test_an_environment_that_cannot_be_made_is_named(make: Make) -> None:
         make(factory)
 
 
-@pytest.mark.parametrize("backend", PROCESS)
+@pytest.mark.parametrize("backend", EACH[1:])
 def test_a_killed_worker_is_an_error_that_names_its_environments(backend: str) -> None:
     with EnvVectorizer(Faulty, 6, **BACKENDS[backend]) as env:
         env.reset()
@@ -327,7 +327,7 @@ def test_a_killed_worker_is_an_error_that_names_its_environments(backend: str) -
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize("backend", PROCESS)
+@pytest.mark.parametrize("backend", EACH[1:])
 def test_a_worker_that_was_killed_while_idle_is_an_error_too(backend: str) -> None:
     with EnvVectorizer(Faulty, 6, **BACKENDS[backend]) as env:
         env.reset()

@@ -15,6 +15,7 @@ from gymnasium import spaces
 
 from AsyncPPO import AsyncPPO, EnvError, EnvVectorizer
 from PPO import PPO
+from tests.covering import rest_slow
 from tests.envs import Faulty
 from tests.processes import runs
 
@@ -80,7 +81,7 @@ def test_a_process_that_dies_or_hangs_is_restarted(fault: str, start_method: str
         assert not env.step(actions(*["fine"] * 4))[3].any()
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+@pytest.mark.parametrize("start_method", rest_slow("fork", "spawn"))
 def test_a_hanging_environment_is_named_within_seconds(start_method: str) -> None:
     with EnvVectorizer(Faulty, 4, **WAYS[start_method], step_timeout=0.5) as env:
         env.reset()
@@ -213,7 +214,7 @@ class Tattler(Faulty):
         return super().step(Faulty.FAULTS.index("hang"))
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+@pytest.mark.parametrize("start_method", rest_slow("fork", "spawn"))
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path, start_method: str) -> None:
     context = multiprocessing.get_context("fork")
     process = context.Process(target=_be_a_parent, args=(tmp_path, start_method))

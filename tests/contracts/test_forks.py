@@ -53,7 +53,9 @@ class Fails(Network):
         return super().step(action)
 
 
-@pytest.mark.parametrize("options", [{}, {"acting": "central"}, {"backend": "process"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"acting": "central"}, marks=pytest.mark.slow), {"backend": "process"}], ids=str
+)
 def test_an_environment_that_runs_torch_does_not_hang(options: dict[str, Any]) -> None:
     ppo = PPO.for_env(Network(), seed=0, batch_size=64, mini_batch_size=64, k_epochs=1)
     background = BackgroundEvaluation(Network, 64, episodes=2)

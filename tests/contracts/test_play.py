@@ -17,7 +17,7 @@ from AsyncPPO.backends import GradientWorkers, Plan, Replicas
 from AsyncPPO.collector import Collector, ReplicaCollector
 from parallel_rl.utils import Trajectory, spawn_seeds
 from PPO import PPO
-from tests.contracts.test_backends import BACKENDS, EACH, PROCESS
+from tests.contracts.test_backends import BACKENDS, EACH
 from tests.envs import Counter, Faulty, Grid, Pixels, Telltale
 
 pytestmark = pytest.mark.covering
@@ -194,7 +194,7 @@ class OneFails(Counter):
         return super().step(action)
 
 
-@pytest.mark.parametrize("backend", PROCESS)
+@pytest.mark.parametrize("backend", EACH[1:])
 @pytest.mark.parametrize(
     ("how", "message"),
     [("raise", "environment 4 failed in step: ValueError: broken"), ("die", "was killed by SIGKILL")],
@@ -221,7 +221,7 @@ def test_a_plan_needs_autoreset_and_room() -> None:
         replicated(env, ppo).collect(11)
 
 
-@pytest.mark.parametrize("backend", PROCESS)
+@pytest.mark.parametrize("backend", EACH[1:])
 def test_a_worker_killed_while_it_computes_is_an_error(backend: str) -> None:
     ppo = PPO(False, 4, 2, batch_size=600, mini_batch_size=600)
     plan = Plan(ppo.replica(), 200)  # type: ignore[arg-type]

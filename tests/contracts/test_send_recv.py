@@ -12,6 +12,7 @@ import pytest
 
 from AsyncPPO import EnvError, EnvVectorizer
 from tests.contracts.test_backends import BACKENDS, EACH
+from tests.covering import rest_slow
 from tests.envs import Counter, Faulty, Gate
 
 pytestmark = pytest.mark.covering
@@ -123,7 +124,7 @@ def test_invalid_calls_of_recv_are_refused(make: Make) -> None:
     assert obs[:, 1].tolist() == [1] * 5
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+@pytest.mark.parametrize("start_method", rest_slow("fork", "spawn"))
 def test_recv_does_not_wait_for_a_slow_environment(tmp_path: Path, start_method: str) -> None:
     """Environment 0 waits until the test lets it continue, after the others have taken many steps."""
     gate = tmp_path / "gate"

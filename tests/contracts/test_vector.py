@@ -54,6 +54,7 @@ def test_the_same_seed_is_the_same_experience() -> None:
     assert not np.array_equal(first[0][0], other[0][0])
 
 
+@pytest.mark.slow
 def test_an_agent_learns_from_vectorized_environments() -> None:
     with EnvVectorizer("CartPole-v1", 16, backend="vector") as env:
         ppo = PPO.for_env(env, k_epochs=10, batch_size=1024, mini_batch_size=256, gamma=0.99, seed=0)

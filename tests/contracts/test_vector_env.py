@@ -15,6 +15,7 @@ from AsyncPPO.backends import EnvError
 from AsyncPPO.collector import Collector
 from parallel_rl.utils import Trajectory
 from PPO import PPO
+from tests.covering import rest_slow
 from tests.envs import Counter
 
 pytestmark = pytest.mark.covering
@@ -133,7 +134,7 @@ def test_all_may_finish_at_once(mode: AutoresetMode) -> None:
     assert [episode.length for episode in episodes] == [5] * 8
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", rest_slow(*MODES))
 def test_an_agent_learns_in_them(mode: AutoresetMode) -> None:
     def make(num_envs: int) -> VectorEnv:
         return SyncVectorEnv([partial(gym.make, "CartPole-v1")] * num_envs, autoreset_mode=mode)

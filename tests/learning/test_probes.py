@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from AsyncPPO import ActionMasks, AsyncPPO, evaluate
 from PPO import PPO
+from tests.covering import rest_slow
 
 
 class Endless(gym.Env):
@@ -180,7 +181,7 @@ def values(ppo: PPO, states: Any) -> np.ndarray:
     return ppo.policy.value(ppo._tensor(states)).detach().numpy()[:, 0]
 
 
-@pytest.mark.parametrize("mode", ["streaming", "mask"])
+@pytest.mark.parametrize("mode", rest_slow("streaming", "mask"))
 def test_episodes_that_are_only_truncated_have_the_infinite_horizon_value(mode: str) -> None:
     """If these ends were terminations, the values would be 4.1 to 1; if they were ignored, anything."""
     ppo = learn(Endless, 8_000, mode, gamma=0.9, GAE_lambda=0.95, lr=1e-2)
@@ -212,10 +213,10 @@ LARGEST = float(np.finfo(np.float32).max)
 @pytest.mark.parametrize(
     ("low", "high", "target"),
     [
-        (5, np.inf, 7.5),
+        pytest.param(5, np.inf, 7.5, marks=pytest.mark.slow),
         (20, LARGEST, 20.2),
         (-np.inf, -5, -8),
-        (0, np.inf, 2),
+        pytest.param(0, np.inf, 2, marks=pytest.mark.slow),
         (-LARGEST, LARGEST, -1),
         (1e6, np.inf, 1e6 + 400),
     ],
@@ -226,7 +227,7 @@ def test_the_continuous_policy_learns_inside_bounds_on_one_side(low: float, high
     assert abs(float(ppo.get_action(np.zeros(1), deterministic=True)[0]) - target) < 0.15 * max(1, abs(low) * 2**-13)
 
 
-@pytest.mark.parametrize("size", [1e-18, 1.0, 1e18])
+@pytest.mark.parametrize("size", [1e-18, pytest.param(1.0, marks=pytest.mark.slow), 1e18])
 def test_a_delayed_reward_of_any_size_is_credited_and_discounted(size: float) -> None:
     ppo = learn(partial(Delayed, size), 8_000, gamma=0.5)
     assert ppo.get_action(np.zeros(1), deterministic=True) == 1
@@ -236,11 +237,11 @@ def test_a_delayed_reward_of_any_size_is_credited_and_discounted(size: float) ->
 @pytest.mark.parametrize(
     ("shape", "floats", "bf16"),
     [
-        ((10, 10, 2), False, False),
+        pytest.param((10, 10, 2), False, False, marks=pytest.mark.slow),
         ((10, 10, 2), False, True),
         ((3, 40, 40), False, False),
         ((2, 10, 10, 3), False, False),
-        ((10, 10), False, False),
+        pytest.param((10, 10), False, False, marks=pytest.mark.slow),
         ((10, 10, 3), True, False),
     ],
 )

@@ -66,10 +66,10 @@ def test_a_failing_encoder_is_an_error_with_its_reason(tmp_path: Path, monkeypat
 
 
 def test_frames_are_not_kept(tmp_path: Path) -> None:
-    """150 frames of 1.4 MB, 207 MB together."""
+    """100 frames of 1.4 MB, 138 MB together."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with Video(tmp_path / "video.mp4", 30) as video:
-        for grey in range(150):
+        for grey in range(100):
             video.add(frame_of(480, 960, grey))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
