@@ -1,7 +1,6 @@
 """Gradients of minibatches by autograd, on any device and for any network."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ class Autograd:
         tensors: dict[str, Any] = {"clip": torch.tensor(objective.clip, device=gradient.device)}
         if has_entropy:
             tensors["entropy_coef"] = torch.tensor(objective.entropy_coef, device=gradient.device)
-        self._objective = replace(objective, **tensors)
+        self._objective = objective._replace(**tensors)
 
     def load(self, rows: Rows) -> None:
         """Store the rows."""

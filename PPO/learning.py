@@ -84,10 +84,10 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
         batch, rewarded = self._take_memory(), self.rewarded
         before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
         try:
-            prepared = self._prepared(batch, ranks)
-            for parameter, gradient in self.gradients:  # an optimizer of torch may have set them to None
-                parameter.grad = gradient
             with compute_threads(self.threads):
+                prepared = self._prepared(batch, ranks)
+                for parameter, gradient in self.gradients:  # an optimizer of torch may have set them to None
+                    parameter.grad = gradient
                 metrics = prepared.metrics | optimize(self, prepared, lr, objective, workers, ranks)
             if infinite := [name for name, value in metrics.items() if not np.isfinite(value)]:
                 raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN")
@@ -113,7 +113,8 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
             ValueError: `memory` is empty, or a recurrent state is missing.
             FloatingPointError: a companion's reward became infinite or NaN.
         """
-        return self._prepared(self._take_memory())
+        with compute_threads(self.threads):
+            return self._prepared(self._take_memory())
 
     def _take_memory(self) -> Batch:
         batch = self.memory.batch()
@@ -122,8 +123,7 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
 
     def _prepared(self, batch: Batch, ranks: Ranks = ALONE) -> Prepared:
         _check_rewards(batch.reward)
-        with compute_threads(self.threads):
-            prepared = prepare(self, batch, ranks)
+        prepared = prepare(self, batch, ranks)
         self.rewarded = self.rewarded or any(ranks.gather(bool(batch.reward.any())))
         if self.exploration is not None:
             self.exploration.forget()

@@ -1,8 +1,7 @@
 """The coefficients of the loss."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,8 +9,7 @@ Number = Any
 """A float, or a tensor of one."""
 
 
-@dataclass(frozen=True)
-class Objective:
+class Objective(NamedTuple):
     """The coefficients of `losses.objective_loss`."""
 
     clip: Number
@@ -22,10 +20,9 @@ class Objective:
     """The clip range of normalized values; None without clipping."""
     normalize: bool
     """Whether advantages are normalized in each minibatch."""
-    SIZE: ClassVar[int] = 5
 
     def numbers(self) -> list[float]:
-        """Return all coefficients as `SIZE` floats."""
+        """Return all coefficients as floats."""
         value_clip = math.inf if self.value_clip is None else self.value_clip
         return [self.clip, self.value_coef, self.entropy_coef, value_clip, float(self.normalize)]
 

@@ -7,7 +7,7 @@
 Source: Schulman et al. 2017 (arXiv:1707.06347); docs/ppo.md names the source of each detail.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -104,9 +104,10 @@ def optimize(
     """
     rows, experience, config, optimizers = prepared.rows, prepared.experience, ppo.config, ppo.optimizers
     steps: list[Metrics] = []
+    gradients = [optimizer.gradient for optimizer in optimizers]
     rng, parts = stream_of(ranks, ppo.rng), parts_of(sum(ranks.gather(len(rows.obs))), config.mini_batch_size)
     standardize = objective.normalize and ranks.count > 1  # otherwise `gradient` does
-    objective = replace(objective, normalize=objective.normalize and not standardize)
+    objective = objective._replace(normalize=objective.normalize and not standardize)
     gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
     gradient.load(rows)
     for epoch in range(config.k_epochs):
@@ -125,12 +126,12 @@ def optimize(
             metrics = gradient.compute(start, stop)
             if ppo.companions:
                 metrics |= add_gradients(ppo, prepared.targets, order[start:stop], rng)
-            metrics = add_up(ranks, [optimizer.gradient for optimizer in optimizers], metrics, share)
+            metrics = add_up(ranks, gradients, metrics, share)
             if config.target_kl is not None and metrics["approx_kl"] > 1.5 * config.target_kl:
                 rng.bit_generator.state = drawn  # undo the random numbers of this minibatch, which is not used
                 losses = {loss_name(each): 0.0 for each in ppo.companions if each.learns}
                 return means(steps or [metrics | losses | {"grad_norm": 0.0}])
-            metrics["grad_norm"] = limit_norm(optimizers[0].gradient, config.max_grad_norm)
+            metrics["grad_norm"] = limit_norm(gradients[0], config.max_grad_norm)
             for optimizer in optimizers:
                 optimizer.step(lr)
             steps.append(metrics)

@@ -99,29 +99,29 @@ def roll_out(context: BlockContext, start: int, stop: int) -> None:
     """Fill the rows `start` to `stop` of a block's part of the rollout."""
     block, rollout, arrays = context.block, context.rollout, context.block.arrays
     assert rollout is not None
-    rows, everything = rollout.rows, list(range(len(arrays.obs)))
-    if not everything:
+    rows, env_ids = rollout.rows, list(range(block.first, block.first + len(arrays.obs)))
+    if not env_ids:
         return
     rollout.infos[start:stop] = np.nan
     for step in range(start, stop):
         rows["obs"][step] = arrays.obs
         block.pulse.step = step
-        infos = _act(context, rollout, slice(None), everything, step)
+        infos = _act(context, rollout, slice(None), env_ids, step)
         while failed := arrays.failed.nonzero()[0].tolist():
             for row in failed:
                 rollout.truncate(row, step, start, rows["obs"][step, row])
             rows["obs"][step, failed] = arrays.obs[failed]
-            infos |= _act(context, rollout, failed, failed, step)
-        check_rewards(range(block.first, block.first + len(everything)), arrays.reward)
+            infos |= _act(context, rollout, failed, [env_ids[row] for row in failed], step)
+        check_rewards(env_ids, arrays.reward)
         for name in ("reward", "terminated", "truncated"):
             rows[name][step] = getattr(arrays, name)
-        for row in np.flatnonzero(episode_ends(arrays.terminated, arrays.truncated)).tolist():
+        for row in episode_ends(arrays.terminated, arrays.truncated).nonzero()[0].tolist():
             rows["final_obs"][step, row] = arrays.final_obs[row]
-            if info := infos.get(block.first + row, {}).get(FINAL_INFO):
-                rollout.infos[step, row] = numbers_in(block.first + row, info, rollout.info_keys)
+            if info := infos.get(env_ids[row], {}).get(FINAL_INFO):
+                rollout.infos[step, row] = numbers_in(env_ids[row], info, rollout.info_keys)
 
 
-def _act(context: BlockContext, rollout: Rollout, rows: slice | list[int], numbers: list[int], step: int) -> Infos:
+def _act(context: BlockContext, rollout: Rollout, rows: slice | list[int], env_ids: list[int], step: int) -> Infos:
     """Act in the environments of some rows and step them; return infos. `arrays.failed` marks those that failed."""
     block, arrays = context.block, context.block.arrays
     acted, rollout.outputs[step, rows] = context.policy.act(arrays.obs[rows], rollout.noise[step, rows])
@@ -129,4 +129,4 @@ def _act(context: BlockContext, rollout: Rollout, rows: slice | list[int], numbe
     arrays.action[rows] = acted["action"]
     for name, values in acted.items():
         rollout.rows[name][step, rows] = values
-    return block.step([block.first + number for number in numbers], autoreset=True)
+    return block.step(env_ids, autoreset=True)

@@ -3,6 +3,7 @@
 Notation as in policy.py; `d_x` is the derivative of the loss with respect to `x`, of the same shape as `x`.
 """
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,7 +54,12 @@ def value_gradient(
 def layer_gradient(gradient: Layer, h: np.ndarray, d_z: np.ndarray) -> None:
     """Write d_W = d_z h^T and d_b = d_z 1 of a layer with input `h`."""
     np.matmul(d_z, h.swapaxes(-1, -2), out=gradient.weight)
-    np.matmul(d_z, np.ones(d_z.shape[-1], d_z.dtype), out=gradient.bias)
+    np.matmul(d_z, _ones(d_z.shape[-1], d_z.dtype), out=gradient.bias)
+
+
+@lru_cache  # not a new vector for every layer of every minibatch
+def _ones(count: int, dtype: np.dtype) -> np.ndarray:
+    return np.ones(count, dtype)
 
 
 def encoder_gradient(encoder: Encoder, gradients: list[Layer], trace: Trace, h: np.ndarray, d_h: np.ndarray) -> None:

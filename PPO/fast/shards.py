@@ -27,7 +27,7 @@ def shared_arrays(
     shards, (shape, dtype) = shards_of(mini_batch_size), architecture.raw_action
     return {
         "parameters": ((architecture.parameters,), np.float32),
-        "objective": ((Objective.SIZE,), np.float64),
+        "objective": ((len(Objective._fields),), np.float64),
         "gradients": ((shards, architecture.parameters), np.float32),
         "metrics": ((shards, len(METRICS)), np.float64),
         "obs": ((rows, architecture.features.width), np.float32),
@@ -81,15 +81,15 @@ class ShardWorker:
         Each of K processes computes every K-th shard, from shard `number` on. A minibatch with a single shard is split
         by network: one process computes the actor's gradient, another the critic's.
         """
-        minibatch, count = self._rows.part(start, stop), stop - start
-        objective = Objective.of(self._objective)
+        objective, count, advantage = Objective.of(self._objective), stop - start, self._rows.advantage[start:stop]
         if objective.normalize and count > 1:
-            minibatch = minibatch._replace(advantage=normalize(minibatch.advantage))
+            advantage = normalize(advantage)
         shards, networks = shards_of(count), Networks.BOTH
         if shards == 1 and processes > 1:
             number, processes, networks = 0, 1, (Networks.ACTOR, Networks.CRITIC)[number]
         for shard in range(number, shards, processes):
-            rows = minibatch.part(shard * SHARD_ROWS, (shard + 1) * SHARD_ROWS)
+            first, last = shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, count)
+            rows = self._rows.part(start + first, start + last)._replace(advantage=advantage[first:last])
             self._gradients[shard].compute(objective, rows, count, self._metrics[shard], networks)
 
 
