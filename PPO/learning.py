@@ -16,10 +16,10 @@ from PPO.fast.policy import NumpyPolicy
 from PPO.fast.shards import GradientWorkers
 from PPO.losses import Metrics
 from PPO.memory import Memory
-from PPO.minibatches import Minibatch, chosen, parts_of, shuffled
+from PPO.minibatches import Minibatch, chosen, companion_losses, loss_name, parts_of, shuffled
 from PPO.objective import Objective
 from PPO.saving import Savable, clone
-from PPO.update import Prepared, companion_losses, loss_name, optimize, prepare
+from PPO.update import Prepared, optimize, prepare
 
 REWARDS_IN_RANGE = 1e-30, 1e30
 """The range of rewards for which they and their sums fit in single precision."""

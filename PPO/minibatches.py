@@ -1,7 +1,7 @@
-"""Minibatches: how the rows of an update are cut, on one rank or on several."""
+"""Minibatches: how rows are cut into them, and what companions and other ranks add to their gradients."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +9,10 @@ import torch
 from parallel_rl.utils import Ranks, merged
 from PPO.losses import Metrics
 from PPO.memory import Rows
+
+if TYPE_CHECKING:
+    from PPO.companions import Companion
+    from PPO.learning import Learning
 
 Targets = tuple[torch.Tensor, ...]
 """What a companion's `targets` returns."""
@@ -97,6 +101,35 @@ def add_up(ranks: Ranks, gradients: Sequence[torch.Tensor], metrics: Metrics, sh
 def chosen(targets: list[Targets], index: np.ndarray) -> list[Targets]:
     """Return the rows `index` `(k,)` of the targets of each companion."""
     return [tuple(tensor[index] for tensor in own) for own in targets]
+
+
+def add_gradients(ppo: "Learning", targets: list[Targets], index: np.ndarray, rng: np.random.Generator) -> Metrics:
+    """Compute the gradients of the companions' losses on some rows; return the losses.
+
+    Only if a companion `shares`, its gradient is added to the policy's.
+    """
+    for optimizer in ppo.optimizers[1:]:
+        optimizer.gradient.zero_()
+    losses = companion_losses(ppo, chosen(targets, index), rng)
+    for companion, loss in losses.items():
+        loss.backward(inputs=ppo.reached[companion])
+    return {loss_name(companion): loss.detach() for companion, loss in losses.items()}
+
+
+def companion_losses(
+    ppo: "Learning", targets: list[Targets], rng: np.random.Generator
+) -> "dict[Companion, torch.Tensor]":
+    """Return the loss of each companion that has one, for the targets of a minibatch."""
+    return {
+        companion: companion.loss(own, rng, ppo.policy)
+        for companion, own in zip(ppo.companions, targets, strict=True)
+        if companion.learns
+    }
+
+
+def loss_name(companion: "Companion") -> str:
+    """Return the name of the metric for a companion's loss."""
+    return f"{companion.name.lower()}_loss"
 
 
 def means(steps: Sequence[Metrics]) -> dict[str, float]:

@@ -36,7 +36,7 @@ from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
 from PPO.losses import Metrics, normalize
 from PPO.memory import Rows
-from PPO.minibatches import Targets, add_up, agreed, chosen, means, parts_of, shuffled, standardized
+from PPO.minibatches import Targets, add_gradients, add_up, agreed, loss_name, means, parts_of, shuffled, standardized
 from PPO.objective import Objective
 
 if TYPE_CHECKING:
@@ -307,35 +307,6 @@ def minibatch_gradients(
     if ppo.numpy_policy is None or ppo.learner == "torch":
         return Autograd(ppo.policy, ppo.objective_loss, gradient, objective, has_entropy=ppo.entropy_coef > 0)
     return ShardedGradient(ppo.numpy_policy, gradient.numpy(), objective, count, ppo.mini_batch_size, workers)
-
-
-def add_gradients(ppo: "Learning", targets: list[Targets], index: np.ndarray, rng: np.random.Generator) -> Metrics:
-    """Compute the gradients of the companions' losses on some rows; return the losses.
-
-    Only if a companion `shares`, its gradient is added to the policy's.
-    """
-    for optimizer in ppo.optimizers[1:]:
-        optimizer.gradient.zero_()
-    losses = companion_losses(ppo, chosen(targets, index), rng)
-    for companion, loss in losses.items():
-        loss.backward(inputs=ppo.reached[companion])
-    return {loss_name(companion): loss.detach() for companion, loss in losses.items()}
-
-
-def companion_losses(
-    ppo: "Learning", targets: list[Targets], rng: np.random.Generator
-) -> dict[Companion, torch.Tensor]:
-    """Return the loss of each companion that has one, for the targets of a minibatch."""
-    return {
-        companion: companion.loss(own, rng, ppo.policy)
-        for companion, own in zip(ppo.companions, targets, strict=True)
-        if companion.learns
-    }
-
-
-def loss_name(companion: Companion) -> str:
-    """Return the name of the metric for a companion's loss."""
-    return f"{companion.name.lower()}_loss"
 
 
 def on_device(policy: ActorCritic, rows: np.ndarray) -> torch.Tensor:

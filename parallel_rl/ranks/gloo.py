@@ -107,9 +107,7 @@ class Gloo(Connected, Fixed):
         NCCL sums vectors on GPUs if every rank has a GPU of its own.
         """
         if vector.is_cuda and self._have_own_gpus(vector.device):
-            total = vector.clone()
-            self._gpus.allreduce([total]).wait()
-            return total
+            return self.ring(vector)
         own = vector.cpu()
         return (self.ring(own) if own.nbytes >= RING_BYTES else self.doubling(own)).to(vector.device)
 
@@ -121,12 +119,12 @@ class Gloo(Connected, Fixed):
         return bool(self._gpus)
 
     def ring(self, own: torch.Tensor) -> torch.Tensor:
-        """Return the sum of the vectors of all ranks, by gloo's ring."""
+        """Return the sum of the vectors of all ranks, by the ring of gloo, or that of NCCL for vectors on GPUs."""
         total = own.clone()
         try:
             options = AllreduceOptions()
             options.timeout = self._limit
-            self._group.allreduce([total], options).wait()
+            (self._gpus if own.is_cuda else self._group).allreduce([total], options).wait()
         except RuntimeError as error:
             self._explain(error, {(self.number + step) % self.count for step in (-1, 1)})
         return total
