@@ -132,7 +132,7 @@ def restore(
             trainer.env.begin_after(state["collector"]["env"])
             buffer.clear()
         else:
-            trainer.collector.load_state(*part_of_environments(trainer.dealt, state["collector"], state["buffer"]))
+            trainer.collector.load_state(*part_of_environments(trainer.share, state["collector"], state["buffer"]))
     except EnvError:
         raise
     except Exception as error:  # a forged part can raise anything

@@ -1,7 +1,6 @@
 """Collectors: an agent acts in parallel environments, and the transitions go into a `VecMemory`."""
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
@@ -10,7 +9,7 @@ from AsyncPPO.agent import Acted, Actor, Agent, BehaviorPolicy, ReplicableAgent
 from AsyncPPO.backends import SUCCESS, Replicas
 from AsyncPPO.episodes import Episode, Episodes, last_numbers
 from AsyncPPO.memory import VecMemory
-from AsyncPPO.ranks import Deal
+from AsyncPPO.ranks import Share
 from AsyncPPO.vectorizer import EnvVectorizer, Step
 from parallel_rl.utils import (
     State,
@@ -78,7 +77,7 @@ class Collector:
         agent: BehaviorPolicy,
         buffer: VecMemory,
         info_keys: Sequence[str] = (SUCCESS,),
-        dealt: Deal | None = None,
+        share: Share | None = None,
     ) -> None:
         """Store the parts; the first `collect` resets the environments.
 
@@ -87,9 +86,9 @@ class Collector:
             agent: the policy.
             buffer: stores the transitions.
             info_keys: numbers to keep from the last infos of episodes.
-            dealt: in a run with several ranks, the environments of this one; the agent is a `ReplicableAgent` then.
+            share: in a run with several ranks, the environments of this one; the agent is a `ReplicableAgent` then.
         """
-        self.env, self.agent, self.buffer, self.info_keys, self._dealt = env, agent, buffer, info_keys, dealt
+        self.env, self.agent, self.buffer, self.info_keys, self._share = env, agent, buffer, info_keys, share
         self._episodes = Episodes(env.num_envs, info_keys)
         self._recurrent = RecurrentState(agent, env.num_envs)
 
@@ -116,18 +115,16 @@ class Collector:
         self._obs, self._episodes, self._recurrent = obs, episodes, recurrent
 
     def collect(self, steps: int) -> tuple[int, list[Episode]]:
-        """Step every running environment once; in a run with several ranks, `steps` times.
-
-        Args:
-            steps: the number of steps for each environment.
+        """Step every running environment `steps` times.
 
         Returns:
             The number of steps of all environments together, and the episodes that ended.
         """
-        if self._dealt is None:
-            return self._step()
-        taken, episodes = zip(*(self._step() for _ in range(steps)), strict=True)
-        return sum(taken), [*chain(*episodes)]
+        total, episodes = 0, list[Episode]()
+        for _ in range(steps):
+            count, ended = self._step()
+            total, episodes = total + count, episodes + ended
+        return total, episodes
 
     def _step(self) -> tuple[int, list[Episode]]:
         self._begin()
@@ -148,9 +145,9 @@ class Collector:
 
     def _noise(self) -> dict[str, np.ndarray]:
         """Return the argument `noise` of `act`, if there are several ranks: this rank's rows of the noise of all."""
-        if self._dealt is None:
+        if self._share is None:
             return {}
-        return {"noise": cast("ReplicableAgent", self.agent).noise(self._dealt.total)[self._dealt.own]}
+        return {"noise": cast("ReplicableAgent", self.agent).noise(self._share.total)[self._share.own]}
 
     def _begin(self) -> None:
         """Reset the environments if all have finished."""
@@ -189,7 +186,7 @@ class ReplicaCollector:
     """Collects many steps without a message: each process that steps environments has a replica of the policy."""
 
     def __init__(
-        self, env: EnvVectorizer, agent: ReplicableAgent, buffer: VecMemory, dealt: Deal | None = None
+        self, env: EnvVectorizer, agent: ReplicableAgent, buffer: VecMemory, share: Share | None = None
     ) -> None:
         """Store the parts; the first `collect` resets the environments.
 
@@ -197,9 +194,9 @@ class ReplicaCollector:
             env: with `autoreset`, and a plan with the replica of the agent.
             agent: gives the weights and the noise.
             buffer: stores its rows in the arrays of the vectorizer's rollout.
-            dealt: in a run with several ranks, the environments of this one.
+            share: in a run with several ranks, the environments of this one.
         """
-        self._dealt = dealt or Deal(0, env.num_envs, env.num_envs)
+        self._share = share or Share(0, env.num_envs, env.num_envs)
         assert env.rollout is not None
         self.env, self.agent, self.buffer, self.rollout = env, agent, buffer, env.rollout
         self._episodes = Episodes(env.num_envs, env.rollout.info_keys)
@@ -242,7 +239,7 @@ class ReplicaCollector:
                 "was batch_size raised later?"
             )
         rollout.weights[:] = self.agent.replica_weights()
-        rollout.noise[new] = self.agent.noise(steps, self._dealt.total)[:, self._dealt.own]
+        rollout.noise[new] = self.agent.noise(steps, self._share.total)[:, self._share.own]
         next_obs = self._replicas.roll_out(new.start, new.stop)
         rows = {name: values[new] for name, values in rollout.rows.items()}
         for name, values in self._policy.complete(rows, rollout.outputs[new]).items():
@@ -297,9 +294,9 @@ def _check_lag(lag: int, wanted: Acting, agent: Agent, mode: str) -> None:
 
 
 def make_collector(
-    env: EnvVectorizer, agent: Agent, info_keys: Sequence[str], dealt: Deal
+    env: EnvVectorizer, agent: Agent, info_keys: Sequence[str], share: Share
 ) -> Collector | ReplicaCollector:
     """Return a collector with a new `buffer`: a `ReplicaCollector` if the vectorizer has a plan."""
     if env.rollout is not None:
-        return ReplicaCollector(env, cast("ReplicableAgent", agent), VecMemory(env.num_envs, env.rollout.rows), dealt)
-    return Collector(env, agent, VecMemory(env.num_envs), info_keys, dealt if dealt.total > env.num_envs else None)
+        return ReplicaCollector(env, cast("ReplicableAgent", agent), VecMemory(env.num_envs, env.rollout.rows), share)
+    return Collector(env, agent, VecMemory(env.num_envs), info_keys, share if share.total > env.num_envs else None)

@@ -21,7 +21,7 @@ PARTS = 8
 """In how many parts a rank that may be preempted collects its share."""
 
 
-class Deal(NamedTuple):
+class Share(NamedTuple):
     """The environments of a rank, `first` to `stop`, among the N of all ranks."""
 
     first: int
@@ -34,8 +34,8 @@ class Deal(NamedTuple):
         return slice(self.first, self.stop)
 
 
-def deal(ranks: Cluster, num_envs: int) -> Deal:
-    """Deal N environments to the ranks, about as many to each.
+def share_of(ranks: Cluster, num_envs: int) -> Share:
+    """Return which of N environments are those of this rank; every rank has about as many.
 
     Raises:
         ValueError: there are fewer environments than ranks.
@@ -43,7 +43,7 @@ def deal(ranks: Cluster, num_envs: int) -> Deal:
     if num_envs < ranks.nodes:
         raise ValueError(f"{ranks.nodes} ranks need at least as many environments, not {num_envs}")
     first, stop = (num_envs * node // ranks.nodes for node in (ranks.node, ranks.node + 1))
-    return Deal(first, stop, num_envs)
+    return Share(first, stop, num_envs)
 
 
 def check_ranks(ranks: Cluster, agent: Any, mode: str, lag: int, seed: Any) -> None:
@@ -62,21 +62,21 @@ def check_ranks(ranks: Cluster, agent: Any, mode: str, lag: int, seed: Any) -> N
         raise ValueError("several ranks need a seed: the same for all")
 
 
-def own_settings(ranks: Cluster, dealt: Deal, env: Any, settings: EnvSettings) -> tuple[Any, EnvSettings]:
+def own_settings(ranks: Cluster, share: Share, env: Any, settings: EnvSettings) -> tuple[Any, EnvSettings]:
     """Return the environment, or the list of those of this rank, and the keywords of its `EnvVectorizer`.
 
     A rank that joins later has other seeds, so that the run does not repeat the episodes of its beginning.
     """
-    if dealt.own == slice(0, dealt.total) and not ranks.joined:
+    if share.own == slice(0, share.total) and not ranks.joined:
         return env, settings
-    seeds = env_seeds(settings["seed"], dealt.total)
+    seeds = env_seeds(settings["seed"], share.total)
     if ranks.joined:
-        seeds = spawn_seeds(seeds[0] + ranks.joined, dealt.total)
-    seeds = seeds[dealt.own]
-    return env[dealt.own] if isinstance(env, list | tuple) else env, {**settings, "seed": seeds}
+        seeds = spawn_seeds(seeds[0] + ranks.joined, share.total)
+    seeds = seeds[share.own]
+    return env[share.own] if isinstance(env, list | tuple) else env, {**settings, "seed": seeds}
 
 
-def collect(trainer: "AsyncTrainer", steps: int) -> tuple[int, list[Episode]]:
+def collect_share(trainer: "AsyncTrainer", steps: int) -> tuple[int, list[Episode]]:
     """Step this rank's environments; stop after a quarter if the ranks preempt it, as in DD-PPO.
 
     Args:
@@ -89,19 +89,19 @@ def collect(trainer: "AsyncTrainer", steps: int) -> tuple[int, list[Episode]]:
     ranks = trainer.ranks
     if ranks.preempt is None:
         return trainer.collector.collect(steps)
-    taken, episodes = 0, list[Episode]()
+    total, episodes = 0, list[Episode]()
     for start, stop in pairwise(dict.fromkeys(steps * part // PARTS for part in range(PARTS + 1))):
         if start >= steps / 4 and ranks.enough_have_collected():
             trainer.agent.noise(steps - start, trainer.num_envs)  # keeps the random streams of all ranks alike
-            return taken, episodes
-        more, ended = trainer.collector.collect(stop - start)
-        taken, episodes = taken + more, episodes + ended
+            return total, episodes
+        count, ended = trainer.collector.collect(stop - start)
+        total, episodes = total + count, episodes + ended
     ranks.enough_have_collected(own=True)
-    return taken, episodes
+    return total, episodes
 
 
-class Collected(NamedTuple):
-    """What was collected on all ranks."""
+class Counts(NamedTuple):
+    """What all ranks have collected together."""
 
     steps: int
     episodes: list[Episode]
@@ -111,8 +111,8 @@ class Collected(NamedTuple):
     """Environments of all ranks; fewer than `num_envs` while a rank is missing."""
 
 
-def collected(ranks: Ranks, steps: int, episodes: list[Episode], waiting: int, envs: int) -> Collected:
-    """Return what was collected on all ranks.
+def gather_counts(ranks: Ranks, steps: int, episodes: list[Episode], waiting: int, envs: int) -> Counts:
+    """Return what all ranks have collected together.
 
     Args:
         ranks: the ranks.
@@ -122,11 +122,11 @@ def collected(ranks: Ranks, steps: int, episodes: list[Episode], waiting: int, e
         envs: its environments.
     """
     if ranks.count == 1:
-        return Collected(steps, episodes, 0, envs)
-    told = ranks.gather([steps, waiting, envs, [[*episode, dict(episode.infos)] for episode in episodes]])
-    everyones = [Episode(*episode) for *_, ended in told for episode in ended]
-    all_steps, all_waiting, all_envs = (sum(each[index] for each in told) for index in range(3))
-    return Collected(all_steps, everyones, all_waiting - waiting, all_envs)
+        return Counts(steps, episodes, 0, envs)
+    parts = ranks.gather([steps, waiting, envs, [[*episode, dict(episode.infos)] for episode in episodes]])
+    everyones = [Episode(*episode) for *_, ended in parts for episode in ended]
+    all_steps, all_waiting, all_envs = (sum(part[index] for part in parts) for index in range(3))
+    return Counts(all_steps, everyones, all_waiting - waiting, all_envs)
 
 
 def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
@@ -144,10 +144,10 @@ def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
     if trainer.ranks.nodes == 1:
         return seconds
     learned = trainer.agent.shared_state()
-    told = trainer.ranks.gather([seconds, sha256(state_to_bytes(learned)).hexdigest()])
-    if len({digest for _, digest in told}) > 1:
+    reports = trainer.ranks.gather([seconds, sha256(state_to_bytes(learned)).hexdigest()])
+    if len({digest for _, digest in reports}) > 1:
         trainer.agent.load_shared_state(trainer.ranks.gather(learned)[0])
-    return told[0][0]
+    return reports[0][0]
 
 
 def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:
@@ -158,12 +158,12 @@ def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:
         state: returns the state of the run, for ranks that join.
     """
     while True:
-        told = trainer.ranks.gather([trainer.stopped, trainer.skip_slow_work, trainer.ranks.view()])
-        for why, skip_slow_work, _ in told:
+        reports = trainer.ranks.gather([trainer.stopped, trainer.skip_slow_work, trainer.ranks.view()])
+        for why, skip_slow_work, _ in reports:
             if why is not None:
                 trainer.stopped, trainer.skip_slow_work = why, skip_slow_work
                 return True
-        if not trainer.ranks.renewed([view for *_, view in told], state):
+        if not trainer.ranks.renewed([view for *_, view in reports], state):
             return False
 
 
@@ -188,11 +188,11 @@ def joined_environments(trainer: "AsyncTrainer") -> tuple[State, State]:
     return _joined(collectors), joined_buffers(buffers)
 
 
-def part_of_environments(dealt: Deal, collector: State, buffer: State) -> tuple[State, State]:
+def part_of_environments(share: Share, collector: State, buffer: State) -> tuple[State, State]:
     """Return this rank's part of what `joined_environments` returned."""
-    if dealt.own == slice(0, dealt.total):
+    if share.own == slice(0, share.total):
         return collector, buffer
-    return _part(collector, dealt.own), part_of_buffer(buffer, dealt.own)
+    return _part(collector, share.own), part_of_buffer(buffer, share.own)
 
 
 def _joined(states: Sequence[Any]) -> Any:

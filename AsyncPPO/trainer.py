@@ -18,7 +18,16 @@ from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_
 from AsyncPPO.collector import Acting, choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
-from AsyncPPO.ranks import agree_on_state, agree_to_stop, check_ranks, collect, collected, deal, own_settings, savepoint
+from AsyncPPO.ranks import (
+    agree_on_state,
+    agree_to_stop,
+    check_ranks,
+    collect_share,
+    gather_counts,
+    own_settings,
+    savepoint,
+    share_of,
+)
 from AsyncPPO.rows import RowMeans, row_of
 from AsyncPPO.settings import EnvSettings, Mode, TrainerOptions, check_steps_and_mode
 from AsyncPPO.vectorizer import EnvVectorizer
@@ -83,13 +92,13 @@ class AsyncTrainer(Closeable, Generic[A]):
         check_ranks(ranks, agent, mode, lag, settings.get("seed"))
         self.agent, self.steps, self.mode, self.lag, self.progress = agent, steps, mode, lag, progress
         self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
-        self.ranks, self.dealt = ranks, deal(ranks, self.num_envs)
+        self.ranks, self.share = ranks, share_of(ranks, self.num_envs)
         self.callbacks = [*([ProgressBar()] if progress and ranks.node == 0 else []), *callbacks]
         self.info_metrics = [metric_of(key) for key in info_keys]
         self.counts_restarts = settings.get("on_env_error") == "restart"
         self.acting, self.acting_reason = choose_acting(acting, agent, mode, lag, is_vectorized(env))
         self.env = self._make_env(env, with_success(info_keys), settings)
-        self.collector = make_collector(self.env, agent, with_success(info_keys), self.dealt)
+        self.collector = make_collector(self.env, agent, with_success(info_keys), self.share)
         self.buffer = self.collector.buffer
         self.steps_done, self.seconds, self.episodes_done = 0, 0.0, 0
         self.recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
@@ -105,11 +114,11 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None
-        fewest = self.num_envs if isinstance(self.ranks, Fixed) else self.dealt.stop - self.dealt.first
-        env, settings = own_settings(self.ranks, self.dealt, env, settings)
+        fewest = self.num_envs if isinstance(self.ranks, Fixed) else self.share.stop - self.share.first
+        env, settings = own_settings(self.ranks, self.share, env, settings)
         made = EnvVectorizer(
             env,
-            self.dealt.stop - self.dealt.first,
+            self.share.stop - self.share.first,
             autoreset=self.mode == "streaming",
             plan=None if replica is None else Plan(replica, -(-replica.batch_size // fewest), tuple(info_keys)),
             **settings,
@@ -228,20 +237,27 @@ class AsyncTrainer(Closeable, Generic[A]):
         """Step the environments; return the number of steps, and the episodes that ended."""
         self.collecting_since = time.monotonic()
         try:
-            return collect(self, self._vector_steps())
+            return collect_share(self, self._vector_steps())
         finally:
             self.collecting_since = None
 
     def _count(self, own: tuple[int, list[Episode]], ranks: Ranks) -> tuple[int, list[Episode]]:
         """Count what this rank and the others have collected; return the steps and episodes of all."""
-        steps, episodes, self.elsewhere, self.running_envs = collected(ranks, *own, len(self.buffer), self.env.num_envs)
+        steps, episodes, self.elsewhere, self.running_envs = gather_counts(
+            ranks, *own, len(self.buffer), self.env.num_envs
+        )
         self.steps_done += steps
         self.episodes_done += len(episodes)
         self.recent.extend(episodes)
         return steps, episodes
 
     def _vector_steps(self) -> int:
-        """Return the number of steps for each environment until the next update, or until the bar must move."""
+        """Return the number of steps for each environment until the next update, or until the bar must move.
+
+        If the agent acts in this process and need not wait for other ranks, it is 1: callbacks then see every step.
+        """
+        if self.acting == "central" and self.ranks.nodes == 1:
+            return 1
         missing = min(self.agent.steps_wanted() - self._waiting(), self.goal[1] - self.steps_done)
         steps = -(-missing // self.running_envs)
         if self.progress and self.ranks.nodes == 1:

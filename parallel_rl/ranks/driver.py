@@ -70,7 +70,7 @@ class Driver:
         self._since = time.monotonic()
         self._failed_at: float | None = None
         self._unconnected = 0  # the number of generations in a row that could not connect
-        self._ends, self._said = False, ""
+        self._ends, self._waits_for = False, ""
 
     def run(self, signals: Sequence[int] = ()) -> int:
         """Start the ranks, and keep their number until they end.
@@ -129,7 +129,7 @@ class Driver:
                 if self._losses[member.node] == MOST_LOSSES:
                     return self._end(f"rank {member.node} was lost {MOST_LOSSES} times in a row before it had joined")
             elif 0 < code < SIGNALED:
-                return self._end(f"rank {member.node} failed", told=member.node == 0)
+                return self._end(f"rank {member.node} failed", printed=member.node == 0)
             elif member.node == 0:
                 self._tell({"words": "the run is over"})  # to those that wait to join
                 self._await_all()
@@ -141,9 +141,9 @@ class Driver:
         ready, waited = self._ready(), time.monotonic() - self._since
         if len(ready) == self._nodes or (waited > START_SECONDS and not self._missing(ready)):
             self._publish(ready)
-        elif waited > START_SECONDS and self._said != (missing := self._missing(ready)):
+        elif waited > START_SECONDS and self._waits_for != (missing := self._missing(ready)):
             self._say(f"waiting   for {missing}")
-            self._said = missing
+            self._waits_for = missing
 
     def _missing(self, ranks: list[int]) -> str:
         """Return what these ranks lack to be enough, in words."""
@@ -176,8 +176,8 @@ class Driver:
         if time.monotonic() < self._failed_at + SILENT_SECONDS:
             return
         keys = {number: f"failed/{self._generation}/{number}" for number in left}
-        told = {number: json.loads(self._store.get(key)) for number, key in keys.items() if self._store.check([key])}
-        silent = {peer for peers in told.values() for peer in peers} - told.keys()
+        reports = {number: json.loads(self._store.get(key)) for number, key in keys.items() if self._store.check([key])}
+        silent = {peer for peers in reports.values() for peer in peers} - reports.keys()
         for number in silent & self._members.keys():
             self._drop(number)
         connected = self._store.check([f"formed/{self._generation}"])
@@ -220,8 +220,8 @@ class Driver:
         had_joined = member.number in self._ranks and member.number not in self._joining
         self._losses[member.node] = 0 if had_joined else self._losses[member.node] + 1
 
-    def _end(self, words: str, *, told: bool = False) -> int:
-        """Tell all ranks that the run is over; return 1 if the rank of node 0 has printed why.
+    def _end(self, words: str, *, printed: bool = False) -> int:
+        """Tell all ranks that the run is over; return 1 if the rank of node 0 has printed why (or `printed`).
 
         Raises:
             RankError: it has not; the message says why.
@@ -229,7 +229,7 @@ class Driver:
         words = self._store.get("words").decode() if self._store.check(["words"]) else words
         self._tell({"words": words})
         self._await_all()
-        if told or any(each.node == 0 and (each.process.poll() or 0) > 0 for each in self._members.values()):
+        if printed or any(each.node == 0 and (each.process.poll() or 0) > 0 for each in self._members.values()):
             return 1
         raise RankError(words)
 

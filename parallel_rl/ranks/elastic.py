@@ -79,7 +79,7 @@ class Elastic(Connected):
         self.preempt, self._store, self._member, self._timeout = preempt, store, member, timeout
         self._ranks: Any = None
         self._record: dict[str, Any] = {"number": -1}
-        self._passed, self._told = 0, None  # the number of messages to all, and the last of them
+        self._passed, self._last_message = 0, None  # the number of messages to all, and the last of them
 
     @property
     def number(self) -> int:
@@ -99,13 +99,13 @@ class Elastic(Connected):
         """Return what every rank gave. If one is lost meanwhile, the others still all return the same."""
         while True:
             try:
-                told = self._ranks.gather(tree)
+                message = self._ranks.gather(tree)
             except LostError as error:
                 if not self._regroup(error):
                     continue
-                told = self._told
-            self._passed, self._told = self._passed + 1, told
-            return told
+                message = self._last_message
+            self._passed, self._last_message = self._passed + 1, message
+            return message
 
     def attempt(self, work: Callable[[Ranks], Result], savepoint: Callable[[], Callable[[], None]]) -> Result:
         """Do work on all ranks or on none: if a rank is lost, the others undo the work, and repeat it.
@@ -126,7 +126,7 @@ class Elastic(Connected):
                 if not self._regroup(error):  # otherwise another rank knows that all have done it
                     undo()
                     continue
-            self._passed, self._told = self._passed + 1, None
+            self._passed, self._last_message = self._passed + 1, None
             return result
 
     def enough_have_collected(self, *, own: bool = False) -> bool:
@@ -186,8 +186,8 @@ class Elastic(Connected):
             state: for them.
 
         Returns:
-            Whether another rank has received a message that this one has missed, which is now in `_told`; and for a
-            rank that joins, the state.
+            Whether another rank has received a message that this one has missed, which is now in `_last_message`; and
+            for a rank that joins, the state.
         """
         while True:
             self._await(admits=admits)
@@ -225,15 +225,15 @@ class Elastic(Connected):
         if min(passed) == most:
             return False, None
         giver = passed.index(most)
-        gives = [self._told, state and state()] if self.number == giver else None
-        told, given = self._ranks.gather(gives)[giver]
+        gives = [self._last_message, state and state()] if self.number == giver else None
+        message, run_state = self._ranks.gather(gives)[giver]
         behind = self._passed < most and not joins
         if behind:
-            self._told = told
+            self._last_message = message
         if joins:
             self._passed = most
             self._store.set(f"joined/{self._member}", "")
-        return behind, given
+        return behind, run_state
 
     def _tell(self, words: str) -> None:
         self._store.compare_set(WORDS, "", words)

@@ -52,6 +52,11 @@ def test_collector_queries_and_counts_only_running_environments() -> None:
         assert [len(states) for states in actor.queried] == [3, 2, 2, 3]
 
 
+def test_collector_takes_the_requested_number_of_steps() -> None:
+    with EnvVectorizer(partial(Counter, 3), 2, backend="inline", seed=0) as env:
+        assert Collector(env, Scripted(), VecMemory(2)).collect(7) == (14, [(6.0, 3)] * 4)
+
+
 def test_evaluate_returns_as_many_whole_episodes_as_requested() -> None:
     for episodes, num_envs in [(1, 100), (7, 3), (6, 3)]:
         returns = evaluate(Scripted(), partial(Counter, 4), episodes, num_envs=num_envs, backend="inline")
