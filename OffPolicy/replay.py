@@ -46,6 +46,18 @@ class Transitions(NamedTuple):
     """float32 `(B,)`: gamma to the number of steps; 0 after a termination, never after a truncation."""
 
 
+class Placed(NamedTuple):
+    """A trajectory, and the rows to write it to."""
+
+    rows: np.ndarray
+    """Of its transitions."""
+    columns: dict[str, np.ndarray]
+    """What to write there, by the name of the array."""
+    finals: np.ndarray
+    """The rows of the final observations."""
+    final_obs: np.ndarray
+
+
 class Replay:
     """The newest transitions of N environments.
 
@@ -153,29 +165,22 @@ class Replay:
             raise ValueError(f"environment {max(env_ids)} is not one of the {self.num_envs} in the replay buffer")
         if len({*env_ids}) < len(env_ids):
             return np.concatenate([self.extend([trajectory]) for trajectory in trajectories])
-        places = [self._place(trajectory) for trajectory in trajectories]
-        rows, finals = (np.concatenate([place[kind] for place in places]) for kind in ("rows", "finals"))
-        kept = [place["kept"] for place in places]
+        parts = [self._place(trajectory) for trajectory in trajectories]
+        rows, finals = np.concatenate([part.rows for part in parts]), np.concatenate([part.finals for part in parts])
         changed = np.concatenate([rows, finals])
         self.size += len(rows) - int(np.count_nonzero(self.is_transition[changed]))
         self.is_transition[finals], self.is_transition[rows] = False, True
-        for name in ("obs", "action", "reward", "terminated"):
-            values = [getattr(trajectory, name)[keep] for trajectory, keep in zip(trajectories, kept, strict=True)]
-            getattr(self, name)[rows] = np.concatenate(values)
-        ends = [place["kept_finals"] for place in places]
-        self.obs[finals] = np.concatenate(
-            [trajectory.final_obs[keep] for trajectory, keep in zip(trajectories, ends, strict=True)]
-        )
-        for name in ("step", "final_row"):
-            getattr(self, name)[rows] = np.concatenate([place[name] for place in places])
+        for name in parts[0].columns:
+            getattr(self, name)[rows] = np.concatenate([part.columns[name] for part in parts])
+        self.obs[finals] = np.concatenate([part.final_obs for part in parts])
         return changed
 
     def _row(self, position: Any, env_id: Any) -> Any:
         """Return the row at a position, counted from the start of an environment's ring without wrapping."""
         return position % self.ring_length * self.num_envs + env_id
 
-    def _place(self, trajectory: Trajectory) -> dict[str, Any]:
-        """Return the rows for a trajectory, and count them as written."""
+    def _place(self, trajectory: Trajectory) -> Placed:
+        """Return where to write a trajectory, of which the newest rows fit into the ring, and count it as written."""
         env_id = trajectory.env_id
         if self._steps[env_id] and not self._goes_on(trajectory):
             self._close(env_id)
@@ -189,18 +194,14 @@ class Replay:
         finals_of = np.append(self._row(positions[over] + 1, env_id), RUNNING)
         if over.any():
             self._finish(env_id, finals_of[0])
-        oldest = final_positions[-1] + 1 - self.ring_length
-        kept, kept_finals = positions >= oldest, final_positions >= oldest
         self._written[env_id] = final_positions[-1] + over[-1]
         self._steps[env_id] = len(trajectory) - begins[-1]
-        return {
-            "rows": self._row(positions[kept], env_id),
-            "finals": self._row(final_positions[kept_finals], env_id),
-            "step": (indexes - begins[episode])[kept],
-            "final_row": finals_of[episode][kept],
-            "kept": kept,
-            "kept_finals": kept_finals,
-        }
+        oldest = final_positions[-1] + 1 - self.ring_length
+        fits, final_fits = positions >= oldest, final_positions >= oldest
+        columns = {name: getattr(trajectory, name)[fits] for name in ("obs", "action", "reward", "terminated")}
+        columns |= {"step": (indexes - begins[episode])[fits], "final_row": finals_of[episode][fits]}
+        finals = self._row(final_positions[final_fits], env_id)
+        return Placed(self._row(positions[fits], env_id), columns, finals, trajectory.final_obs[final_fits])
 
     def _goes_on(self, trajectory: Trajectory) -> bool:
         """Return whether a trajectory begins with the newest observation of its environment."""
