@@ -67,8 +67,9 @@ def page(results: Results) -> str:
 
 Made by `python -m benchmarks.learning` (seeds 0 to 4, two runs at the same time).
 *score* is the mean return of 100 deterministic episodes after training; for the custom loop it is the mean of the last
-ten iterations. *training* is the mean return of the last 100 training episodes. The settings are the presets in
-`presets.py`, tuned on seeds from 100 up. The quick start and the custom loop have the settings of their programs.
+ten iterations. *training* is the mean return of the last 100 training episodes. *bar* is this project's target. The
+settings are the presets in `presets.py`, tuned on seeds from 100 up. The quick start and the custom loop have the
+settings of their programs.
 
 Machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform.python_version()}.
 
@@ -77,9 +78,9 @@ Machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform
 ## Comparison with published results
 
 Each seed's score is the mean return of 20 deterministic episodes after training. *mean* and *IQM* (interquartile mean,
-with a bootstrap interval) are over the scores of the seeds. *stochastic* is the mean with stochastic actions. For *best
-of training*, the mean returns of the last 100 training episodes are averaged over the seeds; it is the maximum of this
-curve. Tianshou's published figures are such maxima, of ten seeds; the others are final returns.
+with a bootstrap interval) are over the scores of the seeds. *stochastic* is the mean with stochastic actions. *best
+of training* is the highest point of the learning curve, which is the mean over the seeds of the mean return of the last
+100 training episodes. Tianshou's published figures are such highest points, of ten seeds; the others are final returns.
 
 Version 5 of MuJoCo's tasks differs from versions 2 to 4, which the published figures are for
 ([Gymnasium](https://gymnasium.farama.org/environments/mujoco/)):
@@ -100,15 +101,15 @@ game, and DQN has curves ([Young & Tian 2019](https://arxiv.org/abs/1903.03176))
 ![learning curves](learning_curves.png)
 
 Dashed line: the target. Thin lines: seeds. Thick line: their mean (thinner if some seeds are missing), with its 95%
-bootstrap interval as a band. The runs of MountainCar with RND end at 500,000 steps. Each task has a panel with its
-runs in the second table. The quick start, the custom loop and RND of the first table are in the panels of their tasks.
+bootstrap interval as a band. The runs of MountainCar with RND end at 500,000 steps. Each task of the second table
+has a panel with its runs. The quick start, the custom loop and RND of the first table are in the panels of their tasks.
 
 ## Off-policy agents
 
 These are the same figures for [OffPolicy](../../docs/offpolicy.md). Evaluations of Pendulum have 100 episodes, since
-its initial states vary. The tasks of Fetch are trained with hindsight. Their figures, and those of
-[BitFlip](../bit_flip.py) with 15 bits, are successes in percent, except *stochastic* and *best of training*, which are
-returns.
+its initial states vary. The tasks of Fetch are trained with hindsight. For these tasks, and for
+[BitFlip](../bit_flip.py) with 15 bits, the figures are successes in percent, but *stochastic* and *best of training*
+are returns.
 
 {off_policy_table(results)}
 """

@@ -63,8 +63,8 @@ Made by `python -m benchmarks.throughput` on a quiet machine: {os.cpu_count()} c
 ## Stepping environments
 
 The limit is the speed of plain loops without communication: one process for each core (if environments sleep: for each
-environment) steps its share of the environments. The other figures are fractions of the limit. Actions are random, and
-a turn takes {seconds:g} s.
+environment) steps its share of the environments. The other columns are percentages of the limit. Actions are random,
+and a turn takes {seconds:g} s.
 
 {stepping_table(envs, sizes, seconds, rounds)}
 
@@ -72,8 +72,8 @@ a turn takes {seconds:g} s.
 
 These are training steps per second, including updates. A turn takes {steps:,} steps. Networks are separate for actor
 and critic, 64x64 tanh, and nothing is rendered. Wide: 32 environments x 64 steps, minibatch 512, 4 epochs. Small: 8 x
-256, minibatch 64, 10 epochs. The columns are ours with all automatic choices; ours in one process; with central
-inference at every step; with autograd gradients; and the README's custom loop.
+256, minibatch 64, 10 epochs. The first five columns are ours: with all automatic choices; in one process; with
+central inference at every step; with autograd gradients; and the README's custom loop.
 
 {training_table(train, steps, rounds)}
 """
