@@ -1,9 +1,10 @@
-"""What all tests share: one thread, cheap forks, Ctrl-C, and which cases of a product are slow."""
+"""What all tests share: one thread, cheap forks, Ctrl-C, no pictures, and which cases of a product are slow."""
 
 import gc
 import os
 import signal
 from collections import defaultdict
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,19 @@ os.fsync = lambda descriptor: None  # no test ends the power, and a run of the c
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite that a shell runs in the background: Ctrl-C is tested
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def pictures_are_blank(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no pictures, except for tests marked `pictures`: a picture takes longer than a short run."""
+
+    from parallel_rl.utils.checkpoint import write_atomically
+
+    def save_blank(figure: Any, path: str | os.PathLike[str]) -> None:
+        write_atomically(path, lambda file: None)
+
+    if not request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr("parallel_rl.utils.plots.save_figure", save_blank)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -326,6 +326,7 @@ def test_record_makes_a_video(tmp_path: Path, suffix: str, magic: bytes) -> None
     assert [path.name for path in out_dir.iterdir()] == [out.name]
 
 
+@pytest.mark.pictures
 def test_plot_of_several_runs(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     others = [tmp_path / name for name in ("seed", "lr")]
     short = ["--steps", "256", "--eval-episodes", "1", "--eval-every", "0"]
@@ -508,7 +509,7 @@ def test_a_resume_with_a_damaged_file_changes_nothing(
 
 
 def test_a_run_with_closed_output_pipes_continues(tmp_path: Path) -> None:
-    run = [sys.executable, ROOT / "main.py", *QUICK, "--run-dir", "here"]
+    run = [sys.executable, ROOT / "main.py", *QUICK, "--eval-every", "0", "--run-dir", "here"]
     shell = ["bash", "-c", 'exec "$@" 1> >(true) 2> >(true)', "-", *run]
     subprocess.run(shell, cwd=tmp_path, check=False, capture_output=True, timeout=120)
     assert json.loads((tmp_path / "here/summary.json").read_text())["evaluation"] is not None

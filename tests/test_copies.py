@@ -83,6 +83,7 @@ def test_off_policy_agents_are_copied_too(agent: str, env_id: str, combine: str,
     assert main.main(["evaluate", str(run), "--episodes", "2"]) == 0
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("combine", rest_slow("explore", "mean", "best"))
 def test_copies_are_combined_evaluated_and_have_a_curve_each(
     combine: str, tmp_path: Path, capsys: pytest.CaptureFixture

@@ -33,6 +33,7 @@ def untrained_run(directory: Path) -> None:
     write_json(directory / CONFIG_FILE, train_config("ppo", {"hidden_sizes": (8,)}).record())
 
 
+@pytest.mark.pictures
 def test_a_run_trains_saves_evaluates_and_prints_how_to_continue(tmp_path: Path) -> None:
     code, out, err = Forked("--run-dir", "here", "--backend", "process", *QUICK, cwd=tmp_path).finish()
     assert code == 0, err

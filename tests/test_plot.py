@@ -24,6 +24,9 @@ def run(directory: Path, steps: Sequence[int] = range(100, 1100, 100), first: in
     return str(directory)
 
 
+pytestmark = pytest.mark.pictures
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Panels that would be drawn."""

@@ -66,6 +66,7 @@ def test_bad_seeds_of_the_command_line_are_one_error(
     assert f"error: {message}" in capsys.readouterr().err
 
 
+@pytest.mark.pictures
 def test_every_seed_has_its_directory_and_all_share_a_picture_and_a_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -37,6 +37,7 @@ def study_in(directory: Path) -> Any:
     return optuna.load_study(study_name="ppo", storage=f"sqlite:///{directory / 'study.db'}")
 
 
+@pytest.mark.pictures
 def test_the_first_trial_is_the_command_line_and_the_best_becomes_a_preset(
     optuna: Any, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

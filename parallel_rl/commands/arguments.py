@@ -31,6 +31,7 @@ from parallel_rl.utils import read_json, settings_in
 
 NO_PRESET = "none"
 """The value of `--preset` for none."""
+HELP = {"-h", "--help"}
 NO_SETTINGS = {
     "agent",
     "config",
@@ -70,7 +71,7 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
     agent, source, from_file = _agent_in(arguments)
     flags: Any = command_line(agent, tuning=tuning)
     prog = f"{NAME} tune" if tuning else NAME
-    without_help = [argument for argument in arguments if argument not in {"-h", "--help"}]
+    without_help = [argument for argument in arguments if argument not in HELP]
     first, unknown = parsed(flags, prog, without_help, return_unknown_args=True)
     typed: Any = SimpleNamespace(**flat_flags(first))
     check_flags(agent, unknown)
@@ -80,11 +81,20 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
     else:
         origin, settings = _preset_or_suited(agent, typed)
     defaults = with_defaults(flags, {name.lower(): value for name, value in (settings | from_file).items()})
-    values = flat_flags(parsed(flags, prog, arguments, default=defaults))
+    if unknown or len(without_help) < len(arguments):
+        parsed(flags, prog, arguments, default=defaults)  # shows an error or the help, and exits
+    given = _named_in(arguments)
+    values = flat_flags(defaults) | {name: value for name, value in vars(typed).items() if name in given}
     config = train_config(agent, {name: value for name, value in values.items() if name not in NO_SETTINGS})
     if source is not None:
         check_trust(config.run, source, typed.trust_env_module, typed=typed)
     return config, SimpleNamespace(**values, origin=origin + _by_flags(agent, values, flat_flags(defaults)))
+
+
+def _named_in(arguments: Sequence[str]) -> set[str]:
+    """Return the names of the flags in a command line; `--no-NAME` is one of `NAME`."""
+    names = {word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+    return names | {name.removeprefix("no_") for name in names}
 
 
 def _preset_or_suited(agent: str, typed: Any) -> tuple[str, Values]:

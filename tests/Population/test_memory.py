@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from Population import Trainer
 from tests.Population.toys import Adder, Line
@@ -51,6 +52,7 @@ def growth(mode: str, *, train: bool = True, keep: bool = False) -> float:
     return max(later) - later[0]
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_many_episodes_of_each_member_unless_experience_is_kept() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     # a process of its own: here members could use memory that other tests have freed
