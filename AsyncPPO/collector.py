@@ -179,7 +179,8 @@ class Collector:
         self._recurrent.reset(env_ids[over])
         numbers = last_numbers(env_ids, infos, over, self.info_keys, self.env.autoreset)
         numbers = None if numbers is None else numbers[None]
-        return int(np.count_nonzero(~failed)), self._episodes.count(env_ids, reward[None], over[None], numbers)
+        ended = self._episodes.count(env_ids, reward[None], over[None], failed[None], numbers)
+        return int(np.count_nonzero(~failed)), ended
 
 
 class ReplicaCollector:
@@ -249,8 +250,9 @@ class ReplicaCollector:
         self._episodes.restart(rollout.restarted)
         rollout.restarted[:] = False
         reward, terminated, truncated = (rows[name] for name in ("reward", "terminated", "truncated"))
-        over, infos = episode_ends(terminated, truncated), rollout.infos[new]
-        return reward.size, self._episodes.count(np.arange(env.num_envs), reward, over, infos)
+        over = episode_ends(terminated, truncated)
+        ended = self._episodes.count(np.arange(env.num_envs), reward, over, rollout.failed[new], rollout.infos[new])
+        return reward.size, ended
 
 
 def choose_acting(

@@ -70,14 +70,20 @@ class Episodes:
         self._returns[:], self._lengths[:] = state["returns"], state["lengths"]
 
     def count(
-        self, env_ids: np.ndarray, reward: np.ndarray, over: np.ndarray, infos: np.ndarray | None = None
+        self,
+        env_ids: np.ndarray,
+        reward: np.ndarray,
+        over: np.ndarray,
+        failed: np.ndarray,
+        infos: np.ndarray | None = None,
     ) -> list[Episode]:
-        """Count T further steps of some environments; return the episodes that end in them, in time order.
+        """Count T further steps of some environments; return the whole episodes that end in them, in time order.
 
         Args:
             env_ids: `(n,)`, each at most once.
             reward: `(T, n)`.
             over: bool `(T, n)`, True at the last steps of episodes.
+            failed: bool `(T, n)`, True at those whose episode ends because the environment was restarted.
             infos: `(T, n, K)`, numbers of the infos at those steps; NaN where there are none.
         """
         sums = np.cumsum(reward, axis=0, dtype=np.float64)
@@ -86,7 +92,9 @@ class Episodes:
         episodes = []
         for step, row in np.argwhere(over).tolist():
             total, length = sums[step, row].item() - sum_before[row].item(), step + 1 - int(steps_before[row])
-            episodes.append(Episode(total, length, NOTHING if known is None else by_key(self._keys, known[step, row])))
+            if not failed[step, row]:
+                numbers = NOTHING if known is None else by_key(self._keys, known[step, row])
+                episodes.append(Episode(total, length, numbers))
             sum_before[row], steps_before[row] = sums[step, row], step + 1
         self._returns[env_ids] = sums[-1] - sum_before
         self._lengths[env_ids] = len(reward) - steps_before

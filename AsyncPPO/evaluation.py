@@ -148,11 +148,9 @@ def _roll_out(
         unended, failed = ~episode_ends(terminated, truncated), envs.failed[env_ids]
         over = ~unended | (step == max_steps)
         numbers = last_numbers(env_ids, infos, over, keys, autoreset=False)
-        news = sums.count(env_ids, reward[None], over[None], None if numbers is None else numbers[None])
-        ended |= {
-            i: episode for i, bad, episode in zip(env_ids[over].tolist(), failed[over], news, strict=True) if not bad
-        }
-        bar.update(int(np.count_nonzero(over & ~failed)))
+        news = sums.count(env_ids, reward[None], over[None], failed[None], None if numbers is None else numbers[None])
+        ended |= zip(env_ids[over & ~failed].tolist(), news, strict=True)
+        bar.update(len(news))
         obs = inactive_states_dropout(obs, over)
         update_active_environments_list(envs.finished, over)
         if envs.finished.all():

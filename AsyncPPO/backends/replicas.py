@@ -102,7 +102,7 @@ def roll_out(context: BlockContext, start: int, stop: int) -> None:
     rows, env_ids = rollout.rows, list(range(block.first, block.first + len(arrays.obs)))
     if not env_ids:
         return
-    rollout.infos[start:stop] = np.nan
+    rollout.failed[start:stop], rollout.infos[start:stop] = False, np.nan
     for step in range(start, stop):
         rows["obs"][step] = arrays.obs
         block.pulse.step = step

@@ -1,7 +1,7 @@
 """The arrays through which replicas of a policy act in worker processes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -90,6 +90,8 @@ class Rollout:
     """Arrays in which gradients are computed."""
     restarted: np.ndarray
     """bool `(N,)`: the environments that were restarted before the first row of a rollout, which ends their episode."""
+    failed: np.ndarray
+    """bool `(T, N)`: the steps whose episode was truncated since the environment was restarted before the next step."""
     infos: np.ndarray
     """float64 `(T, N, K)`: at the last step of an episode, K numbers of its info (the plan's keys); otherwise NaN."""
     info_keys: tuple[str, ...]
@@ -114,24 +116,22 @@ class Rollout:
                 "noise": ((*lead, replica.noise), np.float32),
                 "outputs": ((*lead, replica.noise), np.float32),
                 "restarted": ((layout.num_envs,), np.bool_),
+                "failed": (lead, np.bool_),
                 "infos": ((*lead, len(plan.info_keys)), np.float64),
                 **{name: ((*lead, *shape), dtype) for name, (shape, dtype) in fields.items()},
             },
             memory,
         )
         workspace = allocate(replica.workspace(layout.num_envs * plan.horizon), memory)
-        names = "weights", "noise", "outputs", "restarted", "infos"
-        weights, noise, outputs, restarted, infos = (shared.pop(name) for name in names)
-        return cls(replica, weights, noise, shared, outputs, workspace, restarted, infos, plan.info_keys)
+        names = "weights", "noise", "outputs", "restarted", "failed", "infos"
+        own = {name: shared.pop(name) for name in names}
+        return cls(replica=replica, rows=shared, workspace=workspace, info_keys=plan.info_keys, **own)
 
     def part(self, first: int, stop: int) -> "Rollout":
         """Return views for environments `first` to `stop`."""
         rows = {name: rows[:, first:stop] for name, rows in self.rows.items()}
-        noise, outputs, infos = (array[:, first:stop] for array in (self.noise, self.outputs, self.infos))
-        restarted = self.restarted[first:stop]
-        return Rollout(
-            self.replica, self.weights, noise, rows, outputs, self.workspace, restarted, infos, self.info_keys
-        )
+        own = {name: getattr(self, name)[:, first:stop] for name in ("noise", "outputs", "failed", "infos")}
+        return replace(self, rows=rows, restarted=self.restarted[first:stop], **own)
 
     def truncate(self, row: int, step: int, start: int, next_obs: np.ndarray) -> None:
         """Truncate the episode of an environment that was restarted before a step.
@@ -148,4 +148,4 @@ class Rollout:
         if step == start:
             self.restarted[row] = True
         else:
-            rows["truncated"][last], rows["final_obs"][last] = True, next_obs
+            rows["truncated"][last], rows["final_obs"][last], self.failed[last] = True, next_obs, True
