@@ -1,5 +1,6 @@
 """DDPG, and the base of DDPG and TD3: deterministic policies that follow the gradient of a critic."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -113,6 +114,16 @@ class DDPG(DeterministicAgent):
             self._perturbed_vector.copy_(vector + noise.std * draws)
             if adapt:
                 noise.adapt(self.actor_learner.network(obs).cpu().numpy(), self._perturbed(obs).cpu().numpy())
+
+    def load_weights(self, directory: str | os.PathLike[str], /) -> None:
+        """Load what `save_weights` saved; the actor is not perturbed until the next update."""
+        super().load_weights(directory)
+        self._perturbed_vector.copy_(self.actor_learner.vector)
+
+    def load_shared_state(self, state: State, /) -> None:
+        """Load the `shared_state` of an agent; the actor is not perturbed until the next update."""
+        super().load_shared_state(state)
+        self._perturbed_vector.copy_(self.actor_learner.vector)
 
     def state(self) -> State:
         """Return everything, with the perturbation."""

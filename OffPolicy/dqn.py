@@ -52,7 +52,13 @@ class QNetwork(nn.Module):
         q = self.advantage(features)
         if self.value is not None:
             q = self.value(features) + q - q.mean(dim=1, keepdim=True)
-        return q.masked_fill(columns[:, self.seen :] == 0, FORBIDDEN) if self.masked else q
+        if not self.masked:
+            return q
+        forbidden = columns[:, self.seen :] == 0
+        forbidden &= ~forbidden.all(
+            dim=1, keepdim=True
+        )  # where a mask allows nothing, q of all actions are bootstrapped
+        return q.masked_fill(forbidden, FORBIDDEN)
 
 
 class GreedyPolicy(Policy):
@@ -107,6 +113,7 @@ class DQN(OffPolicyAgent):
     def explore(self, obs: Any, env_ids: np.ndarray) -> np.ndarray:
         """Return epsilon-greedy actions, independent for each environment."""
         rows, _ = self.policy.features.rows(obs)
+        self.policy.features.check_mask(rows)
         with torch.no_grad():
             actions = self.policy.actions(self.policy.columns(rows), deterministic=True)
         chosen = self.rng.random(len(rows)) < self.epsilon

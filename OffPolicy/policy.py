@@ -70,9 +70,10 @@ class Policy(nn.Module):
         """Return an action for each observation `(n, ...)`, or for a single one.
 
         Raises:
-            ValueError: the observations have another size.
+            ValueError: the observations have another size, or a mask allows no action.
         """
         rows, single = self.features.rows(obs)
+        self.features.check_mask(rows)
         actions = self.actions(self.columns(rows), deterministic)
         return actions[0] if single else actions
 

@@ -27,10 +27,9 @@ class Sampled(NamedTuple):
     """`(B, A)`, in [-1, 1]."""
     log_prob: torch.Tensor
     """`(B,)`."""
-    mean: torch.Tensor
-    """`(B, A)`, of the raw actions."""
-    deviation: torch.Tensor
-    """`(B, A)`, of the raw actions from their mean."""
+    raw_action: torch.Tensor
+    """`(B, A)`."""
+    policy: TanhGaussian
     log_std: torch.Tensor
     """`(B, A)`, before it is clamped."""
     trace: Trace
@@ -58,12 +57,12 @@ class StochasticActor(nn.Module):
         mean, log_std = outputs[0].chunk(2, dim=1)
         policy = TanhGaussian(mean, log_std.clamp(*LOG_STD_RANGE), self.scale)
         raw_action, log_prob = policy.sample_with_log_prob(noise)
-        return Sampled(raw_action.tanh(), log_prob, mean, raw_action - mean, log_std, trace)
+        return Sampled(raw_action.tanh(), log_prob, raw_action, policy, log_std, trace)
 
-    def write_gradient(self, sampled: Sampled, d_action: torch.Tensor, d_log_prob: Any, d_median: torch.Tensor) -> None:
+    def write_gradient(self, sampled: Sampled, d_action: torch.Tensor, d_log_prob: Any, d_mean: torch.Tensor) -> None:
         """Write the derivatives of a loss by the parameters into their `grad`.
 
-        The raw action is u = mean + std x with noise x, the action a = tanh(u), and the median tanh(mean):
+        The raw action is u = mean + std x with noise x, and the action a = tanh(u):
 
             d a / d u = 1 - a^2,  d log p / d u = 2 a,  d log p / d log std = 2 a std x - 1
 
@@ -71,14 +70,13 @@ class StochasticActor(nn.Module):
             sampled: what `sample` returned.
             d_action: the derivatives of the loss by the actions `(B, A)`.
             d_log_prob: those by the log-density, a number for all rows.
-            d_median: those by the medians `(B, A)`.
+            d_mean: those by the means of the raw actions `(B, A)`, of the part of the loss that depends on them alone.
         """
-        action = sampled.action
+        action, policy = sampled.action, sampled.policy
         d_raw = d_action * (1 - action**2) + 2 * d_log_prob * action
-        d_mean = d_raw + d_median * (1 - sampled.mean.tanh() ** 2)
-        clamped = sampled.log_std.clamp(*LOG_STD_RANGE) != sampled.log_std
-        d_log_std = (d_raw * sampled.deviation - d_log_prob).masked_fill(clamped, 0.0)
-        self.layers.write_gradient(sampled.trace, torch.cat([d_mean, d_log_std], dim=1)[None])
+        d_log_std = d_raw * (sampled.raw_action - policy.mean) - d_log_prob
+        d_log_std = d_log_std.masked_fill(policy.log_std != sampled.log_std, 0.0)
+        self.layers.write_gradient(sampled.trace, torch.cat([d_raw + d_mean, d_log_std], dim=1)[None])
 
 
 class StochasticPolicy(ContinuousPolicy):
@@ -172,9 +170,9 @@ class SAC(ContinuousAgent):
         q, trace = critic.trace(batch.obs, sampled.action)
         smallest = q.amin(dim=0)
         d_action = critic.action_gradient(trace, (q == smallest) * (-1 / count), self.action_dim)
-        d_median = torch.zeros_like(d_action)
+        median, d_median = sampled.policy.mean.tanh(), torch.zeros_like(d_action)
         loss = (alpha * sampled.log_prob - smallest).mean().item() + self.action_loss(sampled.action, d_action)
-        loss += self.cloning_loss(batch, sampled.mean.tanh(), d_median)
-        actor.write_gradient(sampled, d_action, alpha / count, d_median)
+        loss += self.cloning_loss(batch, median, d_median)
+        actor.write_gradient(sampled, d_action, alpha / count, d_median * (1 - median**2))
         self.actor_learner.step(self.current_lr)
         return loss

@@ -1,6 +1,7 @@
 import copy
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -335,6 +336,22 @@ def test_unsupported_spaces_are_named(kind: Any) -> None:
         kind(OBSERVATIONS, spaces.Discrete(2), **SMALL)
     with pytest.raises(TypeError, match="no images"):
         kind(spaces.Box(0, 255, (40, 40, 3), np.uint8), ACTIONS, **SMALL)
+
+
+@pytest.mark.parametrize("way", ["weights", "shared state"])
+def test_a_perturbed_actor_has_the_weights_that_were_loaded(way: str, tmp_path: Path) -> None:
+    agent, other = (
+        DDPG(OBSERVATIONS, ACTIONS, parameter_noise=0.2, action_noise="none", **(SMALL | {"seed": seed}))
+        for seed in (1, 2)
+    )
+    if way == "weights":
+        other.save_weights(tmp_path)
+        agent.load_weights(tmp_path)
+    else:
+        agent.load_shared_state(other.shared_state())
+    obs = np.random.default_rng(0).uniform(-1, 1, (5, *OBSERVATIONS.shape)).astype(np.float32)
+    agent.steps = agent.learning_starts
+    np.testing.assert_array_equal(agent.act(obs)[0], other.get_action(obs))
 
 
 def test_parameter_noise_changes_actions_by_its_target() -> None:

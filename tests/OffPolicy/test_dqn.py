@@ -172,6 +172,17 @@ def test_masked_actions_are_neither_taken_nor_bootstrapped() -> None:
     assert agent.q.network(columns)[0, 0] < -1e7
 
 
+def test_a_mask_that_allows_no_action_is_an_error_where_the_agent_acts_and_ignored_where_it_bootstraps() -> None:
+    space = spaces.Dict(obs=OBSERVATIONS, action_mask=spaces.MultiBinary(3))
+    agent = DQN(space, ACTIONS, **SMALL)
+    obs = {"obs": np.ones((2, 2), np.float32), "action_mask": np.int8([[0, 1, 1], [0, 0, 0]])}
+    for act in (agent.act, agent.get_action):
+        with pytest.raises(ValueError, match="no action is allowed in some of the states"):
+            act(obs)
+    q = agent.q.network(torch.tensor([[1.0, 1, 1, 1, 1], [1, 1, 0, 0, 0]]))
+    torch.testing.assert_close(q[1], q[0])
+
+
 def learned(env: Any, steps: int, **settings: Any) -> DQN:
     options = {"lr": 1e-2, "hidden_sizes": (16,), "learning_starts": 50, "utd": 0.5, "buffer_size": 5000, "tau": 0.3}
     agent = DQN.for_env(env(), seed=0, **(options | settings))
