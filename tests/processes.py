@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SECONDS = 30.0
+SECONDS = 100.0
 """After how long something that is to happen has not."""
 FORK: dict[str, Any] = {"backend": "process", "num_workers": 2, "start_method": "fork"}
 

@@ -26,6 +26,8 @@ PR_SET_PDEATHSIG = 1
 """Option of `prctl` (Linux): the signal that a process gets when the thread that started it has ended."""
 SLOW_IMPORTS = ("gymnasium", "torch")
 """Modules that a fork server imports once for all children, if this process has them; otherwise each child would."""
+PRELOADED = ["__main__"]
+"""What a fork server imports by default."""
 PIPE_BYTES = 2**14
 """Bytes that can be written to an empty pipe without waiting, on any system."""
 
@@ -88,11 +90,20 @@ def start_child(context: Any, name: str, target: Callable[..., None], *arguments
     if reason is not None:
         raise RuntimeError(f"{reason} (those of concurrent.futures.ProcessPoolExecutor can)")
     if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload([name for name in SLOW_IMPORTS if name in sys.modules])
+        _preload_slow_imports()
     lasting = threading.current_thread() is threading.main_thread()
     process = context.Process(target=_be_a_child, args=(lasting, target, arguments), name=name)
     process.start()
     return process
+
+
+def _preload_slow_imports() -> None:
+    """Let the fork server import modules, unless the program has set a list of its own."""
+    from multiprocessing import forkserver
+
+    server: Any = forkserver._forkserver  # there is no public way to read the list
+    if server._preload_modules == PRELOADED:
+        forkserver.set_forkserver_preload([name for name in SLOW_IMPORTS if name in sys.modules])
 
 
 def _be_a_child(lasting: bool, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -79,31 +79,37 @@ def test_a_spawned_worker_makes_an_environment_that_only_its_parent_has_register
 
 
 FORK_SERVER = """
+import multiprocessing
 import sys
 import gymnasium as gym
 import numpy as np
 from AsyncPPO import EnvVectorizer
 
 class Env(gym.Env):
-    observation_space, action_space = gym.spaces.Box(0, 1, (1,)), gym.spaces.Discrete(2)
+    observation_space, action_space = gym.spaces.Box(0, 1, (2,)), gym.spaces.Discrete(2)
 
     def reset(self, *, seed=None, options=None):
-        return np.full(1, "torch" in sys.modules, np.float32), {}
+        return np.float32([name in sys.modules for name in ("torch", "wave")]), {}
 
 if __name__ == "__main__":
     import torch
+    if sys.argv[1:]:
+        multiprocessing.set_forkserver_preload(sys.argv[1:])
     with EnvVectorizer(Env, 2, backend="process", num_workers=2, start_method="forkserver") as envs:
-        print(envs.reset()[0].ravel().tolist())
+        print(envs.reset()[0][1].tolist())  # this process has the first environment
 """
 
 
 @pytest.mark.slow
-def test_a_fork_server_imports_torch_once_for_all_workers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("own", "imported"), [([], [1.0, 0.0]), (["wave"], [0.0, 1.0])])
+def test_a_fork_server_imports_torch_once_for_all_workers_or_what_the_program_says(
+    own: list[str], imported: list[float], tmp_path: Path
+) -> None:
     script = tmp_path / "script.py"
     script.write_text(FORK_SERVER)
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    run = subprocess.run([sys.executable, script], check=False, capture_output=True, text=True, env=environment)
-    assert run.stdout == "[1.0, 1.0]\n", run.stderr
+    run = subprocess.run([sys.executable, script, *own], check=False, capture_output=True, text=True, env=environment)
+    assert run.stdout == f"{imported}\n", run.stderr
 
 
 def test_the_program_may_be_on_another_drive(monkeypatch: pytest.MonkeyPatch) -> None:
