@@ -93,7 +93,7 @@ def test_copies_are_combined_evaluated_and_have_a_curve_each(
     assert "2 copies with 4 environments each" in out
     assert "over 2 deterministic episodes" in out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["steps"], summary["evaluation"]["episodes"]) == (1536, 2)
+    assert (summary["steps"], summary["evaluation"]["episodes"]) == (768, 2)
     assert (tmp_path / "run" / "learning_curve.png").stat().st_size > 10_000
     for number in (0, 1):
         rows = read_table(tmp_path / "run" / f"copy_{number}" / "metrics.csv")

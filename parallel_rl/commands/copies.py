@@ -243,8 +243,8 @@ def _write(config: TrainConfig, workers: list[Any], run_dir: Path) -> None:
 def _summarize(population: PopulationRun, evaluation: Evaluation | None, run_dir: Path) -> None:
     trainer, best = population.trainer, max(population.evaluations, key=lambda one: one.mean, default=None)
     summary = {
-        "steps": int(trainer.count.steps),
-        "episodes": int(trainer.count.episodes),
+        "steps": population.steps_done,
+        "episodes": population.episodes_done,
         "stopped": trainer.stopped,
         "mean_returns": [stats["mean_x_episodes_reward"] for stats in trainer.stats],
         "best": best and best.figures(),
