@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ from parallel_rl.commands.build import agent_of, factory_of
 from parallel_rl.commands.play import FIRST_SEED, has_screen, show
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.train import train
+from parallel_rl.config import setting_names
 from parallel_rl.utils import check_env_id
 
 HINDSIGHT = "her-"
@@ -45,12 +47,9 @@ def train_as(name: str, arguments: Sequence[str]) -> int:
     Raises:
         ValueError: the environment is unknown, or has no time limit, which defines how long an epoch of pyrl is.
     """
-    parser, flags = _train_parser(name), ["--agent", name.removeprefix(HINDSIGHT)]
-    if not arguments or {"-h", "--help"} & {*arguments}:
-        print(parser.format_help())
-        return train([*flags, "--help"])
-    typed, others = parser.parse_known_args(arguments)
-    flags += ["--env-id", typed.env_id, "--run-dir", name, *AGENTS[name]]
+    agent = name.removeprefix(HINDSIGHT)
+    typed, others = _train_parser(name, agent).parse_known_args(arguments or ["--help"])
+    flags = ["--agent", agent, "--env-id", typed.env_id, "--run-dir", name, *AGENTS[name]]
     limit = _time_limit(typed.env_id)
     if limit is not None:
         epoch = typed.num_cycles * typed.num_episodes * limit
@@ -65,14 +64,16 @@ def train_as(name: str, arguments: Sequence[str]) -> int:
     return train([*flags, *others])
 
 
-def _train_parser(name: str) -> argparse.ArgumentParser:
+def _train_parser(name: str, agent: str) -> argparse.ArgumentParser:
     cycles = 50 if name.startswith(HINDSIGHT) else 1
+    flags = " ".join(f"--{flag.replace('_', '-')}" for flag in setting_names(agent))
     parser = argparse.ArgumentParser(
         prog=f"{NAME} {name}-train",
         usage="%(prog)s ENV [FLAGS of pyrl and of train]",
         description=f"Train {name.upper()} with the flags {' '.join(AGENTS[name]) or 'of train'}; save in {name}/.",
+        epilog=fill(f"{NAME} --agent {agent} --help describes further flags: {flags}", 80, break_on_hyphens=False),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        add_help=False,
     )
     parser.add_argument("env_id", metavar="ENV", help="the environment; it comes first")
     parser.add_argument("--num-epochs", type=int, default=20, help="epochs, with an evaluation after each (20)")
