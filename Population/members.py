@@ -114,11 +114,11 @@ class AgentMember:
             pulse: gets a beat in every step.
         """
         self.number, self.agent, self.schedule, self.learning, self.pulse = number, agent, schedule, learning, pulse
-        self.env, self.seed, self.kept = make_env(), seed, Experience() if keep_experience else None
+        self.env, self.seed, self.all_steps = make_env(), seed, Experience() if keep_experience else None
         self.fresh = Experience()
         """The steps since the agent was trained, or since they were sent."""
         self.version, self.count = 0, Count()
-        self.trained, self.sent = Count(), Count()
+        self.trained_at, self.sent_at = Count(), Count()
         """The counts when it trained and sent last."""
         self.returns: list[float] = []
         self.observed: Any = None
@@ -133,15 +133,15 @@ class AgentMember:
         while True:
             self._step()
             count = self.count
-            if self.learning and due(schedule.train_agent, self.trained, count):
+            if self.learning and due(schedule.train_agent, self.trained_at, count):
                 self._train()
             finished = due(schedule.finish, Count(), count)
-            if finished or due(schedule.worker_send_data, self.sent, count):
+            if finished or due(schedule.worker_send_data, self.sent_at, count):
                 return self._report(finished)
 
     def restore(self, count: Count, update: Update) -> None:
         """Continue with the counts and the agent of the member that died."""
-        self.count = self.trained = self.sent = count
+        self.count = self.trained_at = self.sent_at = count
         self._take(update)
 
     def state(self, update: Update | None) -> State:
@@ -158,9 +158,9 @@ class AgentMember:
         for each in (self.env, self.agent):
             if hasattr(each, "after"):
                 each.after()
-        if self.kept is not None:
-            self.kept.add_experience(self.fresh)
-        return Final(self.version, packed(self.agent), self.kept or Experience())
+        if self.all_steps is not None:
+            self.all_steps.add_experience(self.fresh)
+        return Final(self.version, packed(self.agent), self.all_steps or Experience())
 
     def close(self) -> None:
         """Close the environment, if it has a `close`."""
@@ -199,20 +199,20 @@ class AgentMember:
     def _train(self) -> None:
         self.agent.train(self._take_fresh())
         self.version += 1
-        self.trained = self.count
+        self.trained_at = self.count
 
     def _take_fresh(self) -> Experience:
         batch, self.fresh = self.fresh, Experience()
-        if self.kept is not None:
-            self.kept.add_experience(batch)
+        if self.all_steps is not None:
+            self.all_steps.add_experience(batch)
         return batch
 
     def _report(self, finished: bool) -> Report:
         if self.learning and finished and len(self.fresh) and not self.schedule.train_agent.is_never:
             self._train()  # on the remaining steps
-        elif self.learning and self.kept is None and self.schedule.train_agent.is_never:
+        elif self.learning and self.all_steps is None and self.schedule.train_agent.is_never:
             self.fresh = Experience()  # it will not be used
-        self.sent = self.count
+        self.sent_at = self.count
         returns, self.returns = self.returns, []
         content = packed(self.agent) if self.learning else None
         return Report(
@@ -273,7 +273,7 @@ class TrainerMember:
         options = {"backend": "inline"} | options | {"callbacks": callbacks, "progress": False, "seed": seed}
         self.trainer = AsyncTrainer(envs, reseeded(agent, seed), steps=steps, **options)
         self.rows: Any = self.trainer.updates()
-        self.sent = Count()
+        self.sent_at = Count()
 
     @property
     def count(self) -> Count:
@@ -286,11 +286,11 @@ class TrainerMember:
         for _ in self.rows:
             self.version += 1
             finished = due(self.schedule.finish, Count(), self.count)
-            if finished or due(self.schedule.worker_send_data, self.sent, self.count):
+            if finished or due(self.schedule.worker_send_data, self.sent_at, self.count):
                 break
         else:
             finished = True
-        self.sent = self.count
+        self.sent_at = self.count
         returns, self.watch.returns = self.watch.returns, []
         return Report(self.count, self.version, returns, packed(self.trainer.agent), None, finished)
 
@@ -303,7 +303,7 @@ class TrainerMember:
             count.seconds,
         )
         trainer.goal = 0, trainer.steps
-        self.sent = count
+        self.sent_at = count
         self._take(update)
 
     def state(self, update: Update | None) -> State:
@@ -324,7 +324,7 @@ class TrainerMember:
         """Continue from a checkpoint."""
         apply_settings(self.trainer.agent, state["settings"])
         restore(self.trainer, state["trainer"], path)
-        self.version, self.sent = state["version"], self.count
+        self.version, self.sent_at = state["version"], self.count
         columns = {name: column.tolist() for name, column in state["history"].items()}
         self.trainer.history = History(
             dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)

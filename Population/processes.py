@@ -106,11 +106,11 @@ class Processes:
         """
         while True:
             self._pool.ready(LOOK_SECONDS)
-            found = self._pool.next(wait=False)
+            next_result = self._pool.next(wait=False)
             look(sum(worker.pulse.step for worker in self._pool.workers))
-            if found is None:
+            if next_result is None:
                 continue
-            worker, result = found
+            worker, result = next_result
             number = worker.channel.number - 1
             if not isinstance(result, Failure):
                 self._failures[number] = 0

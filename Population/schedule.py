@@ -25,11 +25,7 @@ NEVER = Count(math.inf, math.inf, math.inf)
 
 
 class Schedule(NamedTuple):
-    """The interval of each action; infinite if the action has no rule.
-
-    A member's own counts decide when it finishes, sends and (in parallel learning) trains. The counts of all members
-    together decide the rest.
-    """
+    """The interval of each action; infinite if the action has no rule. `Trainer` says whose counts decide."""
 
     train_agent: Count
     worker_send_data: Count

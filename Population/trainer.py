@@ -234,15 +234,23 @@ class Trainer:
         if not due(every, self.last, self.count):
             return
         self.last = self.count
-        if not self.learning:
+        if self.learning:
+            self._combine(members)
+        else:
             self._train()
             self._give(dict.fromkeys(members, self.agent))
-            return
+
+    def _train(self) -> None:
+        with self._streams():
+            self.agent.train(self.experience.pop_experience_batch())
+        self.agent_version += 1
+
+    def _combine(self, members: set[int]) -> None:
         agents = [record.agent for record in self.records]
         combined = self.combiner.combine(agents, self.agent, self.stats)
         self.agent_version = max(record.version for record in self.records) + 1
         if isinstance(combined, list):
-            self.agent = copy.deepcopy(self.combiner.choose(agents, self.agent, self.stats))
+            self.agent = self._chosen()
             self._give({number: combined[number] for number in members if combined[number] is not agents[number]})
         else:
             self.agent = copy.deepcopy(combined)
@@ -254,19 +262,16 @@ class Trainer:
         for number, agent in agents.items():
             self.records[number].waiting = Update(self.agent_version, contents[id(agent)])
 
-    def _train(self) -> None:
-        with self._streams():
-            self.agent.train(self.experience.pop_experience_batch())
-        self.agent_version += 1
+    def _chosen(self) -> Any:
+        """Return a copy of the combiner's single agent."""
+        return copy.deepcopy(self.combiner.choose([record.agent for record in self.records], self.agent, self.stats))
 
     def _learn_the_rest(self) -> None:
-        """Train on the remaining experience, or combine if there were steps since the last combination."""
         if not self.learning:
             if len(self.experience) and not self.schedule.train_agent.is_never:
                 self._train()
         elif self.last.steps < self.count.steps:
-            agents = [record.agent for record in self.records]
-            self.agent = copy.deepcopy(self.combiner.choose(agents, self.agent, self.stats))
+            self.agent = self._chosen()
 
     def _finish_all(self) -> list[WorkerResult]:
         """End the members; return the result of each."""
