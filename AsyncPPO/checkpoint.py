@@ -31,8 +31,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
     if isinstance(state, dict):
         state = {OLDER_NAMES.get(name, name): part for name, part in state.items()}
     if not isinstance(state, dict) or state.keys() - {SIGNATURE} != PARTS:
-        held = ", ".join(state) if isinstance(state, dict) and state else "nothing"
-        raise ValueError(f"{path} is not the checkpoint of a run: it holds {held}")
+        parts = ", ".join(state) if isinstance(state, dict) and state else "nothing"
+        raise ValueError(f"{path} is not the checkpoint of a run: it holds {parts}")
     if not all(isinstance(part, dict) for name, part in state.items() if name != "recent"):
         raise DamagedError(f"{path} is not the checkpoint of a run: some of its parts are something else")
     if "core" in state["collector"]:

@@ -1,7 +1,7 @@
 """Collectors: an agent acts in parallel environments, and the transitions go into a `VecMemory`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from AsyncPPO.backends import SUCCESS, Replicas
 from AsyncPPO.episodes import Episode, Episodes, last_numbers
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.ranks import Share
+from AsyncPPO.settings import ActingMode
 from AsyncPPO.vectorizer import EnvVectorizer, Step
 from parallel_rl.utils import (
     State,
@@ -22,7 +23,6 @@ from parallel_rl.utils import (
 )
 
 Result = TypeVar("Result")
-Acting = Literal["auto", "central", "replicas"]
 
 
 class RecurrentState:
@@ -132,7 +132,7 @@ class Collector:
         env_ids = indexes_of_active_environments(env.finished)
         acted = self._recurrent.query(self.agent.act, self._obs, env_ids, **self._noise())
         result = env.step(acted[0])
-        taken, episodes = self._keep(env_ids, self._obs, acted, result)
+        count, episodes = self._keep(env_ids, self._obs, acted, result)
         self._obs, _, terminated, truncated, _ = result
         if env.autoreset:
             if env.finished.any() or len(env_ids) < env.num_envs:  # a VectorEnv that resets them in its next step
@@ -141,7 +141,7 @@ class Collector:
             over = episode_ends(terminated, truncated)
             self._obs = inactive_states_dropout(self._obs, over)
             update_active_environments_list(env.finished, over)
-        return taken, episodes
+        return count, episodes
 
     def _noise(self) -> dict[str, np.ndarray]:
         """Return the argument `noise` of `act`, if there are several ranks: this rank's rows of the noise of all."""
@@ -256,8 +256,8 @@ class ReplicaCollector:
 
 
 def choose_acting(
-    wanted: Acting, agent: Agent, mode: str, lag: int = 0, vectorized: bool = False
-) -> tuple[Acting, str]:
+    wanted: ActingMode, agent: Agent, mode: str, lag: int = 0, vectorized: bool = False
+) -> tuple[ActingMode, str]:
     """Return where the policy acts, and why.
 
     There are no replicas for `vectorized` environments (a `VectorEnv`), since this process steps them as a whole.
@@ -265,7 +265,7 @@ def choose_acting(
     Raises:
         ValueError: `wanted` is unknown or not possible.
     """
-    if wanted not in (known := get_args(Acting)):
+    if wanted not in (known := get_args(ActingMode)):
         raise ValueError(f"acting must be one of {', '.join(known)}, not {wanted!r}")
     if lag:
         _check_lag(lag, wanted, agent, mode)
@@ -286,7 +286,7 @@ def choose_acting(
     return "central", f"the agent acts in this process, in every step: {why}"
 
 
-def _check_lag(lag: int, wanted: Acting, agent: Agent, mode: str) -> None:
+def _check_lag(lag: int, wanted: ActingMode, agent: Agent, mode: str) -> None:
     if lag != 1:
         raise ValueError(f"lag must be 0 or 1, not {lag!r}")
     if wanted == "replicas" or mode != "streaming" or not hasattr(agent, "behavior"):

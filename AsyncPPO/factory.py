@@ -29,8 +29,8 @@ def number_of_copies(env: Any, num_envs: int | None, default: int) -> int:
     if listed is not None and num_envs not in (None, listed):
         what = "has" if isinstance(env, VectorEnv) else "is a list of"
         raise ValueError(f"num_envs is {num_envs}, but env {what} {listed}: it must have one for each environment")
-    given = num_envs if listed is None else listed
-    return default if given is None else counted("num_envs", given)
+    number = num_envs if listed is None else listed
+    return default if number is None else counted("num_envs", number)
 
 
 def is_vectorized(env: Any) -> bool:
@@ -143,5 +143,5 @@ def _make_like(factory: EnvFactory, observation_space: gym.Space, action_space: 
 def _make(env_id: str, spec: EnvSpec | None, /, **kwargs: Any) -> gym.Env:
     """Make an environment; a process that is not a fork may lack what its parent has registered."""
     register_games(env_id)
-    known = spec is None or env_id in gym.registry
-    return gym.make(env_id if known else spec, **{"disable_env_checker": True, **kwargs})  # type: ignore[arg-type]
+    registered = spec is None or env_id in gym.registry
+    return gym.make(env_id if registered else spec, **{"disable_env_checker": True, **kwargs})  # type: ignore[arg-type]

@@ -84,8 +84,8 @@ def make_backend(
     """
     if is_vectorized(env) or ways.backend == "vector":
         pool, reason = _pool(env, num_envs, ways)
-        made: Backend = InlineBackend(partial(PoolBlock, pool), _layout(num_envs, pool), ways.plan)
-        return _made(made, "vector", reason, pool)
+        backend: Backend = InlineBackend(partial(PoolBlock, pool), _layout(num_envs, pool), ways.plan)
+        return _made(backend, "vector", reason, pool)
     factories = env_factories(env, num_envs)
     with sample_env(factories[0]) as sample:
         name, reason = _choose(sample, num_envs, ways, seed, reset_options)
@@ -96,7 +96,7 @@ def make_backend(
         return _made(InlineBackend(block, layout, ways.plan), name, reason, sample)
     method, why = choose_start_method(ways.start_method)
     reason += f"; start method {method}, since {why}" if why else ""
-    made = ProcessBackend(
+    backend = ProcessBackend(
         factories,
         layout,
         ways.processes,
@@ -106,7 +106,7 @@ def make_backend(
         ways.fault_policy,
         ways.close_timeout,
     )
-    return _made(made, name, reason, sample)
+    return _made(backend, name, reason, sample)
 
 
 def _pool(env: Any, num_envs: int, ways: Ways) -> tuple[EnvPool | VectorEnvPool, str]:
@@ -122,10 +122,10 @@ def _pool(env: Any, num_envs: int, ways: Ways) -> tuple[EnvPool | VectorEnvPool,
             "a VectorEnv is stepped as a whole, by this process: it can neither be asynchronous nor "
             "restart or interrupt an environment, nor let replicas act"
         )
-    made = env if isinstance(env, VectorEnv) else env(num_envs=num_envs)
-    if not isinstance(made, VectorEnv) or made.num_envs != num_envs:
-        raise TypeError(f"the function of num_envs={num_envs} must make a VectorEnv of that size, not {made!r}")
-    return VectorEnvPool(made, owned=made is not env), "since they are one VectorEnv"
+    pool = env if isinstance(env, VectorEnv) else env(num_envs=num_envs)
+    if not isinstance(pool, VectorEnv) or pool.num_envs != num_envs:
+        raise TypeError(f"the function of num_envs={num_envs} must make a VectorEnv of that size, not {pool!r}")
+    return VectorEnvPool(pool, owned=pool is not env), "since they are one VectorEnv"
 
 
 def _choose(

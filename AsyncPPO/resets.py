@@ -35,8 +35,8 @@ def check_env_ids(env_ids: ArrayLike, free: np.ndarray) -> np.ndarray:
         ValueError: one is not allowed, or appears twice.
     """
     env_ids = np.asarray(env_ids)
-    known = env_ids.ndim == 1 and env_ids.dtype.kind in "iu" and ((env_ids >= 0) & (env_ids < len(free))).all()
-    if not known or not free[env_ids].all():
+    valid = env_ids.ndim == 1 and env_ids.dtype.kind in "iu" and ((env_ids >= 0) & (env_ids < len(free))).all()
+    if not valid or not free[env_ids].all():
         raise ValueError(f"env_ids must be indexes of environments that run and wait for an action, not {env_ids}")
     if len(set(env_ids.tolist())) != len(env_ids):
         raise ValueError(f"env_ids names an environment twice: {env_ids}")
@@ -73,7 +73,7 @@ class EnvSeeds:
         """The seed of the first environment's first reset."""
         return self._first
 
-    def given(self, seed: int | Sequence[int | None]) -> list[int | None]:
+    def restart(self, seed: int | Sequence[int | None]) -> list[int | None]:
         """Return N seeds for a reset with the argument `seed`; the seeds of later checkpoints derive from them.
 
         Raises:

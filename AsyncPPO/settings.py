@@ -10,9 +10,9 @@ from parallel_rl.utils import Cluster
 if TYPE_CHECKING:
     from AsyncPPO.agent import Agent
     from AsyncPPO.callbacks.base import Callback
-    from AsyncPPO.collector import Acting
 
 Mode = Literal["streaming", "mask"]
+ActingMode = Literal["auto", "central", "replicas"]
 
 
 class EnvSettings(TypedDict, total=False):
@@ -32,7 +32,7 @@ class TrainerOptions(EnvSettings, total=False):
     """Keyword arguments of `AsyncTrainer`."""
 
     mode: Mode
-    acting: "Acting"
+    acting: ActingMode
     lag: int
     info_keys: Sequence[str]
     progress: bool

@@ -15,7 +15,7 @@ from AsyncPPO.agent import Agent, LaggableAgent
 from AsyncPPO.backends import GradientWorkers, Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar
 from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_of_run
-from AsyncPPO.collector import Acting, choose_acting, make_collector
+from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
 from AsyncPPO.ranks import (
@@ -29,7 +29,7 @@ from AsyncPPO.ranks import (
     share_of,
 )
 from AsyncPPO.rows import RowMeans, row_of
-from AsyncPPO.settings import EnvSettings, Mode, TrainerOptions, check_steps_and_mode
+from AsyncPPO.settings import ActingMode, EnvSettings, Mode, TrainerOptions, check_steps_and_mode
 from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import ALONE, Closeable, Cluster, Fixed, History, Metrics, Ranks, counted, save_state
 
@@ -78,7 +78,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         steps: int = 100000,
         *,
         mode: Mode = "streaming",
-        acting: Acting = "auto",
+        acting: ActingMode = "auto",
         lag: int = 0,
         info_keys: Sequence[str] = (),
         progress: bool = True,
@@ -116,7 +116,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         replica = self.agent.replica() if self.acting == "replicas" else None
         fewest = self.num_envs if isinstance(self.ranks, Fixed) else self.share.stop - self.share.first
         env, settings = own_settings(self.ranks, self.share, env, settings)
-        made = EnvVectorizer(
+        vectorizer = EnvVectorizer(
             env,
             self.share.stop - self.share.first,
             autoreset=self.mode == "streaming",
@@ -125,11 +125,11 @@ class AsyncTrainer(Closeable, Generic[A]):
         )
         try:
             if hasattr(self.agent, "check_fits"):
-                self.agent.check_fits(made)
+                self.agent.check_fits(vectorizer)
         except (TypeError, ValueError):
-            made.close()
+            vectorizer.close()
             raise
-        return made
+        return vectorizer
 
     @property
     def mean_return(self) -> float:
@@ -227,8 +227,8 @@ class AsyncTrainer(Closeable, Generic[A]):
             with ThreadPoolExecutor(1) as learner:
                 metrics = learner.submit(update)
                 while self.steps_done < self.goal[1] and len(self.buffer) < wanted:
-                    taken, ended = self._count(self._collect(), self.ranks)
-                    steps, episodes, self._batch_lag = steps + taken, episodes + ended, self.lag
+                    count, ended = self._count(self._collect(), self.ranks)
+                    steps, episodes, self._batch_lag = steps + count, episodes + ended, self.lag
         finally:
             self.collector.agent = self.agent
         return steps, episodes, metrics.result() | {"policy_lag": lag}

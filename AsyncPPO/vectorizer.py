@@ -142,7 +142,7 @@ class EnvVectorizer(ParallelEnvs):
             self._idle_backend()
         if self.backend == "vector" and not isinstance(seed, int | np.integer | None):
             raise ValueError("with backend='vector', the environments take one seed, not a list")
-        seeds = self._seeds.next() if seed is None else self._seeds.given(seed)
+        seeds = self._seeds.next() if seed is None else self._seeds.restart(seed)
         if self._outstanding:
             self.recv()
         infos = self._awaited(lambda: backend.reset(env_ids, [seeds[index] for index in env_ids.tolist()], options))

@@ -182,7 +182,7 @@ class Replay:
     def _place(self, trajectory: Trajectory) -> Placed:
         """Return where to write a trajectory, of which the newest rows fit into the ring, and count it as written."""
         env_id = trajectory.env_id
-        if self._steps[env_id] and not self._goes_on(trajectory):
+        if self._steps[env_id] and not self._continues(trajectory):
             self._close(env_id)
         head, steps = int(self._written[env_id]), int(self._steps[env_id])
         over = episode_ends(trajectory.terminated, trajectory.truncated)
@@ -203,7 +203,7 @@ class Replay:
         finals = self._row(final_positions[final_fits], env_id)
         return Placed(self._row(positions[fits], env_id), columns, finals, trajectory.final_obs[final_fits])
 
-    def _goes_on(self, trajectory: Trajectory) -> bool:
+    def _continues(self, trajectory: Trajectory) -> bool:
         """Return whether a trajectory begins with the newest observation of its environment."""
         newest = self.obs[self._row(self._written[trajectory.env_id], trajectory.env_id)]
         return trajectory.obs[:1].astype(self.obs.dtype).tobytes() == newest.tobytes()
@@ -241,10 +241,10 @@ class Replay:
         reward, discount = self.reward[rows], np.full(len(rows), gamma, np.float32)
         last, following = rows, self.following(rows)
         for _ in range(n_step - 1):
-            goes_on = self.is_transition[following]
-            reward = reward + np.where(goes_on, discount * self.reward[following], np.float32(0))
-            discount = np.where(goes_on, discount * np.float32(gamma), discount)
-            last = np.where(goes_on, following, last)
+            continues = self.is_transition[following]
+            reward = reward + np.where(continues, discount * self.reward[following], np.float32(0))
+            discount = np.where(continues, discount * np.float32(gamma), discount)
+            last = np.where(continues, following, last)
             following = self.following(last)
         discount[self.terminated[last]] = 0.0
         obs, action, next_obs = self.obs.take(rows, 0), self.action.take(rows, 0), self.obs.take(following, 0)

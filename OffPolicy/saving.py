@@ -24,13 +24,13 @@ NEWER = {"_from_step": 0, "_from_update": 0, "_acted": 0}
 SCHEDULE = ("utd", "learning_starts")
 """The settings that the schedule of updates depends on."""
 if TYPE_CHECKING:
-    Settings = OffPolicyConfig
+    ConfigFields = OffPolicyConfig
     """The attributes of `Configured`, for type checkers."""
 else:
-    Settings = object
+    ConfigFields = object
 
 
-class Savable(Configured, Settings):
+class Savable(Configured, ConfigFields):
     """The part of an agent that saves and loads it."""
 
     observation_space: spaces.Space

@@ -151,34 +151,34 @@ class ActorCritic(nn.Module):
             obs: the observations.
             past: recurrent states and starts of sequences; for a recurrent policy.
         """
-        seen, mask = self._seen(obs)
-        features = self._recall(self._encode(self.actor, seen), past)
-        own = features if self.critic is self.actor else self._encode(self.critic, seen)
+        inputs, mask = self._split(obs)
+        features = self._recall(self._encode(self.actor, inputs), past)
+        own = features if self.critic is self.actor else self._encode(self.critic, inputs)
         return self.policy_head(features, mask), self.value_head(own)
 
     def distribution(self, obs: torch.Tensor, past: Past | None = None) -> Distribution:
         """Return only the policy."""
-        seen, mask = self._seen(obs)
-        return self.policy_head(self._recall(self._encode(self.actor, seen), past), mask)
+        inputs, mask = self._split(obs)
+        return self.policy_head(self._recall(self._encode(self.actor, inputs), past), mask)
 
     def value(self, obs: torch.Tensor, past: Past | None = None) -> torch.Tensor:
         """Return only the values `(B, V)`, in units of reward."""
-        features = self._recall(self._encode(self.critic, self._seen(obs)[0]), past)
+        features = self._recall(self._encode(self.critic, self._split(obs)[0]), past)
         return self.value_head.stats.inverse(self.value_head(features))
 
     def step(self, obs: torch.Tensor, state: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
         """Return the policy, and the next recurrent state `(B, S)` after `state` `(B, S)`."""
-        seen, mask = self._seen(obs)
-        features = self._encode(self.actor, seen)
+        inputs, mask = self._split(obs)
+        features = self._encode(self.actor, inputs)
         if self.core is not None:
             features, state = self.core.step(features, state)
         return self.policy_head(features, mask), state
 
-    def _encode(self, encoder: nn.Module, seen: torch.Tensor) -> torch.Tensor:
+    def _encode(self, encoder: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         if not self._bf16:
-            return encoder(seen)
-        with torch.autocast(seen.device.type, torch.bfloat16):
-            return encoder(seen).float()
+            return encoder(inputs)
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            return encoder(inputs).float()
 
     def _recall(self, features: torch.Tensor, past: Past | None) -> torch.Tensor:
         if self.core is None:
@@ -199,7 +199,7 @@ class ActorCritic(nn.Module):
         if self.obs_norm is not None:
             self.obs_norm.update(obs[:, : self.features.vector], ranks)
 
-    def _seen(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _split(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the columns for the encoders, and the action mask."""
         return self.features.split(obs.float() if self._custom else obs)
 
@@ -210,9 +210,9 @@ class ActorCritic(nn.Module):
 
     def architecture(self) -> Architecture | None:
         """Return the structure of the NumPy policy; None if these networks are not two MLPs with a simple head."""
-        made = [nn.Linear, ACTIVATIONS[self.activation]] * len(self.hidden_sizes)
+        expected = [nn.Linear, ACTIVATIONS[self.activation]] * len(self.hidden_sizes)
         encoders, head = (self.actor, self.critic), self.policy_head
-        if any([type(layer) for layer in encoder.children()] != made for encoder in encoders):
+        if any([type(layer) for layer in encoder.children()] != expected for encoder in encoders):
             return None
         if (
             self._custom

@@ -36,7 +36,6 @@ from PPO.learning import Learning
 from PPO.losses import objective_loss
 from PPO.memory import Memory
 from PPO.rnd import RND
-from PPO.settings import plain_arguments
 
 BETAS = {"beta": "RND", "icm_beta": "ICM"}
 """The settings that give a companion its `beta`, each with the name of that companion."""
@@ -106,7 +105,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
             "lr": lr, "k_epochs": k_epochs, "policy_clip": policy_clip, "GAE_lambda": GAE_lambda, "gamma": gamma,
             "batch_size": batch_size, "mini_batch_size": mini_batch_size, "use_RND": use_RND, "beta": beta,
         }  # fmt: skip
-        self.config = make_config(PPOConfig, settings, others=ARGUMENTS, by=type(self).__name__)
+        self.config = make_config(PPOConfig, settings, others=self.arguments, by=type(self).__name__)
         check_arguments(observ_dim, action_dim, seed, self.config.device)
         self.is_continuous, self.observ_dim, self.action_dim = is_continuous, int(observ_dim), int(action_dim)
         self.action_scaling, self.action_offset = action_scaling, action_offset
@@ -120,6 +119,9 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         self.memory, self.updates, self.rewarded = Memory(), 0, False
         self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63)) if seed is None else seed))
         self._make_learner()
+
+    arguments = frozenset(inspect.signature(__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}
+    """The arguments that are not in the config: spaces, networks and seed."""
 
     @property
     def network(self) -> dict[str, Any]:
@@ -198,9 +200,9 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         self.optimizers = [Adam(parameters), *(Adam(each) for each in own.values() if each)]
         self.gradients = [(one, one.grad) for one in self.parameters() if one.grad is not None]
         shared = [*self.policy.parameters()]
-        self.reached = {each: own[each] + (shared if each.shares else []) for each in self.companions}
-        for companion, reached in self.reached.items():
-            if companion.learns and not reached:
+        self.trained_by = {each: own[each] + (shared if each.shares else []) for each in self.companions}
+        for companion, parameters in self.trained_by.items():
+            if companion.learns and not parameters:
                 raise ValueError(f"{companion.name} has a loss, but no parameters, and does not share the policy's")
         self.objective_loss = torch.compile(objective_loss) if self.config.compile else objective_loss
         vector = self.optimizers[0].vector
@@ -213,11 +215,11 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes without the views of the parameters; `__setstate__` makes the views again."""
-        views = ("optimizers", "reached", "gradients", "objective_loss", "numpy_policy")
-        kept = {name: value for name, value in vars(self).items() if name not in views}
+        views = ("optimizers", "trained_by", "gradients", "objective_loss", "numpy_policy")
+        attributes = {name: value for name, value in vars(self).items() if name not in views}
         for name in ("policy", "_companions"):  # pickle stores the whole vector for each view; copies are no views
-            kept[name] = copy.deepcopy(kept[name])
-        return kept | {"moments": [each.state if each.state["steps"] else {} for each in self.optimizers]}
+            attributes[name] = copy.deepcopy(attributes[name])
+        return attributes | {"moments": [each.state if each.state["steps"] else {} for each in self.optimizers]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the attributes, and make the views again."""
@@ -297,16 +299,3 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         acting = self.actor()
         acting.rng = np.random.default_rng(self.rng.integers(2**63, size=4))
         return acting
-
-
-ARGUMENTS = frozenset(inspect.signature(PPO.__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}
-"""The arguments of `PPO` that are not in its config: spaces, networks and seed."""
-PPO.arguments = ARGUMENTS
-PPO.defaults = plain_arguments(
-    {
-        name: parameter.default
-        for name, parameter in inspect.signature(PPO.__init__).parameters.items()
-        if name in ARGUMENTS and parameter.default is not parameter.empty
-    }
-    | vars(PPOConfig())
-)

@@ -14,7 +14,7 @@ from parallel_rl.networks import Perception, RunningNorm, mlp
 from parallel_rl.utils import ALONE, Batch, Features, Ranks, discounted_sums
 from PPO.actor_critic import ActorCritic
 
-TAKEN = {"policy", "value"}
+RESERVED = {"policy", "value"}
 """Names that the metrics and the weight file of PPO use."""
 
 
@@ -188,12 +188,12 @@ def check_companions(companions: Sequence[Any]) -> None:
         TypeError: something is not a `Companion`.
         ValueError: a name is taken, or cannot be part of a file name.
     """
-    taken = {*TAKEN}
+    names = {*RESERVED}
     for companion in companions:
         if not isinstance(companion, Companion):
             raise TypeError(f"a companion is 'rnd', 'icm' or an object of a subclass of Companion, not {companion!r}")
         if not companion.name.isidentifier():
             raise ValueError(f"a companion's name is letters and digits, not {companion.name!r}")
-        if companion.name.lower() in taken:
+        if companion.name.lower() in names:
             raise ValueError(f"two companions cannot both be called {companion.name!r}: give one another name")
-        taken.add(companion.name.lower())
+        names.add(companion.name.lower())

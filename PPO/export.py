@@ -90,12 +90,12 @@ def export_policy(ppo: PPO, path: str | os.PathLike[str]) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         aside = Path(directory) / path.name
-        found = (_save_onnx if path.suffix == ".onnx" else _save_program)(program, names, results, aside)(inputs)
+        outputs = (_save_onnx if path.suffix == ".onnx" else _save_program)(program, names, results, aside)(inputs)
         action = ppo.get_action(states, deterministic=True, state=core)
         expected = split_parts(ppo.action_space, action) + [part for part in [core] if part is not None]
         difference = max(
             float(np.abs(np.asarray(ours).reshape(TRIALS, -1) - np.asarray(theirs).reshape(TRIALS, -1)).max())
-            for ours, theirs in zip(expected, found, strict=True)
+            for ours, theirs in zip(expected, outputs, strict=True)
         )
         largest = max(float(np.abs(part).max()) for part in expected)
         if not difference <= TOLERANCE * max(1.0, largest):
@@ -118,8 +118,8 @@ def _save_program(
 
     @torch.no_grad()
     def run(inputs: Sequence[torch.Tensor]) -> Sequence[Any]:
-        found = module(*inputs)
-        return found if isinstance(found, tuple) else [found]
+        outputs = module(*inputs)
+        return outputs if isinstance(outputs, tuple) else [outputs]
 
     return run
 

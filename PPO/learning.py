@@ -16,7 +16,7 @@ from PPO.fast.policy import NumpyPolicy
 from PPO.fast.shards import GradientWorkers
 from PPO.losses import Metrics
 from PPO.memory import Memory
-from PPO.minibatches import Minibatch, chosen, companion_losses, loss_name, parts_of, shuffled
+from PPO.minibatches import Minibatch, companion_losses, loss_name, parts_of, select_rows, shuffled
 from PPO.objective import Objective
 from PPO.saving import Savable, clone
 from PPO.update import Prepared, optimize, prepare
@@ -24,20 +24,20 @@ from PPO.update import Prepared, optimize, prepare
 REWARDS_IN_RANGE = 1e-30, 1e30
 """The range of rewards for which they and their sums fit in single precision."""
 if TYPE_CHECKING:
-    Settings = PPOConfig
+    ConfigFields = PPOConfig
     """The attributes of `Configured`, for type checkers."""
 else:
-    Settings = object
+    ConfigFields = object
 
 
-class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device` and `companions` are objects here
+class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `device` and `companions` are objects here
     """The part of `PPO` that learns."""
 
     memory: Memory
     numpy_policy: NumpyPolicy | None
     objective_loss: Any
     """`losses.objective_loss`, compiled if the config says so."""
-    reached: dict[Companion, list[nn.Parameter]]
+    trained_by: dict[Companion, list[nn.Parameter]]
     """The parameters that the loss of each companion trains."""
     gradients: list[tuple[nn.Parameter, torch.Tensor]]
     """All parameters with their gradients: views of the optimizers' vectors."""
@@ -135,8 +135,8 @@ class Learning(Configured, Savable, Settings):  # type: ignore[misc]  # `device`
         order, bounds = shuffled(rows, parts_of(len(rows.obs), self.config.mini_batch_size), self.rng)
         for start, stop in pairwise(bounds):
             index = order[start:stop]
-            taken = rows.take(torch.from_numpy(index).to(rows.obs.device))
-            yield Minibatch(taken, chosen(prepared.targets, index))
+            selected = rows.take(torch.from_numpy(index).to(rows.obs.device))
+            yield Minibatch(selected, select_rows(prepared.targets, index))
 
     def loss(self, minibatch: Minibatch, progress: float = 0.0) -> tuple[torch.Tensor, Metrics]:
         """Return the sum of the losses of PPO and of its companions, to be minimized over `parameters`.

@@ -47,7 +47,7 @@ def shuffled(rows: Rows, parts: int, rng: np.random.Generator) -> tuple[np.ndarr
     return np.concatenate(sequences), sorted({*ends[nearest].tolist()})
 
 
-def agreed(ranks: Ranks, bounds: list[int]) -> tuple[list[int], list[float]]:
+def common_bounds(ranks: Ranks, bounds: list[int]) -> tuple[list[int], list[float]]:
     """Return bounds of as many minibatches as every rank has, and this rank's share of the rows of each.
 
     A rank that has cut its rows into more joins some of them.
@@ -98,7 +98,7 @@ def add_up(ranks: Ranks, gradients: Sequence[torch.Tensor], metrics: Metrics, sh
     return dict(zip(metrics, numbers.tolist(), strict=True))
 
 
-def chosen(targets: list[Targets], index: np.ndarray) -> list[Targets]:
+def select_rows(targets: list[Targets], index: np.ndarray) -> list[Targets]:
     """Return the rows `index` `(k,)` of the targets of each companion."""
     return [tuple(tensor[index] for tensor in own) for own in targets]
 
@@ -110,9 +110,9 @@ def add_gradients(ppo: "Learning", targets: list[Targets], index: np.ndarray, rn
     """
     for optimizer in ppo.optimizers[1:]:
         optimizer.gradient.zero_()
-    losses = companion_losses(ppo, chosen(targets, index), rng)
+    losses = companion_losses(ppo, select_rows(targets, index), rng)
     for companion, loss in losses.items():
-        loss.backward(inputs=ppo.reached[companion])
+        loss.backward(inputs=ppo.trained_by[companion])
     return {loss_name(companion): loss.detach() for companion, loss in losses.items()}
 
 
@@ -135,11 +135,11 @@ def loss_name(companion: "Companion") -> str:
 def means(steps: Sequence[Metrics]) -> dict[str, float]:
     """Return the mean of each metric over the steps; if one is infinite or NaN, the metrics of the first such step."""
     values = {name: [step[name] for step in steps] for name in steps[0]}
-    found = {
+    result = {
         name: float(torch.stack(each).mean() if torch.is_tensor(each[0]) else np.mean(each))
         for name, each in values.items()
     }
-    if np.isfinite([*found.values()]).all():
-        return found
+    if np.isfinite([*result.values()]).all():
+        return result
     numbers = [{name: float(value) for name, value in step.items()} for step in steps]
-    return next((step for step in numbers if not np.isfinite([*step.values()]).all()), found)
+    return next((step for step in numbers if not np.isfinite([*step.values()]).all()), result)

@@ -11,14 +11,14 @@ from gymnasium import spaces
 from torch import nn
 
 from parallel_rl.networks import Adam, MultiCategoricalHead
-from parallel_rl.networks.weights import read_weights, tensors_of, write_weights
+from parallel_rl.networks.weights import Settings, read_weights, tensors_of, write_weights
 from parallel_rl.utils import State, check_fit, whole_number
 from PPO.actor_critic import ActorCritic
 from PPO.averaging import average
 from PPO.companions import Companion, scales_of
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
-from PPO.settings import Settings, arguments_of, differences, plain_arguments
+from PPO.settings import arguments_of, differences, plain_arguments
 
 POLICY_FILE = "Policy_weights.pth"
 SQUASH = {"squash": "squash_actions"}
@@ -32,8 +32,6 @@ LATER_PARTS = {"rewarded", "stacked"}
 class Savable:
     """The part of `PPO` that saves and loads."""
 
-    defaults: ClassVar[Settings]
-    """The values that settings had in older versions, whose files do not record them."""
     arguments: ClassVar[frozenset[str]]
     config: PPOConfig
     policy: ActorCritic
@@ -97,7 +95,7 @@ class Savable:
             ValueError: they do not; the message lists the differences.
         """
         try:
-            different = differences(self.defaults | saved, self.settings(), learning=learning)
+            different = differences(saved, self.settings(), learning=learning)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{what} do not say how they were made: {error}") from error
         if different:
@@ -169,8 +167,8 @@ class Savable:
             ValueError: it is of other networks, or is no state of a PPO; then nothing is changed.
         """
         parts = STATE_PARTS if self.exploration is None else STATE_PARTS | {"exploration"}
-        said = state.keys() | LATER_PARTS if isinstance(state, dict) else set()
-        if said != parts or not isinstance(state["optimiser"], list):
+        names = state.keys() | LATER_PARTS if isinstance(state, dict) else set()
+        if names != parts or not isinstance(state["optimiser"], list):
             raise ValueError(f"the saved state is not that of a PPO: it holds {_names(state)}")
         networks = self._fitting(state["networks"])
         moments = [tensors_of(tensors, "the saved moments of Adam") for tensors in state["optimiser"]]

@@ -1,19 +1,22 @@
 """The settings of a PPO as plain values: to save them, restore an agent from them, and compare two agents."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from parallel_rl.utils import Features, State, bounds_of, choices_of, describe_space, leaves, make_space, settings_in
+from parallel_rl.networks.weights import Settings
+from parallel_rl.utils import Features, bounds_of, choices_of, describe_space, leaves, make_space, settings_in
 from parallel_rl.utils.spaces import Numbers
 from PPO.actor_critic import ActorCritic
+from PPO.arguments import ForEnv
 from PPO.companions import Companion
 from PPO.config import PPOConfig
 
-Settings = State
-"""The arguments of `PPO` by name: spaces as plain values, and functions and classes as their names."""
+DEFAULTS = {each.name: each.default for each in fields(ForEnv) if each.name != "env"}
+"""The values of arguments that older versions lacked."""
 CALLABLES = ("encoder", "actor_critic")
 """Arguments that cannot be saved."""
 SCHEDULES = ("lr", "policy_clip")
@@ -21,7 +24,7 @@ SCHEDULES = ("lr", "policy_clip")
 
 
 def plain_arguments(arguments: Mapping[str, Any]) -> Settings:
-    """Return arguments of `PPO` as plain values, without `device`."""
+    """Return arguments of `PPO` as plain values, without `device`; functions and classes as their names."""
     return {name: _plain(value) for name, value in arguments.items() if name != "device"}
 
 
@@ -56,19 +59,20 @@ def differences(saved: Settings, own: Settings, *, learning: bool = False) -> li
     """Return the differences between settings that change what weights mean, in words.
 
     Args:
-        saved: the complete result of `plain_arguments`.
+        saved: a result of `plain_arguments`, also of an older version, which had fewer.
         own: the settings of the current agent.
         learning: whether to compare also the settings of the update.
 
     Raises:
         ValueError: this version does not know some of the saved settings.
     """
+    saved = plain_arguments(DEFAULTS) | saved
     if unknown := saved.keys() - own.keys():
         raise ValueError(f"there are settings that this version does not know: {', '.join(sorted(unknown))}")
     there, here = (_meaning(settings) | (_learning(settings) if learning else {}) for settings in (saved, own))
     different = [name for name in here if there[name] != here[name]]
     different = [name for name in different if saved[name] != own[name]] or different  # the others follow from these
-    return [f"{name} is {_said(saved[name])} there and {_said(own[name])} here" for name in different]
+    return [f"{name} is {_text(saved[name])} there and {_text(own[name])} here" for name in different]
 
 
 def _meaning(settings: Settings) -> dict[str, Any]:
@@ -133,5 +137,5 @@ def _plain(value: Any) -> Any:
     return None if value is ActorCritic else value
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return str(make_space(value)) if isinstance(value, dict) else repr(value)

@@ -36,7 +36,17 @@ from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
 from PPO.losses import Metrics, normalize
 from PPO.memory import Rows
-from PPO.minibatches import Targets, add_gradients, add_up, agreed, loss_name, means, parts_of, shuffled, standardized
+from PPO.minibatches import (
+    Targets,
+    add_gradients,
+    add_up,
+    common_bounds,
+    loss_name,
+    means,
+    parts_of,
+    shuffled,
+    standardized,
+)
 from PPO.objective import Objective
 
 if TYPE_CHECKING:
@@ -58,7 +68,7 @@ def prepare(ppo: "Learning", batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
     # observations, normalized by the statistics that the policy acted with
     obs, final_obs = columns(policy, batch.obs), columns(policy, batch.final_obs)
     inputs, final_inputs = network_inputs(policy, batch, policy.normalize(obs), policy.normalize(final_obs))
-    raw_action, log_prob = acted(policy, batch, inputs)
+    raw_action, log_prob = behavior_actions(policy, batch, inputs)
     metrics = {"entropy": -log_prob.mean().item()}
 
     # rewards: the environment's, and those of companions
@@ -117,18 +127,18 @@ def optimize(
             rows = rows._replace(advantage=scaled(ppo, experience, advantage, ranks), target=target)
             gradient.load(rows)
         order, bounds = shuffled(rows, parts, rng)
-        bounds, shares = agreed(ranks, bounds)
+        bounds, shares = common_bounds(ranks, bounds)
         if standardize:
             gradient.load(rows._replace(advantage=standardized(ranks, rows.advantage, order, bounds)))
         gradient.shuffle(order)
         for (start, stop), share in zip(pairwise(bounds), shares, strict=True):
-            drawn = rng.bit_generator.state if config.target_kl is not None else {}
+            rng_state = rng.bit_generator.state if config.target_kl is not None else {}
             metrics = gradient.compute(start, stop)
             if ppo.companions:
                 metrics |= add_gradients(ppo, prepared.targets, order[start:stop], rng)
             metrics = add_up(ranks, gradients, metrics, share)
             if config.target_kl is not None and metrics["approx_kl"] > 1.5 * config.target_kl:
-                rng.bit_generator.state = drawn  # undo the random numbers of this minibatch, which is not used
+                rng.bit_generator.state = rng_state  # undo the random numbers of this minibatch, which is not used
                 losses = {loss_name(each): 0.0 for each in ppo.companions if each.learns}
                 return means(steps or [metrics | losses | {"grad_norm": 0.0}])
             metrics["grad_norm"] = limit_norm(gradients[0], config.max_grad_norm)
@@ -280,7 +290,7 @@ def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray, ranks
     return normalize(in_range) if ranks.count == 1 else standardized(ranks, in_range, *whole)
 
 
-def acted(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+def behavior_actions(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """Return raw actions `(M, ...)` and their log-probabilities `(M,)` under the behavior policy.
 
     If a custom loop has not stored them, they are computed with the current policy. That is the behavior policy unless

@@ -26,28 +26,28 @@ def initial_hx(actor: Actor, state: State) -> Nested:
     outputs = actor.step(*state, hx=None, virtual=True)
     if not isinstance(outputs, tuple) or len(outputs) != 3 or not isinstance(outputs[2], dict):
         raise TypeError(f"{step} must return actions, hx and a dict of tensors, not {outputs!r:.200}")
-    act, made, info = outputs
+    act, initial, info = outputs
     num_envs = len(state.rew[0])
     _check_actions(step, act, state.act)
     _check_shapes(f"info of {step}", info, (1, num_envs))
-    _check_shapes(f"hx of {step}", made, (None, num_envs))
-    hx = _checked_for_changes(reset, {"hx": made}, lambda: actor.reset(made, slice(None)))
-    _check_like(reset, hx, made)
-    given = {"hx": hx, **state._asdict()}
-    _, following, _ = _checked_for_changes(step, given, lambda: actor.step(*state, hx=hx, virtual=True))
-    _check_like(step, following, hx)
+    _check_shapes(f"hx of {step}", initial, (None, num_envs))
+    hx = _checked_for_changes(reset, {"hx": initial}, lambda: actor.reset(initial, slice(None)))
+    _check_like(reset, hx, initial)
+    arguments = {"hx": hx, **state._asdict()}
+    _, next_hx, _ = _checked_for_changes(step, arguments, lambda: actor.step(*state, hx=hx, virtual=True))
+    _check_like(step, next_hx, hx)
     return hx
 
 
 def _check_actions(step: str, act: Nested, wanted: Nested) -> None:
     """Check actions `(1, B, ...)` against examples of the right structure, shape and type."""
 
-    def check(place: Tensor, given: Any) -> None:
-        if not isinstance(given, Tensor) or given.shape != place.shape:
-            shape = tuple(given.shape) if isinstance(given, Tensor) else repr(given)[:200]
-            raise ValueError(f"they must be tensors of shape {tuple(place.shape)}, not {shape}")
-        if given.is_floating_point() and not place.is_floating_point():
-            raise ValueError(f"they must be {place.dtype}, not {given.dtype}")
+    def check(example: Tensor, value: Any) -> None:
+        if not isinstance(value, Tensor) or value.shape != example.shape:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else repr(value)[:200]
+            raise ValueError(f"they must be tensors of shape {tuple(example.shape)}, not {shape}")
+        if value.is_floating_point() and not example.is_floating_point():
+            raise ValueError(f"they must be {example.dtype}, not {value.dtype}")
 
     try:
         tree_map(check, wanted, act)

@@ -215,8 +215,8 @@ def settings_of(env: Any, agent: str = "ppo", *, use_rnd: bool = False, core: st
     """
     known, recurrent = isinstance(env, str) and has_preset(env, agent), core != "none"
     values = preset(agent, env, use_rnd, recurrent) if known else defaults_for(agent, env, recurrent)
-    asked = ({"use_RND": True} if use_rnd else {}) | ({"core": core} if recurrent else {})
-    config = train_config(agent, values | asked)
+    requested = ({"use_RND": True} if use_rnd else {}) | ({"core": core} if recurrent else {})
+    config = train_config(agent, values | requested)
     return vars(config.settings), {name: getattr(config.run, name) for name in ("num_envs", "steps", "mode")}
 
 

@@ -36,10 +36,10 @@ class EnvError(WorkerError):
         """Return the error for an exception of environment `index` in `what`."""
         trace = "".join(traceback.format_exception(error))
         try:
-            said = str(error)
+            message = str(error)
         except Exception:
-            said = "(its message cannot be read)"
-        return cls(f"environment {index} failed in {what}: {type(error).__name__}: {said}\n\n{trace}")
+            message = "(its message cannot be read)"
+        return cls(f"environment {index} failed in {what}: {type(error).__name__}: {message}\n\n{trace}")
 
     @classmethod
     def unmade(cls, index: int, error: BaseException) -> "EnvError":

@@ -21,26 +21,26 @@ def layers(env: gym.Env) -> Iterator[gym.Env]:
     yield env
 
 
-def own_spaces(env: gym.Env, taken: set[int]) -> None:
+def own_spaces(env: gym.Env, others: set[int]) -> None:
     """Replace the spaces of an environment that it shares with its class or with other environments by copies.
 
     Args:
         env: the environment.
-        taken: identities of the spaces of other environments; those of this one are added.
+        others: identities of the spaces of other environments; those of this one are added.
     """
     copies: dict[int, gym.Space] = {}
     for layer, name, space in list(_named_spaces(env)):
-        if id(space) in taken or space is getattr(type(layer), name, None):
+        if id(space) in others or space is getattr(type(layer), name, None):
             own = copies.setdefault(id(space), copy.deepcopy(space))
             with suppress(AttributeError):  # a property, which makes a new one every time
                 setattr(layer, name, own)
-    taken.update(id(space) for *_, space in _named_spaces(env))
+    others.update(id(space) for *_, space in _named_spaces(env))
 
 
 def seed_spaces(env: gym.Env, seed: int) -> None:
     """Seed all spaces of an environment and its wrappers."""
-    found = _spaces(env)
-    for space, number in zip(found, spawn_seeds(seed, len(found)), strict=True):
+    every_space = _spaces(env)
+    for space, number in zip(every_space, spawn_seeds(seed, len(every_space)), strict=True):
         space.seed(number)
 
 

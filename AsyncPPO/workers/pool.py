@@ -230,10 +230,10 @@ class WorkerPool(Closeable):
             if any(worker.has_ended() for worker in self.workers):
                 self._done.release()  # so that `next` finds it
                 return True
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 return False
-            self._done.acquire(timeout=min(LIVENESS_SECONDS, left))
+            self._done.acquire(timeout=min(LIVENESS_SECONDS, remaining))
 
     def wait_for(self, worker: Worker) -> Any:
         """Wait for one worker and return its result; if it dies or hangs, it is not restarted.

@@ -155,16 +155,16 @@ def _leave_with_parent(lasting: bool) -> None:
     if lasting and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
-    def gone(seconds: float) -> bool:
+    def parent_ended(seconds: float) -> bool:
         return bool(wait([parent.sentinel], seconds)) or os.getppid() != starter
 
     def watch() -> None:
-        while not gone(ORPHAN_SECONDS):
+        while not parent_ended(ORPHAN_SECONDS):
             pass
         _kill_programs(os.getpid())
         os._exit(1)
 
-    if gone(0):  # the parent died before `prctl`
+    if parent_ended(0):  # the parent died before `prctl`
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
@@ -232,12 +232,12 @@ def undisturbed() -> Iterator[None]:
         yield  # handlers run in the main thread
         return
     handlers: dict[int, Any] = {}
-    held: list[int] = []
+    received: list[int] = []
 
     def hold(number: int, frame: FrameType | None) -> None:
-        if number in held:
+        if number in received:
             handlers[number](number, frame)
-        held.append(number)
+        received.append(number)
 
     try:
         for number in SIGNALS:
@@ -249,5 +249,5 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in dict.fromkeys(held):
+        for number in dict.fromkeys(received):
             signal.raise_signal(number)

@@ -203,10 +203,10 @@ class PopulationRun:
         """Add a row to the history."""
         self._count(trainer.count)
         means = {f"copy_{number}_return": returns_of(stats) for number, stats in enumerate(trainer.stats)}
-        known = [mean for mean in means.values() if np.isfinite(mean)]
+        finite = [mean for mean in means.values() if np.isfinite(mean)]
         row = {
             "steps": self.steps_done, "seconds": self.seconds, "episodes": self.episodes_done,
-            "mean_return": float(self._over_copies(known)) if known else np.nan,
+            "mean_return": float(self._over_copies(finite)) if finite else np.nan,
         }  # fmt: skip
         self.history.append(row | means)
         for callback in self.callbacks:

@@ -97,10 +97,10 @@ def _experiment(config: TrainConfig) -> dict[str, Any]:
 def _difference(setting: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
     """Return, as text, the settings of a run in which it differs from others on the same task."""
     differ = [name for name, value in setting.items() if any(other.get(name, value) != value for other in others)]
-    return ", ".join(f"{name}={_said(setting[name])}" for name in differ)
+    return ", ".join(f"{name}={_text(setting[name])}" for name in differ)
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return f"({' '.join(map(str, value))})"
     return f"{value:g}" if isinstance(value, float) else str(value)

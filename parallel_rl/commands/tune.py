@@ -189,7 +189,7 @@ class Search:
         import optuna
 
         config = self._config({name: _suggested(trial, name, self.space[name]) for name in self.space})
-        known = 0
+        reported = 0
         with make_trainer(config, progress=False) as self._trainer, closing(self._trainer.updates()) as rows:
             if config.run.load_weights:
                 load_latest(self._trainer.agent, config.agent, Path(config.run.load_weights))
@@ -197,9 +197,9 @@ class Search:
                 if self.stopped is not None:
                     raise Stopped
                 point = int(row["steps"] * POINTS / config.run.steps)
-                if not known < point < POINTS:
+                if not reported < point < POINTS:
                     continue
-                known = point
+                reported = point
                 trial.report(self._evaluate(config, min(EPISODES, config.run.eval_episodes)), point)
                 if trial.should_prune():
                     raise optuna.TrialPruned

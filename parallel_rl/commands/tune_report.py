@@ -21,7 +21,7 @@ def table(trials: "Sequence[FrozenTrial]", names: Sequence[str]) -> str:
     shown = ended[:SHOWN] + [trial for trial in ended[SHOWN:] if trial.number == 0]
     rows = [["trial", "return", *names]]
     rows += [
-        [str(trial.number), f"{trial.value:.1f}", *(_said(trial.params.get(name)) for name in names)] for trial in shown
+        [str(trial.number), f"{trial.value:.1f}", *(_text(trial.params.get(name)) for name in names)] for trial in shown
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -82,5 +82,5 @@ def _value(trial: "FrozenTrial") -> float:
     return trial.value
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)

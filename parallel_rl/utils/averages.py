@@ -72,7 +72,7 @@ def _check_alike(what: str, values: Sequence[Any], place: str) -> None:
     other = next((value for value in values if value != values[0]), None)
     if other is not None:
         raise ValueError(
-            f"states with different {what} have no mean: {place} has {_said(values[0])} and {_said(other)}"
+            f"states with different {what} have no mean: {place} has {_text(values[0])} and {_text(other)}"
         )
 
 
@@ -80,5 +80,5 @@ def _below(path: str, name: Any) -> str:
     return f"{path}.{name}" if path else str(name)
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{list(value) if hasattr(value, 'isdisjoint') else value!r}"

@@ -42,21 +42,21 @@ def rows_of(space: spaces.Space, elements: Any, count: int) -> np.ndarray:
         name, target = name_of(keys), part_of(rows, keys)
         try:
             if isinstance(elements, list):
-                given = np.array([part_of(element, keys) for element in elements])
+                values = np.array([part_of(element, keys) for element in elements])
             else:
-                given = np.asarray(part_of(elements, keys))
-            if given.shape == (count, math.prod(leaf.shape or ())):
-                given = given.reshape(target.shape)
+                values = np.asarray(part_of(elements, keys))
+            if values.shape == (count, math.prod(leaf.shape or ())):
+                values = values.reshape(target.shape)
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"the actions must have a part {name}, as {space} has: {error!r}") from None
-        if given.shape != target.shape:
+        if values.shape != target.shape:
             raise ValueError(
-                f"{name} of the actions has shape {given.shape}, but {count} environments are running: it must have "
+                f"{name} of the actions has shape {values.shape}, but {count} environments are running: it must have "
                 f"{target.shape}"
             )
-        if not _assign(target, given):
-            row = next(row for row in range(count) if not _assign(target[row : row + 1], given[row : row + 1]))
-            raise ValueError(f"{name} of the action in row {row} is {given[row]}: its space is {leaf}")
+        if not _assign(target, values):
+            row = next(row for row in range(count) if not _assign(target[row : row + 1], values[row : row + 1]))
+            raise ValueError(f"{name} of the action in row {row} is {values[row]}: its space is {leaf}")
     return rows
 
 
@@ -101,11 +101,11 @@ def choices_of(space: spaces.Space) -> list[tuple[int, int]]:
     )
 
 
-def _assign(target: np.ndarray, given: np.ndarray) -> bool:
+def _assign(target: np.ndarray, values: np.ndarray) -> bool:
     """Copy an array into one of another type; return whether the values stay the same, up to float rounding."""
     try:
         with np.errstate(invalid="ignore", over="ignore"):
-            target[...] = given
+            target[...] = values
     except (TypeError, ValueError, OverflowError):
         return False
-    return bool(np.isfinite(target).all() if target.dtype.kind == "f" else (target == given).all())
+    return bool(np.isfinite(target).all() if target.dtype.kind == "f" else (target == values).all())

@@ -221,11 +221,13 @@ def _lines(entries: Sequence[str], columns: int) -> int:
 
 def _caption(panels: Panels, early: Sequence[tuple[int, Run, int]], quartiles: bool) -> list[str]:
     """Return the lines of the caption."""
-    said = [f"({number}) {run.name} ends at {run.history[-1]['steps']:,.0f} of {goal:,}" for number, run, goal in early]
+    notes = [
+        f"({number}) {run.name} ends at {run.history[-1]['steps']:,.0f} of {goal:,}" for number, run, goal in early
+    ]
     edges = "the lower to the upper quartile" if quartiles else "the least to the most"
     if any(len(runs) > 1 for groups in panels.values() for runs in groups.values()):
-        said.insert(0, f"Line: mean of the runs, thin where some are missing; band: from {edges} of them.")
-    return [line for sentence in said for line in textwrap.wrap(sentence, LETTERS)]
+        notes.insert(0, f"Line: mean of the runs, thin where some are missing; band: from {edges} of them.")
+    return [line for sentence in notes for line in textwrap.wrap(sentence, LETTERS)]
 
 
 def _figure(height: float) -> "Figure":

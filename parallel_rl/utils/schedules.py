@@ -32,11 +32,11 @@ def scheduled(name: str, value: float | Schedule, anneal: bool, progress: float)
     if anneal:
         raise ValueError(f"{name} is a function of the run: it cannot be annealed as well")
     remaining = linear(1.0, progress)
-    given = value(remaining)
+    result = value(remaining)
     try:
-        number = float(given)
+        number = float(result)
     except (TypeError, ValueError):
         number = math.nan
     if not 0.0 <= number < math.inf:
-        raise ValueError(f"{name} must be finite and not negative, but its function gave {given!r} for {remaining:g}")
+        raise ValueError(f"{name} must be finite and not negative, but its function gave {result!r} for {remaining:g}")
     return number

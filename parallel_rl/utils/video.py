@@ -77,9 +77,9 @@ class Video:
             OSError: it failed.
         """
         self._encoder = None
-        said = encoder.communicate()[1].decode(errors="replace").strip()
+        message = encoder.communicate()[1].decode(errors="replace").strip()
         if encoder.returncode:
-            raise OSError(f"{self.path} cannot be encoded: {said or f'ffmpeg ended with {encoder.returncode}'}")
+            raise OSError(f"{self.path} cannot be encoded: {message or f'ffmpeg ended with {encoder.returncode}'}")
 
     def __enter__(self) -> Self:
         """Return the video."""
