@@ -1,6 +1,7 @@
 """Makes the backend of an `EnvVectorizer`."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from AsyncPPO.backends import (
     FaultPolicy,
     InlineBackend,
     Layout,
+    OnEnvError,
     Plan,
     PoolBlock,
     ProcessBackend,
@@ -30,30 +32,62 @@ from AsyncPPO.backends import (
     why_no_children,
 )
 from AsyncPPO.factory import EnvLike, env_factories, is_vectorized, like, sample_env
+from parallel_rl.utils import counted
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Ways:
-    """How to step environments; the fields are arguments of `EnvVectorizer`."""
+class Stepping:
+    """How to step environments; the fields are arguments of `EnvVectorizer`.
+
+    Raises:
+        ValueError: an argument is invalid, or two are not compatible.
+    """
 
     backend: BackendName
     num_workers: int | None
     start_method: StartMethod | None
     plan: Plan | None
     asynchronous: bool
-    fault_policy: FaultPolicy
+    on_env_error: OnEnvError
+    step_timeout: float | None
     close_timeout: float
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        if self.num_workers is not None:
+            counted("num_workers", self.num_workers)
+        if self.backend not in ("auto", "inline", "process", "vector"):
+            raise ValueError(f"backend must be 'auto', 'inline', 'process' or 'vector', not {self.backend!r}")
+        if self.on_env_error not in ("raise", "restart"):
+            raise ValueError(f"on_env_error must be 'raise' or 'restart', not {self.on_env_error!r}")
+        if self.step_timeout is not None and not 0 < self.step_timeout < math.inf:
+            raise ValueError(f"step_timeout must be positive and finite, not {self.step_timeout}")
+        choose_start_method(self.start_method)
+        if not 0 <= self.close_timeout < math.inf:
+            raise ValueError(f"close_timeout must be finite and not negative, not {self.close_timeout}")
+        if self.asynchronous and self.backend in ("inline", "vector"):
+            raise ValueError(f"the {self.backend} backend steps only while the caller waits: it cannot be asynchronous")
+        if self.step_timeout is not None and self.backend in ("inline", "vector"):
+            raise ValueError(f"step_timeout needs worker processes: the {self.backend} backend cannot interrupt a step")
+        if self.on_env_error == "restart" and (self.backend == "vector" or self.asynchronous):
+            what = "asynchronous environments" if self.asynchronous else "the vector backend"
+            raise ValueError(f"on_env_error='restart' does not work with {what}")
 
     @property
     def processes(self) -> int:
         """The largest number of processes that step."""
         return int(self.num_workers or available_cores())
 
+    @property
+    def fault_policy(self) -> FaultPolicy:
+        """What to do if an environment fails."""
+        return FaultPolicy(self.on_env_error == "restart", self.step_timeout)
+
 
 @dataclass(frozen=True)
-class Made:
+class MadeBackend:
     """A backend, and facts about its environments."""
 
     backend: Backend
@@ -68,56 +102,56 @@ class Made:
 def make_backend(
     env: EnvLike | Sequence[EnvLike],
     num_envs: int,
-    ways: Ways,
+    stepping: Stepping,
     *,
     seed: int | None,
     reset_options: dict[str, Any] | None,
-) -> Made:
+) -> MadeBackend:
     """Make N environments and the backend that steps them; the errors are those of `EnvVectorizer`.
 
     Args:
         env: as for `EnvVectorizer`.
         num_envs: N.
-        ways: how to step them.
+        stepping: how to step them.
         seed: of the first environment in the trial of its speed.
         reset_options: of that trial.
     """
-    if is_vectorized(env) or ways.backend == "vector":
-        pool, reason = _pool(env, num_envs, ways)
-        backend: Backend = InlineBackend(partial(PoolBlock, pool), _layout(num_envs, pool), ways.plan)
-        return _made(backend, "vector", reason, pool)
+    if is_vectorized(env) or stepping.backend == "vector":
+        pool, reason = _pool(env, num_envs, stepping)
+        backend: Backend = InlineBackend(partial(PoolBlock, pool), _layout(num_envs, pool), stepping.plan)
+        return _made_backend(backend, "vector", reason, pool)
     factories = env_factories(env, num_envs)
     with sample_env(factories[0]) as sample:
-        name, reason = _choose(sample, num_envs, ways, seed, reset_options)
+        name, reason = _choose(sample, num_envs, stepping, seed, reset_options)
         layout = _layout(num_envs, sample)
         factories = [like(sample, factory) for factory in factories]
     if name == "inline":
-        block = partial(EnvBlock, factories, 0, fault_policy=ways.fault_policy)
-        return _made(InlineBackend(block, layout, ways.plan), name, reason, sample)
-    method, why = choose_start_method(ways.start_method)
+        block = partial(EnvBlock, factories, 0, fault_policy=stepping.fault_policy)
+        return _made_backend(InlineBackend(block, layout, stepping.plan), name, reason, sample)
+    method, why = choose_start_method(stepping.start_method)
     reason += f"; start method {method}, since {why}" if why else ""
     backend = ProcessBackend(
         factories,
         layout,
-        ways.processes,
+        stepping.processes,
         method,
-        ways.plan,
-        ways.asynchronous,
-        ways.fault_policy,
-        ways.close_timeout,
+        stepping.plan,
+        stepping.asynchronous,
+        stepping.fault_policy,
+        stepping.close_timeout,
     )
-    return _made(backend, name, reason, sample)
+    return _made_backend(backend, name, reason, sample)
 
 
-def _pool(env: Any, num_envs: int, ways: Ways) -> tuple[EnvPool | VectorEnvPool, str]:
+def _pool(env: Any, num_envs: int, stepping: Stepping) -> tuple[EnvPool | VectorEnvPool, str]:
     """Return N environments in one object, and why they are."""
     if not is_vectorized(env):
         return make_pool(env, num_envs), "as chosen"
-    if ways.backend not in ("auto", "vector"):
+    if stepping.backend not in ("auto", "vector"):
         raise ValueError(
-            f"backend={ways.backend!r} does not work with a VectorEnv, which steps its environments itself"
+            f"backend={stepping.backend!r} does not work with a VectorEnv, which steps its environments itself"
         )
-    if ways.asynchronous or ways.fault_policy != FaultPolicy() or ways.plan is not None:
+    if stepping.asynchronous or stepping.fault_policy != FaultPolicy() or stepping.plan is not None:
         raise ValueError(
             "a VectorEnv is stepped as a whole, by this process: it can neither be asynchronous nor "
             "restart or interrupt an environment, nor let replicas act"
@@ -129,23 +163,23 @@ def _pool(env: Any, num_envs: int, ways: Ways) -> tuple[EnvPool | VectorEnvPool,
 
 
 def _choose(
-    sample: gym.Env, num_envs: int, ways: Ways, seed: int | None, reset_options: dict[str, Any] | None
+    sample: gym.Env, num_envs: int, stepping: Stepping, seed: int | None, reset_options: dict[str, Any] | None
 ) -> tuple[BackendName, str]:
     """Return the backend for environments like `sample`, and why."""
-    if ways.backend != "auto":
-        return ways.backend, "as chosen"
-    if ways.asynchronous or ways.fault_policy != FaultPolicy():
+    if stepping.backend != "auto":
+        return stepping.backend, "as chosen"
+    if stepping.asynchronous or stepping.fault_policy != FaultPolicy():
         return "process", "since environments that are asynchronous or may fail need processes"
     if reason := why_no_children():
         return "inline", reason
-    steps = 1 if ways.plan is None else ways.plan.horizon
-    return choose_backend(sample, num_envs, ways.processes, steps, seed, reset_options)
+    steps = 1 if stepping.plan is None else stepping.plan.horizon
+    return choose_backend(sample, num_envs, stepping.processes, steps, seed, reset_options)
 
 
 def _layout(num_envs: int, env: Any) -> Layout:
     return Layout.of(num_envs, env.observation_space, env.action_space)
 
 
-def _made(backend: Backend, name: BackendName, reason: str, env: Any) -> Made:
+def _made_backend(backend: Backend, name: BackendName, reason: str, env: Any) -> MadeBackend:
     logger.info("%s backend: %s", name, reason)
-    return Made(backend, name, reason, env.spec, env.observation_space, env.action_space)
+    return MadeBackend(backend, name, reason, env.spec, env.observation_space, env.action_space)

@@ -12,16 +12,14 @@ from AsyncPPO.backends import (
     CLOSE_SECONDS,
     Actions,
     BackendName,
-    FaultPolicy,
     OnEnvError,
     Plan,
     StartMethod,
     check_finite,
     check_results,
-    check_ways,
 )
 from AsyncPPO.factory import EnvLike, number_of_copies
-from AsyncPPO.making import Ways, make_backend
+from AsyncPPO.making import Stepping, make_backend
 from AsyncPPO.parallel_envs import ParallelEnvs
 from AsyncPPO.resets import RESET_MASK, EnvSeeds, check_env_ids, take_reset_mask
 from AsyncPPO.vector_view import VectorView
@@ -99,14 +97,14 @@ class EnvVectorizer(ParallelEnvs):
     ) -> None:
         """Make the environments."""
         self.num_envs = number_of_copies(env, num_envs, 1)
-        check_ways(backend, num_workers, asynchronous, on_env_error, step_timeout, close_timeout, start_method)
+        stepping = Stepping(
+            backend, num_workers, start_method, plan, asynchronous, on_env_error, step_timeout, close_timeout
+        )
         if plan is not None and not autoreset:
             raise ValueError("a plan needs autoreset=True: replicas do not wait for a reset")
         self.autoreset, self.on_env_error = autoreset, on_env_error
         self._seeds, self._finished = EnvSeeds(seed, self.num_envs), np.ones(self.num_envs, dtype=bool)
-        policy = FaultPolicy(on_env_error == "restart", step_timeout)
-        ways = Ways(backend, num_workers, start_method, plan, asynchronous, policy, close_timeout)
-        made = make_backend(env, self.num_envs, ways, seed=self._seeds.first, reset_options=reset_options)
+        made = make_backend(env, self.num_envs, stepping, seed=self._seeds.first, reset_options=reset_options)
         self.backend, self.backend_reason, self.spec = made.name, made.reason, made.spec
         self.single_observation_space, self.single_action_space = made.observation_space, made.action_space
         self._backend, self._actions = made.backend, Actions(made.action_space)

@@ -10,7 +10,7 @@ from AsyncPPO.backends.base import (
     Layout,
 )
 from AsyncPPO.backends.block import ENV_ERROR, FINAL_INFO, EnvBlock, close_env
-from AsyncPPO.backends.choice import BackendName, OnEnvError, available_cores, check_ways, choose_backend
+from AsyncPPO.backends.choice import BackendName, OnEnvError, available_cores, choose_backend
 from AsyncPPO.backends.elements import Actions
 from AsyncPPO.backends.gradients import GradientWorkers
 from AsyncPPO.backends.infos import SUCCESS, numbers_in, with_success
@@ -55,7 +55,6 @@ __all__ = [
     "check_finite",
     "check_results",
     "check_saved",
-    "check_ways",
     "choose_backend",
     "choose_start_method",
     "close_env",

@@ -1,4 +1,4 @@
-"""The choice of a backend: compatible arguments, and a trial of which backend is the fastest."""
+"""The choice of a backend: a trial of which one is the fastest."""
 
 import copy
 import math
@@ -12,8 +12,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from AsyncPPO.workers import choose_start_method
-from parallel_rl.utils import ACTION_MASK, choices_of, counted, global_streams_kept
+from parallel_rl.utils import ACTION_MASK, choices_of, global_streams_kept
 
 BackendName = Literal["auto", "inline", "process", "vector"]
 OnEnvError = Literal["raise", "restart"]
@@ -121,37 +120,3 @@ def _element(space: gym.Space, draws: Iterator[Any]) -> Any:
         return space.sample()
     shape = space.shape or ()
     return np.array([next(draws) for _ in range(math.prod(shape))], space.dtype).reshape(shape)[()]
-
-
-def check_ways(
-    backend: str,
-    num_workers: int | None,
-    asynchronous: bool,
-    on_env_error: str,
-    step_timeout: float | None,
-    close_timeout: float,
-    start_method: str | None,
-) -> None:
-    """Check that the arguments about stepping are valid and compatible.
-
-    Raises:
-        ValueError: an argument is invalid, or two are not compatible.
-    """
-    if num_workers is not None:
-        counted("num_workers", num_workers)
-    if backend not in ("auto", "inline", "process", "vector"):
-        raise ValueError(f"backend must be 'auto', 'inline', 'process' or 'vector', not {backend!r}")
-    if on_env_error not in ("raise", "restart"):
-        raise ValueError(f"on_env_error must be 'raise' or 'restart', not {on_env_error!r}")
-    if step_timeout is not None and not 0 < step_timeout < math.inf:
-        raise ValueError(f"step_timeout must be positive and finite, not {step_timeout}")
-    choose_start_method(start_method)
-    if not 0 <= close_timeout < math.inf:
-        raise ValueError(f"close_timeout must be finite and not negative, not {close_timeout}")
-    if asynchronous and backend in ("inline", "vector"):
-        raise ValueError(f"the {backend} backend steps only while the caller waits: it cannot be asynchronous")
-    if step_timeout is not None and backend in ("inline", "vector"):
-        raise ValueError(f"step_timeout needs worker processes: the {backend} backend cannot interrupt a step")
-    if on_env_error == "restart" and (backend == "vector" or asynchronous):
-        what = "asynchronous environments" if asynchronous else "the vector backend"
-        raise ValueError(f"on_env_error='restart' does not work with {what}")

@@ -142,8 +142,8 @@ def _work_elastically(nodes: Nodes, work: Work) -> int:
             local.append(LocalRank(arguments, work))
             return local[-1]
 
-        came = ends.enter_context(passed_on(lambda: [each.process for each in local]))
-        return Driver(store, nodes.count, nodes.least or nodes.count, start, say).run(came)
+        signals = ends.enter_context(passed_on(lambda: [each.process for each in local]))
+        return Driver(store, nodes.count, nodes.least or nodes.count, start, say).run(signals)
 
 
 def _work_as_child(arguments: ElasticArguments, work: Work) -> int:
@@ -168,7 +168,7 @@ def _work_locally(nodes: int, work: Work) -> int:
                 for process in ranks:
                     kill(process)
                     free(process)
-        return _told(codes, Path(directory))
+        return _exit_code(codes, Path(directory))
 
 
 def _codes_of(ranks: list[Any]) -> list[int]:
@@ -183,7 +183,7 @@ def _codes_of(ranks: list[Any]) -> list[int]:
     return [-signal.SIGKILL if process.exitcode is None else process.exitcode for process in ranks]
 
 
-def _told(codes: list[int], directory: Path) -> int:
+def _exit_code(codes: list[int], directory: Path) -> int:
     """Return the exit code of the run; say what happened unless the first rank has."""
     if codes[0] > 0 or not any(codes):
         return codes[0]

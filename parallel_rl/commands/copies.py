@@ -1,6 +1,5 @@
 """`train --copies`: a population of copies of the agent, which are combined while they train."""
 
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,12 +11,12 @@ import numpy as np
 from AsyncPPO.callbacks import METRICS_FILE, CSVLog, Table, TensorBoard
 from AsyncPPO.episodes import Evaluation
 from parallel_rl.commands.build import env_of, fresh_agent, load_latest
-from parallel_rl.commands.evaluating import background_evaluation, final_evaluation
+from parallel_rl.commands.evaluating import background_evaluation, final_evaluation, say_result
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import CURVE_FILE, SUMMARY_FILE, locked, note_start, write_json
 from parallel_rl.commands.stopping import stopped_by_signals
-from parallel_rl.commands.trust import trust_flag
+from parallel_rl.commands.trust import arguments_for
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import History
 
@@ -60,19 +59,14 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
             _write(config, result["workers"], run_dir)
         _summarize(population, None, run_dir)
         say(f"saved     {run_dir} (weights, metrics of each copy)\ncurves    {run_dir / CURVE_FILE}")
-        path = shlex.quote(str(run_dir)) + trust_flag(config.run)
         if signals:
             complete = not (run_dir / STATE_FILE).is_file()  # the signal came after the last step
-            how = f"to evaluate: {PROGRAM} evaluate {path}" if complete else f"to continue: {PROGRAM} resume {path}"
-            say(f"stopped   {trainer.stopped}; {how}")
+            how, command = ("evaluate", "evaluate") if complete else ("continue", "resume")
+            say(f"stopped   {trainer.stopped}; to {how}: {PROGRAM} {command} {arguments_for(config.run, run_dir)}")
             return 128 + signals[0]
         evaluation = final_evaluation(config, agent, population.steps_done, run_dir)
         _summarize(population, evaluation, run_dir)
-        say(
-            f"result    mean {evaluation.mean:.2f}, min {evaluation.min:.2f}, max {evaluation.max:.2f} "
-            f"over {evaluation.episodes} deterministic episodes{evaluation.in_words}\n"
-            f"watch     {PROGRAM} watch {path}"
-        )
+        say_result(config, evaluation, run_dir)
     return 0
 
 

@@ -1,6 +1,5 @@
 """The evaluations of a run: in the background, and at its end."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ from parallel_rl.commands.build import env_of, factory_of
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import BEST_DIRECTORY
-from parallel_rl.commands.trust import trust_flag
+from parallel_rl.commands.trust import arguments_for
 from parallel_rl.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -31,10 +30,19 @@ def final_evaluation(config: TrainConfig, agent: Any, steps: int, run_dir: Path)
     try:
         episodes = evaluate_episodes(agent, env_of(config.run), config.run.eval_episodes, **settings)
     except KeyboardInterrupt:
-        path = shlex.quote(str(run_dir)) + trust_flag(config.run)
-        say(f"\nstopped   during the evaluation, after the training; to evaluate: {PROGRAM} evaluate {path}")
+        arguments = arguments_for(config.run, run_dir)
+        say(f"\nstopped   during the evaluation, after the training; to evaluate: {PROGRAM} evaluate {arguments}")
         raise
     return Evaluation.of(steps, episodes)
+
+
+def say_result(config: TrainConfig, evaluation: Evaluation, run_dir: Path) -> None:
+    """Print the evaluation at the end of a run, and the command that shows its policy."""
+    say(
+        f"result    mean {evaluation.mean:.2f}, min {evaluation.min:.2f}, max {evaluation.max:.2f} "
+        f"over {evaluation.episodes} deterministic episodes{evaluation.in_words}\n"
+        f"watch     {PROGRAM} watch {arguments_for(config.run, run_dir)}"
+    )
 
 
 def background_evaluation(config: TrainConfig, run_dir: Path) -> "list[Callback]":

@@ -52,7 +52,7 @@ def evaluate(
     from AsyncPPO.callbacks import Evaluation
 
     config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
-    played = evaluate_episodes(
+    results = evaluate_episodes(
         agent,
         env_of(config.run),
         episodes,
@@ -61,11 +61,11 @@ def evaluate(
         progress=not json,
         **config.run.evaluation_arguments(),
     )
-    evaluation = Evaluation.of(0, played)
+    evaluation = Evaluation.of(0, results)
     if json:
         figures = evaluation.figures()
         del figures["steps"]
-        print(dumps({"env_id": config.run.env_id, **figures, "returns": [episode.return_ for episode in played]}))
+        print(dumps({"env_id": config.run.env_id, **figures, "returns": [episode.return_ for episode in results]}))
     else:
         how = "stochastic" if stochastic else "deterministic"
         print(

@@ -75,8 +75,8 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int], directory: Path, trai
     started = time.monotonic()
     codes = _run_all(configs, train)
     scores = {seed: _score(Path(str(one.run.run_dir))) for seed, one in configs.items() if codes.get(seed) == 0}
-    known = {seed: score for seed, score in scores.items() if score is not None}
-    _compare(config, known, directory, time.monotonic() - started)
+    finished = {seed: score for seed, score in scores.items() if score is not None}
+    _compare(config, finished, directory, time.monotonic() - started)
     _picture(config, configs, directory)
     return next((code for code in codes.values() if code), 0)
 
@@ -92,10 +92,10 @@ def _run_all(configs: dict[int, TrainConfig], train: Train) -> dict[int, int]:
     """Run all, some at a time, and return their exit codes. A signal is passed on, and then no further run begins."""
     context: Any = get_context(choose_start_method("auto")[0])
     waiting, running, codes = [*configs], dict[int, Any](), dict[int, int]()
-    with passed_on(lambda: [*running.values()]) as came:
+    with passed_on(lambda: [*running.values()]) as signals:
         try:
-            while running or (waiting and not came):
-                while waiting and not came and len(running) < available_cores():
+            while running or (waiting and not signals):
+                while waiting and not signals and len(running) < available_cores():
                     seed = waiting.pop(0)
                     running[seed] = start_child(context, f"seed {seed}", _train_one, configs[seed], train)
                 wait([process.sentinel for process in running.values()], 1.0)
@@ -103,12 +103,12 @@ def _run_all(configs: dict[int, TrainConfig], train: Train) -> dict[int, int]:
                     process = running.pop(seed)
                     codes[seed] = process.exitcode
                     free(process)
-                    _tell(seed, codes[seed], Path(str(configs[seed].run.run_dir)))
+                    _report(seed, codes[seed], Path(str(configs[seed].run.run_dir)))
         finally:
             for process in running.values():
                 kill(process)
                 free(process)
-    return codes | ({-1: 128 + came[0]} if came else {})
+    return codes | ({-1: 128 + signals[0]} if signals else {})
 
 
 def _train_one(config: TrainConfig, train: Train) -> None:
@@ -130,7 +130,7 @@ def _train_one(config: TrainConfig, train: Train) -> None:
     sys.exit(code)
 
 
-def _tell(seed: int, code: int, directory: Path) -> None:
+def _report(seed: int, code: int, directory: Path) -> None:
     score = _score(directory)
     if code or score is None:
         lines = (

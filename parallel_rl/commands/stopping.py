@@ -27,22 +27,22 @@ def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
     If an environment does not return from a step, the update never ends; then the run ends after `GRACE_SECONDS`, as by
     a second signal. Yields a list of the signals received.
     """
-    came: list[int] = []
+    received: list[int] = []
     over = threading.Event()
 
     def insist(number: int) -> None:
-        came_at = time.monotonic()
+        received_at = time.monotonic()
         while not over.wait(GRACE_SECONDS / 10):
             since = trainer.collecting_since
-            if since is not None and time.monotonic() > max(since, came_at) + GRACE_SECONDS:
+            if since is not None and time.monotonic() > max(since, received_at) + GRACE_SECONDS:
                 say(f"no environment has come back for {GRACE_SECONDS:g} seconds: leaving")
                 os.kill(os.getpid(), number)
                 return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if came:  # raised during a step, SystemExit would look like a failure of the environment
+        if received:  # raised during a step, SystemExit would look like a failure of the environment
             raise KeyboardInterrupt(128 + number)
-        came.append(number)
+        received.append(number)
         name = signal.Signals(number).name
         trainer.stop(f"by {name}", skip_slow_work=True)
         threading.Thread(target=insist, args=(number,), daemon=True).start()
@@ -53,7 +53,7 @@ def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
 
     try:
         with _handled_by(handle):
-            yield came
+            yield received
     finally:
         over.set()
 
@@ -64,18 +64,18 @@ def passed_on(processes: Callable[[], list[Any]]) -> Iterator[list[int]]:
 
     Yields a list of the signals received.
     """
-    came: list[int] = []
+    received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if came:
+        if received:
             raise KeyboardInterrupt(128 + number)
-        came.append(number)
+        received.append(number)
         for process in processes():
             if process.is_alive():
                 os.kill(process.pid, number)
 
     with _handled_by(handle):
-        yield came
+        yield received
 
 
 def end_by_signals() -> None:

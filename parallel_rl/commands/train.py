@@ -1,6 +1,5 @@
 """The commands `train` and `resume`."""
 
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -27,7 +26,7 @@ from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import callbacks_of, load_latest, make_trainer
 from parallel_rl.commands.cluster import ClusterName, checked_nodes, config_of_ranks, work_on_ranks
 from parallel_rl.commands.copies import train_copies
-from parallel_rl.commands.evaluating import background_evaluation, final_evaluation
+from parallel_rl.commands.evaluating import background_evaluation, final_evaluation, say_result
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import (
@@ -46,7 +45,7 @@ from parallel_rl.commands.run_directory import (
 )
 from parallel_rl.commands.seeds import seeds_named, train_seeds
 from parallel_rl.commands.stopping import stopped_by_signals
-from parallel_rl.commands.trust import check_trust, named_values, trust_flag
+from parallel_rl.commands.trust import arguments_for, check_trust, named_values
 from parallel_rl.config import TrainConfig, setting_types
 from parallel_rl.utils import ALONE, Cluster, counted, remove_unfinished, settings_in
 
@@ -64,10 +63,10 @@ def train(arguments: Sequence[str]) -> int:
         return train_seeds(config, seeds, choose_run_dir(config), train_run)
     if nodes is not None:  # all ranks know the directory, since the first rank may be replaced
         config = config.changed({"run_dir": str(choose_run_dir(config))})
-    return work_on_ranks(nodes, partial(_train_told, config_of_ranks(config, nodes), flags.origin))
+    return work_on_ranks(nodes, partial(_announce_and_train, config_of_ranks(config, nodes), flags.origin))
 
 
-def _train_told(config: TrainConfig, origin: str, ranks: Cluster = ALONE) -> int:
+def _announce_and_train(config: TrainConfig, origin: str, ranks: Cluster = ALONE) -> int:
     """Print where the settings come from, and train."""
     if not (ranks.node or ranks.joined):
         say(f"settings  {origin}")
@@ -210,11 +209,7 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
         "total_seconds": time.perf_counter() - started,
     }
     write_json(run_dir / SUMMARY_FILE, summary)
-    say(
-        f"result    mean {evaluation.mean:.2f}, min {evaluation.min:.2f}, max {evaluation.max:.2f} "
-        f"over {evaluation.episodes} deterministic episodes{evaluation.in_words}\n"
-        f"watch     {PROGRAM} watch {shlex.quote(str(run_dir))}{trust_flag(config.run)}"
-    )
+    say_result(config, evaluation, run_dir)
     if not trainer.stopped:
         say(f"continue  {_how_to_continue(config, run_dir)} --steps {config.run.steps}")
     return 0
@@ -324,6 +319,6 @@ def _plot(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
 
 def _how_to_continue(config: TrainConfig, run_dir: Path) -> str:
     """Return the command that continues a run; without a checkpoint, it starts from the weights."""
-    path = shlex.quote(str(run_dir)) + trust_flag(config.run)
+    arguments = arguments_for(config.run, run_dir)
     saved = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
-    return f"{PROGRAM} resume {path}" if saved else f"{PROGRAM} --load-weights {path}"
+    return f"{PROGRAM} resume {arguments}" if saved else f"{PROGRAM} --load-weights {arguments}"

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,9 +50,9 @@ def check_trust(run: RunConfig, file: Path, trusted: bool, typed: RunConfig | No
         )
 
 
-def trust_flag(run: RunConfig) -> str:
-    """Return the flag that further commands on a run need, with a leading space."""
-    return f" {TRUST}" if untrusted_modules(run) else ""
+def arguments_for(run: RunConfig, run_dir: Path) -> str:
+    """Return the arguments with which further commands work on a run: its directory, and the flag that they need."""
+    return shlex.quote(str(run_dir)) + (f" {TRUST}" if untrusted_modules(run) else "")
 
 
 def _texts_in(value: Any) -> Iterator[str]:
