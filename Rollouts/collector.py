@@ -12,7 +12,7 @@ from AsyncPPO import EnvVectorizer
 from parallel_rl.utils import episode_ends, global_streams_kept
 from Rollouts.actor import Actor
 from Rollouts.checks import initial_hx
-from Rollouts.fragment import At, Fragment, State, cat
+from Rollouts.fragment import Fragment, State, StepValues, cat
 from Rollouts.nested import Nested, allocate, tree_map, unpack
 
 
@@ -27,13 +27,13 @@ class Rows:
             n_steps: T.
             first: arrays `(B, ...)`, the first row. None in the first fragment: the first reset fills the row.
         """
-        lead = 1 + n_steps, envs.num_envs
+        shape = 1 + n_steps, envs.num_envs
         self.tensors = State(
-            stepno=torch.zeros(lead, dtype=torch.int64),
-            obs=tree_map(torch.from_numpy, allocate(envs.single_observation_space, *lead)),
-            act=tree_map(torch.from_numpy, allocate(envs.single_action_space, *lead)),
-            rew=torch.zeros(lead),
-            fin=torch.ones(lead, dtype=torch.bool),
+            stepno=torch.zeros(shape, dtype=torch.int64),
+            obs=tree_map(torch.from_numpy, allocate(envs.single_observation_space, *shape)),
+            act=tree_map(torch.from_numpy, allocate(envs.single_action_space, *shape)),
+            rew=torch.zeros(shape),
+            fin=torch.ones(shape, dtype=torch.bool),
         )
         self.state: Any = tree_map(Tensor.numpy, self.tensors)
         views = tree_map(lambda tensor: iter(tensor.split(1)), self.tensors)
@@ -93,8 +93,8 @@ class Collector:
             self._begin(rows)
         hx = tree_map(torch.clone, self._hx)
         infos: list[dict[str, Nested]] = []
-        self._last_obs: list[At] = []
-        self._look_aheads: list[At] = []
+        self._last_obs: list[StepValues] = []
+        self._look_aheads: list[StepValues] = []
         for step in range(self.n_steps):
             infos.append(self._step(rows, step))
         infos.append(self._look_ahead(self._at(rows, self.n_steps), self._hx))
@@ -114,7 +114,7 @@ class Collector:
         """Start an episode in every environment."""
         obs, _ = self.envs.reset()
         _write(rows.state.obs, 0, unpack(self.envs.single_observation_space, obs))
-        with no_trace(self.device):
+        with streams_kept(self.device):
             self._hx = initial_hx(self.actor, self._at(rows, 0))
 
     def _step(self, rows: Rows, step: int) -> dict[str, Nested]:
@@ -148,7 +148,7 @@ class Collector:
         """Store the last observations of the episodes that ended, and the actor's outputs there after truncations."""
         space, all_obs = self.envs.single_observation_space, self.envs.final_obs
         obs = self._moved(tree_map(_tensor, unpack(space, all_obs[ended])))
-        self._last_obs.append(At(step, self._moved(torch.from_numpy(ended)), obs))
+        self._last_obs.append(StepValues(step, self._moved(torch.from_numpy(ended)), obs))
         truncated = ended[rows.truncated[step, ended] & ~rows.terminated[step, ended]]
         if not len(truncated):
             return
@@ -160,11 +160,11 @@ class Collector:
         state = self._moved(tree_map(lambda array: _tensor(array)[None], state))
         info = self._look_ahead(state, tree_map(lambda tensor: tensor[:, truncated], self._hx))
         values = tree_map(lambda tensor: tensor[0], info)
-        self._look_aheads.append(At(step, self._moved(torch.from_numpy(truncated)), values))
+        self._look_aheads.append(StepValues(step, self._moved(torch.from_numpy(truncated)), values))
 
     def _look_ahead(self, state: State, hx: Nested) -> dict[str, Nested]:
         """Return the actor's outputs for states `(1, K, ...)`, whose actions are not taken."""
-        with no_trace(self.device):
+        with streams_kept(self.device):
             return self.actor.step(*state, hx=hx, virtual=True)[2]
 
     def _at(self, rows: Rows, step: int) -> State:
@@ -177,7 +177,7 @@ class Collector:
 
 
 @contextmanager
-def no_trace(device: torch.device) -> Iterator[None]:
+def streams_kept(device: torch.device) -> Iterator[None]:
     """Restore, after the block, the random streams that an actor may use."""
     with global_streams_kept(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield

@@ -12,7 +12,7 @@ from torch import nn
 from AsyncPPO import EnvVectorizer
 from parallel_rl.utils import counted
 from Rollouts.actor import Actor, check_signatures, device_of
-from Rollouts.collector import Collector, no_trace
+from Rollouts.collector import Collector, streams_kept
 
 STRIDE = 64
 """Steps between two checks whether all episodes are over."""
@@ -60,7 +60,7 @@ def _evaluations(
             copied = copy.deepcopy(actor)
             if isinstance(copied, nn.Module):
                 copied.eval()
-            with no_trace(device):
+            with streams_kept(device):
                 returns = _returns(envs, Collector(envs, copied, STRIDE, sticky=True, device=device), max_steps)
             yield returns
 

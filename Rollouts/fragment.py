@@ -28,7 +28,7 @@ class State(NamedTuple):
     """bool `(T, B)`: the previous action ended an episode, by termination or truncation."""
 
 
-class At(NamedTuple):
+class StepValues(NamedTuple):
     """Values of a few environments at one step."""
 
     step: int
@@ -56,9 +56,9 @@ class Fragment:
     """The actor's recurrent state at row 0, tensors `(layers, B, ...)`."""
     lag: int = 0
     """How old the weights that acted were, in fragments."""
-    last_obs: tuple[At, ...] = ()
+    last_obs: tuple[StepValues, ...] = ()
     """The last observations of the episodes that ended."""
-    look_aheads: tuple[At, ...] = ()
+    look_aheads: tuple[StepValues, ...] = ()
     """The actor's outputs for the last observations of truncated episodes."""
 
     @property
@@ -74,7 +74,7 @@ class Fragment:
     @property
     def next_obs(self) -> Nested:
         """The next observations `(T, B, ...)`, before any reset: at an end, the last observation of the episode."""
-        return _with(tree_map(lambda tensor: tensor[1:].clone(), self.state.obs), self.last_obs)
+        return _overwrite(tree_map(lambda tensor: tensor[1:].clone(), self.state.obs), self.last_obs)
 
     def following(self, name: str) -> Nested:
         """Return the actor's output for the next observation of each step, `(T, B, ...)`; zero after terminations.
@@ -92,15 +92,15 @@ class Fragment:
             tensor[finished] = 0
             return tensor
 
-        look_aheads = tuple(At(at.step, at.envs, at.values[name]) for at in self.look_aheads)
-        return _with(tree_map(zeroed, self.actor[name]), look_aheads)
+        look_aheads = tuple(StepValues(entry.step, entry.envs, entry.values[name]) for entry in self.look_aheads)
+        return _overwrite(tree_map(zeroed, self.actor[name]), look_aheads)
 
 
-def _with(tree: Nested, entries: tuple[At, ...]) -> Nested:
+def _overwrite(tree: Nested, entries: tuple[StepValues, ...]) -> Nested:
     """Write entries into tensors `(T, B, ...)`, in place."""
-    for at in entries:
-        where = at.step, at.envs
-        tree_map(lambda tensor, values: tensor.__setitem__(where, values), tree, at.values)  # noqa: B023
+    for entry in entries:
+        where = entry.step, entry.envs
+        tree_map(lambda tensor, values: tensor.__setitem__(where, values), tree, entry.values)  # noqa: B023
     return tree
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from parallel_rl.utils import counted
-from Rollouts.fragment import At, Fragment, State, cat
+from Rollouts.fragment import Fragment, State, StepValues, cat
 from Rollouts.nested import Nested, tree_map
 
 
@@ -41,8 +41,8 @@ def _episodes(feed: Iterable[Fragment], batch_size: int) -> Iterator[list[Fragme
         true_next = {name: fragment.following(name) for name in fragment.actor}, fragment.next_obs
         for env_id, track in enumerate(tracks):
             track.append(fragment, env_id, number, *true_next)
-        while tracks[turn].done:
-            episode = tracks[turn].done.popleft()
+        while tracks[turn].finished:
+            episode = tracks[turn].finished.popleft()
             batch.append(replace(episode, lag=number + episode.lag))
             turn = (turn + 1) % len(tracks)
             if len(batch) == batch_size:
@@ -54,7 +54,7 @@ def _episodes(feed: Iterable[Fragment], batch_size: int) -> Iterator[list[Fragme
 class Track:
     """The episodes of one environment."""
 
-    done: deque[Fragment] = field(default_factory=deque)
+    finished: deque[Fragment] = field(default_factory=deque)
     """Finished episodes. Their `lag` is `-oldest`, until `_episodes` adds the number of its fragment."""
     parts: list[tuple[State, Any, Any]] = field(default_factory=list)
     """States, the actor's outputs and flags `(n, 1)` of the running episode."""
@@ -101,8 +101,8 @@ class Track:
         env = cat([*flags])
         steps = len(env["valid"])
         values = tree_map(lambda tensor: tensor[0], final_outputs)
-        look_ahead = At(steps - 1, torch.zeros(1, dtype=torch.int64, device=last.fin.device), values)
-        self.done.append(
+        look_ahead = StepValues(steps - 1, torch.zeros(1, dtype=torch.int64, device=last.fin.device), values)
+        self.finished.append(
             Fragment(
                 state=cat([*states, last]),
                 actor=cat([*infos, final_outputs]),

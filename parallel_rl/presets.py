@@ -121,7 +121,7 @@ class Presets:
         changes = (self.with_rnd.get(env_id, {}) if use_rnd else {}) | (self.recurrent if recurrent else {})
         return settings | changes
 
-    def know(self, env_id: str) -> bool:
+    def has(self, env_id: str) -> bool:
         """Return whether there are settings for an environment."""
         return env_id in self.by_env or env_id.partition("/")[0] in self.by_namespace
 
@@ -222,7 +222,7 @@ def settings_of(env: Any, agent: str = "ppo", *, use_rnd: bool = False, core: st
 
 def has_preset(env_id: str, agent: str | None = None) -> bool:
     """Return whether an agent has settings for an environment; None for any agent."""
-    return any(presets.know(env_id) for name, presets in PRESETS.items() if agent in (None, name))
+    return any(presets.has(env_id) for name, presets in PRESETS.items() if agent in (None, name))
 
 
 class LogRange(NamedTuple):

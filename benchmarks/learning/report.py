@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.learning.published import HEADER, RESAMPLES, line
 from benchmarks.learning.rows import ROWS, Bar, Result
 from parallel_rl.utils.curves import align
-from parallel_rl.utils.plots import COLORS, draw_mean, dress
+from parallel_rl.utils.plots import COLORS, draw_mean, style_axes
 
 ACROSS = 4
 """Panels in a row."""
@@ -153,7 +153,7 @@ def plot(results: Results, path: Path) -> None:
         threshold = ROWS[next(iter(rows.values()))].threshold
         if threshold is not None:
             axis.axhline(threshold, color="black", linestyle="--", linewidth=0.8)
-        dress(axis, env_id, 4)
+        style_axes(axis, env_id, 4)
         axis.title.set_fontsize(9)
         axis.tick_params(labelsize=8)
         if len(rows) > 1:

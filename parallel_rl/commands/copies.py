@@ -16,7 +16,7 @@ from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import CURVE_FILE, SUMMARY_FILE, locked, note_start, write_json
 from parallel_rl.commands.stopping import stopped_by_signals
-from parallel_rl.commands.trust import arguments_for
+from parallel_rl.commands.trust import run_arguments
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import History
 
@@ -62,7 +62,7 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
         if signals:
             complete = not (run_dir / STATE_FILE).is_file()  # the signal came after the last step
             how, command = ("evaluate", "evaluate") if complete else ("continue", "resume")
-            say(f"stopped   {trainer.stopped}; to {how}: {PROGRAM} {command} {arguments_for(config.run, run_dir)}")
+            say(f"stopped   {trainer.stopped}; to {how}: {PROGRAM} {command} {run_arguments(config.run, run_dir)}")
             return 128 + signals[0]
         evaluation = final_evaluation(config, agent, population.steps_done, run_dir)
         _summarize(population, evaluation, run_dir)

@@ -8,7 +8,7 @@ from parallel_rl.commands.build import env_of, factory_of
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import BEST_DIRECTORY
-from parallel_rl.commands.trust import arguments_for
+from parallel_rl.commands.trust import run_arguments
 from parallel_rl.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def final_evaluation(config: TrainConfig, agent: Any, steps: int, run_dir: Path)
     try:
         episodes = evaluate_episodes(agent, env_of(config.run), config.run.eval_episodes, **settings)
     except KeyboardInterrupt:
-        arguments = arguments_for(config.run, run_dir)
+        arguments = run_arguments(config.run, run_dir)
         say(f"\nstopped   during the evaluation, after the training; to evaluate: {PROGRAM} evaluate {arguments}")
         raise
     return Evaluation.of(steps, episodes)
@@ -41,7 +41,7 @@ def say_result(config: TrainConfig, evaluation: Evaluation, run_dir: Path) -> No
     say(
         f"result    mean {evaluation.mean:.2f}, min {evaluation.min:.2f}, max {evaluation.max:.2f} "
         f"over {evaluation.episodes} deterministic episodes{evaluation.in_words}\n"
-        f"watch     {PROGRAM} watch {arguments_for(config.run, run_dir)}"
+        f"watch     {PROGRAM} watch {run_arguments(config.run, run_dir)}"
     )
 
 

@@ -45,7 +45,7 @@ from parallel_rl.commands.run_directory import (
 )
 from parallel_rl.commands.seeds import seeds_named, train_seeds
 from parallel_rl.commands.stopping import stopped_by_signals
-from parallel_rl.commands.trust import arguments_for, check_trust, named_values
+from parallel_rl.commands.trust import check_trust, named_values, run_arguments
 from parallel_rl.config import TrainConfig, setting_types
 from parallel_rl.utils import ALONE, Cluster, counted, remove_unfinished, settings_in
 
@@ -319,6 +319,6 @@ def _plot(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
 
 def _how_to_continue(config: TrainConfig, run_dir: Path) -> str:
     """Return the command that continues a run; without a checkpoint, it starts from the weights."""
-    arguments = arguments_for(config.run, run_dir)
+    arguments = run_arguments(config.run, run_dir)
     saved = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
     return f"{PROGRAM} resume {arguments}" if saved else f"{PROGRAM} --load-weights {arguments}"

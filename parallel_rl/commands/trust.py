@@ -50,7 +50,7 @@ def check_trust(run: RunConfig, file: Path, trusted: bool, typed: RunConfig | No
         )
 
 
-def arguments_for(run: RunConfig, run_dir: Path) -> str:
+def run_arguments(run: RunConfig, run_dir: Path) -> str:
     """Return the arguments with which further commands work on a run: its directory, and the flag that they need."""
     return shlex.quote(str(run_dir)) + (f" {TRUST}" if untrusted_modules(run) else "")
 

@@ -81,7 +81,7 @@ def plot_learning_curve(
         axes.plot(*zip(*evaluations, strict=True), "o", color=COLORS[1], label="evaluation, deterministic")
     if threshold is not None:
         axes.axhline(threshold, color=COLORS[2], linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
-    dress(axes, title)
+    style_axes(axes, title)
     axes.set(xlabel=X_LABELS["steps"], ylabel=Y_LABELS["mean_return"])
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     save_figure(figure, path)
@@ -142,7 +142,7 @@ def plot_runs(
             }
             handles[label] = _draw_group(axes, runs, x, y, style, quartiles)
             _mark_ends(axes, runs, x, y, numbers, style["color"])
-        dress(axes, task)
+        style_axes(axes, task)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     pictures.supxlabel(X_LABELS[x], fontsize=10)
@@ -236,7 +236,7 @@ def _figure(height: float) -> "Figure":
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def dress(axes: "Axes", title: str, ticks: int = 6) -> None:
+def style_axes(axes: "Axes", title: str, ticks: int = 6) -> None:
     """Give axes a title, a grid, and at most `ticks` ticks, with labels such as 10k or 2M."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
