@@ -33,17 +33,34 @@ class Share(NamedTuple):
         """The index of this rank's environments."""
         return slice(self.first, self.stop)
 
+    @property
+    def num_envs(self) -> int:
+        """The number of this rank's environments."""
+        return self.stop - self.first
 
-def share_of(ranks: Cluster, num_envs: int) -> Share:
-    """Return which of N environments are those of this rank; every rank has about as many.
+    @classmethod
+    def of(cls, ranks: Cluster, num_envs: int) -> "Share":
+        """Return the share of a rank of N environments; every rank has about as many.
 
-    Raises:
-        ValueError: there are fewer environments than ranks.
-    """
-    if num_envs < ranks.nodes:
-        raise ValueError(f"{ranks.nodes} ranks need at least as many environments, not {num_envs}")
-    first, stop = (num_envs * node // ranks.nodes for node in (ranks.node, ranks.node + 1))
-    return Share(first, stop, num_envs)
+        Raises:
+            ValueError: there are fewer environments than ranks.
+        """
+        if num_envs < ranks.nodes:
+            raise ValueError(f"{ranks.nodes} ranks need at least as many environments, not {num_envs}")
+        first, stop = (num_envs * node // ranks.nodes for node in (ranks.node, ranks.node + 1))
+        return cls(first, stop, num_envs)
+
+    def of_run(self, env: Any, settings: EnvSettings, joined: int) -> tuple[Any, EnvSettings]:
+        """Return the part of the environments of a run for this rank, and the keywords of its `EnvVectorizer`.
+
+        A rank that `joined` later has other seeds, so that the run does not repeat the episodes of its beginning.
+        """
+        if self.own == slice(0, self.total) and not joined:
+            return env, settings
+        seeds = env_seeds(settings["seed"], self.total)
+        if joined:
+            seeds = spawn_seeds(seeds[0] + joined, self.total)
+        return env[self.own] if isinstance(env, list | tuple) else env, {**settings, "seed": seeds[self.own]}
 
 
 def check_ranks(ranks: Cluster, agent: Any, mode: str, lag: int, seed: Any) -> None:
@@ -60,20 +77,6 @@ def check_ranks(ranks: Cluster, agent: Any, mode: str, lag: int, seed: Any) -> N
         raise ValueError("several ranks need mode='streaming' and lag=0: they collect and update in step")
     if seed is None:
         raise ValueError("several ranks need a seed: the same for all")
-
-
-def own_settings(ranks: Cluster, share: Share, env: Any, settings: EnvSettings) -> tuple[Any, EnvSettings]:
-    """Return the environment, or the list of those of this rank, and the keywords of its `EnvVectorizer`.
-
-    A rank that joins later has other seeds, so that the run does not repeat the episodes of its beginning.
-    """
-    if share.own == slice(0, share.total) and not ranks.joined:
-        return env, settings
-    seeds = env_seeds(settings["seed"], share.total)
-    if ranks.joined:
-        seeds = spawn_seeds(seeds[0] + ranks.joined, share.total)
-    seeds = seeds[share.own]
-    return env[share.own] if isinstance(env, list | tuple) else env, {**settings, "seed": seeds}
 
 
 def collect_share(trainer: "AsyncTrainer", steps: int) -> tuple[int, list[Episode]]:

@@ -18,16 +18,7 @@ from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_
 from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
-from AsyncPPO.ranks import (
-    agree_on_state,
-    agree_to_stop,
-    check_ranks,
-    collect_share,
-    gather_counts,
-    own_settings,
-    savepoint,
-    share_of,
-)
+from AsyncPPO.ranks import Share, agree_on_state, agree_to_stop, check_ranks, collect_share, gather_counts, savepoint
 from AsyncPPO.rows import RowMeans, row_of
 from AsyncPPO.settings import ActingMode, EnvSettings, Mode, TrainerOptions, check_steps_and_mode
 from AsyncPPO.vectorizer import EnvVectorizer
@@ -92,7 +83,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         check_ranks(ranks, agent, mode, lag, settings.get("seed"))
         self.agent, self.steps, self.mode, self.lag, self.progress = agent, steps, mode, lag, progress
         self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
-        self.ranks, self.share = ranks, share_of(ranks, self.num_envs)
+        self.ranks, self.share = ranks, Share.of(ranks, self.num_envs)
         self.callbacks = [*([ProgressBar()] if progress and ranks.node == 0 else []), *callbacks]
         self.info_metrics = [metric_of(key) for key in info_keys]
         self.counts_restarts = settings.get("on_env_error") == "restart"
@@ -104,8 +95,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
         self.history, self.evaluations = History(), list[Evaluation]()
         self.stopped: str | None = None
-        self._begun = False
-        self.goal, self.skip_slow_work = (0, 0), False
+        self.goal, self.skip_slow_work, self._begun = (0, 0), False, False
         self.error: BaseException | None = None
         self.collecting_since: float | None = None  # by `time.monotonic`; None between collections
         self.rows = RowMeans(agent)
@@ -114,11 +104,11 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None
-        fewest = self.num_envs if isinstance(self.ranks, Fixed) else self.share.stop - self.share.first
-        env, settings = own_settings(self.ranks, self.share, env, settings)
+        fewest = self.num_envs if isinstance(self.ranks, Fixed) else self.share.num_envs
+        env, settings = self.share.of_run(env, settings, self.ranks.joined)
         vectorizer = EnvVectorizer(
             env,
-            self.share.stop - self.share.first,
+            self.share.num_envs,
             autoreset=self.mode == "streaming",
             plan=None if replica is None else Plan(replica, -(-replica.batch_size // fewest), tuple(info_keys)),
             **settings,
@@ -204,8 +194,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         """Collect, and update if there is a batch; return the steps, episodes and metrics of all ranks."""
         if self._has_lagged_batch():
             return self._update_and_collect()
-        own = self._collect()
-        return self.ranks.attempt(partial(self._learn, own), partial(savepoint, self))
+        return self.ranks.attempt(partial(self._learn, self._collect()), partial(savepoint, self))
 
     def _learn(self, own: tuple[int, list[Episode]], ranks: Ranks) -> tuple[int, list[Episode], Metrics]:
         """Count what all ranks have collected, and update if it is a batch; return what `_turn` returns."""
@@ -243,21 +232,17 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _count(self, own: tuple[int, list[Episode]], ranks: Ranks) -> tuple[int, list[Episode]]:
         """Count what this rank and the others have collected; return the steps and episodes of all."""
-        steps, episodes, self.elsewhere, self.running_envs = gather_counts(
-            ranks, *own, len(self.buffer), self.env.num_envs
-        )
-        self.steps_done += steps
-        self.episodes_done += len(episodes)
-        self.recent.extend(episodes)
-        return steps, episodes
+        counts = gather_counts(ranks, *own, len(self.buffer), self.env.num_envs)
+        self.elsewhere, self.running_envs = counts.elsewhere, counts.envs
+        self.steps_done += counts.steps
+        self.episodes_done += len(counts.episodes)
+        self.recent.extend(counts.episodes)
+        return counts.steps, counts.episodes
 
     def _vector_steps(self) -> int:
-        """Return the number of steps for each environment until the next update, or until the bar must move.
-
-        If the agent acts in this process and need not wait for other ranks, it is 1: callbacks then see every step.
-        """
+        """Return the number of steps for each environment until the next update, or until the bar must move."""
         if self.acting == "central" and self.ranks.nodes == 1:
-            return 1
+            return 1  # so that callbacks see every step
         missing = min(self.agent.steps_wanted() - self._waiting(), self.goal[1] - self.steps_done)
         steps = -(-missing // self.running_envs)
         if self.progress and self.ranks.nodes == 1:

@@ -55,14 +55,14 @@ class Hindsight:
     def transitions(self, replay: Replay, rows: np.ndarray, gamma: float, rng: np.random.Generator) -> Transitions:
         """Return the transitions at rows `(B,)`, some of them with another goal."""
         batch = replay.transitions(rows, gamma)
-        chosen = np.flatnonzero(rng.random(len(rows)) < self.k / (self.k + 1))
-        goal = replay.obs.take(self.goal_rows(replay, rows[chosen], rng), 0)[ACHIEVED]
-        achieved = batch.next_obs[ACHIEVED][chosen]
+        relabeled = np.flatnonzero(rng.random(len(rows)) < self.k / (self.k + 1))
+        goal = replay.obs.take(self.goal_rows(replay, rows[relabeled], rng), 0)[ACHIEVED]
+        achieved = batch.next_obs[ACHIEVED][relabeled]
         for obs in (batch.obs, batch.next_obs):
-            obs[DESIRED][chosen] = goal
-        batch.reward[chosen] = _checked(self.compute_reward(achieved, goal, {}), "compute_reward", len(chosen))
-        terminated = _checked(self.compute_terminated(achieved, goal, {}), "compute_terminated", len(chosen))
-        batch.discount[chosen] = np.where(terminated, 0.0, gamma)
+            obs[DESIRED][relabeled] = goal
+        batch.reward[relabeled] = _checked(self.compute_reward(achieved, goal, {}), "compute_reward", len(relabeled))
+        terminated = _checked(self.compute_terminated(achieved, goal, {}), "compute_terminated", len(relabeled))
+        batch.discount[relabeled] = np.where(terminated, 0.0, gamma)
         return batch
 
     def goal_rows(self, replay: Replay, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

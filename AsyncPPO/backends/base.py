@@ -184,7 +184,7 @@ class Backend(ABC):
             TypeError: the function cannot be pickled, and there are other processes.
             EnvError: the process of an environment died.
         """
-        return merged(self.pool.run("apply", function))
+        return joined_results(self.pool.run("apply", function))
 
     def set_reset_options(self, options: dict[str, Any] | None) -> None:
         """Set the options of every reset that has no options of its own, restarts included."""
@@ -196,7 +196,7 @@ class Backend(ABC):
         Raises:
             EnvError: as for `recv`.
         """
-        return merged(self.pool.run("snapshots", timed=False))
+        return joined_results(self.pool.run("snapshots", timed=False))
 
     def restore(self, snapshots: Infos) -> Infos:
         """Restore every environment from what `snapshots` returned; `obs` is not changed.
@@ -207,7 +207,7 @@ class Backend(ABC):
         Raises:
             EnvError: as for `recv`.
         """
-        return merged(self.pool.run("restore", snapshots, timed=False, repeatable=False))
+        return joined_results(self.pool.run("restore", snapshots, timed=False, repeatable=False))
 
     def describe_wait(self) -> str:
         """Return, in words, which environments the caller waits for; may be called from another thread."""
@@ -218,6 +218,6 @@ class Backend(ABC):
         self.pool.close()
 
 
-def merged(results: dict[int, Any]) -> dict[int, Any]:
+def joined_results(results: dict[int, Any]) -> dict[int, Any]:
     """Join the results of all processes, by environment, in one dict."""
     return {index: value for result in results.values() for index, value in (result or {}).items()}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from AsyncPPO.backends.apply import set_reset_options
-from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, FaultPolicy, Infos, Layout, merged
+from AsyncPPO.backends.base import Backend, EnvError, EnvFactory, FaultPolicy, Infos, Layout, joined_results
 from AsyncPPO.backends.block import ENV_ERROR, RAISE, EnvBlock
 from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.backends.context import BlockContext, make_context, shared_arrays
@@ -102,7 +102,7 @@ class ProcessBackend(Backend):
         for worker in self.pool.workers:
             self._dispatch(worker, self.pool.job("reset", seeds_of(worker.envs), options, recover=self._recover))
         block, own = self._block, self._take_own()
-        return block.reset(own.tolist(), seeds_of(range(len(block.envs))), options) | merged(self.pool.wait())
+        return block.reset(own.tolist(), seeds_of(range(len(block.envs))), options) | joined_results(self.pool.wait())
 
     def send(self, env_ids: np.ndarray, autoreset: bool) -> None:
         """Begin a step of some environments with the actions in their rows of `action`."""
@@ -142,7 +142,7 @@ class ProcessBackend(Backend):
         for worker in self.pool.workers:
             own = {index: snapshots[index] for index in worker.envs}
             worker.begin(self.pool.job("restore", own, timed=False, repeatable=False))
-        return self._block.restore(snapshots) | merged(self.pool.wait())
+        return self._block.restore(snapshots) | joined_results(self.pool.wait())
 
     def prepare(self, worker: Worker) -> Infos:
         """Reset the environments of a process that replaces another."""

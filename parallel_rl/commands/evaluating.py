@@ -47,7 +47,7 @@ def say_result(config: TrainConfig, evaluation: Evaluation, run_dir: Path) -> No
 
 def background_evaluation(config: TrainConfig, run_dir: Path) -> "list[Callback]":
     """Return the callback that evaluates in the background and keeps the best weights; none if the config has none."""
-    from AsyncPPO.evaluation import BackgroundEvaluation
+    from AsyncPPO.callbacks import BackgroundEvaluation
 
     run = config.run
     every = max(run.steps // 10, 1) if run.eval_every is None else run.eval_every

@@ -186,10 +186,10 @@ class StateDependentNoiseHead(GaussianHead):
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> StateDependentNoise:  # type: ignore[override]
         """Return the distribution over actions."""
-        mean, std, given = self.mean(features), self.log_std.exp(), features.detach()
-        log_std = 0.5 * (given**2 @ std**2 + VARIANCE_EPSILON).log()
+        mean, std, detached = self.mean(features), self.log_std.exp(), features.detach()
+        log_std = 0.5 * (detached**2 @ std**2 + VARIANCE_EPSILON).log()
         marginal = TanhGaussian(mean, log_std, self.scale) if self.squash else Gaussian(mean, log_std)
-        return StateDependentNoise(marginal, given, std)
+        return StateDependentNoise(marginal, detached, std)
 
 
 def make_policy_head(
