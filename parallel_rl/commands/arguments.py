@@ -22,6 +22,7 @@ from parallel_rl.config import (
     check_flags,
     command_line,
     flat_flags,
+    setting_names,
     setting_types,
     train_config,
     with_defaults,
@@ -32,19 +33,6 @@ from parallel_rl.utils import read_json, settings_in
 NO_PRESET = "none"
 """The value of `--preset` for none."""
 HELP = {"-h", "--help"}
-NO_SETTINGS = {
-    "agent",
-    "config",
-    "preset",
-    "seeds",
-    "trials",
-    "cluster",
-    "nodes",
-    "min_nodes",
-    "preempt",
-    "trust_env_module",
-}
-"""Flags that are not settings."""
 PRESET_OF_RUN = ("steps", "num_envs", "mode")
 """Settings of a run that the file of a preset may hold, besides those of the agent."""
 REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys", "--callback")
@@ -85,7 +73,7 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
         parsed(flags, prog, arguments, default=defaults)  # shows an error or the help, and exits
     given = _named_in(arguments)
     values = flat_flags(defaults) | {name: value for name, value in vars(typed).items() if name in given}
-    config = train_config(agent, {name: value for name, value in values.items() if name not in NO_SETTINGS})
+    config = train_config(agent, {name: values[name] for name in setting_names(agent)})
     if source is not None:
         check_trust(config.run, source, typed.trust_env_module, typed=typed)
     return config, SimpleNamespace(**values, origin=origin + _by_flags(agent, values, flat_flags(defaults)))
