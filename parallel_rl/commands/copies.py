@@ -53,7 +53,7 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
         population = PopulationRun(config, trainer, callbacks, count)
         note_start(run_dir, config, resumed=resumed, changed={})
         say(f"{config.run.env_id}: {config.run.copies} copies with {config.run.num_envs} environments each")
-        with stopped_by_signals(population) as signals, population.watched():  # type: ignore[arg-type]
+        with stopped_by_signals(population) as signals, population.watched():
             agent, result = trainer.run()
             agent.save_weights(run_dir)
             _write(config, result["workers"], run_dir)

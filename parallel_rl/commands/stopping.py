@@ -7,21 +7,29 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from AsyncPPO.workers.processes import SIGNALS
 from parallel_rl.commands.output import say, silence
-
-if TYPE_CHECKING:
-    from AsyncPPO import AsyncTrainer
 
 Handler = Callable[[int, FrameType | None], None]
 GRACE_SECONDS = 30.0
 """Seconds that the environments may take for their current steps after a signal, before the process exits anyway."""
 
 
+class Stoppable(Protocol):
+    """What signals can stop: an `AsyncTrainer`, a population, or a search."""
+
+    @property
+    def collecting_since(self) -> float | None:
+        """When the current collection began, by `time.monotonic`; None between collections."""
+
+    def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
+        """End it after the current update, as `AsyncTrainer.stop` does."""
+
+
 @contextmanager
-def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
+def stopped_by_signals(run: Stoppable) -> Iterator[list[int]]:
     """Let the first signal end the run after the current update, and a second one end it at once.
 
     If an environment does not return from a step, the update never ends; then the run ends after `GRACE_SECONDS`, as by
@@ -33,7 +41,7 @@ def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
     def insist(number: int) -> None:
         received_at = time.monotonic()
         while not over.wait(GRACE_SECONDS / 10):
-            since = trainer.collecting_since
+            since = run.collecting_since
             if since is not None and time.monotonic() > max(since, received_at) + GRACE_SECONDS:
                 say(f"no environment has come back for {GRACE_SECONDS:g} seconds: leaving")
                 os.kill(os.getpid(), number)
@@ -44,7 +52,7 @@ def stopped_by_signals(trainer: "AsyncTrainer") -> Iterator[list[int]]:
             raise KeyboardInterrupt(128 + number)
         received.append(number)
         name = signal.Signals(number).name
-        trainer.stop(f"by {name}", skip_slow_work=True)
+        run.stop(f"by {name}", skip_slow_work=True)
         threading.Thread(target=insist, args=(number,), daemon=True).start()
         try:
             os.write(2, f"\n{name}: finishing this update and saving (once more: leaving at once)\n".encode())

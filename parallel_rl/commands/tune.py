@@ -64,7 +64,7 @@ def tune(arguments: Sequence[str]) -> int:
     try:
         search = Search(config, open_study(config, run_dir), run_dir)
         say(f"study     {run_dir}: {len(search.finished)} of {flags.trials} trials, {config.run.steps:,} steps each")
-        with stopped_by_signals(search) as signals:  # type: ignore[arg-type]
+        with stopped_by_signals(search) as signals:
             search.run(flags.trials)
         return search.report() if not signals else 128 + signals[0]
     except (optuna.exceptions.OptunaError, SQLAlchemyError) as error:
