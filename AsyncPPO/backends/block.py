@@ -112,7 +112,7 @@ class EnvBlock(Block):
         self.envs: list[gym.Env] = []
         self._spaces: set[int] = set()
         for index in range(first, first + len(factories)):
-            env = self._made(index)
+            env = self._make(index)
             if any(env is other for other in self.envs):
                 raise EnvError(f"environment {index} is the same object as another: the callable must make a new one")
             self.envs.append(env)
@@ -211,7 +211,7 @@ class EnvBlock(Block):
         """Return which environment was stepped or reset last."""
         return f"environment {self.pulse.last[1]}"
 
-    def _made(self, index: int) -> gym.Env:
+    def _make(self, index: int) -> gym.Env:
         self.pulse.beat(index)
         try:
             env = self._factories[index - self.first]()
@@ -278,7 +278,7 @@ class EnvBlock(Block):
             seed = int(old.unwrapped.np_random.integers(2**31))
         close_env(index, old)
         try:
-            self.envs[row] = self._made(index)
+            self.envs[row] = self._make(index)
         except EnvError as another:
             return self._replace(index, another)
         return seed

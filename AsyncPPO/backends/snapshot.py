@@ -68,7 +68,7 @@ def restore(env: gym.Env, state: Snapshot, options: dict[str, Any] | None = None
     if state["layers"] is not None:
         env.reset(options=options)  # it may create attributes to restore
         for layer, description in zip(layers(env), state["layers"], strict=True):
-            _put_back(layer, description)
+            _restore_attributes(layer, description)
     if "spaces" in state:
         restore_spaces(env, state["spaces"])
 
@@ -125,7 +125,7 @@ class _Reader:
         """
         if type(thing).__basicsize__ > _Empty.__basicsize__ or not hasattr(thing, "__dict__"):
             raise Unreadable
-        self._see(thing)
+        self._check_new(thing)
         inner = thing.env if isinstance(thing, gym.Wrapper) else None
         attributes = {}
         for name, value in vars(thing).items():
@@ -139,7 +139,7 @@ class _Reader:
                 attributes[name] = self._plain(value)
         return {"object": type(thing).__qualname__, "attributes": attributes}
 
-    def _see(self, thing: Any) -> None:
+    def _check_new(self, thing: Any) -> None:
         if id(thing) in self._seen:
             raise Unreadable
         self._seen[id(thing)] = thing
@@ -156,7 +156,7 @@ class _Reader:
         if isinstance(value, np.generic) and value.dtype.kind in "biufU":
             return {"scalar": value.item(), "dtype": value.dtype.str}
         if kind is not tuple:
-            self._see(value)
+            self._check_new(value)
         if kind in COLLECTIONS:
             size = {"maxlen": value.maxlen} if kind is deque else {}
             return {COLLECTIONS[kind]: [self._plain(part) for part in value], **size}
@@ -177,23 +177,23 @@ class _Reader:
         raise Unreadable
 
 
-def _put_back(thing: Any, description: dict[str, Any]) -> None:
+def _restore_attributes(thing: Any, description: dict[str, Any]) -> None:
     """Set the described attributes of an object; the objects in it keep their identity."""
     own = vars(thing)
     if type(thing).__qualname__ != description["object"]:
         raise ValueError(f"a {description['object']} was saved, and there is a {type(thing).__qualname__}")
     for name, value in description["attributes"].items():
         if isinstance(value, dict) and "object" in value:
-            _put_back(own.get(name), value)
+            _restore_attributes(own.get(name), value)
         elif not (isinstance(value, dict) and "enum" in value):
-            own[name] = _unplain(value)
+            own[name] = _from_plain(value)
         elif value["enum"] in getattr(type(own.get(name)), "__members__", {}):
             own[name] = type(own[name])[value["enum"]]
         else:
             raise ValueError(f"{name} was {value['enum']}")
 
 
-def _unplain(value: Any) -> Any:
+def _from_plain(value: Any) -> Any:
     """Undo `_Reader._plain`."""
     if not isinstance(value, dict):
         return value
@@ -202,11 +202,11 @@ def _unplain(value: Any) -> Any:
         "array": np.copy,
         "bytes": lambda array: np.frombuffer(array.tobytes(), value["dtype"]).reshape(value["shape"]),
         "scalar": lambda number: np.dtype(value["dtype"]).type(number),
-        "dict": lambda pairs: {_unplain(key): _unplain(part) for key, part in pairs},
+        "dict": lambda pairs: {_from_plain(key): _from_plain(part) for key, part in pairs},
         "generator": _generator,
-        "list": lambda parts: [_unplain(part) for part in parts],
-        "tuple": lambda parts: tuple(_unplain(part) for part in parts),
-        "set": lambda parts: {_unplain(part) for part in parts},
-        "deque": lambda parts: deque((_unplain(part) for part in parts), value["maxlen"]),
+        "list": lambda parts: [_from_plain(part) for part in parts],
+        "tuple": lambda parts: tuple(_from_plain(part) for part in parts),
+        "set": lambda parts: {_from_plain(part) for part in parts},
+        "deque": lambda parts: deque((_from_plain(part) for part in parts), value["maxlen"]),
     }
     return make[kind](content)
