@@ -1,6 +1,5 @@
 """OffPolicy: the base of DQN, DDPG, TD3 and SAC: replay, the schedule of updates, saving and loading."""
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -28,9 +27,9 @@ from parallel_rl.utils import (
     Trajectory,
     compute_threads,
     describe_space,
-    linear,
     make_config,
     register_games,
+    scheduled,
     spaces_in,
 )
 from parallel_rl.utils.threads import LARGE_NETWORK
@@ -96,7 +95,8 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         """Make an agent for an environment.
 
         Args:
-            env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
+            env: a Gymnasium environment or vector environment, an `EnvVectorizer`, a callable that makes an
+                environment, or an environment's id.
             options: further arguments of the constructor, such as settings.
 
         Raises:
@@ -105,6 +105,8 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         if isinstance(env, str):
             register_games(env)
             return cls.for_env(gym.make(env), **options)
+        if callable(env):
+            return cls.for_env(env(), **options)
         obs_space, action_space = spaces_in(env)
         config = options.get("config") or make_config(
             cls.config_class,
@@ -163,7 +165,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
     @property
     def current_lr(self) -> float:
         """The learning rate of the last round of updates."""
-        return linear(self.config.lr, self.progress) if self.config.anneal_lr else self.config.lr
+        return scheduled("lr", self.config.lr, self.config.anneal_lr, self.progress)
 
     @property
     def first_update(self) -> int:
@@ -272,13 +274,9 @@ class OffPolicyAgent(Sharing, Savable, ABC):
             ValueError: it was made for other spaces.
         """
         for name in ("observation_space", "action_space"):
-            space = getattr(env, f"single_{name}", None) or getattr(env, name)
+            space = getattr(env, f"single_{name}" if hasattr(env, f"single_{name}") else name)
             if describe_space(space) != describe_space(getattr(self, name)):
                 raise ValueError(f"the {type(self).__name__} was made for {getattr(self, name)}, but {env} has {space}")
-
-    def actor(self) -> Policy:
-        """Return a copy of the current policy, to be evaluated, saved or sent to another process."""
-        return copy.deepcopy(self.policy)
 
     def replica(self) -> None:
         """Return None, since workers cannot act with a replica of this agent."""

@@ -5,8 +5,10 @@ from typing import Any, Literal
 from gymnasium import spaces
 
 from OffPolicy.noise import make_noise
-from parallel_rl.utils import Config, setting, settings_class
+from parallel_rl.utils import Config, Schedule, scheduled, setting, settings_class
 from parallel_rl.utils.settings import WIDEST
+
+LR_HELP = "Learning rate of Adam; in Python also a function of the remaining fraction of the run, from 1 to 0."
 
 
 @settings_class
@@ -18,7 +20,7 @@ class OffPolicyConfig(Config):
     """
 
     gamma: float = setting(0.99, "Discount of the reward.", least=0, most=1)
-    lr: float = setting(3e-4, "Learning rate of Adam.", above=0)
+    lr: float | Schedule = setting(3e-4, LR_HELP, above=0)
     anneal_lr: bool = setting(False, "Anneal `lr` linearly to 0 over the run.")
     batch_size: int = setting(256, "Transitions in each gradient step.", above=0)
     buffer_size: int = setting(1_000_000, "Capacity of the replay buffer, in observations.", fixed=True, least=2)
@@ -61,6 +63,7 @@ class OffPolicyConfig(Config):
     def __post_init__(self) -> None:
         """Check the ranges, and the relations between settings."""
         super().__post_init__()
+        scheduled("lr", self.lr, self.anneal_lr, 0.0)  # raises if a function is also to be annealed
         if self.hindsight != "none" and (self.n_step > 1 or self.prioritized):
             raise ValueError("hindsight needs n_step=1 and prioritized=False: a new goal changes rewards and errors")
         if self.clip_return and self.gamma == 1:
@@ -71,7 +74,7 @@ class OffPolicyConfig(Config):
 class DQNConfig(OffPolicyConfig):
     """The hyperparameters of `DQN`."""
 
-    lr: float = setting(5e-4, "Learning rate of Adam.", above=0)
+    lr: float | Schedule = setting(5e-4, LR_HELP, above=0)
     batch_size: int = setting(128, "Transitions in each gradient step.", above=0)
     buffer_size: int = setting(100_000, "Capacity of the replay buffer, in observations.", fixed=True, least=2)
     utd: float = setting(0.25, "Updates for each environment step, however many environments.", above=0, fixed=True)
@@ -112,7 +115,7 @@ class ContinuousConfig(OffPolicyConfig):
 class DeterministicConfig(ContinuousConfig):
     """The settings of `DDPG` and `TD3`."""
 
-    lr: float = setting(1e-3, "Learning rate of Adam.", above=0)
+    lr: float | Schedule = setting(1e-3, LR_HELP, above=0)
     action_noise: str = setting("normal_0.1", "Noise on actions in [-1, 1]: normal_STD, ou_STD or none.", fixed=True)
 
     def __post_init__(self) -> None:

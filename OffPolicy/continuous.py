@@ -133,7 +133,7 @@ class ContinuousAgent(OffPolicyAgent):
             {"actor": actor, "critic": critic},
             obs_clip=config.obs_clip if config.normalize_obs else None,
             rng=self.rng,
-            settings=self.meaning(),
+            settings=self.signature(),
         )
         return policy, {"actor": self.actor_learner, "critic": self.critic_learner}
 
@@ -241,8 +241,8 @@ class ContinuousAgent(OffPolicyAgent):
 
 
 def _is_supported(space: spaces.Space) -> TypeGuard[spaces.Box]:
-    """Return whether a space is a Box of floats, with finite bounds that differ in each dimension."""
-    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+    """Return whether a space is a Box of floats, not empty, with finite bounds that differ in each dimension."""
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating) or 0 in space.shape:
         return False
     low, high = bounds_of(space)
     return bool(np.isfinite([low, high]).all() and (low < high).all())

@@ -98,7 +98,7 @@ class DQN(OffPolicyAgent):
             {"q": network},
             obs_clip=config.obs_clip if config.normalize_obs else None,
             rng=self.rng,
-            settings=self.meaning(),
+            settings=self.signature(),
             offset=self.offset,
         )
         self.q = Learner(network)

@@ -10,8 +10,8 @@ from gymnasium import spaces
 from torch import nn
 
 from parallel_rl.networks import RunningNorm
-from parallel_rl.networks.weights import Settings, read_weights, write_weights
-from parallel_rl.utils import Features, check_fit
+from parallel_rl.networks.weights import Settings, write_weights
+from parallel_rl.utils import Features
 
 POLICY_FILE = "Policy_weights.pth"
 
@@ -38,7 +38,7 @@ class Policy(nn.Module):
             networks: the actor and the other networks to save.
             obs_clip: limit on normalized observations; None without normalization.
             rng: the random stream of stochastic actions.
-            settings: those that the weights depend on; they are saved with the weights.
+            settings: those of the agent, as plain values by name; they are saved with the weights.
         """
         super().__init__()
         self.features = Features.of(observation_space)
@@ -89,22 +89,3 @@ class Policy(nn.Module):
         path = Path(directory)
         path.mkdir(parents=True, exist_ok=True)
         write_weights(path / POLICY_FILE, self.state_dict(), self.settings)
-
-    def load_weights(self, directory: str | os.PathLike[str], /) -> None:
-        """Load what `save_weights` saved.
-
-        Raises:
-            FileNotFoundError: there are no weights.
-            ValueError: they are damaged, or of another agent; then nothing is changed.
-        """
-        file = Path(directory) / POLICY_FILE
-        weights, settings = read_weights(file)
-        different = [
-            f"{name} is {(settings or {}).get(name)!r} there and {own!r} here"
-            for name, own in self.settings.items()
-            if (settings or {}).get(name) != own
-        ]
-        if different:
-            raise ValueError(f"the weights in {file} do not fit: {'; '.join(different)}")
-        check_fit(weights, self.state_dict(), f"the weights in {file}")
-        self.load_state_dict(weights)

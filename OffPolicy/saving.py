@@ -5,7 +5,8 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from gymnasium import spaces
 from OffPolicy.config import OffPolicyConfig
 from OffPolicy.her import Hindsight
 from OffPolicy.learner import Learner
-from OffPolicy.policy import Policy
+from OffPolicy.policy import POLICY_FILE, Policy
 from OffPolicy.sampler import Sampler
-from parallel_rl.utils import Configured, State, describe_space, settings_in, whole_number
+from parallel_rl.networks.weights import read_weights
+from parallel_rl.utils import Configured, State, check_fit, describe_space, make_space, settings_in, whole_number
 
 COUNTS = ("steps", "updates", "_last_round", "_from_step", "_from_update", "_acted")
 NEWER = {"_from_step": 0, "_from_update": 0, "_acted": 0}
@@ -33,6 +35,7 @@ else:
 class Savable(Configured, ConfigFields):
     """The part of an agent that saves and loads it."""
 
+    config_class: ClassVar[type[OffPolicyConfig]]
     observation_space: spaces.Space
     action_space: spaces.Space
     goal_functions: Hindsight | None
@@ -50,8 +53,7 @@ class Savable(Configured, ConfigFields):
         """Return the settings that a checkpoint must agree with, as plain values by name."""
         known = settings_in(type(self.config))
         settings = {name: getattr(self.config, name) for name, about in known.items() if not about.incidental}
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-        return self.meaning() | plain
+        return self.meaning() | {name: _plain(value) for name, value in settings.items()}
 
     def meaning(self) -> dict[str, Any]:
         """Return the settings that the weights depend on."""
@@ -61,22 +63,78 @@ class Savable(Configured, ConfigFields):
             "agent": type(self).__name__,
             "observation_space": describe_space(self.observation_space),
             "action_space": describe_space(self.action_space),
-            **{name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()},
+            **{name: _plain(value) for name, value in settings.items()},
         }
 
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str], /, **changes: Any) -> Self:
+        """Make an agent from what `save_weights` saved: its spaces, its settings and its weights.
+
+        Args:
+            directory: that of the weights.
+            changes: arguments that replace the saved ones. Give those that are not saved: `device`, a schedule for
+                `lr`, and `goal_functions` for hindsight, or `hindsight="none"` for an agent that learns no more.
+
+        Raises:
+            FileNotFoundError: there are no weights.
+            ValueError: they are damaged, of another agent, or do not fit `changes`; or an argument is missing.
+        """
+        file = Path(directory) / POLICY_FILE
+        saved = cls._saved_settings(file)[1]
+        names = settings_in(cls.config_class).keys() & saved
+        if isinstance(saved.get("lr"), str) and "lr" not in changes:
+            raise ValueError(f"lr was a function, {saved['lr']}, which no file holds: give lr=")
+        if saved.get("hindsight", "none") != "none" and changes.keys().isdisjoint({"hindsight", "goal_functions"}):
+            raise ValueError(
+                "the agent had hindsight, whose goal functions no file holds: give goal_functions=Hindsight.of(env, "
+                "...), or hindsight='none' to evaluate it"
+            )
+        try:
+            spaces = {name: make_space(saved[name]) for name in ("observation_space", "action_space")}
+            agent = cls(**(spaces | {name: saved[name] for name in names} | changes))
+        except Exception as error:  # forged settings can make the networks raise anything
+            raise ValueError(f"no agent can be made of what {file} says: {error}") from error
+        agent.load_weights(directory)
+        return agent
+
+    @classmethod
+    def _saved_settings(cls, file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return the weights in a file and the settings of their agent, which must be of this class."""
+        weights, settings = read_weights(file)
+        if settings is None or settings.get("agent") != cls.__name__:
+            kind = (settings or {}).get("agent", "another agent")
+            raise ValueError(f"the weights in {file} are of {kind}, not of {cls.__name__}")
+        return weights, settings
+
     def save_weights(self, directory: str | os.PathLike[str], /) -> None:
-        """Save all networks except targets into a directory, which is made if it is missing."""
-        self.policy.save_weights(directory)
+        """Save the settings, and all networks except targets, into a directory, which is made if it is missing."""
+        self.actor().save_weights(directory)
 
     def load_weights(self, directory: str | os.PathLike[str], /) -> None:
         """Load what `save_weights` saved; the target networks get the same weights.
 
         Raises:
-            FileNotFoundError, ValueError: as `Policy.load_weights`.
+            FileNotFoundError: there are no weights.
+            ValueError: they are damaged, or of another agent; then nothing is changed.
         """
-        self.policy.load_weights(directory)
+        file = Path(directory) / POLICY_FILE
+        weights, saved = self._saved_settings(file)
+        different = [
+            f"{name} is {saved.get(name)!r} there and {own!r} here"
+            for name, own in self.meaning().items()
+            if saved.get(name) != own
+        ]
+        if different:
+            raise ValueError(f"the weights in {file} do not fit: {'; '.join(different)}")
+        check_fit(weights, self.policy.state_dict(), f"the weights in {file}")
+        self.policy.load_state_dict(weights)
         for learner in self.learners.values():
             learner.update_target(1.0)
+
+    def actor(self) -> Policy:
+        """Return a copy of the current policy, to be evaluated, saved or sent to another process."""
+        self.policy.settings = self.signature()  # some may have been assigned since the policy was made
+        return copy.deepcopy(self.policy)
 
     def state(self) -> State:
         """Return everything that an exact resume needs, for `utils.save_state`; arrays are not copied.
@@ -185,6 +243,13 @@ class Savable(Configured, ConfigFields):
     def __setstate__(self, state: State) -> None:
         """Restore a copy."""
         self.load_state(state)
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as a plain value; a schedule becomes its name."""
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _made_again(

@@ -72,6 +72,7 @@ class Savable:
                 f"{file} does not say how its agent was made: an older version wrote it. Make the agent with the same "
                 "arguments; then load_weights will do"
             )
+        _check_agent(settings, f"the weights in {file}")
         try:
             agent = cls(**arguments_of(settings, changes))
         except Exception as error:  # forged settings can make the networks raise anything
@@ -94,6 +95,7 @@ class Savable:
         Raises:
             ValueError: they do not; the message lists the differences.
         """
+        _check_agent(saved, what)
         try:
             different = differences(saved, self.settings(), learning=learning)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
@@ -273,6 +275,12 @@ class Savable:
             if one.ndim != 1 or one.dtype != torch.float64:
                 raise ValueError(f"the saved intrinsic returns are {one.dtype} {tuple(one.shape)}")
         return sums
+
+
+def _check_agent(saved: Settings, what: str) -> None:
+    """Raise a `ValueError` if settings are those of an off-policy agent, which say its name."""
+    if "agent" in saved:
+        raise ValueError(f"{what} are of {saved['agent']}, not of PPO")
 
 
 def clone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

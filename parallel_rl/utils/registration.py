@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -30,11 +30,15 @@ def spaces_in(env: Any) -> tuple[gym.Space, gym.Space]:
     """Return the observation space and the action space of one environment.
 
     Args:
-        env: a Gymnasium environment or vector environment, an `EnvVectorizer`, or an environment's id.
+        env: a Gymnasium environment or vector environment, an `EnvVectorizer`, a callable that makes an environment, or
+            an environment's id.
     """
     if isinstance(env, str):
         register_games(env)
         with gym.make(env) as made:
+            return spaces_in(made)
+    if callable(env):
+        with closing(env()) as made:
             return spaces_in(made)
     single = "single_" if hasattr(env, "single_observation_space") else ""
     return getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")

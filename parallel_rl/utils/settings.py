@@ -32,7 +32,7 @@ from typing import (
 
 from gymnasium import spaces
 
-from parallel_rl.utils.schedules import scheduled
+from parallel_rl.utils.schedules import Schedule, scheduled
 
 C = TypeVar("C", bound="Config")
 P = ParamSpec("P")
@@ -180,9 +180,8 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
     kinds = (get_args(hint) if get_origin(hint) in (Union, UnionType) else ()) or (hint,)
     if (value is None and NoneType in kinds) or (about.also is not None and value == about.also):
         return None
-    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
-    if choices:
-        return None if value in choices else f"{name} must be one of {', '.join(choices)}, not {value!r}"
+    if choices := _choices(kinds):
+        return None if value in choices else f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}"
     is_whole = float not in {*kinds, *get_args(hint)}
     if get_origin(hint) is tuple:
         if not isinstance(value, tuple):
@@ -192,7 +191,16 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
         return next(filter(None, faults), None)
     if not {int, float} & {*kinds}:
         return None
-    return _number_fault(name, scheduled(name, value, False, 0.0), about, is_whole)
+    if Schedule in kinds:
+        value = scheduled(name, value, False, 0.0)
+    return _number_fault(name, value, about, is_whole)
+
+
+def _choices(kinds: Iterable[Any]) -> list[Any]:
+    """Return the values that types list; none for other types."""
+    if bool in kinds:
+        return [True, False]
+    return [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
 
 
 def _number_fault(name: str, value: Any, about: Setting, is_whole: bool) -> str | None:
@@ -334,9 +342,7 @@ def _values(name: str, config: type[Config]) -> str:
     """Return the valid values of a setting, in the form of a table."""
     hint, about = hints(config)[name], settings_in(config)[name]
     kinds = [hint, *get_args(hint)]
-    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
-    choices = [True, False] if bool in kinds else choices
-    if choices:
+    if choices := _choices(kinds):
         words = ", ".join(f"`{choice}`" for choice in choices)
     else:
         words = about.range if {int, float} & {*kinds} else "text"

@@ -214,6 +214,8 @@ class Features:
                 numbers.append(Numbers(keys, leaf.shape, choices, starts))
             else:
                 numbers.append(Numbers(keys, tuple(leaf.shape or ())))
+        if not numbers and not images:
+            raise TypeError(f"the observation space {space} is not supported: it has no elements")
         return cls(tuple(numbers), tuple(images), mask)
 
     @property
@@ -283,8 +285,7 @@ class Features:
             if arrays[index].shape[1] != size:
                 what = f" of {'.'.join(map(str, part.keys))}" if part.keys else ""
                 raise ValueError(
-                    f"states{what} of shape {array.shape} do not have the {size} features that this PPO was made for "
-                    "(observ_dim)"
+                    f"states{what} of shape {array.shape} do not have the {size} features that the agent was made for"
                 )
         return self._join(arrays), single
 

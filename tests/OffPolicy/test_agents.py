@@ -256,8 +256,9 @@ def test_rewards_are_scaled() -> None:
 @ALL
 def test_the_learning_rate_is_annealed_over_the_run(name: str) -> None:
     """The first step of Adam changes a weight by at most the learning rate, and some weight by nearly as much."""
-    for progress, expected in ((0.0, 1e-3), (0.75, 0.25e-3), (1.0, 0.0)):
-        agent = agent_of(name, anneal_lr=True, lr=1e-3, utd=0.05, train_freq=1)
+    linear, as_function = {"anneal_lr": True, "lr": 1e-3}, {"lr": lambda remaining: 1e-3 * remaining}
+    for progress, expected, settings in ((0.0, 1e-3, linear), (0.75, 0.25e-3, as_function), (1.0, 0.0, linear)):
+        agent = agent_of(name, utd=0.05, train_freq=1, **settings)
         for trajectories in experience(agent, 3):
             agent.observe(trajectories)
         before = [learner.vector.clone() for learner in agent.learners.values()]
@@ -283,6 +284,14 @@ def test_an_agent_is_made_for_its_environment() -> None:
     with pytest.raises(ValueError, match="the DQN was made for"):
         agent.check_fits(Identity(True))
     assert SAC.for_env("Pendulum-v1", **SMALL).action_dim == 1
+    assert DQN.for_env(partial(Identity, False), **SMALL).action_space == Identity(False).action_space
+
+
+def test_spaces_without_elements_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"the observation space Dict\(\) is not supported: it has no elements"):
+        DQN(spaces.Dict(), CHOICES, **SMALL)
+    with pytest.raises(TypeError, match="SAC needs a Box of float actions"):
+        SAC(OBSERVATIONS, spaces.Box(-1, 1, (0,)), **SMALL)
 
 
 def test_hindsight_needs_goals() -> None:

@@ -63,6 +63,16 @@ def test_every_setting_has_its_range(config: Any) -> None:
 
 
 @CONFIGS
+def test_switches_and_functions_are_checked(config: Any) -> None:
+    with pytest.raises(ValueError, match="prioritized must be one of True, False, not 'no'"):
+        config(prioritized="no")
+    with pytest.raises(ValueError, match="gamma must be a number, not <function"):
+        config(gamma=lambda remaining: remaining)
+    with pytest.raises(ValueError, match="lr is a function of the run: it cannot be annealed"):
+        config(lr=lambda remaining: remaining, anneal_lr=True)
+
+
+@CONFIGS
 def test_settings_that_exclude_each_other_are_refused(config: Any) -> None:
     for other in ({"n_step": 2}, {"prioritized": True}):
         with pytest.raises(ValueError, match="hindsight needs n_step=1 and prioritized=False"):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
 from torch.nn.utils import parameters_to_vector
 
 from parallel_rl.networks import Adam
@@ -160,8 +161,9 @@ def test_for_env_reads_the_spaces() -> None:
     ppo = PPO.for_env(gym.make("Pendulum-v1"))
     assert (ppo.is_continuous, ppo.observ_dim, ppo.action_dim) == (True, 3, 1)
     assert np.abs(ppo.get_action(np.zeros((1000, 3)))).max() > 1.5
-    ppo = PPO.for_env(gym.make_vec("CartPole-v1", 3))
-    assert (ppo.observ_dim, ppo.action_dim) == (4, 2)
+    for env in (gym.make_vec("CartPole-v1", 3), "CartPole-v1", CartPoleEnv):
+        ppo = PPO.for_env(env)
+        assert (ppo.observ_dim, ppo.action_dim) == (4, 2)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +171,7 @@ def test_for_env_reads_the_spaces() -> None:
     [
         (spaces.Text(3), spaces.Discrete(2), "space Text"),
         (spaces.Box(0, 1, (0,)), spaces.Discrete(2), "has no elements"),
+        (spaces.Dict(), spaces.Discrete(2), "has no elements"),
         (spaces.Box(0, 1, (2,)), spaces.Dict(a=spaces.Text(2)), "space Text"),
         (spaces.Box(0, 1, (2,)), spaces.Box(0, 9, (2,), np.int64), "Box of floats"),
         (spaces.Box(0, 1, (2,)), spaces.Box(np.zeros(2), np.array([0.0, 1.0]), dtype=np.float64), "leaves no choice"),
@@ -200,6 +203,7 @@ def test_for_env_names_a_space_that_is_not_supported(obs_space: Any, action_spac
         ({"learner": "numpy"}, "learner must be"),
         ({"normalize_advantage": True}, "normalize_advantage must be"),
         ({"core": "rnn"}, "core must be"),
+        ({"use_RND": "yes"}, "use_RND must be one of True, False, not 'yes'"),
         ({"observation_space": spaces.Discrete(3)}, "observ_dim=4, but Discrete.* has 3 features"),
         ({"action_space": spaces.Discrete(2)}, "is_continuous=True does not go with Discrete"),
     ],

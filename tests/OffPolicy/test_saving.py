@@ -1,0 +1,56 @@
+"""An agent that is made of its weights."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from OffPolicy import SAC, TD3
+from PPO import PPO
+from tests.OffPolicy.test_agents import ALL, agent_of, experience, feed
+
+
+@ALL
+def test_an_agent_is_made_of_its_weights(name: str, tmp_path: Any) -> None:
+    """Its settings too, with those that were assigned later."""
+    agent = agent_of(name, gamma=0.9)
+    pieces = experience(agent, 6)
+    feed(agent, pieces)
+    agent.batch_size = 5
+    agent.save_weights(tmp_path)
+    functions = {"goal_functions": agent.goal_functions} if "hindsight" in name else {}
+    again = type(agent).load(tmp_path, lr=0.1, **functions)
+    assert again.config == dataclasses.replace(agent.config, lr=0.1)
+    obs = pieces[0][0].obs
+    np.testing.assert_array_equal(agent.get_action(obs, deterministic=True), again.get_action(obs, deterministic=True))
+    feed(again, pieces)
+    assert again.updates
+
+
+def test_weights_of_another_agent_are_refused(tmp_path: Any) -> None:
+    sac, ppo = agent_of("sac"), PPO.for_env("Pendulum-v1", seed=0)
+    sac.save_weights(tmp_path / "sac")
+    ppo.save_weights(tmp_path / "ppo")
+    for load in (TD3.load, agent_of("td3").load_weights):
+        with pytest.raises(ValueError, match=r"the weights in .* are of SAC, not of TD3"):
+            load(tmp_path / "sac")
+    for load in (PPO.load, ppo.load_weights):
+        with pytest.raises(ValueError, match=r"the weights in .* are of SAC, not of PPO"):
+            load(tmp_path / "sac")
+    for load in (SAC.load, sac.load_weights):
+        with pytest.raises(ValueError, match=r"the weights in .* are of another agent, not of SAC"):
+            load(tmp_path / "ppo")
+
+
+def test_what_no_file_holds_must_be_given_again(tmp_path: Any) -> None:
+    agent_of("sac-hindsight").save_weights(tmp_path / "hindsight")
+    with pytest.raises(ValueError, match="goal functions"):
+        SAC.load(tmp_path / "hindsight")
+    assert SAC.load(tmp_path / "hindsight", hindsight="none").goal_functions is None
+    agent_of("sac", lr=lambda remaining: 1e-3 * remaining).save_weights(tmp_path / "schedule")
+    with pytest.raises(ValueError, match=r"lr was a function, .*lambda.*: give lr="):
+        SAC.load(tmp_path / "schedule")
+    assert SAC.load(tmp_path / "schedule", lr=1e-3).lr == 1e-3
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        SAC.load(tmp_path / "nothing")
