@@ -68,12 +68,12 @@ def agent_kind(name: str) -> AgentKind:
     """Return the agent of that name.
 
     Raises:
-        ValueError: there is none; the message suggests the nearest name.
+        ValueError: there is none; the message suggests the nearest name, and lists all.
     """
     if name not in AGENTS:
         near = get_close_matches(name, AGENTS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(AGENTS)}"
-        raise ValueError(f"no agent {name!r}; {hint}")
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"no agent {name!r}; {hint}There are {', '.join(AGENTS)}")
     return AGENTS[name]
 
 

@@ -228,7 +228,7 @@ def test_a_signal_ends_a_run_whose_environment_hangs(
         (["--device", "gpu"], "error: device must be one that torch knows, such as 'cpu' or 'cuda', not 'gpu'"),
         (["--lr", "inf"], "error: lr must be positive and finite, not inf"),
         (["--target-kl", "-1"], "error: target_kl must be positive and finite, not -1.0"),
-        (["--agent", "pp"], "error: no agent 'pp'; did you mean 'ppo'?"),
+        (["--agent", "pp"], "error: no agent 'pp'; did you mean 'ppo'? There are ppo, dqn, ddpg, td3, sac"),
         (["watch", "nowhere"], "error: nowhere is not a run: it has no config.json"),
         (["evalute", "nowhere"], "error: no command 'evalute'; did you mean 'evaluate'?"),
         (["zzz"], "error: no command 'zzz'; there are train, resume, evaluate, record, watch, plot, export, envs"),

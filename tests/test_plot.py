@@ -9,8 +9,10 @@ import matplotlib as mpl
 import pytest
 
 from parallel_rl import main
+from parallel_rl.commands import copies, seeds
 from parallel_rl.commands.run_directory import CONFIG_FILE, write_json
 from parallel_rl.config import train_config
+from parallel_rl.utils.plots import ended_early
 
 COLUMNS = "steps,seconds,episodes,mean_return,mean_length"
 
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.pictures
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Panels that would be drawn."""
     panels: list[Any] = []
-    monkeypatch.setattr("parallel_rl.utils.plots.plot_runs", lambda shown, *_: panels.append(shown))
+    monkeypatch.setattr("parallel_rl.utils.plots.plot_runs", lambda shown, *_, **__: panels.append(shown))
     return panels
 
 
@@ -88,6 +90,46 @@ def test_plot_takes_a_complete_run_as_complete_though_its_last_steps_filled_no_b
     (tmp_path / "a" / "summary.json").write_text('{"steps": 1000}')
     assert main.main(["plot", complete, "--out", str(tmp_path / "curves.png")]) == 0
     assert "ends at" not in capsys.readouterr().out
+
+
+def test_pictures_of_seeds_and_copies_take_complete_runs_as_complete_too(tmp_path: Path, drawn: list[Any]) -> None:
+    rows = [{"steps": 900, "mean_return": 1.0}]
+    config = train_config("ppo", {"steps": 1000, "run_dir": run(tmp_path / "seed_0", [900])})
+    (tmp_path / "seed_0" / "summary.json").write_text('{"steps": 1000}')
+    seeds._picture(config, {0: config}, tmp_path)
+    copies._write(config, [{"id": 0, "history": rows, "total_steps": 1000}], tmp_path)
+    assert [ended_early(panels) for panels in drawn] == [[], []]
+    copies._write(config, [{"id": 0, "history": rows, "total_steps": 900}], tmp_path)
+    assert len(ended_early(drawn[-1])) == 1
+
+
+def test_a_directory_stands_for_the_runs_in_it(tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFixture) -> None:
+    for name in ("a", "CartPole-v1/b", "ALE/Pong-v5/c"):
+        run(tmp_path / name)
+    (tmp_path / "notes").mkdir()
+    assert main.main(["plot", str(tmp_path), str(tmp_path / "a")]) == 0
+    assert shown_in(drawn[0]) == {"CartPole-v1": {"": ["c", "b", "a"]}}
+    assert main.main(["plot", str(tmp_path / "notes")]) == 1
+    assert "notes is not a run: it has no config.json\n" in capsys.readouterr().err
+    assert main.main(["evaluate", str(tmp_path / "CartPole-v1")]) == 1
+    assert f"it has no config.json; {tmp_path}/CartPole-v1/b is one\n" in capsys.readouterr().err
+
+
+def test_any_metric_can_be_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr("parallel_rl.utils.plots.save_figure", lambda figure, path: figures.append(figure))
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", lr=0.1)]
+    file = Path(runs[0]) / "metrics.csv"
+    file.write_text(file.read_text().replace("mean_length", "entropy"))
+    assert main.main(["plot", *runs, "--y", "entropy"]) == 0
+    assert f"left out  {runs[1]}: there is no entropy in it" in capsys.readouterr().out
+    assert figures[0].subfigs[0].get_supylabel() == "entropy"
+    assert {*figures[0].axes[0].lines[1].get_ydata()} >= {9}
+    assert main.main(["plot", *runs, "--y", "alpha"]) == 1
+    names = "steps, seconds, episodes, mean_return, entropy, mean_length"
+    assert f"error: no run has the metric 'alpha'; there are {names}\n" in capsys.readouterr().err
 
 
 def test_a_run_without_an_episode_is_left_out_and_named(

@@ -229,7 +229,7 @@ def _write(config: TrainConfig, workers: list[Any], run_dir: Path) -> None:
         directory.mkdir(exist_ok=True)
         Table(directory / METRICS_FILE).write(rows, [*rows[0]] if rows else [])
         if any(np.isfinite(row["mean_return"]) for row in rows):
-            curves[f"copy {worker['id']}"] = [Run(str(directory), rows, config.run.steps)]
+            curves[f"copy {worker['id']}"] = [Run.of(str(directory), rows, worker["total_steps"], config.run.steps)]
     if curves:
         plot_runs({config.run.env_id: curves}, run_dir / CURVE_FILE)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from AsyncPPO.callbacks import METRICS_FILE, read_table
-from parallel_rl.commands.run_directory import config_of, steps_saved
+from parallel_rl.commands.run_directory import config_of, runs_in, steps_saved
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import settings_in
 
@@ -20,6 +20,7 @@ EXPERIMENT = (
 """Settings of a run that define an experiment: neither the seed, nor those about speed and faults."""
 
 MISSING = {"mean_return": "no episode has ended", "success_rate": "no episode has reported is_success"}
+"""Why a run may lack a metric; otherwise its agent or its settings do not give it."""
 
 
 def plot(
@@ -27,17 +28,17 @@ def plot(
     out: Path = Path("learning_curves.png"),
     labels: tuple[str, ...] = (),
     x: Literal["steps", "seconds"] = "steps",
-    y: Literal["mean_return", "success_rate"] = "mean_return",
+    y: str = "mean_return",
 ) -> int:
     """Plot the learning curves of runs, a panel for each task; runs that differ only in the seed share a curve.
 
     Args:
-        run_dirs: directories of training runs.
+        run_dirs: directories of training runs; any other directory stands for the runs in it.
         out: the image: .png, .svg or .pdf.
         labels: names of the curves: one for each curve, or one for each run (runs with the same label share a curve).
             By default the settings in which the curves differ.
         x: the horizontal axis.
-        y: the vertical axis.
+        y: the vertical axis: a column of metrics.csv, such as success_rate, entropy or critic_loss.
     """
     from parallel_rl.utils.plots import FORMATS, Run, ended_early, plot_runs
 
@@ -45,19 +46,22 @@ def plot(
         raise ValueError("no run to plot")
     if out.suffix not in FORMATS:
         raise ValueError(f"out must end in {', '.join(FORMATS)}, not {out.name!r}")
-    run_dirs = tuple(dict.fromkeys(run_dirs))
+    run_dirs = tuple(dict.fromkeys(run for directory in run_dirs for run in runs_in(directory) or [directory]))
     configs = [config_of(run_dir) for run_dir in run_dirs]
     panels: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for run_dir, config, label in zip(run_dirs, configs, _labels(configs, labels), strict=True):
-        history = read_table(run_dir / METRICS_FILE)
+    histories = [read_table(run_dir / METRICS_FILE) for run_dir in run_dirs]
+    known = dict.fromkeys(name for history in histories for row in history[-1:] for name in row)
+    if y not in {*known, *MISSING}:
+        raise ValueError(f"no run has the metric {y!r}; there are {', '.join(known) or 'none yet'}")
+    missing = MISSING.get(y, f"there is no {y}")
+    for run_dir, config, label, history in zip(run_dirs, configs, _labels(configs, labels), histories, strict=True):
         if all(isnan(row.get(y, nan)) for row in history):
-            print(f"left out  {run_dir}: {MISSING[y]} in it")
+            print(f"left out  {run_dir}: {missing} in it")
         else:
-            complete = steps_saved(run_dir) >= config.run.steps  # its last rows may have filled no batch
-            goal = int(history[-1]["steps"]) if complete else config.run.steps
-            panels[config.run.env_id][label].append(Run(str(run_dir), history, goal))
+            run = Run.of(str(run_dir), history, steps_saved(run_dir), config.run.steps)
+            panels[config.run.env_id][label].append(run)
     if not panels:
-        raise ValueError(f"{MISSING[y]} yet in any of the runs")
+        raise ValueError(f"{missing} yet in any of the runs")
     for number, (run, goal) in enumerate(ended_early(panels), 1):
         print(f"({number})       {run.name} ends at {run.history[-1]['steps']:,.0f} of {goal:,} steps")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -101,8 +101,16 @@ def config_of(run_dir: Path) -> TrainConfig:
     """
     file = run_dir / CONFIG_FILE
     if not file.is_file():
-        raise FileNotFoundError(f"{run_dir} is not a run: it has no {CONFIG_FILE}")
+        inside = "".join(f"; {run} is one" for run in runs_in(run_dir)[-1:])
+        raise FileNotFoundError(f"{run_dir} is not a run: it has no {CONFIG_FILE}{inside}")
     return config_in(file)
+
+
+def runs_in(directory: Path) -> list[Path]:
+    """Return the directory if it is a run, otherwise the runs in it, up to three levels below."""
+    if (directory / CONFIG_FILE).is_file():
+        return [directory]
+    return sorted(file.parent for above in ("*", "*/*", "*/*/*") for file in directory.glob(f"{above}/{CONFIG_FILE}"))
 
 
 def config_in(file: Path) -> TrainConfig:

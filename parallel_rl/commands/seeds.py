@@ -18,7 +18,7 @@ from AsyncPPO.callbacks import METRICS_FILE, read_table
 from AsyncPPO.workers import choose_start_method
 from AsyncPPO.workers.processes import free, kill, start_child
 from parallel_rl.commands.output import say
-from parallel_rl.commands.run_directory import SUMMARY_FILE, write_json
+from parallel_rl.commands.run_directory import SUMMARY_FILE, steps_saved, write_json
 from parallel_rl.commands.stopping import end_by_signals, passed_on
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import bootstrap_interval, interquartile_mean, read_json
@@ -173,9 +173,10 @@ def _picture(config: TrainConfig, configs: dict[int, TrainConfig], directory: Pa
 
     runs = []
     for one in configs.values():
-        history = read_table(Path(str(one.run.run_dir)) / METRICS_FILE)
+        run_dir = Path(str(one.run.run_dir))
+        history = read_table(run_dir / METRICS_FILE)
         if any(np.isfinite(row["mean_return"]) for row in history):
-            runs.append(Run(str(one.run.run_dir), history, one.run.steps))
+            runs.append(Run.of(str(run_dir), history, steps_saved(run_dir), one.run.steps))
     if runs:
         plot_runs({config.run.env_id: {config.agent: runs}}, directory / PICTURE_FILE, quartiles=True)
         say(f"curves    {directory / PICTURE_FILE}")

@@ -49,7 +49,8 @@ def plot_search(study: "Study", path: Path, title: str) -> None:
     pruned = [trial for trial in study.trials if trial.state.name == "PRUNED" and trial.intermediate_values]
     numbers, values = [trial.number for trial in ended], [_value(trial) for trial in ended]
     last = [trial.intermediate_values[trial.last_step] for trial in pruned if trial.last_step is not None]
-    history.plot([trial.number for trial in pruned], last, "x", color="0.6", label="pruned, its last evaluation")
+    if pruned:
+        history.plot([trial.number for trial in pruned], last, "x", color="0.6", label="pruned, its last evaluation")
     history.plot(numbers, values, "o", color=COLORS[0], label="complete")
     history.step(numbers, np.maximum.accumulate(values), where="post", color=COLORS[1], label="best so far")
     history.set(title=title, xlabel="trial", ylabel="mean return, deterministic")

@@ -33,11 +33,11 @@ SHORT = 0.98
 """A run ended early if it has less than this share of its planned steps, or of the steps of others in its group."""
 X = Literal["steps", "seconds"]
 X_LABELS = {"steps": "environment steps", "seconds": "seconds of training"}
-Y = Literal["mean_return", "success_rate"]
 Y_LABELS = {
     "mean_return": "mean return of the last 100 episodes",
     "success_rate": "share of successes in the last 100 episodes",
 }
+"""Of columns whose names do not say enough."""
 Rows = Sequence[Metrics]
 """The history that `AsyncPPO.run` returns, or a list of such dicts."""
 
@@ -49,6 +49,11 @@ class Run(NamedTuple):
     history: Rows
     goal: int
     """The planned number of steps."""
+
+    @classmethod
+    def of(cls, name: str, history: Rows, done: int, planned: int) -> "Run":
+        """Make a run that has done so many steps; if all, it is complete, though its last ones may have no row."""
+        return cls(name, history, int(history[-1]["steps"]) if done >= planned else planned)
 
 
 Panels = Mapping[str, Mapping[str, Sequence[Run]]]
@@ -104,7 +109,7 @@ def plot_runs(
     panels: Panels,
     path: str | os.PathLike[str],
     x: X = "steps",
-    y: Y = "mean_return",
+    y: str = "mean_return",
     *,
     quartiles: bool = False,
 ) -> None:
@@ -117,7 +122,7 @@ def plot_runs(
         panels: the runs; at least one episode has ended in each.
         path: of the figure, a PNG, SVG or PDF.
         x: the horizontal axis.
-        y: the vertical axis.
+        y: the vertical axis, a column of the histories.
         quartiles: whether bands are from the lower to the upper quartile.
     """
     labels = [*dict.fromkeys(label for groups in panels.values() for label in groups)]
@@ -146,7 +151,7 @@ def plot_runs(
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     pictures.supxlabel(X_LABELS[x], fontsize=10)
-    pictures.supylabel(Y_LABELS[y], fontsize=10)
+    pictures.supylabel(Y_LABELS.get(y, y), fontsize=10)
     if any(entries):
         shown = [handles[label] for label in labels]
         words.legend(shown, entries, loc="upper center", ncols=columns, frameon=False, fontsize=9, borderaxespad=0)
@@ -154,7 +159,7 @@ def plot_runs(
     save_figure(figure, path)
 
 
-def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, y: Y, style: dict[str, Any], quartiles: bool) -> Any:
+def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, y: str, style: dict[str, Any], quartiles: bool) -> Any:
     """Plot the mean of runs and their band; return the line."""
     curves = [curve_of(run.history, x, y) for run in runs]
     places, returns = align(curves)
@@ -186,7 +191,7 @@ def draw_mean(axes: "Axes", places: np.ndarray, returns: np.ndarray, *, linewidt
     return line
 
 
-def _mark_ends(axes: "Axes", runs: Sequence[Run], x: X, y: Y, numbers: dict[str, int], color: str) -> None:
+def _mark_ends(axes: "Axes", runs: Sequence[Run], x: X, y: str, numbers: dict[str, int], color: str) -> None:
     """Put numbers where runs ended early."""
     for run in runs:
         if run.name in numbers:
