@@ -100,7 +100,7 @@ class Collector:
         """Restore this and the buffer; new episodes start if the environments could not be saved.
 
         Raises:
-            ValueError: a state does not fit; then only the buffer may be changed.
+            ValueError: a state does not fit; of all parts, only the buffer may have changed before this error.
             EnvError: as for `EnvVectorizer.load_state`.
         """
         episodes = Episodes(self.env.num_envs, self.info_keys)
@@ -144,7 +144,7 @@ class Collector:
         return count, episodes
 
     def _noise(self) -> dict[str, np.ndarray]:
-        """Return the argument `noise` of `act`, if there are several ranks: this rank's rows of the noise of all."""
+        """Return the argument `noise` of `act`, with this rank's rows of the noise of all; nothing if it is alone."""
         if self._share is None:
             return {}
         return {"noise": cast("ReplicableAgent", self.agent).noise(self._share.total)[self._share.own]}
@@ -192,7 +192,7 @@ class ReplicaCollector:
         """Store the parts; the first `collect` resets the environments.
 
         Args:
-            env: with `autoreset`, and a plan with the replica of the agent.
+            env: made with `autoreset`, and with a `plan` that has the agent's replica.
             agent: gives the weights and the noise.
             buffer: stores its rows in the arrays of the vectorizer's rollout.
             share: in a run with several ranks, the environments of this one.
@@ -298,7 +298,7 @@ def _check_lag(lag: int, wanted: ActingMode, agent: Agent, mode: str) -> None:
 def make_collector(
     env: EnvVectorizer, agent: Agent, info_keys: Sequence[str], share: Share
 ) -> Collector | ReplicaCollector:
-    """Return a collector with a new `buffer`: a `ReplicaCollector` if the vectorizer has a plan."""
+    """Return a collector with a new `buffer`: a `ReplicaCollector` if the vectorizer was made with a `plan`."""
     if env.rollout is not None:
         return ReplicaCollector(env, cast("ReplicableAgent", agent), VecMemory(env.num_envs, env.rollout.rows), share)
     return Collector(env, agent, VecMemory(env.num_envs), info_keys, share if share.total > env.num_envs else None)

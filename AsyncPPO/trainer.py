@@ -157,7 +157,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         join(self)
         if self.steps_done >= self.goal[1]:
             self.goal = self.steps_done, self.steps_done + self.steps
-        if self._begun:  # a stop before the first run is meant for it, such as an early signal
+        if self._begun:  # a stop before the first run (an early signal) ends that run
             self.stopped, self.skip_slow_work = None, False
         self._begun, self.error = True, None
         start = time.perf_counter() - self.seconds

@@ -70,7 +70,7 @@ class StochasticActor(nn.Module):
             sampled: what `sample` returned.
             d_action: the derivatives of the loss by the actions `(B, A)`.
             d_log_prob: those by the log-density, a number for all rows.
-            d_mean: those by the means of the raw actions `(B, A)`, of the part of the loss that depends on them alone.
+            d_mean: those by the means of the raw actions `(B, A)`, only of terms in which no sampled action occurs.
         """
         action, policy = sampled.action, sampled.policy
         d_raw = d_action * (1 - action**2) + 2 * d_log_prob * action

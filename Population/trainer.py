@@ -136,7 +136,7 @@ class Trainer:
         if self.schedule.finish.is_never:
             raise ValueError("the schedule has no rule when to finish, such as ('finish', 100_000, 'steps')")
         *seeds, own = spawn_seeds(self.seed, self.n_workers + 1)
-        if self.records:  # a stop before the first run is meant for it, such as an early signal
+        if self.records:  # a stop before the first run (an early signal) ends that run
             self.stopped = None
         self.records = [Record(copy.deepcopy(agent), Update(0, packed(agent))) for agent in self._initial]
         self.agent, self.agent_version = copy.deepcopy(self._initial[0]), 0

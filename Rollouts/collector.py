@@ -47,7 +47,7 @@ class Rows:
         return tree_map(lambda array: array[-1].copy(), self.state)
 
     def freeze(self, step: int, frozen: np.ndarray) -> None:
-        """Repeat the row before a step in the row after it, for environments `(K,)` that took no step."""
+        """Repeat the last observation, action and flags of the environments `frozen` `(K,)`, which take no step."""
         for array in (self.terminated, self.truncated):
             array[step, frozen] = array[step - 1, frozen]
         for part in (self.state.obs, self.state.act):
@@ -145,7 +145,7 @@ class Collector:
         return info
 
     def _keep_ends(self, rows: Rows, step: int, ended: np.ndarray) -> None:
-        """Store the last observations of the episodes that ended, and the actor's outputs there after truncations."""
+        """Store the last observation of each episode that ended, and of truncated ones the actor's outputs for it."""
         space, all_obs = self.envs.single_observation_space, self.envs.final_obs
         obs = self._moved(tree_map(_tensor, unpack(space, all_obs[ended])))
         self._last_obs.append(StepValues(step, self._moved(torch.from_numpy(ended)), obs))

@@ -86,9 +86,9 @@ def _named_in(arguments: Sequence[str]) -> set[str]:
 
 
 def _preset_or_suited(agent: str, typed: Any) -> tuple[str, Values]:
-    """Return where the settings of a new run come from, in words, and those of a preset or for the spaces.
+    """Return in words where the settings of a new run come from; and the settings: a preset's or those for the spaces.
 
-    Those in the file of `--preset` are not among them.
+    With `--preset FILE` they are empty but for the environment: the caller adds those of the file.
     """
     own = {"env_id": typed.env_id}
     if typed.preset not in (None, NO_PRESET):
@@ -103,7 +103,7 @@ def _preset_or_suited(agent: str, typed: Any) -> tuple[str, Values]:
 
 
 def _by_flags(agent: str, values: Values, defaults: Values) -> str:
-    """Return, in words, which settings of a preset have other values than by default."""
+    """Return the flags, in words, that change the settings which a preset may hold."""
     names = [name.lower() for name in (*PRESET_OF_RUN, *settings_in(agent_kind(agent).config_class))]
     flags = [f"--{name.replace('_', '-')}" for name in names if values[name] != defaults[name]]
     return f", and {' '.join(flags)}" if flags else ""
