@@ -51,7 +51,7 @@ def env_factories(env: EnvLike | Sequence[EnvLike], num_envs: int) -> list[EnvFa
         ValueError, TypeError: as `env_factory`.
     """
     if isinstance(env, list | tuple):
-        return [env_factory(one) for one in env]
+        return [env_factory(element) for element in env]
     return [env_factory(env)] * num_envs  # type: ignore[arg-type]
 
 
@@ -60,8 +60,7 @@ def env_factory(env: EnvLike, /, **kwargs: Any) -> EnvFactory:
 
     Args:
         env: an environment, its id (with the module that registers it and a colon in front, if needed), its spec, or a
-            callable that makes it. The ids of MinAtar, Atari and Gymnasium-Robotics need no
-            module.
+            callable that makes it. The ids of MinAtar, Atari and Gymnasium-Robotics need no module.
         kwargs: of `gymnasium.make`, for an id.
 
     Raises:

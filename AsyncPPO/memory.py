@@ -229,7 +229,7 @@ def joined_buffers(states: Sequence[State]) -> State:
         return {"lengths": np.zeros_like(lengths), "next_obs": next_obs, "arrays": {}}
     longest = max(int(state["lengths"].max()) for state in states)
     wide = [_widened(state, longest) for state in states]
-    arrays = {name: np.concatenate([each[name] for each in wide], axis=1) for name in wide[0]}
+    arrays = {name: np.concatenate([part[name] for part in wide], axis=1) for name in wide[0]}
     arrays["final_obs"] = arrays["final_obs"][_ended(arrays, lengths)]
     return {"lengths": lengths, "next_obs": next_obs, "arrays": arrays}
 

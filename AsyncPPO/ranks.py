@@ -208,7 +208,7 @@ def _joined(states: Sequence[Any]) -> Any:
             name: part if name in COMMON else _joined([state[name] for state in states]) for name, part in first.items()
         }
     if isinstance(first, list):
-        return [each for state in states for each in state]
+        return [entry for state in states for entry in state]
     return np.concatenate(states) if isinstance(first, np.ndarray) else first
 
 

@@ -83,8 +83,8 @@ class EnvSeeds:
         if isinstance(seed, int | np.integer):
             seeds = [*spawn_seeds(seed, count)]
         else:
-            numbers = env_seeds([0 if one is None else one for one in seed], count)
-            seeds = [None if one is None else number for one, number in zip(seed, numbers, strict=True)]
+            numbers = env_seeds([0 if env_seed is None else env_seed for env_seed in seed], count)
+            seeds = [None if env_seed is None else number for env_seed, number in zip(seed, numbers, strict=True)]
         self._first = seeds[0]
         return seeds
 

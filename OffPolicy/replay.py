@@ -297,15 +297,14 @@ def random_below(limits: int | np.ndarray, count: int, rng: np.random.Generator)
 def _stored(space: spaces.Space) -> Any:
     """Return the NumPy subarray type of a row that holds an element of a space."""
     shape, kind = row_type(space)
-    return np.dtype((_single_precision(kind), shape))
+    return _single_precision(np.dtype((kind, shape)))
 
 
 def _single_precision(kind: np.dtype) -> np.dtype:
     """Return a type with its floats in single precision, which networks use."""
-    if kind.names is None:
-        return np.dtype(np.float32) if kind.kind == "f" else kind
-    return np.dtype([(name, _field(kind[name])) for name in kind.names])
-
-
-def _field(kind: np.dtype) -> np.dtype:
-    return np.dtype((_single_precision(kind.base), kind.shape))
+    base = kind.base
+    if base.names is not None:
+        base = np.dtype([(name, _single_precision(base[name])) for name in base.names])
+    elif base.kind == "f":
+        base = np.dtype(np.float32)
+    return np.dtype((base, kind.shape))

@@ -171,7 +171,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
             "rnd": lambda: RND(config.beta, config.intrinsic_gamma, config.rnd_update_proportion, config.rnd_warmup),
             "icm": lambda: ICM(config.icm_beta, config.intrinsic_gamma, config.icm_forward_share),
         }
-        companions = [named[each]() if isinstance(each, str) else copy.deepcopy(each) for each in wanted]
+        companions = [named[kind]() if isinstance(kind, str) else copy.deepcopy(kind) for kind in wanted]
         check_companions(companions)
         return companions
 
@@ -196,13 +196,17 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         """Move the parameters into vectors; torch, Adam and the NumPy policy all use views of them."""
         architecture = self.policy.architecture()
         parameters = self.policy.parameters() if architecture is None else self.policy.stacked_parameters()
-        own = {each: [one for one in each.parameters() if one.requires_grad] for each in self.companions}
-        self.optimizers = [Adam(parameters), *(Adam(each) for each in own.values() if each)]
-        self.gradients = [(one, one.grad) for one in self.parameters() if one.grad is not None]
+        own = {
+            companion: [parameter for parameter in companion.parameters() if parameter.requires_grad]
+            for companion in self.companions
+        }
+        self.optimizers = [Adam(parameters), *(Adam(learned) for learned in own.values() if learned)]
+        self.gradients = [(parameter, parameter.grad) for parameter in self.parameters() if parameter.grad is not None]
         shared = [*self.policy.parameters()]
-        self.trained_by = {each: own[each] + (shared if each.shares else []) for each in self.companions}
-        for companion, parameters in self.trained_by.items():
-            if companion.learns and not parameters:
+        self.trained_by = {}
+        for companion, learned in own.items():
+            self.trained_by[companion] = learned + (shared if companion.shares else [])
+            if companion.learns and not self.trained_by[companion]:
                 raise ValueError(f"{companion.name} has a loss, but no parameters, and does not share the policy's")
         self.objective_loss = torch.compile(objective_loss) if self.config.compile else objective_loss
         vector = self.optimizers[0].vector
@@ -219,7 +223,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         attributes = {name: value for name, value in vars(self).items() if name not in views}
         for name in ("policy", "_companions"):  # pickle stores the whole vector for each view; copies are no views
             attributes[name] = copy.deepcopy(attributes[name])
-        return attributes | {"moments": [each.state if each.state["steps"] else {} for each in self.optimizers]}
+        return attributes | {"moments": [adam.state if adam.state["steps"] else {} for adam in self.optimizers]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the attributes, and make the views again."""

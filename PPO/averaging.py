@@ -33,7 +33,7 @@ def _mean_value_head(
 ) -> dict[str, Any]:
     """Return the mean weights of value heads, after converting each to `merged` statistics."""
     statistics = _head_of(merged)
-    heads = [value_head_in_units(_head_of(one), statistics) for one in networks]
+    heads = [value_head_in_units(_head_of(network), statistics) for network in networks]
     return {f"{VALUE_HEAD}{name}": part for name, part in mean_of_states(heads).items()}
 
 

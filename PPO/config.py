@@ -177,7 +177,7 @@ class PPOConfig(Config):
         super().__post_init__()
         if self.mini_batch_size > self.batch_size:
             raise ValueError(f"mini_batch_size ({self.mini_batch_size}) is larger than batch_size ({self.batch_size})")
-        if unknown := {each for each in self.companions if isinstance(each, str)} - {*get_args(CompanionName)}:
+        if unknown := {name for name in self.companions if isinstance(name, str)} - {*get_args(CompanionName)}:
             known = ", ".join(get_args(CompanionName))
             raise ValueError(f"companions must be of {known}, or objects in Python, not {', '.join(sorted(unknown))}")
         for name, value, anneal in (

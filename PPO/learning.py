@@ -53,7 +53,7 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
             words = "autograd: there is no analytic gradient for these networks"
         else:
             words = "analytic gradients"
-        losses = [loss_name(each) for each in self.companions if each.learns and each.shares]
+        losses = [loss_name(companion) for companion in self.companions if companion.learns and companion.shares]
         return words + (f"; {', '.join(losses)} by autograd, added to the policy's gradient" if losses else "")
 
     def learn(
@@ -155,8 +155,8 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
 
     def parameters(self) -> list[nn.Parameter]:
         """Return all trainable parameters: those of the policy and of the companions."""
-        own = (each for module in (self.policy, *self.companions) for each in module.parameters())
-        return [parameter for parameter in own if parameter.requires_grad]
+        all_of_them = (parameter for module in (self.policy, *self.companions) for parameter in module.parameters())
+        return [parameter for parameter in all_of_them if parameter.requires_grad]
 
     def _annealed(self, progress: float) -> tuple[float, Objective]:
         """Return the learning rate and the coefficients of the loss when the fraction `progress` of the run is over.

@@ -243,8 +243,8 @@ class Savable:
         parameters = [*policy.parameters()]
 
         def reordered(tensor: torch.Tensor) -> torch.Tensor:
-            parts = dict(zip(parameters, tensor.split([each.numel() for each in parameters]), strict=True))
-            return torch.cat([parts[each] for each in policy.stacked_parameters()])
+            parts = dict(zip(parameters, tensor.split([parameter.numel() for parameter in parameters]), strict=True))
+            return torch.cat([parts[parameter] for parameter in policy.stacked_parameters()])
 
         return {name: reordered(tensor) if tensor.ndim else tensor for name, tensor in moments.items()}
 
@@ -271,9 +271,9 @@ class Savable:
                 f"the saved intrinsic returns are of {_names(saved)}, not of {', '.join(names) or 'nothing'}"
             )
         sums = tensors_of(saved, "the saved intrinsic returns")
-        for one in sums.values():
-            if one.ndim != 1 or one.dtype != torch.float64:
-                raise ValueError(f"the saved intrinsic returns are {one.dtype} {tuple(one.shape)}")
+        for tensor in sums.values():
+            if tensor.ndim != 1 or tensor.dtype != torch.float64:
+                raise ValueError(f"the saved intrinsic returns are {tensor.dtype} {tuple(tensor.shape)}")
         return sums
 
 

@@ -45,7 +45,7 @@ def arguments_of(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
     for name in SCHEDULES:
         if isinstance(arguments.get(name), str) and name not in given:
             raise ValueError(f"{name} was a function, {settings[name]}, which no file holds: give {name}=")
-    own = [each["is"] for each in arguments.get("companions", []) if isinstance(each, dict)]
+    own = [companion["is"] for companion in arguments.get("companions", []) if isinstance(companion, dict)]
     if own and "companions" not in given:
         raise ValueError(f"the agent had companions, {', '.join(own)}, which no file holds: give companions=")
     for name in ("observation_space", "action_space"):
@@ -95,7 +95,7 @@ def _meaning(settings: Settings) -> dict[str, Any]:
         "activation": settings["activation"] if usual and settings["hidden_sizes"] else None,
         "normalize_obs": settings["normalize_obs"] and bool(features.vector),
         "use_RND": "rnd" in companions,
-        "companions": [each["is"] if isinstance(each, dict) else each for each in companions],
+        "companions": [companion["is"] if isinstance(companion, dict) else companion for companion in companions],
         "use_sde": settings["use_sde"],
         **{name: settings[name] is None for name in CALLABLES},
     }

@@ -139,7 +139,7 @@ def optimize(
             metrics = add_up(ranks, gradients, metrics, share)
             if config.target_kl is not None and metrics["approx_kl"] > 1.5 * config.target_kl:
                 rng.bit_generator.state = rng_state  # undo the random numbers of this minibatch, which is not used
-                losses = {loss_name(each): 0.0 for each in ppo.companions if each.learns}
+                losses = {loss_name(companion): 0.0 for companion in ppo.companions if companion.learns}
                 return means(steps or [metrics | losses | {"grad_norm": 0.0}])
             metrics["grad_norm"] = limit_norm(gradients[0], config.max_grad_norm)
             for optimizer in optimizers:
@@ -255,7 +255,7 @@ def estimate(ppo: "Learning", experience: Experience) -> tuple[torch.Tensor, np.
     """Return values `(M, V)`, advantages float64 `(M,)` and returns `(M, V)`, in units of reward."""
     batch, rewards, inputs, final_inputs = experience
     values = values_of(ppo, inputs)
-    value, final_value = (each.double().cpu().numpy() for each in (values, values_of(ppo, final_inputs)))
+    value, final_value = (tensor.double().cpu().numpy() for tensor in (values, values_of(ppo, final_inputs)))
     advantages = [
         reward.advantage(batch, value[:, k], final_value[:, k], ppo.GAE_lambda) for k, reward in enumerate(rewards)
     ]
@@ -326,7 +326,7 @@ def on_device(policy: ActorCritic, rows: np.ndarray) -> torch.Tensor:
 
 def explained_variance(values: torch.Tensor, returns: torch.Tensor, ranks: Ranks) -> float:
     """Return 1 - Var(return - value) / Var(return) of column 0, the extrinsic one; 0 if the return does not vary."""
-    value, target = (each[:, 0].double().cpu().numpy() for each in (values, returns))
+    value, target = (tensor[:, 0].double().cpu().numpy() for tensor in (values, returns))
     parts = target, target - value
     own = len(target), np.array([part.mean() for part in parts]), np.array([part.var() for part in parts])
     _, _, (variance, unexplained) = merged(ranks.gather(own))

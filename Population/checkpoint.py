@@ -35,7 +35,7 @@ def made_for(trainer: "Trainer") -> dict[str, Any]:
     return {
         "n_workers": trainer.n_workers,
         "combiner": type(trainer.combiner).__name__,
-        "combine_agents": [None if one == float("inf") else one for one in trainer.schedule.combine_agents],
+        "combine_agents": [None if every == float("inf") else every for every in trainer.schedule.combine_agents],
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from parallel_rl.utils import State, mean_of_states
 from Population.statistics import STATS, Stats
-from Population.transport import share, shared
+from Population.transport import load_shared, shared
 
 Agents = Sequence[Any]
 """The agent of each member."""
@@ -113,7 +113,7 @@ class MeanAgentCombiner(AgentCombiner):
         average = getattr(workers_agents[0], "average", mean_of_states)
         mean = average([shared(agent) for agent in workers_agents])
         agent = copy.deepcopy(workers_agents[0])
-        share(agent, mean)
+        load_shared(agent, mean)
         return agent
 
 

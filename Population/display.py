@@ -34,7 +34,7 @@ class Display:
         """Show the mean returns."""
         if self._bar is not None and any(record.returns for record in records):
             returns = [np.mean(record.returns[-RECENT:] or [np.nan]) for record in records]
-            words = ", ".join("-" if np.isnan(one) else f"{one:.1f}" for one in returns)
+            words = ", ".join("-" if np.isnan(mean) else f"{mean:.1f}" for mean in returns)
             self._bar.set_description(f"mean return {words}", refresh=False)
 
     def close(self) -> None:

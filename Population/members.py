@@ -155,9 +155,9 @@ class AgentMember:
     def finish(self, update: Update | None) -> Final:
         """Return the experience."""
         self._take(update)
-        for each in (self.env, self.agent):
-            if hasattr(each, "after"):
-                each.after()
+        for part in (self.env, self.agent):
+            if hasattr(part, "after"):
+                part.after()
         if self.all_steps is not None:
             self.all_steps.add_experience(self.fresh)
         return Final(self.version, packed(self.agent), self.all_steps or Experience())
@@ -168,9 +168,9 @@ class AgentMember:
             self.env.close()
 
     def _begin(self) -> None:
-        for each in (self.env, self.agent):
-            if hasattr(each, "before"):
-                each.before()
+        for part in (self.env, self.agent):
+            if hasattr(part, "before"):
+                part.before()
         obs, info = self.env.reset(seed=self.seed) if isinstance(self.env, gym.Env) else self.env.reset()
         self.observed = copy.copy(obs), info  # an environment may write the next one into the same array
         self.episode_return = 0.0

@@ -325,9 +325,9 @@ def _one_for_each(agent: Any, n_workers: int, mode: str) -> list[Any]:
         raise ValueError(f"there are {len(agents)} agents for {n_workers} workers: the list needs one for each")
     if isinstance(agent, list) and mode != Mode.PARALLEL_LEARNING:
         raise ValueError(f"a list of agents needs mode='parallel_learning', not {str(mode)!r}")
-    for each in agents:
-        if not is_trainable(each) and not (hasattr(each, "action") and hasattr(each, "train")):
-            raise TypeError(f"{each!r} is no agent: it has no action(state) and train(experience)")
-    if len({is_trainable(each) for each in agents}) > 1:
+    for candidate in agents:
+        if not is_trainable(candidate) and not (hasattr(candidate, "action") and hasattr(candidate, "train")):
+            raise TypeError(f"{candidate!r} is no agent: it has no action(state) and train(experience)")
+    if len({is_trainable(candidate) for candidate in agents}) > 1:
         raise TypeError("the agents of a population are either all for AsyncTrainer, or none is")
     return agents

@@ -42,7 +42,7 @@ def unpacked(agent: Any, content: Any) -> Any:
     """Set the content of an agent and return it; without `set`, the content is an agent, and is returned."""
     if is_trainable(agent):
         apply_settings(agent, content.settings)
-        share(agent, content.state)
+        load_shared(agent, content.state)
     elif hasattr(agent, "set"):
         agent.set(content)
     else:
@@ -70,7 +70,7 @@ def shared(agent: Any) -> Any:
     return {name: value.state_dict() if _has_state(value) else value for name, value in vars(agent).items()}
 
 
-def share(agent: Any, state: Any) -> None:
+def load_shared(agent: Any, state: Any) -> None:
     """Load a result of `shared`, or a mean of several, into an agent, which keeps its own random generators."""
     if hasattr(agent, "load_shared_state"):
         agent.load_shared_state(state)

@@ -95,11 +95,11 @@ class Block:
         self.collector = Collector(self.envs, actor, n_steps, sticky=sticky, device=device)
 
     def collect(self, training: int) -> Any:
-        """Collect a fragment with the weights that were written last; return it as arrays."""
+        """Collect a fragment with the weights that were written last; return its fields, as arrays."""
         self.weights.read()
         self.actor.train(bool(training))
         try:
-            return tree_map(_array, _fields(self.collector.collect()))
+            return tree_map(_array, vars(self.collector.collect()))
         except EnvError as error:
             raise EnvError(_renumbered(str(error), self.first)) from None
 
@@ -171,24 +171,19 @@ def lagged_feed(
             lag = 1
 
 
-def _joined(blocks: list[Any], firsts: list[int], device: torch.device, lag: int) -> Fragment:
-    """Join the fragments of the workers."""
+def _joined(blocks: list[dict[str, Any]], firsts: list[int], device: torch.device, lag: int) -> Fragment:
+    """Join the fragments of the workers, given their fields."""
     blocks = [tree_map(partial(_tensor, device=device), block) for block in blocks]
-    state, actor, env, hx = cat([block[:4] for block in blocks], 1)
-    last_obs, look_aheads = (
-        tuple(
-            at._replace(envs=at.envs + first)
+    columns = cat([{name: block[name] for name in ("state", "actor", "env", "hx")} for block in blocks], 1)
+    entries: dict[str, Any] = {
+        name: tuple(
+            entry._replace(envs=entry.envs + first)
             for block, first in zip(blocks, firsts, strict=False)
-            for at in block[part]
+            for entry in block[name]
         )
-        for part in (4, 5)
-    )
-    return Fragment(state, actor, env, hx, lag, last_obs, look_aheads)
-
-
-def _fields(fragment: Fragment) -> tuple[Any, ...]:
-    """Return the fields of a fragment that `_joined` joins."""
-    return fragment.state, fragment.actor, fragment.env, fragment.hx, fragment.last_obs, fragment.look_aheads
+        for name in ("last_obs", "look_aheads")
+    }
+    return Fragment(**columns, **entries, lag=lag)
 
 
 def _array(leaf: Any) -> Any:

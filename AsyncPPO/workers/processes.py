@@ -92,7 +92,7 @@ def start_child(context: Any, name: str, target: Callable[..., None], *arguments
     if context.get_start_method() == "forkserver":
         _preload_slow_imports()
     lasting = threading.current_thread() is threading.main_thread()
-    process = context.Process(target=_be_a_child, args=(lasting, target, arguments), name=name)
+    process = context.Process(target=_run_child, args=(lasting, target, arguments), name=name)
     process.start()
     return process
 
@@ -106,9 +106,9 @@ def _preload_slow_imports() -> None:
         forkserver.set_forkserver_preload([name for name in SLOW_IMPORTS if name in sys.modules])
 
 
-def _be_a_child(lasting: bool, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _run_child(lasting: bool, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     _leave_signals_to_parent()
-    _leave_with_parent(lasting)
+    _end_with_parent(lasting)
     seed_global_streams(None)  # a fork starts with copies of its parent's streams
     target(*arguments)
 
@@ -124,14 +124,14 @@ def _leave_signals_to_parent() -> None:
         for number in (signal.SIGTTIN, signal.SIGTTOU):  # a program that uses the terminal must not be stopped
             signal.signal(number, signal.SIG_IGN)
     for number in SIGNALS:
-        signal.signal(number, _nothing)  # programs would inherit SIG_IGN
+        signal.signal(number, _ignore)  # programs would inherit SIG_IGN
         if hasattr(signal, "siginterrupt"):
             signal.siginterrupt(number, False)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_restore_signals)
 
 
-def _nothing(number: int, frame: FrameType | None) -> None:
+def _ignore(number: int, frame: FrameType | None) -> None:
     """Ignore a signal."""
 
 
@@ -140,7 +140,7 @@ def _restore_signals() -> None:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
-def _leave_with_parent(lasting: bool) -> None:
+def _end_with_parent(lasting: bool) -> None:
     """End this process when its parent has died.
 
     Linux can kill a process as soon as the thread that started it has ended. A thread of this process also watches the

@@ -94,7 +94,7 @@ class LocalRank:
         """Start it."""
         log, context = None if arguments.node == 0 else os.devnull, get_context(choose_start_method(method)[0])
         name = f"rank {arguments.node}"
-        self.process = start_child(context, name, _be_a_rank, log, _elastic_rank, arguments, work)
+        self.process = start_child(context, name, _run_rank, log, _elastic_rank, arguments, work)
 
     def poll(self) -> int | None:
         """Return its exit code, or None while it runs."""
@@ -142,7 +142,7 @@ def _work_elastically(nodes: Nodes, work: Work) -> int:
             local.append(LocalRank(arguments, work))
             return local[-1]
 
-        signals = ends.enter_context(passed_on(lambda: [each.process for each in local]))
+        signals = ends.enter_context(passed_on(lambda: [rank.process for rank in local]))
         return Driver(store, nodes.count, nodes.least or nodes.count, start, say).run(signals)
 
 
@@ -162,7 +162,7 @@ def _work_locally(nodes: int, work: Work) -> int:
                 for number in range(nodes):
                     log = str(_log_of(Path(directory), number)) if number else None
                     arguments = log, _fixed_rank, (Path(directory), number, nodes), work
-                    ranks.append(start_child(context, f"rank {number}", _be_a_rank, *arguments))
+                    ranks.append(start_child(context, f"rank {number}", _run_rank, *arguments))
                 codes = _codes_of(ranks)
             finally:
                 for process in ranks:
@@ -195,7 +195,7 @@ def _exit_code(codes: list[int], directory: Path) -> int:
     return 1
 
 
-def _be_a_rank(log: str | None, connect: Callable[..., Any], arguments: tuple[Any, ...], work: Work) -> None:
+def _run_rank(log: str | None, connect: Callable[..., Any], arguments: tuple[Any, ...], work: Work) -> None:
     """Do the work of a rank in this child process.
 
     Args:

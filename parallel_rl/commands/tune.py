@@ -151,7 +151,7 @@ class Search:
             while self.stopped is None and len(finished := self.finished) < trials:
                 bar.update(len(finished) - bar.n)
                 self._try(self.study.ask())
-                best = max((one.value for one in self.finished if one.value is not None), default=math.nan)
+                best = max((trial.value for trial in self.finished if trial.value is not None), default=math.nan)
                 bar.set_description(f"best return {best:.1f}", refresh=False)
             bar.update(min(len(self.finished), trials) - bar.n)
         if self.stopped is not None:

@@ -65,8 +65,8 @@ class Ensemble(nn.Module):
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for rows, columns, factor in zip(sizes, sizes[1:], gains, strict=False):
             weight = torch.empty(count, rows, columns)
-            for each in weight:
-                nn.init.orthogonal_(each, factor, generator)
+            for matrix in weight:
+                nn.init.orthogonal_(matrix, factor, generator)
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(torch.zeros(count, 1, columns)))
         self.activation = activation

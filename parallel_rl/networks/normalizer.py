@@ -46,8 +46,8 @@ class RunningNorm(nn.Module):
         """
         rows = rows.to(self.mean)
         moments = ranks.gather((len(rows), rows.mean(dim=0), rows.var(dim=0, correction=0)))
-        new_count, *others = merged(moments)
-        new_mean, new_var = (torch.as_tensor(each, device=rows.device) for each in others)
+        new_count, *mean_and_var = merged(moments)
+        new_mean, new_var = (torch.as_tensor(moment, device=rows.device) for moment in mean_and_var)
         total = self.count + new_count
         delta = new_mean - self.mean
         mean = self.mean + delta * new_count / total

@@ -26,16 +26,16 @@ def mean_of_states(states: Sequence[Any], path: str = "") -> Any:
         ValueError: the trees have different shapes; the message names the place.
     """
     first, place = states[0], path or "the state"
-    if any(type(one) is not type(first) for one in states):
-        kinds = ", ".join(sorted({type(one).__name__ for one in states}))
+    if any(type(state) is not type(first) for state in states):
+        kinds = ", ".join(sorted({type(state).__name__ for state in states}))
         raise ValueError(f"states of different kinds have no mean: {place} is of the types {kinds}")
     if isinstance(first, np.random.Generator | random.Random) or (isinstance(first, Mapping) and GENERATOR in first):
         return first
     if isinstance(first, Mapping):
-        _check_alike("keys", [one.keys() for one in states], place)
-        return {name: mean_of_states([one[name] for one in states], _below(path, name)) for name in first}
+        _check_alike("keys", [state.keys() for state in states], place)
+        return {name: mean_of_states([state[name] for state in states], _below(path, name)) for name in first}
     if isinstance(first, list | tuple):
-        _check_alike("lengths", [len(one) for one in states], place)
+        _check_alike("lengths", [len(state) for state in states], place)
         parts = [mean_of_states(parts, _below(path, index)) for index, parts in enumerate(zip(*states, strict=True))]
         return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
     return _mean_of_leaves(states, place)
@@ -44,7 +44,7 @@ def mean_of_states(states: Sequence[Any], path: str = "") -> Any:
 def _mean_of_leaves(values: Sequence[Any], place: str) -> Any:
     first = values[0]
     if isinstance(first, np.ndarray | np.generic) or hasattr(first, "detach"):
-        _check_alike("shapes", [one.shape for one in values], place)
+        _check_alike("shapes", [value.shape for value in values], place)
         return _mean_of_arrays(values)
     if isinstance(first, float):
         return sum(values) / len(values)

@@ -28,8 +28,8 @@ def takes_tensors(function: Function) -> Function:
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        result = function(*map(_as_array, args), **{name: _as_array(each) for name, each in kwargs.items()})
-        tensors = (each for each in (*args, *kwargs.values()) if hasattr(each, "detach"))
+        result = function(*map(_as_array, args), **{name: _as_array(argument) for name, argument in kwargs.items()})
+        tensors = (argument for argument in (*args, *kwargs.values()) if hasattr(argument, "detach"))
         like = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
         if like is None:
             return result

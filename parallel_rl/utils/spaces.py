@@ -256,8 +256,8 @@ class Features:
         other = Features.of(space)
         if other == self or other.columns != self.columns or self.images:
             return other == self
-        return all(len(one._parts) == 1 and not one._parts[0].keys for one in (self, other)) and not any(
-            part.choices for one in (self, other) for part in one.numbers
+        return all(len(features._parts) == 1 and not features._parts[0].keys for features in (self, other)) and not any(
+            part.choices for features in (self, other) for part in features.numbers
         )
 
     def rows(self, states: Any) -> tuple[np.ndarray, bool]:
