@@ -10,7 +10,7 @@ from AsyncPPO.backends import SUCCESS, Replicas
 from AsyncPPO.episodes import Episode, Episodes, last_numbers
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.ranks import Share
-from AsyncPPO.settings import ActingMode
+from AsyncPPO.settings import ActingMode, Mode
 from AsyncPPO.vectorizer import EnvVectorizer, Step
 from parallel_rl.utils import (
     State,
@@ -263,8 +263,10 @@ def choose_acting(
     There are no replicas for `vectorized` environments (a `VectorEnv`), since this process steps them as a whole.
 
     Raises:
-        ValueError: `wanted` is unknown or not possible.
+        ValueError: `wanted` or `mode` is unknown, or they are not possible together.
     """
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be 'streaming' or 'mask', not {mode!r}")
     if wanted not in (known := get_args(ActingMode)):
         raise ValueError(f"acting must be one of {', '.join(known)}, not {wanted!r}")
     if lag:

@@ -40,10 +40,8 @@ class TrainerOptions(EnvSettings, total=False):
     ranks: Cluster
 
 
-def check_steps_and_mode(agent: "Agent", steps: int, mode: str) -> None:
-    """Raise a `ValueError` for a wrong mode; warn if there are too few steps for an update."""
-    if mode not in {"streaming", "mask"}:
-        raise ValueError(f"mode must be 'streaming' or 'mask', not {mode!r}")
+def warn_if_too_short(agent: "Agent", steps: int) -> None:
+    """Warn if a run of some steps is too short for an update."""
     if steps < (wanted := agent.steps_wanted()):
         warnings.warn(
             f"steps ({steps}) is less than the {wanted} transitions that the agent waits for: it will not learn",

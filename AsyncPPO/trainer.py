@@ -20,7 +20,7 @@ from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos,
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
 from AsyncPPO.ranks import Share, agree_on_state, agree_to_stop, check_ranks, collect_share, gather_counts, savepoint
 from AsyncPPO.rows import RowMeans, row_of
-from AsyncPPO.settings import ActingMode, EnvSettings, Mode, TrainerOptions, check_steps_and_mode
+from AsyncPPO.settings import ActingMode, EnvSettings, Mode, TrainerOptions, warn_if_too_short
 from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import ALONE, Closeable, Cluster, Fixed, History, Metrics, Ranks, counted, save_state
 
@@ -79,7 +79,7 @@ class AsyncTrainer(Closeable, Generic[A]):
     ) -> None:
         """Make the environments and the collector."""
         steps = counted("steps", steps)
-        check_steps_and_mode(agent, steps, mode)
+        warn_if_too_short(agent, steps)
         check_ranks(ranks, agent, mode, lag, settings.get("seed"))
         self.agent, self.steps, self.mode, self.lag, self.progress = agent, steps, mode, lag, progress
         self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
