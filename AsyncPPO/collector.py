@@ -284,7 +284,7 @@ def choose_acting(
     elif mode == "mask":
         why = "mask mode"
     else:
-        why = "a VectorEnv" if vectorized else "the agent has no replicas"
+        why = "a VectorEnv" if vectorized else "it has no replicas for the workers"
     return "central", f"the agent acts in this process, in every step: {why}"
 
 

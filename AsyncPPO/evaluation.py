@@ -23,6 +23,7 @@ from parallel_rl.utils import (
     indexes_of_active_environments,
     update_active_environments_list,
 )
+from parallel_rl.utils.names import check_names
 
 DEFAULT_NUM_ENVS = 100
 LONGEST_EPISODE = 10_000
@@ -49,7 +50,7 @@ def evaluate(actor: Actor, env: Any, episodes: int = 100, **settings: Unpack[Eva
         settings: further arguments of `evaluate_episodes`.
 
     Raises:
-        ValueError, EnvError: as `evaluate_episodes`.
+        ValueError, TypeError, EnvError: as `evaluate_episodes`.
     """
     return np.array([episode.return_ for episode in evaluate_episodes(actor, env, episodes, **settings)])
 
@@ -84,9 +85,13 @@ def evaluate_episodes(
 
     Raises:
         ValueError: `episodes` is below 1.
+        TypeError: the actor has no `get_action`, or an argument is unknown.
         EnvError: an environment failed or hung; with `restart`, all of them failed repeatedly.
     """
     episodes = counted("episodes", episodes)
+    check_names(settings, EnvSettings.__annotations__, EvaluationSettings.__annotations__, by="evaluate")
+    if isinstance(actor, type) or not hasattr(actor, "get_action"):
+        raise TypeError(f"the actor must be an object with the method `get_action`, not {actor!r}")
     env, num_envs = _first(env, number_of_copies(env, num_envs, DEFAULT_NUM_ENVS), episodes, settings)
     keys = with_success(info_keys)
     done: list[Episode] = []

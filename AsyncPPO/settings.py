@@ -1,11 +1,12 @@
 """Keyword arguments of the trainer, and those that trainer and evaluations pass on to `EnvVectorizer`."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from AsyncPPO.backends import BackendName, OnEnvError, StartMethod
 from parallel_rl.utils import Cluster
+from parallel_rl.utils.names import check_names
 
 if TYPE_CHECKING:
     from AsyncPPO.agent import Agent
@@ -40,11 +41,28 @@ class TrainerOptions(EnvSettings, total=False):
     ranks: Cluster
 
 
-def warn_if_too_short(agent: "Agent", steps: int) -> None:
-    """Warn if a run of some steps is too short for an update."""
+def check_arguments(
+    agent: "Agent", steps: int, callbacks: Sequence["Callback"], settings: EnvSettings, by: str
+) -> None:
+    """Check the arguments of the trainer `by`; warn if a run of so many steps is too short for an update.
+
+    Raises:
+        TypeError: a name in `settings` is unknown, or the agent or a callback is none.
+    """
+    check_names(settings, EnvSettings.__annotations__, [*TrainerOptions.__annotations__, "num_envs", "steps"], by)
+    if not _has("steps_wanted", agent):
+        raise TypeError(f"the agent must be an object such as PPO.for_env(env), not {agent!r}")
+    for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
+        if not isinstance(callbacks, Iterable) or not _has("on_start", callback):
+            raise TypeError(f"callbacks must be a list of `Callback` objects, not of {callback!r}")
     if steps < (wanted := agent.steps_wanted()):
         warnings.warn(
             f"steps ({steps}) is less than the {wanted} transitions that the agent waits for: it will not learn",
             RuntimeWarning,
             stacklevel=4,
         )
+
+
+def _has(method: str, thing: Any) -> bool:
+    """Return whether an object, not a class, has a method."""
+    return not isinstance(thing, type) and hasattr(thing, method)

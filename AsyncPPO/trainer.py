@@ -20,7 +20,7 @@ from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos,
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
 from AsyncPPO.ranks import Share, agree_on_state, agree_to_stop, check_ranks, collect_share, gather_counts, savepoint
 from AsyncPPO.rows import RowMeans, row_of
-from AsyncPPO.settings import ActingMode, EnvSettings, Mode, TrainerOptions, warn_if_too_short
+from AsyncPPO.settings import ActingMode, EnvSettings, Mode, TrainerOptions, check_arguments
 from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import ALONE, Closeable, Cluster, Fixed, History, Metrics, Ranks, counted, save_state
 
@@ -58,7 +58,7 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     Raises:
         ValueError: a size or mode is wrong, or the agent was made for other spaces.
-        TypeError: the environment cannot be vectorized, or an argument is unknown.
+        TypeError: the environment cannot be vectorized, an argument is unknown, or the agent or a callback is none.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class AsyncTrainer(Closeable, Generic[A]):
     ) -> None:
         """Make the environments and the collector."""
         steps = counted("steps", steps)
-        warn_if_too_short(agent, steps)
+        check_arguments(agent, steps, callbacks, settings, by=type(self).__name__)
         check_ranks(ranks, agent, mode, lag, settings.get("seed"))
         self.agent, self.steps, self.mode, self.lag, self.progress = agent, steps, mode, lag, progress
         self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)

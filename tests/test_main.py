@@ -4,10 +4,13 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import signal
+import sys
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -275,3 +278,14 @@ def test_weights_are_saved_when_an_environment_fails(tmp_path: Path, capsys: pyt
     captured = capsys.readouterr()
     assert "error: environment " in captured.err
     assert (tmp_path / "run" / "Policy_weights.pth").exists()
+
+
+def test_ctrl_c_during_the_imports_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Importing(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "parallel_rl.main", Importing("parallel_rl.main"))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(Path(__file__).parents[1] / "main.py"), run_name="__main__")
+    assert ended.value.code == 130

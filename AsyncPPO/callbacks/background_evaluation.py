@@ -18,6 +18,7 @@ from AsyncPPO.evaluator import Evaluator
 from AsyncPPO.progress import Bar, warn_if_long
 from AsyncPPO.settings import EnvSettings
 from parallel_rl.utils import Metrics, counted, read_json, write_atomically
+from parallel_rl.utils.names import check_names
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
@@ -46,6 +47,7 @@ class BackgroundEvaluation(Callback):
         settings: of the `EnvVectorizer`; by default the environments are stepped in the process of the evaluation.
 
     Raises:
+        TypeError: an argument is unknown.
         ValueError: `every` or `episodes` is below 1, or the record of the best evaluation in `keep_best` is damaged.
     """
 
@@ -61,6 +63,7 @@ class BackgroundEvaluation(Callback):
         **settings: Unpack[EnvSettings],
     ) -> None:
         """Store the settings; the process starts with the run."""
+        check_names(settings, EnvSettings.__annotations__, (), by=type(self).__name__)
         self.every, episodes = counted("every", every), counted("episodes", episodes)
         self.keep_best = None if keep_best is None else Path(keep_best)
         self._best = self._best_before()

@@ -75,7 +75,7 @@ class CSVLog(Callback):
     """Writes `metrics.csv`, a line for each row of the history, and `evaluations.csv`."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        """Write into `directory`, which exists."""
+        """Write into `directory`, which the run makes if it is missing."""
         self.metrics, self.evaluations = (
             Table(Path(directory) / METRICS_FILE),
             Table(Path(directory) / EVALUATIONS_FILE),
@@ -83,6 +83,7 @@ class CSVLog(Callback):
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """Load the rows up to the current step into the trainer, so that a resumed run keeps its history."""
+        self.metrics.path.parent.mkdir(parents=True, exist_ok=True)
         done = trainer.steps_done
         if not trainer.history:
             rows = [row for row in read_table(self.metrics.path) if row["steps"] <= done]
@@ -110,7 +111,7 @@ class TensorBoard(Callback):
     """Writes event files for TensorBoard, with the tags that Stable-Baselines3 uses."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        """Write into `directory`, which exists."""
+        """Write into `directory`, which the run makes if it is missing."""
         self.directory = Path(directory)
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
@@ -119,6 +120,7 @@ class TensorBoard(Callback):
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog
 
+        self.directory.mkdir(parents=True, exist_ok=True)
         suffix = f".{secrets.token_hex(4)}"  # so that nobody can place a link under this name
         self._writer = EventsWriter(str(self.directory / "events"), suffix)
         self._flushed = time.monotonic()

@@ -10,7 +10,6 @@ A config is a frozen dataclass whose fields are declared by `setting`:
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from functools import wraps
 from inspect import Signature, signature
 from types import MethodType, NoneType, UnionType
@@ -32,6 +31,7 @@ from typing import (
 
 from gymnasium import spaces
 
+from parallel_rl.utils.names import check_names
 from parallel_rl.utils.schedules import Schedule, scheduled
 
 C = TypeVar("C", bound="Config")
@@ -230,11 +230,7 @@ def make_config(config: type[C], values: Mapping[str, Any], others: Iterable[str
         ValueError: a setting is out of its range.
     """
     known = settings_in(config)
-    for name in values:
-        if name not in known:
-            near = get_close_matches(name, [*known, *others], 1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"{by or config.__name__}() got an unexpected keyword argument {name!r}{hint}")
+    check_names(values, known, others, by or config.__name__)
     return config(**values)
 
 

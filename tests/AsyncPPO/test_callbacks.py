@@ -121,6 +121,7 @@ def test_stop_after_and_stop_at_return_end_the_run() -> None:
 
 
 def test_csv_log_after_each_row_reads_back_equal(tmp_path: Path) -> None:
+    tmp_path /= "made/by/the/run"
     with trainer(CSVLog(tmp_path)) as run:
         for _ in run.updates():
             assert read_table(tmp_path / "metrics.csv") == list(run.history)
@@ -177,6 +178,7 @@ def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_tags_are_those_of_stable_baselines3(tmp_path: Path) -> None:
+    tmp_path /= "made/by/the/run"
     evaluation = BackgroundEvaluation(Counter, 256, episodes=2)
     with trainer(TensorBoard(tmp_path), evaluation) as run:
         run.run()

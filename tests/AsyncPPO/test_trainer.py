@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from AsyncPPO import AsyncPPO, EnvError
+from AsyncPPO import AsyncPPO, EnvError, evaluate
+from AsyncPPO.callbacks import BackgroundEvaluation, Callback
 from PPO import PPO
 from tests.covering import rest_slow
 from tests.envs import Faulty
@@ -184,6 +185,34 @@ def test_annealing_follows_the_fraction_of_the_steps() -> None:
 def test_trainer_with_a_wrong_argument_names_it(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trainer(**bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"n_envs": 2}, r"AsyncPPO\(\) got an unexpected keyword argument 'n_envs': did you mean 'num_envs'\?"),
+        ({"callback": []}, "unexpected keyword argument 'callback': did you mean 'callbacks'"),
+        ({"ppo": PPO}, "the agent must be an object such as .*, not <class"),
+        ({"ppo": "CartPole-v1"}, "the agent must be an object such as .*, not 'CartPole-v1'"),
+        ({"callbacks": Callback()}, "callbacks must be a list of `Callback` objects, not of <"),
+        ({"callbacks": [Callback]}, "callbacks must be a list of `Callback` objects, not of <class"),
+        ({"callbacks": [print]}, "callbacks must be a list of `Callback` objects, not of <built-in"),
+    ],
+)
+def test_trainer_with_an_argument_of_another_kind_names_it(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        AsyncPPO(**({"env": "CartPole-v1", "ppo": PPO(False, 4, 2)} | bad))
+
+
+def test_evaluation_with_an_argument_of_another_kind_names_it() -> None:
+    for actor in (lambda obs: 0, PPO):
+        with pytest.raises(TypeError, match="the actor must be an object with the method `get_action`, not <"):
+            evaluate(actor, "CartPole-v1")
+    ppo = PPO(False, 4, 2)
+    with pytest.raises(TypeError, match=r"evaluate\(\) got an unexpected keyword argument 'determinist"):
+        evaluate(ppo, "CartPole-v1", determinist=True)
+    with pytest.raises(TypeError, match=r"BackgroundEvaluation\(\) got an unexpected keyword argument 'determin"):
+        BackgroundEvaluation("CartPole-v1", 100, deterministic=True)
 
 
 def test_agent_for_other_spaces_is_refused() -> None:

@@ -61,6 +61,8 @@ def test_a_fixed_setting_cannot_be_assigned(name: str) -> None:
     ("name", "message"),
     [
         ("gama", "PPO() got an unexpected keyword argument 'gama': did you mean 'gamma'?"),
+        ("learning_rate", "did you mean 'lr'?"),
+        ("net_arch", "did you mean 'hidden_sizes'?"),
         ("observation_spaces", "did you mean 'observation_space'?"),
         ("zzz", "PPO() got an unexpected keyword argument 'zzz'"),
     ],
