@@ -65,7 +65,7 @@ def page(results: Results) -> str:
     """Return the page with the table."""
     return f"""# Learning results
 
-Made by `python -m benchmarks.learning` (seeds 0 to 4, two runs at the same time).
+Made by `python -m benchmarks.learning` (seeds 0 to 4, two runs at the same time; Hopper-v5 has seeds 0 to 9).
 *score* is the mean return of 100 deterministic episodes after training; for the custom loop it is the mean of the last
 ten iterations. *training* is the mean return of the last 100 training episodes. *bar* is this project's target. The
 settings are the presets in `presets.py`, tuned on seeds from 100 up. The quick start and the custom loop have the
