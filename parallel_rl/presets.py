@@ -139,14 +139,22 @@ CARTPOLE: Values = {
 """For DQN: values of at most 10, experience of recent policies, and a policy that does not change at the end."""
 DQN: dict[str, Values] = {
     "CartPole-v1": N_STEP | CARTPOLE,
-    "Acrobot-v1": N_STEP | {"steps": 40_000},
+    "Acrobot-v1": N_STEP | {"steps": 100_000, "reward_scale": 0.1, "lr": 1e-3, "anneal_lr": True, "utd": 0.5},
 }
 SMALL: Values = {"num_envs": 4, "lr": 1e-3, "hidden_sizes": (64, 64), "batch_size": 128, "buffer_size": 50_000}
 """For continuous control with few dimensions: small networks, which need a third of the time."""
 LUNAR: Values = {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000}
 """For LunarLanderContinuous: after RL-Zoo, not tried here."""
-NOISE: Values = {"action_noise": "ou_0.5", "utd": 0.5, "learning_starts": 100, "steps": 40_000}
-"""For MountainCarContinuous: correlated noise, since uncorrelated noise never reaches the goal."""
+NOISE: Values = {
+    "steps": 50_000,
+    "action_noise": "ou_0.5",
+    "utd": 0.5,
+    "learning_starts": 100,
+    "gamma": 0.999,
+    "tau": 0.01,
+    "anneal_lr": True,
+}
+"""For MountainCarContinuous: correlated noise, since uncorrelated noise never reaches the goal, and a long horizon."""
 FETCH_REACH: Values = SMALL | {
     "steps": 7_500,
     "hindsight": "future",
