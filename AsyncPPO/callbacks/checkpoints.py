@@ -60,9 +60,9 @@ class Checkpoints(Callback):
                 old.unlink()
 
 
-def checkpoints_in(directory: Path) -> list[Path]:
+def checkpoints_in(directory: str | os.PathLike[str]) -> list[Path]:
     """Return the checkpoints in a directory, the newest last."""
-    return sorted(path for path in directory.glob(f"*{CHECKPOINT_SUFFIX}") if path.stem.isdecimal())
+    return sorted(path for path in Path(directory).glob(f"*{CHECKPOINT_SUFFIX}") if path.stem.isdecimal())
 
 
 def steps_of(checkpoint: Path) -> int:

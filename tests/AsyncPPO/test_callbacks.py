@@ -21,6 +21,7 @@ from AsyncPPO.callbacks import (
     StopAfter,
     StopAtReturn,
     TensorBoard,
+    checkpoints_in,
     read_table,
 )
 from AsyncPPO.episodes import Episode
@@ -221,6 +222,7 @@ def test_checkpoints_keeps_the_newest_and_removes_unfinished_files(tmp_path: Pat
     with trainer(Checkpoints(directory, every_seconds=1e-9, keep=2)) as run:
         run.run()
     assert sorted(path.name for path in directory.iterdir()) == ["000000000384.state", "000000000512.state"]
+    assert checkpoints_in(str(directory)) == sorted(directory.iterdir())
     with trainer() as run:
         run.load_checkpoint(directory / "000000000512.state")
         assert run.steps_done == 512
