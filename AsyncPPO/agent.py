@@ -63,9 +63,13 @@ class Agent(Protocol):
     - `forget_environments()`: drop state that is stored by environment index, since other environments follow.
     - `whole_state()`: what `load_state` needs to undo a failed load, if `state()` leaves something out.
     - `wants_env_ids`: see `Actor`.
-    - `learns_on_ranks = True`: `update` takes a third argument, the `Ranks` that learn together, and `act` a keyword
-      `noise`, rows of what `noise` returned. All ranks have the same agent and call `update` together. If that raises
-      a `RankError`, the agent has dropped what it observed for it. It has `shared_state` and `load_shared_state`.
+    - `learns_on_ranks = True`: `observe` and `update` take a further argument, the `Ranks` that learn together, and
+      `act` a keyword `noise`, rows of what `noise` returned. All ranks have the same agent and call these methods
+      together. If `update` raises a `RankError`, the agent has dropped what it observed for it; or it has
+      `savepoint()`, which returns a function that undoes an update. It has `shared_state` and `load_shared_state`.
+    - `take_share(own, total)`: told before a run on several ranks which environments of all are this agent's, a slice.
+    - static `joined_states(states)` and `part_of_state(state, own)`: of a `state` that has parts for each environment,
+      the state with those of all ranks, and that with some of them.
     """
 
     config: Any

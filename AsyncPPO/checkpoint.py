@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from AsyncPPO.agent import Agent
 from AsyncPPO.backends import EnvError
 from AsyncPPO.episodes import Episode
-from AsyncPPO.ranks import joined_environments, part_of_environments
+from AsyncPPO.ranks import joined_environments, part_of_agent, part_of_environments
 from parallel_rl.utils import DamagedError, State, load_state, whole_number
 
 if TYPE_CHECKING:
@@ -42,22 +42,28 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
 
 def contents(trainer: "AsyncTrainer") -> State:
     """Return the content of a run's checkpoint; its environments are those of all ranks, which all call this."""
-    collector, buffer = joined_environments(trainer)
+    collector, buffer, agent = joined_environments(trainer)
     return {
         "made_for": made_for(trainer) | {"num_envs": len(buffer["lengths"])},
         SIGNATURE: trainer.agent.signature(),
         "buffer": buffer,
         "collector": collector,
-        **state_of_run(trainer),
+        "agent": agent,
+        **progress_of(trainer),
     }
 
 
-def state_of_run(trainer: "AsyncTrainer") -> State:
+def state_for_new_rank(trainer: "AsyncTrainer") -> State:
     """Return the part of a run's state that all its ranks share."""
+    agent = part_of_agent(trainer.agent, trainer.agent.state(), trainer.share, slice(0, 0))
+    return {"agent": agent, **progress_of(trainer)}
+
+
+def progress_of(trainer: "AsyncTrainer") -> State:
+    """Return the counts of a run."""
     return {
         "progress": {name: getattr(trainer, name) for name in PROGRESS} | {"rows": trainer.rows.state()},
         "recent": [[*episode, dict(episode.infos)] for episode in trainer.recent],
-        "agent": trainer.agent.state(),
     }
 
 
@@ -72,8 +78,6 @@ def join(trainer: "AsyncTrainer") -> None:
         return
     trainer.rows.load_state(state["progress"]["rows"])
     trainer.agent.load_state(state["agent"])
-    if hasattr(trainer.agent, "forget_environments"):
-        trainer.agent.forget_environments()
     trainer.buffer.clear()
     trainer.recent.extend(recent_in(state["recent"]))
     vars(trainer).update(progress_in(state["progress"]))
@@ -125,8 +129,9 @@ def restore(
     try:
         progress, recent = progress_in(state["progress"]), recent_in(state["recent"])
         trainer.rows.load_state(state["progress"].get("rows", {"last": progress["steps_done"], "sums": {}}))
-        agent.load_state(state["agent"])
-        if (other_envs or trainer.ranks.nodes > 1) and hasattr(agent, "forget_environments"):
+        envs = slice(0, 0) if other_envs else trainer.share.own
+        agent.load_state(part_of_agent(agent, state["agent"], trainer.share, envs))
+        if other_envs and hasattr(agent, "forget_environments"):
             agent.forget_environments()
         if other_envs:
             trainer.env.begin_after(state["collector"]["env"])

@@ -130,7 +130,7 @@ class Collector:
         self._begin()
         env = self.env
         env_ids = indexes_of_active_environments(env.finished)
-        acted = self._recurrent.query(self.agent.act, self._obs, env_ids, **self._noise())
+        acted = self._recurrent.query(self.agent.act, self._obs, env_ids, **self._noise(env_ids))
         result = env.step(acted[0])
         count, episodes = self._keep(env_ids, self._obs, acted, result)
         self._obs, _, terminated, truncated, _ = result
@@ -143,11 +143,11 @@ class Collector:
             update_active_environments_list(env.finished, over)
         return count, episodes
 
-    def _noise(self) -> dict[str, np.ndarray]:
-        """Return the argument `noise` of `act`, with this rank's rows of the noise of all; nothing if it is alone."""
+    def _noise(self, env_ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the argument `noise` of `act`: rows of the noise of all ranks' environments; nothing if it is alone."""
         if self._share is None:
             return {}
-        return {"noise": cast("ReplicableAgent", self.agent).noise(self._share.total)[self._share.own]}
+        return {"noise": cast("ReplicableAgent", self.agent).noise(self._share.total)[self._share.own][env_ids]}
 
     def _begin(self) -> None:
         """Reset the environments if all have finished."""
@@ -300,7 +300,12 @@ def _check_lag(lag: int, wanted: ActingMode, agent: Agent, mode: str) -> None:
 def make_collector(
     env: EnvVectorizer, agent: Agent, info_keys: Sequence[str], share: Share
 ) -> Collector | ReplicaCollector:
-    """Return a collector with a new `buffer`: a `ReplicaCollector` if the vectorizer was made with a `plan`."""
+    """Return a collector with a new `buffer`: a `ReplicaCollector` if the vectorizer was made with a `plan`.
+
+    On several ranks the agent is told its share of the environments.
+    """
+    if share.total > env.num_envs and hasattr(agent, "take_share"):
+        agent.take_share(share.own, share.total)
     if env.rollout is not None:
         return ReplicaCollector(env, cast("ReplicableAgent", agent), VecMemory(env.num_envs, env.rollout.rows), share)
     return Collector(env, agent, VecMemory(env.num_envs), info_keys, share if share.total > env.num_envs else None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -95,7 +96,8 @@ def collect_share(trainer: "AsyncTrainer", steps: int) -> tuple[int, list[Episod
     total, episodes = 0, list[Episode]()
     for start, stop in pairwise(dict.fromkeys(steps * part // PARTS for part in range(PARTS + 1))):
         if start >= steps / 4 and ranks.enough_have_collected():
-            trainer.agent.noise(steps - start, trainer.num_envs)  # keeps the random streams of all ranks alike
+            for _ in range(start, steps):
+                trainer.agent.noise(trainer.num_envs)  # keeps the random streams of all ranks alike
             return total, episodes
         count, ended = trainer.collector.collect(stop - start)
         total, episodes = total + count, episodes + ended
@@ -135,7 +137,7 @@ def gather_counts(ranks: Ranks, steps: int, episodes: list[Episode], waiting: in
 def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
     """Compare what the agents of all ranks have learned; if it differs, all take over the first one's.
 
-    It differs if their processors round differently.
+    It differs if their processors round differently. An off-policy agent is compared once for each row of metrics.
 
     Args:
         trainer: of this rank; its agent has `shared_state`.
@@ -146,10 +148,12 @@ def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
     """
     if trainer.ranks.nodes == 1:
         return seconds
-    learned = trainer.agent.shared_state()
+    agent = trainer.agent
+    updates_are_few = getattr(agent, "on_policy", False) or trainer.rows.is_due(trainer.steps_done, last=False)
+    learned = agent.shared_state() if updates_are_few else {}
     reports = trainer.ranks.gather([seconds, sha256(state_to_bytes(learned)).hexdigest()])
     if len({digest for _, digest in reports}) > 1:
-        trainer.agent.load_shared_state(trainer.ranks.gather(learned)[0])
+        agent.load_shared_state(trainer.ranks.gather(learned)[0])
     return reports[0][0]
 
 
@@ -172,11 +176,12 @@ def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:
 
 def savepoint(trainer: "AsyncTrainer") -> Callable[[], None]:
     """Return a function that undoes an update: the agent, the counts and the transitions are as now."""
-    agent, buffer, recent = trainer.agent.state(), copy(trainer.buffer), [*trainer.recent]
+    agent, buffer, recent = trainer.agent, copy(trainer.buffer), [*trainer.recent]
+    undo_agent = agent.savepoint() if hasattr(agent, "savepoint") else partial(agent.load_state, agent.state())
     counts = {name: getattr(trainer, name) for name in ("steps_done", "episodes_done", "elsewhere", "running_envs")}
 
     def undo() -> None:
-        trainer.agent.load_state(agent)
+        undo_agent()
         vars(trainer.buffer).update(vars(buffer))
         trainer.recent.clear()
         trainer.recent.extend(recent)
@@ -185,17 +190,27 @@ def savepoint(trainer: "AsyncTrainer") -> Callable[[], None]:
     return undo
 
 
-def joined_environments(trainer: "AsyncTrainer") -> tuple[State, State]:
-    """Return the states of the collector and of the buffer, of the environments of all ranks."""
-    collectors, buffers = zip(*trainer.ranks.gather([trainer.collector.state(), trainer.buffer.state()]), strict=True)
-    return _joined(collectors), joined_buffers(buffers)
+def joined_environments(trainer: "AsyncTrainer") -> tuple[State, State, State]:
+    """Return the states of the collector, of the buffer and of the agent, with the environments of all ranks."""
+    agent = trainer.agent
+    own = [trainer.collector.state(), trainer.buffer.state(), agent.state()]
+    collectors, buffers, agents = zip(*trainer.ranks.gather(own), strict=True)
+    joins = trainer.ranks.nodes > 1 and hasattr(agent, "joined_states")
+    return _joined(collectors), joined_buffers(buffers), agent.joined_states(agents) if joins else agents[0]
 
 
 def part_of_environments(share: Share, collector: State, buffer: State) -> tuple[State, State]:
-    """Return this rank's part of what `joined_environments` returned."""
+    """Return this rank's part of the states of collector and buffer that `joined_environments` returned."""
     if share.own == slice(0, share.total):
         return collector, buffer
     return _part(collector, share.own), part_of_buffer(buffer, share.own)
+
+
+def part_of_agent(agent: Any, state: State, share: Share, own: slice) -> State:
+    """Return the state of an agent with the environments `own` of those that `state` has."""
+    if own == slice(0, share.total) or not hasattr(agent, "part_of_state"):
+        return state
+    return agent.part_of_state(state, own)
 
 
 def _joined(states: Sequence[Any]) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from AsyncPPO.agent import Agent, LaggableAgent
 from AsyncPPO.backends import GradientWorkers, Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar
-from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_of_run
+from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_for_new_rank
 from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
@@ -175,7 +175,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         """Collect and update until the run is over; yield the rows."""
         target, may_stop = self.goal[1], True  # an on-policy run stops only after an update, so no transition is lost
         while (self.steps_done < target or self._has_lagged_batch()) and not (
-            may_stop and agree_to_stop(self, partial(state_of_run, self))
+            may_stop and agree_to_stop(self, partial(state_for_new_rank, self))
         ):
             steps, episodes, metrics = self._turn()
             self.seconds = agree_on_state(self, time.perf_counter() - start)
@@ -261,13 +261,13 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _begin_update(self, ranks: Ranks) -> Callable[[], Metrics]:
         """Pass the collected transitions to the agent; return a function that updates it unless it waits for more."""
-        self.agent.observe(self.buffer.take())
+        others = [ranks] if self.ranks.nodes > 1 else []
+        self.agent.observe(self.buffer.take(), *others)
         elsewhere, self.elsewhere = self.elsewhere, 0
         if self.agent.steps_wanted() > elsewhere:
             return dict
         begin, target = self.goal
         workers = None if self.env.rollout is None else GradientWorkers(self.env)
-        others = [ranks] if self.ranks.nodes > 1 else []
         return partial(self.agent.update, (self.steps_done - begin) / (target - begin), workers, *others)
 
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:

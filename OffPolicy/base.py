@@ -14,20 +14,24 @@ from gymnasium import spaces
 from OffPolicy.arguments import ForEnv
 from OffPolicy.config import OffPolicyConfig
 from OffPolicy.her import Hindsight
-from OffPolicy.learner import Learner
+from OffPolicy.learner import ONE, Learner, WeightedRanks
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
-from OffPolicy.sampler import Minibatch, Sample, Sampler
+from OffPolicy.sampler import Minibatch, Sample, Sampler, shares
 from OffPolicy.saving import Savable
 from OffPolicy.sharing import Sharing
 from parallel_rl.networks import check_device
 from parallel_rl.utils import (
+    ALONE,
     MadeWith,
     Metrics,
+    Ranks,
     Trajectory,
     compute_threads,
     describe_space,
     make_config,
+    mean_metrics,
+    own_stream,
     register_games,
     scheduled,
     spaces_in,
@@ -46,7 +50,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
 
     arguments = frozenset({"observation_space", "action_space", "goal_functions", "seed"})
     config_class: ClassVar[type[OffPolicyConfig]]
-    wants_env_ids = True
+    wants_env_ids = learns_on_ranks = True
     progress = 0.0
     """The fraction of the run that was over at the last update, from 0 to 1."""
 
@@ -119,20 +123,34 @@ class OffPolicyAgent(Sharing, Savable, ABC):
 
     for_env: ClassVar[MadeWith[Any]] = MadeWith(ForEnv)(make_for_env)
 
+    def take_share(self, own: slice, total: int) -> None:
+        """Make room for the transitions of the environments `own` of `total`: this rank's part of the replay buffer."""
+        if not self.replay.num_envs:
+            envs = own.stop - own.start
+            self.replay.capacity = self.buffer_size // total * envs
+            self.replay.make_rings(envs)
+
     @abstractmethod
     def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:
         """Return the policy, and the networks that learn, by name."""
 
     @abstractmethod
-    def explore(self, obs: Any, env_ids: np.ndarray) -> np.ndarray:
-        """Return the actions of the behavior policy for observations `(n, ...)` of environments `(n,)`."""
+    def explore(self, obs: Any, env_ids: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Return the actions of the behavior policy for observations `(n, ...)` of environments `(n,)`.
+
+        `noise` `(n, K)` has the random numbers of these environments, from `exploration_noise`.
+        """
 
     @abstractmethod
-    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
-        """Make one update; return its metrics, and the TD errors `(B,)` for prioritized replay."""
+    def exploration_noise(self, count: int) -> np.ndarray:
+        """Return the random numbers `(count, K)` for the next actions of the behavior policy in some environments."""
+
+    @abstractmethod
+    def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Metrics, torch.Tensor]:
+        """Make one update; return metrics and the TD errors `(B,)` of this rank's rows."""
 
     def act(
-        self, obs: Any, /, *, state: None = None, env_ids: np.ndarray | None = None
+        self, obs: Any, /, *, state: None = None, env_ids: np.ndarray | None = None, noise: np.ndarray | None = None
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return actions of the behavior policy, with exploration, and an empty dict of further rows.
 
@@ -140,11 +158,16 @@ class OffPolicyAgent(Sharing, Savable, ABC):
             obs: `(n, ...)`.
             state: always None, since there is no recurrent state.
             env_ids: `(n,)`, the environment of each observation; by default the first n.
+            noise: their rows of what `noise` returned, `(n, K)`; by default new random numbers.
         """
         if env_ids is None:
             env_ids = np.arange(len(self.policy.features.rows(obs)[0]))
-        self._acted += len(env_ids)
-        return self.explore(obs, env_ids), {}
+        return self.explore(obs, env_ids, self.noise(len(env_ids)) if noise is None else noise), {}
+
+    def noise(self, num_envs: int) -> np.ndarray:
+        """Return the random numbers `(num_envs, K)` for the next actions in all environments, and count the actions."""
+        self._acted += num_envs
+        return self.exploration_noise(num_envs)
 
     def get_action(
         self, obs: Any, /, *, deterministic: bool = False, state: None = None, env_ids: np.ndarray | None = None
@@ -180,24 +203,32 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         next_update = start + math.ceil((self.updates - self._from_update + 1 - ROUNDING) / self.utd)
         return max(next_update, max(self._last_round, start) + self.train_freq) - self.steps
 
-    def observe(self, trajectories: Sequence[Trajectory], /) -> None:
-        """Add trajectories to the replay buffer; the arrays are copied."""
-        if not trajectories:
-            return
-        self.sampler.extend(trajectories)
-        count = sum(map(len, trajectories))
+    def observe(self, trajectories: Sequence[Trajectory], ranks: Ranks = ALONE, /) -> None:
+        """Add trajectories to the replay buffer; the arrays are copied.
+
+        Args:
+            trajectories: of this rank.
+            ranks: all call this together; each has a replay buffer of its own, and they count all steps.
+        """
+        if trajectories:
+            self.sampler.extend(trajectories)
+        count = sum(ranks.gather(sum(map(len, trajectories))))
         self.steps += count
         self._acted = max(0, self._acted - count)
-        if self.policy.obs_norm is not None:
-            rows = np.concatenate([self.policy.features.flatten(trajectory.obs) for trajectory in trajectories])
-            self.policy.obs_norm.update(torch.from_numpy(rows[:, : self.policy.features.vector]).to(self.device))
+        if self.policy.obs_norm is not None and count:
+            features = self.policy.features
+            rows = [features.flatten(trajectory.obs)[:, : features.vector] for trajectory in trajectories]
+            none = np.empty((0, features.vector), np.float32)
+            self.policy.obs_norm.update(torch.from_numpy(np.concatenate([none, *rows])).to(self.device), ranks)
 
-    def update(self, progress: float, workers: Any = None, /) -> Metrics:
+    def update(self, progress: float, workers: Any = None, ranks: Ranks = ALONE, /) -> Metrics:
         """Make the updates that are due, `utd` for each step since `learning_starts`.
 
         Args:
             progress: the fraction of the run that is over, from 0 to 1.
             workers: not used.
+            ranks: all make the same updates, with gradients that are means over the rows of all. A minibatch has rows
+                of each rank, about in proportion to the transitions in its replay buffer.
 
         Returns:
             The means of the metrics, each over the updates that have it; empty if no update was due.
@@ -207,28 +238,34 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         """
         scheduled = math.floor(self.utd * (self.steps - self.first_update) + ROUNDING)
         due = scheduled - (self.updates - self._from_update)
-        if due < 1 or not len(self.replay):
+        if due < 1:
+            return {}
+        masses = ranks.gather(self.sampler.mass)
+        if not min(masses):
             return {}
         self.progress = progress
         collected: dict[str, list[float]] = defaultdict(list)
-        with compute_threads(self.threads):
-            for sample in self.sampler.samples(self.config, due, progress):
-                for rows, batch in self._minibatches(sample):
-                    metrics, errors = self.learn_from(batch)
+        share = shares(masses, self.batch_size)[ranks.number]
+        size, weighted = max(1, share), WeightedRanks(ranks, share / self.batch_size)
+        with compute_threads(self.threads), own_stream(ranks, self.rng):
+            for sample in self.sampler.samples(self.config, size, due, progress, ranks):
+                for rows, batch in self._minibatches(sample, size):
+                    metrics, errors = self.learn_from(batch, weighted)
                     self.updates += 1
                     self.sampler.note_errors(rows, errors[: len(rows)])
                     for name, value in metrics.items():
                         collected[name].append(float(value))
+        self.sampler.agree(ranks)
         self._last_round = self.steps
-        means = {name: sum(values) / len(values) for name, values in collected.items()}
+        means = mean_metrics(ranks, share, {name: sum(values) / len(values) for name, values in collected.items()})
         self._check_finite(means)
         return means
 
-    def _minibatches(self, sample: Sample) -> Iterator[tuple[np.ndarray, Minibatch]]:
-        """Yield rows and transitions of each minibatch."""
+    def _minibatches(self, sample: Sample, size: int) -> Iterator[tuple[np.ndarray, Minibatch]]:
+        """Yield rows and transitions of each minibatch of `size` rows."""
         batch = self._batch(sample)
-        for start in range(0, len(sample.rows), self.batch_size):
-            part = slice(start, start + self.batch_size)
+        for start in range(0, len(sample.rows), size):
+            part = slice(start, start + size)
             yield sample.rows[part], Minibatch(*[tensor[part] for tensor in batch])
 
     def _batch(self, sample: Sample) -> Minibatch:

@@ -13,13 +13,13 @@ from torch import nn
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig
 from OffPolicy.demonstrations import load_demonstrations
-from OffPolicy.learner import Learner
+from OffPolicy.learner import ONE, Learner, WeightedRanks
 from OffPolicy.noise import NormalNoise
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler
 from parallel_rl.networks import Ensemble, Trace
-from parallel_rl.utils import Features, Metrics, Trajectory, action_units, bounds_of
+from parallel_rl.utils import ALONE, Features, Metrics, Ranks, Trajectory, action_units, bounds_of
 
 ACTOR_GAIN = 0.01
 """Gain of the last layer of actors: the first actions hardly depend on the observation."""
@@ -113,7 +113,7 @@ class ContinuousAgent(OffPolicyAgent):
     critics: int
     """K, the number of critics."""
     has_target_actor = True
-    noise: NormalNoise | None = None
+    noise_process: NormalNoise | None = None
     demos: Sampler | None = None
     """Samples demonstrations; None without them."""
 
@@ -141,35 +141,57 @@ class ContinuousAgent(OffPolicyAgent):
     def _make_actor(self, columns: int, generator: torch.Generator) -> nn.Module:
         """Return the actor's network."""
 
-    def explore(self, obs: Any, env_ids: np.ndarray) -> np.ndarray:
+    def explore(self, obs: Any, env_ids: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Return random actions until `learning_starts`, later noisy ones, or random with probability `eps_greedy`."""
-        rows, _ = self.policy.features.rows(obs)
-        draws = self.rng.uniform(-1, 1, (len(rows), self.action_dim))
+        random_actions, normals, uniform = np.split(noise, [self.action_dim, -1], axis=1)
         if self.steps < self.learning_starts:
-            return self.policy.to_environment(draws)
+            return self.policy.to_environment(random_actions)
+        rows, _ = self.policy.features.rows(obs)
         with torch.no_grad():
-            actions = self.behave(self.policy.columns(rows)).cpu().numpy()
-        if self.noise is not None:
-            actions = np.clip(actions + self.noise.sample(env_ids, self.rng), -1, 1)
-        random = self.rng.random((len(rows), 1)) < self.config.eps_greedy
-        return self.policy.to_environment(np.where(random, draws, actions))
+            actions = self.behave(self.policy.columns(rows), normals).cpu().numpy()
+        if self.noise_process is not None:
+            actions = np.clip(actions + self.noise_process.sample(env_ids, normals), -1, 1)
+        return self.policy.to_environment(np.where(uniform < self.config.eps_greedy, random_actions, actions))
 
-    def behave(self, columns: torch.Tensor) -> torch.Tensor:
+    def exploration_noise(self, count: int) -> np.ndarray:
+        """Return random actions; after `learning_starts` also normal numbers, and a uniform one for `eps_greedy`."""
+        random_actions = self.rng.uniform(-1, 1, (count, self.action_dim))
+        if self.steps < self.learning_starts:
+            return random_actions
+        return np.hstack([random_actions, self.normals(count), self.rng.random((count, 1))])
+
+    @abstractmethod
+    def normals(self, count: int) -> np.ndarray:
+        """Return the standard normal numbers `(count, A)` for the next actions; `(count, 0)` if there is no noise."""
+
+    @abstractmethod
+    def behave(self, columns: torch.Tensor, normals: np.ndarray) -> torch.Tensor:
         """Return the actions in [-1, 1] to which exploration adds noise."""
-        return self.policy.choose(columns, deterministic=False)
 
     def to_network_action(self, actions: np.ndarray) -> np.ndarray:
         """Scale the environment's actions to those of the networks, `(B, A)` in [-1, 1]."""
         return self.policy.from_environment(actions)
 
-    def update_critic(self, batch: Minibatch, target: torch.Tensor) -> tuple[Metrics, torch.Tensor]:
+    def take_share(self, own: slice, total: int) -> None:
+        """Make room for this rank's part of the replay buffer.
+
+        Raises:
+            ValueError: the agent learns from demonstrations, which needs a single rank.
+        """
+        if self.config.demo_path is not None:
+            raise ValueError("demo_path needs a single rank")
+        super().take_share(own, total)
+
+    def update_critic(
+        self, batch: Minibatch, target: torch.Tensor, ranks: WeightedRanks = ONE
+    ) -> tuple[Metrics, torch.Tensor]:
         """Descend `sum_k mean weight * (q_k - target)^2 / 2`; return metrics, and the mean of |TD errors| `(B,)`."""
         critic = self.critic_learner.network
         q, trace = critic.trace(batch.obs, batch.action)
         errors = q - target
         d_q = batch.weight * errors / len(target)
         critic.write_gradient(trace, d_q)
-        self.critic_learner.step(self.current_lr)
+        self.critic_learner.step(self.current_lr, ranks)
         metrics = {"critic_loss": 0.5 * (d_q * errors).sum().item(), "q_value": q.mean().item()}
         return metrics, errors.abs().mean(dim=0)
 
@@ -203,7 +225,7 @@ class ContinuousAgent(OffPolicyAgent):
         d_actions[shown] += 2 * weight * difference
         return weight * (difference**2).sum().item()
 
-    def observe(self, trajectories: Sequence[Trajectory], /) -> None:
+    def observe(self, trajectories: Sequence[Trajectory], ranks: Ranks = ALONE, /) -> None:
         """Add trajectories to the replay buffer; load the demonstrations first.
 
         Raises:
@@ -211,7 +233,7 @@ class ContinuousAgent(OffPolicyAgent):
         """
         if self.config.demo_path is not None and self.demos is None:
             self._load_demonstrations(self.config.demo_path)
-        super().observe(trajectories)
+        super().observe(trajectories, ranks)
 
     def _load_demonstrations(self, source: str) -> None:
         episodes = load_demonstrations(source, self.observation_space, self.goal_functions)
@@ -220,15 +242,15 @@ class ContinuousAgent(OffPolicyAgent):
         self.demos = Sampler(replay, replace(self.config, prioritized=False), self.goal_functions, self.rng)
         self.demos.extend(episodes)
 
-    def _minibatches(self, sample: Sample) -> Iterator[tuple[np.ndarray, Minibatch]]:
+    def _minibatches(self, sample: Sample, size: int) -> Iterator[tuple[np.ndarray, Minibatch]]:
         """Append demonstrated transitions to each minibatch."""
         if self.demos is None:
-            yield from super()._minibatches(sample)
+            yield from super()._minibatches(sample, size)
             return
-        size = self.config.demo_batch_size
-        shown = self._batch(self.demos.sample(self.config, size * (len(sample.rows) // self.batch_size), 1.0))
-        for number, (rows, batch) in enumerate(super()._minibatches(sample)):
-            part = slice(number * size, (number + 1) * size)
+        added = self.config.demo_batch_size
+        shown = self._batch(self.demos.sample(self.config, added * (len(sample.rows) // size), 1.0))
+        for number, (rows, batch) in enumerate(super()._minibatches(sample, size)):
+            part = slice(number * added, (number + 1) * added)
             yield (
                 rows,
                 Minibatch(*[torch.cat([own, of_demos[part]]) for own, of_demos in zip(batch, shown, strict=True)]),

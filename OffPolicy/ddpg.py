@@ -12,10 +12,11 @@ from OffPolicy.arguments import ForDDPG
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import DDPGConfig, DeterministicConfig
 from OffPolicy.continuous import ContinuousAgent, DeterministicActor
+from OffPolicy.learner import ONE, WeightedRanks
 from OffPolicy.noise import ParameterNoise, make_noise
 from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import copy_on
-from parallel_rl.utils import MadeWith, Metrics, State, Trajectory
+from parallel_rl.utils import ALONE, MadeWith, Metrics, Ranks, State, Trajectory, mean_metrics, own_stream
 
 
 class DeterministicAgent(ContinuousAgent):
@@ -25,20 +26,28 @@ class DeterministicAgent(ContinuousAgent):
 
     def _make_networks(self, generator: torch.Generator) -> Any:
         made = super()._make_networks(generator)
-        self.noise = make_noise(self.config.action_noise, self.action_dim)
+        self.noise_process = make_noise(self.config.action_noise, self.action_dim)
         return made
 
     def _make_actor(self, columns: int, generator: torch.Generator) -> nn.Module:
         return DeterministicActor(columns, self.action_dim, self.config, generator)
 
-    def observe(self, trajectories: Sequence[Trajectory], /) -> None:
-        """Add trajectories to the replay buffer; reset the noise where an episode has ended."""
-        super().observe(trajectories)
-        if self.noise is not None:
-            over = [one.env_id for one in trajectories if one.terminated[-1] or one.truncated[-1]]
-            self.noise.restart(np.array(over, np.int64))
+    def normals(self, count: int) -> np.ndarray:
+        """Return the numbers for the noise on actions."""
+        return self.rng.standard_normal((count, 0 if self.noise_process is None else self.action_dim))
 
-    def improve_actor(self, batch: Minibatch) -> float:
+    def behave(self, columns: torch.Tensor, normals: np.ndarray) -> torch.Tensor:
+        """Return the actor's actions."""
+        return self.actor_learner.network(columns)
+
+    def observe(self, trajectories: Sequence[Trajectory], ranks: Ranks = ALONE, /) -> None:
+        """Add trajectories to the replay buffer; reset the noise where an episode has ended."""
+        super().observe(trajectories, ranks)
+        if self.noise_process is not None:
+            over = [one.env_id for one in trajectories if one.terminated[-1] or one.truncated[-1]]
+            self.noise_process.restart(np.array(over, np.int64))
+
+    def improve_actor(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> float:
         """Ascend the first critic's value of the actor's actions (Silver et al. 2014, theorem 1)."""
         actor, critic = self.actor_learner.network, self.critic_learner.network
         actions, trace = actor.trace(batch.obs)
@@ -46,18 +55,18 @@ class DeterministicAgent(ContinuousAgent):
         d_actions = critic.action_gradient(q_trace, torch.full_like(q, -1 / len(actions)), self.action_dim)
         loss = -q.mean().item() + self.action_loss(actions, d_actions) + self.cloning_loss(batch, actions, d_actions)
         actor.write_gradient(trace, actions, d_actions)
-        self.actor_learner.step(self.current_lr)
+        self.actor_learner.step(self.current_lr, ranks)
         return loss
 
     def state(self) -> State:
         """Return everything, with the state of the noise."""
-        return super().state() | {"noise": {} if self.noise is None else self.noise.state()}
+        return super().state() | {"noise": {} if self.noise_process is None else self.noise_process.state()}
 
     def load_state(self, state: State, /) -> None:
         """Restore everything, with the state of the noise."""
         super().load_state(state)
-        if self.noise is not None:
-            self.noise.load_state(state["noise"])
+        if self.noise_process is not None:
+            self.noise_process.load_state(state["noise"])
 
 
 class DDPG(DeterministicAgent):
@@ -79,41 +88,47 @@ class DDPG(DeterministicAgent):
         self._perturbed = copy_on(self.actor_learner.network, self._perturbed_vector)
         return made
 
-    def behave(self, columns: torch.Tensor) -> torch.Tensor:
+    def behave(self, columns: torch.Tensor, normals: np.ndarray) -> torch.Tensor:
         """Return the actor's actions; with parameter noise, those of the perturbed actor."""
-        return super().behave(columns) if self.perturbation is None else self._perturbed(columns)
+        return super().behave(columns, normals) if self.perturbation is None else self._perturbed(columns)
 
     @torch.no_grad()
-    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
+    def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Metrics, torch.Tensor]:
         """Make one update.
 
         y = r + discount * Q_target(s', pi_target(s')),  critic: (Q(s, a) - y)^2 / 2,  actor: -Q(s, pi(s))
         """
         actor, critic = self.actor_learner, self.critic_learner
         target = self.target(batch, critic.target(batch.next_obs, actor.target(batch.next_obs))[0])
-        metrics, errors = self.update_critic(batch, target)
-        metrics["actor_loss"] = self.improve_actor(batch)
+        metrics, errors = self.update_critic(batch, target, ranks)
+        metrics["actor_loss"] = self.improve_actor(batch, ranks)
         self.update_targets()
         return metrics, errors
 
-    def update(self, progress: float, workers: Any = None, /) -> Metrics:
+    def update(self, progress: float, workers: Any = None, ranks: Ranks = ALONE, /) -> Metrics:
         """Make the updates that are due, and resample the parameter noise."""
-        metrics = super().update(progress, workers)
+        metrics = super().update(progress, workers, ranks)
         if metrics and self.perturbation is not None:
             metrics["parameter_noise"] = self.perturbation.std
-            self._perturb(self.perturbation)
+            self._perturb(self.perturbation, ranks)
         return metrics
 
     @torch.no_grad()
-    def _perturb(self, noise: ParameterNoise) -> None:
+    def _perturb(self, noise: ParameterNoise, ranks: Ranks = ALONE) -> None:
         """Adapt the standard deviation to how far the perturbation changes actions; sample the next perturbation."""
-        vector, rows = self.actor_learner.vector, self.replay.sample(self.batch_size, self.rng)
+        with own_stream(ranks, self.rng):
+            rows = self.replay.sample(self.batch_size, self.rng)
         obs = self.policy.columns(self.policy.features.flatten(self.replay.obs[rows]))
-        for adapt in (True, False):
-            draws = torch.from_numpy(self.rng.standard_normal(len(vector), np.float32)).to(vector.device)
-            self._perturbed_vector.copy_(vector + noise.std * draws)
-            if adapt:
-                noise.adapt(self.actor_learner.network(obs).cpu().numpy(), self._perturbed(obs).cpu().numpy())
+        self._sample_perturbation(noise.std)
+        difference = (self.actor_learner.network(obs) - self._perturbed(obs)).cpu().numpy()
+        distance = {"distance": float(np.sqrt(np.mean(difference**2)))}
+        noise.adapt(mean_metrics(ranks, len(rows), distance)["distance"])
+        self._sample_perturbation(noise.std)
+
+    def _sample_perturbation(self, std: float) -> None:
+        vector = self.actor_learner.vector
+        draws = torch.from_numpy(self.rng.standard_normal(len(vector), np.float32)).to(vector.device)
+        self._perturbed_vector.copy_(vector + std * draws)
 
     def load_weights(self, directory: str | os.PathLike[str], /) -> None:
         """Load what `save_weights` saved; the actor is not perturbed until the next update."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from OffPolicy.arguments import ForDQN
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import DQNConfig
-from OffPolicy.learner import Learner
+from OffPolicy.learner import ONE, Learner, WeightedRanks
 from OffPolicy.noise import linear_schedule
 from OffPolicy.policy import Policy
 from OffPolicy.sampler import Minibatch
@@ -110,19 +110,22 @@ class DQN(OffPolicyAgent):
         config, step = self.config, self.steps + self._acted
         return linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps, step)
 
-    def explore(self, obs: Any, env_ids: np.ndarray) -> np.ndarray:
+    def explore(self, obs: Any, env_ids: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Return epsilon-greedy actions, independent for each environment."""
         rows, _ = self.policy.features.rows(obs)
         self.policy.features.check_mask(rows)
         with torch.no_grad():
             actions = self.policy.actions(self.policy.columns(rows), deterministic=True)
-        chosen = self.rng.random(len(rows)) < self.epsilon
-        draws = self.rng.random((len(rows), self.num_actions))
+        uniform, draws = noise[:, 0], noise[:, 1:]
         if self.policy.features.mask is not None:
-            draws[rows[:, self.policy.features.columns :] == 0] = -1.0
-        return np.where(chosen, draws.argmax(axis=1) + self.offset, actions)
+            draws = np.where(rows[:, self.policy.features.columns :] == 0, -1.0, draws)
+        return np.where(uniform < self.epsilon, draws.argmax(axis=1) + self.offset, actions)
 
-    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
+    def exploration_noise(self, count: int) -> np.ndarray:
+        """Return uniform numbers: one for epsilon, and one for each action, of which the largest wins."""
+        return np.hstack([self.rng.random((count, 1)), self.rng.random((count, self.num_actions))])
+
+    def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Metrics, torch.Tensor]:
         """Make one update.
 
         y = r + discount * Q_target(s', argmax_a Q(s', a)),  loss = mean weight * huber(Q(s, a) - y)
@@ -134,7 +137,7 @@ class DQN(OffPolicyAgent):
             target = self.target(batch, next_value)
         q = self.q.network(batch.obs).gather(1, batch.action[:, None] - self.offset)[:, 0]
         loss = (batch.weight * F.smooth_l1_loss(q, target, reduction="none")).mean()
-        self.q.descend(loss, self.current_lr, self.config.max_grad_norm)
+        self.q.descend(loss, self.current_lr, ranks, self.config.max_grad_norm)
         if (self.updates + 1) % self.config.target_update_interval == 0:
             self.q.update_target(self.config.tau)
         return {"q_loss": loss.item(), "q_value": q.detach().mean().item()}, (q - target).detach()

@@ -1,15 +1,31 @@
 """Learner: a network with its optimizer and its target network."""
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from parallel_rl.networks import Adam, copy_on, limit_norm
-from parallel_rl.utils import State, check_like
+from parallel_rl.utils import ALONE, Ranks, State, check_like
 
 M = TypeVar("M", bound=nn.Module)
 ADAM_EPS = 1e-8
+
+
+class WeightedRanks(NamedTuple):
+    """The ranks of an update, of which each has some rows of a minibatch."""
+
+    ranks: Ranks = ALONE
+    weight: float = 1.0
+    """The fraction of the rows that this rank has."""
+
+    def average(self, vector: torch.Tensor) -> None:
+        """Turn a mean over this rank's rows `(P,)` into the mean over the rows of all ranks, in place."""
+        if self.ranks.count > 1:
+            vector.copy_(self.ranks.total(vector * self.weight))
+
+
+ONE = WeightedRanks()
 
 
 class Learner(Generic[M]):
@@ -30,16 +46,20 @@ class Learner(Generic[M]):
         self._target_vector = self.vector.clone() if has_target else None
         self.target: M = network if self._target_vector is None else copy_on(network, self._target_vector)
 
-    def step(self, lr: float, max_grad_norm: float | None = None) -> None:
-        """Take a step of size `lr` down the gradient in the parameters' `grad`, whose norm is limited first."""
+    def step(self, lr: float, ranks: WeightedRanks, max_grad_norm: float | None = None) -> None:
+        """Take a step of size `lr` down the mean gradient of all ranks, whose norm is limited first.
+
+        The parameters' `grad` has the gradient of this rank's rows.
+        """
+        ranks.average(self.optimizer.gradient)
         if max_grad_norm is not None:
             limit_norm(self.optimizer.gradient, max_grad_norm)
         self.optimizer.step(lr)
 
-    def descend(self, loss: torch.Tensor, lr: float, max_grad_norm: float | None = None) -> None:
-        """Take a step down the gradient of a loss `()`."""
+    def descend(self, loss: torch.Tensor, lr: float, ranks: WeightedRanks, max_grad_norm: float | None = None) -> None:
+        """Take a step down the gradient of a loss `()`, the mean over this rank's rows."""
         torch._foreach_copy_(self._gradients, torch.autograd.grad(loss, self._parameters))
-        self.step(lr, max_grad_norm)
+        self.step(lr, ranks, max_grad_norm)
 
     def update_target(self, tau: float) -> None:
         """Update the target, if there is one: target <- (1 - tau) target + tau network."""

@@ -22,9 +22,9 @@ class NormalNoise:
         """Store the size A and the standard deviation."""
         self.size, self.std = size, std
 
-    def sample(self, env_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the noise `(n, A)` of the next step of environments `(n,)`."""
-        return rng.normal(0.0, self.std, (len(env_ids), self.size))
+    def sample(self, env_ids: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Return the noise `(n, A)` of the next step of environments `(n,)`, from standard normal numbers `(n, A)`."""
+        return self.std * normals
 
     def restart(self, env_ids: np.ndarray) -> None:
         """Reset the noise where an episode begins, in environments `(n,)`."""
@@ -48,12 +48,12 @@ class OrnsteinUhlenbeck(NormalNoise):
         super().__init__(size, std)
         self.value = np.zeros((0, size))
 
-    def sample(self, env_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, env_ids: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """Take a step."""
         missing = int(env_ids.max()) + 1 - len(self.value)
         if missing > 0:
             self.value = np.concatenate([self.value, np.zeros((missing, self.size))])
-        value = (1 - THETA) * self.value[env_ids] + rng.normal(0.0, self.std, (len(env_ids), self.size))
+        value = (1 - THETA) * self.value[env_ids] + self.std * normals
         self.value[env_ids] = value
         return value
 
@@ -107,8 +107,6 @@ class ParameterNoise:
         """Start with a standard deviation of `target`."""
         self.target = self.std = target
 
-    def adapt(self, actions: np.ndarray, perturbed: np.ndarray) -> float:
-        """Adapt to the distance between perturbed and unperturbed actions `(B, A)`; return that distance."""
-        distance = float(np.sqrt(np.mean((actions - perturbed) ** 2)))
+    def adapt(self, distance: float) -> None:
+        """Adapt to the root of the mean squared difference between perturbed and unperturbed actions."""
         self.std = self.std * ADAPTION if distance < self.target else self.std / ADAPTION
-        return distance

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from parallel_rl.utils import State, check_like
+from parallel_rl.utils import ALONE, Ranks, State, check_like
 
 FAN_OUT = 32
 RUNNING_SUM = np.triu(np.ones((FAN_OUT, FAN_OUT)))
@@ -82,10 +82,13 @@ class Priorities:
         """Return rows `(count,)`, one from each of `count` equal parts of the total priority (appendix B.2.1)."""
         return self.tree.find((np.arange(count) + rng.random(count)) * (self.tree.total / count))
 
-    def weights(self, rows: np.ndarray, beta: float) -> np.ndarray:
-        """Return the importance weights of sampled rows, float32 `(B,)`: P(row)^-beta, scaled to a maximum of 1."""
+    def weights(self, rows: np.ndarray, beta: float, ranks: Ranks = ALONE) -> np.ndarray:
+        """Return the importance weights of sampled rows, float32 `(B,)`: P(row)^-beta, scaled to a maximum of 1.
+
+        The maximum is that of the rows of all ranks.
+        """
         priorities = self.tree.leaves[rows]
-        return ((priorities / priorities.min()) ** -beta).astype(np.float32)
+        return ((priorities / min(ranks.gather(float(priorities.min())))) ** -beta).astype(np.float32)
 
     def update(self, rows: np.ndarray, errors: np.ndarray) -> None:
         """Record the TD errors `(B,)` of rows."""

@@ -106,9 +106,14 @@ class Replay:
             )
         logger.info("the replay buffer takes %.2f GB when it is full", self.nbytes / 1e9)
         if num_envs is not None:
-            self._make_rings(num_envs)
+            self.make_rings(num_envs)
 
-    def _make_rings(self, num_envs: int) -> None:
+    def make_rings(self, num_envs: int) -> None:
+        """Make empty rings for N environments.
+
+        Raises:
+            ValueError: `capacity` is too small for them.
+        """
         self.num_envs, self.ring_length, self.size = num_envs, self.capacity // num_envs, 0
         if self.ring_length < 2:
             raise ValueError(f"buffer_size={self.capacity} has no room for {num_envs} environments: 2 rows for each")
@@ -160,7 +165,7 @@ class Replay:
         """
         env_ids = [trajectory.env_id for trajectory in trajectories]
         if not self.num_envs:
-            self._make_rings(max(env_ids) + 1)
+            self.make_rings(max(env_ids) + 1)
         if max(env_ids) >= self.num_envs:
             raise ValueError(f"environment {max(env_ids)} is not one of the {self.num_envs} in the replay buffer")
         if len({*env_ids}) < len(env_ids):
@@ -279,7 +284,7 @@ class Replay:
         for name, kind in self._types.items():
             own = np.broadcast_to(np.zeros(kind.shape, kind.base), (filled, *kind.shape))
             check_like(state[name], own, f"{name} of the replay buffer")
-        self._make_rings(num_envs)
+        self.make_rings(num_envs)
         for name in ARRAYS:
             getattr(self, name)[:filled] = state[name]
         self._written, self._steps = (state[name].copy() for name in COUNTS)

@@ -11,7 +11,7 @@ from OffPolicy.arguments import ForSAC
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig, SACConfig
 from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy
-from OffPolicy.learner import Learner
+from OffPolicy.learner import ONE, Learner, WeightedRanks
 from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import Ensemble, TanhGaussian, Trace
 from parallel_rl.utils import MadeWith, Metrics
@@ -134,13 +134,22 @@ class SAC(ContinuousAgent):
         """The entropy that the learned temperature aims at, in nats."""
         return -float(self.action_dim) if self.config.target_entropy is None else self.config.target_entropy
 
+    def normals(self, count: int) -> np.ndarray:
+        """Return the numbers for the policy's actions."""
+        return self.rng.standard_normal((count, self.action_dim), np.float32)
+
+    def behave(self, columns: torch.Tensor, normals: np.ndarray) -> torch.Tensor:
+        """Return the policy's actions."""
+        noise = torch.from_numpy(normals.astype(np.float32)).to(columns.device)
+        return self.actor_learner.network(columns).sample(noise).tanh()
+
     def sample_actions(self, obs: torch.Tensor) -> Sampled:
         """Return the policy's actions, reparameterized."""
         noise = self.rng.standard_normal((len(obs), self.action_dim), np.float32)
         return self.actor_learner.network.sample(obs, torch.from_numpy(noise).to(obs.device))
 
     @torch.no_grad()
-    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
+    def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Metrics, torch.Tensor]:
         """Make one update.
 
         y = r + discount * (min_k Q_target_k(s', a') - alpha log pi(a' | s')),  a' ~ pi(s')
@@ -154,17 +163,19 @@ class SAC(ContinuousAgent):
         next_value = self.critic_learner.target(batch.next_obs, following.action).amin(dim=0)
         if not self.config.clip_return:  # its bounds hold for returns, without the entropy bonus
             next_value = next_value - alpha * following.log_prob
-        metrics, errors = self.update_critic(batch, self.target(batch, next_value))
+        metrics, errors = self.update_critic(batch, self.target(batch, next_value), ranks)
         sampled = self.sample_actions(batch.obs)
-        metrics["actor_loss"] = self.improve_actor(batch, sampled, alpha)
+        metrics["actor_loss"] = self.improve_actor(batch, sampled, alpha, ranks)
         if self.config.alpha is None:
             self.temperature.network.write_gradient(sampled.log_prob, self.entropy_target)
-            self.temperature.step(self.current_lr)
+            self.temperature.step(self.current_lr, ranks)
             self.temperature.vector.clamp_(*LOG_ALPHA_RANGE)
         self.update_targets()
         return metrics | {"alpha": alpha.item(), "entropy": -sampled.log_prob.mean().item()}, errors
 
-    def improve_actor(self, batch: Minibatch, sampled: Sampled, alpha: torch.Tensor) -> float:
+    def improve_actor(
+        self, batch: Minibatch, sampled: Sampled, alpha: torch.Tensor, ranks: WeightedRanks = ONE
+    ) -> float:
         """Descend the actor's loss for actions that it sampled; return the loss."""
         actor, critic, count = self.actor_learner.network, self.critic_learner.network, len(batch.obs)
         q, trace = critic.trace(batch.obs, sampled.action)
@@ -174,5 +185,5 @@ class SAC(ContinuousAgent):
         loss = (alpha * sampled.log_prob - smallest).mean().item() + self.action_loss(sampled.action, d_action)
         loss += self.cloning_loss(batch, median, d_median)
         actor.write_gradient(sampled, d_action, alpha / count, d_median * (1 - median**2))
-        self.actor_learner.step(self.current_lr)
+        self.actor_learner.step(self.current_lr, ranks)
         return loss

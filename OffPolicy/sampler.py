@@ -10,7 +10,7 @@ from OffPolicy.config import OffPolicyConfig
 from OffPolicy.her import Hindsight
 from OffPolicy.priorities import Priorities
 from OffPolicy.replay import Replay, Transitions
-from parallel_rl.utils import State, Trajectory
+from parallel_rl.utils import ALONE, Ranks, State, Trajectory
 
 ROWS_AT_ONCE = 2**14
 """The largest number of rows that are sampled at once, for several updates."""
@@ -55,29 +55,37 @@ class Sampler:
         if self.priorities is not None:
             self.priorities.extend(changed, self.replay.is_transition[changed])
 
-    def samples(self, config: OffPolicyConfig, updates: int, progress: float) -> Iterator[Sample]:
+    @property
+    def mass(self) -> float:
+        """The number of transitions; with prioritized replay the sum of their priorities."""
+        return len(self.replay) if self.priorities is None else float(self.priorities.tree.total)
+
+    def samples(
+        self, config: OffPolicyConfig, size: int, updates: int, progress: float, ranks: Ranks = ALONE
+    ) -> Iterator[Sample]:
         """Yield the minibatches of `updates` updates, several in one sample.
 
         Prioritized minibatches come one at a time, since each update changes the priorities.
 
         Args:
             config: the current settings.
+            size: the number of transitions in a minibatch, of those on this rank.
             updates: the number of minibatches.
             progress: the fraction of the run that is over, from 0 to 1, for the importance weights.
+            ranks: those that have the other transitions of the minibatches.
         """
-        size = config.batch_size
         at_once = 1 if self.priorities is not None else max(1, ROWS_AT_ONCE // size)
         for done in range(0, updates, at_once):
-            yield self.sample(config, min(at_once, updates - done) * size, progress)
+            yield self.sample(config, min(at_once, updates - done) * size, progress, ranks)
 
-    def sample(self, config: OffPolicyConfig, count: int, progress: float) -> Sample:
+    def sample(self, config: OffPolicyConfig, count: int, progress: float, ranks: Ranks = ALONE) -> Sample:
         """Return `count` transitions; the arguments are otherwise those of `samples`."""
         if self.priorities is None:
             rows, weights = self.replay.sample(count, self.rng), np.ones(count, np.float32)
         else:
             rows = self.priorities.sample(count, self.rng)
             beta = config.priority_beta
-            weights = self.priorities.weights(rows, beta + (1 - beta) * progress)
+            weights = self.priorities.weights(rows, beta + (1 - beta) * progress, ranks)
         if self.hindsight is None:
             return Sample(rows, self.replay.transitions(rows, config.gamma, config.n_step), weights)
         return Sample(rows, self.hindsight.transitions(self.replay, rows, config.gamma, self.rng), weights)
@@ -86,6 +94,11 @@ class Sampler:
         """Record the TD errors `(B,)` of a minibatch, computed before its update, if replay is prioritized."""
         if self.priorities is not None:
             self.priorities.update(rows, errors.detach().cpu().numpy())
+
+    def agree(self, ranks: Ranks) -> None:
+        """Give new rows the largest priority of all ranks."""
+        if self.priorities is not None:
+            self.priorities.largest = max(ranks.gather(self.priorities.largest))
 
     def clear(self) -> None:
         """Empty the replay buffer."""
@@ -111,3 +124,9 @@ class Sampler:
         self.priorities.clear()  # replay was uniform before: all transitions get the same priority
         if self.replay.num_envs:
             self.priorities.extend(np.arange(self.replay.rows), self.replay.is_transition)
+
+
+def shares(masses: Sequence[float], size: int) -> list[int]:
+    """Return how many of the `size` rows of a minibatch come from each rank, in proportion to their masses."""
+    bounds = np.cumsum([0.0, *masses])
+    return np.diff(np.rint(bounds / bounds[-1] * size)).astype(int).tolist()

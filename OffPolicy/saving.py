@@ -3,8 +3,9 @@
 import copy
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -17,6 +18,7 @@ from OffPolicy.her import Hindsight
 from OffPolicy.learner import Learner
 from OffPolicy.policy import POLICY_FILE, Policy
 from OffPolicy.sampler import Sampler
+from OffPolicy.shards import KEPT
 from parallel_rl.networks.weights import read_weights
 from parallel_rl.utils import Configured, State, check_fit, describe_space, make_space, settings_in, whole_number
 
@@ -156,6 +158,10 @@ class Savable(Configured, ConfigFields):
         """Return a copy of `state`, with the replay buffer; its arrays are not copied, since a load makes new ones."""
         return copy.deepcopy(self.state() | {"sampler": None}) | {"sampler": self.sampler.state()}
 
+    def savepoint(self) -> Callable[[], None]:
+        """Return a function that undoes an update; only the replay buffer keeps what was observed since."""
+        return partial(self.load_state, copy.deepcopy(self.state() | {"sampler": KEPT}))
+
     def _schedule(self) -> dict[str, float]:
         return {name: getattr(self.config, name) for name in SCHEDULE}
 
@@ -175,7 +181,7 @@ class Savable(Configured, ConfigFields):
             rng = copy.deepcopy(self.rng.bit_generator)
             rng.state = state["random"]
             fits = state.get("buffer_size", size) == size
-            if state["sampler"] is not None and fits:
+            if state["sampler"] not in (None, KEPT) and fits:
                 self.sampler.load_state(state["sampler"])
             self._load_networks(state)
         self.rng.bit_generator.state = rng.state

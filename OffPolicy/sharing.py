@@ -1,9 +1,12 @@
-"""What copies of an off-policy agent can share: everything except the replay buffer and counts."""
+"""What copies of an off-policy agent can share, and the states of ranks, of which each has some environments."""
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from OffPolicy.learner import Learner
 from OffPolicy.policy import Policy
+from OffPolicy.shards import KEPT, joined_shards, part_of_shards
 from parallel_rl.networks.normalizer import merged_statistics
 from parallel_rl.networks.weights import tensors_of
 from parallel_rl.utils import State, mean_of_states
@@ -44,3 +47,26 @@ class Sharing:
         """Return the mean of several agents' `shared_state`; the statistics of observations are merged."""
         mean = mean_of_states(states)
         return mean | {"obs_norm": merged_statistics([state["obs_norm"] for state in states])}
+
+    @staticmethod
+    def joined_states(states: Sequence[State]) -> State:
+        """Return the `state` of an agent with the environments of several ranks, one after the other."""
+        first = states[0]
+        joined = dict(first)
+        if first.get("noise"):
+            joined["noise"] = {"value": np.concatenate([state["noise"]["value"] for state in states])}
+        if first["sampler"] is not None:
+            joined["sampler"] = joined_shards([state["sampler"] for state in states])
+        return joined
+
+    @staticmethod
+    def part_of_state(state: State, own: slice) -> State:
+        """Return the `state` of a rank with some of the environments; with none, it keeps its replay buffer."""
+        part = dict(state)
+        if state.get("noise"):
+            part["noise"] = {"value": state["noise"]["value"][own]}
+        if own.start == own.stop:
+            part["sampler"] = KEPT
+        elif state["sampler"] is not None:
+            part["sampler"] = part_of_shards(state["sampler"], own)
+        return part

@@ -7,6 +7,7 @@ from OffPolicy.arguments import ForTD3
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import TD3Config
 from OffPolicy.ddpg import DeterministicAgent
+from OffPolicy.learner import ONE, WeightedRanks
 from OffPolicy.sampler import Minibatch
 from parallel_rl.utils import MadeWith, Metrics
 
@@ -20,16 +21,16 @@ class TD3(DeterministicAgent):
     critics = 2
 
     @torch.no_grad()
-    def learn_from(self, batch: Minibatch) -> tuple[Metrics, torch.Tensor]:
+    def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Metrics, torch.Tensor]:
         """Make one update; every `policy_delay` updates it includes the actor and the target networks.
 
         a' = clip(pi_target(s') + clip(noise, +-target_noise_clip), +-1)
         y = r + discount * min_k Q_target_k(s', a'),  critics: sum_k (Q_k(s, a) - y)^2 / 2,  actor: -Q_1(s, pi(s))
         """
         next_q = self.critic_learner.target(batch.next_obs, self.smoothed_actions(batch.next_obs))
-        metrics, errors = self.update_critic(batch, self.target(batch, next_q.amin(dim=0)))
+        metrics, errors = self.update_critic(batch, self.target(batch, next_q.amin(dim=0)), ranks)
         if (self.updates + 1) % self.config.policy_delay == 0:
-            metrics["actor_loss"] = self.improve_actor(batch)
+            metrics["actor_loss"] = self.improve_actor(batch, ranks)
             self.update_targets()
         return metrics, errors
 

@@ -277,8 +277,8 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         """Return the number of transitions that `learn` still waits for."""
         return self.batch_size - len(self.memory)
 
-    def observe(self, trajectories: Sequence[Trajectory]) -> None:
-        """Append trajectories to `memory`."""
+    def observe(self, trajectories: Sequence[Trajectory], ranks: Ranks = ALONE) -> None:
+        """Append trajectories to `memory`; `update` merges the statistics of the ranks."""
         for trajectory in trajectories:
             self.memory.append(trajectory)
 

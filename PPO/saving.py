@@ -1,6 +1,7 @@
 """How PPO saves and loads its weights and its state."""
 
 import os
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -25,6 +26,8 @@ SQUASH = {"squash": "squash_actions"}
 """The name of a setting in the oldest checkpoints, and its current name."""
 SHARED_PARTS = ("networks", "optimiser", "updates", "rewarded")
 STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded", "stacked"}
+OF_ENVIRONMENTS = {"intrinsic_returns", "exploration"}
+"""Parts that have a row for each environment."""
 LATER_PARTS = {"rewarded", "stacked"}
 """Parts that older states lack."""
 
@@ -201,6 +204,20 @@ class Savable:
         self.load_state(self.state() | state)
 
     average = staticmethod(average)
+
+    @staticmethod
+    def joined_states(states: Sequence[State]) -> State:
+        """Return the `state` of an agent with the environments of several ranks, one after the other."""
+        return states[0] | {
+            part: {name: np.concatenate([state[part][name] for state in states]) for name in states[0][part]}
+            for part in OF_ENVIRONMENTS & states[0].keys()
+        }
+
+    @staticmethod
+    def part_of_state(state: State, own: slice) -> State:
+        """Return the `state` of a rank with some of the environments."""
+        parts = {name: state[name] for name in OF_ENVIRONMENTS & state.keys() if isinstance(state[name], dict)}
+        return state | {name: {key: rows[own] for key, rows in part.items()} for name, part in parts.items()}
 
     def forget_environments(self) -> None:
         """Reset what is stored by the index of an environment, since other environments get these indexes."""

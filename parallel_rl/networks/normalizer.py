@@ -45,8 +45,8 @@ class RunningNorm(nn.Module):
         Source: Chan et al. 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
         """
         rows = rows.to(self.mean)
-        moments = ranks.gather((len(rows), rows.mean(dim=0), rows.var(dim=0, correction=0)))
-        new_count, *mean_and_var = merged(moments)
+        own = (rows.mean(dim=0), rows.var(dim=0, correction=0)) if len(rows) else (self.mean, self.var)
+        new_count, *mean_and_var = merged(ranks.gather((len(rows), *own)))
         new_mean, new_var = (torch.as_tensor(moment, device=rows.device) for moment in mean_and_var)
         total = self.count + new_count
         delta = new_mean - self.mean

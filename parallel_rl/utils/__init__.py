@@ -28,7 +28,7 @@ from parallel_rl.utils.masks import (
     update_active_environments_list,
 )
 from parallel_rl.utils.quadrature import gauss_hermite
-from parallel_rl.utils.ranks import ALONE, Cluster, Fixed, RankError, Ranks, mean_metrics, merged, stream_of
+from parallel_rl.utils.ranks import ALONE, Cluster, Fixed, RankError, Ranks, mean_metrics, merged, own_stream, stream_of
 from parallel_rl.utils.registration import (
     check_env_id,
     environments_of,
@@ -167,6 +167,7 @@ __all__ = [
     "next_rows",
     "number_of_active_environments",
     "one_torch_thread",
+    "own_stream",
     "range_of_active_environments",
     "read_json",
     "reason_of",

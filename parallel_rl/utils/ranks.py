@@ -4,7 +4,8 @@ What they exchange in an update is its gradients, summed, and the moments of its
 2020, arXiv:1911.00357). So all of them have the same weights and statistics.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -160,3 +161,17 @@ def mean_metrics(ranks: Ranks, rows: int, metrics: dict[str, float]) -> dict[str
 def stream_of(ranks: Ranks, rng: np.random.Generator) -> np.random.Generator:
     """Return a random stream of this rank, from a generator that is the same on all; alone that generator itself."""
     return rng if ranks.count == 1 else np.random.default_rng([*rng.integers(2**63, size=4), ranks.number])
+
+
+@contextmanager
+def own_stream(ranks: Ranks, rng: np.random.Generator) -> Iterator[None]:
+    """Let a generator that is the same on all ranks be `stream_of` this rank within the block."""
+    own, common = stream_of(ranks, rng).bit_generator.state, rng.bit_generator.state
+    if ranks.count == 1:
+        yield
+        return
+    rng.bit_generator.state = own
+    try:
+        yield
+    finally:
+        rng.bit_generator.state = common

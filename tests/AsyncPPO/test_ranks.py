@@ -1,5 +1,6 @@
 """A run over several ranks: the same experience, the same weights on all, one checkpoint."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from AsyncPPO import AsyncPPO, AsyncTrainer
 from AsyncPPO.callbacks import Callback, Checkpoints, checkpoints_in
 from parallel_rl.utils import ALONE, RankError, Ranks
 from PPO import PPO
-from tests.covering import rest_slow
 from tests.ranks import errors_on_ranks, on_ranks
 from tests.toy_agent import ToyAgent
 
@@ -94,19 +94,31 @@ class SaveOnce(Callback):
             trainer.save_checkpoint(self.path)
 
 
-@pytest.mark.parametrize("settings", rest_slow({}, {"core": "gru", "core_size": 8}), ids=["replicas", "recurrent"])
-def test_resume_with_as_many_ranks_is_exact(settings: dict[str, Any], tmp_path: Path) -> None:
+NOISY = {"use_sde": True, "sde_sample_freq": 7, "use_RND": True, "rnd_warmup": 0, "companions": ("icm",)}
+"""Settings with state for each environment: the noise of gSDE, and the discounted sums of intrinsic rewards."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"env": "Pendulum-v1", "settings": NOISY},
+        pytest.param({"settings": {"core": "gru", "core_size": 8}}, marks=pytest.mark.slow),
+    ],
+    ids=["replicas", "gSDE, RND and ICM", "recurrent"],
+)
+def test_resume_with_as_many_ranks_is_exact(options: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "one.state"
 
     def whole(ranks: Ranks) -> bytes:
-        with trainer_of(ranks, settings=settings, callbacks=[SaveOnce(path)]) as trainer:
+        with trainer_of(ranks, callbacks=[SaveOnce(path)], **copy.deepcopy(options)) as trainer:
             trainer.run()
             return trainer.ppo.optimizers[0].vector.numpy().tobytes()
 
     expected = on_ranks(2, whole)
 
     def resumed(ranks: Ranks) -> tuple[bytes, bytes]:
-        with trainer_of(ranks, settings=settings) as trainer:
+        with trainer_of(ranks, **copy.deepcopy(options)) as trainer:
             trainer.load_checkpoint(path)
             trainer.run()
             return digest(trainer), trainer.ppo.optimizers[0].vector.numpy().tobytes()

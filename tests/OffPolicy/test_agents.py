@@ -137,8 +137,8 @@ def test_metrics_are_means_over_the_updates_that_have_them(monkeypatch: pytest.M
     agent = agent_of("td3", policy_delay=2)
     learn_from, seen = agent.learn_from, []
 
-    def noted(batch: Any) -> Any:
-        seen.append(learn_from(batch))
+    def noted(*arguments: Any) -> Any:
+        seen.append(learn_from(*arguments))
         return seen[-1]
 
     monkeypatch.setattr(agent, "learn_from", noted)
@@ -227,14 +227,14 @@ def test_values_of_sparse_rewards_stay_in_their_range() -> None:
 
 def iter_of(agent: Any) -> Any:
     feed(agent, experience(agent, 2))
-    return agent.sampler.samples(agent.config, 1, 0.0)
+    return agent.sampler.samples(agent.config, agent.batch_size, 1, 0.0)
 
 
 def test_importance_weights_correct_all_of_the_bias_at_the_end_of_the_run() -> None:
     agent = agent_of("dqn-prioritized", priority_beta=0.4)
     feed(agent, experience(agent, 4))
     for progress, beta in ((0.0, 0.4), (0.5, 0.7), (1.0, 1.0)):
-        sample = next(agent.sampler.samples(agent.config, 1, progress))
+        sample = next(agent.sampler.samples(agent.config, agent.batch_size, 1, progress))
         assert sample.weights.min() < 0.9
         np.testing.assert_array_equal(sample.weights, agent.sampler.priorities.weights(sample.rows, beta))
 

@@ -235,10 +235,10 @@ def test_noise_restarts_where_an_episode_has_ended() -> None:
     agent = TD3(OBSERVATIONS, ACTIONS, **SMALL, learning_starts=0, action_noise="ou_0.2")
     obs, flags = np.zeros((3, 2), np.float32), np.eye(3, dtype=bool)
     agent.act(obs)
-    before = agent.noise.value.copy()
+    before = agent.noise_process.value.copy()
     rows = [obs[:1], np.ones((1, 2), np.float32), np.zeros(1, np.float32)]
     agent.observe([Trajectory(k, *rows, flags[0, [k]], flags[1, [k]], obs[:1]) for k in range(3)])
-    assert (agent.noise.value == 0).all(axis=1).tolist() == [True, True, False]
+    assert (agent.noise_process.value == 0).all(axis=1).tolist() == [True, True, False]
     assert (before != 0).all()
 
 
