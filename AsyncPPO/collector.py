@@ -144,7 +144,7 @@ class Collector:
         return count, episodes
 
     def _noise(self, env_ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the argument `noise` of `act`: rows of the noise of all ranks' environments; nothing if it is alone."""
+        """Return the argument `noise` of `act`: rows of the noise of all environments; nothing if a rank is alone."""
         if self._share is None:
             return {}
         return {"noise": cast("ReplicableAgent", self.agent).noise(self._share.total)[self._share.own][env_ids]}

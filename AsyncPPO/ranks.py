@@ -149,8 +149,8 @@ def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
     if trainer.ranks.nodes == 1:
         return seconds
     agent = trainer.agent
-    updates_are_few = getattr(agent, "on_policy", False) or trainer.rows.is_due(trainer.steps_done, last=False)
-    learned = agent.shared_state() if updates_are_few else {}
+    due = getattr(agent, "on_policy", False) or trainer.rows.is_due(trainer.steps_done, last=False)
+    learned = agent.shared_state() if due else {}
     reports = trainer.ranks.gather([seconds, sha256(state_to_bytes(learned)).hexdigest()])
     if len({digest for _, digest in reports}) > 1:
         agent.load_shared_state(trainer.ranks.gather(learned)[0])

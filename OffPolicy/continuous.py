@@ -191,7 +191,8 @@ class ContinuousAgent(OffPolicyAgent):
         errors = q - target
         d_q = batch.weight * errors / len(target)
         critic.write_gradient(trace, d_q)
-        self.critic_learner.step(self.current_lr, ranks)
+        ranks.average(self.critic_learner.gradient)
+        self.critic_learner.step(self.current_lr)
         metrics = {"critic_loss": 0.5 * (d_q * errors).sum().item(), "q_value": q.mean().item()}
         return metrics, errors.abs().mean(dim=0)
 

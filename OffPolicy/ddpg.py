@@ -55,7 +55,8 @@ class DeterministicAgent(ContinuousAgent):
         d_actions = critic.action_gradient(q_trace, torch.full_like(q, -1 / len(actions)), self.action_dim)
         loss = -q.mean().item() + self.action_loss(actions, d_actions) + self.cloning_loss(batch, actions, d_actions)
         actor.write_gradient(trace, actions, d_actions)
-        self.actor_learner.step(self.current_lr, ranks)
+        ranks.average(self.actor_learner.gradient)
+        self.actor_learner.step(self.current_lr)
         return loss
 
     def state(self) -> State:

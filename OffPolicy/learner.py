@@ -19,10 +19,12 @@ class WeightedRanks(NamedTuple):
     weight: float = 1.0
     """The fraction of the rows that this rank has."""
 
-    def average(self, vector: torch.Tensor) -> None:
-        """Turn a mean over this rank's rows `(P,)` into the mean over the rows of all ranks, in place."""
+    def average(self, *vectors: torch.Tensor) -> None:
+        """Turn means over this rank's rows, vectors, into means over the rows of all ranks, in place."""
         if self.ranks.count > 1:
-            vector.copy_(self.ranks.total(vector * self.weight))
+            total = self.ranks.total(torch.cat(vectors) * self.weight)
+            for vector, part in zip(vectors, total.split([*map(len, vectors)]), strict=True):
+                vector.copy_(part)
 
 
 ONE = WeightedRanks()
@@ -42,16 +44,12 @@ class Learner(Generic[M]):
         self._parameters = list(network.parameters())
         self.optimizer = Adam(self._parameters, eps=ADAM_EPS)
         self._gradients: list[Any] = [parameter.grad for parameter in self._parameters]  # views of one vector
-        self.vector = self.optimizer.vector
+        self.vector, self.gradient = self.optimizer.vector, self.optimizer.gradient
         self._target_vector = self.vector.clone() if has_target else None
         self.target: M = network if self._target_vector is None else copy_on(network, self._target_vector)
 
-    def step(self, lr: float, ranks: WeightedRanks, max_grad_norm: float | None = None) -> None:
-        """Take a step of size `lr` down the mean gradient of all ranks, whose norm is limited first.
-
-        The parameters' `grad` has the gradient of this rank's rows.
-        """
-        ranks.average(self.optimizer.gradient)
+    def step(self, lr: float, max_grad_norm: float | None = None) -> None:
+        """Take a step of size `lr` down the gradient in the parameters' `grad`, whose norm is limited first."""
         if max_grad_norm is not None:
             limit_norm(self.optimizer.gradient, max_grad_norm)
         self.optimizer.step(lr)
@@ -59,7 +57,8 @@ class Learner(Generic[M]):
     def descend(self, loss: torch.Tensor, lr: float, ranks: WeightedRanks, max_grad_norm: float | None = None) -> None:
         """Take a step down the gradient of a loss `()`, the mean over this rank's rows."""
         torch._foreach_copy_(self._gradients, torch.autograd.grad(loss, self._parameters))
-        self.step(lr, ranks, max_grad_norm)
+        ranks.average(self.gradient)
+        self.step(lr, max_grad_norm)
 
     def update_target(self, tau: float) -> None:
         """Update the target, if there is one: target <- (1 - tau) target + tau network."""

@@ -165,10 +165,10 @@ class SAC(ContinuousAgent):
             next_value = next_value - alpha * following.log_prob
         metrics, errors = self.update_critic(batch, self.target(batch, next_value), ranks)
         sampled = self.sample_actions(batch.obs)
+        self.temperature.network.write_gradient(sampled.log_prob, self.entropy_target)
         metrics["actor_loss"] = self.improve_actor(batch, sampled, alpha, ranks)
         if self.config.alpha is None:
-            self.temperature.network.write_gradient(sampled.log_prob, self.entropy_target)
-            self.temperature.step(self.current_lr, ranks)
+            self.temperature.step(self.current_lr)
             self.temperature.vector.clamp_(*LOG_ALPHA_RANGE)
         self.update_targets()
         return metrics | {"alpha": alpha.item(), "entropy": -sampled.log_prob.mean().item()}, errors
@@ -176,7 +176,10 @@ class SAC(ContinuousAgent):
     def improve_actor(
         self, batch: Minibatch, sampled: Sampled, alpha: torch.Tensor, ranks: WeightedRanks = ONE
     ) -> float:
-        """Descend the actor's loss for actions that it sampled; return the loss."""
+        """Descend the actor's loss for actions that it sampled; return the loss.
+
+        The gradient of the temperature is averaged over the ranks in the same message.
+        """
         actor, critic, count = self.actor_learner.network, self.critic_learner.network, len(batch.obs)
         q, trace = critic.trace(batch.obs, sampled.action)
         smallest = q.amin(dim=0)
@@ -185,5 +188,6 @@ class SAC(ContinuousAgent):
         loss = (alpha * sampled.log_prob - smallest).mean().item() + self.action_loss(sampled.action, d_action)
         loss += self.cloning_loss(batch, median, d_median)
         actor.write_gradient(sampled, d_action, alpha / count, d_median * (1 - median**2))
-        self.actor_learner.step(self.current_lr, ranks)
+        ranks.average(self.actor_learner.gradient, self.temperature.gradient)
+        self.actor_learner.step(self.current_lr)
         return loss

@@ -159,7 +159,14 @@ class Noting(Callback):
 
     def __init__(self, directory: Path) -> None:
         """Write into a directory."""
-        self.directory, self.notes = directory, list[tuple[float, int]]()
+        self.directory, self.notes, self.pause = directory, list[tuple[float, int]](), 0.0
+
+    def renewed(self, renewed: Callable[..., bool], *arguments: Any) -> bool:
+        """Let ranks join; note the longest time that this takes."""
+        start = time.monotonic()
+        result = renewed(*arguments)
+        self.pause = max(self.pause, time.monotonic() - start)
+        return result
 
     def on_update(self, trainer: AsyncTrainer, metrics: Metrics) -> None:
         """Note; stop the run some updates after the lost environments have come again."""
@@ -169,19 +176,21 @@ class Noting(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
         all_of_them = [envs == trainer.num_envs for _, envs in self.notes]
         if ranks.node == 0 and not all(all_of_them) and all(all_of_them[-KILLED_AFTER:]):
-            (self.directory / "notes").write_text(json.dumps(self.notes))
+            (self.directory / "notes").write_text(json.dumps([self.pause, self.notes]))
             trainer.stop("enough")
 
 
 def _train_noting(directory: Path, ranks: Cluster) -> int:
+    noting = Noting(directory)
+    ranks.renewed = partial(noting.renewed, ranks.renewed)  # type: ignore[method-assign]
     with trainer_of(ranks, 0, 10_000_000) as trainer:
-        trainer.callbacks.append(Noting(directory))
+        trainer.callbacks.append(noting)
         trainer.run()
     return 0
 
 
 def milliseconds_of_loss() -> dict[str, float]:
-    """Return the time from a kill to the next update, an update's usual time, and the longest update of a join."""
+    """Return the time from a kill to the next update, an update's usual time, and what a join takes."""
     from torch.distributed import TCPStore
 
     from parallel_rl.commands.cluster import ElasticArguments, LocalRank
@@ -197,13 +206,15 @@ def milliseconds_of_loss() -> dict[str, float]:
 
         Driver(store, NODES, NODES - 1, start, print).run()
         killed = float((directory / "killed").read_text())
-        times, envs = np.array(json.loads((directory / "notes").read_text())).T
+        pause, notes = json.loads((directory / "notes").read_text())
+        times, envs = np.array(notes).T
     updates, before = np.diff(times), int(np.searchsorted(times, killed))
     back = before + int(np.argmax(envs[before:] < envs[0]))
     back += int(np.argmax(envs[back:] == envs[0]))
     return {
         "usual update": float(np.median(updates[: before - 1])) * 1e3,
         "from the kill to the next update": (times[before] - killed) * 1e3,
+        "pause in which a rank joins": pause * 1e3,
         "longest update around the join": float(updates[back - 2 : back + 1].max()) * 1e3,
     }
 

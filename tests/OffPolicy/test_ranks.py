@@ -22,11 +22,13 @@ OBSERVATIONS, BOX, CHOICES = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-2,
 ENVS = 5
 AGENTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "sac": (SAC, "Pendulum-v1", {"normalize_obs": True}),
-    "td3": (TD3, "Pendulum-v1", {"action_noise": "ou_0.2", "eps_greedy": 0.2, "policy_delay": 1}),
-    "ddpg": (DDPG, "Pendulum-v1", {"parameter_noise": 0.1, "prioritized": True}),
+    "td3": (TD3, "Pendulum-v1", {"eps_greedy": 0.2, "policy_delay": 1}),
+    "ddpg": (DDPG, "Pendulum-v1", {"action_noise": "ou_0.2", "parameter_noise": 0.1, "prioritized": True}),
     "dqn": (DQN, "CartPole-v1", {"n_step": 3, "dueling": True, "prioritized": True}),
 }
-ALL = pytest.mark.parametrize("name", AGENTS)
+ALL = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ("sac", "ddpg") else pytest.mark.slow) for name in AGENTS]
+)
 SIZES: dict[str, Any] = {
     "hidden_sizes": (8,), "batch_size": 16, "learning_starts": 50, "train_freq": 10, "buffer_size": 100, "utd": 0.2,
 }  # fmt: skip
