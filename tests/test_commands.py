@@ -335,7 +335,8 @@ def test_plot_of_several_runs(run_dir: Path, tmp_path: Path, capsys: pytest.Capt
     out = tmp_path / "curves.png"
     assert main.main(["plot", str(run_dir), *map(str, others), "--out", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert main.main(["plot", str(tmp_path)]) == 1
+    (tmp_path / "empty").mkdir()
+    assert main.main(["plot", str(tmp_path / "empty")]) == 1
     assert "is not a run" in capsys.readouterr().err
     assert main.main(["plot", str(run_dir), "--out", str(tmp_path / "new" / "curves.png")]) == 0
     assert main.main(["plot", str(run_dir), "--out", str(tmp_path / "curves.jpg")]) == 1
