@@ -3,20 +3,24 @@
     python -m benchmarks.bits > before.txt      (on the old code)
     python -m benchmarks.bits | diff before.txt -
 
-Each line names a task and a way of training. It has the SHA-256 of the weights and of the metrics after 20 updates. The
-fingerprints depend on the processor and on the versions of torch and NumPy, so compare them on one machine only.
+Each line names a task and a way of training. It has the SHA-256 of the weights and of the metrics after 20 updates of
+PPO, or 1,200 steps of an off-policy agent. The fingerprints depend on the processor and on the versions of torch and
+NumPy, so compare them on one machine only.
 """
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from torch import nn
 from tqdm import tqdm
 
-from AsyncPPO import ActionMasks, AsyncPPO
+from AsyncPPO import ActionMasks, AsyncPPO, AsyncTrainer
+from OffPolicy import DDPG, DQN, SAC, TD3, OffPolicyAgent
 from PPO import PPO
 
 UPDATES, BATCH, ENVS = 20, 256, 8
@@ -78,17 +82,42 @@ ONLY_MLP = ("CartPole", "CartPole, autograd", "Pendulum", "Pendulum, clipped", "
 """Tasks whose policy has replicas."""
 
 
-def fingerprint(env: str | Callable[[], gym.Env], settings: dict[str, Any], way: dict[str, Any]) -> str:
-    """Train for 20 updates; return the first digits of the digests of weights and metrics."""
+OFF_POLICY: dict[str, tuple[type[OffPolicyAgent], str, dict[str, Any]]] = {
+    "SAC": (SAC, "Pendulum-v1", {}),
+    "SAC, prioritized": (SAC, "Pendulum-v1", {"prioritized": True, "normalize_obs": True, "utd": 0.5}),
+    "SAC, fixed alpha": (SAC, "Pendulum-v1", {"alpha": 0.2, "eps_greedy": 0.1, "train_freq": 16}),
+    "TD3, 3 steps": (TD3, "Pendulum-v1", {"n_step": 3}),
+    "DDPG, noise": (DDPG, "Pendulum-v1", {"action_noise": "ou_0.2", "parameter_noise": 0.1}),
+    "DQN, dueling": (DQN, "CartPole-v1", {"n_step": 3, "dueling": True}),
+    "DQN, prioritized": (DQN, "CartPole-v1", {"prioritized": True, "double": False}),
+}
+"""An agent, an environment, and arguments of the agent."""
+
+
+def of_ppo(env: str | Callable[[], gym.Env], settings: dict[str, Any], way: dict[str, Any]) -> str:
+    """Return the fingerprint of PPO after 20 updates."""
     sample = gym.make(env) if isinstance(env, str) else env()
     ppo = PPO.for_env(sample, seed=7, k_epochs=2, batch_size=BATCH, mini_batch_size=64, **settings)
+    networks = [ppo.policy, *([] if ppo.rnd is None else [ppo.rnd])]
     with AsyncPPO(env, ppo, ENVS, UPDATES * BATCH, seed=11, progress=False, **way) as trainer:
-        history = trainer.run()
-    weights = hashlib.sha256()
-    for module in (ppo.policy, ppo.rnd):
-        for tensor in [] if module is None else module.state_dict().values():
+        return fingerprint(trainer, networks)
+
+
+def of_off_policy(kind: type[OffPolicyAgent], env: str, settings: dict[str, Any]) -> str:
+    """Return the fingerprint of an off-policy agent after 1,200 steps."""
+    small = {"hidden_sizes": (32, 32), "batch_size": 32, "learning_starts": 100, "buffer_size": 1_000}
+    agent: Any = kind.for_env(env, seed=7, **small, **settings)
+    with AsyncTrainer(env, agent, 4, 1_200, seed=11, progress=False, backend="inline") as trainer:
+        return fingerprint(trainer, [agent.policy])
+
+
+def fingerprint(trainer: AsyncTrainer, networks: list[nn.Module]) -> str:
+    """Train; return the first digits of the digests of weights and metrics."""
+    history = trainer.run()
+    weights, metrics = hashlib.sha256(), hashlib.sha256()
+    for network in networks:
+        for tensor in network.state_dict().values():
             weights.update(tensor.cpu().numpy().tobytes())
-    metrics = hashlib.sha256()
     for row in history:
         metrics.update(repr([(name, row[name]) for name in sorted(row.keys() - CLOCKS)]).encode())
     return f"{weights.hexdigest()[:16]} {metrics.hexdigest()[:16]}"
@@ -96,14 +125,15 @@ def fingerprint(env: str | Callable[[], gym.Env], settings: dict[str, Any], way:
 
 def main() -> None:
     """Print a line for each task and way."""
-    cases = [
-        (task, way)
+    cases = {
+        f"{task:22}{way:22}": partial(of_ppo, *TASKS[task], WAYS[way])
         for task in TASKS
         for way in WAYS
         if task in ONLY_MLP or not way.startswith("replicas")
-    ]  # fmt: skip
-    for task, way in tqdm(cases, unit="run", disable=None):
-        tqdm.write(f"{task:22}{way:22}{fingerprint(*TASKS[task], WAYS[way])}")
+    }
+    cases |= {f"{task:22}{'inline':22}": partial(of_off_policy, *OFF_POLICY[task]) for task in OFF_POLICY}
+    for name, train in tqdm(cases.items(), unit="run", disable=None):
+        tqdm.write(f"{name}{train()}")
 
 
 if __name__ == "__main__":
