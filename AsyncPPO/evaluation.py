@@ -89,9 +89,7 @@ def evaluate_episodes(
         EnvError: an environment failed or hung; with `restart`, all of them failed repeatedly.
     """
     episodes = counted("episodes", episodes)
-    check_names(settings, EnvSettings.__annotations__, EvaluationSettings.__annotations__, by="evaluate")
-    if isinstance(actor, type) or not hasattr(actor, "get_action"):
-        raise TypeError(f"the actor must be an object with the method `get_action`, not {actor!r}")
+    _check(actor, settings)
     env, num_envs = _first(env, number_of_copies(env, num_envs, DEFAULT_NUM_ENVS), episodes, settings)
     keys = with_success(info_keys)
     done: list[Episode] = []
@@ -118,6 +116,12 @@ def evaluate_episodes(
             stacklevel=2,
         )
     return done
+
+
+def _check(actor: Any, settings: EnvSettings) -> None:
+    check_names(settings, EnvSettings.__annotations__, EvaluationSettings.__annotations__, by="evaluate")
+    if isinstance(actor, type) or not hasattr(actor, "get_action"):
+        raise TypeError(f"the actor must be an object with the method `get_action`, not {actor!r}")
 
 
 def _first(env: Any, listed: int, episodes: int, settings: EnvSettings) -> tuple[Any, int]:
