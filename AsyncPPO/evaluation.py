@@ -92,8 +92,7 @@ def evaluate_episodes(
     _check(actor, settings)
     env, num_envs = _first(env, number_of_copies(env, num_envs, DEFAULT_NUM_ENVS), episodes, settings)
     keys = with_success(info_keys)
-    done: list[Episode] = []
-    failures, truncated = 0, 0
+    done, failures, truncated = list[Episode](), 0, 0
     with (
         EnvVectorizer(env, num_envs, **settings) as envs,
         Bar(total=episodes, unit="episode", desc="evaluating", disable=not progress) as bar,

@@ -154,14 +154,16 @@ class SaveAt(Callback):
             trainer.save_checkpoint(self.path)
 
 
+def saving(name: str, ranks: Ranks, path: Path, steps: int) -> Any:
+    """Train, and save a checkpoint after some steps; return the trainer."""
+    with trainer_of(name, ranks, callbacks=[SaveAt(path, steps)]) as trainer:
+        trainer.run()
+    return trainer
+
+
 @ALL
 def test_resume_with_as_many_ranks_is_exact(name: str, tmp_path: Path) -> None:
     path = tmp_path / "half.state"
-
-    def whole(ranks: Ranks) -> bytes:
-        with trainer_of(name, ranks, callbacks=[SaveAt(path, HALF)]) as trainer:
-            trainer.run()
-            return learned(trainer)
 
     def resumed(ranks: Ranks) -> bytes:
         with trainer_of(name, ranks) as trainer:
@@ -169,17 +171,12 @@ def test_resume_with_as_many_ranks_is_exact(name: str, tmp_path: Path) -> None:
             trainer.run()
             return learned(trainer)
 
-    assert {*on_ranks(2, whole)} == {*on_ranks(2, resumed)}
+    assert {*on_ranks(2, lambda ranks: learned(saving(name, ranks, path, HALF)))} == {*on_ranks(2, resumed)}
 
 
 @ALL
 def test_a_checkpoint_of_ranks_has_the_transitions_of_all_and_resumes_on_any_number(name: str, tmp_path: Path) -> None:
     path = tmp_path / "whole.state"
-
-    def whole(ranks: Ranks) -> Any:
-        with trainer_of(name, ranks, callbacks=[SaveAt(path, STEPS)]) as trainer:
-            trainer.run()
-            return trainer.agent.sampler.state()
 
     def resumed(ranks: Ranks) -> Any:
         with trainer_of(name, ranks) as trainer:
@@ -204,7 +201,7 @@ def test_a_checkpoint_of_ranks_has_the_transitions_of_all_and_resumes_on_any_num
             index -= envs
         raise AssertionError
 
-    saved = on_ranks(2, whole)
+    saved = on_ranks(2, lambda ranks: saving(name, ranks, path, STEPS).agent.sampler.state())
     assert load_state(path)["agent"]["sampler"]["replay"]["num_envs"] == ENVS
     for samplers in (saved, [resumed(ALONE)], on_ranks(3, resumed)):
         for index in range(ENVS):
