@@ -13,6 +13,7 @@ from parallel_rl.utils.checkpoint import (
     write_atomically,
 )
 from parallel_rl.utils.closeable import Closeable
+from parallel_rl.utils.configured import Configured
 from parallel_rl.utils.counts import counted
 from parallel_rl.utils.described import describe_space, make_space
 from parallel_rl.utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
@@ -51,7 +52,6 @@ from parallel_rl.utils.scores import bootstrap_interval, interquartile_mean
 from parallel_rl.utils.seeding import OwnStreams, env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
 from parallel_rl.utils.settings import (
     Config,
-    Configured,
     MadeWith,
     Setting,
     fault_of,

@@ -1,10 +1,19 @@
-"""Names of keyword arguments, and what the error for an unknown one suggests."""
+"""Names of arguments and settings, and what the error for an unknown one suggests."""
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
-SB3_NAMES = {"learning_rate": "lr", "clip_range": "policy_clip", "net_arch": "hidden_sizes", "n_envs": "num_envs"}
-"""Names of arguments in Stable-Baselines3 that are unlike ours."""
+SB3_NAMES = {
+    "learning_rate": "lr",
+    "clip_range": "policy_clip",
+    "n_epochs": "k_epochs",
+    "gae_lambda": "GAE_lambda",
+    "ent_coef": "entropy_coef",
+    "vf_coef": "value_coef",
+    "net_arch": "hidden_sizes",
+    "n_envs": "num_envs",
+}
+"""Arguments of Stable-Baselines3 that have other names here."""
 
 
 def check_names(names: Iterable[str], known: Collection[str], others: Iterable[str], by: str) -> None:
@@ -19,10 +28,22 @@ def check_names(names: Iterable[str], known: Collection[str], others: Iterable[s
     Raises:
         TypeError: a name is unknown; the message suggests the nearest one, or ours for one of Stable-Baselines3.
     """
-    all_known = [*known, *others]
     for name in names:
         if name not in known:
-            ours = SB3_NAMES.get(name, name)
-            near = [ours] if ours in all_known else get_close_matches(name, all_known, 1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
+            hint = suggestion(name, [*known, *others])
             raise TypeError(f"{by}() got an unexpected keyword argument {name!r}{hint}")
+
+
+def suggestion(name: str, known: Collection[str], similarity: float = 0.6) -> str:
+    """Return `: did you mean 'NAME'?`, or an empty text if no name is near.
+
+    For a name of Stable-Baselines3 it is ours, otherwise the nearest.
+
+    Args:
+        name: an unknown name.
+        known: those that exist.
+        similarity: the least similarity of a near name, from 0 to 1.
+    """
+    ours = SB3_NAMES.get(name, name)
+    near = [ours] if ours in known else get_close_matches(name, known, 1, similarity)
+    return f": did you mean {near[0]!r}?" if near else ""

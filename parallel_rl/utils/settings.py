@@ -7,16 +7,13 @@ A config is a frozen dataclass whose fields are declared by `setting`:
         gamma: float = setting(0.99, "Discount of the reward.", least=0, most=1)
 """
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from inspect import Signature, signature
 from types import MethodType, NoneType, UnionType
 from typing import (
-    TYPE_CHECKING,
     Any,
-    ClassVar,
     Generic,
     Literal,
     ParamSpec,
@@ -234,54 +231,6 @@ def make_config(config: type[C], values: Mapping[str, Any], others: Iterable[str
     return config(**values)
 
 
-class Configured:
-    """A mixin that makes the settings of an agent's `config` attributes of the agent.
-
-    Settings that may change between updates can be assigned; this replaces `config` by one with the new value.
-    """
-
-    config: Any
-    arguments: ClassVar[frozenset[str]] = frozenset()
-    """The other arguments of the agent, which cannot be changed."""
-
-    def __repr__(self) -> str:
-        """Return the spaces, the seed, and the settings that differ from the defaults, as text."""
-        spaces = [_shape_of(vars(self)[name]) for name in ("observation_space", "action_space")]
-        settings = [("seed", vars(self)["seed"]), *vars(self.config).items()]
-        defaults = {"seed": None} | {each.name: each.default for each in fields(self.config)}
-        changed = [f"{name}={value!r}" for name, value in settings if value != defaults[name]]
-        return f"{type(self).__name__}({' -> '.join(spaces)}{''.join(f', {each}' for each in changed)})"
-
-    if not TYPE_CHECKING:  # a type checker sees the fields of the config as a base class, and so misspelled names
-
-        def __getattr__(self, name: str) -> Any:
-            """Return the setting of that name."""
-            try:
-                return self.__dict__["config"].__dict__[name]
-            except KeyError:
-                message = f"{type(self).__name__!r} object has no attribute {name!r}"
-                raise AttributeError(message, name=name, obj=self) from None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; the next update uses it.
-
-        Raises:
-            AttributeError: it cannot be changed after the agent is made.
-            ValueError: it is a setting, and the value is out of its range.
-        """
-        config: Any = vars(self).get("config")
-        about = settings_in(type(config)).get(name) if config is not None and name in vars(config) else None
-        if name in self.arguments & vars(self).keys() if about is None else about.fixed:
-            raise AttributeError(f"{name} cannot be changed once the agent is made: make another with {name}=")
-        if about is None:
-            super().__setattr__(name, value)
-            return
-        changed: Any = copy.copy(config)
-        object.__setattr__(changed, name, value)  # unchecked: relations may hold only after further assignments
-        check(changed, [name])
-        super().__setattr__("config", changed)
-
-
 class MadeWith(Generic[P]):
     """A class method that type checkers and editors see with the arguments of another callable.
 
@@ -320,11 +269,6 @@ def table(configs: Mapping[str, type[Config]]) -> str:
             rows.setdefault(name, f"| `{name}` | {shown} | {_values(name, config)} | {about.help} |")
     head = f"| setting | {' | '.join(configs)} | values | what it is |"
     return "\n".join([head, "| --- " * (3 + len(configs)) + "|", *rows.values()])
-
-
-def _shape_of(space: Any) -> str:
-    """Return a short text for a space: for a Box, only its shape."""
-    return f"Box{space.shape}" if type(space).__name__ == "Box" else str(space)
 
 
 def _shown(value: Any) -> str:

@@ -328,6 +328,8 @@ def test_a_setting_that_may_change_counts_from_then_on() -> None:
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(TypeError, match="did you mean 'batch_size'"):
         DQN.for_env(Identity(False), batchsize=3)
+    with pytest.raises(AttributeError, match="SAC has no setting 'gama': did you mean 'gamma'"):
+        agent_of("sac").gama = 0.3
 
 
 def test_dqn_learns_from_images() -> None:

@@ -51,6 +51,19 @@ def test_an_assigned_setting_is_in_the_config_and_in_range() -> None:
     assert ppo.settings()["mini_batch_size"] == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("gama", "gamma"), ("batchsize", "batch_size"), ("learning_rate", "lr"), ("ent_coef", "entropy_coef")],
+)
+def test_an_attribute_that_misspells_a_setting_is_an_error(name: str, nearest: str) -> None:
+    class Subclass(PPO):
+        pass
+
+    with pytest.raises(AttributeError, match=f"^PPO has no setting '{name}': did you mean '{nearest}'"):
+        setattr(small(), name, 0.3)
+    setattr(Subclass(False, 4, 2), name, 0.3)  # the own attribute of a subclass
+
+
 @pytest.mark.parametrize("name", [name for name, about in settings_in(PPOConfig).items() if about.fixed])
 def test_a_fixed_setting_cannot_be_assigned(name: str) -> None:
     with pytest.raises(AttributeError, match=f"^{name} cannot be changed once the agent is made: make another with"):

@@ -1,0 +1,75 @@
+"""Configured: an agent whose settings are its attributes."""
+
+import copy
+from dataclasses import fields
+from inspect import get_annotations
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from parallel_rl.utils.names import suggestion
+from parallel_rl.utils.settings import check, settings_in
+
+MISSPELLED = 0.88
+"""The least similarity, from 0 to 1, of a misspelled name to the right one: about one letter of eight differs."""
+
+
+class Configured:
+    """A mixin that makes the settings of an agent's `config` attributes of the agent.
+
+    Settings that may change between updates can be assigned; this replaces `config` by one with the new value.
+    """
+
+    config: Any
+    arguments: ClassVar[frozenset[str]] = frozenset()
+    """The other arguments of the agent, which cannot be changed."""
+
+    def __repr__(self) -> str:
+        """Return the spaces, the seed, and the settings that differ from the defaults, as text."""
+        spaces = [_shape_of(vars(self)[name]) for name in ("observation_space", "action_space")]
+        settings = [("seed", vars(self)["seed"]), *vars(self.config).items()]
+        defaults = {"seed": None} | {each.name: each.default for each in fields(self.config)}
+        changed = [f"{name}={value!r}" for name, value in settings if value != defaults[name]]
+        return f"{type(self).__name__}({' -> '.join(spaces)}{''.join(f', {each}' for each in changed)})"
+
+    if not TYPE_CHECKING:  # a type checker sees the fields of the config as a base class, and so misspelled names
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the setting of that name."""
+            try:
+                return self.__dict__["config"].__dict__[name]
+            except KeyError:
+                message = f"{type(self).__name__!r} object has no attribute {name!r}"
+                raise AttributeError(message, name=name, obj=self) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; the next update uses it.
+
+        Raises:
+            AttributeError: it cannot be changed after the agent is made, or its name is a misspelled setting's.
+            ValueError: it is a setting, and the value is out of its range.
+        """
+        config: Any = vars(self).get("config")
+        about = settings_in(type(config)).get(name) if config is not None and name in vars(config) else None
+        if name in self.arguments & vars(self).keys() if about is None else about.fixed:
+            raise AttributeError(f"{name} cannot be changed once the agent is made: make another with {name}=")
+        if about is None:
+            if config is not None:
+                self._check_spelling(name)
+            super().__setattr__(name, value)
+            return
+        changed: Any = copy.copy(config)
+        object.__setattr__(changed, name, value)  # unchecked: relations may hold only after further assignments
+        check(changed, [name])
+        super().__setattr__("config", changed)
+
+    def _check_spelling(self, name: str) -> None:
+        """Refuse a new public attribute that is almost called like a setting, except in subclasses of an agent."""
+        is_agent = "config" in get_annotations(type(self))  # a subclass need not declare it again
+        if is_agent and not name.startswith("_") and not hasattr(self, name):
+            hint = suggestion(name, settings_in(type(self.config)), MISSPELLED)
+            if hint:
+                raise AttributeError(f"{type(self).__name__} has no setting {name!r}{hint}")
+
+
+def _shape_of(space: Any) -> str:
+    """Return a short text for a space: for a Box, only its shape."""
+    return f"Box{space.shape}" if type(space).__name__ == "Box" else str(space)
