@@ -24,6 +24,7 @@ from AsyncPPO.parallel_envs import ParallelEnvs
 from AsyncPPO.resets import RESET_MASK, EnvSeeds, check_env_ids, take_reset_mask
 from AsyncPPO.vector_view import VectorView
 from parallel_rl.utils import episode_ends, indexes_of_active_environments, number_of_active_environments
+from parallel_rl.utils.names import names_checked
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
 """Observations `(n, ...)`, rewards float64 `(n,)`, terminated and truncated bool `(n,)`, infos, of n environments."""
@@ -78,6 +79,7 @@ class EnvVectorizer(ParallelEnvs):
         EnvError: an environment could not be made.
     """
 
+    @names_checked
     def __init__(
         self,
         env: EnvLike | Sequence[EnvLike],

@@ -15,6 +15,7 @@ import gymnasium as gym
 from AsyncPPO.factory import env_factories, env_factory
 from AsyncPPO.workers import Pulse
 from parallel_rl.utils import OwnStreams, State, save_state, spawn_seeds
+from parallel_rl.utils.names import names_checked
 from Population.checkpoint import contents, read_checkpoint, restore
 from Population.combiners import AgentCombiner, FixedAgentCombiner, RandomAgentCombiner
 from Population.display import Display
@@ -79,6 +80,7 @@ class Trainer:
         TypeError: an object is no agent.
     """
 
+    @names_checked
     def __init__(
         self,
         agent: Any,

@@ -9,12 +9,14 @@ from torch import nn
 from AsyncPPO import EnvVectorizer
 from AsyncPPO.factory import number_of_copies
 from parallel_rl.utils import counted
+from parallel_rl.utils.names import names_checked
 from Rollouts.actor import Actor, check_signatures, device_of
 from Rollouts.collector import Collector
 from Rollouts.fragment import Fragment
 from Rollouts.workers import lagged_feed
 
 
+@names_checked
 def rollout(
     envs: Any,
     actor: Actor,

@@ -1,7 +1,13 @@
 """Names of arguments and settings, and what the error for an unknown one suggests."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
+from functools import wraps
+from inspect import signature
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SB3_NAMES = {
     "learning_rate": "lr",
@@ -32,6 +38,18 @@ def check_names(names: Iterable[str], known: Collection[str], others: Iterable[s
         if name not in known:
             hint = suggestion(name, [*known, *others])
             raise TypeError(f"{by}() got an unexpected keyword argument {name!r}{hint}")
+
+
+def names_checked(function: Callable[P, T]) -> Callable[P, T]:
+    """Let the error for an unknown keyword argument of a function, or of a class's `__init__`, suggest a name."""
+    known, by = signature(function).parameters, function.__qualname__.removesuffix(".__init__")
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        check_names(kwargs, known, (), by)
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def suggestion(name: str, known: Collection[str], similarity: float = 0.6) -> str:

@@ -66,9 +66,11 @@ def test_an_environment_that_cannot_be_copied_is_an_error() -> None:
         EnvVectorizer(Uncopiable(), 2)
 
 
-def test_unknown_id_error_suggests_the_nearest() -> None:
+def test_unknown_id_or_argument_error_suggests_the_nearest() -> None:
     with pytest.raises(ValueError, match="no environment 'CartPoel-v1'; did you mean 'CartPole-v1'"):
         EnvVectorizer("CartPoel-v1", 2)
+    with pytest.raises(TypeError, match=r"EnvVectorizer\(\) got .* argument 'n_envs': did you mean 'num_envs'"):
+        EnvVectorizer("CartPole-v1", n_envs=2)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("env", [3, None, lambda: 5])

@@ -63,6 +63,11 @@ def test_a_wrong_output_of_an_actor_is_an_error_before_the_first_step(parts: dic
         next(feed)
 
 
+def test_an_unknown_argument_is_named_with_the_nearest() -> None:
+    with pytest.raises(TypeError, match=r"rollout\(\) got an unexpected keyword argument 'n_envs': .* 'num_envs'\?"):
+        rollout(NeverStepped, Fine(), n_envs=2)  # type: ignore[call-arg]
+
+
 def test_a_reset_in_place_is_an_error_before_the_first_step() -> None:
     class InPlace(Fine):
         def reset(self, hx: Any, at: Any) -> Any:
