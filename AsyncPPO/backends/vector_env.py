@@ -31,7 +31,11 @@ class VectorEnvPool:
         try:
             self._mode = AutoresetMode(env.metadata.get("autoreset_mode"))
         except ValueError:
-            raise ValueError(f"metadata['autoreset_mode'] of {env} must be an AutoresetMode of gymnasium") from None
+            raise ValueError(
+                f"metadata['autoreset_mode'] of {env} must be an AutoresetMode of gymnasium. If the step after the end "
+                'of an episode resets it: env.metadata = {**env.metadata, "autoreset_mode": '
+                "gymnasium.vector.AutoresetMode.NEXT_STEP}; if the last step does: SAME_STEP; otherwise: DISABLED"
+            ) from None
         self._env, self._owned, self.spec = env, owned, env.spec
         self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
         self.resets_late = self._mode is AutoresetMode.NEXT_STEP

@@ -1,5 +1,6 @@
 """Gymnasium's vector environments in ours, and ours as one of Gymnasium's: the same experience in both directions."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -185,8 +186,11 @@ def test_unsupported_uses_of_a_vector_env_are_refused() -> None:
     with pytest.raises(ValueError, match="acting='replicas' needs mode='streaming', no VectorEnv"):
         AsyncPPO(vector, PPO.for_env(vector), acting="replicas")
     vector.metadata = {}
-    with pytest.raises(ValueError, match=r"metadata\['autoreset_mode'\] of .* must be an AutoresetMode"):
+    with pytest.raises(ValueError, match=r"metadata\['autoreset_mode'\] of .* must be an AutoresetMode") as caught:
         EnvVectorizer(vector)
+    (advice,) = re.findall(r"env\.metadata = \{.*?\}", str(caught.value))
+    exec(advice, {"env": vector, "gymnasium": gym})
+    EnvVectorizer(vector).close()
     silent = Silent([Counter] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
     with (
         EnvVectorizer(silent, autoreset=True) as env,
