@@ -16,10 +16,7 @@ from parallel_rl.utils import (
     State,
     check_like,
     episode_ends,
-    inactive_states_dropout,
-    indexes_of_active_environments,
     true_next_obs,
-    update_active_environments_list,
 )
 
 Result = TypeVar("Result")
@@ -129,7 +126,7 @@ class Collector:
     def _step(self) -> tuple[int, list[Episode]]:
         self._begin()
         env = self.env
-        env_ids = indexes_of_active_environments(env.finished)
+        env_ids = np.flatnonzero(~env.finished)
         acted = self._recurrent.query(self.agent.act, self._obs, env_ids, **self._noise(env_ids))
         result = env.step(acted[0])
         count, episodes = self._keep(env_ids, self._obs, acted, result)
@@ -139,8 +136,7 @@ class Collector:
                 self._obs = env.obs[~env.finished]
         else:
             over = episode_ends(terminated, truncated)
-            self._obs = inactive_states_dropout(self._obs, over)
-            update_active_environments_list(env.finished, over)
+            self._obs, env.finished[env_ids] = self._obs[~over], over
         return count, episodes
 
     def _noise(self, env_ids: np.ndarray) -> dict[str, np.ndarray]:

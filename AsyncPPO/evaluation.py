@@ -19,9 +19,6 @@ from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import (
     counted,
     episode_ends,
-    inactive_states_dropout,
-    indexes_of_active_environments,
-    update_active_environments_list,
 )
 from parallel_rl.utils.names import check_names
 
@@ -150,7 +147,7 @@ def _roll_out(
     obs = envs.reset()[0][:episodes]
     envs.finished[episodes:] = True
     for step in count(1):
-        env_ids = indexes_of_active_environments(envs.finished)
+        env_ids = np.flatnonzero(~envs.finished)
         action = recurrent.query(actor.get_action, obs, env_ids, deterministic=deterministic)
         obs, reward, terminated, truncated, infos = envs.step(action)
         unended, failed = ~episode_ends(terminated, truncated), envs.failed[env_ids]
@@ -159,8 +156,7 @@ def _roll_out(
         news = sums.count(env_ids, reward[None], over[None], failed[None], None if numbers is None else numbers[None])
         ended |= zip(env_ids[over & ~failed].tolist(), news, strict=True)
         bar.update(len(news))
-        obs = inactive_states_dropout(obs, over)
-        update_active_environments_list(envs.finished, over)
+        obs, envs.finished[env_ids] = obs[~over], over
         if envs.finished.all():
             break
     return [ended[index] for index in sorted(ended)], int(np.count_nonzero(unended))

@@ -23,7 +23,7 @@ from AsyncPPO.making import Stepping, make_backend
 from AsyncPPO.parallel_envs import ParallelEnvs
 from AsyncPPO.resets import RESET_MASK, EnvSeeds, check_env_ids, take_reset_mask
 from AsyncPPO.vector_view import VectorView
-from parallel_rl.utils import episode_ends, indexes_of_active_environments, number_of_active_environments
+from parallel_rl.utils import episode_ends
 from parallel_rl.utils.names import names_checked
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
@@ -42,8 +42,8 @@ class EnvVectorizer(ParallelEnvs):
                 actions = np.zeros(len(obs), dtype=np.int64)
                 obs, rewards, terminated, truncated, _ = env.step(actions)
                 over = terminated | truncated
-                obs = utils.inactive_states_dropout(obs, over)
-                utils.update_active_environments_list(env.finished, over)
+                obs = obs[~over]
+                env.finished[~env.finished] = over
 
     With `autoreset=True` an environment that finishes is reset in the same step, so that all of them always run. Its
     info then has the last observation of the episode as `final_obs` and the last info as `final_info`, as in Gymnasium.
@@ -169,7 +169,7 @@ class EnvVectorizer(ParallelEnvs):
             EnvError: an environment failed or gave a NaN or infinity, or its worker died; the vectorizer is closed.
         """
         self._idle_backend()
-        self._send(actions, indexes_of_active_environments(self._finished))
+        self._send(actions, np.flatnonzero(~self._finished))
         return self.recv()[:5]
 
     def send(self, actions: ArrayLike, env_ids: ArrayLike | None = None) -> None:
@@ -253,7 +253,7 @@ class EnvVectorizer(ParallelEnvs):
     def __repr__(self) -> str:
         """Describe the environments and the backend."""
         name = self.spec.id if self.spec else "environment"
-        running = number_of_active_environments(self._finished)
+        running = np.count_nonzero(~self._finished)
         return f"EnvVectorizer({name}, num_envs={self.num_envs}, backend={self.backend!r}, running={running})"
 
     def _rows(self, env_ids: np.ndarray) -> slice | np.ndarray:

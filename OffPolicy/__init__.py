@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from OffPolicy.config import DDPGConfig, DQNConfig, OffPolicyConfig, SACConfig, TD3Config
-from OffPolicy.her import Hindsight
+from OffPolicy.her import GoalFunctions, Hindsight
 from OffPolicy.priorities import Priorities, SumTree
 from OffPolicy.replay import Replay, Transitions
 
@@ -22,6 +22,7 @@ __all__ = [
     "TD3",
     "DDPGConfig",
     "DQNConfig",
+    "GoalFunctions",
     "Hindsight",
     "OffPolicyAgent",
     "OffPolicyConfig",

@@ -4,7 +4,7 @@ from dataclasses import field
 from typing import Any
 
 from OffPolicy.config import DDPGConfig, DQNConfig, OffPolicyConfig, SACConfig, TD3Config
-from OffPolicy.her import Hindsight
+from OffPolicy.her import GoalFunctions
 from parallel_rl.utils import Config, settings_class
 
 
@@ -14,7 +14,7 @@ class ForEnv(Config):
 
     env: Any = field(kw_only=False)
     config: OffPolicyConfig | None = None
-    goal_functions: Hindsight | None = None
+    goal_functions: GoalFunctions | None = None
     seed: int | None = None
 
 

@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from OffPolicy.arguments import ForEnv
 from OffPolicy.config import OffPolicyConfig
-from OffPolicy.her import Hindsight
+from OffPolicy.her import GoalFunctions
 from OffPolicy.learner import ONE, Learner, WeightedRanks
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
@@ -60,7 +60,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         action_space: spaces.Space,
         config: OffPolicyConfig | None = None,
         *,
-        goal_functions: Hindsight | None = None,
+        goal_functions: GoalFunctions | None = None,
         seed: int | None = None,
         **settings: Any,
     ) -> None:
@@ -82,8 +82,6 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         check_device(self.config.device)
         self.observation_space, self.action_space = observation_space, action_space
         self.goal_functions, self.seed = goal_functions, seed
-        if self.config.hindsight != "none" and goal_functions is None:
-            raise ValueError("hindsight needs the goal functions of an environment: make the agent by for_env")
         self.rng = np.random.default_rng(seed)
         self.replay = Replay(self.buffer_size, observation_space, action_space)
         self.sampler = Sampler(self.replay, self.config, goal_functions, self.rng)
@@ -118,7 +116,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
             by=cls.__name__,
         )
         if config.hindsight != "none" and options.get("goal_functions") is None:
-            options["goal_functions"] = Hindsight.of(env, config.hindsight, config.replay_k)
+            options["goal_functions"] = GoalFunctions.of(env)
         return cls(obs_space, action_space, **options)
 
     for_env: ClassVar[MadeWith[Any]] = MadeWith(ForEnv)(make_for_env)

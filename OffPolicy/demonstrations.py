@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from OffPolicy.her import ACHIEVED, DESIRED, Hindsight
+from OffPolicy.her import ACHIEVED, DESIRED, GoalFunctions
 from parallel_rl.utils import Trajectory, row_type
 
 MINARI = "minari:"
@@ -16,7 +16,7 @@ MINARI = "minari:"
 
 
 def load_demonstrations(
-    source: str | os.PathLike[str], observation_space: spaces.Space, goal_functions: Hindsight | None
+    source: str | os.PathLike[str], observation_space: spaces.Space, goal_functions: GoalFunctions | None
 ) -> list[Trajectory]:
     """Return one trajectory for each demonstrated episode.
 
@@ -86,7 +86,7 @@ def _minari_episodes(name: str) -> list[dict[str, Any]]:
 
 
 def _trajectory(
-    episode: Mapping[str, Any], observation_space: spaces.Space, goal_functions: Hindsight | None, name: str
+    episode: Mapping[str, Any], observation_space: spaces.Space, goal_functions: GoalFunctions | None, name: str
 ) -> Trajectory:
     action = np.asarray(episode["acs"])
     steps = len(action)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,25 @@ GoalFunction = Callable[[np.ndarray, np.ndarray, dict[str, Any]], Any]
 ACHIEVED, DESIRED = "achieved_goal", "desired_goal"
 
 
+class GoalFunctions(NamedTuple):
+    """Reward and termination of a goal-conditioned environment, for any goal."""
+
+    compute_reward: GoalFunction
+    compute_terminated: GoalFunction
+
+    @classmethod
+    def of(cls, env: Any) -> "GoalFunctions":
+        """Return those of an environment with the interface of Gymnasium-Robotics.
+
+        Raises:
+            ValueError: the environment lacks `compute_reward` or `compute_terminated`.
+        """
+        try:
+            return cls(env.unwrapped.compute_reward, env.unwrapped.compute_terminated)
+        except AttributeError as error:
+            raise ValueError(f"hindsight needs compute_reward and compute_terminated of {env}: {error}") from None
+
+
 @dataclass(frozen=True)
 class Hindsight:
     """Replaces the goal of sampled transitions by one that their own episode achieved.
@@ -21,36 +40,12 @@ class Hindsight:
     It changes k/(k+1) of all transitions: the goal in both observations, the reward, and whether the step terminated.
     """
 
-    compute_reward: GoalFunction
-    compute_terminated: GoalFunction
-    strategy: Strategy = "future"
+    goal_functions: GoalFunctions
+    strategy: Strategy
     """Which achieved goal of the episode is taken: that of a later step (`future`), of the last step (`final`), or of
     any step (`episode`). In an unfinished episode only the steps so far count."""
-    k: int = 4
+    k: int
     """The number of transitions with such a goal for each one with its original goal."""
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ValueError: the strategy is unknown, or k is negative.
-        """
-        if self.strategy not in (known := get_args(Strategy)):
-            raise ValueError(f"the strategy of hindsight must be one of {', '.join(known)}, not {self.strategy!r}")
-        if self.k < 0:
-            raise ValueError(f"k of hindsight must not be negative, not {self.k}")
-
-    @classmethod
-    def of(cls, env: Any, strategy: Strategy = "future", k: int = 4) -> "Hindsight":
-        """Return the hindsight of a goal-conditioned environment with the interface of Gymnasium-Robotics.
-
-        Raises:
-            ValueError: the environment lacks `compute_reward` or `compute_terminated`.
-        """
-        try:
-            return cls(env.unwrapped.compute_reward, env.unwrapped.compute_terminated, strategy, k)
-        except AttributeError as error:
-            raise ValueError(f"hindsight needs compute_reward and compute_terminated of {env}: {error}") from None
 
     def transitions(self, replay: Replay, rows: np.ndarray, gamma: float, rng: np.random.Generator) -> Transitions:
         """Return the transitions at rows `(B,)`, some of them with another goal."""
@@ -60,8 +55,8 @@ class Hindsight:
         achieved = batch.next_obs[ACHIEVED][relabeled]
         for obs in (batch.obs, batch.next_obs):
             obs[DESIRED][relabeled] = goal
-        batch.reward[relabeled] = _checked(self.compute_reward(achieved, goal, {}), "compute_reward", len(relabeled))
-        terminated = _checked(self.compute_terminated(achieved, goal, {}), "compute_terminated", len(relabeled))
+        batch.reward[relabeled] = self._values("compute_reward", achieved, goal)
+        terminated = self._values("compute_terminated", achieved, goal)
         batch.discount[relabeled] = np.where(terminated, 0.0, gamma)
         return batch
 
@@ -76,10 +71,14 @@ class Hindsight:
         first = 1 - replay.steps_kept_before(rows) if self.strategy == "episode" else 1
         return replay.following(rows, first + random_below(last + 1 - first, len(rows), rng))
 
+    def _values(self, name: str, achieved: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """Return the values `(n,)` of a goal function, or one bool for all.
 
-def _checked(values: Any, name: str, count: int) -> np.ndarray:
-    values = np.asarray(values)
-    one_for_all = values.ndim == 0 and values.dtype == bool
-    if not one_for_all and values.shape != (count,):
-        raise ValueError(f"{name} must return ({count},) values for {count} goals, and returned {values.shape}")
-    return values
+        Raises:
+            ValueError: they have another shape.
+        """
+        values = np.asarray(getattr(self.goal_functions, name)(achieved, goal, {}))
+        one_for_all, count = values.ndim == 0 and values.dtype == bool, len(goal)
+        if not one_for_all and values.shape != (count,):
+            raise ValueError(f"{name} must return ({count},) values for {count} goals, and returned {values.shape}")
+        return values

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from OffPolicy.config import OffPolicyConfig
-from OffPolicy.her import Hindsight
+from OffPolicy.her import GoalFunctions, Hindsight
 from OffPolicy.priorities import Priorities
 from OffPolicy.replay import Replay, Transitions
 from parallel_rl.utils import ALONE, Ranks, State, Trajectory
@@ -42,11 +42,19 @@ class Sampler:
     """Samples minibatches according to a config."""
 
     def __init__(
-        self, replay: Replay, config: OffPolicyConfig, goal_functions: Hindsight | None, rng: np.random.Generator
+        self, replay: Replay, config: OffPolicyConfig, goal_functions: GoalFunctions | None, rng: np.random.Generator
     ) -> None:
-        """Store the parts; `goal_functions` is None without hindsight."""
+        """Store the parts; hindsight needs `goal_functions`.
+
+        Raises:
+            ValueError: they are missing.
+        """
         self.replay, self.rng = replay, rng
-        self.hindsight = goal_functions
+        self.hindsight: Hindsight | None = None
+        if config.hindsight != "none":
+            if goal_functions is None:
+                raise ValueError("hindsight needs the goal functions of an environment: make the agent by for_env")
+            self.hindsight = Hindsight(goal_functions, config.hindsight, config.replay_k)
         self.priorities = Priorities(replay.capacity, config.priority_alpha) if config.prioritized else None
 
     def extend(self, trajectories: Sequence[Trajectory]) -> None:

@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 
 from OffPolicy.config import OffPolicyConfig
-from OffPolicy.her import Hindsight
+from OffPolicy.her import GoalFunctions
 from OffPolicy.learner import Learner
 from OffPolicy.policy import POLICY_FILE, Policy
 from OffPolicy.sampler import Sampler
@@ -40,7 +40,7 @@ class Savable(Configured, ConfigFields):
     config_class: ClassVar[type[OffPolicyConfig]]
     observation_space: spaces.Space
     action_space: spaces.Space
-    goal_functions: Hindsight | None
+    goal_functions: GoalFunctions | None
     seed: int | None
     rng: np.random.Generator
     sampler: Sampler
@@ -88,8 +88,8 @@ class Savable(Configured, ConfigFields):
             raise ValueError(f"lr was a function, {saved['lr']}, which no file holds: give lr=")
         if saved.get("hindsight", "none") != "none" and changes.keys().isdisjoint({"hindsight", "goal_functions"}):
             raise ValueError(
-                "the agent had hindsight, whose goal functions no file holds: give goal_functions=Hindsight.of(env, "
-                "...), or hindsight='none' to evaluate it"
+                "the agent had hindsight, whose goal functions no file holds: give "
+                "goal_functions=GoalFunctions.of(env), or hindsight='none' to evaluate it"
             )
         try:
             spaces = {name: make_space(saved[name]) for name in ("observation_space", "action_space")}
@@ -263,7 +263,7 @@ def _made_again(
     observation_space: spaces.Space,
     action_space: spaces.Space,
     config: OffPolicyConfig,
-    goal_functions: Hindsight | None,
+    goal_functions: GoalFunctions | None,
     seed: int | None,
 ) -> Any:
     return kind(observation_space, action_space, config, goal_functions=goal_functions, seed=seed)

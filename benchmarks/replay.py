@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from OffPolicy import Hindsight, Priorities, Replay
+from OffPolicy import GoalFunctions, Hindsight, Priorities, Replay
 from parallel_rl.utils import Trajectory, row_type
 
 NUM_ENVS, EPISODE, BATCH = 8, 50, 256
@@ -66,7 +66,7 @@ def main() -> None:
     rng = np.random.default_rng(1)
     vectors = full_replay(numbers(17), rows)
     goals = full_replay(spaces.Dict(observation=numbers(25), achieved_goal=numbers(3), desired_goal=numbers(3)), rows)
-    hindsight = Hindsight(compute_reward, lambda achieved, desired, info: False)
+    hindsight = Hindsight(GoalFunctions(compute_reward, lambda achieved, desired, info: False), "future", k=4)
     priorities = Priorities(rows, alpha=0.6)
     priorities.extend(np.arange(len(vectors.is_transition)), vectors.is_transition)
     kinds: dict[str, Callable[[], object]] = {

@@ -11,7 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from OffPolicy import DDPG, SAC, TD3, Hindsight
+from OffPolicy import DDPG, SAC, TD3, GoalFunctions
 from OffPolicy.demonstrations import load_demonstrations
 from OffPolicy.sampler import Minibatch
 from parallel_rl.utils import Trajectory, load_state, save_state
@@ -74,7 +74,7 @@ def test_a_dataset_of_minari(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rewards_of_goals_are_computed(tmp_path: Path) -> None:
     path = save(tmp_path / "demos.npz", **episodes_of_reach(3))
-    for episode in load_demonstrations(path, Reach.observation_space, Hindsight.of(Reach())):
+    for episode in load_demonstrations(path, Reach.observation_space, GoalFunctions.of(Reach())):
         near = np.abs(episode.next_obs["achieved_goal"] - episode.next_obs["desired_goal"])[:, 0] < 0.1
         assert episode.reward.tolist() == (near - 1.0).tolist()
         assert episode.reward[-1] == 0

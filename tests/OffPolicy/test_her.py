@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from OffPolicy import Hindsight, Replay
+from OffPolicy import SAC, GoalFunctions, Hindsight, Replay
 from parallel_rl.utils import Trajectory
 
 NUMBER = spaces.Box(-np.inf, np.inf, (1,), np.float64)
@@ -43,7 +43,7 @@ def replay_of(*pieces: Trajectory, capacity: int = 50) -> Replay:
 def goals(replay: Replay, strategy: Any, at: int, draws: int = 3000) -> Counter:
     """Return how often the transition at step `at` gets each goal."""
     (row,) = np.flatnonzero(replay.is_transition & (replay.obs["observation"][:, 0] == at))
-    hindsight = Hindsight(reward, reached, strategy, k=10**9)
+    hindsight = Hindsight(GoalFunctions(reward, reached), strategy, k=10**9)
     batch = hindsight.transitions(replay, np.full(draws, row), 0.9, np.random.default_rng(0))
     np.testing.assert_array_equal(batch.obs["desired_goal"], batch.next_obs["desired_goal"])
     return Counter(batch.obs["desired_goal"][:, 0].tolist())
@@ -82,7 +82,8 @@ def test_hindsight_goals_come_only_from_rows_still_stored() -> None:
 def test_an_enumerated_episode_has_the_rewards_and_ends_of_its_new_goals() -> None:
     replay = replay_of(piece(0, 3, True))
     rows = np.tile(np.flatnonzero(replay.is_transition), 400)
-    batch = Hindsight(reward, reached, "future", k=4).transitions(replay, rows, 0.9, np.random.default_rng(0))
+    hindsight = Hindsight(GoalFunctions(reward, reached), "future", k=4)
+    batch = hindsight.transitions(replay, rows, 0.9, np.random.default_rng(0))
     seen = set()
     for index in range(len(rows)):
         start, goal = batch.obs["observation"][index, 0], batch.obs["desired_goal"][index, 0]
@@ -110,19 +111,22 @@ def test_hindsight_recomputes_reward_and_termination_for_the_new_goal() -> None:
             terminated.final_obs,
         )
     )
-    never = Hindsight(reward, lambda achieved, desired, info: False, k=10**9)
+    never = Hindsight(GoalFunctions(reward, lambda achieved, desired, info: False), "future", k=10**9)
     batch = never.transitions(replay, np.flatnonzero(replay.is_transition), 0.9, np.random.default_rng(0))
     assert batch.discount[0] == np.float32(0.9)
 
 
 def test_a_reward_function_that_takes_one_goal_only_is_named() -> None:
     replay = replay_of(piece(0, 3, True))
-    single = Hindsight(lambda achieved, desired, info: -1.0, reached)
+    single = Hindsight(GoalFunctions(lambda achieved, desired, info: -1.0, reached), "future", k=4)
     with pytest.raises(ValueError, match="compute_reward must return"):
         single.transitions(replay, np.flatnonzero(replay.is_transition), 0.9, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize(("options", "what"), [({"strategy": "past"}, "past"), ({"k": -1}, "k of hindsight")])
-def test_bad_settings_are_named(options: dict[str, Any], what: str) -> None:
-    with pytest.raises(ValueError, match=what):
-        Hindsight(reward, reached, **options)
+@pytest.mark.parametrize(("hindsight", "k", "share"), [("none", 4, 0.0), ("future", 0, 0.0), ("final", 3, 0.75)])
+def test_the_settings_of_an_agent_say_how_many_goals_change(hindsight: Any, k: int, share: float) -> None:
+    settings = {"hindsight": hindsight, "replay_k": k, "hidden_sizes": (8,), "buffer_size": 50}
+    agent = SAC(SPACE, spaces.Box(-1, 1, (1,)), goal_functions=GoalFunctions(reward, reached), seed=0, **settings)
+    agent.observe([piece(0, 20, True)])
+    goal = agent.sampler.sample(agent.config, 1000, 0.0).transitions.obs["desired_goal"]
+    assert (goal != 1000).mean() == pytest.approx(share, abs=0.05)
