@@ -56,7 +56,8 @@ def contents(trainer: "AsyncTrainer") -> State:
 def state_for_new_rank(trainer: "AsyncTrainer") -> State:
     """Return the part of a run's state that all its ranks share."""
     agent = part_of_agent(trainer.agent, trainer.agent.state(), trainer.share, slice(0, 0))
-    return {"agent": agent, **progress_of(trainer)}
+    waiting = len(trainer.buffer) + trainer.elsewhere
+    return {"agent": agent, **progress_of(trainer), "elsewhere": waiting, "running_envs": trainer.running_envs}
 
 
 def progress_of(trainer: "AsyncTrainer") -> State:
@@ -80,6 +81,7 @@ def join(trainer: "AsyncTrainer") -> None:
     trainer.agent.load_state(state["agent"])
     trainer.buffer.clear()
     trainer.recent.extend(recent_in(state["recent"]))
+    trainer.elsewhere, trainer.running_envs = state["elsewhere"], state["running_envs"]
     vars(trainer).update(progress_in(state["progress"]))
 
 

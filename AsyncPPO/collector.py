@@ -26,7 +26,6 @@ class RecurrentState:
     """The recurrent state `(N, S)` of an actor in N environments, if the actor has `initial_state`."""
 
     def __init__(self, actor: Actor | BehaviorPolicy, num_envs: int) -> None:
-        """Store the state at the start of an episode."""
         initial = getattr(actor, "initial_state", None)
         self._state: np.ndarray | None = None if initial is None else initial(num_envs)
         self._wants_env_ids: bool = getattr(actor, "wants_env_ids", False)

@@ -55,7 +55,6 @@ class Stepping:
     close_timeout: float
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         if self.num_workers is not None:
             counted("num_workers", self.num_workers)
         if self.backend not in ("auto", "inline", "process", "vector"):

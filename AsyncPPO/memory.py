@@ -41,7 +41,6 @@ class VecMemory:
         self.clear()
 
     def __len__(self) -> int:
-        """Return the number of transitions in all buffers together."""
         return int(self.lengths.sum())
 
     def clear(self) -> None:

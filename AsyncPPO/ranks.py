@@ -126,9 +126,9 @@ def gather_counts(ranks: Ranks, steps: int, episodes: list[Episode], waiting: in
         waiting: transitions in this rank's buffer.
         envs: its environments.
     """
-    if ranks.count == 1:
+    if ranks.world_size == 1:
         return Counts(steps, episodes, 0, envs)
-    parts = ranks.gather([steps, waiting, envs, [[*episode, dict(episode.infos)] for episode in episodes]])
+    parts = ranks.all_gather([steps, waiting, envs, [[*episode, dict(episode.infos)] for episode in episodes]])
     everyones = [Episode(*episode) for *_, ended in parts for episode in ended]
     all_steps, all_waiting, all_envs = (sum(part[index] for part in parts) for index in range(3))
     return Counts(all_steps, everyones, all_waiting - waiting, all_envs)
@@ -151,9 +151,9 @@ def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
     agent = trainer.agent
     due = getattr(agent, "on_policy", False) or trainer.rows.is_due(trainer.steps_done, last=False)
     learned = agent.shared_state() if due else {}
-    reports = trainer.ranks.gather([seconds, sha256(state_to_bytes(learned)).hexdigest()])
+    reports = trainer.ranks.all_gather([seconds, sha256(state_to_bytes(learned)).hexdigest()])
     if len({digest for _, digest in reports}) > 1:
-        agent.load_shared_state(trainer.ranks.gather(learned)[0])
+        agent.load_shared_state(trainer.ranks.all_gather(learned)[0])
     return reports[0][0]
 
 
@@ -165,12 +165,12 @@ def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:
         state: returns the state of the run, for ranks that join.
     """
     while True:
-        reports = trainer.ranks.gather([trainer.stopped, trainer.skip_slow_work, trainer.ranks.view()])
+        reports = trainer.ranks.all_gather([trainer.stopped, trainer.skip_slow_work, trainer.ranks.candidates()])
         for why, skip_slow_work, _ in reports:
             if why is not None:
                 trainer.stopped, trainer.skip_slow_work = why, skip_slow_work
                 return True
-        if not trainer.ranks.renewed([view for *_, view in reports], state):
+        if not trainer.ranks.admit([candidates for *_, candidates in reports], state):
             return False
 
 
@@ -194,7 +194,7 @@ def joined_environments(trainer: "AsyncTrainer") -> tuple[State, State, State]:
     """Return the states of the collector, of the buffer and of the agent, with the environments of all ranks."""
     agent = trainer.agent
     own = [trainer.collector.state(), trainer.buffer.state(), agent.state()]
-    collectors, buffers, agents = zip(*trainer.ranks.gather(own), strict=True)
+    collectors, buffers, agents = zip(*trainer.ranks.all_gather(own), strict=True)
     joins = trainer.ranks.nodes > 1 and hasattr(agent, "joined_states")
     return _joined(collectors), joined_buffers(buffers), agent.joined_states(agents) if joins else agents[0]
 

@@ -77,7 +77,6 @@ class AsyncTrainer(Closeable, Generic[A]):
         ranks: Cluster = ALONE,
         **settings: Unpack[EnvSettings],
     ) -> None:
-        """Make the environments and the collector."""
         steps = counted("steps", steps)
         check_arguments(agent, steps, callbacks, settings, by=type(self).__name__)
         check_ranks(ranks, agent, mode, lag, settings.get("seed"))
@@ -326,7 +325,6 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.env.close()
 
     def __repr__(self) -> str:
-        """Describe the agent, the environments, and the progress of the run."""
         return f"{type(self).__name__}({self.agent!r}, {self.env!r}, mode={self.mode!r}, steps_done={self.steps_done})"
 
 

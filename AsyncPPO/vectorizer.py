@@ -97,7 +97,6 @@ class EnvVectorizer(ParallelEnvs):
         step_timeout: float | None = None,
         close_timeout: float = CLOSE_SECONDS,
     ) -> None:
-        """Make the environments."""
         self.num_envs = number_of_copies(env, num_envs, 1)
         stepping = Stepping(
             backend, num_workers, start_method, plan, asynchronous, on_env_error, step_timeout, close_timeout
@@ -247,11 +246,9 @@ class EnvVectorizer(ParallelEnvs):
         return VectorView(self)
 
     def __len__(self) -> int:
-        """Return N."""
         return self.num_envs
 
     def __repr__(self) -> str:
-        """Describe the environments and the backend."""
         name = self.spec.id if self.spec else "environment"
         running = np.count_nonzero(~self._finished)
         return f"EnvVectorizer({name}, num_envs={self.num_envs}, backend={self.backend!r}, running={running})"

@@ -210,7 +210,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         """
         if trajectories:
             self.sampler.extend(trajectories)
-        count = sum(ranks.gather(sum(map(len, trajectories))))
+        count = sum(ranks.all_gather(sum(map(len, trajectories))))
         self.steps += count
         self._acted = max(0, self._acted - count)
         if self.policy.obs_norm is not None and count:
@@ -238,12 +238,12 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         due = scheduled - (self.updates - self._from_update)
         if due < 1:
             return {}
-        masses = ranks.gather(self.sampler.mass)
+        masses = ranks.all_gather(self.sampler.mass)
         if not min(masses):
             return {}
         self.progress = progress
         collected: dict[str, list[float]] = defaultdict(list)
-        share = shares(masses, self.batch_size)[ranks.number]
+        share = shares(masses, self.batch_size)[ranks.rank]
         size, weighted = max(1, share), WeightedRanks(ranks, share / self.batch_size)
         with compute_threads(self.threads), own_stream(ranks, self.rng):
             for sample in self.sampler.samples(self.config, size, due, progress, ranks):

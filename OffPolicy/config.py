@@ -61,7 +61,6 @@ class OffPolicyConfig(Config):
     device: str = setting("cpu", "Device of the networks: cpu, cuda, ...", fixed=True, incidental=True)
 
     def __post_init__(self) -> None:
-        """Check the ranges, and the relations between settings."""
         super().__post_init__()
         scheduled("lr", self.lr, self.anneal_lr, 0.0)  # raises if a function is also to be annealed
         if self.hindsight != "none" and (self.n_step > 1 or self.prioritized):

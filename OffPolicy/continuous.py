@@ -29,7 +29,6 @@ class Critic(nn.Module):
     """K critics: from columns `(B, C)` and actions `(B, A)` in [-1, 1] to values `(K, B)`."""
 
     def __init__(self, count: int, columns: int, actions: int, config: ContinuousConfig, generator: torch.Generator):
-        """Make the layers."""
         super().__init__()
         self.layers = Ensemble(count, columns + actions, config.hidden_sizes, 1, config.activation, generator)
 
@@ -57,7 +56,6 @@ class DeterministicActor(nn.Module):
     """An actor: from columns `(B, C)` to actions `(B, A)` in [-1, 1]."""
 
     def __init__(self, columns: int, actions: int, config: ContinuousConfig, generator: torch.Generator) -> None:
-        """Make the layers."""
         super().__init__()
         self.layers = Ensemble(1, columns, config.hidden_sizes, actions, config.activation, generator, ACTOR_GAIN)
 

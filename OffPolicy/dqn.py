@@ -35,7 +35,6 @@ class QNetwork(nn.Module):
         dueling: bool,
         generator: torch.Generator,
     ) -> None:
-        """Make the layers; `features` describes the columns."""
         super().__init__()
         self.seen, self.masked = features.columns, features.mask is not None
         self.perception = Perception(features, generator) if features.images else None
@@ -65,7 +64,6 @@ class GreedyPolicy(Policy):
     """Chooses the action with the highest value."""
 
     def __init__(self, *arguments: Any, offset: int, **options: Any) -> None:
-        """Store the parts, and the number of the first action."""
         super().__init__(*arguments, **options)
         self.offset = offset
 

@@ -21,8 +21,8 @@ class WeightedRanks(NamedTuple):
 
     def average(self, *vectors: torch.Tensor) -> None:
         """Turn means over this rank's rows, vectors, into means over the rows of all ranks, in place."""
-        if self.ranks.count > 1:
-            total = self.ranks.total(torch.cat(vectors) * self.weight)
+        if self.ranks.world_size > 1:
+            total = self.ranks.all_reduce(torch.cat(vectors) * self.weight)
             for vector, part in zip(vectors, total.split([*map(len, vectors)]), strict=True):
                 vector.copy_(part)
 

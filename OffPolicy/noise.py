@@ -19,7 +19,6 @@ class NormalNoise:
     """Gaussian noise that is added to actions in [-1, 1], independent in each step."""
 
     def __init__(self, size: int, std: float) -> None:
-        """Store the size A and the standard deviation."""
         self.size, self.std = size, std
 
     def sample(self, env_ids: np.ndarray, normals: np.ndarray) -> np.ndarray:
@@ -44,7 +43,6 @@ class OrnsteinUhlenbeck(NormalNoise):
     """
 
     def __init__(self, size: int, std: float) -> None:
-        """Store the size A and the standard deviation of a step."""
         super().__init__(size, std)
         self.value = np.zeros((0, size))
 

@@ -16,7 +16,6 @@ class SumTree:
     """Numbers, and the sums of each 32, of each 32 * 32, ...: sampling in proportion reads only a few of them."""
 
     def __init__(self, size: int) -> None:
-        """Start with `size` zeros."""
         self.levels = [_padded_zeros(size)]
         while len(self.levels[-1]) > LARGEST_TOP:
             self.levels.append(_padded_zeros(len(self.levels[-1]) // FAN_OUT))
@@ -88,7 +87,7 @@ class Priorities:
         The maximum is that of the rows of all ranks.
         """
         priorities = self.tree.leaves[rows]
-        return ((priorities / min(ranks.gather(float(priorities.min())))) ** -beta).astype(np.float32)
+        return ((priorities / min(ranks.all_gather(float(priorities.min())))) ** -beta).astype(np.float32)
 
     def update(self, rows: np.ndarray, errors: np.ndarray) -> None:
         """Record the TD errors `(B,)` of rows."""

@@ -124,7 +124,6 @@ class Replay:
         self._steps = np.zeros(num_envs, np.int64)  # of the running episodes
 
     def __len__(self) -> int:
-        """Return the number of transitions."""
         return self.size
 
     @property

@@ -41,7 +41,6 @@ class StochasticActor(nn.Module):
     scale: torch.Tensor
 
     def __init__(self, columns: int, actions: int, config: ContinuousConfig, generator: torch.Generator) -> None:
-        """Make the layers."""
         super().__init__()
         self.layers = Ensemble(1, columns, config.hidden_sizes, 2 * actions, config.activation, generator, ACTOR_GAIN)
         self.register_buffer("scale", torch.ones(actions), persistent=False)
@@ -96,7 +95,6 @@ class Temperature(nn.Module):
     """alpha, the factor of the entropy, parameterized by its logarithm."""
 
     def __init__(self, alpha: float) -> None:
-        """Start with `alpha`."""
         super().__init__()
         self.log = nn.Parameter(torch.full((1,), math.log(alpha)))
 

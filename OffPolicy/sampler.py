@@ -106,7 +106,7 @@ class Sampler:
     def agree(self, ranks: Ranks) -> None:
         """Give new rows the largest priority of all ranks."""
         if self.priorities is not None:
-            self.priorities.largest = max(ranks.gather(self.priorities.largest))
+            self.priorities.largest = max(ranks.all_gather(self.priorities.largest))
 
     def clear(self) -> None:
         """Empty the replay buffer."""

@@ -247,7 +247,6 @@ class Savable(Configured, ConfigFields):
         return _made_again, (type(self), *arguments), self.whole_state()
 
     def __setstate__(self, state: State) -> None:
-        """Restore a copy."""
         self.load_state(state)
 
 

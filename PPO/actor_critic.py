@@ -98,7 +98,6 @@ class ActorCritic(nn.Module):
         bf16: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Make the networks."""
         super().__init__()
         self.features, self.action_space = _features_of(observation_space, warn=encoder is None), action_space
         self.hidden_sizes, self.activation = tuple(hidden_sizes), activation

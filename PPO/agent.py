@@ -100,7 +100,6 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         seed: int | None = None,
         **settings: Any,
     ) -> None:
-        """Make the agent."""
         settings |= {
             "lr": lr, "k_epochs": k_epochs, "policy_clip": policy_clip, "GAE_lambda": GAE_lambda, "gamma": gamma,
             "batch_size": batch_size, "mini_batch_size": mini_batch_size, "use_RND": use_RND, "beta": beta,

@@ -173,7 +173,6 @@ class PPOConfig(Config):
     device: str = setting("cpu", "Device of the networks: cpu, cuda, ...", fixed=True, incidental=True)
 
     def __post_init__(self) -> None:
-        """Check the ranges, and the relations between settings."""
         super().__post_init__()
         if self.mini_batch_size > self.batch_size:
             raise ValueError(f"mini_batch_size ({self.mini_batch_size}) is larger than batch_size ({self.batch_size})")

@@ -30,7 +30,6 @@ class Deterministic(nn.Module):
     """From observations to deterministic actions; it also normalizes the observations."""
 
     def __init__(self, policy: ActorCritic) -> None:
-        """Store the policy."""
         super().__init__()
         self.policy = policy
 

@@ -78,7 +78,7 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
                 all such tensors. The networks are restored, and Adam is reset.
             RankError: another rank failed or was lost.
         """
-        if sum(ranks.gather(len(self.memory))) < self.config.batch_size:
+        if sum(ranks.all_gather(len(self.memory))) < self.config.batch_size:
             return {}
         lr, objective = self._annealed(progress)
         batch, rewarded = self._take_memory(), self.rewarded
@@ -124,7 +124,7 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
     def _prepared(self, batch: Batch, ranks: Ranks = ALONE) -> Prepared:
         _check_rewards(batch.reward)
         prepared = prepare(self, batch, ranks)
-        self.rewarded = self.rewarded or any(ranks.gather(bool(batch.reward.any())))
+        self.rewarded = self.rewarded or any(ranks.all_gather(bool(batch.reward.any())))
         if self.exploration is not None:
             self.exploration.forget()
         return prepared

@@ -53,11 +53,9 @@ class Memory:
     """A list of trajectories, each of one environment."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self.clear()
 
     def __len__(self) -> int:
-        """Return the number of transitions."""
         return self._length
 
     def clear(self) -> None:

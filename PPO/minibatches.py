@@ -52,11 +52,11 @@ def common_bounds(ranks: Ranks, bounds: list[int]) -> tuple[list[int], list[floa
 
     A rank that has cut its rows into more joins some of them.
     """
-    cuts = ranks.gather(bounds)
+    cuts = ranks.all_gather(bounds)
     parts = min(map(len, cuts)) - 1
     joined = np.array([[cut[(len(cut) - 1) * part // parts] for part in range(parts + 1)] for cut in cuts])
     sizes = np.diff(joined)
-    return joined[ranks.number].tolist(), (sizes[ranks.number] / sizes.sum(axis=0)).tolist()
+    return joined[ranks.rank].tolist(), (sizes[ranks.rank] / sizes.sum(axis=0)).tolist()
 
 
 def standardized(ranks: Ranks, advantage: torch.Tensor, order: np.ndarray, bounds: list[int]) -> torch.Tensor:
@@ -71,7 +71,7 @@ def standardized(ranks: Ranks, advantage: torch.Tensor, order: np.ndarray, bound
     ordered = advantage.double().cpu().numpy()[order]
     parts = np.split(ordered, bounds[1:-1])
     own = np.array([(len(part), part.mean(), part.var()) for part in parts]).T
-    count, mean, variance = merged(ranks.gather(own))
+    count, mean, variance = merged(ranks.all_gather(own))
     std = np.sqrt(variance * count / (count - 1)) + 1e-8
     sizes = np.diff(bounds)
     result = np.empty_like(ordered)
@@ -88,11 +88,11 @@ def add_up(ranks: Ranks, gradients: Sequence[torch.Tensor], metrics: Metrics, sh
         metrics: of this rank's rows.
         share: of this rank in the rows.
     """
-    if ranks.count == 1:
+    if ranks.world_size == 1:
         return metrics
     numbers = torch.tensor([float(metric) for metric in metrics.values()], device=gradients[0].device)
     vector = torch.cat([*gradients, numbers]).mul_(share)
-    *parts, numbers = ranks.total(vector).split([*map(len, gradients), len(numbers)])
+    *parts, numbers = ranks.all_reduce(vector).split([*map(len, gradients), len(numbers)])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part)
     return dict(zip(metrics, numbers.tolist(), strict=True))

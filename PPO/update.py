@@ -82,7 +82,7 @@ def prepare(ppo: "Learning", batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
 
     # the critic has never seen a reward: bring its first values to the magnitude of the rewards
     if not ppo.rewarded:
-        head.stats.rescale(0, reward_unit(max(ranks.gather(float(np.abs(batch.reward).max())))))
+        head.stats.rescale(0, reward_unit(max(ranks.all_gather(float(np.abs(batch.reward).max())))))
 
     # values, advantages (GAE) and returns
     experience = Experience(batch, rewards, inputs, final_inputs)
@@ -115,8 +115,8 @@ def optimize(
     rows, experience, config, optimizers = prepared.rows, prepared.experience, ppo.config, ppo.optimizers
     steps: list[Metrics] = []
     gradients = [optimizer.gradient for optimizer in optimizers]
-    rng, parts = stream_of(ranks, ppo.rng), parts_of(sum(ranks.gather(len(rows.obs))), config.mini_batch_size)
-    standardize = objective.normalize and ranks.count > 1  # otherwise `gradient` does
+    rng, parts = stream_of(ranks, ppo.rng), parts_of(sum(ranks.all_gather(len(rows.obs))), config.mini_batch_size)
+    standardize = objective.normalize and ranks.world_size > 1  # otherwise `gradient` does
     objective = objective._replace(normalize=objective.normalize and not standardize)
     gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
     gradient.load(rows)
@@ -287,7 +287,7 @@ def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray, ranks
     if ppo.normalize_advantage != "batch":
         return in_range
     whole = np.arange(len(in_range)), [0, len(in_range)]
-    return normalize(in_range) if ranks.count == 1 else standardized(ranks, in_range, *whole)
+    return normalize(in_range) if ranks.world_size == 1 else standardized(ranks, in_range, *whole)
 
 
 def behavior_actions(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -329,5 +329,5 @@ def explained_variance(values: torch.Tensor, returns: torch.Tensor, ranks: Ranks
     value, target = (tensor[:, 0].double().cpu().numpy() for tensor in (values, returns))
     parts = target, target - value
     own = len(target), np.array([part.mean() for part in parts]), np.array([part.var() for part in parts])
-    _, _, (variance, unexplained) = merged(ranks.gather(own))
+    _, _, (variance, unexplained) = merged(ranks.all_gather(own))
     return float(1.0 - unexplained / variance) if variance > 0 else 0.0

@@ -55,7 +55,6 @@ class FixedAgentCombiner(AgentCombiner):
     """Takes the agent of one member."""
 
     def __init__(self, idx: int = 0) -> None:
-        """Store the number of the member."""
         self.idx = idx
 
     def combine(

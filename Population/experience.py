@@ -34,13 +34,11 @@ class Experience:
     """The number of the episode in its worker, from 1."""
 
     def __post_init__(self) -> None:
-        """Check the lengths."""
         lengths = {name: len(column) for name, column in self.to_dict().items()}
         if len({*lengths.values()}) > 1:
             raise ValueError(f"the columns of an Experience have different lengths: {lengths}")
 
     def __len__(self) -> int:
-        """Return the number of steps."""
         return len(self.observations)
 
     def add_step(

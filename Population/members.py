@@ -231,7 +231,6 @@ class Watch(Callback):
     """Counts the episodes of a trainer, and beats its member's pulse."""
 
     def __init__(self, number: int, pulse: Pulse) -> None:
-        """Store the number of the member and its pulse."""
         self.number, self.pulse = number, pulse
         self.returns: list[float] = []
 

@@ -142,7 +142,6 @@ class InThisProcess:
     """A single member in this process, with its own global random streams."""
 
     def __init__(self, make: MakeMember, seed: int, pulse: Pulse) -> None:
-        """Make the member."""
         self._streams, self._pulse = OwnStreams(seed), pulse
         self._call: tuple[str, tuple[Any, ...]] | None = None
         with self._streams():

@@ -211,7 +211,6 @@ class Watched(gym.Wrapper):
     """Reports to the parent when an environment begins a reset or step."""
 
     def __init__(self, env: gym.Env, pulse: Pulse, env_id: int) -> None:
-        """Store the environment, the pulse to beat, and the environment's number."""
         super().__init__(env)
         self._pulse, self._env_id = pulse, env_id
 

@@ -83,18 +83,18 @@ class Timed(Fixed):
 
     def __init__(self, ranks: Ranks) -> None:
         """Store the ranks."""
-        self.number = self.node = ranks.number
-        self.count = self.nodes = ranks.count
+        self.rank = self.node = ranks.rank
+        self.world_size = self.nodes = ranks.world_size
         self._ranks = ranks
         self.seconds = 0.0
 
-    def total(self, vector: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, vector: torch.Tensor) -> torch.Tensor:
         """Return the sum."""
-        return self._timed(self._ranks.total, vector)
+        return self._timed(self._ranks.all_reduce, vector)
 
-    def gather(self, tree: Any) -> list[Any]:
+    def all_gather(self, tree: Any) -> list[Any]:
         """Return what every rank gave."""
-        return self._timed(self._ranks.gather, tree)
+        return self._timed(self._ranks.all_gather, tree)
 
     def _timed(self, method: Callable[[Any], Any], argument: Any) -> Any:
         start = time.perf_counter()
@@ -161,10 +161,10 @@ class Noting(Callback):
         """Write into a directory."""
         self.directory, self.notes, self.pause = directory, list[tuple[float, int]](), 0.0
 
-    def renewed(self, renewed: Callable[..., bool], *arguments: Any) -> bool:
+    def admit(self, admit: Callable[..., bool], *arguments: Any) -> bool:
         """Let ranks join; note the longest time that this takes."""
         start = time.monotonic()
-        result = renewed(*arguments)
+        result = admit(*arguments)
         self.pause = max(self.pause, time.monotonic() - start)
         return result
 
@@ -182,7 +182,7 @@ class Noting(Callback):
 
 def _train_noting(directory: Path, ranks: Cluster) -> int:
     noting = Noting(directory)
-    ranks.renewed = partial(noting.renewed, ranks.renewed)  # type: ignore[method-assign]
+    ranks.admit = partial(noting.admit, ranks.admit)  # type: ignore[method-assign]
     with trainer_of(ranks, 0, 10_000_000) as trainer:
         trainer.callbacks.append(noting)
         trainer.run()

@@ -34,14 +34,16 @@ def pairwise_sum(parts: list[np.ndarray]) -> np.ndarray:
 def test_total_has_the_bits_of_the_pairwise_sum_on_every_rank(count: int) -> None:
     for dtype in ("float32", "float64"):
         parts = vectors(count, 501, dtype)
-        totals = on_ranks(count, lambda ranks, parts=parts: ranks.total(torch.from_numpy(parts[ranks.number])).numpy())  # type: ignore[misc]
+        totals = on_ranks(
+            count, lambda ranks, parts=parts: ranks.all_reduce(torch.from_numpy(parts[ranks.rank])).numpy()
+        )  # type: ignore[misc]
         assert {total.tobytes() for total in totals} == {pairwise_sum(parts).tobytes()}
         assert totals[0].dtype == dtype
 
 
 def test_total_of_a_large_vector_is_the_same_on_every_rank() -> None:
     parts = vectors(3, RING_BYTES // 4)
-    totals = on_ranks(3, lambda ranks: ranks.total(torch.from_numpy(parts[ranks.number])).numpy())
+    totals = on_ranks(3, lambda ranks: ranks.all_reduce(torch.from_numpy(parts[ranks.rank])).numpy())
     assert len({total.tobytes() for total in totals}) == 1
     np.testing.assert_allclose(totals[0], np.sum(parts, axis=0, dtype=np.float64), rtol=1e-4, atol=1e-2)
 
@@ -52,8 +54,8 @@ def test_total_does_not_change_its_argument() -> None:
     on_ranks(
         2,
         lambda ranks: (
-            ranks.total(torch.from_numpy(parts[ranks.number])).numpy(),
-            ranks.total(torch.from_numpy(parts[ranks.number][:10])),
+            ranks.all_reduce(torch.from_numpy(parts[ranks.rank])).numpy(),
+            ranks.all_reduce(torch.from_numpy(parts[ranks.rank][:10])),
         ),
     )
     np.testing.assert_array_equal(parts, before)
@@ -71,7 +73,7 @@ def test_gather_returns_every_tree_in_the_order_of_the_ranks() -> None:
     def tree(number: int) -> dict:
         return {"rows": np.arange(3000.0 * number).reshape(3, -1), "names": ["a", None, number], "flag": number > 0}
 
-    for trees in on_ranks(3, lambda ranks: ranks.gather(tree(ranks.number))):
+    for trees in on_ranks(3, lambda ranks: ranks.all_gather(tree(ranks.rank))):
         for number, found in enumerate(trees):
             np.testing.assert_equal(found, tree(number))
 
@@ -108,9 +110,9 @@ def test_streams_of_ranks_differ_and_leave_the_common_generator_alike() -> None:
 def test_a_rank_that_fails_before_a_sum_is_named_on_all_others(failing: int) -> None:
     def body(ranks: Ranks) -> None:
         for step in range(8):
-            if ranks.number == 1 and step == failing:
+            if ranks.rank == 1 and step == failing:
                 raise ValueError("the pole broke")
-            ranks.total(torch.ones(10 if step % 2 else RING_BYTES))
+            ranks.all_reduce(torch.ones(10 if step % 2 else RING_BYTES))
 
     errors = errors_on_ranks(3, body)
     assert str(errors[1]) == "the pole broke"
@@ -124,13 +126,13 @@ def test_a_silent_rank_is_named_after_the_timeout() -> None:
     over = threading.Event()
 
     def body(ranks: Ranks) -> None:
-        if ranks.number == 2:
+        if ranks.rank == 2:
             over.wait(20)
             return
         try:
-            ranks.total(torch.ones(10))
+            ranks.all_reduce(torch.ones(10))
         finally:
-            if ranks.number == 0:
+            if ranks.rank == 0:
                 over.set()
 
     start = time.monotonic()
@@ -150,10 +152,10 @@ def test_a_killed_rank_is_named_on_all_others(size: int, tmp_path: Path) -> None
     def run(number: int) -> None:
         try:
             with Gloo(FileStore(str(tmp_path / "store"), 4), number, 4) as ranks:
-                ranks.total(torch.ones(size))
+                ranks.all_reduce(torch.ones(size))
                 if number == 2:
                     os.kill(os.getpid(), signal.SIGKILL)
-                ranks.total(torch.ones(size))
+                ranks.all_reduce(torch.ones(size))
         except RankError as error:
             errors.put(str(error))
 

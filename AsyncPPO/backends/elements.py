@@ -21,7 +21,6 @@ class Choices:
     """The whole numbers of a Discrete, MultiDiscrete or MultiBinary space."""
 
     def __init__(self, space: gym.Space) -> None:
-        """Store the first and the last of each."""
         if isinstance(space, spaces.MultiBinary):
             first, count = np.zeros(space.shape, np.int64), np.full(space.shape, 2)
         elif isinstance(space, spaces.MultiDiscrete):

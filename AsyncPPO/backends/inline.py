@@ -19,7 +19,6 @@ class InlineBackend(Backend):
     num_workers = 1
 
     def __init__(self, make_block: Callable[[StepArrays], Block], layout: Layout, plan: Plan | None = None) -> None:
-        """Allocate the arrays, and make the block with them."""
         self.arrays, self.rollout, stepping = shared_arrays(layout, plan, bytearray)
         self._sent = np.empty(0, np.int64)
         self._block = make_block(self.arrays)

@@ -22,7 +22,6 @@ class Replicas:
     """The replicas of a policy in the processes of a vectorizer."""
 
     def __init__(self, env: "EnvVectorizer") -> None:
-        """Store a vectorizer that was made with a plan."""
         assert env.rollout is not None
         self.rollout: Rollout = env.rollout
         self._env, self._settled = env, False

@@ -25,7 +25,6 @@ class EnvPool:
     resets_late = False
 
     def __init__(self, env_id: str, num_envs: int) -> None:
-        """Make the environments."""
         self._id, self._num_envs = env_id, num_envs
         self._pool = self._make([*range(num_envs)])
         self.observation_space, self.action_space = self._pool.observation_space, self._pool.action_space
@@ -92,7 +91,6 @@ class PoolBlock(Block):
     """The environments of a pool."""
 
     def __init__(self, pool: EnvPool | VectorEnvPool, arrays: StepArrays) -> None:
-        """Take over the pool."""
         super().__init__(0, arrays)
         self._pool = pool
         self.waiting = np.zeros(len(arrays.reward), bool) if pool.resets_late else None

@@ -47,7 +47,6 @@ class Table:
     """A CSV file of numbers, up to date after each row."""
 
     def __init__(self, path: Path) -> None:
-        """Write into the file `path`."""
         self.path = path
         self._columns: list[str] = []
 

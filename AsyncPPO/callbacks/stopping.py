@@ -18,7 +18,6 @@ class StopAfter(Callback):
     """
 
     def __init__(self, seconds: float) -> None:
-        """Store the limit."""
         self.seconds = seconds
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
@@ -41,7 +40,6 @@ class StopAtReturn(Callback):
     """
 
     def __init__(self, target: float) -> None:
-        """Store the target."""
         self.target = target
 
     def on_start(self, trainer: "AsyncTrainer") -> None:

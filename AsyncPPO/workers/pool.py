@@ -100,7 +100,6 @@ class WorkerPool(Closeable):
         supervisor: Supervisor | None = None,
         error: type[WorkerError] = WorkerError,
     ) -> None:
-        """Start the workers."""
         self._numbers, self._tasks = {name: number for number, name in enumerate(tasks)}, tasks
         self._spin, self._timeout, self._error, self._supervisor = spin[0], timeout, error, supervisor
         self._checked = time.monotonic()

@@ -68,7 +68,6 @@ class ShardWorker:
     """Computes some of the shards of every minibatch; each process has one."""
 
     def __init__(self, architecture: Architecture, arrays: dict[str, np.ndarray]) -> None:
-        """Store views of the shared arrays."""
         self._objective, self._metrics = arrays["objective"], arrays["metrics"]
         self._rows = shared_rows(arrays)
         self._gradients = [

@@ -91,7 +91,6 @@ class LocalRank:
     """An elastic rank in a process of this machine."""
 
     def __init__(self, arguments: "ElasticArguments", work: Work, method: str = "auto") -> None:
-        """Start it."""
         log, context = None if arguments.node == 0 else os.devnull, get_context(choose_start_method(method)[0])
         name = f"rank {arguments.node}"
         self.process = start_child(context, name, _run_rank, log, _elastic_rank, arguments, work)

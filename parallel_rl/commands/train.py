@@ -278,7 +278,6 @@ class WriteConfig(Callback):
     """Writes `config.json` when a run starts or resumes, once everything else is ready."""
 
     def __init__(self, config: TrainConfig, run_dir: Path, changed: dict[str, Any] | None = None) -> None:
-        """Store the config, the directory, and the settings that changed since the run was interrupted."""
         self.config, self.run_dir, self.changed = config, run_dir, changed or {}
 
     def on_start(self, trainer: "AsyncTrainer") -> None:

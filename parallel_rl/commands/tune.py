@@ -119,7 +119,6 @@ class Search:
     """Runs trials one after the other; other processes may run trials of the same study."""
 
     def __init__(self, config: TrainConfig, study: "optuna.Study", run_dir: Path) -> None:
-        """Store the settings at the start, the study and the directory."""
         self.config, self.study, self.run_dir = config, study, run_dir
         self.stopped: str | None = None
         self.space = search_space(config.agent, config.flat())

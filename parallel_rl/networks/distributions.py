@@ -46,7 +46,6 @@ class Categorical(Distribution):
     """
 
     def __init__(self, logits: torch.Tensor) -> None:
-        """Normalize the logits."""
         self.log_probs = F.log_softmax(logits, dim=-1)
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:

@@ -65,7 +65,6 @@ class Vision(nn.Sequential):
     """
 
     def __init__(self, image: Image, generator: torch.Generator) -> None:
-        """Make the layers for images of one size."""
         large = min(image.size[1:]) >= NATURE_SIZE
         layers, width = ([(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512) if large else ([(16, 3, 1)], 128)
         channels, height, breadth = image.size
@@ -91,7 +90,6 @@ class Perception(nn.Module):
     """A network for each image, whose features follow the plain numbers: `(B, columns)` to `(B, outputs)`."""
 
     def __init__(self, features: Features, generator: torch.Generator) -> None:
-        """Make a network for each image."""
         super().__init__()
         self._widths = [features.vector, *(image.columns for image in features.images)]
         networks = [Vision(image, generator) for image in features.images]

@@ -44,7 +44,6 @@ class CategoricalHead(PolicyHead):
     noise = "exponential"
 
     def __init__(self, features: int, actions: int, offset: int, generator: torch.Generator) -> None:
-        """Make the layer of logits."""
         super().__init__()
         self.offset, self.outputs, self.choices = offset, actions, actions
         self.logits = linear_layer(features, actions, CHOICE_GAIN, generator)
@@ -275,7 +274,6 @@ class ValueHead(nn.Module):
     """
 
     def __init__(self, features: int, values: int, generator: torch.Generator) -> None:
-        """Make the layer of values."""
         super().__init__()
         self.normal = linear_layer(features, values, VALUE_GAIN, generator)
         self.stats = RunningNorm(values, smallest=SMALLEST_RETURN)

@@ -46,7 +46,7 @@ class RunningNorm(nn.Module):
         """
         rows = rows.to(self.mean)
         own = (rows.mean(dim=0), rows.var(dim=0, correction=0)) if len(rows) else (self.mean, self.var)
-        new_count, *mean_and_var = merged(ranks.gather((len(rows), *own)))
+        new_count, *mean_and_var = merged(ranks.all_gather((len(rows), *own)))
         new_mean, new_var = (torch.as_tensor(moment, device=rows.device) for moment in mean_and_var)
         total = self.count + new_count
         delta = new_mean - self.mean

@@ -33,7 +33,6 @@ class LostError(RankError):
     """A sum failed; `peers` may be lost."""
 
     def __init__(self, peers: Iterable[int] = ()) -> None:
-        """Store their numbers."""
         super().__init__("a rank is lost")
         self.peers = peers
 
@@ -41,16 +40,16 @@ class LostError(RankError):
 class Generation(Gloo):
     """The ranks of a generation."""
 
-    def total(self, vector: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, vector: torch.Tensor) -> torch.Tensor:
         """Return the sum `(P,)`, made by the CPUs: NCCL would end the processes that are left after a loss."""
-        return super().total(vector.cpu()).to(vector.device)
+        return super().all_reduce(vector.cpu()).to(vector.device)
 
     def _explain(self, error: Exception, peers: set[int]) -> None:
         """Raise a `LostError` at once; the driver finds out who is lost."""
         self._group = None  # so all ranks that wait notice
         with suppress(RuntimeError):
-            self._store.set(key_of(self.number), CLOSED)
-        raise LostError(peers - {self.number}) from error
+            self._store.set(key_of(self.rank), CLOSED)
+        raise LostError(peers - {self.rank}) from error
 
 
 class Elastic(Connected):
@@ -82,24 +81,24 @@ class Elastic(Connected):
         self._passed, self._last_message = 0, None  # the number of messages to all, and the last of them
 
     @property
-    def number(self) -> int:
+    def rank(self) -> int:
         """The number of this rank in its generation, from 0."""
-        return self._ranks.number
+        return self._ranks.rank
 
     @property
-    def count(self) -> int:
+    def world_size(self) -> int:
         """The number of ranks in the generation."""
-        return self._ranks.count
+        return self._ranks.world_size
 
-    def total(self, vector: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, vector: torch.Tensor) -> torch.Tensor:
         """Return the sum `(P,)` of the vectors of all ranks of the generation. `attempt` handles losses."""
-        return self._ranks.total(vector)
+        return self._ranks.all_reduce(vector)
 
-    def gather(self, tree: Any) -> list[Any]:
+    def all_gather(self, tree: Any) -> list[Any]:
         """Return what every rank gave. If one is lost meanwhile, the others still all return the same."""
         while True:
             try:
-                message = self._ranks.gather(tree)
+                message = self._ranks.all_gather(tree)
             except LostError as error:
                 if not self._regroup(error):
                     continue
@@ -121,7 +120,7 @@ class Elastic(Connected):
             undo = savepoint()
             try:
                 result = work(self._ranks)
-                self._ranks.gather(None)
+                self._ranks.all_gather(None)
             except LostError as error:
                 if not self._regroup(error):  # otherwise another rank knows that all have done it
                     undo()
@@ -132,7 +131,7 @@ class Elastic(Connected):
     def enough_have_collected(self, *, own: bool = False) -> bool:
         """Return whether the fraction `preempt` of the ranks has collected its share; `own`: this rank now has."""
         have = self._store.add(f"collected/{self._record['number']}/{self._passed}", int(own))
-        return have >= (self.preempt or 1) * self.count
+        return have >= (self.preempt or 1) * self.world_size
 
     def join(self) -> State | None:
         """Connect to the others; return the state of the run that they gave, or None if it begins now.
@@ -145,19 +144,19 @@ class Elastic(Connected):
         self._store.set(f"ready/{self._member}", "")
         return self._meet(admits=True)[1]
 
-    def view(self) -> list[Any]:
+    def candidates(self) -> list[Any]:
         """Return the numbers of this generation and of the newest one, and whether this one has enough ranks."""
         return [self._record["number"], self._newest(), self._record["enough"]]
 
-    def renewed(self, views: list[list[Any]], state: Callable[[], State]) -> bool:
+    def admit(self, candidates: list[list[Any]], state: Callable[[], State]) -> bool:
         """Let ranks join that are ready, or wait if there are too few; return whether to call this again.
 
         Args:
-            views: of all ranks. They alone determine the result: a rank may be in a later generation by now.
+            candidates: of all ranks. They alone determine the result: a rank may be in a later generation by now.
             state: returns the state of the run.
         """
-        newest = max(newest for _, newest, _ in views)
-        again = any(newest > number or not enough for number, _, enough in views)
+        newest = max(newest for _, newest, _ in candidates)
+        again = any(newest > number or not enough for number, _, enough in candidates)
         if newest > self._record["number"]:
             self._meet(admits=True, state=state)
         elif again:
@@ -220,13 +219,13 @@ class Elastic(Connected):
     def _catch_up(self, state: Callable[[], State] | None) -> tuple[bool, State | None]:
         """Take the message that this rank has missed from another one; return what `_meet` returns."""
         joins = self._member in self._record["joining"]
-        passed = self._ranks.gather(-1 if joins else self._passed)
+        passed = self._ranks.all_gather(-1 if joins else self._passed)
         most = max(passed)
         if min(passed) == most:
             return False, None
         giver = passed.index(most)
-        gives = [self._last_message, state and state()] if self.number == giver else None
-        message, run_state = self._ranks.gather(gives)[giver]
+        gives = [self._last_message, state and state()] if self.rank == giver else None
+        message, run_state = self._ranks.all_gather(gives)[giver]
         behind = self._passed < most and not joins
         if behind:
             self._last_message = message

@@ -55,7 +55,6 @@ class Connected(ABC):
         """Close the connections."""
 
     def __enter__(self) -> Self:
-        """Return this."""
         return self
 
     def __exit__(
@@ -87,8 +86,8 @@ class Gloo(Connected, Fixed):
         Raises:
             RankError: not all of them came in that time; the message names those that did not.
         """
-        self.number = self.node = number
-        self.count = self.nodes = count
+        self.rank = self.node = number
+        self.world_size = self.nodes = count
         self._store, self._timeout, self._limit = store, timeout, timedelta(seconds=timeout)
         self._exchanges, self._hosts = exchanges(number, count), dict[int, str]()
         self._gpus: Any = None
@@ -99,9 +98,9 @@ class Gloo(Connected, Fixed):
         except RuntimeError as error:
             missing = {rank for rank in range(count) if not store.check([key_of(rank)])}
             self._explain(error, missing or {*range(count)})
-        self._hosts = dict(enumerate(self.gather(socket.gethostname())))  # no rank leaves before all have come
+        self._hosts = dict(enumerate(self.all_gather(socket.gethostname())))  # no rank leaves before all have come
 
-    def total(self, vector: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, vector: torch.Tensor) -> torch.Tensor:
         """Return the sum `(P,)` of the vectors of all ranks, pairwise in the order of the ranks unless it is large.
 
         NCCL sums vectors on GPUs if every rank has a GPU of its own.
@@ -114,8 +113,10 @@ class Gloo(Connected, Fixed):
     def _have_own_gpus(self, device: torch.device) -> bool:
         """Return whether every rank has a GPU of its own, and connect them the first time."""
         if self._gpus is None:
-            gpus = self.gather(f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}")
-            self._gpus = len({*gpus}) == self.count and nccl_group(self._store, self.number, self.count, self._limit)
+            gpus = self.all_gather(f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}")
+            self._gpus = len({*gpus}) == self.world_size and nccl_group(
+                self._store, self.rank, self.world_size, self._limit
+            )
         return bool(self._gpus)
 
     def ring(self, own: torch.Tensor) -> torch.Tensor:
@@ -126,7 +127,7 @@ class Gloo(Connected, Fixed):
             options.timeout = self._limit
             (self._gpus if own.is_cuda else self._group).allreduce([total], options).wait()
         except RuntimeError as error:
-            self._explain(error, {(self.number + step) % self.count for step in (-1, 1)})
+            self._explain(error, {(self.rank + step) % self.world_size for step in (-1, 1)})
         return total
 
     def doubling(self, total: torch.Tensor) -> torch.Tensor:
@@ -149,7 +150,7 @@ class Gloo(Connected, Fixed):
             sent.clear()  # they refer to the group
             self._explain(error, {exchange.source, *exchange.to})
 
-    def gather(self, tree: Any) -> list[Any]:
+    def all_gather(self, tree: Any) -> list[Any]:
         """Return what every rank gave, in their order."""
         content = np.frombuffer(state_to_bytes(tree), np.uint8)
         size = np.frombuffer(np.int64(len(content)).tobytes(), np.uint8)
@@ -162,8 +163,8 @@ class Gloo(Connected, Fixed):
 
     def _table(self, content: np.ndarray, width: int) -> np.ndarray:
         """Return the bytes of every rank `(count, width)`."""
-        table = np.zeros((self.count, width), np.uint8)
-        table[self.number, : len(content)] = content
+        table = np.zeros((self.world_size, width), np.uint8)
+        table[self.rank, : len(content)] = content
         rows = torch.from_numpy(table)
         for exchange in self._exchanges:
             self._swap(exchange, rows[exchange.own], rows[exchange.other])
@@ -174,7 +175,7 @@ class Gloo(Connected, Fixed):
         self._group = None  # so all ranks that wait notice, and say so
         noticed = time.monotonic()
         try:
-            self._store.set(key_of(self.number), CLOSED)
+            self._store.set(key_of(self.rank), CLOSED)
             while not self._store.check([FAILURE]):
                 seconds = time.monotonic() - noticed
                 lost = self._silent(peers) if seconds > WORD_SECONDS else set()
@@ -187,14 +188,14 @@ class Gloo(Connected, Fixed):
         raise RankError(words) from error
 
     def _named(self, peers: set[int]) -> str:
-        others = sorted(peers - {self.number})
+        others = sorted(peers - {self.rank})
         return " or ".join(
             f"rank {rank} on {self._hosts[rank]}" if rank in self._hosts else f"rank {rank}" for rank in others
         )
 
     def _silent(self, peers: set[int]) -> set[int]:
         """Return those of some ranks that have not noticed a failure."""
-        keys = {rank: key_of(rank) for rank in peers - {self.number}}
+        keys = {rank: key_of(rank) for rank in peers - {self.rank}}
         return {
             rank
             for rank, key in keys.items()

@@ -17,7 +17,6 @@ class Machines:
     """The machines of a Ray cluster; each has one rank at most. This one has the rank of node 0, without Ray."""
 
     def __init__(self) -> None:
-        """Store the connection."""
         context = ray.get_runtime_context()
         self.address = ray.util.get_node_ip_address()
         self._taken = {context.get_node_id()}

@@ -11,9 +11,7 @@ class Closeable:
         raise NotImplementedError
 
     def __enter__(self) -> Self:
-        """Return the object."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close it."""
         self.close()

@@ -15,7 +15,6 @@ class History(Sequence[Metrics]):
     """
 
     def __init__(self, rows: Iterable[Metrics] = ()) -> None:
-        """Begin with some rows."""
         self._columns: dict[str, array[float]] = {}
         self._types: dict[str, type] = {}
         self._length = 0
@@ -44,7 +43,6 @@ class History(Sequence[Metrics]):
         return [*self._columns]
 
     def __len__(self) -> int:
-        """Return the number of rows."""
         return self._length
 
     @overload

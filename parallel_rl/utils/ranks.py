@@ -25,19 +25,19 @@ Moments = tuple[Any, Any, Any]
 class Ranks(Protocol):
     """The ranks of a run, as one of them sees them. All of them call the same methods in the same order."""
 
-    number: int
+    rank: int
     """Of this rank, from 0."""
-    count: int
+    world_size: int
     """Of all ranks."""
 
-    def total(self, vector: "Tensor") -> "Tensor":
+    def all_reduce(self, vector: "Tensor") -> "Tensor":
         """Return the sum `(P,)` of the vectors of all ranks: on every rank the same to the last bit.
 
         Raises:
             RankError: a rank failed or was lost; the message names it.
         """
 
-    def gather(self, tree: Any) -> list[Any]:
+    def all_gather(self, tree: Any) -> list[Any]:
         """Return what every rank gave, in their order: numbers, strings, arrays, and lists and dicts of these.
 
         Raises:
@@ -78,14 +78,14 @@ class Cluster(Ranks, Protocol):
             What `work` returns.
         """
 
-    def view(self) -> list[Any]:
+    def candidates(self) -> list[Any]:
         """Return what this rank knows of ranks that are ready to join."""
 
-    def renewed(self, views: list[list[Any]], state: Callable[[], State]) -> bool:
+    def admit(self, candidates: list[list[Any]], state: Callable[[], State]) -> bool:
         """Let ranks in that are ready, or wait if there are too few; return whether the ranks should ask again.
 
         Args:
-            views: of all ranks.
+            candidates: of all ranks.
             state: returns the state of the run.
         """
 
@@ -93,8 +93,8 @@ class Cluster(Ranks, Protocol):
 class Fixed:
     """The part of a `Cluster` whose ranks do not change."""
 
-    number = node = 0
-    count = nodes = 1
+    rank = node = 0
+    world_size = nodes = 1
     joined = 0
     preempt: float | None = None
 
@@ -110,11 +110,11 @@ class Fixed:
         """Return the result of `work`; a lost rank is an error."""
         return work(self)
 
-    def view(self) -> list[Any]:
+    def candidates(self) -> list[Any]:
         """Return an empty list."""
         return []
 
-    def renewed(self, views: list[list[Any]], state: Callable[[], State]) -> bool:
+    def admit(self, candidates: list[list[Any]], state: Callable[[], State]) -> bool:
         """Return False: no rank joins."""
         return False
 
@@ -122,11 +122,11 @@ class Fixed:
 class Alone(Fixed):
     """The ranks of a run in one process: this one."""
 
-    def total(self, vector: "Tensor") -> "Tensor":
+    def all_reduce(self, vector: "Tensor") -> "Tensor":
         """Return the vector itself."""
         return vector
 
-    def gather(self, tree: Any) -> list[Any]:
+    def all_gather(self, tree: Any) -> list[Any]:
         """Return a list of the tree itself."""
         return [tree]
 
@@ -154,20 +154,20 @@ def merged(moments: Sequence[Moments]) -> Moments:
 
 def mean_metrics(ranks: Ranks, rows: int, metrics: dict[str, float]) -> dict[str, float]:
     """Return the means of metrics, of which each rank has those of `rows` rows."""
-    _, mean, _ = merged(ranks.gather((rows, np.array([*metrics.values()]), 0.0)))
+    _, mean, _ = merged(ranks.all_gather((rows, np.array([*metrics.values()]), 0.0)))
     return dict(zip(metrics, mean.tolist(), strict=True))
 
 
 def stream_of(ranks: Ranks, rng: np.random.Generator) -> np.random.Generator:
     """Return a random stream of this rank, from a generator that is the same on all; alone that generator itself."""
-    return rng if ranks.count == 1 else np.random.default_rng([*rng.integers(2**63, size=4), ranks.number])
+    return rng if ranks.world_size == 1 else np.random.default_rng([*rng.integers(2**63, size=4), ranks.rank])
 
 
 @contextmanager
 def own_stream(ranks: Ranks, rng: np.random.Generator) -> Iterator[None]:
     """Let a generator that is the same on all ranks be `stream_of` this rank within the block."""
     own, common = stream_of(ranks, rng).bit_generator.state, rng.bit_generator.state
-    if ranks.count == 1:
+    if ranks.world_size == 1:
         yield
         return
     rng.bit_generator.state = own

@@ -68,7 +68,6 @@ class OwnStreams:
     """Gives some blocks of code global random streams of their own; the rest of the process keeps its own."""
 
     def __init__(self, seed: int | None) -> None:
-        """Store the seed."""
         self._seed = seed
         self._states: Any = None
 

@@ -94,7 +94,6 @@ class Trajectory:
     """Further rows `(L, ...)` by name, such as the `log_prob` of the action under the behavior policy."""
 
     def __len__(self) -> int:
-        """Return the number of transitions L."""
         return len(self.reward)
 
     @property

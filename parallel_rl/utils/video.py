@@ -82,7 +82,6 @@ class Video:
             raise OSError(f"{self.path} cannot be encoded: {message or f'ffmpeg ended with {encoder.returncode}'}")
 
     def __enter__(self) -> Self:
-        """Return the video."""
         return self
 
     def __exit__(

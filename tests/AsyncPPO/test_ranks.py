@@ -156,10 +156,10 @@ def test_checkpoint_of_a_batch_that_is_not_full_holds_the_rows_of_all_ranks(tmp_
     def body(ranks: Ranks) -> list[bytes]:
         with trainer_of(ranks, steps=BATCH + 40) as trainer:
             trainer.run()
-            trainer.save_checkpoint(tmp_path / f"{ranks.count}.state")
-            ranks.gather("saved")
+            trainer.save_checkpoint(tmp_path / f"{ranks.world_size}.state")
+            ranks.all_gather("saved")
             before = trainer.buffer.state()
-            trainer.load_checkpoint(tmp_path / f"{ranks.count}.state")
+            trainer.load_checkpoint(tmp_path / f"{ranks.world_size}.state")
             np.testing.assert_equal(trainer.buffer.state(), before)
             return trainer.buffer.take()
 
@@ -171,7 +171,7 @@ def test_checkpoint_of_a_batch_that_is_not_full_holds_the_rows_of_all_ranks(tmp_
 def test_stop_of_one_rank_ends_all_after_the_same_update() -> None:
     class Stop(Callback):
         def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
-            if trainer.steps_done == 2 * BATCH and trainer.ranks.number == 1:
+            if trainer.steps_done == 2 * BATCH and trainer.ranks.rank == 1:
                 trainer.stop("as asked")
 
     def body(ranks: Ranks) -> tuple[int, str | None]:
@@ -185,7 +185,7 @@ def test_stop_of_one_rank_ends_all_after_the_same_update() -> None:
 def test_ranks_whose_weights_differ_take_over_those_of_the_first() -> None:
     class Rounds(Callback):
         def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
-            if trainer.ranks.number == 1 and len(trainer.history) == 1:
+            if trainer.ranks.rank == 1 and len(trainer.history) == 1:
                 trainer.agent.optimizers[0].vector.mul_(1 + 1e-6)
 
     assert len({*on_ranks(3, lambda ranks: run(ranks, callbacks=[Rounds()]))}) == 1
@@ -193,7 +193,7 @@ def test_ranks_whose_weights_differ_take_over_those_of_the_first() -> None:
 
 def test_only_the_first_rank_writes_checkpoints(tmp_path: Path) -> None:
     def body(ranks: Ranks) -> None:
-        directory = tmp_path / str(ranks.number)
+        directory = tmp_path / str(ranks.rank)
         with trainer_of(ranks, callbacks=[Checkpoints(directory, 1e-9, keep=2)]) as trainer:
             trainer.run()
 

@@ -63,7 +63,7 @@ def test_gradients_are_those_of_all_rows(kind: Any) -> None:
         agent = kind(
             OBSERVATIONS, CHOICES if kind is DQN else BOX, hidden_sizes=(8,), buffer_size=10, seed=1, **policy_delay
         )
-        own = slice(*bounds[ranks.number : ranks.number + 2]) if ranks.count > 1 else slice(12)
+        own = slice(*bounds[ranks.rank : ranks.rank + 2]) if ranks.world_size > 1 else slice(12)
         agent.rng = Given(table[own])
         batch = Minibatch(*[tensor[own] for tensor in batch_of(agent, 12)])
         agent.learn_from(batch, WeightedRanks(ranks, len(batch.obs) / 12))
@@ -235,7 +235,7 @@ class Whole(Callback):
 def test_a_lost_rank_is_replaced_and_all_learn_the_same(name: str) -> None:
     def body(ranks: Elastic) -> tuple[bytes, int]:
         callbacks = {0: [Whole()], 2: [KilledAt(100)]}.get(ranks.node, [])
-        with trainer_of(name, ranks, 100_000, callbacks=callbacks) as trainer:
+        with trainer_of(name, ranks, 100_000, callbacks=callbacks, settings={"train_freq": 30}) as trainer:
             trainer.run()
             assert len(trainer.agent.replay) > 0
             return learned(trainer), trainer.steps_done

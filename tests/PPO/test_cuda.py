@@ -88,7 +88,7 @@ def test_off_policy_agents_on_cuda_act_and_learn(kind: type[Any], tmp_path: Path
 
 def test_ranks_that_share_a_gpu_sum_by_the_cpu() -> None:
     parts = [torch.full((5,), 2.0**number, device="cuda") for number in range(3)]
-    for total in on_ranks(3, lambda ranks: ranks.total(parts[ranks.number])):
+    for total in on_ranks(3, lambda ranks: ranks.all_reduce(parts[ranks.rank])):
         assert total.is_cuda
         assert total.tolist() == [7.0] * 5
 
@@ -126,7 +126,7 @@ def test_ranks_that_have_own_gpus_sum_by_nccl(tmp_path: Path) -> None:
 def _sum(path: Path, number: int, totals: Any) -> None:
     take_gpu(number)
     with Gloo(FileStore(str(path), 2), number, 2) as ranks:
-        totals.put(ranks.total(torch.full((5,), 1.0 + number, device="cuda")).tolist())
+        totals.put(ranks.all_reduce(torch.full((5,), 1.0 + number, device="cuda")).tolist())
 
 
 def _one_update(ppo: PPO) -> dict[str, float]:

@@ -54,7 +54,7 @@ def experience(env: Env, settings: dict[str, Any], batches: int = 1) -> list[lis
 
 def share_of(ranks: Ranks, trajectories: list[Trajectory]) -> list[Trajectory]:
     """Return the trajectories of this rank's environments; the first ranks have more."""
-    return trajectories[ENVS * ranks.number // ranks.count : ENVS * (ranks.number + 1) // ranks.count]
+    return trajectories[ENVS * ranks.rank // ranks.world_size : ENVS * (ranks.rank + 1) // ranks.world_size]
 
 
 def learned(agent: PPO, batches: list[list[Trajectory]], ranks: Ranks | None = None) -> list[dict[str, float]]:
@@ -169,20 +169,20 @@ class Raises:
     """Ranks of which one fails at its nth message."""
 
     def __init__(self, ranks: Ranks, failing: int) -> None:
-        self.ranks, self.number, self.count, self.left = ranks, ranks.number, ranks.count, failing
+        self.ranks, self.rank, self.world_size, self.left = ranks, ranks.rank, ranks.world_size, failing
 
     def _count(self) -> None:
-        if self.number == 1 and not self.left:
+        if self.rank == 1 and not self.left:
             raise ValueError("the pole broke")
         self.left -= 1
 
-    def total(self, vector: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, vector: torch.Tensor) -> torch.Tensor:
         self._count()
-        return self.ranks.total(vector)
+        return self.ranks.all_reduce(vector)
 
-    def gather(self, tree: Any) -> list[Any]:
+    def all_gather(self, tree: Any) -> list[Any]:
         self._count()
-        return self.ranks.gather(tree)
+        return self.ranks.all_gather(tree)
 
 
 @pytest.mark.parametrize("failing", range(0, 20, 3))
