@@ -90,6 +90,12 @@ class ContinuousPolicy(Policy):
         """Return float32 `(B, ...)`, inside the bounds."""
         return self.to_environment(self.choose(columns, deterministic).cpu().numpy())
 
+    def deterministic_actions(self, obs: torch.Tensor, core: None = None) -> tuple[torch.Tensor]:
+        """Return `(B, A)`, inside the bounds."""
+        bounds = self.action_space.low.flatten(), self.action_space.high.flatten()
+        offset, scale, low, high = map(torch.from_numpy, (self.offset, self.scale, *bounds))
+        return ((offset + scale * self.choose(self.normalize(obs), deterministic=True)).clamp(low, high),)
+
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """Scale actions `(B, A)` in [-1, 1] to those of the environment."""
         scaled = (self.offset + self.scale * actions).reshape(-1, *self.action_space.shape)

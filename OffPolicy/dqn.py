@@ -69,7 +69,14 @@ class GreedyPolicy(Policy):
 
     def actions(self, columns: torch.Tensor, deterministic: bool) -> np.ndarray:
         """Return int64 `(B,)`."""
-        return self.networks["q"](columns).argmax(dim=1).cpu().numpy() + self.offset
+        return self._best(columns).cpu().numpy()
+
+    def deterministic_actions(self, obs: torch.Tensor, core: None = None) -> tuple[torch.Tensor]:
+        """Return int64 `(B,)`."""
+        return (self._best(self.normalize(obs)),)
+
+    def _best(self, columns: torch.Tensor) -> torch.Tensor:
+        return self.networks["q"](columns).argmax(dim=1) + self.offset
 
 
 class DQN(OffPolicyAgent):

@@ -54,7 +54,10 @@ class Policy(nn.Module):
 
     def columns(self, rows: np.ndarray) -> torch.Tensor:
         """Convert rows of observations to input of the networks `(B, columns)`: normalized, on their device."""
-        columns = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
+        return self.normalize(torch.from_numpy(np.ascontiguousarray(rows)).to(self.device))
+
+    def normalize(self, columns: torch.Tensor) -> torch.Tensor:
+        """Return columns `(B, C)` of observations, with normalized numbers."""
         if self.obs_norm is None:
             return columns
         count = self.features.vector
@@ -63,6 +66,10 @@ class Policy(nn.Module):
 
     def actions(self, columns: torch.Tensor, deterministic: bool) -> np.ndarray:
         """Return the actions `(B, ...)` that an environment takes."""
+        raise NotImplementedError
+
+    def deterministic_actions(self, obs: torch.Tensor, core: None = None) -> tuple[torch.Tensor]:
+        """Return the deterministic actions `(B, ...)` for columns `(B, C)` before normalization, for an export."""
         raise NotImplementedError
 
     @torch.no_grad()

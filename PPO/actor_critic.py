@@ -173,6 +173,17 @@ class ActorCritic(nn.Module):
             features, state = self.core.step(features, state)
         return self.policy_head(features, mask), state
 
+    def deterministic_actions(self, obs: torch.Tensor, core: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        """Return deterministic actions `(B, ...)` for observations `(B, D)` before normalization, for an export.
+
+        For a Dict or Tuple space the actions of each part are separate; after them comes the next recurrent state
+        `(B, S)`, if the policy is recurrent.
+        """
+        distribution, state = self.step(self.normalize(obs), obs[:, :0] if core is None else core)
+        actions = self.policy_head.to_action(distribution.mode())
+        parts = actions if isinstance(actions, tuple) else (actions,)
+        return parts if core is None else (*parts, state)
+
     def _encode(self, encoder: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         if not self._bf16:
             return encoder(inputs)

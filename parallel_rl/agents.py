@@ -20,7 +20,7 @@ class AgentKind:
     weights: str = "Policy_weights.pth"
     """A file that its `save_weights` writes: a directory with this file has weights."""
     exporter: str | Callable[..., float] | None = None
-    """A function that exports its policy to a file and returns the largest difference in actions: `PPO.export`."""
+    """A function that exports its policy to a file and returns the largest difference in actions."""
     defaults: str | dict[str, Any] = field(default_factory=dict)
     """The defaults of the command line, with a preset, that differ from those of its config."""
 
@@ -45,17 +45,19 @@ class AgentKind:
         return _resolved(self.exporter)
 
 
+EXPORTER = "parallel_rl.networks.export:export_policy"
 AGENTS: dict[str, AgentKind] = {
     "ppo": AgentKind(
         config="PPO.config:PPOConfig",
         agent="PPO.agent:PPO",
-        exporter="PPO.export:export_policy",
+        exporter=EXPORTER,
         defaults="PPO.config:DEFAULTS",
     ),
     **{
         name.lower(): AgentKind(
             config=f"OffPolicy.config:{name}Config",
             agent=f"OffPolicy.{name.lower()}:{name}",
+            exporter=EXPORTER,
             defaults={"num_envs": 8, "steps": 50_000},
         )
         for name in ("DQN", "DDPG", "TD3", "SAC")

@@ -33,7 +33,7 @@ MODULES = [
     "utils",
     "main",
     "AsyncPPO.trainer",
-    "PPO.export",
+    "parallel_rl.networks.export",
     "parallel_rl.ranks",
 ]
 IMPORTS = """

@@ -24,7 +24,9 @@ TINY = ["--num-envs", "2", "--learning-starts", "100", "--buffer-size", "1000", 
         pytest.param("td3", "Pendulum-v1", marks=pytest.mark.slow),
     ],
 )
-def test_a_run_is_resumed_and_evaluated(agent: str, env_id: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_run_is_resumed_evaluated_and_exported(
+    agent: str, env_id: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     where = ["--env-id", env_id, "--steps", "140", "--run-dir", str(tmp_path / "run")]
     where += ["--env-kwargs", "max_episode_steps=50"]
     assert main.main(["train", "--agent", agent, *where, *TINY]) == 0
@@ -32,6 +34,8 @@ def test_a_run_is_resumed_and_evaluated(agent: str, env_id: str, tmp_path: Path,
     capsys.readouterr()
     assert main.main(["evaluate", str(tmp_path / "run"), "--episodes", "2", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["returns"]) == 2
+    assert main.main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "policy.pt2")]) == 0
+    assert (tmp_path / "policy.pt2").is_file()
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     assert record["agent"] == agent
     assert record["settings"]["hidden_sizes"] == [16]
