@@ -51,7 +51,9 @@ def _arrays_of(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(
+            f"there are no demonstrations at {path}: give demo_path=, or resume a run by --override demo_path=PATH"
+        ) from None
     except Exception as error:
         if "allow_pickle" in str(error):
             raise ValueError(

@@ -101,8 +101,15 @@ def test_other_sources_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(ValueError, match=r"text\.npz is not an \.npz file|pickled objects"):
         load_demonstrations(tmp_path / "text.npz", BOX, None)
-    with pytest.raises(FileNotFoundError, match=r"none\.npz"):
-        SAC(BOX, ACTIONS, demo_path=str(tmp_path / "none.npz")).observe([])
+
+
+def test_only_training_needs_the_demonstrations(tmp_path: Path) -> None:
+    agent = SAC(BOX, ACTIONS, demo_path=str(tmp_path / "none.npz"), hidden_sizes=(4,), seed=0)
+    agent.save_weights(tmp_path)
+    loaded = SAC.load(tmp_path)
+    assert loaded.get_action(np.ones(1), deterministic=True) == agent.get_action(np.ones(1), deterministic=True)
+    with pytest.raises(FileNotFoundError, match=r"no demonstrations at .*none\.npz: .* --override demo_path=PATH"):
+        loaded.observe([])
 
 
 @AGENTS
