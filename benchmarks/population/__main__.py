@@ -137,8 +137,10 @@ CartPole-v1, with the same seeds. *bar* is this project's target.
 
 def plot(scores: Scores) -> None:
     """Draw the scores of each case: a dot for each seed, a line at the median."""
-    figure = Figure(figsize=(3.2 * len(scores), 3.8), layout="constrained")
-    for axes, (bar, names) in zip(figure.subplots(1, len(scores), squeeze=False).flat, scores.items(), strict=True):
+    widths = [max(3, len(names)) for names in scores.values()]
+    figure = Figure(figsize=(0.9 * sum(widths), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(scores), squeeze=False, width_ratios=widths).flat
+    for axes, (bar, names) in zip(panels, scores.items(), strict=True):
         for place, by_seed in enumerate(names.values()):
             values, color = [*by_seed.values()], COLORS[place % len(COLORS)]
             offsets = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [0.0]
