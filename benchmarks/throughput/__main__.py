@@ -59,6 +59,7 @@ def main(
 
 Made by `python -m benchmarks.throughput` on a quiet machine: {os.cpu_count()} cores ({platform.machine()}), Python
 {platform.python_version()}. Medians of {rounds} turns; compare figures of one row, not of different machines.
+[performance.md](../../docs/performance.md#the-tables-of-benchmarksthroughput) has notes and further measurements.
 
 ## Stepping environments
 
