@@ -17,7 +17,7 @@ PARTS = {"made_for", "progress", "recent", "agent", "buffer", "collector"}
 SIGNATURE = "signature"
 """The part with the agent's signature; in the oldest checkpoints it is inside `made_for`."""
 OLDER_NAMES = {"ppo": "agent", "settings": SIGNATURE}
-PROGRESS = ("steps_done", "seconds", "episodes_done", "goal")
+PROGRESS = ("steps_done", "seconds", "episodes_done", "restarts", "goal")
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> State:
@@ -193,7 +193,7 @@ def progress_in(saved: State) -> dict[str, Any]:
 
     Raises:
         ValueError: a value is not valid.
-        LookupError: one is missing.
+        LookupError: one is missing; older checkpoints have no `restarts`.
     """
     seconds = float(saved["seconds"])
     if not 0 <= seconds < float("inf"):
@@ -203,6 +203,7 @@ def progress_in(saved: State) -> dict[str, Any]:
         "steps_done": whole_number(saved["steps_done"], "number of steps"),
         "seconds": seconds,
         "episodes_done": whole_number(saved["episodes_done"], "number of episodes"),
+        "restarts": whole_number(saved.get("restarts", 0), "number of restarts"),
         "goal": (whole_number(begin, "beginning"), whole_number(end, "end")),
     }
 

@@ -114,9 +114,11 @@ class Counts(NamedTuple):
     """Transitions in the buffers of the other ranks."""
     envs: int
     """Environments of all ranks; fewer than `num_envs` while a rank is missing."""
+    restarts: int
+    """Of environments that failed."""
 
 
-def gather_counts(ranks: Ranks, steps: int, episodes: list[Episode], waiting: int, envs: int) -> Counts:
+def gather_counts(ranks: Ranks, steps: int, episodes: list[Episode], waiting: int, envs: int, restarts: int) -> Counts:
     """Return what all ranks have collected together.
 
     Args:
@@ -125,13 +127,16 @@ def gather_counts(ranks: Ranks, steps: int, episodes: list[Episode], waiting: in
         episodes: those that ended.
         waiting: transitions in this rank's buffer.
         envs: its environments.
+        restarts: of those that failed, since the last call.
     """
     if ranks.world_size == 1:
-        return Counts(steps, episodes, 0, envs)
-    parts = ranks.all_gather([steps, waiting, envs, [[*episode, dict(episode.infos)] for episode in episodes]])
+        return Counts(steps, episodes, 0, envs, restarts)
+    parts = ranks.all_gather(
+        [steps, waiting, envs, restarts, [[*episode, dict(episode.infos)] for episode in episodes]]
+    )
     everyones = [Episode(*episode) for *_, ended in parts for episode in ended]
-    all_steps, all_waiting, all_envs = (sum(part[index] for part in parts) for index in range(3))
-    return Counts(all_steps, everyones, all_waiting - waiting, all_envs)
+    all_steps, all_waiting, all_envs, all_restarts = (sum(part[index] for part in parts) for index in range(4))
+    return Counts(all_steps, everyones, all_waiting - waiting, all_envs, all_restarts)
 
 
 def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
@@ -174,11 +179,15 @@ def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:
             return False
 
 
+COUNTS = ("steps_done", "episodes_done", "restarts", "_known_restarts", "elsewhere", "running_envs")
+"""Attributes of a trainer that `_count` changes."""
+
+
 def savepoint(trainer: "AsyncTrainer") -> Callable[[], None]:
     """Return a function that undoes an update: the agent, the counts and the transitions are as now."""
     agent, buffer, recent = trainer.agent, copy(trainer.buffer), [*trainer.recent]
     undo_agent = agent.savepoint() if hasattr(agent, "savepoint") else partial(agent.load_state, agent.state())
-    counts = {name: getattr(trainer, name) for name in ("steps_done", "episodes_done", "elsewhere", "running_envs")}
+    counts = {name: getattr(trainer, name) for name in COUNTS}
 
     def undo() -> None:
         undo_agent()

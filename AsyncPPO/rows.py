@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from AsyncPPO.agent import Agent
-from AsyncPPO.episodes import is_of_info, means_of_infos
+from AsyncPPO.episodes import means_of_infos
 from parallel_rl.utils import Metrics, State, whole_number
 
 if TYPE_CHECKING:
@@ -61,15 +61,15 @@ class RowMeans:
 def row_of(trainer: "AsyncTrainer", metrics: Metrics) -> Metrics:
     """Return a row of a trainer's history, with the metrics of the update."""
     recent, nan = trainer.recent, float("nan")
-    known = [name for name in trainer.history.columns if is_of_info(name)]
-    row = {
+    known = [*trainer.info_metrics, *trainer.history.columns]  # an update may lack a metric of earlier ones
+    return {
+        **dict.fromkeys(["steps", "seconds", "episodes", "mean_return", "mean_length", *known], nan),
         "steps": trainer.steps_done,
         "seconds": trainer.seconds,
         "episodes": trainer.episodes_done,
         "mean_return": trainer.mean_return,
         "mean_length": float(np.mean([episode.length for episode in recent])) if recent else nan,
-        **dict.fromkeys([*trainer.info_metrics, *known], nan),
         **means_of_infos(recent),
         **metrics,
+        **({"restarts": trainer.restarts} if trainer.counts_restarts else {}),
     }
-    return row | ({"restarts": trainer.env.restarts} if trainer.counts_restarts else {})

@@ -98,7 +98,8 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.error: BaseException | None = None
         self.collecting_since: float | None = None  # by `time.monotonic`; None between collections
         self.rows = RowMeans(agent)
-        self._batch_lag = lag  # a full batch in a checkpoint was collected during an update
+        self._batch_lag = 0
+        self.restarts, self._known_restarts = 0, 0  # of environments of all ranks in the run; of this vectorizer
         self.elsewhere, self.running_envs = 0, self.num_envs  # transitions of other ranks; environments of all
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
@@ -173,6 +174,7 @@ class AsyncTrainer(Closeable, Generic[A]):
     def _loop(self, start: float) -> Iterator[Metrics]:
         """Collect and update until the run is over; yield the rows."""
         target, may_stop = self.goal[1], True  # an on-policy run stops only after an update, so no transition is lost
+        self._batch_lag = self.lag if len(self.buffer) else 0  # what waits was collected during an update
         while (self.steps_done < target or self._has_lagged_batch()) and not (
             may_stop and agree_to_stop(self, partial(state_for_new_rank, self))
         ):
@@ -198,9 +200,10 @@ class AsyncTrainer(Closeable, Generic[A]):
     def _learn(self, own: tuple[int, list[Episode]], ranks: Ranks) -> tuple[int, list[Episode], Metrics]:
         """Count what all ranks have collected, and update if it is a batch; return what `_turn` returns."""
         steps, episodes = self._count(own, ranks)
-        self._batch_lag = 0
-        updates = self._batch_is_full() and not (self.lag and self.steps_done < self.goal[1])
-        return steps, episodes, self._begin_update(ranks)() if updates else {}
+        if not self._batch_is_full() or (self.lag and self.steps_done < self.goal[1]):
+            return steps, episodes, {}
+        lag = self._take_batch_lag()
+        return steps, episodes, self._begin_update(ranks)() | lag
 
     def _has_lagged_batch(self) -> bool:
         """Return whether a batch waits for an update, during which the next one is to be collected."""
@@ -208,7 +211,7 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _update_and_collect(self) -> tuple[int, list[Episode], Metrics]:
         """Update in a thread; meanwhile collect the next batch with a copy of the policy from before the update."""
-        wanted, steps, episodes, lag = self.agent.steps_wanted(), 0, list[Episode](), self._batch_lag
+        wanted, steps, episodes, lag = self.agent.steps_wanted(), 0, list[Episode](), self._take_batch_lag()
         self.collector.agent = cast("LaggableAgent", self.agent).behavior()
         update = self._begin_update(self.ranks)
         try:
@@ -219,7 +222,12 @@ class AsyncTrainer(Closeable, Generic[A]):
                     steps, episodes, self._batch_lag = steps + count, episodes + ended, self.lag
         finally:
             self.collector.agent = self.agent
-        return steps, episodes, metrics.result() | {"policy_lag": lag}
+        return steps, episodes, metrics.result() | lag
+
+    def _take_batch_lag(self) -> Metrics:
+        """Return the metric `policy_lag` of the batch whose update begins; the next batch has no lag yet."""
+        lag, self._batch_lag = self._batch_lag, 0
+        return {"policy_lag": lag} if self.lag else {}
 
     def _collect(self) -> tuple[int, list[Episode]]:
         """Step the environments; return the number of steps, and the episodes that ended."""
@@ -231,10 +239,13 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _count(self, own: tuple[int, list[Episode]], ranks: Ranks) -> tuple[int, list[Episode]]:
         """Count what this rank and the others have collected; return the steps and episodes of all."""
-        counts = gather_counts(ranks, *own, len(self.buffer), self.env.num_envs)
+        restarts = self.env.restarts - self._known_restarts
+        counts = gather_counts(ranks, *own, len(self.buffer), self.env.num_envs, restarts)
         self.elsewhere, self.running_envs = counts.elsewhere, counts.envs
         self.steps_done += counts.steps
         self.episodes_done += len(counts.episodes)
+        self.restarts += counts.restarts
+        self._known_restarts += restarts
         self.recent.extend(counts.episodes)
         return counts.steps, counts.episodes
 

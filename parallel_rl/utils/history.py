@@ -35,6 +35,8 @@ class History(Sequence[Metrics]):
                 self._columns[name] = array("d", [math.nan]) * self._length
         for name, column in self._columns.items():
             column.append(row[name])
+            if self._types[name] is int and math.isnan(row[name]):
+                self._types[name] = float
         self._length += 1
 
     @property

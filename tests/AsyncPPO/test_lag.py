@@ -65,6 +65,13 @@ def test_a_run_by_its_steps_ends_without_a_lag_and_can_be_extended() -> None:
         assert run.steps_done == 512
 
 
+def test_a_batch_with_rows_from_an_update_and_from_after_it_has_a_lag() -> None:
+    with trainer(160) as run:  # a batch, and 32 rows that are collected during its update and wait for the next run
+        run.run()
+        assert len(run.buffer) == 32
+        assert [row["policy_lag"] for row in run.run()][1:] == [1]
+
+
 def test_an_error_in_the_update_ends_the_run() -> None:
     with trainer() as run:
         run.ppo.lr = lambda remaining: -1.0 if remaining < 0.5 else 1e-3

@@ -177,6 +177,22 @@ class Sometimes(gym.Env):
         return np.array([self.count, 0], np.float32), float(self.count), False, False, {}
 
 
+def test_a_resumed_run_counts_the_restarts_before(tmp_path: Path) -> None:
+    def trainer() -> AsyncPPO:
+        ppo = PPO.for_env(Sometimes(7, "raise"), seed=0, batch_size=40, mini_batch_size=40, k_epochs=1)
+        options: dict[str, Any] = {"backend": "inline", "seed": 0, "progress": False, "on_env_error": "restart"}
+        return AsyncPPO(lambda: Sometimes(7, "raise"), ppo, 4, 120, **options)
+
+    with trainer() as whole, trainer() as resumed:
+        updates = whole.updates()
+        before = next(updates)["restarts"]
+        whole.save_checkpoint(tmp_path / "checkpoint")
+        after = [row["restarts"] for row in updates]
+        resumed.load_checkpoint(tmp_path / "checkpoint")
+        assert [row["restarts"] for row in resumed.run()] == after
+        assert after[-1] > before > 0
+
+
 @pytest.mark.parametrize("acting", ["central", "replicas"])
 @pytest.mark.parametrize(("how", "backend"), [("raise", "inline"), ("raise", "process"), ("die", "process")])
 def test_trajectories_are_truncated_where_an_environment_failed(acting: str, how: str, backend: str) -> None:
