@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -31,8 +30,8 @@ from parallel_rl.utils import (
     describe_space,
     make_config,
     mean_metrics,
+    opened,
     own_stream,
-    register_games,
     scheduled,
     spaces_in,
 )
@@ -104,20 +103,12 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         Raises:
             TypeError, ValueError: as the constructor does.
         """
-        if isinstance(env, str):
-            register_games(env)
-            return cls.for_env(gym.make(env), **options)
-        if callable(env):
-            return cls.for_env(env(), **options)
-        obs_space, action_space = spaces_in(env)
-        config = options.get("config") or make_config(
-            cls.config_class,
-            {name: value for name, value in options.items() if name not in cls.arguments},
-            by=cls.__name__,
-        )
-        if config.hindsight != "none" and options.get("goal_functions") is None:
-            options["goal_functions"] = GoalFunctions.of(env)
-        return cls(obs_space, action_space, **options)
+        settings = {name: value for name, value in options.items() if name not in cls.arguments}
+        config = options.get("config") or make_config(cls.config_class, settings, by=cls.__name__)
+        with opened(env) as one:
+            if config.hindsight != "none" and options.get("goal_functions") is None:
+                options["goal_functions"] = GoalFunctions.of(one)
+            return cls(*spaces_in(one), **options)
 
     for_env: ClassVar[MadeWith[Any]] = MadeWith(ForEnv)(make_for_env)
 

@@ -33,6 +33,7 @@ from parallel_rl.utils.ranks import ALONE, Cluster, Fixed, RankError, Ranks, mea
 from parallel_rl.utils.registration import (
     check_env_id,
     environments_of,
+    opened,
     reason_of,
     register_games,
     registered,
@@ -167,6 +168,7 @@ __all__ = [
     "next_rows",
     "number_of_active_environments",
     "one_torch_thread",
+    "opened",
     "own_stream",
     "range_of_active_environments",
     "read_json",

@@ -2,8 +2,9 @@
 
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ MINIGRID = ("MiniGrid-", "BabyAI-")
 """The beginnings of the ids of MiniGrid."""
 
 
-def spaces_in(env: Any) -> tuple[gym.Space, gym.Space]:
-    """Return the observation space and the action space of one environment.
+@contextmanager
+def opened(env: Any) -> Iterator[Any]:
+    """Yield an environment, which is closed afterwards if this function made it.
 
     Args:
         env: a Gymnasium environment or vector environment, an `EnvVectorizer`, a callable that makes an environment, or
@@ -35,13 +37,21 @@ def spaces_in(env: Any) -> tuple[gym.Space, gym.Space]:
     """
     if isinstance(env, str):
         register_games(env)
-        with gym.make(env) as made:
-            return spaces_in(made)
-    if callable(env):
-        with closing(env()) as made:
-            return spaces_in(made)
-    single = "single_" if hasattr(env, "single_observation_space") else ""
-    return getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
+        make = partial(gym.make, env)
+    elif callable(env):
+        make = env
+    else:
+        yield env
+        return
+    with closing(make()) as made:
+        yield made
+
+
+def spaces_in(env: Any) -> tuple[gym.Space, gym.Space]:
+    """Return the observation space and the action space of one environment; `env` is as for `opened`."""
+    with opened(env) as one:
+        single = "single_" if hasattr(one, "single_observation_space") else ""
+        return getattr(one, f"{single}observation_space"), getattr(one, f"{single}action_space")
 
 
 def register_games(env_id: str) -> None:

@@ -5,14 +5,17 @@ import pickle
 from functools import partial
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from benchmarks.bit_flip import BitFlip
 from OffPolicy import DDPG, DQN, SAC, TD3, GoalFunctions, OffPolicyAgent
 from parallel_rl.utils import Trajectory, load_state, save_state
+from PPO import PPO
 from tests.OffPolicy.probes import Identity, Loop, OneState
 from tests.OffPolicy.test_her import SPACE as GOALS
 from tests.OffPolicy.test_her import piece, reached, reward
@@ -285,6 +288,19 @@ def test_an_agent_is_made_for_its_environment() -> None:
         agent.check_fits(Identity(True))
     assert SAC.for_env("Pendulum-v1", **SMALL).action_dim == 1
     assert DQN.for_env(partial(Identity, False), **SMALL).action_space == Identity(False).action_space
+
+
+@pytest.mark.parametrize("kind", [PPO, DQN])
+def test_for_env_closes_the_environment_that_it_makes_and_no_other(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[gym.Env] = []
+    monkeypatch.setattr(CartPoleEnv, "close", lambda env: closed.append(env))  # noqa: PLW0108
+    own, settings = CartPoleEnv(), {"hidden_sizes": (8,)}
+    kind.for_env(own, **settings)
+    assert closed == []
+    kind.for_env(lambda: own, **settings)
+    assert closed == [own]
+    kind.for_env("CartPole-v1", **settings)
+    assert len(closed) == 2
 
 
 def test_spaces_without_elements_are_refused() -> None:
