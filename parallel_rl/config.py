@@ -110,7 +110,7 @@ class RunConfig(Config):
         "mean: all copies continue from the mean of their weights; best: all continue from the best copy; explore: the "
         "worst copies continue from one of the best, with a perturbed learning rate.",
     )
-    combine_every: int = copies_setting(4096, "Steps of all copies together between two combinations.", least=1)
+    combine_every: int = copies_setting(1024, "Steps of each copy between two combinations.", least=1)
     callback: tuple[str, ...] = evaluation_setting(
         (), "Your own callbacks, MODULE:CLASS, called without arguments: --callback my_callbacks:Curriculum."
     )

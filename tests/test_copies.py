@@ -19,7 +19,7 @@ from tests.processes import runs
 from tests.program import Forked
 
 QUICK = [
-    "--copies", "2", "--combine-every", "512", "--num-envs", "4", "--batch-size", "256", "--mini-batch-size", "128",
+    "--copies", "2", "--combine-every", "256", "--num-envs", "4", "--batch-size", "256", "--mini-batch-size", "128",
     "--hidden-sizes", "8", "--eval-episodes", "2",
 ]  # fmt: skip
 
@@ -50,9 +50,10 @@ def test_a_population_is_logged_evaluated_and_plotted_like_a_run(tmp_path: Path,
     assert [step for step, _ in told["eval/mean_reward"]] == [row["steps"] for row in evaluations]
     assert main.main(["plot", str(run), "--out", str(tmp_path / "curves.png")]) == 0
     assert main.main(["evaluate", str(run), "--best", "--episodes", "2"]) == 0
-    assert train(tmp_path / "none", "--steps", "256", "--eval-every", "0", "--combine", "mean") == 0
+    flags = "--steps", "512", "--combine-every", "512", "--eval-every", "0", "--combine", "mean"
+    assert train(tmp_path / "none", *flags) == 0
     assert not (tmp_path / "none" / "best").exists()
-    (row,) = read_table(tmp_path / "none" / "metrics.csv")
+    (row,) = read_table(tmp_path / "none" / "metrics.csv")  # two updates of each copy, and one combination
     assert row["mean_return"] == pytest.approx((row["copy_0_return"] + row["copy_1_return"]) / 2)
 
 
@@ -74,7 +75,7 @@ def test_copies_learn_while_they_collect(tmp_path: Path) -> None:
 def test_off_policy_agents_are_copied_too(agent: str, env_id: str, combine: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     flags = [
-        "--agent", agent, "--env-id", env_id, "--combine", combine, "--copies", "2", "--combine-every", "2000",
+        "--agent", agent, "--env-id", env_id, "--combine", combine, "--copies", "2", "--combine-every", "1000",
         "--steps", "1200", "--num-envs", "4", "--hidden-sizes", "8", "--batch-size", "8", "--utd", "0.02",
         "--eval-episodes", "2", "--eval-every", "0", "--run-dir", str(run),
     ]  # fmt: skip

@@ -84,7 +84,7 @@ def make_population(config: TrainConfig, keep: Callable[["Trainer"], None]) -> "
         load_latest(agent, config.agent, Path(run.load_weights))
     schedule: list[tuple[str, float, str]] = [
         ("finish", run.steps, "steps"),
-        ("combine_agents", run.combine_every, "steps"),
+        ("combine_agents", run.combine_every * run.copies, "steps"),  # the steps of all
     ]
     if run.max_seconds is not None:
         schedule.append(("finish", run.max_seconds, "seconds"))
