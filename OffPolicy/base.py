@@ -241,10 +241,10 @@ class OffPolicyAgent(Sharing, Savable, ABC):
                 for rows, batch in self._minibatches(sample, size):
                     metrics, errors = self.learn_from(batch, weighted)
                     self.updates += 1
-                    self.sampler.note_errors(rows, errors[: len(rows)])
+                    self.sampler.update_priorities(rows, errors[: len(rows)])
                     for name, value in metrics.items():
                         collected[name].append(float(value))
-        self.sampler.agree(ranks)
+        self.sampler.sync_priorities(ranks)
         self._last_round = self.steps
         means = mean_metrics(ranks, share, {name: sum(values) / len(values) for name, values in collected.items()})
         self._check_finite(means)

@@ -220,14 +220,14 @@ class ContinuousAgent(OffPolicyAgent):
         """
         if self.demos is None:
             return 0.0
-        shown = slice(self.config.batch_size, None)
-        obs, own = batch.obs[shown], actions[shown]
-        difference = own - batch.action[shown]
+        demo_rows = slice(self.config.batch_size, None)
+        obs, own = batch.obs[demo_rows], actions[demo_rows]
+        difference = own - batch.action[demo_rows]
         if self.config.q_filter:
             critic = self.critic_learner.network
-            difference *= (critic(obs, batch.action[shown], 1) > critic(obs, own, 1))[0, :, None]
+            difference *= (critic(obs, batch.action[demo_rows], 1) > critic(obs, own, 1))[0, :, None]
         weight = self.config.demo_weight / len(own)
-        d_actions[shown] += 2 * weight * difference
+        d_actions[demo_rows] += 2 * weight * difference
         return weight * (difference**2).sum().item()
 
     def observe(self, trajectories: Sequence[Trajectory], ranks: Ranks = ALONE, /) -> None:
@@ -253,12 +253,12 @@ class ContinuousAgent(OffPolicyAgent):
             yield from super()._minibatches(sample, size)
             return
         added = self.config.demo_batch_size
-        shown = self._batch(self.demos.sample(self.config, added * (len(sample.rows) // size), 1.0))
+        demo_batch = self._batch(self.demos.sample(self.config, added * (len(sample.rows) // size), 1.0))
         for number, (rows, batch) in enumerate(super()._minibatches(sample, size)):
             part = slice(number * added, (number + 1) * added)
             yield (
                 rows,
-                Minibatch(*[torch.cat([own, of_demos[part]]) for own, of_demos in zip(batch, shown, strict=True)]),
+                Minibatch(*[torch.cat([own, demo[part]]) for own, demo in zip(batch, demo_batch, strict=True)]),
             )
 
     def update_targets(self) -> None:

@@ -25,9 +25,9 @@ class DeterministicAgent(ContinuousAgent):
     config: DeterministicConfig
 
     def _make_networks(self, generator: torch.Generator) -> Any:
-        made = super()._make_networks(generator)
+        networks = super()._make_networks(generator)
         self.noise_process = make_noise(self.config.action_noise, self.action_dim)
-        return made
+        return networks
 
     def _make_actor(self, columns: int, generator: torch.Generator) -> nn.Module:
         return DeterministicActor(columns, self.action_dim, self.config, generator)
@@ -83,11 +83,11 @@ class DDPG(DeterministicAgent):
     critics = 1
 
     def _make_networks(self, generator: torch.Generator) -> Any:
-        made = super()._make_networks(generator)
+        networks = super()._make_networks(generator)
         self.perturbation = ParameterNoise(self.config.parameter_noise) if self.config.parameter_noise else None
         self._perturbed_vector = self.actor_learner.vector.clone()
         self._perturbed = copy_on(self.actor_learner.network, self._perturbed_vector)
-        return made
+        return networks
 
     def behave(self, columns: torch.Tensor, normals: np.ndarray) -> torch.Tensor:
         """Return the actor's actions; with parameter noise, those of the perturbed actor."""
@@ -128,8 +128,8 @@ class DDPG(DeterministicAgent):
 
     def _sample_perturbation(self, std: float) -> None:
         vector = self.actor_learner.vector
-        draws = torch.from_numpy(self.rng.standard_normal(len(vector), np.float32)).to(vector.device)
-        self._perturbed_vector.copy_(vector + std * draws)
+        noise = torch.from_numpy(self.rng.standard_normal(len(vector), np.float32)).to(vector.device)
+        self._perturbed_vector.copy_(vector + std * noise)
 
     def load_weights(self, directory: str | os.PathLike[str], /) -> None:
         """Load what `save_weights` saved; the actor is not perturbed until the next update."""

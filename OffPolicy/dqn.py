@@ -36,7 +36,7 @@ class QNetwork(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.seen, self.masked = features.columns, features.mask is not None
+        self.obs_columns, self.masked = features.columns, features.mask is not None
         self.perception = Perception(features, generator) if features.images else None
         inputs = features.columns if self.perception is None else self.perception.outputs
         self.encoder = mlp(inputs, hidden_sizes, activation, generator)
@@ -46,14 +46,14 @@ class QNetwork(nn.Module):
 
     def forward(self, columns: torch.Tensor) -> torch.Tensor:
         """Return action values `(B, A)`."""
-        seen = columns[:, : self.seen]
-        features = self.encoder(seen if self.perception is None else self.perception(seen))
+        obs = columns[:, : self.obs_columns]
+        features = self.encoder(obs if self.perception is None else self.perception(obs))
         q = self.advantage(features)
         if self.value is not None:
             q = self.value(features) + q - q.mean(dim=1, keepdim=True)
         if not self.masked:
             return q
-        forbidden = columns[:, self.seen :] == 0
+        forbidden = columns[:, self.obs_columns :] == 0
         forbidden &= ~forbidden.all(
             dim=1, keepdim=True
         )  # where a mask allows nothing, q of all actions are bootstrapped
@@ -121,10 +121,10 @@ class DQN(OffPolicyAgent):
         self.policy.features.check_mask(rows)
         with torch.no_grad():
             actions = self.policy.actions(self.policy.columns(rows), deterministic=True)
-        uniform, draws = noise[:, 0], noise[:, 1:]
+        uniform, scores = noise[:, 0], noise[:, 1:]
         if self.policy.features.mask is not None:
-            draws = np.where(rows[:, self.policy.features.columns :] == 0, -1.0, draws)
-        return np.where(uniform < self.epsilon, draws.argmax(axis=1) + self.offset, actions)
+            scores = np.where(rows[:, self.policy.features.columns :] == 0, -1.0, scores)
+        return np.where(uniform < self.epsilon, scores.argmax(axis=1) + self.offset, actions)
 
     def exploration_noise(self, count: int) -> np.ndarray:
         """Return uniform numbers: one for epsilon, and one for each action, of which the largest wins."""

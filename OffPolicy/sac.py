@@ -157,10 +157,10 @@ class SAC(ContinuousAgent):
         arXiv:2302.02948, for sparse rewards).
         """
         alpha = self.temperature.network.log.exp()
-        following = self.sample_actions(batch.next_obs)
-        next_value = self.critic_learner.target(batch.next_obs, following.action).amin(dim=0)
+        next_sample = self.sample_actions(batch.next_obs)
+        next_value = self.critic_learner.target(batch.next_obs, next_sample.action).amin(dim=0)
         if not self.config.clip_return:  # its bounds hold for returns, without the entropy bonus
-            next_value = next_value - alpha * following.log_prob
+            next_value = next_value - alpha * next_sample.log_prob
         metrics, errors = self.update_critic(batch, self.target(batch, next_value), ranks)
         sampled = self.sample_actions(batch.obs)
         self.temperature.network.write_gradient(sampled.log_prob, self.entropy_target)

@@ -98,12 +98,12 @@ class Sampler:
             return Sample(rows, self.replay.transitions(rows, config.gamma, config.n_step), weights)
         return Sample(rows, self.hindsight.transitions(self.replay, rows, config.gamma, self.rng), weights)
 
-    def note_errors(self, rows: np.ndarray, errors: torch.Tensor) -> None:
+    def update_priorities(self, rows: np.ndarray, errors: torch.Tensor) -> None:
         """Record the TD errors `(B,)` of a minibatch, computed before its update, if replay is prioritized."""
         if self.priorities is not None:
             self.priorities.update(rows, errors.detach().cpu().numpy())
 
-    def agree(self, ranks: Ranks) -> None:
+    def sync_priorities(self, ranks: Ranks) -> None:
         """Give new rows the largest priority of all ranks."""
         if self.priorities is not None:
             self.priorities.largest = max(ranks.all_gather(self.priorities.largest))

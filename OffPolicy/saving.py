@@ -55,9 +55,9 @@ class Savable(Configured, ConfigFields):
         """Return the settings that a checkpoint must agree with, as plain values by name."""
         known = settings_in(type(self.config))
         settings = {name: getattr(self.config, name) for name, about in known.items() if not about.incidental}
-        return self.meaning() | {name: _plain(value) for name, value in settings.items()}
+        return self.structure() | {name: _plain(value) for name, value in settings.items()}
 
-    def meaning(self) -> dict[str, Any]:
+    def structure(self) -> dict[str, Any]:
         """Return the settings that the weights depend on."""
         known = settings_in(type(self.config))
         settings = {name: getattr(self.config, name) for name, about in known.items() if about.structure}
@@ -123,7 +123,7 @@ class Savable(Configured, ConfigFields):
         weights, saved = self._saved_settings(file)
         different = [
             f"{name} is {saved.get(name)!r} there and {own!r} here"
-            for name, own in self.meaning().items()
+            for name, own in self.structure().items()
             if saved.get(name) != own
         ]
         if different:
@@ -174,7 +174,7 @@ class Savable(Configured, ConfigFields):
             ValueError: it is of another agent; then at most the replay buffer is changed.
         """
         schedule, size = self._schedule(), self.config.buffer_size
-        with self._understood():
+        with self._value_errors():
             self._check_networks(state)
             saved = NEWER | state["counts"]
             counts = {name: whole_number(saved[name], name) for name in COUNTS}
@@ -207,7 +207,7 @@ class Savable(Configured, ConfigFields):
         Raises:
             ValueError: it is of another agent; then nothing is changed.
         """
-        with self._understood():
+        with self._value_errors():
             self._check_networks(state)
             self._load_networks(state)
 
@@ -223,7 +223,7 @@ class Savable(Configured, ConfigFields):
             learner.load_state(state["learners"][name])
 
     @contextmanager
-    def _understood(self) -> Iterator[None]:
+    def _value_errors(self) -> Iterator[None]:
         """Raise a `ValueError` for any error that a forged state causes."""
         try:
             yield
@@ -244,7 +244,7 @@ class Savable(Configured, ConfigFields):
     def __reduce__(self) -> Any:
         """Copy through the state, since the parameters are views of vectors."""
         arguments = (self.observation_space, self.action_space, self.config, self.goal_functions, self.seed)
-        return _made_again, (type(self), *arguments), self.whole_state()
+        return _rebuilt, (type(self), *arguments), self.whole_state()
 
     def __setstate__(self, state: State) -> None:
         self.load_state(state)
@@ -257,7 +257,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _made_again(
+def _rebuilt(
     kind: Any,
     observation_space: spaces.Space,
     action_space: spaces.Space,

@@ -23,7 +23,7 @@ from Population.transport import Update
 
 CLOSE_SECONDS = 1.0
 """Seconds that members may take to finish their step and close their environments before they are killed."""
-LOOK_SECONDS = 0.2
+DISPLAY_SECONDS = 0.2
 """Seconds between two updates of the progress bar."""
 MakeMember = Callable[..., Member]
 """Makes a member; takes `pulse=`, a `Pulse`."""
@@ -99,13 +99,13 @@ class Processes:
         """Wait for a member; return its number and the result of its task.
 
         Args:
-            look: called every `LOOK_SECONDS` with the number of steps so far, over all members.
+            look: called every `DISPLAY_SECONDS` with the number of steps so far, over all members.
 
         Raises:
             MemberError: a member failed, died or hung, and is not restored, or has been too often.
         """
         while True:
-            self._pool.ready(LOOK_SECONDS)
+            self._pool.ready(DISPLAY_SECONDS)
             next_result = self._pool.next(wait=False)
             look(sum(worker.pulse.step for worker in self._pool.workers))
             if next_result is None:

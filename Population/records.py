@@ -43,7 +43,7 @@ class Record:
     returns: list[float] = field(default_factory=list)
     finished: bool = False
 
-    def note(self, report: Report) -> None:
+    def update(self, report: Report) -> None:
         """Store a report."""
         self.count, self.version, self.finished = report.count, report.version, report.finished
         self.returns += report.returns

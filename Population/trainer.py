@@ -151,7 +151,7 @@ class Trainer:
             if self._loaded is not None:
                 restore(self, *self._loaded)
             self._advance_all()
-            self._learn_the_rest()
+            self._finish_learning()
             results = self._finish_all()
         return self.agent, {"workers": results, "trainer": self}
 
@@ -187,7 +187,7 @@ class Trainer:
         self._loaded = state, os.fspath(path)
         return Count(*state["count"])
 
-    def members_do(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def run_in_members(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run a task in every member, all of which must be idle; return the results."""
         for number, own in enumerate(arguments):
             self._members.begin(number, task, *own)
@@ -216,7 +216,7 @@ class Trainer:
             waited_for = len(running) if self.sync_mode == SyncMode.SYNCHRONOUS else 1
             reports = dict(sorted(self._next() for _ in range(waited_for)))
             for number, report in reports.items():
-                self.records[number].note(report)
+                self.records[number].update(report)
                 if report.experience is not None and not self.schedule.train_agent.is_never:
                     self.experience.add_experience(report.experience)
             self._learn(running)
@@ -240,7 +240,7 @@ class Trainer:
             self._combine(members)
         else:
             self._train()
-            self._give(dict.fromkeys(members, self.agent))
+            self._send(dict.fromkeys(members, self.agent))
 
     def _train(self) -> None:
         with self._streams():
@@ -252,32 +252,32 @@ class Trainer:
         combined = self.combiner.combine(agents, self.agent, self.stats)
         self.agent_version = max(record.version for record in self.records) + 1
         if isinstance(combined, list):
-            self.agent = self._chosen()
-            self._give({number: combined[number] for number in members if combined[number] is not agents[number]})
+            self.agent = self._single_agent()
+            self._send({number: combined[number] for number in members if combined[number] is not agents[number]})
         else:
             self.agent = copy.deepcopy(combined)
-            self._give(dict.fromkeys(members, combined))
+            self._send(dict.fromkeys(members, combined))
 
-    def _give(self, agents: dict[int, Any]) -> None:
+    def _send(self, agents: dict[int, Any]) -> None:
         """Send agents to members with their next task."""
         contents = {id(agent): packed(agent) for agent in agents.values()}
         for number, agent in agents.items():
             self.records[number].waiting = Update(self.agent_version, contents[id(agent)])
 
-    def _chosen(self) -> Any:
+    def _single_agent(self) -> Any:
         """Return a copy of the combiner's single agent."""
         return copy.deepcopy(self.combiner.choose([record.agent for record in self.records], self.agent, self.stats))
 
-    def _learn_the_rest(self) -> None:
+    def _finish_learning(self) -> None:
         if not self.learning:
             if len(self.experience) and not self.schedule.train_agent.is_never:
                 self._train()
         elif self.last.steps < self.count.steps:
-            self.agent = self._chosen()
+            self.agent = self._single_agent()
 
     def _finish_all(self) -> list[WorkerResult]:
         """End the members; return the result of each."""
-        finals = self.members_do("finish", [(record.take_update(),) for record in self.records])
+        finals = self.run_in_members("finish", [(record.take_update(),) for record in self.records])
         return [record.result(number, finals[number]) for number, record in enumerate(self.records)]
 
     def _make_members(self, seeds: Sequence[int]) -> Processes | InThisProcess:

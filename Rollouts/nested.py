@@ -20,11 +20,11 @@ def tree_map(function: Callable[..., Any], tree: Nested, *others: Nested) -> Nes
     """
     if isinstance(tree, dict):
         if any(not isinstance(other, dict) or other.keys() != tree.keys() for other in others):
-            raise ValueError(f"a dict with the keys {[*tree]} is needed in each place, not {_shown(others)}")
+            raise ValueError(f"a dict with the keys {[*tree]} is needed in each place, not {_types_of(others)}")
         return {key: tree_map(function, part, *(other[key] for other in others)) for key, part in tree.items()}
     if isinstance(tree, tuple | list):
         if any(not isinstance(other, tuple | list) or len(other) != len(tree) for other in others):
-            raise ValueError(f"a tuple of {len(tree)} is needed in each place, not {_shown(others)}")
+            raise ValueError(f"a tuple of {len(tree)} is needed in each place, not {_types_of(others)}")
         parts = [tree_map(function, *places) for places in zip(tree, *others, strict=True)]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
     if tree is None:
@@ -64,5 +64,5 @@ def unpack(space: spaces.Space, rows: np.ndarray) -> Nested:
     return rows
 
 
-def _shown(others: tuple[Nested, ...]) -> str:
+def _types_of(others: tuple[Nested, ...]) -> str:
     return ", ".join(str([*other]) if isinstance(other, dict) else type(other).__name__ for other in others)

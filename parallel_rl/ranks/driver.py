@@ -96,7 +96,7 @@ class Driver:
 
     def _step(self) -> int | None:
         """Watch the ranks; return the exit code of the run once it is over."""
-        code = self._heed_ends()
+        code = self._check_exits()
         if code is not None:
             return code
         left = [number for number in self._ranks if number in self._members]
@@ -109,7 +109,7 @@ class Driver:
                 "the ranks cannot connect: does GLOO_SOCKET_IFNAME name the network interface between them?"
             )
         elif len(left) < len(self._ranks) and (not self._ends or self._failed()):
-            self._go_on(left)
+            self._continue_with(left)
         elif self._failed():
             self._drop_silent(left)
         elif not self._ends:
@@ -118,7 +118,7 @@ class Driver:
             self._replace()
         return None
 
-    def _heed_ends(self) -> int | None:
+    def _check_exits(self) -> int | None:
         """Note which ranks have ended; return the exit code of the run if it is over with that."""
         for member, code in [(each, each.process.poll()) for each in self._members.values()]:
             if code is None:
@@ -131,7 +131,7 @@ class Driver:
             elif 0 < code < SIGNALED:
                 return self._end(f"rank {member.node} failed", printed=member.node == 0)
             elif member.node == 0:
-                self._tell({"words": "the run is over"})  # to those that wait to join
+                self._store_generation({"reason": "the run is over"})  # to those that wait to join
                 self._await_all()
                 return code
             self._ends = self._ends or code >= 0
@@ -182,9 +182,9 @@ class Driver:
             self._drop(number)
         connected = self._store.check([f"formed/{self._generation}"])
         self._unconnected = 0 if connected else self._unconnected + 1
-        self._go_on([number for number in left if number not in silent])
+        self._continue_with([number for number in left if number not in silent])
 
-    def _go_on(self, left: list[int]) -> None:
+    def _continue_with(self, left: list[int]) -> None:
         """Publish a generation of ranks that are left; those that had not yet joined are started again."""
         joined = [number for number in left if number not in self._joining or self._store.check([f"joined/{number}"])]
         for number in {*left} - {*joined}:
@@ -197,9 +197,9 @@ class Driver:
         missing = "" if self._ends else self._missing(self._ranks)
         if missing:
             self._say(f"waiting   for {missing}")
-        self._tell({"members": self._ranks, "joining": self._joining, "enough": not missing})
+        self._store_generation({"members": self._ranks, "joining": self._joining, "enough": not missing})
 
-    def _tell(self, record: dict[str, Any]) -> None:
+    def _store_generation(self, record: dict[str, Any]) -> None:
         self._generation += 1
         self._store.set(f"generation/{self._generation}", json.dumps({"number": self._generation} | record))
         self._store.set("newest", str(self._generation))
@@ -220,18 +220,18 @@ class Driver:
         had_joined = member.number in self._ranks and member.number not in self._joining
         self._losses[member.node] = 0 if had_joined else self._losses[member.node] + 1
 
-    def _end(self, words: str, *, printed: bool = False) -> int:
+    def _end(self, reason: str, *, printed: bool = False) -> int:
         """Tell all ranks that the run is over; return 1 if the rank of node 0 has printed why (or `printed`).
 
         Raises:
             RankError: it has not; the message says why.
         """
-        words = self._store.get("words").decode() if self._store.check(["words"]) else words
-        self._tell({"words": words})
+        reason = self._store.get("reason").decode() if self._store.check(["reason"]) else reason
+        self._store_generation({"reason": reason})
         self._await_all()
         if printed or any(each.node == 0 and (each.process.poll() or 0) > 0 for each in self._members.values()):
             return 1
-        raise RankError(words)
+        raise RankError(reason)
 
     def _await_all(self) -> None:
         until = time.monotonic() + GRACE_SECONDS

@@ -25,7 +25,7 @@ SHORT_SECONDS = 0.1
 """How often ranks that are too few look for others."""
 CONNECT_SECONDS = 10.0
 """How long ranks that have all arrived may take to connect."""
-NEWEST, WORDS = "newest", "words"
+NEWEST, REASON = "newest", "reason"
 """Keys of the store: the number of the newest generation, and what ended the run."""
 
 
@@ -142,7 +142,7 @@ class Elastic(Connected):
         if self._ranks is not None:
             return None
         self._store.set(f"ready/{self._member}", "")
-        return self._meet(admits=True)[1]
+        return self._connect(admits=True)[1]
 
     def candidates(self) -> list[Any]:
         """Return the numbers of this generation and of the newest one, and whether this one has enough ranks."""
@@ -158,7 +158,7 @@ class Elastic(Connected):
         newest = max(newest for _, newest, _ in candidates)
         again = any(newest > number or not enough for number, _, enough in candidates)
         if newest > self._record["number"]:
-            self._meet(admits=True, state=state)
+            self._connect(admits=True, state=state)
         elif again:
             time.sleep(SHORT_SECONDS)
         return again
@@ -168,16 +168,16 @@ class Elastic(Connected):
 
     def _regroup(self, error: LostError) -> bool:
         """Connect to the ranks that are left; return whether one of them has passed where this one failed."""
-        self._report(error)
-        return self._meet()[0]
+        self._report_loss(error)
+        return self._connect()[0]
 
-    def _report(self, error: LostError) -> None:
+    def _report_loss(self, error: LostError) -> None:
         """Tell the driver that this generation has failed, and which members may be lost."""
         number, members = self._record["number"], self._record["members"]
         self._store.set(f"failed/{number}/{self._member}", json.dumps([members[peer] for peer in error.peers]))
         self._store.set(f"failed/{number}", "")
 
-    def _meet(self, *, admits: bool = False, state: Callable[[], State] | None = None) -> tuple[bool, State | None]:
+    def _connect(self, *, admits: bool = False, state: Callable[[], State] | None = None) -> tuple[bool, State | None]:
         """Connect to the newest generation.
 
         Args:
@@ -189,7 +189,7 @@ class Elastic(Connected):
             for a rank that joins, the state.
         """
         while True:
-            self._await(admits=admits)
+            self._await_generation(admits=admits)
             number, members = self._record["number"], self._record["members"]
             try:
                 store, own = PrefixStore(f"generation {number}", self._store), members.index(self._member)
@@ -197,14 +197,14 @@ class Elastic(Connected):
                 self._store.set(f"formed/{number}", "")
                 return self._catch_up(state)
             except LostError as error:
-                self._report(error)
+                self._report_loss(error)
 
-    def _await(self, *, admits: bool) -> None:
+    def _await_generation(self, *, admits: bool) -> None:
         """Wait until all ranks of the newest generation have come; store its record in `_record`."""
         while True:
             record = json.loads(self._store.get(f"generation/{self._newest()}"))
-            if WORDS in record:
-                raise RankError(record[WORDS])
+            if REASON in record:
+                raise RankError(record[REASON])
             number, new = record["number"], record["number"] > self._record["number"]
             if new and self._member in record["members"] and (admits or not record["joining"]):
                 self._store.set(f"arrived/{number}/{self._member}", "")
@@ -217,15 +217,15 @@ class Elastic(Connected):
             time.sleep(POLL_SECONDS)
 
     def _catch_up(self, state: Callable[[], State] | None) -> tuple[bool, State | None]:
-        """Take the message that this rank has missed from another one; return what `_meet` returns."""
+        """Take the message that this rank has missed from another one; return what `_connect` returns."""
         joins = self._member in self._record["joining"]
         passed = self._ranks.all_gather(-1 if joins else self._passed)
         most = max(passed)
         if min(passed) == most:
             return False, None
-        giver = passed.index(most)
-        gives = [self._last_message, state and state()] if self.rank == giver else None
-        message, run_state = self._ranks.all_gather(gives)[giver]
+        sender = passed.index(most)
+        sent = [self._last_message, state and state()] if self.rank == sender else None
+        message, run_state = self._ranks.all_gather(sent)[sender]
         behind = self._passed < most and not joins
         if behind:
             self._last_message = message
@@ -234,8 +234,8 @@ class Elastic(Connected):
             self._store.set(f"joined/{self._member}", "")
         return behind, run_state
 
-    def _tell(self, words: str) -> None:
-        self._store.compare_set(WORDS, "", words)
+    def _report_failure(self, message: str) -> None:
+        self._store.compare_set(REASON, "", message)
 
     def _close(self) -> None:
         self._ranks = None

@@ -18,7 +18,7 @@ from parallel_rl.utils import Fixed, RankError, state_from, state_to_bytes
 RING_BYTES = 1_000_000
 """From this size on, sums go by gloo's ring, which sends fewer bytes than recursive doubling, in more messages."""
 TIMEOUT = 300.0
-WORD_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 """How long to wait until a rank whose connections are closed reports why."""
 BLOCK = 1024
 """Bytes of a tree that `gather` sends at once."""
@@ -47,7 +47,7 @@ class Connected(ABC):
     node: int
 
     @abstractmethod
-    def _tell(self, words: str) -> None:
+    def _report_failure(self, message: str) -> None:
         """Tell the others what ended the run."""
 
     @abstractmethod
@@ -62,9 +62,9 @@ class Connected(ABC):
     ) -> None:
         """Tell the others of an error, and close the connections."""
         if error is not None and not isinstance(error, RankError):
-            words = str(error) or type(error).__name__
+            message = str(error) or type(error).__name__
             with suppress(RuntimeError):  # the store is gone: the others will see the connections closed
-                self._tell(f"rank {self.node} on {socket.gethostname()} failed: {words}")
+                self._report_failure(f"rank {self.node} on {socket.gethostname()} failed: {message}")
         self._close()
 
 
@@ -178,14 +178,14 @@ class Gloo(Connected, Fixed):
             self._store.set(key_of(self.rank), CLOSED)
             while not self._store.check([FAILURE]):
                 seconds = time.monotonic() - noticed
-                lost = self._silent(peers) if seconds > WORD_SECONDS else set()
-                if lost or seconds > 2 * WORD_SECONDS:  # otherwise these noticed it, too, and the others will say
-                    self._tell(f"{self._named(lost or peers)} {_what_happened(error, self._timeout)}")
+                lost = self._silent(peers) if seconds > REPORT_SECONDS else set()
+                if lost or seconds > 2 * REPORT_SECONDS:  # otherwise these noticed it, too, and the others will say
+                    self._report_failure(f"{self._named(lost or peers)} {_cause_of(error, self._timeout)}")
                 time.sleep(0.01)
-            words = self._store.get(FAILURE).decode()
+            message = self._store.get(FAILURE).decode()
         except RuntimeError:
-            words = f"the store of the ranks is gone, and with it {self._named(peers)}"
-        raise RankError(words) from error
+            message = f"the store of the ranks is gone, and with it {self._named(peers)}"
+        raise RankError(message) from error
 
     def _named(self, peers: set[int]) -> str:
         others = sorted(peers - {self.rank})
@@ -202,8 +202,8 @@ class Gloo(Connected, Fixed):
             if not self._store.check([key]) or self._store.get(key).decode() != CLOSED
         }
 
-    def _tell(self, words: str) -> None:
-        self._store.compare_set(FAILURE, "", words)
+    def _report_failure(self, message: str) -> None:
+        self._store.compare_set(FAILURE, "", message)
 
     def _close(self) -> None:
         self._group = self._gpus = None
@@ -267,7 +267,7 @@ def key_of(number: int) -> str:
     return f"rank/{number}"
 
 
-def _what_happened(error: Exception, timeout: float) -> str:
+def _cause_of(error: Exception, timeout: float) -> str:
     if "timed out" in str(error).lower() or "timeout" in str(error).lower():
         return f"has not answered for {timeout:g} seconds"
     return "is gone: it was killed, or its network is down"

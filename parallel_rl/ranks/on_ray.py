@@ -65,10 +65,10 @@ class RayRank:
         """Return the exit code, -1 if the machine was lost, or None until then."""
         if self._machine is None:
             self._start()
-        elif self._code is None and ray.wait([self._code_to_come], timeout=0)[0]:
+        elif self._code is None and ray.wait([self._future], timeout=0)[0]:
             self._machines.free(self._machine)
             try:
-                self._code = ray.get(self._code_to_come)
+                self._code = ray.get(self._future)
             except ray.exceptions.RayActorError:
                 self._code = -1
         return self._code
@@ -80,7 +80,7 @@ class RayRank:
         where = NodeAffinitySchedulingStrategy(self._machine["NodeID"], soft=False)
         cores = self._machine["Resources"].get("CPU", 0)
         self._actor = ray.remote(Actor).options(num_cpus=cores, scheduling_strategy=where).remote()
-        self._code_to_come = self._actor.run.remote(self._work)
+        self._future = self._actor.run.remote(self._work)
 
     def kill(self) -> None:
         """Kill it."""

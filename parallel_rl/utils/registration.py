@@ -43,8 +43,8 @@ def opened(env: Any) -> Iterator[Any]:
     else:
         yield env
         return
-    with closing(make()) as made:
-        yield made
+    with closing(make()) as one:
+        yield one
 
 
 def spaces_in(env: Any) -> tuple[gym.Space, gym.Space]:
