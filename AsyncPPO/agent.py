@@ -67,7 +67,8 @@ class Agent(Protocol):
       `act` a keyword `noise`, rows of what `noise` returned. All ranks have the same agent and call these methods
       together. If `update` raises a `RankError`, the agent has dropped what it observed for it; or it has
       `savepoint()`, which returns a function that undoes an update. It has `shared_state` and `load_shared_state`.
-    - `take_share(own, total)`: told before a run on several ranks which environments of all are this agent's, a slice.
+    - `take_share(own, total)`: told before a run which environments of all are this agent's, a slice; on a single rank
+      all of them.
     - static `joined_states(states)` and `part_of_state(state, own)`: of a `state` that has parts for each environment,
       the state with those of all ranks, and that with some of them.
     """

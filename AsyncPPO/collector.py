@@ -46,12 +46,12 @@ class RecurrentState:
         return None if self._state is None else self._state.copy()
 
     def load_state(self, state: np.ndarray | None) -> None:
-        """Restore what `state` returned.
+        """Restore what `state` returned; None, of an older version, leaves the state at an episode's start.
 
         Raises:
             ValueError: it has another shape or type.
         """
-        if self._state is not None:
+        if self._state is not None and state is not None:
             check_like(state, self._state, "recurrent state")
             self._state = state
 
@@ -295,12 +295,7 @@ def _check_lag(lag: int, wanted: ActingMode, agent: Agent, mode: str) -> None:
 def make_collector(
     env: EnvVectorizer, agent: Agent, info_keys: Sequence[str], share: Share
 ) -> Collector | ReplicaCollector:
-    """Return a collector with a new `buffer`: a `ReplicaCollector` if the vectorizer was made with a `plan`.
-
-    On several ranks the agent is told its share of the environments.
-    """
-    if share.total > env.num_envs and hasattr(agent, "take_share"):
-        agent.take_share(share.own, share.total)
+    """Return a collector with a new `buffer`: a `ReplicaCollector` if the vectorizer was made with a `plan`."""
     if env.rollout is not None:
         return ReplicaCollector(env, cast("ReplicableAgent", agent), VecMemory(env.num_envs, env.rollout.rows), share)
     return Collector(env, agent, VecMemory(env.num_envs), info_keys, share if share.total > env.num_envs else None)

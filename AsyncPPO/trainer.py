@@ -116,6 +116,8 @@ class AsyncTrainer(Closeable, Generic[A]):
         try:
             if hasattr(self.agent, "check_fits"):
                 self.agent.check_fits(vectorizer)
+            if hasattr(self.agent, "take_share"):
+                self.agent.take_share(self.share.own, self.share.total)
         except (TypeError, ValueError):
             vectorizer.close()
             raise

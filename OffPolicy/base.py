@@ -49,7 +49,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
 
     arguments = frozenset({"observation_space", "action_space", "goal_functions", "seed"})
     config_class: ClassVar[type[OffPolicyConfig]]
-    wants_env_ids = learns_on_ranks = True
+    learns_on_ranks = True
     progress = 0.0
     """The fraction of the run that was over at the last update, from 0 to 1."""
 
@@ -114,7 +114,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
 
     def take_share(self, own: slice, total: int) -> None:
         """Make room for the transitions of the environments `own` of `total`: this rank's part of the replay buffer."""
-        if not self.replay.num_envs:
+        if not len(self.replay):
             envs = own.stop - own.start
             self.replay.capacity = self.buffer_size // total * envs
             self.replay.make_rings(envs)
@@ -124,10 +124,10 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         """Return the policy, and the networks that learn, by name."""
 
     @abstractmethod
-    def explore(self, obs: Any, env_ids: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Return the actions of the behavior policy for observations `(n, ...)` of environments `(n,)`.
+    def explore(self, obs: Any, noise: np.ndarray, state: np.ndarray | None) -> np.ndarray:
+        """Return the actions of the behavior policy for observations `(n, ...)`.
 
-        `noise` `(n, K)` has the random numbers of these environments, from `exploration_noise`.
+        `noise` `(n, K)` has random numbers from `exploration_noise`; `state` is what `act` got.
         """
 
     @abstractmethod
@@ -139,40 +139,36 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         """Make one update; return metrics and the TD errors `(B,)` of this rank's rows."""
 
     def act(
-        self, obs: Any, /, *, state: None = None, env_ids: np.ndarray | None = None, noise: np.ndarray | None = None
+        self, obs: Any, /, *, state: np.ndarray | None = None, noise: np.ndarray | None = None
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return actions of the behavior policy, with exploration, and an empty dict of further rows.
 
         Args:
             obs: `(n, ...)`.
-            state: always None, since there is no recurrent state.
-            env_ids: `(n,)`, the environment of each observation; by default the first n.
+            state: of the exploration `(n, S)`, updated in place; only if `initial_state` returns one.
             noise: their rows of what `noise` returned, `(n, K)`; by default new random numbers.
         """
-        if env_ids is None:
-            env_ids = np.arange(len(self.policy.features.rows(obs)[0]))
-        return self.explore(obs, env_ids, self.noise(len(env_ids)) if noise is None else noise), {}
+        if noise is None:
+            noise = self.noise(len(self.policy.features.rows(obs)[0]))
+        return self.explore(obs, noise, state), {}
 
     def noise(self, num_envs: int) -> np.ndarray:
         """Return the random numbers `(num_envs, K)` for the next actions in all environments, and count the actions."""
         self._acted += num_envs
         return self.exploration_noise(num_envs)
 
-    def get_action(
-        self, obs: Any, /, *, deterministic: bool = False, state: None = None, env_ids: np.ndarray | None = None
-    ) -> Any:
+    def get_action(self, obs: Any, /, *, deterministic: bool = False, state: np.ndarray | None = None) -> Any:
         """Return the policy's action for each observation `(n, ...)`, or for a single one, without exploration.
 
         Args:
             obs: of one or more environments.
             deterministic: whether a stochastic policy returns its median action.
-            state: always None, since there is no recurrent state.
-            env_ids: not used, since only exploration depends on the environment.
+            state: not used, since only exploration can have a state.
         """
         return self.policy.get_action(obs, deterministic=deterministic)
 
-    def initial_state(self, num_envs: int, /) -> None:
-        """Return None: there is no recurrent state."""
+    def initial_state(self, num_envs: int, /) -> np.ndarray | None:
+        """Return the state `(num_envs, S)` of the exploration at the start of an episode; None if it has none."""
 
     @property
     def current_lr(self) -> float:

@@ -145,7 +145,7 @@ class ContinuousAgent(OffPolicyAgent):
     def _make_actor(self, columns: int, generator: torch.Generator) -> nn.Module:
         """Return the actor's network."""
 
-    def explore(self, obs: Any, env_ids: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def explore(self, obs: Any, noise: np.ndarray, state: np.ndarray | None) -> np.ndarray:
         """Return random actions until `learning_starts`, later noisy ones, or random with probability `eps_greedy`."""
         random_actions, normals, uniform = np.split(noise, [self.action_dim, -1], axis=1)
         if self.steps < self.learning_starts:
@@ -154,7 +154,7 @@ class ContinuousAgent(OffPolicyAgent):
         with torch.no_grad():
             actions = self.behave(self.policy.columns(rows), normals).cpu().numpy()
         if self.noise_process is not None:
-            actions = np.clip(actions + self.noise_process.sample(env_ids, normals), -1, 1)
+            actions = np.clip(actions + self.noise_process.sample(normals, state), -1, 1)
         return self.policy.to_environment(np.where(uniform < self.config.eps_greedy, random_actions, actions))
 
     def exploration_noise(self, count: int) -> np.ndarray:
@@ -182,7 +182,7 @@ class ContinuousAgent(OffPolicyAgent):
         Raises:
             ValueError: the agent learns from demonstrations, which needs a single rank.
         """
-        if self.config.demo_path is not None:
+        if self.config.demo_path is not None and own != slice(0, total):
             raise ValueError("demo_path needs a single rank")
         super().take_share(own, total)
 

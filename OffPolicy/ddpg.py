@@ -1,7 +1,6 @@
 """DDPG, and the base of DDPG and TD3: deterministic policies that follow the gradient of a critic."""
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from OffPolicy.learner import ONE, WeightedRanks
 from OffPolicy.noise import ParameterNoise, make_noise
 from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import copy_on
-from parallel_rl.utils import ALONE, MadeWith, Metrics, Ranks, State, Trajectory, mean_metrics, own_stream
+from parallel_rl.utils import ALONE, MadeWith, Metrics, Ranks, State, mean_metrics, own_stream
 
 
 class DeterministicAgent(ContinuousAgent):
@@ -40,12 +39,9 @@ class DeterministicAgent(ContinuousAgent):
         """Return the actor's actions."""
         return self.actor_learner.network(columns)
 
-    def observe(self, trajectories: Sequence[Trajectory], ranks: Ranks = ALONE, /) -> None:
-        """Add trajectories to the replay buffer; reset the noise where an episode has ended."""
-        super().observe(trajectories, ranks)
-        if self.noise_process is not None:
-            over = [one.env_id for one in trajectories if one.terminated[-1] or one.truncated[-1]]
-            self.noise_process.restart(np.array(over, np.int64))
+    def initial_state(self, num_envs: int, /) -> np.ndarray | None:
+        """Return the state of the noise on actions at the start of an episode, zeros; None if it has none."""
+        return None if self.noise_process is None else self.noise_process.initial_state(num_envs)
 
     def improve_actor(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> float:
         """Ascend the first critic's value of the actor's actions (Silver et al. 2014, theorem 1)."""
@@ -58,16 +54,6 @@ class DeterministicAgent(ContinuousAgent):
         ranks.average(self.actor_learner.gradient)
         self.actor_learner.step(self.current_lr)
         return loss
-
-    def state(self) -> State:
-        """Return everything, with the state of the noise."""
-        return super().state() | {"noise": {} if self.noise_process is None else self.noise_process.state()}
-
-    def load_state(self, state: State, /) -> None:
-        """Restore everything, with the state of the noise."""
-        super().load_state(state)
-        if self.noise_process is not None:
-            self.noise_process.load_state(state["noise"])
 
 
 class DDPG(DeterministicAgent):

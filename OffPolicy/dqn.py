@@ -115,7 +115,7 @@ class DQN(OffPolicyAgent):
         config, step = self.config, self.steps + self._acted
         return linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps, step)
 
-    def explore(self, obs: Any, env_ids: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def explore(self, obs: Any, noise: np.ndarray, state: np.ndarray | None) -> np.ndarray:
         """Return epsilon-greedy actions, independent for each environment."""
         rows, _ = self.policy.features.rows(obs)
         self.policy.features.check_mask(rows)

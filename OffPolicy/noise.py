@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from parallel_rl.utils import State
-
 THETA = 0.15
 """Pull of the Ornstein-Uhlenbeck process back to zero (Lillicrap et al. 2016, arXiv:1509.02971, section 7)."""
 ADAPTION = 1.01
@@ -21,57 +19,37 @@ class NormalNoise:
     def __init__(self, size: int, std: float) -> None:
         self.size, self.std = size, std
 
-    def sample(self, env_ids: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """Return the noise `(n, A)` of the next step of environments `(n,)`, from standard normal numbers `(n, A)`."""
+    def initial_state(self, num_envs: int) -> np.ndarray | None:
+        """Return the state `(num_envs, S)` at the start of an episode; None, since the noise has none."""
+
+    def sample(self, normals: np.ndarray, state: np.ndarray | None) -> np.ndarray:
+        """Return noise `(n, A)` from standard normal numbers `(n, A)`; update the state `(n, S)` in place."""
         return self.std * normals
-
-    def restart(self, env_ids: np.ndarray) -> None:
-        """Reset the noise where an episode begins, in environments `(n,)`."""
-
-    def state(self) -> State:
-        """Return the state of the noise, which is empty for independent noise."""
-        return {}
-
-    def load_state(self, state: State) -> None:
-        """Restore what `state` returned."""
 
 
 class OrnsteinUhlenbeck(NormalNoise):
-    """Ornstein-Uhlenbeck noise for each environment: x' = x - theta x + std N(0, 1), from 0 at an episode's start.
+    """Ornstein-Uhlenbeck noise: x' = x - theta x + std N(0, 1), from 0 at an episode's start.
 
     Source: Lillicrap et al. 2016 (arXiv:1509.02971), section 7.
     """
 
-    def __init__(self, size: int, std: float) -> None:
-        super().__init__(size, std)
-        self.value = np.zeros((0, size))
+    def initial_state(self, num_envs: int) -> np.ndarray:
+        """Return zeros `(num_envs, A)`."""
+        return np.zeros((num_envs, self.size))
 
-    def sample(self, env_ids: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """Take a step."""
-        missing = int(env_ids.max()) + 1 - len(self.value)
-        if missing > 0:
-            self.value = np.concatenate([self.value, np.zeros((missing, self.size))])
-        value = (1 - THETA) * self.value[env_ids] + self.std * normals
-        self.value[env_ids] = value
-        return value
-
-    def restart(self, env_ids: np.ndarray) -> None:
-        """Reset the noise to 0."""
-        self.value[env_ids[env_ids < len(self.value)]] = 0.0
-
-    def state(self) -> State:
-        """Return the values."""
-        return {"value": self.value.copy()}
-
-    def load_state(self, state: State) -> None:
-        """Restore values.
+    def sample(self, normals: np.ndarray, state: np.ndarray | None) -> np.ndarray:
+        """Take a step; the state is the noise.
 
         Raises:
-            ValueError: the values are for actions of another size.
+            ValueError: there is no state.
         """
-        if state["value"].shape[1:] != (self.size,):
-            raise ValueError(f"the saved noise has the shape {state['value'].shape}, and actions have {self.size}")
-        self.value = state["value"].copy()
+        if state is None:
+            raise ValueError(
+                "Ornstein-Uhlenbeck noise has a state: pass state=, at first initial_state(n), and set the rows of "
+                "finished episodes to zero"
+            )
+        state[:] = (1 - THETA) * state + self.std * normals
+        return state
 
 
 KINDS = {"normal": NormalNoise, "ou": OrnsteinUhlenbeck}

@@ -255,8 +255,9 @@ class Replay:
         return Transitions(obs, action, reward, next_obs, discount)
 
     def clear(self) -> None:
-        """Remove all transitions, and forget the number of environments."""
-        self.num_envs = self.size = 0
+        """Remove all transitions."""
+        if self.num_envs:
+            self.make_rings(self.num_envs)
 
     def state(self) -> State:
         """Return everything, for `utils.save_state`; the arrays are views, so nothing is copied."""

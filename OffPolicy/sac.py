@@ -18,6 +18,8 @@ from parallel_rl.utils import MadeWith, Metrics
 
 LOG_STD_RANGE = -20.0, 2.0
 LOG_ALPHA_RANGE = -20.0, 10.0
+TEMPERATURE = "networks.temperature.log"
+"""Its name among the weights."""
 
 
 class Sampled(NamedTuple):
@@ -122,7 +124,13 @@ class SAC(ContinuousAgent):
         config = self.config
         alpha = config.initial_alpha if config.alpha is None else config.alpha
         self.temperature = Learner(Temperature(alpha).to(config.device), has_target=False)
+        policy.networks["temperature"] = self.temperature.network  # saved with the weights
         return policy, learners | {"temperature": self.temperature}
+
+    def _loadable(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Let a fixed temperature stay as it is, and a learned one that older files lack."""
+        own = {TEMPERATURE: self.temperature.network.log}
+        return own | weights if self.config.alpha is None else weights | own
 
     def _make_actor(self, columns: int, generator: torch.Generator) -> nn.Module:
         return StochasticActor(columns, self.action_dim, self.config, generator)

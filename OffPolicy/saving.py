@@ -128,10 +128,15 @@ class Savable(Configured, ConfigFields):
         ]
         if different:
             raise ValueError(f"the weights in {file} do not fit: {'; '.join(different)}")
+        weights = self._loadable(weights)
         check_fit(weights, self.policy.state_dict(), f"the weights in {file}")
         self.policy.load_state_dict(weights)
         for learner in self.learners.values():
             learner.update_target(1.0)
+
+    def _loadable(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the weights to load of those in a file."""
+        return weights
 
     def actor(self) -> Policy:
         """Return a copy of the current policy, to be evaluated, saved or sent to another process."""

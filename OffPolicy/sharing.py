@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from OffPolicy.learner import Learner
 from OffPolicy.policy import Policy
 from OffPolicy.shards import KEPT, joined_shards, part_of_shards
@@ -53,8 +51,6 @@ class Sharing:
         """Return the `state` of an agent with the environments of several ranks, one after the other."""
         first = states[0]
         joined = dict(first)
-        if first.get("noise"):
-            joined["noise"] = {"value": np.concatenate([state["noise"]["value"] for state in states])}
         if first["sampler"] is not None:
             joined["sampler"] = joined_shards([state["sampler"] for state in states])
         return joined
@@ -63,8 +59,6 @@ class Sharing:
     def part_of_state(state: State, own: slice) -> State:
         """Return the `state` of a rank with some of the environments; with none, it keeps its replay buffer."""
         part = dict(state)
-        if state.get("noise"):
-            part["noise"] = {"value": state["noise"]["value"][own]}
         if own.start == own.stop:
             part["sampler"] = KEPT
         elif state["sampler"] is not None:

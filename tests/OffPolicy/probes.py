@@ -106,15 +106,17 @@ class Loop:
         self.agent, self.num_envs = agent, num_envs
         self.env = EnvVectorizer(env, num_envs, backend="inline", seed=seed, autoreset=True)
         self.obs, _ = self.env.reset()
-        self.buffer, self.env_ids = VecMemory(num_envs), np.arange(num_envs)
+        self.buffer, self.env_ids, self.state = VecMemory(num_envs), np.arange(num_envs), agent.initial_state(num_envs)
         self.metrics: list[dict[str, float]] = []
 
     def run(self, steps: int) -> list[dict[str, float]]:
         for _ in range(0, steps, self.num_envs):
-            action, extras = self.agent.act(self.obs, env_ids=self.env_ids)
+            action, extras = self.agent.act(self.obs, state=self.state)
             obs, reward, terminated, truncated, _ = self.env.step(action)
             following, over = obs.copy(), terminated | truncated
             following[over] = self.env.final_obs[over]
+            if self.state is not None:
+                self.state[over] = 0.0
             self.buffer.append(
                 self.env_ids, obs=self.obs, action=action, reward=reward, terminated=terminated,
                 truncated=truncated, next_obs=following, **extras,

@@ -67,7 +67,8 @@ def feed(agent: OffPolicyAgent, pieces: list[list[Trajectory]]) -> list[Any]:
     """Observe, act and update; return all actions and metrics."""
     told = []
     for trajectories in pieces:
-        told.append(agent.act(trajectories[0].obs)[0].tolist())
+        state = agent.initial_state(len(trajectories[0]))
+        told.append(agent.act(trajectories[0].obs, state=state)[0].tolist())
         agent.observe(trajectories)
         if agent.steps_wanted() <= 0:
             told.append(agent.update(0.25))

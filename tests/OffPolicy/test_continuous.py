@@ -12,7 +12,6 @@ from gymnasium import spaces
 from AsyncPPO import evaluate
 from OffPolicy import DDPG, SAC, TD3, OffPolicyAgent
 from OffPolicy.sampler import Minibatch
-from parallel_rl.utils import Trajectory
 from tests.covering import rest_slow
 from tests.OffPolicy.probes import Identity, Loop, OneState, TwoStates
 
@@ -229,17 +228,6 @@ def test_the_temperature_stays_in_its_range() -> None:
     agent = SAC(OBSERVATIONS, ACTIONS, target_entropy=10.0, **(SMALL | {"lr": 50.0}))
     alphas = [agent.learn_from(random_batch())[0]["alpha"] for _ in range(2)]
     assert alphas == pytest.approx([1.0, math.exp(10)])
-
-
-def test_noise_restarts_where_an_episode_has_ended() -> None:
-    agent = TD3(OBSERVATIONS, ACTIONS, **SMALL, learning_starts=0, action_noise="ou_0.2")
-    obs, flags = np.zeros((3, 2), np.float32), np.eye(3, dtype=bool)
-    agent.act(obs)
-    before = agent.noise_process.value.copy()
-    rows = [obs[:1], np.ones((1, 2), np.float32), np.zeros(1, np.float32)]
-    agent.observe([Trajectory(k, *rows, flags[0, [k]], flags[1, [k]], obs[:1]) for k in range(3)])
-    assert (agent.noise_process.value == 0).all(axis=1).tolist() == [True, True, False]
-    assert (before != 0).all()
 
 
 @ALL

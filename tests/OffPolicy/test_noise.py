@@ -5,8 +5,8 @@ from OffPolicy.noise import OrnsteinUhlenbeck, ParameterNoise, linear_schedule, 
 
 
 def walk(noise: OrnsteinUhlenbeck, steps: int, envs: int = 3) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return np.array([noise.sample(np.arange(envs), rng.standard_normal((envs, noise.size))) for _ in range(steps)])
+    rng, state = np.random.default_rng(0), noise.initial_state(envs)
+    return np.array([noise.sample(rng.standard_normal((envs, noise.size)), state).copy() for _ in range(steps)])
 
 
 def test_ornstein_uhlenbeck_noise_has_its_deviation_and_autocorrelation() -> None:
@@ -20,32 +20,27 @@ def test_ornstein_uhlenbeck_noise_has_its_deviation_and_autocorrelation() -> Non
     )  # environments and dimensions do not depend on each other
 
 
-def test_each_environment_has_a_process_of_its_own() -> None:
+def test_the_noise_of_an_environment_is_its_state() -> None:
     noise = OrnsteinUhlenbeck(1, 0.2)
-    rng = np.random.default_rng(0)
-    noise.sample(np.array([0, 1, 2]), rng.standard_normal((3, 1)))
-    before = noise.value.copy()
-    noise.sample(np.array([1]), rng.standard_normal((1, 1)))
-    assert (noise.value != before).ravel().tolist() == [False, True, False]
-    noise.restart(np.array([2, 7]))
-    assert noise.value[2] == 0
-    assert noise.value[0] == before[0]
-
-
-def test_saved_noise_continues() -> None:
-    noise, other = OrnsteinUhlenbeck(1, 0.2), OrnsteinUhlenbeck(1, 0.2)
-    walk(noise, 5)
-    other.load_state(noise.state())
-    np.testing.assert_array_equal(walk(noise, 5), walk(other, 5))
+    normals = np.random.default_rng(0).standard_normal((3, 3, 1))
+    state = noise.initial_state(3)
+    paths = np.array([noise.sample(each, state).copy() for each in normals])
+    for env_id in range(3):
+        alone = noise.initial_state(1)
+        np.testing.assert_array_equal(
+            paths[:, [env_id]], [noise.sample(each[[env_id]], alone).copy() for each in normals]
+        )
+    with pytest.raises(ValueError, match=r"pass state=, at first initial_state\(n\)"):
+        noise.sample(normals[0], None)
 
 
 def test_make_noise_returns_the_noise_of_a_name() -> None:
     normal = make_noise("normal_0.3", 2)
     assert normal is not None
     normals = np.random.default_rng(0).standard_normal((9, 2))
-    np.testing.assert_array_equal(normal.sample(np.arange(9), normals), 0.3 * normals)
+    np.testing.assert_array_equal(normal.sample(normals, normal.initial_state(9)), 0.3 * normals)
     assert make_noise("none", 2) is None
-    assert not make_noise("normal_0", 2).sample(np.arange(9), normals).any()
+    assert not make_noise("normal_0", 2).sample(normals, None).any()
     assert isinstance(make_noise("ou_0.2", 2), OrnsteinUhlenbeck)
 
 

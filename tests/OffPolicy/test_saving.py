@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from OffPolicy import SAC, TD3
+from OffPolicy.policy import POLICY_FILE
+from parallel_rl.networks.weights import read_weights, write_weights
 from PPO import PPO
 from tests.OffPolicy.test_agents import ALL, agent_of, experience, feed
 
@@ -26,6 +28,22 @@ def test_an_agent_is_made_of_its_weights(name: str, tmp_path: Any) -> None:
     np.testing.assert_array_equal(agent.get_action(obs, deterministic=True), again.get_action(obs, deterministic=True))
     feed(again, pieces)
     assert again.updates
+
+
+def test_the_learned_temperature_is_saved_with_the_weights(tmp_path: Any) -> None:
+    def alpha(agent: Any) -> float:
+        return agent.temperature.network.log.exp().item()
+
+    agent = agent_of("sac", lr=0.1)
+    feed(agent, experience(agent, 6))
+    agent.save_weights(tmp_path)
+    assert alpha(SAC.load(tmp_path)) == alpha(agent) != 1
+    assert alpha(SAC.load(tmp_path, alpha=0.2)) == pytest.approx(0.2)
+    weights, settings = read_weights(tmp_path / POLICY_FILE)
+    assert settings is not None
+    older = {name: tensor for name, tensor in weights.items() if "temperature" not in name}
+    write_weights(tmp_path / POLICY_FILE, older, settings)
+    assert alpha(SAC.load(tmp_path)) == 1
 
 
 def test_weights_of_another_agent_are_refused(tmp_path: Any) -> None:

@@ -2,9 +2,10 @@
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from parallel_rl.commands.build import make_trainer
 from parallel_rl.config import train_config
 from parallel_rl.presets import preset
 from parallel_rl.utils import load_state, save_state
+from tests.OffPolicy.probes import OneState
 
 SMALL: dict[str, Any] = {"hidden_sizes": (16,), "buffer_size": 500, "batch_size": 16, "learning_starts": 40, "utd": 0.5}
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -148,6 +150,66 @@ def test_replay_can_become_prioritized_when_a_run_resumes(tmp_path: Any) -> None
         assert (priorities == agent.replay.is_transition).all()
         second.run()
         assert (priorities > 0).sum() == len(agent.replay) == 160
+
+
+class Failing(OneState):
+    """Its number 2 fails in its third step, or in its first one with `at_once`; `episodes` has the actions of all."""
+
+    episodes: ClassVar[list[list[float]]] = []
+    at_once = False
+
+    def __init__(self, continuous: bool = True) -> None:
+        super().__init__(continuous)
+        self.native = memoryview(b"")  # so that it cannot be saved
+
+    def reset(self, **options: Any) -> tuple[np.ndarray, dict]:
+        self.actions: list[float] = []
+        self.episodes.append(self.actions)
+        self.number = len(self.episodes)
+        return super().reset(**options)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.actions.append(float(action.item()))
+        if self.number == 2 and (self.at_once or len(self.actions) == 3):
+            raise RuntimeError
+        return super().step(action)
+
+
+class Steady(TD3):
+    """Its normal numbers are ones, so that the noise of all episodes is the same."""
+
+    def normals(self, count: int) -> np.ndarray:
+        return np.ones((count, 1))
+
+
+@pytest.mark.parametrize("schedule", [{"utd": 0.3}, {"train_freq": 13}])
+def test_noise_begins_at_zero_in_each_episode(schedule: dict[str, Any], tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Failing, "episodes", episodes := [])
+    options = SMALL | {"learning_starts": 0, "lr": 1e-30, "action_noise": "ou_0.1"} | schedule
+    for resumed in (False, True):
+        agent = Steady.for_env(OneState(True), seed=1, **options)
+        with AsyncTrainer(Failing, agent, 2, 44, on_env_error="restart", progress=False, backend="inline") as trainer:
+            if resumed:
+                trainer.load_checkpoint(tmp_path / "checkpoint")
+                trainer.steps = 20
+            trainer.run()
+            trainer.save_checkpoint(tmp_path / "checkpoint")
+    assert [len(episode) for episode in episodes[:4]] == [5, 3, 5, 5]
+    assert len(episodes) > 12
+    for episode in episodes:
+        assert episode == pytest.approx(episodes[0][: len(episode)])
+    assert np.diff(episodes[0]).min() > 0
+
+
+def test_an_environment_that_fails_at_once_still_has_a_part_of_the_replay_buffer(monkeypatch: Any) -> None:
+    monkeypatch.setattr(Failing, "episodes", [])
+    monkeypatch.setattr(Failing, "at_once", True)
+    agent = SAC.for_env(OneState(True), seed=0, **(SMALL | {"learning_starts": 0}))
+    with AsyncTrainer(Failing, agent, 2, 20, on_env_error="restart", progress=False, backend="inline") as trainer:
+        trainer.run()
+        with pytest.warns(RuntimeWarning, match="of other environments"):
+            agent.forget_environments()
+        assert (agent.replay.num_envs, agent.replay.ring_length) == (2, 250)
 
 
 @ALL
