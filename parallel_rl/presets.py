@@ -140,6 +140,17 @@ CARTPOLE: Values = {
 DQN: dict[str, Values] = {
     "CartPole-v1": N_STEP | CARTPOLE,
     "Acrobot-v1": N_STEP | {"steps": 100_000, "reward_scale": 0.1, "lr": 1e-3, "anneal_lr": True, "utd": 0.5},
+    "LunarLander-v3": {
+        "steps": 300_000,
+        "num_envs": 8,
+        "reward_scale": 0.1,
+        "lr": 1e-3,
+        "anneal_lr": True,
+        "utd": 0.5,
+        "tau": 0.005,
+        "buffer_size": 200_000,
+        "epsilon_steps": 50_000,
+    },
 }
 SMALL: Values = {"num_envs": 4, "lr": 1e-3, "hidden_sizes": (64, 64), "batch_size": 128, "buffer_size": 50_000}
 """For continuous control with few dimensions: small networks, which need a third of the time."""
