@@ -96,7 +96,7 @@ def words_of(agent: str) -> list[str]:
     """Return the words of which an error must have one."""
     flags = setting_names(agent)
     words = ["Nothing-v0", "no_such_argument", "CUDA", "mask", "json:nothing", "missing.npz", "minari:missing"]
-    return [*flags, *flags.values(), *words, "Box of actions", "Discrete action space"]
+    return [*flags, *flags.values(), *words, "Box of float actions", "Discrete action space"]
 
 
 def flags_of(settings: dict[str, Any]) -> list[str]:
