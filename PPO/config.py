@@ -14,7 +14,13 @@ Values = dict[str, Any]
 """Settings of PPO and of its run, by name."""
 DEFAULTS: Values = {"k_epochs": 10, "gamma": 0.99, "mini_batch_size": 256}
 """The defaults of the command line that differ from those of `PPOConfig`, on which older scripts rely."""
-DISCRETE: Values = DEFAULTS | {"gamma": 0.995, "batch_size": 2048, "entropy_coef": 0.01, "anneal_lr": True}
+DISCRETE: Values = DEFAULTS | {
+    "gamma": 0.995,
+    "GAE_lambda": 0.97,
+    "batch_size": 2048,
+    "entropy_coef": 0.01,
+    "anneal_lr": True,
+}
 """The defaults for discrete actions."""
 CONTINUOUS: Values = DEFAULTS | {
     "num_envs": 64,
