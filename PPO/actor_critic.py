@@ -102,7 +102,9 @@ class ActorCritic(nn.Module):
         self.features, self.action_space = _features_of(observation_space, warn=encoder is None), action_space
         self.hidden_sizes, self.activation = tuple(hidden_sizes), activation
         self._custom, self._bf16 = encoder is not None, bf16
-        generator = generator or torch.Generator().manual_seed(torch.seed())
+        if generator is None:
+            generator = torch.Generator()
+            generator.seed()
         numbers, recurrent = self.features.vector, core != "none"
         self.obs_norm = RunningNorm(numbers, OBS_CLIP) if normalize_obs and numbers else None
         share = recurrent or bool(self.features.images) if share_encoder is None else share_encoder

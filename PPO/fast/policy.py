@@ -251,6 +251,8 @@ class NumpyPolicy:
 
     def log_prob(self, raw_action: np.ndarray, output: np.ndarray) -> np.ndarray:
         """Return the log-probabilities `(B,)` of actions, given raw actions `(B, ...)` and the output `(A, B)`."""
+        if len(raw_action) == 1:  # NumPy adds up a single column in another order than several
+            return self.log_prob(np.repeat(raw_action, 2, axis=0), np.repeat(output, 2, axis=1))[:1]
         bounds = self.architecture.bounds
         log_prob, _ = raw_log_prob(output, raw_action, self._log_std, bounds)
         return log_prob - log_slope(raw_action, bounds.scale) if bounds is not None and bounds.squash else log_prob

@@ -31,7 +31,8 @@ class Core(nn.Module):
         super().__init__()
         if kind not in ("gru", "lstm"):
             raise ValueError(f"core must be 'none', 'gru' or 'lstm', not {kind!r}")
-        self.layer: nn.GRU | nn.LSTM = (nn.GRU if kind == "gru" else nn.LSTM)(inputs, size)
+        layer = (nn.GRU if kind == "gru" else nn.LSTM)(inputs, size, device="meta")  # draws no random numbers
+        self.layer: nn.GRU | nn.LSTM = layer.to_empty(device="cpu")
         for parameter in self.layer.parameters():
             if parameter.ndim == 2:
                 nn.init.orthogonal_(parameter, generator=generator)

@@ -208,6 +208,6 @@ def v_trace(
 
 def _with_last(ends: np.ndarray) -> np.ndarray:
     """Return a copy of the ends in which the last row is an end."""
-    ends = ends.copy()
+    ends = np.array(ends, bool)
     ends[-1:] = True
     return ends

@@ -560,6 +560,8 @@ def test_equal_seeds_give_equal_results_without_global_random_state(make: Make) 
         ppo = make(use_RND=True, rnd_warmup=0)
         ppo.memory.append(trajectory(ppo, 20))
         outcomes.append(ppo.learn())
+        make(core="gru")
+        ActorCritic(spaces.Box(-1, 1, (4,)), spaces.Discrete(2))
         assert torch.equal(torch.get_rng_state(), state)
     assert outcomes[0] == outcomes[1]
     assert make(seed=1).get_action(states(50)).tolist() != make(seed=2).get_action(states(50)).tolist()

@@ -87,13 +87,14 @@ def random_rows(seed: int) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def test_n_step_returns_by_hand() -> None:
+@pytest.mark.parametrize("kind", [bool, int])
+def test_n_step_returns_by_hand(kind: type) -> None:
     """An episode of three steps that is truncated; then one that terminates."""
     returns = n_step_returns(
         rewards=np.array([1.0, 2.0, 4.0, 1.0, 1.0]),
         next_values=np.array([10.0, 20.0, 40.0, 8.0, 99.0]),
         terminated=np.array([False, False, False, False, True]),
-        ends=np.array([False, False, True, False, True]),
+        ends=np.array([0, 0, 1, 0, 1], kind),
         gamma=0.5,
         n=2,
     )
