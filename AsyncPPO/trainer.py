@@ -182,9 +182,9 @@ class AsyncTrainer(Closeable, Generic[A]):
         ):
             steps, episodes, metrics = self._turn()
             self.seconds = agree_on_state(self, time.perf_counter() - start)
+            self.rows.add(metrics)
             for callback in self.callbacks:
                 callback.on_rollout(self, steps, episodes)
-            self.rows.add(metrics)
             if self.rows.is_due(self.steps_done, last=self.steps_done >= target):
                 row = row_of(self, self.rows.take(self.steps_done))
                 self.history.append(row)

@@ -192,14 +192,14 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         """Add trajectories to the replay buffer; the arrays are copied.
 
         Args:
-            trajectories: of this rank.
+            trajectories: of this rank, all that `act` has made so far; other actions gave no transition.
             ranks: all call this together; each has a replay buffer of its own, and they count all steps.
         """
         if trajectories:
             self.sampler.extend(trajectories)
         count = sum(ranks.all_gather(sum(map(len, trajectories))))
         self.steps += count
-        self._acted = max(0, self._acted - count)
+        self._acted = 0
         if self.policy.obs_norm is not None and count:
             features = self.policy.features
             rows = [features.flatten(trajectory.obs)[:, : features.vector] for trajectory in trajectories]
@@ -228,7 +228,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         masses = ranks.all_gather(self.sampler.mass)
         if not min(masses):
             return {}
-        self.progress = progress
+        self.progress = progress = min(progress, 1.0)  # the last step of all environments can pass the end
         collected: dict[str, list[float]] = defaultdict(list)
         share = shares(masses, self.batch_size)[ranks.rank]
         size, weighted = max(1, share), WeightedRanks(ranks, share / self.batch_size)

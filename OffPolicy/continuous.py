@@ -19,7 +19,7 @@ from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler
 from parallel_rl.networks import Ensemble, Trace
-from parallel_rl.utils import ALONE, Features, Metrics, Ranks, Trajectory, action_units, bounds_of
+from parallel_rl.utils import ACTION_MASK, ALONE, Features, Metrics, Ranks, Trajectory, action_units, bounds_of
 
 ACTOR_GAIN = 0.01
 """Gain of the last layer of actors: the first actions hardly depend on the observation."""
@@ -125,6 +125,10 @@ class ContinuousAgent(OffPolicyAgent):
         space, features, name = self.action_space, Features.of(self.observation_space), type(self).__name__
         if not _is_supported(space):
             raise TypeError(f"{name} needs a Box of float actions with different, finite bounds, not {space}")
+        if features.mask is not None:
+            raise TypeError(
+                f"{name} takes no {ACTION_MASK}, and {self.observation_space} has one: DQN and PPO take masks"
+            )
         if features.images:
             raise TypeError(f"{name} takes no images, and {self.observation_space} has some")
         config, self.action_dim = self.config, int(np.prod(space.shape))

@@ -50,6 +50,7 @@ class Savable(Configured, ConfigFields):
     updates: int
     _from_step: int
     _from_update: int
+    _acted: int
 
     def signature(self) -> dict[str, Any]:
         """Return the settings that a checkpoint must agree with, as plain values by name."""
@@ -204,6 +205,7 @@ class Savable(Configured, ConfigFields):
 
     def forget_environments(self) -> None:
         """Empty the replay buffer, whose rows belong to environments by index, since others get these indexes."""
+        self._acted = 0  # their transitions are dropped
         self._refill("is of other environments")
 
     def load_networks(self, state: State, signature: State | None = None, /) -> None:

@@ -1,10 +1,12 @@
 """Checkpoints of a run, saved at intervals."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from AsyncPPO.callbacks.base import Callback
+from AsyncPPO.episodes import Episode
 from parallel_rl.utils import Metrics, counted, remove_unfinished
 
 if TYPE_CHECKING:
@@ -40,21 +42,38 @@ class Checkpoints(Callback):
         if trainer.ranks.node == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
             remove_unfinished(self.directory)
-        self._last, self._steps = trainer.seconds, trainer.steps_done
+        self._interval, self._steps = self._interval_of(trainer), trainer.steps_done
+
+    def on_rollout(self, trainer: "AsyncTrainer", steps: int, episodes: Sequence[Episode]) -> None:
+        """Save an off-policy agent if `every_seconds` have passed; in mask mode only between episodes.
+
+        If a row of metrics is due, `on_update` follows and saves it, too.
+        """
+        if getattr(trainer.agent, "on_policy", False) or (trainer.mode == "mask" and not trainer.env.finished.all()):
+            return
+        if not trainer.rows.is_due(trainer.steps_done, last=trainer.steps_done >= trainer.goal[1]):
+            self._save_in_time(trainer)
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
         """Save if `every_seconds` have passed."""
-        if trainer.seconds >= self._last + self.every_seconds:
-            self._save(trainer)
+        self._save_in_time(trainer)
 
     def on_end(self, trainer: "AsyncTrainer") -> None:
         """Save if there were steps since the last checkpoint."""
         if trainer.error is None and trainer.steps_done > self._steps:
             self._save(trainer)
 
+    def _save_in_time(self, trainer: "AsyncTrainer") -> None:
+        if self._interval_of(trainer) > self._interval:
+            self._save(trainer)
+
+    def _interval_of(self, trainer: "AsyncTrainer") -> float:
+        """Return the number of the current interval; a rank that joins later counts as the others do."""
+        return trainer.seconds // self.every_seconds
+
     def _save(self, trainer: "AsyncTrainer") -> None:
         trainer.save_checkpoint(self.directory / f"{trainer.steps_done:012d}{CHECKPOINT_SUFFIX}")
-        self._last, self._steps = trainer.seconds, trainer.steps_done
+        self._interval, self._steps = self._interval_of(trainer), trainer.steps_done
         if trainer.ranks.node == 0:
             for old in checkpoints_in(self.directory)[: -self.keep]:
                 old.unlink()

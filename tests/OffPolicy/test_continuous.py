@@ -322,6 +322,9 @@ def test_unsupported_spaces_are_named(kind: Any) -> None:
         kind(OBSERVATIONS, spaces.Box(-np.inf, np.inf, (1,)), **SMALL)
     with pytest.raises(TypeError, match="finite bounds"):
         kind(OBSERVATIONS, spaces.Discrete(2), **SMALL)
+    masked = spaces.Dict({"x": OBSERVATIONS, "action_mask": spaces.MultiBinary(2)})
+    with pytest.raises(TypeError, match=rf"{kind.__name__} takes no action_mask, .*: DQN and PPO take masks"):
+        kind(masked, ACTIONS, **SMALL)
     with pytest.raises(TypeError, match="no images"):
         kind(spaces.Box(0, 255, (40, 40, 3), np.uint8), ACTIONS, **SMALL)
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from AsyncPPO import AsyncTrainer, evaluate
-from AsyncPPO.callbacks import Callback
+from AsyncPPO.callbacks import Callback, Checkpoints, checkpoints_in
+from AsyncPPO.callbacks.checkpoints import steps_of
 from benchmarks.bit_flip import BitFlip
 from OffPolicy import DDPG, DQN, SAC, TD3
 from parallel_rl.commands.build import make_trainer
@@ -71,6 +72,18 @@ def test_a_stopped_run_resumes_bit_identical(name: str, tmp_path: Any) -> None:
         assert second.steps_done == whole.steps_done == 160
         assert second.agent.updates == whole.agent.updates > 50  # type: ignore[attr-defined]
         assert all(map(torch.equal, parameters(whole), parameters(second)))
+
+
+def test_a_run_is_saved_in_time_between_rows_of_metrics(tmp_path: Any) -> None:
+    with trainer_of("dqn", 80) as first, trainer_of("dqn", 80, seed=8) as second:
+        first.callbacks.append(Checkpoints(tmp_path, every_seconds=1e-9, keep=99))
+        first.run()
+        saved = checkpoints_in(tmp_path)
+        assert [*map(steps_of, saved)] == [*range(4, 84, 4)]
+        second.load_checkpoint(saved[14])
+        second.run()
+        assert second.history[-1] | {"seconds": 0} == first.history[-1] | {"seconds": 0}
+        assert all(map(torch.equal, parameters(first), parameters(second)))
 
 
 @pytest.mark.covering
@@ -210,6 +223,23 @@ def test_an_environment_that_fails_at_once_still_has_a_part_of_the_replay_buffer
         with pytest.warns(RuntimeWarning, match="of other environments"):
             agent.forget_environments()
         assert (agent.replay.num_envs, agent.replay.ring_length) == (2, 250)
+
+
+def test_epsilon_counts_transitions_and_not_failed_steps(monkeypatch: Any) -> None:
+    monkeypatch.setattr(Failing, "episodes", [])
+    agent = DQN.for_env(OneState(False), seed=0, **SMALL, epsilon_steps=100)
+    env, quiet = partial(Failing, False), {"progress": False, "backend": "inline"}
+    with AsyncTrainer(env, agent, 2, 50, on_env_error="restart", **quiet) as trainer:  # type: ignore[arg-type]
+        trainer.run()
+    assert agent.steps == 51
+    assert agent.epsilon == pytest.approx(1 - 0.98 * 0.51)
+
+
+def test_progress_ends_at_one_though_all_environments_take_the_last_step() -> None:
+    with trainer_of("dqn", 42) as trainer:
+        trainer.run()
+        assert trainer.steps_done == 44
+        assert trainer.agent.progress == 1  # type: ignore[attr-defined]
 
 
 @ALL
