@@ -72,6 +72,8 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
     if unknown or len(without_help) < len(arguments):
         parsed(flags, prog, arguments, default=defaults)  # shows an error or the help, and exits
     given = _named_in(arguments)
+    if {"seed", "seeds"} <= given:
+        raise ValueError("give either --seed or --seeds")
     values = flat_flags(defaults) | {name: value for name, value in vars(typed).items() if name in given}
     config = train_config(agent, {name: values[name] for name in setting_names(agent)})
     if source is not None:

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,8 +17,9 @@ from typing import Any, Literal, NamedTuple
 from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.workers import choose_start_method
 from AsyncPPO.workers.processes import free, kill, start_child
+from parallel_rl.commands.children import run_in_child
 from parallel_rl.commands.output import note, say
-from parallel_rl.commands.stopping import end_by_signals, passed_on
+from parallel_rl.commands.stopping import passed_on
 from parallel_rl.config import TrainConfig
 from parallel_rl.ranks import ranks_of_environment
 from parallel_rl.ranks.driver import GRACE_SECONDS
@@ -203,20 +203,12 @@ def _run_rank(log: str | None, connect: Callable[..., Any], arguments: tuple[Any
         arguments: of `connect`.
         work: of the rank.
     """
-    if log is not None:
-        sys.stdout = sys.stderr = output = open(log, "a", buffering=1)  # noqa: SIM115
-        for descriptor in (1, 2):
-            os.dup2(output.fileno(), descriptor)
-    try:
-        end_by_signals()
+
+    def connect_and_work() -> int:
         with connect(*arguments) as ranks:
-            code = work(ranks)
-    except KeyboardInterrupt as interrupt:
-        code = interrupt.args[0] if interrupt.args else 130
-    except Exception as error:
-        note(f"error: {error}")
-        code = 1
-    sys.exit(code)
+            return work(ranks)
+
+    run_in_child(connect_and_work, log)
 
 
 def _fixed_rank(directory: Path, number: int, count: int) -> Any:

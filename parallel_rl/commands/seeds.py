@@ -1,11 +1,9 @@
 """`train --seeds`: independent runs with different seeds, in parallel."""
 
-import argparse
-import os
 import re
-import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -17,9 +15,10 @@ from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.callbacks import METRICS_FILE, read_table
 from AsyncPPO.workers import choose_start_method
 from AsyncPPO.workers.processes import free, kill, start_child
+from parallel_rl.commands.children import run_in_child
 from parallel_rl.commands.output import say
 from parallel_rl.commands.run_directory import SUMMARY_FILE, steps_saved, write_json
-from parallel_rl.commands.stopping import end_by_signals, passed_on
+from parallel_rl.commands.stopping import passed_on
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import bootstrap_interval, interquartile_mean, read_json
 
@@ -45,16 +44,6 @@ def seeds_in(text: str) -> list[int]:
     if not 0 < len({*seeds}) == len(seeds) <= MOST_SEEDS:
         raise ValueError(f"--seeds must name up to {MOST_SEEDS} different seeds, not {text!r}")
     return seeds
-
-
-def seeds_named(arguments: Sequence[str]) -> list[int] | None:
-    """Return the seeds of `--seeds`; None without it."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--seeds", default=None)
-    named, rest = parser.parse_known_args(arguments)
-    if named.seeds is not None and any(argument.partition("=")[0] == "--seed" for argument in rest):
-        raise ValueError("give either --seed or --seeds")
-    return None if named.seeds is None else seeds_in(named.seeds)
 
 
 def train_seeds(config: TrainConfig, seeds: Sequence[int], directory: Path, train: Train) -> int:
@@ -115,19 +104,7 @@ def _train_one(config: TrainConfig, train: Train) -> None:
     """Train in this child process, and write its output to a file."""
     directory = Path(str(config.run.run_dir))
     directory.mkdir(parents=True, exist_ok=True)
-    log = open(directory / LOG_FILE, "a", buffering=1)  # noqa: SIM115
-    sys.stdout = sys.stderr = log
-    for descriptor in (1, 2):
-        os.dup2(log.fileno(), descriptor)
-    end_by_signals()
-    try:
-        code = train(config)
-    except KeyboardInterrupt as interrupt:
-        code = interrupt.args[0] if interrupt.args else 130
-    except Exception as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
-    sys.exit(code)
+    run_in_child(partial(train, config), directory / LOG_FILE)
 
 
 def _report(seed: int, code: int, directory: Path) -> None:

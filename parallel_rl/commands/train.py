@@ -43,7 +43,7 @@ from parallel_rl.commands.run_directory import (
     note_start,
     write_json,
 )
-from parallel_rl.commands.seeds import seeds_named, train_seeds
+from parallel_rl.commands.seeds import seeds_in, train_seeds
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import check_trust, named_values, run_arguments
 from parallel_rl.config import TrainConfig, setting_types
@@ -56,11 +56,11 @@ if TYPE_CHECKING:
 def train(arguments: Sequence[str]) -> int:
     """Run the command `train`: a single run, on one rank or several, or one for each of `--seeds`."""
     config, flags = parse(arguments)
-    seeds, nodes = seeds_named(arguments), checked_nodes(flags.cluster, flags.nodes, flags.min_nodes, flags.preempt)
-    if seeds is not None:
+    nodes = checked_nodes(flags.cluster, flags.nodes, flags.min_nodes, flags.preempt)
+    if flags.seeds is not None:
         if nodes is not None:
             raise ValueError("give either --seeds or --cluster")
-        return train_seeds(config, seeds, choose_run_dir(config), train_run)
+        return train_seeds(config, seeds_in(flags.seeds), choose_run_dir(config), train_run)
     if nodes is not None:  # all ranks know the directory, since the first rank may be replaced
         config = config.changed({"run_dir": str(choose_run_dir(config))})
     return work_on_ranks(nodes, partial(_announce_and_train, config_of_ranks(config, nodes), flags.origin))
