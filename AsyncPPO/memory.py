@@ -223,14 +223,28 @@ def joined_buffers(states: Sequence[State]) -> State:
     """Return the state of one `VecMemory` for the environments of several, one after the other."""
     if len(states) == 1:
         return states[0]
+    filled = next((state for state in states if state["arrays"]), None)
+    if filled is not None:
+        states = [state if state["arrays"] else _empty_like(filled, len(state["lengths"])) for state in states]
     lengths, next_obs = (np.concatenate([state[name] for state in states]) for name in ("lengths", "next_obs"))
-    if not all(state["arrays"] for state in states):  # they are filled and emptied together
-        return {"lengths": np.zeros_like(lengths), "next_obs": next_obs, "arrays": {}}
+    if filled is None:
+        return {"lengths": lengths, "next_obs": next_obs, "arrays": {}}
     longest = max(int(state["lengths"].max()) for state in states)
     wide = [_widened(state, longest) for state in states]
     arrays = {name: np.concatenate([part[name] for part in wide], axis=1) for name in wide[0]}
     arrays["final_obs"] = arrays["final_obs"][_ended(arrays, lengths)]
     return {"lengths": lengths, "next_obs": next_obs, "arrays": arrays}
+
+
+def _empty_like(state: State, num_envs: int) -> State:
+    """Return the state of a `VecMemory` without rows, with the fields of another one."""
+    arrays = {name: np.zeros((0, num_envs, *array.shape[2:]), array.dtype) for name, array in state["arrays"].items()}
+    next_obs = state["next_obs"]
+    return {
+        "lengths": np.zeros(num_envs, np.int64),
+        "next_obs": np.zeros((num_envs, *next_obs.shape[1:]), next_obs.dtype),
+        "arrays": arrays | {"final_obs": state["arrays"]["final_obs"][:0]},
+    }
 
 
 def part_of_buffer(state: State, own: slice) -> State:

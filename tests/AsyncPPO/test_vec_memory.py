@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from AsyncPPO import VecMemory
+from AsyncPPO.memory import joined_buffers, part_of_buffer
 from parallel_rl.utils import load_state, save_state
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
@@ -146,3 +147,16 @@ def test_load_state_of_older_version_gives_the_same_trajectories() -> None:
     assert taken.next_obs[:, 0].tolist() == [*expected.next_obs[:, 0], 8]
     assert taken.extras["raw_action"][:, 0].tolist() == [*expected.extras["raw_action"][:, 0], 0]
     assert behind.next_obs[:, 0].tolist() == [21, 23, 23.5, 24.5]
+
+
+def test_joined_buffers_of_which_some_are_empty_hold_the_rows_of_the_others() -> None:
+    """All environments of a rank may have failed in the same step."""
+    buffers = [VecMemory(2), VecMemory(1), VecMemory(1)]
+    append(buffers[1], [0], 1, terminated=[True])
+    append(buffers[1], [0], 2)
+    joined = joined_buffers([buffer.state() for buffer in buffers])
+    assert joined["lengths"].tolist() == [0, 0, 2, 0]
+    for own, buffer in zip((slice(0, 2), slice(2, 3), slice(3, 4)), buffers, strict=True):
+        again = VecMemory(buffer.num_envs)
+        again.load_state(part_of_buffer(joined, own))
+        assert repr(again.take()) == repr(buffer.take())
