@@ -1,6 +1,7 @@
 """DDPG, and the base of DDPG and TD3: deterministic policies that follow the gradient of a critic."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from OffPolicy.learner import ONE, WeightedRanks
 from OffPolicy.noise import ParameterNoise, make_noise
 from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import copy_on
-from parallel_rl.utils import ALONE, MadeWith, Metrics, Ranks, State, mean_metrics, own_stream
+from parallel_rl.utils import ALONE, MadeWith, Metrics, Ranks, State, Trajectory, episode_ends, mean_metrics, own_stream
 
 
 class DeterministicAgent(ContinuousAgent):
@@ -73,6 +74,8 @@ class DDPG(DeterministicAgent):
         self.perturbation = ParameterNoise(self.config.parameter_noise) if self.config.parameter_noise else None
         self._perturbed_vector = self.actor_learner.vector.clone()
         self._perturbed = copy_on(self.actor_learner.network, self._perturbed_vector)
+        if self.perturbation is not None:
+            self._draws = self._sample_draws()
         return networks
 
     def behave(self, columns: torch.Tensor, normals: np.ndarray) -> torch.Tensor:
@@ -92,8 +95,19 @@ class DDPG(DeterministicAgent):
         self.update_targets()
         return metrics, errors
 
+    def observe(self, trajectories: Sequence[Trajectory], ranks: Ranks = ALONE, /) -> None:
+        """Add trajectories to the replay buffer; sample other parameter noise if the first environment's episode ended.
+
+        So the noise lasts for an episode (Plappert et al. 2018, section 3), and all environments have the same.
+        """
+        super().observe(trajectories, ranks)
+        if self.perturbation is not None:
+            first = [one for one in trajectories if one.env_id == 0]
+            if ranks.all_gather(any(episode_ends(one.terminated, one.truncated).any() for one in first))[0]:
+                self._draws = self._sample_draws()
+
     def update(self, progress: float, workers: Any = None, ranks: Ranks = ALONE, /) -> Metrics:
-        """Make the updates that are due, and resample the parameter noise."""
+        """Make the updates that are due, and perturb the actor that they made."""
         metrics = super().update(progress, workers, ranks)
         if metrics and self.perturbation is not None:
             metrics["parameter_noise"] = self.perturbation.std
@@ -102,20 +116,21 @@ class DDPG(DeterministicAgent):
 
     @torch.no_grad()
     def _perturb(self, noise: ParameterNoise, ranks: Ranks = ALONE) -> None:
-        """Adapt the standard deviation to how far the perturbation changes actions; sample the next perturbation."""
+        """Perturb the actor; adapt the standard deviation to how far this changes actions."""
         with own_stream(ranks, self.rng):
             rows = self.replay.sample(self.batch_size, self.rng)
         obs = self.policy.columns(self.policy.features.flatten(self.replay.obs[rows]))
-        self._sample_perturbation(noise.std)
+        vector = self.actor_learner.vector
+        self._perturbed_vector.copy_(vector + noise.std * self._draws)
         difference = (self.actor_learner.network(obs) - self._perturbed(obs)).cpu().numpy()
         distance = {"distance": float(np.sqrt(np.mean(difference**2)))}
         noise.adapt(mean_metrics(ranks, len(rows), distance)["distance"])
-        self._sample_perturbation(noise.std)
+        self._perturbed_vector.copy_(vector + noise.std * self._draws)
 
-    def _sample_perturbation(self, std: float) -> None:
+    def _sample_draws(self) -> torch.Tensor:
+        """Return standard normal numbers, one for each parameter of the actor."""
         vector = self.actor_learner.vector
-        noise = torch.from_numpy(self.rng.standard_normal(len(vector), np.float32)).to(vector.device)
-        self._perturbed_vector.copy_(vector + std * noise)
+        return torch.from_numpy(self.rng.standard_normal(len(vector), np.float32)).to(vector.device)
 
     def load_weights(self, directory: str | os.PathLike[str], /) -> None:
         """Load what `save_weights` saved; the actor is not perturbed until the next update."""
@@ -131,12 +146,16 @@ class DDPG(DeterministicAgent):
         """Return everything, with the perturbation."""
         if self.perturbation is None:
             return super().state()
-        perturbed = self._perturbed_vector.cpu().numpy()
-        return super().state() | {"perturbation": {"std": self.perturbation.std, "perturbed": perturbed}}
+        tensors = {"perturbed": self._perturbed_vector, "draws": self._draws}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        return super().state() | {"perturbation": {"std": self.perturbation.std, **arrays}}
 
     def load_state(self, state: State, /) -> None:
         """Restore everything, with the perturbation."""
         super().load_state(state)
         if self.perturbation is not None:
-            self.perturbation.std = float(state["perturbation"]["std"])
-            self._perturbed_vector.copy_(torch.as_tensor(state["perturbation"]["perturbed"]))
+            saved = state["perturbation"]
+            self.perturbation.std = float(saved["std"])
+            self._perturbed_vector.copy_(torch.as_tensor(saved["perturbed"]))
+            if "draws" in saved:  # older checkpoints lack them
+                self._draws = torch.as_tensor(saved["draws"]).to(self._draws)

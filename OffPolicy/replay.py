@@ -208,7 +208,10 @@ class Replay:
         return Placed(self._row(positions[fits], env_id), columns, finals, trajectory.final_obs[final_fits])
 
     def _continues(self, trajectory: Trajectory) -> bool:
-        """Return whether a trajectory begins with the newest observation of its environment."""
+        """Return whether a trajectory begins with the newest observation of its environment.
+
+        So does the episode after a reset to that very observation; from the same state it is a valid continuation.
+        """
         newest = self.obs[self._row(self._written[trajectory.env_id], trajectory.env_id)]
         return trajectory.obs[:1].astype(self.obs.dtype).tobytes() == newest.tobytes()
 

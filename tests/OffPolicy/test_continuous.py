@@ -348,16 +348,30 @@ def test_a_perturbed_actor_has_the_weights_that_were_loaded(way: str, tmp_path: 
 def test_parameter_noise_changes_actions_by_its_target() -> None:
     agent = DDPG.for_env(Identity(True), parameter_noise=0.2, action_noise="none", buffer_size=2000, seed=0,
                          hidden_sizes=(32,), learning_starts=64, batch_size=64, lr=1e-30, utd=0.1)  # fmt: skip
-    metrics = Loop(agent, partial(Identity, True), 4).run(400)
+    loop = Loop(agent, partial(Identity, True), 4)
+    metrics = loop.run(400)
     obs = np.random.default_rng(0).uniform(-1, 1, (500, 1)).astype(np.float32)
-    agent.steps = 64
     distances = []
-    for _ in range(60):
-        agent._perturb(agent.perturbation)
+    for _ in range(15):
+        loop.run(40)  # an episode of each environment
         actions = (agent.act(obs)[0] - agent.get_action(obs)) / 2
         distances.append(np.sqrt((actions**2).mean()))
     assert np.mean(distances) == pytest.approx(0.2, abs=0.06)
     assert metrics[-1]["parameter_noise"] != metrics[0]["parameter_noise"]
+
+
+def test_parameter_noise_stays_as_it_is_until_an_episode_has_ended() -> None:
+    agent = DDPG.for_env(OneState(True), parameter_noise=0.2, action_noise="none", buffer_size=99, seed=0,
+                         hidden_sizes=(32,), learning_starts=5, batch_size=8, lr=1e-30)  # fmt: skip
+    loop = Loop(agent, partial(OneState, True))
+    loop.run(5)  # an episode
+    obs, changes = np.random.default_rng(0).uniform(-1, 1, (50, 1)).astype(np.float32), []
+    for _ in range(10):
+        loop.run(1)
+        change = (agent.act(obs)[0] - agent.get_action(obs)).ravel()
+        changes.append(change / np.linalg.norm(change))  # its size is adapted in each update
+    alike = np.array(changes) @ np.transpose(changes) > 0.99
+    np.testing.assert_array_equal(alike, np.kron(np.eye(3), np.ones((5, 5)))[1:11, 1:11])
 
 
 def learned(kind: Any, env: Any, steps: int, **settings: Any) -> Any:
