@@ -61,6 +61,7 @@ class Agent(Protocol):
     - `shared_state()`, `load_shared_state(state)`, and a static `average(states)`: what the members of a `Population`
       share, and its mean. Without them they share all of `state()`, averaged by `utils.mean_of_states`.
     - `forget_environments()`: drop state that is stored by environment index, since other environments follow.
+    - `continue_after(steps)`: continue a run of `steps` environment steps whose experience is lost.
     - `whole_state()`: what `load_state` needs to undo a failed load, if `state()` leaves something out.
     - `wants_env_ids`: see `Actor`.
     - `learns_on_ranks = True`: `observe` and `update` take a further argument, the `Ranks` that learn together, and

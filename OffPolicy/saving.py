@@ -208,6 +208,11 @@ class Savable(Configured, ConfigFields):
         self._acted = 0  # their transitions are dropped
         self._refill("is of other environments")
 
+    def continue_after(self, steps: int) -> None:
+        """Continue a run of `steps` environment steps without its transitions: first collect `learning_starts` more."""
+        self.steps = steps
+        self._schedule_from(steps + self.config.learning_starts)
+
     def load_networks(self, state: State, signature: State | None = None, /) -> None:
         """Restore only the networks from what `state` returned, for an evaluation.
 

@@ -41,14 +41,14 @@ class Report:
     """Its steps, episodes and seconds so far."""
     version: int
     """The version of its agent."""
+    finished: bool
+    """Whether its run is over."""
     returns: list[float]
     """The returns of the episodes that ended since the last report."""
     content: Any
     """Its agent, packed; None if it only collects."""
-    experience: Experience | None
-    """Its steps since the last report, if it only collects."""
-    finished: bool
-    """Whether its run is over."""
+    experience: Experience = field(default_factory=Experience)
+    """Its steps since the last report, if it only collects or if they are kept."""
 
 
 @dataclass
@@ -58,8 +58,6 @@ class Final:
     version: int
     content: Any
     """Its agent, packed."""
-    experience: Experience = field(default_factory=Experience)
-    """All steps, if they were kept."""
     history: list[Metrics] = field(default_factory=list)
     """The rows of metrics of an agent of `AsyncTrainer`."""
 
@@ -109,14 +107,15 @@ class AgentMember:
             make_env: makes the environment.
             schedule: when to train, to send and to finish.
             learning: whether it trains its agent; otherwise it sends its experience.
-            keep_experience: whether it returns all steps at the end.
-            seed: of the environment.
+            keep_experience: whether it sends its experience in any case.
+            seed: of the environment and of the agent's random generators.
             pulse: gets a beat in every step.
         """
-        self.number, self.agent, self.schedule, self.learning, self.pulse = number, agent, schedule, learning, pulse
-        self.env, self.seed, self.all_steps = make_env(), seed, Experience() if keep_experience else None
-        self.fresh = Experience()
-        """The steps since the agent was trained, or since they were sent."""
+        self.number, self.schedule, self.learning, self.pulse = number, schedule, learning, pulse
+        self.env, self.agent, self.seed = make_env(), reseeded(agent, seed), seed
+        self.trains, self.sends = learning and not schedule.train_agent.is_never, keep_experience or not learning
+        self.fresh, self.unsent = Experience(), Experience()
+        """The steps since the agent was trained, and since the last report."""
         self.version, self.count = 0, Count()
         self.trained_at, self.sent_at = Count(), Count()
         """The counts when it trained and sent last."""
@@ -133,7 +132,7 @@ class AgentMember:
         while True:
             self._step()
             count = self.count
-            if self.learning and due(schedule.train_agent, self.trained_at, count):
+            if self.trains and due(schedule.train_agent, self.trained_at, count):
                 self._train()
             finished = due(schedule.finish, Count(), count)
             if finished or due(schedule.worker_send_data, self.sent_at, count):
@@ -153,14 +152,12 @@ class AgentMember:
         raise TypeError("only a population of agents of AsyncTrainer can be loaded")
 
     def finish(self, update: Update | None) -> Final:
-        """Return the experience."""
+        """Call `after` of the environment and of the agent."""
         self._take(update)
         for part in (self.env, self.agent):
             if hasattr(part, "after"):
                 part.after()
-        if self.all_steps is not None:
-            self.all_steps.add_experience(self.fresh)
-        return Final(self.version, packed(self.agent), self.all_steps or Experience())
+        return Final(self.version, packed(self.agent))
 
     def close(self) -> None:
         """Close the environment, if it has a `close`."""
@@ -182,10 +179,14 @@ class AgentMember:
         next_obs, reward, terminated, truncated, info = self.env.step(action)
         next_obs = copy.copy(next_obs)
         steps, episodes = int(self.count.steps) + 1, int(self.count.episodes)
-        self.fresh.add_step(
+        step = (
             self.observed[0], action, reward, next_obs, terminated, truncated, info, self.version, self.number,
             episodes + 1,
         )  # fmt: skip
+        if self.trains:
+            self.fresh.add_step(*step)
+        if self.sends:
+            self.unsent.add_step(*step)
         self.observed = next_obs, info
         self.episode_return += float(reward)
         if terminated or truncated:
@@ -197,27 +198,19 @@ class AgentMember:
         self.pulse.step = steps
 
     def _train(self) -> None:
-        self.agent.train(self._take_fresh())
+        batch, self.fresh = self.fresh, Experience()
+        self.agent.train(batch)
         self.version += 1
         self.trained_at = self.count
 
-    def _take_fresh(self) -> Experience:
-        batch, self.fresh = self.fresh, Experience()
-        if self.all_steps is not None:
-            self.all_steps.add_experience(batch)
-        return batch
-
     def _report(self, finished: bool) -> Report:
-        if self.learning and finished and len(self.fresh) and not self.schedule.train_agent.is_never:
+        if finished and len(self.fresh):
             self._train()  # on the remaining steps
-        elif self.learning and self.all_steps is None and self.schedule.train_agent.is_never:
-            self.fresh = Experience()  # it will not be used
         self.sent_at = self.count
         returns, self.returns = self.returns, []
+        steps, self.unsent = self.unsent, Experience()
         content = packed(self.agent) if self.learning else None
-        return Report(
-            self.count, self.version, returns, content, None if self.learning else self._take_fresh(), finished
-        )
+        return Report(self.count, self.version, finished, returns, content, steps)
 
     def _take(self, update: Update | None) -> None:
         if update is not None:
@@ -291,7 +284,7 @@ class TrainerMember:
             finished = True
         self.sent_at = self.count
         returns, self.watch.returns = self.watch.returns, []
-        return Report(self.count, self.version, returns, packed(self.trainer.agent), None, finished)
+        return Report(self.count, self.version, finished, returns, packed(self.trainer.agent))
 
     def restore(self, count: Count, update: Update) -> None:
         """Continue with the counts and the agent of the member that died."""
@@ -304,6 +297,8 @@ class TrainerMember:
         trainer.goal = 0, trainer.steps
         self.sent_at = count
         self._take(update)
+        if hasattr(trainer.agent, "continue_after"):
+            trainer.agent.continue_after(trainer.steps_done)
 
     def state(self, update: Update | None) -> State:
         """Return the checkpoint of its trainer, its agent as sent to other processes, and the agent's version."""
@@ -333,7 +328,7 @@ class TrainerMember:
         """Return the history."""
         self._take(update)
         self.rows.close()
-        return Final(self.version, packed(self.trainer.agent), history=[*self.trainer.history])
+        return Final(self.version, packed(self.trainer.agent), [*self.trainer.history])
 
     def close(self) -> None:
         """Close the environments."""

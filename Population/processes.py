@@ -16,7 +16,7 @@ from AsyncPPO.workers import (
     WorkerSpec,
     choose_start_method,
 )
-from parallel_rl.utils import OwnStreams, seed_global_streams
+from parallel_rl.utils import OwnStreams, restart_seed, seed_global_streams
 from Population.members import Member
 from Population.schedule import Count
 from Population.transport import Update
@@ -26,7 +26,7 @@ CLOSE_SECONDS = 1.0
 DISPLAY_SECONDS = 0.2
 """Seconds between two updates of the progress bar."""
 MakeMember = Callable[..., Member]
-"""Makes a member; takes `pulse=`, a `Pulse`."""
+"""Makes a member; takes `seed=`, and `pulse=`, a `Pulse`."""
 Restore = Callable[[int], tuple[Count, Update]]
 """Returns the last counts of a member, and the last agent that was sent to it."""
 
@@ -49,8 +49,9 @@ def _run(member: Member, task: str, *args: Any) -> Any:
 
 
 def _make(make: MakeMember, seed: int, channel: Channel) -> Member:
+    seed = restart_seed(seed, channel.restarts)
     seed_global_streams(seed)
-    return make(pulse=channel.pulse)
+    return make(seed=seed, pulse=channel.pulse)
 
 
 class Processes:
@@ -68,7 +69,7 @@ class Processes:
 
         Args:
             makes: makes each member, in its process.
-            seeds: of the global random streams of each process.
+            seeds: of each member, and of the global random streams of its process.
             restore: what a member that failed, died or hung is restored from; None makes this an error.
             timeout: seconds that may pass between two steps of a member.
 
@@ -145,7 +146,7 @@ class InThisProcess:
         self._streams, self._pulse = OwnStreams(seed), pulse
         self._call: tuple[str, tuple[Any, ...]] | None = None
         with self._streams():
-            self._member = make(pulse=pulse)
+            self._member = make(seed=seed, pulse=pulse)
 
     def begin(self, number: int, task: str, *args: Any) -> None:
         """Store a task."""

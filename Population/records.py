@@ -25,7 +25,7 @@ class WorkerResult(TypedDict):
     total_episodes: int
     total_steps: int
     history: list[Metrics]
-    """The rows of metrics of an agent of `AsyncTrainer`."""
+    """The rows of metrics of an agent of `AsyncTrainer`, since its last restart."""
 
 
 @dataclass
@@ -41,13 +41,15 @@ class Record:
     count: Count = field(default_factory=Count)
     version: int = 0
     returns: list[float] = field(default_factory=list)
+    experience: Experience = field(default_factory=Experience)
+    """All its steps, if they are kept."""
     finished: bool = False
 
     def update(self, report: Report) -> None:
-        """Store a report."""
+        """Store a report, except for its experience."""
         self.count, self.version, self.finished = report.count, report.version, report.finished
         self.returns += report.returns
-        if report.experience is None:
+        if report.content is not None:
             self.agent = unpacked(self.agent, report.content)
 
     def take_update(self) -> Update | None:
@@ -73,7 +75,7 @@ class Record:
             "id": number,
             "agent": unpacked(self.agent, final.content),
             "agent_version": final.version,
-            "experience": final.experience,
+            "experience": self.experience,
             "rewards": self.returns,
             "total_episodes": int(self.count.episodes),
             "total_steps": int(self.count.steps),

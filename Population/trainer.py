@@ -20,12 +20,12 @@ from Population.checkpoint import contents, read_checkpoint, restore
 from Population.combiners import AgentCombiner, FixedAgentCombiner, RandomAgentCombiner
 from Population.display import Display
 from Population.experience import Experience
-from Population.members import AgentMember, TrainerMember
+from Population.members import AgentMember, Report, TrainerMember
 from Population.processes import InThisProcess, MakeMember, Processes
 from Population.records import Record, WorkerResult
 from Population.schedule import Count, due, make_schedule
 from Population.statistics import Stats, stats_of
-from Population.transport import Update, is_trainable, packed
+from Population.transport import Update, is_trainable, packed, reseeded
 
 OnWorkerError = Literal["raise", "restart"]
 
@@ -142,6 +142,8 @@ class Trainer:
             self.stopped = None
         self.records = [Record(copy.deepcopy(agent), Update(0, packed(agent))) for agent in self._initial]
         self.agent, self.agent_version = copy.deepcopy(self._initial[0]), 0
+        if not self.learning:
+            self.agent = reseeded(self.agent, own)
         self.experience.clear()
         self._streams, self.started, self.last = OwnStreams(own), time.monotonic(), Count()
         with (
@@ -216,15 +218,21 @@ class Trainer:
             waited_for = len(running) if self.sync_mode == SyncMode.SYNCHRONOUS else 1
             reports = dict(sorted(self._next() for _ in range(waited_for)))
             for number, report in reports.items():
-                self.records[number].update(report)
-                if report.experience is not None and not self.schedule.train_agent.is_never:
-                    self.experience.add_experience(report.experience)
+                self._store(self.records[number], report)
             self._learn(running)
             self._display.show_returns(self.records)
             for callback in self.callbacks:
                 callback(self)
             idle = [number for number in reports if not (self.stopped or self.records[number].finished)]
             running -= reports.keys() - {*idle}
+
+    def _store(self, record: Record, report: Report) -> None:
+        """Store a report, and its experience where it is needed."""
+        record.update(report)
+        if self.keep_experience:
+            record.experience.add_experience(report.experience)
+        if not self.learning and not self.schedule.train_agent.is_never:
+            self.experience.add_experience(report.experience)
 
     def _next(self) -> tuple[int, Any]:
         """Return the number of a member whose task is done, and the result."""
@@ -281,7 +289,7 @@ class Trainer:
         return [record.result(number, finals[number]) for number, record in enumerate(self.records)]
 
     def _make_members(self, seeds: Sequence[int]) -> Processes | InThisProcess:
-        makes = [self._maker(number, seed) for number, seed in enumerate(seeds)]
+        makes = [*map(self._maker, range(self.n_workers))]
         if self.n_workers == 1:
             return InThisProcess(makes[0], seeds[0], Pulse())
         restore = None
@@ -289,19 +297,19 @@ class Trainer:
             restore = lambda number: (self.records[number].count, self.records[number].sent)  # noqa: E731
         return Processes(makes, seeds, restore=restore, timeout=self.step_timeout)
 
-    def _maker(self, number: int, seed: int) -> MakeMember:
+    def _maker(self, number: int) -> MakeMember:
         """Return a function that makes a member in its process."""
         agent = copy.deepcopy(self._initial[number])
         if self.trainable:
             return partial(
-                TrainerMember, number, agent, env_factories(self.env, self.num_envs), self.schedule, seed=seed,
+                TrainerMember, number, agent, env_factories(self.env, self.num_envs), self.schedule,
                 options=self.trainer_options,
             )  # fmt: skip
         is_copied = not isinstance(self.env, gym.Env | type) and hasattr(self.env, "step")
         make_env = partial(copy.deepcopy, self.env) if is_copied else env_factory(self.env)
         return partial(
             AgentMember, number, agent, make_env, self.schedule, learning=self.learning,
-            keep_experience=self.keep_experience, seed=seed,
+            keep_experience=self.keep_experience,
         )  # fmt: skip
 
 

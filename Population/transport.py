@@ -88,7 +88,10 @@ def load_shared(agent: Any, state: Any) -> None:
 
 
 def reseeded(agent: Any, seed: int) -> Any:
-    """Return an agent of `AsyncTrainer` with other random streams, wherever they are in its state."""
+    """Return an agent with other random streams.
+
+    Those of an agent of `AsyncTrainer` are anywhere in its state, those of another agent are its attributes.
+    """
     sequence = np.random.SeedSequence(seed)
 
     def fresh(state: Any) -> Any:
@@ -99,7 +102,15 @@ def reseeded(agent: Any, seed: int) -> Any:
         kind = getattr(np.random, state["bit_generator"])
         return kind(sequence.spawn(1)[0]).state
 
-    agent.load_state(fresh(agent.state()))
+    if is_trainable(agent):
+        agent.load_state(fresh(agent.state()))
+        return agent
+    for generator in generators_of(agent).values():
+        (child,) = sequence.spawn(1)
+        if isinstance(generator, random.Random):
+            generator.seed(int(child.generate_state(1)[0]))
+        else:
+            generator.bit_generator.state = type(generator.bit_generator)(child).state
     return agent
 
 

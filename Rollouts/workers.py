@@ -24,7 +24,7 @@ from AsyncPPO.workers import (
     WorkerSpec,
     choose_start_method,
 )
-from parallel_rl.utils import env_seeds, seed_global_streams, spawn_seeds
+from parallel_rl.utils import env_seeds, restart_seed, seed_global_streams, spawn_seeds
 from Rollouts.collector import Collector
 from Rollouts.fragment import Fragment, cat
 from Rollouts.nested import tree_map
@@ -86,6 +86,7 @@ class Block:
                 partial(_watched, factory, pulse, env_id)
                 for factory, env_id in zip(factories, channel.envs, strict=True)
             ]
+        actor_seed, *seeds = (restart_seed(seed, channel.restarts) for seed in (actor_seed, *seeds))
         seed_global_streams(actor_seed)
         self.first, self.actor = channel.envs.start, actor
         self.weights = SharedWeights(actor, channel.buffers[0])
@@ -112,7 +113,7 @@ class Restarts:
     """A supervisor: workers that died or hung begin their fragment again, with new episodes."""
 
     def prepare(self, worker: Worker) -> None:
-        """Do nothing: the new process has already made its environments."""
+        """Do nothing: the new process has already made its environments, with other seeds."""
 
     def interrupted(self, worker: Worker, error: WorkerError) -> None:
         """Do nothing: the worker begins its fragment again by itself."""

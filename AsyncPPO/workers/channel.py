@@ -77,6 +77,8 @@ class Channel:
     """Semaphore, released when this worker has replied."""
     pipe: Any = None
     """The `Connection` to the other process."""
+    restarts: int = 0
+    """The number of earlier processes of this worker, which died or hung."""
 
     @property
     def numbers(self) -> memoryview:

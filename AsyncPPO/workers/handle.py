@@ -84,7 +84,7 @@ class Worker:
             mine, theirs = context.Pipe()
             close_in_forks(mine)
             fresh = {"go": context.Semaphore(0), "replied": context.Semaphore(0)}
-            self.channel = replace(channel, pipe=mine, **fresh)
+            self.channel = replace(channel, pipe=mine, restarts=self.restarts, **fresh)
             try:
                 self.process = start_child(context, channel.name, work, self._setup, replace(self.channel, pipe=theirs))
             except BaseException as error:

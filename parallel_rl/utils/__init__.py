@@ -50,7 +50,14 @@ from parallel_rl.utils.returns import (
 )
 from parallel_rl.utils.schedules import Schedule, linear, scheduled
 from parallel_rl.utils.scores import bootstrap_interval, interquartile_mean
-from parallel_rl.utils.seeding import OwnStreams, env_seeds, global_streams_kept, seed_global_streams, spawn_seeds
+from parallel_rl.utils.seeding import (
+    OwnStreams,
+    env_seeds,
+    global_streams_kept,
+    restart_seed,
+    seed_global_streams,
+    spawn_seeds,
+)
 from parallel_rl.utils.settings import (
     Config,
     MadeWith,
@@ -176,6 +183,7 @@ __all__ = [
     "register_games",
     "registered",
     "remove_unfinished",
+    "restart_seed",
     "reward_unit",
     "row_type",
     "rows_of",

@@ -25,6 +25,11 @@ def spawn_seeds(seed: int | None, count: int) -> list[int]:
     return [int(child.generate_state(1)[0]) for child in np.random.SeedSequence(seed).spawn(count)]
 
 
+def restart_seed(seed: int, restarts: int) -> int:
+    """Return the seed of a process that has been restarted `restarts` times, so that it does not repeat its streams."""
+    return int(np.random.SeedSequence([seed, restarts]).generate_state(1)[0]) if restarts else seed
+
+
 def env_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
     """Return a seed for each of `count` environments: the given list, or seeds that `spawn_seeds` makes of one.
 

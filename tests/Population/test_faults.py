@@ -2,17 +2,22 @@
 
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
+from AsyncPPO.callbacks import Callback
+from OffPolicy import DQN
 from Population import MemberError, Trainer
 from tests.Population.toys import Adder, Bad, Line
 from tests.processes import SECONDS, runs, wait_until
@@ -56,6 +61,65 @@ def test_a_member_is_restarted_from_the_last_broadcast(fault: str, sync_mode: st
     assert (tmp_path / "failed").exists()
     assert [worker["total_steps"] for worker in result["workers"]] == [60, 60]
     assert agent.number != 0
+
+
+class Uniform(Bad):
+    """Acts by chance."""
+
+    def action(self, state: Any) -> float:
+        super().action(state)
+        return random.random()
+
+
+def test_a_restarted_member_keeps_its_earlier_steps_and_does_not_repeat_them(tmp_path: Path) -> None:
+    agents = [Uniform(1.0, "none"), Uniform(-1.0, "die", tmp_path / "failed", at=30)]
+    schedule = [("finish", 60, "steps"), ("worker_send_data", 20, "steps")]
+    options: dict[str, Any] = {"on_worker_error": "restart", "progress": False, "seed": 0}
+    _, result = Trainer(agents, Line(), 2, "parallel_learning", schedule=schedule, **options).run()
+    assert (tmp_path / "failed").exists()
+    assert [len({*worker["experience"].actions}) for worker in result["workers"]] == [60, 60]
+
+
+class FailsOnce(gym.Wrapper):
+    """Fails when it has taken 300 steps, if no other has done so before."""
+
+    def __init__(self, marker: Path) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.marker, self.taken = marker, 0
+
+    def step(self, action: Any) -> Any:
+        self.taken += 1
+        if self.taken == 300 and not self.marker.exists():
+            self.marker.touch()
+            raise OSError("the simulator is gone")
+        return super().step(action)
+
+
+class NoteEpsilon(Callback):
+    """Writes the last epsilon of a member into a file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def on_end(self, trainer: Any) -> None:
+        (self.directory / f"{os.getpid()}").write_text(str(trainer.agent.epsilon))
+
+
+def test_a_restarted_dqn_continues_its_schedules_without_its_replay(tmp_path: Path) -> None:
+    schedule = [("finish", 1500, "steps"), ("worker_send_data", 1000, "steps")]
+    options: dict[str, Any] = {"on_worker_error": "restart", "progress": False, "seed": 0, "num_envs": 4}
+    options["trainer_options"] = {"callbacks": [NoteEpsilon(tmp_path / "epsilon")]}
+    (tmp_path / "epsilon").mkdir()
+    dqn = DQN.for_env(
+        "CartPole-v1", learning_starts=200, train_freq=50, utd=0.005, batch_size=8, hidden_sizes=(4,),
+        epsilon_start=1.0, epsilon_end=0.0, epsilon_steps=3000, buffer_size=2000, seed=0,
+    )  # fmt: skip
+    env = partial(FailsOnce, tmp_path / "failed")
+    _, result = Trainer(dqn, env, 2, "parallel_learning", schedule=schedule, **options).run()
+    assert (tmp_path / "failed").exists()
+    assert [worker["total_steps"] for worker in result["workers"]] == [1500, 1500]
+    epsilons = [float(file.read_text()) for file in (tmp_path / "epsilon").iterdir()]
+    assert sorted(epsilons)[:2] == pytest.approx([0.5, 0.5], abs=0.01)
 
 
 @pytest.mark.parametrize("fault", ["raise", "die"])

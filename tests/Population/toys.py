@@ -56,13 +56,20 @@ class Dice(Agent):
     """Acts by its own and by the global random streams, and remembers the sum of all rewards."""
 
     def __init__(self) -> None:
-        self.rng, self.total = np.random.default_rng(0), 0.0
+        self.rng, self.total = np.random.default_rng(), 0.0
 
     def action(self, state: Any) -> float:
         return random.random() + float(np.random.random()) + self.rng.random()  # noqa: NPY002
 
     def train(self, experience: Experience) -> None:
-        self.total += sum(experience.rewards) + random.random()
+        self.total += sum(experience.rewards) + random.random() + self.rng.random()
+
+
+class OwnDice(Dice):
+    """Acts by its own random stream."""
+
+    def action(self, state: Any) -> float:
+        return self.rng.random()
 
 
 class Bad(OwnConstant):

@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 
@@ -84,6 +87,34 @@ def test_a_fault_with_restart_continues_the_rollout(fault: str, num_workers: int
         assert fragment.state.stepno[:, 3].tolist() == stepno
         assert torch.isfinite(fragment.state.obs).all()
         assert next(feed).env["valid"].all()
+
+
+class Noisy(gym.Env):
+    """Shows random numbers; its process dies in its seventh step, if no other has done so before."""
+
+    observation_space, action_space = gym.spaces.Box(0, 1, (1,)), gym.spaces.Discrete(2)
+
+    def __init__(self, marker: Path) -> None:
+        self.marker, self.steps = marker, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return self.np_random.random(1, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        self.steps += 1
+        if self.steps == 7 and not self.marker.exists():
+            self.marker.touch()
+            os._exit(3)
+        return self.np_random.random(1, np.float32), 0.0, False, False, {}
+
+
+def test_a_restarted_worker_does_not_repeat_its_random_streams(tmp_path: Path) -> None:
+    env, options = partial(Noisy, tmp_path / "failed"), {"num_workers": 1, "lag": 1, "seed": 0}
+    with closing(rollout(env, Chance(), 3, 1, on_env_error="restart", **options)) as feed:  # type: ignore[arg-type]
+        obs = torch.cat([next(feed).state.obs[:-1] for _ in range(4)])
+    assert (tmp_path / "failed").exists()
+    assert len({*obs.flatten().tolist()}) == 12
 
 
 @pytest.mark.parametrize(("num_workers", "lag"), PLACES)
