@@ -98,7 +98,10 @@ class FixedStatAgentCombiner(AgentCombiner):
 
 
 class MeanAgentCombiner(AgentCombiner):
-    """Averages the agents of all members by their `average`, or by `mean_of_states` if they have none."""
+    """Averages the agents of all members by their `average`, or by `mean_of_states` if they have none.
+
+    The mean of agents of `AsyncTrainer` has the settings of the first one.
+    """
 
     def combine(
         self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None

@@ -7,7 +7,7 @@ from parallel_rl.utils import Metrics, State
 from Population.experience import Experience
 from Population.members import Final, Report
 from Population.schedule import Count
-from Population.transport import Learned, Update, unpacked
+from Population.transport import Learned, Update, packed, plain_settings, unpacked
 
 
 class WorkerResult(TypedDict):
@@ -59,15 +59,25 @@ class Record:
         return update
 
     def state(self) -> State:
-        """Return the part of the record that the member itself does not save."""
-        return {"count": list(self.count), "returns": self.returns, "finished": self.finished}
+        """Return the part of the record that the member itself does not save.
+
+        A finished member may have been sent another agent since its last report.
+        """
+        state = {"count": list(self.count), "returns": self.returns, "finished": self.finished}
+        if not self.finished:
+            return state
+        learned = packed(self.agent)
+        return state | {
+            "shared": learned.state, "settings": plain_settings(learned.settings), "version": self.version
+        }  # fmt: skip
 
     def load_state(self, state: State, member: State) -> None:
-        """Restore what `state` returned, and the agent of the `member`'s state."""
+        """Restore what `state` returned; the agent that the `member` had is the last that was sent to it."""
         self.count, self.returns, self.finished = Count(*state["count"]), state["returns"], state["finished"]
-        content = Learned(member["shared"], member["settings"])
-        self.version, self.agent = member["version"], unpacked(self.agent, content)
-        self.sent = Update(self.version, content)
+        self.sent = Update(member["version"], Learned(member["shared"], member["settings"]))
+        reported = member | state  # if it has not finished, or in an older checkpoint, the same agent
+        self.version = reported["version"]
+        self.agent = unpacked(self.agent, Learned(reported["shared"], reported["settings"]))
 
     def result(self, number: int, final: Final) -> WorkerResult:
         """Return its part of the result of a run."""

@@ -151,7 +151,8 @@ class Trainer:
             closing(Display(self.schedule.finish, self.n_workers, self.progress)) as self._display,
         ):
             if self._loaded is not None:
-                restore(self, *self._loaded)
+                loaded, self._loaded = self._loaded, None
+                restore(self, *loaded)
             self._advance_all()
             self._finish_learning()
             results = self._finish_all()

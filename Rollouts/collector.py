@@ -95,6 +95,7 @@ class Collector:
         infos: list[dict[str, Nested]] = []
         self._last_obs: list[StepValues] = []
         self._look_aheads: list[StepValues] = []
+        self._first_hx: list[StepValues] = []
         for step in range(self.n_steps):
             infos.append(self._step(rows, step))
         infos.append(self._look_ahead(self._at(rows, self.n_steps), self._hx))
@@ -108,6 +109,7 @@ class Collector:
             hx=hx,
             last_obs=tuple(self._last_obs),
             look_aheads=tuple(self._look_aheads),
+            first_hx=tuple(self._first_hx),
         )
 
     def _begin(self, rows: Rows) -> None:
@@ -138,8 +140,12 @@ class Collector:
             rows.valid[step, running] = ~envs.failed[running]
             if over.any():
                 self._keep_ends(rows, step, np.arange(envs.num_envs)[running][over])
-        for env_id in state.fin[step + 1].nonzero()[0].tolist():
+        ended = state.fin[step + 1].nonzero()[0]
+        for env_id in ended.tolist():
             self._hx = self.actor.reset(self._hx, env_id)
+        if len(ended) and not self.sticky:
+            first = tree_map(lambda tensor: tensor[:, ended], self._hx)
+            self._first_hx.append(StepValues(step, self._moved(torch.from_numpy(ended)), first))
         if self.sticky:
             envs.finished[:] = state.fin[step + 1]
         return info

@@ -60,6 +60,8 @@ class Fragment:
     """The last observations of the episodes that ended."""
     look_aheads: tuple[StepValues, ...] = ()
     """The actor's outputs for the last observations of truncated episodes."""
+    first_hx: tuple[StepValues, ...] = ()
+    """The recurrent states `(layers, K, ...)` at the start of the episodes that follow those that ended."""
 
     @property
     def before(self) -> State:
@@ -70,6 +72,16 @@ class Fragment:
     def after(self) -> State:
         """The next states `(T, B, ...)`, with the actions that led to them and their rewards."""
         return tree_map(lambda tensor: tensor[1:], self.state)
+
+    @property
+    def ends(self) -> Tensor:
+        """Where returns stop, bool `(T, B)`: the episode ended, or its next step was not taken.
+
+        Pass it as `ends` to `gae` and the other functions of `parallel_rl.utils`.
+        """
+        ends = self.state.fin[1:].clone()
+        ends[:-1] |= ~self.env["valid"][1:]
+        return ends
 
     @property
     def next_obs(self) -> Nested:

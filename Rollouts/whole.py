@@ -39,8 +39,9 @@ def _episodes(feed: Iterable[Fragment], batch_size: int) -> Iterator[list[Fragme
     for number, fragment in enumerate(feed):
         tracks = tracks or [Track() for _ in range(fragment.state.fin.shape[1])]
         true_next = {name: fragment.following(name) for name in fragment.actor}, fragment.next_obs
+        first_hx = _first_hx(fragment)
         for env_id, track in enumerate(tracks):
-            track.append(fragment, env_id, number, *true_next)
+            track.append(fragment, env_id, number, first_hx, *true_next)
         while tracks[turn].finished:
             episode = tracks[turn].finished.popleft()
             batch.append(replace(episode, lag=number + episode.lag))
@@ -60,12 +61,17 @@ class Track:
     """States, the actor's outputs and flags `(n, 1)` of the running episode."""
     hx: Nested = None
     """The recurrent state at its start."""
-    initial_hx: Nested = None
     oldest: int = 0
     """The version of the weights of its first step: the number of that fragment, less its lag."""
 
     def append(
-        self, fragment: Fragment, env_id: int, number: int, following: dict[str, Nested], next_obs: Nested
+        self,
+        fragment: Fragment,
+        env_id: int,
+        number: int,
+        first_hx: dict[tuple[int, int], Nested],
+        following: dict[str, Nested],
+        next_obs: Nested,
     ) -> None:
         """Add a fragment's column.
 
@@ -73,17 +79,15 @@ class Track:
             fragment: the fragment.
             env_id: the column.
             number: the number of earlier fragments.
+            first_hx: the result of `_first_hx`.
             following: `fragment.following` for every output of the actor.
             next_obs: `fragment.next_obs`.
         """
         column = slice(env_id, env_id + 1)
-        hx = tree_map(lambda tensor: tensor[:, column], fragment.hx)
         fin, valid = fragment.state.fin[:, env_id].tolist(), fragment.env["valid"][:, env_id].tolist()
-        if self.initial_hx is None or fin[0]:
-            self.initial_hx = hx if fin[0] else tree_map(torch.zeros_like, hx)
         for start, stop in _runs(fin, valid):
             if fin[start]:
-                self.parts, self.hx, self.oldest = [], self.initial_hx, number - fragment.lag
+                self.parts, self.hx, self.oldest = [], first_hx[start, env_id], number - fragment.lag
             elif not self.parts:
                 continue  # this episode began before the first fragment
             parts = fragment.state, fragment.actor, fragment.env
@@ -112,6 +116,16 @@ class Track:
                 look_aheads=() if env["terminated"][-1] else (look_ahead,),
             )
         )
+
+
+def _first_hx(fragment: Fragment) -> dict[tuple[int, int], Nested]:
+    """Return the recurrent state `(layers, 1, ...)` at the start of each episode, by its row and environment."""
+    rows = torch.arange(fragment.state.fin.shape[1])
+    return {
+        (entry.step + 1, env_id): tree_map(lambda tensor: tensor[:, place : place + 1], entry.values)  # noqa: B023
+        for entry in (StepValues(-1, rows, fragment.hx), *fragment.first_hx)
+        for place, env_id in enumerate(entry.envs.tolist())
+    }
 
 
 def _runs(fin: list[bool], valid: list[bool]) -> Iterator[tuple[int, int]]:

@@ -182,7 +182,7 @@ def _joined(blocks: list[dict[str, Any]], firsts: list[int], device: torch.devic
             for block, first in zip(blocks, firsts, strict=False)
             for entry in block[name]
         )
-        for name in ("last_obs", "look_aheads")
+        for name in ("last_obs", "look_aheads", "first_hx")
     }
     return Fragment(**columns, **entries, lag=lag)
 

@@ -189,6 +189,31 @@ def test_a_population_resumes_to_the_bit(combiner: Any, tmp_path: Path) -> None:
         assert [row["policy_loss"] for row in one["history"]] == [row["policy_loss"] for row in other["history"]]
 
 
+def test_a_population_of_which_a_member_has_finished_resumes_to_the_bit(tmp_path: Path) -> None:
+    """The second member finishes when all combine, and is sent an agent that later combinations do not have."""
+
+    def trainer(*callbacks: Any) -> Trainer:
+        settings: dict[str, Any] = {"mini_batch_size": 32, "k_epochs": 1, "hidden_sizes": (4,), "seed": 0}
+        agents = [PPO.for_env("CartPole-v1", batch_size=size, **settings) for size in (32, 64)]
+        schedule = [("finish", 80, "steps"), ("worker_send_data", 1, "steps"), ("combine_agents", 32, "steps")]
+        options = OPTIONS | {"schedule": schedule, "callbacks": callbacks, "num_envs": 4}
+        return Trainer(agents, "CartPole-v1", 2, combiner=MeanAgentCombiner(), **options)
+
+    def save(trainer: Trainer) -> None:
+        if [record.finished for record in trainer.records] == [False, True]:
+            trainer.save_checkpoint(tmp_path / "state")
+            trainer.callbacks.clear()
+
+    agent, _ = trainer(save).run()
+    resumed = trainer()
+    resumed.load_checkpoint(tmp_path / "state")
+    again, result = resumed.run()
+    np.testing.assert_array_equal(weights(again), weights(agent))
+    fresh, second = resumed.run()
+    np.testing.assert_array_equal(weights(fresh), weights(agent))
+    assert len(second["workers"][0]["rewards"]) == len(result["workers"][0]["rewards"])
+
+
 def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     def save(trainer: Trainer) -> None:
         trainer.save_checkpoint(tmp_path / "state")

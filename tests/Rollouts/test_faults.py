@@ -84,6 +84,7 @@ def test_a_fault_with_restart_continues_the_rollout(fault: str, num_workers: int
             failed, stepno = [], [0, 1, 2, 3]
         assert (~fragment.env["valid"]).nonzero().tolist() == [[1, env_id] for env_id in failed]
         assert fragment.env["truncated"].nonzero().tolist() == [[1, env_id] for env_id in failed]
+        assert fragment.ends.nonzero().tolist() == [[step, env_id] for step in (0, 1) for env_id in failed]
         assert fragment.state.stepno[:, 3].tolist() == stepno
         assert torch.isfinite(fragment.state.obs).all()
         assert next(feed).env["valid"].all()

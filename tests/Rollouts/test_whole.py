@@ -59,6 +59,28 @@ def test_an_episode_begins_with_the_recurrent_state_of_a_reset() -> None:
         assert batch[0].actor["count"][:-1, 0].tolist() == [40, 41, 42, 43]
 
 
+@pytest.mark.parametrize("sticky", [False, True])
+def test_an_episode_has_the_recurrent_state_that_was_used_although_its_start_is_learned(sticky: bool) -> None:
+    class Learned(StepCounter):
+        start = 0
+
+        def reset(self, hx: Any, at: Any) -> Any:
+            count = hx["count"].clone()
+            count[:, at] = self.start
+            return {"count": count}
+
+    actor = Learned()
+
+    def feed() -> Any:
+        for fragment in rollout(partial(Counter, 3), actor, 4, 2, sticky=sticky):
+            yield fragment
+            actor.start += 100
+
+    for (episode,) in islice(episodes(feed()), 8):
+        assert episode.hx["count"][0].tolist() == episode.actor["count"][:1, 0, None].tolist()
+    assert int(episode.hx["count"][0]) > 0
+
+
 def test_episodes_that_began_before_the_feed_are_left_out() -> None:
     feed = rollout(partial(Counter, 4), Chance(), 3)
     next(feed)
