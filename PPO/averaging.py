@@ -16,7 +16,8 @@ def average(states: Sequence[State]) -> State:
     """Return the mean of several agents' `PPO.shared_state`.
 
     Weights and the moments of Adam are averaged, and statistics are merged. Each value head predicts in units of its
-    own statistics (PopArt), so value heads are first converted to the merged statistics, and then averaged.
+    own statistics (PopArt), so value heads are first converted to the merged statistics, and then averaged. First
+    layers are not converted from their own statistics of observations.
     """
     mean = mean_of_states(states)
     for file in mean["networks"]:

@@ -123,7 +123,7 @@ class ExploitExplore(AgentCombiner):
     """Population-based training (Jaderberg et al. 2017, arXiv:1711.09846), with truncation selection.
 
     Each of the worst members continues with a copy of one of the best, with perturbed settings. The others continue
-    with their own agents.
+    with their own agents. The statistics of a replaced member still include its episodes from before.
     """
 
     def __init__(
