@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 """The version of this project, as in CITATION.cff."""
 LIBRARIES = ("torch", "gymnasium", "numpy")
 
