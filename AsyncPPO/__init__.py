@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from AsyncPPO.async_ppo import AsyncPPO
 from AsyncPPO.backends import EnvError
 from AsyncPPO.evaluation import evaluate, evaluate_episodes
 from AsyncPPO.factory import env_factory, make_env
 from AsyncPPO.memory import VecMemory
-from AsyncPPO.trainer import AsyncPPO, AsyncTrainer
+from AsyncPPO.trainer import AsyncTrainer
 from AsyncPPO.vectorizer import EnvVectorizer
 from AsyncPPO.wrappers import ActionMasks
 

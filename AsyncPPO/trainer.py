@@ -1,4 +1,4 @@
-"""AsyncTrainer: the loop that collects and updates; AsyncPPO: the same with the argument names of PPO."""
+"""AsyncTrainer: the loop that collects and updates."""
 
 import os
 import time
@@ -20,7 +20,7 @@ from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos,
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
 from AsyncPPO.ranks import Share, agree_on_state, agree_to_stop, check_ranks, collect_share, gather_counts, savepoint
 from AsyncPPO.rows import RowMeans, row_of
-from AsyncPPO.settings import ActingMode, EnvSettings, Mode, TrainerOptions, check_arguments
+from AsyncPPO.settings import ActingMode, EnvSettings, Mode, check_arguments
 from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import ALONE, Closeable, Cluster, Fixed, History, Metrics, Ranks, counted, save_state
 
@@ -339,23 +339,3 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.agent!r}, {self.env!r}, mode={self.mode!r}, steps_done={self.steps_done})"
-
-
-class AsyncPPO(AsyncTrainer[A]):
-    """`AsyncTrainer` with the argument and attribute name `ppo` for the agent."""
-
-    def __init__(
-        self,
-        env: EnvLike | Sequence[EnvLike],
-        ppo: A,
-        num_envs: int | None = None,
-        steps: int = 100000,
-        **options: Unpack[TrainerOptions],
-    ) -> None:
-        """Make the environments and the collector; `AsyncTrainer` documents the arguments."""
-        super().__init__(env, ppo, num_envs, steps, **options)
-
-    @property
-    def ppo(self) -> A:
-        """The agent."""
-        return self.agent
