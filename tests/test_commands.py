@@ -488,11 +488,6 @@ def contents(directory: Path) -> dict[str, bytes]:
         ("metrics.csv", lambda text: text.replace("\n", "\n;", 1), "metrics.csv is not a table that a run has written"),
         ("metrics.csv", lambda text: text.replace("\n", "\n1,2\n", 1), "metrics.csv is not a table"),
         ("metrics.csv", lambda text: text + "1," * 99 + "1\n", "metrics.csv is not a table"),
-        (
-            "metrics.csv",
-            lambda text: text.replace(",lr,", ",ls,"),
-            r"metrics are missing that the rows before have: \['ls'\]",
-        ),
         ("evaluations.csv", lambda text: text.replace("mean", "meen"), "evaluations.csv is not a table .* mean"),
     ],
 )
@@ -505,8 +500,7 @@ def test_a_resume_with_a_damaged_file_changes_nothing(
     before = contents(copy)
     assert main.main(["resume", str(copy), "--steps", "512"]) == 1
     assert re.search(message, capsys.readouterr().err)
-    if "are missing" not in message:  # that is seen at the first update
-        assert contents(copy) == before
+    assert contents(copy) == before
 
 
 def test_a_run_with_closed_output_pipes_continues(tmp_path: Path) -> None:
