@@ -27,7 +27,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.syspath_prepend(ROOT / "tests" / "stubs")
 
     def run(text: str) -> str:
-        script = Path("script.py")
+        script = tmp_path / "script.py"  # absolute: a fork server of an earlier test has another working directory
         script.write_text(text)
         runpy.run_path(str(script), run_name="__main__")
         errors = capfd.readouterr().err
