@@ -102,9 +102,7 @@ class ActorCritic(nn.Module):
         self.features, self.action_space = _features_of(observation_space, warn=encoder is None), action_space
         self.hidden_sizes, self.activation = tuple(hidden_sizes), activation
         self._custom, self._bf16 = encoder is not None, bf16
-        if generator is None:
-            generator = torch.Generator()
-            generator.seed()
+        generator = generator or _fresh_generator()
         numbers, recurrent = self.features.vector, core != "none"
         self.obs_norm = RunningNorm(numbers, OBS_CLIP) if normalize_obs and numbers else None
         share = recurrent or bool(self.features.images) if share_encoder is None else share_encoder
@@ -251,6 +249,12 @@ class ActorCritic(nn.Module):
             bounds,
             choices,
         )
+
+
+def _fresh_generator() -> torch.Generator:
+    generator = torch.Generator()
+    generator.seed()
+    return generator
 
 
 def _features_of(space: spaces.Space, warn: bool) -> Features:

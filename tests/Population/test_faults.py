@@ -64,7 +64,7 @@ def test_a_member_is_restarted_from_the_last_broadcast(fault: str, sync_mode: st
 
 
 class Uniform(Bad):
-    """Acts by chance."""
+    """Acts at random."""
 
     def action(self, state: Any) -> float:
         super().action(state)
