@@ -56,8 +56,8 @@ def contents(trainer: "AsyncTrainer") -> State:
 def state_for_new_rank(trainer: "AsyncTrainer") -> State:
     """Return the part of a run's state that all its ranks share."""
     agent = part_of_agent(trainer.agent, trainer.agent.state(), trainer.share, slice(0, 0))
-    waiting = len(trainer.buffer) + trainer.elsewhere
-    return {"agent": agent, **progress_of(trainer), "elsewhere": waiting, "running_envs": trainer.running_envs}
+    counts = {"elsewhere": trainer.waiting, "running_envs": trainer.running_envs}
+    return {"agent": agent, **progress_of(trainer), **counts}
 
 
 def progress_of(trainer: "AsyncTrainer") -> State:

@@ -61,15 +61,13 @@ class RowMeans:
 def row_of(trainer: "AsyncTrainer", metrics: Metrics) -> Metrics:
     """Return a row of a trainer's history, with the metrics of the update."""
     recent, nan = trainer.recent, float("nan")
-    known = [*trainer.info_metrics, *trainer.history.columns]  # an update may lack a metric of earlier ones
-    return {
-        **dict.fromkeys(["steps", "seconds", "episodes", "mean_return", "mean_length", *known], nan),
+    row = {
         "steps": trainer.steps_done,
         "seconds": trainer.seconds,
         "episodes": trainer.episodes_done,
         "mean_return": trainer.mean_return,
         "mean_length": float(np.mean([episode.length for episode in recent])) if recent else nan,
-        **means_of_infos(recent),
-        **metrics,
-        **({"restarts": trainer.restarts} if trainer.counts_restarts else {}),
     }
+    known = [*row, *trainer.info_metrics, *trainer.history.columns]  # an update may lack a metric of earlier ones
+    row = dict.fromkeys(known, nan) | row | means_of_infos(recent) | metrics
+    return row | ({"restarts": trainer.restarts} if trainer.counts_restarts else {})

@@ -255,7 +255,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         """Return the number of steps for each environment until the next update, or until the bar must move."""
         if self.acting == "central" and self.ranks.nodes == 1:
             return 1  # so that callbacks see every step
-        missing = min(self.agent.steps_wanted() - self._waiting(), self.goal[1] - self.steps_done)
+        missing = min(self.agent.steps_wanted() - self.waiting, self.goal[1] - self.steps_done)
         steps = -(-missing // self.running_envs)
         if self.progress and self.ranks.nodes == 1:
             speed = self.steps_done / self.seconds if self.seconds else 0.0
@@ -265,10 +265,11 @@ class AsyncTrainer(Closeable, Generic[A]):
     def _batch_is_full(self) -> bool:
         if self.mode == "mask":
             return bool(self.env.finished.all()) or self.steps_done >= self.goal[1]
-        return self._waiting() >= self.agent.steps_wanted()
+        return self.waiting >= self.agent.steps_wanted()
 
-    def _waiting(self) -> int:
-        """Return the number of transitions in the buffers of all ranks."""
+    @property
+    def waiting(self) -> int:
+        """The number of transitions in the buffers of all ranks."""
         return len(self.buffer) + self.elsewhere
 
     def _begin_update(self, ranks: Ranks) -> Callable[[], Metrics]:

@@ -166,10 +166,10 @@ def stream_of(ranks: Ranks, rng: np.random.Generator) -> np.random.Generator:
 @contextmanager
 def own_stream(ranks: Ranks, rng: np.random.Generator) -> Iterator[None]:
     """Let a generator that is the same on all ranks be `stream_of` this rank within the block."""
-    own, common = stream_of(ranks, rng).bit_generator.state, rng.bit_generator.state
     if ranks.world_size == 1:
         yield
         return
+    own, common = stream_of(ranks, rng).bit_generator.state, rng.bit_generator.state
     rng.bit_generator.state = own
     try:
         yield
