@@ -105,3 +105,8 @@ def test_agents_and_trainers_take_them() -> None:
         assert trainer.num_envs == 32
     settings, _ = settings_of("CartPole-v1", "dqn")
     assert DQN.for_env("CartPole-v1", **settings).n_step == 3
+
+
+def test_a_setting_is_a_flag_by_its_name_in_python_too() -> None:
+    config, _ = parse(["--GAE_lambda=0.9", "--use-RND", "--env_id", "CartPole-v1"])
+    assert (config.settings.GAE_lambda, config.settings.use_RND, config.run.env_id) == (0.9, True, "CartPole-v1")

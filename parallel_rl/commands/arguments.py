@@ -160,7 +160,10 @@ def _checked_preset(file: str, agent: str, content: Values) -> Values:
 
 
 def _gathered(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with each flag of `REPEATABLE` once, with all its values: tyro would use only the last."""
+    """Return the arguments with each flag of `REPEATABLE` once, with all its values: tyro would use only the last.
+
+    Flags are in lower case, so that the names of settings in Python are flags too: `--GAE_lambda`.
+    """
     values: dict[str, list[str]] = {}
     rest: list[str] = []
     into = rest
@@ -173,5 +176,5 @@ def _gathered(arguments: Sequence[str]) -> list[str]:
             continue
         if argument.startswith("-"):
             into = rest
-        into.append(argument)
+        into.append(flag.lower() + equals + value if argument.startswith("--") else argument)
     return rest + [word for flag, given in values.items() for word in (flag, *given)]
