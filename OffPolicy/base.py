@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,8 +13,9 @@ from gymnasium import spaces
 
 from OffPolicy.arguments import ForEnv
 from OffPolicy.config import OffPolicyConfig
+from OffPolicy.graphs import Graphs
 from OffPolicy.her import GoalFunctions
-from OffPolicy.learner import ONE, Learner, WeightedRanks
+from OffPolicy.learner import ONE, Learner, Tensors, WeightedRanks
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler, shares
@@ -87,6 +89,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         self.steps, self.updates = 0, 0
         self._last_round = 0  # the value of `steps` at the last update
         self._from_step, self._from_update = 0, 0  # where the schedule of updates begins, if it was restarted
+        self._graphs = Graphs(self.make_update)
         self._acted = 0  # actions whose transitions have not been observed yet
         self.policy, self.learners = self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63))))
         parameters = max(len(learner.vector) for learner in self.learners.values())
@@ -135,8 +138,35 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         """Return the random numbers `(count, K)` for the next actions of the behavior policy in some environments."""
 
     @abstractmethod
-    def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Metrics, torch.Tensor]:
-        """Make one update; return metrics and the TD errors `(B,)` of this rank's rows."""
+    def make_update(
+        self, batch: Minibatch, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
+    ) -> tuple[Tensors, torch.Tensor]:
+        """Make one update. It reads no number from the device, so that a GPU can replay it as a graph.
+
+        Args:
+            batch: this rank's rows.
+            noise: what `update_noise` returned.
+            lr: the learning rate.
+            ranks: those that update together.
+
+        Returns:
+            Metrics `()` by name, and the TD errors `(B,)`.
+        """
+
+    def update_noise(self, count: int) -> np.ndarray:
+        """Return the standard normal numbers that an update with `count` rows needs, float32; by default none."""
+        return np.empty(0, np.float32)
+
+    def kind_of_update(self) -> bool:
+        """Return whether the next update has the parts that not every update has; by default all are alike."""
+        return False
+
+    def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Tensors, torch.Tensor]:
+        """Make one update; return metrics `()` and the TD errors `(B,)` of this rank's rows."""
+        noise = torch.from_numpy(self.update_noise(len(batch.obs))).to(self.device)
+        if noise.is_cuda and ranks.ranks.world_size == 1:
+            return self._graphs.replay(self.kind_of_update(), batch, noise, self.current_lr)
+        return self.make_update(batch, noise, self.current_lr, ranks)
 
     def act(
         self, obs: Any, /, *, state: np.ndarray | None = None, noise: np.ndarray | None = None
@@ -229,7 +259,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         if not min(masses):
             return {}
         self.progress = progress = min(progress, 1.0)  # the last step of all environments can pass the end
-        collected: dict[str, list[float]] = defaultdict(list)
+        collected: dict[str, list[torch.Tensor]] = defaultdict(list)
         share = shares(masses, self.batch_size)[ranks.rank]
         size, weighted = max(1, share), WeightedRanks(ranks, share / self.batch_size)
         with compute_threads(self.threads), own_stream(ranks, self.rng):
@@ -239,10 +269,10 @@ class OffPolicyAgent(Sharing, Savable, ABC):
                     self.updates += 1
                     self.sampler.update_priorities(rows, errors[: len(rows)])
                     for name, value in metrics.items():
-                        collected[name].append(float(value))
+                        collected[name].append(value)
         self.sampler.sync_priorities(ranks)
         self._last_round = self.steps
-        means = mean_metrics(ranks, share, {name: sum(values) / len(values) for name, values in collected.items()})
+        means = mean_metrics(ranks, share, _means(collected))
         self._check_finite(means)
         return means
 
@@ -302,3 +332,9 @@ class OffPolicyAgent(Sharing, Savable, ABC):
 
     def replica(self) -> None:
         """Return None, since workers cannot act with a replica of this agent."""
+
+
+def _means(collected: dict[str, list[torch.Tensor]]) -> Metrics:
+    """Return the means of tensors `()` by name; all are read at once, since a GPU makes each reading wait."""
+    values = iter(torch.stack([value for values in collected.values() for value in values]).tolist())
+    return {name: sum(islice(values, len(tensors))) / len(tensors) for name, tensors in collected.items()}

@@ -13,13 +13,13 @@ from torch import nn
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig
 from OffPolicy.demonstrations import load_demonstrations
-from OffPolicy.learner import ONE, Learner, WeightedRanks
+from OffPolicy.learner import Learner, Tensors, WeightedRanks
 from OffPolicy.noise import NormalNoise
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler
 from parallel_rl.networks import Ensemble, Trace
-from parallel_rl.utils import ACTION_MASK, ALONE, Features, Metrics, Ranks, Trajectory, action_units, bounds_of
+from parallel_rl.utils import ACTION_MASK, ALONE, Features, Ranks, Trajectory, action_units, bounds_of
 
 ACTOR_GAIN = 0.01
 """Gain of the last layer of actors: the first actions hardly depend on the observation."""
@@ -191,8 +191,8 @@ class ContinuousAgent(OffPolicyAgent):
         super().take_share(own, total)
 
     def update_critic(
-        self, batch: Minibatch, target: torch.Tensor, ranks: WeightedRanks = ONE
-    ) -> tuple[Metrics, torch.Tensor]:
+        self, batch: Minibatch, target: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
+    ) -> tuple[Tensors, torch.Tensor]:
         """Descend `sum_k mean weight * (q_k - target)^2 / 2`; return metrics, and the mean of |TD errors| `(B,)`."""
         critic = self.critic_learner.network
         q, trace = critic.trace(batch.obs, batch.action)
@@ -200,18 +200,18 @@ class ContinuousAgent(OffPolicyAgent):
         d_q = batch.weight * errors / len(target)
         critic.write_gradient(trace, d_q)
         ranks.average(self.critic_learner.gradient)
-        self.critic_learner.step(self.current_lr)
-        metrics = {"critic_loss": 0.5 * (d_q * errors).sum().item(), "q_value": q.mean().item()}
+        self.critic_learner.step(lr)
+        metrics = {"critic_loss": 0.5 * (d_q * errors).sum(), "q_value": q.mean()}
         return metrics, errors.abs().mean(dim=0)
 
-    def action_loss(self, actions: torch.Tensor, d_actions: torch.Tensor) -> float:
+    def action_loss(self, actions: torch.Tensor, d_actions: torch.Tensor) -> float | torch.Tensor:
         """Return the loss of the squared actions `(B, A)`, and add its derivatives to `d_actions`."""
         if not self.config.action_l2:
             return 0.0
         d_actions.add_(actions, alpha=2 * self.config.action_l2 / actions.numel())
-        return self.config.action_l2 * (actions**2).mean().item()
+        return self.config.action_l2 * (actions**2).mean()
 
-    def cloning_loss(self, batch: Minibatch, actions: torch.Tensor, d_actions: torch.Tensor) -> float:
+    def cloning_loss(self, batch: Minibatch, actions: torch.Tensor, d_actions: torch.Tensor) -> float | torch.Tensor:
         """Return `demo_weight` times the mean of |pi(s) - a|^2 over demonstrations, and add its derivatives.
 
         With `q_filter`, only demonstrated actions with Q_1(s, a) > Q_1(s, pi(s)) count (Nair et al. 2018,
@@ -232,7 +232,7 @@ class ContinuousAgent(OffPolicyAgent):
             difference *= (critic(obs, batch.action[demo_rows], 1) > critic(obs, own, 1))[0, :, None]
         weight = self.config.demo_weight / len(own)
         d_actions[demo_rows] += 2 * weight * difference
-        return weight * (difference**2).sum().item()
+        return weight * (difference**2).sum()
 
     def observe(self, trajectories: Sequence[Trajectory], ranks: Ranks = ALONE, /) -> None:
         """Add trajectories to the replay buffer; load the demonstrations first.

@@ -12,7 +12,7 @@ from OffPolicy.arguments import ForDDPG
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import DDPGConfig, DeterministicConfig
 from OffPolicy.continuous import ContinuousAgent, DeterministicActor
-from OffPolicy.learner import ONE, WeightedRanks
+from OffPolicy.learner import Tensors, WeightedRanks
 from OffPolicy.noise import ParameterNoise, make_noise
 from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import copy_on
@@ -44,16 +44,16 @@ class DeterministicAgent(ContinuousAgent):
         """Return the state of the noise on actions at the start of an episode, zeros; None if it has none."""
         return None if self.noise_process is None else self.noise_process.initial_state(num_envs)
 
-    def improve_actor(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> float:
+    def improve_actor(self, batch: Minibatch, lr: float | torch.Tensor, ranks: WeightedRanks) -> torch.Tensor:
         """Ascend the first critic's value of the actor's actions (Silver et al. 2014, theorem 1)."""
         actor, critic = self.actor_learner.network, self.critic_learner.network
         actions, trace = actor.trace(batch.obs)
         q, q_trace = critic.trace(batch.obs, actions, 1)
         d_actions = critic.action_gradient(q_trace, torch.full_like(q, -1 / len(actions)), self.action_dim)
-        loss = -q.mean().item() + self.action_loss(actions, d_actions) + self.cloning_loss(batch, actions, d_actions)
+        loss = -q.mean() + self.action_loss(actions, d_actions) + self.cloning_loss(batch, actions, d_actions)
         actor.write_gradient(trace, actions, d_actions)
         ranks.average(self.actor_learner.gradient)
-        self.actor_learner.step(self.current_lr)
+        self.actor_learner.step(lr)
         return loss
 
 
@@ -83,15 +83,17 @@ class DDPG(DeterministicAgent):
         return super().behave(columns, normals) if self.perturbation is None else self._perturbed(columns)
 
     @torch.no_grad()
-    def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Metrics, torch.Tensor]:
+    def make_update(
+        self, batch: Minibatch, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
+    ) -> tuple[Tensors, torch.Tensor]:
         """Make one update.
 
         y = r + discount * Q_target(s', pi_target(s')),  critic: (Q(s, a) - y)^2 / 2,  actor: -Q(s, pi(s))
         """
         actor, critic = self.actor_learner, self.critic_learner
         target = self.target(batch, critic.target(batch.next_obs, actor.target(batch.next_obs))[0])
-        metrics, errors = self.update_critic(batch, target, ranks)
-        metrics["actor_loss"] = self.improve_actor(batch, ranks)
+        metrics, errors = self.update_critic(batch, target, lr, ranks)
+        metrics["actor_loss"] = self.improve_actor(batch, lr, ranks)
         self.update_targets()
         return metrics, errors
 

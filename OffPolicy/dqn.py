@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from OffPolicy.arguments import ForDQN
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import DQNConfig
-from OffPolicy.learner import ONE, Learner, WeightedRanks
+from OffPolicy.learner import Learner, Tensors, WeightedRanks
 from OffPolicy.noise import linear_schedule
 from OffPolicy.policy import Policy
 from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import Perception, linear_layer, mlp
-from parallel_rl.utils import FORBIDDEN, Features, MadeWith, Metrics
+from parallel_rl.utils import FORBIDDEN, Features, MadeWith
 
 
 class QNetwork(nn.Module):
@@ -130,7 +130,13 @@ class DQN(OffPolicyAgent):
         """Return uniform numbers: one for epsilon, and one for each action, of which the largest wins."""
         return np.hstack([self.rng.random((count, 1)), self.rng.random((count, self.num_actions))])
 
-    def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Metrics, torch.Tensor]:
+    def kind_of_update(self) -> bool:
+        """Return whether the target network is updated after the next update."""
+        return (self.updates + 1) % self.config.target_update_interval == 0
+
+    def make_update(
+        self, batch: Minibatch, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
+    ) -> tuple[Tensors, torch.Tensor]:
         """Make one update.
 
         y = r + discount * Q_target(s', argmax_a Q(s', a)),  loss = mean weight * huber(Q(s, a) - y)
@@ -142,7 +148,7 @@ class DQN(OffPolicyAgent):
             target = self.target(batch, next_value)
         q = self.q.network(batch.obs).gather(1, batch.action[:, None] - self.offset)[:, 0]
         loss = (batch.weight * F.smooth_l1_loss(q, target, reduction="none")).mean()
-        self.q.descend(loss, self.current_lr, ranks, self.config.max_grad_norm)
-        if (self.updates + 1) % self.config.target_update_interval == 0:
+        self.q.descend(loss, lr, ranks, self.config.max_grad_norm)
+        if self.kind_of_update():
             self.q.update_target(self.config.tau)
-        return {"q_loss": loss.item(), "q_value": q.detach().mean().item()}, (q - target).detach()
+        return {"q_loss": loss.detach(), "q_value": q.detach().mean()}, (q - target).detach()

@@ -10,6 +10,8 @@ from parallel_rl.utils import ALONE, Ranks, State, check_like
 
 M = TypeVar("M", bound=nn.Module)
 ADAM_EPS = 1e-8
+Tensors = dict[str, torch.Tensor]
+"""Metrics of an update, `()` each, by name."""
 
 
 class WeightedRanks(NamedTuple):
@@ -48,13 +50,15 @@ class Learner(Generic[M]):
         self._target_vector = self.vector.clone() if has_target else None
         self.target: M = network if self._target_vector is None else copy_on(network, self._target_vector)
 
-    def step(self, lr: float, max_grad_norm: float | None = None) -> None:
+    def step(self, lr: float | torch.Tensor, max_grad_norm: float | None = None) -> None:
         """Take a step of size `lr` down the gradient in the parameters' `grad`, whose norm is limited first."""
         if max_grad_norm is not None:
             limit_norm(self.optimizer.gradient, max_grad_norm)
         self.optimizer.step(lr)
 
-    def descend(self, loss: torch.Tensor, lr: float, ranks: WeightedRanks, max_grad_norm: float | None = None) -> None:
+    def descend(
+        self, loss: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks, max_grad_norm: float | None = None
+    ) -> None:
         """Take a step down the gradient of a loss `()`, the mean over this rank's rows."""
         torch._foreach_copy_(self._gradients, torch.autograd.grad(loss, self._parameters))
         ranks.average(self.gradient)

@@ -11,10 +11,10 @@ from OffPolicy.arguments import ForSAC
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig, SACConfig
 from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy
-from OffPolicy.learner import ONE, Learner, WeightedRanks
+from OffPolicy.learner import Learner, Tensors, WeightedRanks
 from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import Ensemble, TanhGaussian, Trace
-from parallel_rl.utils import MadeWith, Metrics
+from parallel_rl.utils import MadeWith
 
 LOG_STD_RANGE = -20.0, 2.0
 LOG_ALPHA_RANGE = -20.0, 10.0
@@ -149,13 +149,14 @@ class SAC(ContinuousAgent):
         noise = torch.from_numpy(normals.astype(np.float32)).to(columns.device)
         return self.actor_learner.network(columns).sample(noise).tanh()
 
-    def sample_actions(self, obs: torch.Tensor) -> Sampled:
-        """Return the policy's actions, reparameterized."""
-        noise = self.rng.standard_normal((len(obs), self.action_dim), np.float32)
-        return self.actor_learner.network.sample(obs, torch.from_numpy(noise).to(obs.device))
+    def update_noise(self, count: int) -> np.ndarray:
+        """Return the numbers for the actions at the next observations, and for those at the observations."""
+        return self.rng.standard_normal((2, count, self.action_dim), np.float32)
 
     @torch.no_grad()
-    def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Metrics, torch.Tensor]:
+    def make_update(
+        self, batch: Minibatch, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
+    ) -> tuple[Tensors, torch.Tensor]:
         """Make one update.
 
         y = r + discount * (min_k Q_target_k(s', a') - alpha log pi(a' | s')),  a' ~ pi(s')
@@ -164,24 +165,29 @@ class SAC(ContinuousAgent):
         With `clip_return` the critics learn returns alone: y lacks the entropy bonus (as in Ball et al. 2023,
         arXiv:2302.02948, for sparse rewards).
         """
-        alpha = self.temperature.network.log.exp()
-        next_sample = self.sample_actions(batch.next_obs)
+        actor, alpha = self.actor_learner.network, self.temperature.network.log.exp()
+        next_sample = actor.sample(batch.next_obs, noise[0])
         next_value = self.critic_learner.target(batch.next_obs, next_sample.action).amin(dim=0)
         if not self.config.clip_return:  # its bounds hold for returns, without the entropy bonus
             next_value = next_value - alpha * next_sample.log_prob
-        metrics, errors = self.update_critic(batch, self.target(batch, next_value), ranks)
-        sampled = self.sample_actions(batch.obs)
+        metrics, errors = self.update_critic(batch, self.target(batch, next_value), lr, ranks)
+        sampled = actor.sample(batch.obs, noise[1])
         self.temperature.network.write_gradient(sampled.log_prob, self.entropy_target)
-        metrics["actor_loss"] = self.improve_actor(batch, sampled, alpha, ranks)
+        metrics["actor_loss"] = self.improve_actor(batch, sampled, alpha, lr, ranks)
         if self.config.alpha is None:
-            self.temperature.step(self.current_lr)
+            self.temperature.step(lr)
             self.temperature.vector.clamp_(*LOG_ALPHA_RANGE)
         self.update_targets()
-        return metrics | {"alpha": alpha.item(), "entropy": -sampled.log_prob.mean().item()}, errors
+        return metrics | {"alpha": alpha[0], "entropy": -sampled.log_prob.mean()}, errors
 
     def improve_actor(
-        self, batch: Minibatch, sampled: Sampled, alpha: torch.Tensor, ranks: WeightedRanks = ONE
-    ) -> float:
+        self,
+        batch: Minibatch,
+        sampled: Sampled,
+        alpha: torch.Tensor,
+        lr: float | torch.Tensor,
+        ranks: WeightedRanks,
+    ) -> torch.Tensor:
         """Descend the actor's loss for actions that it sampled; return the loss.
 
         The gradient of the temperature is averaged over the ranks in the same message.
@@ -191,9 +197,9 @@ class SAC(ContinuousAgent):
         smallest = q.amin(dim=0)
         d_action = critic.action_gradient(trace, (q == smallest) * (-1 / count), self.action_dim)
         median, d_median = sampled.policy.mean.tanh(), torch.zeros_like(d_action)
-        loss = (alpha * sampled.log_prob - smallest).mean().item() + self.action_loss(sampled.action, d_action)
+        loss = (alpha * sampled.log_prob - smallest).mean() + self.action_loss(sampled.action, d_action)
         loss += self.cloning_loss(batch, median, d_median)
         actor.write_gradient(sampled, d_action, alpha / count, d_median * (1 - median**2))
         ranks.average(self.actor_learner.gradient, self.temperature.gradient)
-        self.actor_learner.step(self.current_lr)
+        self.actor_learner.step(lr)
         return loss

@@ -7,9 +7,9 @@ from OffPolicy.arguments import ForTD3
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import TD3Config
 from OffPolicy.ddpg import DeterministicAgent
-from OffPolicy.learner import ONE, WeightedRanks
+from OffPolicy.learner import Tensors, WeightedRanks
 from OffPolicy.sampler import Minibatch
-from parallel_rl.utils import MadeWith, Metrics
+from parallel_rl.utils import MadeWith
 
 
 class TD3(DeterministicAgent):
@@ -20,23 +20,32 @@ class TD3(DeterministicAgent):
     for_env = MadeWith(ForTD3)(OffPolicyAgent.make_for_env)
     critics = 2
 
+    def update_noise(self, count: int) -> np.ndarray:
+        """Return the noise on the target policy's actions."""
+        return self.rng.standard_normal((count, self.action_dim), np.float32)
+
+    def kind_of_update(self) -> bool:
+        """Return whether the next update includes the actor."""
+        return (self.updates + 1) % self.config.policy_delay == 0
+
     @torch.no_grad()
-    def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Metrics, torch.Tensor]:
+    def make_update(
+        self, batch: Minibatch, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
+    ) -> tuple[Tensors, torch.Tensor]:
         """Make one update; every `policy_delay` updates it includes the actor and the target networks.
 
         a' = clip(pi_target(s') + clip(noise, +-target_noise_clip), +-1)
         y = r + discount * min_k Q_target_k(s', a'),  critics: sum_k (Q_k(s, a) - y)^2 / 2,  actor: -Q_1(s, pi(s))
         """
-        next_q = self.critic_learner.target(batch.next_obs, self.smoothed_actions(batch.next_obs))
-        metrics, errors = self.update_critic(batch, self.target(batch, next_q.amin(dim=0)), ranks)
-        if (self.updates + 1) % self.config.policy_delay == 0:
-            metrics["actor_loss"] = self.improve_actor(batch, ranks)
+        next_q = self.critic_learner.target(batch.next_obs, self.smoothed_actions(batch.next_obs, noise))
+        metrics, errors = self.update_critic(batch, self.target(batch, next_q.amin(dim=0)), lr, ranks)
+        if self.kind_of_update():
+            metrics["actor_loss"] = self.improve_actor(batch, lr, ranks)
             self.update_targets()
         return metrics, errors
 
-    def smoothed_actions(self, obs: torch.Tensor) -> torch.Tensor:
-        """Return the target policy's actions `(B, A)` with clipped noise (section 5.3)."""
-        noise = self.rng.standard_normal((len(obs), self.action_dim), np.float32) * np.float32(self.config.target_noise)
+    def smoothed_actions(self, obs: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Return the target policy's actions `(B, A)` with clipped noise, from normal numbers (section 5.3)."""
         limit = self.config.target_noise_clip
-        actions = self.actor_learner.target(obs) + torch.from_numpy(noise).to(obs.device).clamp(-limit, limit)
+        actions = self.actor_learner.target(obs) + (noise * self.config.target_noise).clamp(-limit, limit)
         return actions.clamp(-1, 1)

@@ -1,7 +1,8 @@
 """Updates per second of the off-policy agents and of Stable-Baselines3's: `python -m benchmarks.offpolicy_speed`.
 
-Minibatches have 256 transitions (observations of 17 numbers, 6 actions), sampled from 20,000, on one thread. Ours and
-theirs take turns in one process, and a figure is the median over the turns. It needs requirements-bench.txt.
+Minibatches have 256 transitions (observations of 17 numbers, 6 actions), sampled from 20,000, on one thread, or with
+`--device cuda` on a GPU. Ours and theirs take turns in one process, and a figure is the median over the turns. It needs
+requirements-bench.txt.
 """
 
 import argparse
@@ -41,11 +42,11 @@ def transitions(action_space: spaces.Space) -> tuple[np.ndarray, np.ndarray, np.
     return rng.normal(size=(ROWS, COLUMNS)).astype(np.float32), actions, rng.normal(size=ROWS).astype(np.float32)
 
 
-def ours(name: str, hidden: int) -> Updates:
+def ours(name: str, hidden: int, device: str) -> Updates:
     """Return the updates of our agent with two hidden layers."""
     agent: Any = getattr(OffPolicy, name).for_env(
         Spaces(AGENTS[name]), seed=0, hidden_sizes=(hidden, hidden), batch_size=BATCH, buffer_size=2 * ROWS,
-        learning_starts=ROWS,
+        learning_starts=ROWS, device=device,
     )  # fmt: skip
     obs, actions, rewards = transitions(AGENTS[name])
     truncated = np.arange(ROWS) % EPISODE == EPISODE - 1
@@ -58,7 +59,7 @@ def ours(name: str, hidden: int) -> Updates:
     return update
 
 
-def stable_baselines(name: str, hidden: int) -> Updates:
+def stable_baselines(name: str, hidden: int, device: str) -> Updates:
     """Return the updates of Stable-Baselines3's agent, with the settings of ours."""
     import stable_baselines3
     from stable_baselines3.common.logger import Logger
@@ -66,7 +67,7 @@ def stable_baselines(name: str, hidden: int) -> Updates:
     options = {"target_update_interval": 1, "tau": 0.005} if name == "DQN" else {}
     agent = getattr(stable_baselines3, name)(
         "MlpPolicy", Spaces(AGENTS[name]), seed=0, policy_kwargs={"net_arch": [hidden, hidden]}, batch_size=BATCH,
-        buffer_size=2 * ROWS, learning_starts=ROWS, device="cpu", **options,
+        buffer_size=2 * ROWS, learning_starts=ROWS, device=device, **options,
     )  # fmt: skip
     agent.set_logger(Logger(None, []))
     obs, actions, rewards = transitions(AGENTS[name])
@@ -91,12 +92,13 @@ def main() -> None:
     parser.add_argument("--hidden", nargs="+", type=int, default=[256, 64], help="units of each of two layers")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--updates", type=int, default=40, help="in each turn")
+    parser.add_argument("--device", default="cpu")
     typed = parser.parse_args()
     torch.set_num_threads(1)
     print("| agent | hidden layers | ours | SB3 | ratio |\n| --- | --- | --- | --- | --- |")
     for hidden in typed.hidden:
         for name in typed.agents:
-            both = ours(name, hidden), stable_baselines(name, hidden)
+            both = [made(name, hidden, typed.device) for made in (ours, stable_baselines)]
             turns = [[updates_per_second(update, typed.updates) for update in both] for _ in range(typed.turns + 1)]
             our_speed, their_speed = np.median(turns[1:], axis=0)
             ratio = our_speed / their_speed

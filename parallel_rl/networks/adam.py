@@ -30,8 +30,8 @@ class Adam:
             "steps": torch.zeros((), device=self.vector.device),
         }
 
-    def step(self, lr: float) -> None:
-        """Take a step of size `lr` by `gradient`."""
+    def step(self, lr: float | torch.Tensor) -> None:
+        """Take a step of size `lr` by `gradient`; as a tensor, `lr` is read on its device."""
         mean, square, steps = self.state["mean"], self.state["square"], self.state["steps"]
         steps += 1
         torch._fused_adam_(

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from AsyncPPO import evaluate
 from OffPolicy import DDPG, SAC, TD3, OffPolicyAgent
+from OffPolicy.learner import ONE
 from OffPolicy.sampler import Minibatch
 from tests.covering import rest_slow
 from tests.OffPolicy.probes import Identity, Loop, OneState, TwoStates
@@ -133,7 +135,7 @@ def test_gradients_are_those_of_finite_differences(kind: Any) -> None:
 
     def losses() -> dict[str, float]:
         agent.rng.bit_generator.state = random
-        return agent.learn_from(batch)[0]
+        return {name: float(value) for name, value in agent.learn_from(batch)[0].items()}
 
     losses()
     gradients = {"actor_loss": agent.actor_learner, "critic_loss": agent.critic_learner}
@@ -194,7 +196,8 @@ def test_clipped_returns_have_no_entropy_bonus() -> None:
 def test_td3_smooths_by_clipped_noise_and_delays_the_actor() -> None:
     agent = TD3(OBSERVATIONS, ACTIONS, **SMALL, lr=1e-2, tau=0.5, target_noise=0.4, target_noise_clip=0.3)
     obs = torch.zeros(20_000, 2)
-    moved = (agent.smoothed_actions(obs) - agent.actor_learner.target(obs)).detach().numpy()
+    noise = torch.from_numpy(agent.update_noise(len(obs)))
+    moved = (agent.smoothed_actions(obs, noise) - agent.actor_learner.target(obs)).detach().numpy()
     assert np.abs(moved).max() <= 0.3 + 1e-6
     assert (np.abs(moved) > 0.2999).mean() == pytest.approx(math.erfc(0.75 / 2**0.5), abs=0.01)
     start, target = agent.actor_learner.vector.clone(), agent.critic_learner.state()["target"].copy()
@@ -278,6 +281,27 @@ def test_the_gradient_of_the_actor_equals_that_of_autograd(kind: Any, activation
     expected = torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(actor.parameters()))])
     ours = agent.actor_learner.optimizer.gradient.double()
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
+
+
+class NoReading(TorchDispatchMode):
+    """Raises where a number is read from a tensor; on a GPU that waits, and cannot be recorded in a graph."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert function is not torch.ops.aten._local_scalar_dense.default, "a number was read"
+        return function(*args, **kwargs or {})
+
+
+@ALL
+def test_an_update_reads_no_number_from_the_device(kind: Any) -> None:
+    options = {"policy_delay": 1} if kind is TD3 else {}
+    agent = kind(OBSERVATIONS, ACTIONS, **SMALL, batch_size=4, action_l2=0.5, q_filter=True, **options)
+    agent.demos, batch = "rows 4 and up", random_batch()
+    before = {name: learner.vector.clone() for name, learner in agent.learners.items()}
+    with NoReading():
+        metrics, errors = agent.make_update(batch, torch.from_numpy(agent.update_noise(6)), 1e-3, ONE)
+    assert not any(torch.equal(learner.vector, before[name]) for name, learner in agent.learners.items())
+    assert {value.shape for value in metrics.values()} == {()}
+    assert errors.shape == (6,)
 
 
 def test_a_clamped_deviation_gets_no_gradient() -> None:

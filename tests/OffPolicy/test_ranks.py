@@ -42,7 +42,8 @@ class Given:
         self.table = table
 
     def standard_normal(self, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
-        return self.table[: shape[0], : shape[1]].astype(dtype)
+        *copies, rows, columns = shape
+        return np.broadcast_to(self.table[:rows, :columns], (*copies, rows, columns)).astype(dtype)
 
 
 def batch_of(agent: OffPolicyAgent, size: int) -> Minibatch:

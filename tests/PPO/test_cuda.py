@@ -1,5 +1,6 @@
 """On a GPU: the same learning."""
 
+import copy
 from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
@@ -84,6 +85,44 @@ def test_off_policy_agents_on_cuda_act_and_learn(kind: type[Any], tmp_path: Path
     with AsyncTrainer(env_id, agent, 4, 800, seed=0, backend="inline", progress=False) as trainer:
         trainer.load_checkpoint(tmp_path / "state")
         trainer.run()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (DQN, {"target_update_interval": 3, "tau": 1.0, "prioritized": True}),
+        (DDPG, {"action_l2": 0.1}),
+        (TD3, {}),
+        (SAC, {"n_step": 3}),
+    ],
+)
+def test_updates_that_a_gpu_replays_are_those_of_the_cpu(kind: type[Any], options: dict[str, Any]) -> None:
+    """The learning rate changes from update to update; the first three of each kind are not replayed."""
+    env_id, metrics, agents = "CartPole-v1" if kind is DQN else "Pendulum-v1", [], []
+    for device in ("cpu", "cuda"):
+        agent = kind.for_env(
+            env_id, device=device, anneal_lr=True, lr=1e-2, learning_starts=100, batch_size=64, seed=0, **options
+        )
+        rng = np.random.default_rng(0)
+        obs = rng.normal(size=(101, *agent.observation_space.shape)).astype(np.float32)
+        actions = rng.integers(2, size=100) if kind is DQN else rng.uniform(-2, 2, (100, 1)).astype(np.float32)
+        ends = np.arange(100) == 99
+        trajectory = Trajectory(0, obs[:100], actions, rng.normal(size=100), ends, ~ends & False, obs[1:][[-1]])
+        agent.observe([trajectory])
+        for number in range(1, 21):
+            agent.steps += 1
+            metrics.append(agent.update(number / 40))
+        agents.append(agent)
+    one, other = agents
+    for name, learner in one.learners.items():
+        moved = (learner.vector - kind.for_env(env_id, seed=0, **options).learners[name].vector).abs().max().item()
+        torch.testing.assert_close(other.learners[name].vector.cpu(), learner.vector, rtol=0, atol=0.02 * moved)
+    for ours, theirs in zip(metrics[:20], metrics[20:], strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-2, abs=1e-3)
+    obs = np.float32(np.zeros((2, *one.observation_space.shape)))
+    assert np.array_equal(
+        copy.deepcopy(other).get_action(obs, deterministic=True), other.get_action(obs, deterministic=True)
+    )
 
 
 def test_ranks_that_share_a_gpu_sum_by_the_cpu() -> None:

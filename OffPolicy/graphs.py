@@ -1,0 +1,67 @@
+"""Graphs: updates on a GPU, recorded once and replayed with one launch."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+
+from OffPolicy.learner import ONE, Tensors
+from OffPolicy.sampler import Minibatch
+
+WARM_UP = 3
+"""Updates of each kind that run as usual before one is recorded: libraries allocate memory in the first."""
+MakeUpdate = Callable[..., tuple[Tensors, torch.Tensor]]
+
+
+class Graphs:
+    """CUDA graphs of an agent's updates, one for each kind of update.
+
+    An update of small networks is a hundred short kernels, which take longer to launch than to run. A graph launches
+    all of them at once.
+    """
+
+    def __init__(self, make_update: MakeUpdate) -> None:
+        """Store the function to record; it reads and writes the same tensors each time, and returns new ones."""
+        self._make_update = make_update
+        self._warm: dict[Hashable, int] = {}
+        self._recorded: dict[Hashable, _Graph] = {}
+
+    def replay(self, kind: Hashable, batch: Minibatch, noise: torch.Tensor, lr: float) -> tuple[Tensors, torch.Tensor]:
+        """Make one update of a kind; the arguments are otherwise those of `make_update`."""
+        kind = kind, len(batch.obs)
+        inputs = *batch, noise, torch.full((), lr, device=noise.device)
+        if self._warm.setdefault(kind, 0) < WARM_UP:
+            self._warm[kind] += 1
+            return self._on_a_stream(inputs)
+        if kind not in self._recorded:
+            self._recorded[kind] = _Graph(self._call, inputs)
+        return self._recorded[kind](inputs)
+
+    def _call(self, inputs: tuple[torch.Tensor, ...]) -> tuple[Tensors, torch.Tensor]:
+        *batch, noise, lr = inputs
+        return self._make_update(Minibatch(*batch), noise, lr, ONE)
+
+    def _on_a_stream(self, inputs: tuple[torch.Tensor, ...]) -> tuple[Tensors, torch.Tensor]:
+        """Make an update on a stream of its own, as recording needs it."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            outputs = self._call(inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        return outputs
+
+
+class _Graph:
+    """A recorded function of tensors that always have the same shapes."""
+
+    def __init__(self, function: Callable[[Any], tuple[Tensors, torch.Tensor]], inputs: tuple[torch.Tensor, ...]):
+        self._inputs = tuple(tensor.clone() for tensor in inputs)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._metrics, self._errors = function(self._inputs)
+
+    def __call__(self, inputs: tuple[torch.Tensor, ...]) -> tuple[Tensors, torch.Tensor]:
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
+        self._graph.replay()
+        return {name: value.clone() for name, value in self._metrics.items()}, self._errors.clone()
