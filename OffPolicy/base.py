@@ -28,7 +28,6 @@ from parallel_rl.utils import (
     Metrics,
     Ranks,
     Trajectory,
-    compute_threads,
     describe_space,
     make_config,
     mean_metrics,
@@ -37,7 +36,7 @@ from parallel_rl.utils import (
     scheduled,
     spaces_in,
 )
-from parallel_rl.utils.threads import LARGE_NETWORK
+from parallel_rl.utils.threads import LARGE_NETWORK, torch_threads
 
 ROUNDING = 1e-9
 """Due updates are counted in floats; this much rounding error is tolerated, in updates."""
@@ -262,7 +261,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         collected: dict[str, list[torch.Tensor]] = defaultdict(list)
         share = shares(masses, self.batch_size)[ranks.rank]
         size, weighted = max(1, share), WeightedRanks(ranks, share / self.batch_size)
-        with compute_threads(self.threads), own_stream(ranks, self.rng):
+        with torch_threads(self.threads), own_stream(ranks, self.rng):
             for sample in self.sampler.samples(self.config, size, due, progress, ranks):
                 for rows, batch in self._minibatches(sample, size):
                     metrics, errors = self.learn_from(batch, weighted)

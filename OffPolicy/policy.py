@@ -43,6 +43,7 @@ class Policy(nn.Module):
         super().__init__()
         self.features = Features.of(observation_space)
         self.networks = nn.ModuleDict(networks)
+        self._parameter_list = [*self.networks.parameters()]  # finding them takes longer than a small layer
         normalized = self.features.vector if obs_clip is not None else 0
         self.obs_norm = RunningNorm(normalized, clip=obs_clip).to(self.device) if normalized else None
         self.rng, self.settings = rng, settings
@@ -50,7 +51,7 @@ class Policy(nn.Module):
     @property
     def device(self) -> torch.device:
         """The device of the networks."""
-        return next(self.networks.parameters()).device
+        return self._parameter_list[0].device
 
     def columns(self, rows: np.ndarray) -> torch.Tensor:
         """Convert rows of observations to input of the networks `(B, columns)`: normalized, on their device."""

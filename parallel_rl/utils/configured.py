@@ -47,12 +47,13 @@ class Configured:
             AttributeError: it cannot be changed after the agent is made, or its name is a misspelled setting's.
             ValueError: it is a setting, and the value is out of its range.
         """
-        config: Any = vars(self).get("config")
-        about = settings_in(type(config)).get(name) if config is not None and name in vars(config) else None
-        if name in self.arguments & vars(self).keys() if about is None else about.fixed:
+        own = vars(self)
+        config: Any = own.get("config")
+        is_setting = config is not None and name in vars(config)
+        if settings_in(type(config))[name].fixed if is_setting else name in self.arguments and name in own:
             raise AttributeError(f"{name} cannot be changed once the agent is made: make another with {name}=")
-        if about is None:
-            if config is not None:
+        if not is_setting:
+            if config is not None and name not in own:
                 self._check_spelling(name)
             super().__setattr__(name, value)
             return
