@@ -24,14 +24,17 @@ DISCRETE: Values = DEFAULTS | {
 """The defaults for discrete actions."""
 CONTINUOUS: Values = DEFAULTS | {
     "num_envs": 64,
+    "gamma": 0.995,
+    "GAE_lambda": 0.97,
     "batch_size": 2048,
     "mini_batch_size": 64,
     "lr": 3e-4,
     "anneal_lr": True,
     "recompute_advantage": True,
+    "normalize_advantage": "returns",
     "log_std": -0.5,
 }
-"""The defaults if any action is continuous: those that all MuJoCo tasks share."""
+"""The defaults if any action is continuous."""
 IMAGES: Values = DEFAULTS | {
     "num_envs": 8,
     "k_epochs": 4,

@@ -17,7 +17,13 @@ from PPO.config import CONTINUOUS, IMAGES
 Values = dict[str, Any]
 """Settings of a run and of its agent, by name."""
 
-MUJOCO: Values = CONTINUOUS | {"steps": 1_000_000, "normalize_obs": True}
+MUJOCO: Values = CONTINUOUS | {
+    "steps": 1_000_000,
+    "gamma": 0.99,
+    "GAE_lambda": 0.95,
+    "normalize_advantage": "minibatch",
+    "normalize_obs": True,
+}
 """For all of MuJoCo."""
 LEGS = {"num_envs": 8, "squash_actions": False, "recompute_advantage": False, "log_std": 0.0}
 """Changes to it for robots that can fall."""
