@@ -11,8 +11,7 @@ from gymnasium import spaces
 from AsyncPPO import AsyncPPO
 from OffPolicy import DQN
 from parallel_rl.commands.arguments import parse
-from parallel_rl.config import train_config
-from parallel_rl.presets import MUJOCO, PRESETS, defaults_for, settings_of
+from parallel_rl.presets import PRESETS, defaults_for, settings_of
 from PPO import PPO
 from tests.program import config_from
 
@@ -60,11 +59,6 @@ def test_without_a_preset_the_settings_follow_from_the_spaces(
     settings, run = settings_of(env)
     assert {**settings, **run}.items() >= expected.items()
     assert vars(PPO.for_env(env, **settings).config) == settings
-
-
-def test_all_of_mujoco_has_the_defaults_for_its_spaces() -> None:
-    env = SimpleNamespace(observation_space=FEATURES, action_space=BOX)
-    assert train_config("ppo", defaults_for("ppo", env) | {"steps": 1_000_000}) == train_config("ppo", MUJOCO)
 
 
 def test_a_run_says_where_its_settings_come_from(tmp_path: Path) -> None:
