@@ -38,9 +38,10 @@ class Autograd:
         """Store the rows."""
         self._rows = rows
 
-    def shuffle(self, order: np.ndarray) -> None:
-        """Reorder the rows by `order` `(M,)`."""
+    def shuffle(self, order: np.ndarray) -> Rows:
+        """Permute the rows by the order `(M,)`; return them."""
         self._shuffled = self._rows.take(torch.from_numpy(order).to(self._gradient.device))
+        return self._shuffled
 
     def compute(self, start: int, stop: int) -> Metrics:
         """Write the gradient of the minibatch of rows `start` to `stop`; return its metrics."""

@@ -16,7 +16,7 @@ from PPO.fast.policy import NumpyPolicy
 from PPO.fast.shards import GradientWorkers
 from PPO.losses import Metrics
 from PPO.memory import Memory
-from PPO.minibatches import Minibatch, companion_losses, loss_name, parts_of, select_rows, shuffled
+from PPO.minibatches import Minibatch, companion_losses, loss_name, parts_of, select_rows, shuffled, standardize
 from PPO.objective import Objective
 from PPO.saving import Savable, clone
 from PPO.update import Prepared, optimize, prepare
@@ -133,10 +133,11 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
         """Shuffle the result of `prepare`, and yield the minibatches of one epoch."""
         rows = prepared.rows
         order, bounds = shuffled(rows, parts_of(len(rows.obs), self.config.mini_batch_size), self.rng)
+        rows = rows.take(torch.from_numpy(order).to(rows.obs.device))
+        if self.config.normalize_advantage == "minibatch":
+            standardize(ALONE, rows.advantage, bounds)
         for start, stop in pairwise(bounds):
-            index = order[start:stop]
-            selected = rows.take(torch.from_numpy(index).to(rows.obs.device))
-            yield Minibatch(selected, select_rows(prepared.targets, index))
+            yield Minibatch(rows.part(start, stop), select_rows(prepared.targets, order[start:stop]))
 
     def loss(self, minibatch: Minibatch, progress: float = 0.0) -> tuple[torch.Tensor, Metrics]:
         """Return the sum of the losses of PPO and of its companions, to be minimized over `parameters`.
@@ -170,7 +171,6 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
             value_coef=config.value_coef,
             entropy_coef=linear(config.entropy_coef, progress) if config.anneal_entropy else config.entropy_coef,
             value_clip=config.value_clip,
-            normalize=config.normalize_advantage == "minibatch",
         )
         return scheduled("lr", config.lr, config.anneal_lr, progress), objective
 

@@ -23,8 +23,7 @@ def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows) -> tup
     clip = objective.clip
     distribution, value = policy(rows.obs, rows.past)
     log_prob = distribution.log_prob(rows.raw_action)
-    advantage = normalize(rows.advantage) if objective.normalize else rows.advantage
-    policy_loss = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)
+    policy_loss = clipped_surrogate(log_prob, rows.log_prob, rows.advantage, clip)
     critic_loss = value_loss(value, rows.target, rows.value, objective.value_clip)
     loss = policy_loss + objective.value_coef * critic_loss
     if torch.is_tensor(objective.entropy_coef) or objective.entropy_coef:
@@ -90,10 +89,3 @@ def approximate_kl(log_prob: torch.Tensor, old_log_prob: torch.Tensor) -> torch.
 def clip_fraction(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: Number) -> torch.Tensor:
     """Return the fraction of rows whose ratio is outside `[1 - clip, 1 + clip]`."""
     return ((log_prob - old_log_prob).expm1().abs() > clip).to(log_prob.dtype).mean()
-
-
-def normalize(advantage: torch.Tensor) -> torch.Tensor:
-    """Return `(advantage - mean) / std`; a single row is returned unchanged, since it would become 0."""
-    if len(advantage) < 2:
-        return advantage
-    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)

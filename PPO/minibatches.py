@@ -1,6 +1,7 @@
-"""Minibatches: how rows are cut into them, and what companions and other ranks add to their gradients."""
+"""Minibatches: how rows are cut and standardized, and what companions and other ranks add to gradients."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from parallel_rl.utils import Ranks, merged
 from PPO.losses import Metrics
-from PPO.memory import Rows
+from PPO.memory import Array, Rows
 
 if TYPE_CHECKING:
     from PPO.companions import Companion
@@ -59,24 +60,34 @@ def common_bounds(ranks: Ranks, bounds: list[int]) -> tuple[list[int], list[floa
     return joined[ranks.rank].tolist(), (sizes[ranks.rank] / sizes.sum(axis=0)).tolist()
 
 
-def standardized(ranks: Ranks, advantage: torch.Tensor, order: np.ndarray, bounds: list[int]) -> torch.Tensor:
-    """Return advantages `(M,)`, each by the mean and the standard deviation of its minibatch on all ranks.
+def standardize(ranks: Ranks, advantage: Array, bounds: list[int]) -> None:
+    """Standardize advantages in place, by the mean and the standard deviation of their minibatch on all ranks.
 
     Args:
-        ranks: several.
-        advantage: `(M,)`.
-        order: `(M,)`, of the rows.
-        bounds: of the minibatches of the ordered rows.
+        ranks: the ranks.
+        advantage: `(M,)`, shuffled.
+        bounds: of the minibatches.
     """
-    ordered = advantage.double().cpu().numpy()[order]
-    parts = np.split(ordered, bounds[1:-1])
-    own = np.array([(len(part), part.mean(), part.var()) for part in parts]).T
+    if ranks.world_size == 1:
+        for start, stop in pairwise(bounds):
+            advantage[start:stop] = standardized(advantage[start:stop])
+        return
+    tensor = torch.as_tensor(advantage)  # of an array: a view
+    values, sizes = tensor.double().cpu().numpy(), np.diff(bounds)
+    own = np.array([(len(part), part.mean(), part.var()) for part in np.split(values, bounds[1:-1])]).T
     count, mean, variance = merged(ranks.all_gather(own))
     std = np.sqrt(variance * count / (count - 1)) + 1e-8
-    sizes = np.diff(bounds)
-    result = np.empty_like(ordered)
-    result[order] = (ordered - mean.repeat(sizes)) / std.repeat(sizes)
-    return torch.from_numpy(result).to(advantage)
+    tensor.copy_(torch.from_numpy((values - mean.repeat(sizes)) / std.repeat(sizes)))
+
+
+def standardized(advantage: Array) -> Array:
+    """Return `(advantage - mean) / std`; a single row is returned unchanged, since it would become 0."""
+    if len(advantage) < 2:
+        return advantage
+    if torch.is_tensor(advantage):
+        return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    centered = advantage - advantage.sum() / len(advantage)  # three times as fast as NumPy's mean and std
+    return centered / (np.sqrt(centered @ centered / (len(centered) - 1)) + 1e-8)
 
 
 def add_up(ranks: Ranks, gradients: Sequence[torch.Tensor], metrics: Metrics, share: float) -> Metrics:

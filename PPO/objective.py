@@ -18,16 +18,14 @@ class Objective(NamedTuple):
     entropy_coef: Number
     value_clip: float | None
     """The clip range of normalized values; None without clipping."""
-    normalize: bool
-    """Whether advantages are normalized in each minibatch."""
 
     def numbers(self) -> list[float]:
         """Return all coefficients as floats."""
         value_clip = math.inf if self.value_clip is None else self.value_clip
-        return [self.clip, self.value_coef, self.entropy_coef, value_clip, float(self.normalize)]
+        return [self.clip, self.value_coef, self.entropy_coef, value_clip]
 
     @classmethod
     def of(cls, numbers: np.ndarray) -> "Objective":
         """Undo `numbers`."""
-        clip, value_coef, entropy_coef, value_clip, normalize = numbers.tolist()
-        return cls(clip, value_coef, entropy_coef, None if math.isinf(value_clip) else value_clip, normalize > 0)
+        clip, value_coef, entropy_coef, value_clip = numbers.tolist()
+        return cls(clip, value_coef, entropy_coef, None if math.isinf(value_clip) else value_clip)

@@ -34,7 +34,7 @@ from PPO.actor_critic import ActorCritic, Past
 from PPO.autograd import Autograd
 from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
-from PPO.losses import Metrics, normalize
+from PPO.losses import Metrics
 from PPO.memory import Rows
 from PPO.minibatches import (
     Targets,
@@ -45,7 +45,7 @@ from PPO.minibatches import (
     means,
     parts_of,
     shuffled,
-    standardized,
+    standardize,
 )
 from PPO.objective import Objective
 
@@ -116,8 +116,6 @@ def optimize(
     steps: list[Metrics] = []
     gradients = [optimizer.gradient for optimizer in optimizers]
     rng, parts = stream_of(ranks, ppo.rng), parts_of(sum(ranks.all_gather(len(rows.obs))), config.mini_batch_size)
-    standardize = objective.normalize and ranks.world_size > 1  # otherwise `gradient` does
-    objective = objective._replace(normalize=objective.normalize and not standardize)
     gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
     gradient.load(rows)
     for epoch in range(config.k_epochs):
@@ -128,9 +126,9 @@ def optimize(
             gradient.load(rows)
         order, bounds = shuffled(rows, parts, rng)
         bounds, shares = common_bounds(ranks, bounds)
-        if standardize:
-            gradient.load(rows._replace(advantage=standardized(ranks, rows.advantage, order, bounds)))
-        gradient.shuffle(order)
+        shuffled_rows = gradient.shuffle(order)
+        if config.normalize_advantage == "minibatch":
+            standardize(ranks, shuffled_rows.advantage, bounds)
         for (start, stop), share in zip(pairwise(bounds), shares, strict=True):
             rng_state = rng.bit_generator.state if config.target_kl is not None else {}
             metrics = gradient.compute(start, stop)
@@ -284,10 +282,9 @@ def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray, ranks
     deviations = np.sqrt(stats.var.tolist())
     size = sum(reward.weight * each for reward, each in zip(experience.rewards, deviations, strict=True))
     in_range = on_device(ppo.policy, advantage / reward_unit(size)).float()
-    if ppo.normalize_advantage != "batch":
-        return in_range
-    whole = np.arange(len(in_range)), [0, len(in_range)]
-    return normalize(in_range) if ranks.world_size == 1 else standardized(ranks, in_range, *whole)
+    if ppo.normalize_advantage == "batch":
+        standardize(ranks, in_range, [0, len(in_range)])
+    return in_range
 
 
 def behavior_actions(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:

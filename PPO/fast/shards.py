@@ -80,15 +80,12 @@ class ShardWorker:
         Each of K processes computes every K-th shard, from shard `number` on. A minibatch with a single shard is split
         by network: one process computes the actor's gradient, another the critic's.
         """
-        objective, count, advantage = Objective.of(self._objective), stop - start, self._rows.advantage[start:stop]
-        if objective.normalize and count > 1:
-            advantage = normalize(advantage)
+        objective, count = Objective.of(self._objective), stop - start
         shards, networks = shards_of(count), Networks.BOTH
         if shards == 1 and processes > 1:
             number, processes, networks = 0, 1, (Networks.ACTOR, Networks.CRITIC)[number]
         for shard in range(number, shards, processes):
-            first, last = shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, count)
-            rows = self._rows.part(start + first, start + last)._replace(advantage=advantage[first:last])
+            rows = self._rows.part(start + shard * SHARD_ROWS, min(start + (shard + 1) * SHARD_ROWS, stop))
             self._gradients[shard].compute(objective, rows, count, self._metrics[shard], networks)
 
 
@@ -122,11 +119,12 @@ class ShardedGradient:
             slope = log_slope(self._rows.raw_action, bounds.scale)
             self._rows = self._rows._replace(log_prob=self._rows.log_prob + slope)
 
-    def shuffle(self, order: np.ndarray) -> None:
-        """Permute the rows by the order `(M,)`."""
+    def shuffle(self, order: np.ndarray) -> Rows:
+        """Permute the rows by the order `(M,)`; return views of them."""
         for name in SHARED_FIELDS:
             shuffled = getattr(self._shuffled, name)[: len(order)]
             np.take(getattr(self._rows, name), order, axis=0, out=shuffled, mode="clip")
+        return self._shuffled.part(0, len(order))
 
     def compute(self, start: int, stop: int) -> dict[str, Any]:
         """Write the gradient of the minibatch of rows `start` to `stop`; return its metrics."""
@@ -145,9 +143,3 @@ def shared_rows(arrays: dict[str, np.ndarray]) -> Rows:
 def shards_of(rows: int) -> int:
     """Return the number of shards of a minibatch."""
     return -(-rows // SHARD_ROWS)
-
-
-def normalize(advantage: np.ndarray) -> np.ndarray:
-    """Return `(advantage - mean) / std`."""
-    centred = advantage - advantage.sum() / len(advantage)
-    return centred / (np.sqrt(centred @ centred / (len(centred) - 1)) + 1e-8)

@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector
 
 from parallel_rl.networks import limit_norm
-from parallel_rl.utils import Batch, Features, Trajectory, load_state, save_state
+from parallel_rl.utils import ALONE, Batch, Features, Trajectory, load_state, save_state
 from PPO import ICM, PPO, RND, ActorCritic, Companion, RewardScale, Transitions
+from PPO.minibatches import standardize
 from PPO.update import add_gradients, minibatch_gradients
 
 SMALL: dict[str, Any] = {"batch_size": 32, "mini_batch_size": 16, "k_epochs": 3, "hidden_sizes": (8,), "seed": 0}
@@ -116,7 +117,7 @@ def test_gradient_with_a_loss_that_shares_is_autograds_of_the_sum(learner: Any) 
     _, objective = ppo._annealed(0.0)
     gradient = minibatch_gradients(ppo, 32, objective, None)
     gradient.load(prepared.rows)
-    gradient.shuffle(order)
+    standardize(ALONE, gradient.shuffle(order).advantage, [0, 32])
     gradient.compute(0, 32)
     alone = ppo.optimizers[0].gradient.clone()
     add_gradients(ppo, prepared.targets, order, ppo.rng)

@@ -10,14 +10,14 @@ import torch
 from gymnasium import spaces
 
 from parallel_rl.networks import flatten
-from parallel_rl.utils import Trajectory, choices_of
+from parallel_rl.utils import ALONE, Trajectory, choices_of
 from PPO import PPO, ActorCritic
 from PPO.fast.distributions import Choices, categorical, log_slope
 from PPO.fast.gradient import METRICS, AnalyticGradient
 from PPO.fast.policy import Networks
-from PPO.fast.shards import normalize
 from PPO.losses import objective_loss
 from PPO.memory import Rows
+from PPO.minibatches import standardize
 from PPO.objective import Objective
 from PPO.update import minibatch_gradients
 from tests.covering import rest_slow
@@ -64,7 +64,7 @@ MASKED = {
 
 
 TOGETHER, APART = [Networks.BOTH], [Networks.CRITIC, Networks.ACTOR]
-OPTIONS = [*product([None, 0.2], [0.0, 0.03], [True, False], [1, 2], [(), (16,), (16, 8)], [TOGETHER, APART])]
+OPTIONS = [*product([None, 0.2], [0.0, 0.03], [1, 2], [TOGETHER, APART], [(), (16,), (16, 8)])]
 
 
 @pytest.mark.covering
@@ -73,12 +73,12 @@ OPTIONS = [*product([None, 0.2], [0.0, 0.03], [True, False], [1, 2], [(), (16,),
     [(number % 5, *both) for number, both in enumerate(product(ACTIONS, ["tanh", "relu", "silu"]))],
 )
 def test_analytic_gradient_of_every_network_equals_autograd(offset: int, actions: str, activation: str) -> None:
-    """To 1e-10 in float64, for all options of value clipping, entropy, advantages, value heads and depths.
+    """To 1e-10 in float64, for all options of value clipping, entropy, value heads and depths.
 
     Every fifth combination has each pair of options; all of them are taken by one test or another.
     """
     observation_space = MASKED.get(actions, NUMBERS)
-    for value_clip, entropy_coef, by_minibatch, values, hidden_sizes, chosen in OPTIONS[offset::5]:
+    for value_clip, entropy_coef, values, chosen, hidden_sizes in OPTIONS[offset::5]:
         policy = ActorCritic(
             observation_space, ACTIONS[actions], squash=actions == "squashed", hidden_sizes=hidden_sizes,
             activation=activation, values=values, log_std=-0.4, generator=torch.Generator().manual_seed(0),
@@ -89,7 +89,7 @@ def test_analytic_gradient_of_every_network_equals_autograd(offset: int, actions
         architecture = policy.architecture()
         assert architecture is not None
         analytic = AnalyticGradient(architecture, parameters.numpy(), gradient.numpy())
-        objective = Objective(0.2, 0.7, entropy_coef, value_clip, by_minibatch)
+        objective = Objective(0.2, 0.7, entropy_coef, value_clip)
         minibatch = rows(policy, isinstance(ACTIONS[actions], spaces.Box), values, 40)
 
         gradient.zero_()
@@ -98,8 +98,6 @@ def test_analytic_gradient_of_every_network_equals_autograd(offset: int, actions
         expected = gradient.clone()
         gradient.fill_(9.0)
         arrays = minibatch.numpy()
-        if by_minibatch:
-            arrays = arrays._replace(advantage=normalize(arrays.advantage))
         if actions == "squashed":
             scale = policy.policy_head.scale.numpy()
             arrays = arrays._replace(log_prob=arrays.log_prob + log_slope(arrays.raw_action, scale))
@@ -217,7 +215,7 @@ def test_numpy_policy_output_does_not_depend_on_other_rows(continuous: bool) -> 
 @pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize("by_minibatch", [False, True])
 def test_sharded_gradient_adds_up_to_autograd(continuous: bool, by_minibatch: bool) -> None:
-    """700 rows, three shards; advantages are normalized over all of them, and some values have left their clip."""
+    """700 rows, three shards; advantages are standardized over all of them, and some values have left their clip."""
     results = []
     for learner in ("auto", "torch"):
         settings: dict[str, Any] = {"batch_size": 700, "mini_batch_size": 700, "entropy_coef": 0.01, "learner": learner}
@@ -227,10 +225,12 @@ def test_sharded_gradient_adds_up_to_autograd(continuous: bool, by_minibatch: bo
             *(field.float() if field is not None and field.is_floating_point() else field for field in some)
         )
         minibatch = minibatch._replace(advantage=minibatch.advantage + torch.arange(700) / 100)
-        objective = Objective(0.2, 0.5, 0.01, 0.2 if by_minibatch else None, by_minibatch)
+        objective = Objective(0.2, 0.5, 0.01, 0.2 if by_minibatch else None)
         gradient = minibatch_gradients(ppo, 700, objective, None)
         gradient.load(minibatch)
-        gradient.shuffle(np.arange(700))
+        shuffled = gradient.shuffle(np.arange(700))
+        if by_minibatch:
+            standardize(ALONE, shuffled.advantage, [0, 700])
         metrics = {name: float(value) for name, value in gradient.compute(0, 700).items()}
         results.append((ppo.optimizers[0].gradient.clone(), metrics))
     (ours, our_metrics), (theirs, their_metrics) = results

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from PPO.losses import approximate_kl, clip_fraction, clipped_surrogate, normalize, value_loss
+from PPO.losses import approximate_kl, clip_fraction, clipped_surrogate, value_loss
 
 RATIOS = torch.tensor([1.5, 0.5, 1.5, 0.5, 1.1])
 ADVANTAGES = torch.tensor([1.0, 1.0, -1.0, -1.0, 2.0])
@@ -46,11 +46,3 @@ def test_approximate_kl_and_clip_fraction_by_hand() -> None:
     assert approximate_kl(new, old).item() == pytest.approx(((1 - math.log(2)) + (-0.5 + math.log(2))) / 2)
     assert approximate_kl(old, old).item() == 0
     assert clip_fraction(torch.tensor([1.1, 1.3, 0.7, 0.9]).log(), torch.zeros(4), 0.2).item() == 0.5
-
-
-def test_normalize_gives_mean_zero_and_deviation_one() -> None:
-    normal = normalize(torch.tensor([1.0, 2.0, 3.0]))
-    torch.testing.assert_close(normal, torch.tensor([-1.0, 0.0, 1.0]))
-    torch.testing.assert_close(normalize(torch.tensor([1.0, 3.0])), torch.tensor([-1.0, 1.0]) / 2**0.5)
-    assert normalize(torch.tensor([4.0])).tolist() == [4.0], "one row has no deviation to divide by"
-    assert normalize(torch.full((3,), 4.0)).tolist() == [0.0] * 3
