@@ -438,7 +438,8 @@ def test_metrics_equal_their_definitions(learner: str) -> None:
     metrics = ppo.learn()
     assert metrics["policy_loss"] == pytest.approx(-advantage.mean(), rel=1e-4)
     assert metrics["value_loss"] == pytest.approx(((value - target) ** 2).mean(), rel=1e-4)
-    assert metrics["explained_variance"] == pytest.approx(1 - advantage.var() / own.reward.var(), rel=1e-4)
+    explained = 1 - advantage.var(dtype=np.float64) / own.reward.var(dtype=np.float64)
+    assert metrics["explained_variance"] == pytest.approx(explained, rel=1e-4)
     assert metrics["entropy"] == pytest.approx(-own.extras["log_prob"].mean(), rel=1e-4)
     norm = torch.linalg.vector_norm(torch.cat([gradient.flatten() for _, gradient in ppo.gradients]))
     assert metrics["grad_norm"] > 0.41
