@@ -1,8 +1,11 @@
 """The contents of a checkpoint, and how to read those of older versions."""
 
 import os
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 from AsyncPPO.agent import Agent
 from AsyncPPO.backends import EnvError
@@ -17,7 +20,69 @@ PARTS = {"made_for", "progress", "recent", "agent", "buffer", "collector"}
 SIGNATURE = "signature"
 """The part with the agent's signature; in the oldest checkpoints it is inside `made_for`."""
 OLDER_NAMES = {"ppo": "agent", "settings": SIGNATURE}
-PROGRESS = ("steps_done", "seconds", "episodes_done", "restarts", "goal")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    steps_done: int
+    seconds: float
+    episodes_done: int
+    restarts: int
+    """Of environments that failed."""
+    goal: tuple[int, int]
+    """The steps at which the current call of `run` began, and at which it ends."""
+    recent: list[Episode]
+    """The last episodes."""
+
+    @classmethod
+    def of(cls, trainer: "AsyncTrainer") -> Self:
+        """Return how far a trainer is."""
+        return cls(
+            steps_done=trainer.steps_done,
+            seconds=trainer.seconds,
+            episodes_done=trainer.episodes_done,
+            restarts=trainer.restarts,
+            goal=trainer.goal,
+            recent=[*trainer.recent],
+        )
+
+    @classmethod
+    def of_state(cls, counts: State, episodes: Any) -> Self:
+        """Undo `state`, also of an older version, which had no `restarts`, or episodes without infos.
+
+        Raises:
+            ValueError, TypeError: a value is not valid.
+            LookupError: one is missing.
+        """
+        seconds = float(counts["seconds"])
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"the saved seconds are {seconds}")
+        begin, end = counts["goal"]
+        return cls(
+            steps_done=whole_number(counts["steps_done"], "number of steps"),
+            seconds=seconds,
+            episodes_done=whole_number(counts["episodes_done"], "number of episodes"),
+            restarts=whole_number(counts.get("restarts", 0), "number of restarts"),
+            goal=(whole_number(begin, "beginning"), whole_number(end, "end")),
+            recent=[
+                Episode(float(return_), whole_number(length, "length"), *({**infos} for infos in rest))
+                for return_, length, *rest in episodes
+            ],
+        )
+
+    def state(self) -> tuple[State, list[Any]]:
+        """Return the counts and the last episodes as plain values."""
+        counts = {name: value for name, value in vars(self).items() if name != "recent"}
+        return counts, [[*episode, dict(episode.infos)] for episode in self.recent]
+
+    def restore(self, trainer: "AsyncTrainer") -> None:
+        """Let a trainer be as far."""
+        trainer.steps_done, trainer.seconds, trainer.goal = self.steps_done, self.seconds, self.goal
+        trainer.episodes_done, trainer.restarts = self.episodes_done, self.restarts
+        trainer.recent.clear()
+        trainer.recent.extend(self.recent)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> State:
@@ -49,7 +114,7 @@ def contents(trainer: "AsyncTrainer") -> State:
         "buffer": buffer,
         "collector": collector,
         "agent": agent,
-        **progress_of(trainer),
+        **_progress_of(trainer),
     }
 
 
@@ -57,15 +122,27 @@ def state_for_new_rank(trainer: "AsyncTrainer") -> State:
     """Return the part of a run's state that all its ranks share."""
     agent = part_of_agent(trainer.agent, trainer.agent.state(), trainer.share, slice(0, 0))
     counts = {"elsewhere": trainer.waiting, "running_envs": trainer.running_envs}
-    return {"agent": agent, **progress_of(trainer), **counts}
+    return {"agent": agent, **_progress_of(trainer), **counts}
 
 
-def progress_of(trainer: "AsyncTrainer") -> State:
-    """Return the counts of a run."""
-    return {
-        "progress": {name: getattr(trainer, name) for name in PROGRESS} | {"rows": trainer.rows.state()},
-        "recent": [[*episode, dict(episode.infos)] for episode in trainer.recent],
-    }
+def _progress_of(trainer: "AsyncTrainer") -> State:
+    counts, recent = Progress.of(trainer).state()
+    return {"progress": counts | {"rows": trainer.rows.state()}, "recent": recent}
+
+
+def savepoint(trainer: "AsyncTrainer") -> Callable[[], None]:
+    """Return a function that undoes an update: the agent, the counts and the transitions are as now."""
+    agent, buffer, progress = trainer.agent, copy(trainer.buffer), Progress.of(trainer)
+    undo_agent = agent.savepoint() if hasattr(agent, "savepoint") else partial(agent.load_state, agent.state())
+    counts = trainer.known_restarts, trainer.elsewhere, trainer.running_envs
+
+    def undo() -> None:
+        undo_agent()
+        vars(trainer.buffer).update(vars(buffer))
+        progress.restore(trainer)
+        trainer.known_restarts, trainer.elsewhere, trainer.running_envs = counts
+
+    return undo
 
 
 def join(trainer: "AsyncTrainer") -> None:
@@ -80,9 +157,8 @@ def join(trainer: "AsyncTrainer") -> None:
     trainer.rows.load_state(state["progress"]["rows"])
     trainer.agent.load_state(state["agent"])
     trainer.buffer.clear()
-    trainer.recent.extend(recent_in(state["recent"]))
     trainer.elsewhere, trainer.running_envs = state["elsewhere"], state["running_envs"]
-    vars(trainer).update(progress_in(state["progress"]))
+    Progress.of_state(state["progress"], state["recent"]).restore(trainer)
 
 
 def made_for(trainer: "AsyncTrainer") -> dict[str, Any]:
@@ -129,8 +205,8 @@ def restore(
     own_state = getattr(agent, "whole_state", agent.state)()
     before = own_state, buffer.state(), trainer.rows.state()
     try:
-        progress, recent = progress_in(state["progress"]), recent_in(state["recent"])
-        trainer.rows.load_state(state["progress"].get("rows", {"last": progress["steps_done"], "sums": {}}))
+        progress = Progress.of_state(state["progress"], state["recent"])
+        trainer.rows.load_state(state["progress"].get("rows", {"last": progress.steps_done, "sums": {}}))
         envs = slice(0, 0) if other_envs else trainer.share.own
         agent.load_state(part_of_agent(agent, state["agent"], trainer.share, envs))
         if other_envs and hasattr(agent, "forget_environments"):
@@ -146,9 +222,7 @@ def restore(
         for part, former in zip((agent, buffer, trainer.rows), before, strict=True):
             part.load_state(former)
         raise DamagedError(f"{path} is not the checkpoint of such a run: {error!r}") from error
-    vars(trainer).update(progress)
-    trainer.recent.clear()
-    trainer.recent.extend(recent)
+    progress.restore(trainer)
 
 
 def check_equal(saved: Mapping[str, Any], own: Mapping[str, Any], source: str) -> None:
@@ -186,35 +260,3 @@ def check_signature(agent: Agent, saved: State, source: str) -> None:
 def plain(value: Any) -> Any:
     """Return a value as a file would return it: with lists instead of tuples."""
     return [plain(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def progress_in(saved: State) -> dict[str, Any]:
-    """Return the attributes of a trainer that record its progress.
-
-    Raises:
-        ValueError: a value is not valid.
-        LookupError: one is missing; older checkpoints have no `restarts`.
-    """
-    seconds = float(saved["seconds"])
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"the saved seconds are {seconds}")
-    begin, end = saved["goal"]
-    return {
-        "steps_done": whole_number(saved["steps_done"], "number of steps"),
-        "seconds": seconds,
-        "episodes_done": whole_number(saved["episodes_done"], "number of episodes"),
-        "restarts": whole_number(saved.get("restarts", 0), "number of restarts"),
-        "goal": (whole_number(begin, "beginning"), whole_number(end, "end")),
-    }
-
-
-def recent_in(saved: Any) -> list[Episode]:
-    """Return the last episodes of a run; in older checkpoints they have no infos.
-
-    Raises:
-        ValueError, TypeError: a value is not valid.
-    """
-    return [
-        Episode(float(return_), whole_number(length, "length"), *({**infos} for infos in rest))
-        for return_, length, *rest in saved
-    ]

@@ -1,8 +1,6 @@
 """A run over several ranks: which environments each has, and what they tell each other beside gradients."""
 
 from collections.abc import Callable, Sequence
-from copy import copy
-from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -177,26 +175,6 @@ def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:
                 return True
         if not trainer.ranks.admit([candidates for *_, candidates in reports], state):
             return False
-
-
-COUNTS = ("steps_done", "episodes_done", "restarts", "_known_restarts", "elsewhere", "running_envs")
-"""Attributes of a trainer that `_count` changes."""
-
-
-def savepoint(trainer: "AsyncTrainer") -> Callable[[], None]:
-    """Return a function that undoes an update: the agent, the counts and the transitions are as now."""
-    agent, buffer, recent = trainer.agent, copy(trainer.buffer), [*trainer.recent]
-    undo_agent = agent.savepoint() if hasattr(agent, "savepoint") else partial(agent.load_state, agent.state())
-    counts = {name: getattr(trainer, name) for name in COUNTS}
-
-    def undo() -> None:
-        undo_agent()
-        vars(trainer.buffer).update(vars(buffer))
-        trainer.recent.clear()
-        trainer.recent.extend(recent)
-        vars(trainer).update(counts)
-
-    return undo
 
 
 def joined_environments(trainer: "AsyncTrainer") -> tuple[State, State, State]:

@@ -14,11 +14,11 @@ import numpy as np
 from AsyncPPO.agent import Agent, LaggableAgent
 from AsyncPPO.backends import GradientWorkers, Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar
-from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_for_new_rank
+from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, savepoint, state_for_new_rank
 from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
-from AsyncPPO.ranks import Share, agree_on_state, agree_to_stop, check_ranks, collect_share, gather_counts, savepoint
+from AsyncPPO.ranks import Share, agree_on_state, agree_to_stop, check_ranks, collect_share, gather_counts
 from AsyncPPO.rows import RowMeans, row_of
 from AsyncPPO.settings import ActingMode, EnvSettings, Mode, check_arguments
 from AsyncPPO.vectorizer import EnvVectorizer
@@ -99,7 +99,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.collecting_since: float | None = None  # by `time.monotonic`; None between collections
         self.rows = RowMeans(agent)
         self._batch_lag = 0
-        self.restarts, self._known_restarts = 0, 0  # of environments of all ranks in the run; of this vectorizer
+        self.restarts, self.known_restarts = 0, 0  # of environments of all ranks in the run; of this vectorizer
         self.elsewhere, self.running_envs = 0, self.num_envs  # transitions of other ranks; environments of all
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
@@ -241,13 +241,13 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _count(self, own: tuple[int, list[Episode]], ranks: Ranks) -> tuple[int, list[Episode]]:
         """Count what this rank and the others have collected; return the steps and episodes of all."""
-        restarts = self.env.restarts - self._known_restarts
+        restarts = self.env.restarts - self.known_restarts
         counts = gather_counts(ranks, *own, len(self.buffer), self.env.num_envs, restarts)
         self.elsewhere, self.running_envs = counts.elsewhere, counts.envs
         self.steps_done += counts.steps
         self.episodes_done += len(counts.episodes)
         self.restarts += counts.restarts
-        self._known_restarts += restarts
+        self.known_restarts += restarts
         self.recent.extend(counts.episodes)
         return counts.steps, counts.episodes
 
