@@ -75,7 +75,7 @@ class Progress:
     def state(self) -> tuple[State, list[Any]]:
         """Return the counts and the last episodes as plain values."""
         counts = {name: value for name, value in vars(self).items() if name != "recent"}
-        return counts, [[*episode, dict(episode.infos)] for episode in self.recent]
+        return counts, [[episode.return_, episode.length, episode.infos] for episode in self.recent]
 
     def restore(self, trainer: "AsyncTrainer") -> None:
         """Let a trainer be as far."""

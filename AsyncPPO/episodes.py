@@ -3,8 +3,8 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,28 +13,18 @@ from parallel_rl.utils import Metrics, State, check_like
 
 SUCCESS_RATE, INFO_PREFIX = "success_rate", "info_"
 """The names of metrics of infos: the fraction of successes, and the prefix for the means of other infos."""
-NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
-class _Sums(NamedTuple):
+@dataclass(frozen=True)
+class Episode:
+    """A finished episode."""
+
     return_: float
     """The undiscounted sum of the rewards."""
     length: int
     """The number of steps."""
-
-
-class Episode(_Sums):
-    """A finished episode: a tuple of its `return_` and its `length`, with the attribute `infos`."""
-
-    infos: Mapping[str, float] = NOTHING
+    infos: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Numbers of its last info by key: `is_success` and the run's `info_keys`, if present."""
-
-    def __new__(cls, return_: float, length: int, infos: Mapping[str, float] = NOTHING) -> Self:
-        """Make the tuple, and store the infos."""
-        episode = super().__new__(cls, return_, length)
-        if infos:
-            episode.infos = infos
-        return episode
 
 
 class Episodes:
@@ -93,7 +83,7 @@ class Episodes:
         for step, row in np.argwhere(over).tolist():
             total, length = sums[step, row].item() - sum_before[row].item(), step + 1 - int(steps_before[row])
             if not failed[step, row]:
-                numbers = NOTHING if known is None else by_key(self._keys, known[step, row])
+                numbers = {} if known is None else by_key(self._keys, known[step, row])
                 episodes.append(Episode(total, length, numbers))
             sum_before[row], steps_before[row] = sums[step, row], step + 1
         self._returns[env_ids] = sums[-1] - sum_before
@@ -151,7 +141,10 @@ def means_of_infos(episodes: Iterable[Episode]) -> Metrics:
     return {name: float(np.mean(values)) for name, values in numbers.items()}
 
 
-class _Figures(NamedTuple):
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation at some point of the run."""
+
     steps: int
     """Environment steps of training before it."""
     episodes: int
@@ -161,31 +154,21 @@ class _Figures(NamedTuple):
     std: float
     min: float
     max: float
-
-
-class Evaluation(_Figures):
-    """An evaluation at some point of the run: a tuple of figures, with the attribute `infos`."""
-
-    infos: Mapping[str, float] = NOTHING
+    infos: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Means of the last infos of the episodes: `success_rate` and `info_KEY`, if the infos have them."""
 
     @classmethod
     def of_figures(cls, figures: Metrics) -> Self:
         """Return the evaluation with these `figures`; further names are those of infos, and NaN means none."""
-        evaluation = cls(*(figures[name] for name in cls._fields))  # type: ignore[arg-type]
-        infos = {name: value for name, value in figures.items() if name not in cls._fields and not np.isnan(value)}
-        if infos:
-            evaluation.infos = infos
-        return evaluation
+        infos = {name: value for name, value in figures.items() if name not in FIGURES and not np.isnan(value)}
+        return cls(**{name: figures[name] for name in FIGURES}, infos=infos)  # type: ignore[arg-type]
 
     @classmethod
     def of(cls, steps: int, episodes: Sequence[Episode]) -> Self:
         """Summarize episodes."""
         returns = np.array([episode.return_ for episode in episodes])
-        figures = (returns.mean(), returns.std(), returns.min(), returns.max())
-        evaluation = cls(steps, len(returns), *map(float, figures))
-        evaluation.infos = means_of_infos(episodes)
-        return evaluation
+        mean, std, least, most = map(float, (returns.mean(), returns.std(), returns.min(), returns.max()))
+        return cls(steps, len(returns), mean, std, least, most, means_of_infos(episodes))
 
     @property
     def success_rate(self) -> float:
@@ -199,4 +182,8 @@ class Evaluation(_Figures):
 
     def figures(self) -> dict[str, float]:
         """Return all figures by name."""
-        return {**self._asdict(), **self.infos}
+        return {**{name: getattr(self, name) for name in FIGURES}, **self.infos}
+
+
+FIGURES = [each.name for each in fields(Evaluation) if each.name != "infos"]
+"""The names of the figures that every evaluation has."""

@@ -129,9 +129,8 @@ def gather_counts(ranks: Ranks, steps: int, episodes: list[Episode], waiting: in
     """
     if ranks.world_size == 1:
         return Counts(steps, episodes, 0, envs, restarts)
-    parts = ranks.all_gather(
-        [steps, waiting, envs, restarts, [[*episode, dict(episode.infos)] for episode in episodes]]
-    )
+    ended = [[episode.return_, episode.length, episode.infos] for episode in episodes]
+    parts = ranks.all_gather([steps, waiting, envs, restarts, ended])
     everyones = [Episode(*episode) for *_, ended in parts for episode in ended]
     all_steps, all_waiting, all_envs, all_restarts = (sum(part[index] for part in parts) for index in range(4))
     return Counts(all_steps, everyones, all_waiting - waiting, all_envs, all_restarts)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from AsyncPPO.callbacks.base import Callback
-from AsyncPPO.episodes import Evaluation, is_of_info
+from AsyncPPO.episodes import FIGURES, Evaluation, is_of_info
 from parallel_rl.utils import History, Metrics, append_to, write_atomically
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class CSVLog(Callback):
                 for row in rows
             )
         if not trainer.evaluations:
-            rows = [row for row in read_table(self.evaluations.path, Evaluation._fields) if row["steps"] <= done]
+            rows = [row for row in read_table(self.evaluations.path, FIGURES) if row["steps"] <= done]
             trainer.evaluations = [Evaluation.of_figures(row) for row in rows]
         self.metrics.write(trainer.history, trainer.history.columns)
         rows = [evaluation.figures() for evaluation in trainer.evaluations]

@@ -44,7 +44,8 @@ def test_a_toy_agent_learns_and_is_evaluated(tmp_path: Path) -> None:
         assert run.acting == "central"
         run.run()
     assert evaluate(agent, lake, 3).tolist() == [1.0] * 3
-    assert run.evaluations[-1][:3] == (5_000, 2, 1.0)
+    last = run.evaluations[-1]
+    assert (last.steps, last.episodes, last.mean) == (5_000, 2, 1.0)
     best = toy()
     best.load_weights(tmp_path)
     assert evaluate(best, lake, 3).tolist() == [1.0] * 3

@@ -10,7 +10,7 @@ import pytest
 
 from AsyncPPO import AsyncPPO, EnvError, evaluate, evaluate_episodes
 from AsyncPPO.callbacks import CSVLog, TensorBoard, read_table
-from AsyncPPO.episodes import Episode, Evaluation
+from AsyncPPO.episodes import FIGURES, Episode, Evaluation
 from AsyncPPO.evaluation import BackgroundEvaluation
 from parallel_rl.utils import History, load_state, save_state
 from PPO import PPO
@@ -61,7 +61,10 @@ def episodes_of(**kwargs: Any) -> list[tuple[float, ...]]:
     assert row["info_distance"] == pytest.approx(np.mean([info["distance"] for info in infos]))
     assert 0 < row["success_rate"] < 1
     assert all((info["is_success"] == 1.0) == (info["distance"] < 0.5) for info in infos)
-    return [(*episode, episode.infos["distance"], episode.infos["is_success"]) for episode in witness.episodes]
+    return [
+        (episode.return_, episode.length, episode.infos["distance"], episode.infos["is_success"])
+        for episode in witness.episodes
+    ]
 
 
 @pytest.mark.covering
@@ -145,7 +148,7 @@ def test_infos_are_in_evaluations_csv_and_tensorboard(tmp_path: Path) -> None:
         last = run.evaluations[-1]
     assert 0 < last.success_rate < 1
     assert last.infos.keys() == {"success_rate", "info_distance"}
-    rows = read_table(tmp_path / "evaluations.csv", Evaluation._fields)
+    rows = read_table(tmp_path / "evaluations.csv", FIGURES)
     assert [Evaluation.of_figures(row).figures() for row in rows] == [made.figures() for made in run.evaluations]
     assert json.loads((tmp_path / "best" / "evaluation.json").read_text())["success_rate"] == last.success_rate
     found = scalars(tmp_path)
@@ -161,7 +164,7 @@ def test_an_old_table_of_evaluations_without_infos_continues(tmp_path: Path) -> 
         log.on_start(run)
         assert run.evaluations == [Evaluation(0, 2, 1.0, 0.0, 1.0, 1.0)]
         run.add_evaluation(Evaluation.of(5, [Episode(1.0, 2, {"is_success": 0.5})]))
-    rows = read_table(tmp_path / "evaluations.csv", Evaluation._fields)
+    rows = read_table(tmp_path / "evaluations.csv", FIGURES)
     assert np.isnan(rows[0]["success_rate"])
     assert rows[1]["success_rate"] == 0.5
 
