@@ -5,10 +5,8 @@ from typing import Any, Literal
 from gymnasium import spaces
 
 from OffPolicy.noise import make_noise
-from parallel_rl.utils import Config, Schedule, scheduled, setting, settings_class
+from parallel_rl.utils import Config, Schedule, new_default, scheduled, setting, settings_class
 from parallel_rl.utils.settings import WIDEST
-
-LR_HELP = "Learning rate of Adam; in Python also a function of the remaining fraction of the run, from 1 to 0."
 
 
 @settings_class
@@ -20,7 +18,11 @@ class OffPolicyConfig(Config):
     """
 
     gamma: float = setting(0.99, "Discount of the reward.", least=0, most=1)
-    lr: float | Schedule = setting(3e-4, LR_HELP, above=0)
+    lr: float | Schedule = setting(
+        3e-4,
+        "Learning rate of Adam; in Python also a function of the remaining fraction of the run, from 1 to 0.",
+        above=0,
+    )
     anneal_lr: bool = setting(False, "Anneal `lr` linearly to 0 over the run.")
     batch_size: int = setting(256, "Transitions in each gradient step.", above=0)
     buffer_size: int = setting(1_000_000, "Capacity of the replay buffer, in observations.", fixed=True, least=2)
@@ -73,14 +75,12 @@ class OffPolicyConfig(Config):
 class DQNConfig(OffPolicyConfig):
     """The hyperparameters of `DQN`."""
 
-    lr: float | Schedule = setting(5e-4, LR_HELP, above=0)
-    batch_size: int = setting(128, "Transitions in each gradient step.", above=0)
-    buffer_size: int = setting(100_000, "Capacity of the replay buffer, in observations.", fixed=True, least=2)
-    utd: float = setting(0.25, "Updates for each environment step, however many environments.", above=0, fixed=True)
-    tau: float = setting(0.01, "Update of target networks: target <- (1 - tau) target + tau network.", above=0, most=1)
-    hidden_sizes: tuple[int, ...] = setting(
-        (128, 128), "Units of each hidden layer.", structure=True, least=1, most=WIDEST
-    )
+    lr = new_default(5e-4)
+    batch_size = new_default(128)
+    buffer_size = new_default(100_000)
+    utd = new_default(0.25)
+    tau = new_default(0.01)
+    hidden_sizes = new_default((128, 128))
     target_update_interval: int = setting(1, "Updates of the network for each update of its target.", above=0)
     double: bool = setting(True, "Choose the next action by the online network, and evaluate it by the target network.")
     dueling: bool = setting(False, "Compute action values as the state's value plus advantages.", structure=True)
@@ -114,7 +114,7 @@ class ContinuousConfig(OffPolicyConfig):
 class DeterministicConfig(ContinuousConfig):
     """The settings of `DDPG` and `TD3`."""
 
-    lr: float | Schedule = setting(1e-3, LR_HELP, above=0)
+    lr = new_default(1e-3)
     action_noise: str = setting("normal_0.1", "Noise on actions in [-1, 1]: normal_STD, ou_STD or none.", fixed=True)
 
     def __post_init__(self) -> None:

@@ -76,7 +76,10 @@ def differences(saved: Settings, own: Settings, *, learning: bool = False) -> li
 
 
 def _meaning(settings: Settings) -> dict[str, Any]:
-    """Return, in one form each, the settings that weights depend on: the same setting may be written differently."""
+    """Return, in one form each, the settings that weights depend on: the same setting may be written differently.
+
+    A setting that has no effect here is None, so that it may differ.
+    """
     features = Features.of(make_space(settings["observation_space"]))
     flat = len(features.numbers) == 1 and features == Features((Numbers((), features.numbers[0].shape),), ())
     actions = [*leaves(make_space(settings["action_space"]))]
@@ -84,19 +87,18 @@ def _meaning(settings: Settings) -> dict[str, Any]:
     usual, recurrent = settings["encoder"] is None, settings["core"] != "none"
     companions = _companions(settings)
     share = recurrent or bool(features.images) if settings["share_encoder"] is None else settings["share_encoder"]
-    return {
+    structure = {name: settings[name] for name, about in settings_in(PPOConfig).items() if about.structure}
+    return structure | {
         "observation_space": features.columns if flat else features,
         "action_space": [(keys, _range(part)) for keys, part in actions],
         "squash_actions": settings["squash_actions"] and bounded,
         "share_encoder": share,
-        "core": settings["core"],
         "core_size": settings["core_size"] if recurrent else None,
         "hidden_sizes": settings["hidden_sizes"] if usual else None,
         "activation": settings["activation"] if usual and settings["hidden_sizes"] else None,
         "normalize_obs": settings["normalize_obs"] and bool(features.vector),
         "use_RND": "rnd" in companions,
         "companions": [companion["is"] if isinstance(companion, dict) else companion for companion in companions],
-        "use_sde": settings["use_sde"],
         **{name: settings[name] is None for name in CALLABLES},
     }
 

@@ -5,17 +5,20 @@ A config is a frozen dataclass whose fields are declared by `setting`:
     @settings_class
     class DQNConfig(Config):
         gamma: float = setting(0.99, "Discount of the reward.", least=0, most=1)
+
+A config that inherits a setting can give it another default: `gamma = new_default(0.9)`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import wraps
-from inspect import Signature, signature
+from inspect import Signature, get_annotations, signature
 from types import MethodType, NoneType, UnionType
 from typing import (
     Any,
     Generic,
     Literal,
+    NamedTuple,
     ParamSpec,
     Self,
     TypeVar,
@@ -105,6 +108,15 @@ def setting(default: Any, help: str, **facts: Any) -> Any:
     return field(default=default, metadata={"setting": Setting(help, **facts)})
 
 
+class _Default(NamedTuple):
+    value: Any
+
+
+def new_default(value: Any) -> Any:
+    """Give a setting that a `Config` inherits another default; the rest of its declaration stays."""
+    return _Default(value)
+
+
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
 def settings_class(kind: type[T]) -> type[T]:
     """Make a class a frozen dataclass of settings, which are keyword arguments.
@@ -112,6 +124,11 @@ def settings_class(kind: type[T]) -> type[T]:
     For a type checker the fields are not frozen. It sees them as attributes of an agent, and many of those can be
     assigned.
     """
+    inherited = {each.name: each for base in kind.__bases__ if is_dataclass(base) for each in fields(base)}
+    changed = {name: value for name, value in vars(kind).items() if isinstance(value, _Default)}
+    for name, (value,) in changed.items():
+        setattr(kind, name, field(default=value, metadata=inherited[name].metadata))
+    kind.__annotations__ = get_annotations(kind) | {name: inherited[name].type for name in changed}
     return dataclass(frozen=True, kw_only=True)(kind)
 
 

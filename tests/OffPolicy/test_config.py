@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from OffPolicy.config import DDPGConfig, DQNConfig, SACConfig, TD3Config
+from parallel_rl.utils import new_default, settings_class, settings_in
 from parallel_rl.utils.settings import hints
 
 CONFIGS = pytest.mark.parametrize("config", [DQNConfig, DDPGConfig, TD3Config, SACConfig])
@@ -85,3 +86,14 @@ def test_settings_that_exclude_each_other_are_refused(config: Any) -> None:
 def test_a_range_is_told_with_both_ends() -> None:
     with pytest.raises(ValueError, match=r"tau must be in \(0, 1\], not 2$"):
         DQNConfig(tau=2)
+
+
+def test_a_config_with_a_new_default_inherits_the_rest_of_the_setting() -> None:
+    @settings_class
+    class Slow(DQNConfig):
+        tau = new_default(0.001)
+
+    assert (Slow().tau, Slow(tau=0.5).tau, DQNConfig().tau) == (0.001, 0.5, 0.01)
+    assert (settings_in(Slow), hints(Slow)) == (settings_in(DQNConfig), hints(DQNConfig))
+    with pytest.raises(ValueError, match="tau must be"):
+        Slow(tau=2)
