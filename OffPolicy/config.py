@@ -1,11 +1,11 @@
 """The hyperparameters of the off-policy agents, each declared once. It needs no torch, so that --help is fast."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from gymnasium import spaces
 
 from OffPolicy.noise import make_noise
-from parallel_rl.utils import Config, Schedule, new_default, scheduled, setting, settings_class
+from parallel_rl.utils import Config, Schedule, SettingValues, new_default, scheduled, setting, settings_class
 from parallel_rl.utils.settings import WIDEST
 
 
@@ -92,7 +92,7 @@ class DQNConfig(OffPolicyConfig):
     max_grad_norm: float = setting(10.0, "Limit on the norm of the gradient.", above=0)
 
     @classmethod
-    def defaults_for(cls, observation_space: spaces.Space, action_space: spaces.Space) -> dict[str, Any]:
+    def defaults_for(cls, observation_space: spaces.Space, action_space: spaces.Space) -> SettingValues:
         """Return the defaults for spaces: 3-step returns, except with goals, where hindsight needs single steps."""
         has_goals = isinstance(observation_space, spaces.Dict) and "desired_goal" in observation_space.spaces
         return {} if has_goals else {"n_step": 3}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from PPO.actor_critic import ActorCritic
-from PPO.losses import Metrics
+from PPO.losses import LossMetrics
 from PPO.memory import Rows
 from PPO.objective import Objective
 
@@ -18,7 +18,7 @@ class Autograd:
     def __init__(
         self,
         policy: ActorCritic,
-        loss: Callable[[Objective, ActorCritic, Rows], tuple[torch.Tensor, Metrics]],
+        loss: Callable[[Objective, ActorCritic, Rows], tuple[torch.Tensor, LossMetrics]],
         gradient: torch.Tensor,
         objective: Objective,
         has_entropy: bool,
@@ -43,7 +43,7 @@ class Autograd:
         self._shuffled = self._rows.take(torch.from_numpy(order).to(self._gradient.device))
         return self._shuffled
 
-    def compute(self, start: int, stop: int) -> Metrics:
+    def compute(self, start: int, stop: int) -> LossMetrics:
         """Write the gradient of the minibatch of rows `start` to `stop`; return its metrics."""
         self._gradient.zero_()
         loss, metrics = self._loss(self._objective, self._policy, self._shuffled.part(start, stop))

@@ -1,20 +1,18 @@
 """PPOConfig: the hyperparameters of PPO, each declared once. It needs no torch, so that --help is fast."""
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from gymnasium import spaces
 
-from parallel_rl.utils import Config, Features, Schedule, leaves, scheduled, setting, settings_class
+from parallel_rl.utils import Config, Features, Schedule, SettingValues, leaves, scheduled, setting, settings_class
 from parallel_rl.utils.settings import WIDEST
 
 CompanionName = Literal["rnd", "icm"]
 ROLLOUT = -1
 """The value of `sde_sample_freq` for new noise only after each update."""
-Values = dict[str, Any]
-"""Settings of PPO and of its run, by name."""
-DEFAULTS: Values = {"k_epochs": 10, "gamma": 0.99, "mini_batch_size": 256}
+DEFAULTS: SettingValues = {"k_epochs": 10, "gamma": 0.99, "mini_batch_size": 256}
 """The defaults of the command line that differ from those of `PPOConfig`, on which older scripts rely."""
-DISCRETE: Values = DEFAULTS | {
+DISCRETE: SettingValues = DEFAULTS | {
     "gamma": 0.995,
     "GAE_lambda": 0.97,
     "batch_size": 2048,
@@ -22,7 +20,7 @@ DISCRETE: Values = DEFAULTS | {
     "anneal_lr": True,
 }
 """The defaults for discrete actions."""
-CONTINUOUS: Values = DEFAULTS | {
+CONTINUOUS: SettingValues = DEFAULTS | {
     "num_envs": 64,
     "gamma": 0.995,
     "GAE_lambda": 0.97,
@@ -35,7 +33,7 @@ CONTINUOUS: Values = DEFAULTS | {
     "log_std": -0.5,
 }
 """The defaults if any action is continuous."""
-IMAGES: Values = DEFAULTS | {
+IMAGES: SettingValues = DEFAULTS | {
     "num_envs": 8,
     "k_epochs": 4,
     "lr": 2.5e-4,
@@ -195,7 +193,7 @@ class PPOConfig(Config):
             scheduled(name, value, anneal, 0.0)  # raises if a function is also to be annealed
 
     @classmethod
-    def defaults_for(cls, observation_space: spaces.Space, action_space: spaces.Space) -> Values:
+    def defaults_for(cls, observation_space: spaces.Space, action_space: spaces.Space) -> SettingValues:
         """Return the defaults for the spaces of an environment; measured numbers are normalized, codes are not.
 
         Raises:

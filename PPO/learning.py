@@ -14,7 +14,7 @@ from PPO.companions import Companion
 from PPO.config import PPOConfig
 from PPO.fast.policy import NumpyPolicy
 from PPO.fast.shards import GradientWorkers
-from PPO.losses import Metrics
+from PPO.losses import LossMetrics
 from PPO.memory import Memory
 from PPO.minibatches import Minibatch, companion_losses, loss_name, parts_of, select_rows, shuffled, standardize
 from PPO.objective import Objective
@@ -139,7 +139,7 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
         for start, stop in pairwise(bounds):
             yield Minibatch(rows.part(start, stop), select_rows(prepared.targets, order[start:stop]))
 
-    def loss(self, minibatch: Minibatch, progress: float = 0.0) -> tuple[torch.Tensor, Metrics]:
+    def loss(self, minibatch: Minibatch, progress: float = 0.0) -> tuple[torch.Tensor, LossMetrics]:
         """Return the sum of the losses of PPO and of its companions, to be minimized over `parameters`.
 
         Args:

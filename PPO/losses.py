@@ -11,11 +11,11 @@ from PPO.actor_critic import ActorCritic
 from PPO.memory import Rows
 from PPO.objective import Number, Objective
 
-Metrics = dict[str, Any]
+LossMetrics = dict[str, Any]
 """Numbers, or tensors of one: `policy_loss`, `value_loss`, `approx_kl` and `clip_fraction` of a minibatch."""
 
 
-def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows) -> tuple[torch.Tensor, Metrics]:
+def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows) -> tuple[torch.Tensor, LossMetrics]:
     """Return the loss (equation 9 of the paper), and the metrics of a minibatch.
 
     L = policy loss + value_coef * value loss - entropy_coef * mean entropy

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from parallel_rl.utils import Ranks, merged
-from PPO.losses import Metrics
+from PPO.losses import LossMetrics
 from PPO.memory import Array, Rows
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def standardized(advantage: Array) -> Array:
     return centered / (np.sqrt(centered @ centered / (len(centered) - 1)) + 1e-8)
 
 
-def add_up(ranks: Ranks, gradients: Sequence[torch.Tensor], metrics: Metrics, share: float) -> Metrics:
+def add_up(ranks: Ranks, gradients: Sequence[torch.Tensor], metrics: LossMetrics, share: float) -> LossMetrics:
     """Turn gradients and metrics, means over this rank's rows of a minibatch, into those over the rows of all ranks.
 
     Args:
@@ -114,7 +114,7 @@ def select_rows(targets: list[Targets], index: np.ndarray) -> list[Targets]:
     return [tuple(tensor[index] for tensor in own) for own in targets]
 
 
-def add_gradients(ppo: "Learning", targets: list[Targets], index: np.ndarray, rng: np.random.Generator) -> Metrics:
+def add_gradients(ppo: "Learning", targets: list[Targets], index: np.ndarray, rng: np.random.Generator) -> LossMetrics:
     """Compute the gradients of the companions' losses on some rows; return the losses.
 
     Only if a companion `shares`, its gradient is added to the policy's.
@@ -143,7 +143,7 @@ def loss_name(companion: "Companion") -> str:
     return f"{companion.name.lower()}_loss"
 
 
-def means(steps: Sequence[Metrics]) -> dict[str, float]:
+def means(steps: Sequence[LossMetrics]) -> dict[str, float]:
     """Return the mean of each metric over the steps; if one is infinite or NaN, the metrics of the first such step."""
     values = {name: [step[name] for step in steps] for name in steps[0]}
     result = {

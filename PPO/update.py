@@ -34,7 +34,7 @@ from PPO.actor_critic import ActorCritic, Past
 from PPO.autograd import Autograd
 from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
-from PPO.losses import Metrics
+from PPO.losses import LossMetrics
 from PPO.memory import Rows
 from PPO.minibatches import (
     Targets,
@@ -113,7 +113,7 @@ def optimize(
     rows of every rank, and its gradient is the mean over all of them.
     """
     rows, experience, config, optimizers = prepared.rows, prepared.experience, ppo.config, ppo.optimizers
-    steps: list[Metrics] = []
+    steps: list[LossMetrics] = []
     gradients = [optimizer.gradient for optimizer in optimizers]
     rng, parts = stream_of(ranks, ppo.rng), parts_of(sum(ranks.all_gather(len(rows.obs))), config.mini_batch_size)
     gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)

@@ -16,7 +16,7 @@ from Rollouts.fragment import Fragment, State, StepValues, cat
 from Rollouts.nested import Nested, allocate, tree_map, unpack
 
 
-class Rows:
+class UnfinishedFragment:
     """The states of an unfinished fragment, and the outcomes of its steps, as arrays."""
 
     def __init__(self, envs: EnvVectorizer, n_steps: int, first: State | None) -> None:
@@ -88,7 +88,7 @@ class Collector:
             EnvError: an environment failed; `envs` is closed then.
             TypeError, ValueError: the actor returns wrong values.
         """
-        rows = Rows(self.envs, self.n_steps, self._first)
+        rows = UnfinishedFragment(self.envs, self.n_steps, self._first)
         if self._first is None:
             self._begin(rows)
         hx = tree_map(torch.clone, self._hx)
@@ -112,14 +112,14 @@ class Collector:
             first_hx=tuple(self._first_hx),
         )
 
-    def _begin(self, rows: Rows) -> None:
+    def _begin(self, rows: UnfinishedFragment) -> None:
         """Start an episode in every environment."""
         obs, _ = self.envs.reset()
         _write(rows.state.obs, 0, unpack(self.envs.single_observation_space, obs))
         with streams_kept(self.device):
             self._hx = initial_hx(self.actor, self._at(rows, 0))
 
-    def _step(self, rows: Rows, step: int) -> dict[str, Nested]:
+    def _step(self, rows: UnfinishedFragment, step: int) -> dict[str, Nested]:
         """Step all running environments once; return the actor's outputs."""
         envs, state = self.envs, rows.state
         act, self._hx, info = self.actor.step(*self._at(rows, step), hx=self._hx, virtual=False)
@@ -150,7 +150,7 @@ class Collector:
             envs.finished[:] = state.fin[step + 1]
         return info
 
-    def _keep_ends(self, rows: Rows, step: int, ended: np.ndarray) -> None:
+    def _keep_ends(self, rows: UnfinishedFragment, step: int, ended: np.ndarray) -> None:
         """Store the last observation of each episode that ended, and of truncated ones the actor's outputs for it."""
         space, all_obs = self.envs.single_observation_space, self.envs.final_obs
         obs = self._moved(tree_map(_tensor, unpack(space, all_obs[ended])))
@@ -173,7 +173,7 @@ class Collector:
         with streams_kept(self.device):
             return self.actor.step(*state, hx=hx, virtual=True)[2]
 
-    def _at(self, rows: Rows, step: int) -> State:
+    def _at(self, rows: UnfinishedFragment, step: int) -> State:
         """Return row `step` as input of the actor, `(1, B, ...)`."""
         return self._moved(rows.steps[step])
 

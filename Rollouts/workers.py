@@ -63,7 +63,7 @@ class SharedWeights:
             tensor.copy_(view)
 
 
-class Block:
+class RolloutWorker:
     """The context of a worker: a replica of the actor, and consecutive environments."""
 
     def __init__(
@@ -136,14 +136,14 @@ def lagged_feed(
     bounds = np.linspace(0, num_envs, min(num_workers, num_envs) + 1).astype(int).tolist()
     factories, seeds = env_factories(envs, num_envs), env_seeds(seed, num_envs)
     actor_seeds = spawn_seeds(seed if isinstance(seed, int | np.integer | None) else seed[0], num_envs + len(bounds))
-    make_block = partial(
-        Block, actor=actor, n_steps=n_steps, sticky=sticky, device=device, on_env_error=on_env_error,
+    make_worker = partial(
+        RolloutWorker, actor=actor, n_steps=n_steps, sticky=sticky, device=device, on_env_error=on_env_error,
         timed=step_timeout is not None,
     )  # fmt: skip
     specs = [
         WorkerSpec(
             f"the worker of environments {first} to {stop - 1}",
-            partial(make_block, factories=factories[first:stop], seeds=seeds[first:stop], actor_seed=actor_seed),
+            partial(make_worker, factories=factories[first:stop], seeds=seeds[first:stop], actor_seed=actor_seed),
             range(first, stop),
         )
         for (first, stop), actor_seed in zip(pairwise(bounds), actor_seeds[num_envs:], strict=False)
@@ -153,7 +153,7 @@ def lagged_feed(
     weights = SharedWeights(actor, shared.allocate(SharedWeights.size(actor)))
     with WorkerPool(
         specs,
-        {"collect": Block.collect},
+        {"collect": RolloutWorker.collect},
         shared=shared,
         start_method=method,
         timeout=step_timeout,

@@ -11,13 +11,10 @@ from typing import Any, NamedTuple
 
 from parallel_rl.agents import agent_kind
 from parallel_rl.config import train_config
-from parallel_rl.utils import spaces_in
+from parallel_rl.utils import SettingValues, spaces_in
 from PPO.config import CONTINUOUS, IMAGES
 
-Values = dict[str, Any]
-"""Settings of a run and of its agent, by name."""
-
-MUJOCO: Values = CONTINUOUS | {
+MUJOCO: SettingValues = CONTINUOUS | {
     "steps": 1_000_000,
     "gamma": 0.99,
     "GAE_lambda": 0.95,
@@ -27,7 +24,7 @@ MUJOCO: Values = CONTINUOUS | {
 """For all of MuJoCo."""
 LEGS = {"num_envs": 8, "squash_actions": False, "recompute_advantage": False, "log_std": 0.0}
 """Changes to it for robots that can fall."""
-BY_ENV: dict[str, Values] = {
+BY_ENV: dict[str, SettingValues] = {
     "CartPole-v1": {},
     "Acrobot-v1": {"steps": 200_000},
     "LunarLander-v3": {
@@ -84,9 +81,9 @@ BY_ENV: dict[str, Values] = {
     "Pendulum-v1": {"steps": 300_000, "num_envs": 8, "gamma": 0.95, "log_std": 0.5, "anneal_lr": True},
 }
 """By environment id."""
-ATARI: Values = IMAGES | {"steps": 10_000_000}
+ATARI: SettingValues = IMAGES | {"steps": 10_000_000}
 """For all of `ALE/...`; not tuned here."""
-MINATAR: Values = {
+MINATAR: SettingValues = {
     "steps": 5_000_000,
     "num_envs": 64,
     "batch_size": 2048,
@@ -98,13 +95,13 @@ MINATAR: Values = {
     "hidden_sizes": (),
 }
 """For all of `MinAtar/...`; found on Asterix and Breakout."""
-WITH_RND: dict[str, Values] = {
+WITH_RND: dict[str, SettingValues] = {
     "CartPole-v1": {},
     "MountainCar-v0": {"beta": 1.0},
     "MountainCarContinuous-v0": {"num_envs": 4, "batch_size": 1024, "gamma": 0.99, "log_std": 0.5, "beta": 1.0},
 }
 """By environment id: changes to the above with `--use-rnd`."""
-RECURRENT: Values = {"num_envs": 8, "normalize_advantage": "returns"}
+RECURRENT: SettingValues = {"num_envs": 8, "normalize_advantage": "returns"}
 """Changes to all of the above with a recurrent core; benchmarks/memory.py measures what they do."""
 
 
@@ -112,16 +109,16 @@ RECURRENT: Values = {"num_envs": 8, "normalize_advantage": "returns"}
 class Presets:
     """Settings for one agent, where they differ from the defaults of the command line."""
 
-    by_env: dict[str, Values] = field(default_factory=dict)
+    by_env: dict[str, SettingValues] = field(default_factory=dict)
     """By environment id."""
-    by_namespace: dict[str, Values] = field(default_factory=dict)
+    by_namespace: dict[str, SettingValues] = field(default_factory=dict)
     """For all environments of a namespace, such as `ALE/...`."""
-    with_rnd: dict[str, Values] = field(default_factory=dict)
+    with_rnd: dict[str, SettingValues] = field(default_factory=dict)
     """By environment id: changes to the above with an intrinsic reward."""
-    recurrent: Values = field(default_factory=dict)
+    recurrent: SettingValues = field(default_factory=dict)
     """Changes to the above with a recurrent core."""
 
-    def of(self, env_id: str, use_rnd: bool = False, recurrent: bool = False) -> Values:
+    def of(self, env_id: str, use_rnd: bool = False, recurrent: bool = False) -> SettingValues:
         """Return the settings for an environment."""
         settings = self.by_env.get(env_id) or self.by_namespace.get(env_id.partition("/")[0], {})
         changes = (self.with_rnd.get(env_id, {}) if use_rnd else {}) | (self.recurrent if recurrent else {})
@@ -132,9 +129,9 @@ class Presets:
         return env_id in self.by_env or env_id.partition("/")[0] in self.by_namespace
 
 
-N_STEP: Values = {"n_step": 3}
+N_STEP: SettingValues = {"n_step": 3}
 """For DQN: 3-step returns, with which values approach those of the horizon of 100 steps three times as fast."""
-CARTPOLE: Values = {
+CARTPOLE: SettingValues = {
     "steps": 50_000,
     "reward_scale": 0.1,
     "lr": 2e-3,
@@ -143,7 +140,7 @@ CARTPOLE: Values = {
     "buffer_size": 20_000,
 }
 """For DQN: values of at most 10, experience of recent policies, and a policy that does not change at the end."""
-DQN: dict[str, Values] = {
+DQN: dict[str, SettingValues] = {
     "CartPole-v1": N_STEP | CARTPOLE,
     "Acrobot-v1": N_STEP | {"steps": 100_000, "reward_scale": 0.1, "lr": 1e-3, "anneal_lr": True, "utd": 0.5},
     "LunarLander-v3": {
@@ -158,11 +155,11 @@ DQN: dict[str, Values] = {
         "epsilon_steps": 50_000,
     },
 }
-SMALL: Values = {"num_envs": 4, "lr": 1e-3, "hidden_sizes": (64, 64), "batch_size": 128, "buffer_size": 50_000}
+SMALL: SettingValues = {"num_envs": 4, "lr": 1e-3, "hidden_sizes": (64, 64), "batch_size": 128, "buffer_size": 50_000}
 """For continuous control with few dimensions: small networks, which need a third of the time."""
-LUNAR: Values = {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000}
+LUNAR: SettingValues = {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000}
 """For LunarLanderContinuous: after RL-Zoo, not tried here."""
-NOISE: Values = {
+NOISE: SettingValues = {
     "steps": 50_000,
     "action_noise": "ou_0.5",
     "utd": 0.5,
@@ -172,7 +169,7 @@ NOISE: Values = {
     "anneal_lr": True,
 }
 """For MountainCarContinuous: correlated noise, since uncorrelated noise never reaches the goal, and a long horizon."""
-FETCH_REACH: Values = SMALL | {
+FETCH_REACH: SettingValues = SMALL | {
     "steps": 7_500,
     "hindsight": "future",
     "clip_return": True,
@@ -181,13 +178,13 @@ FETCH_REACH: Values = SMALL | {
     "learning_starts": 500,
 }
 """For FetchReach: episodes of 50 steps, and rewards of -1 and 0."""
-DETERMINISTIC: dict[str, Values] = {
+DETERMINISTIC: dict[str, SettingValues] = {
     "FetchReach-v4": FETCH_REACH | {"eps_greedy": 0.2},
     "Pendulum-v1": SMALL | {"steps": 20_000},
     "MountainCarContinuous-v0": SMALL | NOISE,
     "LunarLanderContinuous-v3": LUNAR | {"gamma": 0.98},
 }
-SAC: dict[str, Values] = {
+SAC: dict[str, SettingValues] = {
     "FetchReach-v4": FETCH_REACH | {"initial_alpha": 0.05},
     "Pendulum-v1": SMALL | {"steps": 12_000},
     "LunarLanderContinuous-v3": LUNAR | {"tau": 0.01},
@@ -202,12 +199,12 @@ PRESETS: dict[str, Presets] = {
 """By agent."""
 
 
-def preset(agent: str, env_id: str, use_rnd: bool = False, recurrent: bool = False) -> Values:
+def preset(agent: str, env_id: str, use_rnd: bool = False, recurrent: bool = False) -> SettingValues:
     """Return the settings that differ from the defaults for an agent in an environment."""
     return PRESETS.get(agent, Presets()).of(env_id, use_rnd, recurrent)
 
 
-def defaults_for(agent: str, env: Any, recurrent: bool = False) -> Values:
+def defaults_for(agent: str, env: Any, recurrent: bool = False) -> SettingValues:
     """Return the settings that differ from the defaults of a preset where there is none: those for the spaces.
 
     Args:
@@ -222,7 +219,9 @@ def defaults_for(agent: str, env: Any, recurrent: bool = False) -> Values:
     return values | (PRESETS.get(agent, Presets()).recurrent if recurrent else {})
 
 
-def settings_of(env: Any, agent: str = "ppo", *, use_rnd: bool = False, core: str = "none") -> tuple[Values, Values]:
+def settings_of(
+    env: Any, agent: str = "ppo", *, use_rnd: bool = False, core: str = "none"
+) -> tuple[SettingValues, SettingValues]:
     """Return the settings with which the command line trains on an environment, for scripts.
 
     Args:
@@ -289,7 +288,7 @@ SEARCH: dict[str, Space] = {
 """By agent."""
 
 
-def search_space(agent: str, start: Values) -> Space:
+def search_space(agent: str, start: SettingValues) -> Space:
     """Return the settings to search for an agent, and their values; those of the first trial are among them.
 
     Raises:

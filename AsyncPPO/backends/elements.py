@@ -17,7 +17,7 @@ WriteObs = Callable[[int, Any], None]
 """Write an observation into the row of environment `index`."""
 
 
-class Choices:
+class DiscreteValues:
     """The whole numbers of a Discrete, MultiDiscrete or MultiBinary space."""
 
     def __init__(self, space: gym.Space) -> None:
@@ -92,7 +92,7 @@ class _Writer:
     def __init__(self, space: gym.Space, rows: np.ndarray, first: int, where: str) -> None:
         self._space, self._rows, self._first, self._where = space, rows, first, where
         self._shape, self._dtype = rows.shape[1:], rows.dtype
-        self._choices = None if isinstance(space, spaces.Box) else Choices(space)
+        self._choices = None if isinstance(space, spaces.Box) else DiscreteValues(space)
 
     def write(self, index: int, obs: Any) -> None:
         if not isinstance(obs, np.ndarray):
@@ -149,7 +149,7 @@ class Actions:
         self._where = f" for {name}" if name else ""
         parts = leaves(space) if isinstance(space, COMPOSITE) else ()
         self._parts = [Actions(part, name_of(keys)) for keys, part in parts]
-        self._choices = None if self._parts or isinstance(space, spaces.Box) else Choices(space)
+        self._choices = None if self._parts or isinstance(space, spaces.Box) else DiscreteValues(space)
         self._range = None
         if isinstance(space, spaces.Discrete):
             self._range = range(int(space.start), int(space.start + space.n))

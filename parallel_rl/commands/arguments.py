@@ -27,8 +27,8 @@ from parallel_rl.config import (
     train_config,
     with_defaults,
 )
-from parallel_rl.presets import Values, defaults_for, has_preset, preset
-from parallel_rl.utils import read_json, settings_in
+from parallel_rl.presets import defaults_for, has_preset, preset
+from parallel_rl.utils import SettingValues, read_json, settings_in
 
 NO_PRESET = "none"
 """The value of `--preset` for none."""
@@ -87,7 +87,7 @@ def _named_in(arguments: Sequence[str]) -> set[str]:
     return names | {name.removeprefix("no_") for name in names}
 
 
-def _preset_or_suited(agent: str, typed: Any) -> tuple[str, Values]:
+def _preset_or_suited(agent: str, typed: Any) -> tuple[str, SettingValues]:
     """Return in words where the settings of a new run come from; and the settings: a preset's or those for the spaces.
 
     With `--preset FILE` they are empty but for the environment: the caller adds those of the file.
@@ -104,14 +104,14 @@ def _preset_or_suited(agent: str, typed: Any) -> tuple[str, Values]:
         return "defaults for the spaces of the environment", defaults_for(agent, env, recurrent) | own
 
 
-def _by_flags(agent: str, values: Values, defaults: Values) -> str:
+def _by_flags(agent: str, values: SettingValues, defaults: SettingValues) -> str:
     """Return the flags, in words, that change the settings which a preset may hold."""
     names = [name.lower() for name in (*PRESET_OF_RUN, *settings_in(agent_kind(agent).config_class))]
     flags = [f"--{name.replace('_', '-')}" for name in names if values[name] != defaults[name]]
     return f", and {' '.join(flags)}" if flags else ""
 
 
-def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, Values]:
+def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, SettingValues]:
     """Return the agent, the file of the config (None without `--config` and `--load-weights`), and the preset.
 
     Raises:
@@ -122,7 +122,7 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, Values]:
         parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", default=None)
     named, _ = parser.parse_known_args(arguments)
     sources: dict[str, str] = {}
-    source, content = None, Values()
+    source, content = None, SettingValues()
     if named.load_weights is not None and (Path(named.load_weights) / CONFIG_FILE).is_file():
         source = Path(named.load_weights) / CONFIG_FILE
         sources[f"the weights in {named.load_weights} are"] = config_in(source).agent
@@ -140,7 +140,7 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, Values]:
     return agent, source, _checked_preset(named.preset, agent, content)
 
 
-def _checked_preset(file: str, agent: str, content: Values) -> Values:
+def _checked_preset(file: str, agent: str, content: SettingValues) -> SettingValues:
     """Check the settings of a preset, and convert them to their types.
 
     Raises:

@@ -17,8 +17,8 @@ from parallel_rl.commands.run_directory import locked, write_json
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.tune_report import plot_search, table
 from parallel_rl.config import TrainConfig, train_config
-from parallel_rl.presets import LogRange, Values, search_space
-from parallel_rl.utils import counted, settings_in
+from parallel_rl.presets import LogRange, search_space
+from parallel_rl.utils import SettingValues, counted, settings_in
 
 if TYPE_CHECKING:
     import optuna
@@ -107,7 +107,7 @@ def open_study(config: TrainConfig, run_dir: Path) -> "optuna.Study":
     return study
 
 
-def _started_with(config: TrainConfig) -> Values:
+def _started_with(config: TrainConfig) -> SettingValues:
     """Return the settings that all trials of a study share, and those of the first trial, as plain values."""
     about = settings_in(type(config.settings))
     settings = {name: value for name, value in vars(config.settings).items() if not about[name].incidental}
@@ -223,7 +223,7 @@ class Search:
         changed = {name: best[name] for name in names if best[name] != usual[name] or name in self.space}
         write_json(self.run_dir / PRESET_FILE, {"agent": self.config.agent} | changed)
 
-    def _config(self, values: Values) -> TrainConfig:
+    def _config(self, values: SettingValues) -> TrainConfig:
         """Return the config with the values of a trial; a minibatch is never larger than the batch."""
         if "mini_batch_size" in values:
             values = values | {"mini_batch_size": min(values["mini_batch_size"], values["batch_size"])}

@@ -32,7 +32,7 @@ class Process(Protocol):
 
 
 @dataclass
-class Member:
+class RankProcess:
     """A rank that belongs, or will belong, to the run."""
 
     number: int
@@ -64,7 +64,7 @@ class Driver:
             say: is told of losses and joins.
         """
         self._store, self._nodes, self._min_nodes, self._start, self._say = store, nodes, min_nodes, start, say
-        self._members = dict[int, Member]()
+        self._members = dict[int, RankProcess]()
         self._started, self._generation, self._ranks = 0, -1, list[int]()
         self._joining, self._losses = list[int](), [0] * nodes
         self._since = time.monotonic()
@@ -207,7 +207,7 @@ class Driver:
     def _replace(self) -> None:
         """Start a rank on each node that has none."""
         for node in sorted({*range(self._nodes)} - {member.node for member in self._members.values()}):
-            self._members[self._started] = Member(self._started, node, self._start(self._started, node))
+            self._members[self._started] = RankProcess(self._started, node, self._start(self._started, node))
             self._started += 1
 
     def _drop(self, number: int) -> None:
@@ -215,7 +215,7 @@ class Driver:
         member.process.kill()
         self._count_loss(member)
 
-    def _count_loss(self, member: Member) -> None:
+    def _count_loss(self, member: RankProcess) -> None:
         self._say(f"lost      rank {member.node}")
         had_joined = member.number in self._ranks and member.number not in self._joining
         self._losses[member.node] = 0 if had_joined else self._losses[member.node] + 1

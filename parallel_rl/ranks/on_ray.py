@@ -79,7 +79,7 @@ class RayRank:
             return
         where = NodeAffinitySchedulingStrategy(self._machine["NodeID"], soft=False)
         cores = self._machine["Resources"].get("CPU", 0)
-        self._actor = ray.remote(Actor).options(num_cpus=cores, scheduling_strategy=where).remote()
+        self._actor = ray.remote(RankActor).options(num_cpus=cores, scheduling_strategy=where).remote()
         self._future = self._actor.run.remote(self._work)
 
     def kill(self) -> None:
@@ -90,7 +90,7 @@ class RayRank:
             self._machines.free(self._machine)
 
 
-class Actor:
+class RankActor:
     """Does the work of a rank on its machine."""
 
     def run(self, work: Callable[[], int]) -> int:

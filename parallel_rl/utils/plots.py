@@ -38,7 +38,7 @@ Y_LABELS = {
     "success_rate": "share of successes in the last 100 episodes",
 }
 """Of columns whose names do not say enough."""
-Rows = Sequence[Metrics]
+MetricRows = Sequence[Metrics]
 """The history that `AsyncPPO.run` returns, or a list of such dicts."""
 
 
@@ -46,12 +46,12 @@ class Run(NamedTuple):
     """The data to plot for a run."""
 
     name: str
-    history: Rows
+    history: MetricRows
     goal: int
     """The planned number of steps."""
 
     @classmethod
-    def of(cls, name: str, history: Rows, done: int, planned: int) -> "Run":
+    def of(cls, name: str, history: MetricRows, done: int, planned: int) -> "Run":
         """Make a run that has done so many steps; if all, it is complete, though its last ones may have no row."""
         return cls(name, history, int(history[-1]["steps"]) if done >= planned else planned)
 
@@ -61,7 +61,7 @@ Panels = Mapping[str, Mapping[str, Sequence[Run]]]
 
 
 def plot_learning_curve(
-    history: Rows,
+    history: MetricRows,
     path: str | os.PathLike[str],
     title: str,
     threshold: float | None = None,

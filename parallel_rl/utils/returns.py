@@ -18,7 +18,7 @@ from parallel_rl.utils.trajectory import bootstrap_values, next_rows
 
 ORDINARY_REWARDS = 2.0**-10, 2.0**40
 """The range of magnitudes for which single precision and the usual epsilons suffice."""
-Rows = Any
+Array = Any
 """An array or a tensor, `(M,)` or `(T, B)`."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -80,7 +80,7 @@ def _sums_ahead(terms: np.ndarray, decays: np.ndarray) -> np.ndarray:
 
 
 @takes_tensors
-def td_errors(rewards: Rows, values: Rows, next_values: Rows, terminated: Rows, gamma: float) -> Rows:
+def td_errors(rewards: Array, values: Array, next_values: Array, terminated: Array, gamma: float) -> Array:
     r"""Temporal-difference errors (Sutton & Barto 2018, equation 6.5).
 
         delta_t = r_t + gamma * (1 - terminated_t) * V(s'_t) - V(s_t)
@@ -97,8 +97,8 @@ def td_errors(rewards: Rows, values: Rows, next_values: Rows, terminated: Rows, 
 
 @takes_tensors
 def gae(
-    rewards: Rows, values: Rows, next_values: Rows, terminated: Rows, ends: Rows, gamma: float, gae_lambda: float
-) -> Rows:
+    rewards: Array, values: Array, next_values: Array, terminated: Array, ends: Array, gamma: float, gae_lambda: float
+) -> Array:
     r"""Generalized advantage estimation (Schulman et al. 2016, arXiv:1506.02438, equations 11-16).
 
         delta_t = r_t + gamma * (1 - terminated_t) * V(s'_t) - V(s_t)
@@ -121,7 +121,7 @@ def gae(
 
 
 @takes_tensors
-def discounted_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends: Rows, gamma: float) -> Rows:
+def discounted_returns(rewards: Array, next_values: Array, terminated: Array, ends: Array, gamma: float) -> Array:
     r"""Discounted returns (Sutton & Barto 2018, equation 3.9), bootstrapped where a trajectory stops.
 
         G_t = r_t + gamma * G_{t+1},  at an end  r_t + gamma * (1 - terminated_t) * V(s'_t)
@@ -139,7 +139,7 @@ def discounted_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends:
 
 
 @takes_tensors
-def n_step_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends: Rows, gamma: float, n: int) -> Rows:
+def n_step_returns(rewards: Array, next_values: Array, terminated: Array, ends: Array, gamma: float, n: int) -> Array:
     r"""n-step returns: n rewards, then the value of the next observation (Sutton & Barto 2018, equation 7.1).
 
         G_t = r_t + gamma r_{t+1} + ... + gamma^{n-1} r_{t+n-1} + gamma^n V(s_{t+n})
@@ -163,16 +163,16 @@ def n_step_returns(rewards: Rows, next_values: Rows, terminated: Rows, ends: Row
 
 @takes_tensors
 def v_trace(
-    log_ratio: Rows,
-    rewards: Rows,
-    values: Rows,
-    next_values: Rows,
-    terminated: Rows,
-    ends: Rows,
+    log_ratio: Array,
+    rewards: Array,
+    values: Array,
+    next_values: Array,
+    terminated: Array,
+    ends: Array,
     gamma: float,
     rho_clip: float = 1.0,
     c_clip: float = 1.0,
-) -> tuple[Rows, Rows]:
+) -> tuple[Array, Array]:
     r"""V-trace targets and advantages from the data of another policy (Espeholt et al. 2018, arXiv:1802.01561).
 
     Equation 1 and section 4.2:

@@ -37,6 +37,8 @@ from parallel_rl.utils.schedules import Schedule, scheduled
 C = TypeVar("C", bound="Config")
 P = ParamSpec("P")
 T = TypeVar("T")
+SettingValues = dict[str, Any]
+"""Values of settings of an agent, and of its run, by name."""
 WHOLE_LIMIT = 2**63
 """Whole numbers must be below this limit, to fit into 64 bits."""
 WIDEST = 2**16
@@ -149,7 +151,7 @@ class Config:
         check(self)
 
     @classmethod
-    def defaults_for(cls, observation_space: spaces.Space, action_space: spaces.Space) -> dict[str, Any]:
+    def defaults_for(cls, observation_space: spaces.Space, action_space: spaces.Space) -> SettingValues:
         """Return settings that suit the spaces of one environment: the defaults where there is no preset.
 
         They are settings of the agent, and of the run such as `num_envs`. What they leave out has its usual default.

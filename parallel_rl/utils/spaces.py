@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeGuard, TypeVar
 import numpy as np
 from gymnasium import spaces
 
-Rows = TypeVar("Rows", bound=Any)
+Array = TypeVar("Array", bound=Any)
 """An array, or a tensor."""
 Keys = tuple[str | int, ...]
 """The keys that lead from an element of a Dict or a Tuple to one of its parts."""
@@ -233,7 +233,7 @@ class Features:
         """The number of columns of a row."""
         return self.columns + (self.mask.columns if self.mask else 0)
 
-    def split(self, rows: Rows) -> tuple[Rows, Rows | None]:
+    def split(self, rows: Array) -> tuple[Array, Array | None]:
         """Return the columns of rows `(B, width)` that networks get, and the action mask if there is one."""
         return (rows, None) if self.mask is None else (rows[:, : self.columns], rows[:, self.columns :])
 
