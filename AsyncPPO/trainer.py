@@ -118,7 +118,7 @@ class AsyncTrainer(Closeable, Generic[A]):
                 self.agent.check_fits(vectorizer)
             if hasattr(self.agent, "take_share"):
                 self.agent.take_share(self.share.own, self.share.total)
-        except (TypeError, ValueError):
+        except Exception:
             vectorizer.close()
             raise
         return vectorizer

@@ -164,7 +164,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         """Make one update; return metrics `()` and the TD errors `(B,)` of this rank's rows."""
         noise = torch.from_numpy(self.update_noise(len(batch.obs))).to(self.device)
         if noise.is_cuda and ranks.ranks.world_size == 1:
-            return self._graphs.replay(self.kind_of_update(), batch, noise, self.current_lr)
+            return self._graphs.replay(self.kind_of_update(), batch, noise, self.current_lr, ranks)
         return self.make_update(batch, noise, self.current_lr, ranks)
 
     def act(
@@ -203,6 +203,11 @@ class OffPolicyAgent(Sharing, Savable, ABC):
     def current_lr(self) -> float:
         """The learning rate of the last round of updates."""
         return scheduled("lr", self.config.lr, self.config.anneal_lr, self.progress)
+
+    @property
+    def demos_wanted(self) -> int:
+        """Demonstrations in addition to each minibatch, on all ranks together."""
+        return 0
 
     @property
     def first_update(self) -> int:
@@ -259,11 +264,13 @@ class OffPolicyAgent(Sharing, Savable, ABC):
             return {}
         self.progress = progress = min(progress, 1.0)  # the last step of all environments can pass the end
         collected: dict[str, list[torch.Tensor]] = defaultdict(list)
-        share = shares(masses, self.batch_size)[ranks.rank]
-        size, weighted = max(1, share), WeightedRanks(ranks, share / self.batch_size)
+        counts = shares(masses, self.batch_size)
+        size, demos = max(1, counts[ranks.rank]), shares(counts, self.demos_wanted)[ranks.rank]
+        share = counts[ranks.rank] + demos
+        weighted = WeightedRanks(ranks, share / (self.batch_size + self.demos_wanted), demos)
         with torch_threads(self.threads), own_stream(ranks, self.rng):
             for sample in self.sampler.samples(self.config, size, due, progress, ranks):
-                for rows, batch in self._minibatches(sample, size):
+                for rows, batch in self._minibatches(sample, size, demos):
                     metrics, errors = self.learn_from(batch, weighted)
                     self.updates += 1
                     self.sampler.update_priorities(rows, errors[: len(rows)])
@@ -275,8 +282,8 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         self._check_finite(means)
         return means
 
-    def _minibatches(self, sample: Sample, size: int) -> Iterator[tuple[np.ndarray, Minibatch]]:
-        """Yield rows and transitions of each minibatch of `size` rows."""
+    def _minibatches(self, sample: Sample, size: int, demos: int) -> Iterator[tuple[np.ndarray, Minibatch]]:
+        """Yield rows and transitions of each minibatch of `size` rows; a subclass appends `demos` demonstrations."""
         batch = self._batch(sample)
         for start in range(0, len(sample.rows), size):
             part = slice(start, start + size)

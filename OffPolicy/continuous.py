@@ -181,14 +181,13 @@ class ContinuousAgent(OffPolicyAgent):
         return self.policy.from_environment(actions)
 
     def take_share(self, own: slice, total: int) -> None:
-        """Make room for this rank's part of the replay buffer.
+        """Make room for this rank's part of the replay buffer, and load all demonstrations.
 
         Raises:
-            ValueError: the agent learns from demonstrations, which needs a single rank.
+            FileNotFoundError, ModuleNotFoundError, ValueError: as `load_demonstrations`.
         """
-        if self.config.demo_path is not None and own != slice(0, total):
-            raise ValueError("demo_path needs a single rank")
         super().take_share(own, total)
+        self._load_demonstrations()
 
     def update_critic(
         self, batch: Minibatch, target: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
@@ -211,26 +210,29 @@ class ContinuousAgent(OffPolicyAgent):
         d_actions.add_(actions, alpha=2 * self.config.action_l2 / actions.numel())
         return self.config.action_l2 * (actions**2).mean()
 
-    def cloning_loss(self, batch: Minibatch, actions: torch.Tensor, d_actions: torch.Tensor) -> float | torch.Tensor:
+    def cloning_loss(
+        self, batch: Minibatch, actions: torch.Tensor, d_actions: torch.Tensor, ranks: WeightedRanks
+    ) -> float | torch.Tensor:
         """Return `demo_weight` times the mean of |pi(s) - a|^2 over demonstrations, and add its derivatives.
 
         With `q_filter`, only demonstrated actions with Q_1(s, a) > Q_1(s, pi(s)) count (Nair et al. 2018,
         arXiv:1709.10089, equations 5 and 6).
 
         Args:
-            batch: a minibatch that ends with D demonstrations.
+            batch: a minibatch that ends with this rank's demonstrations.
             actions: pi(s) `(B, A)`, the deterministic actions.
             d_actions: receives the derivatives of the loss by them.
+            ranks: their mean of this loss, weighted, is that of all demonstrations.
         """
-        if self.demos is None:
+        if not ranks.demos:
             return 0.0
-        demo_rows = slice(self.config.batch_size, None)
+        demo_rows = slice(-ranks.demos, None)
         obs, own = batch.obs[demo_rows], actions[demo_rows]
         difference = own - batch.action[demo_rows]
         if self.config.q_filter:
             critic = self.critic_learner.network
             difference *= (critic(obs, batch.action[demo_rows], 1) > critic(obs, own, 1))[0, :, None]
-        weight = self.config.demo_weight / len(own)
+        weight = self.config.demo_weight / (self.config.demo_batch_size * ranks.weight)
         d_actions[demo_rows] += 2 * weight * difference
         return weight * (difference**2).sum()
 
@@ -240,26 +242,31 @@ class ContinuousAgent(OffPolicyAgent):
         Raises:
             FileNotFoundError, ModuleNotFoundError, ValueError: as `load_demonstrations`.
         """
-        if self.config.demo_path is not None and self.demos is None:
-            self._load_demonstrations(self.config.demo_path)
+        self._load_demonstrations()
         super().observe(trajectories, ranks)
 
-    def _load_demonstrations(self, source: str) -> None:
-        episodes = load_demonstrations(source, self.observation_space, self.goal_functions)
+    @property
+    def demos_wanted(self) -> int:
+        """`demo_batch_size`, if there are demonstrations."""
+        return 0 if self.demos is None else self.config.demo_batch_size
+
+    def _load_demonstrations(self) -> None:
+        if self.config.demo_path is None or self.demos is not None:
+            return
+        episodes = load_demonstrations(self.config.demo_path, self.observation_space, self.goal_functions)
         rows = sum(len(episode) + 1 for episode in episodes)
         replay = Replay(max(rows, 2), self.observation_space, self.action_space, num_envs=1)
         self.demos = Sampler(replay, replace(self.config, prioritized=False), self.goal_functions, self.rng)
         self.demos.extend(episodes)
 
-    def _minibatches(self, sample: Sample, size: int) -> Iterator[tuple[np.ndarray, Minibatch]]:
+    def _minibatches(self, sample: Sample, size: int, demos: int) -> Iterator[tuple[np.ndarray, Minibatch]]:
         """Append demonstrated transitions to each minibatch."""
-        if self.demos is None:
-            yield from super()._minibatches(sample, size)
+        if self.demos is None or not demos:
+            yield from super()._minibatches(sample, size, demos)
             return
-        added = self.config.demo_batch_size
-        demo_batch = self._batch(self.demos.sample(self.config, added * (len(sample.rows) // size), 1.0))
-        for number, (rows, batch) in enumerate(super()._minibatches(sample, size)):
-            part = slice(number * added, (number + 1) * added)
+        demo_batch = self._batch(self.demos.sample(self.config, demos * (len(sample.rows) // size), 1.0))
+        for number, (rows, batch) in enumerate(super()._minibatches(sample, size, demos)):
+            part = slice(number * demos, (number + 1) * demos)
             yield (
                 rows,
                 Minibatch(*[torch.cat([own, demo[part]]) for own, demo in zip(batch, demo_batch, strict=True)]),

@@ -1,16 +1,18 @@
 """Graphs: updates on a GPU, recorded once and replayed with one launch."""
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from functools import partial
 
 import torch
 
-from OffPolicy.learner import ONE, Tensors
+from OffPolicy.learner import Tensors, WeightedRanks
 from OffPolicy.sampler import Minibatch
 
 WARM_UP = 3
 """Updates of each kind that run as usual before one is recorded: libraries allocate memory in the first."""
-MakeUpdate = Callable[..., tuple[Tensors, torch.Tensor]]
+Outputs = tuple[Tensors, torch.Tensor]
+"""Metrics and TD errors."""
+Function = Callable[[tuple[torch.Tensor, ...]], Outputs]
 
 
 class Graphs:
@@ -20,47 +22,48 @@ class Graphs:
     all of them at once.
     """
 
-    def __init__(self, make_update: MakeUpdate) -> None:
+    def __init__(self, make_update: Callable[..., Outputs]) -> None:
         """Store the function to record; it reads and writes the same tensors each time, and returns new ones."""
         self._make_update = make_update
         self._warm: dict[Hashable, int] = {}
         self._recorded: dict[Hashable, _Graph] = {}
 
-    def replay(self, kind: Hashable, batch: Minibatch, noise: torch.Tensor, lr: float) -> tuple[Tensors, torch.Tensor]:
-        """Make one update of a kind; the arguments are otherwise those of `make_update`."""
-        kind = kind, len(batch.obs)
+    def replay(self, kind: Hashable, batch: Minibatch, noise: torch.Tensor, lr: float, ranks: WeightedRanks) -> Outputs:
+        """Make one update of a kind; the arguments are otherwise those of `make_update`, for a single rank."""
+        kind = kind, len(batch.obs), ranks
         inputs = *batch, noise, torch.full((), lr, device=noise.device)
         if self._warm.setdefault(kind, 0) < WARM_UP:
             self._warm[kind] += 1
-            return self._on_a_stream(inputs)
+            return _on_a_stream(partial(self._call, ranks), inputs)
         if kind not in self._recorded:
-            self._recorded[kind] = _Graph(self._call, inputs)
+            self._recorded[kind] = _Graph(partial(self._call, ranks), inputs)
         return self._recorded[kind](inputs)
 
-    def _call(self, inputs: tuple[torch.Tensor, ...]) -> tuple[Tensors, torch.Tensor]:
+    def _call(self, ranks: WeightedRanks, inputs: tuple[torch.Tensor, ...]) -> Outputs:
         *batch, noise, lr = inputs
-        return self._make_update(Minibatch(*batch), noise, lr, ONE)
+        return self._make_update(Minibatch(*batch), noise, lr, ranks)
 
-    def _on_a_stream(self, inputs: tuple[torch.Tensor, ...]) -> tuple[Tensors, torch.Tensor]:
-        """Make an update on a stream of its own, as recording needs it."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            outputs = self._call(inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        return outputs
+
+def _on_a_stream(function: Function, inputs: tuple[torch.Tensor, ...]) -> Outputs:
+    """Call a function on a stream of its own, as it must be before it is recorded."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        outputs = function(inputs)
+    torch.cuda.current_stream().wait_stream(stream)
+    return outputs
 
 
 class _Graph:
     """A recorded function of tensors that always have the same shapes."""
 
-    def __init__(self, function: Callable[[Any], tuple[Tensors, torch.Tensor]], inputs: tuple[torch.Tensor, ...]):
+    def __init__(self, function: Function, inputs: tuple[torch.Tensor, ...]) -> None:
         self._inputs = tuple(tensor.clone() for tensor in inputs)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._metrics, self._errors = function(self._inputs)
 
-    def __call__(self, inputs: tuple[torch.Tensor, ...]) -> tuple[Tensors, torch.Tensor]:
+    def __call__(self, inputs: tuple[torch.Tensor, ...]) -> Outputs:
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given)
         self._graph.replay()

@@ -20,6 +20,8 @@ class WeightedRanks(NamedTuple):
     ranks: Ranks = ALONE
     weight: float = 1.0
     """The fraction of the rows that this rank has."""
+    demos: int = 0
+    """How many of its rows are demonstrations: the last ones."""
 
     def average(self, *vectors: torch.Tensor) -> None:
         """Turn means over this rank's rows, vectors, into means over the rows of all ranks, in place."""

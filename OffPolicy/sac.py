@@ -198,7 +198,7 @@ class SAC(ContinuousAgent):
         d_action = critic.action_gradient(trace, (q == smallest) * (-1 / count), self.action_dim)
         median, d_median = sampled.policy.mean.tanh(), torch.zeros_like(d_action)
         loss = (alpha * sampled.log_prob - smallest).mean() + self.action_loss(sampled.action, d_action)
-        loss += self.cloning_loss(batch, median, d_median)
+        loss += self.cloning_loss(batch, median, d_median, ranks)
         actor.write_gradient(sampled, d_action, alpha / count, d_median * (1 - median**2))
         ranks.average(self.actor_learner.gradient, self.temperature.gradient)
         self.actor_learner.step(lr)

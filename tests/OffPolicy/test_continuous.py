@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from AsyncPPO import evaluate
 from OffPolicy import DDPG, SAC, TD3, OffPolicyAgent
-from OffPolicy.learner import ONE
+from OffPolicy.learner import WeightedRanks
 from OffPolicy.sampler import Minibatch
 from tests.covering import rest_slow
 from tests.OffPolicy.probes import Identity, Loop, OneState, TwoStates
@@ -266,14 +266,14 @@ def actor_loss_by_hand(agent: Any, actor: Any, critic: Any, batch: Minibatch, no
 def test_the_gradient_of_the_actor_equals_that_of_autograd(kind: Any, activation: str) -> None:
     settings = {SAC: {"alpha": 0.3}, TD3: {"policy_delay": 1}, DDPG: {}}[kind]
     agent = shaken(
-        kind, activation=activation, hidden_sizes=(8, 5), batch_size=4, action_l2=0.5, demo_weight=2.0, q_filter=True,
-        **settings,
+        kind, activation=activation, hidden_sizes=(8, 5), action_l2=0.5, demo_weight=2.0, q_filter=True,
+        demo_batch_size=6, **settings,
     )  # fmt: skip
     agent.actor_learner.vector.mul_(0.5)
-    agent.demos, batch = "rows 4 and up", random_batch(size=10)
+    batch = random_batch(size=10)
     agent.rng.bit_generator.state = np.random.default_rng(7).bit_generator.state
     noises = np.random.default_rng(7).standard_normal((2, 10, 2), np.float32)
-    agent.learn_from(batch)
+    agent.learn_from(batch, WeightedRanks(demos=6))
 
     actor, critic = (copy.deepcopy(learner.network).double() for learner in (agent.actor_learner, agent.critic_learner))
     exact = Minibatch(*[part.double() for part in batch])
@@ -298,7 +298,9 @@ def test_an_update_reads_no_number_from_the_device(kind: Any) -> None:
     agent.demos, batch = "rows 4 and up", random_batch()
     before = {name: learner.vector.clone() for name, learner in agent.learners.items()}
     with NoReading():
-        metrics, errors = agent.make_update(batch, torch.from_numpy(agent.update_noise(6)), 1e-3, ONE)
+        metrics, errors = agent.make_update(
+            batch, torch.from_numpy(agent.update_noise(6)), 1e-3, WeightedRanks(demos=2)
+        )
     assert not any(torch.equal(learner.vector, before[name]) for name, learner in agent.learners.items())
     assert {value.shape for value in metrics.values()} == {()}
     assert errors.shape == (6,)

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from OffPolicy import DDPG, SAC, TD3, GoalFunctions
 from OffPolicy.demonstrations import load_demonstrations
+from OffPolicy.learner import WeightedRanks
 from OffPolicy.sampler import Minibatch
 from parallel_rl.utils import Trajectory, load_state, save_state
 from tests.covering import rest_slow
@@ -123,10 +124,10 @@ def test_cloning_loss_against_a_literal_and_its_filter(agent_class: Any) -> None
     difference = own - shown
 
     for q_filter, counts in ((False, torch.ones(2, 1)), (True, torch.tensor([[1.0], [0.0]]))):
-        agent.config = replace(agent.config, batch_size=1, demo_weight=3.0, q_filter=q_filter)
+        agent.config = replace(agent.config, demo_batch_size=2, demo_weight=3.0, q_filter=q_filter)
         agent.critic_learner.network = lambda obs, actions, count: actions.T[:count]  # prefers greater actions
-        agent.demos, gradient = "all rows but the first", torch.ones(3, 1)
-        loss = agent.cloning_loss(with_another, torch.cat([own[:1], own]), gradient)
+        gradient = torch.ones(3, 1)
+        loss = agent.cloning_loss(with_another, torch.cat([own[:1], own]), gradient, WeightedRanks(demos=2))
         assert loss == pytest.approx(3 * (counts * difference**2).sum().item() / 2)
         torch.testing.assert_close(gradient - 1, torch.cat([torch.zeros(1, 1), 3 * counts * difference]))
 

@@ -54,20 +54,21 @@ def batch_of(agent: OffPolicyAgent, size: int) -> Minibatch:
     return Minibatch(*map(torch.from_numpy, (numbers[0], action, *numbers[1:], discount, weight)))
 
 
-@pytest.mark.parametrize("kind", [SAC, TD3, DDPG, DQN])
-def test_gradients_are_those_of_all_rows(kind: Any) -> None:
-    table = np.random.default_rng(3).standard_normal((12, 2))
-    bounds = [0, 3, 4, 12]
+@pytest.mark.parametrize(("kind", "demos"), [(SAC, 0), (TD3, 0), (DDPG, 0), (DQN, 0), (SAC, 4), (TD3, 4), (DDPG, 4)])
+def test_gradients_are_those_of_all_rows(kind: Any, demos: int) -> None:
+    table, first = np.random.default_rng(3).standard_normal((12, 2)), 12 - demos
+    rows = [[0, 1, 2], [3], [*range(4, 12)]] if not demos else [[0, 1, 2, 8], [3], [4, 5, 6, 7, 9, 10, 11]]
 
     def learned(ranks: Ranks) -> OffPolicyAgent:
-        policy_delay = {"policy_delay": 1} if kind is TD3 else {}
+        options = {"policy_delay": 1} if kind is TD3 else {}
+        options |= {"demo_batch_size": demos, "demo_weight": 3.0, "q_filter": True} if demos else {}
         agent = kind(
-            OBSERVATIONS, CHOICES if kind is DQN else BOX, hidden_sizes=(8,), buffer_size=10, seed=1, **policy_delay
+            OBSERVATIONS, CHOICES if kind is DQN else BOX, hidden_sizes=(8,), buffer_size=10, seed=1, **options
         )
-        own = slice(*bounds[ranks.rank : ranks.rank + 2]) if ranks.world_size > 1 else slice(12)
+        own = rows[ranks.rank] if ranks.world_size > 1 else [*range(12)]
         agent.rng = Given(table[own])
         batch = Minibatch(*[tensor[own] for tensor in batch_of(agent, 12)])
-        agent.learn_from(batch, WeightedRanks(ranks, len(batch.obs) / 12))
+        agent.learn_from(batch, WeightedRanks(ranks, len(own) / 12, sum(row >= first for row in own)))
         return agent
 
     whole = learned(ALONE)
@@ -155,9 +156,9 @@ class SaveAt(Callback):
             trainer.save_checkpoint(self.path)
 
 
-def saving(name: str, ranks: Ranks, path: Path, steps: int) -> Any:
+def saving(name: str, ranks: Ranks, path: Path, steps: int, **options: Any) -> Any:
     """Train, and save a checkpoint after some steps; return the trainer."""
-    with trainer_of(name, ranks, callbacks=[SaveAt(path, steps)]) as trainer:
+    with trainer_of(name, ranks, callbacks=[SaveAt(path, steps)], **options) as trainer:
         trainer.run()
     return trainer
 
@@ -267,9 +268,64 @@ def test_an_undone_update_leaves_no_trace_but_its_transitions() -> None:
         assert torch.equal(learner.vector, vectors[name])
 
 
-def test_demonstrations_on_several_ranks_are_an_error(tmp_path: Path) -> None:
+@pytest.fixture
+def demonstrated(tmp_path: Path) -> dict[str, Any]:
+    """Settings to learn Pendulum from a file of one episode, whose actions are all 1.5."""
+    path = tmp_path / "demos.npz"
+    np.savez(path, obs=np.ones((1, 8, 3)), acs=np.full((1, 7, 1), 1.5), rew=np.zeros((1, 7)))
+    return {"settings": {"demo_path": str(path), "demo_batch_size": 7}}
+
+
+def test_demonstrations_in_a_minibatch_are_dealt_to_ranks_in_proportion_to_its_rows(
+    demonstrated: dict[str, Any],
+) -> None:
+    def body(ranks: Ranks) -> tuple[list[tuple[int, int, float]], bytes, str]:
+        taken = []
+        with trainer_of("sac", ranks, **copy.deepcopy(demonstrated)) as trainer:
+            agent: Any = trainer.agent
+            learn_from = agent.learn_from
+
+            def noted(batch: Minibatch, weighted: WeightedRanks) -> Any:
+                shown = batch.action[len(batch.action) - weighted.demos :]
+                assert torch.equal(shown, torch.full_like(shown, 0.75)), "1.5 of at most 2"
+                taken.append((len(batch.obs) - weighted.demos, weighted.demos, weighted.weight))
+                return learn_from(batch, weighted)
+
+            agent.learn_from = noted
+            trainer.run()
+            return taken, learned(trainer), str(told(trainer))
+
+    results = on_ranks(3, body)
+    assert results == on_ranks(3, body)
+    assert len({(weights, rows) for _, weights, rows in results}) == 1
+    for parts in zip(*[taken for taken, _, _ in results], strict=True):
+        assert np.sum(parts, axis=0) == pytest.approx([SIZES["batch_size"], 7, 1])
+        for own, shown, weight in parts:
+            assert shown == pytest.approx(7 * own / SIZES["batch_size"], abs=1)
+            assert weight == pytest.approx((own + shown) / (SIZES["batch_size"] + 7))
+
+
+def test_resume_of_ranks_with_demonstrations_is_exact(demonstrated: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "half.state"
+
+    def whole(ranks: Ranks) -> bytes:
+        return learned(saving("sac", ranks, path, HALF, **copy.deepcopy(demonstrated)))
+
+    def resumed(ranks: Ranks) -> bytes:
+        with trainer_of("sac", ranks, **copy.deepcopy(demonstrated)) as trainer:
+            trainer.load_checkpoint(path)
+            trainer.run()
+            return learned(trainer)
+
+    assert {*on_ranks(2, whole)} == {*on_ranks(2, resumed)}
+
+
+def test_missing_demonstrations_are_an_error_before_the_first_step(tmp_path: Path) -> None:
+    path = tmp_path / "none.npz"
+
     def body(ranks: Ranks) -> None:
-        trainer_of("sac", ranks, settings={"demo_path": str(tmp_path / "demos.npz")})
+        trainer_of("sac", ranks, settings={"demo_path": str(path)})
 
     for error in errors_on_ranks(2, body):
-        assert "demo_path needs a single rank" in str(error)
+        assert isinstance(error, FileNotFoundError)
+        assert f"no demonstrations at {path}" in str(error)
