@@ -58,7 +58,7 @@ class Agent(Protocol):
     - `check_fits(env)`: raise a `ValueError` if the spaces of the environment are not the agent's.
     - `check_signature(saved, source)`: raise a `ValueError` if a `signature` from a checkpoint does not fit. By default
       both must have the same values.
-    - `shared_state()`, `load_shared_state(state)`, and a static `average(states)`: what the members of a `Population`
+    - `shared_state()`, `load_shared_state(state)`, and `average(states)`: what the members of a `Population`
       share, and its mean. Without them they share all of `state()`, averaged by `utils.mean_of_states`.
     - `forget_environments()`: drop state that is stored by environment index, since other environments follow.
     - `continue_after(steps)`: continue a run of `steps` environment steps whose experience is lost.

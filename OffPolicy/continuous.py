@@ -32,6 +32,11 @@ class Critic(nn.Module):
         super().__init__()
         self.layers = Ensemble(count, columns + actions, config.hidden_sizes, 1, config.activation, generator)
 
+    @property
+    def first_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Weights `(K, C + A, outputs)` and biases of the layers that take the columns."""
+        return [self.layers.first_layer]
+
     def forward(self, columns: torch.Tensor, actions: torch.Tensor, count: int | None = None) -> torch.Tensor:
         """Return values `(K, B)`, or those of the first `count` critics."""
         return self.trace(columns, actions, count)[0]
@@ -58,6 +63,11 @@ class DeterministicActor(nn.Module):
     def __init__(self, columns: int, actions: int, config: ContinuousConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.layers = Ensemble(1, columns, config.hidden_sizes, actions, config.activation, generator, ACTOR_GAIN)
+
+    @property
+    def first_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Weights `(1, C, outputs)` and biases of the layers that take the columns."""
+        return [self.layers.first_layer]
 
     def forward(self, columns: torch.Tensor) -> torch.Tensor:
         """Return actions `(B, A)`."""

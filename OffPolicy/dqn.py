@@ -44,6 +44,13 @@ class QNetwork(nn.Module):
         self.advantage = linear_layer(outputs, actions, 1.0, generator)
         self.value = linear_layer(outputs, 1, 1.0, generator) if dueling else None
 
+    @property
+    def first_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Weights `(C, outputs)` and biases of the layers that take the numbers in the columns."""
+        heads = [head for head in (self.advantage, self.value) if head is not None]
+        layers: list[Any] = [self.encoder[0]] if len(self.encoder) else heads
+        return [(layer.weight.mT, layer.bias) for layer in layers]
+
     def forward(self, columns: torch.Tensor) -> torch.Tensor:
         """Return action values `(B, A)`."""
         obs = columns[:, : self.obs_columns]

@@ -47,6 +47,11 @@ class StochasticActor(nn.Module):
         self.layers = Ensemble(1, columns, config.hidden_sizes, 2 * actions, config.activation, generator, ACTOR_GAIN)
         self.register_buffer("scale", torch.ones(actions), persistent=False)
 
+    @property
+    def first_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Weights `(1, C, outputs)` and biases of the layers that take the columns."""
+        return [self.layers.first_layer]
+
     def forward(self, columns: torch.Tensor) -> TanhGaussian:
         """Return the distribution over actions."""
         mean, log_std = self.layers(columns)[0].chunk(2, dim=1)
@@ -99,6 +104,7 @@ class Temperature(nn.Module):
     def __init__(self, alpha: float) -> None:
         super().__init__()
         self.log = nn.Parameter(torch.full((1,), math.log(alpha)))
+        self.first_layers = ()
 
     def write_gradient(self, log_prob: torch.Tensor, target_entropy: float) -> None:
         """Write the derivative of -log alpha * mean(log p + target) by log alpha into its `grad`.

@@ -1,11 +1,16 @@
 """What copies of an off-policy agent can share, and the states of ranks, of which each has some environments."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
 
 from OffPolicy.learner import Learner
 from OffPolicy.policy import Policy
 from OffPolicy.shards import KEPT, joined_shards, part_of_shards
-from parallel_rl.networks.normalizer import merged_statistics
+from parallel_rl.networks import RunningNorm, copy_on
+from parallel_rl.networks.normalizer import merged_statistics, renormalize_inputs
 from parallel_rl.networks.weights import tensors_of
 from parallel_rl.utils import State, mean_of_states
 
@@ -40,11 +45,31 @@ class Sharing:
         if self.policy.obs_norm is not None:
             self.policy.obs_norm.load_state_dict(tensors_of(state["obs_norm"], "the shared statistics"))
 
-    @staticmethod
-    def average(states: Sequence[State]) -> State:
-        """Return the mean of several agents' `shared_state`; the statistics of observations are merged."""
+    def average(self, states: Sequence[State]) -> State:
+        """Return the mean of several agents' `shared_state`.
+
+        The statistics of observations are merged. First layers are converted to the merged ones before their mean.
+        """
         mean = mean_of_states(states)
-        return mean | {"obs_norm": merged_statistics([state["obs_norm"] for state in states])}
+        if self.policy.obs_norm is not None:
+            merged = merged_statistics([state["obs_norm"] for state in states])
+            mean |= {
+                "obs_norm": merged,
+                "learners": mean_of_states([self._renormalized(each, merged) for each in states]),
+            }
+        return mean
+
+    def _renormalized(self, state: State, merged: Mapping[str, Any]) -> State:
+        """Return the networks of a `shared_state` with first layers for other statistics of observations."""
+        clip = None if self.policy.obs_norm is None else self.policy.obs_norm.clip
+        old, new = (RunningNorm.of(norm, clip=clip) for norm in (state["obs_norm"], merged))
+        learners = copy.deepcopy(state["learners"])
+        for name, learner in self.learners.items():
+            for part in {"parameters", "target"} & learners[name].keys():
+                network = copy_on(learner.network, torch.from_numpy(learners[name][part]))
+                for weight, bias in network.first_layers:
+                    renormalize_inputs(weight.data, bias.data, old, new)
+        return learners
 
     @staticmethod
     def joined_states(states: Sequence[State]) -> State:

@@ -213,6 +213,13 @@ class ActorCritic(nn.Module):
         """Return the columns for the encoders, and the action mask."""
         return self.features.split(obs.float() if self._custom else obs)
 
+    @property
+    def first_layers(self) -> list[str]:
+        """The names of the linear layers of encoders whose first inputs are normalized; not of networks of your own."""
+        if self._custom or type(self) is not ActorCritic or not self.hidden_sizes:
+            return []
+        return [f"{encoder}.{1 if self.features.images else 0}" for encoder in ("actor", "critic")]
+
     def stacked_parameters(self) -> list[nn.Parameter]:
         """Return the parameters in the order of `Architecture.views`: actor and critic alternate, layer by layer."""
         encoders = zip(self.actor.parameters(), self.critic.parameters(), strict=True)

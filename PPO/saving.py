@@ -203,7 +203,9 @@ class Savable:
         """Load the `shared_state` of this or another agent, or the `average` of several."""
         self.load_state(self.state() | state)
 
-    average = staticmethod(average)
+    def average(self, states: Sequence[State]) -> State:
+        """Return the mean of several agents' `shared_state`; `PPO/averaging.py` says how."""
+        return average(states, self.policy, POLICY_FILE)
 
     @staticmethod
     def joined_states(states: Sequence[State]) -> State:

@@ -72,6 +72,11 @@ class Ensemble(nn.Module):
         self.activation = activation
         self._layers = list(zip(self.weights, self.biases, strict=True))  # a `ParameterList` is slow to iterate over
 
+    @property
+    def first_layer(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights `(K, inputs, outputs)` and biases `(K, 1, outputs)`."""
+        return self._layers[0]
+
     def forward(self, rows: torch.Tensor, count: int | None = None) -> torch.Tensor:
         """Return outputs `(K, B, outputs)`, or those of the first `count` MLPs."""
         return self.trace(rows, count)[0]

@@ -316,9 +316,7 @@ def value_head_in_units(
         head: its `state_dict`.
         statistics: the other `stats.mean`, `stats.var` and `stats.count`.
     """
-    old, new = (RunningNorm(len(head["stats.mean"]), smallest=SMALLEST_RETURN) for _ in range(2))
-    for norm, state in ((old, head), (new, statistics)):
-        norm.load_state_dict({name: torch.as_tensor(state[f"stats.{name}"]) for name in ("mean", "var", "count")})
+    old, new = (RunningNorm.of(state, "stats.", smallest=SMALLEST_RETURN) for state in (head, statistics))
     weight, bias = (torch.as_tensor(head[f"normal.{name}"]) for name in ("weight", "bias"))
     return {
         "normal.weight": (weight * (old.std / new.std)[:, None]).to(weight.dtype),

@@ -1,7 +1,7 @@
 """Running statistics that are saved with a network's weights."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -37,6 +37,14 @@ class RunningNorm(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("std", torch.ones(features, dtype=torch.float64), persistent=False)
         self._set_std()
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], prefix: str = "", clip: float | None = None, smallest: float = 1e-6) -> Self:
+        """Return one with the statistics in a `state_dict`, of which the names begin with `prefix`."""
+        moments = {name: torch.as_tensor(state[prefix + name]) for name in ("mean", "var", "count")}
+        norm = cls(len(moments["mean"]), clip, smallest).to(moments["mean"].device)
+        norm.load_state_dict(moments)
+        return norm
 
     @torch.no_grad()
     def update(self, rows: torch.Tensor, ranks: Ranks = ALONE) -> None:
@@ -85,6 +93,29 @@ class RunningNorm(nn.Module):
         """
         epsilon = 0.01 * self.var + 1e-12 * self.mean**2
         self.std.copy_((self.var + epsilon.clamp(self._smallest**2, 1e-8)).sqrt())
+
+
+@torch.no_grad()
+def renormalize_inputs(weight: torch.Tensor, bias: torch.Tensor, old: RunningNorm, new: RunningNorm) -> None:
+    """Convert a linear layer, in place, from inputs that `old` normalizes to inputs that `new` normalizes.
+
+    With x = (o - mean) / std and x' = (o - mean') / std', it computes the same:
+
+        W x + b = W std' / std x' + b + W (mean' - mean) / std
+
+    Only where `old` or `new` clips an input the outputs differ. If std' / std is above the limit of `old`, that limit
+    takes its place: weights of a number that hardly varied under `old` do not become huge.
+
+    Args:
+        weight: `(..., inputs, outputs)`; the first inputs are the normalized ones.
+        bias: `(..., outputs)`.
+        old: the present statistics.
+        new: the other statistics.
+    """
+    own = weight[..., : len(old.mean), :]
+    shift = old(new.mean) @ own.double()
+    bias += shift.view_as(bias).to(bias.dtype)
+    own *= (new.std / old.std).clamp(max=old.clip)[:, None].to(own.dtype)
 
 
 def merged_statistics(states: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
