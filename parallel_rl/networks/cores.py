@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
+from parallel_rl.networks.encoders import orthogonal
+
 CoreName = Literal["none", "gru", "lstm"]
 
 
@@ -31,13 +33,8 @@ class Core(nn.Module):
         super().__init__()
         if kind not in ("gru", "lstm"):
             raise ValueError(f"core must be 'none', 'gru' or 'lstm', not {kind!r}")
-        layer = (nn.GRU if kind == "gru" else nn.LSTM)(inputs, size, device="meta")  # draws no random numbers
-        self.layer: nn.GRU | nn.LSTM = layer.to_empty(device="cpu")
-        for parameter in self.layer.parameters():
-            if parameter.ndim == 2:
-                nn.init.orthogonal_(parameter, generator=generator)
-            else:
-                nn.init.zeros_(parameter)
+        layer: nn.GRU | nn.LSTM = (nn.GRU if kind == "gru" else nn.LSTM)(inputs, size, device="meta")
+        self.layer = orthogonal(layer, 1.0, generator)
         self.state_size = size if kind == "gru" else 2 * size
 
     def step(self, features: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

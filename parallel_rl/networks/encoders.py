@@ -1,7 +1,7 @@
 """Encoders: from the columns of an observation to features."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from parallel_rl.utils import Features, Image
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
 
+L = TypeVar("L", bound=nn.Module)
 
 NATURE_SIZE = 36
 """Images of at least this height and width get the large network."""
@@ -26,19 +27,26 @@ def linear_layer(inputs: int, outputs: int, gain: float, generator: torch.Genera
         gain: factor of the orthogonal matrix.
         generator: of the initial weights.
     """
-    return _orthogonal(nn.Linear(inputs, outputs, device="meta"), gain, generator)
+    return orthogonal(nn.Linear(inputs, outputs, device="meta"), gain, generator)
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int, generator: torch.Generator) -> nn.Conv2d:
     """Return a convolution with orthogonal weights (with the gain for ReLU) and zero biases."""
-    return _orthogonal(nn.Conv2d(inputs, outputs, kernel, stride, device="meta"), 2**0.5, generator)
+    return orthogonal(nn.Conv2d(inputs, outputs, kernel, stride, device="meta"), 2**0.5, generator)
 
 
-def _orthogonal(layer: Any, gain: float, generator: torch.Generator) -> Any:
-    """Give memory to a layer of the meta device, which has drawn no random numbers (`skip_init` imports sympy)."""
-    layer.weight, layer.bias = (nn.Parameter(torch.empty(tensor.shape)) for tensor in (layer.weight, layer.bias))
-    nn.init.orthogonal_(layer.weight, gain, generator)
-    nn.init.zeros_(layer.bias)
+def orthogonal(layer: L, gain: float, generator: torch.Generator) -> L:
+    """Give a layer of the meta device, which has drawn no random numbers, orthogonal weights and zero biases.
+
+    `to_empty` and `skip_init` would import sympy.
+    """
+    for name, meta in [*layer.named_parameters()]:
+        parameter = nn.Parameter(torch.empty(meta.shape))
+        if parameter.ndim > 1:
+            nn.init.orthogonal_(parameter, gain, generator)
+        else:
+            nn.init.zeros_(parameter)
+        setattr(layer, name, parameter)
     return layer
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import fields
+from functools import cache
 from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -66,9 +67,15 @@ class Configured:
         """Refuse a new public attribute that is almost called like a setting, except in subclasses of an agent."""
         is_agent = "config" in get_annotations(type(self))  # a subclass need not declare it again
         if is_agent and not name.startswith("_") and not hasattr(self, name):
-            hint = suggestion(name, settings_in(type(self.config)), MISSPELLED)
+            hint = _misspelling(name, tuple(vars(self.config)))
             if hint:
                 raise AttributeError(f"{type(self).__name__} has no setting {name!r}{hint}")
+
+
+@cache
+def _misspelling(name: str, settings: tuple[str, ...]) -> str:
+    """Return the suggestion for a name, if it is near a setting: every agent sets the same attributes."""
+    return suggestion(name, settings, MISSPELLED)
 
 
 def _shape_of(space: Any) -> str:
