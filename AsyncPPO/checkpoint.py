@@ -105,9 +105,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
     return state
 
 
-def contents(trainer: "AsyncTrainer") -> State:
-    """Return the content of a run's checkpoint; its environments are those of all ranks, which all call this."""
-    collector, buffer, agent = joined_environments(trainer)
+def contents(trainer: "AsyncTrainer") -> State | None:
+    """Return the content of a run's checkpoint; its environments are those of all ranks, which all call this.
+
+    Ranks after the first one get None.
+    """
+    joined = joined_environments(trainer)
+    if joined is None:
+        return None
+    collector, buffer, agent = joined
     return {
         "made_for": made_for(trainer) | {"num_envs": len(buffer["lengths"])},
         SIGNATURE: trainer.agent.signature(),

@@ -176,11 +176,17 @@ def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:
             return False
 
 
-def joined_environments(trainer: "AsyncTrainer") -> tuple[State, State, State]:
-    """Return the states of the collector, of the buffer and of the agent, with the environments of all ranks."""
+def joined_environments(trainer: "AsyncTrainer") -> tuple[State, State, State] | None:
+    """Return the states of the collector, of the buffer and of the agent, with the environments of all ranks.
+
+    All ranks call this; those after the first one get None.
+    """
     agent = trainer.agent
     own = [trainer.collector.state(), trainer.buffer.state(), agent.state()]
-    collectors, buffers, agents = zip(*trainer.ranks.all_gather(own), strict=True)
+    parts = trainer.ranks.attempt(lambda ranks: ranks.gather(own), lambda: lambda: None)
+    if parts is None:
+        return None
+    collectors, buffers, agents = zip(*parts, strict=True)
     joins = trainer.ranks.nodes > 1 and hasattr(agent, "joined_states")
     return _joined(collectors), joined_buffers(buffers), agent.joined_states(agents) if joins else agents[0]
 

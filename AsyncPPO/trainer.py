@@ -309,7 +309,7 @@ class AsyncTrainer(Closeable, Generic[A]):
             OSError: the file cannot be written; an older one of that name is untouched.
         """
         content = contents(self)
-        if self.ranks.node == 0:
+        if content is not None and self.ranks.node == 0:
             save_state(path, content)
 
     def load_checkpoint(

@@ -96,6 +96,10 @@ class Timed(Fixed):
         """Return what every rank gave."""
         return self._timed(self._ranks.all_gather, tree)
 
+    def gather(self, tree: Any) -> list[Any] | None:
+        """Return what every rank gave, on the first one."""
+        return self._timed(self._ranks.gather, tree)
+
     def _timed(self, method: Callable[[Any], Any], argument: Any) -> Any:
         start = time.perf_counter()
         result = method(argument)

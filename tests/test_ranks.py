@@ -69,13 +69,16 @@ def test_a_rank_takes_one_gpu_of_several(visible: str | None, taken: str, monkey
     assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
 
 
-def test_gather_returns_every_tree_in_the_order_of_the_ranks() -> None:
+@pytest.mark.parametrize("name", ["all_gather", "gather"])
+def test_gather_returns_every_tree_in_the_order_of_the_ranks(name: str) -> None:
     def tree(number: int) -> dict:
         return {"rows": np.arange(3000.0 * number).reshape(3, -1), "names": ["a", None, number], "flag": number > 0}
 
-    for trees in on_ranks(3, lambda ranks: ranks.all_gather(tree(ranks.rank))):
+    results = on_ranks(3, lambda ranks: getattr(ranks, name)(tree(ranks.rank)))
+    for trees in results if name == "all_gather" else results[:1]:
         for number, found in enumerate(trees):
             np.testing.assert_equal(found, tree(number))
+    assert name == "all_gather" or results[1:] == [None, None]
 
 
 def test_merged_moments_are_those_of_the_joined_rows() -> None:
@@ -104,6 +107,19 @@ def test_streams_of_ranks_differ_and_leave_the_common_generator_alike() -> None:
     assert len({*common}) == 1
     generator = np.random.default_rng(3)
     assert stream_of(ALONE, generator) is generator
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+def test_a_rank_that_fails_before_a_gather_is_named_on_all_others(failing: int) -> None:
+    def body(ranks: Ranks) -> None:
+        if ranks.rank == failing:
+            raise ValueError("the pole broke")
+        ranks.gather(np.zeros(10_000))
+        ranks.gather(None)
+
+    errors = errors_on_ranks(3, body)
+    others = [error for rank, error in enumerate(errors) if rank != failing]
+    assert {str(error) for error in others} == {f"rank {failing} on {socket.gethostname()} failed: the pole broke"}
 
 
 @pytest.mark.parametrize("failing", range(8))

@@ -106,6 +106,10 @@ class Elastic(Connected):
             self._passed, self._last_message = self._passed + 1, message
             return message
 
+    def gather(self, tree: Any) -> list[Any] | None:
+        """Return on rank 0 of the generation what every rank gave, and None on the others. `attempt` handles losses."""
+        return self._ranks.gather(tree)
+
     def attempt(self, work: Callable[[Ranks], Result], savepoint: Callable[[], Callable[[], None]]) -> Result:
         """Do work on all ranks or on none: if a rank is lost, the others undo the work, and repeat it.
 

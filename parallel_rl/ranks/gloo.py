@@ -161,6 +161,24 @@ class Gloo(Connected, Fixed):
             blocks = np.concatenate([blocks, self._table(content[BLOCK:], rest)], axis=1)
         return [state_from(block[:size].tobytes()) for block, size in zip(blocks, sizes, strict=True)]
 
+    def gather(self, tree: Any) -> list[Any] | None:
+        """Return what every rank gave, in their order, on rank 0; None on the others."""
+        content = np.frombuffer(bytearray(state_to_bytes(tree)), np.uint8)
+        sizes, peers = self.all_gather(len(content)), {*range(1, self.world_size)} if self.rank == 0 else {0}
+        rows = [torch.from_numpy(content), *(torch.empty(size, dtype=torch.uint8) for size in sizes[1:])]
+        messages: list[Any] = []
+        try:
+            if self.rank:
+                messages.append(self._group.send(rows[:1], 0, 0))
+            else:
+                messages += [self._group.recv([rows[rank]], rank, 0) for rank in peers]
+            for message in messages:
+                message.wait(self._limit)
+        except RuntimeError as error:
+            messages.clear()  # they refer to the group
+            self._explain(error, peers)
+        return None if self.rank else [state_from(each.numpy().tobytes()) for each in rows]
+
     def _table(self, content: np.ndarray, width: int) -> np.ndarray:
         """Return the bytes of every rank `(count, width)`."""
         table = np.zeros((self.world_size, width), np.uint8)

@@ -44,6 +44,13 @@ class Ranks(Protocol):
             RankError: a rank failed or was lost; the message names it.
         """
 
+    def gather(self, tree: Any) -> list[Any] | None:
+        """Return on rank 0 what `all_gather` returns on all, and None on the others, to which nothing is sent.
+
+        Raises:
+            RankError: a rank failed or was lost; the message names it.
+        """
+
 
 class Cluster(Ranks, Protocol):
     """The ranks of a run, as its trainer sees them: between two updates some may be lost, and others may join."""
@@ -127,6 +134,10 @@ class Alone(Fixed):
         return vector
 
     def all_gather(self, tree: Any) -> list[Any]:
+        """Return a list of the tree itself."""
+        return [tree]
+
+    def gather(self, tree: Any) -> list[Any]:
         """Return a list of the tree itself."""
         return [tree]
 

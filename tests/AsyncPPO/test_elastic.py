@@ -11,7 +11,7 @@ import pytest
 from AsyncPPO import AsyncPPO, AsyncTrainer
 from AsyncPPO.callbacks import Callback
 from parallel_rl.ranks.elastic import Elastic, Generation, LostError
-from parallel_rl.utils import ALONE, RankError
+from parallel_rl.utils import ALONE, RankError, load_state
 from PPO import PPO
 from tests.ranks import Killed, on_elastic_ranks, on_ranks
 
@@ -83,6 +83,28 @@ def test_a_rank_killed_at_a_message_is_replaced_and_all_have_the_same_weights(le
     assert len({thread.result for thread in ended}) == 1
     assert ended[0].result[1] >= UPDATES * BATCH
     assert sum(thread.result is None for thread in threads.values()) <= 2  # the victim, and a rank that came too late
+
+
+@pytest.mark.covering
+@pytest.mark.usefixtures("fragile")
+@pytest.mark.parametrize("victim", [0, 2])
+@pytest.mark.parametrize("left", [0, 2, 3, 5])
+def test_a_rank_killed_while_a_checkpoint_is_saved_is_replaced(left: int, victim: int, tmp_path: Path) -> None:
+    class Save(Callback):
+        def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
+            if len(trainer.history) == 2 and not trainer.ranks.joined:
+                if trainer.ranks.node == victim:
+                    Fragile.lives.left = left
+                trainer.save_checkpoint(tmp_path / "two.state")
+
+    said: list[str] = []
+    threads = on_elastic_ranks(3, lambda ranks: trained(ranks, callbacks=[Save()]), said=said)
+    assert said[0] == f"lost      rank {victim}"
+    ended = [thread for thread in threads.values() if thread.result is not None]
+    assert 0 in {thread.ranks.node for thread in ended}
+    assert len({thread.result for thread in ended}) == 1
+    if victim:
+        assert load_state(tmp_path / "two.state")["progress"]["steps_done"] == 2 * BATCH
 
 
 class KilledAfter(Callback):

@@ -15,7 +15,7 @@ from OffPolicy import DDPG, DQN, SAC, TD3, OffPolicyAgent
 from OffPolicy.learner import WeightedRanks
 from OffPolicy.sampler import Minibatch, shares
 from parallel_rl.ranks.elastic import Elastic
-from parallel_rl.utils import ALONE, Ranks, Trajectory, load_state
+from parallel_rl.utils import ALONE, Ranks, Trajectory, load_state, state_to_bytes
 from tests.ranks import Killed, errors_on_ranks, on_elastic_ranks, on_ranks
 
 OBSERVATIONS, BOX, CHOICES = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-2, 2, (2,)), spaces.Discrete(3)
@@ -208,6 +208,26 @@ def test_a_checkpoint_of_ranks_has_the_transitions_of_all_and_resumes_on_any_num
     for samplers in (saved, [resumed(ALONE)], on_ranks(3, resumed)):
         for index in range(ENVS):
             np.testing.assert_equal(of_environment(samplers, index), of_environment(saved, index))
+
+
+def test_a_checkpoint_sends_transitions_to_the_first_rank_only(tmp_path: Path) -> None:
+    def body(ranks: Any) -> tuple[int, int]:
+        with trainer_of("sac", ranks) as trainer:
+            trainer.run()
+            all_gather, received = ranks.all_gather, 0
+
+            def counted(tree: Any) -> list[Any]:
+                nonlocal received
+                trees = all_gather(tree)
+                received += len(state_to_bytes(trees))
+                return trees
+
+            ranks.all_gather = counted
+            trainer.save_checkpoint(tmp_path / "whole.state")
+            return received, len(state_to_bytes(trainer.agent.sampler.state()))
+
+    for received, own in on_ranks(3, body):
+        assert received < own / 4
 
 
 class KilledAt(Callback):

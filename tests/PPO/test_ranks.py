@@ -184,6 +184,10 @@ class Raises:
         self._count()
         return self.ranks.all_gather(tree)
 
+    def gather(self, tree: Any) -> list[Any] | None:
+        self._count()
+        return self.ranks.gather(tree)
+
 
 @pytest.mark.parametrize("failing", range(0, 20, 3))
 def test_a_rank_that_fails_within_an_update_is_named_on_all_others(failing: int) -> None:
