@@ -1,6 +1,5 @@
 """Which cases of a test the fast suite runs."""
 
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -14,18 +13,16 @@ def rest_slow(*cases: Any) -> list[Any]:
 
 
 def covering(cases: Sequence[Mapping[str, Hashable]], strength: int = 1) -> set[int]:
-    """Return the numbers of few cases in which every value of every parameter occurs, or with strength 2 every pair."""
+    """Return the numbers of few cases in which every value of every parameter occurs, or with strength 2 every pair.
+
+    Where the choice is free it is the first: list what is cheapest, such as the inline backend, first.
+    """
     parts = [set(combinations(sorted(case.items()), min(strength, len(case)))) for case in cases]
     missing: set[tuple[tuple[str, Hashable], ...]] = set().union(*parts)
     chosen: set[int] = set()
-    used: Counter[tuple[str, Hashable]] = Counter()
     while missing:
-        gains = [
-            (len(part & missing), -sum(used[each] for each in case.items()))
-            for part, case in zip(parts, cases, strict=True)
-        ]
+        gains = [len(part & missing) for part in parts]
         best = gains.index(max(gains))
         chosen.add(best)
-        used.update(cases[best].items())
         missing -= parts[best]
     return chosen

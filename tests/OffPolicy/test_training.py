@@ -53,7 +53,8 @@ class StopAfter(Callback):
 
 
 def test_a_last_row_without_an_update_of_the_actor_has_nan_for_its_metrics() -> None:
-    with trainer_of("td3", 1001, num_envs=1, learning_starts=88, utd=1.0, train_freq=1, batch_size=4) as trainer:
+    options = {"learning_starts": 988, "utd": 1.0, "train_freq": 1, "batch_size": 4, "buffer_size": 1000}
+    with trainer_of("td3", 1001, num_envs=1, **options) as trainer:
         history = trainer.run()  # a row at step 1,000, and one of a single update, of the critics alone
     assert [row["steps"] for row in history] == [1000, 1001]
     assert [math.isnan(row["actor_loss"]) for row in history] == [False, True]

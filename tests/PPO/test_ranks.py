@@ -88,7 +88,8 @@ def test_gradient_and_statistics_are_those_of_all_rows(case: str, count: int) ->
         agent = agent_for(env, **settings)
         return agent, learned(agent, batches, ranks)
 
-    for agent, metrics in on_ranks(count, body):
+    results = on_ranks(count, body)
+    for agent, metrics in results:
         for own, other in zip(agent.optimizers, whole.optimizers, strict=True):
             gradient = other.gradient
             assert (own.gradient - gradient).norm() <= 1e-4 * gradient.norm()
@@ -97,7 +98,7 @@ def test_gradient_and_statistics_are_those_of_all_rows(case: str, count: int) ->
         for (own, _), (other, _) in zip(agent.modules(), whole.modules(), strict=True):
             for name in other.state_dict().keys() - dict(other.named_parameters()).keys():  # running statistics
                 torch.testing.assert_close(own.state_dict()[name], other.state_dict()[name], rtol=1e-5, atol=1e-6)
-    assert len({weights(agent).numpy().tobytes() for agent, _ in on_ranks(count, body)}) == 1
+    assert len({weights(agent).numpy().tobytes() for agent, _ in results}) == 1
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ IN_WORKERS = ["die", "hang"]
 PLACES = [(0, 0), (2, 0), (2, 1)]
 """How many workers, and the lag."""
 WAYS = [(fault, *place) for fault in ANYWHERE for place in PLACES] + [
-    (fault, *place) for fault in IN_WORKERS for place in PLACES[1:]
-]
+    ("die", 2, 0), ("hang", 2, 1), ("die", 2, 1), ("hang", 2, 0)
+]  # fmt: skip
 
 
 class FailsOnce(Faulty):
@@ -58,7 +58,8 @@ def faulty_feed(fault: str, num_workers: int, lag: int, marker: Path, **options:
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind() -> Iterator[None]:
     yield
-    gc.collect()
+    if multiprocessing.active_children():
+        gc.collect()
     assert not multiprocessing.active_children()
 
 
