@@ -57,7 +57,7 @@ def test_the_quick_start_of_the_seed_learns(run: Run, tmp_path: Path, steps: int
     ]
 
 
-@pytest.mark.parametrize(("steps", "least"), [(15_000, 60), pytest.param(100_000, 400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("steps", "least"), [(10_000, 60), pytest.param(100_000, 400, marks=pytest.mark.slow)])
 def test_the_custom_loop_of_the_seed_learns(run: Run, steps: int, least: float) -> None:
     errors = run(snippet("custom_loop.py", "100000", str(steps)))
     returns = [float(value) for value in re.findall(r"Mean reward\s+(\d+\.\d)", errors)]

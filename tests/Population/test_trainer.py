@@ -147,15 +147,20 @@ def test_members_without_combinations_keep_their_own_agents() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_combined_agents_equal_known_answers(combiner: AgentCombiner, numbers: list[float]) -> None:
-    for combinations, number in enumerate(numbers, 1):
-        schedule = [
-            ("finish", 10 * combinations, "steps"), ("train_agent", 10, "steps"), ("combine_agents", 30, "steps"),
-        ]  # fmt: skip
-        fresh = RandomAgentCombiner(0) if isinstance(combiner, RandomAgentCombiner) else combiner
-        agents = adders(1, 10, 100, kind=OwnConstant)
-        agent, result = Trainer(agents, Line(), 3, combiner=fresh, schedule=schedule, **LEARNING).run()
-        assert agent.number == number
-        assert [worker["agent"].number for worker in result["workers"]] == [number] * 3
+    schedule = [("finish", 30, "steps"), ("train_agent", 10, "steps"), ("combine_agents", 30, "steps")]
+    combine, combined = combiner.combine, []
+
+    def noted(*arguments: Any) -> Any:
+        agent = combine(*arguments)
+        combined.append(agent.number)
+        return agent
+
+    combiner.combine = noted  # type: ignore[method-assign]
+    agents = adders(1, 10, 100, kind=OwnConstant)
+    agent, result = Trainer(agents, Line(), 3, combiner=combiner, schedule=schedule, **LEARNING).run()
+    assert combined == numbers
+    assert agent.number == numbers[-1]
+    assert [worker["agent"].number for worker in result["workers"]] == numbers[-1:] * 3
 
 
 def test_best_combiner_before_any_episode_takes_the_first_agent() -> None:

@@ -198,11 +198,11 @@ def test_a_resumed_run_counts_the_restarts_before(tmp_path: Path) -> None:
 def test_trajectories_are_truncated_where_an_environment_failed(acting: str, how: str, backend: str) -> None:
     """Observations count up from 0 in every episode; the next one is in the next row, or stored at a truncation."""
     every = 7
-    ppo = PPO.for_env(Sometimes(every, how), seed=0, batch_size=80, mini_batch_size=80, k_epochs=1)
+    ppo = PPO.for_env(Sometimes(every, how), seed=0, batch_size=40, mini_batch_size=40, k_epochs=1)
     seen = []
     learn, ppo.learn = ppo.learn, lambda *args: (seen.append(ppo.memory.batch()), learn(*args))[1]  # type: ignore[method-assign, misc, func-returns-value]
     with AsyncPPO(
-        lambda: Sometimes(every, how), ppo, 4, 400, acting=acting, backend=backend, num_workers=2,
+        lambda: Sometimes(every, how), ppo, 4, 120, acting=acting, backend=backend, num_workers=2,
         on_env_error="restart", progress=False,
     ) as run:  # fmt: skip
         history = run.run()

@@ -37,7 +37,7 @@ class Network(Counter):
     def step(self, action: int) -> Any:
         with torch.no_grad():
             self.network(torch.zeros(1, 64))
-            torch.zeros(400, 400) @ torch.zeros(400, 400)  # certainly shared by threads
+            torch.zeros(200, 200) @ torch.zeros(200, 200)  # certainly shared by threads
         return super().step(action)
 
 
@@ -57,17 +57,17 @@ class Fails(Network):
     "options", [{}, pytest.param({"acting": "central"}, marks=pytest.mark.slow), {"backend": "process"}], ids=str
 )
 def test_an_environment_that_runs_torch_does_not_hang(options: dict[str, Any]) -> None:
-    ppo = PPO.for_env(Network(), seed=0, batch_size=64, mini_batch_size=64, k_epochs=1)
-    background = BackgroundEvaluation(Network, 64, episodes=2)
-    with AsyncPPO(Network, ppo, 4, 128, progress=False, callbacks=[background], **options) as run:
+    ppo = PPO.for_env(Network(), seed=0, batch_size=32, mini_batch_size=32, k_epochs=1)
+    background = BackgroundEvaluation(Network, 32, episodes=1)
+    with AsyncPPO(Network, ppo, 4, 64, progress=False, callbacks=[background], **options) as run:
         assert len(run.run()) == 2
     assert run.evaluations
     assert len(evaluate(ppo, Network, 4, num_envs=4)) == 4
 
 
 def test_a_worker_that_is_forked_later_may_run_torch_too() -> None:
-    ppo = PPO.for_env(Network(), seed=0, batch_size=64, mini_batch_size=64, k_epochs=1)
-    with AsyncPPO(Fails, ppo, 4, 128, progress=False, on_env_error="restart") as run:
+    ppo = PPO.for_env(Network(), seed=0, batch_size=32, mini_batch_size=32, k_epochs=1)
+    with AsyncPPO(Fails, ppo, 4, 64, progress=False, on_env_error="restart") as run:
         assert run.run()[-1]["restarts"]
 
 
