@@ -1,4 +1,4 @@
-"""The contents of a checkpoint, and how to read those of older versions."""
+"""The contents of a checkpoint, and how a run continues from it."""
 
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -11,15 +11,12 @@ from AsyncPPO.agent import Agent
 from AsyncPPO.backends import EnvError
 from AsyncPPO.episodes import Episode
 from AsyncPPO.ranks import joined_environments, part_of_agent, part_of_environments
-from parallel_rl.utils import DamagedError, State, load_state, whole_number
+from parallel_rl.utils import DamagedError, State, load_state, older, whole_number
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
 
-PARTS = {"made_for", "progress", "recent", "agent", "buffer", "collector"}
-SIGNATURE = "signature"
-"""The part with the agent's signature; in the oldest checkpoints it is inside `made_for`."""
-OLDER_NAMES = {"ppo": "agent", "settings": SIGNATURE}
+PARTS = {"made_for", "signature", "progress", "recent", "agent", "buffer", "collector"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Progress:
 
     @classmethod
     def of_state(cls, counts: State, episodes: Any) -> Self:
-        """Undo `state`, also of an older version, which had no `restarts`, or episodes without infos.
+        """Undo `state`; an episode without infos may lack them.
 
         Raises:
             ValueError, TypeError: a value is not valid.
@@ -64,7 +61,7 @@ class Progress:
             steps_done=whole_number(counts["steps_done"], "number of steps"),
             seconds=seconds,
             episodes_done=whole_number(counts["episodes_done"], "number of episodes"),
-            restarts=whole_number(counts.get("restarts", 0), "number of restarts"),
+            restarts=whole_number(counts["restarts"], "number of restarts"),
             goal=(whole_number(begin, "beginning"), whole_number(end, "end")),
             recent=[
                 Episode(float(return_), whole_number(length, "length"), *({**infos} for infos in rest))
@@ -86,7 +83,7 @@ class Progress:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> State:
-    """Return the content of a checkpoint, also of an older version, under today's names.
+    """Return the content of a checkpoint, also of an older version.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -94,14 +91,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
     """
     state = load_state(path)
     if isinstance(state, dict):
-        state = {OLDER_NAMES.get(name, name): part for name, part in state.items()}
-    if not isinstance(state, dict) or state.keys() - {SIGNATURE} != PARTS:
+        state = older.checkpoint(state)
+    if not isinstance(state, dict) or state.keys() != PARTS:
         parts = ", ".join(state) if isinstance(state, dict) and state else "nothing"
         raise ValueError(f"{path} is not the checkpoint of a run: it holds {parts}")
     if not all(isinstance(part, dict) for name, part in state.items() if name != "recent"):
         raise DamagedError(f"{path} is not the checkpoint of a run: some of its parts are something else")
-    if "core" in state["collector"]:
-        state["collector"]["recurrent"] = state["collector"].pop("core")
     return state
 
 
@@ -116,7 +111,7 @@ def contents(trainer: "AsyncTrainer") -> State | None:
     collector, buffer, agent = joined
     return {
         "made_for": made_for(trainer) | {"num_envs": len(buffer["lengths"])},
-        SIGNATURE: trainer.agent.signature(),
+        "signature": trainer.agent.signature(),
         "buffer": buffer,
         "collector": collector,
         "agent": agent,
@@ -204,15 +199,13 @@ def restore(
     other_envs = any_num_envs and state["made_for"].get("num_envs") != trainer.num_envs
     compared = {name: value for name, value in own.items() if not (other_envs and name == "num_envs")}
     check_equal(state["made_for"], compared, f"the checkpoint {path}")
-    rest = {name: value for name, value in state["made_for"].items() if name not in own}
-    signature = state.get(SIGNATURE, rest)
-    signature |= {name: plain(value) for name, value in agent.signature().items() if name in changed}
-    check_signature(agent, signature, f"the agent in {path}")
+    now = {name: plain(value) for name, value in agent.signature().items() if name in changed}
+    check_signature(agent, state["signature"] | now, f"the agent in {path}")
     own_state = getattr(agent, "whole_state", agent.state)()
     before = own_state, buffer.state(), trainer.rows.state()
     try:
         progress = Progress.of_state(state["progress"], state["recent"])
-        trainer.rows.load_state(state["progress"].get("rows", {"last": progress.steps_done, "sums": {}}))
+        trainer.rows.load_state(state["progress"]["rows"])
         envs = slice(0, 0) if other_envs else trainer.share.own
         agent.load_state(part_of_agent(agent, state["agent"], trainer.share, envs))
         if other_envs and hasattr(agent, "forget_environments"):

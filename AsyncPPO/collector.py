@@ -46,7 +46,7 @@ class RecurrentState:
         return None if self._state is None else self._state.copy()
 
     def load_state(self, state: np.ndarray | None) -> None:
-        """Restore what `state` returned; None, of an older version, leaves the state at an episode's start.
+        """Restore what `state` returned; None leaves the state at an episode's start.
 
         Raises:
             ValueError: it has another shape or type.

@@ -5,15 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from parallel_rl.utils import State, Trajectory, check_like, counted, episode_ends
+from parallel_rl.utils import State, Trajectory, check_like, counted, episode_ends, older
 
 ROWS = ("obs", "action", "reward", "terminated", "truncated")
 """The fields of every transition; others are extras."""
 FLAGS = ("terminated", "truncated")
 FIRST_CAPACITY = 128
 """Initial capacity of a buffer, in rows; it doubles as needed."""
-OLD_NAMES = {"draw": "raw_action", "core": "state"}
-"""Old names of extras in checkpoints of older versions, and their current names."""
 
 
 class VecMemory:
@@ -174,7 +172,7 @@ class VecMemory:
         Raises:
             ValueError: it does not fit; nothing is changed then.
         """
-        lengths, next_obs, arrays = self._checked(_time_major(state) if "ends" in state else state)
+        lengths, next_obs, arrays = self._checked(older.buffer(state))
         self.clear()
         self.lengths = lengths
         if not arrays:
@@ -271,25 +269,6 @@ def _widened(state: State, steps: int) -> dict[str, np.ndarray]:
         name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
         for name, array in arrays.items()
     }
-
-
-def _time_major(state: State) -> State:
-    """Return the state of an older version in today's form.
-
-    Its arrays are `(N, T, ...)`, and its extras have `OLD_NAMES`. `final_obs[i, k]` is the next observation of the k-th
-    end of environment i, and `final_obs[i, ends[i]]` that of its last row.
-    """
-    lengths, ends = state["lengths"], state["ends"]
-    arrays = {OLD_NAMES.get(name, name): np.swapaxes(array, 0, 1) for name, array in state["arrays"].items()}
-    if not arrays:
-        return {"lengths": lengths, "next_obs": None, "arrays": {}}
-    final_obs, ended = arrays["final_obs"], _ended(arrays, lengths)
-    if not np.array_equal(ended.sum(axis=0), ends):
-        raise ValueError("the saved numbers of ends do not match the saved flags")
-    env_ids, count = np.arange(len(lengths)), np.cumsum(ended, axis=0) - 1
-    next_obs = final_obs[np.minimum(ends, len(final_obs) - 1), env_ids]
-    arrays["final_obs"] = final_obs[count[ended], np.nonzero(ended)[1]]
-    return {"lengths": lengths, "next_obs": next_obs, "arrays": arrays}
 
 
 def _stored_dtype(rows: np.ndarray) -> np.dtype:

@@ -186,7 +186,7 @@ class ParallelEnvs(Closeable):
         """
         backend = self._open_backend()
         check_saved(state, self._finished, backend.arrays.obs)
-        self.reset_options = state.get("reset_options", self.reset_options)  # states of earlier versions have none
+        self.reset_options = state.get("reset_options", self.reset_options)
         snapshots = dict(enumerate(state["environments"]))
         self._finished[:] = True
         self._seeds.load_state(state["next_seeds"], used=False)

@@ -20,11 +20,9 @@ from OffPolicy.policy import POLICY_FILE, Policy
 from OffPolicy.sampler import Sampler
 from OffPolicy.shards import KEPT
 from parallel_rl.networks.weights import read_weights
-from parallel_rl.utils import Configured, State, check_fit, describe_space, make_space, settings_in, whole_number
+from parallel_rl.utils import Configured, State, check_fit, describe_space, make_space, older, settings_in, whole_number
 
 COUNTS = ("steps", "updates", "_last_round", "_from_step", "_from_update", "_acted")
-NEWER = {"_from_step": 0, "_from_update": 0, "_acted": 0}
-"""Counts that older checkpoints lack."""
 SCHEDULE = ("utd", "learning_starts")
 """The settings that the schedule of updates depends on."""
 if TYPE_CHECKING:
@@ -182,7 +180,7 @@ class Savable(Configured, ConfigFields):
         schedule, size = self._schedule(), self.config.buffer_size
         with self._value_errors():
             self._check_networks(state)
-            saved = NEWER | state["counts"]
+            saved = older.off_policy_counts(state["counts"])
             counts = {name: whole_number(saved[name], name) for name in COUNTS}
             rng = copy.deepcopy(self.rng.bit_generator)
             rng.state = state["random"]

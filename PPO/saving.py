@@ -13,7 +13,7 @@ from torch import nn
 
 from parallel_rl.networks import Adam, MultiCategoricalHead
 from parallel_rl.networks.weights import Settings, read_weights, tensors_of, write_weights
-from parallel_rl.utils import State, check_fit, whole_number
+from parallel_rl.utils import State, check_fit, older, whole_number
 from PPO.actor_critic import ActorCritic
 from PPO.averaging import average
 from PPO.companions import Companion, scales_of
@@ -22,14 +22,10 @@ from PPO.exploration import Exploration
 from PPO.settings import arguments_of, differences, plain_arguments
 
 POLICY_FILE = "Policy_weights.pth"
-SQUASH = {"squash": "squash_actions"}
-"""The name of a setting in the oldest checkpoints, and its current name."""
 SHARED_PARTS = ("networks", "optimiser", "updates", "rewarded")
 STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded", "stacked"}
 OF_ENVIRONMENTS = {"intrinsic_returns", "exploration"}
 """Parts that have a row for each environment."""
-LATER_PARTS = {"rewarded", "stacked"}
-"""Parts that older states lack."""
 
 
 class Savable:
@@ -100,7 +96,8 @@ class Savable:
         """
         _check_agent(saved, what)
         try:
-            different = differences(saved, self.settings(), learning=learning)
+            own = self.settings()
+            different = differences(older.ppo_settings(saved, own), own, learning=learning)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{what} do not say how they were made: {error}") from error
         if different:
@@ -116,8 +113,6 @@ class Savable:
         Raises:
             ValueError: it would not; the message lists the differences.
         """
-        if "squash" in saved:  # the oldest checkpoints have only the settings of the networks
-            saved = self.settings() | {SQUASH.get(name, name): value for name, value in saved.items()}
         self.check_settings(saved, f"the settings of {source}", learning=True)
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
@@ -172,14 +167,15 @@ class Savable:
             ValueError: it is of other networks, or is no state of a PPO; then nothing is changed.
         """
         parts = STATE_PARTS if self.exploration is None else STATE_PARTS | {"exploration"}
-        names = state.keys() | LATER_PARTS if isinstance(state, dict) else set()
-        if names != parts or not isinstance(state["optimiser"], list):
+        if isinstance(state, dict):
+            state = older.ppo(state)
+        if not isinstance(state, dict) or state.keys() != parts or not isinstance(state["optimiser"], list):
             raise ValueError(f"the saved state is not that of a PPO: it holds {_names(state)}")
         networks = self._fitting(state["networks"])
         moments = [tensors_of(tensors, "the saved moments of Adam") for tensors in state["optimiser"]]
         for own, tensors in zip_longest([optimizer.state for optimizer in self.optimizers], moments):
             check_fit(tensors or {}, own or {}, "the saved moments of Adam")
-        if "stacked" not in state:
+        if not state["stacked"]:
             moments[0] = self._stacked(moments[0])
         discounted = self._fitting_returns(state["intrinsic_returns"])
         rng = _rng_of(state["random"])
@@ -192,7 +188,7 @@ class Savable:
         for optimizer, tensors in zip(self.optimizers, moments, strict=True):
             optimizer.load_state(tensors)
         self.rng, self.updates = rng, updates
-        self.rewarded = bool(state.get("rewarded", updates))
+        self.rewarded = bool(state["rewarded"])
 
     def shared_state(self) -> State:
         """Return the part of the state that copies of an agent can share: networks and optimizers."""
@@ -255,17 +251,11 @@ class Savable:
         return networks
 
     def _stacked(self, moments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return an older state's moments of the policy in the order of the parameters in the optimizer."""
+        """Return moments of the policy in the order of the parameters in the optimizer."""
         policy = self.policy
         if not isinstance(policy.policy_head, MultiCategoricalHead) or policy.architecture() is None:
             return moments
-        parameters = [*policy.parameters()]
-
-        def reordered(tensor: torch.Tensor) -> torch.Tensor:
-            parts = dict(zip(parameters, tensor.split([parameter.numel() for parameter in parameters]), strict=True))
-            return torch.cat([parts[parameter] for parameter in policy.stacked_parameters()])
-
-        return {name: reordered(tensor) if tensor.ndim else tensor for name, tensor in moments.items()}
+        return older.stacked_moments(moments, [*policy.parameters()], policy.stacked_parameters())
 
     def _take_over(self, networks: dict[str, dict[str, torch.Tensor]]) -> None:
         for module, file in self.modules():
@@ -278,13 +268,8 @@ class Savable:
         return [(self.policy, POLICY_FILE), *((companion, f"{companion.name}_weights.pth") for companion in learned)]
 
     def _fitting_returns(self, saved: Any) -> dict[str, torch.Tensor]:
-        """Return the saved discounted sums of intrinsic rewards, if they fit; otherwise raise a `ValueError`.
-
-        An older state holds None, or a single tensor, which is that of RND.
-        """
+        """Return the saved discounted sums of intrinsic rewards, if they fit; otherwise raise a `ValueError`."""
         names = scales_of(self.companions).keys()
-        if not isinstance(saved, dict):
-            saved = {} if saved is None else {"RND.return_stats": saved}
         if saved.keys() != names:
             raise ValueError(
                 f"the saved intrinsic returns are of {_names(saved)}, not of {', '.join(names) or 'nothing'}"

@@ -15,8 +15,6 @@ from parallel_rl.utils import Config, setting, settings_class, settings_in
 from parallel_rl.utils.settings import hints
 
 DEFAULT_AGENT = "ppo"
-REMOVED_VALUES = {("acting", "alternating"): "central"}
-"""Removed values of settings, and the values that replace them when an older run is read."""
 
 environment_setting = partial(setting, group="environment")
 collection_setting = partial(setting, group="collection")

@@ -15,7 +15,7 @@ import numpy as np
 
 from AsyncPPO.callbacks.base import Callback
 from AsyncPPO.episodes import FIGURES, Evaluation, is_of_info
-from parallel_rl.utils import History, Metrics, append_to, write_atomically
+from parallel_rl.utils import History, Metrics, append_to, older, write_atomically
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
@@ -36,9 +36,7 @@ TAGS = {
 LONGEST_NUMBER = 18
 """Limit on the digits of an integer in a table."""
 POLICY_LAG = "policy_lag"
-"""A metric that older versions wrote as 0; a resumed run without a lag drops its column."""
-RENAMED = {"intrinsic_reward": "rnd_reward"}
-"""Metrics that older versions wrote under another name."""
+"""A metric whose column a resumed run drops if it has no lag."""
 TENSORBOARD_SECONDS = 2.0
 """Seconds between flushes of the event file."""
 
@@ -87,7 +85,7 @@ class CSVLog(Callback):
         if not trainer.history:
             rows = [row for row in read_table(self.metrics.path) if row["steps"] <= done]
             trainer.history = History(
-                {RENAMED.get(name, name): row[name] for name in row if trainer.lag or name != POLICY_LAG}
+                {name: value for name, value in older.metrics(row).items() if trainer.lag or name != POLICY_LAG}
                 for row in rows
             )
         if not trainer.evaluations:

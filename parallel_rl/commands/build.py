@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, Callback, checkpoints_in, steps_of
-from AsyncPPO.checkpoint import SIGNATURE, read_checkpoint
+from AsyncPPO.checkpoint import read_checkpoint
 from parallel_rl.agents import agent_kind
 from parallel_rl.commands.run_directory import (
     BEST_DIRECTORY,
@@ -102,7 +102,7 @@ def _load_networks(agent: Any, checkpoint: Path) -> None:
     state = read_checkpoint(checkpoint)
     try:
         if hasattr(agent, "load_networks"):
-            agent.load_networks(state["agent"], state.get(SIGNATURE))
+            agent.load_networks(state["agent"], state["signature"])
         else:
             agent.load_state(state["agent"])
     except ValueError as error:

@@ -17,8 +17,8 @@ from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
 from parallel_rl.agents import agent_kind
 from parallel_rl.commands.output import note
 from parallel_rl.commands.program import commit
-from parallel_rl.config import DEFAULT_AGENT, REMOVED_VALUES, TrainConfig, setting_names, setting_types, train_config
-from parallel_rl.utils import DamagedError, append_to, read_json, whole_number, write_atomically
+from parallel_rl.config import DEFAULT_AGENT, TrainConfig, setting_names, setting_types, train_config
+from parallel_rl.utils import DamagedError, append_to, older, read_json, whole_number, write_atomically
 from parallel_rl.utils.versions import versions
 
 try:
@@ -125,7 +125,7 @@ def config_in(file: Path) -> TrainConfig:
         agent = record.get("agent", DEFAULT_AGENT)
         known = setting_names(agent)
         values = {known.get(name.lower(), name): value for name, value in _values_in(record).items()}
-        for (name, value), new in REMOVED_VALUES.items():
+        for (name, value), new in older.VALUES.items():
             if values.get(name) == value:
                 values[name] = new
                 note(f"{file} has {name}={value}, which no longer exists: {name}={new} replaces it")
@@ -165,12 +165,12 @@ def _changes_in(record: dict[str, Any]) -> dict[str, Any]:
 
 def _values_in(record: dict[str, Any]) -> dict[str, Any]:
     """Return the current settings of a run."""
-    began = record["config"] if "config" in record else record["run"] | record["settings"]
-    return began | _changes_in(record)
+    today = older.run_record(record)
+    return today["run"] | today["settings"] | _changes_in(record)
 
 
 def _record_in(file: Path) -> dict[str, Any]:
-    """Return the record that `note_start` wrote; an older one has a single flat `config`.
+    """Return the record that `note_start` wrote, as it is.
 
     Raises:
         ValueError: it is not such a record.
@@ -179,7 +179,7 @@ def _record_in(file: Path) -> dict[str, Any]:
         record = read_json(file)
     except ValueError as error:
         raise ValueError(f"{file} is not the configuration of a run: {error}") from error
-    parts: list[Any] = [record.get(name) for name in (("config",) if "config" in record else ("run", "settings"))]
+    parts: list[Any] = [older.run_record(record).get(name) for name in ("run", "settings")]
     resumed = record.get("resumed", [])
     known = (
         isinstance(record.get("agent", ""), str)
