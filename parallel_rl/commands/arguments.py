@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +28,7 @@ from parallel_rl.config import (
 )
 from parallel_rl.presets import defaults_for, has_preset, preset
 from parallel_rl.utils import SettingValues, read_json, settings_in
+from parallel_rl.utils.names import suggestion
 
 NO_PRESET = "none"
 """The value of `--preset` for none."""
@@ -150,9 +150,7 @@ def _checked_preset(file: str, agent: str, content: SettingValues) -> SettingVal
     known = {name: types[name] for name in (*PRESET_OF_RUN, *settings_in(agent_kind(agent).config_class))}
     for name in content:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{file}: a preset of {agent} has no setting {name!r}{hint}")
+            raise ValueError(f"{file}: a preset of {agent} has no setting {name!r}{suggestion(name, known)}")
     try:
         return {name: checked(name, value, known[name]) for name, value in content.items()}
     except ValueError as error:
