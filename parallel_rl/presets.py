@@ -157,8 +157,6 @@ DQN: dict[str, SettingValues] = {
 }
 SMALL: SettingValues = {"num_envs": 4, "lr": 1e-3, "hidden_sizes": (64, 64), "batch_size": 128, "buffer_size": 50_000}
 """For continuous control with few dimensions: small networks, which need a third of the time."""
-LUNAR: SettingValues = {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000}
-"""For LunarLanderContinuous: after RL-Zoo, not tried here."""
 NOISE: SettingValues = {
     "steps": 50_000,
     "action_noise": "ou_0.5",
@@ -182,12 +180,19 @@ DETERMINISTIC: dict[str, SettingValues] = {
     "FetchReach-v4": FETCH_REACH | {"eps_greedy": 0.2},
     "Pendulum-v1": SMALL | {"steps": 20_000},
     "MountainCarContinuous-v0": SMALL | NOISE,
-    "LunarLanderContinuous-v3": LUNAR | {"gamma": 0.98},
+    "LunarLanderContinuous-v3": {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000, "gamma": 0.98},
 }
 SAC: dict[str, SettingValues] = {
     "FetchReach-v4": FETCH_REACH | {"initial_alpha": 0.05},
     "Pendulum-v1": SMALL | {"steps": 12_000},
-    "LunarLanderContinuous-v3": LUNAR | {"tau": 0.01},
+    "LunarLanderContinuous-v3": {
+        "steps": 300_000,
+        "num_envs": 8,
+        "lr": 7e-4,
+        "anneal_lr": True,
+        "tau": 0.01,
+        "learning_starts": 10_000,
+    },
 }
 PRESETS: dict[str, Presets] = {
     "ppo": Presets(BY_ENV, {"ALE": ATARI, "MinAtar": MINATAR}, WITH_RND, RECURRENT),
