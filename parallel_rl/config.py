@@ -206,7 +206,7 @@ def check_flags(agent: str, unknown: Sequence[str]) -> None:
 
 def setting_types(agent: str) -> dict[str, Any]:
     """Return the types of the settings of a run and of its agent, as files and flags can hold them: no functions."""
-    types = hints(RunConfig) | hints(agent_kind(agent).config_class)
+    types = {**hints(RunConfig), **hints(agent_kind(agent).config_class)}
     return {name: _without_functions(hint) for name, hint in types.items()}
 
 

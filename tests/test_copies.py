@@ -19,7 +19,7 @@ from tests.processes import runs
 from tests.program import Forked
 
 QUICK = [
-    "--copies", "2", "--combine-every", "256", "--num-envs", "4", "--batch-size", "256", "--mini-batch-size", "128",
+    "--copies", "2", "--combine-every", "64", "--num-envs", "4", "--batch-size", "64", "--mini-batch-size", "32",
     "--hidden-sizes", "8", "--eval-episodes", "2",
 ]  # fmt: skip
 
@@ -36,21 +36,21 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 
 def test_a_population_is_logged_evaluated_and_plotted_like_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = tmp_path / "run"
-    assert train(run, "--steps", "768", "--eval-every", "256", "--combine", "best") == 0
+    assert train(run, "--steps", "192", "--eval-every", "64", "--combine", "best") == 0
     rows = read_table(run / "metrics.csv")
-    assert [row["steps"] for row in rows] == [256, 512, 768], "of one copy"
+    assert [row["steps"] for row in rows] == [64, 128, 192], "of one copy"
     assert all(row["mean_return"] == max(row["copy_0_return"], row["copy_1_return"]) for row in rows)
     evaluations = read_table(run / "evaluations.csv", ("steps", "mean"))
-    assert evaluations[-1]["steps"] == 768
+    assert evaluations[-1]["steps"] == 192
     summary = json.loads((run / "summary.json").read_text())
     assert summary["best"]["mean"] == max(row["mean"] for row in evaluations)
-    assert summary["evaluation"]["steps"] == 768
+    assert summary["evaluation"]["steps"] == 192
     told = scalars(run)
     assert told["rollout/ep_rew_mean"] == [(row["steps"], pytest.approx(row["mean_return"])) for row in rows]
     assert [step for step, _ in told["eval/mean_reward"]] == [row["steps"] for row in evaluations]
     assert main.main(["plot", str(run), "--out", str(tmp_path / "curves.png")]) == 0
     assert main.main(["evaluate", str(run), "--best", "--episodes", "2"]) == 0
-    flags = "--steps", "512", "--combine-every", "512", "--eval-every", "0", "--combine", "mean"
+    flags = "--steps", "128", "--combine-every", "128", "--eval-every", "0", "--combine", "mean"
     assert train(tmp_path / "none", *flags) == 0
     assert not (tmp_path / "none" / "best").exists()
     (row,) = read_table(tmp_path / "none" / "metrics.csv")  # two updates of each copy, and one combination
@@ -58,7 +58,7 @@ def test_a_population_is_logged_evaluated_and_plotted_like_a_run(tmp_path: Path,
 
 
 def test_copies_learn_while_they_collect(tmp_path: Path) -> None:
-    assert train(tmp_path / "run", "--steps", "768", "--eval-every", "0", "--lag", "1") == 0
+    assert train(tmp_path / "run", "--steps", "192", "--eval-every", "0", "--lag", "1") == 0
     for copy in ("copy_0", "copy_1"):
         rows = read_table(tmp_path / "run" / copy / "metrics.csv")
         assert [row["policy_lag"] for row in rows] == [0, 1]
@@ -89,30 +89,30 @@ def test_off_policy_agents_are_copied_too(agent: str, env_id: str, combine: str,
 def test_copies_are_combined_evaluated_and_have_a_curve_each(
     combine: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert train(tmp_path / "run", "--combine", combine, "--steps", "768") == 0
+    assert train(tmp_path / "run", "--combine", combine, "--steps", "192") == 0
     out = capsys.readouterr().out
     assert "2 copies with 4 environments each" in out
     assert "over 2 deterministic episodes" in out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["steps"], summary["evaluation"]["episodes"]) == (768, 2)
+    assert (summary["steps"], summary["evaluation"]["episodes"]) == (192, 2)
     assert (tmp_path / "run" / "learning_curve.png").stat().st_size > 10_000
     for number in (0, 1):
         rows = read_table(tmp_path / "run" / f"copy_{number}" / "metrics.csv")
-        assert [row["steps"] for row in rows] == [256, 512, 768]
+        assert [row["steps"] for row in rows] == [64, 128, 192]
     assert main.main(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
-    assert train(tmp_path / "run", "--steps", "768") == 1
+    assert train(tmp_path / "run", "--steps", "192") == 1
     assert "holds a run already" in capsys.readouterr().err
 
 
 def test_a_stopped_population_resumes_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    flags = ("--steps", "1024", "--combine", "mean")
+    flags = ("--steps", "256", "--combine", "mean")
     assert train(tmp_path / "whole", *flags) == 0
     keep = SavePopulation.__call__
 
     def interrupt(self: SavePopulation, trainer: object) -> None:
-        if trainer.count.steps == 1024:  # type: ignore[attr-defined]
+        if trainer.count.steps == 256:  # type: ignore[attr-defined]
             os.kill(os.getpid(), signal.SIGTERM)
         keep(self, trainer)  # type: ignore[arg-type]
 
@@ -147,7 +147,7 @@ def test_a_full_disk_is_one_clear_error(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("Population.trainer.save_state", full)
-    assert train(tmp_path / "run", "--steps", "1024", "--checkpoint-seconds", "0.001") == 1
+    assert train(tmp_path / "run", "--steps", "256", "--checkpoint-seconds", "0.001") == 1
     err = capsys.readouterr().err
     assert "error: [Errno 28] No space left on device" in err
     assert "Traceback" not in err
@@ -176,7 +176,7 @@ def test_ctrl_c_in_the_final_evaluation_says_how_to_evaluate(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("AsyncPPO.evaluate_episodes", interrupted)
-    assert train(tmp_path / "run", "--steps", "512", "--copies", copies) == main.INTERRUPTED
+    assert train(tmp_path / "run", "--steps", "128", "--copies", copies) == main.INTERRUPTED
     assert f"to evaluate: {PROGRAM} evaluate {tmp_path / 'run'}" in capsys.readouterr().out
     monkeypatch.undo()
     assert main.main(["evaluate", str(tmp_path / "run"), "--episodes", "1"]) == 0

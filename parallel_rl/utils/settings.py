@@ -11,9 +11,9 @@ A config that inherits a setting can give it another default: `gamma = new_defau
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import wraps
+from functools import cache, wraps
 from inspect import Signature, get_annotations, signature
-from types import MethodType, NoneType, UnionType
+from types import MappingProxyType, MethodType, NoneType, UnionType
 from typing import (
     Any,
     Generic,
@@ -159,10 +159,16 @@ class Config:
         return {}
 
 
-def hints(config: type[Config]) -> dict[str, Any]:
+def hints(config: type[Config]) -> Mapping[str, Any]:
     """Return the types of the settings of a config, by name."""
+    hashable: Any = config  # as every class, though mypy says no
+    return _hints(hashable)
+
+
+@cache
+def _hints(config: Any) -> Mapping[str, Any]:
     known = get_type_hints(config)
-    return {each.name: known[each.name] for each in fields(config)}
+    return MappingProxyType({each.name: known[each.name] for each in fields(config)})
 
 
 def settings_in(config: type[Config]) -> dict[str, Setting]:

@@ -197,19 +197,19 @@ def q_of(agent: DQN, obs: float) -> np.ndarray:
 @pytest.mark.parametrize("settings", [{}, {"n_step": 3}, {"prioritized": True}, {"dueling": True, "double": False}])
 def test_values_with_truncation_only_are_those_of_the_infinite_horizon(settings: dict[str, Any]) -> None:
     """If these ends were terminations, the value would be at most 2.3."""
-    agent = learned(partial(OneState, False), 400, gamma=0.6, **settings)
+    agent = learned(partial(OneState, False), 250, gamma=0.6, **settings)
     np.testing.assert_allclose(q_of(agent, 1.0), 2.5, rtol=0.05)
 
 
 @pytest.mark.parametrize("settings", [{}, {"n_step": 3}])
 def test_values_after_termination_are_zero(settings: dict[str, Any]) -> None:
-    agent = learned(partial(TwoStates, False), 400, gamma=0.5, **settings)
+    agent = learned(partial(TwoStates, False), 350, gamma=0.5, **settings)
     np.testing.assert_allclose(q_of(agent, 0.0), 1.0, atol=0.05)
     np.testing.assert_allclose(q_of(agent, 1.0), 2.0, atol=0.05)
 
 
 def test_policy_learns_the_action_that_the_observation_shows() -> None:
-    agent = learned(partial(Identity, False), 700, gamma=0.0, epsilon_steps=500)
+    agent = learned(partial(Identity, False), 500, gamma=0.0, epsilon_steps=400)
     assert evaluate(agent, partial(Identity, False), 10, backend="inline").mean() > 9.8
 
 

@@ -184,18 +184,18 @@ def values(ppo: PPO, states: Any) -> np.ndarray:
 @pytest.mark.parametrize("mode", rest_slow("streaming", "mask"))
 def test_episodes_that_are_only_truncated_have_the_infinite_horizon_value(mode: str) -> None:
     """If these ends were terminations, the values would be 4.1 to 1; if they were ignored, anything."""
-    ppo = learn(Endless, 8_000, mode, gamma=0.9, GAE_lambda=0.95, lr=1e-2)
+    ppo = learn(Endless, 6_000, mode, gamma=0.9, GAE_lambda=0.95, lr=1e-2)
     np.testing.assert_allclose(values(ppo, np.random.default_rng(0).uniform(-1, 1, (50, 2))), 10.0, rtol=0.02)
 
 
 def test_episodes_that_terminate_have_the_finite_horizon_value() -> None:
-    ppo = learn(lambda: Endless(terminates=True), 8_000, gamma=0.9, lr=1e-2)
+    ppo = learn(lambda: Endless(terminates=True), 4_000, gamma=0.9, lr=1e-2)
     mean = np.mean([sum(0.9**k for k in range(left)) for left in range(1, 6)])
     np.testing.assert_allclose(values(ppo, np.zeros((1, 2))), mean, rtol=0.1)
 
 
 def test_discrete_policy_learns_the_action_of_each_observation() -> None:
-    ppo = learn(Echo, 4_000)
+    ppo = learn(Echo, 3_000)
     assert evaluate(ppo, Echo, 200, seed=1, backend="inline").mean() > 0.97
 
 
@@ -203,7 +203,7 @@ def test_continuous_policy_learns_the_action_of_each_observation() -> None:
     def env() -> gym.Env:
         return Echo(continuous=True)
 
-    ppo = learn(env, 8_000, lr=1e-2)
+    ppo = learn(env, 5_000, lr=1e-2)
     assert evaluate(ppo, env, 200, seed=1, backend="inline").mean() > -0.1
 
 
@@ -223,13 +223,13 @@ LARGEST = float(np.finfo(np.float32).max)
 )
 def test_the_continuous_policy_learns_inside_bounds_on_one_side(low: float, high: float, target: float) -> None:
     env = partial(Target, low, high, target)
-    ppo = learn(env, 3_000, k_epochs=10, lr=1e-2)
+    ppo = learn(env, 2_000, k_epochs=10, lr=1e-2)
     assert abs(float(ppo.get_action(np.zeros(1), deterministic=True)[0]) - target) < 0.15 * max(1, abs(low) * 2**-13)
 
 
 @pytest.mark.parametrize("size", [1e-18, pytest.param(1.0, marks=pytest.mark.slow), 1e18])
 def test_a_delayed_reward_of_any_size_is_credited_and_discounted(size: float) -> None:
-    ppo = learn(partial(Delayed, size), 8_000, gamma=0.5)
+    ppo = learn(partial(Delayed, size), 5_000, gamma=0.5)
     assert ppo.get_action(np.zeros(1), deterministic=True) == 1
     np.testing.assert_allclose(values(ppo, [[0.0], [1.0]]) / size, [0.5, 1.0], atol=0.05)
 
@@ -247,13 +247,13 @@ def test_a_delayed_reward_of_any_size_is_credited_and_discounted(size: float) ->
 )
 def test_the_policy_learns_what_a_picture_shows(shape: tuple[int, ...], floats: bool, bf16: bool) -> None:
     env = partial(Picture, shape, floats)
-    ppo = learn(env, 800, hidden_sizes=(), lr=1e-3, bf16=bf16)
+    ppo = learn(env, 600, hidden_sizes=(), lr=1e-3, bf16=bf16)
     assert evaluate(ppo, env, 100, seed=1, backend="inline").mean() > 0.97
 
 
 def test_every_part_of_a_nested_observation_and_of_an_action_counts() -> None:
     """Without one part of them the mean is 0.83 at best."""
-    ppo = learn(Everything, 6_000, lr=1e-2)
+    ppo = learn(Everything, 4_000, lr=1e-2)
     assert evaluate(ppo, Everything, 200, seed=1, backend="inline").mean() > 0.9
 
 
@@ -263,7 +263,7 @@ def test_masked_actions_are_never_taken() -> None:
     def env() -> gym.Env:
         return ActionMasks(Forbidden())
 
-    ppo = learn(env, 4_000, lr=1e-2)
+    ppo = learn(env, 3_000, lr=1e-2)
     assert evaluate(ppo, env, 200, seed=1, backend="inline").mean() > 0.95
     assert evaluate(ppo, env, 200, seed=1, backend="inline", deterministic=False).mean() > 0.85
 
@@ -273,5 +273,5 @@ def test_masked_actions_are_never_taken() -> None:
     [("gru", 0.97, 1.0), pytest.param("lstm", 0.97, 1.0, marks=pytest.mark.slow), ("none", 0.3, 0.7)],
 )
 def test_recurrent_policy_remembers_the_first_observation(core: Any, low: float, high: float) -> None:
-    ppo = learn(Recall, 3_000, core=core, lr=1e-2, core_size=16, hidden_sizes=(16,))
+    ppo = learn(Recall, 2_000, core=core, lr=1e-2, core_size=16, hidden_sizes=(16,))
     assert low <= evaluate(ppo, Recall, 200, seed=1, backend="inline").mean() <= high
