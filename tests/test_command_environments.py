@@ -4,8 +4,8 @@ import json
 import multiprocessing
 import os
 import re
-import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from parallel_rl.commands.play import SCREENS
 from parallel_rl.commands.run_directory import config_of
 from parallel_rl.commands.trust import TRUST
 from PPO import PPO
-from tests.program import config_from
+from tests.program import Forked, config_from
 
 QUICK = ["--steps", "600", "--num-envs", "2", "--batch-size", "256", "--k-epochs", "2", "--eval-episodes", "5"]
 QUICK += ["--backend", "inline"]
@@ -89,6 +89,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gym.register("Endless-v0", Endless)
     Countdown.most.value = 0
     yield
+    sys.modules.pop("corridors", None)  # other tests have other modules of that name
     assert Countdown.alive.value == 0
 
 
@@ -183,6 +184,12 @@ def test_the_environments_of_a_module_are_listed(
     assert "no module 'nowhere'" in capsys.readouterr().err
 
 
+def show_warnings() -> None:
+    """Show warnings as Python does, where pytest would keep them."""
+    warnings.simplefilter("default")
+    warnings.showwarning = lambda *warning: print(warnings.formatwarning(*warning[:4]), end="", file=sys.stderr)
+
+
 @pytest.fixture(scope="module")
 def short_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Return the directory and the standard error of a command with a module in the current directory."""
@@ -191,12 +198,9 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     (directory / "corridors.py").write_text(lines)
     flags = ["--env-id", "corridors:Corridor-v0", "--env-kwargs", "max_episode_steps=20", "--steps", "100"]
     flags += ["--num-envs", "1", "--batch-size", "1024", "--backend", "inline", "--eval-every", "0"]
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parents[1] / "main.py", *flags, "--eval-episodes", "1"],
-        cwd=directory, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return directory, done.stderr
+    code, _, errors = Forked(*flags, "--eval-episodes", "1", cwd=directory, prepare=show_warnings).finish()
+    assert code == 0, errors
+    return directory, errors
 
 
 def test_a_module_in_the_current_directory_is_found_and_its_runs_need_no_colon(short_run: tuple[Path, str]) -> None:
