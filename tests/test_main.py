@@ -111,8 +111,8 @@ def test_env_kwargs_reach_all_parallel_environments(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     lake = ["--env-id", "FrozenLake-v1", "--env-kwargs", "is_slippery=false", "map_name=4x4", "render_mode=rgb_array"]
-    fast = ["--lr", "0.01", "--no-anneal-lr", "--entropy-coef", "0", "--gamma", "0.99"]
-    assert main.main([*lake, *QUICK, *fast, "--steps", "6000", "--eval-every", "0", "--run-dir", "run"]) == 0
+    fast = ["--lr", "0.01", "--no-anneal-lr", "--entropy-coef", "0", "--gamma", "0.99", "--backend", "inline"]
+    assert main.main([*lake, *QUICK, *fast, "--steps", "4000", "--eval-every", "0", "--run-dir", "run"]) == 0
     assert factory_of(config_of(Path("run")).run, render_mode="ansi")().render_mode == "ansi"
     assert config_from(["--load-weights", "run"]).run.env_kwargs == tuple(lake[3:])
     assert config_from(["--load-weights", "run", "--env-kwargs", "map_name=8x8"]).run.env_kwargs == ("map_name=8x8",)

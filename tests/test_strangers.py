@@ -362,7 +362,7 @@ def check_damage(run_dir: Path, times: int, seed: int = 0) -> None:
 
 
 def test_damage_to_any_file_is_one_error_that_names_it(run_dir: Path) -> None:
-    check_damage(run_dir, 80)
+    check_damage(run_dir, 40)
 
 
 def test_forged_trees_are_refused(tmp_path: Path) -> None:

@@ -34,8 +34,9 @@ def test_a_run_is_resumed_evaluated_and_exported(
     capsys.readouterr()
     assert main.main(["evaluate", str(tmp_path / "run"), "--episodes", "2", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["returns"]) == 2
-    assert main.main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "policy.pt2")]) == 0
-    assert (tmp_path / "policy.pt2").is_file()
+    if agent == "dqn":  # tests/networks/test_export.py has the others
+        assert main.main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "policy.pt2")]) == 0
+        assert (tmp_path / "policy.pt2").is_file()
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     assert record["agent"] == agent
     assert record["settings"]["hidden_sizes"] == [16]
