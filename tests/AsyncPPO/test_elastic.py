@@ -16,7 +16,7 @@ from PPO import PPO
 from tests.ranks import Killed, on_elastic_ranks, on_ranks
 
 ENVS, BATCH = 6, 120
-UPDATES = 6
+UPDATES = 4
 
 
 class Fragile(Generation):

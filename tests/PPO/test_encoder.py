@@ -92,7 +92,7 @@ def test_custom_actor_critic_acts_learns_and_is_saved(tmp_path: Path) -> None:
     ours, usual = (PPO.for_env("CartPole-v1", actor_critic=kind, **settings) for kind in (Inverted, ActorCritic))
     obs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     assert ours.get_action(obs, deterministic=True).tolist() == usual.get_action(-obs, deterministic=True).tolist()
-    with AsyncPPO("CartPole-v1", ours, 16, 8_000, backend="inline", seed=0, progress=False) as trainer:
+    with AsyncPPO("CartPole-v1", ours, 16, 5_000, backend="inline", seed=0, progress=False) as trainer:
         history = trainer.run()
     assert trainer.acting == "central"
     assert history[-1]["mean_return"] > 2 * history[0]["mean_return"]

@@ -227,7 +227,7 @@ def test_sde_learns_the_action_of_each_observation() -> None:
     def env() -> gym.Env:
         return Echo(continuous=True)
 
-    ppo = learn(env, 4_000, use_sde=True, log_std=-2.0, lr=1e-2, hidden_sizes=(16,))
+    ppo = learn(env, 3_000, use_sde=True, log_std=-2.0, lr=1e-2, hidden_sizes=(16,))
     assert evaluate(ppo, env, 200, seed=1, backend="inline").mean() > -0.15
 
 

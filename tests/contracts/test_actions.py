@@ -282,7 +282,7 @@ class Exit(gym.Env):
 def test_replicas_obey_masks_and_learn() -> None:
     """At random the return is 5, at best 10."""
     ppo = PPO.for_env(ActionMasks(Exit()), batch_size=256, mini_batch_size=64, lr=3e-3, normalize_obs=True, seed=0)
-    with AsyncPPO(lambda: ActionMasks(Exit()), ppo, 8, 6_000, acting="replicas", seed=0, progress=False) as trainer:
+    with AsyncPPO(lambda: ActionMasks(Exit()), ppo, 8, 4_000, acting="replicas", seed=0, progress=False) as trainer:
         trainer.run()
     assert evaluate(ppo, lambda: ActionMasks(Exit()), 50, seed=1, backend="inline").mean() > 8
     for backend in ("inline", "process"):

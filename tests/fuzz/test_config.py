@@ -138,7 +138,7 @@ LENIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.H
 @pytest.mark.parametrize(
     "agent", ["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in BASES if name != "ppo")]
 )
-@hypothesis.settings(LENIENT, max_examples=8)
+@hypothesis.settings(LENIENT, max_examples=5)
 @hypothesis.given(data=st.data())
 def test_random_settings_train_or_are_refused(
     agent: str, data: Any, tmp_path: Path, capsys: pytest.CaptureFixture

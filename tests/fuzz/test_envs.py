@@ -65,7 +65,7 @@ class Random(gym.Env):
         return self.observation_space.sample(), 1.0, bool(over), False, {}
 
 
-@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.settings(max_examples=20, deadline=None)
 @hypothesis.given(observation_space=nested, action_space=nested, seed=st.integers(0, 9))
 def test_any_spaces_are_learned_on_or_refused_by_name(
     observation_space: spaces.Space, action_space: spaces.Space, seed: int
@@ -162,5 +162,5 @@ class Calls(stateful.RuleBasedStateMachine):
             self.env.close()
 
 
-Calls.TestCase.settings = hypothesis.settings(max_examples=15, stateful_step_count=20, deadline=None)
+Calls.TestCase.settings = hypothesis.settings(max_examples=10, stateful_step_count=20, deadline=None)
 TestCalls = Calls.TestCase
