@@ -46,10 +46,10 @@ def learning(run_dir: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_a_run_on_two_ranks_is_repeatable(tmp_path: Path) -> None:
-    for name in ("first", "second"):
+def test_a_run_on_two_ranks_is_repeatable_with_any_number_of_local_workers(tmp_path: Path) -> None:
+    for name, workers in (("first", ()), ("second", ("--backend", "process", "--num-workers", "2"))):
         (tmp_path / name).mkdir()
-        code, out, err = trained(tmp_path / name, ".", *SHORT, *TWO).finish()
+        code, out, err = trained(tmp_path / name, ".", *SHORT, *TWO, *workers).finish()
         assert code == 0, err
         assert "4 environments on 2 ranks" in out
         assert out.count("result ") == 1
@@ -73,6 +73,20 @@ def test_interrupt_saves_a_checkpoint_and_any_number_of_ranks_resumes_it(tmp_pat
         assert code == 0, err
         assert f"after {saved:,} steps" in out
         saved += 2000
+
+
+@pytest.mark.parametrize("flags", rest_slow(TWO, (*TWO, "--min-nodes", "1")))
+def test_a_signal_to_one_rank_stops_all_without_an_error(flags: tuple[str, ...], tmp_path: Path) -> None:
+    run = trained(tmp_path, "run", *LONG, *flags)
+    run.wait_for(lambda: learning(tmp_path / "run"))
+    ranks = ranks_of(run)
+    os.kill(ranks[1], signal.SIGTERM)
+    code, out, err = run.finish()
+    assert code == 0, "the first rank saves and evaluates"
+    assert "error" not in err
+    assert "stopped   by SIGTERM" in out
+    assert checkpoints_in(tmp_path / "run" / CHECKPOINT_DIRECTORY)
+    assert not any(runs(pid) for pid in ranks)
 
 
 @pytest.mark.parametrize("number", rest_slow(1, 0))

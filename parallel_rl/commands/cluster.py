@@ -22,7 +22,7 @@ from parallel_rl.commands.output import note, say
 from parallel_rl.commands.stopping import passed_on
 from parallel_rl.config import TrainConfig
 from parallel_rl.ranks import ranks_of_environment
-from parallel_rl.ranks.driver import GRACE_SECONDS
+from parallel_rl.ranks.driver import GRACE_SECONDS, SIGNALED
 from parallel_rl.utils import Cluster, counted
 
 ClusterName = Literal["none", "local", "ray"]
@@ -183,10 +183,10 @@ def _codes_of(ranks: list[Any]) -> list[int]:
 
 
 def _exit_code(codes: list[int], directory: Path) -> int:
-    """Return the exit code of the run; say what happened unless the first rank has."""
-    if codes[0] > 0 or not any(codes):
+    """Return the exit code of the run; say what happened unless the first rank has, or a signal stopped another."""
+    failed = next((rank for rank, code in enumerate(codes) if code and code < SIGNALED), None)
+    if codes[0] > 0 or failed is None:
         return codes[0]
-    failed = codes.index(next(code for code in codes if code))
     how = f"was killed by {signal.Signals(-codes[failed]).name}" if codes[failed] < 0 else "failed"
     log = _log_of(directory, failed)
     last = log.read_text(errors="replace").splitlines()[-1:] if log.exists() else []

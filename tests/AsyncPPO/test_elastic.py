@@ -107,6 +107,29 @@ def test_a_rank_killed_while_a_checkpoint_is_saved_is_replaced(left: int, victim
         assert load_state(tmp_path / "two.state")["progress"]["steps_done"] == 2 * BATCH
 
 
+@pytest.mark.usefixtures("fragile")
+def test_a_repeated_update_is_that_of_the_ranks_that_are_left() -> None:
+    def learned_without_rank_1(left: int) -> tuple[bytes, int]:
+        over = threading.Event()
+
+        def body(ranks: Elastic) -> tuple[bytes, int] | None:
+            if ranks.joined:  # it comes too late
+                over.wait(30)
+                raise Killed
+            Fragile.lives.left = left if ranks.node else None
+            try:
+                return trained(ranks, updates=1)
+            finally:
+                if not ranks.node:
+                    over.set()
+
+        return on_elastic_ranks(2, body)[0].result
+
+    before_it, *within_it = [learned_without_rank_1(left) for left in (2, 9, 16)]
+    assert {*within_it} == {before_it}
+    assert before_it != on_ranks(2, lambda ranks: trained(ranks, updates=1))[0]
+
+
 class KilledAfter(Callback):
     """Kills its rank after an update, unless it has joined later."""
 
@@ -285,5 +308,6 @@ def test_a_slow_rank_is_preempted_and_all_learn_from_a_whole_batch() -> None:
     results = [thread.result for thread in on_elastic_ranks(3, body, preempt=0.6).values()]
     own, learned, random = zip(*results, strict=True)
     assert own[2] < 0.7 * own[0]
+    assert own[2] >= UPDATES * BATCH / 3 / 4, "a quarter of its share"
     assert own[0] == own[1]
     assert len({*learned}) == len({*random}) == 1

@@ -12,7 +12,7 @@ from AsyncPPO import AsyncPPO, AsyncTrainer
 from AsyncPPO.callbacks import Callback, Checkpoints, checkpoints_in
 from parallel_rl.utils import ALONE, RankError, Ranks
 from PPO import PPO
-from tests.ranks import errors_on_ranks, on_ranks
+from tests.ranks import errors_on_ranks, on_elastic_ranks, on_ranks
 from tests.toy_agent import ToyAgent
 
 ENVS, BATCH = 5, 100
@@ -81,6 +81,14 @@ def test_first_batch_and_its_gradient_do_not_depend_on_the_number_of_ranks(way: 
 def test_ranks_stay_alike_and_a_run_is_repeatable(options: dict[str, Any]) -> None:
     first, second = (on_ranks(2, lambda ranks: run(ranks, **options)) for _ in range(2))
     assert len({*first, *second}) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"acting": "central"}], ids=["replicas", "central"])
+def test_a_run_of_one_rank_is_a_run_without_ranks(options: dict[str, Any]) -> None:
+    alone = run(ALONE, **options)
+    assert on_ranks(1, lambda ranks: run(ranks, **options)) == [alone]
+    (elastic,) = on_elastic_ranks(1, lambda ranks: run(ranks, **options)).values()
+    assert elastic.result == alone
 
 
 class SaveOnce(Callback):

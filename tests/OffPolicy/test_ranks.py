@@ -119,6 +119,36 @@ def test_ranks_stay_alike_count_all_steps_and_are_repeatable(name: str) -> None:
 
 
 @ALL
+def test_a_run_of_one_rank_is_a_run_without_ranks(name: str) -> None:
+    def body(ranks: Any) -> tuple[bytes, str]:
+        with trainer_of(name, ranks) as trainer:
+            trainer.run()
+            return learned(trainer), str(told(trainer))
+
+    assert on_ranks(1, body) == [body(ALONE)]
+    assert [thread.result for thread in on_elastic_ranks(1, body).values()] == [body(ALONE)]
+
+
+@pytest.mark.parametrize(("name", "sums"), [("dqn", 1), ("ddpg", 2), ("td3", 2), ("sac", 2)])
+def test_sums_of_an_update(name: str, sums: int) -> None:
+    def body(ranks: Any) -> int:
+        all_reduce, count = ranks.all_reduce, 0
+
+        def counted(vector: torch.Tensor) -> torch.Tensor:
+            nonlocal count
+            count += 1
+            return all_reduce(vector)
+
+        ranks.all_reduce = counted
+        with trainer_of(name, ranks, 100) as trainer:
+            trainer.run()
+            assert count == sums * trainer.agent.updates > 0
+        return count
+
+    on_ranks(2, body)
+
+
+@ALL
 def test_experience_until_the_first_update_does_not_depend_on_the_number_of_ranks(name: str) -> None:
     def body(ranks: Ranks) -> list[Trajectory]:
         observed: list[Trajectory] = []

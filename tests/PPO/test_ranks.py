@@ -1,5 +1,6 @@
 """What several ranks learn together is what one learns from the rows of all."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from AsyncPPO import EnvVectorizer, VecMemory
 from AsyncPPO.collector import Collector
 from benchmarks.bits import Dots
+from parallel_rl.ranks.gloo import Exchange, Gloo
 from parallel_rl.utils import RankError, Ranks, Trajectory
 from PPO import PPO
 from PPO.fast.shards import LocalWorkers
@@ -164,6 +166,26 @@ def test_too_few_rows_on_all_ranks_together_teach_nothing() -> None:
     batches = experience("CartPole-v1", {})
     settings = {"batch_size": ROWS + 1}
     assert on_ranks(2, lambda ranks: learned(agent_for("CartPole-v1", **settings), batches, ranks)[0]) == [{}, {}]
+
+
+def test_bytes_of_an_update_are_those_of_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, swap = threading.local(), Gloo._swap
+
+    def counted(self: Gloo, exchange: Exchange, own: torch.Tensor, received: torch.Tensor) -> None:
+        sent.bytes = getattr(sent, "bytes", 0) + own.nbytes * len(exchange.to)
+        swap(self, exchange, own, received)
+
+    monkeypatch.setattr(Gloo, "_swap", counted)
+    settings = {"k_epochs": 4, "mini_batch_size": ROWS // 4}
+    batches = experience("CartPole-v1", settings)
+
+    def body(ranks: Ranks) -> tuple[int, int]:
+        agent, before = agent_for("CartPole-v1", **settings), sent.bytes
+        learned(agent, batches, ranks)
+        return sent.bytes - before, len(agent.optimizers[0].vector)
+
+    for count, parameters in on_ranks(4, body):
+        assert count <= 1.05 * 16 * 4 * (parameters + 4) * 2  # steps, bytes, numbers, log2 of 4
 
 
 class Raises:
