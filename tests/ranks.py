@@ -7,7 +7,7 @@ from typing import Any
 from torch.distributed import HashStore
 
 from parallel_rl.ranks.driver import Driver
-from parallel_rl.ranks.elastic import Elastic
+from parallel_rl.ranks.elastic import Elastic, Generation
 from parallel_rl.ranks.gloo import Gloo
 from parallel_rl.utils import RankError, Ranks
 
@@ -46,6 +46,20 @@ def errors_on_ranks(
 
 class Killed(BaseException):
     """Ends a rank as if its process had been killed."""
+
+
+class Fragile(Generation):
+    """Ranks, of which that of this thread is killed when it has sent and received so many messages."""
+
+    lives = threading.local()
+
+    def _swap(self, *arguments: Any) -> None:
+        left = getattr(self.lives, "left", None)
+        if left == 0:
+            raise Killed
+        if left is not None:
+            self.lives.left = left - 1
+        super()._swap(*arguments)
 
 
 class Thread:

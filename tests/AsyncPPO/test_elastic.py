@@ -10,27 +10,13 @@ import pytest
 
 from AsyncPPO import AsyncPPO, AsyncTrainer
 from AsyncPPO.callbacks import Callback
-from parallel_rl.ranks.elastic import Elastic, Generation, LostError
+from parallel_rl.ranks.elastic import Elastic, LostError
 from parallel_rl.utils import ALONE, RankError, load_state
 from PPO import PPO
-from tests.ranks import Killed, on_elastic_ranks, on_ranks
+from tests.ranks import Fragile, Killed, on_elastic_ranks, on_ranks
 
 ENVS, BATCH = 6, 120
 UPDATES = 4
-
-
-class Fragile(Generation):
-    """Ranks, of which that of this thread is killed when it has sent and received so many messages."""
-
-    lives = threading.local()
-
-    def _swap(self, *arguments: Any) -> None:
-        left = getattr(self.lives, "left", None)
-        if left == 0:
-            raise Killed
-        if left is not None:
-            self.lives.left = left - 1
-        super()._swap(*arguments)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from OffPolicy.learner import WeightedRanks
 from OffPolicy.sampler import Minibatch, shares
 from parallel_rl.ranks.elastic import Elastic
 from parallel_rl.utils import ALONE, Ranks, Trajectory, load_state, state_to_bytes
-from tests.ranks import Killed, errors_on_ranks, on_elastic_ranks, on_ranks
+from tests.ranks import Fragile, Killed, errors_on_ranks, on_elastic_ranks, on_ranks
 
 OBSERVATIONS, BOX, CHOICES = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-2, 2, (2,)), spaces.Discrete(3)
 ENVS = 5
@@ -300,6 +300,24 @@ def test_a_lost_rank_is_replaced_and_all_learn_the_same(name: str) -> None:
     assert said == ["lost      rank 2", "joins     rank 2"]
     results = [thread.result for thread in threads.values() if thread.result is not None]
     assert len(results) == 3
+    assert len({*results}) == 1
+
+
+@pytest.mark.covering
+@pytest.mark.parametrize("name", ["sac", "dqn"])
+@pytest.mark.parametrize("left", [61, 86, 100])
+def test_ranks_that_repeat_an_update_learn_the_same(name: str, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parallel_rl.ranks.elastic.Generation", Fragile)
+
+    def body(ranks: Elastic) -> tuple[bytes, int]:
+        Fragile.lives.left = left if ranks.node == 2 and not ranks.joined else None
+        with trainer_of(name, ranks, 200) as trainer:
+            trainer.run()
+            return learned(trainer), trainer.steps_done
+
+    said: list[str] = []
+    results = [thread.result for thread in on_elastic_ranks(3, body, said=said).values() if thread.result is not None]
+    assert said[0] == "lost      rank 2"
     assert len({*results}) == 1
 
 
