@@ -168,9 +168,9 @@ def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:
     """
     while True:
         reports = trainer.ranks.all_gather([trainer.stopped, trainer.skip_slow_work, trainer.ranks.candidates()])
-        for why, skip_slow_work, _ in reports:
+        for why, *_ in reports:
             if why is not None:
-                trainer.stopped, trainer.skip_slow_work = why, skip_slow_work
+                trainer.stopped, trainer.skip_slow_work = why, any(skip for _, skip, _ in reports)
                 return True
         if not trainer.ranks.admit([candidates for *_, candidates in reports], state):
             return False

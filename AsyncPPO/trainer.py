@@ -287,12 +287,12 @@ class AsyncTrainer(Closeable, Generic[A]):
         """End the run after the current update. Before the first `run`, this ends that run at once.
 
         Args:
-            why: the reason, which `stopped` holds.
-            skip_slow_work: whether callbacks skip slow work, such as a last evaluation.
+            why: the reason, which `stopped` holds; of several calls, that of the first.
+            skip_slow_work: whether callbacks skip slow work, such as a last evaluation; they do if any call says so.
         """
-        self.skip_slow_work = skip_slow_work
+        self.skip_slow_work |= skip_slow_work
         if not self._begun or self.steps_done < self.goal[1]:  # otherwise it ends anyway
-            self.stopped = why
+            self.stopped = self.stopped or why
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
         """Append an evaluation to `evaluations` and call `on_evaluation` of the callbacks."""

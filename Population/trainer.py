@@ -159,8 +159,8 @@ class Trainer:
         return self.agent, {"workers": results, "trainer": self}
 
     def stop(self, why: str) -> None:
-        """End the run when the members next report, as if they had finished; set `stopped` to `why`."""
-        self.stopped = why
+        """End the run when the members next report, as if they had finished; `stopped` is the first reason, `why`."""
+        self.stopped = self.stopped or why
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Save everything that the run depends on; call this in a callback.

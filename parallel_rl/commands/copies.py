@@ -177,7 +177,7 @@ class PopulationRun:
 
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
         """Stop it when the copies next report."""
-        self.skip_slow_work = skip_slow_work
+        self.skip_slow_work |= skip_slow_work
         self.trainer.stop(why)
 
     @contextmanager

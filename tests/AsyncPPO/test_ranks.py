@@ -190,6 +190,19 @@ def test_stop_of_one_rank_ends_all_after_the_same_update() -> None:
     assert on_ranks(3, body) == [(2 * BATCH, "as asked")] * 3
 
 
+def test_stops_of_several_ranks_skip_slow_work_on_all_if_one_says_so() -> None:
+    class Stop(Callback):
+        def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
+            trainer.stop(f"by rank {trainer.ranks.rank}", skip_slow_work=trainer.ranks.rank == 1)
+
+    def body(ranks: Ranks) -> tuple[str | None, bool]:
+        with trainer_of(ranks, callbacks=[Stop()]) as trainer:
+            trainer.run()
+            return trainer.stopped, trainer.skip_slow_work
+
+    assert on_ranks(3, body) == [("by rank 0", True)] * 3
+
+
 def test_ranks_whose_weights_differ_take_over_those_of_the_first() -> None:
     class Rounds(Callback):
         def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:

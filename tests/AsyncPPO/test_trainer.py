@@ -245,3 +245,13 @@ def test_a_stop_before_the_first_run_ends_it_and_not_the_next() -> None:
         assert run.stopped is None
         run.run()
         assert (run.steps_done, run.stopped) == (1200, None)
+
+
+def test_of_several_stops_the_first_gives_the_reason_and_one_is_enough_to_skip_slow_work() -> None:
+    with trainer() as run:
+        run.stop("by SIGTERM", skip_slow_work=True)
+        run.stop("at a mean return of 475.0")
+        assert (run.stopped, run.skip_slow_work) == ("by SIGTERM", True)
+        run.run()
+        run.run()
+        assert (run.stopped, run.skip_slow_work) == (None, False), "they are of one run"

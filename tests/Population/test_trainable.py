@@ -251,6 +251,8 @@ class DeafAgent:
 def test_a_stop_before_the_first_run_ends_it_and_not_the_next() -> None:
     trainer = Trainer(ppo(), "CartPole-v1", 2, **OPTIONS)
     trainer.stop("at once")
+    trainer.stop("at a mean return")
+    assert trainer.stopped == "at once"
     steps = [sum(worker["total_steps"] for worker in trainer.run()[1]["workers"]) for _ in range(2)]
     assert 0 < steps[0] < steps[1]
     assert trainer.stopped is None
