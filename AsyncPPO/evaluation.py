@@ -81,11 +81,12 @@ def evaluate_episodes(
         settings: of the `EnvVectorizer`; with `on_env_error="restart"` a failed episode is repeated.
 
     Raises:
-        ValueError: `episodes` is below 1.
+        ValueError: `episodes` or `max_steps` is below 1.
         TypeError: the actor has no `get_action`, or an argument is unknown.
         EnvError: an environment failed or hung; with `restart`, all of them failed repeatedly.
     """
     episodes = counted("episodes", episodes)
+    max_steps = max_steps if max_steps is None else counted("max_steps", max_steps)
     _check(actor, settings)
     env, num_envs = _first(env, number_of_copies(env, num_envs, DEFAULT_NUM_ENVS), episodes, settings)
     keys = with_success(info_keys)

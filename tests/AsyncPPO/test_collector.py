@@ -75,6 +75,17 @@ def test_evaluate_truncates_an_endless_episode() -> None:
     assert (evaluate(Scripted(), partial(Counter, 10**9), 1, backend="inline", seed=0) == sum(range(1, 10_001))).all()
 
 
+def test_evaluate_with_a_bad_number_names_it() -> None:
+    for bad, message in [
+        ({"max_steps": 0}, "max_steps must be at least 1, not 0"),
+        ({"max_steps": 2.5}, "max_steps must be a whole number, not 2.5"),
+        ({"episodes": 0}, "episodes must be at least 1, not 0"),
+    ]:
+        settings: Any = {"episodes": 1, "backend": "inline"} | bad
+        with pytest.raises(ValueError, match=message):
+            evaluate(Scripted(), partial(Counter, 4), **settings)
+
+
 class Flaky(Counter):
     """Fails in the second step of some episodes."""
 
