@@ -164,6 +164,23 @@ def test_ctrl_c_leaves_a_study_that_goes_on_and_no_process(optuna: Any, tmp_path
     assert again.system_attrs["fixed_params"] == first.params, "it is to be tried again"
 
 
+def test_a_signal_during_an_evaluation_ends_the_trial_without_a_score(
+    optuna: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = Search._evaluate
+
+    def interrupted(self: Search, config: Any, episodes: int) -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(self, config, episodes)
+
+    monkeypatch.setattr(Search, "_evaluate", interrupted)
+    assert tune(tmp_path) == 128 + signal.SIGTERM
+    first, again = study_in(tmp_path).trials
+    assert (first.state.name, again.state.name) == ("FAIL", "WAITING")
+    assert [*first.intermediate_values] == [2], "it was stopped after half of its steps"
+    assert not (tmp_path / "preset.json").exists()
+
+
 def test_a_damaged_study_is_one_error(optuna: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "study.db").write_bytes(b"this is no database" * 100)
     assert tune(tmp_path) == 1

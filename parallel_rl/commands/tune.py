@@ -202,6 +202,8 @@ class Search:
                 trial.report(self._evaluate(config, min(EPISODES, config.run.eval_episodes)), point)
                 if trial.should_prune():
                     raise optuna.TrialPruned
+            if self.stopped is not None:  # a run that is stopped ends without a further row
+                raise Stopped
             score = self._evaluate(config, config.run.eval_episodes)
         trial.report(score, POINTS)
         return score
