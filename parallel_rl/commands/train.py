@@ -253,25 +253,24 @@ def _save(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
 
 
 def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
-    """Return the callbacks that write a run's files, and those that stop it."""
+    """Return the callbacks that write a run's files, and those that stop it.
+
+    `on_end` comes in the reverse order: the run is saved first, so that other ranks do not wait while this one
+    evaluates; and the others end after the last evaluation, which they report.
+    """
     directory, run = run_dir / CHECKPOINT_DIRECTORY, config.run
-    callbacks: list[Callback] = [
-        CSVLog(run_dir),
-        TensorBoard(run_dir),
-        *background_evaluation(config, run_dir),
-        # after the evaluation, since the last ends first: other ranks do not wait while this one evaluates
-        Checkpoints(directory, run.checkpoint_seconds, run.keep_checkpoints),
-    ]
-    tracker = {"wandb": WeightsAndBiases, "mlflow": MLflow}.get(config.run.track)
+    callbacks: list[Callback] = [CSVLog(run_dir), TensorBoard(run_dir)]
+    tracker = {"wandb": WeightsAndBiases, "mlflow": MLflow}.get(run.track)
     if tracker is not None:
         name = {"name": str(run_dir)} if tracker is WeightsAndBiases else {"run_name": str(run_dir)}
         callbacks.append(tracker({"agent": config.agent} | config.flat(), **name))
-    callbacks += callbacks_of(config.run.callback)
-    if config.run.max_seconds is not None:
-        callbacks.append(StopAfter(config.run.max_seconds))
-    if config.run.target_return is not None:
-        callbacks.append(StopAtReturn(config.run.target_return))
-    return callbacks
+    callbacks += callbacks_of(run.callback)
+    if run.max_seconds is not None:
+        callbacks.append(StopAfter(run.max_seconds))
+    if run.target_return is not None:
+        callbacks.append(StopAtReturn(run.target_return))
+    saves = Checkpoints(directory, run.checkpoint_seconds, run.keep_checkpoints)
+    return [*callbacks, *background_evaluation(config, run_dir), saves]
 
 
 class WriteConfig(Callback):

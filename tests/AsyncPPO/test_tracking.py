@@ -56,6 +56,9 @@ class Mine(Callback):
     def on_start(self, trainer: Any) -> None:
         self.told.append("start")
 
+    def on_evaluation(self, trainer: Any, evaluation: Evaluation) -> None:
+        self.told.append("evaluation")
+
     def on_end(self, trainer: Any) -> None:
         self.told.append("end")
 
@@ -82,6 +85,19 @@ def test_a_run_of_the_command_line_is_reported(
     assert calls[-1][2] in ({"exit_code": 0}, {"status": "FINISHED"})
     assert main.main(["resume", str(run), "--steps", "300"]) == 0
     assert calls[len(names)][0] == names[0], "a further run"
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "mlflow"])
+def test_the_last_evaluation_is_reported_before_the_tracker_and_ones_own_callbacks_end(
+    tracker: str, calls: Recorder, tmp_path: Path
+) -> None:
+    Mine.told.clear()
+    flags = ["--eval-every", "1000000", "--callback", f"{__name__}:Mine", "--run-dir", str(tmp_path / "run")]
+    assert main.main([*QUICK, "--track", tracker, *flags]) == 0
+    (_, (reported,), _), (end, _, _) = calls[-2:]
+    assert reported["eval/steps"] == json.loads((tmp_path / "run" / "summary.json").read_text())["steps"]
+    assert end in {"finish", "end_run"}
+    assert Mine.told == ["start", "evaluation", "end"]
 
 
 def test_evaluations_and_faults_are_reported_and_numbers_that_are_none_are_not(calls: Recorder) -> None:
