@@ -19,6 +19,7 @@ CHECKPOINT_SUFFIX = ".state"
 class Checkpoints(Callback):
     """Saves checkpoints at intervals and at the end of the run, unless an error ended it; keeps the newest.
 
+    A run that starts anew, or from an older checkpoint, replaces the later ones in its directory once it saves.
     Every rank of a run needs it, since each has its own environments; the first rank writes the files.
     """
 
@@ -75,8 +76,10 @@ class Checkpoints(Callback):
         trainer.save_checkpoint(self.directory / f"{trainer.steps_done:012d}{CHECKPOINT_SUFFIX}")
         self._interval, self._steps = self._interval_of(trainer), trainer.steps_done
         if trainer.ranks.node == 0:
-            for old in checkpoints_in(self.directory)[: -self.keep]:
-                old.unlink()
+            saved = checkpoints_in(self.directory)
+            own = [checkpoint for checkpoint in saved if steps_of(checkpoint) <= trainer.steps_done]
+            for other in {*saved} - {*own[-self.keep :]}:
+                other.unlink()
 
 
 def checkpoints_in(directory: str | os.PathLike[str]) -> list[Path]:

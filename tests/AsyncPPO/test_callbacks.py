@@ -23,6 +23,7 @@ from AsyncPPO.callbacks import (
     TensorBoard,
     checkpoints_in,
     read_table,
+    steps_of,
 )
 from AsyncPPO.episodes import Episode
 from AsyncPPO.evaluation import BackgroundEvaluation
@@ -226,6 +227,28 @@ def test_checkpoints_keeps_the_newest_and_removes_unfinished_files(tmp_path: Pat
     with trainer() as run:
         run.load_checkpoint(directory / "000000000512.state")
         assert run.steps_done == 512
+
+
+def test_checkpoints_of_a_run_replace_later_ones_of_an_earlier_run(tmp_path: Path) -> None:
+    def saved() -> list[int]:
+        return [steps_of(checkpoint) for checkpoint in checkpoints_in(tmp_path)]
+
+    def saved_in(run: AsyncPPO) -> list[list[int]]:
+        return [saved() for _ in run.updates()]
+
+    def make() -> AsyncPPO:
+        return trainer(Checkpoints(tmp_path, every_seconds=1e-9, keep=3))
+
+    with make() as run:
+        assert saved_in(run)[-1] == [256, 384, 512]
+    with make() as run:
+        run.load_checkpoint(tmp_path / "000000000256.state")
+        assert saved_in(run) == [[256, 384], [256, 384, 512]], "continued from there"
+    with make() as run:
+        run.stop("before the first step")
+        run.run()
+        assert saved() == [256, 384, 512], "a run that saves nothing deletes nothing"
+        assert saved_in(run) == [[128], [128, 256], [128, 256, 384], [256, 384, 512]], "a new run"
 
 
 def test_checkpoints_after_an_error_writes_none(tmp_path: Path) -> None:
