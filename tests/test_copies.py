@@ -134,6 +134,26 @@ def test_a_stopped_population_resumes_to_the_bit(
     assert "has no saved state: the run is complete" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("signaled", [False, True])
+def test_a_complete_population_cannot_be_resumed(
+    signaled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    keep = SavePopulation.__call__
+
+    def keep_and_interrupt(self: SavePopulation, trainer: object) -> None:
+        keep(self, trainer)  # type: ignore[arg-type]
+        assert (tmp_path / "population.state").exists(), "it is saved at each report"
+        if signaled and trainer.count.steps == 1024:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(SavePopulation, "__call__", keep_and_interrupt)
+    flags = ("--steps", "512", "--eval-every", "0", "--checkpoint-seconds", "1e-9")
+    assert train(tmp_path, *flags) == (128 + signal.SIGTERM if signaled else 0)
+    assert (f"to evaluate: {PROGRAM} evaluate {tmp_path}" in capsys.readouterr().out) is signaled
+    assert main.main(["resume", str(tmp_path)]) == 1
+    assert "has no saved state: the run is complete" in capsys.readouterr().err
+
+
 def test_a_target_or_a_time_limit_ends_a_population(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert train(tmp_path / "target", "--steps", "1000000", "--target-return", "10") == 0
     assert json.loads((tmp_path / "target" / "summary.json").read_text())["stopped"] == "at a mean return of 10"

@@ -57,6 +57,8 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
             agent, result = trainer.run()
             agent.save_weights(run_dir)
             _write(config, result["workers"], run_dir)
+        if all(record.finished for record in trainer.records):  # there is nothing left to resume
+            (run_dir / STATE_FILE).unlink(missing_ok=True)
         _summarize(population, None, run_dir)
         say(f"saved     {run_dir} (weights, metrics of each copy)\ncurves    {run_dir / CURVE_FILE}")
         if signals:
