@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from AsyncPPO import EnvVectorizer, evaluate
+from AsyncPPO.callbacks import read_table
 from parallel_rl import main
 from parallel_rl.commands.build import factory_of
 from parallel_rl.commands.play import SCREENS
@@ -80,6 +81,19 @@ class Endless(gym.Env):
         return np.zeros(1, np.float32), -1.0, False, False, {}
 
 
+class Unreachable(Left):
+    """Says that the goal is infinitely far, and gives its threshold as a number of NumPy."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        assert env.spec is not None
+        env.spec.reward_threshold = np.float32(99.5)  # type: ignore[assignment]
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, _ = super().step(action)
+        return obs, float(reward), terminated, truncated, {"distance": float("inf")}
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(gym.envs.registration, "registry", registry := dict(gym.registry))
@@ -110,6 +124,23 @@ def test_recorded_wrappers_are_applied_by_later_commands(run_dir: Path, capsys: 
     assert main.main(["evaluate", str(run_dir), "--episodes", "3", TRUST]) == 0
     assert "mean 5.00" in capsys.readouterr().out
     assert main.main(["resume", str(run_dir), "--steps", "256", TRUST]) == 0
+
+
+def test_an_infinite_info_ends_no_run_and_is_null_in_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def strict(text: str) -> Any:
+        return json.loads(text, parse_constant=pytest.fail)  # called for Infinity and NaN
+
+    flags = ["--env-id", "Countdown-v1", f"--wrapper={__name__}:Unreachable", "--info-keys", "distance", *QUICK]
+    assert main.main([*flags, "--eval-every", "300", "--run-dir", str(tmp_path)]) == 0
+    summary = strict((tmp_path / "summary.json").read_text())
+    assert (summary["evaluation"]["mean"], summary["evaluation"]["info_distance"]) == (5.0, None)
+    assert (summary["best"]["info_distance"], summary["threshold"]) == (None, 99.5)
+    assert strict((tmp_path / "best" / "evaluation.json").read_text())["info_distance"] is None
+    assert read_table(tmp_path / "metrics.csv")[-1]["info_distance"] == float("inf"), "a table has such numbers"
+    capsys.readouterr()
+    assert main.main(["evaluate", str(tmp_path), "--episodes", "2", "--json", TRUST]) == 0
+    assert strict(capsys.readouterr().out)["info_distance"] is None
+    assert main.main(["resume", str(tmp_path), "--steps", "300", TRUST]) == 0
 
 
 def test_of_the_recorded_wrappers_those_of_gymnasium_need_no_trust(

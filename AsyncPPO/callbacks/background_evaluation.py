@@ -1,6 +1,5 @@
 """Evaluation during training, in another process."""
 
-import json
 import math
 import os
 import time
@@ -17,7 +16,7 @@ from AsyncPPO.evaluation import evaluate_episodes
 from AsyncPPO.evaluator import Evaluator
 from AsyncPPO.progress import Bar, warn_if_long
 from AsyncPPO.settings import EnvSettings
-from parallel_rl.utils import Metrics, counted, read_json, write_atomically
+from parallel_rl.utils import Metrics, counted, read_json, to_json, write_atomically
 from parallel_rl.utils.names import check_names
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ class BackgroundEvaluation(Callback):
         if self.keep_best is not None and evaluation.mean > self._best:
             self._best = evaluation.mean
             actor.save_weights(self.keep_best)
-            content = json.dumps(evaluation.figures()).encode()
+            content = to_json(evaluation.figures()).encode()
             write_atomically(self.keep_best / BEST_FILE, lambda file: file.write(content))
         trainer.add_evaluation(evaluation)
 

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import tyro
 from AsyncPPO import EnvError
 from AsyncPPO.progress import Bar
 from parallel_rl.commands.build import agent_of, env_of, factory_of
-from parallel_rl.utils import counted
+from parallel_rl.utils import counted, to_json
 
 if TYPE_CHECKING:
     from AsyncPPO.agent import Agent
@@ -65,7 +64,7 @@ def evaluate(
     if json:
         figures = evaluation.figures()
         del figures["steps"]
-        print(dumps({"env_id": config.run.env_id, **figures, "returns": [episode.return_ for episode in results]}))
+        print(to_json({"env_id": config.run.env_id, **figures, "returns": [episode.return_ for episode in results]}))
     else:
         how = "stochastic" if stochastic else "deterministic"
         print(

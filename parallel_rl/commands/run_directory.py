@@ -1,6 +1,5 @@
 """The directory of a run: its files, its record in `config.json`, and the lock on it."""
 
-import json
 import operator
 import shlex
 import sys
@@ -18,7 +17,7 @@ from parallel_rl.agents import agent_kind
 from parallel_rl.commands.output import note
 from parallel_rl.commands.program import commit
 from parallel_rl.config import DEFAULT_AGENT, TrainConfig, setting_names, setting_types, train_config
-from parallel_rl.utils import DamagedError, append_to, older, read_json, whole_number, write_atomically
+from parallel_rl.utils import DamagedError, append_to, older, read_json, to_json, whole_number, write_atomically
 from parallel_rl.utils.versions import versions
 
 try:
@@ -216,4 +215,4 @@ def load_newest(load: Callable[[Path], None], checkpoints: Sequence[Path]) -> No
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file completely or not at all."""
-    write_atomically(path, lambda file: file.write(json.dumps(content, indent=2, allow_nan=False).encode()))
+    write_atomically(path, lambda file: file.write(to_json(content, indent=2).encode()))

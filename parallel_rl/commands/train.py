@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import tyro
 
 from AsyncPPO.callbacks import (
@@ -298,7 +297,7 @@ def _summary(config: TrainConfig, trainer: "AsyncTrainer") -> dict[str, Any]:
         "seconds": trainer.seconds,
         "stopped": trainer.stopped,
         "episodes": trainer.episodes_done,
-        "mean_return": trainer.mean_return if np.isfinite(trainer.mean_return) else None,
+        "mean_return": trainer.mean_return,
         "threshold": threshold,
         "solved": {"steps": solved[0]["steps"], "seconds": solved[0]["seconds"]} if solved else None,
         "best": best and best.figures(),

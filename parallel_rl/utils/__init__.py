@@ -10,6 +10,7 @@ from parallel_rl.utils.checkpoint import (
     load_tensors,
     read_json,
     remove_unfinished,
+    to_json,
     write_atomically,
 )
 from parallel_rl.utils.closeable import Closeable
@@ -204,6 +205,7 @@ __all__ = [
     "state_to_bytes",
     "stream_of",
     "td_errors",
+    "to_json",
     "torch_threads",
     "true_next_obs",
     "unseen_images",

@@ -1,6 +1,7 @@
 """Files: written completely or not at all, never through a link, and read without executing anything."""
 
 import json
+import math
 import os
 import pickle
 import stat
@@ -9,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZIP_STORED, ZipFile, is_zipfile
+
+import numpy as np
 
 UNFINISHED_SUFFIX = ".unfinished"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -88,6 +91,22 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} does not hold an object of JSON")
     return content
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    """Return JSON text; a number that is not finite becomes null, since JSON has no such numbers."""
+    return json.dumps(_plain(content), indent=indent, allow_nan=False)
+
+
+def _plain(content: Any) -> Any:
+    """Return a tree with the numbers that JSON has."""
+    if isinstance(content, dict):
+        return {name: _plain(part) for name, part in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(part) for part in content]
+    if isinstance(content, np.generic):
+        return _plain(content.item())
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def remove_unfinished(directory: Path) -> None:

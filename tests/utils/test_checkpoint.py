@@ -6,10 +6,19 @@ import pickle
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
+import numpy as np
 import pytest
 import torch
 
-from parallel_rl.utils import append_to, check_fit, load_tensors, read_json, remove_unfinished, write_atomically
+from parallel_rl.utils import (
+    append_to,
+    check_fit,
+    load_tensors,
+    read_json,
+    remove_unfinished,
+    to_json,
+    write_atomically,
+)
 
 
 class Bomb:
@@ -136,3 +145,15 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match=r"No space left on device: '.*a\.pth'"):
         write_atomically(tmp_path / "a.pth", fail)
+
+
+def test_numbers_that_json_does_not_have_are_null_and_those_of_numpy_are_plain() -> None:
+    inf, nan = float("inf"), float("nan")
+    assert (
+        to_json({"a": [1, 0.1, inf], "b": (-inf, nan), "c": None})
+        == '{"a": [1, 0.1, null], "b": [null, null], "c": null}'
+    )
+    assert (
+        to_json([np.float32(0.5), np.float32(inf), np.float64(nan), np.int64(3), np.bool_(True)])
+        == "[0.5, null, null, 3, true]"
+    )
