@@ -3,6 +3,7 @@
 import math
 from array import array
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import overload
 
 Metrics = dict[str, float]
@@ -11,7 +12,7 @@ Metrics = dict[str, float]
 class History(Sequence[Metrics]):
     """A list of dicts of numbers with the same keys, stored in eight bytes for each number.
 
-    A later row may have a new key; earlier rows then have NaN.
+    A later row may have a new key; earlier rows then have NaN. The numbers of a key are ints if all of them are.
     """
 
     def __init__(self, rows: Iterable[Metrics] = ()) -> None:
@@ -31,11 +32,11 @@ class History(Sequence[Metrics]):
             if gone := self._columns.keys() - row.keys():
                 raise ValueError(f"metrics are missing that the rows before have: {sorted(gone)}")
             for name in [name for name in row if name not in self._columns]:
-                self._types[name] = float if self._length else type(row[name])
+                self._types[name] = float if self._length else int
                 self._columns[name] = array("d", [math.nan]) * self._length
         for name, column in self._columns.items():
             column.append(row[name])
-            if self._types[name] is int and math.isnan(row[name]):
+            if not isinstance(row[name], Integral):
                 self._types[name] = float
         self._length += 1
 

@@ -2,6 +2,7 @@
 
 import tracemalloc
 
+import numpy as np
 import pytest
 
 from parallel_rl.utils import History
@@ -30,6 +31,14 @@ def test_a_metric_that_comes_later_is_nan_before() -> None:
         [{"loss": 1.0, "steps": 2, "rate": float("nan")}, {"loss": 2.0, "steps": 4, "rate": 1.0}]
     )
     assert history.columns == ["loss", "steps", "rate"]
+
+
+@pytest.mark.parametrize("first", [0, False, np.int64(0)])
+def test_a_metric_whose_first_value_is_whole_keeps_its_later_fractions(first: float) -> None:
+    history = History([{"steps": 1, "loss": first}, {"steps": 2, "loss": 0.7}, {"steps": 3, "loss": 1}])
+    assert [row["loss"] for row in history] == [0.0, 0.7, 1.0]
+    assert {type(row["loss"]) for row in history} == {float}
+    assert {type(row["steps"]) for row in history} == {int}
 
 
 def test_history_takes_eight_bytes_for_a_number() -> None:
