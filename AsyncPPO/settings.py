@@ -41,26 +41,34 @@ class TrainerOptions(EnvSettings, total=False):
     ranks: Cluster
 
 
-def check_arguments(
-    agent: "Agent", steps: int, callbacks: Sequence["Callback"], settings: EnvSettings, by: str
-) -> None:
+def check_arguments(agent: "Agent", steps: int, settings: EnvSettings, by: str) -> None:
     """Check the arguments of the trainer `by`; warn if a run of so many steps is too short for an update.
 
     Raises:
-        TypeError: a name in `settings` is unknown, or the agent or a callback is none.
+        TypeError: a name in `settings` is unknown, or the agent is none.
     """
     check_names(settings, EnvSettings.__annotations__, [*TrainerOptions.__annotations__, "num_envs", "steps"], by)
     if not _has("steps_wanted", agent):
         raise TypeError(f"the agent must be an object such as PPO.for_env(env), not {agent!r}")
-    for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
-        if not isinstance(callbacks, Iterable) or not _has("on_start", callback):
-            raise TypeError(f"callbacks must be a list of `Callback` objects, not of {callback!r}")
     if steps < (wanted := agent.steps_wanted()):
         warnings.warn(
             f"steps ({steps}) is less than the {wanted} transitions that the agent waits for: it will not learn",
             RuntimeWarning,
             stacklevel=4,
         )
+
+
+def callbacks_in(callbacks: Iterable["Callback"]) -> list["Callback"]:
+    """Return callbacks as a list.
+
+    Raises:
+        TypeError: one is none.
+    """
+    listed = [*callbacks] if isinstance(callbacks, Iterable) else [callbacks]
+    for callback in listed:
+        if not isinstance(callbacks, Iterable) or not _has("on_start", callback):
+            raise TypeError(f"callbacks must be a list of `Callback` objects, not of {callback!r}")
+    return listed
 
 
 def _has(method: str, thing: Any) -> bool:

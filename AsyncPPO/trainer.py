@@ -20,7 +20,7 @@ from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos,
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
 from AsyncPPO.ranks import Share, agree_on_state, agree_to_stop, check_ranks, collect_share, gather_counts
 from AsyncPPO.rows import RowMeans, row_of
-from AsyncPPO.settings import ActingMode, EnvSettings, Mode, check_arguments
+from AsyncPPO.settings import ActingMode, EnvSettings, Mode, callbacks_in, check_arguments
 from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import ALONE, Closeable, Cluster, Fixed, History, Metrics, Ranks, counted, save_state
 
@@ -78,12 +78,12 @@ class AsyncTrainer(Closeable, Generic[A]):
         **settings: Unpack[EnvSettings],
     ) -> None:
         steps = counted("steps", steps)
-        check_arguments(agent, steps, callbacks, settings, by=type(self).__name__)
+        check_arguments(agent, steps, settings, by=type(self).__name__)
         check_ranks(ranks, agent, mode, lag, settings.get("seed"))
         self.agent, self.steps, self.mode, self.lag, self.progress = agent, steps, mode, lag, progress
         self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
         self.ranks, self.share = ranks, Share.of(ranks, self.num_envs)
-        self.callbacks = [*([ProgressBar()] if progress and ranks.node == 0 else []), *callbacks]
+        self.callbacks = [*([ProgressBar()] if progress and ranks.node == 0 else []), *callbacks_in(callbacks)]
         self.info_metrics = [metric_of(key) for key in info_keys]
         self.counts_restarts = settings.get("on_env_error") == "restart"
         self.acting, self.acting_reason = choose_acting(acting, agent, mode, lag, is_vectorized(env))

@@ -1,7 +1,7 @@
 """Numbers in the last info of an episode, such as whether it was a success."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ def with_success(info_keys: Sequence[str]) -> tuple[str, ...]:
     """Return the requested keys, and `SUCCESS`, each once.
 
     Raises:
-        TypeError: it is a string, not a list.
+        TypeError: it is a string or an iterator, not a list.
     """
-    if isinstance(info_keys, str):
-        raise TypeError(f"info_keys must be a list of names, not the string {info_keys!r}")
+    if isinstance(info_keys, str | Iterator):
+        what = "the string" if isinstance(info_keys, str) else "the iterator"
+        raise TypeError(f"info_keys must be a list of names, not {what} {info_keys!r}")
     return (*dict.fromkeys([SUCCESS, *info_keys]),)
 
 

@@ -71,6 +71,15 @@ def test_callback_methods_are_called_in_order() -> None:
     assert len(witness.episodes) == run.episodes_done
 
 
+def test_callbacks_of_an_iterator_are_called() -> None:
+    ppo = PPO.for_env(Counter(), seed=0, batch_size=128, mini_batch_size=64, k_epochs=1)
+    witness = Witness()
+    callbacks: Any = iter([witness])
+    with AsyncPPO(Counter, ppo, 4, 128, backend="inline", progress=False, callbacks=callbacks) as run:
+        run.run()
+    assert witness.told == ["start", "update 128", "end None NoneType"]
+
+
 def test_on_end_after_an_error_is_called_for_all_callbacks() -> None:
     class Broken(Callback):
         def on_update(self, trainer: AsyncPPO, metrics: dict[str, float]) -> None:

@@ -196,6 +196,7 @@ def test_trainer_with_a_wrong_argument_names_it(bad: dict[str, Any], message: st
         ({"ppo": "CartPole-v1"}, "the agent must be an object such as .*, not 'CartPole-v1'"),
         ({"callbacks": Callback()}, "callbacks must be a list of `Callback` objects, not of <"),
         ({"callbacks": [Callback]}, "callbacks must be a list of `Callback` objects, not of <class"),
+        ({"info_keys": iter(["distance"])}, "info_keys must be a list of names, not the iterator <"),
         ({"callbacks": [print]}, "callbacks must be a list of `Callback` objects, not of <built-in"),
     ],
 )
