@@ -14,7 +14,7 @@ import gymnasium as gym
 
 from AsyncPPO.factory import env_factories, env_factory
 from AsyncPPO.workers import Pulse
-from parallel_rl.utils import OwnStreams, State, save_state, spawn_seeds
+from parallel_rl.utils import OwnStreams, State, counted, save_state, spawn_seeds
 from parallel_rl.utils.names import names_checked
 from Population.checkpoint import contents, read_checkpoint, restore
 from Population.combiners import AgentCombiner, FixedAgentCombiner, RandomAgentCombiner
@@ -114,7 +114,7 @@ class Trainer:
         default = FixedAgentCombiner(0) if n_workers == 1 else RandomAgentCombiner(0)
         self.combiner: AgentCombiner = combiner or default
         self.env, self.schedule = env, make_schedule(schedule or (), n_workers, self.learning)
-        self.seed, self.on_worker_error, self.num_envs = seed, on_worker_error, num_envs
+        self.seed, self.on_worker_error, self.num_envs = seed, on_worker_error, counted("num_envs", num_envs)
         self.keep_experience, self.progress, self.callbacks = keep_experience, progress, [*callbacks]
         self.step_timeout, self.trainer_options = step_timeout, trainer_options or {}
         self.experience, self.last = Experience(), Count()

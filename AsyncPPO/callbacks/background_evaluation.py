@@ -9,14 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from AsyncPPO.backends import choose_start_method
+from AsyncPPO.backends import choose_start_method, with_success
 from AsyncPPO.callbacks.base import Callback
 from AsyncPPO.episodes import Episode, Evaluation
 from AsyncPPO.evaluation import evaluate_episodes
 from AsyncPPO.evaluator import Evaluator
+from AsyncPPO.factory import number_of_copies
 from AsyncPPO.progress import Bar, warn_if_long
 from AsyncPPO.settings import EnvSettings
-from parallel_rl.utils import Metrics, counted, read_json, to_json, write_atomically
+from parallel_rl.utils import Metrics, check_env_id, counted, read_json, to_json, write_atomically
 from parallel_rl.utils.names import check_names
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ class BackgroundEvaluation(Callback):
         settings: of the `EnvVectorizer`; by default the environments are stepped in the process of the evaluation.
 
     Raises:
-        TypeError: an argument is unknown.
-        ValueError: `every` or `episodes` is below 1, or the record of the best evaluation in `keep_best` is damaged.
+        TypeError: an argument is unknown, or `info_keys` is not a list.
+        ValueError: `every`, `episodes` or `num_envs` is below 1, the id of the environment is unknown, or the record of
+            the best evaluation in `keep_best` is damaged.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class BackgroundEvaluation(Callback):
         """Store the settings; the process starts with the run."""
         check_names(settings, EnvSettings.__annotations__, (), by=type(self).__name__)
         self.every, episodes = counted("every", every), counted("episodes", episodes)
+        if isinstance(env, str):
+            check_env_id(env)
         self.keep_best = None if keep_best is None else Path(keep_best)
         self._best = self._best_before()
         self._wanted_method = settings.get("start_method", "auto")
@@ -73,8 +77,8 @@ class BackgroundEvaluation(Callback):
             evaluate_episodes,
             env=env,
             episodes=episodes,
-            num_envs=num_envs or (None if isinstance(env, list | tuple) else episodes),
-            info_keys=info_keys,
+            num_envs=number_of_copies(env, num_envs, episodes),
+            info_keys=with_success(info_keys),
             **(defaults | settings),
         )
 

@@ -1,5 +1,6 @@
 """Callbacks that stop a run."""
 
+import math
 from typing import TYPE_CHECKING
 
 from AsyncPPO.callbacks.base import Callback
@@ -15,9 +16,14 @@ class StopAfter(Callback):
 
     Args:
         seconds: the limit; the training before a resume does not count.
+
+    Raises:
+        ValueError: it is not positive.
     """
 
     def __init__(self, seconds: float) -> None:
+        if not seconds > 0:
+            raise ValueError(f"seconds must be positive, not {seconds:g}")
         self.seconds = seconds
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
@@ -37,9 +43,14 @@ class StopAtReturn(Callback):
 
     Args:
         target: the mean return.
+
+    Raises:
+        ValueError: it is NaN.
     """
 
     def __init__(self, target: float) -> None:
+        if math.isnan(target):
+            raise ValueError("target must be a mean return, not nan")
         self.target = target
 
     def on_start(self, trainer: "AsyncTrainer") -> None:

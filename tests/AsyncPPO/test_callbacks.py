@@ -266,6 +266,27 @@ def test_checkpoints_after_an_error_writes_none(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: StopAfter(-1), "seconds must be positive, not -1"),
+        (lambda: StopAfter(float("nan")), "seconds must be positive, not nan"),
+        (lambda: StopAtReturn(float("nan")), "target must be a mean return, not nan"),
+        (lambda: BackgroundEvaluation(Counter, 0), "every must be at least 1, not 0"),
+        (lambda: BackgroundEvaluation(Counter, 9, num_envs=0), "num_envs must be at least 1, not 0"),
+        (lambda: BackgroundEvaluation([Counter] * 2, 9, num_envs=3), "num_envs is 3, but env is a list of 2"),
+        (lambda: BackgroundEvaluation("CartPol-v1", 9), "no environment 'CartPol-v1'; did you mean 'CartPole-v1'"),
+        (
+            lambda: BackgroundEvaluation(Counter, 9, info_keys="left"),
+            "info_keys must be a list of names, not the string",
+        ),
+    ],
+)
+def test_a_callback_with_a_bad_argument_names_it(make: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()
+
+
 @pytest.mark.parametrize(("seconds", "keep"), [(0.0, 1), (float("nan"), 1), (1.0, 0)])
 def test_checkpoints_with_bad_arguments_raises(tmp_path: Path, seconds: float, keep: int) -> None:
     with pytest.raises(ValueError, match=r"every_seconds must be positive|keep must be at least 1"):

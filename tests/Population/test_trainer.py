@@ -383,6 +383,7 @@ def test_a_list_of_agents_goes_to_the_members() -> None:
         ({"schedule": ["finish"]}, r"a rule of the schedule is a tuple \(action, interval, unit\)"),
         ({"on_worker_error": "ignore"}, "on_worker_error must be one of raise, restart"),
         ({"step_timeout": 0}, "step_timeout must be positive"),
+        ({"num_envs": 0}, "num_envs must be at least 1, not 0"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
