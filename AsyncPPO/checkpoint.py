@@ -147,13 +147,14 @@ def savepoint(trainer: "AsyncTrainer") -> Callable[[], None]:
 
 
 def join(trainer: "AsyncTrainer") -> None:
-    """Connect to the other ranks; if they run already, take over the state of the run.
+    """Connect to the other ranks. If they run already, take over the state of the run; else count what waits there.
 
     Raises:
         RankError: the run is over.
     """
     state = trainer.ranks.join()
-    if state is None:
+    if state is None:  # a checkpoint may have left transitions in the buffers of all
+        trainer.elsewhere = sum(trainer.ranks.all_gather(len(trainer.buffer))) - len(trainer.buffer)
         return
     trainer.rows.load_state(state["progress"]["rows"])
     trainer.agent.load_state(state["agent"])

@@ -176,6 +176,38 @@ def test_checkpoint_of_a_batch_that_is_not_full_holds_the_rows_of_all_ranks(tmp_
     assert [len(each) for each in parts] == [len(each) for each in whole] == [8] * ENVS
 
 
+@pytest.mark.covering
+@pytest.mark.parametrize("acting", ["replicas", "central"])
+@pytest.mark.parametrize("before", [1, 2])
+def test_run_that_ended_within_a_batch_continues_on_ranks(acting: str, before: int, tmp_path: Path) -> None:
+    path = tmp_path / "half.state"
+
+    def whole(ranks: Ranks) -> list[Any]:
+        with trainer_of(ranks, 3 * BATCH, acting=acting) as trainer:
+            trainer.run()
+            return metrics_of(trainer)
+
+    def first(ranks: Ranks) -> list[Any]:
+        with trainer_of(ranks, 3 * BATCH // 2, acting=acting) as trainer:
+            trainer.run()
+            trainer.save_checkpoint(path)
+            return metrics_of(trainer)
+
+    def second(ranks: Ranks) -> list[Any]:
+        with trainer_of(ranks, 3 * BATCH // 2, acting=acting) as trainer:
+            trainer.load_checkpoint(path)
+            trainer.run()
+            return metrics_of(trainer)
+
+    rows = (first(ALONE) if before == 1 else on_ranks(2, first)[0]) + on_ranks(2, second)[0]
+    assert [row["steps"] for row in rows] == [BATCH, 2 * BATCH, 3 * BATCH]
+    assert before == 1 or rows == on_ranks(2, whole)[0]
+
+
+def metrics_of(trainer: AsyncPPO) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in trainer.history]
+
+
 def test_stop_of_one_rank_ends_all_after_the_same_update() -> None:
     class Stop(Callback):
         def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
