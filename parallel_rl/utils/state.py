@@ -192,7 +192,7 @@ def _with_arrays(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if value.keys() == {ARRAY}:
         return arrays[value[ARRAY]]
     if value.keys() == {ARRAY, DTYPE}:
-        return arrays[value[ARRAY]].view(np.lib.format.descr_to_dtype(_tuples(value[DTYPE])))[..., 0]
+        return arrays[value[ARRAY]].view(_aligned(np.lib.format.descr_to_dtype(_tuples(value[DTYPE]))))[..., 0]
     return {key: _with_arrays(part, arrays) for key, part in value.items()}
 
 
@@ -201,3 +201,11 @@ def _tuples(fields: Any) -> Any:
     if not isinstance(fields, list):
         return fields
     return [(name, _tuples(kind), *map(tuple, shape)) for name, kind, *shape in fields]
+
+
+def _aligned(kind: np.dtype) -> np.dtype:
+    """Mark the fields of a structured type as aligned if they are, so that joined arrays keep the gaps between them."""
+    if kind.names is None:
+        return kind
+    aligned = np.dtype([(name, _aligned(kind[name])) for name in kind.names], align=True)
+    return aligned if aligned == kind else kind

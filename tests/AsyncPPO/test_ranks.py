@@ -1,6 +1,7 @@
 """A run over several ranks: the same experience, the same weights on all, one checkpoint."""
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from AsyncPPO import AsyncPPO, AsyncTrainer
 from AsyncPPO.callbacks import Callback, Checkpoints, checkpoints_in
-from parallel_rl.utils import ALONE, RankError, Ranks
+from parallel_rl.utils import ALONE, RankError, Ranks, Trajectory
 from PPO import PPO
+from tests.envs import Nested
 from tests.ranks import errors_on_ranks, on_elastic_ranks, on_ranks
 from tests.toy_agent import ToyAgent
 
@@ -20,8 +22,8 @@ ENVS, BATCH = 5, 100
 
 def trainer_of(ranks: Ranks, steps: int = 3 * BATCH, env: Any = "CartPole-v1", **options: Any) -> AsyncPPO:
     settings = {"batch_size": BATCH, "mini_batch_size": 40, "k_epochs": 2} | options.pop("settings", {})
-    name = env if isinstance(env, str) else "CartPole-v1"
-    agent = PPO.for_env(name, seed=7, **settings)
+    one = env() if callable(env) else env if isinstance(env, str) else "CartPole-v1"
+    agent = PPO.for_env(one, seed=7, **settings)
     options = {"seed": 11, "progress": False, "backend": "inline"} | options
     return AsyncPPO(env, agent, ENVS, steps, ranks=ranks, **options)
 
@@ -160,20 +162,28 @@ def test_resume_with_another_number_of_ranks_continues_every_episode(count: int,
         np.testing.assert_equal(mine, theirs)
 
 
-def test_checkpoint_of_a_batch_that_is_not_full_holds_the_rows_of_all_ranks(tmp_path: Path) -> None:
-    def body(ranks: Ranks) -> list[bytes]:
-        with trainer_of(ranks, steps=BATCH + 40) as trainer:
+@pytest.mark.parametrize("env", ["CartPole-v1", Nested])
+def test_checkpoint_of_a_batch_that_is_not_full_holds_the_rows_of_all_ranks(env: Any, tmp_path: Path) -> None:
+    def save(ranks: Ranks) -> list[Trajectory]:
+        with trainer_of(ranks, steps=BATCH + 40, env=env) as trainer:
             trainer.run()
             trainer.save_checkpoint(tmp_path / f"{ranks.world_size}.state")
-            ranks.all_gather("saved")
-            before = trainer.buffer.state()
-            trainer.load_checkpoint(tmp_path / f"{ranks.world_size}.state")
-            np.testing.assert_equal(trainer.buffer.state(), before)
             return trainer.buffer.take()
 
-    whole = body(ALONE)
-    parts = [each for own in on_ranks(2, body) for each in own]
-    assert [len(each) for each in parts] == [len(each) for each in whole] == [8] * ENVS
+    def load(ranks: Ranks, saved: int) -> list[Trajectory]:
+        with trainer_of(ranks, env=env) as trainer:
+            trainer.load_checkpoint(tmp_path / f"{saved}.state")
+            return trainer.buffer.take()
+
+    def rows(parts: list[list[Trajectory]]) -> list[Any]:
+        return [trajectory.obs.tolist() for part in parts for trajectory in part]
+
+    before = {1: rows([save(ALONE)]), 2: rows(on_ranks(2, save))}
+    assert [len(own) for own in before.values()] == [ENVS] * 2
+    for saved, expected in before.items():
+        np.testing.assert_equal(rows([load(ALONE, saved)]), expected)
+        for count in (2, 3):
+            np.testing.assert_equal(rows(on_ranks(count, partial(load, saved=saved))), expected)
 
 
 @pytest.mark.covering

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
-from parallel_rl.utils import load_state, save_state
+from parallel_rl.utils import load_state, row_type, save_state, state_from, state_to_bytes
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +42,13 @@ def test_saved_tree_loads_equal(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded["nested"], nested)
     assert loaded["tensor"].tolist() == [0, 1, 2]
     assert loaded["tensor"].dtype == np.float64
+
+
+def test_rows_of_a_space_with_several_parts_keep_their_type_when_loaded_arrays_are_joined() -> None:
+    part = spaces.Dict(mask=spaces.MultiBinary(3), numbers=spaces.Box(-1, 1, (2,), np.float64))
+    _, kind = row_type(spaces.Tuple((spaces.Discrete(2), part, spaces.Box(0, 255, (3,), np.uint8))))
+    rows = state_from(state_to_bytes({"rows": np.zeros(3, kind)}))["rows"]
+    assert repr(np.concatenate([rows, rows]).dtype) == repr(kind)
 
 
 def test_what_is_neither_plain_nor_an_array_is_refused(tmp_path: Path) -> None:
