@@ -62,11 +62,19 @@ def take_reset_mask(options: dict[str, Any], num_envs: int) -> tuple[np.ndarray,
 class EnvSeeds:
     """The seeds of the next resets of N environments. Each is used once; later resets continue the random stream."""
 
-    def __init__(self, seed: int | Sequence[int] | None, num_envs: int) -> None:
-        """Derive N seeds from one (None: from fresh entropy), or take a list of N."""
-        self._next: list[int | None] = [*env_seeds(seed, num_envs)]
-        self._first = self._next[0]
+    def __init__(self, seed: int | Sequence[int] | None, num_envs: int, own: slice = slice(None)) -> None:
+        """Derive N seeds from one (None: from fresh entropy), or take a list of N.
+
+        Args:
+            seed: the seed, or the list.
+            num_envs: N.
+            own: of a run on ranks, the environments of this one; all others are as if it had the rest, too.
+        """
+        seeds = env_seeds(seed, num_envs)
+        self._first: int | None = seeds[0]
+        self._next: list[int | None] = [*seeds[own]]
         self._listed = not isinstance(seed, int | np.integer | None)
+        self._total, self._own = num_envs, own
 
     @property
     def first(self) -> int | None:
@@ -99,7 +107,7 @@ class EnvSeeds:
 
     def state(self) -> list[int | None]:
         """Return N seeds for environments that a checkpoint cannot restore."""
-        return [*spawn_seeds(self._first, len(self._next))]
+        return [*spawn_seeds(self._first, self._total)[self._own]]
 
     def load_state(self, state: list[int | None], *, used: bool) -> None:
         """Restore what `state` returned; with `used`, the environments were restored and need no seeds."""
@@ -108,5 +116,5 @@ class EnvSeeds:
     def begin_after(self, state: list[int | None]) -> None:
         """Derive N seeds from a state of any number of environments; keep seeds that were given as a list."""
         if not self._listed:
-            self._next = [*spawn_seeds(state[0], len(self._next))]
-            self._first = self._next[0]
+            seeds = spawn_seeds(state[0], self._total)
+            self._first, self._next = seeds[0], [*seeds[self._own]]

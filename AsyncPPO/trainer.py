@@ -105,13 +105,13 @@ class AsyncTrainer(Closeable, Generic[A]):
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None
         fewest = self.num_envs if isinstance(self.ranks, Fixed) else self.share.num_envs
-        env, settings = self.share.of_run(env, settings, self.ranks.joined)
+        env, options = self.share.of_run(env, settings, self.ranks.joined)
         vectorizer = EnvVectorizer(
             env,
             self.share.num_envs,
             autoreset=self.mode == "streaming",
             plan=None if replica is None else Plan(replica, -(-replica.batch_size // fewest), tuple(info_keys)),
-            **settings,
+            **options,
         )
         try:
             if hasattr(self.agent, "check_fits"):

@@ -87,7 +87,7 @@ class EnvVectorizer(ParallelEnvs):
         *,
         backend: BackendName = "auto",
         num_workers: int | None = None,
-        seed: int | Sequence[int] | None = None,
+        seed: int | Sequence[int] | EnvSeeds | None = None,
         reset_options: dict[str, Any] | None = None,
         autoreset: bool = False,
         start_method: StartMethod | None = "auto",
@@ -104,7 +104,8 @@ class EnvVectorizer(ParallelEnvs):
         if plan is not None and not autoreset:
             raise ValueError("a plan needs autoreset=True: replicas do not wait for a reset")
         self.autoreset, self.on_env_error = autoreset, on_env_error
-        self._seeds, self._finished = EnvSeeds(seed, self.num_envs), np.ones(self.num_envs, dtype=bool)
+        self._seeds = seed if isinstance(seed, EnvSeeds) else EnvSeeds(seed, self.num_envs)
+        self._finished = np.ones(self.num_envs, dtype=bool)
         made = make_backend(env, self.num_envs, stepping, seed=self._seeds.first, reset_options=reset_options)
         self.backend, self.backend_reason, self.spec = made.name, made.reason, made.spec
         self.single_observation_space, self.single_action_space = made.observation_space, made.action_space

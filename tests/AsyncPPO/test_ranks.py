@@ -25,7 +25,7 @@ def trainer_of(ranks: Ranks, steps: int = 3 * BATCH, env: Any = "CartPole-v1", *
     one = env() if callable(env) else env if isinstance(env, str) else "CartPole-v1"
     agent = PPO.for_env(one, seed=7, **settings)
     options = {"seed": 11, "progress": False, "backend": "inline"} | options
-    return AsyncPPO(env, agent, ENVS, steps, ranks=ranks, **options)
+    return AsyncPPO(env, agent, options.pop("num_envs", ENVS), steps, ranks=ranks, **options)
 
 
 def digest(trainer: AsyncPPO) -> bytes:
@@ -160,6 +160,23 @@ def test_resume_with_another_number_of_ranks_continues_every_episode(count: int,
 
     for mine, theirs in zip(parts(count), parts(2), strict=True):
         np.testing.assert_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("seed", [11, [*range(ENVS + 1)]], ids=["a seed", "listed seeds"])
+def test_resume_with_another_number_of_environments_has_the_seeds_of_one_rank(seed: Any, tmp_path: Path) -> None:
+    path = tmp_path / "one.state"
+    on_ranks(2, lambda ranks: run(ranks, callbacks=[SaveOnce(path)]))
+
+    def first_obs(ranks: Ranks, resumed: bool) -> np.ndarray:
+        with trainer_of(ranks, num_envs=ENVS + 1, seed=seed) as trainer:
+            if resumed:
+                trainer.load_checkpoint(path, any_num_envs=True)
+            return trainer.env.reset()[0]
+
+    begun, resumed = (np.concatenate(on_ranks(2, partial(first_obs, resumed=resumed))) for resumed in (False, True))
+    np.testing.assert_array_equal(begun, first_obs(ALONE, resumed=False))
+    np.testing.assert_array_equal(resumed, first_obs(ALONE, resumed=True))
+    assert np.array_equal(begun, resumed) == isinstance(seed, list)
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", Nested])
