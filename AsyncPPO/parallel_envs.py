@@ -206,7 +206,7 @@ class ParallelEnvs(Closeable):
     def begin_after(self, state: State) -> None:
         """Let the next reset begin new episodes, with seeds and options that follow from a `state`.
 
-        The state may have another number of environments. Seeds that were given as a list are kept.
+        The state may have another number of environments. Seeds that were given as a list are used again.
         """
         self._finished[:] = True
         self.reset_options = state.get("reset_options", self.reset_options)

@@ -73,7 +73,7 @@ class EnvSeeds:
         seeds = env_seeds(seed, num_envs)
         self._first: int | None = seeds[0]
         self._next: list[int | None] = [*seeds[own]]
-        self._listed = not isinstance(seed, int | np.integer | None)
+        self._listed = None if isinstance(seed, int | np.integer | None) else [*self._next]
         self._total, self._own = num_envs, own
 
     @property
@@ -110,11 +110,13 @@ class EnvSeeds:
         return [*spawn_seeds(self._first, self._total)[self._own]]
 
     def load_state(self, state: list[int | None], *, used: bool) -> None:
-        """Restore what `state` returned; with `used`, the environments were restored and need no seeds."""
-        self._first, self._next = state[0], [None] * len(self._next) if used else state
+        """Restore what `state` returned; with `used`, the environments were restored and need no seeds.
+
+        Seeds that were given as a list are used again: maybe only they are valid.
+        """
+        self._first, self._next = state[0], [None] * len(self._next) if used else [*(self._listed or state)]
 
     def begin_after(self, state: list[int | None]) -> None:
-        """Derive N seeds from a state of any number of environments; keep seeds that were given as a list."""
-        if not self._listed:
-            seeds = spawn_seeds(state[0], self._total)
-            self._first, self._next = seeds[0], [*seeds[self._own]]
+        """Derive N seeds from a state of any number of environments; those that were given as a list are used again."""
+        seeds: list[int | None] = [*spawn_seeds(state[0], self._total)]
+        self._first, self._next = seeds[0], [*(self._listed or seeds[self._own])]

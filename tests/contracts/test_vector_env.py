@@ -150,6 +150,22 @@ def test_an_agent_learns_in_them(mode: AutoresetMode) -> None:
     assert evaluate(ppo, make, 5, seed=1).mean() > 100
 
 
+class Levels(Counter):
+    """Has a level for some seeds only."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        if seed not in (None, 7, 8):
+            raise ValueError(f"no level {seed}")
+        return super().reset(seed=seed, options=options)
+
+
+def test_a_restored_state_keeps_the_seeds_of_a_list() -> None:
+    with EnvVectorizer(SyncVectorEnv([Levels] * 2), seed=[7, 8]) as env:
+        obs, _ = env.reset()
+        assert env.load_state(env.state()) is None
+        np.testing.assert_array_equal(env.reset()[0], obs)
+
+
 def test_a_vector_environment_of_its_own_gets_one_seed() -> None:
     def make(num_envs: int) -> VectorEnv:
         return gym.make_vec("CartPole-v1", num_envs, vectorization_mode="vector_entry_point")
