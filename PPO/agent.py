@@ -3,7 +3,7 @@
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from PPO.memory import Memory
 from PPO.rnd import RND
 
 BETAS = {"beta": "RND", "icm_beta": "ICM"}
-"""The settings that give a companion its `beta`, each with the name of that companion."""
+"""The settings that are the `beta` of a companion, each with the name of that companion."""
 
 
 class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
@@ -184,12 +184,25 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         """The first RND among the companions, if there is one."""
         return next((companion for companion in self.companions if isinstance(companion, RND)), None)
 
+    if not TYPE_CHECKING:  # as in `Configured`
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the setting of that name; one in `BETAS` is that of its companion, which may be an object."""
+            companion = self._companion_with(name)
+            return super().__getattr__(name) if companion is None else companion.beta
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a setting in `BETAS` also changes its companion."""
         super().__setattr__(name, value)
-        for companion in vars(self).get("_companions", ()) if name in BETAS else ():
-            if companion.name == BETAS[name]:
-                companion.beta = value
+        companion = self._companion_with(name)
+        if companion is not None:
+            companion.beta = value
+
+    def _companion_with(self, setting: str) -> Companion | None:
+        """Return the companion whose `beta` a setting is, if there is one."""
+        companions = vars(self).get("_companions", ()) if setting in BETAS else ()
+        named = (one for one in companions if one.name == BETAS[setting] and one.beta is not None)
+        return next(named, None)
 
     def _make_learner(self) -> None:
         """Move the parameters into vectors; torch, Adam and the NumPy policy all use views of them."""

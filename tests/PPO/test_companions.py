@@ -308,6 +308,16 @@ def test_an_assigned_beta_changes_the_companion() -> None:
     ppo = agent("rnd", "icm")
     ppo.beta, ppo.icm_beta = 3.0, 4.0
     assert [companion.beta for companion in ppo.companions] == [3.0, 4.0]
+    assert (ppo.beta, ppo.icm_beta) == (3.0, 4.0)
+
+
+def test_the_beta_of_an_agent_is_that_of_its_companion() -> None:
+    ppo = agent(RND(beta=1.0), Mirror())
+    assert (ppo.beta, ppo.icm_beta) == (1.0, 0.001)
+    copied = copy.deepcopy(ppo)
+    assert copied.beta == 1.0
+    ppo.beta = copied.beta
+    assert [companion.beta for companion in ppo.companions] == [1.0, None]
 
 
 def test_weights_with_custom_companions_need_the_objects_to_load(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from Population import (
     Trainer,
 )
 from Population.transport import reseeded, shared
-from PPO import PPO
+from PPO import ICM, PPO, RND
 from tests.covering import rest_slow
 from tests.toy_agent import ToyAgent
 
@@ -45,6 +45,10 @@ def ppo(**settings: Any) -> PPO:
 
 def weights(agent: Any) -> np.ndarray:
     return torch.nn.utils.parameters_to_vector(agent.policy.parameters()).detach().numpy()
+
+
+def betas(agent: Any) -> list[float]:
+    return [companion.beta for companion in agent.companions]
 
 
 def test_both_ppos_continue_with_their_mean() -> None:
@@ -158,6 +162,19 @@ def test_explored_settings_reach_the_member() -> None:
     rates = [worker["agent"].lr for worker in result["workers"]]
     explored = [lr * 1.5**times for lr in (1e-2, 1e-3, 1e-4) for times in (1, 2)]
     assert any(rate == pytest.approx(other) for rate in rates for other in explored)
+
+
+def test_companions_keep_their_betas_in_a_population() -> None:
+    agent = ppo(companions=[RND(beta=1.0), ICM(beta=0.5)])
+    final, result = Trainer(agent, "CartPole-v1", 2, combiner=FixedAgentCombiner(0), **OPTIONS).run()
+    assert [betas(final), *(betas(worker["agent"]) for worker in result["workers"])] == [[1.0, 0.5]] * 3
+
+
+def test_exploring_beta_perturbs_that_of_the_companion() -> None:
+    agents = [ppo(companions=[RND(beta=1.0)]) for _ in range(2)]
+    combiner = ExploitExplore("mean_reward", factors=[0.5], of=["beta"])
+    best, explored = combiner.combine(agents, None, [{"mean_reward": 2.0}, {"mean_reward": 1.0}])
+    assert (betas(best), betas(explored)) == ([1.0], [0.5])
 
 
 @pytest.mark.parametrize(
