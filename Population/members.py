@@ -169,7 +169,7 @@ class AgentMember:
             if hasattr(part, "before"):
                 part.before()
         obs, info = self.env.reset(seed=self.seed) if isinstance(self.env, gym.Env) else self.env.reset()
-        self.observed = copy.copy(obs), info  # an environment may write the next one into the same array
+        self.observed = copy.deepcopy(obs), info  # an environment may write the next one into the same arrays
         self.episode_return = 0.0
         self.began = time.monotonic() - self.count.seconds
 
@@ -177,7 +177,7 @@ class AgentMember:
         self.pulse.beat(self.number)
         action = self.agent.action(self.observed)
         next_obs, reward, terminated, truncated, info = self.env.step(action)
-        next_obs = copy.copy(next_obs)
+        next_obs = copy.deepcopy(next_obs)
         steps, episodes = int(self.count.steps) + 1, int(self.count.episodes)
         step = (
             self.observed[0], action, reward, next_obs, terminated, truncated, info, self.version, self.number,
@@ -191,7 +191,7 @@ class AgentMember:
         self.episode_return += float(reward)
         if terminated or truncated:
             obs, info = self.env.reset()
-            self.observed = copy.copy(obs), info
+            self.observed = copy.deepcopy(obs), info
             self.returns.append(self.episode_return)
             self.episode_return, episodes = 0.0, episodes + 1
         self.count = Count(steps, episodes, time.monotonic() - self.began)

@@ -3,7 +3,7 @@
 import math
 import multiprocessing
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -60,26 +60,35 @@ def test_one_member_trains_in_this_process_and_returns_its_agent() -> None:
 
 
 class Overwriting(Line):
-    """Writes every observation into the same array."""
+    """Writes every observation into the same array, which it returns alone or in a dict or tuple."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Callable[[np.ndarray], Any]) -> None:
         super().__init__(3)
-        self.obs = np.zeros(1)
+        self.obs, self.kind = np.zeros(1), kind
 
     def reset(self) -> Any:
         self.obs[:], info = super().reset()
-        return self.obs, info
+        return self.kind(self.obs), info
 
     def step(self, action: Any) -> Any:
         self.obs[:], *outcome = super().step(action)
-        return self.obs, *outcome
+        return self.kind(self.obs), *outcome
 
 
-def test_experience_keeps_observations_that_the_environment_overwrites() -> None:
-    _, result = Trainer(Adder(), Overwriting(), schedule=[("finish", 5, "steps")], **QUIET).run()
+@pytest.mark.parametrize(
+    ("kind", "array"),
+    [
+        (lambda obs: obs, lambda obs: obs),
+        (lambda obs: {"at": obs}, lambda obs: obs["at"]),
+        (lambda obs: (0, obs), lambda obs: obs[1]),
+    ],
+    ids=["array", "dict", "tuple"],
+)
+def test_experience_keeps_observations_that_the_environment_overwrites(kind: Any, array: Any) -> None:
+    _, result = Trainer(Adder(), Overwriting(kind), schedule=[("finish", 5, "steps")], **QUIET).run()
     (worker,) = result["workers"]
-    assert [obs.tolist() for obs in worker["experience"].observations] == [[0], [1], [2], [0], [1]]
-    assert [obs.tolist() for obs in worker["experience"].next_observations] == [[1], [2], [3], [1], [2]]
+    assert [array(obs).tolist() for obs in worker["experience"].observations] == [[0], [1], [2], [0], [1]]
+    assert [array(obs).tolist() for obs in worker["experience"].next_observations] == [[1], [2], [3], [1], [2]]
 
 
 def test_collecting_trains_the_main_agent_on_the_steps_of_all() -> None:
