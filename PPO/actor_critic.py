@@ -64,6 +64,7 @@ class ActorCritic(nn.Module):
         core: gru or lstm for a recurrent policy.
         core_size: H, the number of features that the core returns.
         log_std: the Gaussian's initial log standard deviation.
+        action_unit: of continuous actions with an infinite bound, a positive number or one for each dimension.
         use_sde: whether the noise of continuous actions depends on the state (gSDE).
         values: V, the number of value functions: one for each reward.
         normalize_obs: whether to normalize the numbers in observations by running statistics.
@@ -92,6 +93,7 @@ class ActorCritic(nn.Module):
         core: CoreName = "none",
         core_size: int = 64,
         log_std: float = 0.0,
+        action_unit: float | np.ndarray = 1.0,
         use_sde: bool = False,
         values: int = 1,
         normalize_obs: bool = False,
@@ -115,7 +117,9 @@ class ActorCritic(nn.Module):
         self.core: Core | None = None
         if recurrent:
             self.core, width = Core(core, width, core_size, generator), core_size
-        self.policy_head: PolicyHead = make_policy_head(action_space, width, squash, log_std, generator, use_sde)
+        self.policy_head: PolicyHead = make_policy_head(
+            action_space, width, squash, log_std, generator, use_sde, action_unit
+        )
         self.value_head = ValueHead(width, values, generator)
         self._check_mask()
 

@@ -25,7 +25,7 @@ from parallel_rl.utils import (
 from parallel_rl.utils.threads import LARGE_NETWORK
 from PPO.acting import Acting
 from PPO.actor_critic import ActorCritic, MakeEncoder
-from PPO.arguments import ForEnv, Scaling, arguments_for, check_arguments, spaces_of
+from PPO.arguments import BOUNDS, ForEnv, Scaling, arguments_for, check_arguments, rebounded, spaces_of, unit_of
 from PPO.companions import Companion, check_companions
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
@@ -55,12 +55,12 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         action_dim: for continuous actions the number of dimensions; for discrete ones the number of choices, summed
             over the dimensions.
         action_scaling: continuous actions lie within `action_offset +- action_scaling`. A number, or one for each
-            dimension; None means 1.
+            dimension; None means 1. Actions of an `action_space` with an infinite bound have it as their unit.
         action_offset: the middle of the bounds of continuous actions, a number or one for each dimension; or the
             first discrete action.
         observation_space: by default a Box of `observ_dim` numbers. `for_env` sets it.
-        action_space: for spaces that the arguments above cannot describe; `action_scaling` and `action_offset` are then
-            not used. `for_env` sets it.
+        action_space: for spaces that the arguments above cannot describe; they do not change its bounds. `for_env` sets
+            it.
         encoder: makes each encoder, in place of the default one. It is called with the `utils.Features` of
             observations, and returns a module from `(B, columns)` to `(B, F)`.
         actor_critic: a subclass of `ActorCritic`, to replace whole networks.
@@ -135,6 +135,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
             "core": config.core,
             "core_size": config.core_size,
             "log_std": config.log_std,
+            "action_unit": unit_of(self.action_space, self.action_scaling),
             "use_sde": config.use_sde,
             "normalize_obs": config.normalize_obs,
             "bf16": config.bf16,
@@ -256,11 +257,13 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
 
         Raises:
             TypeError: a space is not supported.
+            ValueError: an argument is out of its range.
         """
-        arguments = arguments_for(env, hyperparameters.get("action_scaling"))
-        if arguments["is_continuous"] and not hyperparameters.keys().isdisjoint({"action_scaling", "action_offset"}):
-            del arguments["action_space"]
-        return cls(**(arguments | hyperparameters))
+        given = {name: value for name, value in hyperparameters.items() if name not in BOUNDS or value is not None}
+        arguments = arguments_for(env, given.get("action_scaling"))
+        if arguments["is_continuous"] and not given.keys().isdisjoint(BOUNDS):
+            arguments["action_space"] = rebounded(arguments["action_space"], arguments, given)
+        return cls(**(arguments | given))
 
     def check_fits(self, env: Any) -> None:
         """Check that this agent was made for the spaces of an environment; `env` is as for `for_env`.

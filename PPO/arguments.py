@@ -1,7 +1,7 @@
 """The arguments of `PPO` besides its config: how they follow from an environment's spaces, and their checks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -28,6 +28,8 @@ from PPO.config import PPOConfig
 
 Scaling = float | Sequence[float] | np.ndarray
 """A number, or one for each dimension."""
+BOUNDS = {"action_scaling", "action_offset"}
+"""The arguments that describe the bounds of continuous actions."""
 
 
 @settings_class
@@ -73,15 +75,55 @@ def arguments_for(env: Any, action_scaling: Scaling | None = None) -> dict[str, 
     if not arguments["action_dim"]:
         raise TypeError(f"the action space {action_space} is not supported: it has no elements")
     low, high = bounds_of(action_space)
-    unit = per_dimension("action_scaling", 1.0 if action_scaling is None else action_scaling, len(low))
-    offset, scale = action_units(low, high, unit)
-    bounded = np.isfinite(low).all() and np.isfinite(high).all()
-    return arguments | {"action_offset": offset} | ({"action_scaling": scale} if bounded else {})
+    offset, scale = action_units(low, high, _scales(action_scaling, len(low)))
+    return arguments | {"action_offset": offset} | ({"action_scaling": scale} if is_finite(action_space) else {})
 
 
 def _dimensions(space: spaces.Space) -> int:
     """Return the number of dimensions of a Box, or of choices in all dimensions together."""
     return math.prod(space.shape) if isinstance(space, spaces.Box) else sum(count for count, _ in choices_of(space))
+
+
+def is_finite(space: spaces.Box) -> bool:
+    """Return whether all bounds of a space are finite."""
+    return bool(np.isfinite(bounds_of(space)).all())
+
+
+def unit_of(space: spaces.Space, action_scaling: Scaling | None) -> np.ndarray:
+    """Return the unit of actions in a Box with an infinite bound: `action_scaling` `(A,)`, by default 1; else 1 `()`.
+
+    Raises:
+        ValueError: `action_scaling` is not valid for the Box.
+    """
+    if not isinstance(space, spaces.Box) or is_finite(space):
+        return np.ones(())
+    return _scales(action_scaling, math.prod(space.shape))
+
+
+def _scales(action_scaling: Scaling | None, dimensions: int) -> np.ndarray:
+    return per_dimension("action_scaling", 1.0 if action_scaling is None else action_scaling, dimensions)
+
+
+def rebounded(space: spaces.Box, saved: Mapping[str, Any], given: Mapping[str, Any]) -> spaces.Box:
+    """Return a space with the bounds that `action_scaling` and `action_offset` describe, `given` or else `saved`.
+
+    With an infinite bound it is the same space: `action_scaling` is the unit of its actions.
+
+    Raises:
+        ValueError: an argument is out of its range, or an offset is given, but a bound is infinite.
+    """
+    if is_finite(space):
+        arguments = {**saved, **given}
+        return _box(space.shape, arguments["action_scaling"], arguments["action_offset"])
+    if "action_offset" in given:
+        raise ValueError(f"action_offset is the middle of finite bounds, not of {space}")
+    return space
+
+
+def _box(shape: tuple[int, ...], action_scaling: Scaling | None, action_offset: Scaling) -> spaces.Box:
+    dimensions = math.prod(shape)
+    offset, scale = per_dimension("action_offset", action_offset, dimensions), _scales(action_scaling, dimensions)
+    return spaces.Box((offset - scale).reshape(shape), (offset + scale).reshape(shape), dtype=np.float64)
 
 
 def spaces_of(
@@ -102,11 +144,10 @@ def spaces_of(
         observation_space = spaces.Box(-np.inf, np.inf, (observ_dim,))
     if action_space is not None:
         return observation_space, action_space
-    offset = per_dimension("action_offset", action_offset, action_dim)
-    scale = per_dimension("action_scaling", 1.0 if action_scaling is None else action_scaling, action_dim)
-    if not is_continuous:
-        return observation_space, spaces.Discrete(action_dim, start=int(offset[0]))
-    return observation_space, spaces.Box(offset - scale, offset + scale, dtype=np.float64)
+    if is_continuous:
+        return observation_space, _box((action_dim,), action_scaling, action_offset)
+    first = per_dimension("action_offset", action_offset, action_dim)[0]
+    return observation_space, spaces.Discrete(action_dim, start=int(first))
 
 
 def check_arguments(observ_dim: int, action_dim: int, seed: int | None, device: str | torch.device) -> None:

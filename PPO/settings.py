@@ -8,10 +8,10 @@ import numpy as np
 from gymnasium import spaces
 
 from parallel_rl.networks.weights import Settings
-from parallel_rl.utils import Features, bounds_of, choices_of, describe_space, leaves, make_space, settings_in
+from parallel_rl.utils import Features, choices_of, describe_space, leaves, make_space, settings_in
 from parallel_rl.utils.spaces import Numbers
 from PPO.actor_critic import ActorCritic
-from PPO.arguments import ForEnv
+from PPO.arguments import BOUNDS, ForEnv, is_finite, rebounded, unit_of
 from PPO.companions import Companion
 from PPO.config import PPOConfig
 
@@ -36,7 +36,7 @@ def arguments_of(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
         given: arguments that replace saved ones.
 
     Raises:
-        ValueError: the settings describe no spaces, or a callable is missing.
+        ValueError: the settings describe no spaces, a callable is missing, or a given argument is out of its range.
     """
     arguments = dict(settings)
     for name in CALLABLES:
@@ -50,8 +50,9 @@ def arguments_of(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"the agent had companions, {', '.join(own)}, which no file holds: give companions=")
     for name in ("observation_space", "action_space"):
         arguments[name] = make_space(arguments.get(name))
-    if not given.keys().isdisjoint({"action_scaling", "action_offset"}):
-        del arguments["action_space"]
+    if not given.keys().isdisjoint(BOUNDS):
+        space = arguments["action_space"]
+        arguments["action_space"] = rebounded(space, settings, given) if isinstance(space, spaces.Box) else None
     return arguments | given
 
 
@@ -83,7 +84,7 @@ def _meaning(settings: Settings) -> dict[str, Any]:
     features = Features.of(make_space(settings["observation_space"]))
     flat = len(features.numbers) == 1 and features == Features((Numbers((), features.numbers[0].shape),), ())
     actions = [*leaves(make_space(settings["action_space"]))]
-    bounded = any(isinstance(part, spaces.Box) and np.isfinite(bounds_of(part)).all() for _, part in actions)
+    bounded = any(isinstance(part, spaces.Box) and is_finite(part) for _, part in actions)
     usual, recurrent = settings["encoder"] is None, settings["core"] != "none"
     companions = _companions(settings)
     share = recurrent or bool(features.images) if settings["share_encoder"] is None else settings["share_encoder"]
@@ -91,6 +92,7 @@ def _meaning(settings: Settings) -> dict[str, Any]:
     return structure | {
         "observation_space": features.columns if flat else features,
         "action_space": [(keys, _range(part)) for keys, part in actions],
+        "action_scaling": unit_of(make_space(settings["action_space"]), settings["action_scaling"]).tolist(),
         "squash_actions": settings["squash_actions"] and bounded,
         "share_encoder": share,
         "core_size": settings["core_size"] if recurrent else None,

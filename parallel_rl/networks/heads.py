@@ -127,6 +127,7 @@ class GaussianHead(PolicyHead):
         squash: bool,
         log_std: float,
         generator: torch.Generator,
+        unit: float | np.ndarray = 1.0,
     ) -> None:
         """Make the layer of means.
 
@@ -137,13 +138,14 @@ class GaussianHead(PolicyHead):
             squash: whether to squash, which needs finite bounds.
             log_std: the initial log-std of the raw actions.
             generator: of the initial weights.
+            unit: of actions with an infinite bound, a positive number or `(A,)`.
         """
         super().__init__()
         self.outputs, self.choices, self.squash = len(low), 0, squash
         self.mean = linear_layer(features, self.outputs, MEAN_GAIN, generator)
         self.log_std = nn.Parameter(torch.full(self._log_std_shape(features), log_std))
         self.outputs = self.log_std.numel()
-        offset, scale = (torch.from_numpy(units).float() for units in action_units(low.numpy(), high.numpy()))
+        offset, scale = (torch.from_numpy(units).float() for units in action_units(low.numpy(), high.numpy(), unit))
         for name, value in (
             ("scale", scale),
             ("offset", offset),
@@ -198,6 +200,7 @@ def make_policy_head(
     log_std: float,
     generator: torch.Generator,
     use_sde: bool = False,
+    unit: float | np.ndarray = 1.0,
 ) -> PolicyHead:
     """Return the head for an action space.
 
@@ -208,6 +211,7 @@ def make_policy_head(
         log_std: the initial log-std of the raw actions of a Box.
         generator: of the initial weights.
         use_sde: whether noise depends on the features.
+        unit: of the actions of a Box with an infinite bound, a positive number or `(A,)`.
 
     Raises:
         TypeError: the space is not supported.
@@ -231,7 +235,7 @@ def make_policy_head(
         raise TypeError(f"the action space {space} is not supported: a dimension of it leaves no choice in float32")
     squash = squash and bool((low.isfinite() & high.isfinite()).all())
     kind = StateDependentNoiseHead if use_sde else GaussianHead
-    return kind(features, low, high, squash, log_std, generator)
+    return kind(features, low, high, squash, log_std, generator, unit)
 
 
 def _choices_head(space: spaces.Space, features: int, generator: torch.Generator) -> MultiCategoricalHead:
