@@ -184,7 +184,7 @@ class Savable:
             self.exploration = self.exploration.restored(state["exploration"], self.policy.policy_head.outputs)
         self._take_over(networks)
         for name, scale in scales_of(self.companions).items():
-            scale.discounted = discounted[name].to(self.device)
+            scale.discounted = discounted[name].to(self.device, copy=True)
         for optimizer, tensors in zip(self.optimizers, moments, strict=True):
             optimizer.load_state(tensors)
         self.rng, self.updates = rng, updates

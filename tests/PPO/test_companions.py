@@ -211,6 +211,17 @@ def test_three_companions_resume_to_the_bit(tmp_path: Path) -> None:
         assert_same(weights(ppo), weights(whole))
 
 
+def test_agents_that_loaded_the_same_state_share_nothing() -> None:
+    collected(first := agent(RND(warmup=0))).learn()
+    state = first.state()
+    agents = [agent(RND(warmup=0)) for _ in range(3)]
+    for ppo in agents[:2]:
+        ppo.load_state(state)
+    metrics = [collected(ppo, 1).learn() for ppo in agents[:2]]
+    agents[2].load_state(state)
+    assert [*metrics, collected(agents[2], 1).learn()] == [metrics[0]] * 3
+
+
 def test_returns_of_rnd_in_an_older_state_are_a_tensor() -> None:
     ppo = collected(agent("rnd", rnd_warmup=0))
     ppo.learn()
