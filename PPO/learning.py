@@ -83,6 +83,7 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
         lr, objective = self._annealed(progress)
         batch, rewarded = self._take_memory(), self.rewarded
         before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
+        returns = self._intrinsic_returns()  # these are in no `state_dict`
         try:
             with compute_threads(self.threads):
                 prepared = self._prepared(batch, ranks)
@@ -95,6 +96,7 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
             culprits = self._infinite_tensors(batch.obs)
             for module, weights in before:
                 module.load_state_dict(weights)
+            self._load_intrinsic_returns(returns)
             self.rewarded = rewarded
             self._make_learner()
             raise FloatingPointError(

@@ -151,7 +151,7 @@ class Savable:
         """
         return {
             "networks": {file: clone(module.state_dict()) for module, file in self.modules()},
-            "intrinsic_returns": {name: scale.discounted.clone() for name, scale in scales_of(self.companions).items()},
+            "intrinsic_returns": self._intrinsic_returns(),
             "optimiser": [clone(optimizer.state) for optimizer in self.optimizers],
             "random": self.rng.bit_generator.state,
             "updates": self.updates,
@@ -183,8 +183,7 @@ class Savable:
         if self.exploration is not None:
             self.exploration = self.exploration.restored(state["exploration"], self.policy.policy_head.outputs)
         self._take_over(networks)
-        for name, scale in scales_of(self.companions).items():
-            scale.discounted = discounted[name].to(self.device, copy=True)
+        self._load_intrinsic_returns(discounted)
         for optimizer, tensors in zip(self.optimizers, moments, strict=True):
             optimizer.load_state(tensors)
         self.rng, self.updates = rng, updates
@@ -266,6 +265,14 @@ class Savable:
         """Return the networks, and the name of the file of each."""
         learned = [companion for companion in self.companions if companion.state_dict()]
         return [(self.policy, POLICY_FILE), *((companion, f"{companion.name}_weights.pth") for companion in learned)]
+
+    def _intrinsic_returns(self) -> dict[str, torch.Tensor]:
+        """Return copies of the discounted sums of intrinsic rewards, by the name of their scale."""
+        return {name: scale.discounted.clone() for name, scale in scales_of(self.companions).items()}
+
+    def _load_intrinsic_returns(self, discounted: dict[str, torch.Tensor]) -> None:
+        for name, scale in scales_of(self.companions).items():
+            scale.discounted = discounted[name].to(self.device, copy=True)
 
     def _fitting_returns(self, saved: Any) -> dict[str, torch.Tensor]:
         """Return the saved discounted sums of intrinsic rewards, if they fit; otherwise raise a `ValueError`."""

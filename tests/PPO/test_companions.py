@@ -66,10 +66,12 @@ def agent(*companions: Companion | str, **settings: Any) -> PPO:
     return PPO(False, 4, 3, companions=companions, **(SMALL | settings))
 
 
-def collected(ppo: PPO, seed: int = 0) -> PPO:
+def collected(ppo: PPO, seed: int = 0, value: float | None = None) -> PPO:
+    """Append trajectories to the memory of an agent; give one observation a value."""
     rng = np.random.default_rng(seed)
     for env_id in range(2):
         obs, over = rng.normal(size=(16, 4)).astype(np.float32), rng.random(16) < 0.2
+        obs[3, 1] = obs[3, 1] if value is None else value
         action, extras = ppo.act(obs)
         final = rng.normal(size=(int(over[:-1].sum()) + 1, 4)).astype(np.float32)
         reward = rng.normal(size=16).astype(np.float32)
@@ -243,6 +245,18 @@ def test_a_loss_that_is_not_finite_is_named_and_the_weights_are_as_before(learne
         ppo.learn()
     assert not ppo.state()["rewarded"]
     assert_same(weights(ppo), before)
+
+
+@pytest.mark.parametrize("companion", [lambda: RND(warmup=0), ICM, Counts])
+def test_a_nan_observation_spoils_one_update_only(companion: Any) -> None:
+    ppo = agent(companion())
+    collected(ppo).learn()
+    before, returns = weights(ppo), ppo.state()["intrinsic_returns"]
+    with pytest.raises(FloatingPointError, match="observations"):
+        collected(ppo, 1, value=np.nan).learn()
+    assert_same(weights(ppo), before)
+    assert_same(ppo.state()["intrinsic_returns"], returns)
+    assert np.isfinite([*collected(ppo, 2).learn().values()]).all()
 
 
 def test_a_reward_that_is_not_finite_is_named_and_the_weights_are_as_before() -> None:
