@@ -25,7 +25,7 @@ from parallel_rl.utils import (
 from parallel_rl.utils.threads import LARGE_NETWORK
 from PPO.acting import Acting
 from PPO.actor_critic import ActorCritic, MakeEncoder
-from PPO.arguments import BOUNDS, ForEnv, Scaling, arguments_for, check_arguments, rebounded, spaces_of, unit_of
+from PPO.arguments import BOUNDS, ForEnv, Scaling, arguments_for, checked_arguments, rebounded, spaces_of, unit_of
 from PPO.companions import Companion, check_companions
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
@@ -105,11 +105,11 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
             "batch_size": batch_size, "mini_batch_size": mini_batch_size, "use_RND": use_RND, "beta": beta,
         }  # fmt: skip
         self.config = make_config(PPOConfig, settings, others=self.arguments, by=type(self).__name__)
-        check_arguments(observ_dim, action_dim, seed, self.config.device)
-        self.is_continuous, self.observ_dim, self.action_dim = is_continuous, int(observ_dim), int(action_dim)
+        observ_dim, action_dim, seed = checked_arguments(observ_dim, action_dim, seed, self.config.device)
+        self.is_continuous, self.observ_dim, self.action_dim = is_continuous, observ_dim, action_dim
         self.action_scaling, self.action_offset = action_scaling, action_offset
         self.observation_space, self.action_space = spaces_of(
-            is_continuous, self.observ_dim, action_dim, action_scaling, action_offset, observation_space, action_space
+            is_continuous, observ_dim, action_dim, action_scaling, action_offset, observation_space, action_space
         )
         self.encoder, self.actor_critic, self.seed = encoder, actor_critic, seed
 

@@ -150,8 +150,10 @@ def spaces_of(
     return observation_space, spaces.Discrete(action_dim, start=int(first))
 
 
-def check_arguments(observ_dim: int, action_dim: int, seed: int | None, device: str | torch.device) -> None:
-    """Check the arguments other than config and spaces.
+def checked_arguments(
+    observ_dim: int, action_dim: int, seed: int | None, device: str | torch.device
+) -> tuple[int, int, int | None]:
+    """Check the arguments other than config and spaces; return the first three as Python's numbers.
 
     Raises:
         ValueError: a number is out of its range, or torch does not know or find the device.
@@ -161,6 +163,7 @@ def check_arguments(observ_dim: int, action_dim: int, seed: int | None, device: 
     if faults := [*filter(None, (fault_of(name, value, about, int | None) for name, value, about in checked))]:
         raise ValueError("; ".join(faults))
     check_device(device)
+    return int(observ_dim), int(action_dim), None if seed is None else int(seed)
 
 
 def per_dimension(name: str, value: Scaling, dimensions: int) -> np.ndarray:

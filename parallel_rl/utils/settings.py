@@ -29,6 +29,7 @@ from typing import (
     get_type_hints,
 )
 
+import numpy as np
 from gymnasium import spaces
 
 from parallel_rl.utils.names import check_names
@@ -136,18 +137,14 @@ def settings_class(kind: type[T]) -> type[T]:
 
 @settings_class
 class Config:
-    """Settings that have been checked: the base of every agent's config.
+    """Settings that have been checked and have their types: the base of every agent's config.
 
     Raises:
         ValueError: a setting is out of its range; the message names all such settings.
     """
 
     def __post_init__(self) -> None:
-        """Check the settings; a subclass also checks relations between them."""
-        for name, hint in hints(type(self)).items():
-            value = getattr(self, name)
-            if get_origin(hint) is tuple and isinstance(value, Iterable) and not isinstance(value, str):
-                object.__setattr__(self, name, tuple(value))
+        """Check and convert the settings; a subclass also checks relations between them."""
         check(self)
 
     @classmethod
@@ -177,20 +174,52 @@ def settings_in(config: type[Config]) -> dict[str, Setting]:
 
 
 def check(config: Config, names: Iterable[str] | None = None) -> None:
-    """Check that settings are in their ranges.
+    """Check that settings are in their ranges, and convert them to their types: 2.0 to 2 where numbers are whole.
 
     Args:
         config: the settings.
         names: of the settings to check; by default all.
 
     Raises:
-        ValueError: a setting is not; the message names all such settings.
+        ValueError: a setting is not in its range; the message names all such settings.
     """
     known, types = settings_in(type(config)), hints(type(config))
-    names = known if names is None else names
-    faults = [fault_of(name, getattr(config, name), known[name], types[name]) for name in names]
-    if any(faults):
-        raise ValueError("; ".join(filter(None, faults)))
+    faults = []
+    for name in known if names is None else names:
+        value = _plain(getattr(config, name), types[name])
+        if fault := fault_of(name, value, known[name], types[name]):
+            faults.append(fault)
+        else:
+            object.__setattr__(config, name, _converted(value, known[name], types[name]))
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def _plain(value: Any, hint: Any) -> Any:
+    """Return a number of NumPy as one of Python, and a sequence as a tuple."""
+    if get_origin(hint) is tuple and isinstance(value, Iterable) and not isinstance(value, str):
+        return tuple(_plain(part, None) for part in value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _converted(value: Any, about: Setting, hint: Any) -> Any:
+    """Return a valid plain value in the type of its setting."""
+    kinds = _kinds(hint)
+    if value is None or callable(value):
+        return value
+    if about.also is not None and value == about.also:
+        return about.also
+    if choices := _choices(kinds):
+        return choices[choices.index(value)]
+    if get_origin(hint) is tuple:
+        part = get_args(hint)[0]
+        return tuple(map(part, value)) if part in (int, float) else value
+    return next((kind(value) for kind in (float, int) if kind in kinds), value)
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union; another type alone."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
@@ -199,7 +228,7 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
     Raises:
         ValueError: it is a schedule that does not return a number.
     """
-    kinds = (get_args(hint) if get_origin(hint) in (Union, UnionType) else ()) or (hint,)
+    kinds = _kinds(hint)
     if (value is None and NoneType in kinds) or (about.also is not None and value == about.also):
         return None
     if choices := _choices(kinds):
@@ -233,7 +262,7 @@ def _number_fault(name: str, value: Any, about: Setting, is_whole: bool) -> str 
         return f"{name} must be a number, not {value!r}"
     if is_whole and value != int(value):
         return f"{name} must be a whole number, not {value}"
-    if isinstance(value, int) and value >= WHOLE_LIMIT:
+    if (is_whole or isinstance(value, int)) and value >= WHOLE_LIMIT:
         return f"{name} must be below 2**63, not {value}"
     return None
 
