@@ -278,6 +278,8 @@ def test_weights_are_saved_when_an_environment_fails(tmp_path: Path, capsys: pyt
     captured = capsys.readouterr()
     assert "error: environment " in captured.err
     assert (tmp_path / "run" / "Policy_weights.pth").exists()
+    stopped = json.loads((tmp_path / "run" / "summary.json").read_text())["stopped"]
+    assert re.match(r"by an error: EnvError: environment \d+ .+", stopped), "it does not look complete"
 
 
 def test_ctrl_c_during_the_imports_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

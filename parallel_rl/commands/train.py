@@ -295,7 +295,7 @@ def _summary(config: TrainConfig, trainer: "AsyncTrainer") -> dict[str, Any]:
         "backend": trainer.env.backend,
         "steps": trainer.steps_done,
         "seconds": trainer.seconds,
-        "stopped": trainer.stopped,
+        "stopped": _why_stopped(trainer),
         "episodes": trainer.episodes_done,
         "mean_return": trainer.mean_return,
         "threshold": threshold,
@@ -303,6 +303,14 @@ def _summary(config: TrainConfig, trainer: "AsyncTrainer") -> dict[str, Any]:
         "best": best and best.figures(),
         "evaluation": None,
     }
+
+
+def _why_stopped(trainer: "AsyncTrainer") -> str | None:
+    """Return why a run ended early: the reason of its stop, or its error in one line; None if it is complete."""
+    if trainer.stopped or trainer.error is None:
+        return trainer.stopped
+    first = next(iter(str(trainer.error).splitlines()), "")
+    return f"by an error: {type(trainer.error).__name__}: {first}"
 
 
 def _plot(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
