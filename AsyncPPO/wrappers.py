@@ -9,6 +9,10 @@ from gymnasium import spaces
 from parallel_rl.utils import ACTION_MASK, choices_of
 
 
+class ActionMaskError(ValueError):
+    """An environment provides no action mask, or one of another size."""
+
+
 class ActionMasks(gym.Wrapper):
     """Adds the mask of allowed actions to the observation, where the agents read it.
 
@@ -52,8 +56,10 @@ class ActionMasks(gym.Wrapper):
         elif ACTION_MASK in info:
             mask = info[ACTION_MASK]
         else:
-            raise ValueError("the environment provides no action mask: neither action_masks() nor its info has one")
+            raise ActionMaskError(
+                "the environment provides no action mask: neither action_masks() nor its info has one"
+            )
         mask = np.asarray(mask, np.int8).reshape(-1)
         if len(mask) != self._choices:
-            raise ValueError(f"the action mask has {len(mask)} entries, but there are {self._choices} choices")
+            raise ActionMaskError(f"the action mask has {len(mask)} entries, but there are {self._choices} choices")
         return {**(obs if self._is_dict else {"observation": obs}), ACTION_MASK: mask}

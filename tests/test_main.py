@@ -212,6 +212,7 @@ def test_a_signal_ends_a_run_whose_environment_hangs(
         ),
         (["--env-id", "ALE/Pog-v5"], "error: no environment 'ALE/Pog-v5'"),
         (["--env-id", "FrozenLake-v1", "--env-kwargs", "slip=1"], "got an unexpected keyword argument 'slip'"),
+        (["--action-masks"], "error: CartPole-v1: the environment provides no action mask: neither action_masks() nor"),
         (["--env-kwargs", "is_slippery"], "error: env_kwargs are NAME=VALUE, not 'is_slippery'"),
         (["--env-kwargs", "a=1", "a=2"], "error: env_kwargs say a twice"),
         (["--num-envs", "0"], "error: num_envs must be at least 1, not 0"),

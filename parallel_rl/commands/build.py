@@ -52,7 +52,25 @@ def fresh_agent(config: TrainConfig) -> Any:
     from AsyncPPO.factory import sample_env
 
     with sample_env(factory_of(config.run)) as env:
+        if config.run.action_masks:
+            _check_masks(config.run.env_id, env)
         return agent_kind(config.agent).agent_class.for_env(env, seed=config.run.seed, **vars(config.settings))
+
+
+def _check_masks(env_id: str, env: "gym.Env") -> None:
+    """Check that an environment provides action masks; it is reset, since its info may have them.
+
+    Raises:
+        ValueError: it does not.
+    """
+    from AsyncPPO.wrappers import ActionMaskError
+
+    try:
+        env.reset(seed=0)
+    except ActionMaskError as error:
+        raise ValueError(f"{env_id}: {error}") from None
+    except Exception:  # another failure is for the run to report, or to restart
+        return
 
 
 def agent_of(run_dir: Path, *, best: bool = False, trust_env_module: bool = False) -> tuple[TrainConfig, Any]:
