@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from parallel_rl import main
@@ -22,6 +23,7 @@ from parallel_rl.commands.run_directory import CONFIG_FILE, config_of, write_jso
 from parallel_rl.config import RunConfig, train_config
 from parallel_rl.presets import PRESETS
 from PPO import PPO, PPOConfig
+from tests.envs import Counter
 from tests.fake_envpool import use_fake_envpool
 from tests.program import Forked, config_from
 
@@ -177,7 +179,6 @@ def test_ctrl_c_saves_and_leaves_cleanly(tmp_path: Path, backend: str) -> None:
 def test_a_signal_ends_a_run_whose_environment_hangs(
     backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    import gymnasium as gym
 
     from parallel_rl.commands import stopping
     from tests.envs import Hanging
@@ -199,7 +200,7 @@ def test_a_signal_ends_a_run_whose_environment_hangs(
     code = main.main(["--env-id", "Stuck-v0", "--backend", backend, "--run-dir", str(tmp_path / "run"), *flags])
     assert code == 128 + signal.SIGTERM
     assert "no environment has come back for 0.3 seconds: leaving" in capsys.readouterr().out
-    assert (tmp_path / "run" / "Policy_weights.pth").exists()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["stopped"] == "by SIGTERM"
 
 
 @pytest.mark.parametrize(
@@ -269,18 +270,49 @@ def test_a_run_directory_is_not_overwritten(tmp_path: Path, capsys: pytest.Captu
     assert "holds a run already: choose another --run-dir, or resume it" in capsys.readouterr().err
 
 
-def test_weights_are_saved_when_an_environment_fails(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    import gymnasium as gym
+class Fragile(Counter):
+    """Fails in some step of the process."""
 
-    from tests.envs import Faulty
+    left = 0
 
-    gym.register("Faulty-v0", Faulty)
-    assert main.main(["--env-id", "Faulty-v0", "--backend", "inline", "--run-dir", str(tmp_path / "run")]) == 1
+    def step(self, action: int) -> Any:
+        Fragile.left -= 1
+        if Fragile.left < 0:
+            raise OSError("no such device")
+        return super().step(action)
+
+
+def run_fragile(run_dir: Path, steps: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Train in environments that fail after so many steps; return the exit code."""
+    monkeypatch.setattr(Fragile, "left", steps)
+    monkeypatch.setitem(gym.registry, "Fragile-v0", gym.envs.registration.EnvSpec("Fragile-v0", Fragile))
+    return main.main(["--env-id", "Fragile-v0", "--backend", "inline", "--run-dir", str(run_dir), *QUICK])
+
+
+def test_weights_are_saved_when_an_environment_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert run_fragile(tmp_path / "run", 400, monkeypatch) == 1
     captured = capsys.readouterr()
     assert "error: environment " in captured.err
+    assert "stopped   by an error, after 256 steps; to continue: " in captured.out
     assert (tmp_path / "run" / "Policy_weights.pth").exists()
     stopped = json.loads((tmp_path / "run" / "summary.json").read_text())["stopped"]
-    assert re.match(r"by an error: EnvError: environment \d+ .+", stopped), "it does not look complete"
+    assert re.match(r"by an error: EnvError: environment \d failed in step: OSError: no such device$", stopped)
+
+
+def test_a_run_without_a_step_has_nothing_to_continue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for _ in range(2):
+        assert run_fragile(tmp_path / "run", 0, monkeypatch) == 1, "the same command starts again"
+        captured = capsys.readouterr()
+        assert "stopped   by an error, before the first step\n" in captured.out
+        assert "OSError: no such device" in captured.err
+        for misleading in ("continue", "curve", "saved"):
+            assert misleading not in captured.out
+    assert not (tmp_path / "run" / "learning_curve.png").exists()
+    assert "no such device" in json.loads((tmp_path / "run" / "summary.json").read_text())["stopped"]
 
 
 def test_ctrl_c_during_the_imports_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

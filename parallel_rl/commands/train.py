@@ -201,6 +201,8 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
     signals = _train(config, trainer, run_dir)
     if signals:
         return 128 + signals[0]
+    if not trainer.steps_done:
+        return 0
     trainer.close()  # the evaluation makes its own environments
     evaluation = final_evaluation(config, trainer.agent, trainer.steps_done, run_dir)
     summary = _summary(config, trainer) | {
@@ -242,11 +244,14 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[
 
 
 def _save(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
+    write_json(run_dir / SUMMARY_FILE, _summary(config, trainer))
+    if not trainer.steps_done:  # nothing to continue; the same command may start again in this directory
+        say(f"stopped   {trainer.stopped or 'by an error'}, before the first step")
+        return
     if trainer.stopped or trainer.error:
         why = trainer.stopped or "by an error"
         say(f"stopped   {why}, after {trainer.steps_done:,} steps; to continue: {_how_to_continue(config, run_dir)}")
     trainer.agent.save_weights(run_dir)
-    write_json(run_dir / SUMMARY_FILE, _summary(config, trainer))
     _plot(config, trainer, run_dir)
     say(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
 
