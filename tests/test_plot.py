@@ -1,5 +1,6 @@
 """Plots of several runs: which runs share a curve, and the labels of curves."""
 
+import json
 from collections.abc import Sequence
 from math import isnan, nan
 from pathlib import Path
@@ -50,6 +51,24 @@ def test_runs_that_differ_only_in_seeds_are_one_curve(tmp_path: Path, drawn: lis
     assert shown_in(drawn[0]) == {
         "CartPole-v1": {"env_kwargs=(), lr=0.001": ["a", "b"], "env_kwargs=(g=9.8), lr=0.1": ["c"]}
     }
+
+
+def test_runs_that_differ_only_in_length_are_one_curve_unless_they_anneal(tmp_path: Path, drawn: list[Any]) -> None:
+    for anneal, labels in ((False, [""]), (True, ["steps=1000", "steps=2000"])):
+        runs = [run(tmp_path / f"{anneal} {number}", anneal_lr=anneal) for number in range(2)]
+        longer = train_config("ppo", {"steps": 2000, "anneal_lr": anneal}).record()
+        write_json(Path(runs[1]) / CONFIG_FILE, longer)
+        assert main.main(["plot", *runs]) == 0
+        assert [*shown_in(drawn[-1])["CartPole-v1"]] == labels
+
+
+def test_a_run_that_was_resumed_with_other_settings_shows_both(tmp_path: Path, drawn: list[Any]) -> None:
+    runs = [run(tmp_path / "a"), run(tmp_path / "b")]
+    file = tmp_path / "b" / CONFIG_FILE
+    resumed = [{"changed": {"lr": 1e-4}}, {}, {"changed": {"lr": 2e-4}}]
+    write_json(file, json.loads(file.read_text()) | {"resumed": resumed})
+    assert main.main(["plot", *runs]) == 0
+    assert shown_in(drawn[0]) == {"CartPole-v1": {"lr=0.001": ["a"], "lr=0.001 then 0.0001 then 0.0002": ["b"]}}
 
 
 def test_every_task_has_a_panel_with_its_own_differences(tmp_path: Path, drawn: list[Any]) -> None:

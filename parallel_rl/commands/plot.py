@@ -9,12 +9,12 @@ from typing import Any, Literal
 import tyro
 
 from AsyncPPO.callbacks import METRICS_FILE, read_table
-from parallel_rl.commands.run_directory import config_of, runs_in, steps_saved
+from parallel_rl.commands.run_directory import config_of, runs_in, steps_saved, values_over_time
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import settings_in
 
 EXPERIMENT = (
-    "env_kwargs", "wrapper", "action_masks", "num_envs", "steps", "mode", "load_weights", "copies", "combine",
+    "env_kwargs", "wrapper", "action_masks", "num_envs", "mode", "load_weights", "copies", "combine",
     "combine_every",
 )  # fmt: skip
 """Settings of a run that define an experiment: neither the seed, nor those about speed and faults."""
@@ -54,7 +54,8 @@ def plot(
     if y not in {*known, *MISSING}:
         raise ValueError(f"no run has the metric {y!r}; there are {', '.join(known) or 'none yet'}")
     missing = MISSING.get(y, f"there is no {y}")
-    for run_dir, config, label, history in zip(run_dirs, configs, _labels(configs, labels), histories, strict=True):
+    names = _labels(configs, [values_over_time(run_dir) for run_dir in run_dirs], labels)
+    for run_dir, config, label, history in zip(run_dirs, configs, names, histories, strict=True):
         if all(isnan(row.get(y, nan)) for row in history):
             print(f"left out  {run_dir}: {missing} in it")
         else:
@@ -70,13 +71,18 @@ def plot(
     return 0
 
 
-def _labels(configs: Sequence[TrainConfig], given: Sequence[str]) -> list[str]:
+def _labels(configs: Sequence[TrainConfig], changes: Sequence[dict[str, list[Any]]], given: Sequence[str]) -> list[str]:
     """Return the label of each run.
+
+    Args:
+        configs: of the runs.
+        changes: the values over time of the settings that changed during each run.
+        given: the labels of the command line.
 
     Raises:
         ValueError: the number of labels is neither that of the runs nor that of the curves.
     """
-    settings = [_experiment(config) for config in configs]
+    settings = [_experiment(*pair) for pair in zip(configs, changes, strict=True)]
     tasks = [config.run.env_id for config in configs]
     alike = [[other for other, of in zip(settings, tasks, strict=True) if of == task] for task in tasks]
     own = [_difference(*pair) for pair in zip(settings, alike, strict=True)]
@@ -90,18 +96,19 @@ def _labels(configs: Sequence[TrainConfig], given: Sequence[str]) -> list[str]:
     raise ValueError(f"there are {len(given)} labels for {len(configs)} runs in {len(curves)} curves")
 
 
-def _experiment(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that define a run's experiment."""
-    run = {name: getattr(config.run, name) for name in EXPERIMENT}
-    about = settings_in(type(config.settings))
-    settings = {name: value for name, value in vars(config.settings).items() if not about[name].incidental}
-    return {"agent": config.agent} | run | settings
+def _experiment(config: TrainConfig, changes: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return the settings that define a run's experiment, each with its values over time."""
+    about, current = settings_in(type(config.settings)), config.flat()
+    settings = [name for name in vars(config.settings) if not about[name].incidental]
+    anneals = any(current[name] for name in settings if name.startswith("anneal_"))  # then the length matters
+    names = [*EXPERIMENT, *(["steps"] if anneals else []), *settings]
+    return {"agent": [config.agent]} | {name: changes.get(name, [current[name]]) for name in names}
 
 
-def _difference(setting: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
+def _difference(setting: dict[str, list[Any]], others: Sequence[dict[str, list[Any]]]) -> str:
     """Return, as text, the settings of a run in which it differs from others on the same task."""
-    differ = [name for name, value in setting.items() if any(other.get(name, value) != value for other in others)]
-    return ", ".join(f"{name}={_text(setting[name])}" for name in differ)
+    differ = [name for name, values in setting.items() if any(other.get(name, values) != values for other in others)]
+    return ", ".join(f"{name}={' then '.join(map(_text, setting[name]))}" for name in differ)
 
 
 def _text(value: Any) -> str:

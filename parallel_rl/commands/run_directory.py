@@ -158,6 +158,17 @@ def changes_of(run_dir: Path) -> dict[str, Any]:
     return _changes_in(_record_in(run_dir / CONFIG_FILE))
 
 
+def values_over_time(run_dir: Path) -> dict[str, list[Any]]:
+    """Return the values, from the first to the current one, of the settings that changed when a run was resumed."""
+    record = _record_in(run_dir / CONFIG_FILE)
+    today = older.run_record(record)
+    first, values = today["run"] | today["settings"], dict[str, list[Any]]()
+    for start in record.get("resumed", []):
+        for name, value in start.get("changed", {}).items():
+            values.setdefault(name, [first[name]] if name in first else []).append(value)
+    return values
+
+
 def _changes_in(record: dict[str, Any]) -> dict[str, Any]:
     return reduce(operator.or_, [start.get("changed", {}) for start in record.get("resumed", [])], {})
 
