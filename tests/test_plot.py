@@ -49,7 +49,7 @@ def test_runs_that_differ_only_in_seeds_are_one_curve(tmp_path: Path, drawn: lis
     runs = [run(tmp_path / "a"), run(tmp_path / "b", seed=7), run(tmp_path / "c", env_kwargs=("g=9.8",), lr=0.1)]
     assert main.main(["plot", *runs]) == 0
     assert shown_in(drawn[0]) == {
-        "CartPole-v1": {"env_kwargs=(), lr=0.001": ["a", "b"], "env_kwargs=(g=9.8), lr=0.1": ["c"]}
+        "CartPole-v1": {"no env_kwargs, lr=0.001": ["a", "b"], "env_kwargs=(g=9.8), lr=0.1": ["c"]}
     }
 
 

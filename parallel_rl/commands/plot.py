@@ -108,10 +108,11 @@ def _experiment(config: TrainConfig, changes: dict[str, list[Any]]) -> dict[str,
 def _difference(setting: dict[str, list[Any]], others: Sequence[dict[str, list[Any]]]) -> str:
     """Return, as text, the settings of a run in which it differs from others on the same task."""
     differ = [name for name, values in setting.items() if any(other.get(name, values) != values for other in others)]
-    return ", ".join(f"{name}={' then '.join(map(_text, setting[name]))}" for name in differ)
+    texts = {name: " then ".join(map(_text, setting[name])) for name in differ}
+    return ", ".join(f"{name}={text}" if text else f"no {name}" for name, text in texts.items())
 
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return f"({' '.join(map(str, value))})"
+        return f"({' '.join(map(str, value))})" if value else ""
     return f"{value:g}" if isinstance(value, float) else str(value)
