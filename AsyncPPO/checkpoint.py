@@ -120,10 +120,10 @@ def contents(trainer: "AsyncTrainer") -> State | None:
 
 
 def state_for_new_rank(trainer: "AsyncTrainer") -> State:
-    """Return the part of a run's state that all its ranks share."""
+    """Return the part of a run's state that all its ranks share, and that of new episodes."""
     agent = part_of_agent(trainer.agent, trainer.agent.state(), trainer.share, slice(0, 0))
     counts = {"elsewhere": trainer.waiting, "running_envs": trainer.running_envs}
-    return {"agent": agent, **_progress_of(trainer), **counts}
+    return {"agent": agent, "env": trainer.env.new_episodes(trainer.steps_done), **_progress_of(trainer), **counts}
 
 
 def _progress_of(trainer: "AsyncTrainer") -> State:
@@ -147,7 +147,9 @@ def savepoint(trainer: "AsyncTrainer") -> Callable[[], None]:
 
 
 def join(trainer: "AsyncTrainer") -> None:
-    """Connect to the other ranks. If they run already, take over the state of the run; else count what waits there.
+    """Connect to the other ranks, and count what waits there; or take over a run that they have begun.
+
+    Then all environments begin new episodes, also if this rank has loaded a checkpoint, which others continue.
 
     Raises:
         RankError: the run is over.
@@ -158,6 +160,7 @@ def join(trainer: "AsyncTrainer") -> None:
         return
     trainer.rows.load_state(state["progress"]["rows"])
     trainer.agent.load_state(state["agent"])
+    trainer.env.begin_after(state["env"])
     trainer.buffer.clear()
     trainer.elsewhere, trainer.running_envs = state["elsewhere"], state["running_envs"]
     Progress.of_state(state["progress"], state["recent"]).restore(trainer)

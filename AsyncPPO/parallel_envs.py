@@ -203,6 +203,10 @@ class ParallelEnvs(Closeable):
         self._finished[:] = state["finished"]
         return None if self._finished.all() else obs[~self._finished]
 
+    def new_episodes(self, steps: int) -> State:
+        """Return a state for `begin_after`, of environments that come into a run after so many steps."""
+        return {"next_seeds": [(self._seeds.first or 0) + steps], "reset_options": self.reset_options}
+
     def begin_after(self, state: State) -> None:
         """Let the next reset begin new episodes, with seeds and options that follow from a `state`.
 

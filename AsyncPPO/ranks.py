@@ -11,7 +11,7 @@ from AsyncPPO.episodes import Episode
 from AsyncPPO.memory import joined_buffers, part_of_buffer
 from AsyncPPO.resets import EnvSeeds
 from AsyncPPO.settings import EnvSettings
-from parallel_rl.utils import Cluster, Ranks, State, env_seeds, state_to_bytes
+from parallel_rl.utils import Cluster, Ranks, State, state_to_bytes
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
@@ -50,16 +50,11 @@ class Share(NamedTuple):
         first, stop = (num_envs * node // ranks.nodes for node in (ranks.node, ranks.node + 1))
         return cls(first, stop, num_envs)
 
-    def of_run(self, env: Any, settings: EnvSettings, joined: int) -> tuple[Any, dict[str, Any]]:
-        """Return the part of the environments of a run for this rank, and the keywords of its `EnvVectorizer`.
-
-        A rank that `joined` later has other seeds, so that the run does not repeat the episodes of its beginning.
-        """
+    def of_run(self, env: Any, settings: EnvSettings) -> tuple[Any, dict[str, Any]]:
+        """Return the part of the environments of a run for this rank, and the keywords of its `EnvVectorizer`."""
         if self.own == slice(0, self.total):
             return env, {**settings}
         seeds = EnvSeeds(settings["seed"], self.total, self.own)
-        if joined:
-            seeds.begin_after([env_seeds(settings["seed"], self.total)[0] + joined])
         return env[self.own] if isinstance(env, list | tuple) else env, {**settings, "seed": seeds}
 
 

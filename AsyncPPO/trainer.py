@@ -105,7 +105,7 @@ class AsyncTrainer(Closeable, Generic[A]):
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None
         fewest = self.num_envs if isinstance(self.ranks, Fixed) else self.share.num_envs
-        env, options = self.share.of_run(env, settings, self.ranks.joined)
+        env, options = self.share.of_run(env, settings)
         vectorizer = EnvVectorizer(
             env,
             self.share.num_envs,

@@ -144,7 +144,7 @@ def _resume_run(
         done = trainer.steps_done
         if steps is not None:
             trainer.goal = done, done + steps
-        elif done >= trainer.goal[1]:
+        elif done >= trainer.goal[1] and not ranks.joined:  # the others may have saved their last step just now
             raise ValueError(f"{run_dir} finished after {done:,} steps: pass the number of further steps with --steps")
         if ranks.node:
             return _train_along(config, trainer)

@@ -156,6 +156,41 @@ def test_a_lost_rank_takes_its_environments_along_and_another_brings_new_ones() 
     assert [thread.result is None for thread in threads.values()] == [False, False, True, False]
 
 
+def test_a_rank_that_joins_a_resumed_run_begins_new_episodes_with_the_options_of_the_run(tmp_path: Path) -> None:
+    path, options = tmp_path / "one.state", {"low": 0.01}
+    with trainer_of(ALONE, updates=1) as trainer:
+        trainer.run()
+        trainer.save_checkpoint(path)
+    joined = []
+
+    class NotesJoin(Callback):
+        def on_start(self, trainer: AsyncTrainer) -> None:
+            if trainer.ranks.joined:
+                joined.append((trainer.env.finished.all(), trainer.env.reset_options))
+
+    def body(ranks: Elastic) -> None:
+        callbacks = {0: [Envs()], 2: [NotesJoin(), KilledAfter(2)]}.get(ranks.node, [])
+        with trainer_of(ranks, updates=10_000, callbacks=callbacks) as trainer:
+            trainer.load_checkpoint(path)
+            if not ranks.joined:
+                trainer.env.reset_options = options
+            trainer.run()
+
+    on_elastic_ranks(3, body, min_nodes=2)
+    assert joined == [(True, options)]
+
+
+def test_new_episodes_have_other_seeds_after_other_numbers_of_steps() -> None:
+    first = []
+    for steps in (None, 0, 100, 200, 200):
+        with trainer_of(ALONE) as trainer:
+            if steps is not None:
+                trainer.env.begin_after(trainer.env.new_episodes(steps))
+            first.append(trainer.env.reset()[0].tobytes())
+    assert first[3] == first[4]
+    assert len({*first}) == 4
+
+
 def test_the_run_waits_while_there_are_fewer_ranks_than_it_needs() -> None:
     noted = Envs()
 
