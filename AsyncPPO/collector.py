@@ -90,7 +90,17 @@ class Collector:
 
     def state(self) -> State:
         """Return the state of the environments, the sums of the running episodes, and the recurrent state."""
-        return {"env": self.env.state(), "episodes": self._episodes.state(), "recurrent": self._recurrent.state()}
+        env = self.env.state()
+        self._end_lost(self.env.take_lost())
+        return {"env": env, "episodes": self._episodes.state(), "recurrent": self._recurrent.state()}
+
+    def _end_lost(self, env_ids: np.ndarray) -> None:
+        """End the episodes of environments whose worker died, perhaps just now: they have begun new ones."""
+        if len(env_ids):
+            self.buffer.truncate(env_ids)
+            self._episodes.restart(env_ids)
+            self._recurrent.reset(env_ids)
+            self._obs = self.env.obs[~self.env.finished]
 
     def load_state(self, state: State, buffer: State) -> None:
         """Restore this and the buffer; new episodes start if the environments could not be saved.
@@ -201,7 +211,9 @@ class ReplicaCollector:
 
     def state(self) -> State:
         """Return what `Collector.state` returns."""
-        return {"env": self.env.state(), "episodes": self._episodes.state(), "recurrent": None}
+        env = self.env.state()
+        self._end_restarted()
+        return {"env": env, "episodes": self._episodes.state(), "recurrent": None}
 
     def load_state(self, state: State, buffer: State) -> None:
         """Restore this and the buffer, as `Collector.load_state` does."""
@@ -240,14 +252,19 @@ class ReplicaCollector:
         rows = {name: values[new] for name, values in rollout.rows.items()}
         for name, values in self._policy.complete(rows, rollout.outputs[new]).items():
             rows[name][:] = values
-        self.buffer.truncate(np.flatnonzero(rollout.restarted))
+        self._end_restarted()
         self.buffer.extend(steps, next_obs)
-        self._episodes.restart(rollout.restarted)
-        rollout.restarted[:] = False
         reward, terminated, truncated = (rows[name] for name in ("reward", "terminated", "truncated"))
         over = episode_ends(terminated, truncated)
         ended = self._episodes.count(np.arange(env.num_envs), reward, over, rollout.failed[new], rollout.infos[new])
         return reward.size, ended
+
+    def _end_restarted(self) -> None:
+        """End the episodes of environments that were restarted after the last row."""
+        restarted = self.rollout.restarted
+        self.buffer.truncate(np.flatnonzero(restarted))
+        self._episodes.restart(restarted)
+        restarted[:] = False
 
 
 def choose_acting(

@@ -203,6 +203,18 @@ class ParallelEnvs(Closeable):
         self._finished[:] = state["finished"]
         return None if self._finished.all() else obs[~self._finished]
 
+    def take_lost(self) -> np.ndarray:
+        """Return the environments `(n,)` whose worker died outside of a step, and which have begun new episodes.
+
+        The next step does not report them any more.
+        """
+        lost = self._open_backend().lost
+        if lost is None:
+            return np.empty(0, dtype=np.int64)
+        env_ids = np.flatnonzero(lost)
+        lost[:] = False
+        return env_ids
+
     def new_episodes(self, steps: int) -> State:
         """Return a state for `begin_after`, of environments that come into a run after so many steps."""
         return {"next_seeds": [(self._seeds.first or 0) + steps], "reset_options": self.reset_options}

@@ -138,6 +138,8 @@ class Backend(ABC):
     """The arrays that `Replicas` fill; None without a plan."""
     num_workers: int
     """The number of processes that step; 1 if only the caller's does."""
+    lost: np.ndarray | None = None
+    """Bool `(N,)`: the environments whose worker died outside of a step; the next step truncates their episodes."""
     waiting: np.ndarray | None = None
     """Bool `(N,)`: the environments that the next step will reset, if they are not reset at once."""
 

@@ -42,6 +42,7 @@ class ProcessBackend(Backend):
         EnvError: an environment could not be made, or a process not be started.
     """
 
+    lost: np.ndarray
     _autoreset = False
     _reset_options: dict[str, Any] | None = None
 
@@ -65,7 +66,7 @@ class ProcessBackend(Backend):
         self._all.flags.writeable = False
         self._queued = np.zeros(count, dtype=bool)  # environments with an action that has not been sent yet
         self._restarting, self._before = fault_policy.restart, self.arrays.obs.copy()  # observations before the step
-        self._lost, self._reason = np.zeros(count, dtype=bool), WorkerError()  # environments of a dead worker, and why
+        self.lost, self._reason = np.zeros(count, dtype=bool), WorkerError()
         only_workers = asynchronous or fault_policy != RAISE
         spin = self.num_workers <= available_cores() and hasattr(os, "sched_yield")
         blocks = list(pairwise(np.linspace(0, count, self.num_workers + 1).astype(int).tolist()))
@@ -127,9 +128,9 @@ class ProcessBackend(Backend):
             infos |= news or {}
             self._dispatch(worker, self._steps[self._autoreset])
         env_ids = self._all if count == len(self._all) else np.sort(np.concatenate(ready))
-        if self._lost.any():
-            infos |= self._truncate(np.flatnonzero(self._lost), self._reason)
-            self._lost[:] = False
+        if self.lost.any():
+            infos |= self._truncate(np.flatnonzero(self.lost), self._reason)
+            self.lost[:] = False
         return env_ids, infos
 
     def set_reset_options(self, options: dict[str, Any] | None) -> None:
@@ -158,7 +159,7 @@ class ProcessBackend(Backend):
         if self.rollout is not None:
             self.rollout.restarted[worker.rows] = True
         else:
-            self._lost[worker.rows], self._reason = True, error
+            self.lost[worker.rows], self._reason = True, error
 
     def _own_block(self, factories: Sequence[EnvFactory], first: int, stop: int) -> BlockContext:
         block = EnvBlock(factories[first:stop], first, self.arrays.rows(first, stop))

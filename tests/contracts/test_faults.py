@@ -218,6 +218,33 @@ def test_trajectories_are_truncated_where_an_environment_failed(acting: str, how
         assert cut.any()
 
 
+@pytest.mark.parametrize("acting", ["central", "replicas"])
+def test_a_checkpoint_after_the_death_of_a_worker_ends_its_episodes(acting: Any, tmp_path: Path) -> None:
+    seen = []
+
+    def trainer() -> AsyncPPO:
+        ppo = PPO.for_env(Sometimes(10**6, "raise"), seed=0, batch_size=80, mini_batch_size=80, k_epochs=1)
+        learn, ppo.learn = ppo.learn, lambda *args: (seen.append(ppo.memory.batch()), learn(*args))[1]  # type: ignore[method-assign, misc, func-returns-value]
+        options: dict[str, Any] = {"backend": "process", "num_workers": 2, "on_env_error": "restart", "progress": False}
+        return AsyncPPO(lambda: Sometimes(10**6, "raise"), ppo, 4, 120, acting=acting, seed=0, **options)
+
+    with trainer() as killed, trainer() as resumed:
+        killed.run()
+        assert len(killed.buffer) == 40
+        process = killed.env.pool.workers[0].process
+        process.kill()
+        process.join()
+        killed.save_checkpoint(tmp_path / "checkpoint")
+        resumed.load_checkpoint(tmp_path / "checkpoint")
+        for run in (killed, resumed):
+            counted = run.collector.state()["episodes"]["lengths"]
+            assert counted.tolist() == run.env.obs[:, 0].tolist() == [0, 0, 30, 30]
+            run.run()
+    for batch in seen:
+        assert (batch.next_obs[:, 0] == batch.obs[:, 0] + 1).all()
+        assert (batch.reward == batch.obs[:, 0] + 1).all()
+
+
 class Tattler(Faulty):
     """Creates a file named after its process ID, and then hangs in its step."""
 
