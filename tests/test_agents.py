@@ -130,6 +130,8 @@ def test_overrides_that_cannot_be_are_named(tmp_path: Path, capsys: pytest.Captu
         ("lr=fast", "lr='fast': str is neither float or int"),
         ("gamma=2", "gamma must be in [0, 1], not 2"),
         ("gamma", "overrides are NAME=VALUE, not 'gamma'"),
+        ("batch_size=1000.5", "batch_size=1000.5: float is not an instance of int"),
+        ("batch_size=1e3", f"{tmp_path} has no checkpoint to resume from"),  # the value is valid
     ]:
         assert main.main(["resume", str(tmp_path), "--override", override]) == 1
         assert f"error: {message}" in capsys.readouterr().err

@@ -23,6 +23,16 @@ def test_whole_numbers_may_be_written_as_people_do() -> None:
     assert config_from(["--hidden-sizes"]).settings.hidden_sizes == ()
 
 
+def test_whole_numbers_in_a_preset_may_be_written_like_those_of_flags(tmp_path: Path) -> None:
+    (tmp_path / "preset.json").write_text(
+        '{"steps": 1e6, "batch_size": 4.096e3, "hidden_sizes": [64.0, 3.2e1], "lr": 1}'
+    )
+    config = config_from(["--preset", str(tmp_path / "preset.json")])
+    found = config.run.steps, config.settings.batch_size, *config.settings.hidden_sizes
+    assert found == (1_000_000, 4096, 64, 32)
+    assert {type(number) for number in found} == {int}
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

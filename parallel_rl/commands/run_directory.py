@@ -140,17 +140,33 @@ def config_in(file: Path) -> TrainConfig:
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:
-    """Return a setting from JSON or a Python literal, with lists converted to tuples.
+    """Return a setting from JSON or a Python literal: a list as a tuple, and where whole numbers are due, 1e3 as 1000.
 
     Raises:
         ValueError: the value has another type.
     """
     value = tuple(value) if isinstance(value, list) else value
+    if (fault := _type_fault(value, hint)) is None:
+        return value
+    whole = _with_ints(value)
+    if _type_fault(whole, hint) is None:
+        return whole
+    raise ValueError(f"{name}={value!r}: {fault}")
+
+
+def _type_fault(value: Any, hint: Any) -> TypeCheckError | None:
     try:
         check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
     except TypeCheckError as error:
-        raise ValueError(f"{name}={value!r}: {error}") from None
-    return value
+        return error
+    return None
+
+
+def _with_ints(value: Any) -> Any:
+    """Return a value with its whole floats as ints."""
+    if isinstance(value, tuple):
+        return tuple(map(_with_ints, value))
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def changes_of(run_dir: Path) -> dict[str, Any]:
