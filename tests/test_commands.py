@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from AsyncPPO.callbacks import read_table
+from AsyncPPO import AsyncTrainer
+from AsyncPPO.callbacks import Callback, read_table
 from parallel_rl import main
 from parallel_rl.commands.build import fresh_agent, load_latest
 from parallel_rl.commands.play import SCREENS
+from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import config_of
 from parallel_rl.utils import load_state, save_state
 from tests.covering import rest_slow
@@ -140,6 +142,22 @@ def test_a_signal_ends_a_run_that_can_be_resumed(tmp_path: Path, name: str) -> N
     steps = json.loads((tmp_path / "here/summary.json").read_text())["steps"]
     assert main.main(["resume", str(tmp_path / "here"), "--steps", "256"]) == 0
     assert read_table(tmp_path / "here/metrics.csv")[-1]["steps"] > steps
+
+
+class Late(Callback):
+    """Sends a signal when the training is over."""
+
+    def on_end(self, trainer: AsyncTrainer) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_after_the_training_says_how_to_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    flags = [*FLAGS, "--eval-episodes", "2", "--callback", f"{__name__}:Late", "--run-dir", str(tmp_path)]
+    assert main.main(flags) == 128 + signal.SIGTERM
+    out = capsys.readouterr().out
+    assert f"stopped   after the training, without an evaluation; to evaluate: {PROGRAM} evaluate {tmp_path}" in out
+    assert "to continue" not in out
+    assert main.main(["evaluate", str(tmp_path), "--episodes", "1", "--trust-env-module"]) == 0
 
 
 def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ class BackgroundEvaluation(Callback):
                 if trainer.skip_slow_work:
                     return
                 if note_is_due and time.monotonic() > began + SILENT_SECONDS:
-                    Bar.note(f"waiting for {what} (Ctrl-C skips it)")
+                    Bar.note(f"waiting for {what} (Ctrl-C ends the run without it)")
                     note_is_due = False
         episodes, fault = self._evaluator.result()
         if self._evaluator.is_gone:

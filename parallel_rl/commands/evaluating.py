@@ -30,10 +30,16 @@ def final_evaluation(config: TrainConfig, agent: Any, steps: int, run_dir: Path)
     try:
         episodes = evaluate_episodes(agent, env_of(config.run), config.run.eval_episodes, **settings)
     except KeyboardInterrupt:
-        arguments = run_arguments(config.run, run_dir)
-        say(f"\nstopped   during the evaluation, after the training; to evaluate: {PROGRAM} evaluate {arguments}")
+        say("")  # the end of the bar's line
+        say_unevaluated(config, run_dir)
         raise
     return Evaluation.of(steps, episodes)
+
+
+def say_unevaluated(config: TrainConfig, run_dir: Path) -> None:
+    """Print that a complete run was stopped before the end of its evaluation, and the command that evaluates it."""
+    arguments = run_arguments(config.run, run_dir)
+    say(f"stopped   after the training, without an evaluation; to evaluate: {PROGRAM} evaluate {arguments}")
 
 
 def say_result(config: TrainConfig, evaluation: Evaluation, run_dir: Path) -> None:

@@ -25,7 +25,7 @@ from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import callbacks_of, load_latest, make_trainer
 from parallel_rl.commands.cluster import ClusterName, checked_nodes, config_of_ranks, work_on_ranks
 from parallel_rl.commands.copies import train_copies
-from parallel_rl.commands.evaluating import background_evaluation, final_evaluation, say_result
+from parallel_rl.commands.evaluating import background_evaluation, final_evaluation, say_result, say_unevaluated
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import (
@@ -200,6 +200,8 @@ def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: d
     trainer.callbacks.append(WriteConfig(config, run_dir, changed))
     signals = _train(config, trainer, run_dir)
     if signals:
+        if not trainer.stopped:
+            say_unevaluated(config, run_dir)
         return 128 + signals[0]
     if not trainer.steps_done:
         return 0

@@ -399,7 +399,7 @@ def test_run_with_progress_says_that_it_waits_for_an_evaluation(
     with trainer(BackgroundEvaluation(Hanging, 512, episodes=2), StopsSoon(), progress=progress) as run:
         run.run()
     timers[0].join()
-    waiting = "waiting for the evaluation after 512 steps (Ctrl-C skips it)\n"
+    waiting = "waiting for the evaluation after 512 steps (Ctrl-C ends the run without it)\n"
     assert capsys.readouterr().err.count(waiting) == progress
 
 
