@@ -133,6 +133,12 @@ class AsyncTrainer(Closeable, Generic[A]):
         """The fraction of successes in the last 100 episodes; NaN if environments report no `is_success`."""
         return means_of_infos(self.recent).get(SUCCESS_RATE, float("nan"))
 
+    @property
+    def fraction_done(self) -> float:
+        """The fraction of the run that is over, over which settings are annealed."""
+        begin, target = self.goal
+        return (self.steps_done - begin) / (target - begin)
+
     def run(self) -> History:
         """Collect and update for `steps` environment steps, or until a callback stops the run.
 
@@ -279,9 +285,8 @@ class AsyncTrainer(Closeable, Generic[A]):
         elsewhere, self.elsewhere = self.elsewhere, 0
         if self.agent.steps_wanted() > elsewhere:
             return dict
-        begin, target = self.goal
         workers = None if self.env.rollout is None else GradientWorkers(self.env)
-        return partial(self.agent.update, (self.steps_done - begin) / (target - begin), workers, *others)
+        return partial(self.agent.update, self.fraction_done, workers, *others)
 
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
         """End the run after the current update. Before the first `run`, this ends that run at once.

@@ -1,23 +1,20 @@
 """Members of a population: they step environments and, in parallel learning, train their agents."""
 
 import copy
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 
-from AsyncPPO import AsyncTrainer
 from AsyncPPO.backends import EnvFactory
-from AsyncPPO.callbacks import Callback
 from AsyncPPO.checkpoint import contents, restore
-from AsyncPPO.episodes import Episode
 from AsyncPPO.workers import Pulse
 from parallel_rl.utils import History, Metrics, State
 from Population.experience import Experience
+from Population.member_trainer import MemberTrainer, Watch
 from Population.schedule import Count, Schedule, due
 from Population.transport import (
     Update,
@@ -28,9 +25,6 @@ from Population.transport import (
     reseeded,
     unpacked,
 )
-
-ALL_STEPS = 2**62
-"""The number of steps of a run that ends by episodes or seconds: it is never reached."""
 
 
 @dataclass(frozen=True)
@@ -220,20 +214,6 @@ class AgentMember:
                 vars(self.agent).update(own)
 
 
-class Watch(Callback):
-    """Counts the episodes of a trainer, and beats its member's pulse."""
-
-    def __init__(self, number: int, pulse: Pulse) -> None:
-        self.number, self.pulse = number, pulse
-        self.returns: list[float] = []
-
-    def on_rollout(self, trainer: AsyncTrainer, steps: int, episodes: Sequence[Episode]) -> None:
-        """Count the episodes, and beat."""
-        self.pulse.beat(self.number)
-        self.pulse.step = trainer.steps_done
-        self.returns += [episode.return_ for episode in episodes]
-
-
 class TrainerMember:
     """An agent of `AsyncTrainer` in parallel environments."""
 
@@ -260,10 +240,9 @@ class TrainerMember:
             options: further arguments of `AsyncTrainer`.
         """
         self.schedule, self.watch, self.version = schedule, Watch(number, pulse), 0
-        steps = math.ceil(schedule.finish.steps) if schedule.finish.steps < math.inf else ALL_STEPS
         callbacks = [self.watch, *options.get("callbacks", ())]
         options = {"backend": "inline"} | options | {"callbacks": callbacks, "progress": False, "seed": seed}
-        self.trainer = AsyncTrainer(envs, reseeded(agent, seed), steps=steps, **options)
+        self.trainer = MemberTrainer(envs, reseeded(agent, seed), schedule.finish, **options)
         self.rows: Any = self.trainer.updates()
         self.sent_at = Count()
 

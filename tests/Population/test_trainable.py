@@ -82,6 +82,32 @@ def test_a_single_member_is_a_run_of_async_ppo() -> None:
     assert result["workers"][0]["history"][-1]["policy_loss"] == trainer.history[-1]["policy_loss"]
 
 
+def rates(*rules: tuple[str, float, str], **options: Any) -> list[float]:
+    """Return the learning rates of a single member that anneals it."""
+    arguments = OPTIONS | {"schedule": rules} | options
+    _, result = Trainer(ppo(anneal_lr=True, lr=1.0), "CartPole-v1", 1, **arguments).run()
+    return [row["lr"] for row in result["workers"][0]["history"]]
+
+
+def test_settings_are_annealed_over_what_ends_a_member() -> None:
+    by_steps = rates(("finish", 8 * BATCH, "steps"))
+    assert by_steps == [1 - update / 8 for update in range(1, 9)]
+    by_episodes = rates(("finish", 40, "episodes"))
+    assert by_episodes == sorted(by_episodes, reverse=True)
+    assert len(by_episodes) > 3
+    assert by_episodes[0] > 0.5
+    assert by_episodes[-1] == 0
+    assert rates(("finish", 8 * BATCH, "steps"), ("finish", 10_000, "episodes")) == by_steps
+
+    def stop(trainer: Trainer) -> None:
+        trainer.stop("for the test")
+
+    hour = [("finish", 3600, "seconds"), ("worker_send_data", 3 * BATCH, "steps")]
+    by_seconds = rates(*hour, callbacks=[stop])
+    assert len(by_seconds) == 3
+    assert 1 >= by_seconds[0] > by_seconds[1] > by_seconds[2] > 0
+
+
 def test_value_heads_are_averaged_in_units_of_reward() -> None:
     agents = [ppo(), ppo()]
     rng = np.random.default_rng(0)
