@@ -64,7 +64,7 @@ def export_policy(agent: Any, path: str | os.PathLike[str]) -> float:
         raise ValueError(f"a policy is exported as .onnx or .pt2, not as {path.name!r}")
     if path.suffix == ".onnx" and getattr(agent.config, "bf16", False):
         raise ValueError(f"a policy with bf16 is exported as .pt2, not as {path.name!r}")
-    states, core = _trial_states(agent), agent.initial_state(TRIALS)
+    states, core = _trial_states(agent), agent.actor().initial_state(TRIALS)  # an actor has no state of exploration
     inputs = [torch.from_numpy(part) for part in (agent.policy.features.rows(states)[0], core) if part is not None]
     names, results = ["obs", "core"][: len(inputs)], _names_of_actions(agent) + ["next_core"][: len(inputs) - 1]
     module = Deterministic(copy.deepcopy(agent.policy).cpu()).eval()

@@ -68,6 +68,14 @@ def test_exported_policy_acts_as_the_agent(
     assert export_policy(agent, tmp_path / f"policy{suffix}") <= 1e-5
 
 
+@pytest.mark.parametrize("kind", rest_slow(TD3, DDPG))
+def test_exploration_with_a_state_is_not_exported(kind: Any, tmp_path: Path) -> None:
+    agent = kind.for_env("Pendulum-v1", action_noise="ou_0.2", buffer_size=100, hidden_sizes=(8,), seed=0)
+    assert export_policy(agent, tmp_path / "policy.pt2") <= 1e-5
+    actions = torch.export.load(tmp_path / "policy.pt2").module()(torch.zeros(2, 3))
+    assert actions.shape == (2, 1)
+
+
 def test_exported_actions_near_a_bound_equal_the_agents(tmp_path: Path) -> None:
     env = env_of(spaces.Box(-1, 1, (3,)), spaces.Box(np.float32([5, 1e6]), np.float32([np.inf, np.inf])))
     export_policy(PPO.for_env(env, seed=0), tmp_path / "policy.pt2")
