@@ -1,5 +1,7 @@
 """How PPO acts: with the NumPy policy if there is one, otherwise with torch."""
 
+import math
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -65,7 +67,8 @@ class Acting:
             state: one action, without the first dimension, as the environment's `step` takes it.
 
         Raises:
-            ValueError: states do not have `observ_dim` features, a state allows no action, or `state` is missing.
+            ValueError: states do not have `observ_dim` features or have NaN, a state allows no action, or `state` is
+                missing.
         """
         return self.act(states, deterministic=deterministic, state=state, env_ids=env_ids)[0]
 
@@ -101,6 +104,8 @@ class Acting:
             self._refresh_statistics(self.numpy_policy)
             action, raw_action, output = self.numpy_policy.sample(columns, noise)
             log_prob = self.numpy_policy.log_prob(raw_action, output)
+        if math.isnan(log_prob @ log_prob):  # one product: a look at all observations would take longer
+            raise ValueError(_why_nan(columns))
         extras = {"log_prob": log_prob}
         if self.is_continuous or self._composite:
             extras["raw_action"] = raw_action
@@ -182,3 +187,12 @@ class Acting:
 
     def _tensor(self, rows: ArrayLike | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(rows, dtype=torch.float32, device=self.device)
+
+
+def _why_nan(columns: np.ndarray) -> str:
+    """Return why the probabilities of actions are NaN: the observations `(N, D)` are, or the weights."""
+    rows = np.flatnonzero(~np.isfinite(columns).all(axis=1))
+    if not len(rows):
+        return "the probability of an action is NaN, though the observations are finite: the weights are not"
+    few = f"{', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
+    return f"the observation is NaN or infinite in {'row' if len(rows) == 1 else 'rows'} {few} of {len(columns)}"

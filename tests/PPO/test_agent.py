@@ -93,6 +93,26 @@ def test_states_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
         discrete().get_action(np.zeros(shape))
 
 
+@BOTH
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"activation": "relu", "normalize_obs": True}, {"learner": "torch", "core": "gru"}]
+)
+def test_an_observation_of_nan_is_an_error_that_names_the_row(make: Make, kwargs: dict[str, Any]) -> None:
+    ppo = make(**kwargs)
+    state = ppo.initial_state(9)
+    for rows, said in (([7], "row 7 of 9"), (range(1, 9), "rows 1, 2, 3, 4, 5, ... of 9")):
+        obs = states(9)
+        obs[rows, 2] = np.nan
+        with pytest.raises(ValueError, match=f"the observation is NaN or infinite in {said}"):
+            ppo.get_action(obs, deterministic=True, state=state)
+        with pytest.raises(ValueError, match="the observation is NaN"):
+            ppo.act(obs, state=state)
+    with torch.no_grad():
+        next(ppo.policy.parameters()).fill_(torch.nan)
+    with pytest.raises(ValueError, match="though the observations are finite: the weights are not"):
+        ppo.act(states(9), state=ppo.initial_state(9))
+
+
 def test_actions_are_stochastic_by_default() -> None:
     same = np.zeros((200, 4), np.float32)
     assert len(np.unique(discrete().get_action(same))) == 3
