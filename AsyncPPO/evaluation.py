@@ -116,7 +116,7 @@ def evaluate_episodes(
 
 
 def _check(actor: Any, settings: EnvSettings) -> None:
-    check_names(settings, EnvSettings.__annotations__, EvaluationSettings.__annotations__, by="evaluate")
+    check_names(settings, EnvSettings.__annotations__, [*EvaluationSettings.__annotations__, "episodes"], by="evaluate")
     if isinstance(actor, type) or not hasattr(actor, "get_action"):
         raise TypeError(f"the actor must be an object with the method `get_action`, not {actor!r}")
 

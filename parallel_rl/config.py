@@ -12,6 +12,7 @@ from typing_extensions import Doc
 
 from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.utils import Config, setting, settings_class, settings_in
+from parallel_rl.utils.names import sb3_name
 from parallel_rl.utils.settings import hints
 
 DEFAULT_AGENT = "ppo"
@@ -191,17 +192,25 @@ def setting_names(agent: str) -> dict[str, str]:
 
 
 def check_flags(agent: str, unknown: Sequence[str]) -> None:
-    """Check that no argument that is unknown to an agent is a flag of another agent.
+    """Check that no argument that is unknown to an agent is a flag of another agent, or of Stable-Baselines3.
 
     Raises:
-        ValueError: one is such a flag; the message names the agents that have it.
+        ValueError: one is such a flag; the message names the agents that have it, or our flag.
     """
     for argument in unknown:
+        if not argument.startswith("--"):
+            continue
         flag = argument.partition("=")[0]
         name = flag.removeprefix("--").removeprefix("no-").replace("-", "_").lower()
-        owners = [other for other in AGENTS if flag.startswith("--") and name in setting_names(other)]
-        if owners:
+        if owners := [other for other in AGENTS if name in setting_names(other)]:
             raise ValueError(f"{flag} is a flag of the agent {' and '.join(owners)}, not of {agent}")
+        if found := sb3_name(name, {"agent", *setting_types(agent)}):
+            raise ValueError(f"no flag {flag}: did you mean {flag_of(found[0])}?{found[1]}")
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a setting."""
+    return f"--{name.lower().replace('_', '-')}"
 
 
 def setting_types(agent: str) -> dict[str, Any]:

@@ -9,17 +9,38 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SB3_NAMES = {
-    "learning_rate": "lr",
-    "clip_range": "policy_clip",
-    "n_epochs": "k_epochs",
-    "gae_lambda": "GAE_lambda",
-    "ent_coef": "entropy_coef",
-    "vf_coef": "value_coef",
-    "net_arch": "hidden_sizes",
-    "n_envs": "num_envs",
+SB3_NAMES: dict[str, tuple[str, ...]] = {
+    "learning_rate": ("lr",),
+    "clip_range": ("policy_clip",),
+    "clip_range_vf": ("value_clip",),
+    "n_epochs": ("k_epochs",),
+    "n_steps": ("n_step", "batch_size"),
+    "gae_lambda": ("GAE_lambda",),
+    "ent_coef": ("entropy_coef", "alpha"),
+    "vf_coef": ("value_coef",),
+    "net_arch": ("hidden_sizes",),
+    "activation_fn": ("activation",),
+    "gradient_steps": ("utd",),
+    "target_policy_noise": ("target_noise",),
+    "exploration_initial_eps": ("epsilon_start",),
+    "exploration_final_eps": ("epsilon_end",),
+    "exploration_fraction": ("epsilon_steps",),
+    "n_envs": ("num_envs",),
+    "total_timesteps": ("steps",),
+    "n_timesteps": ("steps",),
+    "n_eval_episodes": ("eval_episodes", "episodes"),
+    "eval_freq": ("eval_every",),
+    "verbose": ("progress",),
+    "algo": ("agent",),
+    "env": ("env_id",),
 }
-"""Arguments of Stable-Baselines3 that have other names here."""
+"""Arguments of Stable-Baselines3 and RL-Zoo, and their names here: the first that a caller has."""
+SB3_NOTES = {
+    ("n_steps", "batch_size"): "n_steps times the environments; the former batch_size is mini_batch_size",
+    ("exploration_fraction", "epsilon_steps"): "in environment steps",
+    ("gradient_steps", "utd"): "updates for each environment step",
+}
+"""What a value means under the other name, where it is another value."""
 
 
 def check_names(names: Iterable[str], known: Collection[str], others: Iterable[str], by: str) -> None:
@@ -52,6 +73,20 @@ def names_checked(function: Callable[P, T]) -> Callable[P, T]:
     return checked
 
 
+def sb3_name(name: str, known: Collection[str]) -> tuple[str, str] | None:
+    """Return our name for an argument of Stable-Baselines3, and a note in brackets or an empty text; None if unknown.
+
+    Args:
+        name: of the argument.
+        known: our names, of which one is returned.
+    """
+    ours = next((ours for ours in SB3_NAMES.get(name, ()) if ours in known), None)
+    if ours is None:
+        return None
+    note = SB3_NOTES.get((name, ours))
+    return ours, f" ({note})" if note else ""
+
+
 def suggestion(name: str, known: Collection[str], similarity: float = 0.6) -> str:
     """Return `: did you mean 'NAME'?`, or an empty text if no name is near.
 
@@ -62,6 +97,6 @@ def suggestion(name: str, known: Collection[str], similarity: float = 0.6) -> st
         known: those that exist.
         similarity: the least similarity of a near name, from 0 to 1.
     """
-    ours = SB3_NAMES.get(name, name)
-    near = [ours] if ours in known else get_close_matches(name, known, 1, similarity)
-    return f": did you mean {near[0]!r}?" if near else ""
+    near = [(close, "") for close in get_close_matches(name, known, 1, similarity)]
+    found = sb3_name(name, known) or next(iter(near), None)
+    return f": did you mean {found[0]!r}?{found[1]}" if found else ""

@@ -191,6 +191,7 @@ def test_trainer_with_a_wrong_argument_names_it(bad: dict[str, Any], message: st
     ("bad", "message"),
     [
         ({"n_envs": 2}, r"AsyncPPO\(\) got an unexpected keyword argument 'n_envs': did you mean 'num_envs'\?"),
+        ({"total_timesteps": 2}, r"unexpected keyword argument 'total_timesteps': did you mean 'steps'\?"),
         ({"callback": []}, "unexpected keyword argument 'callback': did you mean 'callbacks'"),
         ({"ppo": PPO}, "the agent must be an object such as .*, not <class"),
         ({"ppo": "CartPole-v1"}, "the agent must be an object such as .*, not 'CartPole-v1'"),
@@ -212,6 +213,8 @@ def test_evaluation_with_an_argument_of_another_kind_names_it() -> None:
     ppo = PPO(False, 4, 2)
     with pytest.raises(TypeError, match=r"evaluate\(\) got an unexpected keyword argument 'determinist"):
         evaluate(ppo, "CartPole-v1", determinist=True)
+    with pytest.raises(TypeError, match=r"'n_eval_episodes': did you mean 'episodes'\?"):
+        evaluate(ppo, "CartPole-v1", n_eval_episodes=5)
     with pytest.raises(TypeError, match=r"BackgroundEvaluation\(\) got an unexpected keyword argument 'determin"):
         BackgroundEvaluation("CartPole-v1", 100, deterministic=True)
 

@@ -344,6 +344,9 @@ def test_a_setting_that_may_change_counts_from_then_on() -> None:
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(TypeError, match="did you mean 'batch_size'"):
         DQN.for_env(Identity(False), batchsize=3)
+    for kind, theirs, ours in ((SAC, "ent_coef", "alpha"), (DQN, "exploration_final_eps", "epsilon_end")):
+        with pytest.raises(TypeError, match=f"'{theirs}': did you mean '{ours}'"):
+            kind.for_env("CartPole-v1", **{theirs: 0.1})
     with pytest.raises(AttributeError, match="SAC has no setting 'gama': did you mean 'gamma'"):
         agent_of("sac").gama = 0.3
 

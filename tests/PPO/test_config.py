@@ -76,6 +76,8 @@ def test_a_fixed_setting_cannot_be_assigned(name: str) -> None:
         ("gama", "PPO() got an unexpected keyword argument 'gama': did you mean 'gamma'?"),
         ("learning_rate", "did you mean 'lr'?"),
         ("net_arch", "did you mean 'hidden_sizes'?"),
+        ("ent_coef", "did you mean 'entropy_coef'?"),
+        ("n_steps", "did you mean 'batch_size'? (n_steps times the environments; the former batch_size is mini_batch_"),
         ("observation_spaces", "did you mean 'observation_space'?"),
         ("zzz", "PPO() got an unexpected keyword argument 'zzz'"),
     ],
