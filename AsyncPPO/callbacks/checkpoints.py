@@ -46,13 +46,12 @@ class Checkpoints(Callback):
         self._interval, self._steps = self._interval_of(trainer), trainer.steps_done
 
     def on_rollout(self, trainer: "AsyncTrainer", steps: int, episodes: Sequence[Episode]) -> None:
-        """Save an off-policy agent if `every_seconds` have passed; in mask mode only between episodes.
+        """Save an off-policy agent if `every_seconds` have passed.
 
         If a row of metrics is due, `on_update` follows and saves it, too.
         """
-        if getattr(trainer.agent, "on_policy", False) or (trainer.mode == "mask" and not trainer.env.finished.all()):
-            return
-        if not trainer.rows.is_due(trainer.steps_done, last=trainer.steps_done >= trainer.goal[1]):
+        due = trainer.rows.is_due(trainer.steps_done, last=trainer.steps_done >= trainer.goal[1])
+        if not (due or getattr(trainer.agent, "on_policy", False)):
             self._save_in_time(trainer)
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
@@ -65,7 +64,9 @@ class Checkpoints(Callback):
             self._save(trainer)
 
     def _save_in_time(self, trainer: "AsyncTrainer") -> None:
-        if self._interval_of(trainer) > self._interval:
+        """Save if `every_seconds` have passed; in mask mode only between episodes."""
+        between = trainer.mode != "mask" or trainer.env.finished.all()
+        if between and self._interval_of(trainer) > self._interval:
             self._save(trainer)
 
     def _interval_of(self, trainer: "AsyncTrainer") -> float:

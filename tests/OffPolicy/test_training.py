@@ -256,6 +256,17 @@ def test_mask_mode_trains_off_policy_agents(name: str) -> None:
     assert any(name.endswith("_loss") for name in history[-1])
 
 
+def test_mask_mode_saves_between_episodes_also_when_a_row_is_due(tmp_path: Any) -> None:
+    agent = DQN.for_env("CartPole-v1", seed=0, **(SMALL | {"utd": 0.01}))
+    options: dict[str, Any] = {"mode": "mask", "backend": "inline", "seed": 0, "progress": False}
+    saves = Checkpoints(tmp_path, every_seconds=1e-9, keep=999)
+    with AsyncTrainer("CartPole-v1", agent, 4, 1100, callbacks=[saves], **options) as trainer:
+        assert len(trainer.run()) == 2
+    *timed, _ = checkpoints_in(tmp_path)
+    assert len(timed) > 3
+    assert all(load_state(path)["collector"]["env"]["finished"].all() for path in timed)
+
+
 @pytest.mark.slow
 def test_dqn_balances_the_pole_with_its_preset() -> None:
     config = train_config("dqn", preset("dqn", "CartPole-v1") | {"seed": 101, "backend": "inline"})
