@@ -11,7 +11,7 @@ from AsyncPPO.agent import Agent
 from AsyncPPO.backends import EnvError
 from AsyncPPO.episodes import Episode
 from AsyncPPO.ranks import joined_environments, part_of_agent, part_of_environments
-from parallel_rl.utils import DamagedError, State, load_state, older, whole_number
+from parallel_rl.utils import DamagedError, History, State, load_state, older, whole_number
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
@@ -226,6 +226,8 @@ def restore(
             part.load_state(former)
         raise DamagedError(f"{path} is not the checkpoint of such a run: {error!r}") from error
     progress.restore(trainer)
+    trainer.history = History(row for row in trainer.history if row["steps"] <= trainer.steps_done)
+    trainer.evaluations = [evaluation for evaluation in trainer.evaluations if evaluation.steps <= trainer.steps_done]
 
 
 def check_equal(saved: Mapping[str, Any], own: Mapping[str, Any], source: str) -> None:

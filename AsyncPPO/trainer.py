@@ -323,7 +323,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         """Load a checkpoint of a trainer that was made with the same arguments.
 
         The run then continues bit for bit as if it had not stopped, if the environments can be saved
-        (docs/resuming.md). Otherwise they start new episodes.
+        (docs/resuming.md). Otherwise they start new episodes. Later rows in `history` and `evaluations` are dropped.
 
         Args:
             path: the file.

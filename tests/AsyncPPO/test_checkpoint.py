@@ -11,6 +11,7 @@ import pytest
 from gymnasium.wrappers import NormalizeReward, RecordEpisodeStatistics, TimeLimit
 
 from AsyncPPO import AsyncPPO, make_env
+from AsyncPPO.episodes import Episode, Evaluation
 from parallel_rl.utils import History, load_state, save_state
 from PPO import PPO
 from tests.covering import rest_slow
@@ -121,6 +122,19 @@ def test_resume_in_the_middle_of_a_batch_is_exact(tmp_path: Path) -> None:
     with trainer("CartPole-v1", 330) as run:
         run.load_checkpoint(tmp_path / "a.state")
         run.history = History(first)
+        assert metrics_of(run.run()) == expected
+
+
+def test_a_checkpoint_that_is_loaded_after_later_steps_drops_their_rows_and_evaluations(tmp_path: Path) -> None:
+    with trainer("CartPole-v1", 330) as run:
+        run.run()
+        run.add_evaluation(Evaluation.of(run.steps_done, [Episode(1.0, 1)]))
+        run.save_checkpoint(tmp_path / "a.state")
+        run.run()
+        run.add_evaluation(Evaluation.of(run.steps_done, [Episode(2.0, 1)]))
+        expected = metrics_of(run.history)
+        run.load_checkpoint(tmp_path / "a.state")
+        assert [evaluation.mean for evaluation in run.evaluations] == [1.0]
         assert metrics_of(run.run()) == expected
 
 
