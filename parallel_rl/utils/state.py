@@ -164,7 +164,7 @@ def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise TypeError(f"a state has only strings as keys, not {list(value)} at {path or 'its root'}")
-        return {key: _without_arrays(part, f"{path}/{key}", arrays) for key, part in value.items()}
+        return {key: _without_arrays(part, f"{path}/{_escaped(key)}", arrays) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_without_arrays(part, f"{path}/{index}", arrays) for index, part in enumerate(value)]
     if hasattr(value, "detach"):
@@ -181,6 +181,11 @@ def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any
         return {ARRAY: path}
     arrays[path] = np.ascontiguousarray(value)[..., None].view(np.uint8)
     return {ARRAY: path, DTYPE: np.lib.format.dtype_to_descr(value.dtype)}
+
+
+def _escaped(key: str) -> str:
+    """Return a key without slashes, so that no two paths are the same: as in a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _with_arrays(value: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -44,6 +44,11 @@ def test_saved_tree_loads_equal(tmp_path: Path) -> None:
     assert loaded["tensor"].dtype == np.float64
 
 
+def test_keys_may_have_slashes() -> None:
+    state = {"x/y": np.array([1]), "x": {"y": np.array([2]), "~1y": np.array([3])}, "x~1y": np.array([4])}
+    np.testing.assert_equal(state_from(state_to_bytes(state)), state)
+
+
 def test_rows_of_a_space_with_several_parts_keep_their_type_when_loaded_arrays_are_joined() -> None:
     part = spaces.Dict(mask=spaces.MultiBinary(3), numbers=spaces.Box(-1, 1, (2,), np.float64))
     _, kind = row_type(spaces.Tuple((spaces.Discrete(2), part, spaces.Box(0, 255, (3,), np.uint8))))
