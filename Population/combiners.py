@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from parallel_rl.utils import State, mean_of_states
+from parallel_rl.utils import Configured, Setting, State, mean_of_states, settings_in
+from parallel_rl.utils.names import suggestion
 from Population.statistics import STATS, Stats
 from Population.transport import load_shared, shared
 
@@ -19,6 +20,9 @@ AllStats = Sequence[Stats | None] | None
 
 class AgentCombiner(ABC):
     """Combines agents."""
+
+    def check(self, agents: Agents) -> None:  # noqa: B027  # most combiners take any agents
+        """Raise a `ValueError` if the initial agents of the members cannot be combined; by default they can."""
 
     @abstractmethod
     def combine(
@@ -140,15 +144,18 @@ class ExploitExplore(AgentCombiner):
             stat_name: the statistic that ranks the members.
             fraction: the fraction of members that counts as worst, and the fraction that counts as best; at least one
                 member each.
-            factors: each perturbed setting is multiplied by a random one of these; whole numbers are rounded.
+            factors: each perturbed setting is multiplied by a random one of these, and stays in its range; whole
+                numbers are rounded.
             of: the settings to perturb, attributes of the agent.
             seed: of the combiner's random stream.
 
         Raises:
-            ValueError: the statistic is unknown, or the fraction is not in (0, 0.5].
+            ValueError: the statistic is unknown, the fraction is not in (0, 0.5], or a factor is not positive.
         """
         if not 0 < fraction <= 0.5:
             raise ValueError(f"fraction must be in (0, 0.5], not {fraction}")
+        if not factors or not all(0 < factor < math.inf for factor in factors):
+            raise ValueError(f"factors must be positive numbers, not {factors}")
         self.stat_name, self.fraction, self.factors, self.of = _known(stat_name), fraction, (*factors,), (*of,)
         self.rng = random.Random(seed)
 
@@ -163,20 +170,58 @@ class ExploitExplore(AgentCombiner):
             agents[loser] = self._explored(workers_agents[self.rng.choice(ranking[:count])])
         return agents
 
+    def check(self, agents: Agents) -> None:
+        """Check that all agents have the settings, and that these can be changed."""
+        for agent in agents:
+            for name in self.of:
+                if fault := _fault_of(agent, name):
+                    raise ValueError(f"ExploitExplore cannot change {name!r}: {fault}")
+
     def choose(self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None) -> Any:
         """Return the best agent."""
         return FixedStatAgentCombiner(self.stat_name).combine(workers_agents, main_agent, workers_stats)
 
     def _explored(self, agent: Any) -> Any:
-        agent = copy.deepcopy(agent)
+        agent, known = copy.deepcopy(agent), _settings_of(agent)
         for name in self.of:
             try:
                 value = getattr(agent, name)
                 changed = value * self.rng.choice(self.factors)
-                setattr(agent, name, round(changed) if isinstance(value, int) else changed)
+                changed = round(changed) if isinstance(value, int) else changed
+                setattr(agent, name, known[name].nearest(changed) if known else changed)
             except (AttributeError, TypeError, ValueError) as error:
                 raise ValueError(f"ExploitExplore cannot change the setting {name!r}: {error}") from error
         return agent
+
+
+def combiner_of(given: AgentCombiner | None, agents: Agents, learning: bool) -> AgentCombiner:
+    """Return the given combiner, or the default one for these agents.
+
+    Raises:
+        ValueError: it cannot combine the agents, which it has to in parallel learning.
+    """
+    combiner = given or (FixedAgentCombiner(0) if len(agents) == 1 else RandomAgentCombiner(0))
+    if learning:
+        combiner.check(agents)
+    return combiner
+
+
+def _settings_of(agent: Any) -> dict[str, Setting]:
+    """Return the facts about the settings of an agent of `AsyncTrainer`; none for other agents."""
+    return settings_in(type(agent.config)) if isinstance(agent, Configured) else {}
+
+
+def _fault_of(agent: Any, name: str) -> str | None:
+    """Return, in words, why an attribute cannot be multiplied; None if it can be."""
+    known = _settings_of(agent)
+    if not (name in known if known else hasattr(agent, name)):
+        return f"there is no such setting{suggestion(name, known)}"
+    value = getattr(agent, name)
+    if known and known[name].fixed:
+        return "it cannot be changed once the agent is made"
+    if known and (isinstance(value, bool) or not isinstance(value, int | float)):
+        return f"it is {value!r}, not a number"
+    return None
 
 
 def _known(stat_name: str) -> str:

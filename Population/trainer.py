@@ -17,7 +17,7 @@ from AsyncPPO.workers import Pulse
 from parallel_rl.utils import OwnStreams, State, counted, save_state, spawn_seeds
 from parallel_rl.utils.names import names_checked
 from Population.checkpoint import contents, read_checkpoint, restore
-from Population.combiners import AgentCombiner, FixedAgentCombiner, RandomAgentCombiner
+from Population.combiners import AgentCombiner, combiner_of
 from Population.display import Display
 from Population.experience import Experience
 from Population.members import AgentMember, Report, TrainerMember
@@ -76,7 +76,7 @@ class Trainer:
         trainer_options: further arguments of each `AsyncTrainer`.
 
     Raises:
-        ValueError: a number, mode or schedule is wrong, or the list of agents does not fit.
+        ValueError: a number, mode or schedule is wrong, or the agents do not fit to the mode or the combiner.
         TypeError: an object is no agent.
     """
 
@@ -111,8 +111,7 @@ class Trainer:
         self.learning = self.mode == Mode.PARALLEL_LEARNING
         if self.trainable and not self.learning:
             raise ValueError("agents that AsyncTrainer trains need mode='parallel_learning'")
-        default = FixedAgentCombiner(0) if n_workers == 1 else RandomAgentCombiner(0)
-        self.combiner: AgentCombiner = combiner or default
+        self.combiner = combiner_of(combiner, self._initial, self.learning)
         self.env, self.schedule = env, make_schedule(schedule or (), n_workers, self.learning)
         self.seed, self.on_worker_error, self.num_envs = seed, on_worker_error, counted("num_envs", num_envs)
         self.keep_experience, self.progress, self.callbacks = keep_experience, progress, [*callbacks]

@@ -9,6 +9,7 @@ A config is a frozen dataclass whose fields are declared by `setting`:
 A config that inherits a setting can give it another default: `gamma = new_default(0.9)`.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, wraps
@@ -97,6 +98,14 @@ class Setting:
             and (self.least is None or number >= self.least)
             and (self.most is None or number <= self.most)
         )
+
+    def nearest(self, number: float) -> float:
+        """Return the valid number that is nearest to a finite one, which may be whole."""
+        least = self.least
+        if self.above is not None:
+            least = self.above + 1 if isinstance(number, int) else math.nextafter(self.above, math.inf)
+        number = number if least is None else max(number, least)
+        return number if self.most is None else min(number, self.most)
 
 
 def setting(default: Any, help: str, **facts: Any) -> Any:

@@ -309,8 +309,6 @@ def test_exploit_explore_replaces_the_worst_by_a_perturbed_copy_of_the_best() ->
     assert agents[2].lr == 3.0
     assert combiner.choose(agents, agents[0], stats) is agents[2]
     assert combiner.combine(agents[:1], agents[0], stats[:1]) == agents[:1], "there is nobody to learn from"
-    with pytest.raises(ValueError, match="ExploitExplore cannot change the setting 'lr_2'"):
-        ExploitExplore("mean_reward", of=["lr_2"]).combine(agents, agents[0], stats)
 
 
 def test_exploit_explore_replaces_a_fraction_of_the_members() -> None:
@@ -330,14 +328,47 @@ def test_exploit_explore_replaces_a_fraction_of_the_members() -> None:
             ExploitExplore(fraction=fraction)
 
 
-def test_exploit_explore_rounds_whole_numbers_and_names_a_setting_that_leaves_its_range() -> None:
-    agents = [PPO.for_env("CartPole-v1", k_epochs=k_epochs, gamma=0.99, hidden_sizes=(4,)) for k_epochs in (4, 7)]
+@pytest.mark.parametrize(
+    ("setting", "value", "factor", "expected"),
+    [
+        ("k_epochs", 7, 0.8, 6),
+        ("k_epochs", 1, 0.2, 1),
+        ("gamma", 0.99, 1.2, 1.0),
+        ("GAE_lambda", 0.5, 1.2, 0.6),
+        ("entropy_coef", 1, 0.8, 0.8),
+    ],
+)
+def test_exploit_explore_rounds_whole_numbers_and_stays_in_the_range_of_a_setting(
+    setting: str, value: Any, factor: float, expected: Any
+) -> None:
+    agents = [PPO.for_env("CartPole-v1", hidden_sizes=(4,), **{setting: value}) for _ in range(2)]
     stats: list[Any] = [{"mean_reward": value} for value in (1.0, 2.0)]
-    assert ExploitExplore("mean_reward", of=["k_epochs"], factors=[0.8]).combine(agents, None, stats)[0].k_epochs == 6
-    with pytest.raises(
-        ValueError, match=r"ExploitExplore cannot change the setting 'gamma': gamma must be in \[0, 1\]"
-    ):
-        ExploitExplore("mean_reward", of=["gamma"], factors=[1.2]).combine(agents, None, stats)
+    combiner = ExploitExplore("mean_reward", of=[setting], factors=[factor])
+    explored = getattr(combiner.combine(agents, None, stats)[0], setting)
+    assert explored == expected
+    assert type(explored) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("agent", "name", "message"),
+    [
+        (PPO, "learning_rate", "'learning_rate': there is no such setting: did you mean 'lr'"),
+        (PPO, "hidden_sizes", "'hidden_sizes': it cannot be changed"),
+        (PPO, "target_kl", "'target_kl': it is None, not a number"),
+        (PPO, "anneal_lr", "'anneal_lr': it is False, not a number"),
+        (Adder, "lr_2", "'lr_2': there is no such setting"),
+    ],
+)
+def test_exploit_explore_of_what_is_no_setting_is_an_error_before_the_run(agent: Any, name: str, message: str) -> None:
+    made = PPO.for_env("CartPole-v1") if agent is PPO else agent()
+    with pytest.raises(ValueError, match=f"^ExploitExplore cannot change {message}"):
+        Trainer(made, "CartPole-v1", 2, combiner=ExploitExplore(of=[name]), **LEARNING)
+
+
+@pytest.mark.parametrize("factors", [(), (0.0, 1.2), (-1.0,), (float("inf"),)])
+def test_factors_of_exploit_explore_are_positive(factors: Any) -> None:
+    with pytest.raises(ValueError, match="factors must be positive numbers"):
+        ExploitExplore(factors=factors)
 
 
 def test_a_statistic_that_is_not_a_number_does_not_count() -> None:
