@@ -61,6 +61,13 @@ class FixedAgentCombiner(AgentCombiner):
     def __init__(self, idx: int = 0) -> None:
         self.idx = idx
 
+    def check(self, agents: Agents) -> None:
+        """Check that there is such a member."""
+        if self.idx not in range(-len(agents), len(agents)):
+            raise ValueError(
+                f"FixedAgentCombiner takes the number of one of the {len(agents)} members, not {self.idx!r}"
+            )
+
     def combine(
         self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> Any:

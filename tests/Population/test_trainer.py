@@ -365,6 +365,13 @@ def test_exploit_explore_of_what_is_no_setting_is_an_error_before_the_run(agent:
         Trainer(made, "CartPole-v1", 2, combiner=ExploitExplore(of=[name]), **LEARNING)
 
 
+@pytest.mark.parametrize("idx", [2, -3, 0.5, "1"])
+def test_a_fixed_combiner_of_a_member_that_does_not_exist_is_an_error_before_the_run(idx: Any) -> None:
+    with pytest.raises(ValueError, match=f"FixedAgentCombiner takes the number of one of the 2 members, not {idx!r}"):
+        Trainer(Adder(), Line(), 2, combiner=FixedAgentCombiner(idx), **LEARNING)
+    Trainer(Adder(), Line(), 2, combiner=FixedAgentCombiner(-1), **LEARNING)
+
+
 @pytest.mark.parametrize("factors", [(), (0.0, 1.2), (-1.0,), (float("inf"),)])
 def test_factors_of_exploit_explore_are_positive(factors: Any) -> None:
     with pytest.raises(ValueError, match="factors must be positive numbers"):
