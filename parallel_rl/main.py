@@ -23,7 +23,7 @@ from parallel_rl.commands.play import evaluate, record, watch
 from parallel_rl.commands.plot import plot
 from parallel_rl.commands.program import DISTRIBUTION, NAME, version
 from parallel_rl.commands.pyrl import COMMANDS as PYRL_COMMANDS
-from parallel_rl.commands.train import resume, train
+from parallel_rl.commands.train import check_resume, resume, train
 from parallel_rl.commands.tune import tune
 
 INTERRUPTED, UNHEARD = 130, 141
@@ -71,6 +71,8 @@ def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         arguments = ["train", *arguments]
     name, *rest = arguments
+    if name == "resume":
+        check_resume(rest)
     if name in COMMANDS:
         return parsed(COMMANDS[name], f"{NAME} {name}", rest)
     parsing = SELF_PARSED | PYRL_COMMANDS

@@ -124,10 +124,11 @@ def test_overrides_that_cannot_be_are_named(tmp_path: Path, capsys: pytest.Captu
 
     untrained_run(tmp_path)
     for override, message in [
-        ("lrr=1", "ppo has no setting 'lrr' to override"),
+        ("lrr=1", "ppo has no setting 'lrr' to override: did you mean 'lr'?"),
+        ("learning_rate=1", "ppo has no setting 'learning_rate' to override: did you mean 'lr'?"),
         ("num_envs=1", "ppo has no setting 'num_envs' to override"),
         ("activation=relu", "activation cannot be overridden: the weights depend on it"),
-        ("lr=fast", "lr='fast': str is neither float or int"),
+        ("lr=fast", "lr must be a number, not 'fast'"),
         ("gamma=2", "gamma must be in [0, 1], not 2"),
         ("gamma", "overrides are NAME=VALUE, not 'gamma'"),
         ("batch_size=1000.5", "batch_size=1000.5: float is not an instance of int"),
@@ -135,6 +136,22 @@ def test_overrides_that_cannot_be_are_named(tmp_path: Path, capsys: pytest.Captu
     ]:
         assert main.main(["resume", str(tmp_path), "--override", override]) == 1
         assert f"error: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "override"),
+    [
+        (["--lr", "1e-4"], "resume has no flag --lr: pass --override lr=1e-4\n"),
+        (["--gae-lambda=0.9"], "resume has no flag --gae-lambda: pass --override GAE_lambda=0.9\n"),
+        (["--steps", "9", "--learning-rate", "1"], "resume has no flag --learning-rate: pass --override lr=1\n"),
+        (["--epsilon-end"], "resume has no flag --epsilon-end: pass --override epsilon_end=VALUE\n"),
+    ],
+)
+def test_a_setting_as_a_flag_of_resume_is_an_error_that_says_how(
+    flags: list[str], override: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main(["resume", "somewhere", *flags]) == 1
+    assert capsys.readouterr().err == f"error: {override}"
 
 
 def test_one_line_adds_a_setting_everywhere(

@@ -273,8 +273,8 @@ def test_a_checkpoint_of_another_architecture_is_refused(
         ('{"config": {}}', "is not the configuration of a run"),
         (json.dumps(content | {"run": 5}), "is not the configuration of a run"),
         (json.dumps(content | {"agent": "pqo"}), "config.json: no agent 'pqo'; did you mean 'ppo'?"),
-        (changed("settings", lr="fast"), "config.json: lr='fast': str is neither float or int"),
-        (changed("run", mode="mesk"), "config.json: mode='mesk'"),
+        (changed("settings", lr="fast"), "config.json: lr must be a number, not 'fast'"),
+        (changed("run", mode="mesk"), "config.json: mode must be one of streaming, mask, not 'mesk'"),
         (changed("run", seed=-1), "config.json: seed must be finite and not negative, not -1"),
         (changed("settings", hidden_sizes=[10**9]), "config.json: each of hidden_sizes must be in [1, 65536]"),
         (

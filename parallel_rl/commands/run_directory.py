@@ -18,6 +18,7 @@ from parallel_rl.commands.output import note
 from parallel_rl.commands.program import commit
 from parallel_rl.config import DEFAULT_AGENT, TrainConfig, setting_names, setting_types, train_config
 from parallel_rl.utils import DamagedError, append_to, older, read_json, to_json, whole_number, write_atomically
+from parallel_rl.utils.settings import Setting, fault_of
 from parallel_rl.utils.versions import versions
 
 try:
@@ -151,7 +152,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     whole = _with_ints(value)
     if _type_fault(whole, hint) is None:
         return whole
-    raise ValueError(f"{name}={value!r}: {fault}")
+    raise ValueError(fault_of(name, value, Setting(name), hint) or f"{name}={value!r}: {fault}")
 
 
 def _type_fault(value: Any, hint: Any) -> TypeCheckError | None:

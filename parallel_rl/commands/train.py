@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from AsyncPPO.callbacks import (
     WeightsAndBiases,
     checkpoints_in,
 )
+from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import callbacks_of, load_latest, make_trainer
 from parallel_rl.commands.cluster import ClusterName, checked_nodes, config_of_ranks, work_on_ranks
@@ -47,6 +49,7 @@ from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import check_trust, named_values, run_arguments
 from parallel_rl.config import TrainConfig, setting_types
 from parallel_rl.utils import ALONE, Cluster, counted, remove_unfinished, settings_in
+from parallel_rl.utils.names import sb3_name, suggestion
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
@@ -166,6 +169,23 @@ def _train_along(config: TrainConfig, trainer: "AsyncTrainer") -> int:
     return 128 + signals[0] if signals else 0
 
 
+def check_resume(arguments: Sequence[str]) -> None:
+    """Check that no flag of `resume` is a setting of an agent.
+
+    Raises:
+        ValueError: one is; the message says how `--override` changes it.
+    """
+    for word, following in zip(arguments, [*arguments[1:], "VALUE"], strict=True):
+        flag, _, value = word.partition("=")
+        name = flag.removeprefix("--").replace("-", "_").lower()
+        if not flag.startswith("--") or name in signature(resume).parameters:
+            continue
+        known = {name.lower(): name for agent in AGENTS for name in settings_in(agent_kind(agent).config_class)}
+        theirs = sb3_name(name, known.values())
+        if found := known.get(name) or (theirs and theirs[0]):
+            raise ValueError(f"resume has no flag {flag}: pass --override {found}={value or following}")
+
+
 def _overrides(config: TrainConfig, arguments: Sequence[str]) -> dict[str, Any]:
     """Return the settings of a run's agent that `--override` changes, with their new values.
 
@@ -178,7 +198,7 @@ def _overrides(config: TrainConfig, arguments: Sequence[str]) -> dict[str, Any]:
     for typed, value in named_values(arguments, "overrides").items():
         name = names.get(typed.lower(), typed)
         if name not in about:
-            raise ValueError(f"{config.agent} has no setting {name!r} to override")
+            raise ValueError(f"{config.agent} has no setting {name!r} to override{suggestion(name, about)}")
         if about[name].structure:
             raise ValueError(f"{name} cannot be overridden: the weights depend on it")
         values[name] = checked(name, value, types[name])
