@@ -36,6 +36,7 @@ from parallel_rl.utils import (
     scheduled,
     spaces_in,
 )
+from parallel_rl.utils.names import takes_no_environment
 from parallel_rl.utils.threads import LARGE_NETWORK, torch_threads
 
 ROUNDING = 1e-9
@@ -54,6 +55,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
     progress = 0.0
     """The fraction of the run that was over at the last update, from 0 to 1."""
 
+    @takes_no_environment
     def __init__(
         self,
         observation_space: spaces.Space,

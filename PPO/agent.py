@@ -22,6 +22,7 @@ from parallel_rl.utils import (
     make_config,
     settings_in,
 )
+from parallel_rl.utils.names import takes_no_environment
 from parallel_rl.utils.threads import LARGE_NETWORK
 from PPO.acting import Acting
 from PPO.actor_critic import ActorCritic, MakeEncoder
@@ -76,6 +77,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
     config: PPOConfig
 
     # users of the first version rely on the names and positions of these arguments; `settings` takes the others
+    @takes_no_environment
     def __init__(
         self,
         is_continuous: bool,

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import gymnasium as gym
 import pytest
 from gymnasium import spaces
 
@@ -33,6 +34,29 @@ def test_for_env_makes_the_class_that_it_is_called_on() -> None:
     assert type(made) is type(made.for_env("CartPole-v1", hidden_sizes=(8,))) is Mine
     with pytest.raises(TypeError, match=r"Mine\(\) got an unexpected keyword argument 'lerning_rate'"):
         Mine.for_env("CartPole-v1", lerning_rate=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("agent", [PPO, DQN, DDPG, TD3, SAC])
+def test_an_agent_made_as_in_stable_baselines3_is_told_how(agent: Any) -> None:
+    env = gym.make("CartPole-v1")
+    for args, kwargs in ((("MlpPolicy", env), {}), ((env,), {}), ((), {"policy": "MlpPolicy", "env": env})):
+        with pytest.raises(
+            TypeError, match=rf"takes spaces, not an environment: {agent.__name__}\.for_env\(env\) takes"
+        ):
+            agent(*args, **kwargs)
+    made = agent.for_env("CartPole-v1" if agent is DQN else "Pendulum-v1")
+    for theirs, ours in (("predict", "get_action"), ("save", "save_weights")):
+        with pytest.raises(AttributeError, match=f"object has no attribute '{theirs}': did you mean '{ours}'"):
+            getattr(made, theirs)
+
+
+@pytest.mark.parametrize("agent", [PPO, SAC])
+@pytest.mark.parametrize("env", [None, gym.Env(), lambda: None, 5], ids=["none", "no spaces", "makes none", "number"])
+def test_for_env_names_what_is_no_environment(agent: Any, env: Any) -> None:
+    with pytest.raises(
+        TypeError, match="env must be an environment with spaces, its id, or a callable that makes it, no"
+    ):
+        agent.for_env(env)
 
 
 def test_a_representation_names_spaces_and_changed_settings() -> None:

@@ -6,7 +6,7 @@ from functools import cache
 from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parallel_rl.utils.names import suggestion
+from parallel_rl.utils.names import SB3_METHODS, suggestion
 from parallel_rl.utils.settings import check, settings_in
 
 MISSPELLED = 0.88
@@ -38,7 +38,8 @@ class Configured:
             try:
                 return self.__dict__["config"].__dict__[name]
             except KeyError:
-                message = f"{type(self).__name__!r} object has no attribute {name!r}"
+                hint = f": did you mean {SB3_METHODS[name]!r}?" if name in SB3_METHODS else ""
+                message = f"{type(self).__name__!r} object has no attribute {name!r}{hint}"
                 raise AttributeError(message, name=name, obj=self) from None
 
     def __setattr__(self, name: str, value: Any) -> None:

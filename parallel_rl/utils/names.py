@@ -42,6 +42,9 @@ SB3_NOTES = {
 }
 """What a value means under the other name, where it is another value."""
 
+SB3_METHODS = {"predict": "get_action", "save": "save_weights", "set_parameters": "load_weights"}
+"""Methods of the agents of Stable-Baselines3, and ours."""
+
 
 def check_names(names: Iterable[str], known: Collection[str], others: Iterable[str], by: str) -> None:
     """Check the names of keyword arguments.
@@ -69,6 +72,19 @@ def names_checked(function: Callable[P, T]) -> Callable[P, T]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         check_names(kwargs, known, (), by)
         return function(*args, **kwargs)
+
+    return checked
+
+
+def takes_no_environment(init: Callable[P, None]) -> Callable[P, None]:
+    """Let the error of an agent's `__init__` name `for_env` if it gets an environment, as in Stable-Baselines3."""
+
+    @wraps(init)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+        if "env" in kwargs or any(isinstance(value, str) or hasattr(value, "reset") for value in args[1:3]):
+            name = type(args[0]).__name__
+            raise TypeError(f"{name}() takes spaces, not an environment: {name}.for_env(env) takes one")
+        init(*args, **kwargs)
 
     return checked
 

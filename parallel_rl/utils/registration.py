@@ -34,6 +34,9 @@ def opened(env: Any) -> Iterator[Any]:
     Args:
         env: a Gymnasium environment or vector environment, an `EnvVectorizer`, a callable that makes an environment, or
             an environment's id.
+
+    Raises:
+        TypeError: it is none of these, or has no spaces.
     """
     if isinstance(env, str):
         register_games(env)
@@ -41,10 +44,21 @@ def opened(env: Any) -> Iterator[Any]:
     elif callable(env):
         make = env
     else:
-        yield env
+        yield _with_spaces(env)
         return
-    with closing(make()) as one:
+    with closing(_with_spaces(make())) as one:
         yield one
+
+
+def _with_spaces(env: Any) -> Any:
+    """Return an environment.
+
+    Raises:
+        TypeError: it has no spaces, or is none.
+    """
+    if not (hasattr(env, "observation_space") or hasattr(env, "single_observation_space")):
+        raise TypeError(f"env must be an environment with spaces, its id, or a callable that makes it, not {env!r}")
+    return env
 
 
 def spaces_in(env: Any) -> tuple[gym.Space, gym.Space]:
