@@ -260,6 +260,14 @@ def test_a_checkpoint_sends_transitions_to_the_first_rank_only(tmp_path: Path) -
         assert received < own / 4
 
 
+@pytest.fixture
+def demonstrated(tmp_path: Path) -> dict[str, Any]:
+    """Settings to learn Pendulum from a file of one episode, whose actions are all 1.5."""
+    path = tmp_path / "demos.npz"
+    np.savez(path, obs=np.ones((1, 8, 3)), acs=np.full((1, 7, 1), 1.5), rew=np.zeros((1, 7)))
+    return {"settings": {"demo_path": str(path), "demo_batch_size": 7}}
+
+
 class KilledAt(Callback):
     """Kills its rank after some steps, unless it has joined later."""
 
@@ -284,10 +292,12 @@ class Whole(Callback):
 
 
 @pytest.mark.parametrize("name", ["sac", "dqn"])
-def test_a_lost_rank_is_replaced_and_all_learn_the_same(name: str) -> None:
+def test_a_lost_rank_is_replaced_and_all_learn_the_same(name: str, demonstrated: dict[str, Any]) -> None:
+    settings = {"train_freq": 30} | (demonstrated["settings"] if name == "sac" else {})
+
     def body(ranks: Elastic) -> tuple[bytes, int]:
         callbacks = {0: [Whole()], 2: [KilledAt(100)]}.get(ranks.node, [])
-        with trainer_of(name, ranks, 100_000, callbacks=callbacks, settings={"train_freq": 30}) as trainer:
+        with trainer_of(name, ranks, 100_000, callbacks=callbacks, settings=settings) as trainer:
             trainer.run()
             assert len(trainer.agent.replay) > 0
             return learned(trainer), trainer.steps_done
@@ -334,14 +344,6 @@ def test_an_undone_update_leaves_no_trace_but_its_transitions() -> None:
     assert (agent.steps, agent.rng.bit_generator.state) == (100, random)
     for name, learner in agent.learners.items():
         assert torch.equal(learner.vector, vectors[name])
-
-
-@pytest.fixture
-def demonstrated(tmp_path: Path) -> dict[str, Any]:
-    """Settings to learn Pendulum from a file of one episode, whose actions are all 1.5."""
-    path = tmp_path / "demos.npz"
-    np.savez(path, obs=np.ones((1, 8, 3)), acs=np.full((1, 7, 1), 1.5), rew=np.zeros((1, 7)))
-    return {"settings": {"demo_path": str(path), "demo_batch_size": 7}}
 
 
 def test_demonstrations_in_a_minibatch_are_dealt_to_ranks_in_proportion_to_its_rows(
