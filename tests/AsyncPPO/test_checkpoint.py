@@ -56,7 +56,7 @@ def metrics_of(history: Iterable[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def check_exact(tmp_path: Path, env: Any, loop: dict[str, Any], backend: str = "inline", **ppo: Any) -> None:
-    ppo = {"steps": 260} | ppo
+    ppo = {"steps": 390} | ppo
     with trainer(env, loop=loop, **ppo) as run:
         expected = metrics_of(run.run())
         weights = run.ppo.policy.state_dict()
