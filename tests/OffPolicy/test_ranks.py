@@ -211,11 +211,11 @@ def test_a_checkpoint_of_ranks_has_the_transitions_of_all_and_resumes_on_any_num
     path = tmp_path / "whole.state"
 
     def resumed(ranks: Ranks) -> Any:
-        with trainer_of(name, ranks) as trainer:
+        with trainer_of(name, ranks, 50) as trainer:
             trainer.load_checkpoint(path)
             loaded = copy.deepcopy(trainer.agent.sampler.state())
             trainer.run()
-            assert trainer.steps_done == 2 * STEPS
+            assert trainer.steps_done == STEPS + 50
             return loaded
 
     def of_environment(samplers: list[Any], index: int) -> list[np.ndarray]:
