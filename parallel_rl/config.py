@@ -159,6 +159,10 @@ class TrainConfig:
         """
         return train_config(self.agent, self.flat() | dict(values))
 
+    def with_workers(self, num_workers: int | None) -> "TrainConfig":
+        """Return a config with this number of processes that step, unless it has one."""
+        return self if self.run.num_workers else self.changed({"num_workers": num_workers})
+
     def record(self) -> dict[str, Any]:
         """Return the entries of `config.json` that hold the configuration."""
         return {"agent": self.agent, "run": asdict(self.run), "settings": asdict(self.settings)}

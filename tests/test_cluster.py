@@ -13,6 +13,8 @@ import pytest
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
 from AsyncPPO.callbacks import steps_of as steps_in
 from parallel_rl import main
+from parallel_rl.commands.cluster import ClusterName, checked_nodes, workers_of_rank
+from parallel_rl.config import train_config
 from parallel_rl.utils import spawn_seeds
 from tests.covering import rest_slow
 from tests.processes import runs
@@ -43,6 +45,16 @@ def ranks_of(run: Forked) -> list[int]:
 
 def learning(run_dir: Path) -> bool:
     return (run_dir / "metrics.csv").exists() and len((run_dir / "metrics.csv").read_text().splitlines()) > 1
+
+
+@pytest.mark.parametrize(("where", "nodes", "workers"), [("local", 3, 2), ("local", 9, 1), ("ray", 3, None)])
+def test_ranks_on_this_machine_share_its_cores(
+    where: ClusterName, nodes: int, workers: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parallel_rl.commands.cluster.available_cores", lambda: 8)
+    assert workers_of_rank(checked_nodes(where, nodes, None)) == workers
+    assert train_config("ppo").with_workers(workers).run.num_workers == workers
+    assert train_config("ppo", {"num_workers": 5}).with_workers(workers).run.num_workers == 5, "as given"
 
 
 @pytest.mark.slow

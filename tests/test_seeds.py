@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from parallel_rl import main
+from parallel_rl.commands.run_directory import config_of
 from parallel_rl.commands.seeds import seeds_in, train_seeds
 from parallel_rl.config import TrainConfig, train_config
 from parallel_rl.utils import bootstrap_interval, interquartile_mean
@@ -79,6 +80,7 @@ def test_every_seed_has_its_directory_and_all_share_a_picture_and_a_summary(
         own = json.loads((here / f"seed_{seed}" / "summary.json").read_text())
         assert summary["scores"][str(seed)] == own["evaluation"]["mean"]
         assert own["seed"] == seed
+        assert config_of(here / f"seed_{seed}").run.num_workers is None, "it has one process only beside the others"
         assert f"seed {seed}" in out
         assert (here / f"seed_{seed}" / "log.txt").exists()
     assert f"interquartile mean {summary['interquartile_mean']:.2f}" in out

@@ -20,7 +20,6 @@ from AsyncPPO.workers.processes import free, kill, start_child
 from parallel_rl.commands.children import run_in_child
 from parallel_rl.commands.output import note, say
 from parallel_rl.commands.stopping import passed_on
-from parallel_rl.config import TrainConfig
 from parallel_rl.ranks import ranks_of_environment
 from parallel_rl.ranks.driver import GRACE_SECONDS, SIGNALED
 from parallel_rl.utils import Cluster, counted
@@ -80,11 +79,9 @@ def work_on_ranks(nodes: Nodes | None, work: Work) -> int:
         return work(ranks)
 
 
-def config_of_ranks(config: TrainConfig, nodes: Nodes | None) -> TrainConfig:
-    """Return the config of each rank: those on this machine share its cores."""
-    if nodes is None or nodes.where == "ray" or config.run.num_workers is not None:
-        return config
-    return config.changed({"num_workers": max(1, available_cores() // nodes.count)})
+def workers_of_rank(nodes: Nodes | None) -> int | None:
+    """Return the number of processes that step on each rank: those on this machine share its cores. None: the usual."""
+    return None if nodes is None or nodes.where == "ray" else max(1, available_cores() // nodes.count)
 
 
 class LocalRank:

@@ -71,10 +71,7 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int], directory: Path, trai
 
 
 def _own(config: TrainConfig, seed: int, directory: Path) -> TrainConfig:
-    changes: dict[str, Any] = {"seed": seed, "run_dir": str(directory / f"seed_{seed}")}
-    if config.run.num_workers is None:
-        changes["num_workers"] = 1  # the other runs use the other cores
-    return config.changed(changes)
+    return config.changed({"seed": seed, "run_dir": str(directory / f"seed_{seed}")})
 
 
 def _run_all(configs: dict[int, TrainConfig], train: Train) -> dict[int, int]:

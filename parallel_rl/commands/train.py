@@ -25,7 +25,7 @@ from AsyncPPO.callbacks import (
 from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import callbacks_of, load_latest, make_trainer
-from parallel_rl.commands.cluster import ClusterName, checked_nodes, config_of_ranks, work_on_ranks
+from parallel_rl.commands.cluster import ClusterName, checked_nodes, work_on_ranks, workers_of_rank
 from parallel_rl.commands.copies import train_copies
 from parallel_rl.commands.evaluating import background_evaluation, final_evaluation, say_result, say_unevaluated
 from parallel_rl.commands.output import say
@@ -62,33 +62,44 @@ def train(arguments: Sequence[str]) -> int:
     if flags.seeds is not None:
         if nodes is not None:
             raise ValueError("give either --seeds or --cluster")
-        return train_seeds(config, seeds_in(flags.seeds), choose_run_dir(config), train_run)
+        alone = partial(train_run, num_workers=1)  # the other runs use the other cores
+        return train_seeds(config, seeds_in(flags.seeds), choose_run_dir(config), alone)
     if nodes is not None:  # all ranks know the directory, since the first rank may be replaced
         config = config.changed({"run_dir": str(choose_run_dir(config))})
-    return work_on_ranks(nodes, partial(_announce_and_train, config_of_ranks(config, nodes), flags.origin))
+    return work_on_ranks(nodes, partial(_announce_and_train, config, workers_of_rank(nodes), flags.origin))
 
 
-def _announce_and_train(config: TrainConfig, origin: str, ranks: Cluster = ALONE) -> int:
+def _announce_and_train(config: TrainConfig, num_workers: int | None, origin: str, ranks: Cluster = ALONE) -> int:
     """Print where the settings come from, and train."""
     if not (ranks.node or ranks.joined):
         say(f"settings  {origin}")
-    return train_run(config, ranks)
+    return train_run(config, ranks, num_workers)
 
 
-def train_run(config: TrainConfig, ranks: Cluster = ALONE) -> int:
-    """Train, save, evaluate and report; only the first rank does more than train."""
+def train_run(config: TrainConfig, ranks: Cluster = ALONE, num_workers: int | None = None) -> int:
+    """Train, save, evaluate and report; only the first rank does more than train.
+
+    Args:
+        config: of the run.
+        ranks: of the run.
+        num_workers: the number of processes that step, if the config has none; the record of the run does not have it.
+
+    Returns:
+        The exit code.
+    """
     run_dir = Path(str(config.run.run_dir)) if ranks.node or ranks.joined else choose_run_dir(config)
     if config.run.copies > 1:
         _check_alone(ranks)
         return train_copies(config, run_dir)
-    with make_trainer(config, ranks) as trainer:
+    own = config.with_workers(num_workers)
+    with make_trainer(own, ranks) as trainer:
         if config.run.load_weights:
             load_latest(trainer.agent, config.agent, Path(config.run.load_weights))
         if ranks.node:
             return _train_along(config, trainer)
-        trainer.callbacks += _callbacks(config, run_dir)
+        trainer.callbacks += [*_callbacks(config, run_dir), WriteConfig(config, run_dir)]
         with locked(run_dir):
-            return _run(config, trainer, run_dir)
+            return _run(own, trainer, run_dir)
 
 
 def resume(
@@ -128,15 +139,21 @@ def resume(
     if steps is not None:
         counted("steps", steps)
     ranks = checked_nodes(cluster, nodes, min_nodes, preempt)
-    return work_on_ranks(ranks, partial(_resume_run, config_of_ranks(config, ranks), run_dir, steps, changed))
+    return work_on_ranks(ranks, partial(_resume_run, config, workers_of_rank(ranks), run_dir, steps, changed))
 
 
 def _resume_run(
-    config: TrainConfig, run_dir: Path, steps: int | None, changed: dict[str, Any], ranks: Cluster = ALONE
+    config: TrainConfig,
+    num_workers: int | None,
+    run_dir: Path,
+    steps: int | None,
+    changed: dict[str, Any],
+    ranks: Cluster = ALONE,
 ) -> int:
-    with make_trainer(config, ranks) as trainer, nullcontext() if ranks.node else locked(run_dir):
+    own = config.with_workers(num_workers)
+    with make_trainer(own, ranks) as trainer, nullcontext() if ranks.node else locked(run_dir):
         if ranks.node == 0:
-            trainer.callbacks += _callbacks(config, run_dir)
+            trainer.callbacks += [*_callbacks(config, run_dir), WriteConfig(config, run_dir, changed)]
         checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
         if not checkpoints:
             raise FileNotFoundError(
@@ -152,7 +169,7 @@ def _resume_run(
         if ranks.node:
             return _train_along(config, trainer)
         say(f"resumed   {run_dir} after {done:,} steps")
-        return _run(config, trainer, run_dir, changed)
+        return _run(own, trainer, run_dir)
 
 
 def _check_alone(ranks: Cluster) -> None:
@@ -205,19 +222,11 @@ def _overrides(config: TrainConfig, arguments: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path, changed: dict[str, Any] | None = None) -> int:
-    """Run a trainer to its end, save, evaluate and report; return the exit code.
-
-    Args:
-        config: of the run.
-        trainer: of the run.
-        run_dir: of the run.
-        changed: settings that change when the run is resumed.
-    """
+def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> int:
+    """Run a trainer to its end, save, evaluate and report; return the exit code."""
     for directory in (run_dir, run_dir / BEST_DIRECTORY):
         remove_unfinished(directory)
     started = time.perf_counter() - trainer.seconds
-    trainer.callbacks.append(WriteConfig(config, run_dir, changed))
     signals = _train(config, trainer, run_dir)
     if signals:
         if not trainer.stopped:
