@@ -8,6 +8,7 @@ import pytest
 
 from AsyncPPO import EnvError, EnvVectorizer, VecMemory, evaluate
 from AsyncPPO.collector import Collector
+from AsyncPPO.episodes import Episode
 from tests.envs import Counter, Hanging
 
 
@@ -33,7 +34,7 @@ def test_collector_rows_equal_the_transitions(autoreset: bool) -> None:
         results = [collector.collect(1) for _ in range(5)]
     assert [stepped for stepped, _ in results] == [2] * 5
     assert [len(episodes) for _, episodes in results] == [0, 0, 2, 0, 0]
-    assert results[2][1] == [(6.0, 3), (6.0, 3)], "return 1 + 2 + 3 and length"
+    assert results[2][1] == [Episode(6.0, 3)] * 2, "return 1 + 2 + 3 and length"
     for trajectory in buffer.take():
         assert trajectory.obs[:, 1].tolist() == [0, 1, 2, 0, 1], "no row of a reset, none missing"
         assert trajectory.reward.tolist() == [1, 2, 3, 1, 2]
@@ -54,7 +55,7 @@ def test_collector_queries_and_counts_only_running_environments() -> None:
 
 def test_collector_takes_the_requested_number_of_steps() -> None:
     with EnvVectorizer(partial(Counter, 3), 2, backend="inline", seed=0) as env:
-        assert Collector(env, Scripted(), VecMemory(2)).collect(7) == (14, [(6.0, 3)] * 4)
+        assert Collector(env, Scripted(), VecMemory(2)).collect(7) == (14, [Episode(6.0, 3)] * 4)
 
 
 def test_evaluate_returns_as_many_whole_episodes_as_requested() -> None:
