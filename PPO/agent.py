@@ -26,7 +26,17 @@ from parallel_rl.utils.names import takes_no_environment
 from parallel_rl.utils.threads import LARGE_NETWORK
 from PPO.acting import Acting
 from PPO.actor_critic import ActorCritic, MakeEncoder
-from PPO.arguments import BOUNDS, ForEnv, Scaling, arguments_for, checked_arguments, rebounded, spaces_of, unit_of
+from PPO.arguments import (
+    BOUNDS,
+    ForEnv,
+    Scaling,
+    allows_actions,
+    arguments_for,
+    checked_arguments,
+    rebounded,
+    spaces_of,
+    unit_of,
+)
 from PPO.companions import Companion, check_companions
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
@@ -272,7 +282,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
 
         Raises:
             TypeError: a space is not supported.
-            ValueError: it was made for another space.
+            ValueError: it was made for other observations, or the environment does not allow all of its actions.
         """
         expected = arguments_for(env)
         for name in ("is_continuous", "observ_dim", "action_dim"):
@@ -283,11 +293,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         if not self.policy.features.fit(expected["observation_space"]):
             raise ValueError(f"the PPO was made for other observations than those of {env}: {self.observation_space}")
         other = expected["action_space"]
-        if self._composite or isinstance(other, COMPOSITE):
-            fits = self.action_space == other
-        else:
-            fits = self.is_continuous or choices_of(self.action_space) == choices_of(other)
-        if not fits:
+        if not allows_actions(other, self.action_space):
             raise ValueError(f"the PPO was made for {self.action_space}, but {env} needs {other}")
 
     def steps_wanted(self) -> int:

@@ -89,6 +89,19 @@ def is_finite(space: spaces.Box) -> bool:
     return bool(np.isfinite(bounds_of(space)).all())
 
 
+def allows_actions(space: spaces.Space, own: spaces.Space) -> bool:
+    """Return whether an environment with an action space takes all actions of an agent with another one of its size.
+
+    The actions of an agent with a flat Box are reshaped.
+    """
+    if isinstance(space, COMPOSITE) or isinstance(own, COMPOSITE):
+        return space == own
+    if not isinstance(space, spaces.Box) or not isinstance(own, spaces.Box):
+        return choices_of(space) == choices_of(own)
+    low, high, own_low, own_high = (bound.astype(np.float32) for bound in (*bounds_of(space), *bounds_of(own)))
+    return own.shape in {space.shape, low.shape} and bool((own_low >= low).all() and (own_high <= high).all())
+
+
 def unit_of(space: spaces.Space, action_scaling: Scaling | None) -> np.ndarray:
     """Return the unit of actions in a Box with an infinite bound: `action_scaling` `(A,)`, by default 1; else 1 `()`.
 

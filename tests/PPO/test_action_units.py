@@ -57,3 +57,25 @@ def test_action_scaling_keeps_the_shape_of_actions() -> None:
     assert ppo.action_space == spaces.Box(-0.5, 0.5, (2, 3), np.float64)
     assert ppo.get_action(states(1)[0]).shape == (2, 3)
     assert PPO.for_env(env_of(spaces.Box(-2, 2, (2, 3))), action_scaling=None).action_space.high.max() == 2
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        (spaces.Box(-2, 2, (1,)), spaces.Box(-1, 1, (1,))),
+        (spaces.Box(-1, 1, (2,)), spaces.Box(np.float32([-1, 0]), np.float32([1, 1]))),
+        (spaces.Box(-np.inf, np.inf, (1,)), spaces.Box(-1, 1, (1,))),
+        (spaces.Box(-1, 1, (2, 3)), spaces.Box(-1, 1, (3, 2))),
+        (spaces.Box(-1, 1, (2, 3)), spaces.Box(-1, 1, (6,))),
+    ],
+)
+def test_an_agent_whose_actions_an_environment_forbids_does_not_fit_it(own: spaces.Box, other: spaces.Box) -> None:
+    ppo = PPO.for_env(env_of(own))
+    ppo.check_fits(env_of(own))
+    with pytest.raises(ValueError, match="the PPO was made for Box"):
+        ppo.check_fits(env_of(other))
+
+
+def test_an_agent_fits_an_environment_that_allows_all_its_actions() -> None:
+    PPO(True, 4, 6, action_scaling=0.1).check_fits(env_of(spaces.Box(np.float32(-0.1), np.float32(0.1), (2, 3))))
+    PPO.for_env(env_of(spaces.Box(-1, 1, (6,)))).check_fits(env_of(spaces.Box(-np.inf, 1, (2, 3))))
