@@ -255,6 +255,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
             The means of the metrics, each over the updates that have it; empty if no update was due.
 
         Raises:
+            ValueError: assigned settings exclude each other; then nothing is learned.
             FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did.
         """
         scheduled = math.floor(self.utd * (self.steps - self.first_update) + ROUNDING)
@@ -264,6 +265,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         masses = ranks.all_gather(self.sampler.mass)
         if not min(masses):
             return {}
+        self.config.check_relations()
         self.progress = progress = min(progress, 1.0)  # the last step of all environments can pass the end
         collected: dict[str, list[torch.Tensor]] = defaultdict(list)
         counts = shares(masses, self.batch_size)

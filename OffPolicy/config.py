@@ -62,8 +62,8 @@ class OffPolicyConfig(Config):
     obs_clip: float = setting(10.0, "Limit on the absolute value of normalized observations.", above=0, structure=True)
     device: str = setting("cpu", "Device of the networks: cpu, cuda, ...", fixed=True, incidental=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_relations(self) -> None:
+        """Raise a `ValueError` if settings exclude each other."""
         scheduled("lr", self.lr, self.anneal_lr, 0.0)  # raises if a function is also to be annealed
         if self.hindsight != "none" and (self.n_step > 1 or self.prioritized):
             raise ValueError("hindsight needs n_step=1 and prioritized=False: a new goal changes rewards and errors")

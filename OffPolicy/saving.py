@@ -197,6 +197,13 @@ class Savable(Configured, ConfigFields):
         elif state.get("schedule", schedule) != schedule:
             self._schedule_from(self.steps)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; with another `learning_starts` the schedule of updates restarts."""
+        restarts = name == "learning_starts" and value != self.learning_starts
+        super().__setattr__(name, value)
+        if restarts:
+            self._schedule_from(self.steps)
+
     def _schedule_from(self, step: int) -> None:
         """Let `utd` updates be due for each step after `step`, whatever was due before."""
         self._from_step, self._from_update = step, self.updates

@@ -179,8 +179,8 @@ class PPOConfig(Config):
     )
     device: str = setting("cpu", "Device of the networks: cpu, cuda, ...", fixed=True, incidental=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_relations(self) -> None:
+        """Raise a `ValueError` if settings exclude each other."""
         if self.mini_batch_size > self.batch_size:
             raise ValueError(f"mini_batch_size ({self.mini_batch_size}) is larger than batch_size ({self.batch_size})")
         if unknown := {name for name in self.companions if isinstance(name, str)} - {*get_args(CompanionName)}:

@@ -73,13 +73,15 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
             `clip`. It is empty if there are too few transitions.
 
         Raises:
-            ValueError: a schedule (`lr`) returned an invalid value; then nothing is learned.
+            ValueError: a schedule (`lr`) returned an invalid value, or assigned settings exclude each other; nothing is
+                learned then.
             FloatingPointError: a loss or a companion's reward became infinite or NaN; the message names the update, and
                 all such tensors. The networks are restored, and Adam is reset.
             RankError: another rank failed or was lost.
         """
         if sum(ranks.all_gather(len(self.memory))) < self.config.batch_size:
             return {}
+        self.config.check_relations()
         lr, objective = self._annealed(progress)
         batch, rewarded = self._take_memory(), self.rewarded
         before = [(module, clone(module.state_dict())) for module, _ in self.modules()]

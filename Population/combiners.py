@@ -151,8 +151,8 @@ class ExploitExplore(AgentCombiner):
             stat_name: the statistic that ranks the members.
             fraction: the fraction of members that counts as worst, and the fraction that counts as best; at least one
                 member each.
-            factors: each perturbed setting is multiplied by a random one of these, and stays in its range; whole
-                numbers are rounded.
+            factors: each perturbed setting is multiplied by a random one of these; it stays in its range, and keeps its
+                value if the settings would exclude each other. Whole numbers are rounded.
             of: the settings to perturb, attributes of the agent.
             seed: of the combiner's random stream.
 
@@ -198,6 +198,8 @@ class ExploitExplore(AgentCombiner):
                 setattr(agent, name, known[name].nearest(changed) if known else changed)
             except (AttributeError, TypeError, ValueError) as error:
                 raise ValueError(f"ExploitExplore cannot change the setting {name!r}: {error}") from error
+            if known and not _is_consistent(agent):
+                setattr(agent, name, value)
         return agent
 
 
@@ -216,6 +218,15 @@ def combiner_of(given: AgentCombiner | None, agents: Agents, learning: bool) -> 
 def _settings_of(agent: Any) -> dict[str, Setting]:
     """Return the facts about the settings of an agent of `AsyncTrainer`; none for other agents."""
     return settings_in(type(agent.config)) if isinstance(agent, Configured) else {}
+
+
+def _is_consistent(agent: Any) -> bool:
+    """Return whether no settings of an agent exclude each other."""
+    try:
+        agent.config.check_relations()
+    except ValueError:
+        return False
+    return True
 
 
 def _fault_of(agent: Any, name: str) -> str | None:

@@ -153,8 +153,12 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        """Check and convert the settings; a subclass also checks relations between them."""
+        """Check and convert the settings."""
         check(self)
+        self.check_relations()
+
+    def check_relations(self) -> None:
+        """Raise a `ValueError` if settings exclude each other, which assignments of single ones do not check."""
 
     @classmethod
     def defaults_for(cls, observation_space: spaces.Space, action_space: spaces.Space) -> SettingValues:

@@ -4,11 +4,12 @@ import inspect
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from parallel_rl.networks import CoreName
 from parallel_rl.networks.encoders import ACTIVATIONS
-from parallel_rl.utils import settings_in
+from parallel_rl.utils import Trajectory, settings_in
 from parallel_rl.utils.settings import hints
 from PPO import PPO, PPOConfig
 from tests.settings_tables import DOCS, TABLES, with_table
@@ -49,6 +50,18 @@ def test_an_assigned_setting_is_in_the_config_and_in_range() -> None:
     ppo.batch_size = 2  # less than a minibatch: that may be assigned next
     ppo.mini_batch_size = 2
     assert ppo.settings()["mini_batch_size"] == 2
+
+
+def test_assigned_settings_that_exclude_each_other_are_an_error_of_the_next_update() -> None:
+    ppo = small()
+    obs, never = np.zeros((8, 4), np.float32), np.zeros(8, bool)
+    action, extras = ppo.act(obs)
+    ppo.memory.append(Trajectory(0, obs, action, np.ones(8, np.float32), never, never, obs[:1], extras))
+    ppo.mini_batch_size = 9
+    with pytest.raises(ValueError, match=r"mini_batch_size \(9\) is larger than batch_size \(8\)"):
+        ppo.learn()
+    ppo.mini_batch_size = 8
+    assert ppo.learn(), "nothing was taken from the memory"
 
 
 @pytest.mark.parametrize(

@@ -372,6 +372,13 @@ def test_a_fixed_combiner_of_a_member_that_does_not_exist_is_an_error_before_the
     Trainer(Adder(), Line(), 2, combiner=FixedAgentCombiner(-1), **LEARNING)
 
 
+def test_exploit_explore_keeps_settings_that_would_exclude_each_other() -> None:
+    agents = [PPO.for_env("CartPole-v1", batch_size=64, mini_batch_size=64, hidden_sizes=(4,)) for _ in range(2)]
+    combiner = ExploitExplore("mean_reward", of=["lr", "mini_batch_size"], factors=[2.0])
+    explored = combiner.combine(agents, None, [{"mean_reward": 1.0}, {"mean_reward": 2.0}])[0]
+    assert (explored.lr, explored.mini_batch_size) == (0.002, 64)
+
+
 @pytest.mark.parametrize("factors", [(), (0.0, 1.2), (-1.0,), (float("inf"),)])
 def test_factors_of_exploit_explore_are_positive(factors: Any) -> None:
     with pytest.raises(ValueError, match="factors must be positive numbers"):
