@@ -32,11 +32,14 @@ class Distribution(ABC):
 
     @abstractmethod
     def log_prob(self, raw_action: torch.Tensor) -> torch.Tensor:
-        """Return the log-density `(B,)` of the actions that belong to raw actions."""
+        """Return the log-density `(B,)` of the actions that belong to raw actions; of a plain Gaussian, of these.
+
+        A plain Gaussian leaves out the constant log of the unit of actions: ratios and gradients are the same.
+        """
 
     @abstractmethod
     def entropy(self) -> torch.Tensor:
-        """Return the entropy of the actions in nats, `(B,)`, differentiable."""
+        """Return the entropy `(B,)` that belongs to `log_prob`, in nats, differentiable."""
 
 
 class Categorical(Distribution):
@@ -71,7 +74,7 @@ def _of_rows(values: torch.Tensor) -> torch.Tensor:
 
 
 class Gaussian(Distribution):
-    """A Gaussian for each of A dimensions; a raw action is `(B, A)`."""
+    """A Gaussian for each of A dimensions; a raw action is `(B, A)`. Densities are those of raw actions."""
 
     def __init__(self, mean: torch.Tensor, log_std: torch.Tensor) -> None:
         """Store the parameters: `mean` `(B, A)`, `log_std` `(A,)` or `(B, A)`."""
@@ -128,7 +131,10 @@ class TanhGaussian(Gaussian):
         return raw_action, (log_density - _log_tanh_slope(raw_action) - self.log_scale).sum(dim=-1)
 
     def entropy(self) -> torch.Tensor:
-        """Return H(u) + E[log |da/du|], the expectation by Gauss-Hermite quadrature: no noise, exact gradient."""
+        """Return H(u) + E[log |da/du|], the expectation by Gauss-Hermite quadrature, which has no noise.
+
+        The gradient is right to 1e-4 for a standard deviation of u up to 1, and to 3e-3 up to 1.6.
+        """
         nodes, weights = NODES.to(self.mean), WEIGHTS.to(self.mean)
         raw_actions = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
         log_slope = _log_tanh_slope(raw_actions) @ weights + self.log_scale
