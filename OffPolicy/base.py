@@ -323,7 +323,8 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         infinite = [name for name, value in metrics.items() if not math.isfinite(value)]
         if not infinite:
             return
-        where = [name for name, tensor in self.policy.state_dict().items() if not tensor.isfinite().all()]
+        tensors = {"rewards": torch.from_numpy(self.replay.reward)} | self.policy.state_dict()
+        where = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
         raise FloatingPointError(
             f"{', '.join(infinite)} became infinite or NaN by update {self.updates} (then also "
             f"{', '.join(where) or 'no weight'}): try a smaller lr, or a smaller reward_scale"

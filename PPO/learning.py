@@ -95,7 +95,7 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
             if infinite := [name for name, value in metrics.items() if not np.isfinite(value)]:
                 raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN")
         except FloatingPointError as error:
-            culprits = self._infinite_tensors(batch.obs)
+            culprits = self._infinite_tensors(batch)
             for module, weights in before:
                 module.load_state_dict(weights)
             self._load_intrinsic_returns(returns)
@@ -178,9 +178,14 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
         )
         return scheduled("lr", config.lr, config.anneal_lr, progress), objective
 
-    def _infinite_tensors(self, obs: np.ndarray) -> list[str]:
-        """Return the names of all observations and weights that are infinite or NaN."""
-        tensors = {"observations": torch.from_numpy(self.policy.features.flatten(obs))}
+    def _infinite_tensors(self, batch: Batch) -> list[str]:
+        """Return the names of what is infinite or NaN: observations, rewards and weights."""
+        flatten = self.policy.features.flatten
+        tensors = {
+            "observations": torch.from_numpy(flatten(batch.obs)),
+            "final observations": torch.from_numpy(flatten(batch.final_obs)),
+            "rewards": torch.from_numpy(np.asarray(batch.reward, np.float64)),
+        }
         tensors |= self.policy.state_dict()
         for companion in self.companions:
             tensors |= {f"{companion.name}.{name}": tensor for name, tensor in companion.state_dict().items()}
@@ -190,7 +195,7 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
 def _check_rewards(reward: np.ndarray) -> None:
     size = float(np.abs(reward).max())
     smallest, largest = REWARDS_IN_RANGE
-    if size and not smallest <= size <= largest:
+    if size and np.isfinite(size) and not smallest <= size <= largest:
         warnings.warn(
             f"rewards of {size:g} are beyond single precision: scale them to between {smallest:g} and {largest:g}",
             stacklevel=4,

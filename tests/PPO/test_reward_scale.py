@@ -120,6 +120,14 @@ def test_an_agent_that_goes_on_from_weights_keeps_their_unit(tmp_path: Any) -> N
     assert 1e-13 < other.policy.value_head.stats.std.item() < 1e-11
 
 
+@pytest.mark.parametrize("scale", [np.nan, np.inf])
+def test_rewards_that_are_not_finite_are_named(scale: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with pytest.raises(FloatingPointError, match=r"\(then also rewards, "):
+            teach(agent(), scale, updates=1)
+
+
 @pytest.mark.parametrize("scale", [1e-33, 1e33])
 def test_rewards_beyond_single_precision_give_a_warning(scale: float) -> None:
     with pytest.warns(UserWarning, match=r"rewards of .* are beyond single precision: scale them to between 1e-30 and"):
