@@ -73,9 +73,9 @@ def agent_kind(name: str) -> AgentKind:
         ValueError: there is none; the message suggests the nearest name, and lists all.
     """
     if name not in AGENTS:
-        near = get_close_matches(name, AGENTS, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"no agent {name!r}; {hint}There are {', '.join(AGENTS)}")
+        near = get_close_matches(name.lower(), AGENTS, 1)
+        hint = f"did you mean {near[0]!r}? There" if near else "there"
+        raise ValueError(f"no agent {name!r}; {hint} are {', '.join(AGENTS)}")
     return AGENTS[name]
 
 

@@ -240,7 +240,7 @@ PRESET: Flag = (
 CONFIG: Flag = (
     "config",
     str | None,
-    "The config.json of a run, whose settings replace the defaults and the environment's preset.",
+    "A run directory, or its config.json, whose settings replace the defaults and the environment's preset.",
     None,
 )
 SEEDS: Flag = (

@@ -77,9 +77,10 @@ def _run(arguments: list[str]) -> int:
         return parsed(COMMANDS[name], f"{NAME} {name}", rest)
     parsing = SELF_PARSED | PYRL_COMMANDS
     if name not in parsing:
-        known = [*dict.fromkeys(["train", *COMMANDS, *parsing])]
-        near = get_close_matches(name, known, 1, 0.7)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        known = [*COMMANDS, *parsing]
+        near = [full for full in known if full.startswith(name)] or get_close_matches(name, known, 1, 0.7)
+        main = ", ".join(["train", "tune", *(command for command in COMMANDS if command != "list-envs")])
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {main}"
         raise ValueError(f"no command {name!r}; {hint}")
     return parsing[name](rest)
 

@@ -80,6 +80,14 @@ def test_continuous_actions_rnd_and_weights_from_another_run(tmp_path: Path, mon
     assert second == first | {"run_dir": "second", "load_weights": "first", "seed": first["seed"] + 1}
 
 
+def test_a_run_directory_stands_for_its_config(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    untrained_run(tmp_path)
+    assert config_from(["--config", str(tmp_path)]) == config_from(["--config", str(tmp_path / CONFIG_FILE)])
+    (tmp_path / "best").mkdir()
+    assert main.main(["evaluate", str(tmp_path / "best")]) == 1
+    assert f"no config.json; {tmp_path} is one, whose best weights --best takes\n" in capsys.readouterr().err
+
+
 def test_watch_shows_a_run_in_a_window(tmp_path: Path) -> None:
     untrained_run(tmp_path)
     no_screen = partial(os.environ.__setitem__, "SDL_VIDEODRIVER", "dummy")
@@ -237,10 +245,14 @@ def test_a_signal_ends_a_run_whose_environment_hangs(
         (["--device", "gpu"], "error: device must be one that torch knows, such as 'cpu' or 'cuda', not 'gpu'"),
         (["--lr", "inf"], "error: lr must be positive and finite, not inf"),
         (["--target-kl", "-1"], "error: target_kl must be positive and finite, not -1.0"),
+        (["--agent", "SAC"], "error: no agent 'SAC'; did you mean 'sac'? There are ppo, dqn, ddpg, td3, sac"),
+        (["--agent", "zzz"], "error: no agent 'zzz'; there are ppo, dqn, ddpg, td3, sac"),
+        (["--env-id", "Xyzzy-v0"], "error: no environment 'Xyzzy-v0'; if a module registers it, MODULE:Xyzzy-v0 imp"),
         (["--agent", "pp"], "error: no agent 'pp'; did you mean 'ppo'? There are ppo, dqn, ddpg, td3, sac"),
         (["watch", "nowhere"], "error: nowhere is not a run: it has no config.json"),
         (["evalute", "nowhere"], "error: no command 'evalute'; did you mean 'evaluate'?"),
-        (["zzz"], "error: no command 'zzz'; there are train, resume, evaluate, record, watch, plot, export, envs"),
+        (["eval", "nowhere"], "error: no command 'eval'; did you mean 'evaluate'?"),
+        (["zzz"], "'zzz'; there are train, tune, resume, evaluate, record, watch, plot, export, envs\n"),
         (["plot"], "error: no run to plot"),
         (["envs", "zzz"], "error: no environment has 'zzz' in its id"),
         (["--checkpoint-seconds", "0"], "error: checkpoint_seconds must be positive and finite, not 0.0"),

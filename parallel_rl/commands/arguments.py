@@ -128,6 +128,7 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, SettingValues
         sources[f"the weights in {named.load_weights} are"] = config_in(source).agent
     if named.config is not None:
         source = Path(named.config)
+        source = source / CONFIG_FILE if source.is_dir() else source
         sources[f"{source} is"] = config_in(source).agent
     if named.preset is not None:
         content = {} if named.preset == NO_PRESET else read_json(named.preset)

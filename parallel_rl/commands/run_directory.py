@@ -102,6 +102,8 @@ def config_of(run_dir: Path) -> TrainConfig:
     file = run_dir / CONFIG_FILE
     if not file.is_file():
         inside = "".join(f"; {run} is one" for run in runs_in(run_dir)[-1:])
+        if run_dir.name == BEST_DIRECTORY and (run_dir.parent / CONFIG_FILE).is_file():
+            inside = f"; {run_dir.parent} is one, whose best weights --best takes"
         raise FileNotFoundError(f"{run_dir} is not a run: it has no {CONFIG_FILE}{inside}")
     return config_in(file)
 

@@ -109,7 +109,8 @@ def check_env_id(env_id: str) -> None:
         raise ValueError(f"no environment {env_id!r}: {reason_of(error)}") from None
     except gym.error.Error:
         near = _nearest(name, brought or registered())
-        hint = f"; did you mean {module + colon + near!r}?" if near else ""
+        unnamed = "" if colon else f"; if a module registers it, MODULE:{name} imports that"
+        hint = f"; did you mean {module + colon + near!r}?" if near else unnamed
         raise ValueError(f"no environment {env_id!r}{hint}") from None
 
 
