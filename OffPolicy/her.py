@@ -20,6 +20,10 @@ class GoalFunctions(NamedTuple):
     compute_reward: GoalFunction
     compute_terminated: GoalFunction
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GoalFunctions":
+        """Return itself: the functions may be methods of an environment, which is not copied."""
+        return self
+
     @classmethod
     def of(cls, env: Any) -> "GoalFunctions":
         """Return those of an environment with the interface of Gymnasium-Robotics.

@@ -103,7 +103,7 @@ def reseeded(agent: Any, seed: int) -> Any:
         return kind(sequence.spawn(1)[0]).state
 
     if is_trainable(agent):
-        agent.load_state(fresh(agent.state()))
+        agent.load_state(fresh(getattr(agent, "whole_state", agent.state)()))
         return agent
     for generator in generators_of(agent).values():
         (child,) = sequence.spawn(1)

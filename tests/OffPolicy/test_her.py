@@ -1,3 +1,5 @@
+import copy
+import threading
 from collections import Counter
 from typing import Any
 
@@ -5,7 +7,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from OffPolicy import SAC, GoalFunctions, Hindsight, Replay
+from benchmarks.bit_flip import BitFlip
+from OffPolicy import DQN, SAC, GoalFunctions, Hindsight, Replay
 from parallel_rl.utils import Trajectory
 
 NUMBER = spaces.Box(-np.inf, np.inf, (1,), np.float64)
@@ -130,3 +133,19 @@ def test_the_settings_of_an_agent_say_how_many_goals_change(hindsight: Any, k: i
     agent.observe([piece(0, 20, True)])
     goal = agent.sampler.sample(agent.config, 1000, 0.0).transitions.obs["desired_goal"]
     assert (goal != 1000).mean() == pytest.approx(share, abs=0.05)
+
+
+class Locked(BitFlip):
+    """An environment that cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.lock = threading.Lock()
+
+    def compute_reward(self, achieved: np.ndarray, desired: np.ndarray, info: Any) -> np.ndarray:
+        return super().compute_reward(achieved, desired, info)
+
+
+def test_a_copy_of_an_agent_does_not_copy_the_environment_of_its_goals() -> None:
+    agent = DQN.for_env(env := Locked(), hindsight="future", buffer_size=100, hidden_sizes=(4,), seed=0)
+    assert copy.deepcopy(agent).goal_functions.compute_reward == env.compute_reward

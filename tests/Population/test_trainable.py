@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from AsyncPPO import AsyncPPO
+from AsyncPPO import AsyncPPO, AsyncTrainer
 from OffPolicy import DDPG, DQN, SAC, TD3
 from parallel_rl.networks.normalizer import RunningNorm, merged_statistics
 from Population import (
@@ -80,6 +80,17 @@ def test_a_single_member_is_a_run_of_async_ppo() -> None:
         trainer.run()
     np.testing.assert_array_equal(weights(agent), weights(trainer.ppo))
     assert result["workers"][0]["history"][-1]["policy_loss"] == trainer.history[-1]["policy_loss"]
+
+
+def test_a_member_keeps_the_replay_buffer_of_its_trained_agent() -> None:
+    settings = {"learning_starts": 10, "batch_size": 8, "buffer_size": 500, "hidden_sizes": (8,), "seed": 0}
+    agent = DQN.for_env("CartPole-v1", replay_in_checkpoint=False, **settings)
+    with AsyncTrainer("CartPole-v1", agent, 1, 100, backend="inline", progress=False, seed=0) as trainer:
+        trainer.run()
+    draws = agent.rng.bit_generator.state
+    stored = len(agent.replay)
+    assert len(reseeded(agent, 1).replay) == stored > 90
+    assert agent.rng.bit_generator.state != draws
 
 
 def rates(*rules: tuple[str, float, str], **options: Any) -> list[float]:
