@@ -1,6 +1,7 @@
 """Callbacks: when they are called, what they can do, and what the built-in ones write."""
 
 import csv
+import io
 import multiprocessing
 import resource
 import threading
@@ -27,6 +28,7 @@ from AsyncPPO.callbacks import (
 )
 from AsyncPPO.episodes import Episode
 from AsyncPPO.evaluation import BackgroundEvaluation
+from AsyncPPO.progress import Bar
 from PPO import PPO
 from tests.envs import Counter, Faulty, Hanging
 
@@ -352,6 +354,30 @@ def test_progress_bar_shows_steps_and_mean_return(capsys: pytest.CaptureFixture)
     shown = capsys.readouterr().err
     assert "512/512" in shown
     assert "mean return 15.0" in shown
+
+
+def test_a_bar_in_a_file_is_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def shown(file: io.StringIO, first_line: float = 1e9, **kwargs: Any) -> str:
+        monkeypatch.setattr("AsyncPPO.progress.FIRST_LINE", first_line)
+        with Bar(total=50, file=file, mininterval=0, **kwargs) as bar:
+            for _ in range(50):
+                bar.update()
+            bar.write("between", file=file)
+        return file.getvalue()
+
+    assert shown(Terminal()).count("\r") > 50
+    lines = shown(io.StringIO()).splitlines()
+    assert lines[0] == "between"
+    assert "50/50" in lines[1]
+    assert len(lines) == 2
+    assert shown(io.StringIO(), leave=False) == "between\n"
+    often = shown(io.StringIO(), first_line=0.0)
+    assert often.count("\n") > 50
+    assert "\r" not in often
 
 
 def test_csv_files_are_plain_csv(tmp_path: Path) -> None:
