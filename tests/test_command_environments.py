@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from AsyncPPO import EnvVectorizer, evaluate
 from AsyncPPO.callbacks import read_table
@@ -23,6 +24,7 @@ from parallel_rl.commands.run_directory import config_of
 from parallel_rl.commands.trust import TRUST
 from PPO import PPO
 from tests.program import Forked, config_from
+from tests.test_main import untrained_run
 
 QUICK = ["--steps", "600", "--num-envs", "2", "--batch-size", "256", "--k-epochs", "2", "--eval-episodes", "5"]
 QUICK += ["--backend", "inline"]
@@ -289,6 +291,18 @@ def test_record_of_an_environment_that_renders_no_images_is_refused(
     assert main.main(["record", str(run_dir), "--out", str(run_dir / "new" / "video.mp4"), TRUST]) == 1
     assert "error: the environment renders no images (render_mode='rgb_array') but str" in capsys.readouterr().err
     assert not [*(run_dir / "new").glob("*")]
+
+
+def test_record_of_an_environment_that_cannot_render_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    class Blind(CartPoleEnv):
+        render = gym.Env.render
+
+    monkeypatch.setitem(gym.registry, "CartPole-v1", gym.envs.registration.EnvSpec("CartPole-v1", Blind))
+    untrained_run(tmp_path)
+    assert main.main(["record", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.endswith("error: the environment cannot render: it has no method `render`\n")
 
 
 def test_mujoco_is_told_to_render_without_a_screen(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

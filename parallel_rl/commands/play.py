@@ -143,6 +143,8 @@ def _picture_of(env: gym.Env) -> np.ndarray:
     """
     try:
         frame = env.render()
+    except NotImplementedError:  # that of `gymnasium.Env`
+        raise EnvError("the environment cannot render: it has no method `render`") from None
     except Exception as error:
         raise EnvError.of(0, "render", error) from error
     if not isinstance(frame, np.ndarray):
