@@ -232,7 +232,10 @@ def test_a_signal_ends_a_run_whose_environment_hangs(
         (["--steps", "-5"], "error: steps must be at least 1, not -5"),
         (["--mini-batch-size", "2048"], "error: mini_batch_size (2048) is larger than batch_size (1024)"),
         (["--load-weights", "nowhere"], "error: no weights at nowhere/Policy_weights.pth"),
-        (["--run-dir", "file/run"], "error: [Errno 20] Not a directory: 'file/run'"),
+        (["--run-dir", "file/run"], "error: the run directory file/run cannot be made: Not a directory\n"),
+        (["--run-dir", "file"], "error: the run directory file cannot be made: it is a file\n"),
+        (["--config", "file"], "error: file is not JSON: Expecting value"),
+        (["--seeds", "3..1"], "error: --seeds 3..1 names no seed: the smaller number comes first"),
         pytest.param(
             ["--env-id", "Ant-v5"],
             "(pip install 'parallel-rl[mujoco]', or -r requirements-mujoco.txt in a checkout)\n",
@@ -311,7 +314,7 @@ def test_weights_are_saved_when_an_environment_fails(
     assert run_fragile(tmp_path / "run", 400, monkeypatch) == 1
     captured = capsys.readouterr()
     assert "error: environment " in captured.err
-    assert re.search(r"stopped   by an error, after \d+ steps; to continue: ", captured.out)
+    assert re.search(r"stopped   by an error, at step \d+; to continue: ", captured.out)
     assert (tmp_path / "run" / "Policy_weights.pth").exists()
     stopped = json.loads((tmp_path / "run" / "summary.json").read_text())["stopped"]
     assert re.match(r"by an error: EnvError: environment \d failed in step: OSError: no such device$", stopped)

@@ -77,7 +77,11 @@ def locked(run_dir: Path, *, wait: bool = False) -> Iterator[None]:
         RuntimeError: another process trains in it. The lock of a killed process is free.
         OSError: the directory cannot be made or written, or is a link.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fault = "it is a file" if run_dir.is_file() else error.strerror
+        raise OSError(f"the run directory {run_dir} cannot be made: {fault}") from error
     for directory in (run_dir / CHECKPOINT_DIRECTORY, run_dir / BEST_DIRECTORY):
         if directory.is_symlink():  # a run would replace and delete files elsewhere
             raise OSError(f"{directory} is a link: a run writes only into its own directory")
@@ -204,10 +208,7 @@ def _record_in(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is not such a record.
     """
-    try:
-        record = read_json(file)
-    except ValueError as error:
-        raise ValueError(f"{file} is not the configuration of a run: {error}") from error
+    record = read_json(file)
     parts: list[Any] = [older.run_record(record).get(name) for name in ("run", "settings")]
     resumed = record.get("resumed", [])
     known = (

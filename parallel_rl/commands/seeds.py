@@ -40,6 +40,8 @@ def seeds_in(text: str) -> list[int]:
         seeds = [int(number) for number in text.split(",")]
     else:
         first, last = int(span[1]), int(span[2])
+        if last < first:
+            raise ValueError(f"--seeds {text} names no seed: the smaller number comes first")
         seeds = [*range(first, min(last, first + MOST_SEEDS) + 1)]
     if not 0 < len({*seeds}) == len(seeds) <= MOST_SEEDS:
         raise ValueError(f"--seeds must name up to {MOST_SEEDS} different seeds, not {text!r}")

@@ -281,7 +281,7 @@ def _save(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
         return
     if trainer.stopped or trainer.error:
         why = trainer.stopped or "by an error"
-        say(f"stopped   {why}, after {trainer.steps_done:,} steps; to continue: {_how_to_continue(config, run_dir)}")
+        say(f"stopped   {why}, at step {trainer.steps_done:,}; to continue: {_how_to_continue(config, run_dir)}")
     trainer.agent.save_weights(run_dir)
     _plot(config, trainer, run_dir)
     say(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
