@@ -23,13 +23,10 @@ DISCRETE: SettingValues = DEFAULTS | {
 CONTINUOUS: SettingValues = DEFAULTS | {
     "num_envs": 64,
     "gamma": 0.995,
-    "GAE_lambda": 0.97,
     "batch_size": 2048,
     "mini_batch_size": 64,
     "lr": 3e-4,
     "anneal_lr": True,
-    "recompute_advantage": True,
-    "normalize_advantage": "returns",
     "log_std": -0.5,
 }
 """The defaults if any action is continuous."""

@@ -17,8 +17,7 @@ from PPO.config import CONTINUOUS, IMAGES
 MUJOCO: SettingValues = CONTINUOUS | {
     "steps": 1_000_000,
     "gamma": 0.99,
-    "GAE_lambda": 0.95,
-    "normalize_advantage": "minibatch",
+    "recompute_advantage": True,
     "normalize_obs": True,
 }
 """For all of MuJoCo."""
