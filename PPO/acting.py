@@ -8,6 +8,7 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike
 
 from parallel_rl.utils import element_of, join_parts, torch_threads
+from parallel_rl.utils.counts import rows_in_words
 from PPO.actor_critic import ActorCritic
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
@@ -191,8 +192,7 @@ class Acting:
 
 def _why_nan(columns: np.ndarray) -> str:
     """Return why the probabilities of actions are NaN: the observations `(N, D)` are, or the weights."""
-    rows = np.flatnonzero(~np.isfinite(columns).all(axis=1))
-    if not len(rows):
+    wrong = ~np.isfinite(columns).all(axis=1)
+    if not wrong.any():
         return "the probability of an action is NaN, though the observations are finite: the weights are not"
-    few = f"{', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
-    return f"the observation is NaN or infinite in {'row' if len(rows) == 1 else 'rows'} {few} of {len(columns)}"
+    return f"the observation is NaN or infinite in {rows_in_words(wrong)}"

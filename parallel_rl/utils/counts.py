@@ -2,6 +2,9 @@
 
 from numbers import Real
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 
 def counted(name: str, value: float) -> int:
     """Return a number of things as an int; 1e5 is 100000.
@@ -14,3 +17,10 @@ def counted(name: str, value: float) -> int:
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
     return int(value)
+
+
+def rows_in_words(which: ArrayLike) -> str:
+    """Return in words which of the rows `(N,)` are true: `row 7 of 9`, or `rows 1, 2 of 9`; at most five."""
+    rows = np.flatnonzero(which)
+    few = f"{', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
+    return f"{'row' if len(rows) == 1 else 'rows'} {few} of {np.size(which)}"

@@ -14,8 +14,9 @@ from typing import Any, Literal, TypeGuard, TypeVar
 import numpy as np
 from gymnasium import spaces
 
-Array = TypeVar("Array", bound=Any)
-"""An array, or a tensor."""
+from parallel_rl.utils.counts import rows_in_words
+
+Array = TypeVar("Array", bound=Any)  # an array, or a tensor
 Keys = tuple[str | int, ...]
 """The keys that lead from an element of a Dict or a Tuple to one of its parts."""
 ACTION_MASK = "action_mask"
@@ -248,8 +249,8 @@ class Features:
             ValueError: a row allows no action.
         """
         _, mask = self.split(rows)
-        if mask is not None and not np.logical_or.reduceat(mask > 0, first_choices, axis=1).all():
-            raise ValueError("no action is allowed in some of the states")
+        if mask is not None and not (allowed := np.logical_or.reduceat(mask > 0, first_choices, axis=1)).all():
+            raise ValueError(f"no action is allowed in {rows_in_words(~allowed.all(axis=1))}")
 
     def fit(self, space: spaces.Space) -> bool:
         """Return whether observations of a space can be converted; plain numbers may have any shape."""

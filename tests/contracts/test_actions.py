@@ -241,7 +241,7 @@ def test_masks_have_the_choices_of_all_parts_one_after_the_other() -> None:
         assert (actions["aim"]["1"][:, 0] == second).all()
         assert 0 < (actions["aim"]["1"][:, 1] == 1).mean() < 1
         states["action_mask"][7, :2] = 0
-        with pytest.raises(ValueError, match="no action is allowed"):
+        with pytest.raises(ValueError, match=r"no action is allowed in row 7 of 50$"):
             ppo.act(states)
     nested = spaces.Dict(x=spaces.Box(0, 1, (1,)), action_mask=spaces.Dict(move=spaces.MultiBinary(2)))
     with pytest.raises(TypeError, match=r"action_mask of .* must be one array"):
