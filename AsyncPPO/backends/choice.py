@@ -62,7 +62,7 @@ def choose_backend(
     name: BackendName = "process" if workers > 1 and process < inline else "inline"
     return name, (
         f"a step takes {seconds * 1e6:.0f} us, so {num_envs} environments should take {inline * 1e6:.0f} us in one "
-        f"process and {process * 1e6:.0f} us in {workers} worker{'s' if workers > 1 else ''}"
+        f"process and at best {process * 1e6:.0f} us in {workers} worker{'s' if workers > 1 else ''}"
     )
 
 
