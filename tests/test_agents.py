@@ -131,7 +131,7 @@ def test_overrides_that_cannot_be_are_named(tmp_path: Path, capsys: pytest.Captu
         ("lr=fast", "lr must be a number, not 'fast'"),
         ("gamma=2", "gamma must be in [0, 1], not 2"),
         ("gamma", "overrides are NAME=VALUE, not 'gamma'"),
-        ("batch_size=1000.5", "batch_size=1000.5: float is not an instance of int"),
+        ("batch_size=1000.5", "batch_size must be a whole number, not 1000.5"),
         ("batch_size=1e3", f"{tmp_path} has no checkpoint to resume from"),  # the value is valid
     ]:
         assert main.main(["resume", str(tmp_path), "--override", override]) == 1

@@ -225,7 +225,7 @@ def test_bad_flags_are_an_error_before_the_first_trial(
         ({"gama": 0.9}, "a preset of ppo has no setting 'gama': did you mean 'gamma'?"),
         ({"env_id": "my.module:Env"}, "a preset of ppo has no setting 'env_id'"),
         ({"tau": 0.1}, "a preset of ppo has no setting 'tau'"),
-        ({"lr": "fast"}, "lr='fast'"),
+        ({"lr": "fast"}, "lr must be a number, not 'fast'"),
         ({"lr": -1.0}, "lr must be positive and finite, not -1.0"),
         ({"agent": "sac"}, "is of the agent 'sac', not 'ppo'"),
         ([1], "preset.json"),
