@@ -5,7 +5,7 @@ from typing import Literal
 from gymnasium import spaces
 
 from OffPolicy.noise import make_noise
-from parallel_rl.utils import Config, Schedule, SettingValues, new_default, scheduled, setting, settings_class
+from parallel_rl.utils import Config, Schedule, SettingValues, check_annealed, new_default, setting, settings_class
 from parallel_rl.utils.settings import WIDEST
 
 
@@ -64,7 +64,7 @@ class OffPolicyConfig(Config):
 
     def check_relations(self) -> None:
         """Raise a `ValueError` if settings exclude each other."""
-        scheduled("lr", self.lr, self.anneal_lr, 0.0)  # raises if a function is also to be annealed
+        check_annealed("lr", self.lr, self.anneal_lr)
         if self.hindsight != "none" and (self.n_step > 1 or self.prioritized):
             raise ValueError("hindsight needs n_step=1 and prioritized=False: a new goal changes rewards and errors")
         if self.clip_return and self.gamma == 1:

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from gymnasium import spaces
 
-from parallel_rl.utils import Config, Features, Schedule, SettingValues, leaves, scheduled, setting, settings_class
+from parallel_rl.utils import Config, Features, Schedule, SettingValues, check_annealed, leaves, setting, settings_class
 from parallel_rl.utils.settings import WIDEST
 
 CompanionName = Literal["rnd", "icm"]
@@ -187,7 +187,7 @@ class PPOConfig(Config):
             ("lr", self.lr, self.anneal_lr),
             ("policy_clip", self.policy_clip, self.anneal_clip),
         ):
-            scheduled(name, value, anneal, 0.0)  # raises if a function is also to be annealed
+            check_annealed(name, value, anneal)
 
     @classmethod
     def defaults_for(cls, observation_space: spaces.Space, action_space: spaces.Space) -> SettingValues:

@@ -49,7 +49,7 @@ from parallel_rl.utils.returns import (
     td_errors,
     v_trace,
 )
-from parallel_rl.utils.schedules import Schedule, linear, scheduled
+from parallel_rl.utils.schedules import Schedule, check_annealed, linear, scheduled
 from parallel_rl.utils.scores import bootstrap_interval, interquartile_mean
 from parallel_rl.utils.seeding import (
     OwnStreams,
@@ -140,6 +140,7 @@ __all__ = [
     "bounds_of",
     "buffer_append",
     "buffer_to_target_buffer_transfer",
+    "check_annealed",
     "check_env_id",
     "check_fit",
     "check_like",

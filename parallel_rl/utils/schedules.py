@@ -15,6 +15,12 @@ def linear(initial: float, progress: float) -> float:
     return initial * (1.0 - min(max(progress, 0.0), 1.0))
 
 
+def check_annealed(name: str, value: float | Schedule, anneal: bool) -> None:
+    """Raise a `ValueError` if a hyperparameter is a function and is to be annealed as well."""
+    if anneal and callable(value):
+        raise ValueError(f"{name} is a function of the run: it cannot be annealed as well")
+
+
 def scheduled(name: str, value: float | Schedule, anneal: bool, progress: float) -> float:
     """Return the value of a hyperparameter at some point of the run.
 
@@ -27,10 +33,9 @@ def scheduled(name: str, value: float | Schedule, anneal: bool, progress: float)
     Raises:
         ValueError: the function returns no finite number of at least 0, or `anneal` is set for a function.
     """
+    check_annealed(name, value, anneal)
     if not callable(value):
         return linear(value, progress) if anneal else value
-    if anneal:
-        raise ValueError(f"{name} is a function of the run: it cannot be annealed as well")
     remaining = linear(1.0, progress)
     result = value(remaining)
     try:
