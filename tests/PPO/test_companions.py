@@ -71,8 +71,8 @@ def collected(ppo: PPO, seed: int = 0, value: float | None = None) -> PPO:
     rng = np.random.default_rng(seed)
     for env_id in range(2):
         obs, over = rng.normal(size=(16, 4)).astype(np.float32), rng.random(16) < 0.2
-        obs[3, 1] = obs[3, 1] if value is None else value
         action, extras = ppo.act(obs)
+        obs[3, 1] = obs[3, 1] if value is None else value
         final = rng.normal(size=(int(over[:-1].sum()) + 1, 4)).astype(np.float32)
         reward = rng.normal(size=16).astype(np.float32)
         ppo.memory.append(Trajectory(env_id, obs, action, reward, over, np.zeros(16, bool), final, extras))
