@@ -12,8 +12,10 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from inspect import signature
 from typing import Any, NoReturn
 
+from parallel_rl.commands.arguments import check_resume
 from parallel_rl.commands.completion import complete
 from parallel_rl.commands.envs import envs
 from parallel_rl.commands.export import export
@@ -23,7 +25,7 @@ from parallel_rl.commands.play import evaluate, record, watch
 from parallel_rl.commands.plot import plot
 from parallel_rl.commands.program import DISTRIBUTION, NAME, version
 from parallel_rl.commands.pyrl import COMMANDS as PYRL_COMMANDS
-from parallel_rl.commands.train import check_resume, resume, train
+from parallel_rl.commands.train import resume, train
 from parallel_rl.commands.tune import tune
 
 INTERRUPTED, UNHEARD = 130, 141
@@ -72,7 +74,7 @@ def _run(arguments: list[str]) -> int:
         arguments = ["train", *arguments]
     name, *rest = arguments
     if name == "resume":
-        check_resume(rest)
+        check_resume(rest, signature(resume).parameters)
     if name in COMMANDS:
         return parsed(COMMANDS[name], f"{NAME} {name}", rest)
     parsing = SELF_PARSED | PYRL_COMMANDS

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -99,6 +100,7 @@ def test_copies_are_combined_evaluated_and_have_a_curve_each(
     for number in (0, 1):
         rows = read_table(tmp_path / "run" / f"copy_{number}" / "metrics.csv")
         assert [row["steps"] for row in rows] == [64, 128, 192]
+    assert out.splitlines()[-1].endswith(f"main.py --load-weights {tmp_path / 'run'} --steps 192")
     assert main.main(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
     assert train(tmp_path / "run", "--steps", "192") == 1
     assert "holds a run already" in capsys.readouterr().err
@@ -129,7 +131,8 @@ def test_a_stopped_population_resumes_to_the_bit(
     one, other = (read_table(tmp_path / name / "metrics.csv") for name in ("whole", "half"))
     assert [(row["steps"], row["mean_return"]) for row in one] == [(row["steps"], row["mean_return"]) for row in other]
     assert main.main(["resume", str(tmp_path / "half"), "--steps", "100"]) == 1
-    assert "a run with copies resumes as it was" in capsys.readouterr().err
+    as_it_was = "a run with copies resumes as it was: .* its weights: --load-weights .*half"
+    assert re.search(as_it_was, capsys.readouterr().err)
     assert main.main(["resume", str(tmp_path / "whole")]) == 1
     assert "has no saved state: the run is complete" in capsys.readouterr().err
 

@@ -1,14 +1,14 @@
 """The command line of `train`: from arguments to a config."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from AsyncPPO.factory import sample_env
-from parallel_rl.agents import agent_kind
+from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.commands.build import factory_of
 from parallel_rl.commands.parsing import parsed
 from parallel_rl.commands.program import NAME
@@ -28,7 +28,7 @@ from parallel_rl.config import (
 )
 from parallel_rl.presets import defaults_for, has_preset, preset
 from parallel_rl.utils import SettingValues, read_json, settings_in
-from parallel_rl.utils.names import suggestion
+from parallel_rl.utils.names import sb3_name, suggestion
 
 NO_PRESET = "none"
 """The value of `--preset` for none."""
@@ -79,6 +79,27 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
     if source is not None:
         check_trust(config.run, source, typed.trust_env_module, typed=typed)
     return config, SimpleNamespace(**values, origin=origin + _by_flags(agent, values, flat_flags(defaults)))
+
+
+def check_resume(arguments: Sequence[str], known: Collection[str]) -> None:
+    """Check that no flag of `resume` is a setting of an agent.
+
+    Args:
+        arguments: of the command line.
+        known: the names of its flags.
+
+    Raises:
+        ValueError: one is; the message says how `--override` changes it.
+    """
+    for word, following in zip(arguments, [*arguments[1:], "VALUE"], strict=True):
+        flag, _, value = word.partition("=")
+        name = flag.removeprefix("--").replace("-", "_").lower()
+        if not flag.startswith("--") or name in known:
+            continue
+        names = {name.lower(): name for agent in AGENTS for name in settings_in(agent_kind(agent).config_class)}
+        theirs = sb3_name(name, names.values())
+        if found := names.get(name) or (theirs and theirs[0]):
+            raise ValueError(f"resume has no flag {flag}: pass --override {found}={value or following}")
 
 
 def _named_in(arguments: Sequence[str]) -> set[str]:

@@ -69,6 +69,7 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
         evaluation = final_evaluation(config, agent, population.steps_done, run_dir)
         _summarize(population, evaluation, run_dir)
         say_result(config, evaluation, run_dir)
+        say(f"continue  {PROGRAM} --load-weights {run_arguments(config.run, run_dir)} --steps {config.run.steps}")
     return 0
 
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from AsyncPPO.callbacks import (
     WeightsAndBiases,
     checkpoints_in,
 )
-from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import callbacks_of, load_latest, make_trainer
 from parallel_rl.commands.cluster import ClusterName, checked_nodes, work_on_ranks, workers_of_rank
@@ -49,7 +47,7 @@ from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import check_trust, named_values, run_arguments
 from parallel_rl.config import TrainConfig, setting_types
 from parallel_rl.utils import ALONE, Cluster, counted, remove_unfinished, settings_in
-from parallel_rl.utils.names import sb3_name, suggestion
+from parallel_rl.utils.names import suggestion
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
@@ -131,7 +129,10 @@ def resume(
     check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module)
     if config.run.copies > 1:
         if steps is not None or num_envs is not None or override:
-            raise ValueError("a run with copies resumes as it was: without --steps, --num-envs and --override")
+            raise ValueError(
+                "a run with copies resumes as it was: without --steps, --num-envs and --override; once it is complete, "
+                f"a new run goes on from its weights: --load-weights {run_dir}"
+            )
         return train_copies(config, run_dir, resumed=True)
     changed: dict[str, Any] = {} if num_envs in (None, config.run.num_envs) else {"num_envs": num_envs}
     changed |= _overrides(config, override)
@@ -184,23 +185,6 @@ def _train_along(config: TrainConfig, trainer: "AsyncTrainer") -> int:
     with stopped_by_signals(trainer) as signals:
         trainer.run()
     return 128 + signals[0] if signals else 0
-
-
-def check_resume(arguments: Sequence[str]) -> None:
-    """Check that no flag of `resume` is a setting of an agent.
-
-    Raises:
-        ValueError: one is; the message says how `--override` changes it.
-    """
-    for word, following in zip(arguments, [*arguments[1:], "VALUE"], strict=True):
-        flag, _, value = word.partition("=")
-        name = flag.removeprefix("--").replace("-", "_").lower()
-        if not flag.startswith("--") or name in signature(resume).parameters:
-            continue
-        known = {name.lower(): name for agent in AGENTS for name in settings_in(agent_kind(agent).config_class)}
-        theirs = sb3_name(name, known.values())
-        if found := known.get(name) or (theirs and theirs[0]):
-            raise ValueError(f"resume has no flag {flag}: pass --override {found}={value or following}")
 
 
 def _overrides(config: TrainConfig, arguments: Sequence[str]) -> dict[str, Any]:
