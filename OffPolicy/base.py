@@ -4,7 +4,6 @@ import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from OffPolicy.arguments import ForEnv
 from OffPolicy.config import OffPolicyConfig
 from OffPolicy.graphs import Graphs
 from OffPolicy.her import GoalFunctions
-from OffPolicy.learner import ONE, Learner, Tensors, WeightedRanks
+from OffPolicy.learner import ONE, Learner, Tensors, WeightedRanks, read_means
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler, shares
@@ -282,7 +281,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
                         collected[name].append(value)
         self.sampler.sync_priorities(ranks)
         self._last_round = self.steps
-        means = mean_metrics(ranks, share, _means(collected))
+        means = mean_metrics(ranks, share, read_means(collected))
         self._check_finite(means)
         return means
 
@@ -343,9 +342,3 @@ class OffPolicyAgent(Sharing, Savable, ABC):
 
     def replica(self) -> None:
         """Return None, since workers cannot act with a replica of this agent."""
-
-
-def _means(collected: dict[str, list[torch.Tensor]]) -> Metrics:
-    """Return the means of tensors `()` by name; all are read at once, since a GPU makes each reading wait."""
-    values = iter(torch.stack([value for values in collected.values() for value in values]).tolist())
-    return {name: sum(islice(values, len(tensors))) / len(tensors) for name, tensors in collected.items()}

@@ -1,12 +1,13 @@
 """Learner: a network with its optimizer and its target network."""
 
+from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from parallel_rl.networks import Adam, copy_on, limit_norm
-from parallel_rl.utils import ALONE, Ranks, State, check_like
+from parallel_rl.utils import ALONE, Metrics, Ranks, State, check_like
 
 M = TypeVar("M", bound=nn.Module)
 ADAM_EPS = 1e-8
@@ -88,3 +89,9 @@ class Learner(Generic[M]):
     def _tensors(self) -> dict[str, torch.Tensor]:
         target = {} if self._target_vector is None else {"target": self._target_vector}
         return {"parameters": self.vector, **target, **self.optimizer.state}
+
+
+def read_means(collected: dict[str, list[torch.Tensor]]) -> Metrics:
+    """Return the means of tensors `()` by name; all are read at once, since a GPU makes each reading wait."""
+    values = iter(torch.stack([value for values in collected.values() for value in values]).tolist())
+    return {name: sum(islice(values, len(tensors))) / len(tensors) for name, tensors in collected.items()}

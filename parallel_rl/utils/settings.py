@@ -222,7 +222,7 @@ def _converted(value: Any, about: Setting, hint: Any) -> Any:
         return value
     if about.also is not None and value == about.also:
         return about.also
-    if choices := _choices(kinds):
+    if choices := literals(kinds):
         return choices[choices.index(value)]
     if get_origin(hint) is tuple:
         part = get_args(hint)[0]
@@ -244,7 +244,7 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
     kinds = _kinds(hint)
     if (value is None and NoneType in kinds) or (about.also is not None and value == about.also):
         return None
-    if choices := _choices(kinds):
+    if choices := literals(kinds):
         return None if value in choices else f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}"
     is_whole = float not in {*kinds, *get_args(hint)}
     if get_origin(hint) is tuple:
@@ -260,7 +260,7 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
     return _number_fault(name, value, about, is_whole)
 
 
-def _choices(kinds: Iterable[Any]) -> list[Any]:
+def literals(kinds: Iterable[Any]) -> list[Any]:
     """Return the values that types list; none for other types."""
     if bool in kinds:
         return [True, False]
@@ -324,33 +324,3 @@ class MadeWith(Generic[P]):
     def __get__(self, instance: Any, owner: type[T]) -> Callable[P, T]:
         """Return the method, bound to the class."""
         return MethodType(self._method, owner)
-
-
-def table(configs: Mapping[str, type[Config]]) -> str:
-    """Return the settings of configs as a Markdown table; the names of the configs head the columns of defaults."""
-    defaults = [{each.name: _shown(each.default) for each in fields(config)} for config in configs.values()]
-    rows: dict[str, str] = {}
-    for config in configs.values():
-        for name, about in settings_in(config).items():
-            shown = " | ".join(known.get(name, "") for known in defaults)
-            rows.setdefault(name, f"| `{name}` | {shown} | {_values(name, config)} | {about.help} |")
-    head = f"| setting | {' | '.join(configs)} | values | what it is |"
-    return "\n".join([head, "| --- " * (3 + len(configs)) + "|", *rows.values()])
-
-
-def _shown(value: Any) -> str:
-    """Return a value in the form of a table."""
-    if isinstance(value, tuple):
-        return f"`({', '.join(map(str, value))})`"
-    return "none" if value is None else f"`{value}`"
-
-
-def _values(name: str, config: type[Config]) -> str:
-    """Return the valid values of a setting, in the form of a table."""
-    hint, about = hints(config)[name], settings_in(config)[name]
-    kinds = [hint, *get_args(hint)]
-    if choices := _choices(kinds):
-        words = ", ".join(f"`{choice}`" for choice in choices)
-    else:
-        words = about.range if {int, float} & {*kinds} else "text"
-    return f"{words}, or none" if NoneType in kinds else words
