@@ -235,7 +235,7 @@ def test_a_signal_ends_a_run_whose_environment_hangs(
         (["--run-dir", "file/run"], "error: the run directory file/run cannot be made: Not a directory\n"),
         (["--run-dir", "file"], "error: the run directory file cannot be made: it is a file\n"),
         (["--config", "file"], "error: file is not JSON: Expecting value"),
-        (["--seeds", "3..1"], "error: --seeds 3..1 names no seed: the smaller number comes first"),
+        (["--seeds", "3..1"], "error: --seeds must begin with the smaller number, not '3..1'"),
         pytest.param(
             ["--env-id", "Ant-v5"],
             "(pip install 'parallel-rl[mujoco]', or -r requirements-mujoco.txt in a checkout)\n",

@@ -41,7 +41,7 @@ def seeds_in(text: str) -> list[int]:
     else:
         first, last = int(span[1]), int(span[2])
         if last < first:
-            raise ValueError(f"--seeds {text} names no seed: the smaller number comes first")
+            raise ValueError(f"--seeds must begin with the smaller number, not {text!r}")
         seeds = [*range(first, min(last, first + MOST_SEEDS) + 1)]
     if not 0 < len({*seeds}) == len(seeds) <= MOST_SEEDS:
         raise ValueError(f"--seeds must name up to {MOST_SEEDS} different seeds, not {text!r}")
