@@ -269,7 +269,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(
         return json.dumps(content | {part: content[part] | settings})
 
     for nonsense, message in [
-        ("[]", "is not the configuration of a run"),
+        ("[]", "config.json does not hold an object of JSON"),
         ('{"config": {}}', "is not the configuration of a run"),
         (json.dumps(content | {"run": 5}), "is not the configuration of a run"),
         (json.dumps(content | {"agent": "pqo"}), "config.json: no agent 'pqo'; did you mean 'ppo'?"),
