@@ -143,7 +143,7 @@ def test_batch_sizes_may_change_between_two_runs() -> None:
         run.run()
         run.ppo.mini_batch_size = 128
         assert len(run.run()) == 4
-        run.ppo.batch_size = 64
+        run.ppo.batch_size = run.ppo.mini_batch_size = 64
         assert [row["steps"] for row in run.run()][4:] == [576, 640, 704, 768]
         run.ppo.batch_size = 1000
         with pytest.raises(ValueError, match="was batch_size raised later"):
