@@ -93,6 +93,6 @@ def test_gradient_workers_without_room_are_not_used() -> None:
     with AsyncPPO("CartPole-v1", ppo, 4, 128, seed=1, progress=False, **REPLICAS) as trainer:
         for mini_batch_size, steps in [(32, 16), (32, 80), (320, 80)]:
             for each, workers in ((ppo, GradientWorkers(trainer.env)), (local, None)):
-                each.mini_batch_size = mini_batch_size
+                each.batch_size, each.mini_batch_size = 4 * steps, mini_batch_size
                 train_by_hand(each, steps, workers)
     assert_same(ppo, local)
