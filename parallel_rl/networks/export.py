@@ -69,6 +69,7 @@ def export_policy(agent: Any, path: str | os.PathLike[str]) -> float:
     names, results = ["obs", "core"][: len(inputs)], _names_of_actions(agent) + ["next_core"][: len(inputs) - 1]
     module = Deterministic(copy.deepcopy(agent.policy).cpu()).eval()
     batch = {0: torch.export.Dim("batch")}
+    _start_autograd()
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "The tensor attributes .* were assigned during export"
@@ -89,6 +90,11 @@ def export_policy(agent: Any, path: str | os.PathLike[str]) -> float:
             raise RuntimeError(f"the actions of the policy in {path} differ from the agent's by up to {difference:g}")
         aside.replace(path)
     return difference
+
+
+def _start_autograd() -> None:
+    """Compute a gradient: if the first one in a process came after an export, no gradient would be possible in forks."""
+    torch.ones((), requires_grad=True).backward()
 
 
 def _names_of_actions(agent: Any) -> list[str]:

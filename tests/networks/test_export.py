@@ -1,6 +1,9 @@
 """Exported policies act as the agent does."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,3 +123,23 @@ def test_export_of_bfloat16_as_onnx_is_refused(tmp_path: Path) -> None:
 def test_export_with_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"exported as \.onnx or \.pt2, not as 'policy\.pt'"):
         export_policy(PPO(False, 4, 2), tmp_path / "policy.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+def test_a_fork_computes_gradients_after_an_export(tmp_path: Path) -> None:
+    """As the members of a population do. Only a process that has computed no gradient before can show it."""
+    script = f"""
+import os
+import torch
+from parallel_rl.networks.export import export_policy
+from PPO import PPO
+
+export_policy(PPO(False, 4, 2, seed=0), {str(tmp_path / "policy.pt2")!r})
+torch.ones((), requires_grad=True).backward()
+if not (child := os.fork()):
+    torch.ones((), requires_grad=True).backward()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2], timeout=120)
