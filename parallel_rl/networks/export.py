@@ -93,7 +93,7 @@ def export_policy(agent: Any, path: str | os.PathLike[str]) -> float:
 
 
 def _start_autograd() -> None:
-    """Compute a gradient: if the first one in a process came after an export, no gradient would be possible in forks."""
+    """Compute a gradient: if the first one of a process came after an export, forks could compute none."""
     torch.ones((), requires_grad=True).backward()
 
 
