@@ -126,10 +126,11 @@ def shares_table(done: dict[Run, float]) -> str:
         target, same = float(np.mean(scores_of_preset(env_id))), has_the_defaults(env_id)
         scores = [done[run] for seed in SEEDS if (run := (env_id, "", steps, seed)) in done]
         each = "the same settings" if same else ", ".join(f"{score:.1f}" for score in scores) or "not run"
-        share = "" if chance is None or not scores else f"{(np.mean(scores) - chance) / (target - chance):.0%}"
+        part = None if chance is None or not scores else float((np.mean(scores) - chance) / (target - chance))
+        share = "" if part is None else f"{part:.1%}"
         if scores and len(scores) < len(SEEDS):
             share += f" ({len(scores)} of {len(SEEDS)} seeds)"
-        elif same or (share and float(share[:-1]) >= 100 * ENOUGH):
+        elif same or (part is not None and part >= ENOUGH):
             good += 1
         start = "" if chance is None else f"{chance:.1f}"
         lines.append(f"| {env_id} | {steps:,} | {start} | {target:.1f} | {each} | {'100%' if same else share} |")
