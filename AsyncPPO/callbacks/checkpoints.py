@@ -19,7 +19,7 @@ CHECKPOINT_SUFFIX = ".state"
 class Checkpoints(Callback):
     """Saves checkpoints at intervals and at the end of the run, unless an error ended it; keeps the newest.
 
-    A run that starts anew, or from an older checkpoint, replaces the later ones in its directory once it saves.
+    A run from the beginning, or from an older checkpoint, replaces the later ones in its directory once it saves.
     Every rank of a run needs it, since each has its own environments; the first rank writes the files.
     """
 
