@@ -3,6 +3,7 @@
 Gradients and experience do not pass through Ray.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -42,7 +43,7 @@ def connected() -> Iterator[Machines]:
         RankError: there is none.
     """
     try:
-        ray.init(address="auto", logging_level="warning")
+        ray.init(address="auto", logging_level=logging.WARNING)
     except ConnectionError as error:
         raise RankError("no Ray cluster here: `ray start --head`, or `ray start --address HEAD:6379`") from error
     try:
