@@ -89,6 +89,7 @@ def evaluate_episodes(
     max_steps = max_steps if max_steps is None else counted("max_steps", max_steps)
     _check(actor, settings)
     env, num_envs = _first(env, number_of_copies(env, num_envs, DEFAULT_NUM_ENVS), episodes, settings)
+    keys = with_success(info_keys)
     done, failures, truncated = list[Episode](), 0, 0
     with (
         EnvVectorizer(env, num_envs, **settings) as envs,
@@ -97,21 +98,25 @@ def evaluate_episodes(
         limited = max_steps is not None or bool(envs.spec and envs.spec.max_episode_steps)
         max_steps = max_steps if limited else LONGEST_EPISODE
         while len(done) < episodes:
-            news, unended = _roll_out(envs, actor, episodes - len(done), deterministic, max_steps, info_keys, bar)
+            news, unended = _roll_out(envs, actor, episodes - len(done), deterministic, max_steps, keys, bar)
             failures = 0 if news else failures + 1
             if failures > RESTART_LIMIT:
                 raise EnvError(f"no episode was finished in {RESTART_LIMIT} rounds: every environment failed")
             done += news
             truncated += unended
     if truncated and not limited:
-        warnings.warn(
-            f"{truncated} of {episodes} episodes were truncated after {max_steps:,} steps, as the environment has no "
-            "time limit: max_episode_steps=200 as an argument of gymnasium.make sets one (on the command line "
-            "--env-kwargs max_episode_steps=200)",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        _warn_of_truncation(truncated, episodes)
     return done
+
+
+def _warn_of_truncation(truncated: int, episodes: int) -> None:
+    warnings.warn(
+        f"{truncated} of {episodes} episodes were truncated after {LONGEST_EPISODE:,} steps, as the environment has no "
+        "time limit: max_episode_steps=200 as an argument of gymnasium.make sets one (on the command line "
+        "--env-kwargs max_episode_steps=200)",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _check(actor: Any, settings: EnvSettings) -> None:
@@ -134,7 +139,7 @@ def _roll_out(
     episodes: int,
     deterministic: bool,
     max_steps: int | None,
-    info_keys: Sequence[str],
+    keys: Sequence[str],
     bar: Bar,
 ) -> tuple[list[Episode], int]:
     """Roll out one episode in each environment, `episodes` at most.
@@ -142,7 +147,6 @@ def _roll_out(
     Returns:
         The episodes that did not fail, and the number of those truncated at `max_steps`.
     """
-    keys = with_success(info_keys)
     sums, ended = Episodes(envs.num_envs, keys), dict[int, Episode]()
     recurrent = RecurrentState(actor, envs.num_envs)
     obs = envs.reset()[0][:episodes]

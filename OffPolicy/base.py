@@ -165,7 +165,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
         """Make one update; return metrics `()` and the TD errors `(B,)` of this rank's rows."""
         noise = torch.from_numpy(self.update_noise(len(batch.obs))).to(self.device)
         if noise.is_cuda and ranks.ranks.world_size == 1:
-            return self._graphs.replay(self.kind_of_update(), batch, noise, self.current_lr, ranks)
+            return self._graphs.replay(self.config, self.kind_of_update(), batch, noise, self.current_lr, ranks)
         return self.make_update(batch, noise, self.current_lr, ranks)
 
     def act(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -25,11 +26,27 @@ class Graphs:
     def __init__(self, make_update: Callable[..., Outputs]) -> None:
         """Store the function to record; it reads and writes the same tensors each time, and returns new ones."""
         self._make_update = make_update
+        self._config: Any = None
         self._warm: dict[Hashable, int] = {}
         self._recorded: dict[Hashable, _Graph] = {}
 
-    def replay(self, kind: Hashable, batch: Minibatch, noise: torch.Tensor, lr: float, ranks: WeightedRanks) -> Outputs:
-        """Make one update of a kind; the arguments are otherwise those of `make_update`, for a single rank."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has: it records graphs of its own, since these write into the tensors of this agent."""
+        return vars(self) | {"_warm": {}, "_recorded": {}}
+
+    def replay(
+        self, config: Any, kind: Hashable, batch: Minibatch, noise: torch.Tensor, lr: float, ranks: WeightedRanks
+    ) -> Outputs:
+        """Make one update of a kind; the arguments are otherwise those of `make_update`, for a single rank.
+
+        A graph keeps the settings with which it was recorded, but for the learning rate. With others it is recorded
+        again.
+        """
+        if config is not self._config:  # an assignment to a setting replaces the config
+            if self._config is None or _without_lr(config) != _without_lr(self._config):
+                self._warm.clear()
+                self._recorded.clear()
+            self._config = config
         kind = kind, len(batch.obs), ranks
         inputs = *batch, noise, torch.full((), lr, device=noise.device)
         if self._warm.setdefault(kind, 0) < WARM_UP:
@@ -42,6 +59,10 @@ class Graphs:
     def _call(self, ranks: WeightedRanks, inputs: tuple[torch.Tensor, ...]) -> Outputs:
         *batch, noise, lr = inputs
         return self._make_update(Minibatch(*batch), noise, lr, ranks)
+
+
+def _without_lr(config: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(config).items() if name != "lr"}
 
 
 def _on_a_stream(function: Function, inputs: tuple[torch.Tensor, ...]) -> Outputs:

@@ -17,7 +17,6 @@ from parallel_rl.networks import (
     GaussianHead,
     MultiCategoricalHead,
     Perception,
-    PolicyHead,
     RunningNorm,
     ValueHead,
     make_policy_head,
@@ -117,9 +116,7 @@ class ActorCritic(nn.Module):
         self.core: Core | None = None
         if recurrent:
             self.core, width = Core(core, width, core_size, generator), core_size
-        self.policy_head: PolicyHead = make_policy_head(
-            action_space, width, squash, log_std, generator, use_sde, action_unit
-        )
+        self.policy_head = make_policy_head(action_space, width, squash, log_std, generator, use_sde, action_unit)
         self.value_head = ValueHead(width, values, generator)
         self._check_mask()
 

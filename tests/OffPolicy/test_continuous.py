@@ -306,6 +306,36 @@ def test_an_update_reads_no_number_from_the_device(kind: Any) -> None:
     assert errors.shape == (6,)
 
 
+def test_graphs_are_recorded_again_for_other_settings_and_for_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: what would be recorded is called instead."""
+    recorded = []
+
+    def record(function: Any, inputs: Any) -> Any:
+        recorded.append(function)
+        return function
+
+    monkeypatch.setattr("OffPolicy.graphs._Graph", record)
+    monkeypatch.setattr("OffPolicy.graphs._on_a_stream", lambda function, inputs: function(inputs))
+
+    def updated(agent: Any, updates: int = 5) -> int:
+        """Return how often a graph was recorded."""
+        for _ in range(updates):
+            noise = torch.from_numpy(agent.update_noise(6))
+            agent._graphs.replay(agent.config, False, random_batch(), noise, agent.lr, WeightedRanks())
+        return len(recorded)
+
+    agent = DDPG(OBSERVATIONS, ACTIONS, **SMALL)
+    assert updated(agent) == 1
+    agent.lr = 1e-2
+    assert updated(agent) == 1, "the learning rate is an input of the graph"
+    agent.tau = 0.5
+    assert updated(agent, 3) == 1, "the first updates are not replayed"
+    assert updated(agent) == 2
+    copied, before = copy.deepcopy(agent), agent.actor_learner.vector.clone()
+    assert updated(copied) == 3
+    assert torch.equal(agent.actor_learner.vector, before)
+
+
 def test_a_clamped_deviation_gets_no_gradient() -> None:
     agent = shaken(SAC, alpha=0.3)
     *_, last = agent.actor_learner.network.layers.biases
