@@ -2,7 +2,6 @@
 
 python -m benchmarks.companions deepsea
 python -m benchmarks.companions cost
-python -m benchmarks.companions minigrid --seeds 0
 """
 
 import re
@@ -28,9 +27,6 @@ from PPO import ICM, PPO, RND, Companion, Transitions
 
 PAGE = Path(__file__).parents[1] / "docs" / "companions.md"
 LENGTH, STEPS = 20, 400_000
-MINIGRID: dict[str, Any] = {
-    "batch_size": 4096, "mini_batch_size": 512, "k_epochs": 4, "lr": 5e-4, "gamma": 0.99, "entropy_coef": 0.01
-}  # fmt: skip
 ROWS, MINIBATCH, EPOCHS = 2048, 512, 4
 
 
@@ -110,47 +106,6 @@ def deepsea(explorers: Sequence[str] = tuple(EXPLORERS), seeds: Sequence[int] = 
         print(f"DeepSea {LENGTH}, {STEPS:,} steps, {explorer}: {sum(found)} of {len(found)} seeds", flush=True)
 
 
-def minigrid(
-    env_id: str = "MiniGrid-DoorKey-8x8-v0",
-    explorers: Sequence[str] = ("RND", "PPO alone"),
-    seeds: Sequence[int] = range(3),
-    steps: int = 1_000_000,
-    picture: Path = Path("minigrid.png"),
-) -> None:
-    """Train on MiniGrid, and draw the mean returns of the last 100 episodes.
-
-    Args:
-        env_id: the task.
-        explorers: names of explorers; the coefficient of their rewards is 0.02.
-        seeds: of the runs.
-        steps: of each run.
-        picture: the file to write.
-    """
-    import minigrid  # noqa: F401  # registers the tasks
-    from matplotlib.figure import Figure
-
-    symbols = documented("Symbols")
-
-    def make() -> gym.Env:
-        return symbols(gym.make(env_id))
-
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.subplots()
-    for color, explorer in enumerate(explorers):
-        for seed in tqdm(seeds, desc=explorer):
-            companions = EXPLORERS[explorer]()
-            for companion in companions:
-                companion.beta = 0.02
-            ppo = PPO.for_env(make(), companions=companions, seed=seed, **MINIGRID)
-            with AsyncPPO(make, ppo, 32, steps, seed=seed, progress=False) as trainer:
-                rows = [(row["steps"], row["mean_return"]) for row in trainer.run()]
-            axes.plot(*zip(*rows, strict=True), color=f"C{color}", label=explorer if seed == seeds[0] else None)
-            print(f"{env_id}, {explorer}, seed {seed}: mean return {rows[-1][1]:.2f}", flush=True)
-    axes.set(title=env_id, xlabel="steps", ylabel="mean return of the last 100 episodes")
-    axes.legend()
-    figure.savefig(picture, dpi=120)
-
-
 def update_seconds(ppo: PPO) -> float:
     """Return the time of an update on random rows."""
     ppo.memory.append(rows_of(ppo))
@@ -207,4 +162,4 @@ def cost(rounds: int = 30) -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"deepsea": deepsea, "cost": cost, "minigrid": minigrid})
+    tyro.extras.subcommand_cli_from_dict({"deepsea": deepsea, "cost": cost})

@@ -1,10 +1,11 @@
-"""Learning while collecting: steps per second of `AsyncPPO(lag=1)` and of `AsyncPPO(lag=0)`.
+"""Learning while collecting: `AsyncPPO(lag=1)` beside `AsyncPPO(lag=0)`.
 
-python -m benchmarks.lag --rounds 3 [--device cuda]
+python -m benchmarks.lag speed --rounds 3 [--device cuda]    # steps per second
+python -m benchmarks.lag solve                               # steps until a task is solved
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,12 @@ import gymnasium as gym
 import numpy as np
 import tyro
 from gymnasium import spaces
+from tqdm import tqdm
 
-from AsyncPPO import AsyncPPO
+from AsyncPPO import AsyncPPO, env_factory, make_env
 from benchmarks.throughput.training import in_turns, trainer_speed
+from parallel_rl.config import train_config
+from parallel_rl.presets import preset
 from PPO import PPO
 
 STEP_SECONDS = 0.001
@@ -69,7 +73,7 @@ def turn(task: str, lag: int, updates: int, device: str) -> float:
         return trainer_speed(trainer, steps)
 
 
-def main(rounds: int = 3, updates: int = 8, device: str = "cpu") -> None:
+def speed(rounds: int = 3, updates: int = 8, device: str = "cpu") -> None:
     """Print the steps per second of each turn, and the ratio of the medians with and without a lag.
 
     Args:
@@ -86,5 +90,44 @@ def main(rounds: int = 3, updates: int = 8, device: str = "cpu") -> None:
         print(f"{task}: {np.median(rates[task, 1]) / np.median(rates[task, 0]):.2f} times as fast with lag 1")
 
 
+SOLVED: dict[str, tuple[float, int, dict[str, Any]]] = {
+    "CartPole-v1": (475, 200_000, {"core": "gru"}),
+    "LunarLander-v3": (200, 1_000_000, {}),
+    "MinAtar/Breakout-v1": (5, 1_000_000, {}),
+}
+"""By task: the mean return of 100 episodes of training that counts as solved, the most steps, changes to the preset."""
+
+
+def steps_to_solve(env_id: str, lag: int, seed: int) -> float:
+    """Return the number of steps until the task is solved, or infinity."""
+    threshold, steps, changes = SOLVED[env_id]
+    chosen = preset("ppo", env_id, recurrent="core" in changes) | changes | {"steps": steps, "seed": seed}
+    config = train_config("ppo", chosen)
+    factory = env_factory(env_id)
+    with make_env(factory) as env:
+        ppo = PPO.for_env(env, seed=seed, **vars(config.settings))
+    arguments = {"mode": config.run.mode, "backend": "inline", "acting": "central"}
+    with AsyncPPO(factory, ppo, config.run.num_envs, steps, lag=lag, seed=seed, progress=False, **arguments) as trainer:
+        for update in trainer.updates():
+            if update["episodes"] >= 100 and update["mean_return"] >= threshold:
+                return update["steps"]
+    return np.inf
+
+
+def solve(tasks: Sequence[str] = tuple(SOLVED), lags: Sequence[int] = (0, 1), seeds: Sequence[int] = range(5)) -> None:
+    """Print the number of steps until each task is solved.
+
+    Args:
+        tasks: the tasks.
+        lags: 0 and 1.
+        seeds: of the runs.
+    """
+    for env_id in tasks:
+        for lag in lags:
+            steps = [steps_to_solve(env_id, lag, seed) for seed in tqdm(seeds, desc=f"{env_id}, lag {lag}")]
+            each = ", ".join(f"{number:,.0f}" for number in steps)
+            print(f"{env_id}, lag {lag}: median {np.median(steps):,.0f} steps of {each}", flush=True)
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.extras.subcommand_cli_from_dict({"speed": speed, "solve": solve})
