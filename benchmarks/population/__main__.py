@@ -16,9 +16,9 @@ import tyro
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from benchmarks.population.cases import BAD_RATES, Case, cases
+from benchmarks.population.cases import BAD_RATES, Case, Rover, cases
 from parallel_rl.utils.plots import COLORS
-from Population import Agent, Trainer
+from Population import Trainer
 
 try:
     import prlearn
@@ -30,21 +30,6 @@ RESULTS, PICTURE = HERE / "results.json", HERE / "scores.png"
 
 Scores = dict[str, dict[str, dict[str, float]]]
 """By bar, name of the case, and seed."""
-
-
-class Rover(Agent):
-    """Acts at random in LunarLander; its training does nothing."""
-
-    def __init__(self) -> None:
-        """Make its random stream."""
-        self.rng = np.random.default_rng(0)
-
-    def action(self, state: Any) -> int:
-        """Return a random action."""
-        return int(self.rng.integers(4))
-
-    def train(self, experience: Any) -> None:
-        """Do nothing."""
 
 
 def speed() -> None:

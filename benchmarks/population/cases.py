@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from AsyncPPO import AsyncPPO, evaluate
-from Population import AgentCombiner, ExploitExplore, FixedStatAgentCombiner, MeanAgentCombiner, Trainer
+from Population import Agent, AgentCombiner, ExploitExplore, FixedStatAgentCombiner, MeanAgentCombiner, Trainer
 from PPO import PPO
 
 EPISODES = 100
@@ -87,3 +89,18 @@ def single(env_id: str, steps: int, seed: int, **settings: Any) -> float:
 def score(trained: PPO, env_id: str, seed: int) -> float:
     """Return the mean return of deterministic episodes."""
     return float(evaluate(trained, env_id, EPISODES, seed=1_000_000 + seed).mean())
+
+
+class Rover(Agent):
+    """Acts at random in LunarLander; its training does nothing."""
+
+    def __init__(self) -> None:
+        """Make its random stream."""
+        self.rng = np.random.default_rng(0)
+
+    def action(self, state: Any) -> int:
+        """Return a random action."""
+        return int(self.rng.integers(4))
+
+    def train(self, experience: Any) -> None:
+        """Do nothing."""
