@@ -95,9 +95,9 @@ def _trajectory(
     obs = _rows(episode.get("obs"), observation_space, steps + 1, name)
     reward, terminated = episode.get("rew"), episode.get("terminated")
     if goal_functions is not None:
-        achieved, desired = obs[ACHIEVED][1:], obs[DESIRED][1:]
-        reward = goal_functions.compute_reward(achieved, desired, {}) if reward is None else reward
-        terminated = goal_functions.compute_terminated(achieved, desired, {}) if terminated is None else terminated
+        goals = obs[ACHIEVED][1:], obs[DESIRED][1:]
+        reward = goal_functions.values("compute_reward", *goals) if reward is None else reward
+        terminated = goal_functions.values("compute_terminated", *goals) if terminated is None else terminated
     if reward is None:
         raise ValueError(f"{name} has no array rew")
     ended = np.broadcast_to(np.asarray(False if terminated is None else terminated, bool), steps)

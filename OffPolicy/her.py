@@ -10,7 +10,9 @@ from OffPolicy.replay import Replay, Transitions, random_below
 
 Strategy = Literal["future", "final", "episode"]
 GoalFunction = Callable[[np.ndarray, np.ndarray, dict[str, Any]], Any]
-"""Takes achieved goals `(n, G)`, desired goals `(n, G)` and an info, and returns `(n,)` values."""
+"""Takes achieved goals `(n, G)`, desired goals `(n, G)` and an info, and returns values `(n,)`.
+
+It may also take single goals `(G,)` only, and return one value."""
 ACHIEVED, DESIRED = "achieved_goal", "desired_goal"
 
 
@@ -36,6 +38,25 @@ class GoalFunctions(NamedTuple):
         except AttributeError as error:
             raise ValueError(f"hindsight needs compute_reward and compute_terminated of {env}: {error}") from None
 
+    def values(
+        self, name: Literal["compute_reward", "compute_terminated"], achieved: np.ndarray, desired: np.ndarray
+    ) -> np.ndarray:
+        """Return the values `(n,)` of one of the functions for goals `(n, G)`.
+
+        A function that returns one value for all of them may take single goals only, as that of Gymnasium-Robotics'
+        mazes does: it is called for each.
+
+        Raises:
+            ValueError: the values have another shape.
+        """
+        function, count = getattr(self, name), len(desired)
+        values = np.asarray(function(achieved, desired, {}))
+        if values.ndim == 0:
+            values = np.array([function(*pair, {}) for pair in zip(achieved, desired, strict=True)])
+        if values.shape != (count,):
+            raise ValueError(f"{name} must return ({count},) values for {count} goals, and returned {values.shape}")
+        return values
+
 
 @dataclass(frozen=True)
 class Hindsight:
@@ -59,8 +80,8 @@ class Hindsight:
         achieved = batch.next_obs[ACHIEVED][relabeled]
         for obs in (batch.obs, batch.next_obs):
             obs[DESIRED][relabeled] = goal
-        batch.reward[relabeled] = self._values("compute_reward", achieved, goal)
-        terminated = self._values("compute_terminated", achieved, goal)
+        batch.reward[relabeled] = self.goal_functions.values("compute_reward", achieved, goal)
+        terminated = self.goal_functions.values("compute_terminated", achieved, goal)
         batch.discount[relabeled] = np.where(terminated, 0.0, gamma)
         return batch
 
@@ -74,15 +95,3 @@ class Hindsight:
             return replay.following(rows, last)
         first = 1 - replay.steps_kept_before(rows) if self.strategy == "episode" else 1
         return replay.following(rows, first + random_below(last + 1 - first, len(rows), rng))
-
-    def _values(self, name: str, achieved: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        """Return the values `(n,)` of a goal function, or one bool for all.
-
-        Raises:
-            ValueError: they have another shape.
-        """
-        values = np.asarray(getattr(self.goal_functions, name)(achieved, goal, {}))
-        one_for_all, count = values.ndim == 0 and values.dtype == bool, len(goal)
-        if not one_for_all and values.shape != (count,):
-            raise ValueError(f"{name} must return ({count},) values for {count} goals, and returned {values.shape}")
-        return values

@@ -81,6 +81,16 @@ def test_rewards_of_goals_are_computed(tmp_path: Path) -> None:
         assert episode.reward[-1] == 0
 
 
+def test_terminations_of_goals_are_computed_by_a_function_of_single_goals(tmp_path: Path) -> None:
+    path = save(tmp_path / "demos.npz", **episodes_of_reach(3))
+    near = GoalFunctions(
+        Reach().compute_reward, lambda achieved, desired, info: bool(np.linalg.norm(achieved - desired) < 0.1)
+    )
+    for episode in load_demonstrations(path, Reach.observation_space, near):
+        assert episode.terminated.tolist() == [False] * (len(episode) - 1) + [True]
+        assert episode.reward.tolist() == [-1] * (len(episode) - 1) + [0]
+
+
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [

@@ -119,11 +119,28 @@ def test_hindsight_recomputes_reward_and_termination_for_the_new_goal() -> None:
     assert batch.discount[0] == np.float32(0.9)
 
 
-def test_a_reward_function_that_takes_one_goal_only_is_named() -> None:
+def test_functions_that_take_single_goals_are_called_for_each() -> None:
+    """As `compute_terminated` of Gymnasium-Robotics' mazes, whose norm of a batch is one number."""
+    functions = GoalFunctions(
+        lambda achieved, desired, info: -float(np.linalg.norm(achieved - desired)),
+        lambda achieved, desired, info: bool(np.linalg.norm(achieved - desired) <= 0.5),
+    )
+    achieved, desired = np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.25], [1.0]])
+    assert functions.values("compute_terminated", achieved, desired).tolist() == [True, True, False]
+    assert functions.values("compute_reward", achieved, desired).tolist() == [0, -0.25, -2]
     replay = replay_of(piece(0, 3, True))
-    single = Hindsight(GoalFunctions(lambda achieved, desired, info: -1.0, reached), "future", k=4)
+    rows = np.tile(np.flatnonzero(replay.is_transition), 100)
+    batch = Hindsight(functions, "future", k=4).transitions(replay, rows, 0.9, np.random.default_rng(0))
+    at_goal = (batch.next_obs["achieved_goal"] == batch.next_obs["desired_goal"])[:, 0]
+    assert at_goal.any()
+    np.testing.assert_array_equal(batch.discount == 0, at_goal)
+
+
+def test_a_function_whose_values_have_another_shape_is_named() -> None:
+    replay = replay_of(piece(0, 3, True))
+    columns = Hindsight(GoalFunctions(lambda achieved, desired, info: achieved, reached), "future", k=4)
     with pytest.raises(ValueError, match="compute_reward must return"):
-        single.transitions(replay, np.flatnonzero(replay.is_transition), 0.9, np.random.default_rng(0))
+        columns.transitions(replay, np.flatnonzero(replay.is_transition), 0.9, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(("hindsight", "k", "share"), [("none", 4, 0.0), ("future", 0, 0.0), ("final", 3, 0.75)])
