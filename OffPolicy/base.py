@@ -77,7 +77,7 @@ class OffPolicyAgent(Sharing, Savable, ABC):
 
         Raises:
             TypeError: a setting is unknown, or a space is not supported.
-            ValueError: a setting is out of its range, or the replay buffer does not fit into the machine's memory.
+            ValueError: a setting is out of its range.
         """
         self.config = make_config(self.config_class, settings, by=type(self).__name__) if config is None else config
         check_device(self.config.device)
@@ -116,7 +116,11 @@ class OffPolicyAgent(Sharing, Savable, ABC):
     for_env: ClassVar[MadeWith[Any]] = MadeWith(ForEnv)(make_for_env)
 
     def take_share(self, own: slice, total: int) -> None:
-        """Make room for the transitions of the environments `own` of `total`: this rank's part of the replay buffer."""
+        """Make room for the transitions of the environments `own` of `total`: this rank's part of the replay buffer.
+
+        Raises:
+            ValueError: it does not fit into the machine's memory.
+        """
         if not len(self.replay):
             envs = own.stop - own.start
             self.replay.capacity = self.buffer_size // total * envs

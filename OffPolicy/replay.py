@@ -88,23 +88,14 @@ class Replay:
             capacity: rows in all rings together.
             observation_space: of one environment.
             action_space: of one environment.
-            num_envs: N; by default taken from the first trajectories.
+            num_envs: N; by default taken from the first trajectories. Until then nothing is allocated.
 
         Raises:
-            ValueError: `capacity` is too small for the environments, or does not fit into the machine's memory.
+            ValueError: as `make_rings`.
         """
         types = (_stored(observation_space), _stored(action_space), "f4", "?", "?", "i8", "i4")
         self._types = {name: np.dtype(kind) for name, kind in zip(ARRAYS, types, strict=True)}
         self.capacity, self.num_envs, self.size = capacity, 0, 0
-        bytes_per_row = sum(kind.itemsize for kind in self._types.values())
-        self.nbytes = capacity * bytes_per_row
-        free = free_memory()
-        if free is not None and self.nbytes > free:
-            raise ValueError(
-                f"buffer_size={capacity:,} takes {self.nbytes / 1e9:.1f} GB ({bytes_per_row:,} bytes for each "
-                f"transition), but only {free / 1e9:.1f} GB are free: {free // bytes_per_row:,} would fit"
-            )
-        logger.info("the replay buffer takes %.2f GB when it is full", self.nbytes / 1e9)
         if num_envs is not None:
             self.make_rings(num_envs)
 
@@ -112,8 +103,10 @@ class Replay:
         """Make empty rings for N environments.
 
         Raises:
-            ValueError: `capacity` is too small for them.
+            ValueError: `capacity` is too small for them, or does not fit into the machine's memory.
         """
+        if not self.num_envs:  # later ones replace these
+            self._check_memory()
         self.num_envs, self.ring_length, self.size = num_envs, self.capacity // num_envs, 0
         if self.ring_length < 2:
             raise ValueError(f"buffer_size={self.capacity} has no room for {num_envs} environments: 2 rows for each")
@@ -122,6 +115,24 @@ class Replay:
             setattr(self, name, np.zeros((self.rows, *kind.shape), kind.base))
         self._written = np.zeros(num_envs, np.int64)  # rows written to each ring so far, overwritten ones included
         self._steps = np.zeros(num_envs, np.int64)  # of the running episodes
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the buffer takes when it is full."""
+        return self.capacity * self._bytes_per_row
+
+    @property
+    def _bytes_per_row(self) -> int:
+        return sum(kind.itemsize for kind in self._types.values())
+
+    def _check_memory(self) -> None:
+        free = free_memory()
+        if free is not None and self.nbytes > free:
+            raise ValueError(
+                f"buffer_size={self.capacity:,} takes {self.nbytes / 1e9:.1f} GB ({self._bytes_per_row:,} bytes for "
+                f"each transition), but only {free / 1e9:.1f} GB are free: {free // self._bytes_per_row:,} would fit"
+            )
+        logger.info("the replay buffer takes %.2f GB when it is full", self.nbytes / 1e9)
 
     def __len__(self) -> int:
         return self.size

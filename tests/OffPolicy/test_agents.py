@@ -322,7 +322,6 @@ def test_hindsight_needs_goals() -> None:
     ("kind", "settings", "what"),
     [
         (DQN, {"gamma": 2}, "gamma"),
-        (DQN, {"buffer_size": 10**12}, "would fit"),
         (TD3, {"action_noise": "pink_1"}, "action_noise"),
         (SAC, {"tau": 0}, "tau"),
         (SAC, {"clip_return": True, "gamma": 1}, "gamma < 1"),

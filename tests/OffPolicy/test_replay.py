@@ -127,7 +127,19 @@ def test_the_state_of_another_buffer_is_refused() -> None:
 
 def test_a_buffer_that_does_not_fit_into_memory_is_refused_before_it_is_allocated() -> None:
     with pytest.raises(ValueError, match=r"buffer_size=1,000,000,000,000 takes .* GB .* would fit"):
-        Replay(10**12, OBSERVATIONS, ACTIONS)
+        Replay(10**12, OBSERVATIONS, ACTIONS, num_envs=1)
+    unused = Replay(10**12, OBSERVATIONS, ACTIONS)
+    with pytest.raises(ValueError, match="would fit"):
+        unused.extend([Source(0, np.random.default_rng()).trajectory(1)])
+
+
+def test_a_full_buffer_is_emptied_and_loaded_in_the_memory_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    replay, _ = filled(30, [4])
+    monkeypatch.setattr("OffPolicy.replay.free_memory", lambda: 10)
+    state = replay.state()
+    replay.clear()
+    replay.load_state(state)
+    assert len(replay) == 4
 
 
 def test_a_million_transitions_take_hardly_more_than_one_observation_each() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from OffPolicy import SAC, TD3
+from AsyncPPO import AsyncTrainer
+from OffPolicy import DQN, SAC, TD3
 from OffPolicy.policy import POLICY_FILE
 from parallel_rl.networks.weights import read_weights, write_weights
 from PPO import PPO
@@ -28,6 +29,16 @@ def test_an_agent_is_made_of_its_weights(name: str, tmp_path: Any) -> None:
     np.testing.assert_array_equal(agent.get_action(obs, deterministic=True), again.get_action(obs, deterministic=True))
     feed(again, pieces)
     assert again.updates
+
+
+def test_only_training_needs_the_memory_of_the_replay_buffer(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = DQN.for_env("CartPole-v1", buffer_size=10_000, hidden_sizes=(4,), seed=0)
+    agent.save_weights(tmp_path)
+    monkeypatch.setattr("OffPolicy.replay.free_memory", lambda: 1000)
+    loaded = DQN.load(tmp_path)
+    assert loaded.get_action(np.zeros(4)) == agent.get_action(np.zeros(4))
+    with pytest.raises(ValueError, match=r"buffer_size=10,000 takes .* would fit"):
+        AsyncTrainer("CartPole-v1", loaded, num_envs=1, backend="inline")
 
 
 def test_the_learned_temperature_is_saved_with_the_weights(tmp_path: Any) -> None:
