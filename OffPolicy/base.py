@@ -18,7 +18,6 @@ from OffPolicy.learner import ONE, Learner, Tensors, WeightedRanks, read_means
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler, shares
-from OffPolicy.saving import Savable
 from OffPolicy.sharing import Sharing
 from parallel_rl.networks import check_device
 from parallel_rl.utils import (
@@ -42,7 +41,7 @@ ROUNDING = 1e-9
 """Due updates are counted in floats; this much rounding error is tolerated, in updates."""
 
 
-class OffPolicyAgent(Sharing, Savable, ABC):
+class OffPolicyAgent(Sharing, ABC):
     """Learns from a replay buffer, `utd` times for each environment step.
 
     It touches no environment, no process and no global random state.

@@ -140,9 +140,9 @@ class DDPG(DeterministicAgent):
         super().load_weights(directory)
         self._perturbed_vector.copy_(self.actor_learner.vector)
 
-    def load_shared_state(self, state: State, /) -> None:
-        """Load the `shared_state` of an agent; the actor is not perturbed until the next update."""
-        super().load_shared_state(state)
+    def _load_networks(self, state: State) -> None:
+        """Restore the networks; the actor is not perturbed until the next update."""
+        super()._load_networks(state)
         self._perturbed_vector.copy_(self.actor_learner.vector)
 
     def state(self) -> State:
@@ -154,10 +154,10 @@ class DDPG(DeterministicAgent):
         return super().state() | {"perturbation": {"std": self.perturbation.std, **arrays}}
 
     def load_state(self, state: State, /) -> None:
-        """Restore everything, with the perturbation."""
+        """Restore everything, with the perturbation; a run without `parameter_noise` has none."""
         super().load_state(state)
-        if self.perturbation is not None:
-            saved = state["perturbation"]
+        saved = state.get("perturbation")
+        if self.perturbation is not None and saved is not None:
             self.perturbation.std = float(saved["std"])
             self._perturbed_vector.copy_(torch.as_tensor(saved["perturbed"]))
             if "draws" in saved:  # older checkpoints lack them

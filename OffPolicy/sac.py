@@ -14,7 +14,7 @@ from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy
 from OffPolicy.learner import Learner, Tensors, WeightedRanks
 from OffPolicy.sampler import Minibatch
 from parallel_rl.networks import Ensemble, TanhGaussian, Trace
-from parallel_rl.utils import MadeWith
+from parallel_rl.utils import MadeWith, State
 
 LOG_STD_RANGE = -20.0, 2.0
 LOG_ALPHA_RANGE = -20.0, 10.0
@@ -137,6 +137,12 @@ class SAC(ContinuousAgent):
         """Let a fixed temperature stay as it is, and a learned one that older files lack."""
         own = {TEMPERATURE: self.temperature.network.log}
         return own | weights if self.config.alpha is None else weights | own
+
+    def _load_networks(self, state: State) -> None:
+        """Restore the networks; a fixed temperature stays as it is."""
+        super()._load_networks(state)
+        if self.config.alpha is not None:
+            self.temperature.vector.fill_(math.log(self.config.alpha))
 
     def _make_actor(self, columns: int, generator: torch.Generator) -> nn.Module:
         return StochasticActor(columns, self.action_dim, self.config, generator)

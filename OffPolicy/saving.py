@@ -19,7 +19,7 @@ from OffPolicy.learner import Learner
 from OffPolicy.policy import POLICY_FILE, Policy
 from OffPolicy.sampler import Sampler
 from OffPolicy.shards import KEPT
-from parallel_rl.networks.weights import read_weights
+from parallel_rl.networks.weights import read_weights, tensors_of
 from parallel_rl.utils import Configured, State, check_fit, describe_space, make_space, older, settings_in, whole_number
 
 COUNTS = ("steps", "updates", "_last_round", "_from_step", "_from_update", "_acted")
@@ -233,9 +233,9 @@ class Savable(Configured, ConfigFields):
             learner.check_state(state["learners"][name], name)
 
     def _load_networks(self, state: State) -> None:
+        """Restore the networks, their optimizers and the statistics of observations, which have been checked."""
         if self.policy.obs_norm is not None:
-            tensors = {name: torch.as_tensor(part) for name, part in state["obs_norm"].items()}
-            self.policy.obs_norm.load_state_dict(tensors)
+            self.policy.obs_norm.load_state_dict(tensors_of(state["obs_norm"], "the statistics of observations"))
         for name, learner in self.learners.items():
             learner.load_state(state["learners"][name])
 

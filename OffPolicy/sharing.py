@@ -6,20 +6,15 @@ from typing import Any
 
 import torch
 
-from OffPolicy.learner import Learner
-from OffPolicy.policy import Policy
+from OffPolicy.saving import Savable
 from OffPolicy.shards import KEPT, joined_shards, part_of_shards
 from parallel_rl.networks import RunningNorm, copy_on
 from parallel_rl.networks.normalizer import merged_statistics, renormalize_inputs
-from parallel_rl.networks.weights import tensors_of
 from parallel_rl.utils import State, mean_of_states
 
 
-class Sharing:
+class Sharing(Savable):
     """The part of an agent that exchanges networks, optimizers and statistics of observations."""
-
-    policy: Policy
-    learners: dict[str, Learner]
 
     def shared_state(self) -> State:
         """Return the part of the state that copies of an agent can share."""
@@ -38,12 +33,8 @@ class Sharing:
         Raises:
             ValueError: its networks differ; then nothing is changed.
         """
-        for name, learner in self.learners.items():
-            learner.check_state(state["learners"][name], name)
-        for name, learner in self.learners.items():
-            learner.load_state(state["learners"][name])
-        if self.policy.obs_norm is not None:
-            self.policy.obs_norm.load_state_dict(tensors_of(state["obs_norm"], "the shared statistics"))
+        self._check_networks(state)
+        self._load_networks(state)
 
     def average(self, states: Sequence[State]) -> State:
         """Return the mean of several agents' `shared_state`.

@@ -41,10 +41,11 @@ def test_only_training_needs_the_memory_of_the_replay_buffer(tmp_path: Any, monk
         AsyncTrainer("CartPole-v1", loaded, num_envs=1, backend="inline")
 
 
-def test_the_learned_temperature_is_saved_with_the_weights(tmp_path: Any) -> None:
-    def alpha(agent: Any) -> float:
-        return agent.temperature.network.log.exp().item()
+def alpha(agent: Any) -> float:
+    return agent.temperature.network.log.exp().item()
 
+
+def test_the_learned_temperature_is_saved_with_the_weights(tmp_path: Any) -> None:
     agent = agent_of("sac", lr=0.1)
     feed(agent, experience(agent, 6))
     agent.save_weights(tmp_path)
@@ -55,6 +56,44 @@ def test_the_learned_temperature_is_saved_with_the_weights(tmp_path: Any) -> Non
     older = {name: tensor for name, tensor in weights.items() if "temperature" not in name}
     write_weights(tmp_path / POLICY_FILE, older, settings)
     assert alpha(SAC.load(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("saved", [None, 0.5])
+@pytest.mark.parametrize("way", ["state", "networks", "shared state"])
+def test_a_fixed_temperature_replaces_that_of_a_loaded_state(way: str, saved: float | None) -> None:
+    agent, fixed = agent_of("sac", lr=0.1, alpha=saved), agent_of("sac", alpha=0.2)
+    pieces = experience(agent, 6)
+    feed(agent, pieces)
+    if way == "state":
+        fixed.load_state(agent.state())
+    elif way == "networks":
+        fixed.load_networks(agent.state())
+    else:
+        fixed.load_shared_state(agent.shared_state())
+    assert alpha(fixed) == pytest.approx(0.2)
+    metrics = [told for told in feed(fixed, pieces) if isinstance(told, dict)]
+    assert [row["alpha"] for row in metrics] == pytest.approx([0.2] * len(metrics))
+    assert metrics
+
+
+def test_a_temperature_that_was_fixed_is_learned_from_there_on() -> None:
+    fixed, learned = agent_of("sac", alpha=0.2), agent_of("sac", lr=0.1)
+    learned.load_state(fixed.state())
+    assert alpha(learned) == pytest.approx(0.2)
+    feed(learned, experience(learned, 6))
+    assert alpha(learned) != pytest.approx(0.2)
+
+
+def test_parameter_noise_begins_where_a_state_has_none() -> None:
+    without, agent = agent_of("ddpg", parameter_noise=0), agent_of("ddpg", action_noise="none")
+    pieces = experience(agent, 6)
+    feed(without, pieces)
+    agent.load_state(without.state())
+    obs = pieces[0][0].obs
+    np.testing.assert_array_equal(agent.act(obs)[0], without.get_action(obs))
+    metrics = [told for told in feed(agent, pieces) if isinstance(told, dict)]
+    assert metrics[0]["parameter_noise"] == 0.1
+    assert (agent.act(obs)[0] != agent.get_action(obs)).any()
 
 
 def test_weights_of_another_agent_are_refused(tmp_path: Any) -> None:
