@@ -151,7 +151,7 @@ class SACConfig(ContinuousConfig):
         None, "Temperature, the factor of the entropy; by default it is learned.", above=0, fixed=True
     )
     initial_alpha: float = setting(
-        1.0, "Temperature at the start, if it is learned; much less than 1 for sparse rewards.", above=0, fixed=True
+        1.0, "Temperature at the start, if it is learned; much less than 1 for sparse rewards.", above=0, initial=True
     )
     target_entropy: float | None = setting(
         None, "Target entropy of the learned temperature, in nats; by default -1 for each dimension of actions."

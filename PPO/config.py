@@ -108,7 +108,7 @@ class PPOConfig(Config):
     log_std: float = setting(
         0.0,
         "Initial log standard deviation of continuous actions before squashing and scaling, or of gSDE's weights.",
-        fixed=True,
+        initial=True,
         least=-700,
         most=700,
     )

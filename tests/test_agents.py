@@ -117,6 +117,9 @@ def test_a_setting_is_overridden_from_a_checkpoint_on(tmp_path: Path, capsys: py
     assert [start.get("changed") for start in resumed] == [{"epsilon": 0, "lr": 0.25}, None]
     assert (config_of(run_dir).settings.epsilon, config_of(run_dir).settings.lr) == (0, 0.25)
     assert agent_of(run_dir)[1].config.lr == 0.25
+    assert main.main(["resume", str(run_dir), *more, "--override", "epsilon=0", "lr=0.125"]) == 0
+    resumed = json.loads((run_dir / "config.json").read_text())["resumed"]
+    assert resumed[-1]["changed"] == {"lr": 0.125}, "the other setting has that value already"
 
 
 def test_overrides_that_cannot_be_are_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -128,7 +131,9 @@ def test_overrides_that_cannot_be_are_named(tmp_path: Path, capsys: pytest.Captu
         ("learning_rate=1", "ppo has no setting 'learning_rate' to override: did you mean 'lr'?"),
         ("num_envs=1", "ppo has no setting 'num_envs' to override"),
         ("activation=relu", "activation cannot be overridden: the weights depend on it"),
+        ("log_std=-1", "log_std cannot be overridden: it counts only at the start of a run"),
         ("lr=fast", "lr must be a number, not 'fast'"),
+        ("lr=none", "lr must be a number, not 'none'"),
         ("gamma=2", "gamma must be in [0, 1], not 2"),
         ("gamma", "overrides are NAME=VALUE, not 'gamma'"),
         ("batch_size=1000.5", "batch_size must be a whole number, not 1000.5"),
@@ -136,6 +141,16 @@ def test_overrides_that_cannot_be_are_named(tmp_path: Path, capsys: pytest.Captu
     ]:
         assert main.main(["resume", str(tmp_path), "--override", override]) == 1
         assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_a_setting_is_overridden_by_none_or_by_a_choice_of_that_name(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    flags = ["--num-envs", "2", "--batch-size", "64", "--mini-batch-size", "32", "--value-clip", "0.2", *QUICK]
+    assert main.main(["--env-id", "CartPole-v1", "--steps", "128", "--run-dir", str(run_dir), *flags]) == 0
+    overrides = ["normalize_advantage=none", "value_clip=none"]
+    assert main.main(["resume", str(run_dir), "--steps", "64", "--override", *overrides]) == 0
+    settings = config_of(run_dir).settings
+    assert (settings.normalize_advantage, settings.value_clip) == ("none", None)
 
 
 @pytest.mark.parametrize(

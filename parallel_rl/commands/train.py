@@ -27,6 +27,7 @@ from parallel_rl.commands.cluster import ClusterName, checked_nodes, work_on_ran
 from parallel_rl.commands.copies import train_copies
 from parallel_rl.commands.evaluating import background_evaluation, final_evaluation, say_result, say_unevaluated
 from parallel_rl.commands.output import say
+from parallel_rl.commands.overrides import overrides
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import (
     BEST_DIRECTORY,
@@ -34,7 +35,6 @@ from parallel_rl.commands.run_directory import (
     CURVE_FILE,
     SUMMARY_FILE,
     changes_of,
-    checked,
     choose_run_dir,
     config_of,
     load_newest,
@@ -44,10 +44,9 @@ from parallel_rl.commands.run_directory import (
 )
 from parallel_rl.commands.seeds import seeds_in, train_seeds
 from parallel_rl.commands.stopping import stopped_by_signals
-from parallel_rl.commands.trust import check_trust, named_values, run_arguments
-from parallel_rl.config import TrainConfig, setting_types
-from parallel_rl.utils import ALONE, Cluster, counted, remove_unfinished, settings_in
-from parallel_rl.utils.names import suggestion
+from parallel_rl.commands.trust import check_trust, run_arguments
+from parallel_rl.config import TrainConfig
+from parallel_rl.utils import ALONE, Cluster, counted, remove_unfinished
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
@@ -135,7 +134,7 @@ def resume(
             )
         return train_copies(config, run_dir, resumed=True)
     changed: dict[str, Any] = {} if num_envs in (None, config.run.num_envs) else {"num_envs": num_envs}
-    changed |= _overrides(config, override)
+    changed |= overrides(config, override)
     config = config.changed(changed)
     if steps is not None:
         counted("steps", steps)
@@ -185,25 +184,6 @@ def _train_along(config: TrainConfig, trainer: "AsyncTrainer") -> int:
     with stopped_by_signals(trainer) as signals:
         trainer.run()
     return 128 + signals[0] if signals else 0
-
-
-def _overrides(config: TrainConfig, arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a run's agent that `--override` changes, with their new values.
-
-    Raises:
-        ValueError: the agent has no such setting, or its weights depend on it, or the value has another type.
-    """
-    about, types = settings_in(type(config.settings)), setting_types(config.agent)
-    names = {name.lower(): name for name in about}
-    values = {}
-    for typed, value in named_values(arguments, "overrides").items():
-        name = names.get(typed.lower(), typed)
-        if name not in about:
-            raise ValueError(f"{config.agent} has no setting {name!r} to override{suggestion(name, about)}")
-        if about[name].structure:
-            raise ValueError(f"{name} cannot be overridden: the weights depend on it")
-        values[name] = checked(name, value, types[name])
-    return values
 
 
 def _run(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> int:

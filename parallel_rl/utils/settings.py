@@ -67,6 +67,8 @@ class Setting:
     """Whether it cannot be changed after the agent is made."""
     structure: bool = False
     """Whether the weights depend on it."""
+    initial: bool = False
+    """Whether it is the start of something learned, so that it counts only for a new agent."""
     incidental: bool = False
     """Whether it changes neither the weights nor the training, except for rounding."""
     group: str | None = None
@@ -116,7 +118,7 @@ def setting(default: Any, help: str, **facts: Any) -> Any:
         help: its description, in a sentence.
         facts: further fields of `Setting`.
     """
-    facts["fixed"] = facts.get("fixed", False) or facts.get("structure", False)
+    facts["fixed"] = any(facts.get(fact, False) for fact in ("fixed", "structure", "initial"))
     return field(default=default, metadata={"setting": Setting(help, **facts)})
 
 
