@@ -27,7 +27,6 @@ from parallel_rl.utils import (
     Ranks,
     Trajectory,
     describe_space,
-    make_config,
     mean_metrics,
     opened,
     own_stream,
@@ -75,10 +74,10 @@ class OffPolicyAgent(Sharing, ABC):
             settings: fields of the config, in place of `config`.
 
         Raises:
-            TypeError: a setting is unknown, or a space is not supported.
+            TypeError: a setting is unknown, or `config` is not the only one, or a space is not supported.
             ValueError: a setting is out of its range.
         """
-        self.config = make_config(self.config_class, settings, by=type(self).__name__) if config is None else config
+        self.config = self.config_class.of(config, settings, by=type(self).__name__)
         check_device(self.config.device)
         self.observation_space, self.action_space = observation_space, action_space
         self.goal_functions, self.seed = goal_functions, seed
@@ -106,7 +105,7 @@ class OffPolicyAgent(Sharing, ABC):
             TypeError, ValueError: as the constructor does.
         """
         settings = {name: value for name, value in options.items() if name not in cls.arguments}
-        config = options.get("config") or make_config(cls.config_class, settings, by=cls.__name__)
+        config = cls.config_class.of(settings.pop("config", None), settings, by=cls.__name__)
         with opened(env) as one:
             if config.hindsight != "none" and options.get("goal_functions") is None:
                 options["goal_functions"] = GoalFunctions.of(one)
@@ -117,11 +116,15 @@ class OffPolicyAgent(Sharing, ABC):
     def take_share(self, own: slice, total: int) -> None:
         """Make room for the transitions of the environments `own` of `total`: this rank's part of the replay buffer.
 
+        Transitions of another number of environments are dropped, with a warning.
+
         Raises:
             ValueError: it does not fit into the machine's memory.
         """
+        envs = own.stop - own.start
+        if len(self.replay) and envs != self.replay.num_envs:
+            self.forget_environments()
         if not len(self.replay):
-            envs = own.stop - own.start
             self.replay.capacity = self.buffer_size // total * envs
             self.replay.make_rings(envs)
 

@@ -1,11 +1,20 @@
 """The hyperparameters of the off-policy agents, each declared once. It needs no torch, so that --help is fast."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from gymnasium import spaces
 
 from OffPolicy.noise import make_noise
-from parallel_rl.utils import Config, Schedule, SettingValues, check_annealed, new_default, setting, settings_class
+from parallel_rl.utils import (
+    Config,
+    Schedule,
+    SettingValues,
+    check_annealed,
+    make_config,
+    new_default,
+    setting,
+    settings_class,
+)
 from parallel_rl.utils.settings import WIDEST
 
 
@@ -61,6 +70,27 @@ class OffPolicyConfig(Config):
     )
     obs_clip: float = setting(10.0, "Limit on the absolute value of normalized observations.", above=0, structure=True)
     device: str = setting("cpu", "Device of the networks: cpu, cuda, ...", fixed=True, incidental=True)
+
+    @classmethod
+    def of(cls, config: "OffPolicyConfig | None", settings: SettingValues, by: str) -> Self:
+        """Return the config of an agent, which gets either a whole one or single settings.
+
+        Args:
+            config: the whole one, or None.
+            settings: the single ones, by name.
+            by: the name of the agent, for the message.
+
+        Raises:
+            TypeError: it got both, or the config of another agent, or a setting is unknown.
+            ValueError: a setting is out of its range.
+        """
+        if config is None:
+            return make_config(cls, settings, by=by)
+        if not isinstance(config, cls):
+            raise TypeError(f"{by} takes a {cls.__name__}, not a {type(config).__name__}")
+        if settings:
+            raise TypeError(f"{by} takes either config= or single settings: {', '.join(settings)}")
+        return config
 
     def check_relations(self) -> None:
         """Raise a `ValueError` if settings exclude each other."""

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv
 
 from benchmarks.bit_flip import BitFlip
-from OffPolicy import DDPG, DQN, SAC, TD3, GoalFunctions, OffPolicyAgent
+from OffPolicy import DDPG, DQN, SAC, TD3, DQNConfig, GoalFunctions, OffPolicyAgent, SACConfig
 from parallel_rl.utils import Trajectory, load_state, save_state
 from PPO import PPO
 from tests.OffPolicy.probes import Identity, Loop, OneState
@@ -348,6 +348,18 @@ def test_an_unknown_setting_is_named() -> None:
             kind.for_env("CartPole-v1", **{theirs: 0.1})
     with pytest.raises(AttributeError, match="SAC has no setting 'gama': did you mean 'gamma'"):
         agent_of("sac").gama = 0.3
+
+
+def test_a_whole_config_excludes_single_settings_and_other_agents() -> None:
+    config = DQNConfig(gamma=0.5, hidden_sizes=(4,), buffer_size=100)
+    assert DQN.for_env("CartPole-v1", config=config).config == DQN(OBSERVATIONS, CHOICES, config).config == config
+    with pytest.raises(TypeError, match="DQN takes either config= or single settings: gamma"):
+        DQN.for_env("CartPole-v1", config=config, gamma=0.9)
+    with pytest.raises(TypeError, match="DQN takes either config= or single settings: gamma"):
+        DQN(OBSERVATIONS, CHOICES, config, gamma=0.9)
+    for make in (partial(DQN, OBSERVATIONS, CHOICES), partial(DQN.for_env, "CartPole-v1")):
+        with pytest.raises(TypeError, match="DQN takes a DQNConfig, not a SACConfig"):
+            make(config=SACConfig())
 
 
 def test_dqn_learns_from_images() -> None:

@@ -125,6 +125,21 @@ def test_a_run_resumes_with_another_number_of_environments(name: str, num_envs: 
         assert updates == int(0.5 * (taken - 40))
 
 
+@pytest.mark.parametrize("num_envs", [1, 7])
+def test_a_trained_agent_trains_on_with_another_number_of_environments(num_envs: int) -> None:
+    with trainer_of("sac", 120) as first:
+        first.run()
+        agent: Any = first.agent
+    with pytest.warns(RuntimeWarning, match="of other environments: 40 steps"):
+        second = AsyncTrainer("Pendulum-v1", agent, num_envs, 120, backend="inline", seed=4, progress=False)
+    updates = agent.updates
+    with second:
+        second.run()
+    taken = agent.steps - 120
+    assert (agent.replay.num_envs, len(agent.replay)) == (num_envs, taken)
+    assert agent.updates - updates == int(0.5 * (taken - 40))
+
+
 @pytest.mark.covering
 @pytest.mark.parametrize("name", ["dqn", "td3"])
 @pytest.mark.parametrize("changed", [{"utd": 2.0}, {"utd": 0.1}, {"learning_starts": 10}, {"learning_starts": 90}])
