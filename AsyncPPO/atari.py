@@ -1,6 +1,6 @@
 """Atari games with the usual preprocessing."""
 
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -9,6 +9,35 @@ from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, Transf
 from parallel_rl.utils import register_games
 
 FRAMES = 4
+
+
+class EpisodicLife(gym.Wrapper):
+    """Ends an episode when a life is lost; the next one goes on with the next life (Mnih et al. 2015, Methods)."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self._lives, self._goes_on = 0, False
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Take a step; it terminates an episode if a life is lost."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        lives = self._count_lives()
+        lost = 0 < lives < self._lives  # some games go on for a few frames after the last life
+        self._lives, self._goes_on = lives, lost and not (terminated or truncated)
+        return obs, reward, terminated or lost, truncated, info
+
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Go on with the next life by a no-op; reset a game that is over or still in a life, or with a seed."""
+        goes_on, self._goes_on = self._goes_on and seed is None, False
+        if goes_on:
+            obs, _, terminated, truncated, info = self.env.step(0)
+        if not goes_on or terminated or truncated:
+            obs, info = self.env.reset(seed=seed, **kwargs)
+        self._lives = self._count_lives()
+        return obs, info
+
+    def _count_lives(self) -> int:
+        return int(self.unwrapped.ale.lives())  # type: ignore[attr-defined]
 
 
 class FireReset(gym.Wrapper):
@@ -32,7 +61,7 @@ def make_atari(env_id: str, /, *, training: bool = True, **kwargs: Any) -> gym.E
 
     Args:
         env_id: such as `ALE/Pong-v5`.
-        training: whether to clip rewards to their signs and to end an episode when a life is lost.
+        training: whether to clip rewards to their signs, and to end an episode, but not the game, when a life is lost.
         kwargs: of `gymnasium.make`.
 
     Raises:
@@ -40,7 +69,8 @@ def make_atari(env_id: str, /, *, training: bool = True, **kwargs: Any) -> gym.E
     """
     register_games(env_id)
     env: gym.Env = gym.make(env_id, frameskip=1, disable_env_checker=True, **kwargs)
-    env = FireReset(AtariPreprocessing(env, noop_max=30, frame_skip=4, terminal_on_life_loss=training))
+    env = AtariPreprocessing(env, noop_max=30, frame_skip=4)
+    env = FireReset(EpisodicLife(env) if training else env)
     if training:
         env = TransformReward(env, lambda reward: float(np.sign(float(reward))))
     return FrameStackObservation(env, FRAMES)

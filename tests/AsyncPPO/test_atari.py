@@ -30,20 +30,51 @@ def test_atari_observations_are_four_grayscale_frames_of_84x84() -> None:
     assert np.min(rewards) == -1, "whoever does nothing loses a point"
 
 
+def lives_of(env: gym.Env) -> list[int]:
+    """Play until an episode is over; return the lives that were left after each step."""
+    lives = []
+    while True:
+        _, _, terminated, truncated, info = env.step(1)
+        lives.append(info["lives"])
+        if terminated or truncated:
+            return lives
+
+
 def test_atari_episode_is_a_life_in_training_and_a_game_otherwise() -> None:
-    lengths = {}
+    lives = {}
     for training in (True, False):
         env = make_atari("ALE/Breakout-v5", training=training, repeat_action_probability=0.0)
         env.reset(seed=0)
-        lives = []
-        while True:
-            _, _, terminated, truncated, info = env.step(1)
-            lives.append(info["lives"])
-            if terminated or truncated:
-                break
-        lengths[training] = lives
-    assert lengths[True][-1] == 4
-    assert lengths[False][-1] == 0
+        lives[training] = lives_of(env)
+    assert lives[True][-1] == 4
+    assert lives[False][-1] == 0
+
+
+def test_atari_game_goes_on_with_the_next_life_in_training() -> None:
+    env = make_atari("ALE/Breakout-v5", repeat_action_probability=0.0)
+    _, info = env.reset(seed=0)
+    starts, ends, frames = [], [], []
+    for _ in range(6):
+        starts.append(info["lives"])
+        frames.append(info["episode_frame_number"])
+        ends.append(lives_of(env)[-1])
+        _, info = env.reset()
+    assert (starts, ends) == ([5, 4, 3, 2, 1, 5], [4, 3, 2, 1, 0, 4])
+    assert frames[:5] == sorted({*frames[:5]})
+    assert frames[5] < frames[1]
+
+
+def test_atari_game_begins_anew_with_a_seed_and_after_a_reset_within_a_life() -> None:
+    env = make_atari("ALE/Breakout-v5", repeat_action_probability=0.0)
+    first, _ = env.reset(seed=0)
+    lives_of(env)
+    again, info = env.reset(seed=0)
+    assert info["lives"] == 5
+    np.testing.assert_array_equal(first, again)
+    lives_of(env)
+    assert env.reset()[1]["lives"] == 4
+    env.step(0)
+    assert env.reset()[1]["lives"] == 5
 
 
 @pytest.mark.slow
