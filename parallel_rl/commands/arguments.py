@@ -12,14 +12,16 @@ from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.commands.build import factory_of
 from parallel_rl.commands.parsing import parsed
 from parallel_rl.commands.program import NAME
-from parallel_rl.commands.run_directory import CONFIG_FILE, checked, config_in
+from parallel_rl.commands.run_directory import CONFIG_FILE, config_in
 from parallel_rl.commands.trust import check_trust
+from parallel_rl.commands.values import checked
 from parallel_rl.config import (
     DEFAULT_AGENT,
     RunConfig,
     TrainConfig,
     check_flags,
     command_line,
+    flag_of,
     flat_flags,
     setting_names,
     setting_types,
@@ -128,7 +130,7 @@ def _preset_or_suited(agent: str, typed: Any) -> tuple[str, SettingValues]:
 def _by_flags(agent: str, values: SettingValues, defaults: SettingValues) -> str:
     """Return the flags, in words, that change the settings which a preset may hold."""
     names = [name.lower() for name in (*PRESET_OF_RUN, *settings_in(agent_kind(agent).config_class))]
-    flags = [f"--{name.replace('_', '-')}" for name in names if values[name] != defaults[name]]
+    flags = [flag_of(name) for name in names if values[name] != defaults[name]]
     return f", and {' '.join(flags)}" if flags else ""
 
 

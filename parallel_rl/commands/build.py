@@ -17,7 +17,8 @@ from parallel_rl.commands.run_directory import (
     load_newest,
     steps_saved,
 )
-from parallel_rl.commands.trust import check_trust, kwargs_of
+from parallel_rl.commands.trust import check_trust
+from parallel_rl.commands.values import kwargs_of
 from parallel_rl.config import RunConfig, TrainConfig
 from parallel_rl.utils import ALONE, Cluster, check_env_id, reason_of
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from types import NoneType
 from typing import Any, get_args
 
-from parallel_rl.commands.run_directory import checked
-from parallel_rl.commands.trust import named_values
+from parallel_rl.commands.values import checked, named_values
 from parallel_rl.config import TrainConfig, setting_types
 from parallel_rl.utils import settings_in
 from parallel_rl.utils.names import suggestion

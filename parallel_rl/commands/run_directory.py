@@ -10,15 +10,13 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
-
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
 from parallel_rl.agents import agent_kind
 from parallel_rl.commands.output import note
 from parallel_rl.commands.program import commit
+from parallel_rl.commands.values import checked
 from parallel_rl.config import DEFAULT_AGENT, TrainConfig, setting_names, setting_types, train_config
 from parallel_rl.utils import DamagedError, append_to, older, read_json, to_json, whole_number, write_atomically
-from parallel_rl.utils.settings import Setting, fault_of
 from parallel_rl.utils.versions import versions
 
 try:
@@ -144,36 +142,6 @@ def config_in(file: Path) -> TrainConfig:
     if missing := {*known.values()} - values.keys():
         note(f"{file} is of an older version: the defaults stand for {', '.join(sorted(missing))}")
     return config
-
-
-def checked(name: str, value: Any, hint: Any) -> Any:
-    """Return a setting from JSON or a Python literal: a list as a tuple, and where whole numbers are due, 1e3 as 1000.
-
-    Raises:
-        ValueError: the value has another type.
-    """
-    value = tuple(value) if isinstance(value, list) else value
-    if (fault := _type_fault(value, hint)) is None:
-        return value
-    whole = _with_ints(value)
-    if _type_fault(whole, hint) is None:
-        return whole
-    raise ValueError(fault_of(name, value, Setting(name), hint) or f"{name}={value!r}: {fault}")
-
-
-def _type_fault(value: Any, hint: Any) -> TypeCheckError | None:
-    try:
-        check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-    except TypeCheckError as error:
-        return error
-    return None
-
-
-def _with_ints(value: Any) -> Any:
-    """Return a value with its whole floats as ints."""
-    if isinstance(value, tuple):
-        return tuple(map(_with_ints, value))
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def changes_of(run_dir: Path) -> dict[str, Any]:

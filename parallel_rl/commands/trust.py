@@ -1,16 +1,15 @@
-"""Which modules a config would import, and whether they may be imported; the arguments of its environment."""
+"""Which modules a config would import, and whether they may be imported."""
 
-import ast
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from parallel_rl.commands.values import kwargs_of
 from parallel_rl.config import RunConfig
 
-NAMED_VALUES = {"true": True, "false": False, "none": None}
 PERHAPS_A_MODULE = re.compile(r"([^\W\d]\w*)[.:]")
 """The module part of a name."""
 TRUST = "--trust-env-module"
@@ -72,43 +71,3 @@ def _names_module(text: str) -> bool:
         return name is not None and find_spec(name[1]) is not None
     except ValueError:  # it is loaded, but has no spec
         return True
-
-
-def kwargs_of(run: RunConfig) -> dict[str, Any]:
-    """Return the arguments of a run's environment.
-
-    Raises:
-        ValueError: an argument is not NAME=VALUE, or two have the same name.
-    """
-    return named_values(run.env_kwargs, "env_kwargs")
-
-
-def named_values(arguments: Sequence[str], what: str) -> dict[str, Any]:
-    """Return the values in arguments NAME=VALUE, by name.
-
-    Args:
-        arguments: the arguments.
-        what: what to call them in the message.
-
-    Raises:
-        ValueError: an argument is not NAME=VALUE, or two have the same name.
-    """
-    values: dict[str, Any] = {}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not name.isidentifier() or not equals:
-            raise ValueError(f"{what} are NAME=VALUE, not {argument!r}")
-        if name in values:
-            raise ValueError(f"{what} say {name} twice")
-        values[name] = _literal(value)
-    return values
-
-
-def _literal(text: str) -> Any:
-    """Return the value of a Python literal, or of a name in `NAMED_VALUES` (in any case); otherwise the text itself."""
-    if text.lower() in NAMED_VALUES:
-        return NAMED_VALUES[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # everything that literal_eval may raise
-        return text
