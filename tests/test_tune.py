@@ -5,11 +5,13 @@ import os
 import signal
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import AsyncPPO
 from parallel_rl import main
 from parallel_rl.commands.tune import Search, best_trial
 from parallel_rl.presets import SEARCH, LogRange, search_space
@@ -65,6 +67,25 @@ def test_a_preset_trains_to_the_score_of_its_trial(optuna: Any, tmp_path: Path) 
     flags = ["--preset", str(tmp_path / "study" / "preset.json"), "--eval-episodes", "2", "--eval-every", "0"]
     search = Search(config_from(["--preset", flags[1], *QUICK[-4:]]), Fixed(best.params), tmp_path)  # type: ignore[arg-type]
     assert search._score(Fixed(best.params)) == best.value  # type: ignore[arg-type]
+
+
+def test_trials_are_scored_on_other_episodes_than_those_that_are_reported(
+    optuna: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    def remembered(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, seed, **settings: (seeds.append(seed), evaluate(*args, seed=seed, **settings))[1]
+
+    for name in ("evaluate", "evaluate_episodes"):
+        monkeypatch.setattr(AsyncPPO, name, remembered(getattr(AsyncPPO, name)))
+    run = str(tmp_path / "run")
+    assert tune(tmp_path / "study", trials=1) == 0
+    assert main.main([*QUICK[1:], "--run-dir", run, "--eval-every", "0"]) == 0
+    assert main.main(["evaluate", run, "--episodes", "2"]) == 0
+    *trial, final, reported = seeds
+    assert len({*trial}) == 1, "all evaluations of trials have the same episodes"
+    assert len({trial[0], final, reported}) == 3
 
 
 def test_the_same_command_goes_on_and_another_one_is_refused(

@@ -14,10 +14,11 @@ from parallel_rl.config import TrainConfig
 if TYPE_CHECKING:
     from AsyncPPO.callbacks import Callback
 
-EVALUATION_SEED, FINAL_SEED = 2_000_000, 1_000_000
-"""Added to the seed, for background evaluations and for the final one.
+FINAL_SEED, BACKGROUND_SEED, PLAY_SEED, TUNE_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
+"""Seeds of evaluations: the final one, those in the background, those of `evaluate`, and those of `tune`.
 
-So no evaluation repeats training episodes, and the final one repeats none that selected the best weights.
+All but `PLAY_SEED` are added to the seed of the run. So no evaluation repeats episodes of the training, and none that
+chose the best weights or settings.
 """
 
 
@@ -63,7 +64,7 @@ def background_evaluation(config: TrainConfig, run_dir: Path) -> "list[Callback]
         factory_of(run),
         every,
         num_envs=run.eval_envs or run.num_envs,
-        seed=run.seed + EVALUATION_SEED,
+        seed=run.seed + BACKGROUND_SEED,
         info_keys=run.info_keys,
         keep_best=run_dir / BEST_DIRECTORY,
         on_env_error=run.on_env_error,

@@ -13,14 +13,13 @@ import tyro
 from AsyncPPO import EnvError
 from AsyncPPO.progress import Bar
 from parallel_rl.commands.build import agent_of, env_of, factory_of
+from parallel_rl.commands.evaluating import PLAY_SEED
 from parallel_rl.utils import counted, to_json
 
 if TYPE_CHECKING:
     from AsyncPPO.agent import Agent
 
 RunDir = tyro.conf.Positional[Path]
-FIRST_SEED = 3_000_000
-"""Default seed of the episodes; the training and its evaluations use others."""
 FPS = 30
 """Frames per second of a video, if the environment does not specify them."""
 SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
@@ -32,7 +31,7 @@ def evaluate(
     episodes: int = 100,
     stochastic: bool = False,
     best: bool = False,
-    seed: int = FIRST_SEED,
+    seed: int = PLAY_SEED,
     json: bool = False,
     trust_env_module: bool = False,
 ) -> int:
@@ -79,7 +78,7 @@ def record(
     out: Path | None = None,
     episodes: int = 1,
     best: bool = False,
-    seed: int = FIRST_SEED,
+    seed: int = PLAY_SEED,
     trust_env_module: bool = False,
 ) -> int:
     """Record episodes as a video.
@@ -111,7 +110,7 @@ def record(
 
 
 def watch(
-    run_dir: RunDir, episodes: int = 5, best: bool = False, seed: int = FIRST_SEED, trust_env_module: bool = False
+    run_dir: RunDir, episodes: int = 5, best: bool = False, seed: int = PLAY_SEED, trust_env_module: bool = False
 ) -> int:
     """Show deterministic episodes in a window.
 

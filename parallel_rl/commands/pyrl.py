@@ -10,7 +10,8 @@ from typing import Any
 import gymnasium as gym
 
 from parallel_rl.commands.build import agent_of, factory_of
-from parallel_rl.commands.play import FIRST_SEED, has_screen, show
+from parallel_rl.commands.evaluating import PLAY_SEED
+from parallel_rl.commands.play import has_screen, show
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.train import train
 from parallel_rl.config import setting_names
@@ -103,7 +104,7 @@ def test_as(name: str, arguments: Sequence[str]) -> int:
     parser.add_argument("env_id", metavar="ENV", help="the environment")
     parser.add_argument("path", metavar="PATH", type=Path, help="the directory that the agent was saved in")
     parser.add_argument("--num-episodes", type=int, default=5, help="number of episodes (%(default)s)")
-    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the environment (%(default)s)")
+    parser.add_argument("--seed", type=int, default=PLAY_SEED, help="of the environment (%(default)s)")
     parser.add_argument("--trust-env-module", action="store_true", help="import the modules that config.json names")
     typed = parser.parse_args(arguments)
     config, agent = agent_of(typed.path, trust_env_module=typed.trust_env_module)

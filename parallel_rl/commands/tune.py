@@ -11,6 +11,7 @@ import numpy as np
 from AsyncPPO.progress import Bar
 from parallel_rl.commands.arguments import PRESET_OF_RUN, parse
 from parallel_rl.commands.build import env_of, fresh_agent, load_latest, make_trainer
+from parallel_rl.commands.evaluating import TUNE_SEED
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import locked, write_json
@@ -28,8 +29,6 @@ STARTED_WITH, ERROR = "started_with", "error"
 """Attributes of a study with its first settings, and of a trial with its error."""
 POINTS, EPISODES = 5, 20
 """The number of evaluations of a trial, after each of which it may be pruned; and the episodes of all but the last."""
-EVALUATION_SEED = 3_000_000
-"""Added to the seed for the evaluations, whose episodes are the same in all trials."""
 LOCK_SECONDS = 60
 """Seconds that a process waits while another one writes into the study."""
 SAME = ("steps", "num_envs", "mode", "seed", "env_id", "env_kwargs", "wrapper", "action_masks", "load_weights")
@@ -212,7 +211,7 @@ class Search:
         from AsyncPPO import evaluate
 
         settings = config.run.stepping_arguments() | {"num_envs": config.run.eval_envs or config.run.num_envs}
-        seed = config.run.seed + EVALUATION_SEED
+        seed = config.run.seed + TUNE_SEED
         mean = float(np.mean(evaluate(self._trainer.agent, env_of(config.run), episodes, seed=seed, **settings)))
         if not math.isfinite(mean):
             raise ValueError(f"the mean return is {mean}")
