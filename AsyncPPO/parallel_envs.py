@@ -1,6 +1,5 @@
 """Parallel environments behind a backend: their mask, rows, attributes and state, and how they are closed."""
 
-import copy
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from AsyncPPO.backends import ENV_ERROR, Backend, EnvError, apply, check_saved
 from AsyncPPO.progress import warn_if_long
-from AsyncPPO.resets import EnvSeeds, check_mask
+from AsyncPPO.resets import EnvSeeds, check_mask, checked_options
 from AsyncPPO.workers import WorkerPool
 from parallel_rl.utils import Closeable, State
 
@@ -97,9 +96,7 @@ class ParallelEnvs(Closeable):
 
     @reset_options.setter
     def reset_options(self, options: dict[str, Any] | None) -> None:
-        if options is not None and not (isinstance(options, dict) and all(isinstance(name, str) for name in options)):
-            raise TypeError(f"reset_options must be a dict with strings as keys, not {options!r}")
-        backend, options = self._idle_backend(), copy.deepcopy(options)
+        options, backend = checked_options(options), self._idle_backend()
         self._guarded(lambda: backend.set_reset_options(options))
         self._reset_options = options
 

@@ -1,5 +1,6 @@
-"""Masks and indexes of environments, and the seeds of resets."""
+"""Masks and indexes of environments, and the options and seeds of resets."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,6 +58,17 @@ def take_reset_mask(options: dict[str, Any], num_envs: int) -> tuple[np.ndarray,
         raise ValueError(f"{RESET_MASK} is False everywhere: there is nothing to reset")
     others = {name: value for name, value in options.items() if name != RESET_MASK}
     return np.flatnonzero(mask), others or None
+
+
+def checked_options(options: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a copy of the options of resets.
+
+    Raises:
+        TypeError: they are not a dict with strings as keys.
+    """
+    if options is not None and not (isinstance(options, dict) and all(isinstance(name, str) for name in options)):
+        raise TypeError(f"reset_options must be a dict with strings as keys, not {options!r}")
+    return copy.deepcopy(options)
 
 
 class EnvSeeds:

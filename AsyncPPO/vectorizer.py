@@ -21,7 +21,7 @@ from AsyncPPO.backends import (
 from AsyncPPO.factory import EnvLike, number_of_copies
 from AsyncPPO.making import Stepping, make_backend
 from AsyncPPO.parallel_envs import ParallelEnvs
-from AsyncPPO.resets import RESET_MASK, EnvSeeds, check_env_ids, take_reset_mask
+from AsyncPPO.resets import RESET_MASK, EnvSeeds, check_env_ids, checked_options, take_reset_mask
 from AsyncPPO.vector_view import VectorView
 from parallel_rl.utils import episode_ends
 from parallel_rl.utils.names import names_checked
@@ -103,6 +103,7 @@ class EnvVectorizer(ParallelEnvs):
         )
         if plan is not None and not autoreset:
             raise ValueError("a plan needs autoreset=True: replicas do not wait for a reset")
+        reset_options = checked_options(reset_options)
         self.autoreset, self.on_env_error = autoreset, on_env_error
         self._seeds = seed if isinstance(seed, EnvSeeds) else EnvSeeds(seed, self.num_envs)
         self._finished = np.ones(self.num_envs, dtype=bool)

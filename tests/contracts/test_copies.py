@@ -234,9 +234,11 @@ def test_reset_options_while_replicas_act_reach_resets(make: Make) -> None:
 
 
 @pytest.mark.parametrize("options", [["level"], {1: 2}])
-def test_options_are_a_dict_of_names(options: Any) -> None:
-    with pytest.raises(TypeError, match="reset_options must be a dict with strings as keys"):
-        EnvVectorizer(Counter, 1, backend="inline", reset_options=options)
+def test_options_that_are_not_a_dict_of_names_are_refused_before_workers_start(options: Any) -> None:
+    with pytest.raises(TypeError, match="reset_options must be a dict with strings as keys") as refused:
+        EnvVectorizer(Counter, 2, backend="process", num_workers=2, reset_options=options)
+    assert refused.value.__traceback__ is not None, "the frame of the constructor is alive"
+    assert not multiprocessing.active_children()
 
 
 def test_workers_that_are_restarted_hand_on_the_options() -> None:
