@@ -59,10 +59,7 @@ class Stepping:
             counted("num_workers", self.num_workers)
         if self.backend not in ("auto", "inline", "process", "vector"):
             raise ValueError(f"backend must be 'auto', 'inline', 'process' or 'vector', not {self.backend!r}")
-        if self.on_env_error not in ("raise", "restart"):
-            raise ValueError(f"on_env_error must be 'raise' or 'restart', not {self.on_env_error!r}")
-        if self.step_timeout is not None and not 0 < self.step_timeout < math.inf:
-            raise ValueError(f"step_timeout must be positive and finite, not {self.step_timeout}")
+        check_faults(self.on_env_error, self.step_timeout)
         choose_start_method(self.start_method)
         if not 0 <= self.close_timeout < math.inf:
             raise ValueError(f"close_timeout must be finite and not negative, not {self.close_timeout}")
@@ -83,6 +80,18 @@ class Stepping:
     def fault_policy(self) -> FaultPolicy:
         """What to do if an environment fails."""
         return FaultPolicy(self.on_env_error == "restart", self.step_timeout)
+
+
+def check_faults(on_env_error: str, step_timeout: float | None) -> None:
+    """Check what is to happen if an environment fails or hangs.
+
+    Raises:
+        ValueError: an argument is invalid.
+    """
+    if on_env_error not in ("raise", "restart"):
+        raise ValueError(f"on_env_error must be 'raise' or 'restart', not {on_env_error!r}")
+    if step_timeout is not None and not 0 < step_timeout < math.inf:
+        raise ValueError(f"step_timeout must be positive and finite, not {step_timeout}")
 
 
 @dataclass(frozen=True)

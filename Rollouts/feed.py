@@ -8,6 +8,7 @@ from torch import nn
 
 from AsyncPPO import EnvVectorizer
 from AsyncPPO.factory import number_of_copies
+from AsyncPPO.making import check_faults
 from parallel_rl.utils import counted
 from parallel_rl.utils.names import names_checked
 from Rollouts.actor import Actor, check_signatures, device_of
@@ -60,6 +61,7 @@ def rollout(
     """
     check_signatures(type(actor))
     n_steps, num_workers = counted("n_steps", n_steps), num_workers and counted("num_workers", num_workers)
+    check_faults(on_env_error, step_timeout)
     _check(num_workers, lag, step_timeout)
     num_envs = number_of_copies(envs, num_envs, 1)
     device = torch.device(device or device_of(actor))

@@ -384,6 +384,12 @@ def test_the_first_action_is_one_of_the_choices() -> None:
         ({"lag": 2}, "lag must be 0 or 1, not 2"),
         ({"lag": 1}, "lag=1 needs num_workers >= 1"),
         ({"step_timeout": 1.0}, "step_timeout needs num_workers >= 1"),
+        (
+            {"step_timeout": float("nan"), "num_workers": 1, "lag": 1},
+            "step_timeout must be positive and finite, not nan",
+        ),
+        ({"step_timeout": -1.0, "num_workers": 1}, "step_timeout must be positive and finite, not -1.0"),
+        ({"on_env_error": "x", "num_workers": 1, "lag": 1}, "on_env_error must be 'raise' or 'restart', not 'x'"),
     ],
 )
 def test_incompatible_arguments_of_rollout_are_refused(arguments: dict[str, Any], message: str) -> None:
