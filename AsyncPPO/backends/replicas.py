@@ -1,5 +1,6 @@
 """Replicas of a policy act in the processes that step, for many steps without a message between processes."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,45 +28,26 @@ class Replicas:
         self._env, self._settled = env, False
 
     def roll_out(self, start: int, stop: int) -> np.ndarray:
-        """Fill the rows `start` to `stop` of `rollout`, each with a step of every environment: `begin`, then `wait`."""
-        self.begin(start, stop)
-        return self.wait()
-
-    def begin(self, start: int, stop: int) -> None:
-        """Begin to fill the rows `start` to `stop` of `rollout`.
-
-        Workers begin at once; this process steps its own block in `wait`. `rollout.weights` and `rollout.noise` must
-        not change until `wait` has returned.
-
-        Raises:
-            RuntimeError: not all environments run, or the vectorizer is closed.
-        """
-        pool = self._env.pool
-        if self._env.finished.any():
-            raise RuntimeError("not all environments are running: call reset() first")
-        self._pool, self._span = pool, (start, stop)
-        for worker in pool.workers:
-            worker.pulse.step = start
-        pool.begin(pool.job("roll_out", start, stop, recover=self._resume))
-
-    def wait(self) -> np.ndarray:
-        """Wait until the rows are filled.
+        """Fill the rows `start` to `stop` of `rollout`, each with a step of every environment.
 
         Returns:
             The next observations `(N, ...)`.
 
         Raises:
+            RuntimeError: not all environments run, or the vectorizer is closed.
             EnvError: an environment failed, or a worker died; the vectorizer is closed.
         """
+        pool = self._env.pool
+        if self._env.finished.any():
+            raise RuntimeError("not all environments are running: call reset() first")
+        for worker in pool.workers:
+            worker.pulse.step = start
         try:
             try:
-                if self._settled:
-                    self._pool.wait()
-                else:
-                    with warn_if_long(self._pool.describe_wait):
-                        self._pool.wait()
+                with nullcontext() if self._settled else warn_if_long(pool.describe_wait):
+                    pool.run("roll_out", start, stop, recover=self._resume)
             finally:  # report a NaN first: an environment may have failed because the policy acted on it
-                self._check_rows(*self._span)
+                self._check_rows(start, stop)
             self._settled = True
             obs = self._env.obs.copy()
             check_finite("observation", np.arange(len(obs)), obs)
@@ -88,7 +70,7 @@ class Replicas:
         start, stop = job.args
         if step > start:
             worker.failures = 0
-        self._pool.restart(worker, error)
+        self._env.pool.restart(worker, error)
         for row in worker.envs:
             rollout.truncate(row, step, start, rollout.rows["obs"][step, row])
         worker.begin(job._replace(args=(step, stop)))
