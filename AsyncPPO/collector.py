@@ -7,7 +7,7 @@ import numpy as np
 
 from AsyncPPO.agent import Acted, Actor, Agent, BehaviorPolicy, ReplicableAgent
 from AsyncPPO.backends import SUCCESS, Replicas
-from AsyncPPO.episodes import Episode, Episodes, last_numbers
+from AsyncPPO.episodes import Episode, Episodes
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.ranks import Share
 from AsyncPPO.settings import ActingMode, Mode
@@ -88,11 +88,15 @@ class Collector:
         self._episodes = Episodes(env.num_envs, info_keys)
         self._recurrent = RecurrentState(agent, env.num_envs)
 
-    def state(self) -> State:
-        """Return the state of the environments, the sums of the running episodes, and the recurrent state."""
+    def state(self) -> tuple[State, State]:
+        """Return two states: environments, sums of the running episodes and recurrent state; and the buffer.
+
+        Episodes of environments whose worker has died end before that, in the buffer too.
+        """
         env = self.env.state()
         self._end_lost(self.env.take_lost())
-        return {"env": env, "episodes": self._episodes.state(), "recurrent": self._recurrent.state()}
+        own = {"env": env, "episodes": self._episodes.state(), "recurrent": self._recurrent.state()}
+        return own, self.buffer.state()
 
     def _end_lost(self, env_ids: np.ndarray) -> None:
         """End the episodes of environments whose worker died, perhaps just now: they have begun new ones."""
@@ -103,7 +107,7 @@ class Collector:
             self._obs = self.env.obs[~self.env.finished]
 
     def load_state(self, state: State, buffer: State) -> None:
-        """Restore this and the buffer; new episodes start if the environments could not be saved.
+        """Restore what `state` returned; new episodes start if the environments could not be saved.
 
         Raises:
             ValueError: a state does not fit; of all parts, only the buffer may have changed before this error.
@@ -182,9 +186,7 @@ class Collector:
             rows = {name: values[~failed] for name, values in rows.items()}
         self.buffer.append(env_ids[~failed], **rows)
         self._recurrent.reset(env_ids[over])
-        numbers = last_numbers(env_ids, infos, over, self.info_keys, self.env.autoreset)
-        numbers = None if numbers is None else numbers[None]
-        ended = self._episodes.count(env_ids, reward[None], over[None], failed[None], numbers)
+        ended = self._episodes.count_step(env_ids, reward, over, failed, infos, self.env.autoreset)
         return int(np.count_nonzero(~failed)), ended
 
 
@@ -209,14 +211,14 @@ class ReplicaCollector:
         self._policy = env.rollout.replica.policy(env.rollout.weights)
         self._replicas = Replicas(env)
 
-    def state(self) -> State:
+    def state(self) -> tuple[State, State]:
         """Return what `Collector.state` returns."""
         env = self.env.state()
         self._end_restarted()
-        return {"env": env, "episodes": self._episodes.state(), "recurrent": None}
+        return {"env": env, "episodes": self._episodes.state(), "recurrent": None}, self.buffer.state()
 
     def load_state(self, state: State, buffer: State) -> None:
-        """Restore this and the buffer, as `Collector.load_state` does."""
+        """Restore what `state` returned, as `Collector.load_state` does."""
         episodes = Episodes(self.env.num_envs, self.rollout.info_keys)
         episodes.load_state(state["episodes"])
         if buffer["lengths"].max() <= len(self.rollout.noise):

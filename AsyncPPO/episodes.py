@@ -35,7 +35,7 @@ class Episodes:
 
         Args:
             num_envs: N.
-            info_keys: names of the K numbers of last infos that `count` takes.
+            info_keys: names of the K numbers of last infos that episodes keep.
         """
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
@@ -90,27 +90,41 @@ class Episodes:
         self._lengths[env_ids] = len(reward) - steps_before
         return episodes
 
+    def count_step(
+        self,
+        env_ids: np.ndarray,
+        reward: np.ndarray,
+        over: np.ndarray,
+        failed: np.ndarray,
+        infos: Sequence[dict[str, Any]],
+        autoreset: bool,
+    ) -> list[Episode]:
+        """Count a further step of some environments, as `count` does.
+
+        Args:
+            env_ids: `(n,)`, each at most once.
+            reward: `(n,)`.
+            over: bool `(n,)`.
+            failed: bool `(n,)`.
+            infos: n, of the step.
+            autoreset: whether the environments were reset in the step: then the last info is inside the new one.
+
+        Raises:
+            EnvError: the value of a key is not a number.
+        """
+        numbers = _last_numbers(env_ids, infos, over, self._keys, autoreset)
+        return self.count(env_ids, reward[None], over[None], failed[None], None if numbers is None else numbers[None])
+
 
 def by_key(keys: Sequence[str], numbers: np.ndarray) -> dict[str, float]:
     """Return K numbers by their names, without those that are NaN."""
     return {key: number for key, number in zip(keys, numbers.tolist(), strict=True) if not math.isnan(number)}
 
 
-def last_numbers(
+def _last_numbers(
     env_ids: np.ndarray, infos: Sequence[dict[str, Any]], over: np.ndarray, keys: Sequence[str], autoreset: bool
 ) -> np.ndarray | None:
-    """Return the numbers `(n, K)` of infos where an episode ended, otherwise NaN; None if none ended.
-
-    Args:
-        env_ids: `(n,)`.
-        infos: n, of the step.
-        over: bool `(n,)`.
-        keys: K names.
-        autoreset: whether the environments were reset in the step: then the last info is inside the new one.
-
-    Raises:
-        EnvError: the value of a key is not a number.
-    """
+    """Return the numbers `(n, K)` of infos where an episode ended, otherwise NaN; None if none ended."""
     rows = over.nonzero()[0].tolist()
     if not rows:
         return None

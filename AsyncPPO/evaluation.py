@@ -11,7 +11,7 @@ from gymnasium.vector import VectorEnv
 from AsyncPPO.agent import Actor
 from AsyncPPO.backends import RESTART_LIMIT, EnvError, with_success
 from AsyncPPO.collector import RecurrentState
-from AsyncPPO.episodes import Episode, Episodes, last_numbers
+from AsyncPPO.episodes import Episode, Episodes
 from AsyncPPO.factory import number_of_copies
 from AsyncPPO.progress import Bar
 from AsyncPPO.settings import EnvSettings
@@ -88,7 +88,8 @@ def evaluate_episodes(
     episodes = counted("episodes", episodes)
     max_steps = max_steps if max_steps is None else counted("max_steps", max_steps)
     _check(actor, settings)
-    env, num_envs = _first(env, number_of_copies(env, num_envs, DEFAULT_NUM_ENVS), episodes, settings)
+    num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
+    env, num_envs, settings["seed"] = _at_most(episodes, env, num_envs, settings.get("seed"))
     keys = with_success(info_keys)
     done, failures, truncated = list[Episode](), 0, 0
     with (
@@ -125,12 +126,12 @@ def _check(actor: Any, settings: EnvSettings) -> None:
         raise TypeError(f"the actor must be an object with the method `get_action`, not {actor!r}")
 
 
-def _first(env: Any, listed: int, episodes: int, settings: EnvSettings) -> tuple[Any, int]:
-    """Return at most as many environments as episodes, and their number; shorten a list of seeds likewise."""
-    num_envs, seed = listed if isinstance(env, VectorEnv) else min(listed, episodes), settings.get("seed")
-    if not isinstance(seed, int | np.integer | None) and len(seed) == listed:
-        settings["seed"] = seed[:num_envs]
-    return env[:num_envs] if isinstance(env, list | tuple) else env, num_envs
+def _at_most(episodes: int, env: Any, num_envs: int, seed: Any) -> tuple[Any, int, Any]:
+    """Return at most as many environments as episodes, their number, and their seed or seeds."""
+    count = num_envs if isinstance(env, VectorEnv) else min(num_envs, episodes)
+    if not isinstance(seed, int | np.integer | None) and len(seed) == num_envs:
+        seed = seed[:count]
+    return env[:count] if isinstance(env, list | tuple) else env, count, seed
 
 
 def _roll_out(
@@ -157,8 +158,7 @@ def _roll_out(
         obs, reward, terminated, truncated, infos = envs.step(action)
         unended, failed = ~episode_ends(terminated, truncated), envs.failed[env_ids]
         over = ~unended | (step == max_steps)
-        numbers = last_numbers(env_ids, infos, over, keys, autoreset=False)
-        news = sums.count(env_ids, reward[None], over[None], failed[None], None if numbers is None else numbers[None])
+        news = sums.count_step(env_ids, reward, over, failed, infos, autoreset=False)
         ended |= zip(env_ids[over & ~failed].tolist(), news, strict=True)
         bar.update(len(news))
         obs, envs.finished[env_ids] = obs[~over], over

@@ -178,7 +178,7 @@ def joined_environments(trainer: "AsyncTrainer") -> tuple[State, State, State] |
     All ranks call this; those after the first one get None.
     """
     agent = trainer.agent
-    own = [trainer.collector.state(), trainer.buffer.state(), agent.state()]  # the first may end episodes in the second
+    own = [*trainer.collector.state(), agent.state()]
     parts = trainer.ranks.attempt(lambda ranks: ranks.gather(own), lambda: lambda: None)
     if parts is None:
         return None

@@ -146,7 +146,7 @@ def test_a_lost_rank_takes_its_environments_along_and_another_brings_new_ones() 
         callbacks = {0: [noted], 2: [KilledAfter(2)]}.get(ranks.node, [])
         with trainer_of(ranks, updates=10_000, callbacks=callbacks) as trainer:
             trainer.run()
-            return trainer.collector.state()["episodes"]["returns"].tolist()
+            return trainer.collector.state()[0]["episodes"]["returns"].tolist()
 
     said: list[str] = []
     threads = on_elastic_ranks(3, body, min_nodes=2, said=said)

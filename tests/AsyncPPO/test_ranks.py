@@ -148,7 +148,7 @@ def test_resume_with_another_number_of_ranks_continues_every_episode(count: int,
         with trainer_of(ranks) as trainer:
             trainer.load_checkpoint(path)
             assert trainer.steps_done == BATCH
-            return trainer.collector.state(), trainer.buffer.state()
+            return trainer.collector.state()
 
     def parts(count: int) -> list[Any]:
         states = [collector for collector, _ in (on_ranks(count, state) if count > 1 else [state(ALONE)])]

@@ -237,7 +237,7 @@ def test_a_checkpoint_after_the_death_of_a_worker_ends_its_episodes(acting: Any,
         killed.save_checkpoint(tmp_path / "checkpoint")
         resumed.load_checkpoint(tmp_path / "checkpoint")
         for run in (killed, resumed):
-            counted = run.collector.state()["episodes"]["lengths"]
+            counted = run.collector.state()[0]["episodes"]["lengths"]
             assert counted.tolist() == run.env.obs[:, 0].tolist() == [0, 0, 30, 30]
             run.run()
     for batch in seen:
