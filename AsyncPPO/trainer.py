@@ -3,21 +3,21 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Generic, TypeVar, Unpack, cast
+from typing import Any, Generic, TypeVar, Unpack
 
 import numpy as np
 
-from AsyncPPO.agent import Agent, LaggableAgent
+from AsyncPPO.agent import Agent
 from AsyncPPO.backends import GradientWorkers, Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar
 from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, savepoint, state_for_new_rank
 from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
+from AsyncPPO.lag import LaggedTurns
 from AsyncPPO.ranks import Share, agree_on_state, agree_to_stop, check_ranks, collect_share, gather_counts
 from AsyncPPO.rows import RowMeans, row_of
 from AsyncPPO.settings import ActingMode, EnvSettings, Mode, callbacks_in, check_arguments
@@ -98,7 +98,6 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.error: BaseException | None = None
         self.collecting_since: float | None = None  # by `time.monotonic`; None between collections
         self.rows = RowMeans(agent)
-        self._batch_lag = 0
         self.restarts, self.known_restarts = 0, 0  # of environments of all ranks in the run; of this vectorizer
         self.elsewhere, self.running_envs = 0, self.num_envs  # transitions of other ranks; environments of all
 
@@ -182,11 +181,11 @@ class AsyncTrainer(Closeable, Generic[A]):
     def _loop(self, start: float) -> Iterator[Metrics]:
         """Collect and update until the run is over; yield the rows."""
         target, may_stop = self.goal[1], True  # an on-policy run stops only after an update, so no transition is lost
-        self._batch_lag = self.lag if len(self.buffer) else 0  # what waits was collected during an update
-        while (self.steps_done < target or self._has_lagged_batch()) and not (
+        turn = LaggedTurns(self).turn if self.lag else self._turn
+        while (self.steps_done < target or (self.lag and self._batch_is_full())) and not (
             may_stop and agree_to_stop(self, partial(state_for_new_rank, self))
         ):
-            steps, episodes, metrics = self._turn()
+            steps, episodes, metrics = turn()
             self.seconds = agree_on_state(self, time.perf_counter() - start)
             self.rows.add(metrics)
             for callback in self.callbacks:
@@ -201,41 +200,13 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _turn(self) -> tuple[int, list[Episode], Metrics]:
         """Collect, and update if there is a batch; return the steps, episodes and metrics of all ranks."""
-        if self._has_lagged_batch():
-            return self._update_and_collect()
         return self.ranks.attempt(partial(self._learn, self._collect()), partial(savepoint, self))
 
     def _learn(self, own: tuple[int, list[Episode]], ranks: Ranks) -> tuple[int, list[Episode], Metrics]:
         """Count what all ranks have collected, and update if it is a batch; return what `_turn` returns."""
         steps, episodes = self._count(own, ranks)
-        if not self._batch_is_full() or (self.lag and self.steps_done < self.goal[1]):
-            return steps, episodes, {}
-        lag = self._take_batch_lag()
-        return steps, episodes, self._begin_update(ranks)() | lag
-
-    def _has_lagged_batch(self) -> bool:
-        """Return whether a batch waits for an update, during which the next one is to be collected."""
-        return self.lag > 0 and self._batch_is_full()
-
-    def _update_and_collect(self) -> tuple[int, list[Episode], Metrics]:
-        """Update in a thread; meanwhile collect the next batch with a copy of the policy from before the update."""
-        wanted, steps, episodes, lag = self.agent.steps_wanted(), 0, list[Episode](), self._take_batch_lag()
-        self.collector.agent = cast("LaggableAgent", self.agent).behavior()
-        update = self._begin_update(self.ranks)
-        try:
-            with ThreadPoolExecutor(1) as learner:
-                metrics = learner.submit(update)
-                while self.steps_done < self.goal[1] and len(self.buffer) < wanted:
-                    count, ended = self._count(self._collect(), self.ranks)
-                    steps, episodes, self._batch_lag = steps + count, episodes + ended, self.lag
-        finally:
-            self.collector.agent = self.agent
-        return steps, episodes, metrics.result() | lag
-
-    def _take_batch_lag(self) -> Metrics:
-        """Return the metric `policy_lag` of the batch whose update begins; the next batch has no lag yet."""
-        lag, self._batch_lag = self._batch_lag, 0
-        return {"policy_lag": lag} if self.lag else {}
+        ready = self._batch_is_full() and self._observe(ranks)
+        return steps, episodes, self._update(ranks, self.fraction_done) if ready else {}
 
     def _collect(self) -> tuple[int, list[Episode]]:
         """Step the environments; return the number of steps, and the episodes that ended."""
@@ -278,15 +249,20 @@ class AsyncTrainer(Closeable, Generic[A]):
         """The number of transitions in the buffers of all ranks."""
         return len(self.buffer) + self.elsewhere
 
-    def _begin_update(self, ranks: Ranks) -> Callable[[], Metrics]:
-        """Pass the collected transitions to the agent; return a function that updates it unless it waits for more."""
-        others = [ranks] if self.ranks.nodes > 1 else []
-        self.agent.observe(self.buffer.take(), *others)
+    def _observe(self, ranks: Ranks) -> bool:
+        """Pass the collected transitions to the agent; return whether it can update now."""
+        self.agent.observe(self.buffer.take(), *self._others(ranks))
         elsewhere, self.elsewhere = self.elsewhere, 0
-        if self.agent.steps_wanted() > elsewhere:
-            return dict
+        return self.agent.steps_wanted() <= elsewhere
+
+    def _update(self, ranks: Ranks, progress: float) -> Metrics:
+        """Update the agent; `progress` is the fraction of the run that was over when the update began."""
         workers = None if self.env.rollout is None else GradientWorkers(self.env)
-        return partial(self.agent.update, self.fraction_done, workers, *others)
+        return self.agent.update(progress, workers, *self._others(ranks))
+
+    def _others(self, ranks: Ranks) -> list[Ranks]:
+        """Return the further argument of an agent that learns on several ranks."""
+        return [ranks] if self.ranks.nodes > 1 else []
 
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
         """End the run after the current update. Before the first `run`, this ends that run at once.
