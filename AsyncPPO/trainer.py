@@ -4,7 +4,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, Generic, TypeVar, Unpack
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from AsyncPPO.agent import Agent
 from AsyncPPO.backends import GradientWorkers, Plan, with_success
-from AsyncPPO.callbacks.base import Callback, ProgressBar
+from AsyncPPO.callbacks.base import Callback, ProgressBar, started
 from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, savepoint, state_for_new_rank
 from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
@@ -138,6 +137,11 @@ class AsyncTrainer(Closeable, Generic[A]):
         begin, target = self.goal
         return (self.steps_done - begin) / (target - begin)
 
+    @property
+    def row_is_due(self) -> bool:
+        """Whether the updates since the last row of `history` are now to make a row."""
+        return self.rows.is_due(self.steps_done, last=self.steps_done >= self.goal[1])
+
     def run(self) -> History:
         """Collect and update for `steps` environment steps, or until a callback stops the run.
 
@@ -168,15 +172,8 @@ class AsyncTrainer(Closeable, Generic[A]):
             self.stopped, self.skip_slow_work = None, False
         self._begun, self.error = True, None
         start = time.perf_counter() - self.seconds
-        with ExitStack() as ends:
-            try:
-                for callback in self.callbacks:
-                    callback.on_start(self)
-                    ends.callback(callback.on_end, self)
-                yield from self._loop(start)
-            except (Exception, KeyboardInterrupt, SystemExit) as error:
-                self.error = error
-                raise
+        with started(self.callbacks, self):
+            yield from self._loop(start)
 
     def _loop(self, start: float) -> Iterator[Metrics]:
         """Collect and update until the run is over; yield the rows."""
@@ -190,7 +187,7 @@ class AsyncTrainer(Closeable, Generic[A]):
             self.rows.add(metrics)
             for callback in self.callbacks:
                 callback.on_rollout(self, steps, episodes)
-            if self.rows.is_due(self.steps_done, last=self.steps_done >= target):
+            if self.row_is_due:
                 row = row_of(self, self.rows.take(self.steps_done))
                 self.history.append(row)
                 for callback in self.callbacks:

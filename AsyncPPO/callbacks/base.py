@@ -1,7 +1,8 @@
 """Callback: the hooks into a run; ProgressBar."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +31,23 @@ class Callback:
 
     def on_end(self, trainer: "AsyncTrainer") -> None:
         """The run is over: `trainer.stopped` is the reason of a stop, `trainer.error` the exception, or None."""
+
+
+@contextmanager
+def started(callbacks: Iterable[Callback], run: Any) -> Iterator[None]:
+    """Call `on_start` of callbacks, and after the block `on_end` of those that started, in the reverse order.
+
+    An error is `run.error` before that; an interrupt is an error, too.
+    """
+    with ExitStack() as ends:
+        try:
+            for callback in callbacks:
+                callback.on_start(run)
+                ends.callback(callback.on_end, run)
+            yield
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            run.error = error
+            raise
 
 
 class ProgressBar(Callback):

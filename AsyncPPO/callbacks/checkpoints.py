@@ -50,8 +50,7 @@ class Checkpoints(Callback):
 
         If a row of metrics is due, `on_update` follows and saves it, too.
         """
-        due = trainer.rows.is_due(trainer.steps_done, last=trainer.steps_done >= trainer.goal[1])
-        if not (due or getattr(trainer.agent, "on_policy", False)):
+        if not (trainer.row_is_due or getattr(trainer.agent, "on_policy", False)):
             self._save_in_time(trainer)
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:

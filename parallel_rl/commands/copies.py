@@ -1,14 +1,14 @@
 """`train --copies`: a population of copies of the agent, which are combined while they train."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from AsyncPPO.callbacks import METRICS_FILE, CSVLog, Table, TensorBoard
+from AsyncPPO.callbacks.base import started
 from AsyncPPO.episodes import Evaluation
 from parallel_rl.commands.build import env_of, fresh_agent, load_latest
 from parallel_rl.commands.evaluating import background_evaluation, final_evaluation, say_result
@@ -53,7 +53,7 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
         population = PopulationRun(config, trainer, callbacks, count)
         note_start(run_dir, config, resumed=resumed, changed={})
         say(f"{config.run.env_id}: {config.run.copies} copies with {config.run.num_envs} environments each")
-        with stopped_by_signals(population) as signals, population.watched():
+        with stopped_by_signals(population) as signals, started(callbacks, population):
             agent, result = trainer.run()
             agent.save_weights(run_dir)
             _write(config, result["workers"], run_dir)
@@ -182,19 +182,6 @@ class PopulationRun:
         """Stop it when the copies next report."""
         self.skip_slow_work |= skip_slow_work
         self.trainer.stop(why)
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Start the callbacks, and end them."""
-        with ExitStack() as ends:
-            for callback in self.callbacks:
-                callback.on_start(self)
-                ends.callback(callback.on_end, self)
-            try:
-                yield
-            except BaseException as error:
-                self.error = error
-                raise
 
     def __call__(self, trainer: "Trainer") -> None:
         """Add a row to the history."""
