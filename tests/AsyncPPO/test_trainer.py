@@ -63,6 +63,15 @@ def test_mask_mode_updates_when_all_environments_have_finished() -> None:
     assert history[0]["episodes"] % 8 == 0
 
 
+def test_the_fraction_done_is_zero_before_a_run_and_one_after_each() -> None:
+    with trainer(steps=256) as run:
+        assert run.fraction_done == 0
+        run.run()
+        assert run.fraction_done == 1
+        next(run.updates())
+        assert run.fraction_done == 0.5
+
+
 def test_history_has_the_metrics_and_a_second_run_continues() -> None:
     with trainer(steps=600) as run:
         history = run.run()
