@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from AsyncPPO.agent import Agent
 from AsyncPPO.backends import EnvError
 from AsyncPPO.episodes import Episode
-from AsyncPPO.ranks import joined_environments, part_of_agent, part_of_environments
+from AsyncPPO.ranks import Others, joined_environments, part_of_agent, part_of_environments
 from parallel_rl.utils import DamagedError, History, State, load_state, older, whole_number
 
 if TYPE_CHECKING:
@@ -122,8 +122,9 @@ def contents(trainer: "AsyncTrainer") -> State | None:
 def state_for_new_rank(trainer: "AsyncTrainer") -> State:
     """Return the part of a run's state that all its ranks share, and that of new episodes."""
     agent = part_of_agent(trainer.agent, trainer.agent.state(), trainer.share, slice(0, 0))
-    counts = {"elsewhere": trainer.waiting, "running_envs": trainer.running_envs}
-    return {"agent": agent, "env": trainer.env.new_episodes(trainer.steps_done), **_progress_of(trainer), **counts}
+    others = {"running_envs": trainer.running_envs, "waiting": trainer.waiting}
+    env = trainer.env.new_episodes(trainer.steps_done)
+    return {"agent": agent, "env": env, "others": others, **_progress_of(trainer)}
 
 
 def _progress_of(trainer: "AsyncTrainer") -> State:
@@ -133,15 +134,14 @@ def _progress_of(trainer: "AsyncTrainer") -> State:
 
 def savepoint(trainer: "AsyncTrainer") -> Callable[[], None]:
     """Return a function that undoes an update: the agent, the counts and the transitions are as now."""
-    agent, buffer, progress = trainer.agent, copy(trainer.buffer), Progress.of(trainer)
+    agent, buffer, others, progress = trainer.agent, copy(trainer.buffer), copy(trainer.others), Progress.of(trainer)
     undo_agent = agent.savepoint() if hasattr(agent, "savepoint") else partial(agent.load_state, agent.state())
-    counts = trainer.known_restarts, trainer.elsewhere, trainer.running_envs
 
     def undo() -> None:
         undo_agent()
         vars(trainer.buffer).update(vars(buffer))
         progress.restore(trainer)
-        trainer.known_restarts, trainer.elsewhere, trainer.running_envs = counts
+        trainer.others = others
 
     return undo
 
@@ -156,13 +156,13 @@ def join(trainer: "AsyncTrainer") -> None:
     """
     state = trainer.ranks.join()
     if state is None:  # a checkpoint may have left transitions in the buffers of all
-        trainer.elsewhere = sum(trainer.ranks.all_gather(len(trainer.buffer))) - len(trainer.buffer)
+        trainer.others.waiting = sum(trainer.ranks.all_gather(len(trainer.buffer))) - len(trainer.buffer)
         return
     trainer.rows.load_state(state["progress"]["rows"])
     trainer.agent.load_state(state["agent"])
     trainer.env.begin_after(state["env"])
     trainer.buffer.clear()
-    trainer.elsewhere, trainer.running_envs = state["elsewhere"], state["running_envs"]
+    trainer.others = Others(**state["others"])
     Progress.of_state(state["progress"], state["recent"]).restore(trainer)
 
 

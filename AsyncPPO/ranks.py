@@ -1,6 +1,7 @@
 """A run over several ranks: which environments each has, and what they tell each other beside gradients."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +12,7 @@ from AsyncPPO.episodes import Episode
 from AsyncPPO.memory import joined_buffers, part_of_buffer
 from AsyncPPO.resets import EnvSeeds
 from AsyncPPO.settings import EnvSettings
+from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import Cluster, Ranks, State, state_to_bytes
 
 if TYPE_CHECKING:
@@ -38,6 +40,11 @@ class Share(NamedTuple):
         """The number of this rank's environments."""
         return self.stop - self.first
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether this rank has all environments."""
+        return self.num_envs == self.total
+
     @classmethod
     def of(cls, ranks: Cluster, num_envs: int) -> "Share":
         """Return the share of a rank of N environments; every rank has about as many.
@@ -52,7 +59,7 @@ class Share(NamedTuple):
 
     def of_run(self, env: Any, settings: EnvSettings) -> tuple[Any, dict[str, Any]]:
         """Return the part of the environments of a run for this rank, and the keywords of its `EnvVectorizer`."""
-        if self.own == slice(0, self.total):
+        if self.is_whole:
             return env, {**settings}
         seeds = EnvSeeds(settings["seed"], self.total, self.own)
         return env[self.own] if isinstance(env, list | tuple) else env, {**settings, "seed": seeds}
@@ -132,6 +139,34 @@ def gather_counts(ranks: Ranks, steps: int, episodes: list[Episode], waiting: in
     return Counts(all_steps, everyones, all_waiting - waiting, all_envs, all_restarts)
 
 
+@dataclass
+class Others:
+    """What a rank knows of the others."""
+
+    running_envs: int
+    """Environments of all ranks when they last counted; fewer than `num_envs` while a rank is missing."""
+    waiting: int = 0
+    """Transitions in the buffers of the others."""
+    known_restarts: int = 0
+    """Of this rank's environments that failed, the number that the others have counted."""
+
+    def count(self, ranks: Ranks, steps: int, episodes: list[Episode], waiting: int, env: EnvVectorizer) -> Counts:
+        """Count with the others what all ranks have collected.
+
+        Args:
+            ranks: the ranks.
+            steps: environment steps of this rank.
+            episodes: those that ended.
+            waiting: transitions in this rank's buffer.
+            env: its environments.
+        """
+        restarts = env.restarts - self.known_restarts
+        counts = gather_counts(ranks, steps, episodes, waiting, env.num_envs, restarts)
+        self.running_envs, self.waiting = counts.envs, counts.elsewhere
+        self.known_restarts += restarts
+        return counts
+
+
 def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
     """Compare what the agents of all ranks have learned; if it differs, all take over the first one's.
 
@@ -189,7 +224,7 @@ def joined_environments(trainer: "AsyncTrainer") -> tuple[State, State, State] |
 
 def part_of_environments(share: Share, collector: State, buffer: State) -> tuple[State, State]:
     """Return this rank's part of the states of collector and buffer that `joined_environments` returned."""
-    if share.own == slice(0, share.total):
+    if share.is_whole:
         return collector, buffer
     return _part(collector, share.own), part_of_buffer(buffer, share.own)
 

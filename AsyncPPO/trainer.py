@@ -17,7 +17,7 @@ from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
 from AsyncPPO.lag import LaggedTurns
-from AsyncPPO.ranks import Share, agree_on_state, agree_to_stop, check_ranks, collect_share, gather_counts
+from AsyncPPO.ranks import Others, Share, agree_on_state, agree_to_stop, check_ranks, collect_share
 from AsyncPPO.rows import RowMeans, row_of
 from AsyncPPO.settings import ActingMode, EnvSettings, Mode, callbacks_in, check_arguments
 from AsyncPPO.vectorizer import EnvVectorizer
@@ -97,8 +97,8 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.error: BaseException | None = None
         self.collecting_since: float | None = None  # by `time.monotonic`; None between collections
         self.rows = RowMeans(agent)
-        self.restarts, self.known_restarts = 0, 0  # of environments of all ranks in the run; of this vectorizer
-        self.elsewhere, self.running_envs = 0, self.num_envs  # transitions of other ranks; environments of all
+        self.restarts = 0  # of environments of all ranks that failed
+        self.others = Others(self.num_envs)
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None
@@ -215,13 +215,10 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _count(self, own: tuple[int, list[Episode]], ranks: Ranks) -> tuple[int, list[Episode]]:
         """Count what this rank and the others have collected; return the steps and episodes of all."""
-        restarts = self.env.restarts - self.known_restarts
-        counts = gather_counts(ranks, *own, len(self.buffer), self.env.num_envs, restarts)
-        self.elsewhere, self.running_envs = counts.elsewhere, counts.envs
+        counts = self.others.count(ranks, *own, len(self.buffer), self.env)
         self.steps_done += counts.steps
         self.episodes_done += len(counts.episodes)
         self.restarts += counts.restarts
-        self.known_restarts += restarts
         self.recent.extend(counts.episodes)
         return counts.steps, counts.episodes
 
@@ -244,20 +241,25 @@ class AsyncTrainer(Closeable, Generic[A]):
     @property
     def waiting(self) -> int:
         """The number of transitions in the buffers of all ranks."""
-        return len(self.buffer) + self.elsewhere
+        return len(self.buffer) + self.others.waiting
+
+    @property
+    def running_envs(self) -> int:
+        """The number of environments of all ranks; fewer than `num_envs` while a rank is missing."""
+        return self.others.running_envs
 
     def _observe(self, ranks: Ranks) -> bool:
         """Pass the collected transitions to the agent; return whether it can update now."""
-        self.agent.observe(self.buffer.take(), *self._others(ranks))
-        elsewhere, self.elsewhere = self.elsewhere, 0
+        self.agent.observe(self.buffer.take(), *self._if_several(ranks))
+        elsewhere, self.others.waiting = self.others.waiting, 0
         return self.agent.steps_wanted() <= elsewhere
 
     def _update(self, ranks: Ranks, progress: float) -> Metrics:
         """Update the agent; `progress` is the fraction of the run that was over when the update began."""
         workers = None if self.env.rollout is None else GradientWorkers(self.env)
-        return self.agent.update(progress, workers, *self._others(ranks))
+        return self.agent.update(progress, workers, *self._if_several(ranks))
 
-    def _others(self, ranks: Ranks) -> list[Ranks]:
+    def _if_several(self, ranks: Ranks) -> list[Ranks]:
         """Return the further argument of an agent that learns on several ranks."""
         return [ranks] if self.ranks.nodes > 1 else []
 
