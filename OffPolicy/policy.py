@@ -59,11 +59,7 @@ class Policy(nn.Module):
 
     def normalize(self, columns: torch.Tensor) -> torch.Tensor:
         """Return columns `(B, C)` of observations, with normalized numbers."""
-        if self.obs_norm is None:
-            return columns
-        count = self.features.vector
-        normal = self.obs_norm(columns[:, :count].float())
-        return normal if count == columns.shape[1] else torch.cat([normal, columns[:, count:].float()], dim=1)
+        return columns if self.obs_norm is None else self.obs_norm.leading(columns)
 
     def actions(self, columns: torch.Tensor, deterministic: bool) -> np.ndarray:
         """Return the actions `(B, ...)` that an environment takes."""

@@ -199,11 +199,7 @@ class ActorCritic(nn.Module):
 
     def normalize(self, obs: torch.Tensor) -> torch.Tensor:
         """Return normalized observations `(B, D)`, which the other methods take."""
-        if self.obs_norm is None:
-            return obs
-        numbers = self.features.vector
-        normalized = self.obs_norm(obs[:, :numbers])
-        return normalized if obs.shape[1] == numbers else torch.cat([normalized, obs[:, numbers:]], dim=1)
+        return obs if self.obs_norm is None else self.obs_norm.leading(obs)
 
     def update_statistics(self, obs: torch.Tensor, ranks: Ranks = ALONE) -> None:
         """Update the running statistics of `normalize` with observations `(B, D)` of all ranks."""
@@ -215,11 +211,19 @@ class ActorCritic(nn.Module):
         return self.features.split(obs.float() if self._custom else obs)
 
     @property
-    def first_layers(self) -> list[str]:
-        """The names of the linear layers of encoders whose first inputs are normalized; not of networks of your own."""
-        if self._custom or type(self) is not ActorCritic or not self.hidden_sizes:
+    def first_layers(self) -> list[tuple[str, str]]:
+        """The names of weights and biases whose first inputs are the normalized numbers; none of your own networks."""
+        if self._custom or type(self) is not ActorCritic:
             return []
-        return [f"{encoder}.{1 if self.features.images else 0}" for encoder in ("actor", "critic")]
+        if self.hidden_sizes:
+            index = 1 if self.features.images else 0
+            layers = [f"actor.{index}", f"critic.{index}"]
+        elif self.core is not None:
+            return [("core.layer.weight_ih_l0", "core.layer.bias_ih_l0")]
+        else:
+            linear = [name for name, layer in self.named_modules() if isinstance(layer, nn.Linear)]
+            layers = [name for name in linear if name.startswith(("policy_head.", "value_head."))]
+        return [(f"{layer}.weight", f"{layer}.bias") for layer in layers]
 
     def stacked_parameters(self) -> list[nn.Parameter]:
         """Return the parameters in the order of `Architecture.views`: actor and critic alternate, layer by layer."""

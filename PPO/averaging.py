@@ -1,7 +1,6 @@
 """The mean of several agents."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
@@ -11,7 +10,7 @@ from parallel_rl.networks.normalizer import merged_statistics, renormalize_input
 from parallel_rl.utils import State, mean_of_states
 from PPO.actor_critic import OBS_CLIP, ActorCritic
 
-Weights = Mapping[str, torch.Tensor]
+Weights = dict[str, torch.Tensor]
 VALUE_HEAD, OBS_NORM = "value_head.", "obs_norm."
 
 
@@ -31,31 +30,24 @@ def average(states: Sequence[State], policy: ActorCritic, file: str) -> State:
     for name, own in mean["networks"].items():
         own.update(merged_statistics([state["networks"][name] for state in states]))
     networks, merged = [state["networks"][file] for state in states], mean["networks"][file]
-    merged |= _mean_value_head(networks, merged)
-    if policy.obs_norm is not None:
-        merged |= mean_of_states([_first_layers(policy.first_layers, network, merged) for network in networks])
+    merged |= mean_of_states([_converted(policy, network, merged) for network in networks])
     return mean
 
 
-def _mean_value_head(networks: Sequence[Weights], merged: Weights) -> dict[str, Any]:
-    """Return the mean weights of value heads, after converting each to `merged` statistics."""
-    statistics = _head_of(merged)
-    heads = [value_head_in_units(_head_of(network), statistics) for network in networks]
-    return {f"{VALUE_HEAD}{name}": part for name, part in mean_of_states(heads).items()}
+def _converted(policy: ActorCritic, network: Weights, merged: Weights) -> Weights:
+    """Return the weights of first layers and of the value head that compute the same under `merged` statistics."""
+    converted = dict[str, torch.Tensor]()
+    if policy.obs_norm is not None:
+        old, new = (RunningNorm.of(state, OBS_NORM, OBS_CLIP) for state in (network, merged))
+        for names in policy.first_layers:
+            weight, bias = (torch.as_tensor(network[name]).clone() for name in names)
+            renormalize_inputs(weight.mT, bias, old, new)
+            converted |= zip(names, (weight, bias), strict=True)
+    head = value_head_in_units(_value_head(network | converted), _value_head(merged))  # it may be a first layer
+    return converted | {f"{VALUE_HEAD}{name}": part for name, part in head.items()}
 
 
-def _head_of(network: Weights) -> dict[str, torch.Tensor]:
+def _value_head(network: Weights) -> Weights:
     return {
         name.removeprefix(VALUE_HEAD): tensor for name, tensor in network.items() if name.startswith(VALUE_HEAD)
     }  # fmt: skip
-
-
-def _first_layers(names: Sequence[str], network: Weights, merged: Weights) -> dict[str, torch.Tensor]:
-    """Return the weights and biases of first layers, after converting them to `merged` statistics."""
-    old, new = (RunningNorm.of(state, OBS_NORM, OBS_CLIP) for state in (network, merged))
-    converted = dict[str, torch.Tensor]()
-    for name in names:
-        weight, bias = (torch.as_tensor(network[f"{name}.{part}"]).clone() for part in ("weight", "bias"))
-        renormalize_inputs(weight.mT, bias, old, new)
-        converted |= {f"{name}.weight": weight, f"{name}.bias": bias}
-    return converted

@@ -77,6 +77,12 @@ class RunningNorm(nn.Module):
         normal = (rows - self.mean.to(rows.dtype)) / self.std.to(rows.dtype)
         return normal if self.clip is None else normal.clamp(-self.clip, self.clip)
 
+    def leading(self, columns: torch.Tensor) -> torch.Tensor:
+        """Return columns `(B, C)` as float32, of which the first D are normalized."""
+        count = len(self.mean)
+        normal = self(columns[:, :count].float())
+        return normal if count == columns.shape[1] else torch.cat([normal, columns[:, count:].float()], dim=1)
+
     def inverse(self, normal: torch.Tensor) -> torch.Tensor:
         """Return `normal * std + mean`: the inverse of `forward`, except for the clipping."""
         return normal * self.std.to(normal.dtype) + self.mean.to(normal.dtype)

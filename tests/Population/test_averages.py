@@ -50,9 +50,17 @@ def columns_of(space: spaces.Space) -> torch.Tensor:
     return torch.from_numpy(np.hstack([numbers, pixels])).float()
 
 
-def ppo_layers(agent: PPO) -> list[nn.Linear]:
-    index = 1 if agent.policy.features.images else 0
-    return [encoder[index] for encoder in {agent.policy.actor, agent.policy.critic}]  # type: ignore[index]
+def ppo_layers(agent: PPO) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    policy: Any = agent.policy
+    if policy.hidden_sizes:
+        index = 1 if policy.features.images else 0
+        layers = [encoder[index] for encoder in {policy.actor, policy.critic}]
+    elif policy.core is not None:
+        return [(policy.core.layer.weight_ih_l0.mT, policy.core.layer.bias_ih_l0)]
+    else:
+        heads = getattr(policy.policy_head, "heads", [policy.policy_head])
+        layers = [head.mean if hasattr(head, "mean") else head.logits for head in heads] + [policy.value_head.normal]
+    return [(layer.weight.mT, layer.bias) for layer in layers]
 
 
 def ppo_outputs(agent: PPO, columns: torch.Tensor) -> list[torch.Tensor]:
@@ -60,24 +68,35 @@ def ppo_outputs(agent: PPO, columns: torch.Tensor) -> list[torch.Tensor]:
     if policy.core is not None:
         past = torch.zeros(COUNT, policy.core.state_size), torch.ones(COUNT, dtype=torch.bool)
     normal = policy.normalize(columns)
-    return [policy.distribution(normal, past).mode(), policy.value(normal, past)]
+    distribution = policy.distribution(normal, past)
+    mode = distribution.mode()
+    return [mode, distribution.log_prob(torch.zeros_like(mode)), policy.value(normal, past)]
 
 
+@pytest.mark.parametrize("hidden_sizes", [(8, 8), ()], ids=["hidden", "no hidden"])
 @pytest.mark.parametrize(
-    ("space", "settings"),
-    [(NUMBERS, {}), (NUMBERS, {"share_encoder": True}), (NUMBERS, {"core": "gru", "core_size": 4}), (BOTH, {})],
-    ids=["two encoders", "shared", "recurrent", "images"],
+    ("space", "action_space", "settings"),
+    [
+        (NUMBERS, BOX, {}),
+        (NUMBERS, CHOICES, {}),
+        (NUMBERS, spaces.Tuple([BOX, CHOICES]), {}),
+        (NUMBERS, BOX, {"share_encoder": True}),
+        (NUMBERS, BOX, {"core": "gru", "core_size": 4}),
+        (NUMBERS, BOX, {"core": "lstm", "core_size": 4}),
+        (BOTH, BOX, {}),
+    ],
+    ids=["continuous", "discrete", "both", "shared", "gru", "lstm", "images"],
 )
 @torch.no_grad()
 def test_members_of_ppo_with_one_function_and_different_statistics_have_it_as_their_mean(
-    space: spaces.Space, settings: dict[str, Any]
+    space: spaces.Space, action_space: spaces.Space, settings: dict[str, Any], hidden_sizes: tuple[int, ...]
 ) -> None:
-    one = PPO.for_env(Spaces(space, BOX), normalize_obs=True, hidden_sizes=(8, 8), seed=0, **settings)
+    one = PPO.for_env(Spaces(space, action_space), normalize_obs=True, hidden_sizes=hidden_sizes, seed=0, **settings)
     other, columns = copy.deepcopy(one), columns_of(space)
     for number, agent in enumerate((one, other)):
         observe(agent, number)
-    for layer in ppo_layers(other):
-        expressed(layer.weight.mT, layer.bias, one.policy.obs_norm, other.policy.obs_norm)
+    for weight, bias in ppo_layers(other):
+        expressed(weight, bias, one.policy.obs_norm, other.policy.obs_norm)
     mean = MeanAgentCombiner().combine([one, other], one)
     assert not torch.allclose(mean.policy.obs_norm.std, one.policy.obs_norm.std, rtol=0.05)
     for agent in (other, mean):
