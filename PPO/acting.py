@@ -4,35 +4,17 @@ import math
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import ArrayLike
 
 from parallel_rl.utils import element_of, join_parts, torch_threads
 from parallel_rl.utils.counts import rows_in_words
-from PPO.actor_critic import ActorCritic
-from PPO.config import PPOConfig
-from PPO.exploration import Exploration
 from PPO.fast.policy import NumpyPolicy
 from PPO.fast.replica import Replica
+from PPO.parts import Parts
 
 
-class Acting:
+class Acting(Parts):
     """The part of `PPO` that acts."""
-
-    config: PPOConfig
-    policy: ActorCritic
-    numpy_policy: NumpyPolicy | None
-    """The policy in NumPy, which is several times faster; None if torch is needed."""
-    exploration: Exploration | None
-    rng: np.random.Generator
-    action_space: spaces.Space
-    is_continuous: bool
-    _composite: bool
-    """Whether an action has several parts (a Dict or Tuple space)."""
-    _first_choices: np.ndarray
-    """The index of each discrete action's first choice, in the concatenation of all choices."""
-    device: torch.device
-    threads: int | None
 
     @property
     def wants_env_ids(self) -> bool:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from parallel_rl.networks import Adam
 from parallel_rl.utils import (
     ALONE,
     COMPOSITE,
@@ -23,7 +22,6 @@ from parallel_rl.utils import (
     settings_in,
 )
 from parallel_rl.utils.names import takes_no_environment
-from parallel_rl.utils.threads import LARGE_NETWORK
 from PPO.acting import Acting
 from PPO.actor_critic import ActorCritic, MakeEncoder
 from PPO.arguments import (
@@ -40,11 +38,9 @@ from PPO.arguments import (
 from PPO.companions import Companion, check_companions
 from PPO.config import PPOConfig
 from PPO.exploration import Exploration
-from PPO.fast.policy import NumpyPolicy
 from PPO.fast.shards import GradientWorkers
 from PPO.icm import ICM
 from PPO.learning import Learning
-from PPO.losses import objective_loss
 from PPO.memory import Memory
 from PPO.rnd import RND
 
@@ -52,11 +48,12 @@ BETAS = {"beta": "RND", "icm_beta": "ICM"}
 """The settings that are the `beta` of a companion, each with the name of that companion."""
 
 
-class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
+class PPO(Acting, Learning):
     """Proximal Policy Optimization (Schulman et al. 2017, arXiv:1707.06347).
 
     It acts (`get_action`), stores experience (`memory`) and learns from it (`learn`). It touches no environment and no
-    global random state. Its settings are attributes: `ppo.gamma` is `ppo.config.gamma`.
+    global random state. Its settings are attributes: `ppo.gamma` is `ppo.config.gamma`. Only `ppo.beta` and
+    `ppo.icm_beta` are those of the companions RND and ICM, which may be objects with their own.
 
     `lr` to `beta` and the further settings are the fields of `PPOConfig`; docs/ppo.md lists them.
 
@@ -84,7 +81,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
     """
 
     on_policy = learns_on_ranks = True
-    config: PPOConfig
+    config: PPOConfig  # declared once more: for `Configured` this makes it an agent, and not a subclass of a user
 
     # users of the first version rely on the names and positions of these arguments; `settings` takes the others
     @takes_no_environment
@@ -129,7 +126,7 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         self.rng = np.random.default_rng(seed)
         self.memory, self.updates, self.rewarded = Memory(), 0, False
         self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63)) if seed is None else seed))
-        self._make_learner()
+        self._make_optimizers()
 
     arguments = frozenset(inspect.signature(__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}
     """The arguments that are not in the config: spaces, networks and seed."""
@@ -188,11 +185,6 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         return companions
 
     @property
-    def companions(self) -> tuple[Companion, ...]:  # type: ignore[override]
-        """The companions, in the order of their value functions."""
-        return self._companions
-
-    @property
     def rnd(self) -> RND | None:
         """The first RND among the companions, if there is one."""
         return next((companion for companion in self.companions if isinstance(companion, RND)), None)
@@ -216,47 +208,6 @@ class PPO(Acting, Learning):  # type: ignore[misc]  # as for `Learning`
         companions = vars(self).get("_companions", ()) if setting in BETAS else ()
         named = (one for one in companions if one.name == BETAS[setting] and one.beta is not None)
         return next(named, None)
-
-    def _make_learner(self) -> None:
-        """Move the parameters into vectors; torch, Adam and the NumPy policy all use views of them."""
-        architecture = self.policy.architecture()
-        parameters = self.policy.parameters() if architecture is None else self.policy.stacked_parameters()
-        own = {
-            companion: [parameter for parameter in companion.parameters() if parameter.requires_grad]
-            for companion in self.companions
-        }
-        self.optimizers = [Adam(parameters), *(Adam(learned) for learned in own.values() if learned)]
-        self.gradients = [(parameter, parameter.grad) for parameter in self.parameters() if parameter.grad is not None]
-        shared = [*self.policy.parameters()]
-        self.trained_by = {}
-        for companion, learned in own.items():
-            self.trained_by[companion] = learned + (shared if companion.shares else [])
-            if companion.learns and not self.trained_by[companion]:
-                raise ValueError(f"{companion.name} has a loss, but no parameters, and does not share the policy's")
-        self.objective_loss = torch.compile(objective_loss) if self.config.compile else objective_loss
-        vector = self.optimizers[0].vector
-        small = len(vector) < LARGE_NETWORK
-        self.threads = 1 if small else None
-        self.numpy_policy: NumpyPolicy | None = None
-        if small and architecture is not None and vector.device.type == "cpu":
-            statistics = np.zeros((2, architecture.normalized), np.float32)
-            self.numpy_policy = NumpyPolicy(architecture, vector.numpy(), statistics)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the attributes without the views of the parameters; `__setstate__` makes the views again."""
-        views = ("optimizers", "trained_by", "gradients", "objective_loss", "numpy_policy")
-        attributes = {name: value for name, value in vars(self).items() if name not in views}
-        for name in ("policy", "_companions"):  # pickle stores the whole vector for each view; copies are no views
-            attributes[name] = copy.deepcopy(attributes[name])
-        return attributes | {"moments": [adam.state if adam.state["steps"] else {} for adam in self.optimizers]}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the attributes, and make the views again."""
-        moments = state.pop("moments")
-        vars(self).update(state)
-        self._make_learner()
-        for optimizer, own in zip(self.optimizers, moments, strict=True):
-            optimizer.load_state(own)
 
     @MadeWith(ForEnv)
     def for_env(cls: Any, env: Any, **hyperparameters: Any) -> Any:

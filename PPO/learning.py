@@ -1,21 +1,15 @@
 """How PPO learns: `learn`, and the steps of `learn` for a custom loop."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from parallel_rl.utils import ALONE, Batch, Configured, Ranks, compute_threads, linear, scheduled
-from PPO.companions import Companion
-from PPO.config import PPOConfig
-from PPO.fast.policy import NumpyPolicy
+from parallel_rl.utils import ALONE, Batch, Ranks, compute_threads, linear, scheduled
 from PPO.fast.shards import GradientWorkers
 from PPO.losses import LossMetrics
-from PPO.memory import Memory
 from PPO.minibatches import Minibatch, companion_losses, loss_name, parts_of, select_rows, shuffled, standardize
 from PPO.objective import Objective
 from PPO.saving import Savable, clone
@@ -23,26 +17,10 @@ from PPO.update import Prepared, optimize, prepare
 
 REWARDS_IN_RANGE = 1e-30, 1e30
 """The range of rewards for which they and their sums fit in single precision."""
-if TYPE_CHECKING:
-    ConfigFields = PPOConfig
-    """The attributes of `Configured`, for type checkers."""
-else:
-    ConfigFields = object
 
 
-class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `device` and `companions` are objects here
+class Learning(Savable):
     """The part of `PPO` that learns."""
-
-    memory: Memory
-    numpy_policy: NumpyPolicy | None
-    objective_loss: Any
-    """`losses.objective_loss`, compiled if the config says so."""
-    trained_by: dict[Companion, list[nn.Parameter]]
-    """The parameters that the loss of each companion trains."""
-    gradients: list[tuple[nn.Parameter, torch.Tensor]]
-    """All parameters with their gradients: views of the optimizers' vectors."""
-    threads: int | None
-    _make_learner: Callable[[], None]
 
     @property
     def learner_reason(self) -> str:
@@ -100,7 +78,7 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
                 module.load_state_dict(weights)
             self._load_intrinsic_returns(returns)
             self.rewarded = rewarded
-            self._make_learner()
+            self._make_optimizers()
             raise FloatingPointError(
                 f"{error} in update {self.updates + 1} (then also {', '.join(culprits) or 'no weight'}): "
                 "try a smaller lr"
@@ -157,11 +135,6 @@ class Learning(Configured, Savable, ConfigFields):  # type: ignore[misc]  # `dev
         for companion, own in companion_losses(self, minibatch.targets, self.rng).items():
             loss, metrics = loss + own, metrics | {loss_name(companion): own.detach()}
         return loss, metrics
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Return all trainable parameters: those of the policy and of the companions."""
-        all_of_them = (parameter for module in (self.policy, *self.companions) for parameter in module.parameters())
-        return [parameter for parameter in all_of_them if parameter.requires_grad]
 
     def _annealed(self, progress: float) -> tuple[float, Objective]:
         """Return the learning rate and the coefficients of the loss when the fraction `progress` of the run is over.

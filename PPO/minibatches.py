@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from parallel_rl.utils import Ranks, merged
+from PPO.companions import Companion
 from PPO.losses import LossMetrics
 from PPO.memory import Array, Rows
-
-if TYPE_CHECKING:
-    from PPO.companions import Companion
-    from PPO.learning import Learning
+from PPO.parts import Parts
 
 Targets = tuple[torch.Tensor, ...]
 """What a companion's `targets` returns."""
@@ -114,7 +112,7 @@ def select_rows(targets: list[Targets], index: np.ndarray) -> list[Targets]:
     return [tuple(tensor[index] for tensor in own) for own in targets]
 
 
-def add_gradients(ppo: "Learning", targets: list[Targets], index: np.ndarray, rng: np.random.Generator) -> LossMetrics:
+def add_gradients(ppo: Parts, targets: list[Targets], index: np.ndarray, rng: np.random.Generator) -> LossMetrics:
     """Compute the gradients of the companions' losses on some rows; return the losses.
 
     Only if a companion `shares`, its gradient is added to the policy's.
@@ -127,9 +125,7 @@ def add_gradients(ppo: "Learning", targets: list[Targets], index: np.ndarray, rn
     return {loss_name(companion): loss.detach() for companion, loss in losses.items()}
 
 
-def companion_losses(
-    ppo: "Learning", targets: list[Targets], rng: np.random.Generator
-) -> "dict[Companion, torch.Tensor]":
+def companion_losses(ppo: Parts, targets: list[Targets], rng: np.random.Generator) -> dict[Companion, torch.Tensor]:
     """Return the loss of each companion that has one, for the targets of a minibatch."""
     return {
         companion: companion.loss(own, rng, ppo.policy)
@@ -138,7 +134,7 @@ def companion_losses(
     }
 
 
-def loss_name(companion: "Companion") -> str:
+def loss_name(companion: Companion) -> str:
     """Return the name of the metric for a companion's loss."""
     return f"{companion.name.lower()}_loss"
 

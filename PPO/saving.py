@@ -4,21 +4,18 @@ import os
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import nn
 
-from parallel_rl.networks import Adam, MultiCategoricalHead
+from parallel_rl.networks import MultiCategoricalHead
 from parallel_rl.networks.weights import Settings, read_weights, tensors_of, write_weights
 from parallel_rl.utils import State, check_fit, older, whole_number
-from PPO.actor_critic import ActorCritic
 from PPO.averaging import average
-from PPO.companions import Companion, scales_of
-from PPO.config import PPOConfig
-from PPO.exploration import Exploration
+from PPO.companions import scales_of
+from PPO.parts import Parts
 from PPO.settings import arguments_of, differences, plain_arguments
 
 POLICY_FILE = "Policy_weights.pth"
@@ -28,26 +25,8 @@ OF_ENVIRONMENTS = {"intrinsic_returns", "exploration"}
 """Parts that have a row for each environment."""
 
 
-class Savable:
+class Savable(Parts):
     """The part of `PPO` that saves and loads."""
-
-    arguments: ClassVar[frozenset[str]]
-    config: PPOConfig
-    policy: ActorCritic
-    companions: tuple[Companion, ...]
-    optimizers: list[Adam]
-    rng: np.random.Generator
-    updates: int
-    rewarded: bool
-    """Whether there has been a reward other than zero."""
-    exploration: Exploration | None
-    observation_space: spaces.Space
-    action_space: spaces.Space
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the networks."""
-        return torch.device(self.config.device)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **changes: Any) -> Self:

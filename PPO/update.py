@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 from operator import add
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,13 +48,11 @@ from PPO.minibatches import (
     standardize,
 )
 from PPO.objective import Objective
-
-if TYPE_CHECKING:
-    from PPO.learning import Learning
+from PPO.parts import Parts
 
 
 @torch.no_grad()
-def prepare(ppo: "Learning", batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
+def prepare(ppo: Parts, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
     """Convert a batch to rows for minibatches; update the statistics of observations, returns and companions.
 
     Statistics are those of the rows of all ranks together.
@@ -100,7 +98,7 @@ def prepare(ppo: "Learning", batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
 
 
 def optimize(
-    ppo: "Learning",
+    ppo: Parts,
     prepared: "Prepared",
     lr: float,
     objective: Objective,
@@ -249,7 +247,7 @@ def network_inputs(
 
 
 @torch.no_grad()
-def estimate(ppo: "Learning", experience: Experience) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
+def estimate(ppo: Parts, experience: Experience) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
     """Return values `(M, V)`, advantages float64 `(M,)` and returns `(M, V)`, in units of reward."""
     batch, rewards, inputs, final_inputs = experience
     values = values_of(ppo, inputs)
@@ -262,14 +260,14 @@ def estimate(ppo: "Learning", experience: Experience) -> tuple[torch.Tensor, np.
     return values, advantage, on_device(ppo.policy, returns).float()
 
 
-def values_of(ppo: "Learning", inputs: Inputs) -> torch.Tensor:
+def values_of(ppo: Parts, inputs: Inputs) -> torch.Tensor:
     """Return values `(B, V)`, in units of reward."""
     if ppo.numpy_policy is None:
         return ppo.policy.value(*inputs)
     return ppo.policy.value_head.stats.inverse(torch.from_numpy(ppo.numpy_policy.value(inputs.obs.numpy())))
 
 
-def scaled(ppo: "Learning", experience: Experience, advantage: np.ndarray, ranks: Ranks) -> torch.Tensor:
+def scaled(ppo: Parts, experience: Experience, advantage: np.ndarray, ranks: Ranks) -> torch.Tensor:
     """Return advantages `(M,)`, scaled as `normalize_advantage` says.
 
     With `minibatch`, each minibatch is standardized later; here only extreme magnitudes are brought near 1.
@@ -307,7 +305,7 @@ def behavior_actions(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple
 
 
 def minibatch_gradients(
-    ppo: "Learning", count: int, objective: Objective, workers: GradientWorkers | None
+    ppo: Parts, count: int, objective: Objective, workers: GradientWorkers | None
 ) -> Autograd | ShardedGradient:
     """Return the gradient computation for a batch of `count` rows: the analytic one if it applies."""
     gradient = ppo.optimizers[0].gradient

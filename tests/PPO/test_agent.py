@@ -301,7 +301,7 @@ def test_termination_bootstraps_zero_and_truncation_the_value_of_the_next_observ
     with torch.no_grad():
         ppo.policy.value_head.normal.weight.copy_(weight)
         ppo.policy.value_head.normal.bias.zero_()
-    ppo._make_learner()  # sees that the networks were replaced
+    ppo._make_optimizers()  # sees that the networks were replaced
     obs = np.zeros((3, 4), np.float32)
     obs[:, 0] = [1.0, 2.0, 3.0]
     final = np.zeros((3, 4), np.float32)
