@@ -6,7 +6,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from parallel_rl.networks import Adam, copy_on, limit_norm
+from parallel_rl.networks import Adam, average_vectors, copy_on, limit_norm
 from parallel_rl.utils import ALONE, Metrics, Ranks, State, check_like
 
 M = TypeVar("M", bound=nn.Module)
@@ -26,10 +26,7 @@ class WeightedRanks(NamedTuple):
 
     def average(self, *vectors: torch.Tensor) -> None:
         """Turn means over this rank's rows, vectors, into means over the rows of all ranks, in place."""
-        if self.ranks.world_size > 1:
-            total = self.ranks.all_reduce(torch.cat(vectors) * self.weight)
-            for vector, part in zip(vectors, total.split([*map(len, vectors)]), strict=True):
-                vector.copy_(part)
+        average_vectors(self.ranks, vectors, self.weight)
 
 
 ONE = WeightedRanks()

@@ -10,8 +10,9 @@ import torch
 from parallel_rl.utils import ALONE, Batch, Ranks, compute_threads, linear, scheduled
 from PPO.fast.shards import GradientWorkers
 from PPO.losses import LossMetrics
-from PPO.minibatches import Minibatch, companion_losses, loss_name, parts_of, select_rows, shuffled, standardize
+from PPO.minibatches import Minibatch, companion_losses, loss_name, parts_of, select_rows, shuffled
 from PPO.objective import Objective
+from PPO.ranks import standardize
 from PPO.saving import Savable, clone
 from PPO.update import Prepared, optimize, prepare
 
@@ -69,7 +70,7 @@ class Learning(Savable):
                 prepared = self._prepared(batch, ranks)
                 for parameter, gradient in self.gradients:  # an optimizer of torch may have set them to None
                     parameter.grad = gradient
-                metrics = prepared.metrics | optimize(self, prepared, lr, objective, workers, ranks)
+                metrics = prepared.metrics | optimize(self, prepared, lr, objective, workers)
             if infinite := [name for name, value in metrics.items() if not np.isfinite(value)]:
                 raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN")
         except FloatingPointError as error:

@@ -39,16 +39,14 @@ from PPO.memory import Rows
 from PPO.minibatches import (
     Targets,
     add_gradients,
-    add_up,
-    common_bounds,
     loss_name,
     means,
     parts_of,
     shuffled,
-    standardize,
 )
 from PPO.objective import Objective
 from PPO.parts import Parts
+from PPO.ranks import average, common_bounds, standardize
 
 
 @torch.no_grad()
@@ -83,14 +81,14 @@ def prepare(ppo: Parts, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
         head.stats.rescale(0, reward_unit(max(ranks.all_gather(float(np.abs(batch.reward).max())))))
 
     # values, advantages (GAE) and returns
-    experience = Experience(batch, rewards, inputs, final_inputs)
+    experience = Experience(batch, rewards, inputs, final_inputs, ranks)
     values, advantage, returns = estimate(ppo, experience)
 
     # update the return statistics, and rescale the value head (PopArt)
     old_value = head.update(returns, values, ranks)
 
     target, past = head.stats(returns), inputs.past or ()
-    advantage_in_units = scaled(ppo, experience, advantage, ranks)
+    advantage_in_units = scaled(ppo, experience, advantage)
     rows = Rows(inputs.obs, raw_action, log_prob, advantage_in_units, target, old_value, *past)
     policy.update_statistics(obs, ranks)  # last, since the rows are normalized by the old statistics
     explained = {"explained_variance": explained_variance(values, returns, ranks)}
@@ -103,7 +101,6 @@ def optimize(
     lr: float,
     objective: Objective,
     workers: GradientWorkers | None,
-    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Take a gradient step for each minibatch of each epoch; return the means of their metrics.
 
@@ -111,6 +108,7 @@ def optimize(
     rows of every rank, and its gradient is the mean over all of them.
     """
     rows, experience, config, optimizers = prepared.rows, prepared.experience, ppo.config, ppo.optimizers
+    ranks = experience.ranks
     steps: list[LossMetrics] = []
     gradients = [optimizer.gradient for optimizer in optimizers]
     rng, parts = stream_of(ranks, ppo.rng), parts_of(sum(ranks.all_gather(len(rows.obs))), config.mini_batch_size)
@@ -120,7 +118,7 @@ def optimize(
         if epoch and config.recompute_advantage:
             _, advantage, returns = estimate(ppo, experience)
             target = ppo.policy.value_head.stats(returns)
-            rows = rows._replace(advantage=scaled(ppo, experience, advantage, ranks), target=target)
+            rows = rows._replace(advantage=scaled(ppo, experience, advantage), target=target)
             gradient.load(rows)
         order, bounds = shuffled(rows, parts, rng)
         bounds, shares = common_bounds(ranks, bounds)
@@ -132,7 +130,7 @@ def optimize(
             metrics = gradient.compute(start, stop)
             if ppo.companions:
                 metrics |= add_gradients(ppo, prepared.targets, order[start:stop], rng)
-            metrics = add_up(ranks, gradients, metrics, share)
+            metrics = average(ranks, gradients, metrics, share)
             if config.target_kl is not None and metrics["approx_kl"] > 1.5 * config.target_kl:
                 rng.bit_generator.state = rng_state  # undo the random numbers of this minibatch, which is not used
                 losses = {loss_name(companion): 0.0 for companion in ppo.companions if companion.learns}
@@ -212,6 +210,8 @@ class Experience(NamedTuple):
     """The inputs for the M rows."""
     final_inputs: Inputs
     """The inputs for the next observations of the E ends."""
+    ranks: Ranks
+    """The ranks that learn together, each from its own rows."""
 
 
 class Prepared(NamedTuple):
@@ -249,7 +249,7 @@ def network_inputs(
 @torch.no_grad()
 def estimate(ppo: Parts, experience: Experience) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
     """Return values `(M, V)`, advantages float64 `(M,)` and returns `(M, V)`, in units of reward."""
-    batch, rewards, inputs, final_inputs = experience
+    batch, rewards, inputs, final_inputs, _ = experience
     values = values_of(ppo, inputs)
     value, final_value = (tensor.double().cpu().numpy() for tensor in (values, values_of(ppo, final_inputs)))
     advantages = [
@@ -267,7 +267,7 @@ def values_of(ppo: Parts, inputs: Inputs) -> torch.Tensor:
     return ppo.policy.value_head.stats.inverse(torch.from_numpy(ppo.numpy_policy.value(inputs.obs.numpy())))
 
 
-def scaled(ppo: Parts, experience: Experience, advantage: np.ndarray, ranks: Ranks) -> torch.Tensor:
+def scaled(ppo: Parts, experience: Experience, advantage: np.ndarray) -> torch.Tensor:
     """Return advantages `(M,)`, scaled as `normalize_advantage` says.
 
     With `minibatch`, each minibatch is standardized later; here only extreme magnitudes are brought near 1.
@@ -281,7 +281,7 @@ def scaled(ppo: Parts, experience: Experience, advantage: np.ndarray, ranks: Ran
     size = sum(reward.weight * each for reward, each in zip(experience.rewards, deviations, strict=True))
     in_range = on_device(ppo.policy, advantage / reward_unit(size)).float()
     if ppo.normalize_advantage == "batch":
-        standardize(ranks, in_range, [0, len(in_range)])
+        standardize(experience.ranks, in_range, [0, len(in_range)])
     return in_range
 
 

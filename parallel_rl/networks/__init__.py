@@ -13,7 +13,7 @@ from parallel_rl.networks.distributions import (
 )
 from parallel_rl.networks.encoders import Perception, linear_layer, mlp
 from parallel_rl.networks.ensemble import Ensemble, Trace
-from parallel_rl.networks.flat import copy_on, flatten, limit_norm
+from parallel_rl.networks.flat import average_vectors, copy_on, flatten, limit_norm
 from parallel_rl.networks.heads import CategoricalHead, GaussianHead, MultiCategoricalHead, ValueHead, make_policy_head
 from parallel_rl.networks.joint import JointHead
 from parallel_rl.networks.normalizer import RunningNorm
@@ -39,6 +39,7 @@ __all__ = [
     "TanhGaussian",
     "Trace",
     "ValueHead",
+    "average_vectors",
     "check_device",
     "copy_on",
     "flatten",

@@ -1,11 +1,13 @@
 """Parameters in one vector."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import nn
+
+from parallel_rl.utils import Ranks
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -40,6 +42,20 @@ def limit_norm(gradient: torch.Tensor, limit: float) -> torch.Tensor | float:
     if number > limit:
         gradient.mul_(limit / number)
     return number
+
+
+def average_vectors(ranks: Ranks, vectors: Sequence[torch.Tensor], share: float) -> None:
+    """Turn means over this rank's rows into means over the rows of all ranks, in place.
+
+    Args:
+        ranks: the ranks.
+        vectors: the means.
+        share: the fraction of the rows that this rank has.
+    """
+    if ranks.world_size > 1:
+        total = ranks.all_reduce(torch.cat([*vectors]) * share)
+        for vector, part in zip(vectors, total.split([*map(len, vectors)]), strict=True):
+            vector.copy_(part)
 
 
 def copy_on(module: M, vector: torch.Tensor) -> M:
