@@ -147,7 +147,7 @@ class Acting(Parts):
 
     def noise(self, *shape: int) -> np.ndarray:
         """Return the random numbers for `shape` actions: float32 `(*shape, A)`."""
-        parts = [self._noise(kind, (*shape, columns)) for kind, columns in self.policy.policy_head.noises]
+        parts = [self._noise(kind, (*shape, size)) for kind, size in self.policy.policy_head.noises]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
     def _noise(self, kind: str, shape: tuple[int, ...]) -> np.ndarray:

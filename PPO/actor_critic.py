@@ -246,9 +246,11 @@ class ActorCritic(nn.Module):
             return None
         bounds, choices = None, None
         if isinstance(head, GaussianHead):
+            outputs = head.mean.out_features
             scale, offset, low, high = (bound.cpu().numpy() for bound in (head.scale, head.offset, head.low, head.high))
             bounds = Bounds(scale, offset, low, high, head.squash)
         else:
+            outputs = head.choices
             counts, starts = zip(*choices_of(self.action_space), strict=True)
             choices = Choices(counts, np.reshape(starts, -1 if isinstance(head, MultiCategoricalHead) else ()))
         return Architecture(
@@ -256,7 +258,7 @@ class ActorCritic(nn.Module):
             None if self.obs_norm is None else OBS_CLIP,
             self.hidden_sizes,
             self.activation,
-            head.choices or head.outputs,
+            outputs,
             self.value_head.normal.out_features,
             bounds,
             choices,

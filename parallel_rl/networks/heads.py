@@ -41,11 +41,9 @@ VARIANCE_EPSILON = 1e-6
 class CategoricalHead(PolicyHead):
     """One of the actions `offset`, `offset + 1`, ..., `offset + actions - 1`; raw actions count from 0."""
 
-    noise = "exponential"
-
     def __init__(self, features: int, actions: int, offset: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.offset, self.outputs, self.choices = offset, actions, actions
+        self.offset, self.noises, self.choices = offset, [("exponential", actions)], actions
         self.logits = linear_layer(features, actions, CHOICE_GAIN, generator)
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Categorical:
@@ -64,7 +62,6 @@ class CategoricalHead(PolicyHead):
 class MultiCategoricalHead(PolicyHead):
     """K discrete actions at once: actions `(B, K)`; raw actions count from 0."""
 
-    noise = "exponential"
     offsets: torch.Tensor
     columns: torch.Tensor
 
@@ -81,7 +78,7 @@ class MultiCategoricalHead(PolicyHead):
         """
         super().__init__()
         self._shape = len(choices), max(choices)
-        self.outputs, self.choices = math.prod(self._shape), sum(choices)
+        self.noises, self.choices = [("exponential", math.prod(self._shape))], sum(choices)
         self.logits = linear_layer(features, sum(choices), CHOICE_GAIN, generator)
         columns = [k * max(choices) + choice for k, count in enumerate(choices) for choice in range(count)]
         self.register_buffer("offsets", torch.tensor(offsets), persistent=False)
@@ -90,7 +87,9 @@ class MultiCategoricalHead(PolicyHead):
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Categorical:
         """Return the distribution over actions."""
         logits = _allowed(self.logits(features), mask)
-        padded = logits.new_full((logits.shape[0], self.outputs), 10 * FORBIDDEN).index_copy(1, self.columns, logits)
+        padded = logits.new_full((logits.shape[0], math.prod(self._shape)), 10 * FORBIDDEN).index_copy(
+            1, self.columns, logits
+        )
         return Categorical(padded.view(-1, *self._shape))
 
     def to_action(self, raw_action: torch.Tensor) -> torch.Tensor:
@@ -113,7 +112,6 @@ class GaussianHead(PolicyHead):
     and actions are clipped to the bounds, which may be infinite. `utils.action_units` gives offset and scale.
     """
 
-    noise = "normal"
     scale: torch.Tensor
     offset: torch.Tensor
     low: torch.Tensor
@@ -141,10 +139,10 @@ class GaussianHead(PolicyHead):
             unit: of actions with an infinite bound, a positive number or `(A,)`.
         """
         super().__init__()
-        self.outputs, self.choices, self.squash = len(low), 0, squash
-        self.mean = linear_layer(features, self.outputs, MEAN_GAIN, generator)
-        self.log_std = nn.Parameter(torch.full(self._log_std_shape(features), log_std))
-        self.outputs = self.log_std.numel()
+        self.choices, self.squash = 0, squash
+        self.mean = linear_layer(features, len(low), MEAN_GAIN, generator)
+        self.log_std = nn.Parameter(torch.full(self._log_std_shape(features, len(low)), log_std))
+        self.noises = [("normal", self.log_std.numel())]
         offset, scale = (torch.from_numpy(units).float() for units in action_units(low.numpy(), high.numpy(), unit))
         for name, value in (
             ("scale", scale),
@@ -154,8 +152,8 @@ class GaussianHead(PolicyHead):
         ):
             self.register_buffer(name, value, persistent=False)
 
-    def _log_std_shape(self, features: int) -> tuple[int, ...]:
-        return (self.outputs,)
+    def _log_std_shape(self, features: int, dimensions: int) -> tuple[int, ...]:
+        return (dimensions,)
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Gaussian:
         """Return the distribution over actions."""
@@ -182,8 +180,8 @@ class StateDependentNoiseHead(GaussianHead):
     features, so the policy cannot change its noise by scaling them.
     """
 
-    def _log_std_shape(self, features: int) -> tuple[int, ...]:
-        return features, self.outputs
+    def _log_std_shape(self, features: int, dimensions: int) -> tuple[int, ...]:
+        return features, dimensions
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> StateDependentNoise:  # type: ignore[override]
         """Return the distribution over actions."""

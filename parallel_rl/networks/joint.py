@@ -1,13 +1,13 @@
 """Actions of several parts, each with a head of its own."""
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import torch
 from torch import nn
 
 from parallel_rl.networks.distributions import Distribution, Joint
-from parallel_rl.networks.policy_head import Noise, PolicyHead
+from parallel_rl.networks.policy_head import PolicyHead
 
 
 class JointHead(PolicyHead):
@@ -27,16 +27,10 @@ class JointHead(PolicyHead):
         """
         super().__init__()
         self.heads = nn.ModuleList(heads)
-        self.outputs, self.choices = sum(head.outputs for head in heads), sum(head.choices for head in heads)
-        self._noises = [noise for head in heads for noise in head.noises]
+        self.noises, self.choices = [*chain(*(head.noises for head in heads))], sum(head.choices for head in heads)
         self._shapes, self._sizes = list(shapes), list(sizes)
-        self._columns = [head.outputs for head in heads]
+        self._columns = [head.noise_size for head in heads]
         self._masks = [*accumulate((head.choices for head in heads), initial=0)]
-
-    @property
-    def noises(self) -> list[tuple[Noise, int]]:
-        """The kind and the number of columns of the noise of each head."""
-        return self._noises
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Joint:
         """Return the distribution over actions; the mask holds those of all discrete parts, concatenated."""

@@ -13,17 +13,15 @@ Noise = Literal["exponential", "normal"]
 class PolicyHead(nn.Module):
     """Turns features into a distribution, and that distribution's raw actions into actions."""
 
-    noise: Noise
-    """The kind of noise for sampling from its distributions."""
-    outputs: int
-    """The number of these for one raw action."""
+    noises: list[tuple[Noise, int]]
+    """The kinds of random numbers that one raw action is sampled with, and how many of each, in order."""
     choices: int
     """The number of discrete actions, over all dimensions; 0 for continuous actions."""
 
     @property
-    def noises(self) -> list[tuple[Noise, int]]:
-        """The kinds of noise for sampling from its distributions, and the number of columns of each, in order."""
-        return [(self.noise, self.outputs)]
+    def noise_size(self) -> int:
+        """The number of random numbers for one raw action."""
+        return sum(size for _, size in self.noises)
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Distribution:
         """Return the distribution over actions for features `(B, F)`.

@@ -39,7 +39,7 @@ def rows(policy: ActorCritic, continuous: bool, values: int, count: int) -> Rows
         obs = torch.cat([obs, *masks], dim=1)
     with torch.no_grad():
         distribution, value = policy(obs)
-        noise = normal(count, policy.policy_head.outputs)
+        noise = normal(count, policy.policy_head.noise_size)
         raw_action = distribution.sample(noise if continuous else noise.exp())
         log_prob = distribution.log_prob(raw_action) + 0.3 * normal(count)
     return Rows(

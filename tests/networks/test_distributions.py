@@ -112,7 +112,7 @@ def test_categorical_of_several_choices_equals_as_many_categoricals() -> None:
         head.logits.weight.mul_(10)
         ours, logits = head(features), head.logits(features)
     theirs = [td.Categorical(logits=part) for part in logits.split(choices, dim=1)]
-    raw_action = ours.sample(torch.empty(1000, head.outputs).exponential_(generator=GENERATOR))
+    raw_action = ours.sample(torch.empty(1000, head.noise_size).exponential_(generator=GENERATOR))
     log_prob = sum(one.log_prob(raw_action[:, k]) for k, one in enumerate(theirs))
     torch.testing.assert_close(ours.log_prob(raw_action), log_prob, rtol=0, atol=1e-5)
     torch.testing.assert_close(ours.entropy(), sum(one.entropy() for one in theirs), rtol=0, atol=1e-5)
@@ -128,7 +128,7 @@ def test_categorical_never_samples_masked_choices() -> None:
     mask = torch.tensor([[0, 1, 1, 0, 1]]).expand(100_000, 5)
     features = 10 * torch.randn(100_000, 5, generator=GENERATOR)
     ours = head(features, mask)
-    raw_action = ours.sample(torch.empty(100_000, head.outputs).exponential_(generator=GENERATOR))
+    raw_action = ours.sample(torch.empty(100_000, head.noise_size).exponential_(generator=GENERATOR))
     assert set(raw_action[:, 0].tolist()) == {1, 2}
     assert set(raw_action[:, 1].tolist()) == {1}
     assert set(ours.mode()[:, 0].tolist()) == {1, 2}
