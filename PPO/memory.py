@@ -1,7 +1,7 @@
 """Memory: the trajectories that PPO learns from.
 
-A memory holds trajectories, and `batch` joins them. The learner converts the batch to `Rows` of tensors and shuffles
-them.
+A memory holds trajectories, and `batch` joins them. `update.prepare` converts the batch to `Rows` of tensors, which
+`update.optimize` shuffles.
 """
 
 from typing import Any, NamedTuple

@@ -30,7 +30,8 @@ class BlockContext:
         """Make the replica and the gradient worker, if there is a plan."""
         if self.rollout is not None:
             replica = self.rollout.replica
-            self.policy, self.learner = replica.policy(self.rollout.weights), replica.learner(self.rollout.workspace)
+            self.policy = replica.policy(self.rollout.weights)
+            self.gradient_worker = replica.gradient_worker(self.rollout.workspace)
 
     def env_ids(self) -> list[int]:
         """Return the environments that the next reset or step is for."""

@@ -41,4 +41,4 @@ class GradientWorkers:
 
 def compute(context: BlockContext, start: int, stop: int, processes: int) -> None:
     """Compute this process's shard of the gradient of a minibatch."""
-    context.learner(start, stop, context.number, processes)
+    context.gradient_worker(start, stop, context.number, processes)

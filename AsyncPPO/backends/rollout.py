@@ -59,7 +59,7 @@ class Replica(Protocol):
     def workspace(self, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Return shape and type of the arrays that gradient workers share for updates of up to `rows` rows."""
 
-    def learner(self, workspace: dict[str, np.ndarray]) -> Compute:
+    def gradient_worker(self, workspace: dict[str, np.ndarray]) -> Compute:
         """Return the function that computes a part of the gradient of a minibatch in these arrays."""
 
 

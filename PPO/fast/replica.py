@@ -48,6 +48,6 @@ class Replica:
         """Return shape and type of the arrays that gradient workers share for updates of up to `rows` rows."""
         return shared_arrays(self.architecture, rows, self.mini_batch_size)
 
-    def learner(self, workspace: dict[str, np.ndarray]) -> Callable[[int, int, int, int], None]:
+    def gradient_worker(self, workspace: dict[str, np.ndarray]) -> Callable[[int, int, int, int], None]:
         """Return the `compute` of a new `ShardWorker`."""
         return ShardWorker(self.architecture, workspace).compute
