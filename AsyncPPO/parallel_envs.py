@@ -12,7 +12,7 @@ from AsyncPPO.backends import ENV_ERROR, Backend, EnvError, apply, check_saved
 from AsyncPPO.progress import warn_if_long
 from AsyncPPO.resets import EnvSeeds, check_mask, checked_options
 from AsyncPPO.workers import WorkerPool
-from parallel_rl.utils import Closeable, State
+from parallel_rl.utils import Closeable, State, episode_ends, true_next_obs
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ class ParallelEnvs(Closeable):
     """
 
     num_envs: int
+    autoreset: bool
     _finished: np.ndarray
     _seeds: EnvSeeds
     _backend: Backend | None = None
@@ -62,6 +63,15 @@ class ParallelEnvs(Closeable):
     def final_obs(self) -> np.ndarray:
         """Observations `(N, ...)`: for environments that the last step reset, the last one of the old episode."""
         return self._open_backend().arrays.final_obs
+
+    @property
+    def next_obs(self) -> np.ndarray:
+        """The next observations `(N, ...)` of the last step, before any reset: what transitions contain."""
+        arrays = self._open_backend().arrays
+        if not self.autoreset:
+            return arrays.obs.copy()
+        over = episode_ends(arrays.terminated, arrays.truncated)
+        return true_next_obs(arrays.obs.copy(), over, arrays.final_obs[over])
 
     @property
     def failed(self) -> np.ndarray:

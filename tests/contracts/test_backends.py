@@ -91,6 +91,16 @@ def test_same_seed_same_experience_as_inline(make: Make, env: Any, autoreset: bo
         assert_same(play(make(env, seed=3, autoreset=autoreset), 60), play(oracle, 60))
 
 
+@pytest.mark.parametrize("autoreset", [False, True])
+def test_next_obs_is_what_each_environment_showed_before_any_reset(make: Make, autoreset: bool) -> None:
+    env, counts = make(partial(Counter, 3), autoreset=autoreset), []
+    env.reset()
+    for _ in range(3):
+        obs = env.step(np.zeros(5, int))[0]
+        counts.append((obs[4, 1], env.next_obs[4, 1]))
+    assert counts == [(1, 1), (2, 2), (0 if autoreset else 3, 3)]
+
+
 @pytest.mark.parametrize("backend", OTHERS)
 def test_experience_does_not_depend_on_processes_or_start_method(backend: str) -> None:
     inline, other = (EnvVectorizer(Pixels, 5, **BACKENDS[name], seed=3) for name in ("inline", backend))
