@@ -18,6 +18,7 @@ from OffPolicy.learner import ONE, Learner, Tensors, WeightedRanks, read_means
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler, shares
+from OffPolicy.schedule import UpdateSchedule
 from OffPolicy.sharing import Sharing
 from parallel_rl.networks import check_device
 from parallel_rl.utils import (
@@ -35,9 +36,6 @@ from parallel_rl.utils import (
 )
 from parallel_rl.utils.names import takes_no_environment
 from parallel_rl.utils.threads import LARGE_NETWORK, torch_threads
-
-ROUNDING = 1e-9
-"""Due updates are counted in floats; this much rounding error is tolerated, in updates."""
 
 
 class OffPolicyAgent(Sharing, ABC):
@@ -84,9 +82,7 @@ class OffPolicyAgent(Sharing, ABC):
         self.rng = np.random.default_rng(seed)
         self.replay = Replay(self.buffer_size, observation_space, action_space)
         self.sampler = Sampler(self.replay, self.config, goal_functions, self.rng)
-        self.steps, self.updates = 0, 0
-        self._last_round = 0  # the value of `steps` at the last update
-        self._from_step, self._from_update = 0, 0  # where the schedule of updates begins, if it was restarted
+        self.steps, self.updates, self.schedule = 0, 0, UpdateSchedule()
         self._graphs = Graphs(self.make_update)
         self._acted = 0  # actions whose transitions have not been observed yet
         self.policy, self.learners = self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63))))
@@ -163,15 +159,15 @@ class OffPolicyAgent(Sharing, ABC):
         """Return the standard normal numbers that an update with `count` rows needs, float32; by default none."""
         return np.empty(0, np.float32)
 
-    def kind_of_update(self) -> bool:
-        """Return whether the next update has the parts that not every update has; by default all are alike."""
+    def is_delayed_update(self) -> bool:
+        """Return whether the next update includes the delayed parts: TD3's actor, DQN's target; by default none is."""
         return False
 
     def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Tensors, torch.Tensor]:
         """Make one update; return metrics `()` and the TD errors `(B,)` of this rank's rows."""
         noise = torch.from_numpy(self.update_noise(len(batch.obs))).to(self.device)
         if noise.is_cuda and ranks.ranks.world_size == 1:
-            return self._graphs.replay(self.config, self.kind_of_update(), batch, noise, self.current_lr, ranks)
+            return self._graphs.replay(self.config, self.is_delayed_update(), batch, noise, self.current_lr, ranks)
         return self.make_update(batch, noise, self.current_lr, ranks)
 
     def act(
@@ -216,18 +212,9 @@ class OffPolicyAgent(Sharing, ABC):
         """Demonstrations in addition to each minibatch, on all ranks together."""
         return 0
 
-    @property
-    def first_update(self) -> int:
-        """The step after which updates are due: `learning_starts`, or later if a resumed run restarted its schedule."""
-        return max(self.learning_starts, self._from_step)
-
     def steps_wanted(self) -> int:
         """Return the number of environment steps until the next update."""
-        start = self.first_update
-        if self.steps < start:
-            return start - self.steps
-        next_update = start + math.ceil((self.updates - self._from_update + 1 - ROUNDING) / self.utd)
-        return max(next_update, max(self._last_round, start) + self.train_freq) - self.steps
+        return self.schedule.steps_wanted(self.config, self.steps, self.updates)
 
     def observe(self, trajectories: Sequence[Trajectory], ranks: Ranks = ALONE, /) -> None:
         """Add trajectories to the replay buffer; the arrays are copied.
@@ -263,8 +250,7 @@ class OffPolicyAgent(Sharing, ABC):
             ValueError: assigned settings exclude each other; then nothing is learned.
             FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did.
         """
-        scheduled = math.floor(self.utd * (self.steps - self.first_update) + ROUNDING)
-        due = scheduled - (self.updates - self._from_update)
+        due = self.schedule.due(self.config, self.steps, self.updates)
         if due < 1:
             return {}
         masses = ranks.all_gather(self.sampler.mass)
@@ -273,23 +259,30 @@ class OffPolicyAgent(Sharing, ABC):
         self.config.check_relations()
         self.progress = progress = min(progress, 1.0)  # the last step of all environments can pass the end
         collected: dict[str, list[torch.Tensor]] = defaultdict(list)
-        counts = shares(masses, self.batch_size)
-        size, demos = max(1, counts[ranks.rank]), shares(counts, self.demos_wanted)[ranks.rank]
-        share = counts[ranks.rank] + demos
-        weighted = WeightedRanks(ranks, share / (self.batch_size + self.demos_wanted), demos)
+        size, share, weighted = self._part_of_minibatch(masses, ranks)
         with torch_threads(self.threads), own_stream(ranks, self.rng):
             for sample in self.sampler.samples(self.config, size, due, progress, ranks):
-                for rows, batch in self._minibatches(sample, size, demos):
+                for rows, batch in self._minibatches(sample, size, weighted.demos):
                     metrics, errors = self.learn_from(batch, weighted)
                     self.updates += 1
                     self.sampler.update_priorities(rows, errors[: len(rows)])
                     for name, value in metrics.items():
                         collected[name].append(value)
         self.sampler.sync_priorities(ranks)
-        self._last_round = self.steps
+        self.schedule.last_round = self.steps
         means = mean_metrics(ranks, share, read_means(collected))
         self._check_finite(means)
         return means
+
+    def _part_of_minibatch(self, masses: Sequence[float], ranks: Ranks) -> tuple[int, int, WeightedRanks]:
+        """Return this rank's part of a minibatch: how many rows it samples, how many count, and its weight.
+
+        A rank whose share is empty samples a row that does not count. Its demonstrations count, too.
+        """
+        counts = shares(masses, self.batch_size)
+        rows, demos = counts[ranks.rank], shares(counts, self.demos_wanted)[ranks.rank]
+        weight = (rows + demos) / (self.batch_size + self.demos_wanted)
+        return max(1, rows), rows + demos, WeightedRanks(ranks, weight, demos)
 
     def _minibatches(self, sample: Sample, size: int, demos: int) -> Iterator[tuple[np.ndarray, Minibatch]]:
         """Yield rows and transitions of each minibatch of `size` rows; a subclass appends `demos` demonstrations."""

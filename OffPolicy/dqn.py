@@ -137,7 +137,7 @@ class DQN(OffPolicyAgent):
         """Return uniform numbers: one for epsilon, and one for each action, of which the largest wins."""
         return np.hstack([self.rng.random((count, 1)), self.rng.random((count, self.num_actions))])
 
-    def kind_of_update(self) -> bool:
+    def is_delayed_update(self) -> bool:
         """Return whether the target network is updated after the next update."""
         return (self.updates + 1) % self.config.target_update_interval == 0
 
@@ -156,6 +156,6 @@ class DQN(OffPolicyAgent):
         q = self.q.network(batch.obs).gather(1, batch.action[:, None] - self.offset)[:, 0]
         loss = (batch.weight * F.smooth_l1_loss(q, target, reduction="none")).mean()
         self.q.descend(loss, lr, ranks, self.config.max_grad_norm)
-        if self.kind_of_update():
+        if self.is_delayed_update():
             self.q.update_target(self.config.tau)
         return {"q_loss": loss.detach(), "q_value": q.detach().mean()}, (q - target).detach()

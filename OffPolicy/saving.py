@@ -18,13 +18,12 @@ from OffPolicy.her import GoalFunctions
 from OffPolicy.learner import Learner
 from OffPolicy.policy import POLICY_FILE, Policy
 from OffPolicy.sampler import Sampler
+from OffPolicy.schedule import UpdateSchedule
 from OffPolicy.shards import KEPT
 from parallel_rl.networks.weights import read_weights, tensors_of
 from parallel_rl.utils import Configured, State, check_fit, describe_space, make_space, older, settings_in, whole_number
 
-COUNTS = ("steps", "updates", "_last_round", "_from_step", "_from_update", "_acted")
-SCHEDULE = ("utd", "learning_starts")
-"""The settings that the schedule of updates depends on."""
+COUNTS = ("steps", "updates", "_acted")
 if TYPE_CHECKING:
     ConfigFields = OffPolicyConfig
     """The attributes of `Configured`, for type checkers."""
@@ -46,8 +45,7 @@ class Savable(Configured, ConfigFields):
     learners: dict[str, Learner]
     steps: int
     updates: int
-    _from_step: int
-    _from_update: int
+    schedule: UpdateSchedule
     _acted: int
 
     def signature(self) -> dict[str, Any]:
@@ -153,8 +151,8 @@ class Savable(Configured, ConfigFields):
             "obs_norm": norm and {name: part.cpu().numpy() for name, part in norm.items()},
             "sampler": self.sampler.state() if self.config.replay_in_checkpoint else None,
             "random": self.rng.bit_generator.state,
-            "counts": {name: getattr(self, name) for name in COUNTS},
-            "schedule": self._schedule(),
+            "counts": {name: getattr(self, name) for name in COUNTS} | self.schedule.state(),
+            "schedule": self._schedule_settings(),
             "buffer_size": self.config.buffer_size,
         }
 
@@ -166,8 +164,8 @@ class Savable(Configured, ConfigFields):
         """Return a function that undoes an update; only the replay buffer keeps what was observed since."""
         return partial(self.load_state, copy.deepcopy(self.state() | {"sampler": KEPT}))
 
-    def _schedule(self) -> dict[str, float]:
-        return {name: getattr(self.config, name) for name in SCHEDULE}
+    def _schedule_settings(self) -> dict[str, float]:
+        return {"utd": self.config.utd, "learning_starts": self.config.learning_starts}
 
     def load_state(self, state: State, /) -> None:
         """Restore what `state` returned.
@@ -177,11 +175,12 @@ class Savable(Configured, ConfigFields):
         Raises:
             ValueError: it is of another agent; then at most the replay buffer is changed.
         """
-        schedule, size = self._schedule(), self.config.buffer_size
+        settings, size = self._schedule_settings(), self.config.buffer_size
         with self._value_errors():
             self._check_networks(state)
             saved = older.off_policy_counts(state["counts"])
             counts = {name: whole_number(saved[name], name) for name in COUNTS}
+            schedule = UpdateSchedule.of(saved)
             rng = copy.deepcopy(self.rng.bit_generator)
             rng.state = state["random"]
             fits = state.get("buffer_size", size) == size
@@ -190,23 +189,20 @@ class Savable(Configured, ConfigFields):
             self._load_networks(state)
         self.rng.bit_generator.state = rng.state
         vars(self).update(counts)
+        self.schedule = schedule
         if state["sampler"] is None:
             self._refill("was not saved")
         elif not fits:
             self._refill("was saved with another buffer_size")
-        elif state.get("schedule", schedule) != schedule:
-            self._schedule_from(self.steps)
+        elif state.get("schedule", settings) != settings:
+            self.schedule.restart(self.steps, self.updates)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; with another `learning_starts` the schedule of updates restarts."""
         restarts = name == "learning_starts" and value != self.learning_starts
         super().__setattr__(name, value)
         if restarts:
-            self._schedule_from(self.steps)
-
-    def _schedule_from(self, step: int) -> None:
-        """Let `utd` updates be due for each step after `step`, whatever was due before."""
-        self._from_step, self._from_update = step, self.updates
+            self.schedule.restart(self.steps, self.updates)
 
     def forget_environments(self) -> None:
         """Empty the replay buffer, whose rows belong to environments by index, since others get these indexes."""
@@ -216,7 +212,7 @@ class Savable(Configured, ConfigFields):
     def continue_after(self, steps: int) -> None:
         """Continue a run of `steps` environment steps without its transitions: first collect `learning_starts` more."""
         self.steps = steps
-        self._schedule_from(steps + self.config.learning_starts)
+        self.schedule.restart(steps + self.config.learning_starts, self.updates)
 
     def load_networks(self, state: State, signature: State | None = None, /) -> None:
         """Restore only the networks from what `state` returned, for an evaluation.
@@ -251,7 +247,7 @@ class Savable(Configured, ConfigFields):
         """Empty the replay buffer; the next update waits for as many steps as the first did."""
         self.sampler.clear()
         if self.steps:
-            self._schedule_from(self.steps + self.config.learning_starts)
+            self.schedule.restart(self.steps + self.config.learning_starts, self.updates)
             warnings.warn(
                 f"the replay buffer {why}: {self.config.learning_starts:,} steps are collected before the next update",
                 RuntimeWarning,

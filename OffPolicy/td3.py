@@ -24,7 +24,7 @@ class TD3(DeterministicAgent):
         """Return the noise on the target policy's actions."""
         return self.rng.standard_normal((count, self.action_dim), np.float32)
 
-    def kind_of_update(self) -> bool:
+    def is_delayed_update(self) -> bool:
         """Return whether the next update includes the actor."""
         return (self.updates + 1) % self.config.policy_delay == 0
 
@@ -39,7 +39,7 @@ class TD3(DeterministicAgent):
         """
         next_q = self.critic_learner.target(batch.next_obs, self.smoothed_actions(batch.next_obs, noise))
         metrics, errors = self.update_critic(batch, self.target(batch, next_q.amin(dim=0)), lr, ranks)
-        if self.kind_of_update():
+        if self.is_delayed_update():
             metrics["actor_loss"] = self.improve_actor(batch, lr, ranks)
             self.update_targets()
         return metrics, errors
