@@ -131,31 +131,23 @@ class PPO(Acting, Learning):
     arguments = frozenset(inspect.signature(__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}
     """The arguments that are not in the config: spaces, networks and seed."""
 
-    @property
-    def network(self) -> dict[str, Any]:
-        """The arguments of `actor_critic`, apart from the spaces."""
-        config = self.config
-        return {
-            "squash": config.squash_actions,
-            "hidden_sizes": config.hidden_sizes,
-            "activation": config.activation,
-            "share_encoder": config.share_encoder,
-            "encoder": self.encoder,
-            "core": config.core,
-            "core_size": config.core_size,
-            "log_std": config.log_std,
-            "action_unit": unit_of(self.action_space, self.action_scaling),
-            "use_sde": config.use_sde,
-            "normalize_obs": config.normalize_obs,
-            "bf16": config.bf16,
-        }
-
     def _make_networks(self, generator: torch.Generator) -> None:
-        companions = self._wanted_companions()
+        config, companions = self.config, self._wanted_companions()
         self.policy = self.actor_critic(
             self.observation_space,
             self.action_space,
-            **self.network,
+            squash=config.squash_actions,
+            hidden_sizes=config.hidden_sizes,
+            activation=config.activation,
+            share_encoder=config.share_encoder,
+            encoder=self.encoder,
+            core=config.core,
+            core_size=config.core_size,
+            log_std=config.log_std,
+            action_unit=unit_of(self.action_space, self.action_scaling),
+            use_sde=config.use_sde,
+            normalize_obs=config.normalize_obs,
+            bf16=config.bf16,
             values=1 + sum(companion.beta is not None for companion in companions),
             generator=generator,
         ).to(self.device)

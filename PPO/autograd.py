@@ -1,7 +1,6 @@
 """Gradients of minibatches by autograd, on any device and for any network."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,18 +20,17 @@ class Autograd:
         loss: Callable[[Objective, ActorCritic, Rows], tuple[torch.Tensor, LossMetrics]],
         gradient: torch.Tensor,
         objective: Objective,
-        has_entropy: bool,
     ) -> None:
         """Store the vector `(P,)` to write the gradient of the policy's parameters into.
 
-        Coefficients that change become tensors, since compiled code treats numbers as constants. `has_entropy` is
-        whether there is an entropy bonus, which may have been annealed to 0.
+        Coefficients that change become tensors, since compiled code treats numbers as constants.
         """
         self._policy, self._loss, self._gradient = policy, loss, gradient
-        tensors: dict[str, Any] = {"clip": torch.tensor(objective.clip, device=gradient.device)}
-        if has_entropy:
-            tensors["entropy_coef"] = torch.tensor(objective.entropy_coef, device=gradient.device)
-        self._objective = objective._replace(**tensors)
+        clip, entropy_coef = (
+            None if number is None else torch.tensor(number, device=gradient.device)
+            for number in (objective.clip, objective.entropy_coef)
+        )
+        self._objective = objective._replace(clip=clip, entropy_coef=entropy_coef)
 
     def load(self, rows: Rows) -> None:
         """Store the rows."""

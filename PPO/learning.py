@@ -144,10 +144,11 @@ class Learning(Savable):
             ValueError: a schedule returned an invalid value.
         """
         config = self.config
+        entropy_coef = linear(config.entropy_coef, progress) if config.anneal_entropy else config.entropy_coef
         objective = Objective(
             clip=scheduled("policy_clip", config.policy_clip, config.anneal_clip, progress),
             value_coef=config.value_coef,
-            entropy_coef=linear(config.entropy_coef, progress) if config.anneal_entropy else config.entropy_coef,
+            entropy_coef=entropy_coef if config.entropy_coef else None,
             value_clip=config.value_clip,
         )
         return scheduled("lr", config.lr, config.anneal_lr, progress), objective

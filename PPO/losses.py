@@ -26,7 +26,7 @@ def objective_loss(objective: Objective, policy: ActorCritic, rows: Rows) -> tup
     policy_loss = clipped_surrogate(log_prob, rows.log_prob, rows.advantage, clip)
     critic_loss = value_loss(value, rows.target, rows.value, objective.value_clip)
     loss = policy_loss + objective.value_coef * critic_loss
-    if torch.is_tensor(objective.entropy_coef) or objective.entropy_coef:
+    if objective.entropy_coef is not None:
         loss = loss - objective.entropy_coef * distribution.entropy().mean()
     with torch.no_grad():
         metrics = {

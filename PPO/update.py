@@ -310,7 +310,7 @@ def minibatch_gradients(
     """Return the gradient computation for a batch of `count` rows: the analytic one if it applies."""
     gradient = ppo.optimizers[0].gradient
     if ppo.numpy_policy is None or ppo.learner == "torch":
-        return Autograd(ppo.policy, ppo.objective_loss, gradient, objective, has_entropy=ppo.entropy_coef > 0)
+        return Autograd(ppo.policy, ppo.objective_loss, gradient, objective)
     return ShardedGradient(ppo.numpy_policy, gradient.numpy(), objective, count, ppo.mini_batch_size, workers)
 
 

@@ -119,7 +119,8 @@ class AnalyticGradient:
             metrics[POLICY_LOSS] = policy_loss
             metrics[APPROX_KL] = (change - log_ratio).sum() / count
             metrics[CLIP_FRACTION] = np.count_nonzero(np.abs(change) > objective.clip) / count
-            d_output = backward(d_log_prob, -objective.entropy_coef / count, gradients.log_std)
+            d_entropy = -(objective.entropy_coef or 0.0) / count
+            d_output = backward(d_log_prob, d_entropy, gradients.log_std)
             if self._choices is not None:
                 d_output = self._choices.gradient(d_output)
             layer_gradient(gradients.policy_head, features[0], d_output)
