@@ -113,7 +113,7 @@ class ShardedGradient:
         self._arrays["objective"][:] = objective.numbers()
 
     def load(self, rows: Rows) -> None:
-        """Copy the rows, tensors on the CPU, into the shared arrays."""
+        """Store the rows, tensors on the CPU, of which `shuffle` writes a permutation into the shared arrays."""
         self._rows, bounds = rows.numpy(), self._policy.architecture.bounds
         if bounds is not None and bounds.squash:  # log_prob of raw actions: the ratio is the same
             slope = log_slope(self._rows.raw_action, bounds.scale)
