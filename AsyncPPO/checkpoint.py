@@ -1,7 +1,7 @@
 """The contents of a checkpoint, and how a run continues from it."""
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ from AsyncPPO.backends import EnvError
 from AsyncPPO.episodes import Episode
 from AsyncPPO.ranks import Others, joined_environments, part_of_agent, part_of_environments
 from parallel_rl.utils import DamagedError, History, State, load_state, older, whole_number
+from parallel_rl.utils.records import check_equal, plain
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
@@ -230,26 +231,6 @@ def restore(
     trainer.evaluations = [evaluation for evaluation in trainer.evaluations if evaluation.steps <= trainer.steps_done]
 
 
-def check_equal(saved: Mapping[str, Any], own: Mapping[str, Any], source: str) -> None:
-    """Check that two records have the same values under the names that both have.
-
-    Args:
-        saved: of a checkpoint; an older version may have more or fewer names.
-        own: of this trainer or agent.
-        source: the origin of `saved`, for the message.
-
-    Raises:
-        ValueError: values differ; the message lists them.
-    """
-    different = [
-        f"{name} is {saved[name]!r} there and {own[name]!r} here"
-        for name in saved
-        if name in own and saved[name] != plain(own[name])
-    ]
-    if different:
-        raise ValueError(f"{source} does not fit: {'; '.join(different)}")
-
-
 def check_signature(agent: Agent, saved: State, source: str) -> None:
     """Check that an agent has the signature in a checkpoint.
 
@@ -260,8 +241,3 @@ def check_signature(agent: Agent, saved: State, source: str) -> None:
         agent.check_signature(saved, source)
     else:
         check_equal(saved, agent.signature(), source)
-
-
-def plain(value: Any) -> Any:
-    """Return a value as a file would return it: with lists instead of tuples."""
-    return [plain(part) for part in value] if isinstance(value, list | tuple) else value

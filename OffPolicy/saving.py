@@ -22,6 +22,7 @@ from OffPolicy.schedule import UpdateSchedule
 from OffPolicy.shards import KEPT
 from parallel_rl.networks.weights import read_weights, tensors_of
 from parallel_rl.utils import Configured, State, check_fit, describe_space, make_space, older, settings_in, whole_number
+from parallel_rl.utils.records import in_words, plain
 
 COUNTS = ("steps", "updates", "_acted")
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Savable(Configured, ConfigFields):
         """Return the settings that a checkpoint must agree with, as plain values by name."""
         known = settings_in(type(self.config))
         settings = {name: getattr(self.config, name) for name, about in known.items() if not about.incidental}
-        return self.structure() | {name: _plain(value) for name, value in settings.items()}
+        return self.structure() | {name: plain(value) for name, value in settings.items()}
 
     def structure(self) -> dict[str, Any]:
         """Return the settings that the weights depend on."""
@@ -62,7 +63,7 @@ class Savable(Configured, ConfigFields):
             "agent": type(self).__name__,
             "observation_space": describe_space(self.observation_space),
             "action_space": describe_space(self.action_space),
-            **{name: _plain(value) for name, value in settings.items()},
+            **{name: plain(value) for name, value in settings.items()},
         }
 
     @classmethod
@@ -118,13 +119,9 @@ class Savable(Configured, ConfigFields):
         """
         file = Path(directory) / POLICY_FILE
         weights, saved = self._saved_settings(file)
-        different = [
-            f"{name} is {saved.get(name)!r} there and {own!r} here"
-            for name, own in self.structure().items()
-            if saved.get(name) != own
-        ]
-        if different:
-            raise ValueError(f"the weights in {file} do not fit: {'; '.join(different)}")
+        own = self.structure()
+        if different := [name for name in own if saved.get(name) != own[name]]:
+            raise ValueError(f"the weights in {file} do not fit: {'; '.join(in_words(different, saved, own))}")
         weights = self._loadable(weights)
         check_fit(weights, self.policy.state_dict(), f"the weights in {file}")
         self.policy.load_state_dict(weights)
@@ -261,13 +258,6 @@ class Savable(Configured, ConfigFields):
 
     def __setstate__(self, state: State) -> None:
         self.load_state(state)
-
-
-def _plain(value: Any) -> Any:
-    """Return a setting as a plain value; a schedule becomes its name."""
-    if callable(value):
-        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _rebuilt(

@@ -8,7 +8,8 @@ import numpy as np
 from gymnasium import spaces
 
 from parallel_rl.networks.weights import Settings
-from parallel_rl.utils import Features, choices_of, describe_space, leaves, make_space, settings_in
+from parallel_rl.utils import Features, choices_of, leaves, make_space, settings_in
+from parallel_rl.utils.records import in_words, plain
 from parallel_rl.utils.spaces import Numbers
 from PPO.actor_critic import ActorCritic
 from PPO.arguments import BOUNDS, ForEnv, is_finite, rebounded, unit_of
@@ -73,7 +74,7 @@ def differences(saved: Settings, own: Settings, *, learning: bool = False) -> li
     there, here = (_meaning(settings) | (_learning(settings) if learning else {}) for settings in (saved, own))
     different = [name for name in here if there[name] != here[name]]
     different = [name for name in different if saved[name] != own[name]] or different  # the others follow from these
-    return [f"{name} is {_text(saved[name])} there and {_text(own[name])} here" for name in different]
+    return in_words(different, saved, own, _text)
 
 
 def _meaning(settings: Settings) -> dict[str, Any]:
@@ -128,17 +129,11 @@ def _companions(settings: Settings) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, spaces.Space):
-        return describe_space(value)
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     if isinstance(value, Companion):
-        return {"is": f"{type(value).__module__}.{type(value).__qualname__}", **value.settings()}
-    if callable(value) and value is not ActorCritic:
-        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-    return None if value is ActorCritic else value
+        return {"is": plain(type(value)), **value.settings()}
+    return None if value is ActorCritic else plain(value)
 
 
 def _text(value: Any) -> str:

@@ -4,8 +4,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from AsyncPPO.checkpoint import check_equal
 from parallel_rl.utils import DamagedError, State, load_state
+from parallel_rl.utils.records import check_equal
 from Population.schedule import Count
 from Population.transport import Learned, packed, plain_settings, unpacked
 
