@@ -24,7 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite that a shell ru
 def pictures_are_blank(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no pictures, except for tests marked `pictures`: a picture takes longer than a short run."""
 
-    from parallel_rl.utils.checkpoint import write_atomically
+    from parallel_rl.utils.files import write_atomically
 
     def save_blank(figure: Any, path: str | os.PathLike[str]) -> None:
         write_atomically(path, lambda file: None)

@@ -4,20 +4,12 @@ It knows no agent, no network and no process, and importing it does not import t
 """
 
 from parallel_rl.utils.averages import mean_of_states
-from parallel_rl.utils.checkpoint import (
-    append_to,
-    check_fit,
-    load_tensors,
-    read_json,
-    remove_unfinished,
-    to_json,
-    write_atomically,
-)
 from parallel_rl.utils.closeable import Closeable
 from parallel_rl.utils.configured import Configured
 from parallel_rl.utils.counts import counted
 from parallel_rl.utils.described import describe_space, make_space
 from parallel_rl.utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
+from parallel_rl.utils.files import append_to, load_tensors, read_json, remove_unfinished, to_json, write_atomically
 from parallel_rl.utils.free_memory import free_memory
 from parallel_rl.utils.history import History, Metrics
 from parallel_rl.utils.masks import (
@@ -86,6 +78,7 @@ from parallel_rl.utils.spaces import (
 from parallel_rl.utils.state import (
     DamagedError,
     State,
+    check_fit,
     check_like,
     holds_state,
     load_state,

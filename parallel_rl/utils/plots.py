@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from parallel_rl.utils.checkpoint import write_atomically
 from parallel_rl.utils.curves import align, curve_of, mean_of
+from parallel_rl.utils.files import write_atomically
 from parallel_rl.utils.history import Metrics
 
 if TYPE_CHECKING:

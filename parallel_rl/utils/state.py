@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Mapping
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 import safetensors.numpy
 
-from parallel_rl.utils.checkpoint import write_atomically
+from parallel_rl.utils.files import write_atomically
 
 State = dict[str, Any]
 """Numbers, strings, None, arrays or tensors, and lists and dicts of these, by name."""
@@ -142,6 +143,28 @@ def check_like(saved: Any, own: np.ndarray, what: str) -> None:
     if not isinstance(saved, np.ndarray) or saved.shape != own.shape or saved.dtype != own.dtype:
         is_ = f"{saved.dtype} {saved.shape}" if isinstance(saved, np.ndarray) else f"a {type(saved).__name__}"
         raise ValueError(f"the saved {what} should be {own.dtype} {own.shape}, and is {is_}")
+
+
+def check_fit(saved: Mapping[str, Any], own: Mapping[str, Any], what: str) -> None:
+    """Check that saved tensors have the same names, shapes and types as a network's own.
+
+    Raises:
+        ValueError: they do not; the message begins with `what`, their name, and lists the differences.
+    """
+    faults = [f"{name} is missing" for name in own.keys() - saved.keys()]
+    faults += [f"{name} is not part of this network" for name in saved.keys() - own.keys()]
+    faults += [
+        f"{name} is {tuple(saved[name].shape)} in the file and {tuple(own[name].shape)} in this network"
+        for name in own.keys() & saved.keys()
+        if saved[name].shape != own[name].shape
+    ]
+    faults += [
+        f"{name} is of {saved[name].dtype} in the file and of {own[name].dtype} in this network"
+        for name in own.keys() & saved.keys()
+        if saved[name].is_floating_point() != own[name].is_floating_point() or saved[name].is_complex()
+    ]
+    if faults:
+        raise ValueError(f"{what} do not fit: {'; '.join(sorted(faults))}")
 
 
 def whole_number(value: Any, what: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from parallel_rl.utils.checkpoint import UNFINISHED_SUFFIX
+from parallel_rl.utils.files import UNFINISHED_SUFFIX
 
 GIF_FPS = 50
 """The highest frame rate of a GIF; many players slow down faster ones."""

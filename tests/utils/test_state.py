@@ -14,7 +14,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from parallel_rl.utils import load_state, row_type, save_state, state_from, state_to_bytes
+from parallel_rl.utils import check_fit, load_state, row_type, save_state, state_from, state_to_bytes
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +93,16 @@ def test_another_format_and_another_file_are_told_apart(tmp_path: Path) -> None:
         load_state(path)
     with pytest.raises(FileNotFoundError, match="no saved state at"):
         load_state(tmp_path / "b.state")
+
+
+def test_check_fit_names_the_differences() -> None:
+    own = torch.nn.Linear(4, 3).state_dict()
+    with pytest.raises(ValueError, match=r"these do not fit: extra is not part .*weight is \(3, 2\) in the file and"):
+        check_fit(torch.nn.Linear(2, 3).state_dict() | {"extra": torch.ones(1)}, own, "these")
+    with pytest.raises(ValueError, match="bias is missing"):
+        check_fit({"weight": torch.ones(3, 4)}, own, "these")
+    with pytest.raises(ValueError, match=r"bias is of torch\.int64 in the file and of torch\.float32 in this network"):
+        check_fit(own | {"bias": torch.ones(3, dtype=torch.int64)}, own, "these")
 
 
 def test_a_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ import torch
 
 from parallel_rl.utils import (
     append_to,
-    check_fit,
     load_tensors,
     read_json,
     remove_unfinished,
@@ -67,16 +66,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         write_atomically(path, fail)
     assert load_tensors(path, "cpu")["w"].tolist() == [1]
     assert os.listdir(tmp_path) == ["a.pth"]
-
-
-def test_check_fit_names_the_differences() -> None:
-    own = torch.nn.Linear(4, 3).state_dict()
-    with pytest.raises(ValueError, match=r"these do not fit: extra is not part .*weight is \(3, 2\) in the file and"):
-        check_fit(torch.nn.Linear(2, 3).state_dict() | {"extra": torch.ones(1)}, own, "these")
-    with pytest.raises(ValueError, match="bias is missing"):
-        check_fit({"weight": torch.ones(3, 4)}, own, "these")
-    with pytest.raises(ValueError, match=r"bias is of torch\.int64 in the file and of torch\.float32 in this network"):
-        check_fit(own | {"bias": torch.ones(3, dtype=torch.int64)}, own, "these")
 
 
 def test_writes_do_not_follow_prepared_links(tmp_path: Path) -> None:

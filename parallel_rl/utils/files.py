@@ -6,7 +6,7 @@ import os
 import pickle
 import stat
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZIP_STORED, ZipFile, is_zipfile
@@ -144,25 +144,3 @@ def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
     if not isinstance(tensors, dict) or not all(torch.is_tensor(tensor) for tensor in tensors.values()):
         raise ValueError(f"{path} is not a file of tensors: it holds something else")
     return tensors
-
-
-def check_fit(saved: Mapping[str, Any], own: Mapping[str, Any], what: str) -> None:
-    """Check that saved tensors have the same names, shapes and types as a network's own.
-
-    Raises:
-        ValueError: they do not; the message begins with `what`, their name, and lists the differences.
-    """
-    faults = [f"{name} is missing" for name in own.keys() - saved.keys()]
-    faults += [f"{name} is not part of this network" for name in saved.keys() - own.keys()]
-    faults += [
-        f"{name} is {tuple(saved[name].shape)} in the file and {tuple(own[name].shape)} in this network"
-        for name in own.keys() & saved.keys()
-        if saved[name].shape != own[name].shape
-    ]
-    faults += [
-        f"{name} is of {saved[name].dtype} in the file and of {own[name].dtype} in this network"
-        for name in own.keys() & saved.keys()
-        if saved[name].is_floating_point() != own[name].is_floating_point() or saved[name].is_complex()
-    ]
-    if faults:
-        raise ValueError(f"{what} do not fit: {'; '.join(sorted(faults))}")
