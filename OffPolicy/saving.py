@@ -19,12 +19,13 @@ from OffPolicy.learner import Learner
 from OffPolicy.policy import POLICY_FILE, Policy
 from OffPolicy.sampler import Sampler
 from OffPolicy.schedule import UpdateSchedule
-from OffPolicy.shards import KEPT
 from parallel_rl.networks.weights import read_weights, tensors_of
 from parallel_rl.utils import Configured, State, check_fit, describe_space, make_space, older, settings_in, whole_number
 from parallel_rl.utils.records import in_words, plain
 
 COUNTS = ("steps", "updates", "_acted")
+KEPT = "kept"
+"""In a state in place of the replay buffer: the agent keeps its own."""
 if TYPE_CHECKING:
     ConfigFields = OffPolicyConfig
     """The attributes of `Configured`, for type checkers."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from OffPolicy.saving import Savable
-from OffPolicy.shards import KEPT, joined_shards, part_of_shards
+from OffPolicy.replay_parts import joined_replays, part_of_replay
+from OffPolicy.saving import KEPT, Savable
 from parallel_rl.networks import RunningNorm, copy_on
 from parallel_rl.networks.normalizer import merged_statistics, renormalize_inputs
 from parallel_rl.utils import State, mean_of_states
@@ -68,7 +68,7 @@ class Sharing(Savable):
         first = states[0]
         joined = dict(first)
         if first["sampler"] is not None:
-            joined["sampler"] = joined_shards([state["sampler"] for state in states])
+            joined["sampler"] = joined_replays([state["sampler"] for state in states])
         return joined
 
     @staticmethod
@@ -78,5 +78,5 @@ class Sharing(Savable):
         if own.start == own.stop:
             part["sampler"] = KEPT
         elif state["sampler"] is not None:
-            part["sampler"] = part_of_shards(state["sampler"], own)
+            part["sampler"] = part_of_replay(state["sampler"], own)
         return part

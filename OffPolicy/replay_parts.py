@@ -10,11 +10,8 @@ import numpy as np
 from OffPolicy.replay import ARRAYS, COUNTS, RUNNING
 from parallel_rl.utils import State
 
-KEPT = "kept"
-"""In a state in place of the replay buffer: the agent keeps its own."""
 
-
-def joined_shards(states: Sequence[State]) -> State:
+def joined_replays(states: Sequence[State]) -> State:
     """Return the state of one `Sampler` with the environments of several, one after the other."""
     replays = [state["replay"] for state in states]
     sizes = [replay["num_envs"] for replay in replays]
@@ -43,7 +40,7 @@ def joined_shards(states: Sequence[State]) -> State:
     return {"replay": {"num_envs": total, **replay}, "priorities": priorities}
 
 
-def part_of_shards(state: State, own: slice) -> State:
+def part_of_replay(state: State, own: slice) -> State:
     """Return the state of a `Sampler` for some of the environments of another one."""
     replay, priorities = state["replay"], state["priorities"]
     total, envs = replay["num_envs"], own.stop - own.start
