@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from AsyncPPO import AsyncPPO, AsyncTrainer
 from AsyncPPO.callbacks import Callback
 from parallel_rl.ranks.elastic import Elastic, LostError
-from parallel_rl.utils import ALONE, RankError, load_state
+from parallel_rl.utils import ALONE, RankError, Ranks, load_state
+from parallel_rl.utils.ranks import Alone
 from PPO import PPO
+from tests.envs import Counter
 from tests.ranks import Fragile, Killed, on_elastic_ranks, on_ranks
 
 ENVS, BATCH = 6, 120
@@ -25,7 +28,8 @@ def fragile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trainer_of(ranks: Any, updates: int = UPDATES, env: Any = "CartPole-v1", **options: Any) -> AsyncPPO:
-    agent = PPO.for_env("CartPole-v1", seed=7, batch_size=BATCH, mini_batch_size=60, k_epochs=2)
+    one = env() if isinstance(env, type) else "CartPole-v1"
+    agent = PPO.for_env(one, seed=7, batch_size=BATCH, mini_batch_size=60, k_epochs=2)
     options = {"seed": 11, "progress": False, "backend": "inline"} | options
     return AsyncPPO(env, agent, ENVS, updates * BATCH, ranks=ranks, **options)
 
@@ -114,6 +118,33 @@ def test_a_repeated_update_is_that_of_the_ranks_that_are_left() -> None:
     before_it, *within_it = [learned_without_rank_1(left) for left in (2, 9, 16)]
     assert {*within_it} == {before_it}
     assert before_it != on_ranks(2, lambda ranks: trained(ranks, updates=1))[0]
+
+
+class FailsInThirdStep(Counter):
+    def step(self, action: int) -> Any:
+        if self.count == 2:
+            raise ValueError("now and then")
+        return super().step(action)
+
+
+class Repeating(Alone):
+    """A rank alone that does, undoes and repeats the work of each turn."""
+
+    def attempt(self, work: Callable[[Ranks], Any], savepoint: Callable[[], Callable[[], None]]) -> Any:
+        undo = savepoint()
+        work(self)
+        undo()
+        return work(self)
+
+
+def test_a_turn_that_is_repeated_counts_once() -> None:
+    def rows(ranks: Alone) -> list[list[float]]:
+        with trainer_of(ranks, env=FailsInThirdStep, on_env_error="restart") as trainer:
+            return [[row[name] for name in ("steps", "restarts", "policy_loss")] for row in trainer.run()]
+
+    once = rows(ALONE)
+    assert once[0][1] > 0
+    assert rows(Repeating()) == once
 
 
 class KilledAfter(Callback):
