@@ -106,7 +106,7 @@ def steps_to_solve(env_id: str, lag: int, seed: int) -> float:
     factory = env_factory(env_id)
     with make_env(factory) as env:
         ppo = PPO.for_env(env, seed=seed, **vars(config.settings))
-    arguments = {"mode": config.run.mode, "backend": "inline", "acting": "central"}
+    arguments: dict[str, Any] = {"mode": config.run.mode, "backend": "inline", "acting": "central"}
     with AsyncPPO(factory, ppo, config.run.num_envs, steps, lag=lag, seed=seed, progress=False, **arguments) as trainer:
         for update in trainer.updates():
             if update["episodes"] >= 100 and update["mean_return"] >= threshold:

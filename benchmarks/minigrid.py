@@ -32,7 +32,7 @@ GOOD = 0.8
 """A mean return that counts as solved."""
 Run = tuple[str, str, int]
 """Task, explorer and seed."""
-Curve = list[tuple[int, float]]
+Curve = list[tuple[float, float]]
 """Steps, and the mean return of the last 100 episodes of training."""
 
 
