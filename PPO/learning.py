@@ -107,7 +107,6 @@ class Learning(Savable):
     def _prepared(self, batch: Batch, ranks: Ranks = ALONE) -> Prepared:
         _check_rewards(batch.reward)
         prepared = prepare(self, batch, ranks)
-        self.rewarded = self.rewarded or any(ranks.all_gather(bool(batch.reward.any())))
         if self.exploration is not None:
             self.exploration.forget()
         return prepared

@@ -49,7 +49,9 @@ def select_rows(targets: list[Targets], index: np.ndarray) -> list[Targets]:
     return [tuple(tensor[index] for tensor in own) for own in targets]
 
 
-def add_gradients(ppo: Parts, targets: list[Targets], index: np.ndarray, rng: np.random.Generator) -> LossMetrics:
+def add_companion_gradients(
+    ppo: Parts, targets: list[Targets], index: np.ndarray, rng: np.random.Generator
+) -> LossMetrics:
     """Compute the gradients of the companions' losses on some rows; return the losses.
 
     Only if a companion `shares`, its gradient is added to the policy's.

@@ -8,9 +8,7 @@ Source: Schulman et al. 2017 (arXiv:1707.06347); docs/ppo.md names the source of
 """
 
 from dataclasses import dataclass
-from functools import reduce
 from itertools import pairwise
-from operator import add
 from typing import NamedTuple
 
 import numpy as np
@@ -36,14 +34,7 @@ from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
 from PPO.losses import LossMetrics
 from PPO.memory import Rows
-from PPO.minibatches import (
-    Targets,
-    add_gradients,
-    loss_name,
-    means,
-    parts_of,
-    shuffled,
-)
+from PPO.minibatches import Targets, add_companion_gradients, means, parts_of, shuffled
 from PPO.objective import Objective
 from PPO.parts import Parts
 from PPO.ranks import average, common_bounds, standardize
@@ -78,7 +69,9 @@ def prepare(ppo: Parts, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
 
     # the critic has never seen a reward: bring its first values to the magnitude of the rewards
     if not ppo.rewarded:
-        head.stats.rescale(0, reward_unit(max(ranks.all_gather(float(np.abs(batch.reward).max())))))
+        largest = max(ranks.all_gather(float(np.abs(batch.reward).max())))
+        head.stats.rescale(0, reward_unit(largest))
+        ppo.rewarded = largest != 0
 
     # values, advantages (GAE) and returns
     experience = Experience(batch, rewards, inputs, final_inputs, ranks)
@@ -87,10 +80,18 @@ def prepare(ppo: Parts, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
     # update the return statistics, and rescale the value head (PopArt)
     old_value = head.update(returns, values, ranks)
 
-    target, past = head.stats(returns), inputs.past or ()
-    advantage_in_units = scaled(ppo, experience, advantage)
-    rows = Rows(inputs.obs, raw_action, log_prob, advantage_in_units, target, old_value, *past)
-    policy.update_statistics(obs, ranks)  # last, since the rows are normalized by the old statistics
+    state, starts = inputs.past or (None, None)
+    rows = Rows(
+        obs=inputs.obs,
+        raw_action=raw_action,
+        log_prob=log_prob,
+        advantage=scaled(ppo, experience, advantage),
+        target=head.stats(returns),
+        value=old_value,
+        state=state,
+        starts=starts,
+    )
+    policy.update_statistics(obs, ranks)  # for the next batch: these rows are normalized by the old ones
     explained = {"explained_variance": explained_variance(values, returns, ranks)}
     return Prepared(rows, experience, targets, explained | mean_metrics(ranks, len(obs), metrics))
 
@@ -107,36 +108,35 @@ def optimize(
     With `recompute_advantage`, advantages and targets are estimated again before each further epoch. A minibatch has
     rows of every rank, and its gradient is the mean over all of them.
     """
-    rows, experience, config, optimizers = prepared.rows, prepared.experience, ppo.config, ppo.optimizers
-    ranks = experience.ranks
+    rows, experience, config, ranks = prepared.rows, prepared.experience, ppo.config, prepared.experience.ranks
+    gradients = [optimizer.gradient for optimizer in ppo.optimizers]
+    policy_gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
+    policy_gradient.load(rows)
+    rng = stream_of(ranks, ppo.rng)
+    parts = parts_of(sum(ranks.all_gather(len(rows.obs))), config.mini_batch_size)
     steps: list[LossMetrics] = []
-    gradients = [optimizer.gradient for optimizer in optimizers]
-    rng, parts = stream_of(ranks, ppo.rng), parts_of(sum(ranks.all_gather(len(rows.obs))), config.mini_batch_size)
-    gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
-    gradient.load(rows)
     for epoch in range(config.k_epochs):
         if epoch and config.recompute_advantage:
             _, advantage, returns = estimate(ppo, experience)
             target = ppo.policy.value_head.stats(returns)
             rows = rows._replace(advantage=scaled(ppo, experience, advantage), target=target)
-            gradient.load(rows)
+            policy_gradient.load(rows)
         order, bounds = shuffled(rows, parts, rng)
         bounds, shares = common_bounds(ranks, bounds)
-        shuffled_rows = gradient.shuffle(order)
+        shuffled_rows = policy_gradient.shuffle(order)
         if config.normalize_advantage == "minibatch":
             standardize(ranks, shuffled_rows.advantage, bounds)
         for (start, stop), share in zip(pairwise(bounds), shares, strict=True):
             rng_state = rng.bit_generator.state if config.target_kl is not None else {}
-            metrics = gradient.compute(start, stop)
+            metrics = policy_gradient.compute(start, stop)
             if ppo.companions:
-                metrics |= add_gradients(ppo, prepared.targets, order[start:stop], rng)
+                metrics |= add_companion_gradients(ppo, prepared.targets, order[start:stop], rng)
             metrics = average(ranks, gradients, metrics, share)
             if config.target_kl is not None and metrics["approx_kl"] > 1.5 * config.target_kl:
                 rng.bit_generator.state = rng_state  # undo the random numbers of this minibatch, which is not used
-                losses = {loss_name(companion): 0.0 for companion in ppo.companions if companion.learns}
-                return means(steps or [metrics | losses | {"grad_norm": 0.0}])
+                return means(steps or [metrics | {"grad_norm": 0.0}])
             metrics["grad_norm"] = limit_norm(gradients[0], config.max_grad_norm)
-            for optimizer in optimizers:
+            for optimizer in ppo.optimizers:
                 optimizer.step(lr)
             steps.append(metrics)
     return means(steps)
@@ -249,15 +249,13 @@ def network_inputs(
 @torch.no_grad()
 def estimate(ppo: Parts, experience: Experience) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
     """Return values `(M, V)`, advantages float64 `(M,)` and returns `(M, V)`, in units of reward."""
-    batch, rewards, inputs, final_inputs, _ = experience
-    values = values_of(ppo, inputs)
-    value, final_value = (tensor.double().cpu().numpy() for tensor in (values, values_of(ppo, final_inputs)))
-    advantages = [
-        reward.advantage(batch, value[:, k], final_value[:, k], ppo.GAE_lambda) for k, reward in enumerate(rewards)
-    ]
-    advantage = reduce(add, (reward.weight * each for reward, each in zip(rewards, advantages, strict=True)))
-    returns = np.stack(advantages, axis=1) + value
-    return values, advantage, on_device(ppo.policy, returns).float()
+    values, final_values = values_of(ppo, experience.inputs), values_of(ppo, experience.final_inputs)
+    value, final_value = (tensor.double().cpu().numpy() for tensor in (values, final_values))
+    advantages = np.empty_like(value)
+    for k, reward in enumerate(experience.rewards):
+        advantages[:, k] = reward.advantage(experience.batch, value[:, k], final_value[:, k], ppo.GAE_lambda)
+    weighted = advantages * [reward.weight for reward in experience.rewards]
+    return values, weighted.sum(axis=1), on_device(ppo.policy, advantages + value).float()
 
 
 def values_of(ppo: Parts, inputs: Inputs) -> torch.Tensor:

@@ -15,7 +15,7 @@ from parallel_rl.networks import limit_norm
 from parallel_rl.utils import ALONE, Batch, Features, Trajectory, load_state, save_state
 from PPO import ICM, PPO, RND, ActorCritic, Companion, RewardScale, Transitions
 from PPO.ranks import standardize
-from PPO.update import add_gradients, minibatch_gradients
+from PPO.update import add_companion_gradients, minibatch_gradients
 
 SMALL: dict[str, Any] = {"batch_size": 32, "mini_batch_size": 16, "k_epochs": 3, "hidden_sizes": (8,), "seed": 0}
 Targets = tuple[torch.Tensor, ...]
@@ -122,7 +122,7 @@ def test_gradient_with_a_loss_that_shares_is_autograds_of_the_sum(learner: Any) 
     standardize(ALONE, gradient.shuffle(order).advantage, [0, 32])
     gradient.compute(0, 32)
     alone = ppo.optimizers[0].gradient.clone()
-    add_gradients(ppo, prepared.targets, order, ppo.rng)
+    add_companion_gradients(ppo, prepared.targets, order, ppo.rng)
     ours = [parameter.grad.clone() for parameter in ppo.parameters()]
 
     for parameter in ppo.parameters():
