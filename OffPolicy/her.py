@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 
 from OffPolicy.replay import Replay, Transitions, random_below
@@ -14,6 +16,10 @@ GoalFunction = Callable[[np.ndarray, np.ndarray, dict[str, Any]], Any]
 
 It may also take single goals `(G,)` only, and return one value."""
 ACHIEVED, DESIRED = "achieved_goal", "desired_goal"
+CHECKED = 10_000
+"""The largest number of stored rewards that are checked."""
+OTHER_REWARDS = 0.01
+"""The fraction of rewards that may differ: goals are stored in single precision, and may then be beyond a threshold."""
 
 
 class GoalFunctions(NamedTuple):
@@ -28,13 +34,15 @@ class GoalFunctions(NamedTuple):
 
     @classmethod
     def of(cls, env: Any) -> "GoalFunctions":
-        """Return those of an environment with the interface of Gymnasium-Robotics.
+        """Return those of an environment with the interface of Gymnasium-Robotics, or of its wrappers.
 
         Raises:
             ValueError: the environment lacks `compute_reward` or `compute_terminated`.
         """
         try:
-            return cls(env.unwrapped.compute_reward, env.unwrapped.compute_terminated)
+            is_vector = isinstance(env, gym.vector.VectorEnv)  # whose wrappers have no `get_wrapper_attr`
+            find = partial(getattr, env.unwrapped) if is_vector else env.get_wrapper_attr
+            return cls(find("compute_reward"), find("compute_terminated"))
         except AttributeError as error:
             raise ValueError(f"hindsight needs compute_reward and compute_terminated of {env}: {error}") from None
 
@@ -71,6 +79,26 @@ class Hindsight:
     any step (`episode`). In an unfinished episode only the steps so far count."""
     k: int
     """The number of transitions with such a goal for each one with its original goal."""
+
+    def check_rewards(self, replay: Replay) -> None:
+        """Check that steps have the rewards that `compute_reward` gives for their own goals.
+
+        Raises:
+            ValueError: they have others, so those for other goals would be wrong, too.
+        """
+        rows = np.flatnonzero(replay.is_transition)[:CHECKED]
+        obs = replay.obs[replay.following(rows)]
+        computed, stored = (
+            self.goal_functions.values("compute_reward", obs[ACHIEVED], obs[DESIRED]),
+            replay.reward[rows],
+        )
+        others = np.flatnonzero(~np.isclose(computed, stored, rtol=1e-3, atol=1e-3))
+        if len(others) > OTHER_REWARDS * len(rows):
+            raise ValueError(
+                f"hindsight needs the rewards of compute_reward, but {len(others):,} of {len(rows):,} steps had others "
+                f"({stored[others[0]]:g} in place of {computed[others[0]]:g}): a wrapper that changes rewards or goals "
+                "needs a compute_reward of its own"
+            )
 
     def transitions(self, replay: Replay, rows: np.ndarray, gamma: float, rng: np.random.Generator) -> Transitions:
         """Return the transitions at rows `(B,)`, some of them with another goal."""

@@ -117,6 +117,11 @@ class Replay:
         self._steps = np.zeros(num_envs, np.int64)  # of the running episodes
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the parts of `Dict` observations; none for others."""
+        return self._types["obs"].names or ()
+
+    @property
     def nbytes(self) -> int:
         """The bytes that the buffer takes when it is full."""
         return self.capacity * self._bytes_per_row

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from OffPolicy.config import OffPolicyConfig
-from OffPolicy.her import GoalFunctions, Hindsight
+from OffPolicy.her import ACHIEVED, DESIRED, GoalFunctions, Hindsight
 from OffPolicy.priorities import Priorities
 from OffPolicy.replay import Replay, Transitions
 from parallel_rl.utils import ALONE, Ranks, State, Trajectory
@@ -44,16 +44,19 @@ class Sampler:
     def __init__(
         self, replay: Replay, config: OffPolicyConfig, goal_functions: GoalFunctions | None, rng: np.random.Generator
     ) -> None:
-        """Store the parts; hindsight needs `goal_functions`.
+        """Store the parts; hindsight needs `goal_functions`, and goals in the observations.
 
         Raises:
             ValueError: they are missing.
         """
         self.replay, self.rng = replay, rng
         self.hindsight: Hindsight | None = None
+        self._rewards_are_checked = False
         if config.hindsight != "none":
             if goal_functions is None:
                 raise ValueError("hindsight needs the goal functions of an environment: make the agent by for_env")
+            if missing := {ACHIEVED, DESIRED}.difference(replay.parts):
+                raise ValueError(f"hindsight needs {' and '.join(sorted(missing))} in the observations")
             self.hindsight = Hindsight(goal_functions, config.hindsight, config.replay_k)
         self.priorities = Priorities(replay.capacity, config.priority_alpha) if config.prioritized else None
 
@@ -87,7 +90,11 @@ class Sampler:
             yield self.sample(config, min(at_once, updates - done) * size, progress, ranks)
 
     def sample(self, config: OffPolicyConfig, count: int, progress: float, ranks: Ranks = ALONE) -> Sample:
-        """Return `count` transitions; the arguments are otherwise those of `samples`."""
+        """Return `count` transitions; the arguments are otherwise those of `samples`.
+
+        Raises:
+            ValueError: hindsight would compute other rewards than those of the steps.
+        """
         if self.priorities is None:
             rows, weights = self.replay.sample(count, self.rng), np.ones(count, np.float32)
         else:
@@ -96,6 +103,9 @@ class Sampler:
             weights = self.priorities.weights(rows, beta + (1 - beta) * progress, ranks)
         if self.hindsight is None:
             return Sample(rows, self.replay.transitions(rows, config.gamma, config.n_step), weights)
+        if not self._rewards_are_checked:
+            self.hindsight.check_rewards(self.replay)
+            self._rewards_are_checked = True
         return Sample(rows, self.hindsight.transitions(self.replay, rows, config.gamma, self.rng), weights)
 
     def update_priorities(self, rows: np.ndarray, errors: torch.Tensor) -> None:

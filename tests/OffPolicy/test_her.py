@@ -3,6 +3,7 @@ import threading
 from collections import Counter
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -10,6 +11,7 @@ from gymnasium import spaces
 from benchmarks.bit_flip import BitFlip
 from OffPolicy import DQN, SAC, GoalFunctions, Hindsight, Replay
 from parallel_rl.utils import Trajectory
+from tests.OffPolicy.probes import Loop
 
 NUMBER = spaces.Box(-np.inf, np.inf, (1,), np.float64)
 SPACE = spaces.Dict(observation=NUMBER, achieved_goal=NUMBER, desired_goal=NUMBER)
@@ -166,3 +168,54 @@ class Locked(BitFlip):
 def test_a_copy_of_an_agent_does_not_copy_the_environment_of_its_goals() -> None:
     agent = DQN.for_env(env := Locked(), hindsight="future", buffer_size=100, hidden_sizes=(4,), seed=0)
     assert copy.deepcopy(agent).goal_functions.compute_reward == env.compute_reward
+
+
+class HalfRewards(gym.Wrapper):
+    """Has rewards of 1 at the goal, and 0.5 elsewhere."""
+
+    def step(self, action: Any) -> Any:
+        obs, reward, *rest = self.env.step(action)
+        return obs, 1 + float(reward) / 2, *rest
+
+
+class HalfOfAll(HalfRewards):
+    """Has them for other goals, too."""
+
+    def compute_reward(self, achieved: np.ndarray, desired: np.ndarray, info: Any) -> np.ndarray:
+        env: Any = self.env.unwrapped
+        return 1 + env.compute_reward(achieved, desired, info) / 2
+
+
+def trained(make: Any) -> DQN:
+    agent = DQN.for_env(make(), hindsight="future", buffer_size=500, hidden_sizes=(4,), learning_starts=50, seed=0)
+    Loop(agent, make, 2).run(80)
+    return agent
+
+
+def test_hindsight_takes_the_rewards_of_a_wrapper() -> None:
+    agent = trained(lambda: HalfOfAll(BitFlip(3)))
+    assert agent.updates
+    assert {*agent.sampler.sample(agent.config, 500, 0.0).transitions.reward} == {0.5, 1}
+
+
+def test_rewards_that_a_wrapper_changes_only_for_the_original_goal_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"54 of 54 steps had others \(0\.5 in place of -1\): a wrapper that changes"):
+        trained(lambda: HalfRewards(BitFlip(3)))
+
+
+def test_a_few_rewards_may_differ_by_rounding() -> None:
+    trajectory = piece(0, 200, True)
+    trajectory.reward[7] += 1
+    agent = SAC(SPACE, spaces.Box(-1, 1, (1,)), goal_functions=GoalFunctions(reward, reached), hindsight="future",
+                hidden_sizes=(8,), buffer_size=500, learning_starts=20, batch_size=8, seed=0)  # fmt: skip
+    agent.observe([trajectory])
+    assert agent.update(0.0)
+
+
+def test_observations_without_goals_are_refused() -> None:
+    space = spaces.Dict(observation=NUMBER, achieved_goal=NUMBER)
+    settings: dict[str, Any] = {"hindsight": "future", "goal_functions": GoalFunctions(reward, reached), "n_step": 1}
+    with pytest.raises(ValueError, match="hindsight needs desired_goal in the observations"):
+        DQN(space, spaces.Discrete(2), **settings)
+    with pytest.raises(ValueError, match="hindsight needs achieved_goal and desired_goal in the observations"):
+        DQN(NUMBER, spaces.Discrete(2), **settings)
