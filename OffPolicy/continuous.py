@@ -263,7 +263,8 @@ class ContinuousAgent(OffPolicyAgent):
     def _load_demonstrations(self) -> None:
         if self.config.demo_path is None or self.demos is not None:
             return
-        episodes = load_demonstrations(self.config.demo_path, self.observation_space, self.goal_functions)
+        spaces = self.observation_space, self.action_space
+        episodes = load_demonstrations(self.config.demo_path, *spaces, self.goal_functions)
         rows = sum(len(episode) + 1 for episode in episodes)
         replay = Replay(max(rows, 2), self.observation_space, self.action_space, num_envs=1)
         self.demos = Sampler(replay, replace(self.config, prioritized=False), self.goal_functions, self.rng)

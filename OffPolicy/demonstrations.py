@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ MINARI = "minari:"
 
 
 def load_demonstrations(
-    source: str | os.PathLike[str], observation_space: spaces.Space, goal_functions: GoalFunctions | None
+    source: str | os.PathLike[str],
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    goal_functions: GoalFunctions | None,
 ) -> list[Trajectory]:
     """Return one trajectory for each demonstrated episode.
 
@@ -25,25 +29,29 @@ def load_demonstrations(
             steps: `obs` `(E, T + 1, ...)`, or an array for each key of a `Dict`; `acs` `(E, T, ...)`; `rew` `(E, T)`;
             and bool `terminated` `(E, T)` if episodes terminate.
         observation_space: of one environment.
+        action_space: of one environment.
         goal_functions: of a goal-conditioned environment; they compute missing rewards and terminations.
 
     Raises:
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: Minari is not installed.
-        ValueError: the file holds pickled objects, or an array is missing or does not fit.
+        ValueError: the file holds pickled objects, or an array is missing, does not fit or has NaN or infinite numbers.
     """
     name = str(source)
+    make = partial(_trajectory, name, observation_space, action_space, goal_functions)
     if name.startswith(MINARI):
-        return [_trajectory(episode, observation_space, goal_functions, name) for episode in _minari_episodes(name)]
+        return [make(episode) for episode in _minari_episodes(name)]
     arrays = _arrays_of(Path(source))
-    if isinstance(observation_space, spaces.Dict):
-        arrays["obs"] = {key: arrays.get(key) for key in observation_space.spaces}
-    if arrays.get("acs") is None:
+    if "acs" not in arrays:
         raise ValueError(f"{name} has no array acs; it has {', '.join(arrays)}")
-    return [
-        _trajectory(_nth(arrays, number), observation_space, goal_functions, name)
-        for number in range(len(arrays["acs"]))
-    ]
+    parts = list(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else []
+    used = {key: arrays[key] for key in (*(parts or ["obs"]), "acs", "rew", "terminated") if key in arrays}
+    if len({array.shape[:1] for array in used.values()}) > 1:
+        shapes = ", ".join(f"{key} {array.shape}" for key, array in used.items())
+        raise ValueError(f"{name} needs as many episodes in each array, and has {shapes}")
+    if parts:
+        used["obs"] = {key: used.get(key) for key in parts}
+    return [make(_nth(used, number)) for number in range(len(used["acs"]))]
 
 
 def _arrays_of(path: Path) -> dict[str, Any]:
@@ -88,10 +96,14 @@ def _minari_episodes(name: str) -> list[dict[str, Any]]:
 
 
 def _trajectory(
-    episode: Mapping[str, Any], observation_space: spaces.Space, goal_functions: GoalFunctions | None, name: str
+    name: str,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    goal_functions: GoalFunctions | None,
+    episode: Mapping[str, Any],
 ) -> Trajectory:
-    action = np.asarray(episode["acs"])
-    steps = len(action)
+    steps = len(episode["acs"])
+    action = _checked(episode["acs"], (steps, *row_type(action_space)[0]), "acs", name)
     obs = _rows(episode.get("obs"), observation_space, steps + 1, name)
     reward, terminated = episode.get("rew"), episode.get("terminated")
     if goal_functions is not None:
@@ -100,13 +112,13 @@ def _trajectory(
         terminated = goal_functions.values("compute_terminated", *goals) if terminated is None else terminated
     if reward is None:
         raise ValueError(f"{name} has no array rew")
-    ended = np.broadcast_to(np.asarray(False if terminated is None else terminated, bool), steps)
+    reward = _checked(reward, (steps,), "rew", name).astype(np.float32)
+    ended = _checked(np.zeros(steps) if terminated is None else terminated, (steps,), "terminated", name).astype(bool)
     if ended[:-1].any():
         steps = int(ended.argmax()) + 1
     truncated = np.zeros(steps, bool)
     truncated[-1] = not ended[steps - 1]
-    reward = np.asarray(reward, np.float32)[:steps]
-    return Trajectory(0, obs[:steps], action[:steps], reward, ended[:steps], truncated, obs[steps : steps + 1])
+    return Trajectory(0, obs[:steps], action[:steps], reward[:steps], ended[:steps], truncated, obs[steps : steps + 1])
 
 
 def _rows(values: Any, space: spaces.Space, count: int, name: str) -> np.ndarray:
@@ -123,4 +135,7 @@ def _rows(values: Any, space: spaces.Space, count: int, name: str) -> np.ndarray
 def _checked(values: Any, shape: tuple[int, ...], key: str, name: str) -> np.ndarray:
     if values is None or np.shape(values) != shape:
         raise ValueError(f"{name} needs {key} of the shape {shape} for an episode, and has {np.shape(values)}")
-    return np.asarray(values)
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+        raise ValueError(f"{name} has {key} that are no finite numbers")
+    return array

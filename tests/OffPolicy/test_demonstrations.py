@@ -20,6 +20,7 @@ from tests.covering import rest_slow
 from tests.OffPolicy.probes import Loop, Reach
 
 BOX, ACTIONS = spaces.Box(-np.inf, np.inf, (1,)), spaces.Box(-2, 2, (1,))
+OBS, ACTS, REWARDS = np.zeros((1, 3, 1)), np.zeros((1, 2, 1)), np.zeros((1, 2))
 AGENTS = pytest.mark.parametrize("agent_class", [DDPG, TD3, SAC])
 
 
@@ -51,7 +52,7 @@ def test_a_file_becomes_one_trajectory_for_each_episode(tmp_path: Path) -> None:
         tmp_path / "demos.npz", obs=np.arange(8.0).reshape(2, 4, 1), acs=np.arange(6.0).reshape(2, 3, 1),
         rew=np.arange(6.0).reshape(2, 3), terminated=terminated,
     )  # fmt: skip
-    whole, ended = load_demonstrations(path, BOX, None)
+    whole, ended = load_demonstrations(path, BOX, ACTIONS, None)
     assert (whole.obs.tolist(), whole.final_obs.tolist()) == ([[0], [1], [2]], [[3]])
     assert (whole.terminated.tolist(), whole.truncated.tolist()) == ([False] * 3, [False, False, True])
     assert (ended.obs.tolist(), ended.final_obs.tolist(), ended.reward.tolist()) == ([[4], [5]], [[6]], [3, 4])
@@ -65,17 +66,17 @@ def test_a_dataset_of_minari(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     datasets = {"a/b-v0": SimpleNamespace(iterate_episodes=lambda: [episode, episode])}
     monkeypatch.setitem(sys.modules, "minari", SimpleNamespace(load_dataset=datasets.__getitem__))
-    first, _ = load_demonstrations("minari:a/b-v0", BOX, None)
+    first, _ = load_demonstrations("minari:a/b-v0", BOX, ACTIONS, None)
     assert (first.next_obs.tolist(), first.reward.tolist()) == ([[1], [2], [3]], [0, 1, 2])
     assert (first.terminated.tolist(), first.truncated.tolist()) == ([False, False, True], [False] * 3)
     monkeypatch.setitem(sys.modules, "minari", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'minari\[hdf5\]'"):
-        load_demonstrations("minari:a/b-v0", BOX, None)
+        load_demonstrations("minari:a/b-v0", BOX, ACTIONS, None)
 
 
 def test_rewards_of_goals_are_computed(tmp_path: Path) -> None:
     path = save(tmp_path / "demos.npz", **episodes_of_reach(3))
-    for episode in load_demonstrations(path, Reach.observation_space, GoalFunctions.of(Reach())):
+    for episode in load_demonstrations(path, Reach.observation_space, Reach.action_space, GoalFunctions.of(Reach())):
         near = np.abs(episode.next_obs["achieved_goal"] - episode.next_obs["desired_goal"])[:, 0] < 0.1
         assert episode.reward.tolist() == (near - 1.0).tolist()
         assert episode.reward[-1] == 0
@@ -86,7 +87,7 @@ def test_terminations_of_goals_are_computed_by_a_function_of_single_goals(tmp_pa
     near = GoalFunctions(
         Reach().compute_reward, lambda achieved, desired, info: bool(np.linalg.norm(achieved - desired) < 0.1)
     )
-    for episode in load_demonstrations(path, Reach.observation_space, near):
+    for episode in load_demonstrations(path, Reach.observation_space, Reach.action_space, near):
         assert episode.terminated.tolist() == [False] * (len(episode) - 1) + [True]
         assert episode.reward.tolist() == [-1] * (len(episode) - 1) + [0]
 
@@ -94,24 +95,32 @@ def test_terminations_of_goals_are_computed_by_a_function_of_single_goals(tmp_pa
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"obs": np.zeros((1, 3, 1)), "rew": np.zeros((1, 2))}, "has no array acs; it has obs, rew"),
-        ({"obs": np.zeros((1, 3, 1)), "acs": np.zeros((1, 2, 1))}, "has no array rew"),
-        ({"obs": np.zeros((1, 2, 1)), "acs": np.zeros((1, 2, 1)), "rew": np.zeros((1, 2))}, r"shape \(3, 1\)"),
-        ({"acs": np.zeros((1, 2, 1)), "rew": np.zeros((1, 2))}, "needs obs"),
+        ({"obs": OBS, "rew": REWARDS}, "has no array acs; it has obs, rew"),
+        ({"obs": OBS, "acs": ACTS}, "has no array rew"),
+        ({"obs": OBS[:, :2], "acs": ACTS, "rew": REWARDS}, r"shape \(3, 1\)"),
+        ({"acs": ACTS, "rew": REWARDS}, "needs obs"),
+        ({"obs": OBS, "acs": np.zeros((1, 2)), "rew": REWARDS}, r"needs acs of the shape \(2, 1\) .* and has \(2,\)"),
+        ({"obs": OBS, "acs": np.zeros((1, 2, 2)), "rew": REWARDS}, r"needs acs of the shape \(2, 1\)"),
+        ({"obs": OBS, "acs": ACTS, "rew": np.zeros((1, 3))}, r"needs rew of the shape \(2,\) .* and has \(3,\)"),
+        ({"obs": OBS, "acs": ACTS, "rew": np.zeros((1, 2, 1))}, r"needs rew of the shape \(2,\)"),
+        ({"obs": OBS, "acs": ACTS, "rew": REWARDS, "terminated": np.ones((1, 1))}, r"needs terminated of the shape"),
+        ({"obs": OBS, "acs": ACTS, "rew": np.zeros((3, 2))}, r"as many episodes .* obs \(1, 3, 1\), .* rew \(3, 2\)"),
+        ({"obs": OBS, "acs": ACTS * np.nan, "rew": REWARDS}, "has acs that are no finite numbers"),
+        ({"obs": OBS, "acs": ACTS, "rew": REWARDS + np.inf}, "has rew that are no finite numbers"),
         ({"acs": np.array([{"a": 1}], object)}, "pickled objects, which are not loaded"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(arrays: dict[str, Any], words: str, tmp_path: Path) -> None:
     path = save(tmp_path / "demos.npz", **arrays)
     with pytest.raises(ValueError, match=words) as error:
-        load_demonstrations(path, BOX, None)
+        load_demonstrations(path, BOX, ACTIONS, None)
     assert path in str(error.value)
 
 
 def test_other_sources_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(ValueError, match=r"text\.npz is not an \.npz file|pickled objects"):
-        load_demonstrations(tmp_path / "text.npz", BOX, None)
+        load_demonstrations(tmp_path / "text.npz", BOX, ACTIONS, None)
 
 
 def test_only_training_needs_the_demonstrations(tmp_path: Path) -> None:
