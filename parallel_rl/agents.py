@@ -22,7 +22,7 @@ class AgentKind:
     exporter: str | Callable[..., float] | None = None
     """A function that exports its policy to a file and returns the largest difference in actions."""
     defaults: str | dict[str, Any] = field(default_factory=dict)
-    """The defaults of the command line, with a preset, that differ from those of its config."""
+    """The defaults of the command line that differ from those of its config; presets replace them."""
 
     @property
     def config_class(self) -> type[Config]:

@@ -117,7 +117,7 @@ class Pulse:
 
     @property
     def step(self) -> int:
-        """The number of complete steps of the current task."""
+        """How far the worker is: the row of the rollout that it fills, or the steps that its member has done."""
         return self._numbers[2]
 
     @step.setter

@@ -1,4 +1,4 @@
-"""A pool of worker processes that run tasks. All child processes of this project are workers of such a pool.
+"""A pool of worker processes that run tasks. All child processes but those of whole runs are workers of such a pool.
 
 A worker makes a context (environments, a policy, a member of a population) and then runs tasks on it. A task is a
 function `(context, *arguments) -> result` in a table by name. A task costs a few semaphore operations. A few integer

@@ -1,6 +1,6 @@
 """Arrays and files: what the learner and the collector share.
 
-It knows no agent, no network and no process, and importing it does not import torch.
+It imports nothing else of ours, and importing it does not import torch.
 """
 
 from parallel_rl.utils.averages import mean_of_states

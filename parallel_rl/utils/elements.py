@@ -96,8 +96,8 @@ def choices_of(space: spaces.Space) -> list[tuple[int, int]]:
     if isinstance(space, spaces.MultiBinary):
         return [(2, 0)] * math.prod(space.shape)
     raise TypeError(
-        f"the action space {space} is not supported: PPO needs a Discrete, a MultiDiscrete, a MultiBinary or a Box of "
-        "floats, or a Dict or Tuple of them"
+        f"the action space {space} is not supported; supported are Discrete, MultiDiscrete, MultiBinary and Box of "
+        "floats, and Dict and Tuple of them"
     )
 
 
