@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
@@ -19,7 +21,7 @@ from AsyncPPO import EnvVectorizer, evaluate
 from AsyncPPO.callbacks import read_table
 from parallel_rl import main
 from parallel_rl.commands.build import factory_of
-from parallel_rl.commands.play import SCREENS
+from parallel_rl.commands.play import SCREENS, show
 from parallel_rl.commands.run_directory import config_of
 from parallel_rl.commands.trust import TRUST
 from PPO import PPO
@@ -303,6 +305,56 @@ def test_record_of_an_environment_that_cannot_render_is_one_line(
     untrained_run(tmp_path)
     assert main.main(["record", str(tmp_path)]) == 1
     assert capsys.readouterr().err.endswith("error: the environment cannot render: it has no method `render`\n")
+
+
+def test_record_shows_small_images_of_fractions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fractions(CartPoleEnv):
+        metadata = {"render_modes": ["rgb_array"], "render_fps": None}  # noqa: RUF012
+
+        def render(self) -> Any:
+            return np.full((10, 12, 3), 0.5)
+
+    monkeypatch.setitem(gym.registry, "CartPole-v1", gym.envs.registration.EnvSpec("CartPole-v1", Fractions))
+    untrained_run(tmp_path)
+    assert main.main(["record", str(tmp_path)]) == 0
+    frames = imageio_ffmpeg.read_frames(str(tmp_path / "video.mp4"))
+    assert next(frames)["size"] == (120, 100)
+    assert abs(np.frombuffer(next(frames), np.uint8).mean() - 128) < 3, "gray"
+
+
+class Doomed(CartPoleEnv):
+    """Gets a signal when it renders its third image."""
+
+    def render(self) -> Any:
+        self.rendered = getattr(self, "rendered", 0) + 1
+        if self.rendered == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return np.zeros((100, 100, 3), np.uint8)
+
+
+def test_a_signal_leaves_no_unfinished_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gym.registry, "CartPole-v1", gym.envs.registration.EnvSpec("CartPole-v1", Doomed))
+    untrained_run(tmp_path / "run")
+    before = {*(tmp_path / "run").iterdir()}
+    assert Forked("record", str(tmp_path / "run"), cwd=tmp_path).finish()[0] == 128 + signal.SIGTERM
+    assert {*(tmp_path / "run").iterdir()} == before
+
+
+class Still:
+    def initial_state(self, count: int) -> None:
+        return None
+
+    def get_action(self, obs: Any, **options: Any) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(("limit", "said"), [(None, "-10000.00 in the first 10,000 steps"), (10_001, "-10001.00")])
+def test_an_episode_without_an_end_is_shown_as_long_as_an_evaluation_takes(
+    limit: int | None, said: str, capsys: pytest.CaptureFixture
+) -> None:
+    env = gym.make("Endless-v0", max_episode_steps=limit)
+    show(Still(), env, 1, seed=0)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == f"episode 1: return {said}\n"
 
 
 def test_mujoco_is_told_to_render_without_a_screen(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,11 @@ import numpy as np
 import tyro
 
 from AsyncPPO import EnvError
+from AsyncPPO.evaluation import LONGEST_EPISODE
 from AsyncPPO.progress import Bar
 from parallel_rl.commands.build import agent_of, env_of, factory_of
 from parallel_rl.commands.evaluating import PLAY_SEED
+from parallel_rl.commands.stopping import ended_by_signals
 from parallel_rl.utils import counted, to_json
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 RunDir = tyro.conf.Positional[Path]
 FPS = 30
 """Frames per second of a video, if the environment does not specify them."""
+LEAST_SIZE = 100
+"""Pixels of the smaller side of a video; smaller images are enlarged, such as those of MinAtar, 10 by 10."""
 SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 """Environment variables; one of them is set if Linux can open a window."""
 
@@ -101,8 +106,9 @@ def record(
     config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
+        ended_by_signals(),
         factory_of(config.run, render_mode="rgb_array")() as env,
-        Video(out, env.metadata.get("render_fps", FPS)) as video,
+        Video(out, env.metadata.get("render_fps") or FPS) as video,
     ):
         show(agent, env, episodes, seed, lambda: video.add(_picture_of(env)))
     print(f"recorded  {out}")
@@ -135,7 +141,7 @@ def has_screen() -> bool:
 
 
 def _picture_of(env: gym.Env) -> np.ndarray:
-    """Return the image that an environment renders.
+    """Return the image that an environment renders, in bytes and in a size that can be seen.
 
     Raises:
         EnvError: it fails, or renders no image.
@@ -148,11 +154,16 @@ def _picture_of(env: gym.Env) -> np.ndarray:
         raise EnvError.of(0, "render", error) from error
     if not isinstance(frame, np.ndarray):
         raise EnvError(f"the environment renders no images (render_mode='rgb_array') but {type(frame).__name__}")
-    return frame
+    if frame.dtype.kind == "f" and frame.size and 0 <= frame.min() <= frame.max() <= 1:
+        frame = (frame * 255).round().astype(np.uint8)
+    factor = -(-LEAST_SIZE // max(min(frame.shape[:2], default=0), 1))
+    return frame.repeat(factor, 0).repeat(factor, 1) if frame.ndim == 3 and factor > 1 else frame
 
 
 def show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable[[], object] = lambda: None) -> None:
     """Run deterministic episodes and print the return of each; call `look` after every reset and step.
+
+    Without a time limit of the environment, an episode ends after `LONGEST_EPISODE` steps, as in an evaluation.
 
     Raises:
         ValueError: `episodes` is below 1, or `seed` is negative.
@@ -161,14 +172,16 @@ def show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable[
     counted("episodes", episodes)
     if seed < 0:
         raise ValueError(f"seed must not be negative, not {seed}")
+    longest = None if env.spec and env.spec.max_episode_steps else LONGEST_EPISODE
     with Bar(unit="frame", desc="playing", leave=False) as bar:
         for episode in range(episodes):
-            score = 0.0
-            for reward in _rewards(agent, env, episode, None if episode else seed):
+            rewards = list[float]()
+            for reward in islice(_rewards(agent, env, episode, None if episode else seed), longest and longest + 1):
                 look()
-                score += reward
+                rewards.append(reward)
                 bar.update()
-            bar.write(f"episode {episode + 1}: return {score:.2f}")
+            cut = f" in the first {longest:,} steps" if longest and len(rewards) > longest else ""
+            bar.write(f"episode {episode + 1}: return {sum(rewards):.2f}{cut}")
 
 
 def _rewards(agent: "Agent", env: gym.Env, episode: int, seed: int | None) -> Iterator[float]:

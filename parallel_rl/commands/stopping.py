@@ -88,12 +88,19 @@ def passed_on(processes: Callable[[], list[Any]]) -> Iterator[list[int]]:
 
 def end_by_signals() -> None:
     """Let a signal end this child process at once; a run handles signals otherwise while it trains."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(128 + number)
-
     for number in SIGNALS:
-        signal.signal(number, handle)
+        signal.signal(number, _end)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let a signal end the block at once, as an error does, so that it removes what it has not finished."""
+    with _handled_by(_end):
+        yield
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(128 + number)
 
 
 @contextmanager
