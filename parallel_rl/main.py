@@ -1,6 +1,6 @@
 """The command line: train an agent on a Gymnasium environment, resume a run, inspect its results.
 
-python main.py [train] [--help]          (installed: parallel-rl in place of python main.py)
+python main.py [train] [--help]          (installed: parallel-rl or python -m parallel_rl in place of python main.py)
 python main.py {tune,resume,evaluate,record,watch,plot,export,envs} [--help]
 python main.py {ddpg,td3,sac,her-ddpg,her-td3,her-sac}-{train,test} ENV [--help]
 
@@ -100,3 +100,7 @@ def run() -> NoReturn:
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
     """Format a warning without its location in the code, which only -X dev shows."""
     return f"warning: {message}\n"
+
+
+if __name__ == "__main__":
+    run()

@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import signal
+import subprocess
 import sys
 from dataclasses import fields
 from functools import partial
@@ -25,7 +26,7 @@ from parallel_rl.presets import PRESETS
 from PPO import PPO, PPOConfig
 from tests.envs import Counter
 from tests.fake_envpool import use_fake_envpool
-from tests.program import Forked, config_from
+from tests.program import ROOT, Forked, config_from
 
 SMALL = ["--num-envs", "4", "--batch-size", "256", "--k-epochs", "2"]
 ENDLESS = [*SMALL, "--steps", "100000000", "--eval-every", "0", "--eval-episodes", "2"]
@@ -86,6 +87,15 @@ def test_a_run_directory_stands_for_its_config(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "best").mkdir()
     assert main.main(["evaluate", str(tmp_path / "best")]) == 1
     assert f"no config.json; {tmp_path} is one, whose best weights --best takes\n" in capsys.readouterr().err
+
+
+@pytest.mark.covering
+@pytest.mark.parametrize("module", ["parallel_rl", "parallel_rl.main"])
+def test_the_program_runs_as_a_module(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("parallel-rl ")
 
 
 def test_watch_shows_a_run_in_a_window(tmp_path: Path) -> None:
