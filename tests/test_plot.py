@@ -8,12 +8,13 @@ from typing import Any
 
 import matplotlib as mpl
 import pytest
+from matplotlib.figure import Figure
 
 from parallel_rl import main
 from parallel_rl.commands import copies, seeds
 from parallel_rl.commands.run_directory import CONFIG_FILE, write_json
 from parallel_rl.config import train_config
-from parallel_rl.utils.plots import ended_early
+from parallel_rl.utils.plots import ended_early, style_axes
 
 COLUMNS = "steps,seconds,episodes,mean_return,mean_length"
 
@@ -123,15 +124,41 @@ def test_pictures_of_seeds_and_copies_take_complete_runs_as_complete_too(tmp_pat
 
 
 def test_a_directory_stands_for_the_runs_in_it(tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFixture) -> None:
-    for name in ("a", "CartPole-v1/b", "ALE/Pong-v5/c"):
+    for name in ("a", "CartPole-v1/b", "module/space/Walk-v0/today/seed_0"):
         run(tmp_path / name)
     (tmp_path / "notes").mkdir()
     assert main.main(["plot", str(tmp_path), str(tmp_path / "a")]) == 0
-    assert shown_in(drawn[0]) == {"CartPole-v1": {"": ["c", "b", "a"]}}
+    assert shown_in(drawn[0]) == {"CartPole-v1": {"": ["b", "a", "seed_0"]}}
     assert main.main(["plot", str(tmp_path / "notes")]) == 1
     assert "notes is not a run: it has no config.json\n" in capsys.readouterr().err
     assert main.main(["evaluate", str(tmp_path / "CartPole-v1")]) == 1
     assert f"it has no config.json; {tmp_path}/CartPole-v1/b is one\n" in capsys.readouterr().err
+    assert main.main(["evaluate", str(tmp_path / "a" / "config.json")]) == 1
+    assert f"a/config.json is not a run: it has no config.json; {tmp_path / 'a'} is one\n" in capsys.readouterr().err
+
+
+def test_what_is_no_run_in_a_directory_of_runs_is_left_out_and_named(
+    tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFixture
+) -> None:
+    run(tmp_path / "a")
+    foreign = tmp_path / "web" / "config.json"
+    foreign.parent.mkdir()
+    foreign.write_text('{"port": 80}')
+    assert main.main(["plot", str(tmp_path)]) == 0
+    assert shown_in(drawn[0]) == {"CartPole-v1": {"": ["a"]}}
+    assert capsys.readouterr().out.startswith(f"left out  {foreign} is not the configuration of a run\n")
+    assert main.main(["plot", str(foreign.parent)]) == 1
+    assert capsys.readouterr().err == f"error: {foreign} is not the configuration of a run\n"
+    (tmp_path / "a" / "config.json").unlink()
+    assert main.main(["plot", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "error: no run to plot\n"
+
+
+def test_ticks_below_a_thousand_have_no_letter() -> None:
+    axes = Figure().subplots()
+    style_axes(axes, "short")
+    for value, text in ((0.25, "0.25"), (0, "0"), (500, "500"), (20_000, "20k"), (2e6, "2M"), (-0.04, "-0.04")):
+        assert axes.xaxis.get_major_formatter()(value).replace("\N{MINUS SIGN}", "-") == text
 
 
 def test_any_metric_can_be_drawn(

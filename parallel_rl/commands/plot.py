@@ -42,12 +42,10 @@ def plot(
     """
     from parallel_rl.utils.plots import FORMATS, Run, ended_early, plot_runs
 
-    if not run_dirs:
-        raise ValueError("no run to plot")
     if out.suffix not in FORMATS:
         raise ValueError(f"out must end in {', '.join(FORMATS)}, not {out.name!r}")
-    run_dirs = tuple(dict.fromkeys(run for directory in run_dirs for run in runs_in(directory) or [directory]))
-    configs = [config_of(run_dir) for run_dir in run_dirs]
+    runs = _configs_in(run_dirs)
+    run_dirs, configs = tuple(runs), [*runs.values()]
     panels: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     histories = [read_table(run_dir / METRICS_FILE) for run_dir in run_dirs]
     known = dict.fromkeys(name for history in histories for row in history[-1:] for name in row)
@@ -69,6 +67,27 @@ def plot(
     plot_runs(panels, out, x, y)
     print(f"curves    {out}")
     return 0
+
+
+def _configs_in(directories: Sequence[Path]) -> dict[Path, TrainConfig]:
+    """Return the configs of runs, by their directory; what is no run in a directory of runs is left out and named.
+
+    Raises:
+        FileNotFoundError: a directory holds no run.
+        ValueError: the config of a run is not valid.
+    """
+    configs = dict[Path, TrainConfig]()
+    for directory in directories:
+        for run_dir in runs_in(directory) or [directory]:
+            try:
+                configs.setdefault(run_dir, config_of(run_dir))
+            except ValueError as error:
+                if run_dir == directory:
+                    raise
+                print(f"left out  {error}")
+    if not configs:
+        raise ValueError("no run to plot")
+    return configs
 
 
 def _labels(configs: Sequence[TrainConfig], changes: Sequence[dict[str, list[Any]]], given: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
 CURVE_FILE = "learning_curve.png"
 BEST_DIRECTORY = "best"
+RUN_DEPTH = 5
+"""How far below a directory of runs a run may be: MODULE/NAMESPACE/ID/DATE/seed_0."""
 
 
 def choose_run_dir(config: TrainConfig) -> Path:
@@ -103,18 +106,20 @@ def config_of(run_dir: Path) -> TrainConfig:
     """
     file = run_dir / CONFIG_FILE
     if not file.is_file():
-        inside = "".join(f"; {run} is one" for run in runs_in(run_dir)[-1:])
-        if run_dir.name == BEST_DIRECTORY and (run_dir.parent / CONFIG_FILE).is_file():
-            inside = f"; {run_dir.parent} is one, whose best weights --best takes"
-        raise FileNotFoundError(f"{run_dir} is not a run: it has no {CONFIG_FILE}{inside}")
+        other = "".join(f"; {run} is one" for run in runs_in(run_dir)[-1:])
+        if (run_dir.parent / CONFIG_FILE).is_file():
+            best = ", whose best weights --best takes" if run_dir.name == BEST_DIRECTORY else ""
+            other = f"; {run_dir.parent} is one{best}"
+        raise FileNotFoundError(f"{run_dir} is not a run: it has no {CONFIG_FILE}{other}")
     return config_in(file)
 
 
 def runs_in(directory: Path) -> list[Path]:
-    """Return the directory if it is a run, otherwise the runs in it, up to three levels below."""
+    """Return the directory if it is a run, otherwise the runs in it, up to `RUN_DEPTH` levels below."""
     if (directory / CONFIG_FILE).is_file():
         return [directory]
-    return sorted(file.parent for above in ("*", "*/*", "*/*/*") for file in directory.glob(f"{above}/{CONFIG_FILE}"))
+    files = (directory.glob("*/" * depth + CONFIG_FILE) for depth in range(1, RUN_DEPTH + 1))
+    return sorted(file.parent for file in chain.from_iterable(files))
 
 
 def config_in(file: Path) -> TrainConfig:

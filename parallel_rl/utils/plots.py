@@ -242,12 +242,14 @@ def _figure(height: float) -> "Figure":
 
 
 def style_axes(axes: "Axes", title: str, ticks: int = 6) -> None:
-    """Give axes a title, a grid, and at most `ticks` ticks, with labels such as 10k or 2M."""
+    """Give axes a title, a grid, and at most `ticks` ticks, with labels such as 0.5, 10k or 2M."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    thousands = EngFormatter(sep="")
 
     axes.set_title(title, fontsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if abs(value) < 1 else thousands(value))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
