@@ -1,17 +1,20 @@
 """`train --seeds`: independent runs in parallel, and their comparison."""
 
 import json
+import os
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from AsyncPPO import AsyncTrainer
+from AsyncPPO.callbacks import Callback, read_table
 from parallel_rl import main
 from parallel_rl.commands.run_directory import config_of
 from parallel_rl.commands.seeds import seeds_in, train_seeds
 from parallel_rl.config import TrainConfig, train_config
-from parallel_rl.utils import bootstrap_interval, interquartile_mean
+from parallel_rl.utils import Metrics, bootstrap_interval, interquartile_mean
 from parallel_rl.utils.plots import band_of
 from tests.processes import runs, wait_until
 from tests.program import Forked
@@ -84,8 +87,13 @@ def test_every_seed_has_its_directory_and_all_share_a_picture_and_a_summary(
         assert f"seed {seed}" in out
         assert (here / f"seed_{seed}" / "log.txt").exists()
     assert f"interquartile mean {summary['interquartile_mean']:.2f}" in out
-    assert main.main(["--seeds", "3", "--run-dir", str(here), *QUICK]) == 1
-    assert f"seed 3    ended with exit code 1: error: {here}/seed_3 holds a run already" in capsys.readouterr().out
+    weights = here / "seed_3" / "Policy_weights.pth"
+    before = weights.stat().st_mtime_ns
+    assert main.main(["--seeds", "3", "--run-dir", str(here), *QUICK]) == 0
+    assert f"interquartile mean {summary['interquartile_mean']:.2f}" in capsys.readouterr().out, "of both runs"
+    assert weights.stat().st_mtime_ns == before, "a complete run is not repeated"
+    assert main.main(["--seeds", "3", "--run-dir", str(here), *QUICK, "--lr", "0.5"]) == 1
+    assert capsys.readouterr().err.endswith(f"error: {here}/seed_3 has other values of lr: choose another --run-dir\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
@@ -101,6 +109,30 @@ def test_a_signal_ends_all_runs(number: int, tmp_path: Path) -> None:
     wait_until(lambda: not any(runs(int(child)) for child in children), "a run outlived the command")
     if number == signal.SIGINT:
         assert all((file.parent / "Policy_weights.pth").exists() for file in files), "they were saved"
+
+
+class StopOnce(Callback):
+    """Stops its run at the first update of all."""
+
+    def on_update(self, trainer: AsyncTrainer, metrics: Metrics) -> None:
+        if not Path("stopped").exists():
+            Path("stopped").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.pictures
+def test_the_same_command_continues_what_was_stopped(tmp_path: Path) -> None:
+    command = ["--seeds", "3", "--run-dir", "here", *QUICK, "--callback", f"{__name__}:StopOnce"]
+    code, out, _ = Forked(*command, cwd=tmp_path).finish()
+    assert code == 128 + signal.SIGTERM
+    assert "seed 3    stopped  here/seed_3\n" in out
+    assert not (tmp_path / "here" / "summary.json").exists()
+    code, out, err = Forked(*command, cwd=tmp_path).finish()
+    assert code == 0, err
+    assert "over 1 seed\n" in out
+    run_dir = tmp_path / "here" / "seed_3"
+    assert [row["steps"] for row in read_table(run_dir / "metrics.csv")] == [256, 512]
+    assert len(json.loads((run_dir / "config.json").read_text())["resumed"]) == 1
 
 
 def interrupted(config: TrainConfig) -> int:

@@ -17,13 +17,15 @@ from AsyncPPO.workers import choose_start_method
 from AsyncPPO.workers.processes import free, kill, start_child
 from parallel_rl.commands.children import run_in_child
 from parallel_rl.commands.output import say
-from parallel_rl.commands.run_directory import SUMMARY_FILE, steps_saved, write_json
+from parallel_rl.commands.run_directory import CONFIG_FILE, SUMMARY_FILE, config_of, steps_saved, write_json
 from parallel_rl.commands.stopping import passed_on
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import bootstrap_interval, interquartile_mean, read_json
 
-LOG_FILE, PICTURE_FILE = "log.txt", "learning_curves.png"
+LOG_FILE, PICTURE_FILE, RUN_NAME = "log.txt", "learning_curves.png", "seed_{}"
 MOST_SEEDS = 1000
+STOPPED = -1
+"""In place of a seed: the exit code of a command that a signal stopped."""
 Train = Callable[[TrainConfig], int]
 
 
@@ -51,29 +53,59 @@ def seeds_in(text: str) -> list[int]:
 def train_seeds(config: TrainConfig, seeds: Sequence[int], directory: Path, train: Train) -> int:
     """Train once with each seed, in as many processes at once as there are cores; compare the results.
 
+    Runs that are complete in the directory are compared, too, and not repeated.
+
     Args:
         config: of all runs, except for the seed and the directory.
         seeds: one for each run.
         directory: of the results: `seed_N` for each run, a picture and a summary.
-        train: trains with one config and returns an exit code.
+        train: trains with one config, or continues a run that was stopped, and returns an exit code.
 
     Returns:
         The exit code: that of the first run that failed, or 0.
+
+    Raises:
+        ValueError: a run in the directory has other settings.
     """
-    configs = {seed: _own(config, seed, directory) for seed in seeds}
+    complete = [seed for seed in _seeds_begun(directory) if _score(directory / RUN_NAME.format(seed)) is not None]
+    configs = {seed: _own(config, seed, directory) for seed in sorted({*complete, *seeds})}
+    for one in configs.values():
+        _check_same(one)
     directory.mkdir(parents=True, exist_ok=True)
+    due = [seed for seed in seeds if seed not in complete]
     say(f"seeds     {', '.join(map(str, seeds))}: {min(available_cores(), len(seeds))} at a time, in {directory}")
+    for seed in complete:
+        _report(seed, 0, directory / RUN_NAME.format(seed))
     started = time.monotonic()
-    codes = _run_all(configs, train)
-    scores = {seed: _score(Path(str(one.run.run_dir))) for seed, one in configs.items() if codes.get(seed) == 0}
+    codes = _run_all({seed: configs[seed] for seed in due}, train)
+    scores = {seed: _score(Path(str(one.run.run_dir))) for seed, one in configs.items() if not codes.get(seed)}
     finished = {seed: score for seed, score in scores.items() if score is not None}
     _compare(config, finished, directory, time.monotonic() - started)
     _picture(config, configs, directory)
+    if STOPPED in codes:
+        say(f"stopped   the same command with --run-dir {directory} continues")
     return next((code for code in codes.values() if code), 0)
 
 
 def _own(config: TrainConfig, seed: int, directory: Path) -> TrainConfig:
-    return config.changed({"seed": seed, "run_dir": str(directory / f"seed_{seed}")})
+    return config.changed({"seed": seed, "run_dir": str(directory / RUN_NAME.format(seed))})
+
+
+def _seeds_begun(directory: Path) -> list[int]:
+    """Return the seeds of the runs in a directory."""
+    names = (path.name.removeprefix(RUN_NAME.format("")) for path in directory.glob(RUN_NAME.format("*")))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _check_same(config: TrainConfig) -> None:
+    """Check that a run that exists has the settings of this config."""
+    run_dir = Path(str(config.run.run_dir))
+    if not (run_dir / CONFIG_FILE).is_file():
+        return
+    own, other = ({"agent": each.agent} | each.flat() for each in (config, config_of(run_dir)))
+    differ = [name for name in own if name != "run_dir" and own[name] != other.get(name)]
+    if differ:
+        raise ValueError(f"{run_dir} has other values of {', '.join(differ)}: choose another --run-dir")
 
 
 def _run_all(configs: dict[int, TrainConfig], train: Train) -> dict[int, int]:
@@ -96,7 +128,7 @@ def _run_all(configs: dict[int, TrainConfig], train: Train) -> dict[int, int]:
             for process in running.values():
                 kill(process)
                 free(process)
-    return codes | ({-1: 128 + signals[0]} if signals else {})
+    return codes | ({STOPPED: 128 + signals[0]} if signals else {})
 
 
 def _train_one(config: TrainConfig, train: Train) -> None:
@@ -108,7 +140,9 @@ def _train_one(config: TrainConfig, train: Train) -> None:
 
 def _report(seed: int, code: int, directory: Path) -> None:
     score = _score(directory)
-    if code or score is None:
+    if code > 128:
+        say(f"seed {seed:<4} stopped  {directory}")
+    elif code or score is None:
         lines = (
             (directory / LOG_FILE).read_text(errors="replace").splitlines() if (directory / LOG_FILE).exists() else []
         )
@@ -140,7 +174,8 @@ def _compare(config: TrainConfig, scores: dict[int, float], directory: Path, sec
     )  # fmt: skip
     say(
         f"result    interquartile mean {middle:.2f}, 95% interval {low:.2f} to {high:.2f}; median "
-        f"{np.median(values):.2f}, min {values.min():.2f}, max {values.max():.2f} over {len(values)} seeds"
+        f"{np.median(values):.2f}, min {values.min():.2f}, max {values.max():.2f} over {len(values)} "
+        f"seed{'s' * (len(values) > 1)}"
     )
 
 

@@ -59,8 +59,7 @@ def train(arguments: Sequence[str]) -> int:
     if flags.seeds is not None:
         if nodes is not None:
             raise ValueError("give either --seeds or --cluster")
-        alone = partial(train_run, num_workers=1)  # the other runs use the other cores
-        return train_seeds(config, seeds_in(flags.seeds), choose_run_dir(config), alone)
+        return train_seeds(config, seeds_in(flags.seeds), choose_run_dir(config), _train_or_continue)
     if nodes is not None:  # all ranks know the directory, since the first rank may be replaced
         config = config.changed({"run_dir": str(choose_run_dir(config))})
     return work_on_ranks(nodes, partial(_announce_and_train, config, workers_of_rank(nodes), flags.origin))
@@ -97,6 +96,16 @@ def train_run(config: TrainConfig, ranks: Cluster = ALONE, num_workers: int | No
         trainer.callbacks += [*_callbacks(config, run_dir), WriteConfig(config, run_dir)]
         with locked(run_dir):
             return _run(own, trainer, run_dir)
+
+
+def _train_or_continue(config: TrainConfig) -> int:
+    """Train one of several runs, in one process since the others use the other cores; continue it if it was stopped."""
+    run_dir = Path(str(config.run.run_dir))
+    if not checkpoints_in(run_dir / CHECKPOINT_DIRECTORY):
+        return train_run(config, num_workers=1)
+    if config.run.copies > 1:
+        return train_copies(config, run_dir, resumed=True)
+    return _resume_run(config, 1, run_dir, None, {})
 
 
 def resume(
