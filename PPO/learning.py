@@ -1,7 +1,7 @@
 """How PPO learns: `learn`, and the steps of `learn` for a custom loop."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from parallel_rl.utils import ALONE, Batch, Ranks, compute_threads, linear, scheduled
 from PPO.fast.shards import GradientWorkers
 from PPO.losses import LossMetrics
-from PPO.minibatches import Minibatch, companion_losses, loss_name, parts_of, select_rows, shuffled
+from PPO.minibatches import Minibatch, companion_losses, loss_name, minibatch_count, select_rows, shuffled
 from PPO.objective import Objective
 from PPO.ranks import standardize
 from PPO.saving import Savable, clone
@@ -62,9 +62,7 @@ class Learning(Savable):
             return {}
         self.config.check_relations()
         lr, objective = self._annealed(progress)
-        batch, rewarded = self._take_memory(), self.rewarded
-        before = [(module, clone(module.state_dict())) for module, _ in self.modules()]
-        returns = self._intrinsic_returns()  # these are in no `state_dict`
+        batch, restore = self._take_memory(), self._restorer()
         try:
             with compute_threads(self.threads):
                 prepared = self._prepared(batch, ranks)
@@ -75,11 +73,7 @@ class Learning(Savable):
                 raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN")
         except FloatingPointError as error:
             culprits = self._infinite_tensors(batch)
-            for module, weights in before:
-                module.load_state_dict(weights)
-            self._load_intrinsic_returns(returns)
-            self.rewarded = rewarded
-            self._make_optimizers()
+            restore()
             raise FloatingPointError(
                 f"{error} in update {self.updates + 1} (then also {', '.join(culprits) or 'no weight'}): "
                 "try a smaller lr"
@@ -99,6 +93,19 @@ class Learning(Savable):
         with compute_threads(self.threads):
             return self._prepared(self._take_memory())
 
+    def _restorer(self) -> Callable[[], None]:
+        """Return a function that restores the networks and statistics of now, and resets Adam."""
+        networks = {file: clone(module.state_dict()) for module, file in self.modules()}
+        returns, rewarded = self._intrinsic_returns(), self.rewarded  # these are in no `state_dict`
+
+        def restore() -> None:
+            self._take_over(networks)
+            self._load_intrinsic_returns(returns)
+            self.rewarded = rewarded
+            self._make_optimizers()
+
+        return restore
+
     def _take_memory(self) -> Batch:
         batch = self.memory.batch()
         self.memory.clear()
@@ -114,7 +121,7 @@ class Learning(Savable):
     def minibatches(self, prepared: Prepared) -> Iterator[Minibatch]:
         """Shuffle the result of `prepare`, and yield the minibatches of one epoch."""
         rows = prepared.rows
-        order, bounds = shuffled(rows, parts_of(len(rows.obs), self.config.mini_batch_size), self.rng)
+        order, bounds = shuffled(rows, minibatch_count(len(rows.obs), self.config.mini_batch_size), self.rng)
         rows = rows.take(torch.from_numpy(order).to(rows.obs.device))
         if self.config.normalize_advantage == "minibatch":
             standardize(ALONE, rows.advantage, bounds)

@@ -23,7 +23,7 @@ class Minibatch(NamedTuple):
     """The targets of each companion, for these rows."""
 
 
-def parts_of(rows: int, mini_batch_size: int) -> int:
+def minibatch_count(rows: int, mini_batch_size: int) -> int:
     """Return the number of minibatches, of at most that size."""
     return -(-rows // mini_batch_size)
 

@@ -34,7 +34,7 @@ from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
 from PPO.losses import LossMetrics
 from PPO.memory import Rows
-from PPO.minibatches import Targets, add_companion_gradients, means, parts_of, shuffled
+from PPO.minibatches import Targets, add_companion_gradients, means, minibatch_count, shuffled
 from PPO.objective import Objective
 from PPO.parts import Parts
 from PPO.ranks import average, common_bounds, standardize
@@ -97,11 +97,7 @@ def prepare(ppo: Parts, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
 
 
 def optimize(
-    ppo: Parts,
-    prepared: "Prepared",
-    lr: float,
-    objective: Objective,
-    workers: GradientWorkers | None,
+    ppo: Parts, prepared: "Prepared", lr: float, objective: Objective, workers: GradientWorkers | None
 ) -> dict[str, float]:
     """Take a gradient step for each minibatch of each epoch; return the means of their metrics.
 
@@ -113,7 +109,7 @@ def optimize(
     policy_gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
     policy_gradient.load(rows)
     rng = stream_of(ranks, ppo.rng)
-    parts = parts_of(sum(ranks.all_gather(len(rows.obs))), config.mini_batch_size)
+    parts = minibatch_count(sum(ranks.all_gather(len(rows.obs))), config.mini_batch_size)  # each with rows of all ranks
     steps: list[LossMetrics] = []
     for epoch in range(config.k_epochs):
         if epoch and config.recompute_advantage:
