@@ -38,7 +38,7 @@ def evaluations(
         episodes: number of episodes, all at once.
         device: as for `rollout`.
         seed: of the environments.
-        max_steps: episodes are truncated after about this many steps, with a warning.
+        max_steps: episodes are truncated after this many steps, with a warning.
 
     Yields:
         Undiscounted returns float64 `(episodes,)`.
@@ -68,7 +68,8 @@ def _evaluations(
 def _returns(envs: EnvVectorizer, collector: Collector, max_steps: int) -> np.ndarray:
     """Return the returns of the first episode in each environment."""
     returns, over = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.bool_)
-    for _ in range(0, max_steps, STRIDE):
+    for done in range(0, max_steps, STRIDE):
+        collector.n_steps = min(STRIDE, max_steps - done)
         fragment = collector.collect()
         returns += fragment.state.rew[1:].sum(0, dtype=torch.float64).numpy(force=True)
         over |= fragment.state.fin[1:].any(0).numpy(force=True)
@@ -76,6 +77,6 @@ def _returns(envs: EnvVectorizer, collector: Collector, max_steps: int) -> np.nd
             return returns
         envs.finished[:] = over  # finished environments are not stepped further
     warnings.warn(
-        f"{np.count_nonzero(~over)} of {len(over)} episodes were truncated after {max_steps:,} steps", stacklevel=4
+        f"{np.count_nonzero(~over)} of {len(over)} episodes were truncated after {max_steps:,} steps", stacklevel=3
     )
     return returns

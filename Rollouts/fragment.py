@@ -91,8 +91,8 @@ class Fragment:
     def following(self, name: str) -> Nested:
         """Return the actor's output for the next observation of each step, `(T, B, ...)`; zero after terminations.
 
-        So `rew + gamma * following("value")` is correct at terminations, truncations and the end of the fragment. It is
-        also zero for steps that were not taken. After truncations a look-ahead computed it.
+        So `rew + gamma * following("value")` is correct at terminations, truncations and the end of the fragment. After
+        truncations a look-ahead computed it. For steps that are not `valid` it has no meaning.
 
         Args:
             name: an entry of `actor`.

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from parallel_rl.utils.counts import counted
 from parallel_rl.utils.trajectory import bootstrap_values, next_rows
 
 ORDINARY_REWARDS = 2.0**-10, 2.0**40
@@ -152,8 +153,12 @@ def n_step_returns(rewards: Array, next_values: Array, terminated: Array, ends: 
         terminated: bool, the rows that bootstrap zero.
         ends: bool, the rows whose episode does not continue in the next row.
         gamma: discount, in [0, 1].
-        n: number of steps, at least 1.
+        n: number of steps.
+
+    Raises:
+        ValueError: `n` is below 1.
     """
+    n = counted("n", n)
     ends, bootstrap = _with_last(ends), bootstrap_values(next_values, terminated)
     returns = rewards + gamma * bootstrap
     for _ in range(n - 1):
@@ -198,7 +203,8 @@ def v_trace(
         The critic's targets v, and the advantages A.
     """
     ends, bootstrap = _with_last(ends), bootstrap_values(next_values, terminated)
-    ratio = np.exp(log_ratio)
+    with np.errstate(over="ignore"):  # an infinite ratio is clipped
+        ratio = np.exp(log_ratio)
     rho, trace = np.minimum(ratio, rho_clip), np.minimum(ratio, c_clip)
     delta = rho * td_errors(rewards, values, next_values, terminated, gamma)
     targets = values + _sums_ahead(delta, np.where(ends, 0.0, gamma * trace))

@@ -129,9 +129,10 @@ def test_evaluations_use_current_weights_and_change_no_random_streams() -> None:
 
 def test_an_evaluation_without_an_end_is_truncated_with_a_warning() -> None:
     feed = evaluations([partial(Counter, 10**9), partial(Counter, 2)], Chance(), 2, max_steps=100)
-    with pytest.warns(UserWarning, match="1 of 2 episodes were truncated after 100 steps"):
+    with pytest.warns(UserWarning, match="1 of 2 episodes were truncated after 100 steps") as warned:
         returns = next(feed)
-    assert returns[1] == 3
+    assert returns.tolist() == [sum(range(1, 101)), 3]
+    assert warned[0].filename == __file__
 
 
 def test_evaluations_of_no_episodes_are_an_error() -> None:

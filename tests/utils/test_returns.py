@@ -1,5 +1,6 @@
 """Advantages against numbers worked out by hand, and against a slow loop."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -114,6 +115,23 @@ def test_n_step_returns_against_a_slow_loop(n: int) -> None:
                     expected[t] += 0.0 if rows["terminated"][t + k] else 0.9 ** (k + 1) * rows["next_values"][t + k]
                     break
         np.testing.assert_allclose(n_step_returns(**rows, gamma=0.9, n=n), expected, rtol=1e-12)
+
+
+def test_n_step_returns_of_no_step_are_an_error() -> None:
+    rows = random_rows(0)
+    del rows["values"]
+    for n in (0, -3):
+        with pytest.raises(ValueError, match="n must be at least 1"):
+            n_step_returns(**rows, gamma=0.9, n=n)
+
+
+def test_v_trace_clips_an_infinite_ratio() -> None:
+    rows, log_ratio = random_rows(0), np.zeros(40)
+    log_ratio[::3] = 1000.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = v_trace(log_ratio, **rows, gamma=0.9)
+    np.testing.assert_array_equal(result, v_trace(np.zeros(40), **rows, gamma=0.9))
 
 
 def test_v_trace_of_the_behavior_policy_is_gae_with_lambda_one() -> None:
