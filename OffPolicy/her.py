@@ -87,11 +87,8 @@ class Hindsight:
             ValueError: they have others, so those for other goals would be wrong, too.
         """
         rows = np.flatnonzero(replay.is_transition)[:CHECKED]
-        obs = replay.obs[replay.following(rows)]
-        computed, stored = (
-            self.goal_functions.values("compute_reward", obs[ACHIEVED], obs[DESIRED]),
-            replay.reward[rows],
-        )
+        stored, obs = replay.reward[rows], replay.obs[replay.following(rows)]
+        computed = self.goal_functions.values("compute_reward", obs[ACHIEVED], obs[DESIRED])
         others = np.flatnonzero(~np.isclose(computed, stored, rtol=1e-3, atol=1e-3))
         if len(others) > OTHER_REWARDS * len(rows):
             raise ValueError(
