@@ -4,14 +4,16 @@
 complete agent in 40 lines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any, Protocol
 
 import numpy as np
 
 from AsyncPPO.backends import Replica
-from parallel_rl.utils import Metrics, State, Trajectory
+from parallel_rl.utils import Metrics, State, Trajectory, mean_of_states
+from parallel_rl.utils.records import check_equal
 
 Acted = tuple[np.ndarray, dict[str, np.ndarray]]
 """Actions `(n, ...)`, and further rows `(n, ...)` by name to store with the transitions."""
@@ -51,27 +53,8 @@ class Agent(Protocol):
     The trainer collects `steps_wanted()` transitions, passes them to `observe`, and calls `update` as soon as
     `steps_wanted()` is 0 or less.
 
-    Some members are optional:
-
-    - `on_policy = True`: each `update` gives a row of metrics. Otherwise a row is the mean over the updates of at least
-      `AsyncPPO.rows.ROW_STEPS` environment steps, since an off-policy agent may update in every step.
-    - `check_fits(env)`: raise a `ValueError` if the spaces of the environment are not the agent's.
-    - `check_signature(saved, source)`: raise a `ValueError` if a `signature` from a checkpoint does not fit. By default
-      both must have the same values.
-    - `shared_state()`, `load_shared_state(state)`, and `average(states)`: what the members of a `Population`
-      share, and its mean. Without them they share all of `state()`, averaged by `utils.mean_of_states`.
-    - `forget_environments()`: drop state that is stored by environment index, since other environments follow.
-    - `continue_after(steps)`: continue a run of `steps` environment steps whose experience is lost.
-    - `whole_state()`: what `load_state` needs to undo a failed load, if `state()` leaves something out.
-    - `wants_env_ids`: see `Actor`.
-    - `learns_on_ranks = True`: `observe` and `update` take a further argument, the `Ranks` that learn together, and
-      `act` a keyword `noise`, rows of what `noise` returned. All ranks have the same agent and call these methods
-      together. If `update` raises a `RankError`, the agent has dropped what it observed for it; or it has
-      `savepoint()`, which returns a function that undoes an update. It has `shared_state` and `load_shared_state`.
-    - `take_share(own, total)`: told before a run which environments of all are this agent's, a slice; on a single rank
-      all of them.
-    - static `joined_states(states)` and `part_of_state(state, own)`: of a `state` that has parts for each environment,
-      the state with those of all ranks, and that with some of them.
+    It may have further members: see `OptionalMembers`, `LaggableAgent`, `ReplicableAgent`, `SharingAgent`, and
+    `wants_env_ids` of an `Actor`.
     """
 
     config: Any
@@ -150,3 +133,79 @@ class ReplicableAgent(Protocol):
 
     def noise(self, *shape: int) -> np.ndarray:
         """Return the random numbers `(*shape, A)` for `shape` actions of replicas."""
+
+
+class SharingAgent(Protocol):
+    """The further methods of an `Agent` that learns on ranks; members of a `Population` use them, too.
+
+    Without them, the members share all of `state`, except random numbers.
+    """
+
+    def shared_state(self) -> State:
+        """Return the part of the state that training changes, and that copies of the agent can share."""
+
+    def load_shared_state(self, state: State, /) -> None:
+        """Load the `shared_state` of a copy, or the `average` of several."""
+
+
+class OptionalMembers:
+    """The optional members of an `Agent`: each is here what stands for it where an agent lacks it; see `optional`."""
+
+    on_policy = False
+    """Whether each `update` gives a row of metrics. Otherwise a row is the mean over the updates of at least
+    `AsyncPPO.rows.ROW_STEPS` environment steps, since an off-policy agent may update in every step."""
+    learns_on_ranks = False
+    """Whether it is a `SharingAgent` whose `observe` and `update` take a further argument, the `Ranks` that learn
+    together, and whose `act` takes a keyword `noise`, rows of what `noise` returned. All ranks have the same agent and
+    call these methods together. If `update` raises a `RankError`, the agent has dropped what it observed for it, or
+    its `savepoint` undoes that."""
+    device: Any = "cpu"
+    """Where its networks are. If it is not the CPU, processes that evaluate the agent start by `spawn`."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def check_fits(self, env: Any, /) -> None:
+        """Raise a `ValueError` if the spaces of the environment, an `EnvVectorizer`, are not the agent's."""
+
+    def check_signature(self, saved: State, source: str, /) -> None:
+        """Raise a `ValueError` if a `signature` from a checkpoint does not fit; `source` says where it is from."""
+        check_equal(saved, self._agent.signature(), source)
+
+    def take_share(self, own: slice, total: int, /) -> None:
+        """Before a run: the environments `own` of `total` are this agent's; on a single rank, all of them."""
+
+    def forget_environments(self) -> None:
+        """Drop state that is stored by environment index, since other environments follow."""
+
+    def continue_after(self, steps: int, /) -> None:
+        """Continue a run of `steps` environment steps whose experience is lost."""
+
+    def whole_state(self) -> State:
+        """Return what `load_state` needs to undo a failed load, if `state` leaves something out."""
+        return self._agent.state()
+
+    def savepoint(self) -> Callable[[], None]:
+        """Return a function that undoes an update."""
+        return partial(self._agent.load_state, self._agent.state())
+
+    def load_networks(self, state: State, signature: State, /) -> None:
+        """Load only the networks of the `state` of an agent with that `signature`, as `load_weights` does of files."""
+        self._agent.load_state(state)
+
+    def average(self, states: Sequence[State], /) -> State:
+        """Return the mean of the `shared_state` of several members of a `Population`."""
+        return mean_of_states(states)
+
+    def joined_states(self, states: Sequence[State], /) -> State:
+        """Return the `state` with the environments of all ranks, of which `states` have each a part."""
+        return states[0]
+
+    def part_of_state(self, state: State, own: slice, /) -> State:
+        """Return a `state` with some of its environments."""
+        return state
+
+
+def optional(agent: Any, name: str) -> Any:
+    """Return a member of an agent, or what `OptionalMembers` has if the agent lacks it."""
+    return getattr(agent, name, getattr(OptionalMembers(agent), name))

@@ -4,10 +4,9 @@ import os
 from collections.abc import Callable, Collection
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from AsyncPPO.agent import Agent
+from AsyncPPO.agent import optional
 from AsyncPPO.backends import EnvError
 from AsyncPPO.episodes import Episode
 from AsyncPPO.ranks import Others, joined_environments, part_of_agent, part_of_environments
@@ -136,7 +135,7 @@ def _progress_of(trainer: "AsyncTrainer") -> State:
 def savepoint(trainer: "AsyncTrainer") -> Callable[[], None]:
     """Return a function that undoes an update: the agent, the counts and the transitions are as now."""
     agent, buffer, others, progress = trainer.agent, copy(trainer.buffer), copy(trainer.others), Progress.of(trainer)
-    undo_agent = agent.savepoint() if hasattr(agent, "savepoint") else partial(agent.load_state, agent.state())
+    undo_agent = optional(agent, "savepoint")()
 
     def undo() -> None:
         undo_agent()
@@ -205,17 +204,15 @@ def restore(
     compared = {name: value for name, value in own.items() if not (other_envs and name == "num_envs")}
     check_equal(state["made_for"], compared, f"the checkpoint {path}")
     now = {name: plain(value) for name, value in agent.signature().items() if name in changed}
-    check_signature(agent, state["signature"] | now, f"the agent in {path}")
-    own_state = getattr(agent, "whole_state", agent.state)()
-    before = own_state, buffer.state(), trainer.rows.state()
+    optional(agent, "check_signature")(state["signature"] | now, f"the agent in {path}")
+    before = optional(agent, "whole_state")(), buffer.state(), trainer.rows.state()
     try:
         progress = Progress.of_state(state["progress"], state["recent"])
         trainer.rows.load_state(state["progress"]["rows"])
         envs = slice(0, 0) if other_envs else trainer.share.own
         agent.load_state(part_of_agent(agent, state["agent"], trainer.share, envs))
-        if other_envs and hasattr(agent, "forget_environments"):
-            agent.forget_environments()
         if other_envs:
+            optional(agent, "forget_environments")()
             trainer.env.begin_after(state["collector"]["env"])
             buffer.clear()
         else:
@@ -229,15 +226,3 @@ def restore(
     progress.restore(trainer)
     trainer.history = History(row for row in trainer.history if row["steps"] <= trainer.steps_done)
     trainer.evaluations = [evaluation for evaluation in trainer.evaluations if evaluation.steps <= trainer.steps_done]
-
-
-def check_signature(agent: Agent, saved: State, source: str) -> None:
-    """Check that an agent has the signature in a checkpoint.
-
-    Raises:
-        ValueError: they differ; the message lists the differences.
-    """
-    if hasattr(agent, "check_signature"):
-        agent.check_signature(saved, source)
-    else:
-        check_equal(saved, agent.signature(), source)

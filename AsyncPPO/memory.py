@@ -219,8 +219,6 @@ def _ended(arrays: dict[str, np.ndarray], lengths: np.ndarray) -> np.ndarray:
 
 def joined_buffers(states: Sequence[State]) -> State:
     """Return the state of one `VecMemory` for the environments of several, one after the other."""
-    if len(states) == 1:
-        return states[0]
     filled = next((state for state in states if state["arrays"]), None)
     if filled is not None:
         states = [state if state["arrays"] else _empty_like(filled, len(state["lengths"])) for state in states]

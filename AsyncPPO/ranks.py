@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from AsyncPPO.agent import optional
 from AsyncPPO.episodes import Episode
 from AsyncPPO.memory import joined_buffers, part_of_buffer
 from AsyncPPO.resets import EnvSeeds
@@ -73,7 +74,7 @@ def check_ranks(ranks: Cluster, agent: Any, mode: str, lag: int, seed: Any) -> N
     """
     if ranks.nodes == 1:
         return
-    if not getattr(agent, "learns_on_ranks", False):
+    if not optional(agent, "learns_on_ranks"):
         raise ValueError(f"{type(agent).__name__} does not learn on several ranks")
     if mode != "streaming" or lag:
         raise ValueError("several ranks need mode='streaming' and lag=0: they collect and update in step")
@@ -182,7 +183,7 @@ def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
     if trainer.ranks.nodes == 1:
         return seconds
     agent = trainer.agent
-    due = getattr(agent, "on_policy", False) or trainer.rows.is_due(trainer.steps_done, last=False)
+    due = optional(agent, "on_policy") or trainer.rows.is_due(trainer.steps_done, last=False)
     learned = agent.shared_state() if due else {}
     reports = trainer.ranks.all_gather([seconds, sha256(state_to_bytes(learned)).hexdigest()])
     if len({digest for _, digest in reports}) > 1:
@@ -217,9 +218,10 @@ def joined_environments(trainer: "AsyncTrainer") -> tuple[State, State, State] |
     parts = trainer.ranks.attempt(lambda ranks: ranks.gather(own), lambda: lambda: None)
     if parts is None:
         return None
+    if len(parts) == 1:
+        return parts[0]
     collectors, buffers, agents = zip(*parts, strict=True)
-    joins = trainer.ranks.nodes > 1 and hasattr(agent, "joined_states")
-    return _joined(collectors), joined_buffers(buffers), agent.joined_states(agents) if joins else agents[0]
+    return _joined(collectors), joined_buffers(buffers), optional(agent, "joined_states")(agents)
 
 
 def part_of_environments(share: Share, collector: State, buffer: State) -> tuple[State, State]:
@@ -231,16 +233,12 @@ def part_of_environments(share: Share, collector: State, buffer: State) -> tuple
 
 def part_of_agent(agent: Any, state: State, share: Share, own: slice) -> State:
     """Return the state of an agent with the environments `own` of those that `state` has."""
-    if own == slice(0, share.total) or not hasattr(agent, "part_of_state"):
-        return state
-    return agent.part_of_state(state, own)
+    return state if own == slice(0, share.total) else optional(agent, "part_of_state")(state, own)
 
 
 def _joined(states: Sequence[Any]) -> Any:
     """Join lists and arrays that have an entry for each environment, in a tree; the rest is the same for all ranks."""
     first = states[0]
-    if len(states) == 1:
-        return first
     if isinstance(first, dict):
         return {
             name: part if name in COMMON else _joined([state[name] for state in states]) for name, part in first.items()

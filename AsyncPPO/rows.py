@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from AsyncPPO.agent import Agent
+from AsyncPPO.agent import Agent, optional
 from AsyncPPO.episodes import means_of_infos
 from parallel_rl.utils import Metrics, State, whole_number
 
@@ -24,7 +24,7 @@ class RowMeans:
 
     def __init__(self, agent: Agent) -> None:
         """Start without updates; an agent with `on_policy` gets a row for each."""
-        self._steps_between = 0 if getattr(agent, "on_policy", False) else ROW_STEPS
+        self._steps_between = 0 if optional(agent, "on_policy") else ROW_STEPS
         self._last = 0
         self._sums: dict[str, tuple[float, int]] = {}
 

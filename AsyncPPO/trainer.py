@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, Unpack
 
 import numpy as np
 
-from AsyncPPO.agent import Agent
+from AsyncPPO.agent import Agent, optional
 from AsyncPPO.backends import GradientWorkers, Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar, started
 from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, savepoint, state_for_new_rank
@@ -87,6 +87,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.counts_restarts = settings.get("on_env_error") == "restart"
         self.acting, self.acting_reason = choose_acting(acting, agent, mode, lag, is_vectorized(env))
         self.env = self._make_env(env, with_success(info_keys), settings)
+        self._prepare_agent()
         self.collector = make_collector(self.env, agent, with_success(info_keys), self.share)
         self.buffer = self.collector.buffer
         self.steps_done, self.seconds, self.episodes_done = 0, 0.0, 0
@@ -104,22 +105,22 @@ class AsyncTrainer(Closeable, Generic[A]):
         replica = self.agent.replica() if self.acting == "replicas" else None
         fewest = self.num_envs if isinstance(self.ranks, Fixed) else self.share.num_envs
         env, options = self.share.of_run(env, settings)
-        vectorizer = EnvVectorizer(
+        return EnvVectorizer(
             env,
             self.share.num_envs,
             autoreset=self.mode == "streaming",
             plan=None if replica is None else Plan(replica, -(-replica.batch_size // fewest), tuple(info_keys)),
             **options,
         )
+
+    def _prepare_agent(self) -> None:
+        """Check that the agent is for these environments, and tell it which of all ranks' they are."""
         try:
-            if hasattr(self.agent, "check_fits"):
-                self.agent.check_fits(vectorizer)
-            if hasattr(self.agent, "take_share"):
-                self.agent.take_share(self.share.own, self.share.total)
+            optional(self.agent, "check_fits")(self.env)
+            optional(self.agent, "take_share")(self.share.own, self.share.total)
         except Exception:
-            vectorizer.close()
+            self.close()
             raise
-        return vectorizer
 
     @property
     def mean_return(self) -> float:
@@ -193,7 +194,7 @@ class AsyncTrainer(Closeable, Generic[A]):
                 for callback in self.callbacks:
                     callback.on_update(self, row)
                 yield row
-            may_stop = bool(metrics) or not getattr(self.agent, "on_policy", False)
+            may_stop = bool(metrics) or not optional(self.agent, "on_policy")
 
     def _turn(self) -> tuple[int, list[Episode], Metrics]:
         """Collect, and update if there is a batch; return the steps, episodes and metrics of all ranks."""

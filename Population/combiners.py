@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from parallel_rl.utils import Configured, Setting, State, mean_of_states, settings_in
+from AsyncPPO.agent import optional
+from parallel_rl.utils import Configured, Setting, State, settings_in
 from parallel_rl.utils.names import suggestion
 from Population.statistics import STATS, Stats
 from Population.transport import load_shared, shared
@@ -123,7 +124,7 @@ class MeanAgentCombiner(AgentCombiner):
             TypeError: a part of an agent has no mean; the message names it.
             ValueError: the agents have different shapes.
         """
-        average = getattr(workers_agents[0], "average", mean_of_states)
+        average = optional(workers_agents[0], "average")
         mean = average([shared(agent) for agent in workers_agents])
         agent = copy.deepcopy(workers_agents[0])
         load_shared(agent, mean)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from AsyncPPO.agent import optional
 from AsyncPPO.backends import EnvFactory
 from AsyncPPO.checkpoint import contents, restore
 from AsyncPPO.workers import Pulse
@@ -276,8 +277,7 @@ class TrainerMember:
         trainer.goal = 0, trainer.steps
         self.sent_at = count
         self._take(update)
-        if hasattr(trainer.agent, "continue_after"):
-            trainer.agent.continue_after(trainer.steps_done)
+        optional(trainer.agent, "continue_after")(trainer.steps_done)
 
     def state(self, update: Update | None) -> State:
         """Return the checkpoint of its trainer, its agent as sent to other processes, and the agent's version."""

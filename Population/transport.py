@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from AsyncPPO.agent import optional
 from parallel_rl.utils import Configured, settings_in
 
 GENERATORS = np.random.Generator | random.Random
@@ -103,7 +104,7 @@ def reseeded(agent: Any, seed: int) -> Any:
         return kind(sequence.spawn(1)[0]).state
 
     if is_trainable(agent):
-        agent.load_state(fresh(getattr(agent, "whole_state", agent.state)()))
+        agent.load_state(fresh(optional(agent, "whole_state")()))
         return agent
     for generator in generators_of(agent).values():
         (child,) = sequence.spawn(1)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from AsyncPPO.agent import optional
 from AsyncPPO.backends import choose_start_method, with_success
 from AsyncPPO.callbacks.base import Callback
 from AsyncPPO.episodes import Episode, Evaluation
@@ -88,7 +89,7 @@ class BackgroundEvaluation(Callback):
         self._running: tuple[int, Any] | None = None
         if not trainer.steps_done:
             self._best = -math.inf
-        on_gpu = str(getattr(trainer.agent, "device", "cpu")) != "cpu"
+        on_gpu = str(optional(trainer.agent, "device")) != "cpu"
         self._start_method = "spawn" if on_gpu else choose_start_method(self._wanted_method)[0]
         self._evaluator = self._start_evaluator()
 

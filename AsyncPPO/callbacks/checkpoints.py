@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from AsyncPPO.agent import optional
 from AsyncPPO.callbacks.base import Callback
 from AsyncPPO.episodes import Episode
 from parallel_rl.utils import Metrics, counted, remove_unfinished
@@ -50,7 +51,7 @@ class Checkpoints(Callback):
 
         If a row of metrics is due, `on_update` follows and saves it, too.
         """
-        if not (trainer.row_is_due or getattr(trainer.agent, "on_policy", False)):
+        if not (trainer.row_is_due or optional(trainer.agent, "on_policy")):
             self._save_in_time(trainer)
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:

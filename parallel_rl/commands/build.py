@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from AsyncPPO.agent import optional
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, Callback, checkpoints_in, steps_of
 from AsyncPPO.checkpoint import read_checkpoint
 from parallel_rl.agents import agent_kind
@@ -120,10 +121,7 @@ def _load_networks(agent: Any, checkpoint: Path) -> None:
     """Load the networks of a checkpoint, or the whole state if the agent cannot load networks alone."""
     state = read_checkpoint(checkpoint)
     try:
-        if hasattr(agent, "load_networks"):
-            agent.load_networks(state["agent"], state["signature"])
-        else:
-            agent.load_state(state["agent"])
+        optional(agent, "load_networks")(state["agent"], state["signature"])
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from error
 

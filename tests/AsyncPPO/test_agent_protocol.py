@@ -1,7 +1,9 @@
 """The `Agent` protocol is enough: a tabular agent goes through trainer, evaluation, checkpoint and resume."""
 
 import dataclasses
+import multiprocessing
 import pickle
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from AsyncPPO import AsyncPPO, AsyncTrainer, evaluate
+from AsyncPPO.agent import OptionalMembers, optional
 from AsyncPPO.callbacks import BackgroundEvaluation, Callback, CSVLog, read_table
 from AsyncPPO.rows import ROW_STEPS
 from PPO import PPO
@@ -142,6 +145,41 @@ def test_a_checkpoint_of_another_agent_is_refused(tmp_path: Path) -> None:
     ppo = PPO.for_env(LAKE, seed=0)
     with AsyncPPO(LAKE, ppo, 4, 2000, seed=1, progress=False) as other, pytest.raises(ValueError, match=r"a\.state"):
         other.load_checkpoint(tmp_path / "a.state")
+
+
+def test_a_member_of_an_agent_replaces_what_stands_for_it() -> None:
+    class Own(ToyAgent):
+        on_policy = True
+
+        def whole_state(self) -> dict[str, Any]:
+            return {"own": True}
+
+    assert (optional(toy(), "on_policy"), optional(Own(states=1, actions=1), "on_policy")) == (False, True)
+    assert optional(Own(states=1, actions=1), "whole_state")() == {"own": True}
+    agent = toy()
+    undo = optional(agent, "savepoint")()
+    agent.q[:] = 7
+    undo()
+    assert (agent.q == 1).all()
+    with pytest.raises(AttributeError, match="on_polcy"):
+        optional(agent, "on_polcy")
+
+
+def test_the_docs_list_the_optional_members() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "agents.md").read_text()
+    (table,) = re.findall(r"Some members are optional:\n\n(.*?)\n\n", docs, re.DOTALL)
+    listed = [name for row in table.splitlines() for name in re.findall(r"`(\w+)", row.split("|")[1])]
+    assert {*listed} == {name for name in vars(OptionalMembers) if not name.startswith("_")}
+
+
+def test_an_agent_that_does_not_fit_leaves_no_process() -> None:
+    class Picky(ToyAgent):
+        def check_fits(self, env: Any) -> None:
+            raise ValueError("not there")
+
+    with pytest.raises(ValueError, match="not there"):
+        trainer(agent=Picky(states=16, actions=4), backend="process")
+    assert not multiprocessing.active_children()
 
 
 def test_a_toy_agent_can_train_in_other_environments(tmp_path: Path) -> None:
