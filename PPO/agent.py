@@ -80,7 +80,7 @@ class PPO(Acting, Learning):
         TypeError: a space is not supported, or an argument is unknown; the message suggests the nearest one.
     """
 
-    on_policy = learns_on_ranks = True
+    on_policy = True
     config: PPOConfig  # declared once more: for `Configured` this makes it an agent, and not a subclass of a user
 
     # users of the first version rely on the names and positions of these arguments; `settings` takes the others

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +27,8 @@ class Learning(Savable):
     @property
     def learner_reason(self) -> str:
         """How gradients are computed, and why."""
+        if self._has_own_loss:
+            return f"autograd of {type(self).__name__}.loss"
         if self.config.learner == "torch":
             words = "autograd, as learner='torch' asks for"
         elif self.numpy_policy is None:
@@ -34,6 +37,16 @@ class Learning(Savable):
             words = "analytic gradients"
         losses = [loss_name(companion) for companion in self.companions if companion.learns and companion.shares]
         return words + (f"; {', '.join(losses)} by autograd, added to the policy's gradient" if losses else "")
+
+    @property
+    def _has_own_loss(self) -> bool:
+        """Whether `loss` is overridden."""
+        return getattr(self.loss, "__func__", None) is not Learning.loss
+
+    @property
+    def learns_on_ranks(self) -> bool:
+        """Whether several ranks can learn together."""
+        return not self._has_own_loss
 
     def learn(
         self, progress: float = 0.0, workers: GradientWorkers | None = None, ranks: Ranks = ALONE
@@ -68,7 +81,8 @@ class Learning(Savable):
                 prepared = self._prepared(batch, ranks)
                 for parameter, gradient in self.gradients:  # an optimizer of torch may have set them to None
                     parameter.grad = gradient
-                metrics = prepared.metrics | optimize(self, prepared, lr, objective, workers)
+                own_loss = partial(self.loss, progress=progress) if self._has_own_loss else None
+                metrics = prepared.metrics | optimize(self, prepared, lr, objective, workers, own_loss)
             if infinite := [name for name, value in metrics.items() if not np.isfinite(value)]:
                 raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN")
         except FloatingPointError as error:
@@ -130,6 +144,8 @@ class Learning(Savable):
 
     def loss(self, minibatch: Minibatch, progress: float = 0.0) -> tuple[torch.Tensor, LossMetrics]:
         """Return the sum of the losses of PPO and of its companions, to be minimized over `parameters`.
+
+        If a subclass overrides this method, `learn` minimizes its loss by autograd.
 
         Args:
             minibatch: from `minibatches`.

@@ -29,7 +29,7 @@ from parallel_rl.utils import (
     stream_of,
 )
 from PPO.actor_critic import ActorCritic, Past
-from PPO.autograd import Autograd
+from PPO.autograd import Autograd, AutogradOfLoss, LossOfMinibatch
 from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
 from PPO.losses import LossMetrics
@@ -97,16 +97,25 @@ def prepare(ppo: Parts, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
 
 
 def optimize(
-    ppo: Parts, prepared: "Prepared", lr: float, objective: Objective, workers: GradientWorkers | None
+    ppo: Parts,
+    prepared: "Prepared",
+    lr: float,
+    objective: Objective,
+    workers: GradientWorkers | None,
+    own_loss: LossOfMinibatch | None = None,
 ) -> dict[str, float]:
     """Take a gradient step for each minibatch of each epoch; return the means of their metrics.
 
     With `recompute_advantage`, advantages and targets are estimated again before each further epoch. A minibatch has
-    rows of every rank, and its gradient is the mean over all of them.
+    rows of every rank, and its gradient is the mean over all of them. `own_loss` replaces the losses of PPO and of
+    companions.
     """
     rows, experience, config, ranks = prepared.rows, prepared.experience, ppo.config, prepared.experience.ranks
     gradients = [optimizer.gradient for optimizer in ppo.optimizers]
-    policy_gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
+    if own_loss is not None:
+        policy_gradient: MinibatchGradients = AutogradOfLoss(own_loss, prepared.targets, gradients)
+    else:
+        policy_gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
     policy_gradient.load(rows)
     rng = stream_of(ranks, ppo.rng)
     parts = minibatch_count(sum(ranks.all_gather(len(rows.obs))), config.mini_batch_size)  # each with rows of all ranks
@@ -125,7 +134,7 @@ def optimize(
         for (start, stop), share in zip(pairwise(bounds), shares, strict=True):
             rng_state = rng.bit_generator.state if config.target_kl is not None else {}
             metrics = policy_gradient.compute(start, stop)
-            if ppo.companions:
+            if ppo.companions and own_loss is None:
                 metrics |= add_companion_gradients(ppo, prepared.targets, order[start:stop], rng)
             metrics = average(ranks, gradients, metrics, share)
             if config.target_kl is not None and metrics["approx_kl"] > 1.5 * config.target_kl:
@@ -136,6 +145,9 @@ def optimize(
                 optimizer.step(lr)
             steps.append(metrics)
     return means(steps)
+
+
+MinibatchGradients = Autograd | AutogradOfLoss | ShardedGradient
 
 
 class Inputs(NamedTuple):
