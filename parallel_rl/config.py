@@ -12,7 +12,7 @@ from typing_extensions import Doc
 
 from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.utils import Config, setting, settings_class, settings_in
-from parallel_rl.utils.names import sb3_name
+from parallel_rl.utils.names import SB3_HINTS, sb3_name
 from parallel_rl.utils.settings import hints
 
 DEFAULT_AGENT = "ppo"
@@ -210,6 +210,8 @@ def check_flags(agent: str, unknown: Sequence[str]) -> None:
             raise ValueError(f"{flag} is a flag of the agent {' and '.join(owners)}, not of {agent}")
         if found := sb3_name(name, {"agent", *setting_types(agent)}):
             raise ValueError(f"no flag {flag}: did you mean {flag_of(found[0])}?{found[1]}")
+        if name in SB3_HINTS:
+            raise ValueError(f"no flag {flag}: {SB3_HINTS[name]}")
 
 
 def flag_of(name: str) -> str:

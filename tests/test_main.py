@@ -238,6 +238,10 @@ def test_a_signal_ends_a_run_whose_environment_hangs(
         (["--learning-rate", "1e-3"], "error: no flag --learning-rate: did you mean --lr?"),
         (["--total_timesteps=9"], "error: no flag --total-timesteps: did you mean --steps?"),
         (["--algo", "sac"], "error: no flag --algo: did you mean --agent?"),
+        (
+            ["--tensorboard-log", "here"],
+            "error: no flag --tensorboard-log: the callback TensorBoard(directory) writes it;",
+        ),
         (["--agent", "sac", "--ent-coef", "0.1"], "error: no flag --ent-coef: did you mean --alpha?"),
         (["--steps", "-5"], "error: steps must be at least 1, not -5"),
         (["--mini-batch-size", "2048"], "error: mini_batch_size (2048) is larger than batch_size (1024)"),

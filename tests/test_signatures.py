@@ -48,6 +48,11 @@ def test_an_agent_made_as_in_stable_baselines3_is_told_how(agent: Any) -> None:
     for theirs, ours in (("predict", "get_action"), ("save", "save_weights")):
         with pytest.raises(AttributeError, match=f"object has no attribute '{theirs}': did you mean '{ours}'"):
             getattr(made, theirs)
+    with pytest.raises(
+        AttributeError, match=r"'set_env': an agent has no environment: AsyncPPO\(env, agent\) takes both"
+    ):
+        getattr(made, "set_env")  # noqa: B009
+    made.logger = print  # a name of one's own
 
 
 @pytest.mark.parametrize("agent", [PPO, SAC])

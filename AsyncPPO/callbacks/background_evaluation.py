@@ -19,7 +19,7 @@ from AsyncPPO.factory import number_of_copies
 from AsyncPPO.progress import Bar, warn_if_long
 from AsyncPPO.settings import EnvSettings
 from parallel_rl.utils import Metrics, check_env_id, counted, read_json, to_json, write_atomically
-from parallel_rl.utils.names import check_names
+from parallel_rl.utils.names import names_checked
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
@@ -53,6 +53,7 @@ class BackgroundEvaluation(Callback):
             the best evaluation in `keep_best` is damaged.
     """
 
+    @names_checked
     def __init__(
         self,
         env: Any,
@@ -65,7 +66,6 @@ class BackgroundEvaluation(Callback):
         **settings: Unpack[EnvSettings],
     ) -> None:
         """Store the settings; the process starts with the run."""
-        check_names(settings, EnvSettings.__annotations__, (), by=type(self).__name__)
         self.every, episodes = counted("every", every), counted("episodes", episodes)
         if isinstance(env, str):
             check_env_id(env)

@@ -9,6 +9,7 @@ from AsyncPPO.agent import optional
 from AsyncPPO.callbacks.base import Callback
 from AsyncPPO.episodes import Episode
 from parallel_rl.utils import Metrics, counted, remove_unfinished
+from parallel_rl.utils.names import names_checked
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
@@ -24,6 +25,7 @@ class Checkpoints(Callback):
     Every rank of a run needs it, since each has its own environments; the first rank writes the files.
     """
 
+    @names_checked
     def __init__(self, directory: str | os.PathLike[str], every_seconds: float = 60.0, keep: int = 3) -> None:
         """Write into `directory`, which is created if necessary.
 

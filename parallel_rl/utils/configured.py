@@ -6,7 +6,7 @@ from functools import cache
 from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parallel_rl.utils.names import SB3_METHODS, suggestion
+from parallel_rl.utils.names import SB3_HINTS, SB3_METHODS, suggestion
 from parallel_rl.utils.settings import check, settings_in
 
 MISSPELLED = 0.88
@@ -39,6 +39,7 @@ class Configured:
                 return self.__dict__["config"].__dict__[name]
             except KeyError:
                 hint = f": did you mean {SB3_METHODS[name]!r}?" if name in SB3_METHODS else ""
+                hint = f": {SB3_HINTS[name]}" if name in SB3_HINTS else hint
                 message = f"{type(self).__name__!r} object has no attribute {name!r}{hint}"
                 raise AttributeError(message, name=name, obj=self) from None
 

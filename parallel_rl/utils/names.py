@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from functools import wraps
-from inspect import signature
-from typing import ParamSpec, TypeVar
+from inspect import Parameter, signature
+from typing import ParamSpec, TypeVar, get_args
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,7 +29,11 @@ SB3_NAMES: dict[str, tuple[str, ...]] = {
     "total_timesteps": ("steps",),
     "n_timesteps": ("steps",),
     "n_eval_episodes": ("eval_episodes", "episodes"),
-    "eval_freq": ("eval_every",),
+    "eval_freq": ("eval_every", "every"),
+    "eval_env": ("env",),
+    "best_model_save_path": ("keep_best",),
+    "save_freq": ("every_seconds",),
+    "save_path": ("directory",),
     "verbose": ("progress",),
     "algo": ("agent",),
     "env": ("env_id",),
@@ -39,11 +43,28 @@ SB3_NOTES = {
     ("n_steps", "batch_size"): "n_steps times the environments; the former batch_size is mini_batch_size",
     ("exploration_fraction", "epsilon_steps"): "in environment steps",
     ("gradient_steps", "utd"): "updates for each environment step",
+    ("save_freq", "every_seconds"): "seconds of training",
 }
 """What a value means under the other name, where it is another value."""
 
 SB3_METHODS = {"predict": "get_action", "save": "save_weights", "set_parameters": "load_weights"}
 """Methods of the agents of Stable-Baselines3, and ours."""
+SB3_HINTS = {
+    "policy": "networks follow from the spaces; encoder= of PPO takes one of your own",
+    "policy_kwargs": "hidden_sizes= and activation= are arguments of their own, as is encoder= of PPO",
+    "features_extractor_class": "encoder= of PPO takes a function of `Features`",
+    "verbose": "a run shows a progress bar: AsyncPPO(..., progress=False) shows none",
+    "tensorboard_log": "the callback TensorBoard(directory) writes it; the command line always does",
+    "n_envs": "AsyncPPO(env, agent, num_envs) makes the environments",
+    "total_timesteps": "AsyncPPO(env, agent, steps=n).run() trains for n steps",
+    "reset_num_timesteps": "another run() goes on",
+    "replay_buffer_class": "hindsight= and prioritized= are arguments of their own",
+    "learn": "AsyncTrainer(env, agent, num_envs, steps).run() trains",
+    "train": "AsyncTrainer(env, agent, num_envs, steps).run() trains",
+    "set_env": "an agent has no environment: AsyncPPO(env, agent) takes both",
+    "logger": "a callback adds its own numbers to `metrics` in on_update",
+}
+"""What stands in for further arguments, attributes and methods of Stable-Baselines3, which have no other name here."""
 
 
 def check_names(names: Iterable[str], known: Collection[str], others: Iterable[str], by: str) -> None:
@@ -60,13 +81,20 @@ def check_names(names: Iterable[str], known: Collection[str], others: Iterable[s
     """
     for name in names:
         if name not in known:
-            hint = suggestion(name, [*known, *others])
+            known = [*known, *others]
+            hint = SB3_HINTS.get(name) if sb3_name(name, known) is None else None
+            hint = f": {hint}" if hint else suggestion(name, known)
             raise TypeError(f"{by}() got an unexpected keyword argument {name!r}{hint}")
 
 
 def names_checked(function: Callable[P, T]) -> Callable[P, T]:
-    """Let the error for an unknown keyword argument of a function, or of a class's `__init__`, suggest a name."""
-    known, by = signature(function).parameters, function.__qualname__.removesuffix(".__init__")
+    """Let the error for an unknown keyword argument of a function, or of a class's `__init__`, suggest a name.
+
+    A parameter `**settings: Unpack[T]` stands for the names in the typed dict T.
+    """
+    parameters, by = signature(function).parameters, function.__qualname__.removesuffix(".__init__")
+    unpacked = (get_args(each.annotation) for each in parameters.values() if each.kind is Parameter.VAR_KEYWORD)
+    known = {*parameters, *(name for (names,) in unpacked for name in names.__annotations__)}
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:

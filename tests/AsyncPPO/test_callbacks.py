@@ -276,6 +276,15 @@ def test_checkpoints_after_an_error_writes_none(tmp_path: Path) -> None:
         (lambda: StopAtReturn(float("nan")), "target must be a mean return, not nan"),
         (lambda: BackgroundEvaluation(Counter, 0), "every must be at least 1, not 0"),
         (lambda: BackgroundEvaluation(Counter, 9, num_envs=0), "num_envs must be at least 1, not 0"),
+        (
+            lambda: BackgroundEvaluation(Counter, eval_freq=9),
+            r"BackgroundEvaluation\(\) got .* 'eval_freq': did you mean 'every'",
+        ),
+        (lambda: BackgroundEvaluation(Counter, 9, seeed=3), "argument 'seeed': did you mean 'seed'"),
+        (
+            lambda: Checkpoints("here", save_freq=9),
+            r"'save_freq': did you mean 'every_seconds'\? \(seconds of training\)",
+        ),
         (lambda: BackgroundEvaluation([Counter] * 2, 9, num_envs=3), "num_envs is 3, but env is a list of 2"),
         (lambda: BackgroundEvaluation("CartPol-v1", 9), "no environment 'CartPol-v1'; did you mean 'CartPole-v1'"),
         (

@@ -91,6 +91,8 @@ def test_a_fixed_setting_cannot_be_assigned(name: str) -> None:
         ("net_arch", "did you mean 'hidden_sizes'?"),
         ("ent_coef", "did you mean 'entropy_coef'?"),
         ("n_steps", "did you mean 'batch_size'? (n_steps times the environments; the former batch_size is mini_batch_"),
+        ("policy_kwargs", "'policy_kwargs': hidden_sizes= and activation= are arguments of their own"),
+        ("verbose", "'verbose': a run shows a progress bar"),
         ("observation_spaces", "did you mean 'observation_space'?"),
         ("zzz", "PPO() got an unexpected keyword argument 'zzz'"),
     ],
