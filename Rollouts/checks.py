@@ -1,15 +1,26 @@
-"""Checks of an actor's outputs, made once before the first step."""
+"""Checks of the environments, and of an actor's outputs; made once before the first step."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from torch import Tensor
 
+from AsyncPPO.factory import is_vectorized
 from Rollouts.actor import Actor
 from Rollouts.fragment import State
 from Rollouts.nested import Nested, tree_leaves, tree_map
 
 Result = TypeVar("Result")
+
+
+def check_single(env: Any) -> None:
+    """Check that environments are single ones.
+
+    Raises:
+        TypeError: it is a `VectorEnv`, or makes one.
+    """
+    if is_vectorized(env):
+        raise TypeError(f"rollouts step single environments: pass a function that makes one, not the VectorEnv {env!r}")
 
 
 def initial_hx(actor: Actor, state: State) -> Nested:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
 
 from parallel_rl.utils import element_of, rows_of, spawn_seeds
-from Rollouts import Fragment, State, rollout
+from Rollouts import Fragment, State, evaluations, rollout
 from Rollouts.nested import tree_leaves, tree_map
 from tests.envs import Counter, Hybrid, Nested, Pixels
 from tests.Rollouts.actors import Chance, Scripted, StepCounter
@@ -372,6 +373,13 @@ def test_the_first_action_is_one_of_the_choices() -> None:
     actor.script += [[3]] * 9
     (fragment,) = islice(rollout(Shifted, actor, 2), 1)
     assert fragment.state.act[:, 0].tolist() == [3, 4, 3]
+
+
+def test_environments_that_are_one_object_are_refused() -> None:
+    envs = SyncVectorEnv([Counter] * 2)
+    for use in (lambda: rollout(envs, Chance()), lambda: evaluations(lambda num_envs: envs, Chance())):
+        with pytest.raises(TypeError, match="rollouts step single environments: pass a function that makes one"):
+            use()
 
 
 @pytest.mark.parametrize(
