@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
 
+import AsyncPPO.wrappers
 from AsyncPPO import EnvVectorizer, evaluate
 from AsyncPPO.callbacks import read_table
 from parallel_rl import main
@@ -178,6 +179,7 @@ def test_a_run_without_recorded_wrappers_has_none(run_dir: Path) -> None:
         ("ActionMasks", "a wrapper is MODULE:CLASS, not 'ActionMasks'"),
         ("nowhere:Class", "no wrapper 'nowhere:Class' (No module named 'nowhere')"),
         ("AsyncPPO.wrappers:Nothing", "no wrapper 'AsyncPPO.wrappers:Nothing' (module"),
+        ("AsyncPPO.wrappers:Nothing", f"'Nothing', in {AsyncPPO.wrappers.__file__})"),
         ("AsyncPPO.wrappers:__doc__", "the wrapper 'AsyncPPO.wrappers:__doc__' is neither a class nor a function"),
         (
             "gymnasium.wrappers:TimeLimit",

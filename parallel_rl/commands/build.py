@@ -1,5 +1,6 @@
 """From a run's config to its environments, its agent and its trainer."""
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from importlib import import_module
@@ -204,7 +205,8 @@ def _imported(what: str, name: str) -> Any:
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"no {what} {name!r} ({error})") from None
+        file = getattr(sys.modules.get(module), "__file__", None)  # it may be another module of that name
+        raise ValueError(f"no {what} {name!r} ({error}{f', in {file}' if file else ''})") from None
     if not callable(found):
         raise ValueError(f"the {what} {name!r} is neither a class nor a function, but {found!r}")
     return found

@@ -277,17 +277,18 @@ class Features:
         try:
             arrays = [np.asarray(part_of(states, part.keys)) for part in self._parts]
         except (LookupError, TypeError, ValueError) as error:
+            if isinstance(states, tuple) and len(states) in (2, 5) and isinstance(states[-1], dict):
+                raise ValueError("the states are what reset or step returns: obs, info = env.reset()") from None
             named = ", ".join(".".join(map(str, part.keys)) for part in self._parts)
-            raise ValueError(f"the states must have the parts {named}: {error!r}") from None
+            due = f"have the parts {named}" if named else "be an array of numbers"
+            raise ValueError(f"the states must {due}: {error!r}") from None
         single = _is_single(self._parts[0], arrays[0])
         for index, (part, array) in enumerate(zip(self._parts, arrays, strict=True)):
             size = math.prod(part.shape)
             arrays[index] = array.reshape(1 if single or not array.ndim else len(array), -1)
             if arrays[index].shape[1] != size:
                 what = f" of {'.'.join(map(str, part.keys))}" if part.keys else ""
-                raise ValueError(
-                    f"states{what} of shape {array.shape} do not have the {size} features that the agent was made for"
-                )
+                raise ValueError(f"states{what} of shape {array.shape} do not have the {size} features of the agent")
         return self._join(arrays), single
 
     def flatten(self, rows: np.ndarray) -> np.ndarray:
@@ -318,9 +319,8 @@ def _is_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
     if not isinstance(space, spaces.Box):
         return False
     high = float(np.max(space.high, initial=0))
-    if not _holds_bytes(space) and (
-        (space.low != 0).any() or (space.high != high).any() or high not in _brightest(space)
-    ):
+    varies = (space.low != 0).any() or (space.high != high).any()
+    if not _holds_bytes(space) and (varies or high not in _brightest(space)):
         return False
     return _has_shape_of_image(space.shape, SMALLEST_IMAGE if high == PIXEL_HIGH else SMALLEST_MATRIX)
 
