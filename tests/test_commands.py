@@ -56,6 +56,7 @@ def test_a_run_in_two_halves_equals_one_run(tmp_path: Path, capsys: pytest.Captu
     assert main.main([*EXACT, "--steps", "512", "--run-dir", str(whole)]) == 0
     assert main.main([*EXACT, "--steps", "256", "--run-dir", str(halves)]) == 0
     assert main.main(["resume", str(halves), "--steps", "256"]) == 0
+    assert f"resumed   {halves} after 256 steps\n" in capsys.readouterr().out
     assert curve(halves) == curve(whole)
     assert weights(halves) == weights(whole)
     assert (halves / "Policy_weights.pth").exists()
@@ -77,7 +78,9 @@ def test_a_run_goes_on_with_another_number_of_environments(
         )  # as if it were killed before the first
         assert main.main(["resume", str(run_dir), *more, "--num-envs", "6"]) == 0
     for arguments in ([], ["--num-envs", "6"], ["--num-envs", "3"]):
+        capsys.readouterr()
         assert main.main(["resume", str(run_dir), *more, *arguments]) == 0
+        assert (", in new episodes\n" in capsys.readouterr().out) == (arguments != ["--num-envs", "6"])
     resumed = json.loads((run_dir / "config.json").read_text())["resumed"]
     assert [start.get("changed") for start in resumed] == [{"num_envs": 6}, None, None, {"num_envs": 3}]
     assert json.loads((run_dir / "config.json").read_text())["run"]["num_envs"] == 4
