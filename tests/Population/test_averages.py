@@ -151,6 +151,17 @@ def test_off_policy_members_with_one_function_and_different_statistics_have_it_a
             torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [PPO, SAC])
+def test_the_mean_has_the_statistics_of_the_rows_of_all_members(kind: Any) -> None:
+    agents = [kind.for_env(Spaces(NUMBERS, BOX), normalize_obs=True, hidden_sizes=(4,), seed=0) for _ in range(2)]
+    rows = [torch.randn(size, 3, generator=torch.Generator().manual_seed(size)) * size + size for size in (2, 5)]
+    for agent, own in zip(agents, rows, strict=True):
+        agent.policy.obs_norm.update(own)
+    merged, together = MeanAgentCombiner().combine(agents, agents[0]).policy.obs_norm, torch.cat(rows)
+    torch.testing.assert_close(merged.mean.double(), together.double().mean(dim=0))
+    torch.testing.assert_close(merged.var.double(), together.double().var(dim=0, correction=0))
+
+
 def test_a_number_that_a_member_never_saw_vary_does_not_make_its_weights_huge() -> None:
     old, new = RunningNorm(1, clip=10.0), RunningNorm(1, clip=10.0)
     old.update(torch.zeros(50, 1))
