@@ -77,7 +77,10 @@ def test_an_attribute_that_misspells_a_setting_is_an_error(name: str, nearest: s
     setattr(Subclass(False, 4, 2), name, 0.3)  # the own attribute of a subclass
 
 
-@pytest.mark.parametrize("name", [name for name, about in settings_in(PPOConfig).items() if about.fixed])
+FIXED = [name for name, about in settings_in(PPOConfig).items() if about.fixed]
+
+
+@pytest.mark.parametrize("name", sorted({*FIXED, "hidden_sizes", "core", "normalize_obs", "compile", "device"}))
 def test_a_fixed_setting_cannot_be_assigned(name: str) -> None:
     with pytest.raises(AttributeError, match=f"^{name} cannot be changed once the agent is made: make another with"):
         setattr(small(), name, getattr(PPOConfig(), name))
