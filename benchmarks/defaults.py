@@ -39,8 +39,8 @@ DISCRETE = (
     "entropy_coef=0", "gamma=0.99", *COMMON,
 )  # fmt: skip
 CONTINUOUS = (
-    "no-normalize-obs", "no-anneal-lr", "no-recompute-advantage", "lr=1e-3", "num_envs=8", "mini_batch_size=256",
-    "log_std=0", "log_std=-1", "no-squash-actions", "entropy_coef=0.01", *COMMON,
+    "no-normalize-obs", "no-anneal-lr", "recompute-advantage", "lr=1e-3", "num_envs=8", "mini_batch_size=256",
+    "log_std=0", "log_std=-1", "no-squash-actions", "entropy_coef=0.01", "gamma=0.99", *COMMON,
 )  # fmt: skip
 CHANGES: dict[str, tuple[int, Sequence[str]]] = {
     "CartPole-v1": (50_000, DISCRETE),
