@@ -22,7 +22,7 @@ from AsyncPPO.backends.base import (
 from AsyncPPO.backends.elements import observation_writer
 from AsyncPPO.backends.outcomes import check_finite, check_rewards, copied, reset_outcome, step_outcome
 from AsyncPPO.backends.snapshot import restore, snapshot
-from AsyncPPO.backends.streams import own_spaces, seed_spaces
+from AsyncPPO.backends.streams import own_spaces, seed_spaces, warn_if_unseeded
 from AsyncPPO.workers import RESTART_LIMIT, Pulse
 from parallel_rl.utils import element_of, spawn_seeds
 
@@ -237,6 +237,8 @@ class EnvBlock(Block):
                 except (Exception, SystemExit) as error:
                     raise EnvError.of(index, "reset" + _about_seed(kwargs.get("seed"), error), error) from error
                 obs, info = reset_outcome(index, outcome)
+                if index == 0 and kwargs.get("seed") is not None:  # one stands for all
+                    warn_if_unseeded(self.envs[row], kwargs["seed"])
                 self._write_obs(index, obs)
                 if self._restart:
                     check_finite("observation", [index], obs_rows[row : row + 1])

@@ -1,6 +1,7 @@
 """The random streams of an environment's spaces, from which it may sample as well as from `np_random`."""
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -11,6 +12,8 @@ from gymnasium import spaces
 from parallel_rl.utils import spawn_seeds
 
 NAMES = ("observation_space", "action_space")
+ENTROPY = 2**64
+"""No seed that somebody chose is as large: Gymnasium's own, of a generator that got none, have 128 bits."""
 
 
 def layers(env: gym.Env) -> Iterator[gym.Env]:
@@ -42,6 +45,18 @@ def seed_spaces(env: gym.Env, seed: int) -> None:
     every_space = _spaces(env)
     for space, number in zip(every_space, spawn_seeds(seed, len(every_space)), strict=True):
         space.seed(number)
+
+
+def warn_if_unseeded(env: gym.Env, seed: int) -> None:
+    """Warn if an environment, after a reset with a seed, has its random numbers from a generator with fresh entropy."""
+    own = getattr(env.unwrapped, "_np_random_seed", None)
+    if isinstance(own, int) and own != seed and own >= ENTROPY:
+        warnings.warn(
+            f"{type(env.unwrapped).__name__}.reset does not call super().reset(seed=seed): its random numbers do not "
+            "follow from the seed, so a run with it cannot be repeated",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def space_states(env: gym.Env) -> list[dict[str, Any]]:

@@ -277,6 +277,40 @@ def test_reset_error_about_a_seed_suggests_a_list_of_seeds(make: Make) -> None:
         make(Choosy, 5, seed=0).reset()
 
 
+class Seeded(Counter):
+    """Seeds its random stream in a way of its own."""
+
+    way = "none"
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        if self.way == "other seed" and seed is not None:
+            gym.Env.reset(self, seed=seed + 1)
+        if self.way == "other generator":
+            self.np_random = np.random.default_rng(seed)
+        self.count = 0
+        return self._obs(), {}
+
+
+def test_an_environment_that_ignores_its_seed_is_named() -> None:
+    with EnvVectorizer(Seeded, 2, backend="inline", seed=0) as env:
+        with pytest.warns(
+            RuntimeWarning, match=r"Seeded.reset does not call super\(\).reset\(seed=seed\): its random"
+        ) as told:
+            env.reset()
+        assert len(told) == 1, "one stands for all"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("way", ["other seed", "other generator"])
+def test_an_environment_with_a_way_of_its_own_to_use_its_seed_is_not_named(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Seeded, "way", way)
+    with EnvVectorizer(Seeded, 2, backend="inline", seed=0) as env:
+        env.reset()
+        env.reset(seed=5)
+
+
 @pytest.mark.parametrize(
     ("seed", "message"),
     [([1, 2], "there are 2 seeds for 3 environments"), ([1, 2, -3], "seeds must not be negative, not -3")],
