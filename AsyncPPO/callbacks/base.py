@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,29 @@ if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
 
 
+SB3_METHODS = {
+    "_on_training_start": "on_start",
+    "_on_step": "on_rollout",
+    "_on_rollout_end": "on_update",
+    "_on_training_end": "on_end",
+}
+"""Methods of callbacks of Stable-Baselines3, and ours."""
+
+
 class Callback:
-    """Methods that `AsyncTrainer.run` calls; override what you need. An exception in one ends the run."""
+    """Methods that `AsyncTrainer.run` calls; override what you need. An exception in one ends the run.
+
+    Raises:
+        TypeError: a subclass misspells one, or has one of Stable-Baselines3, which would never be called.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        known = [name for name in vars(Callback) if name.startswith("on_")]
+        for name in vars(cls).keys() - {*known}:
+            near = get_close_matches(name, known, 1, 0.85) if name.startswith("on_") else []
+            if ours := SB3_METHODS.get(name) or next(iter(near), None):
+                raise TypeError(f"{cls.__name__}.{name} is never called: did you mean {ours!r}?")
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """A run starts or resumes."""

@@ -298,6 +298,15 @@ def test_a_callback_with_a_bad_argument_names_it(make: Any, message: str) -> Non
         make()
 
 
+@pytest.mark.parametrize(
+    ("name", "ours"), [("on_updates", "on_update"), ("on_evaluations", "on_evaluation"), ("_on_step", "on_rollout")]
+)
+def test_a_method_that_is_never_called_is_an_error_of_the_class(name: str, ours: str) -> None:
+    with pytest.raises(TypeError, match=f"Mine.{name} is never called: did you mean '{ours}'"):
+        type("Mine", (Callback,), {name: lambda self: True})
+    assert type("Mine", (Callback,), {"on_key": lambda self: True, "_update": None, "on_update": None})
+
+
 @pytest.mark.parametrize(("seconds", "keep"), [(0.0, 1), (float("nan"), 1), (1.0, 0)])
 def test_checkpoints_with_bad_arguments_raises(tmp_path: Path, seconds: float, keep: int) -> None:
     with pytest.raises(ValueError, match=r"every_seconds must be positive|keep must be at least 1"):
