@@ -105,6 +105,29 @@ def check_signatures(cls: type) -> None:
             raise TypeError(f"{cls.__name__}.{name} must take {wanted}, not {signature}")
 
 
+def check_actor(cls: type) -> None:
+    """Check the arguments of the methods of an actor's class: also those of `forward`, if `step` calls it.
+
+    Raises:
+        TypeError: a method is missing, or takes other arguments.
+    """
+    check_signatures(cls)
+    if getattr(cls, "step", None) is BaseActorModule.step and issubclass(cls, nn.Module):
+        _check_forward(cls)
+
+
+def _check_forward(cls: type[nn.Module]) -> None:
+    signature = inspect.signature(cls.forward)
+    names = ("act", "rew", "fin", "stepno", "hx", "virtual")
+    try:
+        signature.bind(cls, "obs", **dict.fromkeys(names))
+    except TypeError:
+        wanted = f"(self, obs, *, {', '.join(names)})"
+        raise TypeError(
+            f"{cls.__name__}.forward must take {wanted}, or **_ for those that it does not use, not {signature}"
+        ) from None
+
+
 def device_of(actor: Actor) -> torch.device:
     """Return the device of an actor's parameters."""
     parameters = getattr(actor, "parameters", lambda: iter(()))()

@@ -11,7 +11,7 @@ from torch import nn
 
 from AsyncPPO import EnvVectorizer
 from parallel_rl.utils import counted
-from Rollouts.actor import Actor, check_signatures, device_of
+from Rollouts.actor import Actor, check_actor, device_of
 from Rollouts.checks import check_single
 from Rollouts.collector import Collector, streams_kept
 
@@ -48,7 +48,7 @@ def evaluations(
         TypeError: the actor lacks a method, or `env` is a `VectorEnv`.
         ValueError: `episodes` or `max_steps` is below 1.
     """
-    check_signatures(type(actor))
+    check_actor(type(actor))
     check_single(env)
     episodes, max_steps = counted("episodes", episodes), counted("max_steps", max_steps)
     return _evaluations(env, actor, episodes, torch.device(device or device_of(actor)), seed, max_steps)

@@ -11,7 +11,7 @@ from AsyncPPO.factory import number_of_copies
 from AsyncPPO.making import check_faults
 from parallel_rl.utils import counted
 from parallel_rl.utils.names import names_checked
-from Rollouts.actor import Actor, check_signatures, device_of
+from Rollouts.actor import Actor, check_actor, device_of
 from Rollouts.checks import check_single
 from Rollouts.collector import Collector
 from Rollouts.fragment import Fragment
@@ -60,7 +60,7 @@ def rollout(
         TypeError: the actor lacks a method, or `envs` is a `VectorEnv`.
         ValueError: a number is too small, or two arguments exclude each other.
     """
-    check_signatures(type(actor))
+    check_actor(type(actor))
     check_single(envs)
     n_steps, num_workers = counted("n_steps", n_steps), num_workers and counted("num_workers", num_workers)
     check_faults(on_env_error, step_timeout)

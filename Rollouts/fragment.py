@@ -63,6 +63,11 @@ class Fragment:
     first_hx: tuple[StepValues, ...] = ()
     """The recurrent states `(layers, K, ...)` at the start of the episodes that follow those that ended."""
 
+    def __repr__(self) -> str:
+        """Return the sizes and the names as text; the tensors would fill the screen."""
+        steps, envs = self.after.rew.shape
+        return f"Fragment({steps} steps of {envs} environments, actor: {', '.join(self.actor)}, lag={self.lag})"
+
     @property
     def before(self) -> State:
         """The states `(T, B, ...)` that the actor acted on."""

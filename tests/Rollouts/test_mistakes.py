@@ -92,6 +92,23 @@ def test_wrong_arguments_are_an_error_when_the_class_is_defined() -> None:
                 ...
 
 
+def test_wrong_arguments_of_forward_are_an_error_where_step_calls_it() -> None:
+    class Few(BaseActorModule):
+        def forward(self, obs, hx=None):  # type: ignore[no-untyped-def]
+            ...
+
+    class Own(Few):
+        def step(self, stepno, obs, act, rew, fin, /, *, hx, virtual):  # type: ignore[no-untyped-def]
+            return torch.full(obs.shape[:2], 2), (), {}
+
+    for make in (rollout, evaluations):
+        with pytest.raises(
+            TypeError, match=r"Few\.forward must take \(self, obs, \*, act, .*, virtual\), or \*\*_ for those"
+        ):
+            make(Counter, Few())
+    assert next(rollout(Counter, Own(), 3, 2)).lag == 0
+
+
 def test_an_object_without_actor_methods_is_an_error() -> None:
     for make in (rollout, evaluations):
         with pytest.raises(TypeError, match=r"Linear is no actor: it has no method reset\(self, hx, at\)"):
