@@ -10,10 +10,8 @@ from gymnasium import spaces
 from torch import nn
 
 from parallel_rl.networks import RunningNorm
-from parallel_rl.networks.weights import Settings, write_weights
+from parallel_rl.networks.weights import POLICY_FILE, Settings, write_weights
 from parallel_rl.utils import Features
-
-POLICY_FILE = "Policy_weights.pth"
 
 
 class Policy(nn.Module):

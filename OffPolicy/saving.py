@@ -16,10 +16,10 @@ from gymnasium import spaces
 from OffPolicy.config import OffPolicyConfig
 from OffPolicy.her import GoalFunctions
 from OffPolicy.learner import Learner
-from OffPolicy.policy import POLICY_FILE, Policy
+from OffPolicy.policy import Policy
 from OffPolicy.sampler import Sampler
 from OffPolicy.schedule import UpdateSchedule
-from parallel_rl.networks.weights import read_weights, tensors_of
+from parallel_rl.networks.weights import POLICY_FILE, read_weights, tensors_of
 from parallel_rl.utils import Configured, State, check_fit, describe_space, make_space, older, settings_in, whole_number
 from parallel_rl.utils.records import in_words, plain
 

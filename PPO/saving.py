@@ -11,14 +11,13 @@ import torch
 from torch import nn
 
 from parallel_rl.networks import MultiCategoricalHead
-from parallel_rl.networks.weights import Settings, read_weights, tensors_of, write_weights
+from parallel_rl.networks.weights import POLICY_FILE, Settings, read_weights, tensors_of, write_weights
 from parallel_rl.utils import State, check_fit, older, whole_number
 from PPO.averaging import average
 from PPO.companions import scales_of
 from PPO.parts import Parts
 from PPO.settings import arguments_of, differences, plain_arguments
 
-POLICY_FILE = "Policy_weights.pth"
 SHARED_PARTS = ("networks", "optimiser", "updates", "rewarded")
 STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded", "stacked"}
 OF_ENVIRONMENTS = {"intrinsic_returns", "exploration"}

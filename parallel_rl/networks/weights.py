@@ -12,6 +12,8 @@ from parallel_rl.utils.versions import versions
 
 Settings = State
 """The settings of an agent, as plain values by name."""
+POLICY_FILE = "Policy_weights.pth"
+"""The file of an agent's policy, in a directory of weights."""
 PARTS = {"weights", "settings", "versions"}
 
 

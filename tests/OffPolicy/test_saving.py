@@ -8,8 +8,7 @@ import pytest
 
 from AsyncPPO import AsyncTrainer
 from OffPolicy import DQN, SAC, TD3
-from OffPolicy.policy import POLICY_FILE
-from parallel_rl.networks.weights import read_weights, write_weights
+from parallel_rl.networks.weights import POLICY_FILE, read_weights, write_weights
 from PPO import PPO
 from tests.OffPolicy.test_agents import ALL, agent_of, experience, feed
 
