@@ -136,7 +136,7 @@ class AsyncTrainer(Closeable, Generic[A]):
     def fraction_done(self) -> float:
         """The fraction of the run that is over, over which settings are annealed; 0 before the first run."""
         begin, target = self.goal
-        return (self.steps_done - begin) / (target - begin) if target else 0.0
+        return min((self.steps_done - begin) / (target - begin), 1.0) if target else 0.0
 
     @property
     def row_is_due(self) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from parallel_rl.utils import ALONE, Batch, Ranks, compute_threads, linear, scheduled
+from parallel_rl.utils.names import names_checked
 from PPO.fast.shards import GradientWorkers
 from PPO.losses import LossMetrics
 from PPO.minibatches import Minibatch, companion_losses, loss_name, minibatch_count, select_rows, shuffled
@@ -19,6 +20,8 @@ from PPO.update import Prepared, optimize, prepare
 
 REWARDS_IN_RANGE = 1e-30, 1e30
 """The range of rewards for which they and their sums fit in single precision."""
+NO_FRACTION = 2.0
+"""From here on `progress` is no fraction, but a number of steps: a loop may only go on for a batch beyond its end."""
 
 
 class Learning(Savable):
@@ -48,13 +51,14 @@ class Learning(Savable):
         """Whether several ranks can learn together."""
         return not self._has_own_loss
 
+    @names_checked
     def learn(
         self, progress: float = 0.0, workers: GradientWorkers | None = None, ranks: Ranks = ALONE
     ) -> dict[str, float]:
         """Learn from all of `memory` and clear it, once it holds `batch_size` transitions.
 
         Args:
-            progress: the fraction of the run that is over, from 0 to 1, for annealing.
+            progress: the fraction of the run that is over, from 0 to 1, for annealing; a bit more than 1 counts as 1.
             workers: processes that compute gradients together with this one; the result is the same.
             ranks: learn from the memories of all ranks together, whose agents are alike.
 
@@ -65,12 +69,17 @@ class Learning(Savable):
             `clip`. It is empty if there are too few transitions.
 
         Raises:
-            ValueError: a schedule (`lr`) returned an invalid value, or assigned settings exclude each other; nothing is
-                learned then.
+            ValueError: `progress` is no fraction, a schedule (`lr`) returned an invalid value, or assigned settings
+                exclude each other; nothing is learned then.
             FloatingPointError: a loss or a companion's reward became infinite or NaN; the message names the update, and
                 all such tensors. The networks are restored, and Adam is reset.
             RankError: another rank failed or was lost.
         """
+        if not 0.0 <= progress < NO_FRACTION:
+            raise ValueError(
+                f"progress must be the fraction of the run that is over, from 0 to 1, not {progress}: learn() learns "
+                "once, from `memory`; AsyncPPO(env, agent, steps=n).run() trains for n steps"
+            )
         if sum(ranks.all_gather(len(self.memory))) < self.config.batch_size:
             return {}
         self.config.check_relations()

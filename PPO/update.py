@@ -304,7 +304,8 @@ def behavior_actions(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple
         parts = split_parts(policy.action_space, batch.action)
         raw_action = policy.policy_head.to_raw_action([on_device(policy, part) for part in parts])
     else:
-        raw_action = policy.policy_head.to_raw_action(on_device(policy, batch.action).float())
+        action = on_device(policy, batch.action)  # float32 does not hold all whole numbers
+        raw_action = policy.policy_head.to_raw_action(action.float() if action.is_floating_point() else action)
     if "log_prob" in extras:
         return raw_action, on_device(policy, extras["log_prob"]).float()
     return raw_action, policy.distribution(*inputs).log_prob(raw_action)

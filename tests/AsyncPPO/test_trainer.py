@@ -72,6 +72,12 @@ def test_the_fraction_done_is_zero_before_a_run_and_one_after_each() -> None:
         assert run.fraction_done == 0.5
 
 
+def test_a_run_whose_one_vector_step_is_beyond_twice_its_end_updates_as_at_its_end() -> None:
+    with trainer(steps=128, num_envs=300) as run:
+        assert run.run()[-1]["steps"] == 300
+        assert run.fraction_done == 1
+
+
 def test_history_has_the_metrics_and_a_second_run_continues() -> None:
     with trainer(steps=600) as run:
         history = run.run()

@@ -1,6 +1,7 @@
 """PPO: its actions, its learning, its saved weights."""
 
 import copy
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -853,3 +854,25 @@ def test_settings_of_the_update_can_be_assigned_and_are_saved(name: str, value: 
     assert (weights[0] != weights[1]).any()
     ppo.save_weights(tmp_path)
     assert getattr(PPO.load(tmp_path), name) == value
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Discrete(3, start=2**25), spaces.MultiDiscrete([3], start=[2**25])], ids=["discrete", "multi"]
+)
+def test_discrete_actions_that_no_float32_holds_are_learned_from_as_they_are(space: Any) -> None:
+    ppo = PPO(False, 4, 3, action_space=space, batch_size=8, mini_batch_size=4, seed=0)
+    data = trajectory(ppo, 8)
+    ppo.memory.append(data)
+    assert ppo.prepare().rows.raw_action.flatten().tolist() == (data.action.flatten() - 2**25).tolist()
+
+
+@pytest.mark.parametrize("progress", [100_000, 1e5, 2.0, -0.1, math.nan])
+def test_learn_is_not_told_a_number_of_steps(progress: float) -> None:
+    with pytest.raises(ValueError, match=r"progress .* from 0 to 1, not .*AsyncPPO\(env, agent, steps=n\)\.run\(\)"):
+        discrete().learn(progress)
+
+
+def test_learn_with_the_argument_of_stable_baselines3_is_told_how_to_train() -> None:
+    learn: Any = discrete().learn
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'total_timesteps': AsyncPPO\(.*\) trains for n"):
+        learn(total_timesteps=100_000)
