@@ -9,8 +9,8 @@ from gymnasium import spaces
 
 from parallel_rl.networks.weights import Settings
 from parallel_rl.utils import Features, choices_of, leaves, make_space, settings_in
+from parallel_rl.utils.features import Numbers
 from parallel_rl.utils.records import in_words, plain
-from parallel_rl.utils.spaces import Numbers
 from PPO.actor_critic import ActorCritic
 from PPO.arguments import BOUNDS, ForEnv, is_finite, rebounded, unit_of
 from PPO.companions import Companion

@@ -9,6 +9,7 @@ from parallel_rl.utils.configured import Configured
 from parallel_rl.utils.counts import counted
 from parallel_rl.utils.described import describe_space, make_space
 from parallel_rl.utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
+from parallel_rl.utils.features import ACTION_MASK, FORBIDDEN, Features, Image, unseen_images
 from parallel_rl.utils.files import append_to, load_tensors, read_json, remove_unfinished, to_json, write_atomically
 from parallel_rl.utils.free_memory import free_memory
 from parallel_rl.utils.history import History, Metrics
@@ -63,18 +64,7 @@ from parallel_rl.utils.settings import (
     settings_class,
     settings_in,
 )
-from parallel_rl.utils.spaces import (
-    ACTION_MASK,
-    FORBIDDEN,
-    Features,
-    Image,
-    Keys,
-    action_units,
-    bounds_of,
-    leaves,
-    row_type,
-    unseen_images,
-)
+from parallel_rl.utils.spaces import Keys, action_units, bounds_of, leaves, row_type
 from parallel_rl.utils.state import (
     DamagedError,
     State,

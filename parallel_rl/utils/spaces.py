@@ -1,35 +1,18 @@
-"""Elements of Gymnasium spaces as rows of arrays, and observations as rows of numbers.
+"""Elements of Gymnasium spaces as rows of arrays.
 
 An element of a Box, Discrete, MultiDiscrete or MultiBinary is a row of an ordinary array. An element of a Dict or
 Tuple, nested to any depth, is a row of a structured array: `rows["camera"]` is the array of that part, and `rows[3]`
 one element.
 """
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, TypeGuard, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from parallel_rl.utils.counts import rows_in_words
-
-Array = TypeVar("Array", bound=Any)  # an array, or a tensor
 Keys = tuple[str | int, ...]
 """The keys that lead from an element of a Dict or a Tuple to one of its parts."""
-ACTION_MASK = "action_mask"
-"""The key of the allowed actions in a Dict observation."""
-FORBIDDEN = -1e8
-"""The logit of a masked action: its probability is 0, and unlike an infinity it leads to no NaN."""
-SMALLEST_IMAGE = 5
-"""Height or width below which an image counts as numbers."""
-PIXEL_HIGH = 255
-SMALLEST_MATRIX = 32
-"""Rows or columns below which a matrix counts as numbers, unless its values go up to 255."""
-MANY_COLUMNS = 4096
-"""A Box with at least this many elements may be meant as an image, whatever its shape."""
 RESOLUTION = 2.0**-13
 """The smallest unit of an action, relative to a bound far from zero: a thousand float32 steps."""
 
@@ -50,7 +33,7 @@ def leaves(space: spaces.Space, keys: Keys = ()) -> Iterator[tuple[Keys, spaces.
         yield keys, space
     else:
         raise TypeError(
-            f"the space {space}{_at(keys)} is not supported; supported are Box, Discrete, MultiDiscrete and "
+            f"the space {space}{location(keys)} is not supported; supported are Box, Discrete, MultiDiscrete and "
             "MultiBinary, and Dict and Tuple of them (a wrapper can drop or convert parts)"
         )
 
@@ -69,7 +52,7 @@ def row_type(space: spaces.Space, keys: Keys = ()) -> tuple[tuple[int, ...], np.
     return (), np.dtype(fields, align=True)
 
 
-def _at(keys: Keys) -> str:
+def location(keys: Keys) -> str:
     """Return the location of a part, for an error message."""
     return f" of the part {'.'.join(map(str, keys))!r}" if keys else ""
 
@@ -109,242 +92,3 @@ def action_units(low: np.ndarray, high: np.ndarray, unit: float | np.ndarray = 1
         middle, half = (high + low) / 2, (high - low) / 2
     bounded = np.isfinite(low) & np.isfinite(high)
     return np.where(bounded, middle, centre), np.where(bounded, half, scale)
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """Columns with the numbers of a Box or MultiBinary, or with the one-hot code of a Discrete or MultiDiscrete."""
-
-    keys: Keys
-    shape: tuple[int, ...]
-    choices: tuple[int, ...] = ()
-    """The number of choices of each dimension; empty for numbers."""
-    starts: tuple[int, ...] = ()
-    """The first choice of each dimension."""
-
-    @property
-    def columns(self) -> int:
-        """The number of columns."""
-        return sum(self.choices) or math.prod(self.shape)
-
-    def flatten(self, rows: np.ndarray) -> np.ndarray:
-        """Convert flat elements `(M, size)` to float32 `(M, columns)`."""
-        if not self.choices:
-            return rows.astype(np.float32, copy=False)
-        hot = [rows[:, [k]] - self.starts[k] == np.arange(count) for k, count in enumerate(self.choices)]
-        return np.concatenate(hot, axis=1).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Image:
-    """Columns with the pixels of an image, or of a stack of images.
-
-    The shape is (H, W), (H, W, C), (C, H, W), (S, H, W, C) or (S, C, H, W); networks see S * C channels.
-    """
-
-    keys: Keys
-    shape: tuple[int, ...]
-    high: float
-    """The brightest value."""
-    dtype: Literal["uint8", "float32"] = "uint8"
-    """Type of the columns."""
-
-    @property
-    def columns(self) -> int:
-        """The number of columns."""
-        return math.prod(self.shape)
-
-    def flatten(self, rows: np.ndarray) -> np.ndarray:
-        """Convert flat elements `(M, size)` to `(M, columns)`."""
-        return rows.astype(self.dtype, copy=False)
-
-    @property
-    def planes(self) -> tuple[int, ...]:
-        """The full shape: `(S, C, H, W)` if `channels_first`, else `(S, H, W, C)`."""
-        return (1,) * (4 - len(self.shape)) + self.shape
-
-    @property
-    def channels_first(self) -> bool:
-        """Whether the channels come first: there are fewer of them than rows and columns."""
-        return self.planes[1] < self.planes[3]
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """(S * C, H, W)."""
-        stacked, first, second, third = self.planes
-        return (stacked * first, second, third) if self.channels_first else (stacked * third, first, second)
-
-
-@dataclass(frozen=True)
-class Features:
-    """Converts observations to rows of numbers: first the vector, then the images, then the action mask.
-
-    Two converters that give the same rows are equal.
-    """
-
-    numbers: tuple[Numbers, ...]
-    images: tuple[Image, ...]
-    mask: Numbers | None = None
-
-    @classmethod
-    def of(cls, space: spaces.Space) -> "Features":
-        """Make the converter of an observation space.
-
-        A Box is an image if it has the shape of one (see `Image`) and holds uint8, bool, or another type with bounds 0
-        and 1, 0 and 255, or (uint16) 0 and 65535.
-
-        Raises:
-            TypeError: a space whose elements are not arrays of one shape, or are empty.
-        """
-        numbers, images, mask = [], [], None
-        for keys, leaf in leaves(space):
-            if not math.prod(leaf.shape or ()):
-                raise TypeError(f"the observation space {leaf}{_at(keys)} is not supported: it has no elements")
-            if keys[:1] == (ACTION_MASK,) and len(keys) > 1:
-                raise TypeError(
-                    f"{ACTION_MASK} of {space} must be one array: the masks of all choices one after the other"
-                )
-            if keys == (ACTION_MASK,):
-                mask = Numbers(keys, tuple(leaf.shape or ()))
-            elif _is_image(leaf):
-                images.append(_image_of(leaf, keys))
-            elif isinstance(leaf, spaces.Discrete):
-                numbers.append(Numbers(keys, (), (int(leaf.n),), (int(leaf.start),)))
-            elif isinstance(leaf, spaces.MultiDiscrete):
-                choices, starts = (tuple(array.flatten().tolist()) for array in (leaf.nvec, leaf.start))
-                numbers.append(Numbers(keys, leaf.shape, choices, starts))
-            else:
-                numbers.append(Numbers(keys, tuple(leaf.shape or ())))
-        if not numbers and not images:
-            raise TypeError(f"the observation space {space} is not supported: it has no elements")
-        return cls(tuple(numbers), tuple(images), mask)
-
-    @property
-    def vector(self) -> int:
-        """The number of columns of plain numbers, which come first."""
-        return sum(part.columns for part in self.numbers)
-
-    @property
-    def columns(self) -> int:
-        """The number of columns that networks get: all but those of the mask."""
-        return self.vector + sum(image.columns for image in self.images)
-
-    @property
-    def width(self) -> int:
-        """The number of columns of a row."""
-        return self.columns + (self.mask.columns if self.mask else 0)
-
-    def split(self, rows: Array) -> tuple[Array, Array | None]:
-        """Return the columns of rows `(B, width)` that networks get, and the action mask if there is one."""
-        return (rows, None) if self.mask is None else (rows[:, : self.columns], rows[:, self.columns :])
-
-    def check_mask(self, rows: np.ndarray, first_choices: Sequence[int] | np.ndarray = (0,)) -> None:
-        """Check that the mask, if there is one, allows a choice of each discrete action in each row.
-
-        Args:
-            rows: `(B, width)`.
-            first_choices: `(K,)`, the column of the first choice of each of K actions.
-
-        Raises:
-            ValueError: a row allows no action.
-        """
-        _, mask = self.split(rows)
-        if mask is not None and not (allowed := np.logical_or.reduceat(mask > 0, first_choices, axis=1)).all():
-            raise ValueError(f"no action is allowed in {rows_in_words(~allowed.all(axis=1))}")
-
-    def fit(self, space: spaces.Space) -> bool:
-        """Return whether observations of a space can be converted; plain numbers may have any shape."""
-        other = Features.of(space)
-        if other == self or other.columns != self.columns or self.images:
-            return other == self
-        return all(len(features._parts) == 1 and not features._parts[0].keys for features in (self, other)) and not any(
-            part.choices for features in (self, other) for part in features.numbers
-        )
-
-    def rows(self, states: Any) -> tuple[np.ndarray, bool]:
-        """Convert observations to rows of numbers; also return whether there was a single observation.
-
-        Args:
-            states: one element of the space or several: an array `(M, ...)`, a structured one, or a dict or tuple of
-                arrays `(M, ...)`. An ordinary array may have any shape with the right number of features.
-
-        Returns:
-            `(M, width)`; uint8 if all columns are pixels of bytes, else float32.
-
-        Raises:
-            ValueError: the states have another size.
-        """
-        try:
-            arrays = [np.asarray(part_of(states, part.keys)) for part in self._parts]
-        except (LookupError, TypeError, ValueError) as error:
-            if isinstance(states, tuple) and len(states) in (2, 5) and isinstance(states[-1], dict):
-                raise ValueError("the states are what reset or step returns: obs, info = env.reset()") from None
-            named = ", ".join(".".join(map(str, part.keys)) for part in self._parts)
-            due = f"have the parts {named}" if named else "be an array of numbers"
-            raise ValueError(f"the states must {due}: {error!r}") from None
-        single = _is_single(self._parts[0], arrays[0])
-        for index, (part, array) in enumerate(zip(self._parts, arrays, strict=True)):
-            size = math.prod(part.shape)
-            arrays[index] = array.reshape(1 if single or not array.ndim else len(array), -1)
-            if arrays[index].shape[1] != size:
-                what = f" of {'.'.join(map(str, part.keys))}" if part.keys else ""
-                raise ValueError(f"states{what} of shape {array.shape} do not have the {size} features of the agent")
-        return self._join(arrays), single
-
-    def flatten(self, rows: np.ndarray) -> np.ndarray:
-        """Convert rows of the space `(M, ...)` to `(M, width)`, without checks."""
-        return self._join([part_of(rows, part.keys).reshape(len(rows), -1) for part in self._parts])
-
-    @cached_property
-    def _parts(self) -> list[Numbers | Image]:
-        return [*self.numbers, *self.images, *([self.mask] if self.mask else [])]
-
-    def _join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        columns = [part.flatten(array) for part, array in zip(self._parts, arrays, strict=True)]
-        if len(columns) == 1:
-            return columns[0]
-        return np.concatenate([part.astype(np.float32, copy=False) for part in columns], axis=1)
-
-
-def unseen_images(space: spaces.Space) -> Iterator[str]:
-    """Yield the parts of an observation that have the shape or size of images, but count as numbers."""
-    for keys, leaf in leaves(space):
-        if not isinstance(leaf, spaces.Box | spaces.MultiBinary) or keys == (ACTION_MASK,) or _is_image(leaf):
-            continue
-        if _has_shape_of_image(tuple(leaf.shape), SMALLEST_MATRIX) or math.prod(leaf.shape) >= MANY_COLUMNS:
-            yield f"{'.'.join(map(str, keys)) or 'the observation'}, {leaf}"
-
-
-def _is_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
-    if not isinstance(space, spaces.Box):
-        return False
-    high = float(np.max(space.high, initial=0))
-    varies = (space.low != 0).any() or (space.high != high).any()
-    if not _holds_bytes(space) and (varies or high not in _brightest(space)):
-        return False
-    return _has_shape_of_image(space.shape, SMALLEST_IMAGE if high == PIXEL_HIGH else SMALLEST_MATRIX)
-
-
-def _image_of(space: spaces.Box, keys: Keys) -> Image:
-    return Image(keys, space.shape, float(np.max(space.high)) or 1.0, "uint8" if _holds_bytes(space) else "float32")
-
-
-def _holds_bytes(space: spaces.Box) -> bool:
-    return space.dtype in (np.uint8, np.bool_)
-
-
-def _brightest(space: spaces.Box) -> tuple[float, ...]:
-    """Return the values that white may have in pixels that are not uint8."""
-    return (1, PIXEL_HIGH, 2**16 - 1) if space.dtype == np.uint16 else (1, PIXEL_HIGH)
-
-
-def _has_shape_of_image(shape: tuple[int, ...], smallest_matrix: int) -> bool:
-    if len(shape) not in (2, 3, 4):
-        return False
-    return min(Image((), shape, 1.0).size[1:]) >= (smallest_matrix if len(shape) == 2 else SMALLEST_IMAGE)
-
-
-def _is_single(part: Numbers | Image, array: np.ndarray) -> bool:
-    if part.shape in (array.shape, array.shape[1:]):
-        return array.shape == part.shape
-    return array.size == math.prod(part.shape) and (array.ndim == 1 or len(array) != 1)
