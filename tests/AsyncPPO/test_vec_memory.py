@@ -138,6 +138,13 @@ def test_load_state_of_saved_buffer_gives_the_same_trajectories(tmp_path: Path) 
     assert_same_rows(loaded, uneven())
 
 
+def test_load_state_refuses_a_buffer_that_lacks_the_end_of_an_episode() -> None:
+    state = uneven().state()
+    state["arrays"]["final_obs"] = state["arrays"]["final_obs"][1:]
+    with pytest.raises(ValueError, match="next observations of ends"):
+        VecMemory(3).load_state(state)
+
+
 def test_load_state_of_older_version_gives_the_same_trajectories() -> None:
     """It has a row for each environment, packed final observations, and other names of extras."""
     loaded = VecMemory(3)

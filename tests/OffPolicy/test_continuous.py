@@ -74,6 +74,12 @@ def test_ddpg_has_the_losses_of_a_slow_loop() -> None:
     assert metrics["actor_loss"] == pytest.approx(actor_loss, rel=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "count"), [(DDPG, 1), (TD3, 2), (SAC, 2)])
+def test_there_are_as_many_critics_as_in_the_papers(kind: Any, count: int) -> None:
+    obs, action, *_ = (part.tolist()[0] for part in random_batch())
+    assert len(q_by_hand(shaken(kind).critic_learner.network, obs, action)) == count
+
+
 def test_td3_has_the_losses_of_a_slow_loop() -> None:
     agent, batch = shaken(TD3, policy_delay=1), random_batch()
     noise = 0.2 * np.random.default_rng(7).standard_normal((6, 2), np.float32)

@@ -118,6 +118,16 @@ def test_envpool_autoresets_in_the_same_step() -> None:
         assert ended > 20
 
 
+@pytest.mark.skipif(INSTALLED, reason="EnvPool itself has other infos")
+def test_infos_of_envpool_are_those_of_each_environment() -> None:
+    with EnvVectorizer("CartPole-v1", 3, backend="vector", seed=0) as env:
+        _, first = env.reset()
+        env.finished[1] = True
+        *_, infos = env.step([0, 0])
+    assert [info["lives"] for info in first] == [10, 11, 12]
+    assert [info["lives"] for info in infos] == [10, 12]
+
+
 def test_envpool_steps_some_and_keeps_their_order() -> None:
     with EnvVectorizer("Pendulum-v1", 6, backend="vector", seed=0) as env:
         first, _ = env.reset()
