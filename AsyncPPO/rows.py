@@ -58,6 +58,23 @@ class RowMeans:
         self._last, self._sums = whole_number(state["last"], "number of steps"), sums
 
 
+def report(trainer: "AsyncTrainer", row: Metrics) -> Metrics:
+    """Add a row to a trainer's history and call `on_update`; return the row with the metrics that callbacks added.
+
+    Callbacks that store metrics come last, so that they see all of them.
+    """
+    trainer.history.append(row)
+    storing = [callback for callback in trainer.callbacks if getattr(callback, "stores", False)]
+    for callback in trainer.callbacks:
+        if callback not in storing:
+            callback.on_update(trainer, row)
+    trainer.history.replace_last(row)
+    row = trainer.history[-1]
+    for callback in storing:
+        callback.on_update(trainer, row)
+    return row
+
+
 def row_of(trainer: "AsyncTrainer", metrics: Metrics) -> Metrics:
     """Return a row of a trainer's history, with the metrics of the update."""
     recent, nan = trainer.recent, float("nan")

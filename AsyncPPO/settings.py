@@ -41,8 +41,8 @@ class TrainerOptions(EnvSettings, total=False):
     ranks: Cluster
 
 
-def check_arguments(agent: "Agent", steps: int, settings: EnvSettings, by: str) -> None:
-    """Check the arguments of the trainer `by`; warn if a run of so many steps is too short for an update.
+def check_arguments(agent: "Agent", settings: EnvSettings, by: str) -> None:
+    """Check the arguments of the trainer `by`.
 
     Raises:
         TypeError: a name in `settings` is unknown, or the agent is none.
@@ -50,11 +50,15 @@ def check_arguments(agent: "Agent", steps: int, settings: EnvSettings, by: str) 
     check_names(settings, EnvSettings.__annotations__, [*TrainerOptions.__annotations__, "num_envs", "steps"], by)
     if not _has("steps_wanted", agent):
         raise TypeError(f"the agent must be an object such as PPO.for_env(env), not {agent!r}")
+
+
+def warn_if_too_short(agent: "Agent", steps: int) -> None:
+    """Warn if a run of so many steps is too short for an update."""
     if steps < (wanted := agent.steps_wanted()):
         warnings.warn(
             f"steps ({steps}) is less than the {wanted} transitions that the agent waits for: it will not learn",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
@@ -18,8 +19,8 @@ from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos,
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
 from AsyncPPO.lag import LaggedTurns
 from AsyncPPO.ranks import Others, Share, agree_on_state, agree_to_stop, check_ranks, collect_share
-from AsyncPPO.rows import RowMeans, row_of
-from AsyncPPO.settings import ActingMode, EnvSettings, Mode, callbacks_in, check_arguments
+from AsyncPPO.rows import RowMeans, report, row_of
+from AsyncPPO.settings import ActingMode, EnvSettings, Mode, callbacks_in, check_arguments, warn_if_too_short
 from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import ALONE, Closeable, Cluster, Fixed, History, Metrics, Ranks, counted, save_state
 
@@ -27,6 +28,10 @@ BAR_SECONDS = 0.2
 """The longest time between updates of the progress bar while replicas act."""
 RECENT_EPISODES = 100
 DEFAULT_NUM_ENVS = 32
+NO_EPISODE = (
+    "no episode ended within {:,} steps, so there is no mean return: an environment that never ends needs a time limit "
+    "(gymnasium.wrappers.TimeLimit)"
+)
 A = TypeVar("A", bound=Agent)
 
 
@@ -77,7 +82,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         **settings: Unpack[EnvSettings],
     ) -> None:
         steps = counted("steps", steps)
-        check_arguments(agent, steps, settings, by=type(self).__name__)
+        check_arguments(agent, settings, by=type(self).__name__)
         check_ranks(ranks, agent, mode, lag, settings.get("seed"))
         self.agent, self.steps, self.mode, self.lag, self.progress = agent, steps, mode, lag, progress
         self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
@@ -114,10 +119,14 @@ class AsyncTrainer(Closeable, Generic[A]):
         )
 
     def _prepare_agent(self) -> None:
-        """Check that the agent is for these environments, and tell it which of all ranks' they are."""
+        """Check that the agent is for these environments, and tell it which of all ranks' they are.
+
+        Only then warn of a run that is too short, since an error is to come first.
+        """
         try:
             optional(self.agent, "check_fits")(self.env)
             optional(self.agent, "take_share")(self.share.own, self.share.total)
+            warn_if_too_short(self.agent, self.steps)
         except Exception:
             self.close()
             raise
@@ -189,12 +198,10 @@ class AsyncTrainer(Closeable, Generic[A]):
             for callback in self.callbacks:
                 callback.on_rollout(self, steps, episodes)
             if self.row_is_due:
-                row = row_of(self, self.rows.take(self.steps_done))
-                self.history.append(row)
-                for callback in self.callbacks:
-                    callback.on_update(self, row)
-                yield row
+                yield report(self, row_of(self, self.rows.take(self.steps_done)))
             may_stop = bool(metrics) or not optional(self.agent, "on_policy")
+        if not (self.episodes_done or self.stopped or self.ranks.node):
+            warnings.warn(NO_EPISODE.format(self.steps_done), RuntimeWarning, stacklevel=2)
 
     def _turn(self) -> tuple[int, list[Episode], Metrics]:
         """Collect, and update if there is a batch; return the steps, episodes and metrics of all ranks."""

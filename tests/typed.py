@@ -2,6 +2,8 @@
 
 from typing import assert_type
 
+from AsyncPPO import AsyncTrainer
+from AsyncPPO.callbacks import Callback
 from OffPolicy import DQN, SAC
 from PPO import PPO
 from PPO.rnd import RND
@@ -16,6 +18,14 @@ def for_env() -> None:
     PPO.for_env("CartPole-v1", lr="high")  # type: ignore[arg-type]
     SAC.for_env("Pendulum-v1", lerning_rate=3)  # type: ignore[call-arg]
     DQN.for_env("CartPole-v1", noise_clip=0.5)  # type: ignore[call-arg]  # TD3's
+
+
+class Typed(Callback):
+    """Knows the agent of its trainer."""
+
+    def on_update(self, trainer: AsyncTrainer[PPO], metrics: dict[str, float]) -> None:
+        """Read a setting."""
+        metrics["discount"] = assert_type(trainer.agent, PPO).gamma
 
 
 def attributes(ppo: PPO) -> None:

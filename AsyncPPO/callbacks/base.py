@@ -31,6 +31,9 @@ class Callback:
         TypeError: a subclass misspells one, or has one of Stable-Baselines3, which would never be called.
     """
 
+    stores = False
+    """Whether it writes metrics or checkpoints: its `on_update` comes after those that may add metrics."""
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         known = [name for name in vars(Callback) if name.startswith("on_")]
@@ -46,7 +49,10 @@ class Callback:
         """The environments took `steps` steps together; `episodes` ended in them."""
 
     def on_update(self, trainer: "AsyncTrainer", metrics: Metrics) -> None:
-        """The agent updated; `metrics` is the new row of `trainer.history`. `trainer.stop(why)` ends the run."""
+        """The agent updated; `metrics` is the new row of `trainer.history`, to which you may add numbers.
+
+        `trainer.stop(why)` ends the run.
+        """
 
     def on_evaluation(self, trainer: "AsyncTrainer", evaluation: Evaluation) -> None:
         """An evaluation is done."""

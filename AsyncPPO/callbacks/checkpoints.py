@@ -25,6 +25,8 @@ class Checkpoints(Callback):
     Every rank of a run needs it, since each has its own environments; the first rank writes the files.
     """
 
+    stores = True
+
     @names_checked
     def __init__(self, directory: str | os.PathLike[str], every_seconds: float = 60.0, keep: int = 3) -> None:
         """Write into `directory`, which is created if necessary.

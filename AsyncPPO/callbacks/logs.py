@@ -71,6 +71,8 @@ class Table:
 class CSVLog(Callback):
     """Writes `metrics.csv`, a line for each row of the history, and `evaluations.csv`."""
 
+    stores = True
+
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         """Write into `directory`, which the run makes if it is missing."""
         self.metrics, self.evaluations = (
@@ -106,6 +108,8 @@ class CSVLog(Callback):
 
 class TensorBoard(Callback):
     """Writes event files for TensorBoard, with the tags that Stable-Baselines3 uses."""
+
+    stores = True
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         """Write into `directory`, which the run makes if it is missing."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class WeightsAndBiases(Callback):
     """Reports settings, metrics and evaluations to Weights & Biases; there, a resumed run is a new run."""
 
+    stores = True
+
     def __init__(self, settings: Mapping[str, Any], **options: Any) -> None:
         """Store the settings of the run, and the options of `wandb.init`.
 
@@ -43,6 +45,8 @@ class WeightsAndBiases(Callback):
 
 class MLflow(Callback):
     """Reports settings, metrics and evaluations to MLflow; there, a resumed run is a new run."""
+
+    stores = True
 
     def __init__(self, settings: Mapping[str, Any], **options: Any) -> None:
         """Store the settings of the run, and the options of `mlflow.start_run`.

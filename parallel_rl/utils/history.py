@@ -27,7 +27,11 @@ class History(Sequence[Metrics]):
 
         Raises:
             ValueError: a key of the earlier rows is missing.
+            TypeError: a value is not a number.
         """
+        for name, value in row.items():
+            if not hasattr(value, "__float__"):
+                raise TypeError(f"the metric {name!r} must be a number, not {value!r}")
         if row.keys() != self._columns.keys():
             if gone := self._columns.keys() - row.keys():
                 raise ValueError(f"metrics are missing that the rows before have: {sorted(gone)}")
@@ -39,6 +43,13 @@ class History(Sequence[Metrics]):
             if not isinstance(row[name], Integral):
                 self._types[name] = float
         self._length += 1
+
+    def replace_last(self, row: Metrics) -> None:
+        """Replace the last row; the errors are those of `append`."""
+        for column in self._columns.values():
+            column.pop()
+        self._length -= 1
+        self.append(row)
 
     @property
     def columns(self) -> list[str]:

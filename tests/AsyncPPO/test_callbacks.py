@@ -147,6 +147,28 @@ def test_csv_log_after_each_row_reads_back_equal(tmp_path: Path) -> None:
             read_table(tmp_path / "metrics.csv")
 
 
+def test_metrics_of_a_callback_are_stored_wherever_it_is_in_the_list(tmp_path: Path) -> None:
+    class Own(Callback):
+        def on_update(self, trainer: AsyncPPO, metrics: dict[str, float]) -> None:
+            assert trainer.history[-1]["steps"] == metrics["steps"]
+            metrics["deviation"] = np.float32(metrics["steps"] / 256)
+
+    with trainer(CSVLog(tmp_path), TensorBoard(tmp_path), Own()) as run:
+        rows = [*run.updates()]
+    assert [row["deviation"] for row in rows] == [0.5, 1.0, 1.5, 2.0]
+    assert rows == list(run.history) == read_table(tmp_path / "metrics.csv")
+    assert scalars(tmp_path)["train/deviation"] == [(128, 0.5), (256, 1.0), (384, 1.5), (512, 2.0)]
+
+
+def test_a_metric_of_a_callback_that_is_not_a_number_is_named() -> None:
+    class Own(Callback):
+        def on_update(self, trainer: AsyncPPO, metrics: dict[str, Any]) -> None:
+            metrics["phase"] = "late"
+
+    with trainer(Own()) as run, pytest.raises(TypeError, match="the metric 'phase' must be a number, not 'late'"):
+        run.run()
+
+
 def test_csv_log_of_a_resumed_run_keeps_earlier_rows(tmp_path: Path) -> None:
     logs = CSVLog(tmp_path), BackgroundEvaluation(Counter, 256, episodes=2)
     with trainer(*logs) as run:

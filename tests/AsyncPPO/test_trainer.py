@@ -1,5 +1,7 @@
 """AsyncPPO: its steps, its two modes, and equal runs for equal seeds on every backend."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,7 +13,7 @@ from AsyncPPO import AsyncPPO, EnvError, evaluate
 from AsyncPPO.callbacks import BackgroundEvaluation, Callback
 from PPO import PPO
 from tests.covering import rest_slow
-from tests.envs import Faulty
+from tests.envs import Counter, Faulty
 
 
 def trainer(steps: int = 600, num_envs: int = 4, **kwargs: Any) -> AsyncPPO:
@@ -242,6 +244,25 @@ def test_agent_for_other_spaces_is_refused() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             AsyncPPO("CartPole-v1", ppo)
+
+
+def test_an_error_comes_without_the_warning_of_too_few_steps(recwarn: pytest.WarningsRecorder) -> None:
+    ppo = PPO(False, 3, 2)
+    with pytest.raises(ValueError, match="observ_dim=3"):
+        AsyncPPO("CartPole-v1", ppo, steps=100)
+    with pytest.raises(ValueError, match="no environment 'CartPol-v1'"):
+        AsyncPPO("CartPol-v1", ppo, steps=100)
+    assert not recwarn.list
+    AsyncPPO("CartPole-v1", PPO(False, 4, 2), steps=100, progress=False, backend="inline").close()
+    assert [Path(warning.filename).name for warning in recwarn] == [Path(__file__).name]
+
+
+def test_a_run_in_which_no_episode_ended_warns_once(recwarn: pytest.WarningsRecorder) -> None:
+    for length in (150, 10**9):
+        ppo = PPO.for_env(Counter(), batch_size=128, mini_batch_size=64, k_epochs=1)
+        with AsyncPPO(partial(Counter, length), ppo, 4, 600, progress=False, backend="inline") as run:
+            run.run()
+    assert [str(warning.message)[:37] for warning in recwarn] == ["no episode ended within 600 steps, so"]
 
 
 def test_failing_environment_ends_the_run_with_its_name() -> None:
