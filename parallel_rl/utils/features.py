@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from parallel_rl.utils.counts import rows_in_words
+from parallel_rl.utils.elements import name_of
 from parallel_rl.utils.spaces import Keys, leaves, location, part_of
 
 Array = TypeVar("Array", bound=Any)  # an array, or a tensor
@@ -153,6 +154,24 @@ class Features:
         """Return the columns of rows `(B, width)` that networks get, and the action mask if there is one."""
         return (rows, None) if self.mask is None else (rows[:, : self.columns], rows[:, self.columns :])
 
+    def parts(self, columns: Array) -> dict[str, Array]:
+        """Return the parts of observations by their keys, for an encoder of your own: `parts(columns)["camera"]`.
+
+        The keys of a nested part are joined by dots, and the parts of a Tuple are "0", "1" and so on.
+
+        Args:
+            columns: `(B, columns)`, as an encoder gets them.
+
+        Returns:
+            `(B, k)` for numbers and one-hot codes, and `(B, *shape)` for images.
+        """
+        parts, start = {}, 0
+        for part in (*self.numbers, *self.images):
+            own = columns[:, start : start + part.columns]
+            parts[name_of(part.keys)] = own.reshape(len(own), *part.shape) if isinstance(part, Image) else own
+            start += part.columns
+        return parts
+
     def check_mask(self, rows: np.ndarray, first_choices: Sequence[int] | np.ndarray = (0,)) -> None:
         """Check that the mask, if there is one, allows a choice of each discrete action in each row.
 
@@ -187,14 +206,14 @@ class Features:
             `(M, width)`; uint8 if all columns are pixels of bytes, else float32.
 
         Raises:
-            ValueError: the states have another size.
+            ValueError: the states have another size, or are what `reset` or `step` of an environment returns.
         """
+        if isinstance(states, tuple) and states and isinstance(states[-1], dict) and not self._ends_with_dict(states):
+            raise ValueError("the states are what reset or step returns: obs, info = env.reset()")
         try:
             arrays = [np.asarray(part_of(states, part.keys)) for part in self._parts]
         except (LookupError, TypeError, ValueError) as error:
-            if isinstance(states, tuple) and len(states) in (2, 5) and isinstance(states[-1], dict):
-                raise ValueError("the states are what reset or step returns: obs, info = env.reset()") from None
-            named = ", ".join(".".join(map(str, part.keys)) for part in self._parts)
+            named = ", ".join(name_of(part.keys) for part in self._parts)
             due = f"have the parts {named}" if named else "be an array of numbers"
             raise ValueError(f"the states must {due}: {error!r}") from None
         single = _is_single(self._parts[0], arrays[0])
@@ -202,13 +221,17 @@ class Features:
             size = math.prod(part.shape)
             arrays[index] = array.reshape(1 if single or not array.ndim else len(array), -1)
             if arrays[index].shape[1] != size:
-                what = f" of {'.'.join(map(str, part.keys))}" if part.keys else ""
+                what = f" of {name_of(part.keys)}" if part.keys else ""
                 raise ValueError(f"states{what} of shape {array.shape} do not have the {size} features of the agent")
         return self._join(arrays), single
 
     def flatten(self, rows: np.ndarray) -> np.ndarray:
         """Convert rows of the space `(M, ...)` to `(M, width)`, without checks."""
         return self._join([part_of(rows, part.keys).reshape(len(rows), -1) for part in self._parts])
+
+    def _ends_with_dict(self, states: tuple[Any, ...]) -> bool:
+        """Return whether observations are tuples whose last part, as that of `states`, is a dict."""
+        return any(part.keys[:1] == (len(states) - 1,) and len(part.keys) > 1 for part in self._parts)
 
     @cached_property
     def _parts(self) -> list[Numbers | Image]:

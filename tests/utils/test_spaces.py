@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from parallel_rl.utils import Features, action_units, bounds_of, row_type, unseen_images
@@ -210,3 +211,47 @@ def test_each_dimension_of_actions_has_its_own_units() -> None:
     low, high = np.array([-1, 5, -np.inf, -np.inf]), np.array([1, np.inf, -5, np.inf])
     offset, unit = action_units(*bounds_of(spaces.Box(low, high, dtype=np.float64)), unit=3.0)
     assert (offset.tolist(), unit.tolist()) == ([0, 8, -8, 0], [1, 3, 3, 3])
+
+
+def test_the_parts_of_columns_have_the_names_of_the_observation() -> None:
+    NESTED.seed(0)
+    elements: list[Any] = [NESTED.sample() for _ in range(4)]
+    features = Features.of(NESTED)
+    parts = features.parts(features.rows(rows_of(NESTED, elements))[0])
+    assert {name: part.shape for name, part in parts.items()} == {
+        "position": (4, 2),
+        "inner.0": (4, 3),
+        "inner.1.switches": (4, 2),
+        "camera": (4, 6, 8, 3),
+    }
+    for number, element in enumerate(elements):
+        assert np.array_equal(parts["position"][number], element["position"])
+        assert parts["inner.0"][number].argmax() == element["inner"][0] - 5
+        assert np.array_equal(parts["inner.1.switches"][number], element["inner"][1]["switches"])
+        assert np.array_equal(parts["camera"][number], element["camera"])
+    masked = Features.of(spaces.Dict(action_mask=spaces.MultiBinary(2), seen=spaces.Box(-1, 1, (3,))))
+    assert masked.parts(torch.ones(5, 3))["seen"].shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1, 1, (4,)),
+        spaces.Discrete(3),
+        spaces.Dict(a=spaces.Box(-1, 1, (2,))),
+        spaces.Tuple((spaces.Discrete(2), spaces.Discrete(2))),
+        NESTED,
+    ],
+    ids=["box", "discrete", "dict", "tuple", "nested"],
+)
+def test_what_reset_or_step_returns_is_no_observation(space: spaces.Space[Any]) -> None:
+    element, features = space.sample(), Features.of(space)
+    for returned in ((element, {}), (element, 1.0, False, False, {"reward": 1})):
+        with pytest.raises(ValueError, match="the states are what reset or step returns"):
+            features.rows(returned)
+    assert features.rows(element)[1]
+
+
+def test_an_observation_that_is_a_tuple_may_end_with_a_dict() -> None:
+    space = spaces.Tuple((spaces.Discrete(2), spaces.Dict(a=spaces.Box(-1, 1, (2,)))))
+    assert Features.of(space).rows(space.sample())[0].shape == (1, 4)
