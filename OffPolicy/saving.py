@@ -22,6 +22,7 @@ from OffPolicy.schedule import UpdateSchedule
 from parallel_rl.networks.weights import POLICY_FILE, read_weights, tensors_of
 from parallel_rl.utils import Configured, State, check_fit, describe_space, make_space, older, settings_in, whole_number
 from parallel_rl.utils.records import in_words, plain
+from parallel_rl.utils.schedules import LostSchedule
 
 COUNTS = ("steps", "updates", "_acted")
 KEPT = "kept"
@@ -74,7 +75,8 @@ class Savable(Configured, ConfigFields):
         Args:
             directory: that of the weights.
             changes: arguments that replace the saved ones. Give those that are not saved: `device`, a schedule for
-                `lr`, and `goal_functions` for hindsight, or `hindsight="none"` for an agent that learns no more.
+                `lr` if the agent is to learn, and `goal_functions` for hindsight, or `hindsight="none"` for an agent
+                that learns no more.
 
         Raises:
             FileNotFoundError: there are no weights.
@@ -83,8 +85,8 @@ class Savable(Configured, ConfigFields):
         file = Path(directory) / POLICY_FILE
         saved = cls._saved_settings(file)[1]
         names = settings_in(cls.config_class).keys() & saved
-        if isinstance(saved.get("lr"), str) and "lr" not in changes:
-            raise ValueError(f"lr was a function, {saved['lr']}, which no file holds: give lr=")
+        if isinstance(saved.get("lr"), str):
+            saved["lr"] = LostSchedule("lr", saved["lr"])
         if saved.get("hindsight", "none") != "none" and changes.keys().isdisjoint({"hindsight", "goal_functions"}):
             raise ValueError(
                 "the agent had hindsight, whose goal functions no file holds: give "

@@ -34,8 +34,8 @@ class Savable(Parts):
         Args:
             path: the directory.
             changes: arguments that replace the saved ones. Give those that are not saved: `device`, and a custom
-                `encoder`, `actor_critic` or schedule (`lr`, `policy_clip`), which no file can hold. You can change any
-                others that the weights do not depend on, such as `gamma`.
+                `encoder` or `actor_critic`, which no file can hold; also a schedule (`lr`, `policy_clip`) if the agent
+                is to learn. You can change any others that the weights do not depend on, such as `gamma`.
 
         Raises:
             FileNotFoundError: there are no weights.

@@ -11,6 +11,7 @@ from parallel_rl.networks.weights import Settings
 from parallel_rl.utils import Features, choices_of, leaves, make_space, settings_in
 from parallel_rl.utils.features import Numbers
 from parallel_rl.utils.records import in_words, plain
+from parallel_rl.utils.schedules import LostSchedule
 from PPO.actor_critic import ActorCritic
 from PPO.arguments import BOUNDS, ForEnv, is_finite, rebounded, unit_of
 from PPO.companions import Companion
@@ -21,7 +22,7 @@ DEFAULTS = {each.name: each.default for each in fields(ForEnv) if each.name != "
 CALLABLES = ("encoder", "actor_critic")
 """Arguments that cannot be saved."""
 SCHEDULES = ("lr", "policy_clip")
-"""Settings that cannot be saved if they are functions."""
+"""Settings of which only the name is saved if they are functions."""
 
 
 def plain_arguments(arguments: Mapping[str, Any]) -> Settings:
@@ -44,8 +45,8 @@ def arguments_of(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
         if arguments.pop(name, None) is not None and name not in given:
             raise ValueError(f"the agent had its own {name}, {settings[name]}, which no file holds: give {name}=")
     for name in SCHEDULES:
-        if isinstance(arguments.get(name), str) and name not in given:
-            raise ValueError(f"{name} was a function, {settings[name]}, which no file holds: give {name}=")
+        if isinstance(arguments.get(name), str):
+            arguments[name] = LostSchedule(name, arguments[name])
     own = [companion["is"] for companion in arguments.get("companions", []) if isinstance(companion, dict)]
     if own and "companions" not in given:
         raise ValueError(f"the agent had companions, {', '.join(own)}, which no file holds: give companions=")

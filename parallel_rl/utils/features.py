@@ -165,8 +165,9 @@ class Features:
         Returns:
             `(B, k)` for numbers and one-hot codes, and `(B, *shape)` for images.
         """
+        inputs: list[Numbers | Image] = [*self.numbers, *self.images]
         parts, start = {}, 0
-        for part in (*self.numbers, *self.images):
+        for part in inputs:
             own = columns[:, start : start + part.columns]
             parts[name_of(part.keys)] = own.reshape(len(own), *part.shape) if isinstance(part, Image) else own
             start += part.columns

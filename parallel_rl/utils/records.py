@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from parallel_rl.utils.described import describe_space
+from parallel_rl.utils.schedules import LostSchedule
 
 
 def plain(value: Any) -> Any:
@@ -17,6 +18,8 @@ def plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
+    if isinstance(value, LostSchedule):
+        return value.was
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
     return value

@@ -2,9 +2,27 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 Schedule = Callable[[float], float]
 """A function of the remaining fraction of the run, from 1 at its start to 0 at its end (as in Stable-Baselines3)."""
+
+
+@dataclass(frozen=True)
+class LostSchedule:
+    """Stands for a function that no file holds, in an agent that was loaded: without it the agent can only act."""
+
+    name: str
+    """Of the hyperparameter."""
+    was: str
+    """The name of the function."""
+
+    def __call__(self, remaining: float) -> float:
+        """Raise a `ValueError` that says what to do."""
+        raise ValueError(
+            f"{self.name} was a function, {self.was}, which no file holds: to learn, assign {self.name}, or give "
+            f"{self.name}= where the agent is loaded"
+        )
 
 
 def linear(initial: float, progress: float) -> float:

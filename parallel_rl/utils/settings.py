@@ -34,7 +34,7 @@ import numpy as np
 from gymnasium import spaces
 
 from parallel_rl.utils.names import check_names
-from parallel_rl.utils.schedules import Schedule, scheduled
+from parallel_rl.utils.schedules import LostSchedule, Schedule, scheduled
 
 C = TypeVar("C", bound="Config")
 P = ParamSpec("P")
@@ -244,7 +244,8 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
         ValueError: it is a schedule that does not return a number.
     """
     kinds = _kinds(hint)
-    if (value is None and NoneType in kinds) or (about.also is not None and value == about.also):
+    is_also = about.also is not None and value == about.also
+    if (value is None and NoneType in kinds) or is_also or (isinstance(value, LostSchedule) and Schedule in kinds):
         return None
     if choices := literals(kinds):
         return None if value in choices else f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}"

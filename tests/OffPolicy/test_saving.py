@@ -116,8 +116,10 @@ def test_what_no_file_holds_must_be_given_again(tmp_path: Any) -> None:
         SAC.load(tmp_path / "hindsight")
     assert SAC.load(tmp_path / "hindsight", hindsight="none").goal_functions is None
     agent_of("sac", lr=lambda remaining: 1e-3 * remaining).save_weights(tmp_path / "schedule")
-    with pytest.raises(ValueError, match=r"lr was a function, .*lambda.*: give lr="):
-        SAC.load(tmp_path / "schedule")
+    loaded = SAC.load(tmp_path / "schedule")
+    assert loaded.get_action(loaded.observation_space.sample(), deterministic=True).shape == loaded.action_space.shape
+    with pytest.raises(ValueError, match=r"lr was a function, .*lambda.*, which no file holds: .* give lr="):
+        feed(loaded, experience(loaded, 6))
     assert SAC.load(tmp_path / "schedule", lr=1e-3).lr == 1e-3
     with pytest.raises(FileNotFoundError, match="no weights at"):
         SAC.load(tmp_path / "nothing")

@@ -816,17 +816,23 @@ def test_a_schedule_with_annealing_is_refused() -> None:
         discrete(lr=lambda remaining: 0.0)
 
 
-def test_a_schedule_is_not_saved_with_the_weights(tmp_path: Path) -> None:
-    ppo = discrete(lr=lambda remaining: 0.01 * remaining)
-    ppo.save_weights(tmp_path)
-    with pytest.raises(ValueError, match=r"lr was a function, .*lambda.*, which no file holds: give lr="):
-        PPO.load(tmp_path)
-    again = PPO.load(tmp_path, lr=0.1)
-    assert again.lr == 0.1
-    assert (
-        again.get_action(states(5), deterministic=True).tolist()
-        == ppo.get_action(states(5), deterministic=True).tolist()
+@pytest.mark.parametrize("name", ["lr", "policy_clip"])
+def test_an_agent_whose_schedule_no_file_holds_acts_and_learns_once_it_has_another(tmp_path: Path, name: str) -> None:
+    ppo = discrete(**{name: lambda remaining: 0.01 * remaining})
+    ppo.save_weights(tmp_path / "first")
+    PPO.load(tmp_path / "first").save_weights(tmp_path / "second")
+    again = PPO.load(tmp_path / "second")
+    assert np.array_equal(
+        again.get_action(states(5), deterministic=True), ppo.get_action(states(5), deterministic=True)
     )
+    assert "lambda" in repr(again)
+    again.memory.append(trajectory(again, 8))
+    with pytest.raises(ValueError, match=rf"{name} was a function, .*lambda.*, which no file holds: .* give {name}="):
+        again.learn()
+    assert len(again.memory) == 8
+    setattr(again, name, 0.1)
+    assert again.learn()
+    assert getattr(PPO.load(tmp_path / "second", **{name: 0.1}), name) == 0.1
 
 
 @pytest.mark.parametrize("name", ["action_scaling", "rnd_warmup", "use_RND", "observ_dim", "hidden_sizes", "device"])

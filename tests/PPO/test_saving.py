@@ -209,7 +209,7 @@ def forge(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"lr": "x"},
+        {"gamma": "x"},
         {"lr": 10**400},
         {"hidden_sizes": "x"},
         {"hidden_sizes": [[1]]},
