@@ -201,10 +201,7 @@ def check_flags(agent: str, unknown: Sequence[str]) -> None:
     Raises:
         ValueError: one is such a flag; the message names the agents that have it, or our flag.
     """
-    for argument in unknown:
-        if not argument.startswith("--"):
-            continue
-        flag = argument.partition("=")[0]
+    for flag in (argument.partition("=")[0] for argument in unknown if argument.startswith("--")):
         name = flag.removeprefix("--").removeprefix("no-").replace("-", "_").lower()
         if owners := [other for other in AGENTS if name in setting_names(other)]:
             raise ValueError(f"{flag} is a flag of the agent {' and '.join(owners)}, not of {agent}")
