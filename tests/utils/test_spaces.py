@@ -170,13 +170,6 @@ def test_states_of_another_size_are_named() -> None:
         )
 
 
-@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (4,)), spaces.Dict(a=spaces.Box(-1, 1, (4,)))])
-@pytest.mark.parametrize("outcome", [({},), (0.0, False, False, {})], ids=["reset", "step"])
-def test_what_reset_or_step_returns_is_no_observation(space: spaces.Space, outcome: tuple[Any, ...]) -> None:
-    with pytest.raises(ValueError, match=r"the states are what reset or step returns: obs, info = env\.reset\(\)"):
-        Features.of(space).rows((space.sample(), *outcome))
-
-
 LARGEST = float(np.finfo(np.float32).max)
 
 
