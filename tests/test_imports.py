@@ -1,6 +1,7 @@
 """Imports flow one way, and importing does nothing else."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,14 @@ def test_importing_prints_nothing_and_leaves_random_states_alone(modules: list[s
         [sys.executable, "-c", IMPORTS, *modules], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_folder_utils_of_the_users_own_is_not_hidden(tmp_path: Path) -> None:
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils" / "helper.py").write_text("answer = 42")
+    script = "from utils.helper import answer; from utils import buffer_append; assert answer == 42"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment)
 
 
 def test_the_collector_and_the_command_line_need_neither_torch_nor_ray() -> None:

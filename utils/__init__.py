@@ -1,5 +1,7 @@
 """The helpers of the hand-written loop, for programs that say `import utils`; their home is `parallel_rl.utils`."""
 
+from pkgutil import extend_path
+
 from parallel_rl.utils import (
     buffer_append,
     buffer_to_target_buffer_transfer,
@@ -19,3 +21,4 @@ __all__ = [
     "range_of_active_environments",
     "update_active_environments_list",
 ]
+__path__ = extend_path(__path__, __name__)  # so that it does not hide modules in somebody's folder `utils`
