@@ -365,7 +365,7 @@ def test_mujoco_is_told_to_render_without_a_screen(run_dir: Path, monkeypatch: p
         monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "platform", "linux")
     main.main(["record", str(run_dir)])
-    assert os.environ["MUJOCO_GL"] == "egl"
+    assert (os.environ["MUJOCO_GL"], os.environ["SDL_VIDEODRIVER"]) == ("egl", "dummy")
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     main.main(["record", str(run_dir)])
     assert os.environ["MUJOCO_GL"] == "osmesa", "who says how is heard"

@@ -475,6 +475,7 @@ def test_watch_without_a_screen_is_refused(
     for name in SCREENS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")  # as `record` leaves it
     assert main.main(["watch", str(run_dir)]) == 1
     assert "error: there is no screen to watch on: record makes a video" in capsys.readouterr().err
 

@@ -100,7 +100,7 @@ def test_the_program_runs_as_a_module(module: str) -> None:
 
 def test_watch_shows_a_run_in_a_window(tmp_path: Path) -> None:
     untrained_run(tmp_path)
-    no_screen = partial(os.environ.__setitem__, "SDL_VIDEODRIVER", "dummy")
+    no_screen = partial(os.environ.__setitem__, "SDL_VIDEODRIVER", "offscreen")
     code, out, err = Forked("watch", str(tmp_path), "--episodes", "1", cwd=tmp_path, prepare=no_screen).finish()
     assert code == 0, err
     assert re.fullmatch(r"episode 1: return \d+\.00\n", out)

@@ -29,6 +29,8 @@ LEAST_SIZE = 100
 """Pixels of the smaller side of a video; smaller images are enlarged, such as those of MinAtar, 10 by 10."""
 SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 """Environment variables; one of them is set if Linux can open a window."""
+NO_SCREEN = "dummy"
+"""The video driver of SDL that shows nothing."""
 
 
 def evaluate(
@@ -103,6 +105,7 @@ def record(
         raise ValueError(f"out must end in .mp4 or .gif, not {out.name!r}")
     if not has_screen():
         os.environ.setdefault("MUJOCO_GL", "egl")  # before MuJoCo is imported, which would open a window
+        os.environ.setdefault("SDL_VIDEODRIVER", NO_SCREEN)  # pygame would look for a screen, and print an error
     config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -137,7 +140,7 @@ def watch(
 
 def has_screen() -> bool:
     """Return whether a window can be opened."""
-    return sys.platform != "linux" or any(name in os.environ for name in SCREENS)
+    return sys.platform != "linux" or any(os.environ.get(name, NO_SCREEN) != NO_SCREEN for name in SCREENS)
 
 
 def _picture_of(env: gym.Env) -> np.ndarray:
