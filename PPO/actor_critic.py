@@ -72,7 +72,7 @@ class ActorCritic(nn.Module):
         generator: of the initial weights.
 
     Raises:
-        TypeError: a space is not supported.
+        TypeError: a space is not supported, or `encoder` makes no module.
         ValueError: the activation or core is unknown, a core has separate encoders, or the size of the action mask
             is not the number of choices.
     """
@@ -122,7 +122,7 @@ class ActorCritic(nn.Module):
 
     def _make_encoder(self, make: MakeEncoder | None, generator: torch.Generator) -> nn.Module:
         if make is not None:
-            return make(self.features)
+            return _made(make, self.features)
         if not self.features.images:
             return mlp(self.features.vector, self.hidden_sizes, self.activation, generator)
         perception = Perception(self.features, generator)
@@ -140,6 +140,8 @@ class ActorCritic(nn.Module):
         columns = self.features.columns
         with torch.no_grad():
             features = encoder(torch.zeros(1, columns))
+        if not torch.is_tensor(features):
+            raise TypeError(f"the encoder must turn (1, {columns}) into (1, F), not into a {type(features).__name__}")
         if features.ndim != 2 or len(features) != 1:
             raise ValueError(f"the encoder must turn (1, {columns}) into (1, F), not into {tuple(features.shape)}")
         return features.shape[1]
@@ -263,6 +265,21 @@ class ActorCritic(nn.Module):
             bounds,
             choices,
         )
+
+
+def _made(make: MakeEncoder, features: Features) -> nn.Module:
+    """Return the encoder that a function of the user makes.
+
+    Raises:
+        TypeError: it is no function, or does not return a module.
+    """
+    if isinstance(make, nn.Module) or not callable(make):
+        what = f"the module {make}" if isinstance(make, nn.Module) else repr(make)
+        raise TypeError(f"encoder must be a function of Features that returns a module, not {what}")
+    encoder = make(features)
+    if not isinstance(encoder, nn.Module):
+        raise TypeError(f"encoder must return a module, not {encoder!r}")
+    return encoder
 
 
 def _fresh_generator() -> torch.Generator:

@@ -171,3 +171,19 @@ def test_weights_made_with_another_reading_of_an_image_are_refused() -> None:
         earlier = PPO.for_env(environment(spaces.Box(-1, 1, (40, 40, 3)))).state()
     with pytest.raises(ValueError, match="vision"):
         PPO.for_env(environment(spaces.Box(0, 1, (40, 40, 3)))).load_networks(earlier)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        (nn.Linear(4, 2), r"encoder must be a function of Features that returns a module, not the module Linear\("),
+        (5, r"encoder must be a function of Features that returns a module, not 5"),
+        (lambda features: None, r"encoder must return a module, not None"),
+        (lambda features: torch.tanh, r"encoder must return a module, not <built-in method tanh"),
+        (lambda features: nn.LSTM(4, 8), r"the encoder must turn \(1, 4\) into \(1, F\), not into a tuple"),
+    ],
+    ids=["module", "number", "none", "function", "lstm"],
+)
+def test_an_encoder_that_makes_no_module_from_columns_to_features_is_refused(encoder: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        PPO.for_env("CartPole-v1", encoder=encoder)
