@@ -7,6 +7,7 @@ A memory holds trajectories, and `batch` joins them. `update.prepare` converts t
 from typing import Any, NamedTuple
 
 from parallel_rl.utils import Batch, Trajectory
+from parallel_rl.utils.shapes import in_shapes
 
 Array = Any
 """A tensor; for the analytic gradient a NumPy array."""
@@ -30,6 +31,10 @@ class Rows(NamedTuple):
     """The recurrent state before the row; None without a core."""
     starts: Array | None = None
     """Whether a sequence starts here; None without a core."""
+
+    def __repr__(self) -> str:
+        """Return the fields as text, with shapes in place of numbers."""
+        return in_shapes(self)
 
     @property
     def past(self) -> tuple[Array, Array] | None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from parallel_rl.utils.shapes import in_shapes
 from PPO.companions import Companion
 from PPO.losses import LossMetrics
 from PPO.memory import Rows
@@ -21,6 +22,10 @@ class Minibatch(NamedTuple):
     rows: Rows
     targets: list[Targets]
     """The targets of each companion, for these rows."""
+
+    def __repr__(self) -> str:
+        """Return the fields as text, with shapes in place of numbers."""
+        return in_shapes(self)
 
 
 def minibatch_count(rows: int, mini_batch_size: int) -> int:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from parallel_rl.utils.shapes import in_shapes
 from Rollouts.nested import Nested, tree_map
 
 
@@ -27,6 +28,10 @@ class State(NamedTuple):
     fin: Tensor
     """bool `(T, B)`: the previous action ended an episode, by termination or truncation."""
 
+    def __repr__(self) -> str:
+        """Return the fields as text, with shapes in place of numbers."""
+        return in_shapes(self)
+
 
 class StepValues(NamedTuple):
     """Values of a few environments at one step."""
@@ -36,6 +41,10 @@ class StepValues(NamedTuple):
     """int64 `(K,)`."""
     values: Nested
     """`(K, ...)`."""
+
+    def __repr__(self) -> str:
+        """Return the fields as text, with shapes in place of numbers."""
+        return in_shapes(self)
 
 
 @dataclass(frozen=True)
@@ -64,9 +73,8 @@ class Fragment:
     """The recurrent states `(layers, K, ...)` at the start of the episodes that follow those that ended."""
 
     def __repr__(self) -> str:
-        """Return the sizes and the names as text; the tensors would fill the screen."""
-        steps, envs = self.after.rew.shape
-        return f"Fragment({steps} steps of {envs} environments, actor: {', '.join(self.actor)}, lag={self.lag})"
+        """Return the fields as text, with shapes in place of numbers."""
+        return in_shapes(self)
 
     @property
     def before(self) -> State:
