@@ -1,13 +1,12 @@
 """Checks of the environments, and of an actor's outputs; made once before the first step."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from AsyncPPO.factory import is_vectorized
-from Rollouts.actor import Actor, BaseActorModule
+from Rollouts.actor import Actor
 from Rollouts.fragment import State
 from Rollouts.nested import Nested, tree_leaves, tree_map
 
@@ -35,7 +34,6 @@ def initial_hx(actor: Actor, state: State) -> Nested:
         TypeError, ValueError: the actor returns wrong values, or changes its arguments in place.
     """
     step, reset = f"{type(actor).__name__}.step", f"{type(actor).__name__}.reset"
-    _check_forward(actor)
     outputs = actor.step(*state, hx=None, virtual=True)
     if not isinstance(outputs, tuple) or len(outputs) != 3 or not isinstance(outputs[2], dict):
         raise TypeError(f"{step} must return actions, hx and a dict of tensors, not {outputs!r:.200}")
@@ -50,21 +48,6 @@ def initial_hx(actor: Actor, state: State) -> Nested:
     _, next_hx, _ = _checked_for_changes(step, arguments, lambda: actor.step(*state, hx=hx, virtual=True))
     _check_like(step, next_hx, hx)
     return hx
-
-
-def _check_forward(actor: Actor) -> None:
-    """Check that `forward` takes the arguments that `BaseActorModule.step` calls it with, if it does."""
-    kind = type(actor)
-    if not isinstance(actor, BaseActorModule) or kind.step is not BaseActorModule.step:
-        return
-    forward = inspect.signature(actor.forward)
-    try:
-        forward.bind(None, **dict.fromkeys(("act", "rew", "fin", "stepno", "hx", "virtual")))
-    except TypeError:
-        raise TypeError(
-            f"{kind.__name__}.forward must take (self, obs, *, act, rew, fin, stepno, hx, virtual), or **_ for those "
-            f"that it does not use, not {forward}"
-        ) from None
 
 
 def _check_actions(step: str, act: Nested, wanted: Nested) -> None:

@@ -126,18 +126,3 @@ def test_any_object_with_the_two_methods_acts() -> None:
     fragment = next(rollout(Counter, Constant(), 3, 2))
     assert (fragment.state.act[1:] == 2).all()
     assert fragment.actor == {}
-
-
-class Forgetful(BaseActorModule):
-    """Does not take all that `step` passes on."""
-
-    def forward(self, obs: Tensor, hx: Any) -> Any:
-        return torch.zeros(obs.shape[:2], dtype=torch.int64), hx, {}
-
-
-def test_a_forward_that_does_not_take_all_arguments_is_told_which_there_are() -> None:
-    wanted = (
-        r"\(self, obs, \*, act, rew, fin, stepno, hx, virtual\), or \*\*_ for those that it does not use, not \(obs"
-    )
-    with pytest.raises(TypeError, match=rf"Forgetful\.forward must take {wanted}"):
-        next(rollout(NeverStepped, Forgetful(), 3, 2))
