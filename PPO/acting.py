@@ -27,7 +27,7 @@ class Acting(Parts):
 
     def get_action(
         self,
-        states: ArrayLike | torch.Tensor,
+        states: "ArrayLike | torch.Tensor",
         *,
         deterministic: bool = False,
         state: np.ndarray | None = None,
@@ -57,7 +57,7 @@ class Acting(Parts):
 
     def act(
         self,
-        states: ArrayLike | torch.Tensor,
+        states: "ArrayLike | torch.Tensor",
         *,
         deterministic: bool = False,
         state: np.ndarray | None = None,

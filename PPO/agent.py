@@ -55,7 +55,7 @@ class PPO(Acting, Learning):
     global random state. Its settings are attributes: `ppo.gamma` is `ppo.config.gamma`. Only `ppo.beta` and
     `ppo.icm_beta` are those of the companions RND and ICM, which may be objects with their own.
 
-    `lr` to `beta` and the further settings are the fields of `PPOConfig`; docs/ppo.md lists them.
+    `lr` to `beta` and the further settings are the fields of `PPOConfig`, which `help(PPOConfig)` explains.
 
     Args:
         is_continuous: whether actions are continuous (a Gaussian) or discrete.

@@ -1,6 +1,7 @@
 """What editors and notebooks show for agents: the arguments of `for_env`, and their `repr`."""
 
 import inspect
+import pydoc
 from typing import Any
 
 import gymnasium as gym
@@ -24,6 +25,20 @@ def test_for_env_shows_every_setting_and_argument(agent: Any) -> None:
     others = shown.keys() - settings_in(config).keys() - {"env", "config"}
     assert others <= agent.arguments
     assert "Make an agent for" in agent.for_env.__doc__
+
+
+@pytest.mark.parametrize("agent", [PPO, DQN, DDPG, TD3, SAC])
+def test_help_explains_every_setting(agent: Any) -> None:
+    config = PPOConfig if agent is PPO else agent.config_class
+    for place in (config, agent.for_env):
+        text = pydoc.render_doc(place, renderer=pydoc.plaintext)
+        for name, about in settings_in(config).items():
+            assert f"{name}: {about.help}" in text
+
+
+def test_help_shows_short_signatures() -> None:
+    assert "ranks: parallel_rl.utils.ranks.Ranks = ALONE" in str(inspect.signature(PPO.learn))
+    assert str(inspect.signature(PPO.get_action)).startswith("(self, states: 'ArrayLike | torch.Tensor', *,")
 
 
 def test_for_env_makes_the_class_that_it_is_called_on() -> None:

@@ -129,6 +129,10 @@ class Fixed:
 class Alone(Fixed):
     """The ranks of a run in one process: this one."""
 
+    def __repr__(self) -> str:
+        """Return the name of the only one, which signatures show as a default."""
+        return "ALONE"
+
     def all_reduce(self, vector: "Tensor") -> "Tensor":
         """Return the vector itself."""
         return vector

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, wraps
-from inspect import Signature, get_annotations, signature
+from inspect import Signature, cleandoc, get_annotations, signature
 from types import MappingProxyType, MethodType, NoneType, UnionType
 from typing import (
     Any,
@@ -143,7 +143,17 @@ def settings_class(kind: type[T]) -> type[T]:
     for name, (value,) in changed.items():
         setattr(kind, name, field(default=value, metadata=inherited[name].metadata))
     kind.__annotations__ = get_annotations(kind) | {name: inherited[name].type for name in changed}
-    return dataclass(frozen=True, kw_only=True)(kind)
+    made = dataclass(frozen=True, kw_only=True)(kind)
+    made.__doc__ = _explained(made.__doc__, made)
+    return made
+
+
+def _explained(doc: str | None, arguments: Any) -> str | None:
+    """Return a docstring with the sentences of the settings among arguments, for a reader of `help`."""
+    bases = [base for base in reversed(getattr(arguments, "__mro__", ())) if is_dataclass(base)]
+    about = {each.name: each.metadata["setting"] for base in bases for each in fields(base) if each.metadata}
+    lines = [f"    {name}: {each.help}" for name, each in about.items()]
+    return "\n".join([cleandoc(doc), "", "Settings:", *lines]) if doc and lines else doc
 
 
 @settings_class
@@ -302,7 +312,7 @@ def make_config(config: type[C], values: Mapping[str, Any], others: Iterable[str
 
 
 class MadeWith(Generic[P]):
-    """A class method that type checkers and editors see with the arguments of another callable.
+    """A class method that type checkers, editors and `help` show with the arguments of another callable.
 
     @MadeWith(ArgumentsOfForEnv)
     def for_env(cls, env, **settings): ...
@@ -319,9 +329,10 @@ class MadeWith(Generic[P]):
         def method(owner: type, *args: Any, **kwargs: Any) -> Any:
             return function(owner, *args, **kwargs)
 
+        method.__doc__ = _explained(function.__doc__, self._arguments)
         known = signature(self._arguments).parameters.values()
         method.__signature__ = Signature([next(iter(signature(function).parameters.values())), *known])  # type: ignore[attr-defined]
-        self._method, self.__doc__ = method, function.__doc__
+        self._method, self.__doc__ = method, method.__doc__
         return self
 
     def __get__(self, instance: Any, owner: type[T]) -> Callable[P, T]:
