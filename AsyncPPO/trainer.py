@@ -29,8 +29,8 @@ BAR_SECONDS = 0.2
 RECENT_EPISODES = 100
 DEFAULT_NUM_ENVS = 32
 NO_EPISODE = (
-    "no episode ended within {:,} steps, so there is no mean return: an environment that never ends needs a time limit "
-    "(gymnasium.wrappers.TimeLimit)"
+    "no episode ended within {:,} steps, so there is no mean return: take more steps, or if episodes never end, use a "
+    "time limit (gymnasium.wrappers.TimeLimit)"
 )
 A = TypeVar("A", bound=Agent)
 
