@@ -105,11 +105,11 @@ class Replay:
         Raises:
             ValueError: `capacity` is too small for them, or does not fit into the machine's memory.
         """
+        if self.capacity < 2 * num_envs:
+            raise ValueError(f"buffer_size={self.capacity} has no room for {num_envs} environments: 2 rows for each")
         if not self.num_envs:  # later ones replace these
             self._check_memory()
         self.num_envs, self.ring_length, self.size = num_envs, self.capacity // num_envs, 0
-        if self.ring_length < 2:
-            raise ValueError(f"buffer_size={self.capacity} has no room for {num_envs} environments: 2 rows for each")
         self.rows = self.ring_length * num_envs
         for name, kind in self._types.items():  # zeros take no memory until they are written to
             setattr(self, name, np.zeros((self.rows, *kind.shape), kind.base))

@@ -52,8 +52,8 @@ def warn_if_unseeded(env: gym.Env, seed: int) -> None:
     own = getattr(env.unwrapped, "_np_random_seed", None)
     if isinstance(own, int) and own != seed and own >= ENTROPY:
         warnings.warn(
-            f"{type(env.unwrapped).__name__}.reset does not call super().reset(seed=seed): its random numbers do not "
-            "follow from the seed, so a run with it cannot be repeated",
+            f"{type(env.unwrapped).__name__}.reset does not call super().reset(seed=seed): random numbers of its "
+            "np_random do not follow from the seed, so a run that uses them cannot be repeated",
             RuntimeWarning,
             stacklevel=2,
         )

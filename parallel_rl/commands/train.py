@@ -24,7 +24,7 @@ from AsyncPPO.callbacks import (
 from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import callbacks_of, load_latest, make_trainer
 from parallel_rl.commands.cluster import ClusterName, checked_nodes, work_on_ranks, workers_of_rank
-from parallel_rl.commands.copies import train_copies
+from parallel_rl.commands.copies import STATE_FILE, train_copies
 from parallel_rl.commands.evaluating import background_evaluation, final_evaluation, say_result, say_unevaluated
 from parallel_rl.commands.output import say
 from parallel_rl.commands.overrides import overrides
@@ -101,11 +101,11 @@ def train_run(config: TrainConfig, ranks: Cluster = ALONE, num_workers: int | No
 def _train_or_continue(config: TrainConfig) -> int:
     """Train one of several runs, in one process since the others use the other cores; continue it if it was stopped."""
     run_dir = Path(str(config.run.run_dir))
-    if not checkpoints_in(run_dir / CHECKPOINT_DIRECTORY):
-        return train_run(config, num_workers=1)
-    if config.run.copies > 1:
+    if (run_dir / STATE_FILE).is_file():
         return train_copies(config, run_dir, resumed=True)
-    return _resume_run(config, 1, run_dir, None, {})
+    if checkpoints_in(run_dir / CHECKPOINT_DIRECTORY):
+        return _resume_run(config, 1, run_dir, None, {})
+    return train_run(config, num_workers=1)
 
 
 def resume(

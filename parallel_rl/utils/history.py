@@ -29,15 +29,10 @@ class History(Sequence[Metrics]):
             ValueError: a key of the earlier rows is missing.
             TypeError: a value is not a number.
         """
-        for name, value in row.items():
-            if not hasattr(value, "__float__"):
-                raise TypeError(f"the metric {name!r} must be a number, not {value!r}")
-        if row.keys() != self._columns.keys():
-            if gone := self._columns.keys() - row.keys():
-                raise ValueError(f"metrics are missing that the rows before have: {sorted(gone)}")
-            for name in [name for name in row if name not in self._columns]:
-                self._types[name] = float if self._length else int
-                self._columns[name] = array("d", [math.nan]) * self._length
+        self._check(row)
+        for name in [name for name in row if name not in self._columns]:
+            self._types[name] = float if self._length else int
+            self._columns[name] = array("d", [math.nan]) * self._length
         for name, column in self._columns.items():
             column.append(row[name])
             if not isinstance(row[name], Integral):
@@ -45,11 +40,21 @@ class History(Sequence[Metrics]):
         self._length += 1
 
     def replace_last(self, row: Metrics) -> None:
-        """Replace the last row; the errors are those of `append`."""
+        """Replace the last row; the errors are those of `append`, and then nothing is changed."""
+        self._check(row)
         for column in self._columns.values():
             column.pop()
         self._length -= 1
         self.append(row)
+
+    def _check(self, row: Metrics) -> None:
+        if gone := self._columns.keys() - row.keys():
+            raise ValueError(f"metrics are missing that the rows before have: {sorted(gone)}")
+        for name, value in row.items():
+            try:
+                value.__float__()  # a text has none
+            except (AttributeError, TypeError, ValueError):
+                raise TypeError(f"the metric {name!r} must be a number, not {value!r}") from None
 
     @property
     def columns(self) -> list[str]:

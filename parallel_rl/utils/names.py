@@ -32,7 +32,7 @@ SB3_NAMES: dict[str, tuple[str, ...]] = {
     "eval_freq": ("eval_every", "every"),
     "eval_env": ("env",),
     "best_model_save_path": ("keep_best",),
-    "save_freq": ("every_seconds",),
+    "save_freq": ("every_seconds", "checkpoint_seconds"),
     "save_path": ("directory",),
     "verbose": ("progress",),
     "algo": ("agent",),
@@ -52,7 +52,7 @@ SB3_METHODS = {"predict": "get_action", "save": "save_weights", "set_parameters"
 SB3_HINTS = {
     "policy": "networks follow from the spaces; encoder= of PPO takes one of your own",
     "policy_kwargs": "hidden_sizes= and activation= are arguments of their own, as is encoder= of PPO",
-    "encoder": "of the agents here only PPO takes a network of your own",
+    "encoder": "PPO.for_env(env, encoder=...) takes a network of your own; the other agents have none",
     "features_extractor_class": "encoder= of PPO takes a function of `Features`",
     "verbose": "a run shows a progress bar: AsyncPPO(..., progress=False) shows none",
     "tensorboard_log": "the callback TensorBoard(directory) writes it; the command line always does",

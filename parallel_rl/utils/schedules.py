@@ -17,6 +17,9 @@ class LostSchedule:
     was: str
     """The name of the function."""
 
+    def __repr__(self) -> str:
+        return self.was
+
     def __call__(self, remaining: float) -> float:
         """Raise a `ValueError` that says what to do."""
         raise ValueError(

@@ -294,7 +294,7 @@ class Seeded(Counter):
 def test_an_environment_that_ignores_its_seed_is_named() -> None:
     with EnvVectorizer(Seeded, 2, backend="inline", seed=0) as env:
         with pytest.warns(
-            RuntimeWarning, match=r"Seeded.reset does not call super\(\).reset\(seed=seed\): its random"
+            RuntimeWarning, match=r"Seeded.reset does not call super\(\).reset\(seed=seed\): random"
         ) as told:
             env.reset()
         assert len(told) == 1, "one stands for all"

@@ -1,6 +1,7 @@
 """The metrics of a run."""
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,3 +50,14 @@ def test_history_takes_eight_bytes_for_a_number() -> None:
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size < 2_500_000
+
+
+@pytest.mark.parametrize("wrong", ["late", np.ones(3), None])
+def test_a_row_with_something_else_than_numbers_changes_nothing(wrong: Any) -> None:
+    history = History([{"steps": 1, "loss": 0.5}, {"steps": 2, "loss": 0.4}])
+    for change in (history.append, history.replace_last):
+        with pytest.raises(TypeError, match="the metric 'loss' must be a number, not"):
+            change({"steps": 3, "loss": wrong})
+    assert list(history) == [{"steps": 1, "loss": 0.5}, {"steps": 2, "loss": 0.4}]
+    history.replace_last({"steps": 3, "loss": 1})
+    assert list(history) == [{"steps": 1, "loss": 0.5}, {"steps": 3, "loss": 1.0}]
