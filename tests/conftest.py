@@ -35,7 +35,11 @@ def pictures_are_blank(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test marked `covering`, mark the cases that the fast suite can do without as slow."""
+    """Of a test marked `covering`, mark the cases that the fast suite can do without as slow.
+
+    The longest test, which mostly waits, comes first, so that the other process does not wait for it at the end.
+    """
+    items.sort(key=lambda item: "test_machines_join" not in item.name)
     cases = defaultdict(list)
     for item in items:
         if item.get_closest_marker("covering") and hasattr(item, "callspec") and not item.get_closest_marker("slow"):
