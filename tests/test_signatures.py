@@ -96,5 +96,7 @@ def test_a_representation_names_spaces_and_changed_settings() -> None:
 
 @pytest.mark.parametrize("agent", [DQN, DDPG, TD3, SAC])
 def test_an_off_policy_agent_says_that_it_takes_no_network_of_ones_own(agent: Any) -> None:
-    with pytest.raises(TypeError, match=r"argument 'encoder': PPO.for_env\(env, encoder=...\) takes a network of your own"):
+    with pytest.raises(
+        TypeError, match=r"argument 'encoder': PPO.for_env\(env, encoder=...\) takes a network of your own"
+    ):
         agent.for_env("CartPole-v1" if agent is DQN else "Pendulum-v1", encoder=lambda features: None)
