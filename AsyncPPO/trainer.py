@@ -189,6 +189,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         """Collect and update until the run is over; yield the rows."""
         target, may_stop = self.goal[1], True  # an on-policy run stops only after an update, so no transition is lost
         turn = LaggedTurns(self).turn if self.lag else self._turn
+        on_policy = optional(self.agent, "on_policy")
         while (self.steps_done < target or (self.lag and self._batch_is_full())) and not (
             may_stop and agree_to_stop(self, partial(state_for_new_rank, self))
         ):
@@ -199,7 +200,7 @@ class AsyncTrainer(Closeable, Generic[A]):
                 callback.on_rollout(self, steps, episodes)
             if self.row_is_due:
                 yield report(self, row_of(self, self.rows.take(self.steps_done)))
-            may_stop = bool(metrics) or not optional(self.agent, "on_policy")
+            may_stop = bool(metrics) or not on_policy
         if not (self.episodes_done or self.stopped or self.ranks.node):
             warnings.warn(NO_EPISODE.format(self.steps_done), RuntimeWarning, stacklevel=2)
 

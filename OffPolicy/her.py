@@ -51,14 +51,16 @@ class GoalFunctions(NamedTuple):
     ) -> np.ndarray:
         """Return the values `(n,)` of one of the functions for goals `(n, G)`.
 
-        A function that returns one value for all of them may take single goals only, as that of Gymnasium-Robotics'
-        mazes does: it is called for each.
+        A function that returns one value for all of them is a constant, as that of Fetch, or takes single goals only, as
+        that of Gymnasium-Robotics' mazes: then it has another value where the goal is achieved, and is called for each.
 
         Raises:
             ValueError: the values have another shape.
         """
         function, count = getattr(self, name), len(desired)
         values = np.asarray(function(achieved, desired, {}))
+        if values.ndim == 0 and count and function(desired[0], desired[0], {}) == values:
+            return np.full(count, values)
         if values.ndim == 0:
             values = np.array([function(*pair, {}) for pair in zip(achieved, desired, strict=True)])
         if values.shape != (count,):

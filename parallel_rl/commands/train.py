@@ -177,8 +177,9 @@ def _resume_run(
             raise ValueError(f"{run_dir} finished after {done:,} steps: pass the number of further steps with --steps")
         if ranks.node:
             return _train_along(config, trainer)
-        anew = config.run.mode == "streaming" and trainer.env.finished.all()  # in mask mode nothing is lost by that
-        say(f"resumed   {run_dir} after {done:,} steps{', in new episodes' if anew else ''}")
+        # in mask mode all environments have finished at a checkpoint anyway
+        new_episodes = config.run.mode == "streaming" and trainer.env.finished.all()
+        say(f"resumed   {run_dir} after {done:,} steps{', in new episodes' if new_episodes else ''}")
         return _run(own, trainer, run_dir)
 
 

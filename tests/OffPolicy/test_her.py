@@ -129,6 +129,15 @@ def test_functions_that_take_single_goals_are_called_for_each() -> None:
     )
     achieved, desired = np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.25], [1.0]])
     assert functions.values("compute_terminated", achieved, desired).tolist() == [True, True, False]
+
+
+def test_a_constant_goal_function_is_not_called_for_each_goal() -> None:
+    calls: list[Any] = []
+    functions = GoalFunctions(calls.append, lambda achieved, desired, info: bool(calls.append(desired)))
+    goals = np.zeros((100, 2))
+    assert functions.values("compute_terminated", goals, goals + 1).tolist() == [False] * 100
+    assert len(calls) == 2
+
     assert functions.values("compute_reward", achieved, desired).tolist() == [0, -0.25, -2]
     replay = replay_of(piece(0, 3, True))
     rows = np.tile(np.flatnonzero(replay.is_transition), 100)
