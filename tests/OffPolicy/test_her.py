@@ -129,15 +129,6 @@ def test_functions_that_take_single_goals_are_called_for_each() -> None:
     )
     achieved, desired = np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.25], [1.0]])
     assert functions.values("compute_terminated", achieved, desired).tolist() == [True, True, False]
-
-
-def test_a_constant_goal_function_is_not_called_for_each_goal() -> None:
-    calls: list[Any] = []
-    functions = GoalFunctions(calls.append, lambda achieved, desired, info: bool(calls.append(desired)))
-    goals = np.zeros((100, 2))
-    assert functions.values("compute_terminated", goals, goals + 1).tolist() == [False] * 100
-    assert len(calls) == 2
-
     assert functions.values("compute_reward", achieved, desired).tolist() == [0, -0.25, -2]
     replay = replay_of(piece(0, 3, True))
     rows = np.tile(np.flatnonzero(replay.is_transition), 100)
@@ -228,3 +219,15 @@ def test_observations_without_goals_are_refused() -> None:
         DQN(space, spaces.Discrete(2), **settings)
     with pytest.raises(ValueError, match="hindsight needs achieved_goal and desired_goal in the observations"):
         DQN(NUMBER, spaces.Discrete(2), **settings)
+
+
+def test_a_constant_goal_function_is_not_called_for_each_goal() -> None:
+    calls = []
+
+    def never(achieved: np.ndarray, desired: np.ndarray, info: dict[str, Any]) -> bool:
+        calls.append(len(desired))
+        return False
+
+    goals = np.zeros((100, 2))
+    assert GoalFunctions(never, never).values("compute_terminated", goals, goals + 1).tolist() == [False] * 100
+    assert calls == [100, 2], "all goals, and then one"
