@@ -112,32 +112,8 @@ class Counts(NamedTuple):
 
     steps: int
     episodes: list[Episode]
-    elsewhere: int
-    """Transitions in the buffers of the other ranks."""
-    envs: int
-    """Environments of all ranks; fewer than `num_envs` while a rank is missing."""
     restarts: int
     """Of environments that failed."""
-
-
-def gather_counts(ranks: Ranks, steps: int, episodes: list[Episode], waiting: int, envs: int, restarts: int) -> Counts:
-    """Return what all ranks have collected together.
-
-    Args:
-        ranks: the ranks.
-        steps: environment steps of this rank.
-        episodes: those that ended.
-        waiting: transitions in this rank's buffer.
-        envs: its environments.
-        restarts: of those that failed, since the last call.
-    """
-    if ranks.world_size == 1:
-        return Counts(steps, episodes, 0, envs, restarts)
-    ended = [[episode.return_, episode.length, episode.infos] for episode in episodes]
-    parts = ranks.all_gather([steps, waiting, envs, restarts, ended])
-    everyones = [Episode(*episode) for *_, ended in parts for episode in ended]
-    all_steps, all_waiting, all_envs, all_restarts = (sum(part[index] for part in parts) for index in range(4))
-    return Counts(all_steps, everyones, all_waiting - waiting, all_envs, all_restarts)
 
 
 @dataclass
@@ -162,8 +138,13 @@ class Others:
             env: its environments.
         """
         restarts = env.restarts - self.known_restarts
-        counts = gather_counts(ranks, steps, episodes, waiting, env.num_envs, restarts)
-        self.running_envs, self.waiting = counts.envs, counts.elsewhere
+        counts, all_waiting, all_envs = Counts(steps, episodes, restarts), waiting, env.num_envs
+        if ranks.world_size > 1:
+            ended = [[episode.return_, episode.length, episode.infos] for episode in episodes]
+            parts = ranks.all_gather([steps, waiting, env.num_envs, restarts, ended])
+            all_steps, all_waiting, all_envs, all_restarts = (sum(part[index] for part in parts) for index in range(4))
+            counts = Counts(all_steps, [Episode(*episode) for *_, ended in parts for episode in ended], all_restarts)
+        self.running_envs, self.waiting = all_envs, all_waiting - waiting
         self.known_restarts += restarts
         return counts
 

@@ -51,8 +51,8 @@ class GoalFunctions(NamedTuple):
     ) -> np.ndarray:
         """Return the values `(n,)` of one of the functions for goals `(n, G)`.
 
-        A function that returns one value for all of them is a constant, as that of Fetch, or takes single goals only, as
-        that of Gymnasium-Robotics' mazes: then it has another value where the goal is achieved, and is called for each.
+        A function that returns one value for all of them is a constant, as that of Fetch, or takes single goals only,
+        as that of the mazes: then it has another value where the goal is achieved, and is called for each.
 
         Raises:
             ValueError: the values have another shape.
