@@ -14,7 +14,7 @@ import pytest
 import AsyncPPO
 from parallel_rl import main
 from parallel_rl.commands.tune import Search, best_trial
-from parallel_rl.presets import SEARCH, LogRange, search_space
+from parallel_rl.search_space import SEARCH, LogRange, search_space
 from tests.program import Forked, config_from
 
 QUICK = [

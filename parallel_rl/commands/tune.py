@@ -18,7 +18,7 @@ from parallel_rl.commands.run_directory import locked, write_json
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.tune_report import plot_search, table
 from parallel_rl.config import TrainConfig, train_config
-from parallel_rl.presets import LogRange, search_space
+from parallel_rl.search_space import LogRange, search_space
 from parallel_rl.utils import SettingValues, counted, settings_in
 
 if TYPE_CHECKING:
