@@ -3,6 +3,7 @@
 from Population.agent import Agent, Environment
 from Population.combiners import (
     AgentCombiner,
+    EvaluatedAgentCombiner,
     ExploitExplore,
     FixedAgentCombiner,
     FixedStatAgentCombiner,
@@ -19,6 +20,7 @@ __all__ = [
     "Agent",
     "AgentCombiner",
     "Environment",
+    "EvaluatedAgentCombiner",
     "Experience",
     "ExploitExplore",
     "FixedAgentCombiner",

@@ -5,10 +5,14 @@ import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
+import numpy as np
+
+from AsyncPPO import evaluate
 from AsyncPPO.agent import optional
-from parallel_rl.utils import Configured, Setting, State, settings_in
+from AsyncPPO.evaluation import EvaluationSettings
+from parallel_rl.utils import Configured, Setting, State, counted, settings_in
 from parallel_rl.utils.names import suggestion
 from Population.statistics import STATS, Stats
 from Population.transport import load_shared, shared
@@ -107,6 +111,41 @@ class FixedStatAgentCombiner(AgentCombiner):
         """Return the best agent among the members that have finished an episode; if none has, the first agent."""
         ranking = _ranking(workers_stats or (), self.stat_name)
         return workers_agents[ranking[0] if ranking else 0]
+
+
+class EvaluatedAgentCombiner(FixedStatAgentCombiner):
+    """Takes the agent of the member with the highest statistic; the agent of the run is the best in an evaluation.
+
+    Statistics cost nothing, but they are of stochastic actions, partly of earlier policies. So at the end of the run
+    each member's agent plays the same deterministic episodes.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        episodes: int = 100,
+        stat_name: str = "mean_x_episodes_reward",
+        **settings: Unpack[EvaluationSettings],
+    ) -> None:
+        """Store the arguments.
+
+        Args:
+            env: the environments of the evaluation: anything that `EnvVectorizer` takes.
+            episodes: of each agent.
+            stat_name: as in `FixedStatAgentCombiner`, for the combinations before the end.
+            settings: further arguments of `AsyncPPO.evaluate`; the seed is 0 if there is none.
+
+        Raises:
+            ValueError: the statistic is unknown, or there are no episodes.
+        """
+        super().__init__(stat_name)
+        self.env, self.episodes = env, counted("episodes", episodes)
+        self.settings: EvaluationSettings = {"seed": 0, **settings}
+
+    def choose(self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None) -> Any:
+        """Return the agent with the highest mean return."""
+        means = [evaluate(agent, self.env, self.episodes, **self.settings).mean() for agent in workers_agents]
+        return workers_agents[int(np.argmax(means))]
 
 
 class MeanAgentCombiner(AgentCombiner):

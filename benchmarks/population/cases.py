@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from AsyncPPO import AsyncPPO, evaluate
-from Population import Agent, AgentCombiner, ExploitExplore, FixedStatAgentCombiner, MeanAgentCombiner, Trainer
+from Population import Agent, AgentCombiner, EvaluatedAgentCombiner, ExploitExplore, MeanAgentCombiner, Trainer
 from PPO import PPO
 
 EPISODES = 100
 """The number of deterministic episodes in each evaluation."""
 BATCH, MEMBERS = 512, 4
 STEPS_OF_MEAN = {"CartPole-v1": 25_000, "Acrobot-v1": 50_000}
-STEPS_OF_BEST = {"CartPole-v1": 10_000, "Acrobot-v1": 20_000, "LunarLander-v3": 60_000}
+STEPS_OF_BEST = {"CartPole-v1": 10_000, "Acrobot-v1": 20_000, "LunarLander-v3": 60_000, "Hopper-v5": 60_000}
 """Steps of each member. They are few, so that single runs differ."""
 BAD_RATES = (1e-6, 1e-5, 1e-3, 1e-1)
 EXPLORING = 100_000
@@ -36,10 +36,11 @@ class Case:
 
 def cases() -> list[Case]:
     """Return all cases."""
-    mean, best = MeanAgentCombiner, partial(FixedStatAgentCombiner, "mean_x_episodes_reward")
+    mean = MeanAgentCombiner
     explore = partial(ExploitExplore, of=["lr"])
     found = []
     for env_id, steps in STEPS_OF_BEST.items():
+        best = partial(EvaluatedAgentCombiner, env_id, EPISODES)
         found += [
             Case(f"best, {env_id}", "best of 4", 5, partial(population, env_id, steps, best, MEMBERS * steps)),
             Case(f"best, {env_id}", "single runs", 20, partial(single, env_id, steps)),

@@ -13,6 +13,7 @@ import pytest
 from Population import (
     Agent,
     AgentCombiner,
+    EvaluatedAgentCombiner,
     ExploitExplore,
     FixedAgentCombiner,
     FixedStatAgentCombiner,
@@ -388,6 +389,25 @@ def test_factors_of_exploit_explore_are_positive(factors: Any) -> None:
 def test_a_statistic_that_is_not_a_number_does_not_count() -> None:
     stats: list[Any] = [{"mean_reward": value} for value in (float("nan"), 1.0, 2.0)]
     assert FixedStatAgentCombiner("mean_reward").combine("abc", "a", stats) == "c"
+
+
+class Pusher:
+    """Pushes the cart of CartPole to one side, or in turn to both."""
+
+    def __init__(self, *sides: int) -> None:
+        self.sides = sides
+
+    def get_action(self, obs: np.ndarray, deterministic: bool = False) -> np.ndarray:
+        angle_is_positive = (obs[:, 2] > 0).astype(int)
+        return np.array(self.sides)[angle_is_positive % len(self.sides)]
+
+
+def test_the_agent_of_the_run_is_the_best_in_an_evaluation_and_not_by_its_statistic() -> None:
+    lucky, balancing = Pusher(0), Pusher(0, 1)
+    stats: list[Any] = [{"mean_reward": 2.0}, {"mean_reward": 1.0}]
+    combiner = EvaluatedAgentCombiner("CartPole-v1", 5, "mean_reward")
+    assert combiner.combine([lucky, balancing], None, stats) is lucky
+    assert combiner.choose([lucky, balancing], None, stats) is balancing
 
 
 def test_statistics_are_of_all_episodes_and_of_the_last_hundred() -> None:
