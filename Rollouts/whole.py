@@ -21,6 +21,9 @@ def episodes(feed: Iterable[Fragment], batch_size: int = 1) -> Iterator[list[Fra
     An episode of L steps is a fragment `(1 + L, 1)`. `fin` is True in its first and last rows; the last row has the
     last observation of the episode, and `stepno` L. Its `lag` is the age of the weights of its first step.
 
+    If an environment failed and was restarted (`on_env_error="restart"`), its episode is truncated before the step that
+    failed; without an earlier step it is left out.
+
     Args:
         feed: the generator of `rollout`. Preferably it has yielded nothing yet, since episodes that are running at its
             next fragment are left out.
@@ -43,8 +46,8 @@ def _episodes(feed: Iterable[Fragment], batch_size: int) -> Iterator[list[Fragme
         for env_id, track in enumerate(tracks):
             track.append(fragment, env_id, number, first_hx, *true_next)
         while tracks[turn].finished:
-            episode = tracks[turn].finished.popleft()
-            batch.append(replace(episode, lag=number + episode.lag))
+            version, episode = tracks[turn].finished.popleft()
+            batch.append(replace(episode, lag=number - version))
             turn = (turn + 1) % len(tracks)
             if len(batch) == batch_size:
                 yield batch
@@ -55,13 +58,13 @@ def _episodes(feed: Iterable[Fragment], batch_size: int) -> Iterator[list[Fragme
 class Track:
     """The episodes of one environment."""
 
-    finished: deque[Fragment] = field(default_factory=deque)
-    """Finished episodes. Their `lag` is `-oldest`, until `_episodes` adds the number of its fragment."""
+    finished: deque[tuple[int, Fragment]] = field(default_factory=deque)
+    """Finished episodes, each after the `version` of its first step."""
     parts: list[tuple[State, Any, Any]] = field(default_factory=list)
     """States, the actor's outputs and flags `(n, 1)` of the running episode."""
     hx: Nested = None
     """The recurrent state at its start."""
-    oldest: int = 0
+    version: int = 0
     """The version of the weights of its first step: the number of that fragment, less its lag."""
 
     def append(
@@ -87,7 +90,7 @@ class Track:
         fin, valid = fragment.state.fin[:, env_id].tolist(), fragment.env["valid"][:, env_id].tolist()
         for start, stop in _runs(fin, valid):
             if fin[start]:
-                self.parts, self.hx, self.oldest = [], first_hx[start, env_id], number - fragment.lag
+                self.parts, self.hx, self.version = [], first_hx[start, env_id], number - fragment.lag
             elif not self.parts:
                 continue  # this episode began before the first fragment
             parts = fragment.state, fragment.actor, fragment.env
@@ -96,26 +99,28 @@ class Track:
                 last = tree_map(lambda tensor: tensor[stop : stop + 1, column], fragment.state)  # noqa: B023
                 final_outputs, obs = tree_map(lambda tensor: tensor[stop - 1 : stop, column], (following, next_obs))  # noqa: B023
                 self._finish(last._replace(obs=obs), final_outputs)
+            elif stop < len(valid):  # step `stop` failed: its row has the observation of the step before
+                failed = fragment.state, fragment.actor
+                self._finish(*tree_map(lambda tensor: tensor[stop : stop + 1, column], failed))  # noqa: B023
 
     def _finish(self, last: State, final_outputs: dict[str, Nested]) -> None:
         """Join the parts of the episode, with the last row `(1, 1, ...)`."""
         states, infos, flags = zip(*self.parts, strict=True)
         self.parts = []
-        last = last._replace(stepno=states[-1].stepno[-1:] + 1)
         env = cat([*flags])
+        env["truncated"][-1] |= ~env["terminated"][-1]
         steps = len(env["valid"])
+        last = last._replace(stepno=torch.full_like(last.stepno, steps), fin=torch.ones_like(last.fin))
         values = tree_map(lambda tensor: tensor[0], final_outputs)
         look_ahead = StepValues(steps - 1, torch.zeros(1, dtype=torch.int64, device=last.fin.device), values)
-        self.finished.append(
-            Fragment(
-                state=cat([*states, last]),
-                actor=cat([*infos, final_outputs]),
-                env=env,
-                hx=tree_map(torch.clone, self.hx),
-                lag=-self.oldest,
-                look_aheads=() if env["terminated"][-1] else (look_ahead,),
-            )
+        episode = Fragment(
+            state=cat([*states, last]),
+            actor=cat([*infos, final_outputs]),
+            env=env,
+            hx=tree_map(torch.clone, self.hx),
+            look_aheads=() if env["terminated"][-1] else (look_ahead,),
         )
+        self.finished.append((self.version, episode))
 
 
 def _first_hx(fragment: Fragment) -> dict[tuple[int, int], Nested]:
@@ -129,15 +134,17 @@ def _first_hx(fragment: Fragment) -> dict[tuple[int, int], Nested]:
 
 
 def _runs(fin: list[bool], valid: list[bool]) -> Iterator[tuple[int, int]]:
-    """Yield the first and last row of each part of an episode, without the invalid steps.
+    """Yield the first row of each part of an episode, and the row after its last step; each step in it is valid.
 
     Args:
         fin: for 1 + T rows.
-        valid: for the T steps between them.
+        valid: for the T steps between them. One that is not valid waits (`fin` is True before it), or has failed.
     """
     start = 0
     for step, taken in enumerate(valid):
-        if fin[step] and not taken:
+        if not taken:
+            if not fin[step]:
+                yield start, step
             start = step + 1
         elif fin[step + 1]:
             yield start, step + 1

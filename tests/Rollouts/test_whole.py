@@ -88,6 +88,37 @@ def test_episodes_that_began_before_the_feed_are_left_out() -> None:
     assert episode.state.obs[:, 0, 1].tolist() == [0, 1, 2, 3, 4]
 
 
+class Failing(Counter):
+    """Its third step fails, and the one after it, which is the first of an episode."""
+
+    steps = 0
+
+    def step(self, action: int) -> Any:
+        self.steps += 1
+        if self.steps in (3, 4):
+            raise ValueError("the step is broken")
+        return super().step(action)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 20])
+def test_an_episode_ends_before_a_step_that_failed(n_steps: int) -> None:
+    env = Failing(4)
+    feed = rollout(lambda: env, Scripted([1], [2]), n_steps, 1, on_env_error="restart")
+    ((failed,), (whole,)) = islice(episodes(feed), 2)
+    assert failed.state.stepno.tolist() == failed.state.obs[:, :, 1].tolist() == [[0], [1], [2]]
+    assert failed.state.act[:, 0].tolist() == [0, 1, 2]
+    assert failed.state.rew[1:, 0].tolist() == [1, 2]
+    assert failed.state.fin.tolist() == [[True], [False], [True]]
+    assert failed.env["valid"].all()
+    assert failed.env["truncated"].tolist() == [[False], [True]]
+    assert not failed.env["terminated"].any()
+    assert failed.actor["value"][:, 0].tolist() == [10, 20, 30]
+    assert failed.following("value")[:, 0].tolist() == [20, 30], "a bootstrap value, as at any truncation"
+    assert failed.next_obs[:, 0, 1].tolist() == [1, 2]
+    assert whole.state.obs[:, 0, 1].tolist() == [0, 1, 2, 3, 4]
+    assert whole.env["valid"].all()
+
+
 def test_no_episodes_are_an_error() -> None:
     with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
         episodes([], 0)
