@@ -72,7 +72,7 @@ class VecMemory:
             extras: further rows `(n, ...)` by name.
 
         Raises:
-            ValueError: a row count other than n, or other fields or types than before.
+            ValueError: a row count other than n, other fields than before, or a type that the stored one cannot hold.
         """
         rows = {
             "obs": np.asarray(obs),
@@ -90,10 +90,12 @@ class VecMemory:
         self._make_room(stored, int(self.lengths.max()) + 1)
         if stored.keys() != self._arrays.keys():
             raise ValueError(f"fields changed from {sorted(self._arrays)} to {sorted(stored)}")
+        for name, value in stored.items():
+            if not np.can_cast(_stored_dtype(value), self._arrays[name].dtype):
+                called = "next_obs" if name == "final_obs" else name
+                raise ValueError(f"{called} changed from {self._arrays[name].dtype} to {value.dtype}")
         steps = self.lengths[env_ids]
         for name, value in rows.items():
-            if value.dtype.kind != self._arrays[name].dtype.kind:
-                raise ValueError(f"{name} changed from {self._arrays[name].dtype} to {value.dtype}")
             self._arrays[name][steps, env_ids] = value
         self._next_obs[env_ids] = following
         ended = episode_ends(rows["terminated"], rows["truncated"])

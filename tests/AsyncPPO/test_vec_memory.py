@@ -80,6 +80,25 @@ def test_append_rows_that_do_not_fit_names_the_field() -> None:
         append(buffer, [0, 1], 0, action=[0.5, 0.5])
 
 
+@pytest.mark.parametrize(
+    ("field", "first", "then"), [("obs", "u1", "u2"), ("action", "i1", "i8"), ("next_obs", "u1", "i8")]
+)
+def test_append_a_type_that_the_stored_one_cannot_hold_is_an_error(field: str, first: str, then: str) -> None:
+    buffer = VecMemory(1)
+    append(buffer, [0], 0, **{field: np.ones((1, 1), first)})
+    append(buffer, [0], 0, **{field: np.full((1, 1), 2, first)})
+    with pytest.raises(ValueError, match=f"^{field} changed from u?int8 to u?int"):
+        append(buffer, [0], 0, **{field: np.full((1, 1), 300, then)})
+    assert len(buffer) == 2
+
+
+def test_append_a_narrower_type_keeps_the_values() -> None:
+    buffer = VecMemory(1)
+    append(buffer, [0], 0, action=np.array([300], np.int64))
+    append(buffer, [0], 0, action=np.array([7], np.uint8))
+    assert buffer.take()[0].action.tolist() == [300, 7]
+
+
 def test_truncate_marks_running_episodes_and_keeps_their_next_observations() -> None:
     """Environment 0 is in an episode, environment 1 has just ended one, environment 2 has no rows."""
     buffer = VecMemory(3)
@@ -149,7 +168,7 @@ def test_load_state_of_older_version_gives_the_same_trajectories() -> None:
     """It has a row for each environment, packed final observations, and other names of extras."""
     loaded = VecMemory(3)
     loaded.load_state(load_state(FIXTURES / "buffers" / "environment_major.state"))
-    append(loaded, [1], 7, obs=[[7.0]], action=[[0.5]], log_prob=[0], raw_action=[[0.0]], state=[[0.0, 0.0]])
+    append(loaded, [1], 7.0, obs=[[7.0]], action=[[0.5]], log_prob=[0], raw_action=[[0.0]], state=[[0.0, 0.0]])
     (_, taken, behind), (_, expected, _) = loaded.take(), uneven().take()
     assert taken.next_obs[:, 0].tolist() == [*expected.next_obs[:, 0], 8]
     assert taken.extras["raw_action"][:, 0].tolist() == [*expected.extras["raw_action"][:, 0], 0]
