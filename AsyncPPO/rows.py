@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from AsyncPPO.agent import Agent, optional
+from AsyncPPO.callbacks.base import call
 from AsyncPPO.episodes import means_of_infos
 from parallel_rl.utils import Metrics, State, whole_number
 
@@ -65,13 +66,10 @@ def report(trainer: "AsyncTrainer", row: Metrics) -> Metrics:
     """
     trainer.history.append(row)
     storing = [callback for callback in trainer.callbacks if getattr(callback, "stores", False)]
-    for callback in trainer.callbacks:
-        if callback not in storing:
-            callback.on_update(trainer, row)
+    call([callback for callback in trainer.callbacks if callback not in storing], "on_update", trainer, row)
     trainer.history.replace_last(row)
     row = trainer.history[-1]
-    for callback in storing:
-        callback.on_update(trainer, row)
+    call(storing, "on_update", trainer, row)
     return row
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from AsyncPPO.agent import Agent, optional
 from AsyncPPO.backends import GradientWorkers, Plan, with_success
-from AsyncPPO.callbacks.base import Callback, ProgressBar, started
+from AsyncPPO.callbacks.base import Callback, ProgressBar, call, started
 from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, savepoint, state_for_new_rank
 from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
@@ -196,8 +196,7 @@ class AsyncTrainer(Closeable, Generic[A]):
             steps, episodes, metrics = turn()
             self.seconds = agree_on_state(self, time.perf_counter() - start)
             self.rows.add(metrics)
-            for callback in self.callbacks:
-                callback.on_rollout(self, steps, episodes)
+            call(self.callbacks, "on_rollout", self, steps, episodes)
             if self.row_is_due:
                 yield report(self, row_of(self, self.rows.take(self.steps_done)))
             may_stop = bool(metrics) or not on_policy
@@ -286,8 +285,7 @@ class AsyncTrainer(Closeable, Generic[A]):
     def add_evaluation(self, evaluation: Evaluation) -> None:
         """Append an evaluation to `evaluations` and call `on_evaluation` of the callbacks."""
         self.evaluations.append(evaluation)
-        for callback in self.callbacks:
-            callback.on_evaluation(self, evaluation)
+        call(self.callbacks, "on_evaluation", self, evaluation)
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Save everything for an exact resume. Call it between updates, or before or after the run.

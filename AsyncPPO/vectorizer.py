@@ -122,8 +122,10 @@ class EnvVectorizer(ParallelEnvs):
         """Start an episode in every environment.
 
         Args:
-            seed: one seed, from which all random streams restart; or N seeds, with None where the stream continues. By
-                default the first reset uses the vectorizer's seed, and later resets continue the streams.
+            seed: one seed s, from which all random streams restart; or N seeds, with None where the stream continues.
+                By default the first reset uses the vectorizer's seed, and later resets continue the streams. The seed
+                of environment i derives from s and i, so that s and s + 1 have no episode in common. (The `VectorEnv`
+                of `as_vector_env` gives it s + i, as Gymnasium does.)
             options: of this reset; by default `reset_options`. As in Gymnasium, an entry `reset_mask`, bool `(N,)`,
                 limits the reset to the environments where it is True.
 

@@ -61,8 +61,9 @@ def test_an_agent_made_as_in_stable_baselines3_is_told_how(agent: Any) -> None:
             agent(*args, **kwargs)
     made = agent.for_env("CartPole-v1" if agent is DQN else "Pendulum-v1")
     for theirs, ours in (("predict", "get_action"), ("save", "save_weights")):
-        with pytest.raises(AttributeError, match=f"object has no attribute '{theirs}': did you mean '{ours}'"):
+        with pytest.raises(AttributeError, match=f"object has no attribute '{theirs}': did you mean '{ours}'") as error:
             getattr(made, theirs)
+        assert ("returns only the action" in str(error.value)) == (theirs == "predict")
     with pytest.raises(
         AttributeError, match=r"'set_env': an agent has no environment: AsyncPPO\(env, agent\) takes both"
     ):

@@ -15,20 +15,25 @@ if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
 
 
-SB3_METHODS = {
-    "_on_training_start": "on_start",
-    "_on_step": "on_rollout",
-    "_on_rollout_end": "on_update",
-    "_on_training_end": "on_end",
+SB3_HOOKS = {
+    "init_callback": "on_start",
+    "on_training_start": "on_start",
+    "on_rollout_start": "on_update",
+    "on_step": "on_rollout",
+    "on_rollout_end": "on_update",
+    "on_training_end": "on_end",
 }
-"""Methods of callbacks of Stable-Baselines3, and ours."""
+"""Methods of callbacks of Stable-Baselines3, there also with a leading underscore, and ours."""
 
 
 class Callback:
     """Methods that `AsyncTrainer.run` calls; override what you need. An exception in one ends the run.
 
+    They return nothing: anything else is a `TypeError` of the run, since `False` ends a run of Stable-Baselines3, but
+    here `trainer.stop(why)` does.
+
     Raises:
-        TypeError: a subclass misspells one, or has one of Stable-Baselines3, which would never be called.
+        TypeError: a subclass has another method `on_...`, or one of Stable-Baselines3, which would never be called.
     """
 
     stores = False
@@ -38,9 +43,11 @@ class Callback:
         super().__init_subclass__(**options)
         known = [name for name in vars(Callback) if name.startswith("on_")]
         for name in vars(cls).keys() - {*known}:
-            near = get_close_matches(name, known, 1, 0.85) if name.startswith("on_") else []
-            if ours := SB3_METHODS.get(name) or next(iter(near), None):
-                raise TypeError(f"{cls.__name__}.{name} is never called: did you mean {ours!r}?")
+            ours = SB3_HOOKS.get(name.removeprefix("_"))
+            if ours or name.startswith("on_"):
+                near = [ours] if ours else get_close_matches(name, known, 1, 0.85)
+                hint = f"did you mean {near[0]!r}?" if near else f"a callback has {', '.join(known)}"
+                raise TypeError(f"{cls.__name__}.{name} is never called: {hint}")
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """A run starts or resumes."""
@@ -61,6 +68,20 @@ class Callback:
         """The run is over: `trainer.stopped` is the reason of a stop, `trainer.error` the exception, or None."""
 
 
+def call(callbacks: Iterable[Callback], method: str, *arguments: Any) -> None:
+    """Call a method of each callback.
+
+    Raises:
+        TypeError: it returned something.
+    """
+    for callback in callbacks:
+        if (result := getattr(callback, method)(*arguments)) is not None:
+            raise TypeError(
+                f"{type(callback).__name__}.{method} returned {result!r}, which has no effect: "
+                "trainer.stop(why) ends the run"
+            )
+
+
 @contextmanager
 def started(callbacks: Iterable[Callback], run: Any) -> Iterator[None]:
     """Call `on_start` of callbacks, and after the block `on_end` of those that started, in the reverse order.
@@ -70,8 +91,8 @@ def started(callbacks: Iterable[Callback], run: Any) -> Iterator[None]:
     with ExitStack() as ends:
         try:
             for callback in callbacks:
-                callback.on_start(run)
-                ends.callback(callback.on_end, run)
+                call([callback], "on_start", run)
+                ends.callback(call, [callback], "on_end", run)
             yield
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             run.error = error

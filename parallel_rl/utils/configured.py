@@ -6,7 +6,7 @@ from functools import cache
 from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parallel_rl.utils.names import SB3_HINTS, SB3_METHODS, suggestion
+from parallel_rl.utils.names import sb3_attribute, suggestion
 from parallel_rl.utils.settings import check, settings_in
 
 MISSPELLED = 0.88
@@ -38,9 +38,7 @@ class Configured:
             try:
                 return self.__dict__["config"].__dict__[name]
             except KeyError:
-                hint = f": did you mean {SB3_METHODS[name]!r}?" if name in SB3_METHODS else ""
-                hint = f": {SB3_HINTS[name]}" if name in SB3_HINTS else hint
-                message = f"{type(self).__name__!r} object has no attribute {name!r}{hint}"
+                message = f"{type(self).__name__!r} object has no attribute {name!r}{sb3_attribute(name)}"
                 raise AttributeError(message, name=name, obj=self) from None
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -44,6 +44,7 @@ SB3_NOTES = {
     ("exploration_fraction", "epsilon_steps"): "in environment steps",
     ("gradient_steps", "utd"): "updates for each environment step",
     ("save_freq", "every_seconds"): "seconds of training",
+    ("predict", "get_action"): "it returns only the action",
 }
 """What a value means under the other name, where it is another value."""
 
@@ -126,10 +127,20 @@ def sb3_name(name: str, known: Collection[str]) -> tuple[str, str] | None:
         known: our names, of which one is returned.
     """
     ours = next((ours for ours in SB3_NAMES.get(name, ()) if ours in known), None)
-    if ours is None:
-        return None
+    return None if ours is None else (ours, _note(name, ours))
+
+
+def sb3_attribute(name: str) -> str:
+    """Return what the error for an unknown attribute of an agent adds if Stable-Baselines3 has it, or an empty text."""
+    if name in SB3_HINTS:
+        return f": {SB3_HINTS[name]}"
+    ours = SB3_METHODS.get(name)
+    return f": did you mean {ours!r}?{_note(name, ours)}" if ours else ""
+
+
+def _note(name: str, ours: str) -> str:
     note = SB3_NOTES.get((name, ours))
-    return ours, f" ({note})" if note else ""
+    return f" ({note})" if note else ""
 
 
 def suggestion(name: str, known: Collection[str], similarity: float = 0.6) -> str:

@@ -321,12 +321,37 @@ def test_a_callback_with_a_bad_argument_names_it(make: Any, message: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "ours"), [("on_updates", "on_update"), ("on_evaluations", "on_evaluation"), ("_on_step", "on_rollout")]
+    ("name", "hint"),
+    [
+        ("on_updates", "did you mean 'on_update'"),
+        ("on_evaluations", "did you mean 'on_evaluation'"),
+        ("_on_step", "did you mean 'on_rollout'"),
+        ("on_step", "did you mean 'on_rollout'"),
+        ("_on_rollout_start", "did you mean 'on_update'"),
+        ("_init_callback", "did you mean 'on_start'"),
+        ("on_train_begin", "a callback has on_start, on_rollout, on_update, on_evaluation, on_end$"),
+    ],
 )
-def test_a_method_that_is_never_called_is_an_error_of_the_class(name: str, ours: str) -> None:
-    with pytest.raises(TypeError, match=f"Mine.{name} is never called: did you mean '{ours}'"):
+def test_a_method_that_is_never_called_is_an_error_of_the_class(name: str, hint: str) -> None:
+    with pytest.raises(TypeError, match=f"Mine.{name} is never called: {hint}"):
         type("Mine", (Callback,), {name: lambda self: True})
-    assert type("Mine", (Callback,), {"on_key": lambda self: True, "_update": None, "on_update": None})
+    assert type("Mine", (Callback,), {"key_pressed": lambda self: True, "_update": None, "on_update": None})
+
+
+class Evaluates(Callback):
+    def on_update(self, trainer: AsyncPPO, metrics: dict[str, float]) -> None:
+        trainer.add_evaluation(Evaluation(trainer.steps_done, 1, 0.0, 0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize("method", ["on_start", "on_rollout", "on_update", "on_evaluation", "on_end"])
+@pytest.mark.parametrize("stores", [False, True])
+def test_a_callback_that_returns_something_is_an_error_of_the_run(method: str, stores: bool) -> None:
+    mine = type("Mine", (Callback,), {method: lambda self, *_: False, "stores": stores})()
+    with (
+        trainer(Evaluates(), mine) as run,
+        pytest.raises(TypeError, match=rf"Mine.{method} returned False.*trainer\.stop\(why\)"),
+    ):
+        run.run()
 
 
 @pytest.mark.parametrize(("seconds", "keep"), [(0.0, 1), (float("nan"), 1), (1.0, 0)])
