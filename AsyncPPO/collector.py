@@ -1,64 +1,19 @@
 """Collectors: an agent acts in parallel environments, and the transitions go into a `VecMemory`."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast, get_args
+from collections.abc import Sequence
+from typing import cast, get_args
 
 import numpy as np
 
-from AsyncPPO.agent import Acted, Actor, Agent, BehaviorPolicy, ReplicableAgent
+from AsyncPPO.agent import Acted, Agent, BehaviorPolicy, ReplicableAgent
 from AsyncPPO.backends import SUCCESS, Replicas
 from AsyncPPO.episodes import Episode, Episodes
 from AsyncPPO.memory import VecMemory
 from AsyncPPO.ranks import Share
+from AsyncPPO.recurrent import RecurrentState
 from AsyncPPO.settings import ActingMode, Mode
 from AsyncPPO.vectorizer import EnvVectorizer, Step
-from parallel_rl.utils import (
-    State,
-    check_like,
-    episode_ends,
-    true_next_obs,
-)
-
-Result = TypeVar("Result")
-
-
-class RecurrentState:
-    """The recurrent state `(N, S)` of an actor in N environments, if the actor has `initial_state`."""
-
-    def __init__(self, actor: Actor | BehaviorPolicy, num_envs: int) -> None:
-        initial = getattr(actor, "initial_state", None)
-        self._state: np.ndarray | None = None if initial is None else initial(num_envs)
-        self._wants_env_ids: bool = getattr(actor, "wants_env_ids", False)
-
-    def query(self, method: Callable[..., Result], obs: np.ndarray, env_ids: np.ndarray, **options: Any) -> Result:
-        """Call `act` or `get_action` of the actor for environments `env_ids` `(n,)`, and store their next state."""
-        if self._wants_env_ids:
-            options["env_ids"] = env_ids
-        if self._state is None:
-            return method(obs, **options)
-        state = self._state[env_ids]
-        result = method(obs, state=state, **options)
-        self._state[env_ids] = state
-        return result
-
-    def state(self) -> np.ndarray | None:
-        """Return a copy of the recurrent state `(N, S)`, or None."""
-        return None if self._state is None else self._state.copy()
-
-    def load_state(self, state: np.ndarray | None) -> None:
-        """Restore what `state` returned; None leaves the state at an episode's start.
-
-        Raises:
-            ValueError: it has another shape or type.
-        """
-        if self._state is not None and state is not None:
-            check_like(state, self._state, "recurrent state")
-            self._state = state
-
-    def reset(self, env_ids: np.ndarray) -> None:
-        """Set the state of some environments to that at the start of an episode."""
-        if self._state is not None:
-            self._state[env_ids] = 0.0
+from parallel_rl.utils import State, episode_ends, true_next_obs
 
 
 class Collector:

@@ -10,16 +10,13 @@ from gymnasium.vector import VectorEnv
 
 from AsyncPPO.agent import Actor
 from AsyncPPO.backends import RESTART_LIMIT, EnvError, with_success
-from AsyncPPO.collector import RecurrentState
 from AsyncPPO.episodes import Episode, Episodes
 from AsyncPPO.factory import number_of_copies
 from AsyncPPO.progress import Bar
+from AsyncPPO.recurrent import RecurrentState
 from AsyncPPO.settings import EnvSettings
 from AsyncPPO.vectorizer import EnvVectorizer
-from parallel_rl.utils import (
-    counted,
-    episode_ends,
-)
+from parallel_rl.utils import counted, episode_ends
 from parallel_rl.utils.names import check_names
 
 DEFAULT_NUM_ENVS = 100

@@ -26,6 +26,7 @@ from parallel_rl.commands.play import SCREENS, show
 from parallel_rl.commands.run_directory import config_of
 from parallel_rl.commands.trust import TRUST
 from PPO import PPO
+from tests.envs import Counter
 from tests.program import Forked, config_from
 from tests.test_main import untrained_run
 
@@ -357,6 +358,29 @@ def test_an_episode_without_an_end_is_shown_as_long_as_an_evaluation_takes(
     env = gym.make("Endless-v0", max_episode_steps=limit)
     show(Still(), env, 1, seed=0)  # type: ignore[arg-type]
     assert capsys.readouterr().out == f"episode 1: return {said}\n"
+
+
+class Remembers(Still):
+    """Its recurrent state counts the steps of the episode, in the place of the environment."""
+
+    wants_env_ids = True
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, list[int]]] = []
+
+    def initial_state(self, count: int) -> Any:
+        return np.zeros((count, 1), np.float32)
+
+    def get_action(self, obs: Any, *, state: Any, env_ids: Any, **options: Any) -> int:
+        self.seen.append((state.item(), env_ids.tolist()))
+        state += 1
+        return 0
+
+
+def test_a_recurrent_policy_is_shown_with_its_state() -> None:
+    agent = Remembers()
+    show(agent, Counter(3), 2, seed=0)  # type: ignore[arg-type]
+    assert agent.seen == [(0, [0]), (1, [0]), (2, [0])] * 2
 
 
 def test_mujoco_is_told_to_render_without_a_screen(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import tyro
 from AsyncPPO import EnvError
 from AsyncPPO.evaluation import LONGEST_EPISODE
 from AsyncPPO.progress import Bar
+from AsyncPPO.recurrent import RecurrentState
 from parallel_rl.commands.build import agent_of, env_of, factory_of
 from parallel_rl.commands.evaluating import PLAY_SEED
 from parallel_rl.commands.stopping import ended_by_signals
@@ -193,12 +194,12 @@ def _rewards(agent: "Agent", env: gym.Env, episode: int, seed: int | None) -> It
     Raises:
         EnvError: the environment failed.
     """
-    over, state = False, agent.initial_state(1)
+    over, recurrent, env_ids = False, RecurrentState(agent, num_envs=1), np.array([0])
     try:
         obs, _ = env.reset(seed=seed)
         yield 0.0
         while not over:
-            action = agent.get_action(obs, deterministic=True, state=state)
+            action = recurrent.query(agent.get_action, obs, env_ids, deterministic=True)
             obs, reward, terminated, truncated, _ = env.step(action)
             over = terminated or truncated
             yield float(reward)
