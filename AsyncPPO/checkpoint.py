@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from AsyncPPO.agent import optional
+from AsyncPPO.agreement import Others
 from AsyncPPO.backends import EnvError
 from AsyncPPO.episodes import Episode
-from AsyncPPO.ranks import Others, joined_environments, part_of_agent, part_of_environments
+from AsyncPPO.share import joined_environments, part_of_agent, part_of_environments
 from parallel_rl.utils import DamagedError, History, State, load_state, older, whole_number
 from parallel_rl.utils.records import check_equal, plain
 

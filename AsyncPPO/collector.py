@@ -9,9 +9,9 @@ from AsyncPPO.agent import Acted, Agent, BehaviorPolicy, ReplicableAgent
 from AsyncPPO.backends import SUCCESS, Replicas
 from AsyncPPO.episodes import Episode, Episodes
 from AsyncPPO.memory import VecMemory
-from AsyncPPO.ranks import Share
 from AsyncPPO.recurrent import RecurrentState
 from AsyncPPO.settings import ActingMode, Mode
+from AsyncPPO.share import Share
 from AsyncPPO.vectorizer import EnvVectorizer, Step
 from parallel_rl.utils import State, episode_ends, true_next_obs
 

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar, Unpack
 import numpy as np
 
 from AsyncPPO.agent import Agent, optional
+from AsyncPPO.agreement import Others, agree_on_state, agree_to_stop, collect_share
 from AsyncPPO.backends import GradientWorkers, Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar, call, started
 from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, savepoint, state_for_new_rank
@@ -18,9 +19,9 @@ from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
 from AsyncPPO.lag import LaggedTurns
-from AsyncPPO.ranks import Others, Share, agree_on_state, agree_to_stop, check_ranks, collect_share
 from AsyncPPO.rows import RowMeans, report, row_of
 from AsyncPPO.settings import ActingMode, EnvSettings, Mode, callbacks_in, check_arguments, warn_if_too_short
+from AsyncPPO.share import Share, check_ranks
 from AsyncPPO.vectorizer import EnvVectorizer
 from parallel_rl.utils import ALONE, Closeable, Cluster, Fixed, History, Metrics, Ranks, counted, save_state
 
