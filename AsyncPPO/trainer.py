@@ -11,22 +11,20 @@ from typing import Any, Generic, TypeVar, Unpack
 import numpy as np
 
 from AsyncPPO.agent import Agent, optional
-from AsyncPPO.agreement import Others, agree_on_state, agree_to_stop, collect_share
-from AsyncPPO.backends import GradientWorkers, Plan, with_success
+from AsyncPPO.agreement import Others, agree_on_state, agree_to_stop
+from AsyncPPO.backends import Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar, call, started
-from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, savepoint, state_for_new_rank
+from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_for_new_rank
 from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
-from AsyncPPO.lag import LaggedTurns
 from AsyncPPO.rows import RowMeans, report, row_of
 from AsyncPPO.settings import ActingMode, EnvSettings, Mode, callbacks_in, check_arguments, warn_if_too_short
 from AsyncPPO.share import Share, check_ranks
+from AsyncPPO.turns import LaggedTurns, Turns
 from AsyncPPO.vectorizer import EnvVectorizer
-from parallel_rl.utils import ALONE, Closeable, Cluster, Fixed, History, Metrics, Ranks, counted, save_state
+from parallel_rl.utils import ALONE, Closeable, Cluster, Fixed, History, Metrics, counted, save_state
 
-BAR_SECONDS = 0.2
-"""The longest time between updates of the progress bar while replicas act."""
 RECENT_EPISODES = 100
 DEFAULT_NUM_ENVS = 32
 NO_EPISODE = (
@@ -188,13 +186,11 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _loop(self, start: float) -> Iterator[Metrics]:
         """Collect and update until the run is over; yield the rows."""
-        target, may_stop = self.goal[1], True  # an on-policy run stops only after an update, so no transition is lost
-        turn = LaggedTurns(self).turn if self.lag else self._turn
+        turns = LaggedTurns(self) if self.lag else Turns(self)
+        may_stop = True  # an on-policy run stops only after an update, so no transition is lost
         on_policy = optional(self.agent, "on_policy")
-        while (self.steps_done < target or (self.lag and self._batch_is_full())) and not (
-            may_stop and agree_to_stop(self, partial(state_for_new_rank, self))
-        ):
-            steps, episodes, metrics = turn()
+        while not (turns.are_over or (may_stop and agree_to_stop(self, partial(state_for_new_rank, self)))):
+            steps, episodes, metrics = turns.turn()
             self.seconds = agree_on_state(self, time.perf_counter() - start)
             self.rows.add(metrics)
             call(self.callbacks, "on_rollout", self, steps, episodes)
@@ -203,49 +199,6 @@ class AsyncTrainer(Closeable, Generic[A]):
             may_stop = bool(metrics) or not on_policy
         if not (self.episodes_done or self.stopped or self.ranks.node):
             warnings.warn(NO_EPISODE.format(self.steps_done), RuntimeWarning, stacklevel=2)
-
-    def _turn(self) -> tuple[int, list[Episode], Metrics]:
-        """Collect, and update if there is a batch; return the steps, episodes and metrics of all ranks."""
-        return self.ranks.attempt(partial(self._learn, self._collect()), partial(savepoint, self))
-
-    def _learn(self, own: tuple[int, list[Episode]], ranks: Ranks) -> tuple[int, list[Episode], Metrics]:
-        """Count what all ranks have collected, and update if it is a batch; return what `_turn` returns."""
-        steps, episodes = self._count(own, ranks)
-        ready = self._batch_is_full() and self._observe(ranks)
-        return steps, episodes, self._update(ranks, self.fraction_done) if ready else {}
-
-    def _collect(self) -> tuple[int, list[Episode]]:
-        """Step the environments; return the number of steps, and the episodes that ended."""
-        self.collecting_since = time.monotonic()
-        try:
-            return collect_share(self, self._vector_steps())
-        finally:
-            self.collecting_since = None
-
-    def _count(self, own: tuple[int, list[Episode]], ranks: Ranks) -> tuple[int, list[Episode]]:
-        """Count what this rank and the others have collected; return the steps and episodes of all."""
-        counts = self.others.count(ranks, *own, len(self.buffer), self.env)
-        self.steps_done += counts.steps
-        self.episodes_done += len(counts.episodes)
-        self.restarts += counts.restarts
-        self.recent.extend(counts.episodes)
-        return counts.steps, counts.episodes
-
-    def _vector_steps(self) -> int:
-        """Return the number of steps for each environment until the next update, or until the bar must move."""
-        if self.acting == "central" and self.ranks.nodes == 1:
-            return 1  # so that callbacks see every step
-        missing = min(self.agent.steps_wanted() - self.waiting, self.goal[1] - self.steps_done)
-        steps = -(-missing // self.running_envs)
-        if self.progress and self.ranks.nodes == 1:
-            speed = self.steps_done / self.seconds if self.seconds else 0.0
-            steps = min(steps, int(speed * BAR_SECONDS / self.num_envs))
-        return max(1, steps)
-
-    def _batch_is_full(self) -> bool:
-        if self.mode == "mask":
-            return bool(self.env.finished.all()) or self.steps_done >= self.goal[1]
-        return self.waiting >= self.agent.steps_wanted()
 
     @property
     def waiting(self) -> int:
@@ -256,21 +209,6 @@ class AsyncTrainer(Closeable, Generic[A]):
     def running_envs(self) -> int:
         """The number of environments of all ranks; fewer than `num_envs` while a rank is missing."""
         return self.others.running_envs
-
-    def _observe(self, ranks: Ranks) -> bool:
-        """Pass the collected transitions to the agent; return whether it can update now."""
-        self.agent.observe(self.buffer.take(), *self._if_several(ranks))
-        elsewhere, self.others.waiting = self.others.waiting, 0
-        return self.agent.steps_wanted() <= elsewhere
-
-    def _update(self, ranks: Ranks, progress: float) -> Metrics:
-        """Update the agent; `progress` is the fraction of the run that was over when the update began."""
-        workers = None if self.env.rollout is None else GradientWorkers(self.env)
-        return self.agent.update(progress, workers, *self._if_several(ranks))
-
-    def _if_several(self, ranks: Ranks) -> list[Ranks]:
-        """Return the further argument of an agent that learns on several ranks."""
-        return [ranks] if self.ranks.nodes > 1 else []
 
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
         """End the run after the current update. Before the first `run`, this ends that run at once.
