@@ -54,7 +54,7 @@ class UnfinishedFragment:
             tree_map(lambda array: array.__setitem__((step + 1, frozen), array[step, frozen]), part)
 
 
-class Collector:
+class FragmentCollector:
     """Steps environments with an actor, and returns fragments."""
 
     def __init__(

@@ -13,7 +13,7 @@ from AsyncPPO import EnvVectorizer
 from parallel_rl.utils import counted
 from Rollouts.actor import Actor, check_actor, device_of
 from Rollouts.checks import check_single
-from Rollouts.collector import Collector, streams_kept
+from Rollouts.collector import FragmentCollector, streams_kept
 
 STRIDE = 64
 """Steps between two checks whether all episodes are over."""
@@ -63,11 +63,11 @@ def _evaluations(
             if isinstance(copied, nn.Module):
                 copied.eval()
             with streams_kept(device):
-                returns = _returns(envs, Collector(envs, copied, STRIDE, sticky=True, device=device), max_steps)
+                returns = _returns(envs, FragmentCollector(envs, copied, STRIDE, sticky=True, device=device), max_steps)
             yield returns
 
 
-def _returns(envs: EnvVectorizer, collector: Collector, max_steps: int) -> np.ndarray:
+def _returns(envs: EnvVectorizer, collector: FragmentCollector, max_steps: int) -> np.ndarray:
     """Return the returns of the first episode in each environment."""
     returns, over = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.bool_)
     for done in range(0, max_steps, STRIDE):

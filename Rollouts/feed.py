@@ -13,7 +13,7 @@ from parallel_rl.utils import counted
 from parallel_rl.utils.names import names_checked
 from Rollouts.actor import Actor, check_actor, device_of
 from Rollouts.checks import check_single
-from Rollouts.collector import Collector
+from Rollouts.collector import FragmentCollector
 from Rollouts.fragment import Fragment
 from Rollouts.workers import lagged_feed
 
@@ -100,6 +100,6 @@ def _feed(
     device: torch.device,
 ) -> Iterator[Fragment]:
     with EnvVectorizer(envs, num_envs, autoreset=True, **options) as vectorizer:
-        collector = Collector(vectorizer, actor, n_steps, sticky=sticky, device=device)
+        collector = FragmentCollector(vectorizer, actor, n_steps, sticky=sticky, device=device)
         while True:
             yield collector.collect()

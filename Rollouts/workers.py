@@ -25,7 +25,7 @@ from AsyncPPO.workers import (
     choose_start_method,
 )
 from parallel_rl.utils import env_seeds, restart_seed, seed_global_streams, spawn_seeds
-from Rollouts.collector import Collector
+from Rollouts.collector import FragmentCollector
 from Rollouts.fragment import Fragment, cat
 from Rollouts.nested import tree_map
 
@@ -93,7 +93,7 @@ class RolloutWorker:
         self.envs = EnvVectorizer(
             factories, backend="inline", seed=seeds, autoreset=True, on_env_error=on_env_error  # type: ignore[arg-type]
         )  # fmt: skip
-        self.collector = Collector(self.envs, actor, n_steps, sticky=sticky, device=device)
+        self.collector = FragmentCollector(self.envs, actor, n_steps, sticky=sticky, device=device)
 
     def collect(self, training: int) -> Any:
         """Collect a fragment with the weights that were written last; return its fields, as arrays."""
