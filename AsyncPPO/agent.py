@@ -149,7 +149,7 @@ class SharingAgent(Protocol):
 
 
 class OptionalMembers:
-    """The optional members of an `Agent`: each is here what stands for it where an agent lacks it; see `optional`."""
+    """The defaults of the optional members of an `Agent`; see `optional`."""
 
     on_policy = False
     """Whether each `update` gives a row of metrics. Otherwise a row is the mean over the updates of at least
@@ -157,8 +157,8 @@ class OptionalMembers:
     learns_on_ranks = False
     """Whether it is a `SharingAgent` whose `observe` and `update` take a further argument, the `Ranks` that learn
     together, and whose `act` takes a keyword `noise`, rows of what `noise` returned. All ranks have the same agent and
-    call these methods together. If `update` raises a `RankError`, the agent has dropped what it observed for it, or
-    its `savepoint` undoes that."""
+    call these methods together. After a `RankError` in `update` the same transitions are observed again: the agent has
+    dropped them by then, or its `savepoint` drops them."""
     device: Any = "cpu"
     """Where its networks are. If it is not the CPU, processes that evaluate the agent start by `spawn`."""
 
@@ -173,7 +173,7 @@ class OptionalMembers:
         check_equal(saved, self._agent.signature(), source)
 
     def take_share(self, own: slice, total: int, /) -> None:
-        """Before a run: the environments `own` of `total` are this agent's; on a single rank, all of them."""
+        """Prepare for a run in which this rank has the environments `own` of `total`; a single rank has all."""
 
     def forget_environments(self) -> None:
         """Drop state that is stored by environment index, since other environments follow."""
@@ -182,7 +182,7 @@ class OptionalMembers:
         """Continue a run of `steps` environment steps whose experience is lost."""
 
     def whole_state(self) -> State:
-        """Return what `load_state` needs to undo a failed load, if `state` leaves something out."""
+        """Return what `load_state` needs to undo a failed load: more than `state`, if that leaves something out."""
         return self._agent.state()
 
     def savepoint(self) -> Callable[[], None]:
@@ -198,7 +198,7 @@ class OptionalMembers:
         return mean_of_states(states)
 
     def joined_states(self, states: Sequence[State], /) -> State:
-        """Return the `state` with the environments of all ranks, of which `states` have each a part."""
+        """Join the `states` of all ranks, each with the environments of its rank, into one with all environments."""
         return states[0]
 
     def part_of_state(self, state: State, own: slice, /) -> State:
@@ -207,5 +207,5 @@ class OptionalMembers:
 
 
 def optional(agent: Any, name: str) -> Any:
-    """Return a member of an agent, or what `OptionalMembers` has if the agent lacks it."""
+    """Return a member of an agent, or its default in `OptionalMembers`."""
     return getattr(agent, name, getattr(OptionalMembers(agent), name))

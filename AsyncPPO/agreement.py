@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
 
 PARTS = 8
-"""In how many parts a rank that may be preempted collects its share."""
+"""The number of parts in which a rank collects its share if it may be preempted, which happens between them."""
 
 
 def collect_share(trainer: "AsyncTrainer", steps: int) -> tuple[int, list[Episode]]:
-    """Step this rank's environments; stop after a quarter if the ranks preempt it, as in DD-PPO.
+    """Step this rank's environments.
+
+    With `preempt`, stop once enough ranks have collected their shares, but not in the first quarter of the steps
+    (DD-PPO, Wijmans et al. 2020, arXiv:1911.00357).
 
     Args:
         trainer: of this rank.
@@ -49,22 +52,22 @@ class Counts(NamedTuple):
     steps: int
     episodes: list[Episode]
     restarts: int
-    """Of environments that failed."""
+    """Restarts of environments that failed."""
 
 
 @dataclass
 class Others:
-    """What a rank knows of the others."""
+    """Counts of the other ranks, as of the last exchange."""
 
     running_envs: int
-    """Environments of all ranks when they last counted; fewer than `num_envs` while a rank is missing."""
+    """Environments of all ranks, this one included; fewer than `num_envs` while a rank is missing."""
     waiting: int = 0
     """Transitions in the buffers of the others."""
     known_restarts: int = 0
-    """Of this rank's environments that failed, the number that the others have counted."""
+    """Restarts of this rank's environments that the others know of."""
 
     def count(self, ranks: Ranks, steps: int, episodes: list[Episode], waiting: int, env: EnvVectorizer) -> Counts:
-        """Count with the others what all ranks have collected.
+        """Exchange what the ranks have collected since the last count; return the totals.
 
         Args:
             ranks: the ranks.
@@ -86,9 +89,9 @@ class Others:
 
 
 def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
-    """Compare what the agents of all ranks have learned; if it differs, all take over the first one's.
+    """Compare the agents of all ranks. If they differ, because processors round differently, all load the first one's.
 
-    It differs if their processors round differently. An off-policy agent is compared once for each row of metrics.
+    An off-policy agent is compared once for each row of metrics.
 
     Args:
         trainer: of this rank; its agent has `shared_state`.
@@ -109,7 +112,7 @@ def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
 
 
 def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:
-    """Return whether any rank is to stop; its reason becomes that of all. Otherwise ranks that are ready join.
+    """Return whether a rank is to stop: then all stop, for its reason. Otherwise let ranks in that are ready to join.
 
     Args:
         trainer: of this rank.

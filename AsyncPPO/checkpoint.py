@@ -28,7 +28,7 @@ class Progress:
     seconds: float
     episodes_done: int
     restarts: int
-    """Of environments that failed."""
+    """Restarts of environments that failed."""
     goal: tuple[int, int]
     """The steps at which the current call of `run` began, and at which it ends."""
     recent: list[Episode]
@@ -48,7 +48,7 @@ class Progress:
 
     @classmethod
     def of_state(cls, counts: State, episodes: Any) -> Self:
-        """Undo `state`; an episode without infos may lack them.
+        """Return the progress that `state` gave as plain values; an episode may lack infos.
 
         Raises:
             ValueError, TypeError: a value is not valid.
@@ -76,7 +76,7 @@ class Progress:
         return counts, [[episode.return_, episode.length, episode.infos] for episode in self.recent]
 
     def restore(self, trainer: "AsyncTrainer") -> None:
-        """Let a trainer be as far."""
+        """Set the counts of a trainer."""
         trainer.steps_done, trainer.seconds, trainer.goal = self.steps_done, self.seconds, self.goal
         trainer.episodes_done, trainer.restarts = self.episodes_done, self.restarts
         trainer.recent.clear()
@@ -102,9 +102,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
 
 
 def contents(trainer: "AsyncTrainer") -> State | None:
-    """Return the content of a run's checkpoint; its environments are those of all ranks, which all call this.
+    """Return the content of a run's checkpoint, with the environments of all ranks.
 
-    Ranks after the first one get None.
+    All ranks call this; those after the first one get None.
     """
     joined = joined_environments(trainer)
     if joined is None:
@@ -121,7 +121,7 @@ def contents(trainer: "AsyncTrainer") -> State | None:
 
 
 def state_for_new_rank(trainer: "AsyncTrainer") -> State:
-    """Return the part of a run's state that all its ranks share, and that of new episodes."""
+    """Return what a rank needs to join a run: what all ranks share, and a state for new episodes."""
     agent = part_of_agent(trainer.agent, trainer.agent.state(), trainer.share, slice(0, 0))
     others = {"running_envs": trainer.running_envs, "waiting": trainer.waiting}
     env = trainer.env.new_episodes(trainer.steps_done)
@@ -148,15 +148,16 @@ def savepoint(trainer: "AsyncTrainer") -> Callable[[], None]:
 
 
 def join(trainer: "AsyncTrainer") -> None:
-    """Connect to the other ranks, and count what waits there; or take over a run that they have begun.
+    """Connect to the other ranks.
 
-    Then all environments begin new episodes, also if this rank has loaded a checkpoint, which others continue.
+    At the start of a run: count the transitions in all buffers. If the run has begun already: take over its state, in
+    place of a checkpoint that this rank has loaded, and start new episodes.
 
     Raises:
         RankError: the run is over.
     """
     state = trainer.ranks.join()
-    if state is None:  # a checkpoint may have left transitions in the buffers of all
+    if state is None:  # after a checkpoint, the buffers of all ranks may have transitions
         trainer.others.waiting = sum(trainer.ranks.all_gather(len(trainer.buffer))) - len(trainer.buffer)
         return
     trainer.rows.load_state(state["progress"]["rows"])

@@ -54,7 +54,7 @@ class Collector:
         return own, self.buffer.state()
 
     def _end_lost(self, env_ids: np.ndarray) -> None:
-        """End the episodes of environments whose worker died, perhaps just now: they have begun new ones."""
+        """End the episodes of environments whose worker was restarted since the last step."""
         if len(env_ids):
             self.buffer.truncate(env_ids)
             self._episodes.restart(env_ids)
@@ -108,7 +108,7 @@ class Collector:
         return count, episodes
 
     def _noise(self, env_ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the argument `noise` of `act`: rows of the noise of all environments; nothing if a rank is alone."""
+        """Return the argument `noise` of `act` on several ranks: these environments' rows of the noise for all."""
         if self._share is None:
             return {}
         return {"noise": cast("ReplicableAgent", self.agent).noise(self._share.total)[self._share.own][env_ids]}

@@ -164,7 +164,7 @@ class Evaluation:
     episodes: int
     """Number of episodes."""
     mean: float
-    """Of their returns, as `std`, `min` and `max`."""
+    """The mean of their returns, which `std`, `min` and `max` describe as well."""
     std: float
     min: float
     max: float
@@ -173,7 +173,7 @@ class Evaluation:
 
     @classmethod
     def of_figures(cls, figures: Metrics) -> Self:
-        """Return the evaluation with these `figures`; further names are those of infos, and NaN means none."""
+        """Return the evaluation with these `figures`; further names belong to infos, which are missing where NaN."""
         infos = {name: value for name, value in figures.items() if name not in FIGURES and not np.isnan(value)}
         return cls(**{name: figures[name] for name in FIGURES}, infos=infos)  # type: ignore[arg-type]
 

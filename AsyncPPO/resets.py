@@ -80,7 +80,7 @@ class EnvSeeds:
         Args:
             seed: the seed, or the list.
             num_envs: N.
-            own: of a run on ranks, the environments of this one; all others are as if it had the rest, too.
+            own: the environments of this rank. Their seeds are the ones that they would have in a run on one rank.
         """
         seeds = env_seeds(seed, num_envs)
         self._first: int | None = seeds[0]
@@ -94,7 +94,7 @@ class EnvSeeds:
         return self._first
 
     def restart(self, seed: int | Sequence[int | None]) -> list[int | None]:
-        """Return N seeds for a reset with the argument `seed`; the seeds of later checkpoints derive from them.
+        """Return N seeds for a reset with the argument `seed`. Later results of `state` derive from the first one.
 
         Raises:
             ValueError: the number of seeds is wrong.
@@ -124,11 +124,11 @@ class EnvSeeds:
     def load_state(self, state: list[int | None], *, used: bool) -> None:
         """Restore what `state` returned; with `used`, the environments were restored and need no seeds.
 
-        Seeds that were given as a list are used again: maybe only they are valid.
+        Seeds that were given as a list are used again, because the environment may accept no others.
         """
         self._first, self._next = state[0], [None] * len(self._next) if used else [*(self._listed or state)]
 
     def begin_after(self, state: list[int | None]) -> None:
-        """Derive N seeds from a state of any number of environments; those that were given as a list are used again."""
+        """Derive N seeds from the `state` of any number of environments; use seeds given as a list again."""
         seeds: list[int | None] = [*spawn_seeds(state[0], self._total)]
         self._first, self._next = seeds[0], [*(self._listed or seeds[self._own])]

@@ -45,7 +45,7 @@ def check_arguments(agent: "Agent", settings: EnvSettings, by: str) -> None:
     """Check the arguments of the trainer `by`.
 
     Raises:
-        TypeError: a name in `settings` is unknown, or the agent is none.
+        TypeError: a name in `settings` is unknown, or `agent` is not an agent.
     """
     check_names(settings, EnvSettings.__annotations__, [*TrainerOptions.__annotations__, "num_envs", "steps"], by)
     if not _has("steps_wanted", agent):
@@ -66,7 +66,7 @@ def callbacks_in(callbacks: Iterable["Callback"]) -> list["Callback"]:
     """Return callbacks as a list.
 
     Raises:
-        TypeError: one is none.
+        TypeError: one is not a `Callback`.
     """
     listed = [*callbacks] if isinstance(callbacks, Iterable) else [callbacks]
     for callback in listed:

@@ -1,4 +1,4 @@
-"""Which environments of a run a rank has, and the states of all of them from those of each rank."""
+"""A rank's share of the environments; states of environments, joined over the ranks and split again."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,7 +42,7 @@ class Share(NamedTuple):
 
     @classmethod
     def of(cls, ranks: Cluster, num_envs: int) -> "Share":
-        """Return the share of a rank of N environments; every rank has about as many.
+        """Return a rank's share of N environments; two shares differ by one environment at most.
 
         Raises:
             ValueError: there are fewer environments than ranks.
@@ -53,7 +53,7 @@ class Share(NamedTuple):
         return cls(first, stop, num_envs)
 
     def of_run(self, env: Any, settings: EnvSettings) -> tuple[Any, dict[str, Any]]:
-        """Return the part of the environments of a run for this rank, and the keywords of its `EnvVectorizer`."""
+        """Return this rank's part of the environments `env`, and the keyword arguments of its `EnvVectorizer`."""
         if self.is_whole:
             return env, {**settings}
         seeds = EnvSeeds(settings["seed"], self.total, self.own)
@@ -100,12 +100,12 @@ def part_of_environments(share: Share, collector: State, buffer: State) -> tuple
 
 
 def part_of_agent(agent: Any, state: State, share: Share, own: slice) -> State:
-    """Return the state of an agent with the environments `own` of those that `state` has."""
+    """Return the `state` of an agent with only the environments `own`."""
     return state if own == slice(0, share.total) else optional(agent, "part_of_state")(state, own)
 
 
 def _joined(states: Sequence[Any]) -> Any:
-    """Join lists and arrays that have an entry for each environment, in a tree; the rest is the same for all ranks."""
+    """Join trees of several ranks: lists and arrays have an entry for each environment, the rest is the same in all."""
     first = states[0]
     if isinstance(first, dict):
         return {

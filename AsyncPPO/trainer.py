@@ -55,13 +55,15 @@ class AsyncTrainer(Closeable, Generic[A]):
             episodes. If infos have `is_success` or `success`, `success_rate` is always a metric.
         progress: whether to show a progress bar.
         callbacks: called in this order; see `AsyncPPO.callbacks`.
-        ranks: of a run over several processes or machines (docs/scale-out.md). Sizes and steps are those of all ranks.
+        ranks: the processes of a run on several cores or machines (docs/scale-out.md). Sizes and steps are totals over
+            all ranks.
         settings: the other keyword arguments of `EnvVectorizer`. With `on_env_error="restart"` the number of `restarts`
             is a metric. A callback may assign `trainer.env.reset_options`.
 
     Raises:
         ValueError: a size or mode is wrong, or the agent was made for other spaces.
-        TypeError: the environment cannot be vectorized, an argument is unknown, or the agent or a callback is none.
+        TypeError: the environment cannot be vectorized, an argument is unknown, `agent` is not an agent, or one of
+            `callbacks` is not a `Callback`.
     """
 
     def __init__(
@@ -118,9 +120,9 @@ class AsyncTrainer(Closeable, Generic[A]):
         )
 
     def _prepare_agent(self) -> None:
-        """Check that the agent is for these environments, and tell it which of all ranks' they are.
+        """Check that the agent fits these environments, and tell it which of the run's environments this rank has.
 
-        Only then warn of a run that is too short, since an error is to come first.
+        Only then warn of a run that is too short: an error comes before a warning.
         """
         try:
             optional(self.agent, "check_fits")(self.env)
@@ -148,7 +150,7 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     @property
     def row_is_due(self) -> bool:
-        """Whether the updates since the last row of `history` are now to make a row."""
+        """Whether the updates since the last row of `history` make a row now."""
         return self.rows.is_due(self.steps_done, last=self.steps_done >= self.goal[1])
 
     def run(self) -> History:

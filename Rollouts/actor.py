@@ -93,7 +93,7 @@ def check_signatures(cls: type) -> None:
     for name, wanted in SIGNATURES.items():
         method = getattr(cls, name, None)
         if not callable(method):
-            raise TypeError(f"{cls.__name__} is no actor: it has no method {name}{wanted}")
+            raise TypeError(f"{cls.__name__} is not an actor: it has no method {name}{wanted}")
         signature = inspect.signature(method)
         try:
             fits = name == "step" or [*signature.parameters] == ["self", "hx", "at"]

@@ -60,7 +60,7 @@ class Fragment:
     """`(1 + T, B, ...)`, the actor's further outputs. In row T they come from a look-ahead: no action is taken."""
     env: dict[str, Tensor]
     """bool `(T, B)` each, by step: `terminated`, `truncated` and `valid`. Exclude steps that are not valid from a loss:
-    they were not taken, since the environment waited (`sticky`) or was restarted after a failure."""
+    they were not taken, because the environment waited (`sticky`) or was restarted after a failure."""
     hx: Nested
     """The actor's recurrent state at row 0, tensors `(layers, B, ...)`."""
     lag: int = 0

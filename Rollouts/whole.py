@@ -16,7 +16,7 @@ def episodes(feed: Iterable[Fragment], batch_size: int = 1) -> Iterator[list[Fra
     """Yield whole episodes, in lists of `batch_size`.
 
     The environments take turns, and each yields its episodes in order. So short episodes are not overrepresented,
-    although they finish sooner: an episode that finishes before its environment's turn is kept.
+    although they finish sooner: an episode waits for the turn of its environment.
 
     An episode of L steps is a fragment `(1 + L, 1)`. `fin` is True in its first and last rows; the last row has the
     last observation of the episode, and `stepno` L. Its `lag` is the age of the weights of its first step.
@@ -25,8 +25,8 @@ def episodes(feed: Iterable[Fragment], batch_size: int = 1) -> Iterator[list[Fra
     failed; without an earlier step it is left out.
 
     Args:
-        feed: the generator of `rollout`. Preferably it has yielded nothing yet, since episodes that are running at its
-            next fragment are left out.
+        feed: the generator of `rollout`, preferably a new one: episodes that began before its next fragment are left
+            out.
         batch_size: number of episodes in a list.
 
     Raises:
@@ -59,13 +59,13 @@ class Track:
     """The episodes of one environment."""
 
     finished: deque[tuple[int, Fragment]] = field(default_factory=deque)
-    """Finished episodes, each after the `version` of its first step."""
+    """Finished episodes, each with the `version` of its first step."""
     parts: list[tuple[State, Any, Any]] = field(default_factory=list)
-    """States, the actor's outputs and flags `(n, 1)` of the running episode."""
+    """The running episode: from each fragment its states, the actor's outputs and the flags, `(n, 1, ...)`."""
     hx: Nested = None
-    """The recurrent state at its start."""
+    """The recurrent state at the start of the running episode."""
     version: int = 0
-    """The version of the weights of its first step: the number of that fragment, less its lag."""
+    """The version of the weights at its first step: the number of that fragment, less its lag."""
 
     def append(
         self,

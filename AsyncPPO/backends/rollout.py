@@ -91,7 +91,7 @@ class Rollout:
     restarted: np.ndarray
     """bool `(N,)`: the environments that were restarted before the first row of a rollout, which ends their episode."""
     failed: np.ndarray
-    """bool `(T, N)`: the steps whose episode was truncated since the environment was restarted before the next step."""
+    """bool `(T, N)`: the last steps before a restart of their environment, where its episode is truncated."""
     infos: np.ndarray
     """float64 `(T, N, K)`: at the last step of an episode, K numbers of its info (the plan's keys); otherwise NaN."""
     info_keys: tuple[str, ...]
@@ -137,8 +137,8 @@ class Rollout:
         """Truncate the episode of an environment that was restarted before a step.
 
         Args:
-            row: of the environment.
-            step: of the rollout.
+            row: the environment.
+            step: the first one after the restart, in the rollout.
             start: the first step of the current rollout; `restarted` records a restart there.
             next_obs: the last observation of the environment before the restart.
         """

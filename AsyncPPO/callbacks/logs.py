@@ -157,7 +157,7 @@ class TensorBoard(Callback):
 
 
 def read_table(path: Path, needed: Sequence[str] = ("steps", "seconds", "episodes", "mean_return")) -> list[Metrics]:
-    """Return the rows of a file of `CSVLog`; none if there is no such file.
+    """Return the rows of a file of `CSVLog`; an empty list if there is no such file.
 
     Raises:
         ValueError: it is not such a table, or lacks columns.

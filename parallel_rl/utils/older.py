@@ -1,6 +1,6 @@
-"""Files of older versions: each function turns what one holds into what this version writes, and leaves that as it is.
+"""Files of older versions. Each function converts one kind of old content; current content is returned unchanged.
 
-Only this module knows of older forms, except for values that older files lack where the default is the reader's own.
+Only this module knows the older forms. The exception: a reader fills in what an older file lacks by its own default.
 `tests/fixtures` has such files.
 """
 
@@ -20,13 +20,13 @@ METRICS = {"intrinsic_reward": "rnd_reward"}
 SETTINGS = {"squash": "squash_actions"}
 """Former names, and the current ones: parts of a checkpoint and of its collector, extras, metrics, settings."""
 MADE_FOR = {"the environment", "its observation space", "its action space", "num_envs", "mode"}
-"""The names in `made_for` that are not those of settings."""
+"""The names in `made_for` that do not belong to settings."""
 VALUES = {("acting", "alternating"): "central"}
 """Removed values of settings of a run, and the values that replace them."""
 
 
 def checkpoint(state: State) -> State:
-    """Turn the content of a run's checkpoint, except for the buffer and the agent; what is none stays as it is."""
+    """Convert the content of a run's checkpoint, except for its buffer and agent; return other content as it is."""
     state = _renamed(state, CHECKPOINT)
     made_for, progress, collector = (state.get(name) for name in ("made_for", "progress", "collector"))
     if not (isinstance(made_for, dict) and isinstance(progress, dict) and isinstance(collector, dict)):
@@ -39,10 +39,10 @@ def checkpoint(state: State) -> State:
 
 
 def buffer(state: State) -> State:
-    """Turn the state of a `VecMemory`.
+    """Convert the state of a `VecMemory`.
 
     The arrays were `(N, T, ...)`. `final_obs[i, k]` was the next observation of the k-th end of environment i, and
-    `final_obs[i, ends[i]]` that of its last row.
+    `final_obs[i, ends[i]]` the one of its last row.
 
     Raises:
         ValueError: the numbers of ends do not match the flags.
@@ -64,7 +64,7 @@ def buffer(state: State) -> State:
 
 
 def ppo(state: State) -> State:
-    """Turn the state of a `PPO`. `stacked` tells whether the moments of Adam are in the order of `stacked_moments`."""
+    """Convert the state of a `PPO`. `stacked` tells whether Adam's moments are in the order of `stacked_moments`."""
     state = {"rewarded": bool(state.get("updates")), "stacked": False, **state}
     returns: Any = state.get("intrinsic_returns", {})
     if not isinstance(returns, dict):  # None, or a single tensor, which is that of RND
@@ -73,7 +73,7 @@ def ppo(state: State) -> State:
 
 
 def stacked_moments(moments: dict[str, Any], parameters: Sequence[Any], stacked: Sequence[Any]) -> dict[str, Any]:
-    """Turn the moments of Adam for a policy of several choices, which were in the order of `policy.parameters()`.
+    """Convert the moments of Adam of a policy of several choices: their order was the one of `policy.parameters()`.
 
     Args:
         moments: of the `parameters`, vectors or scalars by name.
@@ -90,22 +90,22 @@ def stacked_moments(moments: dict[str, Any], parameters: Sequence[Any], stacked:
 
 
 def ppo_settings(saved: State, own: State) -> State:
-    """Turn the settings of a `PPO` in a checkpoint: once they were only those of the networks; the rest is as `own`."""
+    """Convert the settings of a `PPO` in a checkpoint: older ones have only the networks'; the rest is from `own`."""
     return own | _renamed(saved, SETTINGS) if "squash" in saved else saved
 
 
 def off_policy_counts(counts: State) -> State:
-    """Turn the counts of an off-policy agent."""
+    """Convert the counts of an off-policy agent."""
     return {"_from_step": 0, "_from_update": 0, "_acted": 0} | counts
 
 
 def run_record(record: State) -> State:
-    """Turn the content of a `config.json`, which had all settings in one dict."""
+    """Convert the content of a `config.json`, which had all settings in one dict."""
     return record | {"run": record["config"], "settings": {}} if "config" in record else record
 
 
 def metrics(row: Metrics) -> Metrics:
-    """Turn a row of `metrics.csv`."""
+    """Convert a row of `metrics.csv`."""
     return _renamed(row, METRICS)
 
 

@@ -37,7 +37,7 @@ Y_LABELS = {
     "mean_return": "mean return of the last 100 episodes",
     "success_rate": "share of successes in the last 100 episodes",
 }
-"""Of columns whose names do not say enough."""
+"""Labels of columns whose names do not say enough."""
 MetricRows = Sequence[Metrics]
 """The history that `AsyncPPO.run` returns, or a list of such dicts."""
 

@@ -26,9 +26,9 @@ class Ranks(Protocol):
     """The ranks of a run, as one of them sees them. All of them call the same methods in the same order."""
 
     rank: int
-    """Of this rank, from 0."""
+    """The number of this rank, from 0."""
     world_size: int
-    """Of all ranks."""
+    """The number of ranks."""
 
     def all_reduce(self, vector: "Tensor") -> "Tensor":
         """Return the sum `(P,)` of the vectors of all ranks: on every rank the same to the last bit.
@@ -72,7 +72,7 @@ class Cluster(Ranks, Protocol):
         """
 
     def enough_have_collected(self, *, own: bool = False) -> bool:
-        """Return whether the fraction `preempt` of the ranks has collected its share; `own`: this rank now has."""
+        """Return whether the fraction `preempt` of the ranks has collected its share; with `own`, so has this rank."""
 
     def attempt(self, work: Callable[[Ranks], Result], savepoint: Callable[[], Callable[[], None]]) -> Result:
         """Do work that all ranks do, or none: if one is lost, those that are left undo it, and repeat it.
@@ -92,7 +92,7 @@ class Cluster(Ranks, Protocol):
         """Let ranks in that are ready, or wait if there are too few; return whether the ranks should ask again.
 
         Args:
-            candidates: of all ranks.
+            candidates: what `candidates` returned on each rank.
             state: returns the state of the run.
         """
 
@@ -154,7 +154,7 @@ class RankError(RuntimeError):
 
 
 def merged(moments: Sequence[Moments]) -> Moments:
-    """Return the moments of the rows of all together; those of one are returned to the last bit.
+    """Return the moments of all rows together; a single entry is returned bit for bit.
 
     Source: Chan et al. 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
     """
@@ -168,7 +168,7 @@ def merged(moments: Sequence[Moments]) -> Moments:
 
 
 def mean_metrics(ranks: Ranks, rows: int, metrics: dict[str, float]) -> dict[str, float]:
-    """Return the means of metrics, of which each rank has those of `rows` rows."""
+    """Return the means of metrics over all ranks; on this one they are means over `rows` rows."""
     _, mean, _ = merged(ranks.all_gather((rows, np.array([*metrics.values()]), 0.0)))
     return dict(zip(metrics, mean.tolist(), strict=True))
 

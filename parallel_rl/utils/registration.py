@@ -54,7 +54,7 @@ def _with_spaces(env: Any) -> Any:
     """Return an environment.
 
     Raises:
-        TypeError: it has no spaces, or is none.
+        TypeError: it is not an environment, or has no spaces.
     """
     if not (hasattr(env, "observation_space") or hasattr(env, "single_observation_space")):
         raise TypeError(f"env must be an environment with spaces, its id, or a callable that makes it, not {env!r}")

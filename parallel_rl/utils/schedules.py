@@ -10,10 +10,10 @@ Schedule = Callable[[float], float]
 
 @dataclass(frozen=True)
 class LostSchedule:
-    """Stands for a function that no file holds, in an agent that was loaded: without it the agent can only act."""
+    """Placeholder in a loaded agent for a schedule that could not be saved. The agent acts; learning is an error."""
 
     name: str
-    """Of the hyperparameter."""
+    """The name of the hyperparameter."""
     was: str
     """The name of the function."""
 

@@ -171,7 +171,7 @@ def whole_number(value: Any, what: str) -> int:
     """Return a saved part of a state as a whole number.
 
     Raises:
-        ValueError: it is none; the message calls it `what`.
+        ValueError: it is not a whole number from 0 to 2**63 - 1; the message calls it `what`.
     """
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"the saved {what} should be a whole number, not {value!r:.40}")

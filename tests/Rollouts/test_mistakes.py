@@ -111,7 +111,7 @@ def test_wrong_arguments_of_forward_are_an_error_where_step_calls_it() -> None:
 
 def test_an_object_without_actor_methods_is_an_error() -> None:
     for make in (rollout, evaluations):
-        with pytest.raises(TypeError, match=r"Linear is no actor: it has no method reset\(self, hx, at\)"):
+        with pytest.raises(TypeError, match=r"Linear is not an actor: it has no method reset\(self, hx, at\)"):
             make(Counter, nn.Linear(1, 1))
 
 
