@@ -22,7 +22,7 @@ def episodes(feed: Iterable[Fragment], batch_size: int = 1) -> Iterator[list[Fra
     last observation of the episode, and `stepno` L. Its `lag` is the age of the weights of its first step.
 
     If an environment failed and was restarted (`on_env_error="restart"`), its episode is truncated before the step that
-    failed; without an earlier step it is left out.
+    failed; without an earlier step it is left out. So are the running episodes of a replica (`lag=1`) that died.
 
     Args:
         feed: the generator of `rollout`, preferably a new one: episodes that began before its next fragment are left
