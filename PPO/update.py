@@ -52,9 +52,9 @@ def prepare(ppo: Parts, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
     """
     policy, head = ppo.policy, ppo.policy.value_head
 
-    # observations, normalized by the statistics that the policy acted with
+    # observations, normalized by the statistics that the policy acted with (with lag=1: by newer ones)
     obs, final_obs = columns(policy, batch.obs), columns(policy, batch.final_obs)
-    inputs, final_inputs = network_inputs(policy, batch, policy.normalize(obs), policy.normalize(final_obs))
+    inputs, final_obs = network_inputs(policy, batch, policy.normalize(obs)), policy.normalize(final_obs)
     raw_action, log_prob = behavior_actions(policy, batch, inputs)
     metrics = {"entropy": -log_prob.mean().item()}
 
@@ -74,7 +74,7 @@ def prepare(ppo: Parts, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
         ppo.rewarded = largest != 0
 
     # values, advantages (GAE) and returns
-    experience = Experience(batch, rewards, inputs, final_inputs, ranks)
+    experience = Experience(batch, rewards, inputs, final_obs, ranks)
     values, advantage, returns = estimate(ppo, experience)
 
     # update the return statistics, and rescale the value head (PopArt)
@@ -216,8 +216,8 @@ class Experience(NamedTuple):
     """V rewards for the M rows."""
     inputs: Inputs
     """The inputs for the M rows."""
-    final_inputs: Inputs
-    """The inputs for the next observations of the E ends."""
+    final_obs: torch.Tensor
+    """Normalized next observations `(E, D)` of the E ends."""
     ranks: Ranks
     """The ranks that learn together, each from its own rows."""
 
@@ -239,25 +239,20 @@ def columns(policy: ActorCritic, obs: np.ndarray) -> torch.Tensor:
     return on_device(policy, policy.features.flatten(obs))
 
 
-def network_inputs(
-    policy: ActorCritic, batch: Batch, obs: torch.Tensor, final_obs: torch.Tensor
-) -> tuple[Inputs, Inputs]:
-    """Return the inputs for the M rows, and for the next observations of their E ends."""
+def network_inputs(policy: ActorCritic, batch: Batch, obs: torch.Tensor) -> Inputs:
+    """Return the inputs for the M rows."""
     if policy.core is None:
-        return Inputs(obs, None), Inputs(final_obs, None)
+        return Inputs(obs, None)
     if "state" not in batch.extras:
         raise ValueError("a recurrent policy learns from its recurrent states: store the extras that act() returns")
     state = on_device(policy, batch.extras["state"]).float()
-    starts = on_device(policy, np.append(True, batch.ends[:-1]))
-    ends = np.flatnonzero(batch.ends)
-    _, final_state = policy.step(obs[ends], state[ends])
-    return Inputs(obs, (state, starts)), Inputs(final_obs, (final_state, torch.ones_like(starts[ends])))
+    return Inputs(obs, (state, on_device(policy, np.append(True, batch.ends[:-1]))))
 
 
 @torch.no_grad()
 def estimate(ppo: Parts, experience: Experience) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
     """Return values `(M, V)`, advantages float64 `(M,)` and returns `(M, V)`, in units of reward."""
-    values, final_values = values_of(ppo, experience.inputs), values_of(ppo, experience.final_inputs)
+    values, final_values = values_of(ppo, experience)
     value, final_value = (tensor.double().cpu().numpy() for tensor in (values, final_values))
     advantages = np.empty_like(value)
     for k, reward in enumerate(experience.rewards):
@@ -266,11 +261,22 @@ def estimate(ppo: Parts, experience: Experience) -> tuple[torch.Tensor, np.ndarr
     return values, weighted.sum(axis=1), on_device(ppo.policy, advantages + value).float()
 
 
-def values_of(ppo: Parts, inputs: Inputs) -> torch.Tensor:
-    """Return values `(B, V)`, in units of reward."""
-    if ppo.numpy_policy is None:
-        return ppo.policy.value(*inputs)
-    return ppo.policy.value_head.stats.inverse(torch.from_numpy(ppo.numpy_policy.value(inputs.obs.numpy())))
+def values_of(ppo: Parts, experience: Experience) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the values `(M, V)` of the rows and `(E, V)` of the next observations at the ends, in units of reward."""
+    policy, (obs, past), final_obs = ppo.policy, experience.inputs, experience.final_obs
+    if ppo.numpy_policy is not None:
+        inverse, value = policy.value_head.stats.inverse, ppo.numpy_policy.value
+        return inverse(torch.from_numpy(value(obs.numpy()))), inverse(torch.from_numpy(value(final_obs.numpy())))
+    if past is None:
+        return policy.value(obs), policy.value(final_obs)
+    # each next observation is one more row of its sequence, so that its recurrent state is that of the present weights
+    state, starts = past
+    count, ends = len(obs), np.flatnonzero(experience.batch.ends)
+    order = np.insert(np.arange(count), ends + 1, np.arange(count, count + len(ends)))
+    parts = (obs, final_obs), (state, state[ends]), (starts, torch.zeros_like(starts[ends]))
+    longer_obs, longer_state, longer_starts = (torch.cat(rows)[order] for rows in parts)
+    values = policy.value(longer_obs, (longer_state, longer_starts))[np.argsort(order)]
+    return values[:count], values[count:]
 
 
 def scaled(ppo: Parts, experience: Experience, advantage: np.ndarray) -> torch.Tensor:
