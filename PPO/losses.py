@@ -89,3 +89,12 @@ def approximate_kl(log_prob: torch.Tensor, old_log_prob: torch.Tensor) -> torch.
 def clip_fraction(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: Number) -> torch.Tensor:
     """Return the fraction of rows whose ratio is outside `[1 - clip, 1 + clip]`."""
     return ((log_prob - old_log_prob).expm1().abs() > clip).to(log_prob.dtype).mean()
+
+
+def as_tensors(objective: Objective, device: torch.device) -> Objective:
+    """Return the coefficients that change as tensors: compiled code treats numbers as constants."""
+    clip, entropy_coef = (
+        None if number is None else torch.tensor(number, device=device)
+        for number in (objective.clip, objective.entropy_coef)
+    )
+    return objective._replace(clip=clip, entropy_coef=entropy_coef)

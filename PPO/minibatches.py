@@ -1,10 +1,12 @@
 """Minibatches: how rows are cut, and what companions add to gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from parallel_rl.utils.shapes import in_shapes
 from PPO.companions import Companion
@@ -49,7 +51,7 @@ def shuffled(rows: Rows, parts: int, rng: np.random.Generator) -> tuple[np.ndarr
     return np.concatenate(sequences), sorted({*ends[nearest].tolist()})
 
 
-def select_rows(targets: list[Targets], index: np.ndarray) -> list[Targets]:
+def select_rows(targets: Sequence[Targets], index: np.ndarray) -> list[Targets]:
     """Return the rows `index` `(k,)` of the targets of each companion."""
     return [tuple(tensor[index] for tensor in own) for own in targets]
 
@@ -57,25 +59,39 @@ def select_rows(targets: list[Targets], index: np.ndarray) -> list[Targets]:
 def add_companion_gradients(
     ppo: Parts, targets: list[Targets], index: np.ndarray, rng: np.random.Generator
 ) -> LossMetrics:
-    """Compute the gradients of the companions' losses on some rows; return the losses.
-
-    Only if a companion `shares`, its gradient is added to the policy's.
-    """
+    """Compute the gradients of the companions' losses on some rows, added to the policy's own; return the losses."""
     for optimizer in ppo.optimizers[1:]:
         optimizer.gradient.zero_()
     losses = companion_losses(ppo, select_rows(targets, index), rng)
-    for companion, loss in losses.items():
-        loss.backward(inputs=ppo.trained_by[companion])
+    for loss in losses.values():
+        loss.backward()
     return {loss_name(companion): loss.detach() for companion, loss in losses.items()}
 
 
 def companion_losses(ppo: Parts, targets: list[Targets], rng: np.random.Generator) -> dict[Companion, torch.Tensor]:
-    """Return the loss of each companion that has one, for the targets of a minibatch."""
-    return {
-        companion: companion.loss(own, rng, ppo.policy)
-        for companion, own in zip(ppo.companions, targets, strict=True)
-        if companion.learns
-    }
+    """Return the loss of each companion that has one, for the targets of a minibatch.
+
+    It has a gradient for the policy only if the companion `shares`.
+    """
+    losses = {}
+    for companion, own in zip(ppo.companions, targets, strict=True):
+        if companion.learns:
+            with nullcontext() if companion.shares else frozen(ppo.policy):
+                losses[companion] = companion.loss(own, rng, ppo.policy)
+    return losses
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Let what is computed within the block have no gradient for the parameters of a module."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def loss_name(companion: Companion) -> str:

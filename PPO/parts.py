@@ -52,8 +52,6 @@ class Parts(Configured, ConfigFields):
     """Of the policy, and of each companion that has parameters."""
     gradients: list[tuple[nn.Parameter, torch.Tensor]]
     """All parameters with their gradients: views of the optimizers' vectors."""
-    trained_by: dict[Companion, list[nn.Parameter]]
-    """The parameters that the loss of each companion trains."""
     objective_loss: Any
     """`losses.objective_loss`, compiled if the config says so."""
     numpy_policy: NumpyPolicy | None
@@ -86,11 +84,8 @@ class Parts(Configured, ConfigFields):
         }
         self.optimizers = [Adam(parameters), *(Adam(learned) for learned in own.values() if learned)]
         self.gradients = [(parameter, parameter.grad) for parameter in self.parameters() if parameter.grad is not None]
-        shared = [*self.policy.parameters()]
-        self.trained_by = {}
         for companion, learned in own.items():
-            self.trained_by[companion] = learned + (shared if companion.shares else [])
-            if companion.learns and not self.trained_by[companion]:
+            if companion.learns and not (learned or companion.shares):
                 raise ValueError(f"{companion.name} has a loss, but no parameters, and does not share the policy's")
         self.objective_loss = torch.compile(objective_loss) if self.config.compile else objective_loss
         vector = self.optimizers[0].vector
@@ -103,7 +98,7 @@ class Parts(Configured, ConfigFields):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes without the views of the parameters; `__setstate__` makes the views again."""
-        views = ("optimizers", "trained_by", "gradients", "objective_loss", "numpy_policy")
+        views = ("optimizers", "gradients", "objective_loss", "numpy_policy")
         attributes = {name: value for name, value in vars(self).items() if name not in views}
         for name in ("policy", "_companions"):  # pickle stores the whole vector for each view; copies are no views
             attributes[name] = copy.deepcopy(attributes[name])

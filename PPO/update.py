@@ -29,10 +29,10 @@ from parallel_rl.utils import (
     stream_of,
 )
 from PPO.actor_critic import ActorCritic, Past
-from PPO.autograd import Autograd, AutogradOfLoss, LossOfMinibatch
+from PPO.autograd import Autograd, LossOfMinibatch
 from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
-from PPO.losses import LossMetrics
+from PPO.losses import LossMetrics, as_tensors
 from PPO.memory import Rows
 from PPO.minibatches import Targets, add_companion_gradients, means, minibatch_count, shuffled
 from PPO.objective import Objective
@@ -113,7 +113,7 @@ def optimize(
     rows, experience, config, ranks = prepared.rows, prepared.experience, ppo.config, prepared.experience.ranks
     gradients = [optimizer.gradient for optimizer in ppo.optimizers]
     if own_loss is not None:
-        policy_gradient: MinibatchGradients = AutogradOfLoss(own_loss, prepared.targets, gradients)
+        policy_gradient: MinibatchGradients = Autograd(own_loss, gradients, prepared.targets)
     else:
         policy_gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
     policy_gradient.load(rows)
@@ -147,7 +147,7 @@ def optimize(
     return means(steps)
 
 
-MinibatchGradients = Autograd | AutogradOfLoss | ShardedGradient
+MinibatchGradients = Autograd | ShardedGradient
 
 
 class Inputs(NamedTuple):
@@ -323,7 +323,8 @@ def minibatch_gradients(
     """Return the gradient computation for a batch of `count` rows: the analytic one if it applies."""
     gradient = ppo.optimizers[0].gradient
     if ppo.numpy_policy is None or ppo.learner == "torch":
-        return Autograd(ppo.policy, ppo.objective_loss, gradient, objective)
+        tensors = as_tensors(objective, gradient.device)
+        return Autograd(lambda minibatch: ppo.objective_loss(tensors, ppo.policy, minibatch.rows), [gradient])
     return ShardedGradient(ppo.numpy_policy, gradient.numpy(), objective, count, ppo.mini_batch_size, workers)
 
 

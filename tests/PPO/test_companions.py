@@ -57,13 +57,20 @@ class Selfish(Mirror):
     shares = False
 
 
+class OwnLoss(PPO):
+    """Overrides `loss`, by itself."""
+
+    def loss(self, minibatch: Any, progress: float = 0.0) -> Any:
+        return super().loss(minibatch, progress)
+
+
 class Broken(Mirror):
     def loss(self, targets: Targets, rng: np.random.Generator, policy: ActorCritic) -> torch.Tensor:
         return super().loss(targets, rng, policy) * float("nan")
 
 
-def agent(*companions: Companion | str, **settings: Any) -> PPO:
-    return PPO(False, 4, 3, companions=companions, **(SMALL | settings))
+def agent(*companions: Companion | str, kind: type[PPO] = PPO, **settings: Any) -> PPO:
+    return kind(False, 4, 3, companions=companions, **(SMALL | settings))
 
 
 def collected(ppo: PPO, seed: int = 0, value: float | None = None) -> PPO:
@@ -137,14 +144,35 @@ def test_gradient_with_a_loss_that_shares_is_autograds_of_the_sum(learner: Any) 
     assert metrics.keys() == {"policy_loss", "value_loss", "approx_kl", "clip_fraction", "mirror_loss"}
 
 
-def test_losses_on_parameters_of_their_own_are_learned_each_as_if_alone() -> None:
+@pytest.mark.parametrize("kind", [PPO, OwnLoss])
+def test_losses_on_parameters_of_their_own_are_learned_each_as_if_alone(kind: type[PPO]) -> None:
     """Also one that uses the policy's networks without sharing them."""
-    plain, selfish = agent(), agent(Selfish())
+    plain, selfish = agent(kind=kind), agent(Selfish(), kind=kind)
     for seed in range(3):
         collected(plain, seed).learn()
         collected(selfish, seed).learn()
     assert_same(weights(plain), {name: tensor for name, tensor in weights(selfish).items() if "Policy" in name})
     assert (selfish.companions[0].weight != 1).all()
+
+
+def test_loss_in_a_custom_loop_has_no_gradient_of_a_companion_for_a_policy_that_it_does_not_share() -> None:
+    gradients = []
+    for companions in ([], [Selfish()]):
+        ppo = collected(agent(*companions))
+        ppo.loss(next(ppo.minibatches(ppo.prepare())))[0].backward()
+        gradients.append(ppo.optimizers[0].gradient)
+    assert torch.equal(*gradients)
+    assert (ppo.companions[0].weight.grad != 0).all()
+
+
+def test_a_frozen_layer_of_the_policy_stays_frozen_beside_a_companion() -> None:
+    ppo = agent(Selfish(), learner="torch")
+    layer = ppo.policy.actor[0]  # type: ignore[index]
+    layer.weight.requires_grad_(False)
+    before = layer.weight.clone()
+    collected(ppo).learn()
+    assert torch.equal(layer.weight, before)
+    assert not layer.weight.requires_grad
 
 
 def test_steps_of_learn_in_a_custom_loop_equal_learn() -> None:
