@@ -81,8 +81,11 @@ class Image:
 
     @property
     def channels_first(self) -> bool:
-        """Whether the channels come first: there are fewer of them than rows and columns."""
-        return self.planes[1] < self.planes[3]
+        """Whether the channels come first: two equal neighbors are rows and columns; else channels are the fewest."""
+        _, first, second, third = self.planes
+        if (first == second) != (second == third):
+            return second == third
+        return first < third
 
     @property
     def size(self) -> tuple[int, int, int]:
