@@ -127,21 +127,19 @@ def renormalize_inputs(weight: torch.Tensor, bias: torch.Tensor, old: RunningNor
 def merged_statistics(states: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     """Return the statistics of all `RunningNorm`s in several `state_dict`s of the same module, merged, by name.
 
-    Mean and variance are those of all rows together (formula of Chan et al.). The count is the mean of the counts, not
+    Mean and variance are those of all rows together. The count is the mean of the counts, not
     their sum: modules that are merged again and again share the rows of the merges before, and a sum would count these
     several times, so that the statistics would soon hardly change.
     """
-    merged: dict[str, torch.Tensor] = {}
+    statistics: dict[str, torch.Tensor] = {}
     for prefix in [name.removesuffix("count") for name in states[0] if name.endswith("count")]:
         if not {f"{prefix}mean", f"{prefix}var"} <= states[0].keys():
             continue
-        means, variances, counts = (
+        counts, means, variances = (
             torch.stack([torch.as_tensor(state[prefix + part]) for state in states])
-            for part in ("mean", "var", "count")
+            for part in ("count", "mean", "var")
         )
-        total = counts.sum()
-        shares = (counts / total if total > 0 else torch.full_like(counts, 1 / len(counts)))[:, None]
-        mean = (shares * means).sum(dim=0)
-        variance = (shares * (variances + (means - mean) ** 2)).sum(dim=0)
-        merged |= {f"{prefix}mean": mean, f"{prefix}var": variance, f"{prefix}count": counts.mean()}
-    return merged
+        weights = counts if counts.any() else torch.ones_like(counts)
+        _, mean, variance = merged([*zip(weights, means, variances, strict=True)])
+        statistics |= {f"{prefix}mean": mean, f"{prefix}var": variance, f"{prefix}count": counts.mean()}
+    return statistics
