@@ -1,5 +1,6 @@
 """The mean of several agents."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -30,8 +31,23 @@ def average(states: Sequence[State], policy: ActorCritic, file: str) -> State:
     for name, own in mean["networks"].items():
         own.update(merged_statistics([state["networks"][name] for state in states]))
     networks, merged = [state["networks"][file] for state in states], mean["networks"][file]
+    _warn_of_own_layers(policy, networks)
     merged |= mean_of_states([_converted(policy, network, merged) for network in networks])
     return mean
+
+
+def _warn_of_own_layers(policy: ActorCritic, networks: Sequence[Weights]) -> None:
+    """Warn if members have different statistics of observations, and first layers that cannot be converted."""
+    if policy.obs_norm is None or policy.first_layers:
+        return
+    means = [torch.as_tensor(network[f"{OBS_NORM}mean"]) for network in networks]
+    if not all(torch.equal(mean, means[0]) for mean in means):
+        warnings.warn(
+            "the mean of agents with networks of your own (encoder, actor_critic) is not exact with normalize_obs: "
+            "each member has normalized observations by its own statistics",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _converted(policy: ActorCritic, network: Weights, merged: Weights) -> Weights:

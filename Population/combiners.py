@@ -12,7 +12,7 @@ import numpy as np
 from AsyncPPO import evaluate
 from AsyncPPO.agent import optional
 from AsyncPPO.evaluation import EvaluationSettings
-from parallel_rl.utils import Configured, Setting, State, counted, settings_in
+from parallel_rl.utils import Configured, Setting, State, counted, settings_in, state_to_bytes
 from parallel_rl.utils.names import suggestion
 from Population.statistics import STATS, Stats
 from Population.transport import load_shared, shared
@@ -153,6 +153,16 @@ class MeanAgentCombiner(AgentCombiner):
 
     The mean of agents of `AsyncTrainer` has the settings of the first one.
     """
+
+    def check(self, agents: Agents) -> None:
+        """Check that agents with networks start from the same weights: otherwise the mean of these means nothing.
+
+        RND's fixed target, for example, would become the mean of different random functions, which no predictor knows.
+        """
+        if len({state_to_bytes(agent.shared_state()) for agent in agents if hasattr(agent, "shared_state")}) > 1:
+            raise ValueError(
+                "the mean needs members that start from the same weights: give one agent, or agents with the same seed"
+            )
 
     def combine(
         self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None

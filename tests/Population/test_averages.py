@@ -13,7 +13,7 @@ from torch import nn
 from OffPolicy import DDPG, DQN, SAC, TD3
 from parallel_rl.networks import RunningNorm
 from parallel_rl.networks.normalizer import renormalize_inputs
-from Population import MeanAgentCombiner
+from Population import MeanAgentCombiner, Trainer
 from PPO import PPO
 
 NUMBERS, BOX, CHOICES = spaces.Box(-np.inf, np.inf, (3,)), spaces.Box(-1, 1, (2,)), spaces.Discrete(3)
@@ -152,6 +152,17 @@ def test_off_policy_members_with_one_function_and_different_statistics_have_it_a
 
 
 @pytest.mark.parametrize("kind", [PPO, SAC])
+def test_members_that_start_from_different_weights_have_no_mean(kind: Any) -> None:
+    def trainer(*seeds: int) -> Trainer:
+        agents = [kind.for_env("Pendulum-v1", hidden_sizes=(4,), lr=0.1**seed, seed=seed) for seed in seeds]
+        return Trainer(agents, "Pendulum-v1", 2, "parallel_learning", MeanAgentCombiner())
+
+    with pytest.raises(ValueError, match="the mean needs members that start from the same weights"):
+        trainer(1, 2)
+    trainer(1, 1)
+
+
+@pytest.mark.parametrize("kind", [PPO, SAC])
 def test_the_mean_has_the_statistics_of_the_rows_of_all_members(kind: Any) -> None:
     agents = [kind.for_env(Spaces(NUMBERS, BOX), normalize_obs=True, hidden_sizes=(4,), seed=0) for _ in range(2)]
     rows = [torch.randn(size, 3, generator=torch.Generator().manual_seed(size)) * size + size for size in (2, 5)]
@@ -179,7 +190,8 @@ def test_networks_of_your_own_are_averaged_as_they_are() -> None:
     agents = [PPO.for_env(Spaces(NUMBERS, BOX), normalize_obs=True, encoder=encoder, seed=0) for _ in range(2)]
     for number, agent in enumerate(agents):
         observe(agent, number)
-    mean = MeanAgentCombiner().combine(agents, agents[0])
+    with pytest.warns(RuntimeWarning, match="the mean of agents with networks of your own .* is not exact"):
+        mean = MeanAgentCombiner().combine(agents, agents[0])
     for name, weights in mean.policy.actor.state_dict().items():
         parts = [agent.policy.actor.state_dict()[name] for agent in agents]
         torch.testing.assert_close(weights, (parts[0] + parts[1]) / 2)
