@@ -11,9 +11,10 @@ from Population.combiners import (
     RandomAgentCombiner,
 )
 from Population.experience import Experience
+from Population.modes import Mode, SyncMode
 from Population.processes import MemberError
 from Population.statistics import STATS
-from Population.trainer import Mode, SyncMode, Trainer
+from Population.trainer import Trainer
 
 __all__ = [
     "STATS",

@@ -63,10 +63,11 @@ def restore(trainer: "Trainer", state: State, path: str) -> None:
     trainer.run_in_members("load_state", [(member, path) for member in state["members"]])
     try:
         trainer.started = time.monotonic() - float(state["count"][2])
-        trainer.last, trainer.agent_version = Count(*state["last"]), state["agent_version"]
+        trainer.agent_version = state["agent_version"]
         trainer.agent = unpacked(trainer.agent, Learned(state["agent"]["shared"], state["agent"]["settings"]))
         trainer.combiner.load_state(state["combiner"])
         for record, own, member in zip(trainer.records, state["records"], state["members"], strict=True):
             record.load_state(own, member)
+            record.last = Count(*state["last"])
     except (LookupError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path} is not the checkpoint of such a population: {error!r}") from error

@@ -38,6 +38,8 @@ class Record:
     """The last agent that was sent to it."""
     waiting: Update | None = None
     """The agent that will be sent with its next task."""
+    last: Count = field(default_factory=Count)
+    """The counts of all members together when there was last a trained or combined agent for it."""
     count: Count = field(default_factory=Count)
     version: int = 0
     returns: list[float] = field(default_factory=list)

@@ -1,14 +1,12 @@
 """Trainer: members, a schedule and a combiner."""
 
 import copy
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from enum import StrEnum
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import gymnasium as gym
 
@@ -21,31 +19,12 @@ from Population.combiners import AgentCombiner, combiner_of
 from Population.display import Display
 from Population.experience import Experience
 from Population.members import AgentMember, Report, TrainerMember
+from Population.modes import Mode, OnWorkerError, SyncMode, check_arguments
 from Population.processes import InThisProcess, MakeMember, Processes
 from Population.records import Record, WorkerResult
 from Population.schedule import Count, due, make_schedule
 from Population.statistics import Stats, stats_of
 from Population.transport import Update, is_trainable, packed, reseeded
-
-OnWorkerError = Literal["raise", "restart"]
-
-
-class Mode(StrEnum):
-    """Who trains."""
-
-    PARALLEL_COLLECTING = "parallel_collecting"
-    """Members send their experience; the main process trains the agent and sends it to the members."""
-    PARALLEL_LEARNING = "parallel_learning"
-    """Members train their own agents; the main process combines them and sends the result to the members."""
-
-
-class SyncMode(StrEnum):
-    """Whether members wait for each other."""
-
-    SYNCHRONOUS = "sync"
-    """After it has sent, a member waits for all others, so the seed determines the result."""
-    ASYNCHRONOUS = "async"
-    """After it has sent, a member continues at once, with the newest agent."""
 
 
 class Trainer:
@@ -101,7 +80,7 @@ class Trainer:
         trainer_options: dict[str, Any] | None = None,
     ) -> None:
         """Check the arguments; `run` starts the members."""
-        _check(n_workers, mode, sync_mode, on_worker_error, step_timeout)
+        check_arguments(n_workers, mode, sync_mode, on_worker_error, step_timeout)
         self.n_workers, self.mode, self.sync_mode = n_workers, Mode(mode), SyncMode(sync_mode)
         self._initial = _one_for_each(agent, n_workers, self.mode)
         self.agent, self.agent_version = self._initial[0], 0
@@ -116,7 +95,7 @@ class Trainer:
         self.seed, self.on_worker_error, self.num_envs = seed, on_worker_error, counted("num_envs", num_envs)
         self.keep_experience, self.progress, self.callbacks = keep_experience, progress, [*callbacks]
         self.step_timeout, self.trainer_options = step_timeout, trainer_options or {}
-        self.experience, self.last = Experience(), Count()
+        self.experience = Experience()
         self.records: list[Record] = []
         self.stopped: str | None = None
         self._loaded: tuple[State, str] | None = None
@@ -144,7 +123,7 @@ class Trainer:
         if not self.learning:
             self.agent = reseeded(self.agent, own)
         self.experience.clear()
-        self._streams, self.started, self.last = OwnStreams(own), time.monotonic(), Count()
+        self._streams, self.started = OwnStreams(own), time.monotonic()
         with (
             closing(self._make_members(seeds)) as self._members,
             closing(Display(self.schedule.finish, self.n_workers, self.progress)) as self._display,
@@ -204,6 +183,11 @@ class Trainer:
         return Count(steps, episodes, time.monotonic() - self.started)
 
     @property
+    def last(self) -> Count:
+        """The counts of all members together when the agent was last trained or combined."""
+        return max(record.last for record in self.records)
+
+    @property
     def stats(self) -> list[Stats]:
         """The statistics of the members, `Population.STATS`."""
         return [stats_of(record.returns) for record in self.records]
@@ -219,7 +203,7 @@ class Trainer:
             reports = dict(sorted(self._next() for _ in range(waited_for)))
             for number, report in reports.items():
                 self._store(self.records[number], report)
-            self._learn(running)
+            self._learn({*reports} if self.learning else running)
             self._display.show_returns(self.records)
             for callback in self.callbacks:
                 callback(self)
@@ -239,11 +223,17 @@ class Trainer:
         return self._members.next(self._display.show_steps)
 
     def _learn(self, members: set[int]) -> None:
-        """Train or combine, if it is due, and give the result to these members."""
-        every = self.schedule.combine_agents if self.learning else self.schedule.train_agent
-        if not due(every, self.last, self.count):
+        """Train or combine, if it is due for some of these members, and give them the result.
+
+        In parallel learning they have just reported: to a member that still trains, a combination would lack what it
+        learns meanwhile.
+        """
+        every, now = self.schedule.combine_agents if self.learning else self.schedule.train_agent, self.count
+        members = {number for number in members if due(every, self.records[number].last, now)}
+        if not members:
             return
-        self.last = self.count
+        for number in members:
+            self.records[number].last = now
         if self.learning:
             self._combine(members)
         else:
@@ -311,21 +301,6 @@ class Trainer:
             AgentMember, number, agent, make_env, self.schedule, learning=self.learning,
             keep_experience=self.keep_experience,
         )  # fmt: skip
-
-
-def _check(n_workers: Any, mode: str, sync_mode: str, on_worker_error: str, step_timeout: float | None) -> None:
-    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 1:
-        raise ValueError(f"n_workers must be a positive whole number, not {n_workers!r}")
-    choices = {
-        "mode": (mode, [*Mode]),
-        "sync_mode": (sync_mode, [*SyncMode]),
-        "on_worker_error": (on_worker_error, get_args(OnWorkerError)),
-    }
-    for name, (value, known) in choices.items():
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-    if step_timeout is not None and not 0 < step_timeout < math.inf:
-        raise ValueError(f"step_timeout must be positive and finite, not {step_timeout}")
 
 
 def _one_for_each(agent: Any, n_workers: int, mode: str) -> list[Any]:

@@ -1,5 +1,6 @@
 """Populations of seed-style agents: what each mode computes, and that nothing hangs."""
 
+import copy
 import math
 import multiprocessing
 import random
@@ -253,6 +254,42 @@ def test_async_members_take_the_newest_agent() -> None:
     agent, result = Trainer(Adder(), Line(), 2, schedule=schedule, **QUIET).run()
     assert agent.seen == 1000
     assert all(max(worker["experience"].agent_versions) > 0 for worker in result["workers"])
+
+
+class Known(Agent):
+    """Knows on how many steps of each member it was trained."""
+
+    def __init__(self, member: int) -> None:
+        self.member, self.steps = member, np.zeros(2)
+
+    def action(self, state: Any) -> int:
+        return 0
+
+    def train(self, experience: Any) -> None:
+        self.steps[self.member] += len(experience)
+
+    def get(self) -> np.ndarray:
+        return self.steps.copy()
+
+    def set(self, data: np.ndarray) -> None:
+        self.steps = data
+
+
+class Union(AgentCombiner):
+    """Makes an agent that knows what any member knows."""
+
+    def combine(self, workers_agents: Any, main_agent: Any, workers_stats: Any = None, stats: Any = None) -> Any:
+        agent = copy.deepcopy(workers_agents[0])
+        agent.steps = np.max([each.steps for each in workers_agents], axis=0)
+        return agent
+
+
+def test_async_members_continue_with_what_they_have_learned_themselves() -> None:
+    schedule = [("finish", 2000, "steps"), ("train_agent", 5, "steps"), ("combine_agents", 20, "steps")]
+    options = LEARNING | {"sync_mode": "async", "keep_experience": False}
+    agent, result = Trainer([Known(0), Known(1)], Line(), 2, combiner=Union(), schedule=schedule, **options).run()
+    assert agent.steps.tolist() == [2000, 2000], "a combination without its newest agent would lose steps"
+    assert [worker["agent"].steps[worker["id"]] for worker in result["workers"]] == [2000, 2000]
 
 
 def test_keep_experience_false_drops_used_steps() -> None:

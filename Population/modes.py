@@ -1,0 +1,48 @@
+"""The modes of a population, and the checks of these and other plain arguments."""
+
+import math
+from enum import StrEnum
+from typing import Any, Literal, get_args
+
+OnWorkerError = Literal["raise", "restart"]
+
+
+class Mode(StrEnum):
+    """Who trains."""
+
+    PARALLEL_COLLECTING = "parallel_collecting"
+    """Members send their experience; the main process trains the agent and sends it to the members."""
+    PARALLEL_LEARNING = "parallel_learning"
+    """Members train their own agents; the main process combines them and sends the result to the members."""
+
+
+class SyncMode(StrEnum):
+    """Whether members wait for each other."""
+
+    SYNCHRONOUS = "sync"
+    """After it has sent, a member waits for all others, so the seed determines the result."""
+    ASYNCHRONOUS = "async"
+    """After it has sent, a member continues at once, with the newest agent. In parallel learning that is a combination
+    of its own agent and the last ones that the others have sent."""
+
+
+def check_arguments(
+    n_workers: Any, mode: str, sync_mode: str, on_worker_error: str, step_timeout: float | None
+) -> None:
+    """Check arguments of `Trainer`.
+
+    Raises:
+        ValueError: one is wrong; the message names it.
+    """
+    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 1:
+        raise ValueError(f"n_workers must be a positive whole number, not {n_workers!r}")
+    choices = {
+        "mode": (mode, [*Mode]),
+        "sync_mode": (sync_mode, [*SyncMode]),
+        "on_worker_error": (on_worker_error, get_args(OnWorkerError)),
+    }
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    if step_timeout is not None and not 0 < step_timeout < math.inf:
+        raise ValueError(f"step_timeout must be positive and finite, not {step_timeout}")
