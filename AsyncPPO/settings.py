@@ -52,7 +52,7 @@ def check_arguments(agent: "Agent", settings: EnvSettings, by: str) -> None:
         raise TypeError(f"the agent must be an object such as PPO.for_env(env), not {agent!r}")
 
 
-def warn_if_too_short(agent: "Agent", steps: int) -> None:
+def warn_if_too_short(agent: "Agent", steps: float) -> None:
     """Warn if a run of so many steps is too short for an update."""
     if steps < (wanted := agent.steps_wanted()):
         warnings.warn(

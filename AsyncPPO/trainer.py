@@ -66,6 +66,9 @@ class AsyncTrainer(Closeable, Generic[A]):
             `callbacks` is not a `Callback`.
     """
 
+    warns_of_short_runs = True
+    """Whether it warns of a run without an update or an episode. A population does so once for all its members."""
+
     def __init__(
         self,
         env: EnvLike | Sequence[EnvLike],
@@ -127,7 +130,8 @@ class AsyncTrainer(Closeable, Generic[A]):
         try:
             optional(self.agent, "check_fits")(self.env)
             optional(self.agent, "take_share")(self.share.own, self.share.total)
-            warn_if_too_short(self.agent, self.steps)
+            if self.warns_of_short_runs:
+                warn_if_too_short(self.agent, self.steps)
         except Exception:
             self.close()
             raise
@@ -199,7 +203,7 @@ class AsyncTrainer(Closeable, Generic[A]):
             if self.row_is_due:
                 yield report(self, row_of(self, self.rows.take(self.steps_done)))
             may_stop = bool(metrics) or not on_policy
-        if not (self.episodes_done or self.stopped or self.ranks.node):
+        if self.warns_of_short_runs and not (self.episodes_done or self.stopped or self.ranks.node):
             warnings.warn(NO_EPISODE.format(self.steps_done), RuntimeWarning, stacklevel=2)
 
     @property

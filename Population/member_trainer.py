@@ -32,6 +32,8 @@ class Watch(Callback):
 class MemberTrainer(AsyncTrainer):
     """A trainer whose run ends by steps, episodes or seconds, whichever comes first."""
 
+    warns_of_short_runs = False
+
     def __init__(self, envs: list[EnvFactory], agent: Any, finish: Count, **options: Any) -> None:
         """Make the trainer.
 

@@ -3,6 +3,7 @@
 import copy
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -11,6 +12,8 @@ from typing import Any
 import gymnasium as gym
 
 from AsyncPPO.factory import env_factories, env_factory
+from AsyncPPO.settings import warn_if_too_short
+from AsyncPPO.trainer import NO_EPISODE
 from AsyncPPO.workers import Pulse
 from parallel_rl.utils import OwnStreams, State, counted, save_state, spawn_seeds
 from parallel_rl.utils.names import names_checked
@@ -92,6 +95,8 @@ class Trainer:
             raise ValueError("agents that AsyncTrainer trains need mode='parallel_learning'")
         self.combiner = combiner_of(combiner, self._initial, self.learning)
         self.env, self.schedule = env, make_schedule(schedule or (), n_workers, self.learning)
+        if self.trainable:
+            _warn_if_too_short(self._initial, self.schedule.finish.steps)
         self.seed, self.on_worker_error, self.num_envs = seed, on_worker_error, counted("num_envs", num_envs)
         self.keep_experience, self.progress, self.callbacks = keep_experience, progress, [*callbacks]
         self.step_timeout, self.trainer_options = step_timeout, trainer_options or {}
@@ -134,6 +139,9 @@ class Trainer:
             self._advance_all()
             self._finish_learning()
             results = self._finish_all()
+        if self.trainable and not (self.count.episodes or self.stopped):
+            steps = max(int(record.count.steps) for record in self.records)
+            warnings.warn(NO_EPISODE.format(steps), RuntimeWarning, stacklevel=2)
         return self.agent, {"workers": results, "trainer": self}
 
     def stop(self, why: str) -> None:
@@ -316,3 +324,8 @@ def _one_for_each(agent: Any, n_workers: int, mode: str) -> list[Any]:
     if len({is_trainable(candidate) for candidate in agents}) > 1:
         raise TypeError("the agents of a population are either all for AsyncTrainer, or none is")
     return agents
+
+
+def _warn_if_too_short(agents: Sequence[Any], steps: float) -> None:
+    """Warn if the runs of the members are too short for an update of some agent."""
+    warn_if_too_short(max(agents, key=lambda agent: agent.steps_wanted()), steps)

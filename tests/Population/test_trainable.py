@@ -3,6 +3,7 @@
 import copy
 import multiprocessing
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from Population import (
 from Population.transport import reseeded, shared
 from PPO import ICM, PPO, RND
 from tests.covering import rest_slow
+from tests.envs import Counter
 from tests.toy_agent import ToyAgent
 
 BATCH = 128
@@ -91,6 +93,20 @@ def test_a_member_keeps_the_replay_buffer_of_its_trained_agent() -> None:
     stored = len(agent.replay)
     assert len(reseeded(agent, 1).replay) == stored > 90
     assert agent.rng.bit_generator.state != draws
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_members_that_neither_learn_nor_end_an_episode_are_one_warning_each(
+    n_workers: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    agent = PPO.for_env(Counter(), batch_size=128, mini_batch_size=64)
+    options = OPTIONS | {"schedule": [("finish", 100, "steps")], "num_envs": 4}
+    Trainer(agent, partial(Counter, 10**9), n_workers, **options).run()
+    assert [str(warning.message)[:34] for warning in recwarn] == [
+        "steps (100) is less than the 128 t",
+        "no episode ended within 100 steps,",
+    ]
+    assert {Path(warning.filename).name for warning in recwarn} == {Path(__file__).name}
 
 
 def rates(*rules: tuple[str, float, str], **options: Any) -> list[float]:
