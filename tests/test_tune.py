@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import AsyncPPO
+from AsyncPPO.callbacks import Callback
 from parallel_rl import main
 from parallel_rl.commands.tune import Search, best_trial
 from parallel_rl.search_space import SEARCH, LogRange, search_space
@@ -104,6 +105,38 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     assert tune(tmp_path, "--steps", "600", "--lr", "0.1") == 1
     err = capsys.readouterr().err
     assert f"the study in {tmp_path} has steps=512, not 600, lr=0.001, not 0.1: choose another --run-dir" in err
+
+
+class Started(Callback):
+    """Counts the trials that it is called in, and their updates."""
+
+    trials, updates = 0, 0
+
+    def on_start(self, trainer: Any) -> None:
+        Started.trials += 1
+
+    def on_update(self, trainer: Any, metrics: Any) -> None:
+        Started.updates += 1
+
+
+def test_callbacks_and_stops_hold_in_every_trial(optuna: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    Started.trials, Started.updates = 0, 0
+    flags = ["--callback", f"{__name__}:Started", "--max-seconds", "1e-9"]
+    assert tune(tmp_path, *flags, trials=2) == 0
+    assert (Started.trials, Started.updates) == (2, 2), "each trial ends at its first update, not after both"
+    assert {trial.state.name for trial in study_in(tmp_path).trials} == {"COMPLETE"}
+    capsys.readouterr()
+    assert tune(tmp_path, trials=3) == 1
+    assert f"has callback=['{__name__}:Started'], not [], max_seconds=1e-09, not None" in capsys.readouterr().err
+
+
+def test_a_study_of_an_older_version_that_saved_fewer_settings_goes_on(optuna: Any, tmp_path: Path) -> None:
+    assert tune(tmp_path, trials=1) == 0
+    study = study_in(tmp_path)
+    started_with = study.user_attrs["started_with"]
+    study.set_user_attr("started_with", {name: started_with[name] for name in started_with if name != "callback"})
+    assert tune(tmp_path, trials=2) == 0
+    assert tune(tmp_path, "--callback", f"{__name__}:Started", trials=3) == 1
 
 
 def test_a_failed_trial_is_recorded_and_the_search_goes_on(
@@ -228,6 +261,8 @@ def test_without_optuna_the_error_names_the_extra(
     [
         (["--trials", "0"], "trials must be at least 1, not 0"),
         (["--copies", "2"], "tune trains single agents: without --copies"),
+        (["--track", "mlflow"], "tune reports no trials: without --track"),
+        (["--callback", "tests.test_tune:Nothing"], "no callback 'tests.test_tune:Nothing'"),
         (["--env-id", "Nothing-v0"], "Nothing"),
         (["--agent", "sac", "--companions", "rnd"], "--companions is a flag of the agent ppo, not of sac"),
     ],

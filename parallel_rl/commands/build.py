@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from AsyncPPO.agent import optional
-from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, Callback, checkpoints_in, steps_of
+from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, Callback, StopAfter, StopAtReturn, checkpoints_in, steps_of
 from AsyncPPO.checkpoint import read_checkpoint
 from parallel_rl.agents import agent_kind
 from parallel_rl.commands.run_directory import (
@@ -175,26 +175,29 @@ def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
     return wrappers
 
 
-def callbacks_of(names: Sequence[str]) -> list[Callback]:
-    """Import callbacks and make each without arguments.
-
-    Args:
-        names: MODULE:CLASS of each.
+def callbacks_of(run: RunConfig) -> list[Callback]:
+    """Return the callbacks that a run names, MODULE:CLASS, made without arguments, and those that stop it.
 
     Raises:
-        ValueError: it does not exist, cannot be made, or is not a `Callback`; the message names it.
+        ValueError: one does not exist, cannot be made, or is not a `Callback`; the message names it.
     """
-    callbacks = []
-    for name in names:
-        kind = _imported("callback", name)
-        try:
-            callback = kind()
-        except Exception as error:
-            raise ValueError(f"the callback {name!r} cannot be made: {reason_of(error)}") from error
-        if not isinstance(callback, Callback):
-            raise ValueError(f"the callback {name!r} made {callback!r}, which is not an AsyncPPO.callbacks.Callback")
-        callbacks.append(callback)
+    callbacks = [_made(name) for name in run.callback]
+    if run.max_seconds is not None:
+        callbacks.append(StopAfter(run.max_seconds))
+    if run.target_return is not None:
+        callbacks.append(StopAtReturn(run.target_return))
     return callbacks
+
+
+def _made(name: str) -> Callback:
+    kind = _imported("callback", name)
+    try:
+        callback = kind()
+    except Exception as error:
+        raise ValueError(f"the callback {name!r} cannot be made: {reason_of(error)}") from error
+    if not isinstance(callback, Callback):
+        raise ValueError(f"the callback {name!r} made {callback!r}, which is not an AsyncPPO.callbacks.Callback")
+    return callback
 
 
 def _imported(what: str, name: str) -> Any:

@@ -15,8 +15,6 @@ from AsyncPPO.callbacks import (
     Checkpoints,
     CSVLog,
     MLflow,
-    StopAfter,
-    StopAtReturn,
     TensorBoard,
     WeightsAndBiases,
     checkpoints_in,
@@ -274,11 +272,7 @@ def _callbacks(config: TrainConfig, run_dir: Path) -> list[Callback]:
     if tracker is not None:
         name = {"name": str(run_dir)} if tracker is WeightsAndBiases else {"run_name": str(run_dir)}
         callbacks.append(tracker({"agent": config.agent} | config.flat(), **name))
-    callbacks += callbacks_of(run.callback)
-    if run.max_seconds is not None:
-        callbacks.append(StopAfter(run.max_seconds))
-    if run.target_return is not None:
-        callbacks.append(StopAtReturn(run.target_return))
+    callbacks += callbacks_of(run)
     saves = Checkpoints(directory, run.checkpoint_seconds, run.keep_checkpoints)
     return [*callbacks, *background_evaluation(config, run_dir), saves]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from AsyncPPO.progress import Bar
 from parallel_rl.commands.arguments import PRESET_OF_RUN, parse
-from parallel_rl.commands.build import env_of, fresh_agent, load_latest, make_trainer
+from parallel_rl.commands.build import callbacks_of, env_of, fresh_agent, load_latest, make_trainer
 from parallel_rl.commands.evaluating import TUNE_SEED
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
@@ -31,7 +31,10 @@ POINTS, EPISODES = 5, 20
 """The number of evaluations of a trial, after each of which it may be pruned; and the episodes of all but the last."""
 LOCK_SECONDS = 60
 """Seconds that a process waits while another one writes into the study."""
-SAME = ("steps", "num_envs", "mode", "seed", "env_id", "env_kwargs", "wrapper", "action_masks", "load_weights")
+SAME = (
+    "steps", "num_envs", "mode", "seed", "env_id", "env_kwargs", "wrapper", "action_masks", "load_weights", "callback",
+    "max_seconds", "target_return",
+)  # fmt: skip
 """Settings of a run that all trials of a study share."""
 
 
@@ -51,13 +54,16 @@ def tune(arguments: Sequence[str]) -> int:
     counted("trials", flags.trials)
     if config.run.copies > 1:
         raise ValueError("tune trains single agents: without --copies")
+    if config.run.track != "none":
+        raise ValueError("tune reports no trials: without --track")
     try:
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
         raise ImportError(f"tune needs the extra [tune]: pip install -r requirements-tune.txt ({error})") from error
 
-    fresh_agent(config)  # an unknown environment is one error, not one for each trial
+    fresh_agent(config)  # an unknown environment or callback is one error, not one for each trial
+    callbacks_of(config.run)
     run_dir = Path(config.run.run_dir or Path("runs") / config.run.env_id / f"tune_{config.agent}")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -96,11 +102,12 @@ def open_study(config: TrainConfig, run_dir: Path) -> "optuna.Study":
             study.set_user_attr(STARTED_WITH, wanted)
             flat = config.flat()
             study.enqueue_trial({name: flat[name] for name in search_space(config.agent, flat)})
-        elif known != wanted:
-            differ = [name for name in wanted if known.get(name) != wanted[name]]
+            return study
+        known = _started_with(train_config(config.agent)) | known  # an older version saved fewer settings
+        if differ := [name for name in wanted if known[name] != wanted[name]]:
             raise ValueError(
                 f"the study in {run_dir} has "
-                f"{', '.join(f'{name}={known.get(name)!r}, not {wanted[name]!r}' for name in differ)}: "
+                f"{', '.join(f'{name}={known[name]!r}, not {wanted[name]!r}' for name in differ)}: "
                 "choose another --run-dir"
             )
     return study
@@ -189,6 +196,7 @@ class Search:
         config = self._config({name: _suggested(trial, name, self.space[name]) for name in self.space})
         reported = 0
         with make_trainer(config, progress=False) as self._trainer, closing(self._trainer.updates()) as rows:
+            self._trainer.callbacks += callbacks_of(config.run)
             if config.run.load_weights:
                 load_latest(self._trainer.agent, config.agent, Path(config.run.load_weights))
             for row in rows:
@@ -201,7 +209,7 @@ class Search:
                 trial.report(self._evaluate(config, min(EPISODES, config.run.eval_episodes)), point)
                 if trial.should_prune():
                     raise optuna.TrialPruned
-            if self.stopped is not None:  # a run that is stopped ends without a further row
+            if self.stopped is not None:  # a search that is stopped ends its run without a further row
                 raise Stopped
             score = self._evaluate(config, config.run.eval_episodes)
         trial.report(score, POINTS)
