@@ -2,7 +2,10 @@
 
 from typing import Any, NamedTuple
 
+from gymnasium import spaces
+
 from parallel_rl.utils import SettingValues
+from parallel_rl.utils.spaces import leaves
 
 
 class LogRange(NamedTuple):
@@ -42,17 +45,29 @@ SEARCH: dict[str, Space] = {
     "sac": OFF_POLICY,
 }
 """By agent."""
+OF_CONTINUOUS_ACTIONS = {"log_std"}
+"""Settings without effect on discrete actions."""
 
 
-def search_space(agent: str, start: SettingValues) -> Space:
-    """Return the settings to search for an agent, and their values; those of the first trial are among them.
+def search_space(agent: str, start: SettingValues, actions: spaces.Space) -> Space:
+    """Return the settings to search, and their values.
+
+    Args:
+        agent: its name.
+        start: the settings of the first trial, whose values are among those to try.
+        actions: the action space.
 
     Raises:
         ValueError: the agent has no settings to search.
     """
     if agent not in SEARCH:
         raise ValueError(f"search_space.py has nothing to try for the agent {agent!r}")
-    return {name: _with(values, start[name]) for name, values in SEARCH[agent].items()}
+    is_discrete = not any(isinstance(leaf, spaces.Box) for _, leaf in leaves(actions))
+    return {
+        name: _with(values, start[name])
+        for name, values in SEARCH[agent].items()
+        if not (is_discrete and name in OF_CONTINUOUS_ACTIONS)
+    }
 
 
 def _with(values: LogRange | tuple[Any, ...], one: Any) -> LogRange | tuple[Any, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gymnasium import spaces
 
 import AsyncPPO
 from AsyncPPO.callbacks import Callback
@@ -66,8 +67,9 @@ def test_a_preset_trains_to_the_score_of_its_trial(optuna: Any, tmp_path: Path) 
     assert tune(tmp_path / "study") == 0
     best = best_trial(study_in(tmp_path / "study").trials)
     flags = ["--preset", str(tmp_path / "study" / "preset.json"), "--eval-episodes", "2", "--eval-every", "0"]
-    search = Search(config_from(["--preset", flags[1], *QUICK[-4:]]), Fixed(best.params), tmp_path)  # type: ignore[arg-type]
-    assert search._score(Fixed(best.params)) == best.value  # type: ignore[arg-type]
+    config, trial = config_from(["--preset", flags[1], *QUICK[-4:]]), Fixed(best.params)
+    search = Search(config, trial, tmp_path, dict.fromkeys(best.params, ()))  # type: ignore[arg-type]
+    assert search._score(trial) == best.value  # type: ignore[arg-type]
 
 
 def test_trials_are_scored_on_other_episodes_than_those_that_are_reported(
@@ -171,7 +173,7 @@ def test_bad_trials_are_pruned(optuna: Any, tmp_path: Path, monkeypatch: pytest.
 def test_a_minibatch_is_at_most_the_batch(tmp_path: Path) -> None:
     config = config_from(["--batch-size", "4096", "--mini-batch-size", "4096"])
     values = {"batch_size": 512, "mini_batch_size": 4096}
-    assert Search(config, None, tmp_path)._config(values).settings.mini_batch_size == 512  # type: ignore[arg-type]
+    assert Search(config, None, tmp_path, {})._config(values).settings.mini_batch_size == 512  # type: ignore[arg-type]
 
 
 def test_of_equal_trials_the_one_that_was_better_before_is_the_best(optuna: Any) -> None:
@@ -309,12 +311,26 @@ def test_a_preset_replaces_that_of_the_environment_and_flags_replace_its_values(
 @pytest.mark.parametrize("agent", SEARCH)
 def test_what_is_tried_is_valid_and_has_the_start(agent: str) -> None:
     config = config_from(["--agent", agent, "--env-id", "CartPole-v1", "--lr", "0.5", "--gamma", "0.123"])
-    space = search_space(agent, config.flat())
+    space = search_space(agent, config.flat(), spaces.Box(-1, 1))
     assert space["lr"] == LogRange(1e-5, 0.5)
     assert 0.123 in space["gamma"]
     for name, values in space.items():
         for value in values:
             config.changed({name: value, "batch_size": 4096} if name == "mini_batch_size" else {name: value})
+
+
+@pytest.mark.parametrize(
+    ("actions", "searched"),
+    [
+        (spaces.Discrete(2), False),
+        (spaces.Box(-1, 1), True),
+        (spaces.Dict({"gear": spaces.Discrete(2), "wheel": spaces.Box(-1, 1)}), True),
+    ],
+)
+def test_the_deviation_of_actions_is_searched_if_some_are_continuous(actions: spaces.Space, searched: bool) -> None:
+    space = search_space("ppo", config_from([]).flat(), actions)
+    assert ("log_std" in space) is searched
+    assert "lr" in space
 
 
 class Fixed:

@@ -18,7 +18,7 @@ from parallel_rl.commands.run_directory import locked, write_json
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.tune_report import plot_search, table
 from parallel_rl.config import TrainConfig, train_config
-from parallel_rl.search_space import LogRange, search_space
+from parallel_rl.search_space import LogRange, Space, search_space
 from parallel_rl.utils import SettingValues, counted, settings_in
 
 if TYPE_CHECKING:
@@ -62,12 +62,15 @@ def tune(arguments: Sequence[str]) -> int:
     except ImportError as error:
         raise ImportError(f"tune needs the extra [tune]: pip install -r requirements-tune.txt ({error})") from error
 
-    fresh_agent(config)  # an unknown environment or callback is one error, not one for each trial
+    actions = fresh_agent(
+        config
+    ).action_space  # an unknown environment or callback is one error, not one for each trial
     callbacks_of(config.run)
+    space = search_space(config.agent, config.flat(), actions)
     run_dir = Path(config.run.run_dir or Path("runs") / config.run.env_id / f"tune_{config.agent}")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        search = Search(config, open_study(config, run_dir), run_dir)
+        search = Search(config, open_study(config, run_dir, space), run_dir, space)
         say(f"study     {run_dir}: {len(search.finished)} of {flags.trials} trials, {config.run.steps:,} steps each")
         with stopped_by_signals(search) as signals:
             search.run(flags.trials)
@@ -76,7 +79,7 @@ def tune(arguments: Sequence[str]) -> int:
         raise RuntimeError(f"{run_dir / STUDY_FILE} cannot be read or written: {error}") from error
 
 
-def open_study(config: TrainConfig, run_dir: Path) -> "optuna.Study":
+def open_study(config: TrainConfig, run_dir: Path, space: Space) -> "optuna.Study":
     """Return the study in a directory, or a new one, whose first trial has the settings of the command line.
 
     Raises:
@@ -101,7 +104,7 @@ def open_study(config: TrainConfig, run_dir: Path) -> "optuna.Study":
         if known is None:
             study.set_user_attr(STARTED_WITH, wanted)
             flat = config.flat()
-            study.enqueue_trial({name: flat[name] for name in search_space(config.agent, flat)})
+            study.enqueue_trial({name: flat[name] for name in space})
             return study
         known = _started_with(train_config(config.agent)) | known  # an older version saved fewer settings
         if differ := [name for name in wanted if known[name] != wanted[name]]:
@@ -124,10 +127,9 @@ def _started_with(config: TrainConfig) -> SettingValues:
 class Search:
     """Runs trials one after the other; other processes may run trials of the same study."""
 
-    def __init__(self, config: TrainConfig, study: "optuna.Study", run_dir: Path) -> None:
-        self.config, self.study, self.run_dir = config, study, run_dir
+    def __init__(self, config: TrainConfig, study: "optuna.Study", run_dir: Path, space: Space) -> None:
+        self.config, self.study, self.run_dir, self.space = config, study, run_dir, space
         self.stopped: str | None = None
-        self.space = search_space(config.agent, config.flat())
         self._trainer: Any = None
 
     @property
