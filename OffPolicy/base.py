@@ -129,8 +129,8 @@ class OffPolicyAgent(Sharing, ABC):
         """Return the policy, and the networks that learn, by name."""
 
     @abstractmethod
-    def explore(self, obs: Any, noise: np.ndarray, state: np.ndarray | None) -> np.ndarray:
-        """Return the actions of the behavior policy for observations `(n, ...)`.
+    def explore(self, rows: np.ndarray, noise: np.ndarray, state: np.ndarray | None) -> np.ndarray:
+        """Return the actions of the behavior policy for rows of observations `(n, width)`.
 
         `noise` `(n, K)` has random numbers from `exploration_noise`; `state` is what `act` got.
         """
@@ -176,13 +176,16 @@ class OffPolicyAgent(Sharing, ABC):
         """Return actions of the behavior policy, with exploration, and an empty dict of further rows.
 
         Args:
-            obs: `(n, ...)`.
+            obs: `(n, ...)`, or a single observation; then there is a single action, too.
             state: of the exploration `(n, S)`, updated in place; only if `initial_state` returns one.
             noise: their rows of what `noise` returned, `(n, K)`; by default new random numbers.
+
+        Raises:
+            ValueError: as `get_action`.
         """
-        if noise is None:
-            noise = self.noise(len(self.policy.features.rows(obs)[0]))
-        return self.explore(obs, noise, state), {}
+        rows, single = self.policy.features.rows(obs)
+        actions = self.explore(rows, self.noise(len(rows)) if noise is None else noise, state)
+        return actions[0] if single else actions, {}
 
     def noise(self, num_envs: int) -> np.ndarray:
         """Return the random numbers `(num_envs, K)` for the next actions in all environments, and count the actions."""
@@ -196,6 +199,9 @@ class OffPolicyAgent(Sharing, ABC):
             obs: of one or more environments.
             deterministic: whether a stochastic policy returns its median action.
             state: not used, since only exploration can have a state.
+
+        Raises:
+            ValueError: the observations have another size, or are NaN, or the weights are, or a mask allows no action.
         """
         return self.policy.get_action(obs, deterministic=deterministic)
 
@@ -248,7 +254,8 @@ class OffPolicyAgent(Sharing, ABC):
 
         Raises:
             ValueError: assigned settings exclude each other; then nothing is learned.
-            FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did.
+            FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did. These
+                stay as they are: the agent acts no more.
         """
         due = self.schedule.due(self.config, self.steps, self.updates)
         if due < 1:

@@ -96,9 +96,11 @@ class ContinuousPolicy(Policy):
         """Return actions `(B, A)` in [-1, 1]; this base class has a deterministic actor."""
         return self.networks["actor"](columns)
 
-    def actions(self, columns: torch.Tensor, deterministic: bool) -> np.ndarray:
+    def actions(self, rows: np.ndarray, deterministic: bool) -> np.ndarray:
         """Return float32 `(B, ...)`, inside the bounds."""
-        return self.to_environment(self.choose(columns, deterministic).cpu().numpy())
+        actions = self.choose(self.columns(rows), deterministic)
+        self.check_finite(actions, rows)
+        return self.to_environment(actions.cpu().numpy())
 
     def deterministic_actions(self, obs: torch.Tensor, core: None = None) -> tuple[torch.Tensor]:
         """Return `(B, A)`, inside the bounds."""
@@ -159,14 +161,15 @@ class ContinuousAgent(OffPolicyAgent):
     def _make_actor(self, columns: int, generator: torch.Generator) -> nn.Module:
         """Return the actor's network."""
 
-    def explore(self, obs: Any, noise: np.ndarray, state: np.ndarray | None) -> np.ndarray:
+    def explore(self, rows: np.ndarray, noise: np.ndarray, state: np.ndarray | None) -> np.ndarray:
         """Return random actions until `learning_starts`, later noisy ones, or random with probability `eps_greedy`."""
+        if noise.shape[1] == self.action_dim:  # from before `learning_starts`
+            return self.policy.to_environment(noise)
         random_actions, normals, uniform = np.split(noise, [self.action_dim, -1], axis=1)
-        if self.steps < self.learning_starts:
-            return self.policy.to_environment(random_actions)
-        rows, _ = self.policy.features.rows(obs)
         with torch.no_grad():
-            actions = self.behave(self.policy.columns(rows), normals).cpu().numpy()
+            chosen = self.behave(self.policy.columns(rows), normals)
+        self.policy.check_finite(chosen, rows)
+        actions = chosen.cpu().numpy()
         if self.noise_process is not None:
             actions = np.clip(actions + self.noise_process.sample(normals, state), -1, 1)
         return self.policy.to_environment(np.where(uniform < self.config.eps_greedy, random_actions, actions))

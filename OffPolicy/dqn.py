@@ -74,16 +74,16 @@ class GreedyPolicy(Policy):
         super().__init__(*arguments, **options)
         self.offset = offset
 
-    def actions(self, columns: torch.Tensor, deterministic: bool) -> np.ndarray:
+    def actions(self, rows: np.ndarray, deterministic: bool) -> np.ndarray:
         """Return int64 `(B,)`."""
-        return self._best(columns).cpu().numpy()
+        self.features.check_mask(rows)
+        value, best = self.networks["q"](self.columns(rows)).max(dim=1)
+        self.check_finite(value, rows)
+        return best.cpu().numpy() + self.offset
 
     def deterministic_actions(self, obs: torch.Tensor, core: None = None) -> tuple[torch.Tensor]:
         """Return int64 `(B,)`."""
-        return (self._best(self.normalize(obs)),)
-
-    def _best(self, columns: torch.Tensor) -> torch.Tensor:
-        return self.networks["q"](columns).argmax(dim=1) + self.offset
+        return (self.networks["q"](self.normalize(obs)).argmax(dim=1) + self.offset,)
 
 
 class DQN(OffPolicyAgent):
@@ -102,6 +102,7 @@ class DQN(OffPolicyAgent):
             raise TypeError(f"DQN needs a Discrete action space, not {self.action_space}")
         config, features = self.config, Features.of(self.observation_space)
         self.offset, self.num_actions = int(self.action_space.start), int(self.action_space.n)
+        features.check_mask_size(self.num_actions, self.action_space)
         network = QNetwork(
             features, self.num_actions, config.hidden_sizes, config.activation, config.dueling, generator
         ).to(config.device)
@@ -122,12 +123,10 @@ class DQN(OffPolicyAgent):
         config, step = self.config, self.steps + self._acted
         return linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps, step)
 
-    def explore(self, obs: Any, noise: np.ndarray, state: np.ndarray | None) -> np.ndarray:
+    def explore(self, rows: np.ndarray, noise: np.ndarray, state: np.ndarray | None) -> np.ndarray:
         """Return epsilon-greedy actions, independent for each environment."""
-        rows, _ = self.policy.features.rows(obs)
-        self.policy.features.check_mask(rows)
         with torch.no_grad():
-            actions = self.policy.actions(self.policy.columns(rows), deterministic=True)
+            actions = self.policy.actions(rows, deterministic=True)
         uniform, scores = noise[:, 0], noise[:, 1:]
         if self.policy.features.mask is not None:
             scores = np.where(rows[:, self.policy.features.columns :] == 0, -1.0, scores)

@@ -12,12 +12,13 @@ from torch import nn
 from parallel_rl.networks import RunningNorm
 from parallel_rl.networks.weights import POLICY_FILE, Settings, write_weights
 from parallel_rl.utils import Features
+from parallel_rl.utils.features import why_nan
 
 
 class Policy(nn.Module):
     """Networks by name, and the conversion of observations and actions for them.
 
-    Subclasses compute actions from columns. A policy can be copied and pickled.
+    Subclasses choose the actions. A policy can be copied and pickled.
     """
 
     def __init__(
@@ -59,8 +60,12 @@ class Policy(nn.Module):
         """Return columns `(B, C)` of observations, with normalized numbers."""
         return columns if self.obs_norm is None else self.obs_norm.leading(columns)
 
-    def actions(self, columns: torch.Tensor, deterministic: bool) -> np.ndarray:
-        """Return the actions `(B, ...)` that an environment takes."""
+    def actions(self, rows: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Return the actions `(B, ...)` that an environment takes, for rows of observations `(B, width)`.
+
+        Raises:
+            ValueError: a row or the weights are NaN or infinite, or a mask allows no action.
+        """
         raise NotImplementedError
 
     def deterministic_actions(self, obs: torch.Tensor, core: None = None) -> tuple[torch.Tensor]:
@@ -72,12 +77,20 @@ class Policy(nn.Module):
         """Return an action for each observation `(n, ...)`, or for a single one.
 
         Raises:
-            ValueError: the observations have another size, or a mask allows no action.
+            ValueError: the observations have another size, or are NaN, or the weights are, or a mask allows no action.
         """
         rows, single = self.features.rows(obs)
-        self.features.check_mask(rows)
-        actions = self.actions(self.columns(rows), deterministic)
+        actions = self.actions(rows, deterministic)
         return actions[0] if single else actions
+
+    def check_finite(self, outputs: torch.Tensor, rows: np.ndarray) -> None:
+        """Check that the networks' outputs for rows of observations are finite.
+
+        Raises:
+            ValueError: they are not, since the rows or the weights are not.
+        """
+        if not outputs.isfinite().all():
+            raise ValueError(why_nan(rows))
 
     def initial_state(self, num_envs: int, /) -> None:
         """Return None: there is no recurrent state."""

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from parallel_rl.utils import element_of, join_parts, torch_threads
-from parallel_rl.utils.counts import rows_in_words
+from parallel_rl.utils.features import why_nan
 from PPO.fast.policy import NumpyPolicy
 from PPO.fast.replica import Replica
 from PPO.parts import Parts
@@ -88,7 +88,7 @@ class Acting(Parts):
             action, raw_action, output = self.numpy_policy.sample(columns, noise)
             log_prob = self.numpy_policy.log_prob(raw_action, output)
         if math.isnan(log_prob @ log_prob):  # one product: a look at all observations would take longer
-            raise ValueError(_why_nan(columns))
+            raise ValueError(why_nan(columns))
         extras = {"log_prob": log_prob}
         if self.is_continuous or self._composite:
             extras["raw_action"] = raw_action
@@ -170,11 +170,3 @@ class Acting(Parts):
 
     def _tensor(self, rows: ArrayLike | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(rows, dtype=torch.float32, device=self.device)
-
-
-def _why_nan(columns: np.ndarray) -> str:
-    """Return why the probabilities of actions are NaN: the observations `(N, D)` are, or the weights."""
-    wrong = ~np.isfinite(columns).all(axis=1)
-    if not wrong.any():
-        return "the probability of an action is NaN, though the observations are finite: the weights are not"
-    return f"the observation is NaN or infinite in {rows_in_words(wrong)}"

@@ -118,7 +118,7 @@ class ActorCritic(nn.Module):
             self.core, width = Core(core, width, core_size, generator), core_size
         self.policy_head = make_policy_head(action_space, width, squash, log_std, generator, use_sde, action_unit)
         self.value_head = ValueHead(width, values, generator)
-        self._check_mask()
+        self.features.check_mask_size(self.policy_head.choices, action_space)
 
     def _make_encoder(self, make: MakeEncoder | None, generator: torch.Generator) -> nn.Module:
         if make is not None:
@@ -127,13 +127,6 @@ class ActorCritic(nn.Module):
             return mlp(self.features.vector, self.hidden_sizes, self.activation, generator)
         perception = Perception(self.features, generator)
         return nn.Sequential(perception, *mlp(perception.outputs, self.hidden_sizes, self.activation, generator))
-
-    def _check_mask(self) -> None:
-        mask, choices = self.features.mask, self.policy_head.choices
-        if mask is not None and mask.columns != choices:
-            raise ValueError(
-                f"the action mask has {mask.columns} entries, but {self.action_space} has {choices} choices"
-            )
 
     def _width(self, encoder: nn.Module) -> int:
         """Return the number of features of an encoder, by calling it once."""

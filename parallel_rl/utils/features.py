@@ -190,6 +190,17 @@ class Features:
         if mask is not None and not (allowed := np.logical_or.reduceat(mask > 0, first_choices, axis=1)).all():
             raise ValueError(f"no action is allowed in {rows_in_words(~allowed.all(axis=1))}")
 
+    def check_mask_size(self, choices: int, action_space: spaces.Space) -> None:
+        """Check that the mask, if there is one, has an entry for each of the `choices` of an action space.
+
+        Raises:
+            ValueError: it has more or fewer.
+        """
+        if self.mask is not None and self.mask.columns != choices:
+            raise ValueError(
+                f"the action mask has {self.mask.columns} entries, but {action_space} has {choices} choices"
+            )
+
     def fit(self, space: spaces.Space) -> bool:
         """Return whether observations of a space can be converted; plain numbers may have any shape."""
         other = Features.of(space)
@@ -246,6 +257,14 @@ class Features:
         if len(columns) == 1:
             return columns[0]
         return np.concatenate([part.astype(np.float32, copy=False) for part in columns], axis=1)
+
+
+def why_nan(rows: np.ndarray) -> str:
+    """Return why actions for rows `(N, width)` are NaN: the observations are NaN or infinite, or the weights are."""
+    wrong = ~np.isfinite(rows).all(axis=1)
+    if not wrong.any():
+        return "the action is NaN, though the observations are finite: the weights are not"
+    return f"the observation is NaN or infinite in {rows_in_words(wrong)}"
 
 
 def unseen_images(space: spaces.Space) -> Iterator[str]:

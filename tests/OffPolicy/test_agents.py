@@ -201,6 +201,42 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_it(name: str) -> None:
         feed(agent, pieces)
 
 
+@pytest.mark.parametrize("name", ["dqn", "ddpg", "td3", "sac"])
+def test_an_observation_of_nan_is_an_error_that_names_the_row_and_so_are_weights_of_nan(name: str) -> None:
+    agent = agent_of(name, learning_starts=0)
+    obs, state = np.zeros((9, 3), np.float32), agent.initial_state(9)
+    for act in (agent.get_action, agent.actor().get_action, partial(agent.act, state=state)):
+        obs[7] = np.nan
+        with pytest.raises(ValueError, match="the observation is NaN or infinite in row 7 of 9"):
+            act(obs)
+        obs[7] = 0
+        act(obs)
+    for learner in agent.learners.values():
+        learner.vector.fill_(torch.nan)
+    for act in (agent.get_action, agent.actor().get_action):
+        with pytest.raises(ValueError, match="though the observations are finite: the weights are not"):
+            act(obs)
+
+
+@pytest.mark.parametrize("name", ["dqn", "td3", "sac"])
+@pytest.mark.parametrize("learning_starts", [0, 20])
+def test_for_a_single_observation_there_is_a_single_action(name: str, learning_starts: int) -> None:
+    agent = agent_of(name, learning_starts=learning_starts)
+    actions = [agent.act(np.zeros(3, np.float32))[0], agent.get_action(np.zeros(3, np.float32))]
+    assert [np.shape(action) for action in actions] == [agent.action_space.shape] * 2
+
+
+@pytest.mark.parametrize("name", ["td3", "sac"])
+def test_noise_from_before_learning_starts_gives_random_actions_after_it(name: str) -> None:
+    agent, other = agent_of(name), agent_of(name)
+    obs, noise = np.zeros((14, 3), np.float32), agent.noise(14)
+    before, _ = other.act(obs, noise=other.noise(14))
+    for trajectories in experience(agent, 2):
+        agent.observe(trajectories)
+    assert agent.steps > agent.learning_starts
+    np.testing.assert_array_equal(agent.act(obs, noise=noise)[0], before)
+
+
 @ALL
 def test_agents_do_not_use_global_random_streams(name: str) -> None:
     states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002

@@ -172,6 +172,13 @@ def test_masked_actions_are_neither_taken_nor_bootstrapped() -> None:
     assert agent.q.network(columns)[0, 0] < -1e7
 
 
+@pytest.mark.parametrize("entries", [1, 2, 4])
+def test_a_mask_of_another_size_than_the_action_space_is_refused(entries: int) -> None:
+    space = spaces.Dict(obs=OBSERVATIONS, action_mask=spaces.MultiBinary(entries))
+    with pytest.raises(ValueError, match=rf"the action mask has {entries} entries, but Discrete\(3.* has 3 choices"):
+        DQN(space, ACTIONS, **SMALL)
+
+
 def test_a_mask_that_allows_no_action_is_an_error_where_the_agent_acts_and_ignored_where_it_bootstraps() -> None:
     space = spaces.Dict(obs=OBSERVATIONS, action_mask=spaces.MultiBinary(3))
     agent = DQN(space, ACTIONS, **SMALL)
