@@ -70,7 +70,7 @@ class Savable(Configured, ConfigFields):
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str], /, **changes: Any) -> Self:
-        """Make an agent from what `save_weights` saved: its spaces, its settings and its weights.
+        """Make an agent from what `save_weights` saved: its spaces, its settings, its weights and its steps.
 
         Args:
             directory: that of the weights.
@@ -110,11 +110,17 @@ class Savable(Configured, ConfigFields):
         return weights, settings
 
     def save_weights(self, directory: str | os.PathLike[str], /) -> None:
-        """Save the settings, and all networks except targets, into a directory, which is made if it is missing."""
+        """Save all networks except targets, the settings and the number of steps into a directory.
+
+        It is made if it is missing.
+        """
         self.actor().save_weights(directory)
 
     def load_weights(self, directory: str | os.PathLike[str], /) -> None:
         """Load what `save_weights` saved; the target networks get the same weights.
+
+        An agent that has made no step explores on where the saved one was, and collects `learning_starts` steps before
+        its next update.
 
         Raises:
             FileNotFoundError: there are no weights.
@@ -122,7 +128,7 @@ class Savable(Configured, ConfigFields):
         """
         file = Path(directory) / POLICY_FILE
         weights, saved = self._saved_settings(file)
-        own = self.structure()
+        own, steps = self.structure(), whole_number(saved.get("steps", 0), "number of steps")  # older files have none
         if different := [name for name in own if saved.get(name) != own[name]]:
             raise ValueError(f"the weights in {file} do not fit: {'; '.join(in_words(different, saved, own))}")
         weights = self._loadable(weights)
@@ -130,6 +136,12 @@ class Savable(Configured, ConfigFields):
         self.policy.load_state_dict(weights)
         for learner in self.learners.values():
             learner.update_target(1.0)
+        self._explore_on(steps)
+
+    def _explore_on(self, steps: int) -> None:
+        """Explore on after the `steps` that the loaded networks were trained for, if this agent has made none."""
+        if steps and not self.steps:
+            self.continue_after(steps)
 
     def _loadable(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the weights to load of those in a file."""
@@ -137,7 +149,7 @@ class Savable(Configured, ConfigFields):
 
     def actor(self) -> Policy:
         """Return a copy of the current policy, to be evaluated, saved or sent to another process."""
-        self.policy.settings = self.signature()  # some may have been assigned since the policy was made
+        self.policy.settings = self.signature() | {"steps": self.steps}  # some may have been assigned meanwhile
         return copy.deepcopy(self.policy)
 
     def state(self) -> State:
@@ -215,14 +227,16 @@ class Savable(Configured, ConfigFields):
         self.schedule.restart(steps + self.config.learning_starts, self.updates)
 
     def load_networks(self, state: State, signature: State | None = None, /) -> None:
-        """Restore only the networks from what `state` returned, for an evaluation.
+        """Restore only the networks from what `state` returned; explore on as after `load_weights`.
 
         Raises:
             ValueError: it is of another agent; then nothing is changed.
         """
         with self._value_errors():
+            steps = whole_number(state["counts"]["steps"], "number of steps")
             self._check_networks(state)
             self._load_networks(state)
+        self._explore_on(steps)
 
     def _check_networks(self, state: State) -> None:
         for name, learner in self.learners.items():

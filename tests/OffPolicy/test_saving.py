@@ -1,6 +1,8 @@
 """An agent that is made of its weights."""
 
 import dataclasses
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,54 @@ def test_an_agent_is_made_of_its_weights(name: str, tmp_path: Any) -> None:
     np.testing.assert_array_equal(agent.get_action(obs, deterministic=True), again.get_action(obs, deterministic=True))
     feed(again, pieces)
     assert again.updates
+
+
+def save_and_load(agent: Any, way: str, directory: Path) -> Any:
+    """Return a new agent with the networks of another one."""
+    agent.save_weights(directory)
+    if way == "load":
+        return type(agent).load(directory, seed=9)
+    other = agent_of(type(agent).__name__.lower(), seed=9)
+    if way == "load_weights":
+        other.load_weights(directory)
+    else:
+        other.load_networks(agent.state())
+    return other
+
+
+@pytest.mark.parametrize("way", ["load", "load_weights", "load_networks"])
+def test_a_loaded_agent_explores_where_the_saved_one_was(way: str, tmp_path: Path) -> None:
+    dqn, sac = agent_of("dqn", epsilon_steps=50), agent_of("sac")
+    pieces = experience(dqn, 3)
+    for agent in (dqn, sac):
+        feed(agent, experience(agent, 3))
+    again = save_and_load(dqn, way, tmp_path / "dqn")
+    again.epsilon_steps = 50
+    assert (again.steps, again.epsilon) == (42, pytest.approx(1 - 0.98 * 42 / 50))
+    obs = pieces[0][0].obs
+    actions, random_actions = save_and_load(sac, way, tmp_path / "sac").act(obs), agent_of("sac", seed=9).act(obs)
+    assert not np.array_equal(actions[0], random_actions[0])
+    assert again.steps_wanted() == again.learning_starts
+    feed(again, pieces)
+    assert again.updates == math.floor(again.utd * (42 - again.learning_starts)), "none makes up for earlier steps"
+
+
+def test_weights_of_an_older_version_have_no_steps_and_an_agent_with_steps_keeps_them(tmp_path: Path) -> None:
+    agent = agent_of("dqn")
+    feed(agent, experience(agent, 3))
+    agent.save_weights(tmp_path)
+    other = agent_of("dqn")
+    feed(other, experience(other, 2))
+    other.load_weights(tmp_path)
+    assert other.steps == 28
+    weights, settings = read_weights(tmp_path / POLICY_FILE)
+    assert settings is not None
+    write_weights(tmp_path / POLICY_FILE, weights, settings | {"steps": -1})
+    with pytest.raises(ValueError, match="the saved number of steps should be a whole number, not -1"):
+        DQN.load(tmp_path)
+    del settings["steps"]
+    write_weights(tmp_path / POLICY_FILE, weights, settings)
+    assert (DQN.load(tmp_path).steps, DQN.load(tmp_path).epsilon) == (0, 1.0)
 
 
 def test_only_training_needs_the_memory_of_the_replay_buffer(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
