@@ -379,11 +379,25 @@ def test_a_setting_that_may_change_counts_from_then_on() -> None:
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(TypeError, match="did you mean 'batch_size'"):
         DQN.for_env(Identity(False), batchsize=3)
-    for kind, theirs, ours in ((SAC, "ent_coef", "alpha"), (DQN, "exploration_final_eps", "epsilon_end")):
-        with pytest.raises(TypeError, match=f"'{theirs}': did you mean '{ours}'"):
-            kind.for_env("CartPole-v1", **{theirs: 0.1})
     with pytest.raises(AttributeError, match="SAC has no setting 'gama': did you mean 'gamma'"):
         agent_of("sac").gama = 0.3
+
+
+@pytest.mark.parametrize(
+    ("kind", "theirs", "words"),
+    [
+        (SAC, "ent_coef", "did you mean 'alpha'?"),
+        (DQN, "exploration_final_eps", "did you mean 'epsilon_end'?"),
+        (TD3, "n_sampled_goal", "did you mean 'replay_k'?"),
+        (SAC, "goal_selection_strategy", "did you mean 'hindsight'?"),
+        (SAC, "action_noise", "only DDPG and TD3 add noise to actions"),
+        (SAC, "target_update_interval", "only DQN has it; the other agents update their targets by tau"),
+    ],
+)
+def test_a_setting_of_stable_baselines3_is_an_error_that_names_ours(kind: Any, theirs: str, words: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        kind.for_env("CartPole-v1", **{theirs: 0.1})
+    assert str(caught.value).endswith(f"'{theirs}': {words}")
 
 
 def test_a_whole_config_excludes_single_settings_and_other_agents() -> None:
