@@ -43,7 +43,11 @@ class OffPolicyConfig(Config):
     )
     learning_starts: int = setting(1_000, "Environment steps before the first update.", least=0)
     utd: float = setting(1.0, "Updates for each environment step, however many environments.", above=0, fixed=True)
-    train_freq: int = setting(1, "Least number of environment steps between two rounds of updates.", above=0)
+    train_freq: int = setting(
+        1,
+        "Least number of environment steps between two groups of updates; utd alone sets how many updates there are.",
+        above=0,
+    )
     tau: float = setting(0.005, "Update of target networks: target <- (1 - tau) target + tau network.", above=0, most=1)
     n_step: int = setting(1, "Rewards that are summed before the value of the next observation.", above=0)
     reward_scale: float = setting(1.0, "Factor that multiplies all rewards.", above=0)
@@ -55,7 +59,9 @@ class OffPolicyConfig(Config):
         0.4, "Exponent of the importance weights, annealed linearly to 1 over the run.", least=0, most=1
     )
     hindsight: Literal["none", "future", "final", "episode"] = setting(
-        "none", "Where hindsight takes its goals from, in goal-conditioned environments.", fixed=True
+        "none",
+        "Hindsight experience replay (HER): where it takes its goals from, in goal-conditioned environments.",
+        fixed=True,
     )
     replay_k: int = setting(4, "Transitions with a hindsight goal for each original one.", least=0, fixed=True)
     clip_return: bool = setting(

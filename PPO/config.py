@@ -73,13 +73,13 @@ class PPOConfig(Config):
     use_RND: bool = setting(
         False, "Add an intrinsic reward for novel observations (Random Network Distillation).", structure=True
     )
-    beta: float = setting(0.001, "Coefficient of RND's intrinsic advantage; that of the extrinsic one is 1.", least=0)
+    beta: float = setting(0.001, "Weight of RND's intrinsic advantage, relative to the extrinsic one.", least=0)
     companions: tuple[CompanionName, ...] = setting(
         (),
-        "Further losses and intrinsic rewards: rnd (same as use_RND), icm; in Python also objects of your own.",
+        "Auxiliary losses and intrinsic rewards: rnd (same as use_RND), icm; in Python also objects of your own.",
         structure=True,
     )
-    icm_beta: float = setting(0.001, "Coefficient of ICM's intrinsic advantage.", least=0)
+    icm_beta: float = setting(0.001, "Weight of ICM's intrinsic advantage, relative to the extrinsic one.", least=0)
     icm_forward_share: float = setting(
         0.2,
         "Weight of the forward model's loss in ICM's loss; the inverse model has the rest.",
@@ -165,13 +165,13 @@ class PPOConfig(Config):
     )
     compile: bool = setting(
         False,
-        "Compile the loss for autograd, which takes seconds: for long runs with learner=torch or large networks.",
+        "Compile the loss for autograd, which takes seconds: for long runs with learner=torch or large MLPs.",
         fixed=True,
         incidental=True,
     )
     bf16: bool = setting(
         False,
-        "Compute the encoders in bfloat16, in torch: for images and large networks, if the processor supports it.",
+        "Compute the encoders in bfloat16, in torch: for images, on a CPU that supports it; an H100 was slower.",
         fixed=True,
     )
     device: str = setting("cpu", "Device of the networks: cpu, cuda, ...", fixed=True, incidental=True)

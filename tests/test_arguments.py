@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from parallel_rl import main
+from parallel_rl.commands.flags import GROUPS
 from parallel_rl.commands.run_directory import write_json
-from parallel_rl.config import GROUPS, train_config
+from parallel_rl.config import train_config
 from tests.program import config_from
 
 
@@ -97,3 +98,20 @@ def test_the_help_has_its_flags_in_groups(capsys: pytest.CaptureFixture) -> None
     ]
     assert flags == sorted(flags)
     assert all(place < flag for place, flag in zip(places[1::2], flags, strict=True)), "each below its sentence"
+
+
+def test_the_help_shows_no_default_where_there_is_none(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "(default: 0.95)" in said
+    assert "(default: None)" not in said
+    assert "(default: )" not in said
+
+
+def test_the_help_of_tune_leaves_out_flags_without_an_effect(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main.main(["tune", "--eval-every", "0", "--help"])
+    said = capsys.readouterr().out
+    assert all(flag in said for flag in ("--trials ", "--eval-episodes ", "--lr "))
+    assert not [flag for flag in ("--copies ", "--eval-every ", "--max-seconds ", "--track ") if flag in said]

@@ -10,24 +10,13 @@ from typing import Any
 from AsyncPPO.factory import sample_env
 from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.commands.build import factory_of
+from parallel_rl.commands.flags import check_flags, command_line, flag_of, flat_flags, with_defaults
 from parallel_rl.commands.parsing import parsed
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.run_directory import CONFIG_FILE, config_in
 from parallel_rl.commands.trust import check_trust
 from parallel_rl.commands.values import checked
-from parallel_rl.config import (
-    DEFAULT_AGENT,
-    RunConfig,
-    TrainConfig,
-    check_flags,
-    command_line,
-    flag_of,
-    flat_flags,
-    setting_names,
-    setting_types,
-    train_config,
-    with_defaults,
-)
+from parallel_rl.config import DEFAULT_AGENT, RunConfig, TrainConfig, setting_names, setting_types, train_config
 from parallel_rl.presets import defaults_for, has_preset, preset
 from parallel_rl.utils import SettingValues, read_json, settings_in
 from parallel_rl.utils.names import sb3_name, suggestion
@@ -72,6 +61,9 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
         origin, settings = _preset_or_suited(agent, typed)
     defaults = with_defaults(flags, {name.lower(): value for name, value in (settings | from_file).items()})
     if unknown or len(without_help) < len(arguments):
+        if tuning and not unknown:
+            flags = command_line(agent, tuning=True, brief=True)
+            defaults = with_defaults(flags, flat_flags(defaults))
         parsed(flags, prog, arguments, default=defaults)  # shows an error or the help, and exits
     given = _named_in(arguments)
     if {"seed", "seeds"} <= given:

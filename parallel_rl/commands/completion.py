@@ -7,9 +7,10 @@ from contextlib import redirect_stdout
 
 import tyro
 
+from parallel_rl.commands.flags import command_line
 from parallel_rl.commands.parsing import GROUPED
 from parallel_rl.commands.program import NAME
-from parallel_rl.config import DEFAULT_AGENT, command_line
+from parallel_rl.config import DEFAULT_AGENT
 
 FUNCTION = re.sub(r"\W", "_", NAME)
 

@@ -1,0 +1,176 @@
+"""The flags of `train` and `tune`, made from the settings of a run and of its agent."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field, fields, make_dataclass
+from typing import Annotated, Any, Literal
+
+from typing_extensions import Doc
+from tyro.conf import arg
+
+from parallel_rl.agents import AGENTS, agent_kind
+from parallel_rl.config import RunConfig, setting_names, setting_types, train_config
+from parallel_rl.utils import settings_in
+from parallel_rl.utils.names import SB3_HINTS, sb3_name
+
+Flag = tuple[str, Any, str, Any]
+"""Name, type, help and default of a flag that is not a setting."""
+PRESET: Flag = (
+    "preset",
+    str | None,
+    "A JSON file of settings, such as the one that tune writes, in place of the environment's preset; none: only the "
+    "defaults for the environment's spaces.",
+    None,
+)
+CONFIG: Flag = (
+    "config",
+    str | None,
+    "A run directory, or its config.json, whose settings replace the defaults and the environment's preset.",
+    None,
+)
+SEEDS: Flag = (
+    "seeds",
+    str | None,
+    "Train once with each of these seeds (0..4 or 0,3,7), in parallel, each in its own directory.",
+    None,
+)
+CLUSTER: Flag = (
+    "cluster",
+    Literal["none", "local", "ray"],
+    "Train on several ranks, each with its own environments; local: processes on this machine; ray: one on each "
+    "machine of a Ray cluster (pip install ray).",
+    "none",
+)
+NODES: Flag = ("nodes", int, "Number of ranks of --cluster.", 1)
+MIN_NODES: Flag = (
+    "min_nodes",
+    int | None,
+    "Replace lost ranks while the others go on; with fewer than this, wait. By default a lost rank ends a local run, "
+    "and a run on Ray waits for all ranks.",
+    None,
+)
+PREEMPT: Flag = (
+    "preempt",
+    float | None,
+    "Once this fraction of the ranks has collected its share of a batch, the others stop collecting (0.6 in DD-PPO).",
+    None,
+)
+SEVERAL = (SEEDS, CLUSTER, NODES, MIN_NODES, PREEMPT)
+TRIALS: Flag = ("trials", int, "Number of trials in all, over all processes and earlier calls.", 30)
+TRUST: Flag = (
+    "trust_env_module",
+    bool,
+    "Import the modules that --config or the run in --load-weights names; those in other flags are always imported.",
+    False,
+)
+
+
+GROUPS = {
+    "run": "What is trained, for how long, and where the results go.",
+    "environment": "What the agent acts in.",
+    "collection": "How experience is collected.",
+    "evaluation": "What is evaluated, saved and reported.",
+    "several": "Several seeds, copies of the agent, or machines.",
+    "agent": "The settings of the agent.",
+}
+"""The groups of flags in the help, and their sentences."""
+WITHOUT_EFFECT_IN_TUNE = {
+    *("copies", "combine", "combine_every", "info_keys", "eval_every", "checkpoint_seconds", "keep_checkpoints"),
+    *("callback", "track", "max_seconds", "target_return"),
+}
+"""Flags that `tune` shares with `train`, but does not use."""
+
+
+def command_line(agent: str, *, tuning: bool = False, brief: bool = False) -> type:
+    """Return a dataclass of the flags of `train` or `tune` for an agent, with the defaults and help of the settings.
+
+    Its fields are the groups, dataclasses themselves; `flat_flags` and `with_defaults` look through them.
+
+    Args:
+        agent: its name.
+        tuning: whether the flags are those of `tune`.
+        brief: leave out the flags of `train` that have no effect on `tune`.
+    """
+    types, default = setting_types(agent), train_config(agent).flat()
+    settings = [*fields(RunConfig), *fields(agent_kind(agent).config_class)]
+    flags = [
+        ("agent", Literal[tuple(AGENTS)], "Algorithm; --agent NAME --help lists its settings.", agent),
+        *(
+            (each.name.lower(), types[each.name], each.metadata["setting"].help, default[each.name])
+            for each in settings
+        ),
+        CONFIG,
+        PRESET,
+        *([TRIALS] if tuning else SEVERAL),
+        TRUST,
+    ]
+    group_of = dict.fromkeys(map(str.lower, settings_in(agent_kind(agent).config_class)), "agent")
+    group_of |= {name: about.group or "run" for name, about in settings_in(RunConfig).items()}
+    group_of |= {name: "several" for name, *_ in SEVERAL}
+    groups: dict[str, list[Any]] = {name: [] for name in GROUPS}
+    for name, hint, help, value in flags:
+        if not (brief and name in WITHOUT_EFFECT_IN_TUNE):
+            annotations = Doc(help), arg(help_behavior_hint=_default)
+            groups[group_of.get(name, "run")].append((name, Annotated[hint, *annotations], field(default=value)))
+    made = {name: _flags_class(name, group, GROUPS[name]) for name, group in groups.items() if group}
+    parts = [(name, kind, field(default_factory=kind)) for name, kind in made.items()]
+    return _flags_class("CommandLine", parts, TUNE_HELP if tuning else TRAIN_HELP)
+
+
+def _default(shown: str) -> str:
+    """Return what the help adds about a default; nothing for None and for no values, which the help explains."""
+    return f"(default: {shown})" if shown not in {"", "None"} else ""
+
+
+def _flags_class(name: str, flags: Any, help: str) -> type:
+    return make_dataclass(name, flags, frozen=True, namespace={"__doc__": help})
+
+
+def flat_flags(parsed: Any) -> dict[str, Any]:
+    """Return the values of all flags in an instance of a `command_line`, by name."""
+    return {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
+
+
+def with_defaults(flags: Any, values: Mapping[str, Any]) -> Any:
+    """Return an instance of a `command_line` with some values."""
+    groups = {}
+    for each in fields(flags):
+        kind: Any = each.default_factory
+        groups[each.name] = kind(**{flag.name: values[flag.name] for flag in fields(kind) if flag.name in values})
+    return flags(**groups)
+
+
+TRAIN_HELP = """Train an agent on a Gymnasium environment.
+
+The defaults shown are for the environment (--env-id, by default CartPole-v1): those of its preset or, if it has none,
+those for its spaces.
+
+Other commands, each with its own --help: tune, resume, evaluate, record, watch, plot, export, envs; --version. Tab
+completion in bash: source <(./main.py --tyro-print-completion bash). The commands of pyrl (ddpg-train, ...) are in
+docs/offpolicy.md.
+"""
+TUNE_HELP = """Search for better settings of an agent by Optuna, each trial a short training run.
+
+The flags are those of train; the first trial has their settings. The same command continues a search, and may run in
+several processes at once.
+"""
+
+
+def check_flags(agent: str, unknown: Sequence[str]) -> None:
+    """Check that no argument that is unknown to an agent is a flag of another agent, or of Stable-Baselines3.
+
+    Raises:
+        ValueError: one is such a flag; the message names the agents that have it, or our flag.
+    """
+    for flag in (argument.partition("=")[0] for argument in unknown if argument.startswith("--")):
+        name = flag.removeprefix("--").removeprefix("no-").replace("-", "_").lower()
+        if owners := [other for other in AGENTS if name in setting_names(other)]:
+            raise ValueError(f"{flag} is a flag of the agent {' and '.join(owners)}, not of {agent}")
+        if found := sb3_name(name, {"agent", *setting_types(agent)}):
+            raise ValueError(f"no flag {flag}: did you mean {flag_of(found[0])}?{found[1]}")
+        if name in SB3_HINTS:
+            raise ValueError(f"no flag {flag}: {SB3_HINTS[name]}")
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a setting."""
+    return f"--{name.lower().replace('_', '-')}"
