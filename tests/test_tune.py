@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium import spaces
 
@@ -29,6 +32,11 @@ QUICK = [
 def optuna(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(SEARCH, "ppo", {"lr": LogRange(1e-4, 1e-2), "k_epochs": (1, 2)})
     return pytest.importorskip("optuna")
+
+
+class AllAllowed(gym.Wrapper):
+    def action_masks(self) -> np.ndarray:
+        return np.ones(2, bool)
 
 
 def tune(directory: Path, *flags: str, trials: int = 3) -> int:
@@ -61,6 +69,28 @@ def test_the_first_trial_is_the_command_line_and_the_best_becomes_a_preset(
     assert (tmp_path / "search.png").stat().st_size > 10_000
     assert "3 trials complete, 0 pruned, 0 failed" in out
     assert f"--env-id CartPole-v1 --preset {tmp_path / 'preset.json'}" in out
+
+
+def test_the_command_of_the_preset_is_for_the_same_task_and_settings(
+    optuna: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(Search, "_evaluate", lambda self, config, episodes: 1.0)
+    wrapper = "tests.test_tune:AllAllowed"
+    task = ["--env-kwargs", "render_mode=rgb_array", "--wrapper", wrapper, "--action-masks"]
+    before = str(tmp_path / "before")
+    assert main.main([*QUICK[1:], *task, "--gamma", "0.5", "--run-dir", before, "--eval-every", "0"]) == 0
+    directory = tmp_path / "a study"
+    for flags in (task, [*task, "--load-weights", before, "--gamma", "0.99"]):
+        capsys.readouterr()
+        assert tune(directory, *flags, trials=1) == 0
+        _, program, words = capsys.readouterr().out.partition("main.py --env-id")
+        config = config_from(shlex.split("--env-id" + words))
+        assert program, "a command is printed"
+        assert (config.run.env_id, config.run.env_kwargs) == ("CartPole-v1", ("render_mode=rgb_array",))
+        assert (config.run.wrapper, config.run.action_masks) == ((wrapper,), True)
+        assert config.run.load_weights == (before if "--load-weights" in flags else None)
+        assert (config.settings.gamma, config.settings.batch_size) == (0.99, 256)
+        directory = tmp_path / "another study"
 
 
 def test_a_preset_trains_to_the_score_of_its_trial(optuna: Any, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command `tune`: a search for better settings of an agent, by Optuna (Akiba et al. 2019, arXiv:1907.10902)."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import locked, write_json
 from parallel_rl.commands.stopping import stopped_by_signals
+from parallel_rl.commands.trust import environment_arguments, run_arguments
 from parallel_rl.commands.tune_report import plot_search, table
 from parallel_rl.config import TrainConfig, train_config
 from parallel_rl.search_space import LogRange, Space, search_space
@@ -230,8 +232,10 @@ class Search:
     def _save_best(self) -> None:
         """Write the best settings so far as a preset."""
         best, usual = self._config(best_trial(self.finished).params).flat(), train_config(self.config.agent).flat()
+        if self.config.run.load_weights:  # whose settings are the defaults then
+            usual = {}
         names = (*PRESET_OF_RUN, *vars(self.config.settings))
-        changed = {name: best[name] for name in names if best[name] != usual[name] or name in self.space}
+        changed = {name: best[name] for name in names if name in self.space or best[name] != usual.get(name, ...)}
         write_json(self.run_dir / PRESET_FILE, {"agent": self.config.agent} | changed)
 
     def _config(self, values: SettingValues) -> TrainConfig:
@@ -252,10 +256,13 @@ class Search:
             raise RuntimeError(f"no trial was completed; the last failure: {errors[-1] if errors else 'none'}")
         self._save_best()
         plot_search(self.study, self.run_dir / PICTURE_FILE, self.config.run.env_id)
+        run = self.config.run
+        weights = f"--load-weights {run_arguments(run, Path(run.load_weights))} " if run.load_weights else ""
+        preset = shlex.quote(str(self.run_dir / PRESET_FILE))
         say(
             f"{table(finished, [*self.space])}\n"
             f"picture   {self.run_dir / PICTURE_FILE}\n"
-            f"preset    {PROGRAM} --env-id {self.config.run.env_id} --preset {self.run_dir / PRESET_FILE}"
+            f"preset    {PROGRAM} {environment_arguments(run)} {weights}--preset {preset}"
         )
         return 0
 
