@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,6 @@ class Forked:
     def _run(self, arguments: tuple[str, ...], cwd: Path, prepare: Callable[[], None]) -> None:
         os.setsid()
         os.chdir(cwd)
-        forkserver._forkserver.__init__()  # type: ignore[misc]  # that of an earlier test is no child of this process
         for number, file in enumerate(self._files, 1):
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
             os.dup2(descriptor, number)

@@ -40,7 +40,16 @@ def metrics_of(run_dir: Path) -> list[list[str]]:
 
 
 def ranks_of(run: Forked) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
+    """Return the processes of its session that lead a group: not a fork server, which may be their parent."""
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return sorted(pid for pid in pids if pid != run.pid and runs(pid) and session_and_group(pid) == (run.pid, pid))
+
+
+def session_and_group(pid: int) -> tuple[int, int] | None:
+    try:
+        return os.getsid(pid), os.getpgid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def learning(run_dir: Path) -> bool:

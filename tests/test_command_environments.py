@@ -254,6 +254,7 @@ def test_no_more_environments_exist_than_num_envs(run_dir: Path) -> None:
 
 def test_evaluations_use_eval_envs_environments(tmp_path: Path) -> None:
     flags = ["--env-id", "Countdown-v1", "--wrapper", f"{__name__}:Left", *QUICK, "--eval-envs", "1"]
+    flags += ["--start-method", "fork"]  # the counter is shared with forks
     assert main.main([*flags, "--eval-every", "300", "--run-dir", str(tmp_path / "run")]) == 0
     assert Countdown.most.value == 3
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["evaluation"]["episodes"] == 5

@@ -1,11 +1,12 @@
 """The memory, semaphores and pipe that a worker process and its parent share."""
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass
 from typing import Any
+
+from AsyncPPO.workers.contexts import context_of
 
 LIVENESS_SECONDS = 0.05
 """Seconds between the checks of a waiting parent whether its workers are alive."""
@@ -40,7 +41,7 @@ class SharedBuffers:
 
     def __init__(self, start_method: str | None = None) -> None:
         """Start without buffers; `start_method` is that of the workers."""
-        self._context: Any = multiprocessing.get_context(start_method)
+        self._context = context_of(start_method)
         self.buffers: list[Any] = []
 
     def allocate(self, size: int) -> Any:

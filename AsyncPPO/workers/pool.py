@@ -8,7 +8,6 @@ longer than a step of a cheap environment. A worker ends by itself when its pare
 """
 
 import logging
-import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from AsyncPPO.workers.channel import (
     WorkerError,
     acquire,
 )
+from AsyncPPO.workers.contexts import context_of
 from AsyncPPO.workers.handle import Died, Job, Recover, Worker, stop
 from parallel_rl.utils import Closeable
 
@@ -333,7 +333,7 @@ def _workers(
     """Return workers to start, and the semaphore by which they signal that they have replied."""
     if not specs:
         return [], None
-    context: Any = multiprocessing.get_context(start_method)
+    context = context_of(start_method)
     done, buffers = context.Semaphore(0), [] if shared is None else shared.buffers
     workers = []
     for number, spec in enumerate(specs, 1):

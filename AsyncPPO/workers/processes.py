@@ -6,13 +6,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, Literal
 from weakref import WeakSet
 
+from AsyncPPO.workers.contexts import leave_fork_server
 from parallel_rl.utils import seed_global_streams
 
 StartMethod = Literal["auto", "fork", "spawn", "forkserver"]
@@ -24,10 +26,6 @@ The pipe does not always tell: another process may hold the parent's side of it 
 """
 PR_SET_PDEATHSIG = 1
 """Option of `prctl` (Linux): the signal that a process gets when the thread that started it has ended."""
-SLOW_IMPORTS = ("gymnasium", "torch")
-"""Modules that a fork server imports once for all children, if this process has them; otherwise each child would."""
-PRELOADED = ["__main__"]
-"""What a fork server imports by default."""
 PIPE_BYTES = 2**14
 """Bytes that can be written to an empty pipe without waiting, on any system."""
 
@@ -89,21 +87,10 @@ def start_child(context: Any, name: str, target: Callable[..., None], *arguments
     reason = why_no_children()
     if reason is not None:
         raise RuntimeError(f"{reason} (those of concurrent.futures.ProcessPoolExecutor can)")
-    if context.get_start_method() == "forkserver":
-        _preload_slow_imports()
     lasting = threading.current_thread() is threading.main_thread()
     process = context.Process(target=_run_child, args=(lasting, target, arguments), name=name)
     process.start()
     return process
-
-
-def _preload_slow_imports() -> None:
-    """Let the fork server import modules, unless the program has set a list of its own."""
-    from multiprocessing import forkserver
-
-    server: Any = forkserver._forkserver  # there is no public way to read the list
-    if server._preload_modules == PRELOADED:
-        forkserver.set_forkserver_preload([name for name in SLOW_IMPORTS if name in sys.modules])
 
 
 def _run_child(lasting: bool, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -123,33 +110,47 @@ def _leave_signals_to_parent() -> None:
         os.setpgid(0, 0)
         for number in (signal.SIGTTIN, signal.SIGTTOU):  # a program that uses the terminal must not be stopped
             signal.signal(number, signal.SIG_IGN)
-    for number in SIGNALS:
-        signal.signal(number, _ignore)  # programs would inherit SIG_IGN
+    ignore(SIGNALS)
+
+
+def ignore(signals: Sequence[int]) -> None:
+    """Ignore signals in this process; programs and forks that it starts have the default handlers.
+
+    A signal to a new fork waits until it has them.
+    """
+    for number in signals:
+        signal.signal(number, _ignored)  # programs would inherit SIG_IGN
         if hasattr(signal, "siginterrupt"):
             signal.siginterrupt(number, False)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_restore_signals)
+        os.register_at_fork(
+            before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, signals),
+            after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, signals),
+            after_in_child=partial(_restore, signals),
+        )
 
 
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Ignore a signal."""
+def _ignored(number: int, frame: FrameType | None) -> None:
+    """Do nothing."""
 
 
-def _restore_signals() -> None:
-    for number in SIGNALS:
+def _restore(signals: Sequence[int]) -> None:
+    for number in signals:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 def _end_with_parent(lasting: bool) -> None:
     """End this process when its parent has died.
 
-    Linux can kill a process as soon as the thread that started it has ended. A thread of this process also watches the
-    parent, for other systems, for a fork server (which does not end with the parent), and if the thread that started
-    this process may end before the parent.
+    Linux can kill a process as soon as the thread that started it has ended; that of a fork server ends with the
+    parent. A thread of this process also watches the parent, for other systems, if others hold the fork server, and if
+    the thread that started this process may end before the parent.
 
     Args:
         lasting: whether the thread that started this process lives as long as the parent.
     """
+    leave_fork_server()
     parent: Any = multiprocessing.parent_process()
     starter = os.getppid()  # the parent, or its fork server
     if lasting and sys.platform == "linux":

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.workers import choose_start_method
+from AsyncPPO.workers.contexts import context_of
 from AsyncPPO.workers.processes import free, kill, start_child
 from parallel_rl.commands.children import run_in_child
 from parallel_rl.commands.output import note, say
@@ -88,7 +88,7 @@ class LocalRank:
     """An elastic rank in a process of this machine."""
 
     def __init__(self, arguments: "ElasticArguments", work: Work, method: str = "auto") -> None:
-        log, context = None if arguments.node == 0 else os.devnull, get_context(choose_start_method(method)[0])
+        log, context = None if arguments.node == 0 else os.devnull, context_of(choose_start_method(method)[0])
         name = f"rank {arguments.node}"
         self.process = start_child(context, name, _run_rank, log, _elastic_rank, arguments, work)
 
@@ -150,7 +150,7 @@ def _work_as_child(arguments: ElasticArguments, work: Work) -> int:
 
 
 def _work_locally(nodes: int, work: Work) -> int:
-    context: Any = get_context(choose_start_method("auto")[0])
+    context = context_of(choose_start_method("auto")[0])
     with TemporaryDirectory(prefix="ranks-") as directory:
         ranks: list[Any] = []
         with passed_on(lambda: ranks):

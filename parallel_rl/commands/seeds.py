@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.callbacks import METRICS_FILE, read_table
 from AsyncPPO.workers import choose_start_method
+from AsyncPPO.workers.contexts import context_of
 from AsyncPPO.workers.processes import free, kill, start_child
 from parallel_rl.commands.children import run_in_child
 from parallel_rl.commands.output import say
@@ -110,7 +110,7 @@ def _check_same(config: TrainConfig) -> None:
 
 def _run_all(configs: dict[int, TrainConfig], train: Train) -> dict[int, int]:
     """Run all, some at a time, and return their exit codes. A signal is passed on, and then no further run begins."""
-    context: Any = get_context(choose_start_method("auto")[0])
+    context = context_of(choose_start_method("auto")[0])
     waiting, running, codes = [*configs], dict[int, Any](), dict[int, int]()
     with passed_on(lambda: [*running.values()]) as signals:
         try:

@@ -189,7 +189,8 @@ class Optional(Counter):
 def test_a_trial_that_fails_is_no_error(num_workers: int, backend: str) -> None:
     with EnvVectorizer(Optional, 2, num_workers=num_workers) as env:
         assert env.backend == backend
-        assert env.backend_reason == "its speed is not known, since a trial failed (ValueError: which map?)"
+        why, *_ = env.backend_reason.split("; start method")
+        assert why == "its speed is not known, since a trial failed (ValueError: which map?)"
         assert env.reset(options={})[0].shape == (2, 2)
 
 

@@ -118,7 +118,7 @@ class Native(Counter):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot end a process in native code")
-@pytest.mark.parametrize("start_method", WAYS[:2])
+@pytest.mark.parametrize("start_method", WAYS)
 def test_workers_in_native_code_end_with_a_killed_parent(tmp_path: Path, start_method: str) -> None:
     def be_a_parent() -> None:
         env = EnvVectorizer(
