@@ -113,37 +113,31 @@ class FixedStatAgentCombiner(AgentCombiner):
         return workers_agents[ranking[0] if ranking else 0]
 
 
-class EvaluatedAgentCombiner(FixedStatAgentCombiner):
-    """Takes the agent of the member with the highest statistic; the agent of the run is the best in an evaluation.
+class EvaluatedAgentCombiner(AgentCombiner):
+    """Takes the agent with the highest mean return of deterministic episodes, the same for all members.
 
-    Statistics cost nothing, but they are of stochastic actions, partly of earlier policies. So at the end of the run
-    each member's agent plays the same deterministic episodes.
+    Statistics of the training cost nothing, but they are of stochastic actions, and partly of earlier policies. Here
+    each combination takes the time of an evaluation of every member.
     """
 
-    def __init__(
-        self,
-        env: Any,
-        episodes: int = 100,
-        stat_name: str = "mean_x_episodes_reward",
-        **settings: Unpack[EvaluationSettings],
-    ) -> None:
+    def __init__(self, env: Any, episodes: int = 100, **settings: Unpack[EvaluationSettings]) -> None:
         """Store the arguments.
 
         Args:
             env: the environments of the evaluation: anything that `EnvVectorizer` takes.
             episodes: of each agent.
-            stat_name: as in `FixedStatAgentCombiner`, for the combinations before the end.
             settings: further arguments of `AsyncPPO.evaluate`; the seed is 0 if there is none.
 
         Raises:
-            ValueError: the statistic is unknown, or there are no episodes.
+            ValueError: there are no episodes.
         """
-        super().__init__(stat_name)
         self.env, self.episodes = env, counted("episodes", episodes)
         self.settings: EvaluationSettings = {"seed": 0, **settings}
 
-    def choose(self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None) -> Any:
-        """Return the agent with the highest mean return."""
+    def combine(
+        self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
+    ) -> Any:
+        """Return the best agent."""
         means = [evaluate(agent, self.env, self.episodes, **self.settings).mean() for agent in workers_agents]
         return workers_agents[int(np.argmax(means))]
 

@@ -439,12 +439,11 @@ class Pusher:
         return np.array(self.sides)[angle_is_positive % len(self.sides)]
 
 
-def test_the_agent_of_the_run_is_the_best_in_an_evaluation_and_not_by_its_statistic() -> None:
+def test_the_best_agent_of_an_evaluation_is_taken_whatever_the_statistics_say() -> None:
     lucky, balancing = Pusher(0), Pusher(0, 1)
     stats: list[Any] = [{"mean_reward": 2.0}, {"mean_reward": 1.0}]
-    combiner = EvaluatedAgentCombiner("CartPole-v1", 5, "mean_reward")
-    assert combiner.combine([lucky, balancing], None, stats) is lucky
-    assert combiner.choose([lucky, balancing], None, stats) is balancing
+    assert FixedStatAgentCombiner("mean_reward").combine([lucky, balancing], None, stats) is lucky
+    assert EvaluatedAgentCombiner("CartPole-v1", 5).combine([lucky, balancing], None, stats) is balancing
 
 
 def test_statistics_are_of_all_episodes_and_of_the_last_hundred() -> None:
