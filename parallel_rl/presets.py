@@ -179,17 +179,13 @@ DETERMINISTIC: dict[str, SettingValues] = {
     "MountainCarContinuous-v0": SMALL | NOISE,
     "LunarLanderContinuous-v3": {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000, "gamma": 0.98},
 }
+RL_ZOO: SettingValues = {"num_envs": 8, "lr": 7e-4, "anneal_lr": True, "learning_starts": 10_000}
+"""For SAC in Box2D, after RL-Zoo."""
 SAC: dict[str, SettingValues] = {
     "FetchReach-v4": FETCH_REACH | {"initial_alpha": 0.05},
     "Pendulum-v1": SMALL | {"steps": 12_000},
-    "LunarLanderContinuous-v3": {
-        "steps": 300_000,
-        "num_envs": 8,
-        "lr": 7e-4,
-        "anneal_lr": True,
-        "tau": 0.01,
-        "learning_starts": 10_000,
-    },
+    "BipedalWalker-v3": RL_ZOO | {"steps": 400_000, "tau": 0.02, "gamma": 0.98},
+    "LunarLanderContinuous-v3": RL_ZOO | {"steps": 300_000, "tau": 0.01},
 }
 PRESETS: dict[str, Presets] = {
     "ppo": Presets(BY_ENV, {"ALE": ATARI, "MinAtar": MINATAR}, WITH_RND, RECURRENT),

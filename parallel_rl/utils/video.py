@@ -10,8 +10,8 @@ import numpy as np
 
 from parallel_rl.utils.files import UNFINISHED_SUFFIX
 
-GIF_FPS = 50
-"""The highest frame rate of a GIF; many players slow down faster ones."""
+GIF_FPS = 25
+"""The highest frame rate of a GIF: of a faster one the file is large, and many players slow it down."""
 EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2,format=yuv420p"
 """A filter for players of H.264, which need even sizes and certain colors."""
 PALETTES = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"

@@ -21,11 +21,19 @@ def frames_in(path: Path) -> int:
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_video_has_every_frame(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"video{suffix}"
-    with Video(path, 30) as video:
+    with Video(path, 20) as video:
         for grey in range(0, 200, 10):
             video.add(frame_of(grey=grey))
     assert frames_in(path) == 20
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_gif_of_a_fast_environment_has_every_second_frame(tmp_path: Path) -> None:
+    path = tmp_path / "video.gif"
+    with Video(path, 50) as video:
+        for grey in range(0, 200, 10):
+            video.add(frame_of(grey=grey))
+    assert frames_in(path) == 10
 
 
 @pytest.mark.parametrize(
