@@ -277,8 +277,16 @@ def test_an_error_on_a_rank_ends_all_and_is_named() -> None:
 
 
 def test_a_run_that_loses_all_ranks_is_an_error() -> None:
+    """They are lost together: otherwise another rank could join the one that is left."""
+    together = threading.Barrier(2, timeout=30)
+
+    class Killing(Callback):
+        def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
+            together.wait()
+            raise Killed
+
     def body(ranks: Elastic) -> None:
-        with trainer_of(ranks, callbacks=[KilledAfter(1)]) as trainer:
+        with trainer_of(ranks, callbacks=[Killing()]) as trainer:
             trainer.run()
 
     with pytest.raises(RankError, match="all ranks were lost; the run can be resumed from its last checkpoint"):
