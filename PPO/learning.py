@@ -12,9 +12,8 @@ from parallel_rl.utils import ALONE, Batch, Ranks, compute_threads, linear, sche
 from parallel_rl.utils.names import names_checked
 from PPO.fast.shards import GradientWorkers
 from PPO.losses import LossMetrics
-from PPO.minibatches import Minibatch, companion_losses, loss_name, minibatch_count, select_rows, shuffled
+from PPO.minibatches import Minibatch, companion_losses, loss_name, minibatch_count, select_rows, shuffled, standardize
 from PPO.objective import Objective
-from PPO.ranks import standardize
 from PPO.saving import Savable, clone
 from PPO.update import Prepared, optimize, prepare
 

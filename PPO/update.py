@@ -34,10 +34,18 @@ from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
 from PPO.losses import LossMetrics, as_tensors
 from PPO.memory import Rows
-from PPO.minibatches import Targets, add_companion_gradients, means, minibatch_count, shuffled
+from PPO.minibatches import (
+    Targets,
+    add_companion_gradients,
+    average_over_ranks,
+    common_bounds,
+    means,
+    minibatch_count,
+    shuffled,
+    standardize,
+)
 from PPO.objective import Objective
 from PPO.parts import Parts
-from PPO.ranks import average, common_bounds, standardize
 
 
 @torch.no_grad()
@@ -113,7 +121,7 @@ def optimize(
     rows, experience, config, ranks = prepared.rows, prepared.experience, ppo.config, prepared.experience.ranks
     gradients = [optimizer.gradient for optimizer in ppo.optimizers]
     if own_loss is not None:
-        policy_gradient: MinibatchGradients = Autograd(own_loss, gradients, prepared.targets)
+        policy_gradient: Autograd | ShardedGradient = Autograd(own_loss, gradients, prepared.targets)
     else:
         policy_gradient = minibatch_gradients(ppo, len(rows.obs), objective, workers)
     policy_gradient.load(rows)
@@ -136,7 +144,7 @@ def optimize(
             metrics = policy_gradient.compute(start, stop)
             if ppo.companions and own_loss is None:
                 metrics |= add_companion_gradients(ppo, prepared.targets, order[start:stop], rng)
-            metrics = average(ranks, gradients, metrics, share)
+            metrics = average_over_ranks(ranks, gradients, metrics, share)
             if config.target_kl is not None and metrics["approx_kl"] > 1.5 * config.target_kl:
                 rng.bit_generator.state = rng_state  # undo the random numbers of this minibatch, which is not used
                 return means(steps or [metrics | {"grad_norm": 0.0}])
@@ -145,9 +153,6 @@ def optimize(
                 optimizer.step(lr)
             steps.append(metrics)
     return means(steps)
-
-
-MinibatchGradients = Autograd | ShardedGradient
 
 
 class Inputs(NamedTuple):

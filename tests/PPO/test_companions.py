@@ -14,7 +14,7 @@ from torch.nn.utils import parameters_to_vector
 from parallel_rl.networks import limit_norm
 from parallel_rl.utils import ALONE, Batch, Features, Trajectory, load_state, save_state
 from PPO import ICM, PPO, RND, ActorCritic, Companion, RewardScale, Transitions
-from PPO.ranks import standardize
+from PPO.minibatches import standardize
 from PPO.update import add_companion_gradients, minibatch_gradients
 
 SMALL: dict[str, Any] = {"batch_size": 32, "mini_batch_size": 16, "k_epochs": 3, "hidden_sizes": (8,), "seed": 0}

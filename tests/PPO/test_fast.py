@@ -17,8 +17,8 @@ from PPO.fast.gradient import METRICS, AnalyticGradient
 from PPO.fast.policy import Networks
 from PPO.losses import objective_loss
 from PPO.memory import Rows
+from PPO.minibatches import standardize
 from PPO.objective import Objective
-from PPO.ranks import standardize
 from PPO.update import minibatch_gradients
 from tests.covering import rest_slow
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from parallel_rl.utils import ALONE, Ranks
-from PPO.ranks import standardize
+from PPO.minibatches import standardize
 from tests.ranks import on_ranks
 
 KINDS = [torch.tensor, lambda numbers: np.array(numbers, np.float32)]
