@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from OffPolicy.replay import Replay
 from OffPolicy.sampler import Minibatch, Sample, Sampler, shares
 from OffPolicy.schedule import UpdateSchedule
 from OffPolicy.sharing import Sharing
-from parallel_rl.networks import check_device
+from parallel_rl.networks import found_device
 from parallel_rl.utils import (
     ALONE,
     MadeWith,
@@ -75,8 +76,8 @@ class OffPolicyAgent(Sharing, ABC):
             TypeError: a setting is unknown, or `config` is not the only one, or a space is not supported.
             ValueError: a setting is out of its range.
         """
-        self.config = self.config_class.of(config, settings, by=type(self).__name__)
-        check_device(self.config.device)
+        config = self.config_class.of(config, settings, by=type(self).__name__)
+        self.config = replace(config, device=found_device(config.device))
         self.observation_space, self.action_space = observation_space, action_space
         self.goal_functions, self.seed = goal_functions, seed
         self.rng = np.random.default_rng(seed)

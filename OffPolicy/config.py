@@ -75,7 +75,12 @@ class OffPolicyConfig(Config):
         False, "Normalize observations, except images, by their running statistics.", structure=True
     )
     obs_clip: float = setting(10.0, "Limit on the absolute value of normalized observations.", above=0, structure=True)
-    device: str = setting("cpu", "Device of the networks: cpu, cuda, ...", fixed=True, incidental=True)
+    device: str = setting(
+        "cpu",
+        "Device of the networks: cpu, cuda, ...; auto: cuda if there is a GPU, else cpu.",
+        fixed=True,
+        incidental=True,
+    )
 
     @classmethod
     def of(cls, config: "OffPolicyConfig | None", settings: SettingValues, by: str) -> Self:

@@ -3,12 +3,14 @@
 import copy
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
+from parallel_rl.networks import found_device
 from parallel_rl.utils import (
     ALONE,
     COMPOSITE,
@@ -113,8 +115,9 @@ class PPO(Acting, Learning):
             "lr": lr, "k_epochs": k_epochs, "policy_clip": policy_clip, "GAE_lambda": GAE_lambda, "gamma": gamma,
             "batch_size": batch_size, "mini_batch_size": mini_batch_size, "use_RND": use_RND, "beta": beta,
         }  # fmt: skip
-        self.config = make_config(PPOConfig, settings, others=self.arguments, by=type(self).__name__)
-        observ_dim, action_dim, seed = checked_arguments(observ_dim, action_dim, seed, self.config.device)
+        config = make_config(PPOConfig, settings, others=self.arguments, by=type(self).__name__)
+        self.config = replace(config, device=found_device(config.device))
+        observ_dim, action_dim, seed = checked_arguments(observ_dim, action_dim, seed)
         self.is_continuous, self.observ_dim, self.action_dim = is_continuous, observ_dim, action_dim
         self.action_scaling, self.action_offset = action_scaling, action_offset
         self.observation_space, self.action_space = spaces_of(
@@ -184,7 +187,7 @@ class PPO(Acting, Learning):
     if not TYPE_CHECKING:  # as in `Configured`
 
         def __getattr__(self, name: str) -> Any:
-            """Return the setting of that name; one in `BETAS` is that of its companion, which may be an object."""
+            """Return the setting of that name; for one in `BETAS`, the `beta` of its companion, maybe an object."""
             companion = self._companion_with(name)
             return super().__getattr__(name) if companion is None else companion.beta
 

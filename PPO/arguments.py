@@ -6,10 +6,8 @@ from dataclasses import field
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
 
-from parallel_rl.networks import check_device
 from parallel_rl.utils import (
     COMPOSITE,
     Features,
@@ -163,19 +161,16 @@ def spaces_of(
     return observation_space, spaces.Discrete(action_dim, start=int(first))
 
 
-def checked_arguments(
-    observ_dim: int, action_dim: int, seed: int | None, device: str | torch.device
-) -> tuple[int, int, int | None]:
-    """Check the arguments other than config and spaces; return the first three as Python's numbers.
+def checked_arguments(observ_dim: int, action_dim: int, seed: int | None) -> tuple[int, int, int | None]:
+    """Check the arguments other than config and spaces; return them as Python's numbers.
 
     Raises:
-        ValueError: a number is out of its range, or torch does not know or find the device.
+        ValueError: a number is out of its range.
     """
     size, seeds = Setting("", above=0), Setting("", least=0)
     checked = (("observ_dim", observ_dim, size), ("action_dim", action_dim, size), ("seed", seed, seeds))
     if faults := [*filter(None, (fault_of(name, value, about, int | None) for name, value, about in checked))]:
         raise ValueError("; ".join(faults))
-    check_device(device)
     return int(observ_dim), int(action_dim), None if seed is None else int(seed)
 
 

@@ -174,7 +174,12 @@ class PPOConfig(Config):
         "Compute the encoders in bfloat16, in torch: for images, on a CPU that supports it; an H100 was slower.",
         fixed=True,
     )
-    device: str = setting("cpu", "Device of the networks: cpu, cuda, ...", fixed=True, incidental=True)
+    device: str = setting(
+        "cpu",
+        "Device of the networks: cpu, cuda, ...; auto: cuda if there is a GPU, else cpu.",
+        fixed=True,
+        incidental=True,
+    )
 
     def check_relations(self) -> None:
         """Raise a `ValueError` if settings exclude each other."""

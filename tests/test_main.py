@@ -259,7 +259,7 @@ def test_a_signal_ends_a_run_whose_environment_hangs(
         (["--hidden-sizes", "-3"], "error: each of hidden_sizes must be in [1, 65536], not -3"),
         (["--seed", "-1"], "error: seed must be finite and not negative, not -1"),
         (["--seed", str(2**63)], "error: seed must be below 2**63, not 9223372036854775808"),
-        (["--device", "gpu"], "error: device must be one that torch knows, such as 'cpu' or 'cuda', not 'gpu'"),
+        (["--device", "gpu"], "error: device must be auto or one that torch knows, such as cpu or cuda, not 'gpu'"),
         (["--lr", "inf"], "error: lr must be positive and finite, not inf"),
         (["--target-kl", "-1"], "error: target_kl must be positive and finite, not -1.0"),
         (["--agent", "SAC"], "error: no agent 'SAC'; did you mean 'sac'? There are ppo, dqn, ddpg, td3, sac"),

@@ -2,7 +2,7 @@
 
 from parallel_rl.networks.adam import Adam
 from parallel_rl.networks.cores import Core, CoreName
-from parallel_rl.networks.device import check_device
+from parallel_rl.networks.device import found_device
 from parallel_rl.networks.distributions import (
     Categorical,
     Distribution,
@@ -40,9 +40,9 @@ __all__ = [
     "Trace",
     "ValueHead",
     "average_vectors",
-    "check_device",
     "copy_on",
     "flatten",
+    "found_device",
     "limit_norm",
     "linear_layer",
     "make_policy_head",

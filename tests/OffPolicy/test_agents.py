@@ -14,6 +14,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 
 from benchmarks.bit_flip import BitFlip
 from OffPolicy import DDPG, DQN, SAC, TD3, DQNConfig, GoalFunctions, OffPolicyAgent, SACConfig
+from parallel_rl.networks import found_device
 from parallel_rl.utils import Trajectory, load_state, save_state
 from PPO import PPO
 from tests.OffPolicy.probes import Identity, Loop, OneState
@@ -436,8 +437,20 @@ def test_all_networks_are_on_the_device(name: str) -> None:
     assert {tensor.device.type for tensor in agent.policy.state_dict().values()} == {"meta"}
 
 
+@pytest.mark.parametrize("make", [partial(agent_of, "sac"), partial(PPO, False, 4, 2)], ids=["sac", "ppo"])
+def test_device_auto_is_cuda_if_torch_finds_a_gpu(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, device in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
+        assert found_device("auto") == device
+    agent = make(device="auto")
+    assert str(agent.device) == agent.config.device == "cpu"
+
+
 @pytest.mark.parametrize(("device", "fault"), [("cuda:99", "finds no GPU"), ("gpu", "one that torch knows")])
-def test_a_device_that_is_not_there_is_named(device: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("make", [partial(agent_of, "dqn"), partial(PPO, False, 4, 2)], ids=["dqn", "ppo"])
+def test_a_device_that_is_not_there_is_named(
+    make: Any, device: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match=fault):
-        agent_of("dqn", device=device)
+        make(device=device)
