@@ -50,6 +50,8 @@ SB3_NOTES = {
 }
 """What a value means under the other name, where it is another value."""
 
+SB3_VALUES = {("normalize_advantage", "True"): "minibatch", ("normalize_advantage", "False"): "none"}
+"""The value that stands for one of Stable-Baselines3, by the name of the setting and the `repr` of the latter."""
 SB3_METHODS = {"predict": "get_action", "save": "save_weights", "set_parameters": "load_weights"}
 """Methods of the agents of Stable-Baselines3, and ours."""
 SB3_HINTS = {

@@ -33,7 +33,7 @@ from typing import (
 import numpy as np
 from gymnasium import spaces
 
-from parallel_rl.utils.names import check_names
+from parallel_rl.utils.names import SB3_VALUES, check_names
 from parallel_rl.utils.schedules import LostSchedule, Schedule, scheduled
 
 C = TypeVar("C", bound="Config")
@@ -258,7 +258,11 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
     if (value is None and NoneType in kinds) or is_also or (isinstance(value, LostSchedule) and Schedule in kinds):
         return None
     if choices := literals(kinds):
-        return None if value in choices else f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}"
+        ours = SB3_VALUES.get((name, repr(value)))
+        near = f": did you mean {ours!r}?" if ours else ""
+        return (
+            None if value in choices else f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}{near}"
+        )
     is_whole = float not in {*kinds, *get_args(hint)}
     if get_origin(hint) is tuple:
         if not isinstance(value, tuple):

@@ -77,6 +77,12 @@ def test_an_attribute_that_misspells_a_setting_is_an_error(name: str, nearest: s
     setattr(Subclass(False, 4, 2), name, 0.3)  # the own attribute of a subclass
 
 
+@pytest.mark.parametrize(("value", "ours"), [(True, "minibatch"), (False, "none")])
+def test_normalize_advantage_of_stable_baselines3_is_named_as_here(value: Any, ours: str) -> None:
+    with pytest.raises(ValueError, match=f"batch, returns, none, not {value}: did you mean '{ours}'"):
+        small(normalize_advantage=value)
+
+
 FIXED = [name for name, about in settings_in(PPOConfig).items() if about.fixed]
 
 
