@@ -264,7 +264,7 @@ def _made(make: MakeEncoder, features: Features) -> nn.Module:
     """Return the encoder that a function of the user makes.
 
     Raises:
-        TypeError: it is no function, or does not return a module.
+        TypeError: it is not a function, or does not return a module.
     """
     if isinstance(make, nn.Module) or not callable(make):
         what = f"the module {make}" if isinstance(make, nn.Module) else repr(make)

@@ -20,7 +20,7 @@ from PPO.update import Prepared, optimize, prepare
 REWARDS_IN_RANGE = 1e-30, 1e30
 """The range of rewards for which they and their sums fit in single precision."""
 NO_FRACTION = 2.0
-"""From here on `progress` is no fraction, but a number of steps: a loop may only go on for a batch beyond its end."""
+"""From here on `progress` must be a number of steps, not a fraction: a loop exceeds its end by a batch at most."""
 
 
 class Learning(Savable):
@@ -68,7 +68,7 @@ class Learning(Savable):
             `clip`. It is empty if there are too few transitions.
 
         Raises:
-            ValueError: `progress` is no fraction, a schedule (`lr`) returned an invalid value, or assigned settings
+            ValueError: `progress` is not a fraction, a schedule (`lr`) returned an invalid value, or assigned settings
                 exclude each other; nothing is learned then.
             FloatingPointError: a loss or a companion's reward became infinite or NaN; the message names the update, and
                 all such tensors. The networks are restored, and Adam is reset.

@@ -77,7 +77,10 @@ class Memory:
         if not len(trajectory):
             raise ValueError("an empty trajectory has nothing to learn from")
         if len(trajectory.final_obs) != trajectory.ends.sum():
-            raise ValueError(f"{trajectory.ends.sum()} ends, but {len(trajectory.final_obs)} final observations")
+            raise ValueError(
+                f"the trajectory has {trajectory.ends.sum()} ends, but final_obs has {len(trajectory.final_obs)} rows: "
+                "it needs one for each end"
+            )
         self._trajectories.append(trajectory)
         self._length += len(trajectory)
 

@@ -16,7 +16,7 @@ class Objective(NamedTuple):
     """The clip range of the probability ratio."""
     value_coef: float
     entropy_coef: Number | None
-    """Of the entropy bonus, which may have been annealed to 0; None without one."""
+    """The coefficient of the entropy bonus, which may have been annealed to 0; None without one."""
     value_clip: float | None
     """The clip range of normalized values; None without clipping."""
 

@@ -49,7 +49,7 @@ class Parts(Configured, ConfigFields):
     """Whether there has been a reward other than zero."""
 
     optimizers: list[Adam]
-    """Of the policy, and of each companion that has parameters."""
+    """Those of the policy, and of each companion that has parameters."""
     gradients: list[tuple[nn.Parameter, torch.Tensor]]
     """All parameters with their gradients: views of the optimizers' vectors."""
     objective_loss: Any

@@ -142,7 +142,7 @@ class Savable(Parts):
         """Restore a `state`, of this or of another `PPO` with the same settings.
 
         Raises:
-            ValueError: it is of other networks, or is no state of a PPO; then nothing is changed.
+            ValueError: it is of other networks, or is not the state of a PPO; then nothing is changed.
         """
         parts = STATE_PARTS if self.exploration is None else STATE_PARTS | {"exploration"}
         if isinstance(state, dict):
@@ -267,7 +267,7 @@ class Savable(Parts):
 
 
 def _check_agent(saved: Settings, what: str) -> None:
-    """Raise a `ValueError` if settings are those of an off-policy agent, which say its name."""
+    """Raise a `ValueError` if settings belong to an off-policy agent: these include its name."""
     if "agent" in saved:
         raise ValueError(f"{what} are of {saved['agent']}, not of PPO")
 
@@ -292,5 +292,5 @@ def _rng_of(state: Any) -> np.random.Generator:
     try:
         generator.bit_generator.state = state
     except (TypeError, LookupError, OverflowError, ValueError) as error:
-        raise ValueError(f"the saved random state is none: {error!r}") from error
+        raise ValueError(f"the saved random state is not the state of a generator: {error!r}") from error
     return generator

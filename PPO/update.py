@@ -52,7 +52,7 @@ from PPO.parts import Parts
 def prepare(ppo: Parts, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
     """Convert a batch to rows for minibatches; update the statistics of observations, returns and companions.
 
-    Statistics are those of the rows of all ranks together.
+    The statistics include the rows of all ranks.
 
     Raises:
         ValueError: a recurrent state is missing, or a companion's reward does not have the shape `(M,)`.
@@ -186,7 +186,7 @@ class RewardStream:
             final_value: `(E,)`, of the next observations at the ends.
             gae_lambda: lambda of GAE.
         """
-        # a return that continues across episodes has only some of the batch's ends
+        # `self.ends` may be only the ends of trajectories: select their final values
         next_value = next_rows(value, self.ends, final_value[self.ends[batch.ends]])
         return gae(self.reward, value, next_value, self.terminated, self.ends, self.gamma, gae_lambda)
 
@@ -274,7 +274,7 @@ def values_of(ppo: Parts, experience: Experience) -> tuple[torch.Tensor, torch.T
         return inverse(torch.from_numpy(value(obs.numpy()))), inverse(torch.from_numpy(value(final_obs.numpy())))
     if past is None:
         return policy.value(obs), policy.value(final_obs)
-    # each next observation is one more row of its sequence, so that its recurrent state is that of the present weights
+    # each next observation is one more row of its sequence: its recurrent state follows from the present weights
     state, starts = past
     count, ends = len(obs), np.flatnonzero(experience.batch.ends)
     order = np.insert(np.arange(count), ends + 1, np.arange(count, count + len(ends)))

@@ -55,7 +55,7 @@ class Choices:
         """Return the logits `(A, B)` for the policy head's output, one row for each choice.
 
         Choices with 0 in a mask `(B, choices)` get probability 0, and their logits no gradient, since the derivatives
-        have the factor p. The same holds for rows that are no choices.
+        have the factor p. The same holds for rows that do not stand for a choice.
         """
         if mask is not None:
             output = np.where(mask.T == 0, np.float32(FORBIDDEN), output)

@@ -27,7 +27,7 @@ class Trace(NamedTuple):
     layers: list[tuple[torch.Tensor, torch.Tensor]]
     """The weights `(K, inputs, outputs)` and biases `(K, 1, outputs)`."""
     inputs: list[torch.Tensor]
-    """Of each layer, `(K, B, inputs)`."""
+    """The inputs of each layer, `(K, B, inputs)`."""
     called: list[torch.Tensor]
     """What the activation was called with, for each hidden layer, `(K, B, units)`."""
 
@@ -78,7 +78,7 @@ class Ensemble(nn.Module):
         return self._layers[0]
 
     def forward(self, rows: torch.Tensor, count: int | None = None) -> torch.Tensor:
-        """Return outputs `(K, B, outputs)`, or those of the first `count` MLPs."""
+        """Return the outputs `(K, B, outputs)` of all MLPs, or of the first `count`."""
         return self.trace(rows, count)[0]
 
     def trace(self, rows: torch.Tensor, count: int | None = None) -> tuple[torch.Tensor, Trace]:

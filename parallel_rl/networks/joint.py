@@ -33,7 +33,7 @@ class JointHead(PolicyHead):
         self._masks = [*accumulate((head.choices for head in heads), initial=0)]
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> Joint:
-        """Return the distribution over actions; the mask holds those of all discrete parts, concatenated."""
+        """Return the distribution over actions; the mask joins the masks of all discrete parts."""
         parts: list[Distribution] = []
         for index, head in enumerate(self.heads):
             own = None if mask is None else mask[:, self._masks[index] : self._masks[index + 1]]

@@ -40,7 +40,7 @@ class RunningNorm(nn.Module):
 
     @classmethod
     def of(cls, state: Mapping[str, Any], prefix: str = "", clip: float | None = None, smallest: float = 1e-6) -> Self:
-        """Return one with the statistics in a `state_dict`, of which the names begin with `prefix`."""
+        """Return one with the statistics that a `state_dict` has under `prefix`."""
         moments = {name: torch.as_tensor(state[prefix + name]) for name in ("mean", "var", "count")}
         norm = cls(len(moments["mean"]), clip, smallest).to(moments["mean"].device)
         norm.load_state_dict(moments)
@@ -109,8 +109,8 @@ def renormalize_inputs(weight: torch.Tensor, bias: torch.Tensor, old: RunningNor
 
         W x + b = W std' / std x' + b + W (mean' - mean) / std
 
-    Only where `old` or `new` clips an input the outputs differ. If std' / std is above the limit of `old`, that limit
-    takes its place: weights of a number that hardly varied under `old` do not become huge.
+    Only where `old` or `new` clips an input the outputs differ. The factor std' / std is at most `old.clip`, so that
+    weights of a number that hardly varied under `old` do not become huge.
 
     Args:
         weight: `(..., inputs, outputs)`; the first inputs are the normalized ones.

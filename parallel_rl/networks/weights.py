@@ -51,7 +51,7 @@ def tensors_of(arrays: Any, what: str) -> dict[str, torch.Tensor]:
     """
     try:
         if not all(isinstance(array, np.ndarray | torch.Tensor) for array in arrays.values()):
-            raise TypeError("some are no arrays")
+            raise TypeError("some are not arrays")
         return {name: torch.as_tensor(array) for name, array in arrays.items()}
     except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{what} are no arrays of numbers by name: {error}") from error
+        raise ValueError(f"{what} are not arrays of numbers by name: {error}") from error

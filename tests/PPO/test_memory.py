@@ -42,5 +42,5 @@ def test_memory_empty_or_with_wrong_final_obs_is_refused() -> None:
         memory.batch()
     with pytest.raises(ValueError, match="empty trajectory"):
         memory.append(trajectory(0, 0, [], [], []))
-    with pytest.raises(ValueError, match="2 ends, but 1 final observations"):
+    with pytest.raises(ValueError, match="2 ends, but final_obs has 1 rows"):
         memory.append(trajectory(0, 0, [True, False], [False, False], [1]))

@@ -237,8 +237,8 @@ def test_forged_settings_are_refused(changes: dict[str, Any], tmp_path: Path) ->
     ("content", "message"),
     [
         ({"steps": 5}, "does not hold weights: it holds steps"),
-        ({"weights": [], "settings": {}, "versions": {}}, "are no arrays of numbers by name"),
-        ({"weights": {"a": "b"}, "settings": {}, "versions": {}}, "are no arrays of numbers by name"),
+        ({"weights": [], "settings": {}, "versions": {}}, "are not arrays of numbers by name"),
+        ({"weights": {"a": "b"}, "settings": {}, "versions": {}}, "are not arrays of numbers by name"),
         ({"weights": {}, "settings": 5, "versions": {}}, "does not hold weights"),
         ({"weights": {}, "settings": {}, "versions": {}}, "do not (say|fit)"),
     ],
