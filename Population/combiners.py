@@ -186,7 +186,7 @@ class ExploitExplore(AgentCombiner):
         stat_name: str = "mean_x_episodes_reward",
         fraction: float = 0.25,
         factors: Sequence[float] = (0.8, 1.2),
-        of: Sequence[str] = ("lr", "entropy_coef"),
+        of: Sequence[str] = ("lr",),
         seed: int | None = 0,
     ) -> None:
         """Store the parameters.
@@ -222,11 +222,13 @@ class ExploitExplore(AgentCombiner):
         return agents
 
     def check(self, agents: Agents) -> None:
-        """Check that all agents have the settings, and that these can be changed."""
-        for agent in agents:
-            for name in self.of:
-                if fault := _fault_of(agent, name):
-                    raise ValueError(f"ExploitExplore cannot change {name!r}: {fault}")
+        """Check that all agents have the settings, and that factors can change these."""
+        for name in self.of:
+            faults = [_fault_of(agent, name) for agent in agents]
+            if not any(np.any(getattr(agent, name, None)) for agent in agents):
+                faults.append("it is 0 in all agents, which no factor changes")
+            if fault := next(filter(None, faults), None):
+                raise ValueError(f"ExploitExplore cannot change {name!r}: {fault}")
 
     def choose(self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None) -> Any:
         """Return the best agent."""

@@ -6,18 +6,22 @@ import re
 import signal
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
-from AsyncPPO.callbacks import read_table
+from AsyncPPO.callbacks import StopAtReturn, read_table
+from AsyncPPO.episodes import Episode, Evaluation
 from parallel_rl import main
-from parallel_rl.commands.copies import SavePopulation
+from parallel_rl.commands.copies import PopulationRun, SavePopulation, make_population
 from parallel_rl.commands.program import PROGRAM
+from Population.schedule import Count
 from tests.AsyncPPO.test_callbacks import scalars
 from tests.covering import rest_slow
+from tests.envs import Hanging
 from tests.processes import runs
-from tests.program import Forked
+from tests.program import Forked, config_from
 
 QUICK = [
     "--copies", "2", "--combine-every", "64", "--num-envs", "4", "--batch-size", "64", "--mini-batch-size", "32",
@@ -157,10 +161,49 @@ def test_a_complete_population_cannot_be_resumed(
     assert "has no saved state: the run is complete" in capsys.readouterr().err
 
 
-def test_a_target_or_a_time_limit_ends_a_population(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert train(tmp_path / "target", "--steps", "1000000", "--target-return", "10") == 0
-    assert json.loads((tmp_path / "target" / "summary.json").read_text())["stopped"] == "at a mean return of 10"
-    assert train(tmp_path / "time", "--steps", "100000000", "--max-seconds", "0.5") == 0
+@pytest.mark.parametrize(("combine", "full"), [("best", 1), ("mean", 2)])
+def test_a_target_return_is_of_100_episodes_of_each_copy_that_counts(combine: str, full: int, tmp_path: Path) -> None:
+    large = ["--batch-size", "512", "--combine-every", "512", "--num-envs", "8", "--k-epochs", "1"]
+    flags = ["--steps", "1000000", "--target-return", "5", "--combine", combine, "--eval-every", "0"]
+    assert train(tmp_path, *large, *flags) == 0
+    rows = read_table(tmp_path / "metrics.csv")
+    assert json.loads((tmp_path / "summary.json").read_text())["stopped"].startswith("at a mean return of ")
+    copies = [read_table(tmp_path / f"copy_{number}" / "metrics.csv") for number in (0, 1)]
+    assert sum(copy[-1]["episodes"] >= 100 for copy in copies) >= full
+    assert min(copy[-2]["episodes"] for copy in copies) < 100, "it stops at once"
+    assert rows[0]["mean_return"] > 5, "a few episodes would have reached it"
+
+
+def test_an_evaluation_that_reaches_the_target_return_stops_the_copies(tmp_path: Path) -> None:
+    config = config_from([*QUICK, "--run-dir", str(tmp_path)])
+    target, trainer = StopAtReturn(9.0), make_population(config, lambda trainer: None)
+    population = PopulationRun(config, trainer, [target], Count())
+    target.on_start(population)  # type: ignore[arg-type]
+    for mean in (8.0, 9.5):
+        assert trainer.stopped is None
+        population.add_evaluation(Evaluation.of(64, [Episode(mean, 10)]))
+    assert trainer.stopped == "at an evaluation's mean return of 9.5"
+
+
+def test_a_time_limit_ends_copies(tmp_path: Path) -> None:
+    assert train(tmp_path, "--steps", "100000000", "--max-seconds", "0.5") == 0
+
+
+def test_an_environment_that_hangs_in_a_copy_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(gym.registry, "Hanging-v0", gym.envs.registration.EnvSpec("Hanging-v0", Hanging))
+    flags = ["--env-id", "Hanging-v0", "--step-timeout", "0.3", "--close-timeout", "0.1", "--eval-every", "0"]
+    assert train(tmp_path, *flags) == 1
+    err = capsys.readouterr().err
+    assert re.search(r"member \d failed", err)
+    assert "hung: a step, reset or call has taken more than 0.3 seconds" in err
+
+
+@pytest.mark.parametrize("flags", [["--callback", "a:B"], ["--track", "wandb"], ["--backend", "vector"]])
+def test_what_copies_cannot_do_is_an_error(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert train(tmp_path / "run", *flags) == 1
+    assert "callback, track and backend='vector' do not work with copies" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_clear_error(

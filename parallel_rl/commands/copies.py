@@ -1,13 +1,15 @@
 """`train --copies`: a population of copies of the agent, which are combined while they train."""
 
 import time
+from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from AsyncPPO.callbacks import METRICS_FILE, CSVLog, Table, TensorBoard
+from AsyncPPO.callbacks import METRICS_FILE, CSVLog, StopAtReturn, Table, TensorBoard
 from AsyncPPO.callbacks.base import started
 from AsyncPPO.episodes import Evaluation
 from parallel_rl.commands.build import env_of, fresh_agent, load_latest
@@ -42,14 +44,16 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
     """
     from Population.schedule import Count
 
-    if config.run.callback or config.run.track != "none":
-        raise ValueError("callback and track do not work with copies")
+    if config.run.callback or config.run.track != "none" or config.run.backend == "vector":
+        raise ValueError("callback, track and backend='vector' do not work with copies")
     if resumed and not (run_dir / STATE_FILE).is_file():
         raise FileNotFoundError(f"{run_dir} has no saved state: the run is complete, or ended before its first save")
     with locked(run_dir):
         trainer = make_population(config, SavePopulation(config, run_dir))
         count = trainer.load_checkpoint(run_dir / STATE_FILE) if resumed else Count()
         callbacks: list[Any] = [CSVLog(run_dir), TensorBoard(run_dir), *background_evaluation(config, run_dir)]
+        if config.run.target_return is not None:
+            callbacks.append(StopAtReturn(config.run.target_return))
         population = PopulationRun(config, trainer, callbacks, count)
         note_start(run_dir, config, resumed=resumed, changed={})
         say(f"{config.run.env_id}: {config.run.copies} copies with {config.run.num_envs} environments each")
@@ -91,9 +95,7 @@ def make_population(config: TrainConfig, keep: Callable[["Trainer"], None]) -> "
     ]
     if run.max_seconds is not None:
         schedule.append(("finish", run.max_seconds, "seconds"))
-    options = {
-        name: getattr(run, name) for name in ("mode", "acting", "lag", "info_keys", "on_env_error", "close_timeout")
-    }
+    one_process = config.with_workers(1).run  # by default: the copies use the other cores
     return Trainer(
         agent,
         env_of(run, training=True),
@@ -105,7 +107,7 @@ def make_population(config: TrainConfig, keep: Callable[["Trainer"], None]) -> "
         seed=run.seed,
         num_envs=run.num_envs,
         callbacks=[keep],
-        trainer_options=options,
+        trainer_options=one_process.trainer_arguments(),
     )
 
 
@@ -116,24 +118,22 @@ def _combiner(config: TrainConfig, agent: Any) -> "AgentCombiner":
         return MeanAgentCombiner()
     if config.run.combine == "best":
         return FixedStatAgentCombiner("mean_x_episodes_reward")
-    of = [name for name in EXPLORED if isinstance(vars(config.settings).get(name), float)]
+    values = {name: vars(config.settings).get(name) for name in EXPLORED}
+    of = [name for name, value in values.items() if isinstance(value, float) and value > 0]  # factors do not change 0
     if not of:
         raise ValueError(f"combine='explore' changes {' and '.join(EXPLORED)}, which {config.agent} does not have")
     return ExploitExplore(of=of, seed=config.run.seed)
 
 
 class SavePopulation:
-    """Saves a population at intervals and before it stops; stops it at the target return."""
+    """Saves a population at intervals and before it stops."""
 
     def __init__(self, config: TrainConfig, run_dir: Path) -> None:
         """Store the config and the directory."""
         self._run, self._run_dir, self._last = config.run, run_dir, time.monotonic()
 
     def __call__(self, trainer: "Trainer") -> None:
-        """Stop at the target return; save if the interval is over."""
-        target, means = self._run.target_return, [stats["mean_x_episodes_reward"] for stats in trainer.stats]
-        if target is not None and max((mean for mean in means if mean is not None), default=-np.inf) >= target:
-            trainer.stop(f"at a mean return of {target:g}")
+        """Save if the interval is over, or the population was stopped."""
         if trainer.stopped or time.monotonic() >= self._last + self._run.checkpoint_seconds:
             trainer.save_checkpoint(self._run_dir / STATE_FILE)
             trainer.agent.save_weights(self._run_dir)
@@ -172,6 +172,21 @@ class PopulationRun:
             int(count.episodes),
             count.seconds,
         )
+
+    @property
+    def mean_return(self) -> float:
+        """The return of the run at the last report; NaN before the first episode."""
+        return float(self.history[-1]["mean_return"]) if len(self.history) else np.nan
+
+    @property
+    def recent(self) -> deque[float]:
+        """The returns of the last 100 episodes of each copy that `mean_return` is of."""
+        from Population.statistics import RECENT
+
+        returns = [record.returns[-RECENT:] for record in self.trainer.records]
+        if returns and self._over_copies is np.max:
+            returns = [max(returns, key=lambda own: np.mean(own) if own else -np.inf)]
+        return deque(chain(*returns), maxlen=RECENT * len(returns))
 
     @property
     def agent(self) -> Any:

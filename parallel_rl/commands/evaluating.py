@@ -60,16 +60,13 @@ def background_evaluation(config: TrainConfig, run_dir: Path) -> "list[Callback]
     every = max(run.steps // 10, 1) if run.eval_every is None else run.eval_every
     if not every:
         return []
-    evaluation = BackgroundEvaluation(
-        factory_of(run),
-        every,
-        num_envs=run.eval_envs or run.num_envs,
-        seed=run.seed + BACKGROUND_SEED,
-        info_keys=run.info_keys,
-        keep_best=run_dir / BEST_DIRECTORY,
-        on_env_error=run.on_env_error,
-        step_timeout=run.step_timeout,
-        start_method=run.start_method,
-        close_timeout=run.close_timeout,
-    )
-    return [evaluation]
+    own = {"backend", "num_workers"}  # those of the training: the evaluation has a process of its own
+    return [
+        BackgroundEvaluation(
+            factory_of(run),
+            every,
+            seed=run.seed + BACKGROUND_SEED,
+            keep_best=run_dir / BEST_DIRECTORY,
+            **{name: value for name, value in run.evaluation_arguments().items() if name not in own},
+        )
+    ]

@@ -394,6 +394,8 @@ def test_exploit_explore_rounds_whole_numbers_and_stays_in_the_range_of_a_settin
         (PPO, "hidden_sizes", "'hidden_sizes': it cannot be changed"),
         (PPO, "target_kl", "'target_kl': it is None, not a number"),
         (PPO, "anneal_lr", "'anneal_lr': it is False, not a number"),
+        (PPO, "entropy_coef", "'entropy_coef': it is 0 in all agents, which no factor changes"),
+        (Adder, "number", "'number': it is 0 in all agents, which no factor changes"),
         (Adder, "lr_2", "'lr_2': there is no such setting"),
     ],
 )
@@ -401,6 +403,12 @@ def test_exploit_explore_of_what_is_no_setting_is_an_error_before_the_run(agent:
     made = PPO.for_env("CartPole-v1") if agent is PPO else agent()
     with pytest.raises(ValueError, match=f"^ExploitExplore cannot change {message}"):
         Trainer(made, "CartPole-v1", 2, combiner=ExploitExplore(of=[name]), **LEARNING)
+
+
+def test_exploit_explore_takes_agents_of_which_some_have_0() -> None:
+    agents = [PPO.for_env("CartPole-v1", entropy_coef=coef, seed=0) for coef in (0.0, 0.01)]
+    ExploitExplore(of=["entropy_coef"]).check(agents)
+    ExploitExplore().check(agents)
 
 
 @pytest.mark.parametrize("idx", [2, -3, 0.5, "1"])
