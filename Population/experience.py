@@ -1,11 +1,13 @@
 """Experience: steps of environments, as lists of equal length."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
+
+from parallel_rl.utils.names import suggestion
 
 UNPACKED = ("observations", "actions", "rewards", "terminated", "truncated", "info")
 """The columns that `get` returns by default."""
@@ -75,9 +77,14 @@ class Experience:
         """Return columns: by default observations, actions, rewards, terminated, truncated and info.
 
         Args:
-            columns: names; unknown ones are skipped.
+            columns: their names.
+
+        Raises:
+            ValueError: there is no such column.
         """
-        return tuple(getattr(self, name) for name in columns or UNPACKED if name in COLUMNS)
+        names = UNPACKED if columns is None else columns
+        _check_columns(names)
+        return tuple(getattr(self, name) for name in names)
 
     def get_experience_batch(self, size: int | None = None) -> Self:
         """Return the last `size` steps; by default all.
@@ -117,8 +124,7 @@ class Experience:
     @classmethod
     def from_dict(cls, data: Mapping[str, Sequence[Any]]) -> Self:
         """Undo `to_dict`; raise a `ValueError` if a name is unknown or the columns have different lengths."""
-        if unknown := data.keys() - {*COLUMNS}:
-            raise ValueError(f"an Experience has no column {', '.join(sorted(unknown))}")
+        _check_columns(data)
         return cls(**{name: list(column) for name, column in data.items()})
 
     def to_json(self) -> str:
@@ -132,6 +138,12 @@ class Experience:
 
 
 COLUMNS = tuple(each.name for each in fields(Experience))
+
+
+def _check_columns(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in COLUMNS:
+            raise ValueError(f"an Experience has no column {name!r}{suggestion(name, COLUMNS)}")
 
 
 def _plain(value: Any) -> Any:

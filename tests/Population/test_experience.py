@@ -20,7 +20,10 @@ def test_six_columns_are_unpacked_and_others_have_names() -> None:
     obs, actions, rewards, terminated, truncated, info = steps(2).get()
     assert (obs, actions, rewards) == ([0, 1], [0, 10], [0.5, 0.5])
     assert (terminated, truncated, info) == ([False, False], [False, False], [{"at": 0}, {"at": 1}])
-    assert steps(1).get(["next_observations", "no_column", "episodes"]) == ([1], [3])
+    assert steps(1).get(["next_observations", "episodes"]) == ([1], [3])
+    assert steps(1).get([]) == ()
+    with pytest.raises(ValueError, match="an Experience has no column 'reward': did you mean 'rewards'"):
+        steps(1).get(["observations", "reward"])
     assert Experience().get() == ([], [], [], [], [], [])
 
 
@@ -65,5 +68,5 @@ def test_columns_of_different_lengths_or_names_are_errors() -> None:
         Experience(observations=[1, 2], actions=[0])
     with pytest.raises(ValueError, match="different lengths"):
         Experience.from_dict({"observations": [1], "actions": [2, 3]})
-    with pytest.raises(ValueError, match="an Experience has no column luck"):
+    with pytest.raises(ValueError, match="an Experience has no column 'luck'"):
         Experience.from_dict({"luck": [1]})
