@@ -17,7 +17,7 @@ class Agent(ABC):
     - `before()`, `after()`: called in the agent's process before the first step and after the last one.
     - `get()`, `set(data)`: return and restore everything that training changes; this is sent between processes.
       Without them the whole object is pickled.
-    - `average(states)`: `MeanAgentCombiner` calls that of the first agent with the results of `get` of all agents.
+    - `average(states)`: returns the mean of what `get` of each agent has returned, for `MeanAgentCombiner`.
     """
 
     @abstractmethod

@@ -31,7 +31,7 @@ def contents(trainer: "Trainer") -> State:
 
 
 def made_for(trainer: "Trainer") -> dict[str, Any]:
-    """Return the properties of a trainer that a checkpoint must share; the members check theirs themselves."""
+    """Return the properties of a trainer that a checkpoint must share; each member checks its own part."""
     return {
         "n_workers": trainer.n_workers,
         "combiner": type(trainer.combiner).__name__,

@@ -195,8 +195,8 @@ class ExploitExplore(AgentCombiner):
             stat_name: the statistic that ranks the members.
             fraction: the fraction of members that counts as worst, and the fraction that counts as best; at least one
                 member each.
-            factors: each perturbed setting is multiplied by a random one of these; it stays in its range, and keeps its
-                value if the settings would exclude each other. Whole numbers are rounded.
+            factors: each perturbed setting is multiplied by a random one of these and clipped to its range; it keeps
+                its value if the result contradicts another setting. Whole numbers are rounded.
             of: the settings to perturb, attributes of the agent.
             seed: of the combiner's random stream.
 

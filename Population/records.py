@@ -35,7 +35,7 @@ class Record:
     agent: Any
     """Its agent at its last report, in parallel learning."""
     sent: Update
-    """The last agent that was sent to it."""
+    """The agent that was sent to it last."""
     waiting: Update | None = None
     """The agent that will be sent with its next task."""
     last: Count = field(default_factory=Count)
@@ -74,10 +74,10 @@ class Record:
         }  # fmt: skip
 
     def load_state(self, state: State, member: State) -> None:
-        """Restore what `state` returned; the agent that the `member` had is the last that was sent to it."""
+        """Restore what `state` returned; the agent in `member` counts as the one that was sent last."""
         self.count, self.returns, self.finished = Count(*state["count"]), state["returns"], state["finished"]
         self.sent = Update(member["version"], Learned(member["shared"], member["settings"]))
-        reported = member | state  # if it has not finished, or in an older checkpoint, the same agent
+        reported = member | state  # only a finished member has an agent of its own in `state`
         self.version = reported["version"]
         self.agent = unpacked(self.agent, Learned(reported["shared"], reported["settings"]))
 

@@ -51,8 +51,8 @@ def due(every: Count, since: Count, now: Count) -> bool:
 def make_schedule(rules: Iterable[tuple[str, float, str]], n_workers: int, learning: bool) -> Schedule:
     """Return a schedule.
 
-    For each unit without a rule for `worker_send_data`, its interval is 1 / `n_workers` of that of `combine_agents` (in
-    parallel collecting: of `train_agent`). If there is none, it is that of `finish`.
+    In a unit without a rule for `worker_send_data`, members report `n_workers` times per interval of `combine_agents`
+    (in parallel collecting: of `train_agent`), and at the latest at `finish`.
 
     Args:
         rules: `(action, interval, unit)` each; an action with several rules is due as soon as one of them is.

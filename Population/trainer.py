@@ -43,9 +43,9 @@ class Trainer:
         combiner: for parallel learning; by default `RandomAgentCombiner(0)`, for a single member
             `FixedAgentCombiner(0)`.
         schedule: rules `(action, interval, unit)`. Actions: `train_agent`, `worker_send_data`, `combine_agents`,
-            `finish`; units: `steps`, `episodes`, `seconds`. `finish` and `worker_send_data` count the steps of each
-            member, `combine_agents` those of all together. `train_agent` counts those of all together in parallel
-            collecting, and those of each member in parallel learning. Agents of `AsyncTrainer` need no `train_agent`.
+            `finish`; units: `steps`, `episodes`, `seconds`. `finish` and `worker_send_data` count in each member,
+            `combine_agents` over all together; `train_agent` over all together in parallel collecting, in each member
+            in parallel learning. Agents of `AsyncTrainer` need no `train_agent`.
         sync_mode: `SyncMode`.
         seed: of all random streams of the members, and of the environments; None takes fresh entropy.
         on_worker_error: what happens if a member fails, dies or hangs: `raise`, or `restart` it from its last report,
@@ -59,7 +59,7 @@ class Trainer:
 
     Raises:
         ValueError: a number, mode or schedule is wrong, or the agents do not fit to the mode or the combiner.
-        TypeError: an object is no agent.
+        TypeError: an object is not an agent.
     """
 
     @names_checked
@@ -320,7 +320,7 @@ def _one_for_each(agent: Any, n_workers: int, mode: str) -> list[Any]:
         raise ValueError(f"a list of agents needs mode='parallel_learning', not {str(mode)!r}")
     for candidate in agents:
         if not is_trainable(candidate) and not (hasattr(candidate, "action") and hasattr(candidate, "train")):
-            raise TypeError(f"{candidate!r} is no agent: it has no action(state) and train(experience)")
+            raise TypeError(f"{candidate!r} is not an agent: it has no action(state) and train(experience)")
     if len({is_trainable(candidate) for candidate in agents}) > 1:
         raise TypeError("the agents of a population are either all for AsyncTrainer, or none is")
     return agents

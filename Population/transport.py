@@ -91,7 +91,7 @@ def load_shared(agent: Any, state: Any) -> None:
 def reseeded(agent: Any, seed: int) -> Any:
     """Return an agent with other random streams.
 
-    Those of an agent of `AsyncTrainer` are anywhere in its state, those of another agent are its attributes.
+    An agent of `AsyncTrainer` has them anywhere in its state, another agent as attributes.
     """
     sequence = np.random.SeedSequence(seed)
 

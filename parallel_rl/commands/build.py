@@ -61,7 +61,7 @@ def fresh_agent(config: TrainConfig) -> Any:
 
 
 def _check_masks(env_id: str, env: "gym.Env") -> None:
-    """Check that an environment provides action masks; it is reset, since its info may have them.
+    """Check that an environment provides action masks; it is reset, because its info may have them.
 
     Raises:
         ValueError: it does not.
@@ -99,7 +99,7 @@ def agent_of(run_dir: Path, *, best: bool = False, trust_env_module: bool = Fals
 
 
 def load_latest(agent: Any, name: str, directory: Path) -> None:
-    """Load the newest weights in a directory into an agent; those of a killed run are in its newest checkpoint.
+    """Load the newest weights in a directory into an agent; a killed run has them in its newest checkpoint.
 
     Args:
         agent: the agent.

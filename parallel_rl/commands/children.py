@@ -15,7 +15,7 @@ def run_in_child(work: Callable[[], int], log: str | Path | None) -> NoReturn:
 
     Args:
         work: returns an exit code.
-        log: a file for the output; None: the output is that of the parent.
+        log: a file for the output; None: it goes where the parent's goes.
     """
     if log is not None:
         sys.stdout = sys.stderr = output = open(log, "a", buffering=1)  # noqa: SIM115

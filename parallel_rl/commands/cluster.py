@@ -195,7 +195,7 @@ def _run_rank(log: str | None, connect: Callable[..., Any], arguments: tuple[Any
     """Do the work of a rank in this child process.
 
     Args:
-        log: the file of its output; None: that of its parent.
+        log: the file of its output; None: it goes where the parent's goes.
         connect: returns the ranks.
         arguments: of `connect`.
         work: of the rank.

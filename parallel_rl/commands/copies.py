@@ -143,8 +143,8 @@ class SavePopulation:
 class PopulationRun:
     """A population with the attributes of an `AsyncTrainer` that `stopped_by_signals` and callbacks read.
 
-    Its steps are those of one copy. Its return is that of the best copy, or the mean over the copies if their weights
-    are averaged.
+    It counts the steps of one copy. Its return is the best copy's, or the mean over the copies if their weights are
+    averaged.
     """
 
     collecting_since, lag, progress = None, 0, True

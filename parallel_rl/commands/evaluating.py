@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from AsyncPPO.callbacks import Callback
 
 FINAL_SEED, BACKGROUND_SEED, PLAY_SEED, TUNE_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
-"""Seeds of evaluations: the final one, those in the background, those of `evaluate`, and those of `tune`.
+"""Seeds of evaluations: the final one, in the background, by `evaluate`, and by `tune`.
 
 All but `PLAY_SEED` are added to the seed of the run. So no evaluation repeats episodes of the training, and none that
 chose the best weights or settings.
@@ -60,7 +60,7 @@ def background_evaluation(config: TrainConfig, run_dir: Path) -> "list[Callback]
     every = max(run.steps // 10, 1) if run.eval_every is None else run.eval_every
     if not every:
         return []
-    own = {"backend", "num_workers"}  # those of the training: the evaluation has a process of its own
+    own = {"backend", "num_workers"}  # of the training: the evaluation has a process of its own
     return [
         BackgroundEvaluation(
             factory_of(run),

@@ -70,7 +70,7 @@ def plot(
 
 
 def _configs_in(directories: Sequence[Path]) -> dict[Path, TrainConfig]:
-    """Return the configs of runs, by their directory; what is no run in a directory of runs is left out and named.
+    """Return the configs of runs, by their directory; what is not a run in a directory of runs is left out and named.
 
     Raises:
         FileNotFoundError: a directory holds no run.
@@ -99,7 +99,7 @@ def _labels(configs: Sequence[TrainConfig], changes: Sequence[dict[str, list[Any
         given: the labels of the command line.
 
     Raises:
-        ValueError: the number of labels is neither that of the runs nor that of the curves.
+        ValueError: there are neither as many labels as runs nor as many as curves.
     """
     settings = [_experiment(*pair) for pair in zip(configs, changes, strict=True)]
     tasks = [config.run.env_id for config in configs]

@@ -50,7 +50,7 @@ def choose_run_dir(config: TrainConfig) -> Path:
 
 
 def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool, changed: dict[str, Any]) -> None:
-    """Write the `config.json` of a new run; in that of a resumed run, note the resumption and the changed settings."""
+    """Write the `config.json` of a new run, or add the resumption and the changed settings to a resumed run's."""
     file = run_dir / CONFIG_FILE
     start = {
         "command": shlex.join(sys.orig_argv),

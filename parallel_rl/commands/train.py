@@ -58,7 +58,7 @@ def train(arguments: Sequence[str]) -> int:
         if nodes is not None:
             raise ValueError("give either --seeds or --cluster")
         return train_seeds(config, seeds_in(flags.seeds), choose_run_dir(config), _train_or_continue)
-    if nodes is not None:  # all ranks know the directory, since the first rank may be replaced
+    if nodes is not None:  # all ranks know the directory, because the first rank may be replaced
         config = config.changed({"run_dir": str(choose_run_dir(config))})
     return work_on_ranks(nodes, partial(_announce_and_train, config, workers_of_rank(nodes), flags.origin))
 
@@ -97,7 +97,7 @@ def train_run(config: TrainConfig, ranks: Cluster = ALONE, num_workers: int | No
 
 
 def _train_or_continue(config: TrainConfig) -> int:
-    """Train one of several runs, in one process since the others use the other cores; continue it if it was stopped."""
+    """Train one of several runs in one process: the others use the other cores. Continue it if it was stopped."""
     run_dir = Path(str(config.run.run_dir))
     if (run_dir / STATE_FILE).is_file():
         return train_copies(config, run_dir, resumed=True)

@@ -119,7 +119,7 @@ def open_study(config: TrainConfig, run_dir: Path, space: Space) -> "optuna.Stud
 
 
 def _started_with(config: TrainConfig) -> SettingValues:
-    """Return the settings that all trials of a study share, and those of the first trial, as plain values."""
+    """Return the settings that all trials of a study share, and the first trial's, as plain values."""
     about = settings_in(type(config.settings))
     settings = {name: value for name, value in vars(config.settings).items() if not about[name].incidental}
     values = {name: getattr(config.run, name) for name in SAME} | settings

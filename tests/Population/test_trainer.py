@@ -512,7 +512,7 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
 def test_a_run_without_an_end_or_an_agent_is_an_error() -> None:
     with pytest.raises(ValueError, match="the schedule has no rule when to finish"):
         Trainer(Adder(), Line(), schedule=[("train_agent", 10, "steps")]).run()
-    with pytest.raises(TypeError, match="is no agent: it has no action"):
+    with pytest.raises(TypeError, match="is not an agent: it has no action"):
         Trainer(object(), Line())
     with pytest.raises(TypeError, match=r"Trainer\(\) got an unexpected .* 'worker': did you mean 'n_workers'"):
         Trainer(Adder(), Line(), worker=2)  # type: ignore[call-arg]
