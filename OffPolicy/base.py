@@ -17,8 +17,8 @@ from OffPolicy.graphs import Graphs
 from OffPolicy.her import GoalFunctions
 from OffPolicy.learner import ONE, Learner, Tensors, WeightedRanks, read_means
 from OffPolicy.policy import Policy
-from OffPolicy.replay import Replay
-from OffPolicy.sampler import Minibatch, Sample, Sampler, shares
+from OffPolicy.replay import Replay, Transitions
+from OffPolicy.sampler import Sampler, shares
 from OffPolicy.schedule import UpdateSchedule
 from OffPolicy.sharing import Sharing
 from parallel_rl.networks import found_device
@@ -29,7 +29,6 @@ from parallel_rl.utils import (
     Ranks,
     Trajectory,
     describe_space,
-    mean_metrics,
     opened,
     own_stream,
     scheduled,
@@ -142,7 +141,7 @@ class OffPolicyAgent(Sharing, ABC):
 
     @abstractmethod
     def make_update(
-        self, batch: Minibatch, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
+        self, batch: Transitions, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
     ) -> tuple[Tensors, torch.Tensor]:
         """Make one update. It reads no number from the device, so that a GPU can replay it as a graph.
 
@@ -164,7 +163,7 @@ class OffPolicyAgent(Sharing, ABC):
         """Return whether the next update includes the delayed parts: TD3's actor, DQN's target; by default none is."""
         return False
 
-    def learn_from(self, batch: Minibatch, ranks: WeightedRanks = ONE) -> tuple[Tensors, torch.Tensor]:
+    def learn_from(self, batch: Transitions, ranks: WeightedRanks = ONE) -> tuple[Tensors, torch.Tensor]:
         """Make one update; return metrics `()` and the TD errors `(B,)` of this rank's rows."""
         noise = torch.from_numpy(self.update_noise(len(batch.obs))).to(self.device)
         if noise.is_cuda and ranks.ranks.world_size == 1:
@@ -214,11 +213,6 @@ class OffPolicyAgent(Sharing, ABC):
         """The learning rate of the last round of updates."""
         return scheduled("lr", self.config.lr, self.config.anneal_lr, self.progress)
 
-    @property
-    def demos_wanted(self) -> int:
-        """Demonstrations in addition to each minibatch, on all ranks together."""
-        return 0
-
     def steps_wanted(self) -> int:
         """Return the number of environment steps until the next update."""
         return self.schedule.steps_wanted(self.config, self.steps, self.updates)
@@ -267,43 +261,38 @@ class OffPolicyAgent(Sharing, ABC):
         self.config.check_relations()
         self.progress = progress = min(progress, 1.0)  # the last step of all environments can pass the end
         collected: dict[str, list[torch.Tensor]] = defaultdict(list)
-        size, share, weighted = self._part_of_minibatch(masses, ranks)
+        counts = shares(masses, self.batch_size)
+        weighted = self._weighted(ranks, counts)
+        size = max(1, counts[ranks.rank])  # a rank without rows samples one, which has no weight
         with torch_threads(self.threads), own_stream(ranks, self.rng):
-            for sample in self.sampler.samples(self.config, size, due, progress, ranks):
-                for rows, batch in self._minibatches(sample, size, weighted.demos):
+            for rows, transitions in self.sampler.samples(self.config, size, due, progress, ranks):
+                batches = self._minibatches(transitions, size, weighted)
+                for own, batch in zip(rows.reshape(-1, size), batches, strict=True):
                     metrics, errors = self.learn_from(batch, weighted)
                     self.updates += 1
-                    self.sampler.update_priorities(rows, errors[: len(rows)])
+                    self.sampler.update_priorities(own, errors[:size])
                     for name, value in metrics.items():
                         collected[name].append(value)
         self.sampler.sync_priorities(ranks)
         self.schedule.last_round = self.steps
-        means = mean_metrics(ranks, share, read_means(collected))
+        means = weighted.mean(read_means(collected))
         self._check_finite(means)
         return means
 
-    def _part_of_minibatch(self, masses: Sequence[float], ranks: Ranks) -> tuple[int, int, WeightedRanks]:
-        """Return this rank's part of a minibatch: how many rows it samples, how many count, and its weight.
+    def _weighted(self, ranks: Ranks, counts: Sequence[int]) -> WeightedRanks:
+        """Return the ranks of an update, given the number of rows of each in a minibatch."""
+        return WeightedRanks(ranks, counts[ranks.rank] / self.batch_size)
 
-        A rank whose share is empty samples a row that does not count. Its demonstrations count, too.
-        """
-        counts = shares(masses, self.batch_size)
-        rows, demos = counts[ranks.rank], shares(counts, self.demos_wanted)[ranks.rank]
-        weight = (rows + demos) / (self.batch_size + self.demos_wanted)
-        return max(1, rows), rows + demos, WeightedRanks(ranks, weight, demos)
+    def _minibatches(self, transitions: Transitions, size: int, ranks: WeightedRanks) -> Iterator[Transitions]:
+        """Yield minibatches of `size` sampled transitions, as tensors; a subclass may append further ones."""
+        batch = self._batch(transitions)
+        for start in range(0, len(batch.obs), size):
+            yield batch.take(slice(start, start + size))
 
-    def _minibatches(self, sample: Sample, size: int, demos: int) -> Iterator[tuple[np.ndarray, Minibatch]]:
-        """Yield rows and transitions of each minibatch of `size` rows; a subclass appends `demos` demonstrations."""
-        batch = self._batch(sample)
-        for start in range(0, len(sample.rows), size):
-            part = slice(start, start + size)
-            yield sample.rows[part], Minibatch(*[tensor[part] for tensor in batch])
-
-    def _batch(self, sample: Sample) -> Minibatch:
+    def _batch(self, transitions: Transitions) -> Transitions:
         """Return sampled transitions as tensors."""
-        transitions, features = sample.transitions, self.policy.features
         obs, next_obs = (
-            self.policy.columns(features.flatten(part)) for part in (transitions.obs, transitions.next_obs)
+            self.policy.columns(self.policy.features.flatten(part)) for part in (transitions.obs, transitions.next_obs)
         )
         action, reward, discount, weight = (
             torch.from_numpy(array).to(self.device)
@@ -311,16 +300,16 @@ class OffPolicyAgent(Sharing, ABC):
                 self.to_network_action(transitions.action),
                 transitions.reward * np.float32(self.reward_scale),
                 transitions.discount,
-                sample.weights,
+                transitions.weight,
             )
         )
-        return Minibatch(obs, action, reward, next_obs, discount, weight)
+        return Transitions(obs, action, reward, next_obs, discount, weight)
 
     def to_network_action(self, actions: np.ndarray) -> np.ndarray:
         """Convert the environment's actions `(B, ...)` to the form that the networks use."""
         return actions
 
-    def target(self, batch: Minibatch, next_value: torch.Tensor) -> torch.Tensor:
+    def target(self, batch: Transitions, next_value: torch.Tensor) -> torch.Tensor:
         """Return the critic's targets `(B,)`: reward + discount * value of the next observation."""
         target = batch.reward + batch.discount * next_value
         return target.clamp(-self.reward_scale / (1 - self.gamma), 0.0) if self.clip_return else target

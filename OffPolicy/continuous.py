@@ -16,8 +16,8 @@ from OffPolicy.demonstrations import load_demonstrations
 from OffPolicy.learner import Learner, Tensors, WeightedRanks
 from OffPolicy.noise import NormalNoise
 from OffPolicy.policy import Policy
-from OffPolicy.replay import Replay
-from OffPolicy.sampler import Minibatch, Sample, Sampler
+from OffPolicy.replay import Replay, Transitions
+from OffPolicy.sampler import Sampler, shares
 from parallel_rl.networks import Ensemble, Trace
 from parallel_rl.utils import ACTION_MASK, ALONE, Features, Ranks, Trajectory, action_units, bounds_of
 
@@ -203,7 +203,7 @@ class ContinuousAgent(OffPolicyAgent):
         self._load_demonstrations()
 
     def update_critic(
-        self, batch: Minibatch, target: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
+        self, batch: Transitions, target: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
     ) -> tuple[Tensors, torch.Tensor]:
         """Descend `sum_k mean weight * (q_k - target)^2 / 2`; return metrics, and the mean of |TD errors| `(B,)`."""
         critic = self.critic_learner.network
@@ -224,7 +224,7 @@ class ContinuousAgent(OffPolicyAgent):
         return self.config.action_l2 * (actions**2).mean()
 
     def cloning_loss(
-        self, batch: Minibatch, actions: torch.Tensor, d_actions: torch.Tensor, ranks: WeightedRanks
+        self, batch: Transitions, actions: torch.Tensor, d_actions: torch.Tensor, ranks: WeightedRanks
     ) -> float | torch.Tensor:
         """Return `demo_weight` times the mean of |pi(s) - a|^2 over demonstrations, and add its derivatives.
 
@@ -258,11 +258,6 @@ class ContinuousAgent(OffPolicyAgent):
         self._load_demonstrations()
         super().observe(trajectories, ranks)
 
-    @property
-    def demos_wanted(self) -> int:
-        """`demo_batch_size`, if there are demonstrations."""
-        return 0 if self.demos is None else self.config.demo_batch_size
-
     def _load_demonstrations(self) -> None:
         if self.config.demo_path is None or self.demos is not None:
             return
@@ -273,18 +268,22 @@ class ContinuousAgent(OffPolicyAgent):
         self.demos = Sampler(replay, replace(self.config, prioritized=False), self.goal_functions, self.rng)
         self.demos.extend(episodes)
 
-    def _minibatches(self, sample: Sample, size: int, demos: int) -> Iterator[tuple[np.ndarray, Minibatch]]:
-        """Append demonstrated transitions to each minibatch."""
-        if self.demos is None or not demos:
-            yield from super()._minibatches(sample, size, demos)
-            return
-        demo_batch = self._batch(self.demos.sample(self.config, demos * (len(sample.rows) // size), 1.0))
-        for number, (rows, batch) in enumerate(super()._minibatches(sample, size, demos)):
-            part = slice(number * demos, (number + 1) * demos)
-            yield (
-                rows,
-                Minibatch(*[torch.cat([own, demo[part]]) for own, demo in zip(batch, demo_batch, strict=True)]),
-            )
+    def _weighted(self, ranks: Ranks, counts: Sequence[int]) -> WeightedRanks:
+        """Return the ranks of an update; each has demonstrations in proportion to its rows."""
+        if self.demos is None:
+            return super()._weighted(ranks, counts)
+        total = self.config.demo_batch_size
+        demos = shares(counts, total)[ranks.rank]
+        return WeightedRanks(ranks, (counts[ranks.rank] + demos) / (self.batch_size + total), demos)
+
+    def _minibatches(self, transitions: Transitions, size: int, ranks: WeightedRanks) -> Iterator[Transitions]:
+        """Yield minibatches of `size` sampled transitions, with this rank's demonstrations at the end of each."""
+        batches = super()._minibatches(transitions, size, ranks)
+        if self.demos is None or not ranks.demos:
+            return batches
+        _, shown = self.demos.sample(self.config, len(transitions.obs) // size * ranks.demos, 1.0)
+        pairs = zip(batches, super()._minibatches(shown, ranks.demos, ranks), strict=True)
+        return (Transitions(*map(torch.cat, zip(own, demos, strict=True))) for own, demos in pairs)
 
     def update_targets(self) -> None:
         """Update the target networks."""

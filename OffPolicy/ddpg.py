@@ -14,7 +14,7 @@ from OffPolicy.config import DDPGConfig, DeterministicConfig
 from OffPolicy.continuous import ContinuousAgent, DeterministicActor
 from OffPolicy.learner import Tensors, WeightedRanks
 from OffPolicy.noise import ParameterNoise, make_noise
-from OffPolicy.sampler import Minibatch
+from OffPolicy.replay import Transitions
 from parallel_rl.networks import copy_on
 from parallel_rl.utils import ALONE, MadeWith, Metrics, Ranks, State, Trajectory, episode_ends, mean_metrics, own_stream
 
@@ -44,7 +44,7 @@ class DeterministicAgent(ContinuousAgent):
         """Return the state of the noise on actions at the start of an episode, zeros; None if it has none."""
         return None if self.noise_process is None else self.noise_process.initial_state(num_envs)
 
-    def improve_actor(self, batch: Minibatch, lr: float | torch.Tensor, ranks: WeightedRanks) -> torch.Tensor:
+    def improve_actor(self, batch: Transitions, lr: float | torch.Tensor, ranks: WeightedRanks) -> torch.Tensor:
         """Ascend the first critic's value of the actor's actions (Silver et al. 2014, theorem 1)."""
         actor, critic = self.actor_learner.network, self.critic_learner.network
         actions, trace = actor.trace(batch.obs)
@@ -85,7 +85,7 @@ class DDPG(DeterministicAgent):
 
     @torch.no_grad()
     def make_update(
-        self, batch: Minibatch, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
+        self, batch: Transitions, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
     ) -> tuple[Tensors, torch.Tensor]:
         """Make one update.
 

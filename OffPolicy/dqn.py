@@ -15,7 +15,7 @@ from OffPolicy.config import DQNConfig
 from OffPolicy.learner import Learner, Tensors, WeightedRanks
 from OffPolicy.noise import linear_schedule
 from OffPolicy.policy import Policy
-from OffPolicy.sampler import Minibatch
+from OffPolicy.replay import Transitions
 from parallel_rl.networks import Perception, linear_layer, mlp
 from parallel_rl.utils import FORBIDDEN, Features, MadeWith
 
@@ -141,7 +141,7 @@ class DQN(OffPolicyAgent):
         return (self.updates + 1) % self.config.target_update_interval == 0
 
     def make_update(
-        self, batch: Minibatch, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
+        self, batch: Transitions, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
     ) -> tuple[Tensors, torch.Tensor]:
         """Make one update.
 

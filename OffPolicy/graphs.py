@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from OffPolicy.learner import Tensors, WeightedRanks
-from OffPolicy.sampler import Minibatch
+from OffPolicy.replay import Transitions
 
 WARM_UP = 3
 """Updates of each kind that run as usual before one is recorded: libraries allocate memory in the first."""
@@ -35,7 +35,7 @@ class Graphs:
         return vars(self) | {"_warm": {}, "_recorded": {}}
 
     def replay(
-        self, config: Any, kind: Hashable, batch: Minibatch, noise: torch.Tensor, lr: float, ranks: WeightedRanks
+        self, config: Any, kind: Hashable, batch: Transitions, noise: torch.Tensor, lr: float, ranks: WeightedRanks
     ) -> Outputs:
         """Make one update of a kind; the arguments are otherwise those of `make_update`, for a single rank.
 
@@ -58,7 +58,7 @@ class Graphs:
 
     def _call(self, ranks: WeightedRanks, inputs: tuple[torch.Tensor, ...]) -> Outputs:
         *batch, noise, lr = inputs
-        return self._make_update(Minibatch(*batch), noise, lr, ranks)
+        return self._make_update(Transitions(*batch), noise, lr, ranks)
 
 
 def _without_lr(config: Any) -> dict[str, Any]:

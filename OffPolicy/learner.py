@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from parallel_rl.networks import Adam, average_vectors, copy_on, limit_norm
-from parallel_rl.utils import ALONE, Metrics, Ranks, State, check_like
+from parallel_rl.utils import ALONE, Metrics, Ranks, State, check_like, mean_metrics
 
 M = TypeVar("M", bound=nn.Module)
 ADAM_EPS = 1e-8
@@ -27,6 +27,10 @@ class WeightedRanks(NamedTuple):
     def average(self, *vectors: torch.Tensor) -> None:
         """Turn means over this rank's rows, vectors, into means over the rows of all ranks, in place."""
         average_vectors(self.ranks, vectors, self.weight)
+
+    def mean(self, metrics: Metrics) -> Metrics:
+        """Return the means of metrics over the rows of all ranks, given those over this rank's rows."""
+        return mean_metrics(self.ranks, self.weight, metrics)
 
 
 ONE = WeightedRanks()

@@ -24,6 +24,8 @@ from parallel_rl.utils import (
     whole_number,
 )
 
+Array = Any
+"""An array or a tensor."""
 RUNNING = -1
 """A value of `Replay.final_row`: the episode has no final observation yet."""
 ARRAYS = ("obs", "action", "reward", "terminated", "is_transition", "final_row", "step")
@@ -32,18 +34,27 @@ logger = logging.getLogger(__name__)
 
 
 class Transitions(NamedTuple):
-    """A batch of B transitions, of n steps each; a critic's target is `reward + discount * value(next_obs)`."""
+    """A batch of B transitions, of n steps each; a critic's target is `reward + discount * value(next_obs)`.
 
-    obs: np.ndarray
+    A replay buffer returns arrays. An update gets tensors: observations as columns, and actions as networks use them.
+    """
+
+    obs: Array
     """`(B, ...)`."""
-    action: np.ndarray
+    action: Array
     """`(B, ...)`."""
-    reward: np.ndarray
+    reward: Array
     """float32 `(B,)`: the discounted sum over the n steps, or fewer if the episode ended earlier."""
-    next_obs: np.ndarray
+    next_obs: Array
     """`(B, ...)`, the observation after those steps."""
-    discount: np.ndarray
+    discount: Array
     """float32 `(B,)`: gamma to the number of steps; 0 after a termination, never after a truncation."""
+    weight: Array
+    """float32 `(B,)`, importance weights: 1 without prioritized replay."""
+
+    def take(self, index: slice | Array) -> "Transitions":
+        """Return the transitions `index`, in that order."""
+        return Transitions(*[field[index] for field in self])
 
 
 class Placed(NamedTuple):
@@ -271,7 +282,7 @@ class Replay:
             following = self.following(last)
         discount[self.terminated[last]] = 0.0
         obs, action, next_obs = self.obs.take(rows, 0), self.action.take(rows, 0), self.obs.take(following, 0)
-        return Transitions(obs, action, reward, next_obs, discount)
+        return Transitions(obs, action, reward, next_obs, discount, np.ones(len(rows), np.float32))
 
     def clear(self) -> None:
         """Remove all transitions."""

@@ -12,7 +12,7 @@ from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig, SACConfig
 from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy
 from OffPolicy.learner import Learner, Tensors, WeightedRanks
-from OffPolicy.sampler import Minibatch
+from OffPolicy.replay import Transitions
 from parallel_rl.networks import Ensemble, TanhGaussian, Trace
 from parallel_rl.utils import MadeWith, State
 
@@ -167,7 +167,7 @@ class SAC(ContinuousAgent):
 
     @torch.no_grad()
     def make_update(
-        self, batch: Minibatch, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
+        self, batch: Transitions, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
     ) -> tuple[Tensors, torch.Tensor]:
         """Make one update.
 
@@ -194,7 +194,7 @@ class SAC(ContinuousAgent):
 
     def improve_actor(
         self,
-        batch: Minibatch,
+        batch: Transitions,
         sampled: Sampled,
         alpha: torch.Tensor,
         lr: float | torch.Tensor,

@@ -1,7 +1,6 @@
 """Sampler: minibatches from a replay buffer, uniform or prioritized, with hindsight goals or n-step returns."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,28 +13,6 @@ from parallel_rl.utils import ALONE, Ranks, State, Trajectory
 
 ROWS_AT_ONCE = 2**14
 """The largest number of rows that are sampled at once, for several updates."""
-
-
-class Sample(NamedTuple):
-    """The minibatches of one or more updates, one after the other."""
-
-    rows: np.ndarray
-    """int64 `(M,)`, of the replay buffer."""
-    transitions: Transitions
-    weights: np.ndarray
-    """float32 `(M,)`, importance weights."""
-
-
-class Minibatch(NamedTuple):
-    """The fields of `Transitions` as tensors, observations as columns."""
-
-    obs: torch.Tensor
-    action: torch.Tensor
-    reward: torch.Tensor
-    next_obs: torch.Tensor
-    discount: torch.Tensor
-    weight: torch.Tensor
-    """`(B,)`, importance weights: 1 without prioritized replay."""
 
 
 class Sampler:
@@ -73,14 +50,14 @@ class Sampler:
 
     def samples(
         self, config: OffPolicyConfig, size: int, updates: int, progress: float, ranks: Ranks = ALONE
-    ) -> Iterator[Sample]:
-        """Yield the minibatches of `updates` updates, several in one sample.
+    ) -> Iterator[tuple[np.ndarray, Transitions]]:
+        """Yield the minibatches of `updates` updates, several in one sample: what `sample` returns.
 
         Prioritized minibatches come one at a time, since each update changes the priorities.
 
         Args:
             config: the current settings.
-            size: the number of transitions in a minibatch, of those on this rank.
+            size: the number of transitions that this rank contributes to a minibatch.
             updates: the number of minibatches.
             progress: the fraction of the run that is over, from 0 to 1, for the importance weights.
             ranks: those that have the other transitions of the minibatches.
@@ -89,24 +66,28 @@ class Sampler:
         for done in range(0, updates, at_once):
             yield self.sample(config, min(at_once, updates - done) * size, progress, ranks)
 
-    def sample(self, config: OffPolicyConfig, count: int, progress: float, ranks: Ranks = ALONE) -> Sample:
-        """Return `count` transitions; the arguments are otherwise those of `samples`.
+    def sample(
+        self, config: OffPolicyConfig, count: int, progress: float, ranks: Ranks = ALONE
+    ) -> tuple[np.ndarray, Transitions]:
+        """Return rows of the replay buffer, int64 `(count,)`, and their transitions.
+
+        The arguments are otherwise those of `samples`.
 
         Raises:
             ValueError: hindsight would compute other rewards than those of the steps.
         """
-        if self.priorities is None:
-            rows, weights = self.replay.sample(count, self.rng), np.ones(count, np.float32)
-        else:
+        if self.priorities is not None:
             rows = self.priorities.sample(count, self.rng)
             beta = config.priority_beta
-            weights = self.priorities.weights(rows, beta + (1 - beta) * progress, ranks)
+            weight = self.priorities.weights(rows, beta + (1 - beta) * progress, ranks)
+            return rows, self.replay.transitions(rows, config.gamma, config.n_step)._replace(weight=weight)
+        rows = self.replay.sample(count, self.rng)
         if self.hindsight is None:
-            return Sample(rows, self.replay.transitions(rows, config.gamma, config.n_step), weights)
+            return rows, self.replay.transitions(rows, config.gamma, config.n_step)
         if not self._rewards_are_checked:
             self.hindsight.check_rewards(self.replay)
             self._rewards_are_checked = True
-        return Sample(rows, self.hindsight.transitions(self.replay, rows, config.gamma, self.rng), weights)
+        return rows, self.hindsight.transitions(self.replay, rows, config.gamma, self.rng)
 
     def update_priorities(self, rows: np.ndarray, errors: torch.Tensor) -> None:
         """Record the TD errors `(B,)` of a minibatch, computed before its update, if replay is prioritized."""

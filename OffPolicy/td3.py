@@ -8,7 +8,7 @@ from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import TD3Config
 from OffPolicy.ddpg import DeterministicAgent
 from OffPolicy.learner import Tensors, WeightedRanks
-from OffPolicy.sampler import Minibatch
+from OffPolicy.replay import Transitions
 from parallel_rl.utils import MadeWith
 
 
@@ -30,7 +30,7 @@ class TD3(DeterministicAgent):
 
     @torch.no_grad()
     def make_update(
-        self, batch: Minibatch, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
+        self, batch: Transitions, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
     ) -> tuple[Tensors, torch.Tensor]:
         """Make one update; every `policy_delay` updates it includes the actor and the target networks.
 

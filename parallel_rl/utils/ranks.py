@@ -167,8 +167,8 @@ def merged(moments: Sequence[Moments]) -> Moments:
     return count, mean, variance
 
 
-def mean_metrics(ranks: Ranks, rows: int, metrics: dict[str, float]) -> dict[str, float]:
-    """Return the means of metrics over all ranks; on this one they are means over `rows` rows."""
+def mean_metrics(ranks: Ranks, rows: float, metrics: dict[str, float]) -> dict[str, float]:
+    """Return the means of metrics over all ranks; each rank's count as `rows`, a number or a fraction of all rows."""
     _, mean, _ = merged(ranks.all_gather((rows, np.array([*metrics.values()]), 0.0)))
     return dict(zip(metrics, mean.tolist(), strict=True))
 

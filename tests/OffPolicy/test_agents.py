@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv
 
 from benchmarks.bit_flip import BitFlip
-from OffPolicy import DDPG, DQN, SAC, TD3, DQNConfig, GoalFunctions, OffPolicyAgent, SACConfig
+from OffPolicy import DDPG, DQN, SAC, TD3, DQNConfig, GoalFunctions, OffPolicyAgent, SACConfig, Transitions
 from parallel_rl.networks import found_device
 from parallel_rl.utils import Trajectory, load_state, save_state
 from PPO import PPO
@@ -260,24 +260,24 @@ def test_observations_are_normalized_but_stored_as_they_are() -> None:
 
 def test_values_of_sparse_rewards_stay_in_their_range() -> None:
     agent = agent_of("td3", clip_return=True, gamma=0.9)
-    batch = agent._batch(next(iter_of(agent)))
+    batch = agent._batch(sampled(agent))
     clipped = agent.target(batch, torch.tensor([500.0, -500.0]).repeat(8))
     assert clipped.min() == pytest.approx(-10)
     assert clipped.max() == 0
 
 
-def iter_of(agent: Any) -> Any:
+def sampled(agent: Any) -> Transitions:
     feed(agent, experience(agent, 2))
-    return agent.sampler.samples(agent.config, agent.batch_size, 1, 0.0)
+    return agent.sampler.sample(agent.config, agent.batch_size, 0.0)[1]
 
 
 def test_importance_weights_correct_all_of_the_bias_at_the_end_of_the_run() -> None:
     agent = agent_of("dqn-prioritized", priority_beta=0.4)
     feed(agent, experience(agent, 4))
     for progress, beta in ((0.0, 0.4), (0.5, 0.7), (1.0, 1.0)):
-        sample = next(agent.sampler.samples(agent.config, agent.batch_size, 1, progress))
-        assert sample.weights.min() < 0.9
-        np.testing.assert_array_equal(sample.weights, agent.sampler.priorities.weights(sample.rows, beta))
+        rows, transitions = agent.sampler.sample(agent.config, agent.batch_size, progress)
+        assert transitions.weight.min() < 0.9
+        np.testing.assert_array_equal(transitions.weight, agent.sampler.priorities.weights(rows, beta))
 
 
 @pytest.mark.parametrize(("alpha", "uniform"), [(0.0, True), (1.0, False)])
@@ -290,7 +290,7 @@ def test_priority_alpha_is_that_of_the_priorities(alpha: float, uniform: bool) -
 
 def test_rewards_are_scaled() -> None:
     agent, scaled = agent_of("td3"), agent_of("td3", reward_scale=0.1)
-    batches = [one._batch(next(iter_of(one))) for one in (agent, scaled)]
+    batches = [one._batch(sampled(one)) for one in (agent, scaled)]
     torch.testing.assert_close(0.1 * batches[0].reward, batches[1].reward)
 
 
@@ -372,7 +372,7 @@ def test_bad_settings_are_named(kind: Any, settings: dict[str, Any], what: str) 
 def test_a_setting_that_may_change_counts_from_then_on() -> None:
     agent = agent_of("sac")
     agent.batch_size = 4
-    assert len(next(iter_of(agent)).rows) == 4
+    assert len(sampled(agent).reward) == 4
     with pytest.raises(AttributeError, match="buffer_size cannot be changed"):
         agent.buffer_size = 10
 

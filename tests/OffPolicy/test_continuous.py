@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from AsyncPPO import evaluate
 from OffPolicy import DDPG, SAC, TD3, OffPolicyAgent
 from OffPolicy.learner import WeightedRanks
-from OffPolicy.sampler import Minibatch
+from OffPolicy.replay import Transitions
 from tests.covering import rest_slow
 from tests.OffPolicy.probes import Identity, Loop, OneState, TwoStates
 
@@ -24,13 +24,13 @@ FROZEN = {"lr": 1e-30, "tau": 1e-30}
 ALL = pytest.mark.parametrize("kind", [DDPG, TD3, SAC])
 
 
-def random_batch(seed: int = 0, size: int = 6) -> Minibatch:
+def random_batch(seed: int = 0, size: int = 6) -> Transitions:
     rng = np.random.default_rng(seed)
     arrays = [
         rng.normal(size=(size, 2)), rng.uniform(-1, 1, (size, 2)), rng.normal(size=size), rng.normal(size=(size, 2)),
         rng.choice([0, 0.9], size), rng.random(size),
     ]  # fmt: skip
-    return Minibatch(*[torch.from_numpy(np.float32(array)) for array in arrays])
+    return Transitions(*[torch.from_numpy(np.float32(array)) for array in arrays])
 
 
 def shaken(kind: type[OffPolicyAgent], seed: int = 1, **settings: Any) -> Any:
@@ -252,7 +252,7 @@ def test_the_actors_step_leaves_the_critics_gradient_alone(kind: Any) -> None:
     assert torch.equal(agent.critic_learner.optimizer.gradient, after)
 
 
-def actor_loss_by_hand(agent: Any, actor: Any, critic: Any, batch: Minibatch, noise: torch.Tensor) -> torch.Tensor:
+def actor_loss_by_hand(agent: Any, actor: Any, critic: Any, batch: Transitions, noise: torch.Tensor) -> torch.Tensor:
     """The loss of the actor with squared actions and filtered cloning of rows 4 and up, for autograd."""
     if isinstance(agent, SAC):
         policy = actor(batch.obs)
@@ -282,7 +282,7 @@ def test_the_gradient_of_the_actor_equals_that_of_autograd(kind: Any, activation
     agent.learn_from(batch, WeightedRanks(demos=6))
 
     actor, critic = (copy.deepcopy(learner.network).double() for learner in (agent.actor_learner, agent.critic_learner))
-    exact = Minibatch(*[part.double() for part in batch])
+    exact = Transitions(*[part.double() for part in batch])
     loss = actor_loss_by_hand(agent, actor, critic, exact, torch.from_numpy(noises[1]).double())
     expected = torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(actor.parameters()))])
     ours = agent.actor_learner.optimizer.gradient.double()

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from OffPolicy import DDPG, SAC, TD3, GoalFunctions
 from OffPolicy.demonstrations import load_demonstrations
 from OffPolicy.learner import WeightedRanks
-from OffPolicy.sampler import Minibatch
+from OffPolicy.replay import Transitions
 from parallel_rl.utils import Trajectory, load_state, save_state
 from tests.covering import rest_slow
 from tests.OffPolicy.probes import Loop, Reach
@@ -139,7 +139,7 @@ def test_cloning_loss_against_a_literal_and_its_filter(agent_class: Any) -> None
     with torch.no_grad():
         own = agent.policy.choose(obs, deterministic=True)
     zeros = torch.zeros(2)
-    with_another = Minibatch(*[torch.cat([part[:1], part]) for part in (obs, shown, zeros, obs, zeros, zeros)])
+    with_another = Transitions(*[torch.cat([part[:1], part]) for part in (obs, shown, zeros, obs, zeros, zeros)])
     difference = own - shown
 
     for q_filter, counts in ((False, torch.ones(2, 1)), (True, torch.tensor([[1.0], [0.0]]))):

@@ -9,16 +9,16 @@ from gymnasium import spaces
 from AsyncPPO import evaluate
 from benchmarks.bit_flip import BitFlip
 from OffPolicy import DQN
-from OffPolicy.sampler import Minibatch
+from OffPolicy.replay import Transitions
 from tests.OffPolicy.probes import Identity, Loop, OneState, TwoStates
 
 OBSERVATIONS, ACTIONS = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(3, start=5)
 SMALL: dict[str, Any] = {"hidden_sizes": (), "buffer_size": 1000, "seed": 0}
 
 
-def batch_of(obs: list, action: list, reward: list, next_obs: list, discount: list, weight: list) -> Minibatch:
+def batch_of(obs: list, action: list, reward: list, next_obs: list, discount: list, weight: list) -> Transitions:
     numbers = [torch.tensor(values, dtype=torch.float32) for values in (obs, reward, next_obs, discount, weight)]
-    return Minibatch(numbers[0], torch.tensor(action), *numbers[1:])
+    return Transitions(numbers[0], torch.tensor(action), *numbers[1:])
 
 
 BATCH = batch_of([[1, 0], [0, 1]], [5, 7], [1, -3], [[0, 1], [1, 0]], [0.5, 0], [1, 0.25])
@@ -50,7 +50,7 @@ def test_dqn_loss_of_a_table_equals_the_formula(double: bool, targets: list[floa
     assert metrics["q_value"] == pytest.approx((TABLE[0, 0] + TABLE[1, 2]) / 2)
 
 
-def loss_by_loops(agent: DQN, batch: Minibatch) -> float:
+def loss_by_loops(agent: DQN, batch: Transitions) -> float:
     """The same in float64, number by number, for a dueling network of one hidden layer."""
 
     def q(network: Any, obs: list[float]) -> list[float]:
@@ -96,7 +96,7 @@ def test_loss_and_gradient_are_those_of_a_slow_loop_in_float64() -> None:
 
 
 @torch.no_grad()
-def agent_loss(agent: DQN, batch: Minibatch, held: dict = {}) -> torch.Tensor:  # noqa: B006
+def agent_loss(agent: DQN, batch: Transitions, held: dict = {}) -> torch.Tensor:  # noqa: B006
     """The loss with the target of the first call."""
     if "target" not in held:
         best = agent.q.network(batch.next_obs).argmax(1, keepdim=True)

@@ -150,7 +150,7 @@ def test_the_settings_of_an_agent_say_how_many_goals_change(hindsight: Any, k: i
     settings = {"hindsight": hindsight, "replay_k": k, "hidden_sizes": (8,), "buffer_size": 50}
     agent = SAC(SPACE, spaces.Box(-1, 1, (1,)), goal_functions=GoalFunctions(reward, reached), seed=0, **settings)
     agent.observe([piece(0, 20, True)])
-    goal = agent.sampler.sample(agent.config, 1000, 0.0).transitions.obs["desired_goal"]
+    goal = agent.sampler.sample(agent.config, 1000, 0.0)[1].obs["desired_goal"]
     assert (goal != 1000).mean() == pytest.approx(share, abs=0.05)
 
 
@@ -195,7 +195,7 @@ def trained(make: Any) -> DQN:
 def test_hindsight_takes_the_rewards_of_a_wrapper() -> None:
     agent = trained(lambda: HalfOfAll(BitFlip(3)))
     assert agent.updates
-    assert {*agent.sampler.sample(agent.config, 500, 0.0).transitions.reward} == {0.5, 1}
+    assert {*agent.sampler.sample(agent.config, 500, 0.0)[1].reward} == {0.5, 1}
 
 
 def test_rewards_that_a_wrapper_changes_only_for_the_original_goal_are_refused() -> None:

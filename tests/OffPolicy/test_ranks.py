@@ -13,7 +13,8 @@ from AsyncPPO import AsyncTrainer
 from AsyncPPO.callbacks import Callback
 from OffPolicy import DDPG, DQN, SAC, TD3, OffPolicyAgent
 from OffPolicy.learner import WeightedRanks
-from OffPolicy.sampler import Minibatch, shares
+from OffPolicy.replay import Transitions
+from OffPolicy.sampler import shares
 from parallel_rl.ranks.elastic import Elastic
 from parallel_rl.utils import ALONE, Ranks, Trajectory, load_state, state_to_bytes
 from tests.ranks import Fragile, Killed, errors_on_ranks, on_elastic_ranks, on_ranks
@@ -46,12 +47,12 @@ class Given:
         return np.broadcast_to(self.table[:rows, :columns], (*copies, rows, columns)).astype(dtype)
 
 
-def batch_of(agent: OffPolicyAgent, size: int) -> Minibatch:
+def batch_of(agent: OffPolicyAgent, size: int) -> Transitions:
     rng = np.random.default_rng(5)
     action = rng.integers(3, size=size) if agent.action_space == CHOICES else np.float32(rng.uniform(-1, 1, (size, 2)))
     numbers = [np.float32(rng.normal(size=shape)) for shape in ((size, 3), size, (size, 3))]
     discount, weight = np.float32(rng.choice([0, 0.9], size)), np.float32(rng.random(size))
-    return Minibatch(*map(torch.from_numpy, (numbers[0], action, *numbers[1:], discount, weight)))
+    return Transitions(*map(torch.from_numpy, (numbers[0], action, *numbers[1:], discount, weight)))
 
 
 @pytest.mark.parametrize(("kind", "demos"), [(SAC, 0), (TD3, 0), (DDPG, 0), (DQN, 0), (SAC, 4), (TD3, 4), (DDPG, 4)])
@@ -67,7 +68,7 @@ def test_gradients_are_those_of_all_rows(kind: Any, demos: int) -> None:
         )
         own = rows[ranks.rank] if ranks.world_size > 1 else [*range(12)]
         agent.rng = Given(table[own])
-        batch = Minibatch(*[tensor[own] for tensor in batch_of(agent, 12)])
+        batch = Transitions(*[tensor[own] for tensor in batch_of(agent, 12)])
         agent.learn_from(batch, WeightedRanks(ranks, len(own) / 12, sum(row >= first for row in own)))
         return agent
 
@@ -355,7 +356,7 @@ def test_demonstrations_in_a_minibatch_are_dealt_to_ranks_in_proportion_to_its_r
             agent: Any = trainer.agent
             learn_from = agent.learn_from
 
-            def noted(batch: Minibatch, weighted: WeightedRanks) -> Any:
+            def noted(batch: Transitions, weighted: WeightedRanks) -> Any:
                 shown = batch.action[len(batch.action) - weighted.demos :]
                 assert torch.equal(shown, torch.full_like(shown, 0.75)), "1.5 of at most 2"
                 taken.append((len(batch.obs) - weighted.demos, weighted.demos, weighted.weight))
