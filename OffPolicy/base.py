@@ -35,6 +35,7 @@ from parallel_rl.utils import (
     spaces_in,
 )
 from parallel_rl.utils.names import takes_no_environment
+from parallel_rl.utils.settings import checked_seed
 from parallel_rl.utils.threads import LARGE_NETWORK, torch_threads
 
 
@@ -73,13 +74,13 @@ class OffPolicyAgent(Sharing, ABC):
 
         Raises:
             TypeError: a setting is unknown, or `config` is not the only one, or a space is not supported.
-            ValueError: a setting is out of its range.
+            ValueError: a setting or the seed is out of its range.
         """
         config = self.config_class.of(config, settings, by=type(self).__name__)
         self.config = replace(config, device=found_device(config.device))
         self.observation_space, self.action_space = observation_space, action_space
-        self.goal_functions, self.seed = goal_functions, seed
-        self.rng = np.random.default_rng(seed)
+        self.goal_functions, self.seed = goal_functions, checked_seed(seed)
+        self.rng = np.random.default_rng(self.seed)
         self.replay = Replay(self.buffer_size, observation_space, action_space)
         self.sampler = Sampler(self.replay, self.config, goal_functions, self.rng)
         self.steps, self.updates, self.schedule = 0, 0, UpdateSchedule()
@@ -328,13 +329,19 @@ class OffPolicyAgent(Sharing, ABC):
     def check_fits(self, env: Any) -> None:
         """Check that this agent was made for the spaces of an environment or vectorizer.
 
+        The bounds of numbers in observations may differ.
+
         Raises:
+            TypeError: a space is not supported.
             ValueError: it was made for other spaces.
         """
-        for name in ("observation_space", "action_space"):
-            space = getattr(env, f"single_{name}" if hasattr(env, f"single_{name}") else name)
-            if describe_space(space) != describe_space(getattr(self, name)):
-                raise ValueError(f"the {type(self).__name__} was made for {getattr(self, name)}, but {env} has {space}")
+        observations, actions = spaces_in(env)
+        fit = self.replay.can_hold(observations) and self.policy.features.fit(observations)
+        if not fit or describe_space(actions) != describe_space(self.action_space):
+            own = f"{self.observation_space} and {self.action_space}"
+            raise ValueError(
+                f"the {type(self).__name__} was made for {own}, but {env} has {observations} and {actions}"
+            )
 
     def replica(self) -> None:
         """Return None, since workers cannot act with a replica of this agent."""

@@ -122,7 +122,11 @@ class DQNConfig(OffPolicyConfig):
     utd = new_default(0.25)
     tau = new_default(0.01)
     hidden_sizes = new_default((128, 128))
-    target_update_interval: int = setting(1, "Updates of the network for each update of its target.", above=0)
+    target_update_interval: int = setting(
+        1,
+        "Updates of the network (not environment steps, as in Stable-Baselines3) for each update of its target.",
+        above=0,
+    )
     double: bool = setting(True, "Choose the next action by the online network, and evaluate it by the target network.")
     dueling: bool = setting(False, "Compute action values as the state's value plus advantages.", structure=True)
     epsilon_start: float = setting(1.0, "Initial probability of a random action.", least=0, most=1)

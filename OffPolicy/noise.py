@@ -63,14 +63,14 @@ def make_noise(name: str, size: int) -> NormalNoise | None:
     """
     if name == "none":
         return None
-    kind, _, number = name.partition("_")
     try:
+        kind, _, number = name.partition("_")
         std = float(number)
         if not 0.0 <= std < np.inf:
             raise ValueError
         return KINDS[kind](size, std)
-    except (LookupError, ValueError):
-        raise ValueError(f"action_noise must be none, or as normal_0.1 or ou_0.2, not {name!r}") from None
+    except (AttributeError, LookupError, ValueError):
+        raise ValueError(f"action_noise must be a text such as normal_0.1, ou_0.2 or none, not {name!r}") from None
 
 
 class ParameterNoise:

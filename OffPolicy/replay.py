@@ -132,6 +132,10 @@ class Replay:
         """The names of the parts of `Dict` observations; none for others."""
         return self._types["obs"].names or ()
 
+    def can_hold(self, observation_space: spaces.Space) -> bool:
+        """Return whether the observations of a space have the shape and type of the rows."""
+        return _stored(observation_space) == self._types["obs"]
+
     @property
     def nbytes(self) -> int:
         """The bytes that the buffer takes when it is full."""

@@ -20,6 +20,7 @@ from parallel_rl.utils import (
     settings_class,
     spaces_in,
 )
+from parallel_rl.utils.settings import checked_seed
 from PPO.actor_critic import ActorCritic, MakeEncoder
 from PPO.companions import Companion
 from PPO.config import PPOConfig
@@ -167,11 +168,10 @@ def checked_arguments(observ_dim: int, action_dim: int, seed: int | None) -> tup
     Raises:
         ValueError: a number is out of its range.
     """
-    size, seeds = Setting("", above=0), Setting("", least=0)
-    checked = (("observ_dim", observ_dim, size), ("action_dim", action_dim, size), ("seed", seed, seeds))
-    if faults := [*filter(None, (fault_of(name, value, about, int | None) for name, value, about in checked))]:
-        raise ValueError("; ".join(faults))
-    return int(observ_dim), int(action_dim), None if seed is None else int(seed)
+    for name, value in (("observ_dim", observ_dim), ("action_dim", action_dim)):
+        if fault := fault_of(name, value, Setting("", above=0), int):
+            raise ValueError(fault)
+    return int(observ_dim), int(action_dim), checked_seed(seed)
 
 
 def per_dimension(name: str, value: Scaling, dimensions: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from functools import cache
 from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parallel_rl.utils.names import sb3_attribute, suggestion
+from parallel_rl.utils.names import SB3_ATTRIBUTES, sb3_attribute, suggestion
 from parallel_rl.utils.settings import check, settings_in
 
 MISSPELLED = 0.88
@@ -64,10 +64,14 @@ class Configured:
         super().__setattr__("config", changed)
 
     def _check_spelling(self, name: str) -> None:
-        """Refuse a new public attribute that is almost called like a setting, except in subclasses of an agent."""
+        """Refuse a new public attribute that is almost called like a setting, or as in Stable-Baselines3.
+
+        Subclasses of an agent may have such attributes.
+        """
         is_agent = "config" in get_annotations(type(self))  # a subclass need not declare it again
         if is_agent and not name.startswith("_") and not hasattr(self, name):
-            hint = _misspelling(name, tuple(vars(self.config)))
+            hint = f": {SB3_ATTRIBUTES[name]}" if name in SB3_ATTRIBUTES else ""
+            hint = hint or _misspelling(name, tuple(vars(self.config)))
             if hint:
                 raise AttributeError(f"{type(self).__name__} has no setting {name!r}{hint}")
 

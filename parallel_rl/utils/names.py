@@ -54,7 +54,14 @@ SB3_VALUES = {("normalize_advantage", "True"): "minibatch", ("normalize_advantag
 """The value that stands for one of Stable-Baselines3, by the name of the setting and the `repr` of the latter."""
 SB3_METHODS = {"predict": "get_action", "save": "save_weights", "set_parameters": "load_weights"}
 """Methods of the agents of Stable-Baselines3, and ours."""
-SB3_HINTS = {
+SB3_ATTRIBUTES = {
+    "exploration_rate": "epsilon of DQN is the current one; epsilon_start=, epsilon_end= and epsilon_steps= set it",
+    "num_timesteps": "steps_done of the trainer counts them",
+    "replay_buffer": "replay is that of an off-policy agent",
+    "ent_coef_tensor": "the metric alpha of SAC is its mean",
+}
+"""What stands in for attributes of the agents of Stable-Baselines3, which nobody assigns here."""
+SB3_HINTS = SB3_ATTRIBUTES | {
     "policy": "networks follow from the spaces; encoder= of PPO takes one of your own",
     "policy_kwargs": "hidden_sizes= and activation= are arguments of their own, as is encoder= of PPO",
     "encoder": "PPO.for_env(env, encoder=...) takes a network of your own; the other agents have none",

@@ -274,7 +274,19 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
         return None
     if Schedule in kinds:
         value = scheduled(name, value, False, 0.0)
-    return _number_fault(name, value, about, is_whole)
+    due = "a number, or be left out" if NoneType in kinds else "a number"  # SB3 has "auto" for what is left out here
+    return _number_fault(name, value, about, is_whole, due)
+
+
+def checked_seed(seed: int | None) -> int | None:
+    """Return the seed of an agent as a number of Python.
+
+    Raises:
+        ValueError: it is not a whole number from 0 to 2**63 - 1, or None.
+    """
+    if fault := fault_of("seed", seed, Setting("", least=0), int | None):
+        raise ValueError(fault)
+    return None if seed is None else int(seed)
 
 
 def literals(kinds: Iterable[Any]) -> list[Any]:
@@ -284,12 +296,12 @@ def literals(kinds: Iterable[Any]) -> list[Any]:
     return [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
 
 
-def _number_fault(name: str, value: Any, about: Setting, is_whole: bool) -> str | None:
+def _number_fault(name: str, value: Any, about: Setting, is_whole: bool, due: str = "a number") -> str | None:
     try:
         if not about.allows(value):
             return f"{name} must be {about.range}, not {value}"
     except TypeError:
-        return f"{name} must be a number, not {value!r}"
+        return f"{name} must be {due}, not {value!r}"
     if is_whole and value != int(value):
         return f"{name} must be a whole number, not {value}"
     if (is_whole or isinstance(value, int)) and value >= WHOLE_LIMIT:

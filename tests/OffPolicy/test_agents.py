@@ -328,6 +328,31 @@ def test_an_agent_is_made_for_its_environment() -> None:
     assert DQN.for_env(partial(Identity, False), **SMALL).action_space == Identity(False).action_space
 
 
+class OneSpace(gym.Env):
+    """An environment with an observation space and five actions."""
+
+    action_space = spaces.Discrete(5)
+
+    def __init__(self, observation_space: spaces.Space) -> None:
+        self.observation_space = observation_space
+
+
+def test_only_bounds_of_observations_may_differ_from_those_of_the_agents_environment() -> None:
+    bounded = spaces.Box(-1, 1, (2,), np.float32)
+    agent = DQN.for_env(OneSpace(spaces.Dict(a=bounded, b=spaces.Discrete(3))), **SMALL)
+    for box in (spaces.Box(-np.inf, np.inf, (2,), np.float32), spaces.Box(0, 9, (2,), np.float64)):
+        agent.check_fits(OneSpace(spaces.Dict(a=box, b=spaces.Discrete(3))))
+    others = [
+        spaces.Dict(a=spaces.Box(-1, 1, (1, 2), np.float32), b=spaces.Discrete(3)),
+        spaces.Dict(a=spaces.Box(-1, 1, (2,), np.int8), b=spaces.Discrete(3)),
+        spaces.Dict(a=bounded, b=spaces.Discrete(3, start=1)),
+        spaces.Dict(a=bounded, c=spaces.Discrete(3)),
+    ]
+    for space in others:
+        with pytest.raises(ValueError, match="the DQN was made for"):
+            agent.check_fits(OneSpace(space))
+
+
 @pytest.mark.parametrize("kind", [PPO, DQN])
 def test_for_env_closes_the_environment_that_it_makes_and_no_other(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[gym.Env] = []
@@ -362,6 +387,10 @@ def test_hindsight_needs_goals() -> None:
         (TD3, {"action_noise": "pink_1"}, "action_noise"),
         (SAC, {"tau": 0}, "tau"),
         (SAC, {"clip_return": True, "gamma": 1}, "gamma < 1"),
+        (SAC, {"alpha": "auto"}, "alpha must be a number, or be left out, not 'auto'"),
+        (TD3, {"action_noise": None}, "action_noise must be a text such as normal_0.1, ou_0.2 or none, not None"),
+        (DQN, {"seed": -1}, "seed must be finite and not negative, not -1"),
+        (SAC, {"seed": 1.5}, "seed must be a whole number, not 1.5"),
     ],
 )
 def test_bad_settings_are_named(kind: Any, settings: dict[str, Any], what: str) -> None:
@@ -380,6 +409,13 @@ def test_a_setting_that_may_change_counts_from_then_on() -> None:
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(TypeError, match="did you mean 'batch_size'"):
         DQN.for_env(Identity(False), batchsize=3)
+    for kind, theirs, ours in ((SAC, "ent_coef", "alpha"), (DQN, "exploration_final_eps", "epsilon_end")):
+        with pytest.raises(TypeError, match=f"'{theirs}': did you mean '{ours}'"):
+            kind.for_env("CartPole-v1", **{theirs: 0.1})
+    with pytest.raises(AttributeError, match="DQN has no setting 'exploration_rate': epsilon of DQN"):
+        agent_of("dqn").exploration_rate = 0.1
+    with pytest.raises(AttributeError, match="no attribute 'num_timesteps': steps_done of the trainer"):
+        print(agent_of("sac").num_timesteps)
     with pytest.raises(AttributeError, match="SAC has no setting 'gama': did you mean 'gamma'"):
         agent_of("sac").gama = 0.3
 
