@@ -222,7 +222,8 @@ class OffPolicyAgent(Sharing, ABC):
         """Add trajectories to the replay buffer; the arrays are copied.
 
         Args:
-            trajectories: of this rank, all that `act` has made so far; other actions gave no transition.
+            trajectories: this rank's new ones. Actions since the last call that are missing here count as lost: their
+                environment failed.
             ranks: all call this together; each has a replay buffer of its own, and they count all steps.
         """
         if trajectories:

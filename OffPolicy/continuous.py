@@ -38,7 +38,7 @@ class Critic(nn.Module):
         return [self.layers.first_layer]
 
     def forward(self, columns: torch.Tensor, actions: torch.Tensor, count: int | None = None) -> torch.Tensor:
-        """Return values `(K, B)`, or those of the first `count` critics."""
+        """Return the values `(K, B)` of all critics, or of the first `count`."""
         return self.trace(columns, actions, count)[0]
 
     def trace(
@@ -235,7 +235,7 @@ class ContinuousAgent(OffPolicyAgent):
             batch: a minibatch that ends with this rank's demonstrations.
             actions: pi(s) `(B, A)`, the deterministic actions.
             d_actions: receives the derivatives of the loss by them.
-            ranks: their mean of this loss, weighted, is that of all demonstrations.
+            ranks: the weighted mean of their losses is the loss of all demonstrations.
         """
         if not ranks.demos:
             return 0.0

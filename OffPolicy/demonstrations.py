@@ -137,5 +137,5 @@ def _checked(values: Any, shape: tuple[int, ...], key: str, name: str) -> np.nda
         raise ValueError(f"{name} needs {key} of the shape {shape} for an episode, and has {np.shape(values)}")
     array = np.asarray(values)
     if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
-        raise ValueError(f"{name} has {key} that are no finite numbers")
+        raise ValueError(f"{name}: {key} has NaN, infinite or non-numeric values")
     return array

@@ -34,7 +34,7 @@ class GoalFunctions(NamedTuple):
 
     @classmethod
     def of(cls, env: Any) -> "GoalFunctions":
-        """Return those of an environment with the interface of Gymnasium-Robotics, or of its wrappers.
+        """Return the functions of an environment with the interface of Gymnasium-Robotics, or of its wrappers.
 
         Raises:
             ValueError: the environment lacks `compute_reward` or `compute_terminated`.
@@ -51,8 +51,9 @@ class GoalFunctions(NamedTuple):
     ) -> np.ndarray:
         """Return the values `(n,)` of one of the functions for goals `(n, G)`.
 
-        A function that returns one value for all of them is a constant, as that of Fetch, or takes single goals only,
-        as that of the mazes: then it has another value where the goal is achieved, and is called for each.
+        If the function returns a single value for all goals, there are two cases. It is constant (Fetch): it has the
+        same value for an achieved goal, and the value is repeated. Or it takes one goal only (the mazes): it is called
+        for each.
 
         Raises:
             ValueError: the values have another shape.
@@ -77,8 +78,8 @@ class Hindsight:
 
     goal_functions: GoalFunctions
     strategy: Strategy
-    """Which achieved goal of the episode is taken: that of a later step (`future`), of the last step (`final`), or of
-    any step (`episode`). In an unfinished episode only the steps so far count."""
+    """Which step of the episode achieved the new goal: a later one (`future`), the last one (`final`), or any
+    (`episode`). In an unfinished episode only the steps so far count."""
     k: int
     """The number of transitions with such a goal for each one with its original goal."""
 
@@ -115,7 +116,7 @@ class Hindsight:
     def goal_rows(self, replay: Replay, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return, for each of `rows` `(n,)`, the row whose achieved goal becomes its goal.
 
-        Each comes after a step of the episode, since it shows what the step achieved.
+        An observation shows what the step before it achieved, so the first one of an episode is never a goal.
         """
         last = replay.steps_to_final(rows)
         if self.strategy == "final":

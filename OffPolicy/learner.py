@@ -20,9 +20,9 @@ class WeightedRanks(NamedTuple):
 
     ranks: Ranks = ALONE
     weight: float = 1.0
-    """The fraction of the rows that this rank has."""
+    """The fraction of the rows that this rank has, demonstrations included."""
     demos: int = 0
-    """How many of its rows are demonstrations: the last ones."""
+    """The number of its rows that are demonstrations: the last ones."""
 
     def average(self, *vectors: torch.Tensor) -> None:
         """Turn means over this rank's rows, vectors, into means over the rows of all ranks, in place."""

@@ -61,7 +61,7 @@ class Placed(NamedTuple):
     """A trajectory, and the rows to write it to."""
 
     rows: np.ndarray
-    """Of its transitions."""
+    """The rows of its transitions."""
     columns: dict[str, np.ndarray]
     """What to write there, by the name of the array."""
     finals: np.ndarray
@@ -241,7 +241,7 @@ class Replay:
     def _continues(self, trajectory: Trajectory) -> bool:
         """Return whether a trajectory begins with the newest observation of its environment.
 
-        So does the episode after a reset to that very observation; from the same state it is a valid continuation.
+        After a reset to exactly that observation this is True as well. That is harmless: the state is the same.
         """
         newest = self.obs[self._row(self._written[trajectory.env_id], trajectory.env_id)]
         return trajectory.obs[:1].astype(self.obs.dtype).tobytes() == newest.tobytes()

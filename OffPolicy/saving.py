@@ -73,10 +73,10 @@ class Savable(Configured, ConfigFields):
         """Make an agent from what `save_weights` saved: its spaces, its settings, its weights and its steps.
 
         Args:
-            directory: that of the weights.
-            changes: arguments that replace the saved ones. Give those that are not saved: `device`, a schedule for
-                `lr` if the agent is to learn, and `goal_functions` for hindsight, or `hindsight="none"` for an agent
-                that learns no more.
+            directory: where the weights are.
+            changes: arguments that replace the saved ones. These are not saved: `device`, a schedule for `lr` (needed
+                only to learn), and `goal_functions` for hindsight (`hindsight="none"` does without, for an agent that
+                learns no more).
 
         Raises:
             FileNotFoundError: there are no weights.

@@ -105,8 +105,8 @@ def test_terminations_of_goals_are_computed_by_a_function_of_single_goals(tmp_pa
         ({"obs": OBS, "acs": ACTS, "rew": np.zeros((1, 2, 1))}, r"needs rew of the shape \(2,\)"),
         ({"obs": OBS, "acs": ACTS, "rew": REWARDS, "terminated": np.ones((1, 1))}, r"needs terminated of the shape"),
         ({"obs": OBS, "acs": ACTS, "rew": np.zeros((3, 2))}, r"as many episodes .* obs \(1, 3, 1\), .* rew \(3, 2\)"),
-        ({"obs": OBS, "acs": ACTS * np.nan, "rew": REWARDS}, "has acs that are no finite numbers"),
-        ({"obs": OBS, "acs": ACTS, "rew": REWARDS + np.inf}, "has rew that are no finite numbers"),
+        ({"obs": OBS, "acs": ACTS * np.nan, "rew": REWARDS}, "acs has NaN, infinite or non-numeric values"),
+        ({"obs": OBS, "acs": ACTS, "rew": REWARDS + np.inf}, "rew has NaN, infinite or non-numeric values"),
         ({"acs": np.array([{"a": 1}], object)}, "pickled objects, which are not loaded"),
     ],
 )
