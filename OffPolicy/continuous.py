@@ -98,9 +98,9 @@ class ContinuousPolicy(Policy):
 
     def actions(self, rows: np.ndarray, deterministic: bool) -> np.ndarray:
         """Return float32 `(B, ...)`, inside the bounds."""
-        actions = self.choose(self.columns(rows), deterministic)
-        self.check_finite(actions, rows)
-        return self.to_environment(actions.cpu().numpy())
+        actions = self.choose(self.columns(rows), deterministic).cpu().numpy()
+        self.check_not_nan(actions, rows)
+        return self.to_environment(actions)
 
     def deterministic_actions(self, obs: torch.Tensor, core: None = None) -> tuple[torch.Tensor]:
         """Return `(B, A)`, inside the bounds."""
@@ -167,9 +167,8 @@ class ContinuousAgent(OffPolicyAgent):
             return self.policy.to_environment(noise)
         random_actions, normals, uniform = np.split(noise, [self.action_dim, -1], axis=1)
         with torch.no_grad():
-            chosen = self.behave(self.policy.columns(rows), normals)
-        self.policy.check_finite(chosen, rows)
-        actions = chosen.cpu().numpy()
+            actions = self.behave(self.policy.columns(rows), normals).cpu().numpy()
+        self.policy.check_not_nan(actions, rows)
         if self.noise_process is not None:
             actions = np.clip(actions + self.noise_process.sample(normals, state), -1, 1)
         return self.policy.to_environment(np.where(uniform < self.config.eps_greedy, random_actions, actions))

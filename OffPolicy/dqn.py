@@ -78,7 +78,7 @@ class GreedyPolicy(Policy):
         """Return int64 `(B,)`."""
         self.features.check_mask(rows)
         value, best = self.networks["q"](self.columns(rows)).max(dim=1)
-        self.check_finite(value, rows)
+        self.check_not_nan(value.cpu().numpy(), rows)
         return best.cpu().numpy() + self.offset
 
     def deterministic_actions(self, obs: torch.Tensor, core: None = None) -> tuple[torch.Tensor]:
