@@ -59,7 +59,7 @@ class Savable(Parts):
 
     def settings(self) -> Settings:
         """Return the config and the other arguments of the agent as plain values, for a file; without `device`."""
-        return plain_arguments({name: getattr(self, name) for name in self.arguments} | vars(self.config))
+        return plain_arguments({name: getattr(self, name) for name in sorted(self.arguments)} | vars(self.config))
 
     def check_settings(self, saved: Settings, what: str, *, learning: bool = False) -> None:
         """Check that the weights of an agent with the settings `saved` have the same meaning for this one.

@@ -194,3 +194,30 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 100
         [sys.executable, "-c", script, tmp_path / "x"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert float(done.stdout) < 0.2
+
+
+SAVES = """
+import hashlib
+from pathlib import Path
+from OffPolicy import SAC
+from parallel_rl.utils import save_state
+from PPO import PPO
+for agent in PPO.for_env("Pendulum-v1", seed=0, companions=["rnd"]), SAC.for_env("Pendulum-v1", seed=0):
+    agent.save_weights(".")
+    save_state("checkpoint", {"signature": agent.signature(), "agent": agent.state()})
+    for file in sorted(Path().iterdir()):
+        print(file, hashlib.sha256(file.read_bytes()).hexdigest())
+"""
+
+
+def test_the_files_of_equal_agents_are_equal_in_every_process(tmp_path: Path) -> None:
+    processes = []
+    for seed in ("1", "2"):  # of the hashes of texts, and so of the order of sets
+        (directory := tmp_path / seed).mkdir()
+        env = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        processes.append(
+            subprocess.Popen([sys.executable, "-c", SAVES], cwd=directory, env=env, stdout=subprocess.PIPE, text=True)
+        )
+    first, second = [process.communicate()[0] for process in processes]
+    assert len(first.splitlines()) == 6
+    assert first == second
