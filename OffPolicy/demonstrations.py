@@ -14,6 +14,8 @@ from parallel_rl.utils import Trajectory, row_type
 
 MINARI = "minari:"
 """The prefix of the name of a Minari dataset."""
+ROUNDING = 1e-4
+"""The fraction of the range of actions by which they may be outside."""
 
 
 def load_demonstrations(
@@ -35,7 +37,8 @@ def load_demonstrations(
     Raises:
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: Minari is not installed.
-        ValueError: the file holds pickled objects, or an array is missing, does not fit or has NaN or infinite numbers.
+        ValueError: the file holds pickled objects, or an array is missing, does not fit or has NaN or infinite numbers,
+            or actions are not in their space.
     """
     name = str(source)
     make = partial(_trajectory, name, observation_space, action_space, goal_functions)
@@ -104,6 +107,8 @@ def _trajectory(
 ) -> Trajectory:
     steps = len(episode["acs"])
     action = _checked(episode["acs"], (steps, *row_type(action_space)[0]), "acs", name)
+    if isinstance(action_space, spaces.Box):
+        _check_bounds(action, action_space, name)
     obs = _rows(episode.get("obs"), observation_space, steps + 1, name)
     reward, terminated = episode.get("rew"), episode.get("terminated")
     if goal_functions is not None:
@@ -119,6 +124,16 @@ def _trajectory(
     truncated = np.zeros(steps, bool)
     truncated[-1] = not ended[steps - 1]
     return Trajectory(0, obs[:steps], action[:steps], reward[:steps], ended[:steps], truncated, obs[steps : steps + 1])
+
+
+def _check_bounds(action: np.ndarray, space: spaces.Box, name: str) -> None:
+    low, high = space.low, space.high
+    rounding = ROUNDING * (high - low)
+    if (action < low - rounding).any() or (action > high + rounding).any():
+        raise ValueError(
+            f"{name} has acs from {action.min():g} to {action.max():g}, but actions are from {low.min():g} to "
+            f"{high.max():g}: clip or rescale them"
+        )
 
 
 def _rows(values: Any, space: spaces.Space, count: int, name: str) -> np.ndarray:

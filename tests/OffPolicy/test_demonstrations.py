@@ -49,7 +49,7 @@ def episodes_of_reach(count: int = 20, steps: int = 10) -> dict[str, np.ndarray]
 def test_a_file_becomes_one_trajectory_for_each_episode(tmp_path: Path) -> None:
     terminated = np.array([[False, False, False], [False, True, False]])
     path = save(
-        tmp_path / "demos.npz", obs=np.arange(8.0).reshape(2, 4, 1), acs=np.arange(6.0).reshape(2, 3, 1),
+        tmp_path / "demos.npz", obs=np.arange(8.0).reshape(2, 4, 1), acs=np.arange(6.0).reshape(2, 3, 1) / 3,
         rew=np.arange(6.0).reshape(2, 3), terminated=terminated,
     )  # fmt: skip
     whole, ended = load_demonstrations(path, BOX, ACTIONS, None)
@@ -106,6 +106,8 @@ def test_terminations_of_goals_are_computed_by_a_function_of_single_goals(tmp_pa
         ({"obs": OBS, "acs": ACTS, "rew": REWARDS, "terminated": np.ones((1, 1))}, r"needs terminated of the shape"),
         ({"obs": OBS, "acs": ACTS, "rew": np.zeros((3, 2))}, r"as many episodes .* obs \(1, 3, 1\), .* rew \(3, 2\)"),
         ({"obs": OBS, "acs": ACTS * np.nan, "rew": REWARDS}, "acs has NaN, infinite or non-numeric values"),
+        ({"obs": OBS, "acs": ACTS + 50, "rew": REWARDS}, "acs from 50 to 50, but actions are from -2 to 2: clip or"),
+        ({"obs": OBS, "acs": ACTS - 2.01, "rew": REWARDS}, r"acs from -2\.01 to -2\.01, but actions"),
         ({"obs": OBS, "acs": ACTS, "rew": REWARDS + np.inf}, "rew has NaN, infinite or non-numeric values"),
         ({"acs": np.array([{"a": 1}], object)}, "pickled objects, which are not loaded"),
     ],
@@ -115,6 +117,12 @@ def test_a_file_that_does_not_fit_is_named(arrays: dict[str, Any], words: str, t
     with pytest.raises(ValueError, match=words) as error:
         load_demonstrations(path, BOX, ACTIONS, None)
     assert path in str(error.value)
+
+
+def test_actions_may_be_outside_by_rounding(tmp_path: Path) -> None:
+    path = save(tmp_path / "demos.npz", obs=OBS, acs=ACTS + 2.0001, rew=REWARDS)
+    (demonstration,) = load_demonstrations(path, BOX, ACTIONS, None)
+    assert demonstration.action.tolist() == [[2.0001]] * 2
 
 
 def test_other_sources_that_cannot_be_read(tmp_path: Path) -> None:
