@@ -113,10 +113,14 @@ def _preset_or_suited(agent: str, typed: Any) -> tuple[str, SettingValues]:
     recurrent = getattr(typed, "core", "none") != "none"
     if typed.preset is None and has_preset(typed.env_id, agent):
         use_rnd = getattr(typed, "use_rnd", False) or "rnd" in getattr(typed, "companions", ())
-        return f"the preset of {typed.env_id}", preset(agent, typed.env_id, use_rnd, recurrent) | own
-    run = RunConfig(**{each.name: getattr(typed, each.name) for each in fields(RunConfig)})
-    with sample_env(factory_of(run)) as env:
-        return "defaults for the spaces of the environment", defaults_for(agent, env, recurrent) | own
+        origin, settings = f"the preset of {typed.env_id}", preset(agent, typed.env_id, use_rnd, recurrent)
+    else:
+        run = RunConfig(**{each.name: getattr(typed, each.name) for each in fields(RunConfig)})
+        with sample_env(factory_of(run)) as env:
+            origin, settings = "defaults for the spaces of the environment", defaults_for(agent, env, recurrent)
+    if getattr(typed, "hindsight", "none") != "none":  # which needs single steps
+        settings = {name: value for name, value in settings.items() if name != "n_step"}
+    return origin, settings | own
 
 
 def _by_flags(agent: str, values: SettingValues, defaults: SettingValues) -> str:

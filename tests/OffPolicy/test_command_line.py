@@ -95,6 +95,17 @@ def test_a_flag_of_another_agent_is_one_error(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flags", [["--env-id", "CartPole-v1"], ["--preset", "none"]])
+def test_hindsight_without_goals_names_what_the_environment_lacks(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--agent", "dqn", "--hindsight", "future", "--run-dir", str(tmp_path / "run"), *flags]
+    assert main.main(flags) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: hindsight needs compute_reward and compute_terminated of <")
+    assert "n_step" not in error
+
+
 def test_discrete_actions_for_an_agent_of_continuous_ones_are_one_error(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
