@@ -1,5 +1,7 @@
 """Rows of metrics: of each update, or the mean of several."""
 
+import math
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
 
 ROW_STEPS = 1000
 """The least number of environment steps in a row of metrics of an off-policy agent."""
+
+NO_EPISODE = (
+    "no episode ended within {:,} steps, so there is no mean return: take more steps, or if episodes never end, use a "
+    "time limit (gymnasium.wrappers.TimeLimit)"
+)
 
 
 class RowMeans:
@@ -63,18 +70,48 @@ def report(trainer: "AsyncTrainer", row: Metrics) -> Metrics:
     """Add a row to a trainer's history and call `on_update`; return the row with the metrics that callbacks added.
 
     Callbacks that store metrics come last, so that they see all of them.
+
+    Raises:
+        ValueError: a callback changed a metric that the row has.
     """
     trainer.history.append(row)
     storing = [callback for callback in trainer.callbacks if getattr(callback, "stores", False)]
-    call([callback for callback in trainer.callbacks if callback not in storing], "on_update", trainer, row)
+    for callback in trainer.callbacks:
+        if callback not in storing:
+            before = dict(row)
+            call([callback], "on_update", trainer, row)
+            _check_unchanged(before, row, type(callback).__name__)
     trainer.history.replace_last(row)
     row = trainer.history[-1]
     call(storing, "on_update", trainer, row)
     return row
 
 
+def _check_unchanged(before: Metrics, row: Metrics, who: str) -> None:
+    for name, value in before.items():
+        if row.get(name, value) != value and not math.isnan(value):  # NaN: the metric has no value yet
+            raise ValueError(
+                f"{who}.on_update changed the metric {name!r} from {value} to {row[name]!r}: give your own another name"
+            )
+
+
+def warn_of_missing_metrics(trainer: "AsyncTrainer") -> None:
+    """Warn at the end of a run if there is no mean return, or no info with one of the `info_keys`."""
+    if trainer.warns_of_short_runs and not (trainer.episodes_done or trainer.stopped):
+        warnings.warn(NO_EPISODE.format(trainer.steps_done), RuntimeWarning, stacklevel=3)
+    known = means_of_infos(trainer.recent)
+    missing = [key for metric, key in trainer.info_metrics.items() if metric not in known]
+    if missing and trainer.recent:
+        text = f"the last infos of the last {len(trainer.recent)} episodes have no {', '.join(missing)} (info_keys)"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
 def row_of(trainer: "AsyncTrainer", metrics: Metrics) -> Metrics:
-    """Return a row of a trainer's history, with the metrics of the update."""
+    """Return a row of a trainer's history, with the metrics of the update.
+
+    Raises:
+        ValueError: one of these has the name of another column.
+    """
     recent, nan = trainer.recent, float("nan")
     row = {
         "steps": trainer.steps_done,
@@ -83,6 +120,8 @@ def row_of(trainer: "AsyncTrainer", metrics: Metrics) -> Metrics:
         "mean_return": trainer.mean_return,
         "mean_length": float(np.mean([episode.length for episode in recent])) if recent else nan,
     }
+    if taken := metrics.keys() & row.keys():
+        raise ValueError(f"the agent's update returned the metrics {', '.join(sorted(taken))}, which every row has")
     known = [*row, *trainer.info_metrics, *trainer.history.columns]  # an update may lack a metric of earlier ones
     row = dict.fromkeys(known, nan) | row | means_of_infos(recent) | metrics
     return row | ({"restarts": trainer.restarts} if trainer.counts_restarts else {})

@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_
 from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
-from AsyncPPO.rows import RowMeans, report, row_of
+from AsyncPPO.rows import RowMeans, report, row_of, warn_of_missing_metrics
 from AsyncPPO.settings import ActingMode, EnvSettings, Mode, callbacks_in, check_arguments, warn_if_too_short
 from AsyncPPO.share import Share, check_ranks
 from AsyncPPO.turns import LaggedTurns, Turns
@@ -27,10 +26,6 @@ from parallel_rl.utils import ALONE, Closeable, Cluster, Fixed, History, Metrics
 
 RECENT_EPISODES = 100
 DEFAULT_NUM_ENVS = 32
-NO_EPISODE = (
-    "no episode ended within {:,} steps, so there is no mean return: take more steps, or if episodes never end, use a "
-    "time limit (gymnasium.wrappers.TimeLimit)"
-)
 A = TypeVar("A", bound=Agent)
 
 
@@ -92,7 +87,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
         self.ranks, self.share = ranks, Share.of(ranks, self.num_envs)
         self.callbacks = [*([ProgressBar()] if progress and ranks.node == 0 else []), *callbacks_in(callbacks)]
-        self.info_metrics = [metric_of(key) for key in info_keys]
+        self.info_metrics = {metric_of(key): key for key in info_keys}
         self.counts_restarts = settings.get("on_env_error") == "restart"
         self.acting, self.acting_reason = choose_acting(acting, agent, mode, lag, is_vectorized(env))
         self.env = self._make_env(env, with_success(info_keys), settings)
@@ -203,8 +198,8 @@ class AsyncTrainer(Closeable, Generic[A]):
             if self.row_is_due:
                 yield report(self, row_of(self, self.rows.take(self.steps_done)))
             may_stop = bool(metrics) or not on_policy
-        if self.warns_of_short_runs and not (self.episodes_done or self.stopped or self.ranks.node):
-            warnings.warn(NO_EPISODE.format(self.steps_done), RuntimeWarning, stacklevel=2)
+        if not self.ranks.node:
+            warn_of_missing_metrics(self)
 
     @property
     def waiting(self) -> int:

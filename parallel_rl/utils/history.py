@@ -26,7 +26,7 @@ class History(Sequence[Metrics]):
         """Add a row.
 
         Raises:
-            ValueError: a key of the earlier rows is missing.
+            ValueError: a key of the earlier rows is missing, or a new one is not a text of one line.
             TypeError: a value is not a number.
         """
         self._check(row)
@@ -51,6 +51,8 @@ class History(Sequence[Metrics]):
         if gone := self._columns.keys() - row.keys():
             raise ValueError(f"metrics are missing that the rows before have: {sorted(gone)}")
         for name, value in row.items():
+            if name not in self._columns and not (isinstance(name, str) and name and name.isprintable()):
+                raise ValueError(f"the name of a metric must be a text of one line, not {name!r}")
             try:
                 value.__float__()  # a text has none
             except (AttributeError, TypeError, ValueError):

@@ -169,6 +169,36 @@ def test_a_metric_of_a_callback_that_is_not_a_number_is_named() -> None:
         run.run()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", -1, r"Own\.on_update changed the metric 'steps' from 128 to -1: give your own another name"),
+        ("lr", "high", r"Own\.on_update changed the metric 'lr' from 0\.001 to 'high'"),
+        ("two\nlines", 1, r"the name of a metric must be a text of one line, not 'two\\nlines'"),
+        ("", 1, "the name of a metric must be a text of one line, not ''"),
+        (3, 1, "the name of a metric must be a text of one line, not 3"),
+    ],
+)
+def test_a_metric_of_a_callback_under_a_name_that_it_cannot_have_is_named(
+    name: Any, value: Any, message: str, tmp_path: Path
+) -> None:
+    class Own(Callback):
+        def on_update(self, trainer: AsyncPPO, metrics: dict[Any, Any]) -> None:
+            metrics[name] = value
+
+    with trainer(CSVLog(tmp_path), Own()) as run, pytest.raises(ValueError, match=message):
+        run.run()
+
+
+def test_a_callback_may_change_its_own_metric_and_set_one_without_a_value() -> None:
+    class Own(Callback):
+        def on_update(self, trainer: AsyncPPO, metrics: dict[str, float]) -> None:
+            metrics["mine"] = metrics["steps"] / 2
+
+    with trainer(Own()) as run:
+        assert [row["mine"] for row in run.run()] == [64, 128, 192, 256]
+
+
 def test_csv_log_of_a_resumed_run_keeps_earlier_rows(tmp_path: Path) -> None:
     logs = CSVLog(tmp_path), BackgroundEvaluation(Counter, 256, episodes=2)
     with trainer(*logs) as run:

@@ -1,6 +1,7 @@
 """Successes and other infos of episodes: in metrics, files, callbacks and evaluations, however the agent acts."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,13 @@ class Vague(Goal):
 def test_a_success_that_is_not_a_number_is_ignored() -> None:
     with trainer(Vague) as run:
         assert "success_rate" not in run.run()[-1]
+
+
+def test_an_info_key_that_no_info_has_is_named_at_the_end(recwarn: pytest.WarningsRecorder) -> None:
+    with trainer(info_keys=["distance", "nope"]) as run:
+        run.run()
+    (text,) = [str(warning.message) for warning in recwarn]
+    assert re.fullmatch(r"the last infos of the last \d+ episodes have no nope \(info_keys\)", text)
 
 
 def test_info_keys_as_a_string_are_refused() -> None:
