@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from OffPolicy.replay import Replay, Transitions, random_below
+from parallel_rl.utils import failure_of
 
 Strategy = Literal["future", "final", "episode"]
 GoalFunction = Callable[[np.ndarray, np.ndarray, dict[str, Any]], Any]
@@ -57,16 +58,27 @@ class GoalFunctions(NamedTuple):
 
         Raises:
             ValueError: the values have another shape.
+            RuntimeError: the function failed; the message names the error, and what it was called with.
         """
-        function, count = getattr(self, name), len(desired)
-        values = np.asarray(function(achieved, desired, {}))
-        if values.ndim == 0 and count and function(desired[0], desired[0], {}) == values:
+        function, count = partial(_call, name, getattr(self, name)), len(desired)
+        values = np.asarray(function(achieved, desired))
+        if values.ndim == 0 and count and function(desired[0], desired[0]) == values:
             return np.full(count, values)
         if values.ndim == 0:
-            values = np.array([function(*pair, {}) for pair in zip(achieved, desired, strict=True)])
+            values = np.array([function(*pair) for pair in zip(achieved, desired, strict=True)])
         if values.shape != (count,):
             raise ValueError(f"{name} must return ({count},) values for {count} goals, and returned {values.shape}")
         return values
+
+
+def _call(name: str, function: GoalFunction, achieved: np.ndarray, desired: np.ndarray) -> Any:
+    try:
+        return function(achieved, desired, {})
+    except Exception as error:
+        raise RuntimeError(
+            f"hindsight called {name} with achieved goals {achieved.shape}, desired goals {desired.shape} and the info "
+            f"{{}}, and it failed: {failure_of(error)}"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 import gymnasium as gym
 
 from AsyncPPO.factory import env_factories, env_factory
+from AsyncPPO.rows import NO_EPISODE
 from AsyncPPO.settings import warn_if_too_short
-from AsyncPPO.trainer import NO_EPISODE
 from AsyncPPO.workers import Pulse
 from parallel_rl.utils import OwnStreams, State, counted, save_state, spawn_seeds
 from parallel_rl.utils.names import names_checked

@@ -41,12 +41,11 @@ class Callback:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        known = [name for name in vars(Callback) if name.startswith("on_")]
-        for name in vars(cls).keys() - {*known}:
+        for name in vars(cls).keys() - {*HOOKS}:
             ours = SB3_HOOKS.get(name.removeprefix("_"))
             if ours or name.startswith("on_"):
-                near = [ours] if ours else get_close_matches(name, known, 1, 0.85)
-                hint = f"did you mean {near[0]!r}?" if near else f"a callback has {', '.join(known)}"
+                near = [ours] if ours else get_close_matches(name, HOOKS, 1, 0.85)
+                hint = f"did you mean {near[0]!r}?" if near else f"a callback has {', '.join(HOOKS)}"
                 raise TypeError(f"{cls.__name__}.{name} is never called: {hint}")
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
@@ -66,6 +65,10 @@ class Callback:
 
     def on_end(self, trainer: "AsyncTrainer") -> None:
         """The run is over: `trainer.stopped` is the reason of a stop, `trainer.error` the exception, or None."""
+
+
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+"""The names of the methods that a run calls."""
 
 
 def call(callbacks: Iterable[Callback], method: str, *arguments: Any) -> None:

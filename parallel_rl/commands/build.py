@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from AsyncPPO.agent import optional
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, Callback, StopAfter, StopAtReturn, checkpoints_in, steps_of
+from AsyncPPO.callbacks.base import HOOKS
 from AsyncPPO.checkpoint import read_checkpoint
 from parallel_rl.agents import agent_kind
 from parallel_rl.commands.run_directory import (
@@ -22,7 +23,7 @@ from parallel_rl.commands.run_directory import (
 from parallel_rl.commands.trust import check_trust
 from parallel_rl.commands.values import kwargs_of
 from parallel_rl.config import RunConfig, TrainConfig
-from parallel_rl.utils import ALONE, Cluster, check_env_id, reason_of
+from parallel_rl.utils import ALONE, Cluster, check_env_id, failure_of, reason_of
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -178,6 +179,8 @@ def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
 def callbacks_of(run: RunConfig) -> list[Callback]:
     """Return the callbacks that a run names, MODULE:CLASS, made without arguments, and those that stop it.
 
+    An error in a method of a named one names the callback.
+
     Raises:
         ValueError: one does not exist, cannot be made, or is not a `Callback`; the message names it.
     """
@@ -197,7 +200,16 @@ def _made(name: str) -> Callback:
         raise ValueError(f"the callback {name!r} cannot be made: {reason_of(error)}") from error
     if not isinstance(callback, Callback):
         raise ValueError(f"the callback {name!r} made {callback!r}, which is not an AsyncPPO.callbacks.Callback")
+    for hook in HOOKS:
+        vars(callback)[hook] = partial(_call_hook, name, hook, getattr(callback, hook))
     return callback
+
+
+def _call_hook(name: str, hook: str, method: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return method(*arguments)
+    except Exception as error:
+        raise RuntimeError(f"the callback {name} failed in {hook}: {failure_of(error)}") from error
 
 
 def _imported(what: str, name: str) -> Any:
@@ -210,6 +222,8 @@ def _imported(what: str, name: str) -> Any:
     except (ImportError, AttributeError) as error:
         file = getattr(sys.modules.get(module), "__file__", None)  # it may be another module of that name
         raise ValueError(f"no {what} {name!r} ({error}{f', in {file}' if file else ''})") from None
+    except Exception as error:
+        raise ValueError(f"the module of the {what} {name!r} cannot be imported: {reason_of(error)}") from error
     if not callable(found):
         raise ValueError(f"the {what} {name!r} is neither a class nor a function, but {found!r}")
     return found

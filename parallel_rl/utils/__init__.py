@@ -27,6 +27,7 @@ from parallel_rl.utils.ranks import ALONE, Cluster, Fixed, RankError, Ranks, mea
 from parallel_rl.utils.registration import (
     check_env_id,
     environments_of,
+    failure_of,
     opened,
     reason_of,
     register_games,
@@ -139,6 +140,7 @@ __all__ = [
     "environments_of",
     "episode_ends",
     "episode_numbers",
+    "failure_of",
     "fault_of",
     "free_memory",
     "gae",

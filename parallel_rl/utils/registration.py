@@ -151,6 +151,18 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}{'' if isinstance(error, SyntaxError) else place}"
 
 
+def failure_of(error: BaseException) -> str:
+    """Return, in one line, an error of a function that was called where it is caught: its type, message and place.
+
+    The place is the innermost line in the file of that function, which need not be where the error was raised.
+    """
+    first = next(iter(f"{error}".splitlines()), "")
+    inside = traceback.extract_tb(error.__traceback__)[1:]
+    own = [frame for frame in inside if frame.filename == inside[0].filename]
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {first}{place}"
+
+
 def _missing_packages(error: BaseException | None) -> Iterator[str]:
     """Yield the packages whose import failed, in an error and those that it follows from."""
     while error is not None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -146,16 +147,55 @@ def test_callbacks_of_ones_own_join_a_run_and_need_trust_afterwards(
     [
         ("Mine", "a callback is MODULE:CLASS, not 'Mine'"),
         ("nowhere:Mine", "no callback 'nowhere:Mine' (No module named 'nowhere')"),
+        (
+            "broken_callbacks:Mine",
+            "callback 'broken_callbacks:Mine' cannot be imported: ZeroDivisionError: division by",
+        ),
         ("json:dumps", "the callback 'json:dumps' cannot be made: TypeError: dumps() missing 1 required"),
         ("collections:OrderedDict", "made OrderedDict(), which is not an AsyncPPO.callbacks.Callback"),
     ],
 )
 def test_a_callback_that_cannot_be_is_named(
-    name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+    name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "broken_callbacks.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
     assert main.main([*QUICK, "--callback", name, "--run-dir", str(tmp_path / "run")]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+class Fails(Callback):
+    def on_update(self, trainer: Any, metrics: dict[str, float]) -> None:
+        self.fail(metrics)
+
+    def fail(self, metrics: Any) -> None:
+        metrics["no_such"] += 1
+
+
+class Disagrees(Callback):
+    def on_rollout(self, trainer: Any, steps: int) -> None:  # type: ignore[override]
+        """Be called with too many arguments."""
+
+
+class Doubts(Callback):
+    def on_end(self, trainer: Any) -> None:
+        assert trainer.steps_done < 0, "first line\nsecond line"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Fails", r"failed in on_update: KeyError: 'no_such' \(test_tracking\.py, line \d+\)\n"),
+        ("Disagrees", r"failed in on_rollout: TypeError: .*takes 3 positional arguments but 4 were given\n"),
+        ("Doubts", r"failed in on_end: AssertionError: first line \(test_tracking\.py, line \d+\)\n"),
+    ],
+)
+def test_an_error_in_a_callback_is_one_line_that_names_its_place(
+    name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main([*QUICK, "--callback", f"{__name__}:{name}", "--run-dir", str(tmp_path / "run")]) == 1
+    assert re.search(rf"^error: the callback {__name__}:{name} {message}\Z", capsys.readouterr().err, re.MULTILINE)
 
 
 class Witness(Callback):

@@ -198,6 +198,20 @@ def test_hindsight_takes_the_rewards_of_a_wrapper() -> None:
     assert {*agent.sampler.sample(agent.config, 500, 0.0)[1].reward} == {0.5, 1}
 
 
+class OfInfo(BitFlip):
+    def __init__(self) -> None:
+        super().__init__(3)
+
+    def compute_reward(self, achieved: np.ndarray, desired: np.ndarray, info: Any) -> np.ndarray:
+        return super().compute_reward(achieved, desired, info) * info["scale"]
+
+
+def test_a_goal_function_that_fails_is_named_with_what_it_was_called_with() -> None:
+    message = r"hindsight called compute_reward with achieved goals \(7, 3\), desired goals \(7, 3\) and the info \{\}"
+    with pytest.raises(RuntimeError, match=rf"{message}, and it failed: KeyError: 'scale' \(test_her\.py, line \d+\)"):
+        GoalFunctions.of(OfInfo()).values("compute_reward", np.zeros((7, 3)), np.zeros((7, 3)))
+
+
 def test_rewards_that_a_wrapper_changes_only_for_the_original_goal_are_refused() -> None:
     with pytest.raises(ValueError, match=r"54 of 54 steps had others \(0\.5 in place of -1\): a wrapper that changes"):
         trained(lambda: HalfRewards(BitFlip(3)))
