@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import combinations
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from parallel_rl.utils.plots import ended_early, style_axes
 COLUMNS = "steps,seconds,episodes,mean_return,mean_length"
 
 
-def run(directory: Path, steps: Sequence[int] = range(100, 1100, 100), first: int = 0, **settings: Any) -> str:
+def run(
+    directory: Path, steps: Sequence[int] = range(100, 1100, 100), first: int = 0, agent: str = "ppo", **settings: Any
+) -> str:
     """Write what is drawn of a run; its first episodes end in row `first`."""
     directory.mkdir(parents=True)
-    write_json(directory / CONFIG_FILE, train_config("ppo", {"steps": 1000} | settings).record())
+    write_json(directory / CONFIG_FILE, train_config(agent, {"steps": 1000} | settings).record())
     rows = [f"{step},{step / 50},{row},{nan if row < first else step / 2},9" for row, step in enumerate(steps)]
     (directory / "metrics.csv").write_text("\n".join([COLUMNS, *rows, ""]))
     return str(directory)
@@ -55,7 +58,7 @@ def test_runs_that_differ_only_in_seeds_are_one_curve(tmp_path: Path, drawn: lis
 
 
 def test_runs_that_differ_only_in_length_are_one_curve_unless_they_anneal(tmp_path: Path, drawn: list[Any]) -> None:
-    for anneal, labels in ((False, [""]), (True, ["steps=1000", "steps=2000"])):
+    for anneal, labels in ((False, ["ppo"]), (True, ["steps=1000", "steps=2000"])):
         runs = [run(tmp_path / f"{anneal} {number}", anneal_lr=anneal) for number in range(2)]
         longer = train_config("ppo", {"steps": 2000, "anneal_lr": anneal}).record()
         write_json(Path(runs[1]) / CONFIG_FILE, longer)
@@ -79,7 +82,7 @@ def test_every_task_has_a_panel_with_its_own_differences(tmp_path: Path, drawn: 
         run(tmp_path / "c", env_id="Acrobot-v1", lr=0.2),
     ]
     assert main.main(["plot", *runs]) == 0
-    assert shown_in(drawn[0]) == {"CartPole-v1": {"": ["a"]}, "Acrobot-v1": {"lr=0.1": ["b"], "lr=0.2": ["c"]}}
+    assert shown_in(drawn[0]) == {"CartPole-v1": {"ppo": ["a"]}, "Acrobot-v1": {"lr=0.1": ["b"], "lr=0.2": ["c"]}}
 
 
 def test_labels_are_of_runs_or_of_curves(tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFixture) -> None:
@@ -128,7 +131,7 @@ def test_a_directory_stands_for_the_runs_in_it(tmp_path: Path, drawn: list[Any],
         run(tmp_path / name)
     (tmp_path / "notes").mkdir()
     assert main.main(["plot", str(tmp_path), str(tmp_path / "a")]) == 0
-    assert shown_in(drawn[0]) == {"CartPole-v1": {"": ["b", "a", "seed_0"]}}
+    assert shown_in(drawn[0]) == {"CartPole-v1": {"ppo": ["b", "a", "seed_0"]}}
     assert main.main(["plot", str(tmp_path / "notes")]) == 1
     assert "notes is not a run: it has no config.json\n" in capsys.readouterr().err
     assert main.main(["evaluate", str(tmp_path / "CartPole-v1")]) == 1
@@ -145,7 +148,7 @@ def test_what_is_no_run_in_a_directory_of_runs_is_left_out_and_named(
     foreign.parent.mkdir()
     foreign.write_text('{"port": 80}')
     assert main.main(["plot", str(tmp_path)]) == 0
-    assert shown_in(drawn[0]) == {"CartPole-v1": {"": ["a"]}}
+    assert shown_in(drawn[0]) == {"CartPole-v1": {"ppo": ["a"]}}
     assert capsys.readouterr().out.startswith(f"left out  {foreign} is not the configuration of a run\n")
     assert main.main(["plot", str(foreign.parent)]) == 1
     assert capsys.readouterr().err == f"error: {foreign} is not the configuration of a run\n"
@@ -184,7 +187,7 @@ def test_a_run_without_an_episode_is_left_out_and_named(
     whole, none = run(tmp_path / "a", first=2), run(tmp_path / "b", first=99, seed=1)
     assert main.main(["plot", whole, none]) == 0
     assert f"left out  {none}: no episode has ended in it" in capsys.readouterr().out
-    assert shown_in(drawn[0]) == {"CartPole-v1": {"": ["a"]}}
+    assert shown_in(drawn[0]) == {"CartPole-v1": {"ppo": ["a"]}}
     assert main.main(["plot", none]) == 1
     assert "error: no episode has ended yet in any of the runs" in capsys.readouterr().err
 
@@ -209,15 +212,72 @@ def test_figure_names_runs_axes_and_early_ends(tmp_path: Path, monkeypatch: pyte
     assert f"(1) {runs[1]} ends at 200 of 1,000" in text
 
 
-def test_a_run_that_differs_from_no_other_has_a_name_beside_those_that_do(
+def test_a_run_that_differs_from_no_other_has_the_name_of_its_agent(tmp_path: Path, drawn: list[Any]) -> None:
+    runs = [run(tmp_path / "a", lr=0.1), run(tmp_path / "b", lr=0.2), run(tmp_path / "c", env_id="Acrobot-v1")]
+    assert main.main(["plot", *runs]) == 0
+    assert shown_in(drawn[0]) == {"CartPole-v1": {"lr=0.1": ["a"], "lr=0.2": ["b"]}, "Acrobot-v1": {"ppo": ["c"]}}
+
+
+def test_agents_differ_in_their_names_and_settings_only_from_the_same_agent(tmp_path: Path, drawn: list[Any]) -> None:
+    runs = [
+        run(tmp_path / "a", hidden_sizes=(128, 64)),
+        run(tmp_path / "b", hidden_sizes=()),
+        run(tmp_path / "c", agent="dqn", lr=0.1, num_envs=1),
+        run(tmp_path / "d", agent="dqn", lr=0.1, num_envs=1, seed=1),
+    ]
+    assert main.main(["plot", *runs]) == 0
+    labels = {"ppo, hidden_sizes=128x64": ["a"], "ppo, no hidden_sizes": ["b"], "dqn": ["c", "d"]}
+    assert shown_in(drawn[0]) == {"CartPole-v1": labels}
+    other = run(tmp_path / "e", agent="dqn", lr=0.1, num_envs=1, env_kwargs=("g=1",))
+    assert main.main(["plot", runs[0], other]) == 0
+    labels = {"ppo, no env_kwargs": ["a"], "dqn, env_kwargs=(g=1)": ["e"]}
+    assert shown_in(drawn[1]) == {"CartPole-v1": labels}
+
+
+def test_how_copies_are_combined_is_shown_only_where_there_are_copies(tmp_path: Path, drawn: list[Any]) -> None:
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", copies=4), run(tmp_path / "c", copies=4, combine="best")]
+    assert main.main(["plot", *runs[:2]]) == 0
+    assert main.main(["plot", *runs]) == 0
+    assert [shown_in(panels)["CartPole-v1"] for panels in drawn] == [
+        {"ppo": ["a"], "copies=4": ["b"]},
+        {"ppo": ["a"], "copies=4, combine=mean": ["b"], "copies=4, combine=best": ["c"]},
+    ]
+
+
+def test_runs_with_the_same_seed_and_settings_are_named(
+    tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFixture
+) -> None:
+    runs = [run(tmp_path / str(number), seed=3) for number in range(3)]
+    others = [run(tmp_path / "d", seed=4), run(tmp_path / "e", seed=3, lr=0.1)]
+    assert main.main(["plot", *runs, *others]) == 0
+    assert "repeated  3 runs on CartPole-v1 have the same settings and seed 3, " in capsys.readouterr().out
+    assert main.main(["plot", runs[0], *others]) == 0
+    assert "repeated" not in capsys.readouterr().out
+
+
+def test_the_picture_of_a_single_run_is_in_its_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [run(tmp_path / "all" / "a"), run(tmp_path / "all" / "b", seed=1)]
+    for directories, picture in (([runs[0]], f"{runs[0]}/learning_curves.png"), ([str(tmp_path / "all")], None)):
+        assert main.main(["plot", *directories]) == 0
+        assert f"curves    {picture or 'learning_curves.png'}\n" in capsys.readouterr().out
+        assert Path(picture or "learning_curves.png").is_file()
+
+
+def test_numbers_of_runs_that_end_at_the_same_place_do_not_overlap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
-    runs = [run(tmp_path / "a", lr=0.1), run(tmp_path / "b", lr=0.2), run(tmp_path / "c", env_id="Acrobot-v1")]
-    alone = [run(tmp_path / "d", env_id="Pendulum-v1"), runs[-1]]
-    for shown, named in ((runs, True), (alone, False)):
-        assert main.main(["plot", *shown, "--out", str(tmp_path / "curves.svg")]) == 0
-        assert ("1\xa0run<" in (tmp_path / "curves.svg").read_text()) == named
+    figures: list[Any] = []
+    monkeypatch.setattr("parallel_rl.utils.plots.save_figure", lambda figure, path: figures.append(figure))
+    runs = [run(tmp_path / str(number), range(100, 500, 100), seed=number) for number in range(4)]
+    assert main.main(["plot", *runs]) == 0
+    figures[0].draw_without_rendering()
+    (axes,) = figures[0].axes
+    boxes = [text.get_bbox_patch().get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == ["1", "2", "3", "4"]
+    assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
 
 
 def test_long_labels_do_not_touch_the_curves(tmp_path: Path) -> None:

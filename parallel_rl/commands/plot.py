@@ -1,6 +1,6 @@
 """The command `plot`."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import isnan, nan
 from pathlib import Path
@@ -13,19 +13,23 @@ from parallel_rl.commands.run_directory import config_of, runs_in, steps_saved, 
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import settings_in
 
-EXPERIMENT = (
-    "env_kwargs", "wrapper", "action_masks", "num_envs", "mode", "load_weights", "copies", "combine",
-    "combine_every",
-)  # fmt: skip
+TASK = ("env_kwargs", "wrapper", "action_masks")
+"""Settings of a run that define its task, besides the environment."""
+EXPERIMENT = (*TASK, "num_envs", "mode", "load_weights", "copies")
 """Settings of a run that define an experiment: neither the seed, nor those about speed and faults."""
+OF_COPIES = ("combine", "combine_every")
+"""Further ones of a run with copies."""
+PICTURE_FILE = "learning_curves.png"
 
+Experiment = dict[str, list[Any]]
+"""The settings that define an experiment, each with its values over time."""
 MISSING = {"mean_return": "no episode has ended", "success_rate": "no episode has reported is_success"}
 """Why a run may lack a metric; otherwise its agent or its settings do not give it."""
 
 
 def plot(
     run_dirs: tyro.conf.Positional[tuple[Path, ...]],
-    out: Path = Path("learning_curves.png"),
+    out: Path | None = None,
     labels: tuple[str, ...] = (),
     x: Literal["steps", "seconds"] = "steps",
     y: str = "mean_return",
@@ -34,7 +38,8 @@ def plot(
 
     Args:
         run_dirs: directories of training runs; any other directory stands for the runs in it.
-        out: the image: .png, .svg or .pdf.
+        out: the image: .png, .svg or .pdf; by default learning_curves.png in the directory of the run, or for several
+            runs in the current directory.
         labels: names of the curves: one for each curve, or one for each run (runs with the same label share a curve).
             By default the settings in which the curves differ.
         x: the horizontal axis.
@@ -42,9 +47,10 @@ def plot(
     """
     from parallel_rl.utils.plots import FORMATS, Run, ended_early, plot_runs
 
-    if out.suffix not in FORMATS:
+    if out is not None and out.suffix not in FORMATS:
         raise ValueError(f"out must end in {', '.join(FORMATS)}, not {out.name!r}")
     runs = _configs_in(run_dirs)
+    out = out or (run_dirs[0] if run_dirs == tuple(runs) and len(runs) == 1 else Path()) / PICTURE_FILE
     run_dirs, configs = tuple(runs), [*runs.values()]
     panels: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     histories = [read_table(run_dir / METRICS_FILE) for run_dir in run_dirs]
@@ -52,7 +58,9 @@ def plot(
     if y not in {*known, *MISSING}:
         raise ValueError(f"no run has the metric {y!r}; there are {', '.join(known) or 'none yet'}")
     missing = MISSING.get(y, f"there is no {y}")
-    names = _labels(configs, [values_over_time(run_dir) for run_dir in run_dirs], labels)
+    changes = [values_over_time(run_dir) for run_dir in run_dirs]
+    experiments = [_experiment(*pair) for pair in zip(configs, changes, strict=True)]
+    names = _labels(configs, experiments, labels)
     for run_dir, config, label, history in zip(run_dirs, configs, names, histories, strict=True):
         if all(isnan(row.get(y, nan)) for row in history):
             print(f"left out  {run_dir}: {missing} in it")
@@ -61,6 +69,7 @@ def plot(
             panels[config.run.env_id][label].append(run)
     if not panels:
         raise ValueError(f"{missing} yet in any of the runs")
+    _note_repeated(configs, experiments)
     for number, (run, goal) in enumerate(ended_early(panels), 1):
         print(f"({number})       {run.name} ends at {run.history[-1]['steps']:,.0f} of {goal:,} steps")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -90,21 +99,31 @@ def _configs_in(directories: Sequence[Path]) -> dict[Path, TrainConfig]:
     return configs
 
 
-def _labels(configs: Sequence[TrainConfig], changes: Sequence[dict[str, list[Any]]], given: Sequence[str]) -> list[str]:
+def _note_repeated(configs: Sequence[TrainConfig], experiments: Sequence[Experiment]) -> None:
+    """Print which runs have the same settings and seed, so that they may be copies and not independent."""
+    seen = Counter(
+        (config.run.env_id, config.run.seed, str(experiment))
+        for config, experiment in zip(configs, experiments, strict=True)
+    )
+    for (task, seed, _), count in seen.items():
+        if count > 1:
+            print(f"repeated  {count} runs on {task} have the same settings and seed {seed}, and each counts")
+
+
+def _labels(configs: Sequence[TrainConfig], experiments: Sequence[Experiment], given: Sequence[str]) -> list[str]:
     """Return the label of each run.
 
     Args:
         configs: of the runs.
-        changes: the values over time of the settings that changed during each run.
+        experiments: of the runs.
         given: the labels of the command line.
 
     Raises:
         ValueError: there are neither as many labels as runs nor as many as curves.
     """
-    settings = [_experiment(*pair) for pair in zip(configs, changes, strict=True)]
     tasks = [config.run.env_id for config in configs]
-    alike = [[other for other, of in zip(settings, tasks, strict=True) if of == task] for task in tasks]
-    own = [_difference(*pair) for pair in zip(settings, alike, strict=True)]
+    alike = [[other for other, of in zip(experiments, tasks, strict=True) if of == task] for task in tasks]
+    own = [_difference(*pair) for pair in zip(experiments, alike, strict=True)]
     curves = [*dict.fromkeys(zip(tasks, own, strict=True))]
     if not given:
         return own
@@ -115,23 +134,43 @@ def _labels(configs: Sequence[TrainConfig], changes: Sequence[dict[str, list[Any
     raise ValueError(f"there are {len(given)} labels for {len(configs)} runs in {len(curves)} curves")
 
 
-def _experiment(config: TrainConfig, changes: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def _experiment(config: TrainConfig, changes: dict[str, list[Any]]) -> Experiment:
     """Return the settings that define a run's experiment, each with its values over time."""
     about, current = settings_in(type(config.settings)), config.flat()
     settings = [name for name in vars(config.settings) if not about[name].incidental]
     anneals = any(current[name] for name in settings if name.startswith("anneal_"))  # then the length matters
-    names = [*EXPERIMENT, *(["steps"] if anneals else []), *settings]
+    names = [*EXPERIMENT, *(OF_COPIES if config.run.copies > 1 else ()), *(["steps"] if anneals else []), *settings]
     return {"agent": [config.agent]} | {name: changes.get(name, [current[name]]) for name in names}
 
 
-def _difference(setting: dict[str, list[Any]], others: Sequence[dict[str, list[Any]]]) -> str:
-    """Return, as text, the settings of a run in which it differs from others on the same task."""
-    differ = [name for name, values in setting.items() if any(other.get(name, values) != values for other in others)]
-    texts = {name: " then ".join(map(_text, setting[name])) for name in differ}
-    return ", ".join(f"{name}={text}" if text else f"no {name}" for name, text in texts.items())
+def _difference(experiment: Experiment, others: Sequence[Experiment]) -> str:
+    """Return, as text, how a run differs from others on the same task; the name of its agent if in nothing.
+
+    Runs of other agents have other settings, so besides the task only the names of the agents differ.
+    """
+    agent = experiment["agent"]
+    same = [other for other in others if other["agent"] == agent]
+    differ = [
+        name
+        for name, values in experiment.items()
+        if any(other.get(name, values) != values for other in (others if name in ("agent", *TASK) else same))
+    ]
+    texts = [_text_of(name, experiment[name]) for name in differ]
+    return ", ".join(text for text in texts if text) or str(agent[0])
+
+
+def _text_of(name: str, values: list[Any]) -> str:
+    """Return the values over time of a setting as text; none for a single copy."""
+    if name == "agent":
+        return str(values[0])
+    if (name, values) == ("copies", [1]):
+        return ""
+    text = " then ".join(map(_text, values))
+    return f"{name}={text}" if text else f"no {name}"
 
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return f"({' '.join(map(str, value))})" if value else ""
+        numbers = all(isinstance(part, int) for part in value)
+        return "x".join(map(str, value)) if numbers else f"({' '.join(map(str, value))})"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ import math
 import os
 import textwrap
 import warnings
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -29,6 +30,8 @@ WIDTH, LINE_HEIGHT = 9.0, 0.19
 """In inches: the width of a figure, and the height of a line of text below it."""
 LETTERS = 125
 """The number of letters in a line of that text."""
+DISC = 14.0
+"""The diameter, in points, of a disc with a number."""
 SHORT = 0.98
 """A run ended early if it has less than this share of its planned steps, or of the steps of others in its group."""
 X = Literal["steps", "seconds"]
@@ -138,6 +141,7 @@ def plot_runs(
     pictures, words = figure.subfigures(2, 1, squeeze=False, height_ratios=[above, below]).flat
     grid = pictures.subplots(down, across, squeeze=False)
     handles: dict[str, Any] = {}
+    ends: dict[Axes, list[tuple[int, np.ndarray, str]]] = defaultdict(list)
     for axes, (task, groups) in zip(grid.flat, panels.items(), strict=False):
         for label, runs in groups.items():
             number = labels.index(label)
@@ -146,8 +150,13 @@ def plot_runs(
                 "linestyle": STYLES[number // len(COLORS) % len(STYLES)],
             }
             handles[label] = _draw_group(axes, runs, x, y, style, quartiles)
-            _mark_ends(axes, runs, x, y, numbers, style["color"])
+            ends[axes] += [
+                (numbers[run.name], curve_of(run.history, x, y)[-1], style["color"])
+                for run in runs
+                if run.name in numbers
+            ]
         style_axes(axes, task)
+        axes.set_xlim(left=0)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     pictures.supxlabel(X_LABELS[x], fontsize=10)
@@ -156,6 +165,9 @@ def plot_runs(
         shown = [handles[label] for label in labels]
         words.legend(shown, entries, loc="upper center", ncols=columns, frameon=False, fontsize=9, borderaxespad=0)
     words.text(0.5, 0.02, "\n".join(caption), ha="center", va="bottom", fontsize=8, color="0.35")
+    figure.draw_without_rendering()  # the layout, and so which numbers would overlap
+    for axes, marks in ends.items():
+        _mark_ends(axes, marks, figure.dpi)
     save_figure(figure, path)
 
 
@@ -191,14 +203,22 @@ def draw_mean(axes: "Axes", places: np.ndarray, returns: np.ndarray, *, linewidt
     return line
 
 
-def _mark_ends(axes: "Axes", runs: Sequence[Run], x: X, y: str, numbers: dict[str, int], color: str) -> None:
-    """Put numbers where runs ended early."""
-    for run in runs:
-        if run.name in numbers:
-            place = curve_of(run.history, x, y)[-1]
-            axes.plot(*place, "o", color=color, markersize=11, markeredgecolor="white", zorder=5)
-            text = str(numbers[run.name])
-            axes.annotate(text, place, ha="center", va="center", color="white", fontsize=7, weight="bold", zorder=6)
+def _mark_ends(axes: "Axes", marks: Sequence[tuple[int, np.ndarray, str]], dpi: float) -> None:
+    """Put numbers in discs of some colors at places `(2,)`, in a column where they would overlap."""
+    size = DISC * dpi / 72
+    taken: list[np.ndarray] = []
+    for number, place, color in marks:
+        at = end = axes.transData.transform(place)
+        up = 1 if axes.transAxes.inverted().transform(end)[1] < 0.5 else -1
+        while any(np.hypot(*(at - other)) < 0.8 * size for other in taken):
+            at = at + np.array([0.0, up * size])
+        taken.append(at)
+        axes.annotate(
+            str(number), place, (at - end) * 72 / dpi, textcoords="offset points", ha="center", va="center",
+            color="white", fontsize=7, weight="bold", zorder=6 + 1 / number,  # over the lines of later ones
+            bbox={"boxstyle": "circle", "facecolor": color, "edgecolor": "white"},
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 1},
+        )  # fmt: skip
 
 
 def _entries(panels: Panels, labels: Sequence[str]) -> tuple[list[str], int]:
@@ -206,9 +226,7 @@ def _entries(panels: Panels, labels: Sequence[str]) -> tuple[list[str], int]:
     entries = []
     for label in labels:
         counts = sorted({len(groups[label]) for groups in panels.values() if label in groups})
-        many = f"{'-'.join(map(str, counts))}\xa0runs"
-        if counts == [1]:
-            many = "" if label or len(labels) == 1 else "1\xa0run"
+        many = f"{'-'.join(map(str, counts))}\xa0runs" if counts != [1] else ""
         entries.append(f"{label} ({many})" if label and many else label or many)
     longest = max(map(len, entries))
     columns = max(min(len(entries), LETTERS // (min(longest, LETTERS // 2 - 8) + 8)), 1)
