@@ -311,6 +311,22 @@ def test_record_of_an_environment_that_cannot_render_is_one_line(
     assert capsys.readouterr().err.endswith("error: the environment cannot render: it has no method `render`\n")
 
 
+@pytest.mark.parametrize("modes", [[], ["ansi"]])
+def test_record_of_an_environment_without_a_mode_of_images_names_its_modes(
+    modes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    class Plain(CartPoleEnv):
+        metadata = {"render_modes": modes}  # noqa: RUF012
+
+        def __init__(self) -> None:
+            super().__init__()
+
+    monkeypatch.setitem(gym.registry, "CartPole-v1", gym.envs.registration.EnvSpec("CartPole-v1", Plain))
+    untrained_run(tmp_path)
+    assert main.main(["record", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"error: CartPole-v1 cannot render rgb_array: its render_modes are {modes}\n"
+
+
 def test_record_shows_small_images_of_fractions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Fractions(CartPoleEnv):
         metadata = {"render_modes": ["rgb_array"], "render_fps": None}  # noqa: RUF012

@@ -87,6 +87,17 @@ def test_every_seed_has_its_directory_and_all_share_a_picture_and_a_summary(
         assert f"seed {seed}" in out
         assert (here / f"seed_{seed}" / "log.txt").exists()
     assert f"interquartile mean {summary['interquartile_mean']:.2f}" in out
+    assert main.main(["evaluate", str(here), "--episodes", "2"]) == 0
+    title, _, *rows, result = capsys.readouterr().out.splitlines()
+    assert title == "CartPole-v1: 2 deterministic episodes of each seed"
+    assert [row.split()[0] for row in rows] == ["3", "4"]
+    means = [float(row.split()[1]) for row in rows]
+    assert f"interquartile mean {np.mean(means):.2f}" in result
+    assert main.main(["evaluate", str(here / "seed_4"), "--episodes", "2"]) == 0
+    assert f"mean {means[1]:.2f} +- " in capsys.readouterr().out
+    assert main.main(["evaluate", str(here), "--episodes", "2", "--json"]) == 0
+    seeds = json.loads(capsys.readouterr().out)["seeds"]
+    assert [round(seeds[seed]["mean"], 2) for seed in ("3", "4")] == means
     weights = here / "seed_3" / "Policy_weights.pth"
     before = weights.stat().st_mtime_ns
     assert main.main(["--seeds", "3", "--run-dir", str(here), *QUICK]) == 0

@@ -2,10 +2,11 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,11 +18,15 @@ from AsyncPPO.progress import Bar
 from AsyncPPO.recurrent import RecurrentState
 from parallel_rl.commands.build import agent_of, env_of, factory_of
 from parallel_rl.commands.evaluating import PLAY_SEED
+from parallel_rl.commands.run_directory import CONFIG_FILE
+from parallel_rl.commands.seeds import RUN_NAME, over_seeds, seeds_begun
 from parallel_rl.commands.stopping import ended_by_signals
+from parallel_rl.config import RunConfig
 from parallel_rl.utils import counted, to_json
 
 if TYPE_CHECKING:
     from AsyncPPO.agent import Agent
+    from AsyncPPO.episodes import Episode, Evaluation
 
 RunDir = tyro.conf.Positional[Path]
 FPS = 30
@@ -46,7 +51,7 @@ def evaluate(
     """Evaluate the policy on whole episodes and print their returns.
 
     Args:
-        run_dir: directory of a training run.
+        run_dir: directory of a training run, or that of train --seeds, for a table of all seeds.
         episodes: number of episodes.
         stochastic: sample actions, as in training, instead of deterministic ones.
         best: take the weights of the best evaluation during the training, not the last ones.
@@ -57,28 +62,47 @@ def evaluate(
     from AsyncPPO import evaluate_episodes
     from AsyncPPO.callbacks import Evaluation
 
-    config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
-    results = evaluate_episodes(
-        agent,
-        env_of(config.run),
-        episodes,
-        deterministic=not stochastic,
-        seed=seed,
-        progress=not json,
-        **config.run.evaluation_arguments(),
-    )
+    def played(run_dir: Path) -> "tuple[str, list[Episode]]":
+        config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
+        settings: dict[str, Any] = {"seed": seed, "progress": not json} | config.run.evaluation_arguments()
+        results = evaluate_episodes(agent, env_of(config.run), episodes, deterministic=not stochastic, **settings)
+        return config.run.env_id, results
+
+    how = "stochastic" if stochastic else "deterministic"
+    if not (run_dir / CONFIG_FILE).is_file() and (seeds := seeds_begun(run_dir)):
+        runs = {number: played(run_dir / RUN_NAME.format(number)) for number in seeds}
+        evaluations = {number: Evaluation.of(0, results) for number, (_, results) in runs.items()}
+        env_id = runs[seeds[0]][0]
+        if json:
+            print(to_json({"env_id": env_id, "seeds": {number: _figures(one) for number, one in evaluations.items()}}))
+        else:
+            _print_seeds(evaluations, env_id, how)
+        return 0
+    env_id, results = played(run_dir)
     evaluation = Evaluation.of(0, results)
     if json:
-        figures = evaluation.figures()
-        del figures["steps"]
-        print(to_json({"env_id": config.run.env_id, **figures, "returns": [episode.return_ for episode in results]}))
+        print(to_json({"env_id": env_id, **_figures(evaluation), "returns": [episode.return_ for episode in results]}))
     else:
-        how = "stochastic" if stochastic else "deterministic"
         print(
-            f"{config.run.env_id}: mean {evaluation.mean:.2f} +- {evaluation.std:.2f}, min {evaluation.min:.2f}, "
+            f"{env_id}: mean {evaluation.mean:.2f} +- {evaluation.std:.2f}, min {evaluation.min:.2f}, "
             f"max {evaluation.max:.2f} over {episodes} {how} episodes{evaluation.in_words}"
         )
     return 0
+
+
+def _figures(evaluation: "Evaluation") -> dict[str, float]:
+    """Return the figures of an evaluation that belongs to no step of the training."""
+    return {name: value for name, value in evaluation.figures().items() if name != "steps"}
+
+
+def _print_seeds(evaluations: "dict[int, Evaluation]", env_id: str, how: str) -> None:
+    """Print a table of the evaluations of seeds, and a comparison."""
+    print(f"{env_id}: {next(iter(evaluations.values())).episodes} {how} episodes of each seed")
+    print("seed        mean         std         min         max")
+    for number, one in evaluations.items():
+        numbers = "".join(f"{value:12.2f}" for value in (one.mean, one.std, one.min, one.max))
+        print(f"{number:<4}{numbers}{one.in_words}")
+    print(over_seeds(np.array([one.mean for one in evaluations.values()])))
 
 
 def record(
@@ -111,7 +135,7 @@ def record(
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         ended_by_signals(),
-        factory_of(config.run, render_mode="rgb_array")() as env,
+        rendering(config.run, "rgb_array") as env,
         Video(out, env.metadata.get("render_fps") or FPS) as video,
     ):
         show(agent, env, episodes, seed, lambda: video.add(_picture_of(env)))
@@ -134,9 +158,27 @@ def watch(
     config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
     if not has_screen():
         raise RuntimeError("there is no screen to watch on: record makes a video")
-    with factory_of(config.run, render_mode="human")() as env:
+    with rendering(config.run, "human") as env:
         show(agent, env, episodes, seed)
     return 0
+
+
+def rendering(run: RunConfig, mode: str) -> gym.Env:
+    """Return the environment of a run, which renders in a mode of Gymnasium.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is not in the possible render_modes")  # some render nevertheless
+        try:
+            return factory_of(run, render_mode=mode)()
+        except Exception as error:
+            with factory_of(run)() as env:
+                modes = env.metadata.get("render_modes") or []
+            if mode in modes:
+                raise
+            raise ValueError(f"{run.env_id} cannot render {mode}: its render_modes are {modes}") from error
 
 
 def has_screen() -> bool:

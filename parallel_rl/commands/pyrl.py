@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from textwrap import fill
-from typing import Any
 
 import gymnasium as gym
 
 from parallel_rl.commands.build import agent_of, factory_of
 from parallel_rl.commands.evaluating import PLAY_SEED
-from parallel_rl.commands.play import has_screen, show
+from parallel_rl.commands.play import has_screen, rendering, show
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.train import train
 from parallel_rl.config import setting_names
@@ -111,8 +110,7 @@ def test_as(name: str, arguments: Sequence[str]) -> int:
     for wanted, found in ((name.removeprefix(HINDSIGHT), config.agent), (typed.env_id, config.run.env_id)):
         if wanted != found:
             raise ValueError(f"the run in {typed.path} is of {found}, not of {wanted}")
-    render: dict[str, Any] = {"render_mode": "human"} if has_screen() else {}
-    with factory_of(config.run, **render)() as env:
+    with rendering(config.run, "human") if has_screen() else factory_of(config.run)() as env:
         show(agent, env, typed.num_episodes, typed.seed)
     return 0
 

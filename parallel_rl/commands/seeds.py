@@ -67,7 +67,7 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int], directory: Path, trai
     Raises:
         ValueError: a run in the directory has other settings.
     """
-    complete = [seed for seed in _seeds_begun(directory) if _score(directory / RUN_NAME.format(seed)) is not None]
+    complete = [seed for seed in seeds_begun(directory) if _score(directory / RUN_NAME.format(seed)) is not None]
     configs = {seed: _own(config, seed, directory) for seed in sorted({*complete, *seeds})}
     for one in configs.values():
         _check_same(one)
@@ -91,7 +91,7 @@ def _own(config: TrainConfig, seed: int, directory: Path) -> TrainConfig:
     return config.changed({"seed": seed, "run_dir": str(directory / RUN_NAME.format(seed))})
 
 
-def _seeds_begun(directory: Path) -> list[int]:
+def seeds_begun(directory: Path) -> list[int]:
     """Return the seeds of the runs in a directory."""
     names = (path.name.removeprefix(RUN_NAME.format("")) for path in directory.glob(RUN_NAME.format("*")))
     return sorted(int(name) for name in names if name.isdecimal())
@@ -164,16 +164,21 @@ def _compare(config: TrainConfig, scores: dict[int, float], directory: Path, sec
     if not scores:
         return
     values = np.array([*scores.values()])
-    middle, (low, high) = float(interquartile_mean(values)), bootstrap_interval(values)
     write_json(
         directory / SUMMARY_FILE,
         {
             "env_id": config.run.env_id, "agent": config.agent, "seconds": seconds, "scores": scores,
-            "interquartile_mean": middle, "interval": [low, high],
+            "interquartile_mean": float(interquartile_mean(values)), "interval": [*bootstrap_interval(values)],
         },
     )  # fmt: skip
-    say(
-        f"result    interquartile mean {middle:.2f}, 95% interval {low:.2f} to {high:.2f}; median "
+    say(f"result    {over_seeds(values)}")
+
+
+def over_seeds(values: np.ndarray) -> str:
+    """Return, in words, the middle and the spread of the scores `(n,)` of n seeds."""
+    low, high = bootstrap_interval(values)
+    return (
+        f"interquartile mean {interquartile_mean(values):.2f}, 95% interval {low:.2f} to {high:.2f}; median "
         f"{np.median(values):.2f}, min {values.min():.2f}, max {values.max():.2f} over {len(values)} "
         f"seed{'s' * (len(values) > 1)}"
     )
