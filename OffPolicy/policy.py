@@ -78,7 +78,8 @@ class Policy(nn.Module):
         """Return an action for each observation `(n, ...)`, or for a single one.
 
         Raises:
-            ValueError: the observations have another size, or are NaN, or the weights are, or a mask allows no action.
+            ValueError: the observations have another shape than those of the space, or impossible values (pixels,
+                choices), or they or the weights are NaN, or a mask allows no action.
         """
         rows, single = self.features.rows(obs)
         actions = self.actions(rows, deterministic)

@@ -36,8 +36,8 @@ class Acting(Parts):
         """Return an action for each state.
 
         Args:
-            states: `(N, ...)`, or a single state. For a Dict or Tuple space a dict or tuple of these, or a structured
-                array.
+            states: `(N, ...)`, or a single state, as the space has them or flat. For a Dict or Tuple space a dict or
+                tuple of these, or a structured array.
             deterministic: take the mode of the policy (for continuous actions the median) instead of sampling.
             state: `(N, S)`, the recurrent state of each row, for a recurrent policy; it is updated in place. Start with
                 `initial_state(N)`, and set the rows of finished episodes to zero.
@@ -50,8 +50,8 @@ class Acting(Parts):
             state: one action, without the first dimension, as the environment's `step` takes it.
 
         Raises:
-            ValueError: states do not have `observ_dim` features or have NaN, a state allows no action, or `state` is
-                missing.
+            ValueError: states have another shape than those of the space, impossible values (pixels, choices) or NaN, a
+                state allows no action, or `state` is missing.
         """
         return self.act(states, deterministic=deterministic, state=state, env_ids=env_ids)[0]
 

@@ -11,37 +11,10 @@ from gymnasium import spaces
 
 from AsyncPPO.backends.base import EnvError
 from parallel_rl.utils import COMPOSITE, leaves, name_of, row_type, rows_of, split_parts
+from parallel_rl.utils.choices import DiscreteValues, whole_numbers
 
-INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 WriteObs = Callable[[int, Any], None]
 """Write an observation into the row of environment `index`."""
-
-
-class DiscreteValues:
-    """The whole numbers of a Discrete, MultiDiscrete or MultiBinary space."""
-
-    def __init__(self, space: gym.Space) -> None:
-        if isinstance(space, spaces.MultiBinary):
-            first, count = np.zeros(space.shape, np.int64), np.full(space.shape, 2)
-        elif isinstance(space, spaces.MultiDiscrete):
-            first, count = space.start.astype(np.int64), space.nvec.astype(np.int64)
-        else:
-            assert isinstance(space, spaces.Discrete)
-            first, count = np.asarray(int(space.start)), np.asarray(int(space.n))
-        self._first, self._last = first, (count - 1).astype(np.uint64)
-        self._from_zero = not first.any()
-        self._bits = isinstance(space, spaces.MultiBinary)
-
-    def have(self, numbers: Any) -> bool:
-        """Return whether all numbers `(..., *shape)`, a NumPy array or scalar, are among the choices."""
-        if self._bits and numbers.itemsize == 1:
-            return not numbers.tobytes().strip(b"\0\1")  # cheap, since every observation may have an action mask
-        if numbers.dtype is not INT64:
-            numbers = numbers.astype(INT64)
-        if not self._from_zero:
-            numbers = numbers - self._first
-        beyond = numbers.view(UINT64) > self._last  # numbers below the first wrap around to large ones
-        return b"\1" not in beyond.tobytes()
 
 
 def _wraps(numbers: Any, dtype: np.dtype) -> bool:
@@ -202,9 +175,9 @@ class Actions:
                     with np.errstate(over="ignore"):
                         actions = actions.astype(self._dtype)  # too large a number becomes infinite
                 return math.isfinite(np.vdot(actions, actions)) or bool(np.isfinite(actions).all())
-            if not (np.abs(actions) < 2.0**63).all() or (actions != np.floor(actions)).any():
+            actions = whole_numbers(actions)
+            if actions is None:
                 return False
-            actions = actions.astype(np.int64)
         elif actions.dtype.kind not in "biu":
             return False
         if self._choices is not None:

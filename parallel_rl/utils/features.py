@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeGuard, TypeVar
 
 import numpy as np
 from gymnasium import spaces
 
+from parallel_rl.utils.choices import DiscreteValues
 from parallel_rl.utils.counts import rows_in_words
 from parallel_rl.utils.elements import name_of
 from parallel_rl.utils.spaces import Keys, leaves, location, part_of
@@ -37,6 +38,8 @@ class Numbers:
     """The number of choices of each dimension; empty for numbers."""
     starts: tuple[int, ...] = ()
     """The first choice of each dimension."""
+    values: DiscreteValues | None = field(default=None, compare=False, repr=False)
+    """Those that observations have in a discrete space; None for a Box."""
 
     @property
     def columns(self) -> int:
@@ -47,8 +50,15 @@ class Numbers:
         """Convert flat elements `(M, size)` to float32 `(M, columns)`."""
         if not self.choices:
             return rows.astype(np.float32, copy=False)
-        hot = [rows[:, [k]] - self.starts[k] == np.arange(count) for k, count in enumerate(self.choices)]
+        hot = [rows[:, k : k + 1] - self.starts[k] == np.arange(count) for k, count in enumerate(self.choices)]
         return np.concatenate(hot, axis=1).astype(np.float32)
+
+    def fault(self, rows: np.ndarray) -> str | None:
+        """Return in words which of the flat elements `(M, size)` is not in the space; None without a fault."""
+        if self.values is None or self.values.include(elements := rows.reshape(len(rows), *self.shape)):
+            return None
+        wrong = next(element for element in elements if not self.values.include(element))
+        return f"have {wrong.tolist()}, which is not in {self.values.space}"
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,17 @@ class Image:
     def flatten(self, rows: np.ndarray) -> np.ndarray:
         """Convert flat elements `(M, size)` to `(M, columns)`."""
         return rows.astype(self.dtype, copy=False)
+
+    def fault(self, rows: np.ndarray) -> str | None:
+        """Return in words why flat elements `(M, size)` are no such images; None without a fault."""
+        bytes_, given = self.dtype == "uint8", rows.dtype
+        if given.kind == "b" or (given == np.uint8) == bytes_:
+            return None
+        if given.kind in "iu" and rows.min() >= 0 and rows.max() <= self.high:
+            return None
+        kind = "whole numbers" if bytes_ else "numbers"
+        range_ = f"from {rows.min():g} to {rows.max():g}"
+        return f"have {given} pixels {range_}, but the agent takes {kind} from 0 to {self.high:g}"
 
     @property
     def planes(self) -> tuple[int, ...]:
@@ -124,16 +145,16 @@ class Features:
                     f"{ACTION_MASK} of {space} must be one array: the masks of all choices one after the other"
                 )
             if keys == (ACTION_MASK,):
-                mask = Numbers(keys, tuple(leaf.shape or ()))
+                mask = _numbers(leaf, keys)
             elif _is_image(leaf):
                 images.append(_image_of(leaf, keys))
             elif isinstance(leaf, spaces.Discrete):
-                numbers.append(Numbers(keys, (), (int(leaf.n),), (int(leaf.start),)))
+                numbers.append(_numbers(leaf, keys, (int(leaf.n),), (int(leaf.start),)))
             elif isinstance(leaf, spaces.MultiDiscrete):
                 choices, starts = (tuple(array.flatten().tolist()) for array in (leaf.nvec, leaf.start))
-                numbers.append(Numbers(keys, leaf.shape, choices, starts))
+                numbers.append(_numbers(leaf, keys, choices, starts))
             else:
-                numbers.append(Numbers(keys, tuple(leaf.shape or ())))
+                numbers.append(_numbers(leaf, keys))
         if not numbers and not images:
             raise TypeError(f"the observation space {space} is not supported: it has no elements")
         return cls(tuple(numbers), tuple(images), mask)
@@ -202,26 +223,25 @@ class Features:
             )
 
     def fit(self, space: spaces.Space) -> bool:
-        """Return whether observations of a space can be converted; plain numbers may have any shape."""
+        """Return whether observations of a space can be converted; plain numbers may also be flat."""
         other = Features.of(space)
-        if other == self or other.columns != self.columns or self.images:
+        if other == self or other.columns != self.columns or other._plain is None or self._plain is None:
             return other == self
-        return all(len(features._parts) == 1 and not features._parts[0].keys for features in (self, other)) and not any(
-            part.choices for features in (self, other) for part in features.numbers
-        )
+        return 1 in (len(other._plain.shape), len(self._plain.shape))
 
     def rows(self, states: Any) -> tuple[np.ndarray, bool]:
         """Convert observations to rows of numbers; also return whether there was a single observation.
 
         Args:
             states: one element of the space or several: an array `(M, ...)`, a structured one, or a dict or tuple of
-                arrays `(M, ...)`. An ordinary array may have any shape with the right number of features.
+                arrays `(M, ...)`. Each may also be flat. M elements of a flat Box of numbers may have any shape.
 
         Returns:
             `(M, width)`; uint8 if all columns are pixels of bytes, else float32.
 
         Raises:
-            ValueError: the states have another size, or are what `reset` or `step` of an environment returns.
+            ValueError: the states have another shape, or values that are not in the space (pixels, choices), or are
+                what `reset` or `step` of an environment returns.
         """
         if isinstance(states, tuple) and states and isinstance(states[-1], dict) and not self._ends_with_dict(states):
             raise ValueError("the states are what reset or step returns: obs, info = env.reset()")
@@ -232,17 +252,37 @@ class Features:
             due = f"have the parts {named}" if named else "be an array of numbers"
             raise ValueError(f"the states must {due}: {error!r}") from None
         single = _is_single(self._parts[0], arrays[0])
+        lead = () if single else arrays[0].shape[:1]
         for index, (part, array) in enumerate(zip(self._parts, arrays, strict=True)):
-            size = math.prod(part.shape)
-            arrays[index] = array.reshape(1 if single or not array.ndim else len(array), -1)
-            if arrays[index].shape[1] != size:
-                what = f" of {name_of(part.keys)}" if part.keys else ""
-                raise ValueError(f"states{what} of shape {array.shape} do not have the {size} features of the agent")
+            if array.shape != (*lead, *part.shape) or lead == (0,):
+                self._check_shape(part, array, lead)
+            arrays[index] = array.reshape(1 if single else len(array), -1)
+            if fault := part.fault(arrays[index]):
+                raise ValueError(f"{_states(part)} {fault}")
         return self._join(arrays), single
 
     def flatten(self, rows: np.ndarray) -> np.ndarray:
         """Convert rows of the space `(M, ...)` to `(M, width)`, without checks."""
         return self._join([part_of(rows, part.keys).reshape(len(rows), -1) for part in self._parts])
+
+    def _check_shape(self, part: Numbers | Image, array: np.ndarray, lead: tuple[int, ...]) -> None:
+        """Check the shape of a part of a single observation, where `lead` is (), or of M observations, `(M,)`."""
+        shape, size = array.shape[len(lead) :], math.prod(part.shape)
+        any_shape = lead and part is self._plain and len(part.shape) == 1
+        fits = shape == part.shape or (math.prod(shape) == size and (len(shape) == 1 or any_shape))
+        if array.shape[: len(lead)] != lead or not fits:
+            several = str(("M", *part.shape)).replace("'", "")
+            raise ValueError(
+                f"{_states(part)} have shape {array.shape}, but the agent takes {part.shape}, or {several} for M states"
+            )
+        if lead == (0,):
+            raise ValueError(f"there are no states: {_states(part)} have shape {array.shape}")
+
+    @cached_property
+    def _plain(self) -> Numbers | None:
+        """The numbers of a Box or a MultiBinary, if observations have no other parts."""
+        (first, *others), numbers = self._parts, self.numbers
+        return numbers[0] if numbers and not (others or first.keys or numbers[0].choices) else None
 
     def _ends_with_dict(self, states: tuple[Any, ...]) -> bool:
         """Return whether observations are tuples whose last part, as that of `states`, is a dict."""
@@ -265,6 +305,15 @@ def why_nan(rows: np.ndarray) -> str:
     if not wrong.any():
         return "the action is NaN, though the observations are finite: the weights are not"
     return f"the observation is NaN or infinite in {rows_in_words(wrong)}"
+
+
+def _numbers(space: spaces.Space, keys: Keys, choices: tuple[int, ...] = (), starts: tuple[int, ...] = ()) -> Numbers:
+    values = None if isinstance(space, spaces.Box) else DiscreteValues(space)
+    return Numbers(keys, tuple(space.shape or ()), choices, starts, values)
+
+
+def _states(part: Numbers | Image) -> str:
+    return f"the states of {name_of(part.keys)}" if part.keys else "the states"
 
 
 def unseen_images(space: spaces.Space) -> Iterator[str]:
@@ -306,6 +355,7 @@ def _has_shape_of_image(shape: tuple[int, ...], smallest_matrix: int) -> bool:
 
 
 def _is_single(part: Numbers | Image, array: np.ndarray) -> bool:
+    """Return whether an array is a part of a single observation, perhaps flat."""
     if part.shape in (array.shape, array.shape[1:]):
         return array.shape == part.shape
-    return array.size == math.prod(part.shape) and (array.ndim == 1 or len(array) != 1)
+    return array.shape == (math.prod(part.shape),)

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -85,13 +86,19 @@ def test_images_are_flattened() -> None:
     ppo = PPO(False, 24, 3)
     assert ppo.get_action(np.zeros((7, 4, 6), np.uint8)).shape == (7,)
     assert ppo.get_action(np.zeros((1, 4, 6), np.uint8)).shape == (1,)
-    assert ppo.get_action(np.zeros((4, 6), np.uint8)).shape == ()
+    assert ppo.get_action(np.zeros(24)).shape == ()
 
 
-@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 8), (8, 3)])
-def test_states_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="do not have the 4 features"):
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 8), (8, 3), (2, 2), (4, 1), ()])
+def test_states_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    expected = f"states have shape {shape}, but the agent takes (4,), or (M, 4) for M states"
+    with pytest.raises(ValueError, match=re.escape(expected)):
         discrete().get_action(np.zeros(shape))
+
+
+def test_no_states_are_an_error() -> None:
+    with pytest.raises(ValueError, match=re.escape("there are no states: the states have shape (0, 4)")):
+        discrete().get_action(np.zeros((0, 4)))
 
 
 @BOTH

@@ -163,8 +163,9 @@ def test_other_spaces_are_named(space: spaces.Space) -> None:
         Features.of(space)
 
 
-def test_states_of_another_size_are_named() -> None:
-    with pytest.raises(ValueError, match=r"states of inner\.1\.switches of shape \(3,\) do not have the 2 features"):
+def test_states_of_another_shape_are_named() -> None:
+    expected = r"the states of inner\.1\.switches have shape \(3,\), but the agent takes \(2,\), or \(M, 2\)"
+    with pytest.raises(ValueError, match=expected):
         Features.of(NESTED).rows(
             {
                 "position": np.zeros(2),
