@@ -321,7 +321,8 @@ def unseen_images(space: spaces.Space) -> Iterator[str]:
     for keys, leaf in leaves(space):
         if not isinstance(leaf, spaces.Box | spaces.MultiBinary) or keys == (ACTION_MASK,) or _is_image(leaf):
             continue
-        if _has_shape_of_image(tuple(leaf.shape), SMALLEST_MATRIX) or math.prod(leaf.shape) >= MANY_COLUMNS:
+        tiny = isinstance(leaf, spaces.Box) and len(leaf.shape) in (3, 4) and _has_values_of_bytes(leaf)
+        if tiny or _has_shape_of_image(tuple(leaf.shape), SMALLEST_MATRIX) or math.prod(leaf.shape) >= MANY_COLUMNS:
             yield f"{'.'.join(map(str, keys)) or 'the observation'}, {leaf}"
 
 
@@ -341,6 +342,10 @@ def _image_of(space: spaces.Box, keys: Keys) -> Image:
 
 def _holds_bytes(space: spaces.Box) -> bool:
     return space.dtype in (np.uint8, np.bool_)
+
+
+def _has_values_of_bytes(space: spaces.Box) -> bool:
+    return bool((space.low == 0).all() and (space.high == PIXEL_HIGH).all())
 
 
 def _brightest(space: spaces.Box) -> tuple[float, ...]:
