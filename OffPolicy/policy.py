@@ -92,7 +92,7 @@ class Policy(nn.Module):
             ValueError: it is NaN, since the rows or the weights are NaN or infinite.
         """
         if math.isnan(np.vdot(outputs, outputs)):  # one product: a look at all observations would take longer
-            raise ValueError(why_nan(rows))
+            raise ValueError(why_nan(rows, self.state_dict()))
 
     def initial_state(self, num_envs: int, /) -> None:
         """Return None: there is no recurrent state."""

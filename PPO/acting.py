@@ -88,7 +88,7 @@ class Acting(Parts):
             action, raw_action, output = self.numpy_policy.sample(columns, noise)
             log_prob = self.numpy_policy.log_prob(raw_action, output)
         if math.isnan(log_prob @ log_prob):  # one product: a look at all observations would take longer
-            raise ValueError(why_nan(columns))
+            raise ValueError(why_nan(columns, self.policy.state_dict()))
         extras = {"log_prob": log_prob}
         if self.is_continuous or self._composite:
             extras["raw_action"] = raw_action

@@ -131,8 +131,13 @@ class ActorCritic(nn.Module):
     def _width(self, encoder: nn.Module) -> int:
         """Return the number of features of an encoder, by calling it once."""
         columns = self.features.columns
-        with torch.no_grad():
-            features = encoder(torch.zeros(1, columns))
+        try:
+            with torch.no_grad():
+                features = encoder(torch.zeros(1, columns))
+        except Exception as error:
+            raise ValueError(
+                f"the encoder must turn (1, {columns}) into (1, F), but it failed: {type(error).__name__}: {error}"
+            ) from error
         if not torch.is_tensor(features):
             raise TypeError(f"the encoder must turn (1, {columns}) into (1, F), not into a {type(features).__name__}")
         if features.ndim != 2 or len(features) != 1:

@@ -186,7 +186,7 @@ def check_companions(companions: Sequence[Any]) -> None:
 
     Raises:
         TypeError: something is not a `Companion`.
-        ValueError: a name is taken, or cannot be part of a file name.
+        ValueError: a name is taken, or cannot be part of a file name, or a reward has no `beta`.
     """
     names = {*RESERVED}
     for companion in companions:
@@ -194,6 +194,8 @@ def check_companions(companions: Sequence[Any]) -> None:
             raise TypeError(f"a companion is 'rnd', 'icm' or an object of a subclass of Companion, not {companion!r}")
         if not companion.name.isidentifier():
             raise ValueError(f"a companion's name is letters and digits, not {companion.name!r}")
+        if companion.beta is None and type(companion).reward is not Companion.reward:
+            raise ValueError(f"the companion {companion.name} has a reward, but no beta, the coefficient of it")
         if companion.name.lower() in names:
             raise ValueError(f"two companions cannot both be called {companion.name!r}: give one another name")
         names.add(companion.name.lower())

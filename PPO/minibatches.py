@@ -108,7 +108,9 @@ def add_companion_gradients(
     for optimizer in ppo.optimizers[1:]:
         optimizer.gradient.zero_()
     losses = companion_losses(ppo, select_rows(targets, index), rng)
-    for loss in losses.values():
+    for companion, loss in losses.items():
+        if not loss.requires_grad:
+            raise TypeError(f"the loss of {companion.name} has no gradient: none of its parameters is in it")
         loss.backward()
     return {loss_name(companion): loss.detach() for companion, loss in losses.items()}
 
@@ -117,12 +119,19 @@ def companion_losses(ppo: Parts, targets: list[Targets], rng: np.random.Generato
     """Return the loss of each companion that has one, for the targets of a minibatch.
 
     It has a gradient for the policy only if the companion `shares`.
+
+    Raises:
+        TypeError: it is not a tensor with one number.
     """
     losses = {}
     for companion, own in zip(ppo.companions, targets, strict=True):
-        if companion.learns:
-            with nullcontext() if companion.shares else frozen(ppo.policy):
-                losses[companion] = companion.loss(own, rng, ppo.policy)
+        if not companion.learns:
+            continue
+        with nullcontext() if companion.shares else frozen(ppo.policy):
+            loss = losses[companion] = companion.loss(own, rng, ppo.policy)
+        if not torch.is_tensor(loss) or loss.numel() != 1:
+            what = f"a tensor {tuple(loss.shape)}" if torch.is_tensor(loss) else f"{loss!r:.100}"
+            raise TypeError(f"the loss of {companion.name} must be a tensor with one number, not {what}")
     return losses
 
 

@@ -1,7 +1,7 @@
 """Features: observations of any space as rows of numbers."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeGuard, TypeVar
@@ -299,12 +299,14 @@ class Features:
         return np.concatenate([part.astype(np.float32, copy=False) for part in columns], axis=1)
 
 
-def why_nan(rows: np.ndarray) -> str:
-    """Return why actions for rows `(N, width)` are NaN: the observations are NaN or infinite, or the weights are."""
+def why_nan(rows: np.ndarray, weights: Mapping[str, Any]) -> str:
+    """Return why actions for rows `(N, width)` are NaN: the rows or the tensors of weights are, or neither."""
     wrong = ~np.isfinite(rows).all(axis=1)
-    if not wrong.any():
-        return "the action is NaN, though the observations are finite: the weights are not"
-    return f"the observation is NaN or infinite in {rows_in_words(wrong)}"
+    if wrong.any():
+        return f"the observation is NaN or infinite in {rows_in_words(wrong)}"
+    finite = all(tensor.isfinite().all() for tensor in weights.values())
+    why = "and so are the weights: the encoder or the actor_critic makes it" if finite else "the weights are not"
+    return f"the action is NaN, though the observations are finite: {why}"
 
 
 def _numbers(space: spaces.Space, keys: Keys, choices: tuple[int, ...] = (), starts: tuple[int, ...] = ()) -> Numbers:

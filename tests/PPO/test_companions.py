@@ -275,6 +275,39 @@ def test_a_loss_that_is_not_finite_is_named_and_the_weights_are_as_before(learne
     assert_same(weights(ppo), before)
 
 
+class Rewarding(Counts):
+    beta = None
+
+
+def test_a_reward_without_beta_is_refused() -> None:
+    with pytest.raises(ValueError, match="the companion Rewarding has a reward, but no beta"):
+        agent(Rewarding())
+
+
+class Wrong(Mirror):
+    result: Any = None
+
+    def loss(self, targets: Targets, rng: np.random.Generator, policy: ActorCritic) -> torch.Tensor:
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (torch.ones(()), "the loss of Wrong has no gradient"),
+        (torch.ones(3), r"the loss of Wrong must be a tensor with one number, not a tensor \(3,\)"),
+        (0.5, "the loss of Wrong must be a tensor with one number, not 0.5"),
+        (None, "the loss of Wrong must be a tensor with one number, not None"),
+    ],
+)
+@pytest.mark.parametrize("learner", ["auto", "torch"])
+def test_a_loss_that_is_no_number_with_a_gradient_is_named(result: Any, message: str, learner: Any) -> None:
+    ppo = collected(agent(Wrong(), learner=learner))
+    ppo.companions[0].result = result
+    with pytest.raises(TypeError, match=message):
+        ppo.learn()
+
+
 @pytest.mark.parametrize("companion", [lambda: RND(warmup=0), ICM, Counts])
 def test_a_nan_observation_spoils_one_update_only(companion: Any) -> None:
     ppo = agent(companion())

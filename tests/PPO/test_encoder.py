@@ -180,10 +180,26 @@ def test_weights_made_with_another_reading_of_an_image_are_refused() -> None:
         (5, r"encoder must be a function of Features that returns a module, not 5"),
         (lambda features: None, r"encoder must return a module, not None"),
         (lambda features: torch.tanh, r"encoder must return a module, not <built-in method tanh"),
+        (
+            lambda features: nn.Linear(5, 3),
+            r"into \(1, F\), but it failed: RuntimeError: mat1",
+        ),
         (lambda features: nn.LSTM(4, 8), r"the encoder must turn \(1, 4\) into \(1, F\), not into a tuple"),
     ],
-    ids=["module", "number", "none", "function", "lstm"],
+    ids=["module", "number", "none", "function", "linear", "lstm"],
 )
 def test_an_encoder_that_makes_no_module_from_columns_to_features_is_refused(encoder: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         PPO.for_env("CartPole-v1", encoder=encoder)
+
+
+class Divided(nn.Module):
+    def forward(self, columns: torch.Tensor) -> torch.Tensor:
+        return columns / columns.norm(dim=1, keepdim=True)
+
+
+def test_an_encoder_that_makes_nan_is_not_taken_for_weights() -> None:
+    ppo = PPO.for_env("CartPole-v1", encoder=lambda features: Divided(), seed=0)
+    ppo.get_action(np.ones(4, np.float32))
+    with pytest.raises(ValueError, match="so are the weights: the encoder or the actor_critic makes it"):
+        ppo.get_action(np.zeros(4, np.float32))
