@@ -68,9 +68,11 @@ def callbacks_in(callbacks: Iterable["Callback"]) -> list["Callback"]:
     Raises:
         TypeError: one is not a `Callback`.
     """
-    listed = [*callbacks] if isinstance(callbacks, Iterable) else [callbacks]
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks must be a list of `Callback` objects, also for one: [...], not {callbacks!r}")
+    listed = [*callbacks]
     for callback in listed:
-        if not isinstance(callbacks, Iterable) or not _has("on_start", callback):
+        if not _has("on_start", callback):
             raise TypeError(f"callbacks must be a list of `Callback` objects, not of {callback!r}")
     return listed
 

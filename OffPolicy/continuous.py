@@ -20,6 +20,7 @@ from OffPolicy.replay import Replay, Transitions
 from OffPolicy.sampler import Sampler, shares
 from parallel_rl.networks import Ensemble, Trace
 from parallel_rl.utils import ACTION_MASK, ALONE, Features, Ranks, Trajectory, action_units, bounds_of
+from parallel_rl.utils.spaces import of_whole_numbers
 
 ACTOR_GAIN = 0.01
 """Gain of the last layer of actors: the first actions hardly depend on the observation."""
@@ -136,7 +137,8 @@ class ContinuousAgent(OffPolicyAgent):
     def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:
         space, features, name = self.action_space, Features.of(self.observation_space), type(self).__name__
         if not _is_supported(space):
-            raise TypeError(f"{name} needs a Box of float actions with different, finite bounds, not {space}")
+            hint = of_whole_numbers(space)
+            raise TypeError(f"{name} needs a Box of float actions with different, finite bounds, not {space}{hint}")
         if features.mask is not None:
             raise TypeError(
                 f"{name} takes no {ACTION_MASK}, and {self.observation_space} has one: DQN and PPO take masks"

@@ -109,7 +109,12 @@ class Fragment:
 
         Args:
             name: an entry of `actor`.
+
+        Raises:
+            KeyError: there is none of this name; the message lists them.
         """
+        if name not in self.actor:
+            raise KeyError(f"no output {name!r} of the actor: there are {', '.join(self.actor)}")
         finished = self.state.fin[1:]
 
         def zeroed(tensor: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def test_labels_are_of_runs_or_of_curves(tmp_path: Path, drawn: list[Any], capsy
         {"x": ["a", "c"], "y": ["b"]},
     ]
     assert main.main(["plot", *runs, "--labels", "x"]) == 1
-    assert "there are 1 labels for 3 runs in 2 curves" in capsys.readouterr().err
+    assert "--labels takes one for each of the 2 curves, or of the 3 runs" in capsys.readouterr().err
 
 
 def test_plot_reports_runs_that_ended_early(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

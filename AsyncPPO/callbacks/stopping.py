@@ -1,6 +1,7 @@
 """Callbacks that stop a run."""
 
 import math
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from AsyncPPO.callbacks.base import Callback
@@ -45,13 +46,13 @@ class StopAtReturn(Callback):
         target: the mean return.
 
     Raises:
-        ValueError: it is NaN.
+        ValueError: it is not a number, or is NaN.
     """
 
     def __init__(self, target: float) -> None:
-        if math.isnan(target):
-            raise ValueError("target must be a mean return, not nan")
-        self.target = target
+        if not isinstance(target, Real) or math.isnan(target):
+            raise ValueError(f"target must be a mean return, not {target!r}")
+        self.target: float = target
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """Store whether the target has already been reached."""

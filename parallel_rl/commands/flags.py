@@ -161,8 +161,8 @@ def check_flags(agent: str, unknown: Sequence[str]) -> None:
     Raises:
         ValueError: one is such a flag; the message names the agents that have it, or our flag.
     """
-    for flag in (argument.partition("=")[0] for argument in unknown if argument.startswith("--")):
-        name = flag.removeprefix("--").removeprefix("no-").replace("-", "_").lower()
+    for flag in (argument.partition("=")[0] for argument in unknown if argument.startswith("-")):
+        name = flag.lstrip("-").removeprefix("no-").replace("-", "_").lower()
         if owners := [other for other in AGENTS if name in setting_names(other)]:
             raise ValueError(f"{flag} is a flag of the agent {' and '.join(owners)}, not of {agent}")
         if found := sb3_name(name, {"agent", *setting_types(agent)}):

@@ -131,7 +131,7 @@ def _labels(configs: Sequence[TrainConfig], experiments: Sequence[Experiment], g
         return [*given]
     if len(given) == len(curves):
         return [given[curves.index(curve)] for curve in zip(tasks, own, strict=True)]
-    raise ValueError(f"there are {len(given)} labels for {len(configs)} runs in {len(curves)} curves")
+    raise ValueError(f"--labels takes one for each of the {len(curves)} curves, or of the {len(configs)} runs")
 
 
 def _experiment(config: TrainConfig, changes: dict[str, list[Any]]) -> Experiment:

@@ -24,6 +24,7 @@ from parallel_rl.utils import (
     leaves,
     name_of,
 )
+from parallel_rl.utils.spaces import of_whole_numbers
 
 CHOICE_GAIN = 0.1
 MEAN_GAIN = 0.01
@@ -226,7 +227,7 @@ def make_policy_head(
     if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
         raise TypeError(
             f"the action space {space} is not supported: PPO needs a Discrete, a MultiDiscrete, a MultiBinary or a Box "
-            "of floats, or a Dict or Tuple of them"
+            f"of floats, or a Dict or Tuple of them{of_whole_numbers(space)}"
         )
     low, high = (torch.from_numpy(bound) for bound in bounds_of(space))
     if (-_round_down(-low) >= _round_down(high)).any() or not ((high - low) / 2).float().all():

@@ -215,7 +215,7 @@ def _mark_ends(axes: "Axes", marks: Sequence[tuple[int, np.ndarray, str]], dpi: 
         taken.append(at)
         axes.annotate(
             str(number), (place[0], place[1]), (0.0, (at - end)[1] * 72 / dpi), textcoords="offset points",
-            ha="center", va="center", color="white", fontsize=7, weight="bold", zorder=6 + 1 / number,  # over the lines of later ones
+            ha="center", va="center", color="white", fontsize=7, weight="bold", zorder=6 + 1 / number,
             bbox={"boxstyle": "circle", "facecolor": color, "edgecolor": "white"},
             arrowprops={"arrowstyle": "-", "color": color, "linewidth": 1},
         )  # fmt: skip

@@ -31,6 +31,8 @@ def leaves(space: spaces.Space, keys: Keys = ()) -> Iterator[tuple[Keys, spaces.
             yield from leaves(part, (*keys, number))
     elif isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         yield keys, space
+    elif callable(space):
+        raise TypeError("the environment has several agents (PettingZoo): here an environment has one (docs/faq.md)")
     else:
         raise TypeError(
             f"the space {space}{location(keys)} is not supported; supported are Box, Discrete, MultiDiscrete and "
@@ -72,6 +74,15 @@ def bounds_of(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
     largest = min(float(np.finfo(kind).max) for kind in (np.float32, np.result_type(space.dtype, np.float16)))
     low, high = (bound.astype(np.float64).flatten() for bound in (space.low, space.high))
     return np.where(low <= -largest, -np.inf, low), np.where(high >= largest, np.inf, high)
+
+
+def of_whole_numbers(space: spaces.Space) -> str:
+    """Return the advice for actions in a Box of whole numbers, for an error message; nothing for another space."""
+    if not isinstance(space, spaces.Box) or np.issubdtype(space.dtype, np.floating):
+        return ""
+    return (
+        "; whole numbers are choices: let a wrapper make it a MultiDiscrete (PPO takes it), or a Box of floats to round"
+    )
 
 
 def action_units(low: np.ndarray, high: np.ndarray, unit: float | np.ndarray = 1.0) -> tuple[np.ndarray, np.ndarray]:

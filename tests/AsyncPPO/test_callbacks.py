@@ -326,6 +326,7 @@ def test_checkpoints_after_an_error_writes_none(tmp_path: Path) -> None:
         (lambda: StopAfter(-1), "seconds must be positive, not -1"),
         (lambda: StopAfter(float("nan")), "seconds must be positive, not nan"),
         (lambda: StopAtReturn(float("nan")), "target must be a mean return, not nan"),
+        (lambda: StopAtReturn("x"), "target must be a mean return, not 'x'"),
         (lambda: BackgroundEvaluation(Counter, 0), "every must be at least 1, not 0"),
         (lambda: BackgroundEvaluation(Counter, 9, num_envs=0), "num_envs must be at least 1, not 0"),
         (

@@ -212,7 +212,7 @@ def test_trainer_with_a_wrong_argument_names_it(bad: dict[str, Any], message: st
         ({"callback": []}, "unexpected keyword argument 'callback': did you mean 'callbacks'"),
         ({"ppo": PPO}, "the agent must be an object such as .*, not <class"),
         ({"ppo": "CartPole-v1"}, "the agent must be an object such as .*, not 'CartPole-v1'"),
-        ({"callbacks": Callback()}, "callbacks must be a list of `Callback` objects, not of <"),
+        ({"callbacks": Callback()}, r"callbacks must be a list of `Callback` objects, also for one: \[...\], not <"),
         ({"callbacks": [Callback]}, "callbacks must be a list of `Callback` objects, not of <class"),
         ({"info_keys": iter(["distance"])}, "info_keys must be a list of names, not the iterator <"),
         ({"callbacks": [print]}, "callbacks must be a list of `Callback` objects, not of <built-in"),

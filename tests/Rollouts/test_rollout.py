@@ -133,6 +133,8 @@ def test_fragments_of_a_counter_equal_the_table(truncates: bool, num_workers: in
     assert one.next_obs[:, 0, 1].tolist() == [1, 2, 3, 1, 2]
     assert one.actor["value"][:, 0].tolist() == [10, 20, 30, 10, 20, 30]
     at_end = 40 if truncates else 0
+    with pytest.raises(KeyError, match="no output 'q' of the actor: there are value"):
+        one.following("q")
     assert one.following("value")[:, 0].tolist() == [20, 30, at_end, 20, 30]
     assert two.following("value")[:, 0].tolist() == [at_end, 20, 30, at_end, 20]
 

@@ -137,6 +137,18 @@ def test_a_step_of_another_type_is_named(make: Make, step: Any, message: str) ->
         env.step([0] * 3)
 
 
+class Old(gym.Env):
+    observation_space, action_space = spaces.Box(-1, 1, (2,)), spaces.Discrete(2)
+
+    def reset(self) -> Any:  # type: ignore[override]
+        return np.zeros(2, np.float32), {}
+
+
+def test_a_reset_without_seed_is_taken_for_the_old_gym(make: Make) -> None:
+    with pytest.raises(EnvError, match=r"failed in reset, which must take seed= and options=: .* the old gym\?: Type"):
+        make(Old).reset()
+
+
 @cases("reset", (np.zeros(2, np.float32),), (({}, 0.0),), ((0.0, None),), (0.0,), ((0.0, {}, 1),))
 def test_a_reset_of_another_type_is_named(make: Make, reset: Any) -> None:
     with pytest.raises(EnvError, match=r"from reset, which is not an observation and an info, a dict: .*old gym"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from OffPolicy import DQN
+from OffPolicy import DQN, SAC
 from parallel_rl.utils import Features
 from PPO import PPO
 
@@ -112,3 +112,38 @@ def test_an_agent_for_numbers_takes_what_fits(own: Any, other: Any, fits: bool) 
     else:
         with pytest.raises(ValueError, match="but the agent takes"):
             features.rows(states)
+
+
+@pytest.mark.parametrize("agent", [PPO, SAC])
+def test_actions_that_are_whole_numbers_in_a_box_get_an_advice(agent: Any) -> None:
+    env = task(spaces.Box(-1, 1, (2,)))
+    env.action_space = spaces.Box(0, 5, (1,), np.int32)
+    with pytest.raises(TypeError, match="whole numbers are choices: let a wrapper make it a MultiDiscrete"):
+        agent.for_env(env)
+
+
+def test_an_argument_of_another_agent_is_named() -> None:
+    with pytest.raises(TypeError, match="companions': PPO takes companions"):
+        SAC.for_env("Pendulum-v1", companions=["rnd"])  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="demo_path': DDPG, TD3 and SAC learn from demonstrations"):
+        DQN.for_env("CartPole-v1", demo_path="x.npz")  # type: ignore[call-arg]
+
+
+class Parallel:
+    """As PettingZoo's ParallelEnv."""
+
+    possible_agents = ("a", "b")
+
+    def observation_space(self, agent: str) -> gym.Space:
+        return spaces.Discrete(2)
+
+    action_space = observation_space
+
+    def reset(self, **options: Any) -> Any: ...
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("agent", [PPO, DQN])
+def test_an_environment_of_several_agents_is_refused(agent: Any) -> None:
+    with pytest.raises(TypeError, match=r"the environment has several agents \(PettingZoo\): here .* has one"):
+        agent.for_env(Parallel())
