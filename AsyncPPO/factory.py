@@ -66,8 +66,8 @@ def env_factory(env: EnvLike, /, **kwargs: Any) -> EnvFactory:
     Raises:
         ValueError: an unknown environment id, for which the message suggests the nearest known one; or its module
             cannot be imported.
-        TypeError: not an environment, an id, a spec or a callable; or an environment that can be neither copied nor
-            remade.
+        TypeError: not an environment, an id, a spec or a callable; a callable that needs arguments; or an environment
+            that can be neither copied nor remade.
     """
     if isinstance(env, str):
         check_env_id(env)
@@ -87,8 +87,23 @@ def env_factory(env: EnvLike, /, **kwargs: Any) -> EnvFactory:
             return lambda: gym.make(spec, disable_env_checker=True)
         return lambda: copy.deepcopy(original)
     if callable(env):
+        _check_takes_nothing(env)
         return env  # type: ignore[return-value]
     raise TypeError(f"env must be an environment, an id, an EnvSpec or a callable that makes one, not {env!r}")
+
+
+def _check_takes_nothing(make: Callable[..., Any]) -> None:
+    try:
+        parameters = signature(make)
+    except (TypeError, ValueError):  # written in C: a wrong call will fail later
+        return
+    try:
+        parameters.bind()
+    except TypeError as error:
+        raise TypeError(
+            f"a callable that makes an environment is called without arguments, but this one is {error}; if it makes a "
+            "VectorEnv, call its argument num_envs"
+        ) from None
 
 
 def make_env(factory: EnvFactory) -> gym.Env:

@@ -141,7 +141,7 @@ def plot_runs(
     pictures, words = figure.subfigures(2, 1, squeeze=False, height_ratios=[above, below]).flat
     grid = pictures.subplots(down, across, squeeze=False)
     handles: dict[str, Any] = {}
-    ends: dict[Axes, list[tuple[int, np.ndarray, str]]] = defaultdict(list)
+    ends: dict[Axes, list[tuple[int, Any, str]]] = defaultdict(list)
     for axes, (task, groups) in zip(grid.flat, panels.items(), strict=False):
         for label, runs in groups.items():
             number = labels.index(label)
@@ -203,7 +203,7 @@ def draw_mean(axes: "Axes", places: np.ndarray, returns: np.ndarray, *, linewidt
     return line
 
 
-def _mark_ends(axes: "Axes", marks: Sequence[tuple[int, np.ndarray, str]], dpi: float) -> None:
+def _mark_ends(axes: "Axes", marks: Sequence[tuple[int, Any, str]], dpi: float) -> None:
     """Put numbers in discs of some colors at places `(2,)`, in a column where they would overlap."""
     size = DISC * dpi / 72
     taken: list[np.ndarray] = []

@@ -79,6 +79,12 @@ def test_env_of_another_type_is_refused(env: object) -> None:
         EnvVectorizer(env, 2)
 
 
+def test_a_callable_that_needs_another_argument_than_num_envs_says_which() -> None:
+    make = lambda n: gym.make_vec("CartPole-v1", n)  # noqa: E731
+    with pytest.raises(TypeError, match=r"missing a required argument: 'n'; if it makes a VectorEnv, call its .* num_"):
+        EnvVectorizer(make, 2)
+
+
 @pytest.mark.parametrize("sizes", [{"num_envs": 0}, {"num_envs": -1}, {"num_workers": 0}])
 def test_sizes_below_one_are_refused(sizes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(sizes))} must be at least 1"):
