@@ -1,7 +1,7 @@
 """The protocols of actors and agents, on which evaluation, collector and trainer rely.
 
 `evaluate` needs an `Actor`, `AsyncTrainer` an `Agent`. No base class is needed, nor torch. tests/toy_agent.py is a
-complete agent in 40 lines.
+complete agent, tabular Q-learning.
 """
 
 from collections.abc import Callable, Sequence

@@ -63,7 +63,7 @@ def evaluate_episodes(
 ) -> list[Episode]:
     """Roll out whole episodes and return them.
 
-    Every environment finishes its episode, so short episodes are not overrepresented.
+    Each environment finishes every episode that it begins; otherwise short episodes would be counted too often.
 
     Args:
         actor: anything with `get_action`.

@@ -164,8 +164,8 @@ Made by `python -m benchmarks.defaults` with `--preset none`: the settings follo
 ## Beside the presets
 
 *share* is (mean - random) / (preset - random), with as many steps as the preset; 100% is as good as the preset. Scores
-of presets are from [learning](learning/README.md) (that of MountainCarContinuous-v0 is with RND). If a preset has the
-same settings as the defaults, the share is 100% without another run.
+of presets are from [learning](learning/README.md), of the first five seeds at most (that of MountainCarContinuous-v0 is
+with RND). If a preset has the same settings as the defaults, the share is 100% without another run.
 
 {shares_table(done)}
 

@@ -33,7 +33,8 @@ class RunConfig(Config):
         (), "Arguments of the environment, NAME=VALUE: --env-kwargs is_slippery=False map_name=8x8."
     )
     wrapper: tuple[str, ...] = environment_setting(
-        (), "Wrappers of the environment, MODULE:CLASS, innermost first: --wrapper minigrid.wrappers:ImgObsWrapper."
+        (),
+        "Wrappers of the environment, MODULE:CLASS, innermost first: --wrapper gymnasium.wrappers:FlattenObservation.",
     )
     action_masks: bool = environment_setting(
         False, "Choose only allowed actions, given by the environment's action_masks() or its info's action_mask."
@@ -51,16 +52,16 @@ class RunConfig(Config):
     )
     lag: Literal[0, 1] = collection_setting(
         0,
-        "1: collect the next batch during an update, with the weights from before it; for agents that act in this "
+        "1: collect the next batch during an update, with the weights from before it; for agents that act in the main "
         "process. On two cores it gains little or nothing.",
     )
     backend: Literal["auto", "inline", "process", "vector"] = collection_setting(
         "auto",
-        "Step the environments in this process or in workers (auto measures which is faster), or with EnvPool, if "
+        "Step the environments in the main process or in workers (auto measures which is faster), or with EnvPool, if "
         "it is installed (vector).",
     )
     num_workers: int | None = collection_setting(
-        None, "Processes that step, this one included; by default one for each core.", least=1
+        None, "Processes that step, the main process included; by default one for each core.", least=1
     )
     on_env_error: Literal["raise", "restart"] = collection_setting(
         "raise", "End the run when an environment fails or its process dies, or restart that environment."
@@ -69,7 +70,7 @@ class RunConfig(Config):
         None, "Seconds that a step or reset of an environment may take; by default without a limit.", above=0
     )
     start_method: Literal["auto", "fork", "spawn", "forkserver"] = collection_setting(
-        "auto", "How workers start; auto forks where the system supports it and this process can be forked safely."
+        "auto", "How workers start; auto forks where the system supports it and the main process can be forked."
     )
     close_timeout: float = collection_setting(
         5.0, "Seconds that workers may take to close their environments before they are killed.", least=0

@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, get_args
 
 from OffPolicy import DDPGConfig, DQNConfig, SACConfig, TD3Config
+from parallel_rl.config import RunConfig
 from parallel_rl.utils import Config
 from parallel_rl.utils.settings import hints, literals, settings_in
 from PPO import PPOConfig
@@ -20,6 +21,7 @@ from PPO import PPOConfig
 DOCS = Path(__file__).parent.parent / "docs"
 TABLES: dict[str, dict[str, type[Config]]] = {
     "ppo.md": {"default": PPOConfig},
+    "runs.md": {"default": RunConfig},
     "offpolicy.md": {"DQN": DQNConfig, "DDPG": DDPGConfig, "TD3": TD3Config, "SAC": SACConfig},
 }
 """By the page that has the table, between two marks: the configs, by the headings of their columns of defaults."""

@@ -113,5 +113,5 @@ def test_the_help_of_tune_leaves_out_flags_without_an_effect(capsys: pytest.Capt
     with pytest.raises(SystemExit):
         main.main(["tune", "--eval-every", "0", "--help"])
     said = capsys.readouterr().out
-    assert all(flag in said for flag in ("--trials ", "--eval-episodes ", "--lr "))
-    assert not [flag for flag in ("--copies ", "--eval-every ", "--max-seconds ", "--track ") if flag in said]
+    assert all(flag in said for flag in ("--trials ", "--eval-episodes ", "--max-seconds ", "--lr "))
+    assert not [flag for flag in ("--copies ", "--eval-every ", "--track ") if flag in said]

@@ -2,13 +2,17 @@
 
 import inspect
 import pydoc
+import re
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import pytest
 from gymnasium import spaces
 
-from AsyncPPO import AsyncPPO
+from AsyncPPO import AsyncPPO, AsyncTrainer, EnvVectorizer, VecMemory
+from AsyncPPO.evaluation import evaluate_episodes
+from AsyncPPO.settings import EnvSettings
 from OffPolicy import DDPG, DQN, SAC, TD3
 from parallel_rl.utils import settings_in
 from PPO import PPO, PPOConfig
@@ -101,3 +105,18 @@ def test_an_off_policy_agent_says_that_it_takes_no_network_of_ones_own(agent: An
         TypeError, match=r"argument 'encoder': PPO.for_env\(env, encoder=...\) takes a network of your own"
     ):
         agent.for_env("CartPole-v1" if agent is DQN else "Pendulum-v1", encoder=lambda features: None)
+
+
+def test_the_docs_list_the_arguments_of_the_trainer_and_the_vectorizer() -> None:
+    page = (Path(__file__).parent.parent / "docs/trainer.md").read_text()
+    _, trainer, shared, vectorizer, evaluation, memory = (
+        {*re.findall(r"^\| `(\w+)`", section, re.MULTILINE)} for section in page.split("\n## ")
+    )
+    assert shared == {*EnvSettings.__annotations__}
+    for listed, function in (
+        (trainer, AsyncTrainer.__init__),
+        (vectorizer | shared, EnvVectorizer.__init__),
+        (evaluation, evaluate_episodes),
+        (memory, VecMemory.__init__),
+    ):
+        assert listed == inspect.signature(function).parameters.keys() - {"self", "settings"}

@@ -33,7 +33,7 @@ class Checkpoints(Callback):
 
         Args:
             directory: of the checkpoints; each is a file with the number of steps as its name.
-            every_seconds: seconds of training between checkpoints: a killed process loses no more.
+            every_seconds: seconds of training between checkpoints; a killed process loses at most these and one update.
             keep: number of the newest checkpoints to keep.
 
         Raises:

@@ -68,8 +68,8 @@ def page(results: Results) -> str:
 Made by `python -m benchmarks.learning` (seeds 0 to 4, two runs at the same time; Hopper-v5 has seeds 0 to 9).
 *score* is the mean return of 100 deterministic episodes after training; for the custom loop it is the mean of the last
 ten iterations. *training* is the mean return of the last 100 training episodes. *bar* is this project's target. The
-settings are the presets in `presets.py`, tuned on seeds from 100 up. The quick start and the custom loop have the
-settings of their programs.
+settings of the first table are the presets in `presets.py`, tuned on seeds from 100 up; the quick start and the custom
+loop have the settings of their programs. Runs of the other tables have further flags ([published.py](published.py)).
 
 Machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform.python_version()}.
 

@@ -74,8 +74,8 @@ GROUPS = {
 }
 """The groups of flags in the help, and their sentences."""
 WITHOUT_EFFECT_IN_TUNE = {
-    *("copies", "combine", "combine_every", "info_keys", "eval_every", "checkpoint_seconds", "keep_checkpoints"),
-    *("callback", "track", "max_seconds", "target_return"),
+    *("copies", "combine", "combine_every"),
+    *("eval_every", "checkpoint_seconds", "keep_checkpoints", "track"),
 }
 """Flags that `tune` shares with `train`, but does not use."""
 

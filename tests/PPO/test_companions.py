@@ -475,8 +475,3 @@ def test_icm_weighs_its_models_and_only_the_inverse_one_trains_the_features(acti
 def test_settings_of_icm_are_those_of_the_agent() -> None:
     (icm,) = agent("icm", icm_beta=0.5, intrinsic_gamma=0.7, icm_forward_share=0.3).companions
     assert (icm.beta, icm.gamma, icm.scale.gamma, icm.forward_share) == (0.5, 0.7, 0.7, 0.3)
-
-
-def test_the_docs_show_the_whole_of_icm() -> None:
-    root = Path(__file__).parents[2]
-    assert (root / "PPO/icm.py").read_text() in (root / "docs/companions.md").read_text()
