@@ -17,7 +17,7 @@ from parallel_rl.commands.cluster import ClusterName, checked_nodes, workers_of_
 from parallel_rl.config import train_config
 from parallel_rl.utils import spawn_seeds
 from tests.covering import rest_slow
-from tests.processes import runs
+from tests.processes import SECONDS, runs
 from tests.program import Forked, command, finish, heed_signals
 
 RUN = (
@@ -160,7 +160,10 @@ def test_killing_the_program_leaves_no_rank(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [TWO, (*TWO, "--min-nodes", "1")], ids=["fixed", "elastic"])
-def test_an_error_on_another_rank_is_told_once(flags: tuple[str, ...], tmp_path: Path) -> None:
+def test_an_error_on_another_rank_is_told_once(
+    flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parallel_rl.ranks.driver.START_SECONDS", SECONDS)  # one that joins later has other seeds
     (tmp_path / "broken.py").write_text(
         "import gymnasium as gym\n"
         "class Broken(gym.Wrapper):\n"

@@ -67,7 +67,7 @@ class Driver:
         self._members = dict[int, RankProcess]()
         self._started, self._generation, self._ranks = 0, -1, list[int]()
         self._joining, self._losses = list[int](), [0] * nodes
-        self._since = time.monotonic()
+        self._since = 0.0
         self._failed_at: float | None = None
         self._unconnected = 0  # the number of generations in a row that could not connect
         self._ends, self._waits_for = False, ""
@@ -85,6 +85,8 @@ class Driver:
             RankError: the run ended without node 0, for example since all ranks are lost.
         """
         try:
+            self._replace()
+            self._since = time.monotonic()  # not before: a fork server may take seconds to start
             while (code := self._step()) is None:
                 if signals and self._generation < 0:
                     return SIGNALED + signals[0]
