@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from parallel_rl.networks.weights import Settings
 from parallel_rl.utils import Features, choices_of, leaves, make_space, settings_in
-from parallel_rl.utils.features import Numbers
+from parallel_rl.utils.parts import Numbers
 from parallel_rl.utils.records import in_words, plain
 from parallel_rl.utils.schedules import LostSchedule
 from PPO.actor_critic import ActorCritic

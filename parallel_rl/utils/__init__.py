@@ -9,10 +9,11 @@ from parallel_rl.utils.configured import Configured
 from parallel_rl.utils.counts import counted
 from parallel_rl.utils.described import describe_space, make_space
 from parallel_rl.utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
-from parallel_rl.utils.features import ACTION_MASK, FORBIDDEN, Features, Image, unseen_images
+from parallel_rl.utils.features import FORBIDDEN, Features
 from parallel_rl.utils.files import append_to, load_tensors, read_json, remove_unfinished, to_json, write_atomically
 from parallel_rl.utils.free_memory import free_memory
 from parallel_rl.utils.history import History, Metrics
+from parallel_rl.utils.made_with import MadeWith
 from parallel_rl.utils.masks import (
     buffer_append,
     buffer_to_target_buffer_transfer,
@@ -22,6 +23,7 @@ from parallel_rl.utils.masks import (
     range_of_active_environments,
     update_active_environments_list,
 )
+from parallel_rl.utils.parts import ACTION_MASK, Image, unseen_images
 from parallel_rl.utils.quadrature import gauss_hermite
 from parallel_rl.utils.ranks import ALONE, Cluster, Fixed, RankError, Ranks, mean_metrics, merged, own_stream, stream_of
 from parallel_rl.utils.registration import (
@@ -55,7 +57,6 @@ from parallel_rl.utils.seeding import (
 )
 from parallel_rl.utils.settings import (
     Config,
-    MadeWith,
     Setting,
     SettingValues,
     fault_of,

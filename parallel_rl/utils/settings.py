@@ -10,18 +10,16 @@ A config that inherits a setting can give it another default: `gamma = new_defau
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache, wraps
-from inspect import Signature, cleandoc, get_annotations, signature
-from types import MappingProxyType, MethodType, NoneType, UnionType
+from functools import cache
+from inspect import get_annotations
+from types import MappingProxyType, NoneType, UnionType
 from typing import (
     Any,
-    Generic,
     Literal,
     NamedTuple,
     ParamSpec,
-    Self,
     TypeVar,
     Union,
     dataclass_transform,
@@ -33,6 +31,7 @@ from typing import (
 import numpy as np
 from gymnasium import spaces
 
+from parallel_rl.utils.made_with import explained
 from parallel_rl.utils.names import SB3_VALUES, check_names
 from parallel_rl.utils.schedules import LostSchedule, Schedule, scheduled
 
@@ -144,16 +143,8 @@ def settings_class(kind: type[T]) -> type[T]:
         setattr(kind, name, field(default=value, metadata=inherited[name].metadata))
     kind.__annotations__ = get_annotations(kind) | {name: inherited[name].type for name in changed}
     made = dataclass(frozen=True, kw_only=True)(kind)
-    made.__doc__ = _explained(made.__doc__, made)
+    made.__doc__ = explained(made.__doc__, made)
     return made
-
-
-def _explained(doc: str | None, arguments: Any) -> str | None:
-    """Return a docstring with the sentences of the settings among arguments, for a reader of `help`."""
-    bases = [base for base in reversed(getattr(arguments, "__mro__", ())) if is_dataclass(base)]
-    about = {each.name: each.metadata["setting"] for base in bases for each in fields(base) if each.metadata}
-    lines = [f"    {name}: {each.help}" for name, each in about.items()]
-    return "\n".join([cleandoc(doc), "", "Settings:", *lines]) if doc and lines else doc
 
 
 @settings_class
@@ -325,32 +316,3 @@ def make_config(config: type[C], values: Mapping[str, Any], others: Iterable[str
     known = settings_in(config)
     check_names(values, known, others, by or config.__name__)
     return config(**values)
-
-
-class MadeWith(Generic[P]):
-    """A class method that type checkers, editors and `help` show with the arguments of another callable.
-
-    @MadeWith(ArgumentsOfForEnv)
-    def for_env(cls, env, **settings): ...
-    """
-
-    def __init__(self, arguments: Callable[P, Any]) -> None:
-        """Store the callable, such as a class; it is never called."""
-        self._arguments = arguments
-
-    def __call__(self, function: Callable[..., Any]) -> Self:
-        """Store the function, whose first argument is the class."""
-
-        @wraps(function)
-        def method(owner: type, *args: Any, **kwargs: Any) -> Any:
-            return function(owner, *args, **kwargs)
-
-        method.__doc__ = _explained(function.__doc__, self._arguments)
-        known = signature(self._arguments).parameters.values()
-        method.__signature__ = Signature([next(iter(signature(function).parameters.values())), *known])  # type: ignore[attr-defined]
-        self._method, self.__doc__ = method, method.__doc__
-        return self
-
-    def __get__(self, instance: Any, owner: type[T]) -> Callable[P, T]:
-        """Return the method, bound to the class."""
-        return MethodType(self._method, owner)
