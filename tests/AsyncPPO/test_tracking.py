@@ -198,6 +198,18 @@ def test_an_error_in_a_callback_is_one_line_that_names_its_place(
     assert re.search(rf"^error: the callback {__name__}:{name} {message}\Z", capsys.readouterr().err, re.MULTILINE)
 
 
+class Returns(Callback):
+    def on_update(self, trainer: Any, metrics: dict[str, float]) -> Any:
+        return False
+
+
+def test_a_callback_of_the_command_line_that_returns_false_is_an_error_as_in_a_script(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main([*QUICK, "--callback", f"{__name__}:Returns", "--run-dir", str(tmp_path / "run")]) == 1
+    assert "error: Returns.on_update returned False, which has no effect" in capsys.readouterr().err
+
+
 class Witness(Callback):
     """Remembers which checkpoint was the newest at each evaluation."""
 
