@@ -1,5 +1,6 @@
 """`--cluster ray`, on a cluster of simulated machines."""
 
+import fcntl
 import os
 import signal
 from collections.abc import Iterator
@@ -19,6 +20,14 @@ RUN = (
     "train", "--env-id", "CartPole-v1", "--num-envs", "6", "--backend", "inline", "--eval-every", "0",
     "--eval-episodes", "2", "--batch-size", "300", "--k-epochs", "1", "--steps", "100000000", "--run-dir", "run",
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run one test at a time, also in several processes: Ray finds any cluster of the machine."""
+    with open(tmp_path_factory.getbasetemp().parent / "ray.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture
@@ -62,6 +71,7 @@ def test_machines_join_a_run_and_leave_it(cluster: Any, tmp_path: Path) -> None:
         run.kill()
 
 
+@pytest.mark.timeout(900)
 def test_without_a_cluster_the_error_says_how_to_start_one(tmp_path: Path) -> None:
     run = command(*RUN, "--cluster", "ray", cwd=tmp_path)
     code, _, err = finish(run)
