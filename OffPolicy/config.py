@@ -124,7 +124,7 @@ class DQNConfig(OffPolicyConfig):
     hidden_sizes = new_default((128, 128))
     target_update_interval: int = setting(
         1,
-        "Updates of the network (not environment steps, as in Stable-Baselines3) for each update of its target.",
+        "Updates of the network for each update of its target. (Stable-Baselines3 counts environment steps.)",
         above=0,
     )
     double: bool = setting(True, "Choose the next action by the online network, and evaluate it by the target network.")
