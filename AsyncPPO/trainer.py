@@ -44,8 +44,9 @@ class AsyncTrainer(Closeable, Generic[A]):
             at most 0.2 s); only with `streaming`, and with small networks on the CPU. `auto`: replicas where possible,
             otherwise central.
         lag: 1 collects the next batch during an update, with the weights from before it. Only with `streaming` and an
-            on-policy agent that acts in this process. The metric `policy_lag` is 1 if the batch of the update was
-            collected so, otherwise 0. On two cores lag gains little or nothing (docs/performance.md).
+            on-policy agent that acts in this process. The metric `policy_lag` is 1 if the batch of the update has
+            rows that were collected so, or that waited from an earlier `run`; otherwise 0. On two cores lag gains
+            little or nothing (docs/performance.md).
         info_keys: names of numbers in the last info of an episode; the metric `info_KEY` is the mean over the last 100
             episodes. If infos have `is_success` or `success`, `success_rate` is always a metric.
         progress: whether to show a progress bar.
@@ -178,7 +179,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         join(self)
         if self.steps_done >= self.goal[1]:
             self.goal = self.steps_done, self.steps_done + self.steps
-        if self._begun:  # a stop before the first run (an early signal) ends that run
+        if self._begun:  # a stop before the first run, such as an early signal, is kept: it ends that run
             self.stopped, self.skip_slow_work = None, False
         self._begun, self.error = True, None
         start = time.perf_counter() - self.seconds

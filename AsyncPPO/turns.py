@@ -108,7 +108,8 @@ class LaggedTurns(Turns):
 
     def __init__(self, trainer: "AsyncTrainer[Any]") -> None:
         super().__init__(trainer)
-        self._lag = int(len(trainer.buffer) > 0)  # of the rows that wait: an earlier run collected them in an update
+        # 1 if rows wait: an earlier run has usually collected them during an update
+        self._lag = int(len(trainer.buffer) > 0)
 
     @property
     def are_over(self) -> bool:

@@ -76,7 +76,8 @@ class StochasticActor(nn.Module):
             sampled: what `sample` returned.
             d_action: the derivatives of the loss by the actions `(B, A)`.
             d_log_prob: those by the log-density, a number for all rows.
-            d_mean: those by the means of the raw actions `(B, A)`, only of terms in which no sampled action occurs.
+            d_mean: the derivatives by the means of the raw actions `(B, A)`, of the terms that contain no sampled
+                action (behavior cloning).
         """
         action, policy = sampled.action, sampled.policy
         d_raw = d_action * (1 - action**2) + 2 * d_log_prob * action
@@ -134,7 +135,7 @@ class SAC(ContinuousAgent):
         return policy, learners | {"temperature": self.temperature}
 
     def _loadable(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Let a fixed temperature stay as it is, and a learned one that older files lack."""
+        """Return all weights, with the agent's temperature if it is fixed, or if the file (an older one) has none."""
         own = {TEMPERATURE: self.temperature.network.log}
         return own | weights if self.config.alpha is None else weights | own
 

@@ -121,7 +121,7 @@ class Trainer:
         if self.schedule.finish.is_never:
             raise ValueError("the schedule has no rule when to finish, such as ('finish', 100_000, 'steps')")
         *seeds, own = spawn_seeds(self.seed, self.n_workers + 1)
-        if self.records:  # a stop before the first run (an early signal) ends that run
+        if self.records:  # a stop before the first run, such as an early signal, is kept: it ends that run
             self.stopped = None
         self.records = [Record(copy.deepcopy(agent), Update(0, packed(agent))) for agent in self._initial]
         self.agent, self.agent_version = copy.deepcopy(self._initial[0]), 0
@@ -233,8 +233,8 @@ class Trainer:
     def _learn(self, members: set[int]) -> None:
         """Train or combine, if it is due for some of these members, and give them the result.
 
-        In parallel learning they have just reported: to a member that still trains, a combination would lack what it
-        learns meanwhile.
+        In parallel learning these are the members that have just reported. A member that still trains gets nothing: the
+        combination would lack what that member is learning.
         """
         every, now = self.schedule.combine_agents if self.learning else self.schedule.train_agent, self.count
         members = {number for number in members if due(every, self.records[number].last, now)}

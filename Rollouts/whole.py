@@ -138,7 +138,8 @@ def _runs(fin: list[bool], valid: list[bool]) -> Iterator[tuple[int, int]]:
 
     Args:
         fin: for 1 + T rows.
-        valid: for the T steps between them. One that is not valid waits (`fin` is True before it), or has failed.
+        valid: for the T steps between them. In a step that is not valid, the environment waited (`fin` is True before
+            it), or the step failed.
     """
     start = 0
     for step, taken in enumerate(valid):

@@ -35,8 +35,8 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
 
     The config has the defaults, then the preset (the environment's, or that of `--preset`) or the settings that suit
     the environment's spaces, then the flags. The file of `--config`, or the config of a run in `--load-weights`,
-    replaces all but the flags. The seed of a run in `--load-weights` is increased by 1, so that the new run does not
-    repeat the old one.
+    replaces all but the flags and the file of `--preset`. The seed of a run in `--load-weights` is increased by 1, so
+    that the new run does not repeat the old one.
 
     Args:
         arguments: of the command line.

@@ -30,7 +30,7 @@ STUDY_FILE, PRESET_FILE, PICTURE_FILE = "study.db", "preset.json", "search.png"
 STARTED_WITH, ERROR = "started_with", "error"
 """Attributes of a study with its first settings, and of a trial with its error."""
 POINTS, EPISODES = 5, 20
-"""The number of evaluations of a trial, after each of which it may be pruned; and the episodes of all but the last."""
+"""The number of evaluations of a trial; and the episodes of all but the last, after each of which it may be pruned."""
 LOCK_SECONDS = 60
 """Seconds that a process waits while another one writes into the study."""
 SAME = (
@@ -232,7 +232,7 @@ class Search:
     def _save_best(self) -> None:
         """Write the best settings so far as a preset."""
         best, usual = self._config(best_trial(self.finished).params).flat(), train_config(self.config.agent).flat()
-        if self.config.run.load_weights:  # whose settings are the defaults then
+        if self.config.run.load_weights:  # then the defaults are the settings of that run: name every setting
             usual = {}
         names = (*PRESET_OF_RUN, *vars(self.config.settings))
         changed = {name: best[name] for name in names if name in self.space or best[name] != usual.get(name, ...)}

@@ -33,7 +33,7 @@ class Numbers:
     starts: tuple[int, ...] = ()
     """The first choice of each dimension."""
     values: DiscreteValues | None = field(default=None, compare=False, repr=False)
-    """Those that observations have in a discrete space; None for a Box."""
+    """Checks the values of observations in a space other than a Box; None for a Box."""
 
     @property
     def columns(self) -> int:
@@ -96,7 +96,11 @@ class Image:
 
     @property
     def channels_first(self) -> bool:
-        """Whether the channels come first: two equal neighbors are rows and columns; else channels are the fewest."""
+        """Whether the channels come first.
+
+        Of the last three dimensions, if just one neighboring pair is equal, that pair is rows and columns. Otherwise
+        the smaller one of the first and the third is the channels.
+        """
         _, first, second, third = self.planes
         if (first == second) != (second == third):
             return second == third
