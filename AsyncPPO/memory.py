@@ -91,7 +91,8 @@ class VecMemory:
         if stored.keys() != self._arrays.keys():
             raise ValueError(f"fields changed from {sorted(self._arrays)} to {sorted(stored)}")
         for name, value in stored.items():
-            if not np.can_cast(_stored_dtype(value), self._arrays[name].dtype):
+            held = self._arrays[name].dtype
+            if not np.can_cast(_stored_dtype(value), held) and not _fits(value, held):
                 called = "next_obs" if name == "final_obs" else name
                 raise ValueError(f"{called} changed from {self._arrays[name].dtype} to {value.dtype}")
         steps = self.lengths[env_ids]
@@ -274,3 +275,8 @@ def _widened(state: State, steps: int) -> dict[str, np.ndarray]:
 def _stored_dtype(rows: np.ndarray) -> np.dtype:
     """Return the type to store rows in: floats in single precision, as networks compute."""
     return np.dtype(np.float32) if np.issubdtype(rows.dtype, np.floating) else rows.dtype
+
+
+def _fits(rows: np.ndarray, dtype: np.dtype) -> bool:
+    """Return whether rows of a wider type of the same kind have only values that a type can hold."""
+    return rows.dtype.kind == dtype.kind and bool((rows.astype(dtype) == rows).all())

@@ -120,8 +120,8 @@ def row_of(trainer: "AsyncTrainer", metrics: Metrics) -> Metrics:
         "mean_return": trainer.mean_return,
         "mean_length": float(np.mean([episode.length for episode in recent])) if recent else nan,
     }
-    if taken := metrics.keys() & row.keys():
-        raise ValueError(f"the agent's update returned the metrics {', '.join(sorted(taken))}, which every row has")
+    if taken := metrics.keys() & {*row, *trainer.info_metrics, "restarts"}:
+        raise ValueError(f"the agent's update returned the metrics {', '.join(sorted(taken))}, which a row has already")
     known = [*row, *trainer.info_metrics, *trainer.history.columns]  # an update may lack a metric of earlier ones
     row = dict.fromkeys(known, nan) | row | means_of_infos(recent) | metrics
     return row | ({"restarts": trainer.restarts} if trainer.counts_restarts else {})

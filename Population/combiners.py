@@ -134,6 +134,12 @@ class EvaluatedAgentCombiner(AgentCombiner):
         self.env, self.episodes = env, counted("episodes", episodes)
         self.settings: EvaluationSettings = {"seed": 0, **settings}
 
+    def check(self, agents: Agents) -> None:
+        """Check that the agents can be evaluated."""
+        for agent in agents:
+            if not hasattr(agent, "get_action"):
+                raise ValueError(f"EvaluatedAgentCombiner evaluates agents by get_action, not {type(agent).__name__}")
+
     def combine(
         self, workers_agents: Agents, main_agent: Any, workers_stats: AllStats = None, main_agent_stats: Any = None
     ) -> Any:

@@ -193,7 +193,14 @@ class Trainer:
     @property
     def last(self) -> Count:
         """The counts of all members together when the agent was last trained or combined."""
-        return max(record.last for record in self.records)
+        return max((record.last for record in self.records), default=Count())
+
+    @property
+    def returns(self) -> list[list[float]]:
+        """The returns of all episodes of each member; before `run`, those in a checkpoint that was loaded."""
+        if self.records or self._loaded is None:
+            return [record.returns for record in self.records]
+        return [own["returns"] for own in self._loaded[0]["records"]]
 
     @property
     def stats(self) -> list[Stats]:

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,6 +17,7 @@ from AsyncPPO.episodes import Episode, Evaluation
 from parallel_rl import main
 from parallel_rl.commands.copies import PopulationRun, SavePopulation, make_population
 from parallel_rl.commands.program import PROGRAM
+from Population import Trainer
 from Population.schedule import Count
 from tests.AsyncPPO.test_callbacks import scalars
 from tests.covering import rest_slow
@@ -172,6 +174,22 @@ def test_a_target_return_is_of_100_episodes_of_each_copy_that_counts(combine: st
     assert sum(copy[-1]["episodes"] >= 100 for copy in copies) >= full
     assert min(copy[-2]["episodes"] for copy in copies) < 100, "it stops at once"
     assert rows[0]["mean_return"] > 5, "a few episodes would have reached it"
+
+
+@pytest.mark.parametrize(("episodes", "stops"), [(50, True), (100, False)])
+def test_a_resumed_population_stops_at_its_target_unless_it_had_reached_it(
+    episodes: int, stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_from([*QUICK, "--run-dir", str(tmp_path), "--combine", "mean"])
+    target, trainer = StopAtReturn(5.0), make_population(config, lambda trainer: None)
+    monkeypatch.setattr(Trainer, "returns", [[9.0] * episodes, [9.0] * 100])
+    population: Any = PopulationRun(config, trainer, [target], Count())
+    population.history.append({"steps": 64, "mean_return": 9.0})
+    target.on_start(population)
+    assert trainer.stopped is None
+    monkeypatch.setattr(Trainer, "returns", [[9.0] * 100, [9.0] * 100])
+    target.on_update(population, {})
+    assert bool(trainer.stopped) == stops
 
 
 def test_an_evaluation_that_reaches_the_target_return_stops_the_copies(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -296,7 +297,7 @@ def close_env(index: int, env: gym.Env) -> None:
 
 def _about_seed(seed: int | None, error: BaseException) -> str:
     """Return a hint for the error of a reset, if the seed may be the reason."""
-    if isinstance(error, TypeError) and any(f"argument '{name}'" in str(error) for name in ("seed", "options")):
+    if isinstance(error, TypeError) and re.search(r"reset\(\) got .* argument '(seed|options)'", str(error)):
         return ", which must take seed= and options=: does it follow the interface of the old gym?"
     line = traceback.extract_tb(error.__traceback__)[-1].line
     if seed is None or not any(hint in f"{error} {line}".lower() for hint in ("seed", str(seed))):

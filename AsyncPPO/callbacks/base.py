@@ -33,7 +33,7 @@ class Callback:
     here `trainer.stop(why)` does.
 
     Raises:
-        TypeError: a subclass has another method `on_...`, or one of Stable-Baselines3, which would never be called.
+        TypeError: a subclass misspells one, or has one of Stable-Baselines3, which would never be called.
     """
 
     stores = False
@@ -41,12 +41,10 @@ class Callback:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for name in vars(cls).keys() - {*HOOKS}:
-            ours = SB3_HOOKS.get(name.removeprefix("_"))
-            if ours or name.startswith("on_"):
-                near = [ours] if ours else get_close_matches(name, HOOKS, 1, 0.85)
-                hint = f"did you mean {near[0]!r}?" if near else f"a callback has {', '.join(HOOKS)}"
-                raise TypeError(f"{cls.__name__}.{name} is never called: {hint}")
+        for name in [name for name, value in vars(cls).items() if callable(value) and name not in HOOKS]:
+            near = get_close_matches(name, HOOKS, 1, 0.85) if name.startswith("on_") else []
+            if ours := SB3_HOOKS.get(name.removeprefix("_")) or next(iter(near), None):
+                raise TypeError(f"{cls.__name__}.{name} is never called: did you mean {ours!r}?")
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """A run starts or resumes."""

@@ -183,10 +183,10 @@ class PopulationRun:
         """The returns of the last 100 episodes of each copy that `mean_return` is of."""
         from Population.statistics import RECENT
 
-        returns = [record.returns[-RECENT:] for record in self.trainer.records]
+        returns = [own[-RECENT:] for own in self.trainer.returns]
         if returns and self._over_copies is np.max:
             returns = [max(returns, key=lambda own: np.mean(own) if own else -np.inf)]
-        return deque(chain(*returns), maxlen=RECENT * len(returns))
+        return deque(chain(*returns), maxlen=RECENT * max(len(returns), 1))
 
     @property
     def agent(self) -> Any:

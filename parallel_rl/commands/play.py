@@ -18,6 +18,7 @@ from AsyncPPO.progress import Bar
 from AsyncPPO.recurrent import RecurrentState
 from parallel_rl.commands.build import agent_of, env_of, factory_of
 from parallel_rl.commands.evaluating import PLAY_SEED
+from parallel_rl.commands.output import note
 from parallel_rl.commands.run_directory import CONFIG_FILE
 from parallel_rl.commands.seeds import RUN_NAME, over_seeds, seeds_begun
 from parallel_rl.commands.stopping import ended_by_signals
@@ -69,7 +70,7 @@ def evaluate(
         return config.run.env_id, results
 
     how = "stochastic" if stochastic else "deterministic"
-    if not (run_dir / CONFIG_FILE).is_file() and (seeds := seeds_begun(run_dir)):
+    if not (run_dir / CONFIG_FILE).is_file() and (seeds := _with_config(run_dir)):
         runs = {number: played(run_dir / RUN_NAME.format(number)) for number in seeds}
         evaluations = {number: Evaluation.of(0, results) for number, (_, results) in runs.items()}
         env_id = runs[seeds[0]][0]
@@ -93,6 +94,16 @@ def evaluate(
 def _figures(evaluation: "Evaluation") -> dict[str, float]:
     """Return the figures of an evaluation that belongs to no step of the training."""
     return {name: value for name, value in evaluation.figures().items() if name != "steps"}
+
+
+def _with_config(directory: Path) -> list[int]:
+    """Return the seeds in a directory of `train --seeds` that have begun; print those that have not."""
+    begun = seeds_begun(directory)
+    seeds = [seed for seed in begun if (directory / RUN_NAME.format(seed) / CONFIG_FILE).is_file()]
+    if seeds != begun:
+        missing = ", ".join(RUN_NAME.format(seed) for seed in begun if seed not in seeds)
+        note(f"left out  {missing}: no {CONFIG_FILE} in it")
+    return seeds
 
 
 def _print_seeds(evaluations: "dict[int, Evaluation]", env_id: str, how: str) -> None:

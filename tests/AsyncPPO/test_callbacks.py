@@ -360,7 +360,6 @@ def test_a_callback_with_a_bad_argument_names_it(make: Any, message: str) -> Non
         ("on_step", "did you mean 'on_rollout'"),
         ("_on_rollout_start", "did you mean 'on_update'"),
         ("_init_callback", "did you mean 'on_start'"),
-        ("on_train_begin", "a callback has on_start, on_rollout, on_update, on_evaluation, on_end$"),
     ],
 )
 def test_a_method_that_is_never_called_is_an_error_of_the_class(name: str, hint: str) -> None:

@@ -92,6 +92,13 @@ def test_append_a_type_that_the_stored_one_cannot_hold_is_an_error(field: str, f
     assert len(buffer) == 2
 
 
+def test_append_a_wider_type_whose_values_fit_keeps_them() -> None:
+    buffer = VecMemory(1)
+    append(buffer, [0], 0, action=np.array([1], np.int32))
+    append(buffer, [0], 0, action=np.array([7], np.int64))
+    assert buffer.take()[0].action.tolist() == [1, 7]
+
+
 def test_append_a_narrower_type_keeps_the_values() -> None:
     buffer = VecMemory(1)
     append(buffer, [0], 0, action=np.array([300], np.int64))

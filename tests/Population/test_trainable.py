@@ -2,7 +2,7 @@
 
 import copy
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from Population import (
     MemberError,
     Trainer,
 )
+from Population.schedule import Count
 from Population.transport import reseeded, shared
 from PPO import ICM, PPO, RND
 from tests.covering import rest_slow
@@ -51,6 +52,19 @@ def weights(agent: Any) -> np.ndarray:
 
 def betas(agent: Any) -> list[float]:
     return [companion.beta for companion in agent.companions]
+
+
+def test_the_returns_in_a_checkpoint_are_known_before_the_run_continues(tmp_path: Path) -> None:
+    def made(*callbacks: Callable[[Trainer], None]) -> Trainer:
+        return Trainer(ppo(), "CartPole-v1", 2, combiner=MeanAgentCombiner(), callbacks=callbacks, **OPTIONS)
+
+    first = made(lambda trainer: trainer.save_checkpoint(tmp_path / "state"))
+    first.run()
+    again = made()
+    assert (again.returns, again.last) == ([], Count())
+    again.load_checkpoint(tmp_path / "state")
+    assert again.returns == first.returns
+    assert all(first.returns)
 
 
 def test_both_ppos_continue_with_their_mean() -> None:

@@ -454,6 +454,11 @@ def test_the_best_agent_of_an_evaluation_is_taken_whatever_the_statistics_say() 
     assert EvaluatedAgentCombiner("CartPole-v1", 5).combine([lucky, balancing], None, stats) is balancing
 
 
+def test_agents_that_cannot_be_evaluated_are_refused_at_the_start() -> None:
+    with pytest.raises(ValueError, match="evaluates agents by get_action, not Adder"):
+        Trainer(adders(1, 5), Line(12), 2, combiner=EvaluatedAgentCombiner(Line(12)), **LEARNING)
+
+
 def test_statistics_are_of_all_episodes_and_of_the_last_hundred() -> None:
     stats = stats_of([1000.0, -1000.0, *map(float, range(100))])
     assert [stats[f"{name}_reward"] for name in ("max", "mean", "median", "min")] == [1000, 4950 / 102, 49.5, -1000]

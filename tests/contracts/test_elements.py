@@ -144,6 +144,16 @@ class Old(gym.Env):
         return np.zeros(2, np.float32), {}
 
 
+class Helped(Old):
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+        return self.close(seed=seed)  # type: ignore[call-arg]
+
+
+def test_a_reset_that_takes_a_seed_is_not_taken_for_the_old_gym(make: Make) -> None:
+    with pytest.raises(EnvError, match=r"failed in reset(?!.*old gym).*close\(\) got"):
+        make(Helped).reset()
+
+
 def test_a_reset_without_seed_is_taken_for_the_old_gym(make: Make) -> None:
     with pytest.raises(EnvError, match=r"failed in reset, which must take seed= and options=: .* the old gym\?: Type"):
         make(Old).reset()
