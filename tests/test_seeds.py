@@ -95,8 +95,12 @@ def test_every_seed_has_its_directory_and_all_share_a_picture_and_a_summary(
     assert f"interquartile mean {np.mean(means):.2f}" in result
     assert main.main(["evaluate", str(here / "seed_4"), "--episodes", "2"]) == 0
     assert f"mean {means[1]:.2f} +- " in capsys.readouterr().out
+    (here / "seed_7").mkdir()
     assert main.main(["evaluate", str(here), "--episodes", "2", "--json"]) == 0
-    seeds = json.loads(capsys.readouterr().out)["seeds"]
+    printed = capsys.readouterr()
+    seeds = json.loads(printed.out)["seeds"]
+    assert printed.err == "left out  seed_7: no config.json in it\n"
+    (here / "seed_7").rmdir()
     assert [round(seeds[seed]["mean"], 2) for seed in ("3", "4")] == means
     weights = here / "seed_3" / "Policy_weights.pth"
     before = weights.stat().st_mtime_ns
