@@ -21,6 +21,7 @@ NO_EPISODE = (
     "no episode ended within {:,} steps, so there is no mean return: take more steps, or if episodes never end, use a "
     "time limit (gymnasium.wrappers.TimeLimit)"
 )
+"""The warning at the end of a run without an episode; it takes the number of steps."""
 
 
 class RowMeans:

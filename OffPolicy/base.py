@@ -182,7 +182,7 @@ class OffPolicyAgent(Sharing, ABC):
             noise: their rows of what `noise` returned, `(n, K)`; by default new random numbers.
 
         Raises:
-            ValueError: as `get_action`.
+            ValueError: as `get_action`, but not for NaN where actions are random, before `learning_starts`.
         """
         rows, single = self.policy.features.rows(obs)
         actions = self.explore(rows, self.noise(len(rows)) if noise is None else noise, state)

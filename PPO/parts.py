@@ -100,7 +100,7 @@ class Parts(Configured, ConfigFields):
         """Return the attributes without the views of the parameters; `__setstate__` makes the views again."""
         views = ("optimizers", "gradients", "objective_loss", "numpy_policy")
         attributes = {name: value for name, value in vars(self).items() if name not in views}
-        for name in ("policy", "_companions"):  # pickle stores the whole vector for each view; copies are no views
+        for name in ("policy", "_companions"):  # pickle stores the whole vector for each view; copies are not views
             attributes[name] = copy.deepcopy(attributes[name])
         return attributes | {"moments": [adam.state if adam.state["steps"] else {} for adam in self.optimizers]}
 

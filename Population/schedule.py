@@ -51,8 +51,10 @@ def due(every: Count, since: Count, now: Count) -> bool:
 def make_schedule(rules: Iterable[tuple[str, float, str]], n_workers: int, learning: bool) -> Schedule:
     """Return a schedule.
 
-    In a unit without a rule for `worker_send_data`, members report `n_workers` times per interval of `combine_agents`
-    (in parallel collecting: of `train_agent`), and at the latest at `finish`.
+    In a unit without a rule for `worker_send_data`, its interval is 1 / `n_workers` of that of `combine_agents` (in
+    parallel collecting: of `train_agent`), and at most that of `finish`. So a member reports about once in an
+    interval of steps or episodes, which are summed over the members, and `n_workers` times in one of seconds, which are
+    not.
 
     Args:
         rules: `(action, interval, unit)` each; an action with several rules is due as soon as one of them is.

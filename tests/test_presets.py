@@ -1,9 +1,11 @@
 """Presets, on the command line and in scripts."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -35,6 +37,24 @@ def test_those_with_rnd_turn_it_on() -> None:
     assert settings == vars(config_from(["--env-id", "MountainCar-v0", "--use-rnd"]).settings)
     with pytest.raises(ValueError, match="no agent 'pp'; did you mean 'ppo'"):
         settings_of("MountainCar-v0", "pp")
+
+
+def test_the_docs_list_the_environments_that_have_presets() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "runs.md").read_text()
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", page.partition("| agent | presets for |")[2].partition("\n\n")[0], re.M)
+    listed = {
+        agent: re.findall(r"\w+-v\d+|\w+/(?=\.\.\.)", cell) for names, cell in rows for agent in names.split(", ")
+    }
+    listed["PPO"] += [
+        env_id
+        for env_id, spec in gym.registry.items()
+        if env_id.endswith("-v5") and "mujoco" in str(spec.entry_point) and env_id != "HumanoidStandup-v5"
+    ]
+    listed.pop("---")
+    assert {agent.lower(): sorted(names) for agent, names in listed.items()} == {
+        agent: sorted([*presets.by_env, *(f"{namespace}/" for namespace in presets.by_namespace)])
+        for agent, presets in PRESETS.items()
+    }
 
 
 FEATURES, BOX = spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,))

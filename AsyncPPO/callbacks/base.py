@@ -23,7 +23,7 @@ SB3_HOOKS = {
     "on_rollout_end": "on_update",
     "on_training_end": "on_end",
 }
-"""Methods of callbacks of Stable-Baselines3, there also with a leading underscore, and ours."""
+"""Methods of callbacks of Stable-Baselines3 (there some have a leading underscore), and those that replace them."""
 
 
 class Callback:

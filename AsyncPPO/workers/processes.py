@@ -116,7 +116,7 @@ def _leave_signals_to_parent() -> None:
 def ignore(signals: Sequence[int]) -> None:
     """Ignore signals in this process; programs and forks that it starts have the default handlers.
 
-    A signal to a new fork waits until it has them.
+    A signal to a new fork is held back until the fork has its handlers.
     """
     for number in signals:
         signal.signal(number, _ignored)  # programs would inherit SIG_IGN

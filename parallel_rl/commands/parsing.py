@@ -9,8 +9,10 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 REGISTRY = ConstructorRegistry()
 GROUPED = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
-"""A group of flags is only a box in the help: its name is not part of theirs. Comments are not
-meant as help, and take time to find."""
+"""A group of flags is only a box in the help: its name is not part of theirs.
+
+Comments are not meant as help, and take time to find.
+"""
 
 
 def parsed(kind: Any, name: str, arguments: Sequence[str], **options: Any) -> Any:

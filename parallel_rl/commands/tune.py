@@ -64,9 +64,8 @@ def tune(arguments: Sequence[str]) -> int:
     except ImportError as error:
         raise ImportError(f"tune needs the extra [tune]: pip install -r requirements-tune.txt ({error})") from error
 
-    actions = fresh_agent(
-        config
-    ).action_space  # an unknown environment or callback is one error, not one for each trial
+    # here an unknown environment or callback is one error, not one for each trial
+    actions = fresh_agent(config).action_space
     callbacks_of(config.run)
     space = search_space(config.agent, config.flat(), actions)
     run_dir = Path(config.run.run_dir or Path("runs") / config.run.env_id / f"tune_{config.agent}")

@@ -127,9 +127,9 @@ def renormalize_inputs(weight: torch.Tensor, bias: torch.Tensor, old: RunningNor
 def merged_statistics(states: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     """Return the statistics of all `RunningNorm`s in several `state_dict`s of the same module, merged, by name.
 
-    Mean and variance are those of all rows together. The count is the mean of the counts, not
-    their sum: modules that are merged again and again share the rows of the merges before, and a sum would count these
-    several times, so that the statistics would soon hardly change.
+    Mean and variance are those of all rows together. The count is the mean of the counts, not their sum: modules that
+    are merged again and again share the rows of the merges before, and a sum would count these several times, so that
+    the statistics would soon hardly change.
     """
     statistics: dict[str, torch.Tensor] = {}
     for prefix in [name.removesuffix("count") for name in states[0] if name.endswith("count")]:

@@ -43,7 +43,7 @@ class DiscreteValues:
 
 
 def whole_numbers(numbers: Any) -> Any:
-    """Return floats as int64; None if one is no whole number, or is too large."""
+    """Return floats as int64; None if one is not a whole number, or is too large."""
     if not (np.abs(numbers) < 2.0**63).all() or (numbers != np.floor(numbers)).any():
         return None
     return numbers.astype(INT64)

@@ -79,7 +79,7 @@ class Image:
         return rows.astype(self.dtype, copy=False)
 
     def fault(self, rows: np.ndarray) -> str | None:
-        """Return in words why flat elements `(M, size)` are no such images; None without a fault."""
+        """Return in words why flat elements `(M, size)` are not such images; None without a fault."""
         bytes_, given = self.dtype == "uint8", rows.dtype
         if given.kind == "b" or (given == np.uint8) == bytes_:
             return None

@@ -249,11 +249,7 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
     if (value is None and NoneType in kinds) or is_also or (isinstance(value, LostSchedule) and Schedule in kinds):
         return None
     if choices := literals(kinds):
-        ours = SB3_VALUES.get((name, repr(value)))
-        near = f": did you mean {ours!r}?" if ours else ""
-        return (
-            None if value in choices else f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}{near}"
-        )
+        return None if value in choices else _choice_fault(name, value, choices)
     is_whole = float not in {*kinds, *get_args(hint)}
     if get_origin(hint) is tuple:
         if not isinstance(value, tuple):
@@ -285,6 +281,12 @@ def literals(kinds: Iterable[Any]) -> list[Any]:
     if bool in kinds:
         return [True, False]
     return [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+
+
+def _choice_fault(name: str, value: Any, choices: list[Any]) -> str:
+    ours = SB3_VALUES.get((name, repr(value)))
+    near = f": did you mean {ours!r}?" if ours else ""
+    return f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}{near}"
 
 
 def _number_fault(name: str, value: Any, about: Setting, is_whole: bool, due: str = "a number") -> str | None:
