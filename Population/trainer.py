@@ -100,8 +100,7 @@ class Trainer:
         self.seed, self.on_worker_error, self.num_envs = seed, on_worker_error, counted("num_envs", num_envs)
         self.keep_experience, self.progress, self.callbacks = keep_experience, progress, [*callbacks]
         self.step_timeout, self.trainer_options = step_timeout, trainer_options or {}
-        self.experience = Experience()
-        self.records: list[Record] = []
+        self.experience, self.records = Experience(), list[Record]()
         self.stopped: str | None = None
         self._loaded: tuple[State, str] | None = None
 

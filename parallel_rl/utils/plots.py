@@ -150,11 +150,8 @@ def plot_runs(
                 "linestyle": STYLES[number // len(COLORS) % len(STYLES)],
             }
             handles[label] = _draw_group(axes, runs, x, y, style, quartiles)
-            ends[axes] += [
-                (numbers[run.name], curve_of(run.history, x, y)[-1], style["color"])
-                for run in runs
-                if run.name in numbers
-            ]
+            marked = [run for run in runs if run.name in numbers]
+            ends[axes] += [(numbers[run.name], curve_of(run.history, x, y)[-1], style["color"]) for run in marked]
         style_axes(axes, task)
         axes.set_xlim(left=0)
     for axes in grid.flat[len(panels) :]:
