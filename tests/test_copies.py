@@ -176,13 +176,15 @@ def test_a_target_return_is_of_100_episodes_of_each_copy_that_counts(combine: st
     assert rows[0]["mean_return"] > 5, "a few episodes would have reached it"
 
 
-@pytest.mark.parametrize(("episodes", "stops"), [(50, True), (100, False)])
+@pytest.mark.parametrize(
+    ("saved", "stops"), [([], True), ([[9.0] * 50, [9.0] * 100], True), ([[9.0] * 100, [9.0] * 100], False)]
+)
 def test_a_resumed_population_stops_at_its_target_unless_it_had_reached_it(
-    episodes: int, stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saved: list[list[float]], stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_from([*QUICK, "--run-dir", str(tmp_path), "--combine", "mean"])
     target, trainer = StopAtReturn(5.0), make_population(config, lambda trainer: None)
-    monkeypatch.setattr(Trainer, "returns", [[9.0] * episodes, [9.0] * 100])
+    monkeypatch.setattr(Trainer, "returns", saved)
     population: Any = PopulationRun(config, trainer, [target], Count())
     population.history.append({"steps": 64, "mean_return": 9.0})
     target.on_start(population)

@@ -131,7 +131,7 @@ Made by `python -m benchmarks.solve` on a quiet machine: {os.cpu_count()} cores 
 {platform.python_version()}. The time is from the start of the process until the mean return of the last 100
 training episodes reaches the threshold. The table has medians of {len(seeds)} seeds, and in parentheses how many seeds
 solved the task. Ours has the presets of `main.py`, the others have the hyperparameters of RL-Zoo. None of them renders.
-The others were measured earlier, in one run with an earlier version of ours, on a machine of the same kind.
+Finished runs are kept, so contestants may have been measured at different times, on machines of the same kind.
 
 {table(results)}
 
