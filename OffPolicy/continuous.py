@@ -55,7 +55,7 @@ class Critic(nn.Module):
 
     def action_gradient(self, trace: Trace, d_values: torch.Tensor, actions: int) -> torch.Tensor:
         """Return the derivatives of a loss by the actions `(B, A)`, given those by the values `(K, B)`."""
-        return self.layers.input_gradient(trace, d_values[..., None])[:, -actions:]
+        return self.layers.input_gradient(trace, d_values[..., None], slice(-actions, None))
 
 
 class DeterministicActor(nn.Module):

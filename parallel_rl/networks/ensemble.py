@@ -90,26 +90,36 @@ class Ensemble(nn.Module):
             called.append(torch.baddbmm(bias, inputs[-1], weight))
             inputs.append(function(called[-1]))
         weight, bias = layers[-1]
-        return torch.baddbmm(bias, inputs[-1], weight), Trace(layers, inputs, called)
+        return products(inputs[-1], weight) + bias, Trace(layers, inputs, called)
 
     @torch.no_grad()
     def write_gradient(self, trace: Trace, d_outputs: torch.Tensor) -> None:
         """Write the derivatives of the loss by the parameters into their `grad`, given those by all K outputs."""
         for number, d_z in self._backward(trace, d_outputs):
             weight, bias = self._layers[number]
-            torch.bmm(trace.inputs[number].mT, d_z, out=weight.grad)
+            products(trace.inputs[number].mT, d_z, out=weight.grad)
             torch.sum(d_z, dim=1, keepdim=True, out=bias.grad)
 
     @torch.no_grad()
-    def input_gradient(self, trace: Trace, d_outputs: torch.Tensor) -> torch.Tensor:
-        """Return the derivatives of the loss by the rows `(B, inputs)`, given those by the outputs."""
+    def input_gradient(self, trace: Trace, d_outputs: torch.Tensor, columns: slice = slice(None)) -> torch.Tensor:
+        """Return the derivatives of the loss by `columns` of the rows, `(B, C)`, given those by the outputs."""
         *_, (_, d_z) = self._backward(trace, d_outputs)
-        return d_z.bmm(trace.layers[0][0].mT).sum(dim=0)
+        return products(d_z, trace.layers[0][0][:, columns].mT).sum(dim=0)
 
     def _backward(self, trace: Trace, d_z: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield the number of each layer, and the derivatives by what it returns, from the last layer to the first."""
         _, derivative = FUNCTIONS[self.activation]
         for number in reversed(range(1, len(trace.layers))):
             yield number, d_z
-            d_z = derivative(d_z.bmm(trace.layers[number][0].mT), trace.called[number - 1])
+            d_z = derivative(products(d_z, trace.layers[number][0].mT), trace.called[number - 1])
         yield 0, d_z
+
+
+def products(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Return `left @ right` for stacked matrices: `(K, B, inputs)` and `(K, inputs, outputs)` to `(K, B, outputs)`.
+
+    For vectors, `torch.bmm` is up to seven times as slow as a product for each K.
+    """
+    if len(left) > 1 and 1 in (*left.shape, *right.shape):
+        return torch.stack([a @ b for a, b in zip(left, right, strict=True)], out=out)
+    return torch.bmm(left, right, out=out)

@@ -22,13 +22,16 @@ def plain(ensemble: Ensemble, rows: torch.Tensor, activation: str) -> torch.Tens
 
 @pytest.mark.parametrize("activation", REFERENCE)
 @pytest.mark.parametrize("hidden_sizes", [(), (5,), (7, 5)])
-def test_outputs_and_gradients_equal_those_of_autograd(activation: str, hidden_sizes: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_outputs_and_gradients_equal_those_of_autograd(
+    activation: str, hidden_sizes: tuple[int, ...], outputs: int
+) -> None:
     generator = torch.Generator().manual_seed(0)
-    ensemble = Ensemble(3, 4, hidden_sizes, 2, activation, generator).double()
+    ensemble = Ensemble(3, 4, hidden_sizes, outputs, activation, generator).double()
     for bias in ensemble.biases:
         bias.data.normal_(generator=generator)
     rows = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    factors = torch.randn(3, 6, 2, generator=generator, dtype=torch.float64)
+    factors = torch.randn(3, 6, outputs, generator=generator, dtype=torch.float64)
     inputs = [rows, *ensemble.parameters()]
 
     for parameter in ensemble.parameters():
@@ -44,6 +47,7 @@ def test_outputs_and_gradients_equal_those_of_autograd(activation: str, hidden_s
     for parameter, expected in zip(ensemble.parameters(), of_parameters, strict=True):
         torch.testing.assert_close(parameter.grad, expected)
     torch.testing.assert_close(ensemble.input_gradient(trace, factors), of_rows)
+    torch.testing.assert_close(ensemble.input_gradient(trace, factors, slice(-1, None)), of_rows[:, -1:])
     _, first = ensemble.trace(rows, 1)
     of_first = torch.autograd.grad((factors[:1] * theirs[:1]).sum(), rows)[0]
     torch.testing.assert_close(ensemble.input_gradient(first, factors[:1]), of_first)
