@@ -2,11 +2,12 @@
 
 import importlib.util
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium as gym
@@ -51,7 +52,7 @@ def timed(run: Callable[[int], int], steps: int) -> float:
     return run(steps) / (time.perf_counter() - start)
 
 
-def agent(env_id: str, shape: Shape, learner: Any = "auto", compiled: bool = False) -> PPO:
+def agent(env_id: str, shape: Shape, **settings: Any) -> PPO:
     """Make our PPO for a shape."""
     return PPO.for_env(
         gym.make(env_id),
@@ -59,9 +60,8 @@ def agent(env_id: str, shape: Shape, learner: Any = "auto", compiled: bool = Fal
         mini_batch_size=shape.mini_batch_size,
         k_epochs=shape.k_epochs,
         lr=3e-4,
-        learner=learner,
-        compile=compiled,
         seed=0,
+        **settings,
     )
 
 
@@ -78,7 +78,7 @@ def trainer_speed(trainer: AsyncPPO, steps: int) -> float:
 
 def ours(env_id: str, shape: Shape, steps: int, learner: Any = "auto", compiled: bool = False, **options: Any) -> float:
     """Return the speed of `AsyncPPO`."""
-    ppo = agent(env_id, shape, learner, compiled)
+    ppo = agent(env_id, shape, learner=learner, compile=compiled)
     with AsyncPPO(env_id, ppo, shape.num_envs, steps, seed=0, progress=False, **options) as trainer:
         return trainer_speed(trainer, steps)
 
@@ -124,17 +124,25 @@ def stable_baselines(library: str, env_id: str, shape: Shape, steps: int) -> flo
     return model_speed(importlib.import_module(library).PPO, partial(gym.make, env_id), tanh, shape, steps)
 
 
-def model_speed(algorithm: Any, make_env: Callable[[], gym.Env], tanh: Any, shape: Shape, steps: int) -> float:
+def model_speed(
+    algorithm: Any,
+    make_env: Callable[[], gym.Env],
+    tanh: Any,
+    shape: Shape,
+    steps: int,
+    policy: str = "MlpPolicy",
+    policy_kwargs: Mapping[str, Any] = MappingProxyType({}),
+) -> float:
     """Return the speed of an algorithm with the interface of Stable-Baselines3's PPO."""
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     model = algorithm(
-        "MlpPolicy",
+        policy,
         DummyVecEnv([make_env] * shape.num_envs),
         n_steps=shape.horizon,
         batch_size=shape.mini_batch_size,
         n_epochs=shape.k_epochs,
-        policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": tanh},
+        policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": tanh, **policy_kwargs},
         device="cpu",
         seed=0,
     )
