@@ -1,4 +1,4 @@
-"""Speed and results of populations, and their targets: `python -m benchmarks.population {speed,learning}`.
+"""Speed and results of populations, and their targets: `python -m benchmarks.population {speed,members,learning}`.
 
 `speed` compares with PRLearn, if it is installed (`pip install prlearn`). `learning` needs requirements-mujoco.txt.
 """
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.population.cases import BAD_RATES, Case, Rover, cases
+from benchmarks.population.members import members
 from parallel_rl.utils.plots import COLORS
 from Population import Trainer
 
@@ -141,4 +142,4 @@ def plot(scores: Scores) -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"speed": speed, "learning": learning})
+    tyro.extras.subcommand_cli_from_dict({"speed": speed, "members": members, "learning": learning})
