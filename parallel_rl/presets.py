@@ -135,6 +135,21 @@ CARTPOLE: SettingValues = {
 DQN: dict[str, SettingValues] = {
     "CartPole-v1": N_STEP | CARTPOLE,
     "Acrobot-v1": N_STEP | {"steps": 100_000, "reward_scale": 0.1, "lr": 1e-3, "anneal_lr": True, "utd": 0.5},
+    "MountainCar-v0": {
+        "steps": 120_000,
+        "num_envs": 1,
+        "lr": 4e-3,
+        "anneal_lr": True,
+        "gamma": 0.98,
+        "utd": 0.5,
+        "train_freq": 16,
+        "tau": 1.0,
+        "target_update_interval": 300,
+        "buffer_size": 50_000,
+        "hidden_sizes": (256, 256),
+        "epsilon_steps": 24_000,
+        "epsilon_end": 0.07,
+    },
     "LunarLander-v3": {
         "steps": 300_000,
         "num_envs": 8,

@@ -110,7 +110,7 @@ BIT_FLIP = (
 OFF_POLICY = (
     Task("CartPole-v1", "500 (RL-Zoo)", 500, agent="dqn"),
     Task("Acrobot-v1", "-76.6 (RL-Zoo)", -75, agent="dqn"),
-    Task("MountainCar-v0", "-100.8 (RL-Zoo)", -100, 5, "--steps 120000", agent="dqn"),
+    Task("MountainCar-v0", "-100.8 (RL-Zoo)", -100, agent="dqn"),
     Task("LunarLander-v3", "265.9 (SLM-Lab)", 268, 5, "--steps 300000", agent="dqn"),
     *(
         Task(
