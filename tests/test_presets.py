@@ -95,7 +95,7 @@ def test_a_run_says_where_its_settings_come_from(tmp_path: Path) -> None:
 
 
 def test_dqn_looks_three_steps_ahead_except_with_goals() -> None:
-    assert settings_of("MountainCar-v0", "dqn")[0]["n_step"] == 3
+    assert settings_of("Taxi-v4", "dqn")[0]["n_step"] == 3
     goals = spaces.Dict(observation=FEATURES, achieved_goal=FEATURES, desired_goal=FEATURES)
     env = SimpleNamespace(observation_space=goals, action_space=CHOICE)
     assert defaults_for("dqn", env) == defaults_for("sac", env) == {}
