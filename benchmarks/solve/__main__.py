@@ -26,14 +26,14 @@ Result = dict[str, Any]
 """`solved`: seconds, or None; `curve`: rows of seconds, steps and mean return."""
 
 
-def result_file(contestant: str, env_id: str, seed: int) -> Path:
+def result_file(contestant: str, task: str, seed: int) -> Path:
     """Return the path of the result of a run."""
-    return RESULTS / f"{contestant}_{env_id}_{seed}.json"
+    return RESULTS / f"{contestant}_{task.replace(' ', '_')}_{seed}.json"
 
 
-def run(contestant: str, env_id: str, seed: int, python: str) -> Result:
+def run(contestant: str, task: str, seed: int, python: str) -> Result:
     """Run a process that trains until the task is solved; note the time of every point of its curve."""
-    command = [python, "-m", "benchmarks.solve.contestants", "--contestant", contestant, "--env-id", env_id]
+    command = [python, "-m", "benchmarks.solve.contestants", "--contestant", contestant, "--task", task]
     start, curve = time.perf_counter(), []
     with (
         tempfile.TemporaryFile("w+") as complaints,
@@ -51,17 +51,16 @@ def run(contestant: str, env_id: str, seed: int, python: str) -> Result:
         if process.wait():
             complaints.seek(0)
             raise RuntimeError(f"{' '.join(command)} exited with {process.returncode}:\n{complaints.read()}")
-    solved = episodes >= 100 and mean >= TASKS[env_id].threshold
-    return {"solved": curve[-1][0] if solved else None, "curve": curve}
+    return {"solved": curve[-1][0] if TASKS[task].is_solved(episodes, mean) else None, "curve": curve}
 
 
 def table(results: dict[tuple[str, str], list[Result]]) -> str:
     """Return the medians, and the ratios to the first contestant's."""
     lines = [f"| task | {' | '.join(CONTESTANTS)} |", f"|{' --- |' * (len(CONTESTANTS) + 1)}"]
-    for env_id, task in TASKS.items():
+    for name, task in TASKS.items():
         cells, best = [], 0.0
         for contestant in CONTESTANTS:
-            runs = results.get((contestant, env_id), [])
+            runs = results.get((contestant, name), [])
             seconds = [result["solved"] or np.inf for result in runs]
             solved = int(np.isfinite(seconds).sum())
             median = float(np.median(seconds)) if runs else np.nan
@@ -69,28 +68,29 @@ def table(results: dict[tuple[str, str], list[Result]]) -> str:
             time_text = f"{median:.1f} s" if np.isfinite(median) else "not solved"
             ratio = f", {median / best:.1f} times as long" if np.isfinite(median) and contestant != "ours" else ""
             cells.append(f"{time_text} ({solved} of {len(runs)}{ratio})" if runs else "")
-        lines.append(f"| {env_id}, {task.threshold:g} | {' | '.join(cells)} |")
+        lines.append(f"| {name}, {task.threshold:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def plot(results: dict[tuple[str, str], list[Result]]) -> None:
-    """Draw return against seconds: a line for each run, a dot where it solved the task."""
+    """Draw return against seconds of PPO: a line for each run, a dot where it solved the task."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(TASKS), figsize=(4 * len(TASKS), 3.6), layout="constrained")
-    for axis, (env_id, task) in zip(axes, TASKS.items(), strict=True):
+    tasks = {name: task for name, task in TASKS.items() if task.agent == "ppo"}
+    figure, axes = pyplot.subplots(1, len(tasks), figsize=(4 * len(tasks), 3.6), layout="constrained")
+    for axis, (name, task) in zip(axes, tasks.items(), strict=True):
         axis.axhline(task.threshold, color="0.8", linestyle="--", linewidth=1)
         for contestant in reversed(CONTESTANTS):
-            for index, result in enumerate(results.get((contestant, env_id), [])):
+            for index, result in enumerate(results.get((contestant, name), [])):
                 seconds, _, returns = np.array(result["curve"]).T
                 label = contestant if index == 0 else None
                 axis.plot(seconds, returns, color=COLORS[contestant], linewidth=1, alpha=0.8, label=label)
                 if result["solved"]:
                     axis.plot(seconds[-1], returns[-1], "o", color=COLORS[contestant], markersize=4)
-        axis.set(title=env_id, xlabel="seconds since the shell started it", xscale="log")
+        axis.set(title=name, xlabel="seconds since the shell started it", xscale="log")
         axis.set_xticks([1, 3, 10, 30, 100, 300], ["1", "3", "10", "30", "100", "300"])
         axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
@@ -102,6 +102,7 @@ def plot(results: dict[tuple[str, str], list[Result]]) -> None:
 
 def main(
     contestants: Sequence[str] = tuple(CONTESTANTS),
+    tasks: Sequence[str] = tuple(TASKS),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     python: str = sys.executable,
 ) -> None:
@@ -111,26 +112,28 @@ def main(
 
     Args:
         contestants: the contestants to run.
+        tasks: the tasks to run.
         seeds: the seeds of each.
         python: an interpreter with the other libraries (`pip install stable-baselines3 sbx-rl`).
     """
     RESULTS.mkdir(exist_ok=True)
-    runs = [(contestant, env_id, seed) for seed in seeds for env_id in TASKS for contestant in contestants]
-    for contestant, env_id, seed in tqdm([some for some in runs if not result_file(*some).exists()], unit="run"):
-        result_file(contestant, env_id, seed).write_text(json.dumps(run(contestant, env_id, seed, python)))
+    runs = [(contestant, task, seed) for seed in seeds for task in tasks for contestant in contestants]
+    for contestant, task, seed in tqdm([some for some in runs if not result_file(*some).exists()], unit="run"):
+        result_file(contestant, task, seed).write_text(json.dumps(run(contestant, task, seed, python)))
     results: dict[tuple[str, str], list[Result]] = {}
     for contestant in CONTESTANTS:
-        for env_id in TASKS:
-            files = [result_file(contestant, env_id, seed) for seed in seeds]
+        for task in TASKS:
+            files = [result_file(contestant, task, seed) for seed in seeds]
             found = [json.loads(file.read_text()) for file in files if file.exists()]
             if found:
-                results[contestant, env_id] = found
+                results[contestant, task] = found
     page = f"""# Time to solve a task
 
 Made by `python -m benchmarks.solve` on a quiet machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python
 {platform.python_version()}. The time is from the start of the process until the mean return of the last 100
-training episodes reaches the threshold. The table has medians of {len(seeds)} seeds, and in parentheses how many seeds
-solved the task. Ours has the presets of `main.py`, the others have the hyperparameters of RL-Zoo. None of them renders.
+training episodes (with SAC 20) reaches the threshold. The table has medians of {len(seeds)} seeds, and in parentheses
+how many seeds solved the task. The agent is PPO where the task names none; SAC learns FetchReach with hindsight. Ours
+has the presets of `main.py`, the others have the hyperparameters of RL-Zoo. None of them renders.
 Finished runs are kept, so contestants may have been measured at different times, on machines of the same kind.
 
 {table(results)}

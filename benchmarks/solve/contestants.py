@@ -1,4 +1,4 @@
-"""Train until a task is solved, and print the mean return of the last 100 episodes at every update."""
+"""Train until a task is solved, and print the mean return of the last episodes at every update."""
 
 import importlib
 import json
@@ -8,19 +8,27 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import tyro
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task, and RL-Zoo's hyperparameters of PPO for it (hyperparams/ppo.yml)."""
+    """A task, and RL-Zoo's hyperparameters for it (hyperparams/ppo.yml, her.yml and sac.yml)."""
 
     threshold: float
     steps: int
-    """RL-Zoo's number of steps; twice that for Pendulum, where no schedule depends on it."""
+    """RL-Zoo's number of steps; twice that for Pendulum by PPO, where no schedule depends on it."""
     num_envs: int
     normalize: bool = False
     zoo: dict[str, Any] = field(default_factory=dict)
+    agent: str = "ppo"
+    episodes: int = 100
+    """The task is solved when the mean return of this number of episodes reaches the threshold."""
+
+    def is_solved(self, episodes: int, mean_return: float) -> bool:
+        """Return whether the mean return of the last of `episodes` solves the task."""
+        return episodes >= self.episodes and mean_return >= self.threshold
 
 
 def falling(start: float) -> Callable[[float], float]:
@@ -43,7 +51,13 @@ TASKS = {
     "LunarLander-v3": Task(200, 1_000_000, 16, zoo={
         "n_steps": 1024, "batch_size": 64, "gae_lambda": 0.98, "gamma": 0.999, "n_epochs": 4, "ent_coef": 0.01,
     }),
+    "SAC Pendulum-v1": Task(-200, 20_000, 1, zoo={"learning_rate": 1e-3}, agent="sac", episodes=20),
+    "SAC FetchReach-v4": Task(-3, 20_000, 1, True, zoo={
+        "gamma": 0.95, "learning_rate": 1e-3, "learning_starts": 1000, "policy_kwargs": {"net_arch": [64, 64]},
+        "replay_buffer_kwargs": {"goal_selection_strategy": "future", "n_sampled_goal": 4},
+    }, agent="sac", episodes=20),
 }  # fmt: skip
+"""By the name of the task: the id of the environment, after the name of an agent that is not PPO."""
 
 
 def tell(steps: int, episodes: int, mean_return: float) -> None:
@@ -51,39 +65,44 @@ def tell(steps: int, episodes: int, mean_return: float) -> None:
     print(json.dumps({"steps": steps, "episodes": episodes, "mean_return": mean_return}), flush=True)
 
 
-def ours(env_id: str, seed: int) -> None:
+def ours(name: str, seed: int) -> None:
     """Train with the preset of `main.py`."""
-    from AsyncPPO import AsyncPPO, env_factory, make_env
+    from AsyncPPO import AsyncTrainer
+    from parallel_rl.commands.build import env_of, fresh_agent
     from parallel_rl.config import train_config
     from parallel_rl.presets import preset
-    from PPO import PPO
 
-    config = train_config("ppo", {"env_id": env_id, "seed": seed} | preset("ppo", env_id))
-    factory = env_factory(env_id)
-    with make_env(factory) as env:
-        ppo = PPO.for_env(env, seed=seed, **vars(config.settings))
-    with AsyncPPO(
-        factory, ppo, config.run.num_envs, config.run.steps, progress=False, **config.run.trainer_arguments()
-    ) as trainer:
+    task, env_id = TASKS[name], name.rpartition(" ")[2]
+    config = train_config(task.agent, {"env_id": env_id, "seed": seed} | preset(task.agent, env_id))
+    run, env, agent = config.run, env_of(config.run, training=True), fresh_agent(config)
+    with AsyncTrainer(env, agent, run.num_envs, run.steps, progress=False, **run.trainer_arguments()) as trainer:
         for update in trainer.updates():
-            tell(int(update["steps"]), int(update["episodes"]), update["mean_return"])
-            if update["episodes"] >= 100 and update["mean_return"] >= TASKS[env_id].threshold:
+            returns = [episode.return_ for episode in trainer.recent][-task.episodes :]
+            mean = float(np.mean(returns)) if returns else float("nan")
+            tell(int(update["steps"]), int(update["episodes"]), mean)
+            if task.is_solved(int(update["episodes"]), mean):
                 break
 
 
-def stable_baselines(library: str, env_id: str, seed: int) -> None:
+def stable_baselines(library: str, name: str, seed: int) -> None:
     """Train with Stable-Baselines3 (`stable_baselines3`) or its JAX version (`sbx`), without rendering."""
     import gymnasium as gym
-    import numpy as np
+
+    with suppress(ImportError):
+        import gymnasium_robotics  # registers FetchReach  # noqa: F401
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.monitor import Monitor
     from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-    task = TASKS[env_id]
+    task, env_id, zoo = TASKS[name], name.rpartition(" ")[2], dict(TASKS[name].zoo)
     env: VecEnv = DummyVecEnv([lambda: Monitor(gym.make(env_id))] * task.num_envs)
     if task.normalize:
-        env = VecNormalize(env, gamma=task.zoo["gamma"])
-    model = importlib.import_module(library).PPO("MlpPolicy", env, seed=seed, device="cpu", **task.zoo)
+        env = VecNormalize(env, gamma=zoo["gamma"])
+    if "replay_buffer_kwargs" in zoo:
+        zoo["replay_buffer_class"] = importlib.import_module(f"{library}.her").HerReplayBuffer
+    policy = "MultiInputPolicy" if isinstance(env.observation_space, gym.spaces.Dict) else "MlpPolicy"
+    algorithm = getattr(importlib.import_module(library), task.agent.upper())
+    model = algorithm(policy, env, seed=seed, device="cpu", stats_window_size=task.episodes, **zoo)
 
     class Tell(BaseCallback):
         def __init__(self) -> None:
@@ -98,7 +117,7 @@ def stable_baselines(library: str, env_id: str, seed: int) -> None:
             returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
             mean = float(np.mean(returns)) if returns else float("nan")
             tell(self.num_timesteps, self.episodes, mean)
-            if self.episodes >= 100 and mean >= task.threshold:
+            if task.is_solved(self.episodes, mean):
                 raise Solved
 
     with suppress(Solved):
@@ -116,9 +135,9 @@ CONTESTANTS: dict[str, Callable[[str, int], None]] = {
 }
 
 
-def main(contestant: str, env_id: str, seed: int) -> None:
+def main(contestant: str, task: str, seed: int) -> None:
     """Train one contestant on one task with one seed."""
-    CONTESTANTS[contestant](env_id, seed)
+    CONTESTANTS[contestant](task, seed)
 
 
 if __name__ == "__main__":
