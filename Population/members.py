@@ -64,7 +64,7 @@ class Member(Protocol):
         """Replace the agent, if there is an update; then continue until it is time to send or to finish."""
 
     def restore(self, count: Count, update: Update) -> None:
-        """Replace a member that died: continue with its counts and the last agent that was sent to it."""
+        """Replace a member that died: continue with its counts and its agent, as of its last report."""
 
     def state(self, update: Update | None) -> State:
         """Replace the agent, if there is an update; return everything that an exact resume needs."""

@@ -28,7 +28,7 @@ DISPLAY_SECONDS = 0.2
 MakeMember = Callable[..., Member]
 """Makes a member; takes `seed=`, and `pulse=`, a `Pulse`."""
 Restore = Callable[[int], tuple[Count, Update]]
-"""Returns the last counts of a member, and the last agent that was sent to it."""
+"""Returns the counts and the agent of a member, as of its last report."""
 
 
 class MemberError(WorkerError):

@@ -34,8 +34,8 @@ class Record:
 
     agent: Any
     """Its agent at its last report, in parallel learning."""
-    sent: Update
-    """The agent that was sent to it last."""
+    held: Update
+    """The agent that it has: that of its last report, in parallel learning, or one that was sent to it since."""
     waiting: Update | None = None
     """The agent that will be sent with its next task."""
     last: Count = field(default_factory=Count)
@@ -52,12 +52,13 @@ class Record:
         self.count, self.version, self.finished = report.count, report.version, report.finished
         self.returns += report.returns
         if report.content is not None:
+            self.held = Update(report.version, report.content)
             self.agent = unpacked(self.agent, report.content)
 
     def take_update(self) -> Update | None:
         """Return the waiting agent, if any, as it is sent now."""
         update, self.waiting = self.waiting, None
-        self.sent = update or self.sent
+        self.held = update or self.held
         return update
 
     def state(self) -> State:
@@ -74,9 +75,9 @@ class Record:
         }  # fmt: skip
 
     def load_state(self, state: State, member: State) -> None:
-        """Restore what `state` returned; the agent in `member` counts as the one that was sent last."""
+        """Restore what `state` returned; the agent in `member` is the one that it has."""
         self.count, self.returns, self.finished = Count(*state["count"]), state["returns"], state["finished"]
-        self.sent = Update(member["version"], Learned(member["shared"], member["settings"]))
+        self.held = Update(member["version"], Learned(member["shared"], member["settings"]))
         reported = member | state  # only a finished member has an agent of its own in `state`
         self.version = reported["version"]
         self.agent = unpacked(self.agent, Learned(reported["shared"], reported["settings"]))

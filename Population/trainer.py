@@ -49,7 +49,7 @@ class Trainer:
         sync_mode: `SyncMode`.
         seed: of all random streams of the members, and of the environments; None takes fresh entropy.
         on_worker_error: what happens if a member fails, dies or hangs: `raise`, or `restart` it from its last report,
-            with the last agent that was sent to it.
+            with the agent of that report, or one that was sent to it since.
         num_envs: for an agent of `AsyncTrainer`: the number of parallel environments of each member.
         keep_experience: whether the result contains all steps of the members.
         progress: whether to show a progress bar.
@@ -298,7 +298,7 @@ class Trainer:
             return InThisProcess(makes[0], seeds[0], Pulse())
         restore = None
         if self.on_worker_error == "restart":
-            restore = lambda number: (self.records[number].count, self.records[number].sent)  # noqa: E731
+            restore = lambda number: (self.records[number].count, self.records[number].held)  # noqa: E731
         return Processes(makes, seeds, restore=restore, timeout=self.step_timeout)
 
     def _maker(self, number: int) -> MakeMember:

@@ -18,7 +18,7 @@ import pytest
 
 from AsyncPPO.callbacks import Callback
 from OffPolicy import DQN
-from Population import MemberError, Trainer
+from Population import ExploitExplore, MemberError, Trainer
 from tests.Population.toys import Adder, Bad, Line
 from tests.processes import SECONDS, runs, wait_until
 
@@ -78,6 +78,20 @@ def test_a_restarted_member_keeps_its_earlier_steps_and_does_not_repeat_them(tmp
     _, result = Trainer(agents, Line(), 2, "parallel_learning", schedule=schedule, **options).run()
     assert (tmp_path / "failed").exists()
     assert [len({*worker["experience"].actions}) for worker in result["workers"]] == [60, 60]
+
+
+@pytest.mark.parametrize("combiner", [None, ExploitExplore(of=["constant"], seed=0)])
+def test_a_restarted_member_to_which_no_agent_was_sent_keeps_what_it_has_learned(
+    combiner: ExploitExplore | None, tmp_path: Path
+) -> None:
+    agents = [Bad(-2.0, "none"), Bad(-1.0, "die", tmp_path / "failed", at=30)]  # the second is the best: it stays
+    schedule = [("finish", 60, "steps"), ("train_agent", 5, "steps"), ("worker_send_data", 20, "steps")]
+    if combiner is not None:
+        schedule.append(("combine_agents", 40, "steps"))
+    options: dict[str, Any] = {"on_worker_error": "restart", "progress": False, "seed": 0, "combiner": combiner}
+    _, result = Trainer(agents, Line(), 2, "parallel_learning", schedule=schedule, sync_mode="sync", **options).run()
+    assert (tmp_path / "failed").exists()
+    assert result["workers"][1]["agent"].number == -60 / 5
 
 
 class FailsOnce(gym.Wrapper):
