@@ -259,8 +259,11 @@ def combiner_of(given: AgentCombiner | None, agents: Agents, learning: bool) -> 
     """Return the given combiner, or the default one for these agents.
 
     Raises:
+        TypeError: it is not a combiner.
         ValueError: it cannot combine the agents, which it has to in parallel learning.
     """
+    if given is not None and not isinstance(given, AgentCombiner):
+        raise TypeError(f"combiner must be an AgentCombiner such as MeanAgentCombiner(), not {given!r}")
     combiner = given or (FixedAgentCombiner(0) if len(agents) == 1 else RandomAgentCombiner(0))
     if learning:
         combiner.check(agents)

@@ -4,7 +4,12 @@ import math
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
+from AsyncPPO.settings import TrainerOptions
+from parallel_rl.utils.names import suggestion
+
 OnWorkerError = Literal["raise", "restart"]
+SET_BY_POPULATION = {"env", "agent", "num_envs", "steps", "seed", "progress", "ranks"}
+"""Arguments of `AsyncTrainer` that a population sets for its members."""
 
 
 class Mode(StrEnum):
@@ -46,3 +51,22 @@ def check_arguments(
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
     if step_timeout is not None and not 0 < step_timeout < math.inf:
         raise ValueError(f"step_timeout must be positive and finite, not {step_timeout}")
+    if n_workers == 1 and (step_timeout is not None or on_worker_error != "raise"):
+        name = "step_timeout" if step_timeout is not None else "on_worker_error='restart'"
+        raise ValueError(f"{name} needs n_workers >= 2: a single member runs in this process, which cannot restart it")
+
+
+def check_trainer_options(options: dict[str, Any], trainable: bool) -> None:
+    """Check the names in the argument `trainer_options` of `Trainer`.
+
+    Raises:
+        TypeError: a name is unknown, or is set by the population.
+        ValueError: the agents are not for `AsyncTrainer`.
+    """
+    if options and not trainable:
+        raise ValueError("trainer_options are for agents that AsyncTrainer trains (PPO, DQN, ...)")
+    for name in options:
+        if name in SET_BY_POPULATION:
+            raise TypeError(f"trainer_options cannot have {name!r}: Trainer sets it for its members")
+        if name not in (known := TrainerOptions.__annotations__):
+            raise TypeError(f"trainer_options has no {name!r}{suggestion(name, known.keys() - SET_BY_POPULATION)}")

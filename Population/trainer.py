@@ -22,7 +22,7 @@ from Population.combiners import AgentCombiner, combiner_of
 from Population.display import Display
 from Population.experience import Experience
 from Population.members import AgentMember, Report, TrainerMember
-from Population.modes import Mode, OnWorkerError, SyncMode, check_arguments
+from Population.modes import Mode, OnWorkerError, SyncMode, check_arguments, check_trainer_options
 from Population.processes import InThisProcess, MakeMember, Processes
 from Population.records import Record, WorkerResult
 from Population.schedule import Count, due, make_schedule
@@ -49,17 +49,18 @@ class Trainer:
         sync_mode: `SyncMode`.
         seed: of all random streams of the members, and of the environments; None takes fresh entropy.
         on_worker_error: what happens if a member fails, dies or hangs: `raise`, or `restart` it from its last report,
-            with the agent of that report, or one that was sent to it since.
+            with the agent of that report, or one that was sent to it since. `restart` needs several members.
         num_envs: for an agent of `AsyncTrainer`: the number of parallel environments of each member.
         keep_experience: whether the result contains all steps of the members.
         progress: whether to show a progress bar.
         callbacks: called with this trainer whenever members have reported.
-        step_timeout: a member hangs if more seconds pass between two steps (for an agent of `AsyncTrainer`: rollouts).
+        step_timeout: a member hangs if more seconds pass between two steps (for an agent of `AsyncTrainer`: rollouts);
+            needs several members.
         trainer_options: further arguments of each `AsyncTrainer`.
 
     Raises:
         ValueError: a number, mode or schedule is wrong, or the agents do not fit to the mode or the combiner.
-        TypeError: an object is not an agent.
+        TypeError: an object is not an agent or a combiner, or `trainer_options` has a wrong name.
     """
 
     @names_checked
@@ -88,6 +89,7 @@ class Trainer:
         self._initial = _one_for_each(agent, n_workers, self.mode)
         self.agent, self.agent_version = self._initial[0], 0
         self.trainable = is_trainable(self.agent)
+        check_trainer_options(trainer_options or {}, self.trainable)
         if n_workers == 1:
             self.mode = Mode.PARALLEL_LEARNING
         self.learning = self.mode == Mode.PARALLEL_LEARNING

@@ -95,7 +95,8 @@ def make_population(config: TrainConfig, keep: Callable[["Trainer"], None]) -> "
     ]
     if run.max_seconds is not None:
         schedule.append(("finish", run.max_seconds, "seconds"))
-    one_process = config.with_workers(1).run  # by default: the copies use the other cores
+    options = config.with_workers(1).run.trainer_arguments()  # by default one process: the copies use the other cores
+    del options["seed"]  # each copy has its own
     return Trainer(
         agent,
         env_of(run, training=True),
@@ -107,7 +108,7 @@ def make_population(config: TrainConfig, keep: Callable[["Trainer"], None]) -> "
         seed=run.seed,
         num_envs=run.num_envs,
         callbacks=[keep],
-        trainer_options=one_process.trainer_arguments(),
+        trainer_options=options,
     )
 
 

@@ -4,6 +4,7 @@ import copy
 import math
 import multiprocessing
 import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -507,6 +508,9 @@ def test_a_list_of_agents_goes_to_the_members() -> None:
         ({"on_worker_error": "ignore"}, "on_worker_error must be one of raise, restart"),
         ({"step_timeout": 0}, "step_timeout must be positive"),
         ({"num_envs": 0}, "num_envs must be at least 1, not 0"),
+        ({"step_timeout": 1}, "^step_timeout needs n_workers >= 2: a single member runs in this process"),
+        ({"on_worker_error": "restart"}, "^on_worker_error='restart' needs n_workers >= 2: a single member"),
+        ({"trainer_options": {"mode": "mask"}}, r"trainer_options are for agents that AsyncTrainer trains \(PPO"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -521,3 +525,20 @@ def test_a_run_without_an_end_or_an_agent_is_an_error() -> None:
         Trainer(object(), Line())
     with pytest.raises(TypeError, match=r"Trainer\(\) got an unexpected .* 'worker': did you mean 'n_workers'"):
         Trainer(Adder(), Line(), worker=2)  # type: ignore[call-arg]
+    for combiner in ("mean", MeanAgentCombiner):
+        with pytest.raises(TypeError, match=r"combiner must be an AgentCombiner such as MeanAgentCombiner\(\), not"):
+            Trainer(Adder(), Line(), combiner=combiner)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mood", "has no 'mood': did you mean 'mode'?"),
+        ("zzz", "has no 'zzz'"),
+        ("num_envs", "cannot have 'num_envs': Trainer sets it for its members"),
+        ("seed", "cannot have 'seed': Trainer sets it for its members"),
+    ],
+)
+def test_a_wrong_name_in_trainer_options_is_an_error_before_the_run(name: str, message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{re.escape(f'trainer_options {message}')}$"):
+        Trainer(PPO.for_env("CartPole-v1"), "CartPole-v1", 2, trainer_options={name: 1}, **LEARNING)
