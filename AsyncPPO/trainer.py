@@ -127,7 +127,7 @@ class AsyncTrainer(Closeable, Generic[A]):
             optional(self.agent, "check_fits")(self.env)
             optional(self.agent, "take_share")(self.share.own, self.share.total)
             if self.warns_of_short_runs:
-                warn_if_too_short(self.agent, self.steps)
+                warn_if_too_short(self.agent, self.steps, self.num_envs)
         except Exception:
             self.close()
             raise

@@ -97,9 +97,9 @@ class Trainer:
             raise ValueError("agents that AsyncTrainer trains need mode='parallel_learning'")
         self.combiner = combiner_of(combiner, self._initial, self.learning)
         self.env, self.schedule = env, make_schedule(schedule or (), n_workers, self.learning)
-        if self.trainable:
-            _warn_if_too_short(self._initial, self.schedule.finish.steps)
         self.seed, self.on_worker_error, self.num_envs = seed, on_worker_error, counted("num_envs", num_envs)
+        if self.trainable:
+            _warn_if_too_short(self._initial, self.schedule.finish.steps, self.num_envs)
         self.keep_experience, self.progress, self.callbacks = keep_experience, progress, [*callbacks]
         self.step_timeout, self.trainer_options = step_timeout, trainer_options or {}
         self.experience, self.records = Experience(), list[Record]()
@@ -334,6 +334,6 @@ def _one_for_each(agent: Any, n_workers: int, mode: str) -> list[Any]:
     return agents
 
 
-def _warn_if_too_short(agents: Sequence[Any], steps: float) -> None:
+def _warn_if_too_short(agents: Sequence[Any], steps: float, num_envs: int) -> None:
     """Warn if the runs of the members are too short for an update of some agent."""
-    warn_if_too_short(max(agents, key=lambda agent: agent.steps_wanted()), steps)
+    warn_if_too_short(max(agents, key=lambda agent: agent.steps_wanted()), steps, num_envs)

@@ -117,6 +117,15 @@ def test_a_trainer_collects_steps_wanted_before_each_update() -> None:
         assert [len(run.buffer), len(run.agent.replay)] == [0, 200]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_run_whose_last_vector_step_completes_the_batch_learns_without_a_warning() -> None:
+    with trainer(197) as run:  # 4 environments
+        run.run()
+        assert [run.steps_done, len(run.agent.replay)] == [200, 200]
+    with pytest.raises(RuntimeWarning, match=r"steps \(196\) is less than the 200 transitions"):
+        trainer(196)
+
+
 def test_mask_mode_observes_whole_episodes_until_steps_wanted() -> None:
     seen: list[int] = []
     with trainer(600, mode="mask") as run:

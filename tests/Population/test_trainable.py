@@ -123,6 +123,13 @@ def test_members_that_neither_learn_nor_end_an_episode_are_one_warning_each(
     assert {Path(warning.filename).name for warning in recwarn} == {Path(__file__).name}
 
 
+@pytest.mark.filterwarnings("error")
+def test_members_whose_last_vector_step_completes_the_batch_learn_without_a_warning() -> None:
+    options = OPTIONS | {"schedule": [("finish", BATCH - 3, "steps")], "num_envs": 4}
+    _, result = Trainer(ppo(), "CartPole-v1", 2, **options).run()
+    assert ["policy_loss" in row for row in result["workers"][1]["history"]] == [True]
+
+
 def rates(*rules: tuple[str, float, str], **options: Any) -> list[float]:
     """Return the learning rates of a single member that anneals it."""
     arguments = OPTIONS | {"schedule": rules} | options
