@@ -220,10 +220,35 @@ def test_an_environment_that_hangs_in_a_copy_is_an_error(
     assert "hung: a step, reset or call has taken more than 0.3 seconds" in err
 
 
-@pytest.mark.parametrize("flags", [["--callback", "a:B"], ["--track", "wandb"], ["--backend", "vector"]])
-def test_what_copies_cannot_do_is_an_error(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--callback", "a:B"], "--callback"),
+        (["--track", "wandb"], "--track"),
+        (["--backend", "vector", "--callback", "a:B"], "--callback and --backend vector"),
+    ],
+)
+def test_what_copies_cannot_do_is_an_error_that_names_the_flags(
+    flags: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert train(tmp_path / "run", *flags) == 1
-    assert "callback, track and backend='vector' do not work with copies" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(f"error: --copies works only without {named}\n")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("others", [[], ["--copies", "1"], ["--seeds", "0..1"]])
+@pytest.mark.parametrize("flag", ["--combine=best", "--combine-every=100"])
+def test_how_to_combine_a_single_agent_is_an_error(
+    flag: str, others: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main([flag, *others, "--steps", "100", "--run-dir", str(tmp_path / "run")]) == 1
+    name = flag.partition("=")[0]
+    assert capsys.readouterr().err == f"error: {name} has no effect on a single agent: give --copies 2 or more\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_usual_may_be_said_of_a_single_agent() -> None:
+    assert config_from(["--copies", "1", "--combine", "mean", "--combine-every", "1024"]).run.copies == 1
 
 
 def test_a_full_disk_is_one_clear_error(
@@ -262,7 +287,7 @@ def test_ctrl_c_in_the_final_evaluation_says_how_to_evaluate(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("AsyncPPO.evaluate_episodes", interrupted)
-    assert train(tmp_path / "run", "--steps", "128", "--copies", copies) == main.INTERRUPTED
+    assert train(tmp_path / "run", "--steps", "128", "--copies", copies, "--combine-every", "1024") == main.INTERRUPTED
     assert f"to evaluate: {PROGRAM} evaluate {tmp_path / 'run'}" in capsys.readouterr().out
     monkeypatch.undo()
     assert main.main(["evaluate", str(tmp_path / "run"), "--episodes", "1"]) == 0

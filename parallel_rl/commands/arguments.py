@@ -70,9 +70,29 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
         raise ValueError("give either --seed or --seeds")
     values = flat_flags(defaults) | {name: value for name, value in vars(typed).items() if name in given}
     config = train_config(agent, {name: values[name] for name in setting_names(agent)})
+    _check_together(config, given)
     if source is not None:
         check_trust(config.run, source, typed.trust_env_module, typed=typed)
     return config, SimpleNamespace(**values, origin=origin + _by_flags(agent, values, flat_flags(defaults)))
+
+
+def _check_together(config: TrainConfig, given: Collection[str]) -> None:
+    """Check that no flag contradicts another, or has no effect without it.
+
+    Args:
+        config: of the command line.
+        given: the names of its flags.
+
+    Raises:
+        ValueError: one does; the message names the flags.
+    """
+    run, usual = config.run, RunConfig()
+    for name in ("combine", "combine_every"):
+        if name in given and run.copies == 1 and getattr(run, name) != getattr(usual, name):
+            raise ValueError(f"{flag_of(name)} has no effect on a single agent: give --copies 2 or more")
+    learns_with_lag = run.mode == "streaming" and run.acting != "replicas"
+    if run.lag and not (learns_with_lag and hasattr(agent_kind(config.agent).agent_class, "behavior")):
+        raise ValueError("--lag 1 needs an on-policy agent (--agent ppo), --mode streaming, and no --acting replicas")
 
 
 def check_resume(arguments: Sequence[str], known: Collection[str]) -> None:

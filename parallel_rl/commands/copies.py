@@ -44,8 +44,7 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
     """
     from Population.schedule import Count
 
-    if config.run.callback or config.run.track != "none" or config.run.backend == "vector":
-        raise ValueError("callback, track and backend='vector' do not work with copies")
+    check_copies(config)
     if resumed and not (run_dir / STATE_FILE).is_file():
         raise FileNotFoundError(f"{run_dir} has no saved state: the run is complete, or ended before its first save")
     with locked(run_dir):
@@ -75,6 +74,22 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
         say_result(config, evaluation, run_dir)
         say(f"continue  {PROGRAM} --load-weights {run_arguments(config.run, run_dir)} --steps {config.run.steps}")
     return 0
+
+
+def check_copies(config: TrainConfig) -> None:
+    """Check that a run has no settings that a population does not support.
+
+    Raises:
+        ValueError: it has; the message names the flags.
+    """
+    run = config.run
+    unsupported = {
+        "--callback": run.callback,
+        "--track": run.track != "none",
+        "--backend vector": run.backend == "vector",
+    }
+    if given := [flag for flag, is_given in unsupported.items() if is_given]:
+        raise ValueError(f"--copies works only without {' and '.join(given)}")
 
 
 def make_population(config: TrainConfig, keep: Callable[["Trainer"], None]) -> "Trainer":
@@ -122,7 +137,7 @@ def _combiner(config: TrainConfig, agent: Any) -> "AgentCombiner":
     values = {name: vars(config.settings).get(name) for name in EXPLORED}
     of = [name for name, value in values.items() if isinstance(value, float) and value > 0]  # factors do not change 0
     if not of:
-        raise ValueError(f"combine='explore' changes {' and '.join(EXPLORED)}, which {config.agent} does not have")
+        raise ValueError(f"--combine explore changes {' and '.join(EXPLORED)}, which {config.agent} does not have")
     return ExploitExplore(of=of, seed=config.run.seed)
 
 
