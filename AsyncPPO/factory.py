@@ -19,8 +19,10 @@ EnvLike = gym.Env | str | EnvSpec | EnvFactory | VectorEnv | Callable[[int], Vec
 """An environment, an id, a spec, or a callable that makes one; or N in one object, or a function of N that makes it."""
 
 
-def number_of_copies(env: Any, num_envs: int | None, default: int) -> int:
+def number_of_copies(env: Any, num_envs: int | None, default: int, names: tuple[str, str] = ("env", "num_envs")) -> int:
     """Return the number of parallel environments: as given, the length of a list, or the default.
+
+    `names` are those of the first two arguments in an error.
 
     Raises:
         ValueError: fewer than one, or a list of another length than `num_envs`.
@@ -28,9 +30,11 @@ def number_of_copies(env: Any, num_envs: int | None, default: int) -> int:
     listed = len(env) if isinstance(env, list | tuple) else env.num_envs if isinstance(env, VectorEnv) else None
     if listed is not None and num_envs not in (None, listed):
         what = "has" if isinstance(env, VectorEnv) else "is a list of"
-        raise ValueError(f"num_envs is {num_envs}, but env {what} {listed}: it must have one for each environment")
+        raise ValueError(
+            f"{names[1]} is {num_envs}, but {names[0]} {what} {listed}: it must have one for each environment"
+        )
     number = num_envs if listed is None else listed
-    return default if number is None else counted("num_envs", number)
+    return default if number is None else counted(names[1], number)
 
 
 def is_vectorized(env: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from parallel_rl.utils.device import found_device
 from Rollouts.nested import Nested, tree_map
 
 
@@ -128,7 +129,25 @@ def _check_forward(cls: type[nn.Module]) -> None:
         ) from None
 
 
-def device_of(actor: Actor) -> torch.device:
-    """Return the device of an actor's parameters."""
-    parameters = getattr(actor, "parameters", lambda: iter(()))()
-    return next((parameter.device for parameter in parameters), torch.device("cpu"))
+def call(actor: Actor, method: str, *args: Any, **options: Any) -> Any:
+    """Return what a method of an actor returns.
+
+    Raises:
+        RuntimeError: the method raised an error, which is its cause; the message names both.
+    """
+    try:
+        return getattr(actor, method)(*args, **options)
+    except Exception as error:
+        raise RuntimeError(f"{type(actor).__name__}.{method} failed: {type(error).__name__}: {error}") from error
+
+
+def device_for(actor: Actor, device: torch.device | str | None) -> torch.device:
+    """Return the device as given, or that of an actor's parameters.
+
+    Raises:
+        ValueError: torch does not know the device, or does not find it.
+    """
+    if device is None:
+        parameters = getattr(actor, "parameters", lambda: iter(()))()
+        device = next((parameter.device for parameter in parameters), torch.device("cpu"))
+    return torch.device(found_device(str(device)))

@@ -1,12 +1,13 @@
 """Checks of the environments, and of an actor's outputs; made once before the first step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from AsyncPPO.factory import is_vectorized
-from Rollouts.actor import Actor
+from Rollouts.actor import Actor, call
 from Rollouts.fragment import State
 from Rollouts.nested import Nested, tree_leaves, tree_map
 
@@ -31,26 +32,37 @@ def initial_hx(actor: Actor, state: State) -> Nested:
         state: the first states `(1, B, ...)`.
 
     Raises:
-        TypeError, ValueError: the actor returns wrong values, or changes its arguments in place.
+        RuntimeError: the actor raises an error.
+        TypeError, ValueError: it returns wrong values, or changes its arguments in place.
     """
     step, reset = f"{type(actor).__name__}.step", f"{type(actor).__name__}.reset"
-    outputs = actor.step(*state, hx=None, virtual=True)
+    outputs = call(actor, "step", *state, hx=None, virtual=True)
     if not isinstance(outputs, tuple) or len(outputs) != 3 or not isinstance(outputs[2], dict):
         raise TypeError(f"{step} must return actions, hx and a dict of tensors, not {outputs!r:.200}")
     act, initial, info = outputs
     num_envs = len(state.rew[0])
-    _check_actions(step, act, state.act)
+    _check_actions(actor, act, state.act)
     _check_shapes(f"info of {step}", info, (1, num_envs))
     _check_shapes(f"hx of {step}", initial, (None, num_envs))
-    hx = _checked_for_changes(reset, {"hx": initial}, lambda: actor.reset(initial, slice(None)))
+    hx = _checked_for_changes(reset, {"hx": initial}, lambda: call(actor, "reset", initial, slice(None)))
     _check_like(reset, hx, initial)
     arguments = {"hx": hx, **state._asdict()}
-    _, next_hx, _ = _checked_for_changes(step, arguments, lambda: actor.step(*state, hx=hx, virtual=True))
+    _, next_hx, _ = _checked_for_changes(step, arguments, lambda: call(actor, "step", *state, hx=hx, virtual=True))
     _check_like(step, next_hx, hx)
     return hx
 
 
-def _check_actions(step: str, act: Nested, wanted: Nested) -> None:
+@contextmanager
+def actions_of(actor: Actor) -> Iterator[None]:
+    """Let an error about actions name the actor."""
+    try:
+        yield
+    except ValueError as error:
+        step = f"{type(actor).__name__}.step"
+        raise ValueError(f"the actions of {step} do not fit the action space: {error}") from None
+
+
+def _check_actions(actor: Actor, act: Nested, wanted: Nested) -> None:
     """Check actions `(1, B, ...)` against examples of the right structure, shape and type."""
 
     def check(example: Tensor, value: Any) -> None:
@@ -60,10 +72,8 @@ def _check_actions(step: str, act: Nested, wanted: Nested) -> None:
         if value.is_floating_point() and not example.is_floating_point():
             raise ValueError(f"they must be {example.dtype}, not {value.dtype}")
 
-    try:
+    with actions_of(actor):
         tree_map(check, wanted, act)
-    except ValueError as error:
-        raise ValueError(f"the actions of {step} do not fit the action space: {error}") from None
 
 
 def _check_shapes(what: str, tree: Nested, lead: tuple[int | None, int]) -> None:

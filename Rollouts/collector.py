@@ -10,8 +10,8 @@ from torch import Tensor
 
 from AsyncPPO import EnvVectorizer
 from parallel_rl.utils import episode_ends, global_streams_kept
-from Rollouts.actor import Actor
-from Rollouts.checks import initial_hx
+from Rollouts.actor import Actor, call
+from Rollouts.checks import actions_of, initial_hx
 from Rollouts.fragment import Fragment, State, StepValues, cat
 from Rollouts.nested import Nested, allocate, tree_map, unpack
 
@@ -86,7 +86,8 @@ class FragmentCollector:
 
         Raises:
             EnvError: an environment failed; `envs` is closed then.
-            TypeError, ValueError: the actor returns wrong values.
+            RuntimeError: the actor raised an error.
+            TypeError, ValueError: it returned wrong values.
         """
         rows = UnfinishedFragment(self.envs, self.n_steps, self._first)
         if self._first is None:
@@ -122,7 +123,7 @@ class FragmentCollector:
     def _step(self, rows: UnfinishedFragment, step: int) -> dict[str, Nested]:
         """Step all running environments once; return the actor's outputs."""
         envs, state = self.envs, rows.state
-        act, self._hx, info = self.actor.step(*self._at(rows, step), hx=self._hx, virtual=False)
+        act, self._hx, info = call(self.actor, "step", *self._at(rows, step), hx=self._hx, virtual=False)
         tree_map(Tensor.copy_, rows.steps[step + 1].act, act)
         frozen = envs.finished.nonzero()[0]
         running: Any = slice(None)
@@ -130,7 +131,8 @@ class FragmentCollector:
             rows.freeze(step, frozen)
             running = (~envs.finished).nonzero()[0]
         if len(frozen) < envs.num_envs:
-            obs, reward, terminated, truncated, _ = envs.step(tree_map(lambda a: a[step + 1][running], state.act))
+            with actions_of(self.actor):
+                obs, reward, terminated, truncated, _ = envs.step(tree_map(lambda a: a[step + 1][running], state.act))
             over = episode_ends(terminated, truncated)
             _write(state.obs, (step + 1, running), unpack(envs.single_observation_space, obs))
             state.rew[step + 1, running] = reward
@@ -142,7 +144,7 @@ class FragmentCollector:
                 self._keep_ends(rows, step, np.arange(envs.num_envs)[running][over])
         ended = state.fin[step + 1].nonzero()[0]
         for env_id in ended.tolist():
-            self._hx = self.actor.reset(self._hx, env_id)
+            self._hx = call(self.actor, "reset", self._hx, env_id)
         if len(ended) and not self.sticky:
             first = tree_map(lambda tensor: tensor[:, ended], self._hx)
             self._first_hx.append(StepValues(step, self._moved(torch.from_numpy(ended)), first))
@@ -171,7 +173,7 @@ class FragmentCollector:
     def _look_ahead(self, state: State, hx: Nested) -> dict[str, Nested]:
         """Return the actor's outputs for states `(1, K, ...)`, whose actions are not taken."""
         with streams_kept(self.device):
-            return self.actor.step(*state, hx=hx, virtual=True)[2]
+            return call(self.actor, "step", *state, hx=hx, virtual=True)[2]
 
     def _at(self, rows: UnfinishedFragment, step: int) -> State:
         """Return row `step` as input of the actor, `(1, B, ...)`."""

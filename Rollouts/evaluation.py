@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from AsyncPPO import EnvVectorizer
+from AsyncPPO.factory import number_of_copies
 from parallel_rl.utils import counted
-from Rollouts.actor import Actor, check_actor, device_of
+from Rollouts.actor import Actor, check_actor, device_for
 from Rollouts.checks import check_single
 from Rollouts.collector import FragmentCollector, streams_kept
 
@@ -46,12 +47,13 @@ def evaluations(
 
     Raises:
         TypeError: the actor lacks a method, or `env` is a `VectorEnv`.
-        ValueError: `episodes` or `max_steps` is below 1.
+        ValueError: `episodes` or `max_steps` is below 1, `env` is a list of another length, or torch does not find the
+            device.
     """
     check_actor(type(actor))
     check_single(env)
-    episodes, max_steps = counted("episodes", episodes), counted("max_steps", max_steps)
-    return _evaluations(env, actor, episodes, torch.device(device or device_of(actor)), seed, max_steps)
+    episodes, max_steps = number_of_copies(env, episodes, 1, ("env", "episodes")), counted("max_steps", max_steps)
+    return _evaluations(env, actor, episodes, device_for(actor, device), seed, max_steps)
 
 
 def _evaluations(

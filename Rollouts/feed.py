@@ -11,7 +11,7 @@ from AsyncPPO.factory import number_of_copies
 from AsyncPPO.making import check_faults
 from parallel_rl.utils import counted
 from parallel_rl.utils.names import names_checked
-from Rollouts.actor import Actor, check_actor, device_of
+from Rollouts.actor import Actor, check_actor, device_for
 from Rollouts.checks import check_single
 from Rollouts.collector import FragmentCollector
 from Rollouts.fragment import Fragment
@@ -58,15 +58,15 @@ def rollout(
 
     Raises:
         TypeError: the actor lacks a method, or `envs` is a `VectorEnv`.
-        ValueError: a number is too small, or two arguments exclude each other.
+        ValueError: a number is too small, two arguments exclude each other, or torch does not find the device.
     """
     check_actor(type(actor))
     check_single(envs)
-    n_steps, num_workers = counted("n_steps", n_steps), num_workers and counted("num_workers", num_workers)
+    n_steps, num_workers = counted("n_steps", n_steps), counted("num_workers", num_workers, least=0)
     check_faults(on_env_error, step_timeout)
     _check(num_workers, lag, step_timeout)
-    num_envs = number_of_copies(envs, num_envs, 1)
-    device = torch.device(device or device_of(actor))
+    num_envs = number_of_copies(envs, num_envs, 1, ("envs", "num_envs"))
+    device = device_for(actor, device)
     faults: dict[str, Any] = {"seed": seed, "on_env_error": on_env_error, "step_timeout": step_timeout}
     if lag:
         if not isinstance(actor, nn.Module):

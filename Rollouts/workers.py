@@ -1,11 +1,13 @@
 """Replicas of an actor in worker processes, which collect while the main process learns."""
 
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import torch
@@ -63,6 +65,26 @@ class SharedWeights:
             tensor.copy_(view)
 
 
+class ActorFault(NamedTuple):
+    """An error of the actor in a worker, for the main process to raise, and its cause."""
+
+    error: Exception
+    cause: BaseException | None
+
+    @classmethod
+    def of(cls, error: Exception) -> "ActorFault":
+        """Return an error for another process, with the traceback of its cause as text."""
+        cause = error.__cause__
+        if cause is not None:
+            trace = "".join(traceback.format_exception(cause))
+            cause.add_note(f"in a worker:\n{trace}")
+            try:
+                cloudpickle.loads(cloudpickle.dumps(cause))
+            except Exception:  # of a class that cannot be pickled
+                cause = RuntimeError(trace)
+        return cls(error, cause)
+
+
 class RolloutWorker:
     """The context of a worker: a replica of the actor, and consecutive environments."""
 
@@ -96,13 +118,17 @@ class RolloutWorker:
         self.collector = FragmentCollector(self.envs, actor, n_steps, sticky=sticky, device=device)
 
     def collect(self, training: int) -> Any:
-        """Collect a fragment with the weights that were written last; return its fields, as arrays."""
+        """Collect a fragment with the newest weights; return its fields, as arrays, or an `ActorFault`."""
         self.weights.read()
         self.actor.train(bool(training))
         try:
             return tree_map(_array, vars(self.collector.collect()))
         except EnvError as error:
             raise EnvError(_renumbered(str(error), self.first)) from None
+        except ValueError as error:  # may name the environment of an invalid action
+            return ActorFault(ValueError(_renumbered(str(error), self.first)), None)
+        except (RuntimeError, TypeError) as error:
+            return ActorFault.of(error)
 
     def close(self) -> None:
         """Close the environments."""
@@ -166,9 +192,13 @@ def lagged_feed(
         lag = 0
         while True:
             results = pool.wait()
+            blocks = [results[number] for number in sorted(results)]
+            for block in blocks:
+                if isinstance(block, ActorFault):
+                    raise block.error from block.cause
             weights.write()
             pool.begin(pool.job("collect", int(actor.training)))
-            yield _joined([results[number] for number in sorted(results)], bounds, device, lag)
+            yield _joined(blocks, bounds, device, lag)
             lag = 1
 
 

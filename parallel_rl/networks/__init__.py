@@ -2,7 +2,6 @@
 
 from parallel_rl.networks.adam import Adam
 from parallel_rl.networks.cores import Core, CoreName
-from parallel_rl.networks.device import found_device
 from parallel_rl.networks.distributions import (
     Categorical,
     Distribution,
@@ -18,6 +17,7 @@ from parallel_rl.networks.heads import CategoricalHead, GaussianHead, MultiCateg
 from parallel_rl.networks.joint import JointHead
 from parallel_rl.networks.normalizer import RunningNorm
 from parallel_rl.networks.policy_head import PolicyHead
+from parallel_rl.utils.device import found_device
 
 __all__ = [
     "Adam",

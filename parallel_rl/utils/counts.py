@@ -6,16 +6,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def counted(name: str, value: float) -> int:
+def counted(name: str, value: float, least: int = 1) -> int:
     """Return a number of things as an int; 1e5 is 100000.
 
     Raises:
-        ValueError: it is not a whole number, or is below 1; the message has its name.
+        ValueError: it is not a whole number, or is below `least`; the message has its name.
     """
     if not isinstance(value, Real) or value != value // 1:
         raise ValueError(f"{name} must be a whole number, not {value!r:.40}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
     return int(value)
 
 

@@ -1,7 +1,9 @@
 """What is wrong with an actor is one error that names it, before the first step."""
 
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,18 @@ from tests.envs import Counter
 class NeverStepped(Counter):
     def step(self, action: int) -> Any:
         pytest.fail("a step was taken")
+
+
+class Numbered(Counter):
+    """Shows its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def reset(self, **options: Any) -> Any:
+        obs, info = super().reset(**options)
+        return np.full_like(obs, self.number), info
 
 
 class Fine(BaseActorModule):
@@ -61,6 +75,99 @@ def test_a_wrong_output_of_an_actor_is_an_error_before_the_first_step(parts: dic
     feed = rollout(NeverStepped, Fine(**parts), 3, 2)
     with pytest.raises((TypeError, ValueError), match=message):
         next(feed)
+
+
+class Broken(Fine):
+    """Raises an error in `reset` or `step`."""
+
+    def __init__(self, where: str, error: Any) -> None:
+        super().__init__()
+        self.where, self.error = where, error
+
+    def reset(self, hx: Any, at: Any) -> Any:
+        if self.where == "reset":
+            raise self.error()
+        return super().reset(hx, at)
+
+    def forward(self, obs: Tensor, *, hx: Any, **_: Any) -> Any:
+        if self.where == "step":
+            raise self.error()
+        return super().forward(obs, hx=hx)
+
+
+class Unpicklable(Exception):
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(f"{one} and {other}")
+
+
+LAGS = [{}, {"num_workers": 2, "lag": 1}]
+
+
+@pytest.mark.parametrize("options", LAGS)
+@pytest.mark.parametrize("where", ["step", "reset"])
+def test_an_error_in_the_actor_names_it_and_is_the_cause_before_the_first_step(where: str, options: Any) -> None:
+    feed = rollout(NeverStepped, Broken(where, partial(KeyError, "logits")), 3, 2, **options)
+    with pytest.raises(RuntimeError, match=rf"^Broken\.{where} failed: KeyError: 'logits'$") as caught:
+        next(feed)
+    assert type(caught.value) is RuntimeError
+    assert repr(caught.value.__cause__) == "KeyError('logits')"
+
+
+def test_an_error_that_cannot_leave_its_worker_is_a_cause_in_words() -> None:
+    with pytest.raises(RuntimeError, match=r"^Broken\.step failed: Unpicklable: 2 and 3$") as caught:
+        next(rollout(NeverStepped, Broken("step", partial(Unpicklable, 2, 3)), 3, 2, **LAGS[1]))
+    assert "raise self.error()" in str(caught.value.__cause__)
+
+
+def test_a_wrong_output_in_a_worker_is_the_same_error() -> None:
+    with pytest.raises(TypeError, match=r"^Fine.step must return actions, hx and a dict of tensors, not tensor"):
+        next(rollout(NeverStepped, Fine(all=torch.zeros(2)), 3, 2, **LAGS[1]))
+
+
+@pytest.mark.parametrize("options", LAGS)
+def test_an_action_out_of_range_names_the_actor_and_the_environment(options: Any) -> None:
+    def only_the_last_is_wrong(obs: Tensor, hx: Any) -> Tensor:
+        return torch.where(obs[..., 0] == 3, 7, 0)
+
+    feed = rollout([partial(Numbered, number) for number in range(4)], Fine(act=only_the_last_is_wrong), 3, **options)
+    with pytest.raises(
+        ValueError, match=r"^the actions of Fine\.step do not fit the action space: environment 3 cannot"
+    ) as caught:
+        next(feed)
+    assert type(caught.value) is ValueError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"envs": [Counter] * 2, "num_envs": 3}, "num_envs is 3, but envs is a list of 2"),
+        ({"device": "gpu"}, "device must be auto or one that torch knows, .* not 'gpu'"),
+        ({"device": "cuda"}, "device='cuda', but torch finds no GPU"),
+        ({"device": torch.device("cuda")}, "device='cuda', but torch finds no GPU"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_an_error_of_the_call(
+    arguments: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match=message):
+        rollout(**{"envs": NeverStepped, "actor": Fine(), **arguments})
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "message"),
+    [
+        (NeverStepped, {"device": "cuda"}, "device='cuda', but torch finds no GPU"),
+        ([Counter] * 2, {"episodes": 3}, "episodes is 3, but env is a list of 2"),
+        (NeverStepped, {"episodes": 0}, "episodes must be at least 1, not 0"),
+    ],
+)
+def test_a_wrong_argument_of_evaluations_is_an_error_of_the_call(
+    env: Any, options: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match=message):
+        evaluations(env, Fine(), **options)
 
 
 def test_an_unknown_argument_is_named_with_the_nearest() -> None:

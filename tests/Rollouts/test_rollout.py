@@ -388,7 +388,7 @@ def test_environments_that_are_one_object_are_refused() -> None:
     ("arguments", "message"),
     [
         ({"n_steps": 0}, "n_steps must be at least 1, not 0"),
-        ({"num_workers": -1}, "num_workers must be at least 1, not -1"),
+        ({"num_workers": -1}, "num_workers must be at least 0, not -1"),
         ({"num_workers": 1.5}, "num_workers must be a whole number, not 1.5"),
         ({"num_envs": 0}, "num_envs must be at least 1, not 0"),
         ({"lag": 2}, "lag must be 0 or 1, not 2"),
