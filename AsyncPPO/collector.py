@@ -252,8 +252,12 @@ def choose_acting(
         why = "as chosen"
     elif mode == "mask":
         why = "mask mode"
+    elif vectorized:
+        why = "a VectorEnv"
     else:
-        why = "a VectorEnv" if vectorized else "it has no replicas for the workers"
+        why = "it has no replicas for the workers"
+        if hasattr(agent, "behavior"):
+            why += "; if steps take 1 ms or more, lag=1 may be a little faster"
     return "central", f"the agent acts in this process, in every step: {why}"
 
 

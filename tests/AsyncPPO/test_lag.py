@@ -98,6 +98,22 @@ def test_an_agent_without_behavior_is_refused() -> None:
         AsyncTrainer("FrozenLake-v1", ToyAgent(states=16, actions=4), 2, 100, lag=1, backend="inline")
 
 
+CENTRAL = "the agent acts in this process, in every step: it has no replicas for the workers"
+FASTER = "; if steps take 1 ms or more, lag=1 may be a little faster"
+
+
+@pytest.mark.parametrize(
+    ("make_agent", "reason"),
+    [
+        (lambda: PPO.for_env("FrozenLake-v1", core="gru", seed=0), CENTRAL + FASTER),
+        (lambda: ToyAgent(states=16, actions=4), CENTRAL),
+    ],
+)
+def test_the_reason_of_acting_here_names_the_lag_where_it_is_possible(make_agent: Any, reason: str) -> None:
+    with AsyncTrainer("FrozenLake-v1", make_agent(), 2, 2_000, backend="inline", progress=False) as run:
+        assert run.acting_reason == reason
+
+
 def test_the_command_line_logs_the_lag(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     flags = ["--env-id", "CartPole-v1", "--batch-size", "128", "--mini-batch-size", "64", "--num-envs", "4"]
     flags += ["--k-epochs", "1", "--hidden-sizes", "8"]
