@@ -9,13 +9,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path) -> list[str]:
+    """Return the Python blocks of a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
 BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{number}")
-    for page in PAGES
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL), 1)
+    pytest.param(block, id=f"{page.name}-{number}") for page in PAGES for number, block in enumerate(blocks(page), 1)
 ]
 OPTIONAL = ("optuna", "onnxruntime")
 """Libraries of examples that not every installation has."""
+OWN_UPDATE = ("buffer_to_target_buffer_transfer(buffer, ppo.memory)", "def learn(ppo, optimizer)")
+"""In the README: the custom loop, and an update for it."""
 Run = Callable[[str], str]
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning:__main__")
 
@@ -66,6 +73,20 @@ def test_the_custom_loop_of_the_seed_learns(run: Run, steps: int, least: float) 
     returns = [float(value) for value in re.findall(r"Mean reward\s+(\d+\.\d)", errors)]
     assert max(returns) >= least
     assert max(returns) > 2 * returns[0]
+
+
+def test_the_update_in_the_readme_takes_gradient_steps_in_its_custom_loop(run: Run) -> None:
+    loop, update = (block for block in blocks(ROOT / "README.md") if any(name in block for name in OWN_UPDATE))
+    for old, new in (
+        ("100_000", "1_000"),
+        ("num_envs=32)\n    ppo", 'num_envs=32, backend="inline")\n    ppo'),
+        ("    buffer = ", "    optimizer = torch.optim.Adam(ppo.parameters())\n    buffer = "),
+        ("ppo.learn() ", "learn(ppo, optimizer) "),
+        ("env.close()", "env.close()\n    assert len(optimizer.state) == len(ppo.parameters())"),
+    ):
+        assert loop.count(old) == 1
+        loop = loop.replace(old, new)
+    run(update + loop)
 
 
 @pytest.mark.parametrize("fragments", [3, pytest.param(100, marks=pytest.mark.slow)])
