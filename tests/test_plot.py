@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -175,7 +176,7 @@ def test_any_metric_can_be_drawn(
     assert main.main(["plot", *runs, "--y", "entropy"]) == 0
     assert f"left out  {runs[1]}: there is no entropy in it" in capsys.readouterr().out
     assert figures[0].subfigs[0].get_supylabel() == "entropy"
-    assert {*figures[0].axes[0].lines[1].get_ydata()} >= {9}
+    assert {*figures[0].axes[0].lines[0].get_ydata()} == {9}
     assert main.main(["plot", *runs, "--y", "alpha"]) == 1
     names = "steps, seconds, episodes, mean_return, entropy, mean_length"
     assert f"error: no run has the metric 'alpha'; there are {names}\n" in capsys.readouterr().err
@@ -266,7 +267,20 @@ def test_the_picture_of_a_single_run_is_in_its_directory(
         assert Path(picture or "learning_curves.png").is_file()
 
 
-def test_numbers_of_runs_that_end_at_the_same_place_do_not_overlap(
+def test_the_mean_of_runs_ends_with_the_shortest_and_each_run_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr("parallel_rl.utils.plots.save_figure", lambda figure, path: figures.append(figure))
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", range(100, 600, 100), first=1, seed=1)]
+    assert main.main(["plot", *runs]) == 0
+    *thin, mean = figures[0].axes[0].lines
+    assert [line.get_xdata().tolist() for line in thin] == [[*range(100, 1100, 100)], [*range(200, 600, 100)]]
+    assert mean.get_xdata()[np.isfinite(mean.get_ydata())].tolist() == [200, 300, 400, 500]
+    assert mean.get_linewidth() > max(line.get_linewidth() for line in thin)
+
+
+def test_numbers_of_runs_that_end_at_the_same_place_overlap_neither_each_other_nor_the_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures: list[Any] = []
@@ -278,6 +292,7 @@ def test_numbers_of_runs_that_end_at_the_same_place_do_not_overlap(
     boxes = [text.get_bbox_patch().get_window_extent() for text in axes.texts]
     assert [text.get_text() for text in axes.texts] == ["1", "2", "3", "4"]
     assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
+    assert not any(box.contains(*axes.transData.transform((400, 200))) for box in boxes)
 
 
 def test_long_labels_do_not_touch_the_curves(tmp_path: Path) -> None:

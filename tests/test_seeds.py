@@ -39,11 +39,11 @@ def test_the_interval_is_that_of_the_percentile_bootstrap() -> None:
 
 
 def test_bands_are_quartiles() -> None:
-    returns = np.array([[0.0, np.nan], [1.0, np.nan], [2.0, 5.0], [3.0, np.nan], [100.0, np.nan]])
-    low, high = band_of(returns, quartiles=True)
-    assert (low.tolist(), high.tolist()) == ([1.0, 5.0], [3.0, 5.0])
-    low, high = band_of(returns, quartiles=False)
-    assert (low.tolist(), high.tolist()) == ([0.0, 5.0], [100.0, 5.0])
+    returns = np.array([[0.0, 7.0], [1.0, np.nan], [2.0, 5.0], [3.0, np.nan], [100.0, np.nan]])
+    for quartiles, edges in ((True, (1.0, 3.0)), (False, (0.0, 100.0))):
+        band = band_of(returns, quartiles)
+        assert (band[0][0], band[1][0]) == edges
+        assert np.isnan(band)[:, 1].all(), "not all curves are there"
 
 
 @pytest.mark.parametrize(

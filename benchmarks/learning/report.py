@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.learning.published import HEADER, RESAMPLES, line
 from benchmarks.learning.rows import ROWS, Bar, Result
 from parallel_rl.utils.curves import align
-from parallel_rl.utils.plots import COLORS, draw_mean, style_axes
+from parallel_rl.utils.plots import COLORS, style_axes
 
 ACROSS = 4
 """Panels in a row."""
@@ -171,5 +171,5 @@ def _draw_row(axis: Any, by_seed: dict[int, Result], label: str, color: str) -> 
     for curve in curves:
         axis.plot(*curve.T, color=color, linewidth=0.4, alpha=0.5)
     places, returns = align(curves)
-    draw_mean(axis, places, returns, color=color, linewidth=1.5).set_label(label)
+    axis.plot(places, returns.mean(axis=0), color=color, linewidth=1.5, label=label)
     axis.fill_between(places, *interval_of(returns), color=color, alpha=0.2, linewidth=0)

@@ -24,23 +24,13 @@ def align(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         The points x `(m,)`, and y of each curve there `(len(curves), m)`, NaN before its start and after its end. If
-        the curves have few points, all are among them. The ends of each curve, and the floats next to them outside,
-        always are.
+        the curves have few points, all are among them. The ends of each curve always are.
     """
     first, last = (np.array([curve[row, 0] for curve in curves]) for row in (0, -1))
     inside = np.unique(np.concatenate([curve[:, 0] for curve in curves]))
     if len(inside) > POINTS:
         inside = np.linspace(first.min(), last.max(), POINTS)
-    outside = np.nextafter(first, -np.inf), np.nextafter(last, np.inf)
-    places = np.unique(np.concatenate([inside, first, last, *outside]))
+    places = np.unique(np.concatenate([inside, first, last]))
     return places, np.stack(
         [np.interp(places, curve[:, 0], curve[:, 1], left=np.nan, right=np.nan) for curve in curves]
     )
-
-
-def mean_of(returns: np.ndarray) -> np.ndarray:
-    """Return the mean over the first dimension, ignoring NaN; NaN where all are NaN."""
-    there = np.isfinite(returns)
-    count = there.sum(axis=0)
-    total = np.where(there, returns, 0.0).sum(axis=0)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

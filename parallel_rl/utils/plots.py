@@ -3,7 +3,6 @@
 import math
 import os
 import textwrap
-import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from parallel_rl.utils.curves import align, curve_of, mean_of
+from parallel_rl.utils.curves import align, curve_of
 from parallel_rl.utils.files import write_atomically
 from parallel_rl.utils.history import Metrics
 
@@ -118,8 +117,8 @@ def plot_runs(
 ) -> None:
     """Plot the learning curves of several runs, a panel for each task.
 
-    A group of runs is plotted as the mean of the runs that reach each point, with a band from the lowest to the highest
-    run. The line is thin where some runs are missing. Numbers mark where runs ended early.
+    A group of runs is plotted as thin lines, with their mean and a band from the lowest to the highest run as far as
+    all of them reach. Numbers mark where runs ended early.
 
     Args:
         panels: the runs; at least one episode has ended in each.
@@ -153,6 +152,8 @@ def plot_runs(
             marked = [run for run in runs if run.name in numbers]
             ends[axes] += [(numbers[run.name], curve_of(run.history, x, y)[-1], style["color"]) for run in marked]
         style_axes(axes, task)
+        if ends[axes]:
+            axes.margins(x=0.05 * across)  # room for the numbers
         axes.set_xlim(left=0)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
@@ -169,49 +170,40 @@ def plot_runs(
 
 
 def _draw_group(axes: "Axes", runs: Sequence[Run], x: X, y: str, style: dict[str, Any], quartiles: bool) -> Any:
-    """Plot the mean of runs and their band; return the line."""
+    """Plot runs, their mean and their band; return the line of the mean."""
     curves = [curve_of(run.history, x, y) for run in runs]
     places, returns = align(curves)
-    line = draw_mean(axes, places, returns, linewidth=2, **style)
     for curve in curves:
         if len(curve) == 1:  # a single point has no line
             axes.plot(*curve.T, "o", color=style["color"])
+        elif len(runs) > 1:
+            axes.plot(*curve.T, linewidth=0.8, alpha=0.7, **style)
     if len(runs) > 1:
         low, high = band_of(returns, quartiles)
         axes.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    (line,) = axes.plot(places, returns.mean(axis=0), linewidth=2, **style)
     return line
 
 
 def band_of(returns: np.ndarray, quartiles: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower and the upper edge `(m,)` of the band of curves `(n, m)`, which may contain NaN."""
-    if not quartiles:
-        return np.fmin.reduce(returns), np.fmax.reduce(returns)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # where all curves are NaN
-        low, high = np.nanquantile(returns, [0.25, 0.75], axis=0)
+    """Return the lower and the upper edge `(m,)` of the band of curves `(n, m)`; NaN where one is NaN."""
+    low, high = np.quantile(returns, [0.25, 0.75] if quartiles else [0.0, 1.0], axis=0)
     return low, high
 
 
-def draw_mean(axes: "Axes", places: np.ndarray, returns: np.ndarray, *, linewidth: float, **style: Any) -> Any:
-    """Plot the mean of aligned curves, thin where some are missing; return the line."""
-    all_there, mean = np.isfinite(returns).all(axis=0), mean_of(returns)
-    axes.plot(places, np.where(all_there, np.nan, mean), linewidth=linewidth / 2, **style)
-    (line,) = axes.plot(places, np.where(all_there, mean, np.nan), linewidth=linewidth, **style)
-    return line
-
-
 def _mark_ends(axes: "Axes", marks: Sequence[tuple[int, Any, str]], dpi: float) -> None:
-    """Put numbers in discs of some colors at places `(2,)`, in a column where they would overlap."""
+    """Put numbers in discs of some colors, joined to places `(2,)`: to the right of them, so that no end is hidden."""
     size = DISC * dpi / 72
     taken: list[np.ndarray] = []
-    for number, place, color in marks:
-        at = end = axes.transData.transform(place)
-        up = 1 if axes.transAxes.inverted().transform(end)[1] < 0.5 else -1
-        while any(np.hypot(*(at - other)) < 0.8 * size for other in taken):
-            at = at + np.array([0.0, up * size])
+    middle = axes.transAxes.transform((0.5, 0.5))[1]
+    placed = [(number, place, axes.transData.transform(place), color) for number, place, color in marks]
+    for number, place, end, color in sorted(placed, key=lambda mark: -abs(mark[2][1] - middle)):
+        at, inwards = end + np.array([1.2 * size, 0.0]), 1 if end[1] < middle else -1
+        while any(np.hypot(*(at - other)) < size for other in taken):
+            at = at + np.array([0.0, 0.2 * inwards * size])
         taken.append(at)
         axes.annotate(
-            str(number), (place[0], place[1]), (0.0, (at - end)[1] * 72 / dpi), textcoords="offset points",
+            str(number), (place[0], place[1]), tuple((at - end) * 72 / dpi), textcoords="offset points",
             ha="center", va="center", color="white", fontsize=7, weight="bold", zorder=6 + 1 / number,
             bbox={"boxstyle": "circle", "facecolor": color, "edgecolor": "white"},
             arrowprops={"arrowstyle": "-", "color": color, "linewidth": 1},
@@ -246,7 +238,9 @@ def _caption(panels: Panels, early: Sequence[tuple[int, Run, int]], quartiles: b
     ]
     edges = "the lower to the upper quartile" if quartiles else "the least to the most"
     if any(len(runs) > 1 for groups in panels.values() for runs in groups.values()):
-        notes.insert(0, f"Line: mean of the runs, thin where some are missing; band: from {edges} of them.")
+        notes.insert(
+            0, f"Thin lines: the runs; thick line: their mean, as far as all reach; band: from {edges} of them."
+        )
     return [line for sentence in notes for line in textwrap.wrap(sentence, LETTERS)]
 
 

@@ -1,30 +1,16 @@
 import numpy as np
 
-from parallel_rl.utils.curves import align, curve_of, mean_of
+from parallel_rl.utils.curves import align, curve_of
 
 
 def line(*places: float) -> np.ndarray:
     return np.array([(place, 10 * place) for place in places], float)
 
 
-def at(places: np.ndarray, values: np.ndarray, place: float) -> float:
-    return float(values[np.flatnonzero(places == place)[0]])
-
-
-def test_mean_of_curves_ignores_missing_ones() -> None:
-    low, high = line(1, 2, 3, 4), np.add(line(1, 2), [0, 6])
-    places, returns = align([low, high])
-    mean = mean_of(returns)
-    assert [at(places, mean, place) for place in (1, 2, 3, 4)] == [13, 23, 30, 40]
-    after = np.nextafter(2, 3)
-    assert at(places, mean, after) == low[1, 1] + 10 * (after - 2), "it jumps where the other ends"
-
-
-def test_mean_of_no_curve_is_nan() -> None:
-    places, returns = align([line(1, 2), line(3, 4)])
-    assert np.isnan(mean_of(returns)[(places > 2) & (places < 3)]).all()
-    assert ((places > 2) & (places < 3)).any(), "so that the line is broken"
-    assert np.isfinite(mean_of(returns)[(places == 2) | (places == 3)]).all()
+def test_curves_are_compared_at_the_points_of_all() -> None:
+    places, returns = align([line(1, 2, 4), line(2, 3)])
+    assert places.tolist() == [1, 2, 3, 4]
+    np.testing.assert_array_equal(returns, [[10, 20, 30, 40], [np.nan, 20, 30, np.nan]])
 
 
 def test_a_single_curve_is_unchanged() -> None:
@@ -37,7 +23,9 @@ def test_long_curves_are_compared_from_end_to_end() -> None:
     places, returns = align([line(*range(10_000)), line(*range(5, 20_000))])
     assert len(places) < 2100
     assert (places[np.isfinite(returns[0])][0], places[np.isfinite(returns[0])][-1]) == (0, 9_999)
-    np.testing.assert_allclose(mean_of(returns)[1:-1], 10 * places[1:-1])
+    both = np.isfinite(returns).all(axis=0)
+    assert (places[both][0], places[both][-1]) == (5, 9_999)
+    np.testing.assert_allclose(returns[:, both].mean(axis=0), 10 * places[both])
 
 
 def test_a_curve_begins_with_the_first_episode() -> None:
