@@ -19,6 +19,7 @@ import AsyncPPO
 from AsyncPPO.callbacks import Callback
 from parallel_rl import main
 from parallel_rl.commands.tune import Search, best_trial
+from parallel_rl.commands.tune_report import plot_search, table
 from parallel_rl.search_space import SEARCH, LogRange, search_space
 from tests.program import Forked, config_from
 
@@ -184,7 +185,7 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(
     monkeypatch.setattr(Search, "_score", fail)
     assert tune(tmp_path) == 0
     captured = capsys.readouterr()
-    assert "trial 1 failed: the loss is nan" in captured.err
+    assert "trial 2 failed: the loss is nan" in captured.err
     assert "2 trials complete, 0 pruned, 1 failed" in captured.out
     trial = study_in(tmp_path).trials[1]
     assert (trial.state.name, trial.user_attrs["error"]) == ("FAIL", "FloatingPointError: the loss is nan")
@@ -219,6 +220,24 @@ def test_of_equal_trials_the_one_that_was_better_before_is_the_best(optuna: Any)
         create_trial(state=optuna.trial.TrialState.FAIL),
     ]
     assert best_trial(trials) is trials[1]
+
+
+def test_the_report_counts_trials_from_one_to_the_last(optuna: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from optuna.trial import TrialState, create_trial
+
+    study = optuna.create_study(direction="maximize")
+    for value in (3.0, 7.0, 5.0):
+        study.add_trial(create_trial(value=value, intermediate_values={5: value}))
+    study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={1: 2.0}))
+    study.add_trial(create_trial(state=TrialState.FAIL))
+    study.enqueue_trial({})
+    figures: list[Any] = []
+    monkeypatch.setattr("parallel_rl.utils.plots.save_figure", lambda figure, path: figures.append(figure))
+    plot_search(study, Path("search.png"), "a search")
+    pruned, complete, best = (line.get_xydata().tolist() for line in figures[0].axes[0].lines)
+    assert (pruned, complete) == ([[4, 2]], [[1, 3], [2, 7], [3, 5]])
+    assert best == [[1, 3], [2, 7], [3, 7], [5, 7]], "to the last trial that has ended"
+    assert [row.split()[0] for row in table(study.trials, []).splitlines()[1:4]] == ["2", "3", "1"]
 
 
 def test_two_processes_share_a_study(optuna: Any, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ class Search:
         except Exception as error:
             trial.set_user_attr(ERROR, f"{type(error).__name__}: {error}")
             self.study.tell(trial, state=TrialState.FAIL)
-            Bar.note(f"trial {trial.number} failed: {error}")
+            Bar.note(f"trial {trial.number + 1} failed: {error}")
         else:
             self._save_best()
 

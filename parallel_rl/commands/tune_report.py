@@ -1,4 +1,4 @@
-"""The report of `tune`: a table of trials, and a picture of the search."""
+"""The report of `tune`: a table of trials, and a picture of the search. Trials count from 1; in Optuna, from 0."""
 
 import warnings
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ def table(trials: "Sequence[FrozenTrial]", names: Sequence[str]) -> str:
     shown = ended[:SHOWN] + [trial for trial in ended[SHOWN:] if trial.number == 0]
     rows = [["trial", "return", *names]]
     rows += [
-        [str(trial.number), f"{trial.value:.1f}", *(_text(trial.params.get(name)) for name in names)] for trial in shown
+        [str(trial.number + 1), f"{trial.value:.1f}", *(_text(trial.params.get(name)) for name in names)]
+        for trial in shown
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -47,13 +48,17 @@ def plot_search(study: "Study", path: Path, title: str) -> None:
     history, shares = figure.subplots(1, 2, width_ratios=[1.4, 1])
     ended = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     pruned = [trial for trial in study.trials if trial.state.name == "PRUNED" and trial.intermediate_values]
-    numbers, values = [trial.number for trial in ended], [_value(trial) for trial in ended]
+    numbers, values = [trial.number + 1 for trial in ended], [_value(trial) for trial in ended]
+    best = np.maximum.accumulate(values)
+    total = 1 + max(trial.number for trial in study.trials if trial.state.is_finished())
     last = [trial.intermediate_values[trial.last_step] for trial in pruned if trial.last_step is not None]
     if pruned:
-        history.plot([trial.number for trial in pruned], last, "x", color="0.6", label="pruned, its last evaluation")
+        history.plot(
+            [trial.number + 1 for trial in pruned], last, "x", color="0.6", label="pruned, its last evaluation"
+        )
     history.plot(numbers, values, "o", color=COLORS[0], label="complete")
-    history.step(numbers, np.maximum.accumulate(values), where="post", color=COLORS[1], label="best so far")
-    history.set(title=title, xlabel="trial", ylabel="mean return, deterministic")
+    history.step([*numbers, total], [*best, best[-1]], where="post", color=COLORS[1], label="best so far")
+    history.set(title=title, xlabel="trial", ylabel="mean return, deterministic", xlim=(0.5, total + 0.5))
     history.xaxis.set_major_locator(MaxNLocator(integer=True))
     importances = _importances(study)
     shares.barh([*importances][::-1], [*importances.values()][::-1], color=COLORS[0])
