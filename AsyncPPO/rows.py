@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,6 +47,10 @@ class RowMeans:
         """Return whether there is a row to make after `steps` of the run, or with `last` at its end."""
         return bool(self._sums) and (last or steps >= self._last + self._steps_between)
 
+    def is_missing(self, begin: int) -> bool:
+        """Return whether there was no row since step `begin`."""
+        return self._last <= begin
+
     def take(self, steps: int) -> Metrics:
         """Return the means, and start the next row after `steps`."""
         row = {name: total / count for name, (total, count) in self._sums.items()}
@@ -76,16 +80,32 @@ def report(trainer: "AsyncTrainer", row: Metrics) -> Metrics:
         ValueError: a callback changed a metric that the row has.
     """
     trainer.history.append(row)
-    storing = [callback for callback in trainer.callbacks if getattr(callback, "stores", False)]
-    for callback in trainer.callbacks:
-        if callback not in storing:
-            before = dict(row)
-            call([callback], "on_update", trainer, row)
-            _check_unchanged(before, row, type(callback).__name__)
+    for callback in [callback for callback in trainer.callbacks if not _stores(callback)]:
+        before = dict(row)
+        call([callback], "on_update", trainer, row)
+        _check_unchanged(before, row, type(callback).__name__)
     trainer.history.replace_last(row)
+    return _store(trainer)
+
+
+def report_without_update(trainer: "AsyncTrainer") -> Metrics:
+    """Add a row with the returns of a run without an update; return it.
+
+    Only callbacks that store metrics get it: others may rely on the metrics of an update.
+    """
+    trainer.history.append(row_of(trainer, trainer.rows.take(trainer.steps_done)))
+    return _store(trainer)
+
+
+def _store(trainer: "AsyncTrainer") -> Metrics:
+    """Pass the last row to the callbacks that store metrics, and return it."""
     row = trainer.history[-1]
-    call(storing, "on_update", trainer, row)
+    call(filter(_stores, trainer.callbacks), "on_update", trainer, row)
     return row
+
+
+def _stores(callback: Any) -> bool:
+    return getattr(callback, "stores", False)
 
 
 def _check_unchanged(before: Metrics, row: Metrics, who: str) -> None:

@@ -17,7 +17,7 @@ from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_
 from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
-from AsyncPPO.rows import RowMeans, report, row_of, warn_of_missing_metrics
+from AsyncPPO.rows import RowMeans, report, report_without_update, row_of, warn_of_missing_metrics
 from AsyncPPO.settings import ActingMode, EnvSettings, Mode, callbacks_in, check_arguments, warn_if_too_short
 from AsyncPPO.share import Share, check_ranks
 from AsyncPPO.turns import LaggedTurns, Turns
@@ -174,7 +174,7 @@ class AsyncTrainer(Closeable, Generic[A]):
             Rows, which `history` keeps: `steps`, `seconds` and `episodes` so far; `mean_return`, `mean_length`, and if
             present `success_rate` and `info_KEY`, of the last 100 episodes; and the metrics of `agent.update`. An
             on-policy agent has a row for each update. Otherwise a row covers at least `ROW_STEPS` steps, and has the
-            mean metrics of their updates.
+            mean metrics of their updates. A run without an update has one row, without those metrics.
         """
         join(self)
         if self.steps_done >= self.goal[1]:
@@ -199,6 +199,8 @@ class AsyncTrainer(Closeable, Generic[A]):
             if self.row_is_due:
                 yield report(self, row_of(self, self.rows.take(self.steps_done)))
             may_stop = bool(metrics) or not on_policy
+        if turns.are_over and self.recent and self.rows.is_missing(self.goal[0]):
+            yield report_without_update(self)
         if not self.ranks.node:
             warn_of_missing_metrics(self)
 

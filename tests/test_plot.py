@@ -191,6 +191,11 @@ def test_a_run_without_an_episode_is_left_out_and_named(
     assert shown_in(drawn[0]) == {"CartPole-v1": {"ppo": ["a"]}}
     assert main.main(["plot", none]) == 1
     assert "error: no episode has ended yet in any of the runs" in capsys.readouterr().err
+    (Path(none) / "metrics.csv").write_text("")  # it was stopped before the first update
+    assert main.main(["plot", whole, none]) == 0
+    assert f"left out  {none}: there is no row of metrics in it" in capsys.readouterr().out
+    assert main.main(["plot", none]) == 1
+    assert "error: there is no row of metrics yet in any of the runs" in capsys.readouterr().err
 
 
 @pytest.mark.covering

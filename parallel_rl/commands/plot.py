@@ -57,13 +57,13 @@ def plot(
     known = dict.fromkeys(name for history in histories for row in history[-1:] for name in row)
     if y not in {*known, *MISSING}:
         raise ValueError(f"no run has the metric {y!r}; there are {', '.join(known) or 'none yet'}")
-    missing = MISSING.get(y, f"there is no {y}")
+    missing = MISSING.get(y, f"there is no {y}") if known else "there is no row of metrics"
     changes = [values_over_time(run_dir) for run_dir in run_dirs]
     experiments = [_experiment(*pair) for pair in zip(configs, changes, strict=True)]
     names = _labels(configs, experiments, labels)
     for run_dir, config, label, history in zip(run_dirs, configs, names, histories, strict=True):
         if all(isnan(row.get(y, nan)) for row in history):
-            print(f"left out  {run_dir}: {missing} in it")
+            print(f"left out  {run_dir}: {missing if history else 'there is no row of metrics'} in it")
         else:
             run = Run.of(str(run_dir), history, steps_saved(run_dir), config.run.steps)
             panels[config.run.env_id][label].append(run)

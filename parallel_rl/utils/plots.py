@@ -83,7 +83,8 @@ def plot_learning_curve(
     curve = curve_of(history)
     axes.plot(*curve.T, color=COLORS[0], linewidth=2, marker="." if len(curve) < FEW_POINTS else "", label="training")
     if not len(curve):
-        axes.text(0.5, 0.5, "no episode has ended", transform=axes.transAxes, ha="center", color="grey")
+        missing = "no episode has ended" if history else "no update yet"
+        axes.text(0.5, 0.5, missing, transform=axes.transAxes, ha="center", color="grey")
     if evaluations:
         axes.plot(*zip(*evaluations, strict=True), "o", color=COLORS[1], label="evaluation, deterministic")
     if threshold is not None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from AsyncPPO import AsyncTrainer, evaluate
-from AsyncPPO.callbacks import Callback, Checkpoints, checkpoints_in
+from AsyncPPO.callbacks import Callback, Checkpoints, CSVLog, checkpoints_in, read_table
 from AsyncPPO.callbacks.checkpoints import steps_of
 from benchmarks.bit_flip import BitFlip
 from OffPolicy import DDPG, DQN, SAC, TD3
@@ -58,6 +58,41 @@ def test_a_last_row_without_an_update_of_the_actor_has_nan_for_its_metrics() -> 
         history = trainer.run()  # a row at step 1,000, and one of a single update, of the critics alone
     assert [row["steps"] for row in history] == [1000, 1001]
     assert [math.isnan(row["actor_loss"]) for row in history] == [False, True]
+
+
+class Updates(Callback):
+    """Counts the updates."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_update(self, trainer: Any, metrics: Any) -> None:
+        self.count += 1
+
+
+def test_a_run_without_an_update_has_one_row_with_the_returns_of_its_episodes(tmp_path: Any) -> None:
+    with trainer_of("dqn", 200, learning_starts=300) as trainer:
+        updates = Updates()
+        trainer.callbacks += [updates, CSVLog(tmp_path)]
+        (row,) = trainer.run()
+        assert (row["steps"], row["episodes"]) == (200, trainer.episodes_done)
+        assert row["mean_return"] == trainer.mean_return > 1
+        assert read_table(tmp_path / "metrics.csv") == [row]
+        assert not updates.count, "there was none"
+        trainer.steps = 800
+        history = trainer.run()  # updates begin
+        assert [line["steps"] for line in history] == [200, 1000]
+        assert math.isnan(history[0]["q_loss"])
+        assert str(read_table(tmp_path / "metrics.csv")) == str(list(history))
+
+
+def test_a_stopped_run_without_an_update_has_the_row_once_it_is_complete(tmp_path: Any) -> None:
+    with trainer_of("dqn", 200, learning_starts=300) as first, trainer_of("dqn", 200, learning_starts=300) as second:
+        first.callbacks.append(StopAfter(120))
+        assert not first.run()
+        first.save_checkpoint(tmp_path / "checkpoint")
+        second.load_checkpoint(tmp_path / "checkpoint")
+        assert [row["steps"] for row in second.run()] == [200]
 
 
 @ALL
