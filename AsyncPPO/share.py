@@ -47,8 +47,7 @@ class Share(NamedTuple):
         Raises:
             ValueError: there are fewer environments than ranks.
         """
-        if num_envs < ranks.nodes:
-            raise ValueError(f"{ranks.nodes} ranks need at least as many environments, not {num_envs}")
+        check_enough(num_envs, ranks.nodes)
         first, stop = (num_envs * node // ranks.nodes for node in (ranks.node, ranks.node + 1))
         return cls(first, stop, num_envs)
 
@@ -58,6 +57,16 @@ class Share(NamedTuple):
             return env, {**settings}
         seeds = EnvSeeds(settings["seed"], self.total, self.own)
         return env[self.own] if isinstance(env, list | tuple) else env, {**settings, "seed": seeds}
+
+
+def check_enough(num_envs: int, nodes: int) -> None:
+    """Check that each rank has an environment.
+
+    Raises:
+        ValueError: there are fewer environments than ranks.
+    """
+    if num_envs < nodes:
+        raise ValueError(f"{nodes} ranks need at least as many environments, not {num_envs}")
 
 
 def check_ranks(ranks: Cluster, agent: Any, mode: str, lag: int, seed: Any) -> None:

@@ -13,11 +13,11 @@ import pytest
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
 from AsyncPPO.callbacks import steps_of as steps_in
 from parallel_rl import main
-from parallel_rl.commands.cluster import ClusterName, checked_nodes, workers_of_rank
+from parallel_rl.commands.cluster import ClusterName, Nodes, checked_nodes, work_on_ranks, workers_of_rank
 from parallel_rl.config import train_config
-from parallel_rl.utils import spawn_seeds
+from parallel_rl.utils import Cluster, spawn_seeds
 from tests.covering import rest_slow
-from tests.processes import SECONDS, runs
+from tests.processes import SECONDS, runs, wait_until
 from tests.program import Forked, command, finish, heed_signals
 
 RUN = (
@@ -56,12 +56,24 @@ def learning(run_dir: Path) -> bool:
     return (run_dir / "metrics.csv").exists() and len((run_dir / "metrics.csv").read_text().splitlines()) > 1
 
 
+def nothing(ranks: Cluster) -> int:
+    return 0
+
+
+def outlast(ranks: Cluster) -> int:
+    """Return like a rank that a signal has stopped; but the first rank works until the program has noticed that."""
+    other = ranks.attempt(lambda those: those.all_gather(os.getpid()), lambda: lambda: None)[1]
+    if ranks.node == 0:
+        wait_until(lambda: session_and_group(other) is None, "rank 1 has ended")
+    return 0 if ranks.node == 0 else 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize(("where", "nodes", "workers"), [("local", 3, 2), ("local", 9, 1), ("ray", 3, None)])
 def test_ranks_on_this_machine_share_its_cores(
     where: ClusterName, nodes: int, workers: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("parallel_rl.commands.cluster.available_cores", lambda: 8)
-    assert workers_of_rank(checked_nodes(where, nodes, None)) == workers
+    assert workers_of_rank(checked_nodes(where, nodes, None, None, 32)) == workers
     assert train_config("ppo").with_workers(workers).run.num_workers == workers
     assert train_config("ppo", {"num_workers": 5}).with_workers(workers).run.num_workers == 5, "as given"
 
@@ -197,6 +209,7 @@ def test_an_error_on_another_rank_is_told_once(
         ([*TWO, "--min-nodes", "1", "--preempt", "2"], "--preempt must be above 0, and at most 1, not 2"),
         (["--cluster", "local", "--nodes", "0"], "--nodes must be at least 1, not 0"),
         (["--cluster", "local", "--seeds", "0..1"], "give either --seeds or --cluster"),
+        ([*TWO, "--num-envs", "1"], "2 ranks need at least as many environments, not 1"),
     ],
 )
 def test_flags_that_do_not_go_together_are_an_error(
@@ -204,6 +217,43 @@ def test_flags_that_do_not_go_together_are_an_error(
 ) -> None:
     assert main.main(["train", *arguments]) == 1
     assert words in capfd.readouterr().err
+
+
+def test_resuming_on_more_ranks_than_environments_is_an_error_before_any_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["train", *RUN, "--steps", "500", "--run-dir", str(tmp_path)]) == 0
+    monkeypatch.setattr("parallel_rl.commands.cluster.start_child", None)
+    assert main.main(["resume", str(tmp_path), "--steps", "500", "--cluster", "local", "--nodes", "5"]) == 1
+    assert "error: 5 ranks need at least as many environments, not 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cores", "warning"), [(1, "warning: 2 ranks on 1 cores; each rank takes about 450 MB"), (2, "")]
+)
+def test_more_ranks_than_cores_are_a_warning(
+    cores: int, warning: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("parallel_rl.commands.cluster.available_cores", lambda: cores)
+    assert work_on_ranks(Nodes("local", 2, None, None), nothing) == 0
+    err = capfd.readouterr().err
+    assert err.startswith(warning)
+    assert err.count("\n") == bool(warning)
+
+
+def test_the_first_rank_may_work_on_for_long_after_a_signal_has_stopped_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("parallel_rl.commands.cluster.GRACE_SECONDS", 0.0)
+    assert work_on_ranks(Nodes("local", 2, None, None), outlast) == 0
+
+
+def test_no_signal_is_sent_to_a_rank_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be that of another program by then."""
+    sent: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, number: sent.append(group))
+    assert work_on_ranks(Nodes("local", 2, None, None), nothing) == 0
+    assert not sent
 
 
 def test_ray_is_imported_only_for_its_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,9 +80,11 @@ def test_a_run_goes_on_with_another_number_of_environments(
     for arguments in ([], ["--num-envs", "6"], ["--num-envs", "3"]):
         capsys.readouterr()
         assert main.main(["resume", str(run_dir), *more, *arguments]) == 0
-        assert (", in new episodes\n" in capsys.readouterr().out) == (arguments != ["--num-envs", "6"])
+        out = capsys.readouterr().out
+        assert (", in new episodes\n" in out) == (arguments != ["--num-envs", "6"])
+        assert re.search(r"^continue .* --steps 256$", out, re.MULTILINE)
     resumed = json.loads((run_dir / "config.json").read_text())["resumed"]
-    assert [start.get("changed") for start in resumed] == [{"num_envs": 6}, None, None, {"num_envs": 3}]
+    assert [start.get("changed") for start in resumed] == [{"num_envs": 6, "steps": 256}, None, None, {"num_envs": 3}]
     assert json.loads((run_dir / "config.json").read_text())["run"]["num_envs"] == 4
     assert config_of(run_dir).run.num_envs == 3
     assert [row["steps"] for row in curve(run_dir)][:2] == [256, 512]
@@ -321,6 +323,8 @@ def test_config_json_records_each_resume(run_dir: Path, tmp_path: Path) -> None:
     for times in (1, 2):
         assert main.main(["resume", str(copy), "--steps", "256"]) == 0
         after = json.loads((copy / "config.json").read_text())
+        changed = [start.pop("changed", None) for start in after["resumed"]]
+        assert changed == [{"steps": 256}, None][:times], "only what changed"
         assert [start.keys() for start in after["resumed"]] == [before.keys() - {"agent", "run", "settings"}] * times
     assert {name: after[name] for name in before} == before
 

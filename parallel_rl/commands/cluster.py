@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 from AsyncPPO.backends.choice import available_cores
+from AsyncPPO.share import check_enough
 from AsyncPPO.workers import choose_start_method
 from AsyncPPO.workers.contexts import context_of
 from AsyncPPO.workers.processes import free, kill, start_child
@@ -42,12 +43,13 @@ class Nodes:
 
 
 def checked_nodes(
-    cluster: ClusterName, nodes: int, min_nodes: int | None, preempt: float | None = None
+    cluster: ClusterName, nodes: int, min_nodes: int | None, preempt: float | None, num_envs: int
 ) -> Nodes | None:
-    """Return the nodes of a cluster; None without one.
+    """Return the nodes of a cluster for a run of N environments; None without one.
 
     Raises:
-        ValueError: there are nodes without a cluster, or less than one, or fewer than `min_nodes`.
+        ValueError: there are nodes without a cluster, or less than one, or fewer than `min_nodes`, or more than
+            environments.
     """
     counted("--nodes", nodes)
     if cluster == "none" and (nodes > 1 or min_nodes is not None):
@@ -60,6 +62,7 @@ def checked_nodes(
         raise ValueError("--preempt needs --cluster ray, or --cluster local with --min-nodes")
     if cluster == "none":
         return None
+    check_enough(num_envs, nodes)
     return Nodes(cluster, nodes, nodes if cluster == "ray" and min_nodes is None else min_nodes, preempt)
 
 
@@ -74,6 +77,8 @@ def work_on_ranks(nodes: Nodes | None, work: Work) -> int:
         The exit code of the first rank.
     """
     if nodes is not None:
+        if nodes.where == "local" and nodes.count > available_cores():
+            note(f"warning: {nodes.count} ranks on {available_cores()} cores; each rank takes about 450 MB of memory")
         return _work_locally(nodes.count, work) if nodes.least is None else _work_elastically(nodes, work)
     with ranks_of_environment() as ranks:
         return work(ranks)
@@ -162,7 +167,8 @@ def _work_locally(nodes: int, work: Work) -> int:
                 codes = _codes_of(ranks)
             finally:
                 for process in ranks:
-                    kill(process)
+                    if process.is_alive():  # one that ended long ago may have passed its number on to another program
+                        kill(process)
                     free(process)
         return _exit_code(codes, Path(directory))
 
@@ -171,7 +177,7 @@ def _codes_of(ranks: list[Any]) -> list[int]:
     """Wait for all ranks, or for some time after the first failure; return their exit codes, of killed ones -9."""
     until = None
     while running := [process for process in ranks if process.is_alive()]:
-        if until is None and any(process.exitcode for process in ranks):
+        if until is None and any(_is_failure(process.exitcode or 0) for process in ranks):
             until = time.monotonic() + GRACE_SECONDS
         if until is not None and time.monotonic() > until:
             break
@@ -179,9 +185,14 @@ def _codes_of(ranks: list[Any]) -> list[int]:
     return [-signal.SIGKILL if process.exitcode is None else process.exitcode for process in ranks]
 
 
+def _is_failure(code: int) -> bool:
+    """Return whether an exit code is that of a rank that failed or was killed, not one that a signal has stopped."""
+    return code != 0 and code < SIGNALED
+
+
 def _exit_code(codes: list[int], directory: Path) -> int:
     """Return the exit code of the run; say what happened unless the first rank has, or a signal stopped another."""
-    failed = next((rank for rank, code in enumerate(codes) if code and code < SIGNALED), None)
+    failed = next((rank for rank, code in enumerate(codes) if _is_failure(code)), None)
     if codes[0] > 0 or failed is None:
         return codes[0]
     how = f"was killed by {signal.Signals(-codes[failed]).name}" if codes[failed] < 0 else "failed"

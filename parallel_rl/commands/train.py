@@ -44,16 +44,20 @@ from parallel_rl.commands.seeds import seeds_in, train_seeds
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import check_trust, run_arguments
 from parallel_rl.config import TrainConfig
-from parallel_rl.utils import ALONE, Cluster, counted, remove_unfinished
+from parallel_rl.utils import ALONE, Cluster, remove_unfinished
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
 
 
+LARGE_REPLAY = 1e8
+"""Bytes from which on the size of a replay buffer is printed."""
+
+
 def train(arguments: Sequence[str]) -> int:
     """Run the command `train`: a single run, on one rank or several, or one for each of `--seeds`."""
     config, flags = parse(arguments)
-    nodes = checked_nodes(flags.cluster, flags.nodes, flags.min_nodes, flags.preempt)
+    nodes = checked_nodes(flags.cluster, flags.nodes, flags.min_nodes, flags.preempt, config.run.num_envs)
     if flags.seeds is not None:
         if nodes is not None:
             raise ValueError("give either --seeds or --cluster")
@@ -142,10 +146,10 @@ def resume(
         return train_copies(config, run_dir, resumed=True)
     changed: dict[str, Any] = {} if num_envs in (None, config.run.num_envs) else {"num_envs": num_envs}
     changed |= overrides(config, override)
+    if steps not in (None, config.run.steps):
+        changed["steps"] = steps
     config = config.changed(changed)
-    if steps is not None:
-        counted("steps", steps)
-    ranks = checked_nodes(cluster, nodes, min_nodes, preempt)
+    ranks = checked_nodes(cluster, nodes, min_nodes, preempt, config.run.num_envs)
     return work_on_ranks(ranks, partial(_resume_run, config, workers_of_rank(ranks), run_dir, steps, changed))
 
 
@@ -227,7 +231,7 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[
     across = f" on {trainer.ranks.nodes} ranks" if trainer.ranks.nodes > 1 else ""
     say(
         f"{run.env_id}: {run.num_envs} environments{across}, {env.backend} backend: {env.backend_reason}\n"
-        f"acting    {trainer.acting_reason}"
+        f"acting    {trainer.acting_reason}{_about_replay(trainer.agent)}"
     )
 
     def save() -> None:
@@ -245,6 +249,12 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[
         raise
     save()
     return signals
+
+
+def _about_replay(agent: Any) -> str:
+    """Return a line about a large replay buffer, which takes memory only as it fills; nothing without one."""
+    size = getattr(getattr(agent, "replay", None), "nbytes", 0)
+    return f"\nreplay    {size / 1e9:.1f} GB of memory when it is full" if size >= LARGE_REPLAY else ""
 
 
 def _save(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:

@@ -42,6 +42,17 @@ def test_a_run_is_resumed_evaluated_and_exported(
     assert record["settings"]["hidden_sizes"] == [16]
 
 
+@pytest.mark.parametrize(("size", "said"), [("3000000", "replay    0.1 GB of memory when it is full\n"), ("1000", "")])
+def test_the_size_of_a_large_replay_buffer_is_printed_at_the_start(
+    size: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    where = ["--agent", "dqn", "--env-id", "CartPole-v1", "--steps", "20", "--run-dir", str(tmp_path / "run"), *TINY]
+    assert main.main(["train", *where, "--buffer-size", size]) == 0
+    out = capsys.readouterr().out
+    assert said in out[: out.index("saved ")]
+    assert out.count("replay ") == bool(said)
+
+
 def test_a_checkpoint_without_the_replay_buffer_is_small_and_is_resumed(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
