@@ -194,6 +194,11 @@ def callbacks_of(run: RunConfig) -> list[Callback]:
 
 def _made(name: str) -> Callback:
     kind = _imported("callback", name)
+    if fault := _fault_of_call(kind):
+        raise ValueError(
+            f"the callback {name!r} cannot be made without arguments ({fault}): name a function of your own "
+            "that makes it with its arguments"
+        )
     try:
         callback = kind()
     except Exception as error:
@@ -230,14 +235,21 @@ def _imported(what: str, name: str) -> Any:
 
 
 def _check_takes_env_alone(name: str, wrapper: Callable[..., Any]) -> None:
-    try:
-        parameters = signature(wrapper)
-    except ValueError:  # written in C: a wrong call will fail later
-        return
-    try:
-        parameters.bind("env")
-    except TypeError as error:
+    if fault := _fault_of_call(wrapper, "env"):
         raise ValueError(
-            f"the wrapper {name!r} cannot be called with the environment alone ({error}): name a function of your own "
+            f"the wrapper {name!r} cannot be called with the environment alone ({fault}): name a function of your own "
             "that takes the environment and calls the wrapper with its arguments"
-        ) from None
+        )
+
+
+def _fault_of_call(function: Callable[..., Any], *arguments: Any) -> str | None:
+    """Return why a function cannot be called with some arguments; None if it can."""
+    try:
+        parameters = signature(function)
+    except ValueError:  # written in C: a wrong call will fail later
+        return None
+    try:
+        parameters.bind(*arguments)
+    except TypeError as error:
+        return str(error)
+    return None

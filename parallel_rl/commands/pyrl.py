@@ -10,11 +10,12 @@ import gymnasium as gym
 
 from parallel_rl.commands.build import agent_of, factory_of
 from parallel_rl.commands.evaluating import PLAY_SEED
+from parallel_rl.commands.flags import CONFIG, PRESET, SEVERAL, TRUST, flag_of
 from parallel_rl.commands.play import has_screen, rendering, show
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.train import train
 from parallel_rl.config import setting_names
-from parallel_rl.utils import check_env_id
+from parallel_rl.utils import check_env_id, counted
 
 HINDSIGHT = "her-"
 """Prefix of agents with hindsight experience replay."""
@@ -48,9 +49,11 @@ def train_as(name: str, arguments: Sequence[str]) -> int:
         ValueError: the environment is unknown, or has no time limit, which defines how long an epoch of pyrl is.
     """
     agent = name.removeprefix(HINDSIGHT)
-    typed, others = _train_parser(name, agent).parse_known_args(arguments or ["--help"])
+    typed, others = _train_parser(name, agent).parse_known_args(arguments)
     flags = ["--agent", agent, "--env-id", typed.env_id, "--run-dir", name, *AGENTS[name]]
     limit = _time_limit(typed.env_id)
+    for flag in ("num_epochs", "num_cycles", "num_episodes"):
+        counted(flag_of(flag), getattr(typed, flag))
     if limit is not None:
         epoch = typed.num_cycles * typed.num_episodes * limit
         flags += ["--steps", str(typed.num_epochs * epoch), "--eval-every", str(epoch)]
@@ -66,7 +69,7 @@ def train_as(name: str, arguments: Sequence[str]) -> int:
 
 def _train_parser(name: str, agent: str) -> argparse.ArgumentParser:
     cycles = 50 if name.startswith(HINDSIGHT) else 1
-    flags = " ".join(f"--{flag.replace('_', '-')}" for flag in setting_names(agent))
+    flags = " ".join(map(flag_of, [*setting_names(agent), *(name for name, *_ in (CONFIG, PRESET, *SEVERAL, TRUST))]))
     parser = argparse.ArgumentParser(
         prog=f"{NAME} {name}-train",
         usage="%(prog)s ENV [FLAGS of pyrl and of train]",

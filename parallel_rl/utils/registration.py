@@ -2,10 +2,11 @@
 
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, redirect_stderr, suppress
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ EXTRAS = {
     "minigrid": "minigrid",
 }
 """Packages of environments, and the extra `parallel-rl[EXTRA]`, or file requirements-EXTRA.txt, that installs them."""
+OF_GYMNASIUM = {"jax": "jax"}
+"""Packages of environments of Gymnasium itself, and its extra `gymnasium[EXTRA]`."""
 ROBOTICS = ("Fetch", "Hand", "Adroit", "AntMaze", "PointMaze", "FrankaKitchen")
 """The beginnings of the ids of Gymnasium-Robotics."""
 MINIGRID = ("MiniGrid-", "BabyAI-")
@@ -87,7 +90,8 @@ def register_games(env_id: str) -> None:
 
         gym.register_envs(ale_py)
     elif env_id.startswith(ROBOTICS):
-        import gymnasium_robotics
+        with redirect_stderr(StringIO()):  # it prints a paragraph about other robots
+            import gymnasium_robotics
 
         gym.register_envs(gymnasium_robotics)
     elif env_id.startswith(MINIGRID):
@@ -142,10 +146,13 @@ def environments_of(module: str) -> list[EnvSpec]:
 
 def reason_of(error: BaseException) -> str:
     """Return, in one line, why an environment could not be made: the package to install, or the error and its place."""
-    missing = next((EXTRAS[name] for name in _missing_packages(error) if name in EXTRAS), None)
-    first = next(iter(f"{error}".splitlines()), "")
-    if missing is not None:
-        return f"{first} (pip install 'parallel-rl[{missing}]', or -r requirements-{missing}.txt in a checkout)"
+    first = next(iter(f"{error}".splitlines()), "").partition(", run `pip")[0]  # it may name another version
+    for name in _missing_packages(error):
+        if name in EXTRAS:
+            extra = EXTRAS[name]
+            return f"{first} (pip install 'parallel-rl[{extra}]', or -r requirements-{extra}.txt in a checkout)"
+        if name in OF_GYMNASIUM:
+            return f"{first} (pip install 'gymnasium[{OF_GYMNASIUM[name]}]')"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {first}{'' if isinstance(error, SyntaxError) else place}"

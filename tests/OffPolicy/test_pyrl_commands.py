@@ -103,6 +103,7 @@ def test_help_lists_the_flags(name: str, capsys: pytest.CaptureFixture) -> None:
     flags = ["--num-episodes", "--seed"]
     if name.endswith("train"):
         own = {"ddpg": "--parameter-noise", "td3": "--policy-delay", "sac": "--target-entropy"}
+        flags += ["--config", "--preset", "--cluster", "--nodes", "--min-nodes", "--preempt"]
         flags += ["--num-epochs", "--replay-buffer", "--tau", own[name.removeprefix("her-").partition("-")[0]]]
     assert [flag for flag in flags if flag not in text] == []
 
@@ -123,6 +124,8 @@ class Endless(Reach):
         (["ddpg-train", "Nowhere-v0"], "no environment 'Nowhere-v0'"),
         (["ddpg-test", "Pendulum-v1", "nowhere"], "nowhere is not a run"),
         (["ddp-train", "Pendulum-v1"], "did you mean 'ddpg-train'?"),
+        (["ddpg-train", "Pendulum-v1", "--num-epochs", "0"], "--num-epochs must be at least 1, not 0"),
+        (["ddpg-train", "Pendulum-v1", "--num-episodes", "-1"], "--num-episodes must be at least 1, not -1"),
     ],
 )
 def test_a_mistake_is_one_clear_error(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
@@ -132,6 +135,14 @@ def test_a_mistake_is_one_clear_error(arguments: list[str], message: str, capsys
     finally:
         del gym.registry["Endless-v0"]
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["ddpg-train", "ddpg-test"])
+def test_a_command_without_an_environment_is_an_error(name: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main.main([name])
+    assert caught.value.code == 2
+    assert "error: the following arguments are required: ENV" in capsys.readouterr().err
 
 
 def test_a_run_of_another_agent_or_environment_is_not_played(

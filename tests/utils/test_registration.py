@@ -122,6 +122,38 @@ def test_a_package_that_an_environment_needs_is_named_with_its_extra() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("package", "words", "told"),
+    [
+        (
+            "mujoco",
+            'MuJoCo is not installed, run `pip install "gymnasium[mujoco]"`',
+            "MuJoCo is not installed (pip install 'parallel-rl[mujoco]', or -r requirements-mujoco.txt in a checkout)",
+        ),
+        ("jax", "No module named 'jax'", "No module named 'jax' (pip install 'gymnasium[jax]')"),
+    ],
+)
+def test_a_missing_package_is_named_with_one_command_that_installs_it(package: str, words: str, told: str) -> None:
+    def factory() -> gym.Env:
+        raise gym.error.DependencyNotInstalled(words) from ModuleNotFoundError(
+            f"No module named {package}", name=package
+        )
+
+    with pytest.raises(EnvError) as caught:
+        EnvVectorizer(factory, 2)
+    assert str(caught.value) == f"environment 0 cannot be made: {told}"
+
+
+def test_the_paragraph_of_gymnasium_robotics_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "gymnasium_robotics.py").write_text("import sys\nprint('Attention:', file=sys.stderr)\n")
+    monkeypatch.delitem(sys.modules, "gymnasium_robotics", raising=False)
+    register_games("FetchReach-v99")
+    monkeypatch.delitem(sys.modules, "gymnasium_robotics")
+    assert not capsys.readouterr().err
+
+
 def test_an_environment_that_cannot_be_made_is_told_in_one_line_with_the_place() -> None:
     def factory() -> gym.Env:
         raise OSError("no such simulator\nat port 7001")
