@@ -334,10 +334,15 @@ def test_success_rates_are_drawn_where_a_run_has_them(
 
 def test_the_picture_of_the_results_has_a_panel_for_each_task() -> None:
     pytest.importorskip("scipy")
-    from benchmarks.learning.report import panels_of
+    from benchmarks.learning.report import off_policy_panels, panels_of
     from benchmarks.learning.rows import ROWS
 
     panels = panels_of({name: {} for name in ROWS})
     assert len(panels) == len({row.task.env_id for row in ROWS.values() if row.task and row.task.agent == "ppo"})
     assert panels["Ant-v5"].keys() == {"with contact forces", "no contact forces"}
-    assert not any("published" in label for rows in panels.values() for label in (*rows, *panels))
+    off_policy = off_policy_panels({name: {} for name in ROWS})
+    assert off_policy["Pendulum-v1"].keys() == {"SAC", "TD3", "DDPG"}
+    assert off_policy["BitFlip-v0"].keys() == {"DQN, with hindsight", "DQN, without hindsight"}
+    rows = [rows for each in (panels, off_policy) for rows in each.values()]
+    assert {*map(str, ROWS)} >= {name for each in rows for name in each.values()}
+    assert not any("published" in label for each in rows for label in (*each, *panels, *off_policy))

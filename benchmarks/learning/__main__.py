@@ -9,14 +9,14 @@ from pathlib import Path
 import tyro
 from tqdm import tqdm
 
-from benchmarks.learning.report import Results, page, plot
+from benchmarks.learning.report import Results, off_policy_panels, page, panels_of, plot
 from benchmarks.learning.rows import RESULTS, ROWS, result_file, run_one
 
 HERE = Path(__file__).parent
 
 
 def main(rows: Sequence[str] = tuple(ROWS), jobs: int = 2) -> None:
-    """Train what is missing in the table, then write `README.md` and `learning_curves.png` next to this file.
+    """Train what is missing in the table, then write `README.md` and its two pictures next to this file.
 
     Args:
         rows: the rows of the table to run.
@@ -38,7 +38,8 @@ def main(rows: Sequence[str] = tuple(ROWS), jobs: int = 2) -> None:
     }
     results = {row: by_seed for row, by_seed in results.items() if by_seed}
     (HERE / "README.md").write_text(page(results))
-    plot(results, HERE / "learning_curves.png")
+    plot(panels_of(results), results, HERE / "learning_curves.png")
+    plot(off_policy_panels(results), results, HERE / "off_policy_curves.png")
     print(page(results))
 
 

@@ -112,6 +112,10 @@ its initial states vary. The tasks of Fetch are trained with hindsight. For thes
 are returns.
 
 {off_policy_table(results)}
+
+![learning curves of the off-policy agents](off_policy_curves.png)
+
+Lines and bands are as above; those of Fetch and BitFlip are returns, too, so they have no target.
 """
 
 
@@ -126,9 +130,13 @@ def interval_of(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def panels_of(results: Results) -> dict[str, dict[str, str]]:
-    """Return the row of each curve, by task and label. Each task has one panel."""
-    panels: dict[str, dict[str, str]] = {}
+Panels = dict[str, dict[str, str]]
+"""The row of each curve, by task and label; each task has one panel."""
+
+
+def panels_of(results: Results) -> Panels:
+    """Return the panels of PPO."""
+    panels: Panels = {}
     for name in results:
         task = ROWS[name].task
         if task is not None and task.agent == "ppo":
@@ -138,25 +146,36 @@ def panels_of(results: Results) -> dict[str, dict[str, str]]:
     return {env_id: rows for env_id, rows in panels.items() if rows}
 
 
-def plot(results: Results, path: Path) -> None:
+def off_policy_panels(results: Results) -> Panels:
+    """Return the panels of the off-policy agents."""
+    panels: Panels = {}
+    for name in results:
+        task = ROWS[name].task
+        if task is not None and task.agent != "ppo":
+            label = f"{task.agent.upper()}, {task.variant}" if task.variant else task.agent.upper()
+            panels.setdefault(task.env_id.rpartition(":")[2], {})[label] = name
+    return panels
+
+
+def plot(panels: Panels, results: Results, path: Path) -> None:
     """Plot a panel for each task: a thin line for each seed, their mean with its interval, the target dashed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = panels_of(results)
     down = -(-len(panels) // ACROSS)
     figure = Figure(figsize=(10, 1.9 * down + 0.3), layout="constrained")
     axes = figure.subplots(down, ACROSS, squeeze=False).flatten()
     for axis, (env_id, rows) in zip(axes, panels.items(), strict=False):
         for (label, name), color in zip(rows.items(), COLORS, strict=False):
             _draw_row(axis, results[name], label, color)
-        threshold = ROWS[next(iter(rows.values()))].threshold
+        first = ROWS[next(iter(rows.values()))]
+        threshold = None if first.task is not None and first.task.figure == "success" else first.threshold
         if threshold is not None:
             axis.axhline(threshold, color="black", linestyle="--", linewidth=0.8)
         style_axes(axis, env_id, 4)
         axis.title.set_fontsize(9)
         axis.tick_params(labelsize=8)
-        if len(rows) > 1:
+        if len(rows) > 1 or (first.task is not None and first.task.agent != "ppo"):
             axis.legend(loc="best", fontsize=7.5, framealpha=0.8, borderpad=0.3)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
