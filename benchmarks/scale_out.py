@@ -151,9 +151,10 @@ def draw_speed(speeds: dict[int, float]) -> None:
     workers = [WORKERS * count for count in speeds]
     figure = Figure((5, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(workers, [speeds[1] * count for count in speeds], "--", color="0.6", label="linear")
-    axes.plot(workers, [*speeds.values()], "o-", label="measured, updates included")
-    axes.set(xlabel="workers, 8 for each rank", ylabel="steps per second", ylim=(0, None), xticks=workers)
+    axes.plot(workers, [*speeds.values()], "o", markersize=8, label="measured, updates included")
+    axes.plot(workers, [speeds[1] * count for count in speeds], "--", color="black", linewidth=1, label="linear")
+    axes.set(xlabel="workers (ranks)", ylabel="steps per second", ylim=(0, None))
+    axes.set_xticks(workers, [f"{WORKERS * count}\n({count})" for count in speeds])
     axes.legend(frameon=False)
     save_figure(figure, PICTURE)
 
