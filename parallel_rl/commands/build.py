@@ -1,9 +1,7 @@
 """From a run's config to its environments, its agent and its trainer."""
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +21,7 @@ from parallel_rl.commands.run_directory import (
 from parallel_rl.commands.trust import check_trust
 from parallel_rl.commands.values import kwargs_of
 from parallel_rl.config import RunConfig, TrainConfig
-from parallel_rl.utils import ALONE, Cluster, check_env_id, failure_of, reason_of
+from parallel_rl.utils import ALONE, Cluster, check_env_id, failure_of, imported, reason_of
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -223,12 +221,14 @@ def _imported(what: str, name: str) -> Any:
     if not (module and colon and attribute):
         raise ValueError(f"a {what} is MODULE:CLASS, not {name!r}")
     try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        file = getattr(sys.modules.get(module), "__file__", None)  # it may be another module of that name
+        home = imported(module)
+    except ValueError as error:
+        raise ValueError(f"no {what} {name!r}: {error}") from error
+    try:
+        found = getattr(home, attribute)
+    except AttributeError as error:
+        file = getattr(home, "__file__", None)  # it may be another module of that name
         raise ValueError(f"no {what} {name!r} ({error}{f', in {file}' if file else ''})") from None
-    except Exception as error:
-        raise ValueError(f"the module of the {what} {name!r} cannot be imported: {reason_of(error)}") from error
     if not callable(found):
         raise ValueError(f"the {what} {name!r} is neither a class nor a function, but {found!r}")
     return found

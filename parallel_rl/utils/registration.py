@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -133,15 +134,24 @@ def environments_of(module: str) -> list[EnvSpec]:
         ValueError: it is not found, or its code fails.
     """
     before = {*gym.registry}
+    imported(module)
+    return [spec for env_id, spec in gym.registry.items() if env_id not in before or _lies_in(spec, module)]
+
+
+def imported(module: str) -> ModuleType:
+    """Import a module of the user's.
+
+    Raises:
+        ValueError: it is not found, or its code fails.
+    """
     try:
-        import_module(module)
+        return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             raise ValueError(f"no module {module!r}: it is neither installed nor in the current directory") from None
         raise ValueError(f"the module {module!r} cannot be imported: {reason_of(error)}") from error
     except (Exception, SystemExit) as error:
         raise ValueError(f"the module {module!r} cannot be imported: {reason_of(error)}") from error
-    return [spec for env_id, spec in gym.registry.items() if env_id not in before or _lies_in(spec, module)]
 
 
 def reason_of(error: BaseException) -> str:

@@ -146,12 +146,18 @@ def test_callbacks_of_ones_own_join_a_run_and_need_trust_afterwards(
     ("name", "message"),
     [
         ("Mine", "a callback is MODULE:CLASS, not 'Mine'"),
-        ("nowhere:Mine", "no callback 'nowhere:Mine' (No module named 'nowhere')"),
+        (
+            "nowhere:Mine",
+            "no callback 'nowhere:Mine': no module 'nowhere': it is neither installed nor in the current directory",
+        ),
         (
             "broken_callbacks:Mine",
-            "callback 'broken_callbacks:Mine' cannot be imported: ZeroDivisionError: division by",
+            "no callback 'broken_callbacks:Mine': the module 'broken_callbacks' cannot be imported: ZeroDivisionError",
         ),
-        ("json:dumps", "the callback 'json:dumps' cannot be made: TypeError: dumps() missing 1 required"),
+        (
+            "json:dumps",
+            "the callback 'json:dumps' cannot be made without arguments (missing a required argument: 'obj'): name a f",
+        ),
         ("collections:OrderedDict", "made OrderedDict(), which is not an AsyncPPO.callbacks.Callback"),
     ],
 )
