@@ -45,7 +45,7 @@ def _run(member: Member, task: str, *args: Any) -> Any:
     try:
         return getattr(member, task)(*args)
     except Exception:
-        return Failure(traceback.format_exc())
+        return Failure(traceback.format_exc().rstrip())
 
 
 def _make(make: MakeMember, seed: int, channel: Channel) -> Member:
@@ -76,7 +76,7 @@ class Processes:
         Raises:
             MemberError: a member could not be made.
         """
-        self._restore, self._failures = restore, [0] * len(makes)
+        self._restore, self._failures, self._logged = restore, [0] * len(makes), set[str]()
         self._jobs: dict[int, Job] = {}
         self._pool = WorkerPool(
             [
@@ -120,8 +120,15 @@ class Processes:
             error = MemberError(f"{worker.channel.name} failed: {result.trace}")
             if self._restore is None or self._failures[number] > RESTART_LIMIT:
                 raise error
-            self._pool.restart(worker, error)
+            self._pool.restart(worker, self._in_short(worker, result) or error)
             worker.begin(self._jobs[number])
+
+    def _in_short(self, worker: Worker, failure: Failure) -> MemberError | None:
+        """Return the error of a failure in one line if a restart has logged the same traceback before."""
+        place, _, last = failure.trace.rpartition("\n")
+        is_known = place in self._logged
+        self._logged.add(place)
+        return MemberError(f"{worker.channel.name} failed again: {last}") if is_known else None
 
     def prepare(self, worker: Worker) -> None:
         """Restore a member in its new process."""

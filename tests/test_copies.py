@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from AsyncPPO.callbacks import StopAtReturn, read_table
+from AsyncPPO.callbacks import CSVLog, StopAtReturn, read_table
 from AsyncPPO.episodes import Episode, Evaluation
 from parallel_rl import main
 from parallel_rl.commands.copies import PopulationRun, SavePopulation, make_population
@@ -277,6 +277,33 @@ def test_ctrl_c_saves_and_leaves_no_process(tmp_path: Path) -> None:
     assert not any(runs(int(child)) for child in children)
     assert len(read_table(tmp_path / "here" / "copy_0" / "metrics.csv")) > 0
     assert np.isfinite(json.loads((tmp_path / "here" / "summary.json").read_text())["steps"])
+
+
+@pytest.mark.parametrize("copies", ["2", "1"])
+def test_ctrl_c_while_a_run_is_made_is_told_and_leaves_nothing(
+    copies: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("PPO.PPO.for_env", interrupted)
+    flags = ["--copies", copies, "--combine-every", "1024"]
+    assert train(tmp_path / "run", *flags) == main.INTERRUPTED
+    assert capsys.readouterr().out.endswith("stopped   before the first step\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_before_the_first_step_of_copies_leaves_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def interrupted(self: CSVLog, trainer: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(CSVLog, "on_start", interrupted)
+    assert train(tmp_path / "run", "--steps", "128") == main.INTERRUPTED
+    assert f"stopped   by SIGINT; to continue: {PROGRAM} resume {tmp_path / 'run'}\n" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert main.main(["resume", str(tmp_path / "run")]) == 0
 
 
 @pytest.mark.parametrize("copies", rest_slow("2", "1"))

@@ -70,6 +70,26 @@ def test_bad_seeds_of_the_command_line_are_one_error(
     assert f"error: {message}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--callback", "x:Y"], "no callback 'x:Y'"),
+        (["--load-weights", "nowhere"], "no weights at nowhere"),
+        (["--copies", "2", "--backend", "vector"], "--copies works only without --backend vector"),
+        (["--copies", "2", "--agent", "dqn", "--num-envs", "2", "--hindsight", "future"], "hindsight"),
+    ],
+)
+def test_an_error_of_every_seed_is_one_before_they_start(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main(["--seeds", "0..1", "--run-dir", str(tmp_path / "here"), *flags]) == 1
+    out, err = capsys.readouterr()
+    assert err.count(message) == 1
+    assert "error: " in err
+    assert "seed 0" not in out
+    assert not (tmp_path / "here").exists()
+
+
 @pytest.mark.pictures
 def test_every_seed_has_its_directory_and_all_share_a_picture_and_a_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture
@@ -144,7 +164,8 @@ def test_the_same_command_continues_what_was_stopped(tmp_path: Path) -> None:
     assert not (tmp_path / "here" / "summary.json").exists()
     code, out, err = Forked(*command, cwd=tmp_path).finish()
     assert code == 0, err
-    assert "over 1 seed\n" in out
+    (mean,) = json.loads((tmp_path / "here" / "summary.json").read_text())["scores"].values()
+    assert f"result    mean {mean:.2f} over 1 seed\n" in out, "an interval of one seed means nothing"
     run_dir = tmp_path / "here" / "seed_3"
     assert [row["steps"] for row in read_table(run_dir / "metrics.csv")] == [256, 512]
     assert len(json.loads((run_dir / "config.json").read_text())["resumed"]) == 1

@@ -263,6 +263,8 @@ def test_ctrl_c_leaves_a_study_that_goes_on_and_no_process(optuna: Any, tmp_path
     code, out, err = process.finish()  # waits for the workers, too
     assert code == main.INTERRUPTED, err
     assert "the same command continues the search" in out
+    assert "SIGINT: ending this trial (once more: leaving at once)" in err
+    assert "nan" not in err
     assert "Traceback" not in err
     first, again = study_in(tmp_path / "here").trials
     assert (first.state.name, again.state.name) == ("FAIL", "WAITING")

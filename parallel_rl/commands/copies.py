@@ -17,7 +17,7 @@ from parallel_rl.commands.evaluating import background_evaluation, final_evaluat
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import CURVE_FILE, SUMMARY_FILE, locked, note_start, write_json
-from parallel_rl.commands.stopping import stopped_by_signals
+from parallel_rl.commands.stopping import stop_is_told, stopped_by_signals
 from parallel_rl.commands.trust import run_arguments
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import History
@@ -47,16 +47,17 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
     check_copies(config)
     if resumed and not (run_dir / STATE_FILE).is_file():
         raise FileNotFoundError(f"{run_dir} has no saved state: the run is complete, or ended before its first save")
-    with locked(run_dir):
+    with stop_is_told():
         trainer = make_population(config, SavePopulation(config, run_dir))
+    with locked(run_dir):
         count = trainer.load_checkpoint(run_dir / STATE_FILE) if resumed else Count()
         callbacks: list[Any] = [CSVLog(run_dir), TensorBoard(run_dir), *background_evaluation(config, run_dir)]
         if config.run.target_return is not None:
             callbacks.append(StopAtReturn(config.run.target_return))
         population = PopulationRun(config, trainer, callbacks, count)
-        note_start(run_dir, config, resumed=resumed, changed={})
-        say(f"{config.run.env_id}: {config.run.copies} copies with {config.run.num_envs} environments each")
         with stopped_by_signals(population) as signals, started(callbacks, population):
+            note_start(run_dir, config, resumed=resumed, changed={})
+            say(f"{config.run.env_id}: {config.run.copies} copies with {config.run.num_envs} environments each")
             agent, result = trainer.run()
             agent.save_weights(run_dir)
             _write(config, result["workers"], run_dir)

@@ -164,11 +164,12 @@ def _compare(config: TrainConfig, scores: dict[int, float], directory: Path, sec
     if not scores:
         return
     values = np.array([*scores.values()])
+    interval = [*bootstrap_interval(values)] if len(values) > 1 else None  # one seed tells nothing of the others
     write_json(
         directory / SUMMARY_FILE,
         {
             "env_id": config.run.env_id, "agent": config.agent, "seconds": seconds, "scores": scores,
-            "interquartile_mean": float(interquartile_mean(values)), "interval": [*bootstrap_interval(values)],
+            "interquartile_mean": float(interquartile_mean(values)), "interval": interval,
         },
     )  # fmt: skip
     say(f"result    {over_seeds(values)}")
@@ -176,11 +177,12 @@ def _compare(config: TrainConfig, scores: dict[int, float], directory: Path, sec
 
 def over_seeds(values: np.ndarray) -> str:
     """Return, in words, the middle and the spread of the scores `(n,)` of n seeds."""
+    if len(values) == 1:
+        return f"mean {values[0]:.2f} over 1 seed"
     low, high = bootstrap_interval(values)
     return (
         f"interquartile mean {interquartile_mean(values):.2f}, 95% interval {low:.2f} to {high:.2f}; median "
-        f"{np.median(values):.2f}, min {values.min():.2f}, max {values.max():.2f} over {len(values)} "
-        f"seed{'s' * (len(values) > 1)}"
+        f"{np.median(values):.2f}, min {values.min():.2f}, max {values.max():.2f} over {len(values)} seeds"
     )
 
 

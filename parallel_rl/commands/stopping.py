@@ -29,11 +29,15 @@ class Stoppable(Protocol):
 
 
 @contextmanager
-def stopped_by_signals(run: Stoppable) -> Iterator[list[int]]:
+def stopped_by_signals(run: Stoppable, finishing: str = "finishing this update and saving") -> Iterator[list[int]]:
     """Let the first signal end the run after the current update, and a second one end it at once.
 
     If an environment does not return from a step, the update never ends; then the run ends after `GRACE_SECONDS`, as by
     a second signal. Yields a list of the signals received.
+
+    Args:
+        run: what they stop.
+        finishing: says what it still does after the first signal.
     """
     received: list[int] = []
     over = threading.Event()
@@ -55,7 +59,7 @@ def stopped_by_signals(run: Stoppable) -> Iterator[list[int]]:
         run.stop(f"by {name}", skip_slow_work=True)
         threading.Thread(target=insist, args=(number,), daemon=True).start()
         try:
-            os.write(2, f"\n{name}: finishing this update and saving (once more: leaving at once)\n".encode())
+            os.write(2, f"\n{name}: {finishing} (once more: leaving at once)\n".encode())
         except OSError:  # the terminal is closed: output to it must not end the run
             silence(1, 2)
 
@@ -64,6 +68,16 @@ def stopped_by_signals(run: Stoppable) -> Iterator[list[int]]:
             yield received
     finally:
         over.set()
+
+
+@contextmanager
+def stop_is_told() -> Iterator[None]:
+    """Let Ctrl-C in the block, in which a run is made, print that it has stopped."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("stopped   before the first step")
+        raise
 
 
 @contextmanager

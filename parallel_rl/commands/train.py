@@ -20,9 +20,9 @@ from AsyncPPO.callbacks import (
     checkpoints_in,
 )
 from parallel_rl.commands.arguments import parse
-from parallel_rl.commands.build import callbacks_of, load_latest, make_trainer
+from parallel_rl.commands.build import callbacks_of, fresh_agent, load_latest, make_trainer
 from parallel_rl.commands.cluster import ClusterName, checked_nodes, work_on_ranks, workers_of_rank
-from parallel_rl.commands.copies import STATE_FILE, train_copies
+from parallel_rl.commands.copies import STATE_FILE, check_copies, make_population, train_copies
 from parallel_rl.commands.evaluating import background_evaluation, final_evaluation, say_result, say_unevaluated
 from parallel_rl.commands.output import say
 from parallel_rl.commands.overrides import overrides
@@ -41,7 +41,7 @@ from parallel_rl.commands.run_directory import (
     write_json,
 )
 from parallel_rl.commands.seeds import seeds_in, train_seeds
-from parallel_rl.commands.stopping import stopped_by_signals
+from parallel_rl.commands.stopping import stop_is_told, stopped_by_signals
 from parallel_rl.commands.trust import check_trust, run_arguments
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import ALONE, Cluster, remove_unfinished
@@ -61,10 +61,24 @@ def train(arguments: Sequence[str]) -> int:
     if flags.seeds is not None:
         if nodes is not None:
             raise ValueError("give either --seeds or --cluster")
-        return train_seeds(config, seeds_in(flags.seeds), choose_run_dir(config), _train_or_continue)
+        seeds, directory = seeds_in(flags.seeds), choose_run_dir(config)
+        _check_start(config, directory)
+        return train_seeds(config, seeds, directory, _train_or_continue)
     if nodes is not None:  # all ranks know the directory, because the first rank may be replaced
         config = config.changed({"run_dir": str(choose_run_dir(config))})
     return work_on_ranks(nodes, partial(_announce_and_train, config, workers_of_rank(nodes), flags.origin))
+
+
+def _check_start(config: TrainConfig, directory: Path) -> None:
+    """Make what a run needs first, so that its error is one, and not one for each seed."""
+    if config.run.copies > 1:
+        check_copies(config)
+        make_population(config, lambda trainer: None)
+        return
+    agent = fresh_agent(config)
+    if config.run.load_weights:
+        load_latest(agent, config.agent, Path(config.run.load_weights))
+    _callbacks(config, directory)
 
 
 def _announce_and_train(config: TrainConfig, num_workers: int | None, origin: str, ranks: Cluster = ALONE) -> int:
@@ -90,7 +104,9 @@ def train_run(config: TrainConfig, ranks: Cluster = ALONE, num_workers: int | No
         _check_alone(ranks)
         return train_copies(config, run_dir)
     own = config.with_workers(num_workers)
-    with make_trainer(own, ranks) as trainer:
+    with stop_is_told():
+        trainer = make_trainer(own, ranks)
+    with trainer:
         if config.run.load_weights:
             load_latest(trainer.agent, config.agent, Path(config.run.load_weights))
         if ranks.node:

@@ -73,7 +73,7 @@ def tune(arguments: Sequence[str]) -> int:
     try:
         search = Search(config, open_study(config, run_dir, space), run_dir, space)
         say(f"study     {run_dir}: {len(search.finished)} of {flags.trials} trials, {config.run.steps:,} steps each")
-        with stopped_by_signals(search) as signals:
+        with stopped_by_signals(search, "ending this trial") as signals:
             search.run(flags.trials)
         return search.report() if not signals else 128 + signals[0]
     except (optuna.exceptions.OptunaError, SQLAlchemyError) as error:
@@ -159,8 +159,8 @@ class Search:
             while self.stopped is None and len(finished := self.finished) < trials:
                 bar.update(len(finished) - bar.n)
                 self._try(self.study.ask())
-                best = max((trial.value for trial in self.finished if trial.value is not None), default=math.nan)
-                bar.set_description(f"best return {best:.1f}", refresh=False)
+                if values := [trial.value for trial in self.finished if trial.value is not None]:
+                    bar.set_description(f"best return {max(values):.1f}", refresh=False)
             bar.update(min(len(self.finished), trials) - bar.n)
         if self.stopped is not None:
             say(f"stopped   {self.stopped}; the same command continues the search")

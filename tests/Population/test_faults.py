@@ -37,8 +37,8 @@ def _no_process_is_left() -> Iterator[None]:
     assert not multiprocessing.active_children(), "a member was left behind"
 
 
-def trainer(fault: str, file: Path | None = None, **options: Any) -> Trainer:
-    agents = [Bad(1.0, "none"), Bad(-1.0, fault, file)]
+def trainer(fault: str, file: Path | None = None, agents: list[Bad] | None = None, **options: Any) -> Trainer:
+    agents = agents or [Bad(1.0, "none"), Bad(-1.0, fault, file)]
     defaults: dict[str, Any] = {"step_timeout": 0.3, "progress": False, "seed": 0, "schedule": SCHEDULE}
     return Trainer(agents, Line(), 2, "parallel_learning", **defaults | options)
 
@@ -144,6 +144,16 @@ def test_a_member_that_fails_again_and_again_is_an_error(fault: str) -> None:
         Trainer(
             agents, Line(), 2, "parallel_learning", schedule=SCHEDULE, on_worker_error="restart", progress=False
         ).run()
+
+
+def test_the_traceback_of_a_member_that_fails_again_and_again_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    agents = [Bad(-1.0, "raise", at=0), Bad(1.0, "none")]
+    schedule = [("finish", 60, "steps")]
+    with pytest.raises(MemberError, match=r"(?s)member 0 failed: Traceback.*no action comes to mind$"):
+        trainer("none", agents=agents, schedule=schedule, on_worker_error="restart").run()
+    first, *later = [record.getMessage() for record in caplog.records]
+    assert first.startswith("member 0 failed: Traceback")
+    assert later == ["member 0 failed again: ValueError: no action comes to mind; it is restarted"] * 9
 
 
 def test_an_environment_that_cannot_be_made_is_an_error() -> None:
