@@ -26,7 +26,7 @@ from parallel_rl.utils import Trajectory
 from PPO import ICM, PPO, RND, Companion, Transitions
 
 PAGE = Path(__file__).parents[1] / "docs" / "companions.md"
-LENGTH, STEPS = 20, 400_000
+LENGTH, STEPS = 20, 800_000
 ROWS, MINIBATCH, EPOCHS = 2048, 512, 4
 
 
@@ -87,6 +87,7 @@ def finds_the_treasure(explorer: str, seed: int) -> bool:
         k_epochs=4,
         gamma=0.99,
         entropy_coef=0.01,
+        anneal_lr=True,  # otherwise some policies leave the treasure again
         seed=seed,
     )
     with AsyncPPO(DeepSea, ppo, 32, STEPS, backend="inline", seed=seed, progress=False) as trainer:
