@@ -56,8 +56,8 @@ def check_arguments(
         raise ValueError(f"{name} needs n_workers >= 2: a single member runs in this process, which cannot restart it")
 
 
-def check_trainer_options(options: dict[str, Any], trainable: bool) -> None:
-    """Check the names in the argument `trainer_options` of `Trainer`.
+def checked_trainer_options(options: dict[str, Any], trainable: bool) -> dict[str, Any]:
+    """Return the argument `trainer_options` of `Trainer`, whose names are checked.
 
     Raises:
         TypeError: a name is unknown, or is set by the population.
@@ -70,3 +70,4 @@ def check_trainer_options(options: dict[str, Any], trainable: bool) -> None:
             raise TypeError(f"trainer_options cannot have {name!r}: Trainer sets it for its members")
         if name not in (known := TrainerOptions.__annotations__):
             raise TypeError(f"trainer_options has no {name!r}{suggestion(name, known.keys() - SET_BY_POPULATION)}")
+    return options

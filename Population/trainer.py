@@ -22,7 +22,7 @@ from Population.combiners import AgentCombiner, combiner_of
 from Population.display import Display
 from Population.experience import Experience
 from Population.members import AgentMember, Report, TrainerMember
-from Population.modes import Mode, OnWorkerError, SyncMode, check_arguments, check_trainer_options
+from Population.modes import Mode, OnWorkerError, SyncMode, check_arguments, checked_trainer_options
 from Population.processes import InThisProcess, MakeMember, Processes
 from Population.records import Record, WorkerResult
 from Population.schedule import Count, due, make_schedule
@@ -89,7 +89,6 @@ class Trainer:
         self._initial = _one_for_each(agent, n_workers, self.mode)
         self.agent, self.agent_version = self._initial[0], 0
         self.trainable = is_trainable(self.agent)
-        check_trainer_options(trainer_options or {}, self.trainable)
         if n_workers == 1:
             self.mode = Mode.PARALLEL_LEARNING
         self.learning = self.mode == Mode.PARALLEL_LEARNING
@@ -98,13 +97,13 @@ class Trainer:
         self.combiner = combiner_of(combiner, self._initial, self.learning)
         self.env, self.schedule = env, make_schedule(schedule or (), n_workers, self.learning)
         self.seed, self.on_worker_error, self.num_envs = seed, on_worker_error, counted("num_envs", num_envs)
-        if self.trainable:
-            _warn_if_too_short(self._initial, self.schedule.finish.steps, self.num_envs)
         self.keep_experience, self.progress, self.callbacks = keep_experience, progress, [*callbacks]
-        self.step_timeout, self.trainer_options = step_timeout, trainer_options or {}
-        self.experience, self.records = Experience(), list[Record]()
+        self.trainer_options = checked_trainer_options(trainer_options or {}, self.trainable)
+        self.step_timeout, self.experience, self.records = step_timeout, Experience(), list[Record]()
         self.stopped: str | None = None
         self._loaded: tuple[State, str] | None = None
+        if self.trainable:
+            _warn_if_too_short(self._initial, self.schedule.finish.steps, self.num_envs)
 
     def run(self) -> tuple[Any, dict[str, Any]]:
         """Train until all members have finished.
