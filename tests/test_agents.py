@@ -114,7 +114,7 @@ def test_a_setting_is_overridden_from_a_checkpoint_on(tmp_path: Path, capsys: py
     assert main.main(["resume", str(run_dir), *more, "--override", "epsilon=0", "lr=0.25"]) == 0
     assert main.main(["resume", str(run_dir), *more]) == 0
     resumed = json.loads((run_dir / "config.json").read_text())["resumed"]
-    assert [start.get("changed") for start in resumed] == [{"epsilon": 0, "lr": 0.25}, None]
+    assert [start.get("changed") for start in resumed] == [{"epsilon": 0, "lr": 0.25, "steps": 500}, None]
     assert (config_of(run_dir).settings.epsilon, config_of(run_dir).settings.lr) == (0, 0.25)
     assert agent_of(run_dir)[1].config.lr == 0.25
     assert main.main(["resume", str(run_dir), *more, "--override", "epsilon=0", "lr=0.125"]) == 0

@@ -74,7 +74,7 @@ def test_a_run_goes_on_with_another_number_of_environments(
     more = ["--steps", "256"]
     with monkeypatch.context() as broken:
         broken.setattr(
-            "parallel_rl.commands.train.Checkpoints._save", lambda *_: None
+            "parallel_rl.commands.single_run.Checkpoints._save", lambda *_: None
         )  # as if it were killed before the first
         assert main.main(["resume", str(run_dir), *more, "--num-envs", "6"]) == 0
     for arguments in ([], ["--num-envs", "6"], ["--num-envs", "3"]):

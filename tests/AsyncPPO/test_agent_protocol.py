@@ -111,7 +111,7 @@ def test_a_trainer_collects_steps_wanted_before_each_update() -> None:
     with pytest.warns(RuntimeWarning, match=r"steps \(100\) is less than the 200 transitions that the agent waits for"):
         run = trainer(100)
     with run:
-        assert not run.run()
+        assert [row["steps"] for row in run.run()] == [100], "the returns of a run without an update"
         assert len(run.buffer) == 100
         run.run()
         assert [len(run.buffer), len(run.agent.replay)] == [0, 200]

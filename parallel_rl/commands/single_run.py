@@ -1,0 +1,185 @@
+"""A single run: it trains, saves, evaluates and reports."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from AsyncPPO.callbacks import (
+    CHECKPOINT_DIRECTORY,
+    Callback,
+    Checkpoints,
+    CSVLog,
+    MLflow,
+    TensorBoard,
+    WeightsAndBiases,
+    checkpoints_in,
+)
+from parallel_rl.commands.build import callbacks_of
+from parallel_rl.commands.evaluating import background_evaluation, final_evaluation, say_result, say_unevaluated
+from parallel_rl.commands.output import say
+from parallel_rl.commands.program import PROGRAM
+from parallel_rl.commands.run_directory import BEST_DIRECTORY, CURVE_FILE, SUMMARY_FILE, note_start, write_json
+from parallel_rl.commands.stopping import stopped_by_signals
+from parallel_rl.commands.trust import run_arguments
+from parallel_rl.config import TrainConfig
+from parallel_rl.utils import remove_unfinished
+
+if TYPE_CHECKING:
+    from AsyncPPO import AsyncTrainer
+
+LARGE_REPLAY = 1e8
+"""Bytes from which on the size of a replay buffer is printed."""
+
+
+def train_along(config: TrainConfig, trainer: "AsyncTrainer") -> int:
+    """Train as one of the ranks that write no files; return the exit code."""
+    run = config.run
+    trainer.callbacks.append(Checkpoints(CHECKPOINT_DIRECTORY, run.checkpoint_seconds, run.keep_checkpoints))
+    with stopped_by_signals(trainer) as signals:
+        trainer.run()
+    return 128 + signals[0] if signals else 0
+
+
+def run_to_end(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> int:
+    """Run a trainer to its end, save, evaluate and report; return the exit code."""
+    for directory in (run_dir, run_dir / BEST_DIRECTORY):
+        remove_unfinished(directory)
+    started = time.perf_counter() - trainer.seconds
+    signals = _train(config, trainer, run_dir)
+    if signals:
+        if not trainer.stopped:
+            say_unevaluated(config, run_dir)
+        return 128 + signals[0]
+    if not trainer.steps_done:
+        return 0
+    trainer.close()  # the evaluation makes its own environments
+    evaluation = final_evaluation(config, trainer.agent, trainer.steps_done, run_dir)
+    summary = _summary(config, trainer) | {
+        "evaluation": evaluation.figures(),
+        "total_seconds": time.perf_counter() - started,
+    }
+    write_json(run_dir / SUMMARY_FILE, summary)
+    say_result(config, evaluation, run_dir)
+    if not trainer.stopped:
+        say(f"continue  {_how_to_continue(config, run_dir)} --steps {config.run.steps}")
+    return 0
+
+
+def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[int]:
+    """Run a trainer to its end and save the results, however it ended; return the signals that it received."""
+    before = trainer.steps_done
+    run, env = config.run, trainer.env
+    across = f" on {trainer.ranks.nodes} ranks" if trainer.ranks.nodes > 1 else ""
+    say(
+        f"{run.env_id}: {run.num_envs} environments{across}, {env.backend} backend: {env.backend_reason}\n"
+        f"acting    {trainer.acting_reason}{_about_replay(trainer.agent)}"
+    )
+
+    def save() -> None:
+        if not before or trainer.steps_done > before:  # a resumed run without a step leaves its files as they are
+            _save(config, trainer, run_dir)
+
+    try:
+        with stopped_by_signals(trainer) as signals:
+            trainer.run()
+    except BaseException:
+        try:
+            save()
+        except OSError as error:  # a full disk, say; the first error is the one to report
+            say(f"not saved {error}")
+        raise
+    save()
+    return signals
+
+
+def _about_replay(agent: Any) -> str:
+    """Return a line about a large replay buffer, which takes memory only as it fills; nothing without one."""
+    size = getattr(getattr(agent, "replay", None), "nbytes", 0)
+    return f"\nreplay    {size / 1e9:.1f} GB of memory when it is full" if size >= LARGE_REPLAY else ""
+
+
+def _save(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
+    write_json(run_dir / SUMMARY_FILE, _summary(config, trainer))
+    if not trainer.steps_done:  # nothing to continue; the same command may start again in this directory
+        say(f"stopped   {trainer.stopped or 'by an error'}, before the first step")
+        return
+    if trainer.stopped or trainer.error:
+        why = trainer.stopped or "by an error"
+        say(f"stopped   {why}, at step {trainer.steps_done:,}; to continue: {_how_to_continue(config, run_dir)}")
+    trainer.agent.save_weights(run_dir)
+    _plot(config, trainer, run_dir)
+    say(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
+
+
+def callbacks_for(config: TrainConfig, run_dir: Path) -> list[Callback]:
+    """Return the callbacks that write a run's files, and those that stop it.
+
+    `on_end` comes in the reverse order: the run is saved first, so that other ranks do not wait while this one
+    evaluates; and the others end after the last evaluation, which they report.
+    """
+    directory, run = run_dir / CHECKPOINT_DIRECTORY, config.run
+    callbacks: list[Callback] = [CSVLog(run_dir), TensorBoard(run_dir)]
+    tracker = {"wandb": WeightsAndBiases, "mlflow": MLflow}.get(run.track)
+    if tracker is not None:
+        name = {"name": str(run_dir)} if tracker is WeightsAndBiases else {"run_name": str(run_dir)}
+        callbacks.append(tracker({"agent": config.agent} | config.flat(), **name))
+    callbacks += callbacks_of(run)
+    saves = Checkpoints(directory, run.checkpoint_seconds, run.keep_checkpoints)
+    return [*callbacks, *background_evaluation(config, run_dir), saves]
+
+
+class WriteConfig(Callback):
+    """Writes `config.json` when a run starts or resumes, once everything else is ready."""
+
+    def __init__(self, config: TrainConfig, run_dir: Path, changed: dict[str, Any] | None = None) -> None:
+        self.config, self.run_dir, self.changed = config, run_dir, changed or {}
+
+    def on_start(self, trainer: "AsyncTrainer") -> None:
+        """Write the file."""
+        note_start(self.run_dir, self.config, resumed=trainer.steps_done > 0, changed=self.changed)
+
+
+def _summary(config: TrainConfig, trainer: "AsyncTrainer") -> dict[str, Any]:
+    """Return the content of `summary.json`, before the evaluation."""
+    threshold = trainer.env.spec.reward_threshold if trainer.env.spec else None
+    full = [row for row in trainer.history if row["episodes"] >= 100]
+    solved = [row for row in full if threshold is not None and row["mean_return"] >= threshold]
+    best = max(trainer.evaluations, key=lambda evaluation: evaluation.mean, default=None)
+    return {
+        "env_id": config.run.env_id,
+        "seed": config.run.seed,
+        "backend": trainer.env.backend,
+        "steps": trainer.steps_done,
+        "seconds": trainer.seconds,
+        "stopped": _why_stopped(trainer),
+        "episodes": trainer.episodes_done,
+        "mean_return": trainer.mean_return,
+        "threshold": threshold,
+        "solved": {"steps": solved[0]["steps"], "seconds": solved[0]["seconds"]} if solved else None,
+        "best": best and best.figures(),
+        "evaluation": None,
+    }
+
+
+def _why_stopped(trainer: "AsyncTrainer") -> str | None:
+    """Return why a run ended early: the reason of its stop, or its error in one line; None if it is complete."""
+    if trainer.stopped or trainer.error is None:
+        return trainer.stopped
+    first = next(iter(str(trainer.error).splitlines()), "")
+    return f"by an error: {type(trainer.error).__name__}: {first}"
+
+
+def _plot(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
+    from parallel_rl.utils.plots import plot_learning_curve
+
+    threshold = trainer.env.spec.reward_threshold if trainer.env.spec else None
+    evaluations = [(evaluation.steps, evaluation.mean) for evaluation in trainer.evaluations]
+    title = f"{config.run.env_id}, seed {config.run.seed}"
+    plot_learning_curve(trainer.history, run_dir / CURVE_FILE, title, threshold, evaluations)
+
+
+def _how_to_continue(config: TrainConfig, run_dir: Path) -> str:
+    """Return the command that continues a run; without a checkpoint, it starts from the weights."""
+    arguments = run_arguments(config.run, run_dir)
+    saved = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
+    return f"{PROGRAM} resume {arguments}" if saved else f"{PROGRAM} --load-weights {arguments}"
