@@ -1,5 +1,6 @@
 """Members that fail, die or hang, and interrupts: nothing hangs, and no process is left behind."""
 
+import logging
 import multiprocessing
 import os
 import random
@@ -149,7 +150,8 @@ def test_a_member_that_fails_again_and_again_is_an_error(fault: str) -> None:
 def test_the_traceback_of_a_member_that_fails_again_and_again_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     agents = [Bad(-1.0, "raise", at=0), Bad(1.0, "none")]
     schedule = [("finish", 60, "steps")]
-    with pytest.raises(MemberError, match=r"(?s)member 0 failed: Traceback.*no action comes to mind$"):
+    failed = pytest.raises(MemberError, match=r"(?s)member 0 failed: Traceback.*no action comes to mind$")
+    with caplog.at_level(logging.WARNING), failed:
         trainer("none", agents=agents, schedule=schedule, on_worker_error="restart").run()
     first, *later = [record.getMessage() for record in caplog.records]
     assert first.startswith("member 0 failed: Traceback")
