@@ -1,7 +1,9 @@
 """The speed of four PPO members beside that of two independent trainers."""
 
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
@@ -13,23 +15,25 @@ from Population import MeanAgentCombiner, Trainer
 ENV_ID, NUM_ENVS, TRAINERS = "CartPole-v1", 8, 2
 
 
-def members(steps: int = 100_000, rounds: int = 3) -> None:
-    """Print the steps per second of four members, averaged after each update, and of two trainers, taken in turns.
+def members(steps: int = 100_000, intervals: Sequence[int] = (BATCH, 4096, 25_000), rounds: int = 3) -> None:
+    """Print the steps per second of two trainers, and of four members whose weights are averaged, taken in turns.
 
     Args:
         steps: of each member; a trainer takes twice as many.
+        intervals: the steps of each member between two averages; by default the first is an update.
         rounds: the number of measurements of each.
     """
-    speeds = np.array([[of_population(steps), of_trainers(MEMBERS // TRAINERS * steps)] for _ in range(rounds)])
-    for name, each in zip(("four members", "two trainers"), speeds.T, strict=True):
-        print(f"{name}: {', '.join(f'{speed:,.0f}' for speed in each)} steps/s")
-    ours, independent = np.median(speeds, axis=0)
-    print(f"four members / two trainers: {ours / independent:.2f}")
+    runs: dict[str, Callable[[], float]] = {"two trainers": partial(of_trainers, MEMBERS // TRAINERS * steps)}
+    for every in intervals:
+        runs[f"four members, averaged every {every:,} steps"] = partial(of_population, steps, every)
+    speeds = np.median([[run() for run in runs.values()] for _ in range(rounds)], axis=0)
+    for name, speed in zip(runs, speeds, strict=True):
+        print(f"{name}: {speed:,.0f} steps/s, {speed / speeds[0]:.2f} of two trainers")
 
 
-def of_population(steps: int) -> float:
+def of_population(steps: int, every: int) -> float:
     """Return the steps per second of a population, its start included."""
-    schedule = [("finish", steps, "steps"), ("combine_agents", MEMBERS * BATCH, "steps")]
+    schedule = [("finish", steps, "steps"), ("combine_agents", MEMBERS * every, "steps")]
     start = time.perf_counter()
     Trainer(
         agent(ENV_ID, 0), ENV_ID, MEMBERS, "parallel_learning", MeanAgentCombiner(), schedule, "sync", seed=0,
