@@ -131,8 +131,8 @@ def main(
 
 Made by `python -m benchmarks.solve` on a quiet machine: {os.cpu_count()} cores ({platform.machine()}), no GPU, Python
 {platform.python_version()}. The time is from the start of the process until the mean return of the last 100
-training episodes (with SAC 20) reaches the threshold. The table has medians of {len(seeds)} seeds, and in parentheses
-how many seeds solved the task. The agent is PPO where the task names none; SAC learns FetchReach with hindsight. Ours
+training episodes (with SAC 20) reaches the threshold. The table has medians over the seeds, and in parentheses how
+many of them solved the task. The agent is PPO where the task names none; SAC learns FetchReach with hindsight. Ours
 has the presets of `main.py`, the others have the hyperparameters of RL-Zoo. None of them renders.
 Finished runs are kept, so contestants may have been measured at different times, on machines of the same kind.
 
