@@ -105,6 +105,18 @@ def test_the_population_of_the_seed_learns(run: Run) -> None:
     assert re.findall(r"mean return (.*?):", printed)[-1] == "1.0, 1.0, 1.0, 1.0"
 
 
+@pytest.mark.slow
+def test_the_population_of_the_seed_learns_lunar_lander(run: Run) -> None:
+    """Random actions have a mean return of about -180."""
+    check = """
+first, last = (
+    sum(sum(worker["rewards"][part]) for worker in result["workers"]) / 200 for part in (slice(50), slice(-50, None))
+)
+assert last > first + 30, (first, last)
+"""
+    run(snippet("population.py", "from prlearn_parts", "from prlearn_lander") + check)
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 def test_every_block_of_the_docs_runs(run: Run, block: str) -> None:
     for name in OPTIONAL:
