@@ -261,10 +261,15 @@ def choose_acting(
     return "central", f"the agent acts in this process, in every step: {why}"
 
 
+def can_lag(agent: Agent | type[Agent], wanted: ActingMode, mode: str) -> bool:
+    """Return whether an agent, or its class, can learn with `lag=1`."""
+    return mode == "streaming" and wanted != "replicas" and hasattr(agent, "behavior")
+
+
 def _check_lag(lag: int, wanted: ActingMode, agent: Agent, mode: str) -> None:
     if lag != 1:
         raise ValueError(f"lag must be 0 or 1, not {lag!r}")
-    if wanted == "replicas" or mode != "streaming" or not hasattr(agent, "behavior"):
+    if not can_lag(agent, wanted, mode):
         raise ValueError(
             "lag=1 needs mode='streaming', acting='central' or 'auto', and an on-policy agent with `behavior()`"
         )

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from functools import partial
 
 import gymnasium as gym
-import numpy as np
 import tyro
 
 from AsyncPPO import AsyncPPO
-from benchmarks.throughput.training import Shape, agent, in_turns, model_speed, trainer_speed
+from benchmarks.throughput.training import Shape, agent, compare, model_speed, trainer_speed
 
 ENV_ID, SHAPE, UNITS = "CartPole-v1", Shape(8, 128, 128, 10), 64
 
@@ -49,11 +48,7 @@ def main(steps: int = 8_000, rounds: int = 3) -> None:
         steps: the number of steps in each measurement.
         rounds: the number of measurements of each.
     """
-    rates = in_turns(turn, [(name, steps) for name in CONTESTANTS], rounds)
-    for (name, _), each in rates.items():
-        print(f"{name}: {', '.join(f'{rate:,.0f}' for rate in each)} steps/s")
-    mine, theirs = (np.median(rates[name, steps]) for name in CONTESTANTS)
-    print(f"ours / RecurrentPPO: {mine / theirs:.2f}")
+    compare(turn, ("ours", steps), ("RecurrentPPO", steps), rounds)
 
 
 if __name__ == "__main__":

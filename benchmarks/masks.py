@@ -13,7 +13,7 @@ import tyro
 from gymnasium import spaces
 
 from AsyncPPO import ActionMasks, AsyncPPO
-from benchmarks.throughput.training import SHAPES, in_turns, model_speed, trainer_speed
+from benchmarks.throughput.training import SHAPES, compare, model_speed, trainer_speed
 from PPO import PPO
 
 SHAPE = SHAPES["wide"]
@@ -105,11 +105,7 @@ def main(task: Literal["doors", "corridors"] = "doors", steps: int = 50_000, rou
         steps: the number of steps in each measurement.
         rounds: the number of measurements of each.
     """
-    rates = in_turns(turn, [(name, task, steps) for name in CONTESTANTS], rounds)
-    for (name, *_), each in rates.items():
-        print(f"{name}: {', '.join(f'{rate:,.0f}' for rate in each)} steps/s")
-    mine, theirs = (np.median(rates[name, task, steps]) for name in CONTESTANTS)
-    print(f"ours / MaskablePPO: {mine / theirs:.2f}")
+    compare(turn, ("ours", task, steps), ("MaskablePPO", task, steps), rounds)
 
 
 if __name__ == "__main__":

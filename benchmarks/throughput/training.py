@@ -177,6 +177,14 @@ def in_turns(speed: Callable[..., float], cases: Sequence[tuple], rounds: int) -
     return rates
 
 
+def compare(speed: Callable[..., float], ours: tuple, theirs: tuple, rounds: int) -> None:
+    """Print the speeds of two cases, whose first arguments are their names, and the ratio of the medians."""
+    rates = in_turns(speed, [ours, theirs], rounds)
+    for (name, *_), each in rates.items():
+        print(f"{name}: {', '.join(f'{rate:,.0f}' for rate in each)} steps/s")
+    print(f"{ours[0]} / {theirs[0]}: {np.median(rates[ours]) / np.median(rates[theirs]):.2f}")
+
+
 def turn(contestant: str, env_id: str, shape: Shape, steps: int) -> float:
     """Return the speed of a contestant."""
     return CONTESTANTS[contestant](env_id, shape, steps)

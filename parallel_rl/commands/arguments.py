@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from AsyncPPO.collector import can_lag
 from AsyncPPO.factory import sample_env
 from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.commands.build import factory_of
@@ -90,8 +91,7 @@ def _check_together(config: TrainConfig, given: Collection[str]) -> None:
     for name in ("combine", "combine_every"):
         if name in given and run.copies == 1 and getattr(run, name) != getattr(usual, name):
             raise ValueError(f"{flag_of(name)} has no effect on a single agent: give --copies 2 or more")
-    learns_with_lag = run.mode == "streaming" and run.acting != "replicas"
-    if run.lag and not (learns_with_lag and hasattr(agent_kind(config.agent).agent_class, "behavior")):
+    if run.lag and not can_lag(agent_kind(config.agent).agent_class, run.acting, run.mode):
         raise ValueError("--lag 1 needs an on-policy agent (--agent ppo), --mode streaming, and no --acting replicas")
 
 
