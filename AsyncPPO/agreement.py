@@ -1,5 +1,6 @@
 """What ranks tell each other beside gradients: counts, differences of their agents, and when to stop."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -91,6 +92,8 @@ class Others:
 def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
     """Compare the agents of all ranks. If they differ, because processors round differently, all load the first one's.
 
+    The first rank warns then.
+
     An off-policy agent is compared once for each row of metrics.
 
     Args:
@@ -107,6 +110,9 @@ def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
     learned = agent.shared_state() if due else {}
     reports = trainer.ranks.all_gather([seconds, sha256(state_to_bytes(learned)).hexdigest()])
     if len({digest for _, digest in reports}) > 1:
+        if trainer.ranks.node == 0:
+            text = f"after {trainer.steps_done} steps the weights of the ranks differ: all take over those of the first"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
         agent.load_shared_state(trainer.ranks.all_gather(learned)[0])
     return reports[0][0]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
 from AsyncPPO import AsyncPPO, AsyncTrainer
@@ -118,6 +119,48 @@ def test_a_repeated_update_is_that_of_the_ranks_that_are_left() -> None:
     before_it, *within_it = [learned_without_rank_1(left) for left in (2, 9, 16)]
     assert {*within_it} == {before_it}
     assert before_it != on_ranks(2, lambda ranks: trained(ranks, updates=1))[0]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error:after .* the weights of the ranks differ")
+@pytest.mark.usefixtures("fragile")
+def test_after_fifty_random_kills_all_ranks_have_had_the_same_weights_in_each_update() -> None:
+    kills, rng, lock = 50, np.random.default_rng(0), threading.Lock()
+    mortal, killed = dict[int, Elastic](), list[int]()  # by node, the rank that will be killed; nodes
+    seen: dict[int, set[bytes]] = {}
+
+    class Fate(Callback):
+        def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
+            node = trainer.ranks.node
+            with lock:
+                seen.setdefault(trainer.steps_done, set()).add(weights(trainer))
+                if trainer.running_envs < ENVS:
+                    return  # a rank is missing: the others may be the only ones that have learned
+                if len(killed) == kills:
+                    trainer.stop("all kills are over")
+                others = len({*mortal} - {node})
+                if node not in mortal and others < 2 and others + len(killed) < kills and rng.random() < 0.5:
+                    mortal[node] = trainer.ranks
+                    Fragile.lives.left = int(rng.integers(MESSAGES))
+
+    def body(ranks: Elastic) -> tuple[bytes, int]:
+        with lock:
+            mortal.pop(ranks.node, None)  # the rank before it was given up while it joined
+        try:
+            return trained(ranks, updates=100_000, callbacks=[Fate()])
+        except Killed:
+            with lock:
+                del mortal[ranks.node]
+                killed.append(ranks.node)
+            raise
+
+    said: list[str] = []
+    threads = on_elastic_ranks(3, body, said=said)
+    assert len(killed) == kills
+    assert {*killed} == {0, 1, 2}
+    assert sum(line.startswith("lost") for line in said) >= kills
+    assert all(len(same) == 1 for same in seen.values())
+    assert len({thread.result for thread in threads.values() if thread.result is not None}) == 1
 
 
 class FailsInThirdStep(Counter):
