@@ -194,7 +194,7 @@ RL_ZOO: SettingValues = {"num_envs": 8, "lr": 7e-4, "anneal_lr": True, "learning
 SAC: dict[str, SettingValues] = {
     "FetchReach-v4": FETCH_REACH | {"initial_alpha": 0.05},
     "Pendulum-v1": SMALL | {"steps": 12_000},
-    "BipedalWalker-v3": RL_ZOO | {"steps": 400_000, "tau": 0.02, "gamma": 0.98},
+    "BipedalWalker-v3": RL_ZOO | {"steps": 500_000, "tau": 0.02, "gamma": 0.98, "hidden_sizes": (128, 128)},
     "LunarLanderContinuous-v3": RL_ZOO | {"steps": 300_000, "tau": 0.01},
 }
 PRESETS: dict[str, Presets] = {

@@ -1,4 +1,4 @@
-"""Train what is missing in the table, then write the table and the figure."""
+"""Train what is missing in the table, then write the table and the figures. Interrupted runs continue."""
 
 import json
 from collections.abc import Sequence

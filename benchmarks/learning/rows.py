@@ -5,7 +5,7 @@ import json
 import os
 import re
 import runpy
-import tempfile
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,8 @@ from benchmarks.learning.published import OFF_POLICY, TASKS, Task
 ROOT = Path(__file__).parents[2]
 SNIPPETS = ROOT / "tests" / "seed_snippets"
 RESULTS = Path(__file__).parent / "results"
+RUNS = ROOT / "runs" / "learning"
+"""Directories of unfinished runs."""
 
 QUIET = ("--backend", "inline", "--eval-every", "0")
 """Flags with which a run takes one process."""
@@ -57,18 +59,23 @@ class Row:
 
 
 def command(*flags: str, seed: int) -> Result:
-    """Run `main.py` with these flags; the score is its evaluation's mean."""
+    """Run `main.py` with these flags, or continue an interrupted run; the score is its evaluation's mean."""
+    from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
     from parallel_rl import main
     from parallel_rl.commands.run_directory import SUMMARY_FILE
 
-    with tempfile.TemporaryDirectory() as directory:
-        run_dir = Path(directory) / "run"
-        code = main.main([*flags, "--seed", str(seed), *QUIET, "--run-dir", str(run_dir)])
-        if code != 0:
-            raise RuntimeError(f"main.py {' '.join(flags)} --seed {seed} exited with {code}")
-        summary = json.loads((run_dir / SUMMARY_FILE).read_text())
-        table = np.genfromtxt(run_dir / "metrics.csv", delimiter=",", names=True)
-        stochastic = _stochastic(run_dir, seed)
+    run_dir = RUNS / re.sub(r"[^\w.-]+", "_", " ".join([*flags, str(seed)]))
+    if checkpoints_in(run_dir / CHECKPOINT_DIRECTORY):
+        arguments = ["resume", str(run_dir), "--trust-env-module"]
+    else:
+        shutil.rmtree(run_dir, ignore_errors=True)
+        arguments = [*flags, "--seed", str(seed), *QUIET, "--run-dir", str(run_dir)]
+    if (code := main.main(arguments)) != 0:
+        raise RuntimeError(f"main.py {' '.join(arguments)} exited with {code}")
+    summary = json.loads((run_dir / SUMMARY_FILE).read_text())
+    table = np.genfromtxt(run_dir / "metrics.csv", delimiter=",", names=True)
+    stochastic = _stochastic(run_dir, seed)
+    shutil.rmtree(run_dir)
     return {
         "stochastic": stochastic,
         "score": summary["evaluation"]["mean"],
