@@ -2,15 +2,19 @@
 
 import dataclasses
 import math
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from AsyncPPO import AsyncTrainer
 from OffPolicy import DQN, SAC, TD3
 from parallel_rl.networks.weights import POLICY_FILE, read_weights, write_weights
+from parallel_rl.utils import Trajectory, load_state, save_state
 from PPO import PPO
 from tests.OffPolicy.test_agents import ALL, agent_of, experience, feed
 
@@ -88,6 +92,31 @@ def test_only_training_needs_the_memory_of_the_replay_buffer(tmp_path: Any, monk
     assert loaded.get_action(np.zeros(4)) == agent.get_action(np.zeros(4))
     with pytest.raises(ValueError, match=r"buffer_size=10,000 takes .* would fit"):
         AsyncTrainer("CartPole-v1", loaded, num_envs=1, backend="inline")
+
+
+def test_a_replay_buffer_is_saved_without_a_copy_and_loaded_with_one(tmp_path: Path) -> None:
+    wide, path = spaces.Box(-1, 1, (500,)), tmp_path / "state"
+    agent, again = (SAC(wide, wide, buffer_size=1000, hidden_sizes=(4,)) for _ in range(2))
+    rows, no = np.ones((1000, 500), np.float32), np.zeros(1000, bool)
+    trajectory = Trajectory(0, rows, rows, np.zeros(1000, np.float32), no, no, rows[-1:])
+    for one in (agent, again):
+        one.observe([trajectory])
+    saving = most_memory(lambda: save_state(path, agent.state()))
+    loading = most_memory(lambda: again.load_state(load_state(path)))
+    size = path.stat().st_size
+    assert size > 4_000_000
+    assert saving < 0.1 * size
+    assert loading < 2.1 * size, "the content of the file, and the buffer"
+
+
+def most_memory(work: Callable[[], object]) -> int:
+    """Return the most bytes that work has allocated at a time."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def alpha(agent: Any) -> float:
