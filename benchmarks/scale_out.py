@@ -198,7 +198,7 @@ def milliseconds_of_loss() -> dict[str, float]:
     """Return the time from a kill to the next update, an update's usual time, and what a join takes."""
     from torch.distributed import TCPStore
 
-    from parallel_rl.commands.cluster import ElasticArguments, LocalRank
+    from parallel_rl.commands.cluster import LocalRank, elastic_rank
     from parallel_rl.ranks.driver import Driver
 
     with TemporaryDirectory() as name:
@@ -206,8 +206,8 @@ def milliseconds_of_loss() -> dict[str, float]:
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
         def start(member: int, node: int) -> LocalRank:
-            arguments = ElasticArguments("127.0.0.1", store.port, member, node, NODES)
-            return LocalRank(arguments, partial(_train_noting, directory))
+            connect = partial(elastic_rank, "127.0.0.1", store.port, member, node, NODES)
+            return LocalRank(node, connect, partial(_train_noting, directory))
 
         Driver(store, NODES, NODES - 1, start, print).run()
         killed = float((directory / "killed").read_text())

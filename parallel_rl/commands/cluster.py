@@ -5,13 +5,13 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.share import check_enough
@@ -28,6 +28,8 @@ from parallel_rl.utils import Cluster, counted
 ClusterName = Literal["none", "local", "ray"]
 Work = Callable[[Cluster], int]
 """What a rank does; returns an exit code."""
+Connect = Callable[[], AbstractContextManager[Cluster]]
+"""Connects a rank to the others."""
 HERE = "127.0.0.1"
 
 
@@ -92,10 +94,9 @@ def workers_of_rank(nodes: Nodes | None) -> int | None:
 class LocalRank:
     """An elastic rank in a process of this machine."""
 
-    def __init__(self, arguments: "ElasticArguments", work: Work, method: str = "auto") -> None:
-        log, context = None if arguments.node == 0 else os.devnull, context_of(choose_start_method(method)[0])
-        name = f"rank {arguments.node}"
-        self.process = start_child(context, name, _run_rank, log, _elastic_rank, arguments, work)
+    def __init__(self, node: int, connect: Connect, work: Work, method: str = "auto") -> None:
+        log, context = None if node == 0 else os.devnull, context_of(choose_start_method(method)[0])
+        self.process = start_child(context, f"rank {node}", _run_rank, log, connect, work)
 
     def poll(self) -> int | None:
         """Return its exit code, or None while it runs."""
@@ -104,17 +105,6 @@ class LocalRank:
     def kill(self) -> None:
         """Kill it."""
         kill(self.process)
-
-
-class ElasticArguments(NamedTuple):
-    """The arguments of `Elastic`; the driver's store is given by its address."""
-
-    address: str
-    port: int
-    member: int
-    node: int
-    nodes: int
-    preempt: float | None = None
 
 
 def _work_elastically(nodes: Nodes, work: Work) -> int:
@@ -137,19 +127,19 @@ def _work_elastically(nodes: Nodes, work: Work) -> int:
         store = TCPStore(address, 0, is_master=True, wait_for_workers=False)
 
         def start(member: int, node: int) -> Any:
-            arguments = ElasticArguments(address, store.port, member, node, nodes.count, nodes.preempt)
+            connect = partial(elastic_rank, address, store.port, member, node, nodes.count, nodes.preempt)
             if node and machines is not None:
-                return RayRank(machines, partial(_work_as_child, arguments, work))
-            local.append(LocalRank(arguments, work))
+                return RayRank(machines, partial(_work_as_child, node, connect, work))
+            local.append(LocalRank(node, connect, work))
             return local[-1]
 
         signals = ends.enter_context(passed_on(lambda: [rank.process for rank in local]))
         return Driver(store, nodes.count, nodes.least or nodes.count, start, say).run(signals)
 
 
-def _work_as_child(arguments: ElasticArguments, work: Work) -> int:
+def _work_as_child(node: int, connect: Connect, work: Work) -> int:
     """Do the work of a rank in a child process: a worker of Ray has threads, and handles signals in its own way."""
-    process = LocalRank(arguments, work, "spawn").process
+    process = LocalRank(node, connect, work, "spawn").process
     process.join()
     return process.exitcode
 
@@ -161,16 +151,16 @@ def _work_locally(nodes: int, work: Work) -> int:
         with passed_on(lambda: ranks):
             try:
                 for number in range(nodes):
-                    log = str(_log_of(Path(directory), number)) if number else None
-                    arguments = log, _fixed_rank, (Path(directory), number, nodes), work
-                    ranks.append(start_child(context, f"rank {number}", _run_rank, *arguments))
+                    log = _log_of(directory, number) if number else None
+                    connect = partial(_fixed_rank, directory, number, nodes)
+                    ranks.append(start_child(context, f"rank {number}", _run_rank, log, connect, work))
                 codes = _codes_of(ranks)
             finally:
                 for process in ranks:
                     if process.is_alive():  # one that ended long ago may have passed its number on to another program
                         kill(process)
                     free(process)
-        return _exit_code(codes, Path(directory))
+        return _exit_code(codes, directory)
 
 
 def _codes_of(ranks: list[Any]) -> list[int]:
@@ -190,7 +180,7 @@ def _is_failure(code: int) -> bool:
     return code != 0 and code < SIGNALED
 
 
-def _exit_code(codes: list[int], directory: Path) -> int:
+def _exit_code(codes: list[int], directory: str) -> int:
     """Return the exit code of the run; say what happened unless the first rank has, or a signal stopped another."""
     failed = next((rank for rank, code in enumerate(codes) if _is_failure(code)), None)
     if codes[0] > 0 or failed is None:
@@ -202,41 +192,35 @@ def _exit_code(codes: list[int], directory: Path) -> int:
     return 1
 
 
-def _run_rank(log: str | None, connect: Callable[..., Any], arguments: tuple[Any, ...], work: Work) -> None:
-    """Do the work of a rank in this child process.
-
-    Args:
-        log: the file of its output; None: it goes where the parent's goes.
-        connect: returns the ranks.
-        arguments: of `connect`.
-        work: of the rank.
-    """
+def _run_rank(log: str | Path | None, connect: Connect, work: Work) -> None:
+    """Do the work of a rank in this child process; its output goes into the file `log`, or where the parent's goes."""
 
     def connect_and_work() -> int:
-        with connect(*arguments) as ranks:
+        with connect() as ranks:
             return work(ranks)
 
     run_in_child(connect_and_work, log)
 
 
-def _fixed_rank(directory: Path, number: int, count: int) -> Any:
+def _fixed_rank(directory: str, number: int, count: int) -> Any:
     from torch.distributed import FileStore
 
     from parallel_rl.ranks.gloo import Gloo, take_gpu
 
     take_gpu(number)
-    return Gloo(FileStore(str(directory / "store"), count), number, count)
+    return Gloo(FileStore(f"{directory}/store", count), number, count)
 
 
-def _elastic_rank(address: str, port: int, member: int, node: int, *arguments: Any) -> Any:
+def elastic_rank(address: str, port: int, member: int, node: int, nodes: int, preempt: float | None = None) -> Any:
+    """Return an `Elastic`, which is given the store of its driver by the address."""
     from torch.distributed import TCPStore
 
     from parallel_rl.ranks.elastic import Elastic
     from parallel_rl.ranks.gloo import take_gpu
 
     take_gpu(node)
-    return Elastic(TCPStore(address, port), member, node, *arguments)
+    return Elastic(TCPStore(address, port), member, node, nodes, preempt)
 
 
-def _log_of(directory: Path, number: int) -> Path:
-    return directory / f"rank_{number}.txt"
+def _log_of(directory: str, number: int) -> Path:
+    return Path(directory) / f"rank_{number}.txt"
