@@ -18,9 +18,8 @@ from AsyncPPO.share import check_enough
 from AsyncPPO.workers import choose_start_method
 from AsyncPPO.workers.contexts import context_of
 from AsyncPPO.workers.processes import free, kill, start_child
-from parallel_rl.commands.children import run_in_child
 from parallel_rl.commands.output import note, say
-from parallel_rl.commands.stopping import passed_on
+from parallel_rl.commands.stopping import passed_on, run_in_child
 from parallel_rl.ranks import ranks_of_environment
 from parallel_rl.ranks.driver import GRACE_SECONDS, SIGNALED
 from parallel_rl.utils import Cluster, counted

@@ -15,10 +15,9 @@ from AsyncPPO.callbacks import METRICS_FILE, read_table
 from AsyncPPO.workers import choose_start_method
 from AsyncPPO.workers.contexts import context_of
 from AsyncPPO.workers.processes import free, kill, start_child
-from parallel_rl.commands.children import run_in_child
 from parallel_rl.commands.output import say
 from parallel_rl.commands.run_directory import CONFIG_FILE, SUMMARY_FILE, config_of, steps_saved, write_json
-from parallel_rl.commands.stopping import passed_on
+from parallel_rl.commands.stopping import passed_on, run_in_child
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import bootstrap_interval, interquartile_mean, read_json
 

@@ -2,15 +2,17 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from AsyncPPO.workers.processes import SIGNALS
-from parallel_rl.commands.output import say, silence
+from parallel_rl.commands.output import note, say, silence
 
 Handler = Callable[[int, FrameType | None], None]
 GRACE_SECONDS = 30.0
@@ -39,7 +41,6 @@ def stopped_by_signals(run: Stoppable, finishing: str = "finishing this update a
         run: what they stop.
         finishing: says what it still does after the first signal.
     """
-    received: list[int] = []
     over = threading.Event()
 
     def insist(number: int) -> None:
@@ -51,10 +52,7 @@ def stopped_by_signals(run: Stoppable, finishing: str = "finishing this update a
                 os.kill(os.getpid(), number)
                 return
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if received:  # raised during a step, SystemExit would look like a failure of the environment
-            raise KeyboardInterrupt(128 + number)
-        received.append(number)
+    def stop(number: int) -> None:
         name = signal.Signals(number).name
         run.stop(f"by {name}", skip_slow_work=True)
         threading.Thread(target=insist, args=(number,), daemon=True).start()
@@ -64,7 +62,7 @@ def stopped_by_signals(run: Stoppable, finishing: str = "finishing this update a
             silence(1, 2)
 
     try:
-        with _handled_by(handle):
+        with _first_signal(stop) as received:
             yield received
     finally:
         over.set()
@@ -80,30 +78,43 @@ def stop_is_told() -> Iterator[None]:
         raise
 
 
-@contextmanager
-def passed_on(processes: Callable[[], list[Any]]) -> Iterator[list[int]]:
+def passed_on(processes: Callable[[], list[Any]]) -> AbstractContextManager[list[int]]:
     """Pass the first signal on to processes, which then save and end; a second one ends all at once.
 
     Yields a list of the signals received.
     """
-    received: list[int] = []
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt(128 + number)
-        received.append(number)
+    def pass_on(number: int) -> None:
         for process in processes():
             if process.is_alive():
                 os.kill(process.pid, number)
 
-    with _handled_by(handle):
-        yield received
+    return _first_signal(pass_on)
 
 
-def end_by_signals() -> None:
-    """Let a signal end this child process at once; a run handles signals otherwise while it trains."""
-    for number in SIGNALS:
-        signal.signal(number, _end)
+def run_in_child(work: Callable[[], int], log: str | Path | None) -> NoReturn:
+    """Do the work of this child process, and exit with the code that it returns.
+
+    Until the work handles signals itself, as a run does while it trains, a signal ends it at once.
+
+    Args:
+        work: returns an exit code.
+        log: a file for the output; None: it goes where the parent's goes.
+    """
+    if log is not None:
+        sys.stdout = sys.stderr = output = open(log, "a", buffering=1)  # noqa: SIM115
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
+    try:
+        for number in SIGNALS:
+            signal.signal(number, _end)
+        code = work()
+    except KeyboardInterrupt as interrupt:
+        code = interrupt.args[0] if interrupt.args else 130
+    except Exception as error:
+        note(f"error: {error}")
+        code = 1
+    sys.exit(code)
 
 
 @contextmanager
@@ -115,6 +126,24 @@ def ended_by_signals() -> Iterator[None]:
 
 def _end(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(128 + number)
+
+
+@contextmanager
+def _first_signal(react: Callable[[int], None]) -> Iterator[list[int]]:
+    """Call a function with the first signal in the block; let a second one end the block at once.
+
+    Yields a list of the signals received.
+    """
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:  # raised during a step, SystemExit would look like a failure of the environment
+            raise KeyboardInterrupt(128 + number)
+        received.append(number)
+        react(number)
+
+    with _handled_by(handle):
+        yield received
 
 
 @contextmanager
