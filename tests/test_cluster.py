@@ -13,7 +13,8 @@ import pytest
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
 from AsyncPPO.callbacks import steps_of as steps_in
 from parallel_rl import main
-from parallel_rl.commands.cluster import ClusterName, Nodes, checked_nodes, work_on_ranks, workers_of_rank
+from parallel_rl.commands.cluster import Nodes, checked_nodes, work_on_ranks, workers_of_rank
+from parallel_rl.commands.flags import ClusterName
 from parallel_rl.config import train_config
 from parallel_rl.utils import Cluster, spawn_seeds
 from tests.covering import rest_slow

@@ -11,20 +11,20 @@ from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.share import check_enough
 from AsyncPPO.workers import choose_start_method
 from AsyncPPO.workers.contexts import context_of
 from AsyncPPO.workers.processes import free, kill, start_child
+from parallel_rl.commands.flags import ClusterName
 from parallel_rl.commands.output import note, say
 from parallel_rl.commands.stopping import passed_on, run_in_child
 from parallel_rl.ranks import ranks_of_environment
 from parallel_rl.ranks.driver import GRACE_SECONDS, SIGNALED
 from parallel_rl.utils import Cluster, counted
 
-ClusterName = Literal["none", "local", "ray"]
 Work = Callable[[Cluster], int]
 """What a rank does; returns an exit code."""
 Connect = Callable[[], AbstractContextManager[Cluster]]

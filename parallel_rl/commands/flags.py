@@ -8,60 +8,63 @@ from typing_extensions import Doc
 from tyro.conf import arg
 
 from parallel_rl.agents import AGENTS, agent_kind
-from parallel_rl.config import RunConfig, setting_names, setting_types, train_config
-from parallel_rl.utils import settings_in
+from parallel_rl.config import RunConfig, setting_names, setting_types, several_setting, train_config
+from parallel_rl.utils import Config, setting, settings_class, settings_in
 from parallel_rl.utils.names import SB3_HINTS, sb3_name
+from parallel_rl.utils.settings import hints
 
-Flag = tuple[str, Any, str, Any]
-"""Name, type, help and default of a flag that is not a setting."""
-PRESET: Flag = (
-    "preset",
-    str | None,
-    "A JSON file of settings, such as the one that tune writes, in place of the environment's preset; none: only the "
-    "defaults for the environment's spaces.",
-    None,
-)
-CONFIG: Flag = (
-    "config",
-    str | None,
-    "A run directory, or its config.json, whose settings replace the defaults and the environment's preset.",
-    None,
-)
-SEEDS: Flag = (
-    "seeds",
-    str | None,
-    "Train once with each of these seeds (0..4 or 0,3,7), in parallel, each in its own directory.",
-    None,
-)
-CLUSTER: Flag = (
-    "cluster",
-    Literal["none", "local", "ray"],
-    "Train on several ranks, each with its own environments; local: processes on this machine; ray: one on each "
-    "machine of a Ray cluster (pip install ray).",
-    "none",
-)
-NODES: Flag = ("nodes", int, "Number of ranks of --cluster.", 1)
-MIN_NODES: Flag = (
-    "min_nodes",
-    int | None,
-    "Replace lost ranks while the others go on; with fewer than this, wait. By default a lost rank ends a local run, "
-    "and a run on Ray waits for all ranks.",
-    None,
-)
-PREEMPT: Flag = (
-    "preempt",
-    float | None,
-    "Once this fraction of the ranks has collected its share of a batch, the others stop collecting (0.6 in DD-PPO).",
-    None,
-)
-SEVERAL = (SEEDS, CLUSTER, NODES, MIN_NODES, PREEMPT)
-TRIALS: Flag = ("trials", int, "Number of trials in all, over all processes and earlier calls.", 30)
-TRUST: Flag = (
-    "trust_env_module",
-    bool,
-    "Import the modules that --config or the run in --load-weights names; those in other flags are always imported.",
-    False,
-)
+ClusterName = Literal["none", "local", "ray"]
+
+
+@settings_class
+class Flags(Config):
+    """The flags of `train` and `tune` that are neither settings of the run nor of the agent."""
+
+    config: str | None = setting(
+        None, "A run directory, or its config.json, whose settings replace the defaults and the environment's preset."
+    )
+    preset: str | None = setting(
+        None,
+        "A JSON file of settings, such as the one that tune writes, in place of the environment's preset; none: only "
+        "the defaults for the environment's spaces.",
+    )
+    trust_env_module: bool = setting(
+        False,
+        "Import the modules that --config or the run in --load-weights names; those in other flags are always "
+        "imported.",
+    )
+
+
+@settings_class
+class TrainFlags(Flags):
+    """Those of `train`."""
+
+    seeds: str | None = several_setting(
+        None, "Train once with each of these seeds (0..4 or 0,3,7), in parallel, each in its own directory."
+    )
+    cluster: ClusterName = several_setting(
+        "none",
+        "Train on several ranks, each with its own environments; local: processes on this machine; ray: one on each "
+        "machine of a Ray cluster (pip install ray).",
+    )
+    nodes: int = several_setting(1, "Number of ranks of --cluster.")
+    min_nodes: int | None = several_setting(
+        None,
+        "Replace lost ranks while the others go on; with fewer than this, wait. By default a lost rank ends a local "
+        "run, and a run on Ray waits for all ranks.",
+    )
+    preempt: float | None = several_setting(
+        None,
+        "Once this fraction of the ranks has collected its share of a batch, the others stop collecting (0.6 in "
+        "DD-PPO).",
+    )
+
+
+@settings_class
+class TuneFlags(Flags):
+    """Those of `tune`."""
+
+    trials: int = setting(30, "Number of trials in all, over all processes and earlier calls.")
 
 
 GROUPS = {
@@ -90,27 +93,21 @@ def command_line(agent: str, *, tuning: bool = False, brief: bool = False) -> ty
         tuning: whether the flags are those of `tune`.
         brief: leave out the flags of `train` that have no effect on `tune`.
     """
-    types, default = setting_types(agent), train_config(agent).flat()
-    settings = [*fields(RunConfig), *fields(agent_kind(agent).config_class)]
-    flags = [
-        ("agent", Literal[tuple(AGENTS)], "Algorithm; --agent NAME --help lists its settings.", agent),
-        *(
-            (each.name.lower(), types[each.name], each.metadata["setting"].help, default[each.name])
-            for each in settings
-        ),
-        CONFIG,
-        PRESET,
-        *([TRIALS] if tuning else SEVERAL),
-        TRUST,
-    ]
-    group_of = dict.fromkeys(map(str.lower, settings_in(agent_kind(agent).config_class)), "agent")
-    group_of |= {name: about.group or "run" for name, about in settings_in(RunConfig).items()}
-    group_of |= {name: "several" for name, *_ in SEVERAL}
+    of_agent, others = agent_kind(agent).config_class, TuneFlags if tuning else TrainFlags
+    types = {**setting_types(agent), **hints(others)}
+    default = train_config(agent).flat() | vars(others())
     groups: dict[str, list[Any]] = {name: [] for name in GROUPS}
-    for name, hint, help, value in flags:
-        if not (brief and name in WITHOUT_EFFECT_IN_TUNE):
-            annotations = Doc(help), arg(help_behavior_hint=_default)
-            groups[group_of.get(name, "run")].append((name, Annotated[hint, *annotations], field(default=value)))
+
+    def add(group: str, name: str, hint: Any, help: str, value: Any) -> None:
+        annotations = Doc(help), arg(help_behavior_hint=_default)
+        groups[group].append((name.lower(), Annotated[hint, *annotations], field(default=value)))
+
+    add("run", "agent", Literal[tuple(AGENTS)], "Algorithm; --agent NAME --help lists its settings.", agent)
+    for config in (RunConfig, of_agent, others):
+        for name, about in settings_in(config).items():
+            if not (brief and name in WITHOUT_EFFECT_IN_TUNE):
+                group = "agent" if config is of_agent else about.group or "run"
+                add(group, name, types[name], about.help, default[name])
     made = {name: _flags_class(name, group, GROUPS[name]) for name, group in groups.items() if group}
     parts = [(name, kind, field(default_factory=kind)) for name, kind in made.items()]
     return _flags_class("CommandLine", parts, TUNE_HELP if tuning else TRAIN_HELP)

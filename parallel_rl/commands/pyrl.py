@@ -10,12 +10,12 @@ import gymnasium as gym
 
 from parallel_rl.commands.build import agent_of, factory_of
 from parallel_rl.commands.evaluating import PLAY_SEED
-from parallel_rl.commands.flags import CONFIG, PRESET, SEVERAL, TRUST, flag_of
+from parallel_rl.commands.flags import TrainFlags, flag_of
 from parallel_rl.commands.play import has_screen, rendering, show
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.train import train
 from parallel_rl.config import setting_names
-from parallel_rl.utils import check_env_id, counted
+from parallel_rl.utils import check_env_id, counted, settings_in
 
 HINDSIGHT = "her-"
 """Prefix of agents with hindsight experience replay."""
@@ -69,7 +69,7 @@ def train_as(name: str, arguments: Sequence[str]) -> int:
 
 def _train_parser(name: str, agent: str) -> argparse.ArgumentParser:
     cycles = 50 if name.startswith(HINDSIGHT) else 1
-    flags = " ".join(map(flag_of, [*setting_names(agent), *(name for name, *_ in (CONFIG, PRESET, *SEVERAL, TRUST))]))
+    flags = " ".join(map(flag_of, [*setting_names(agent), *settings_in(TrainFlags)]))
     parser = argparse.ArgumentParser(
         prog=f"{NAME} {name}-train",
         usage="%(prog)s ENV [FLAGS of pyrl and of train]",
