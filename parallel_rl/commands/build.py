@@ -1,6 +1,6 @@
 """From a run's config to its environments, its agent and its trainer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, reduce
 from inspect import signature
 from pathlib import Path
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from AsyncPPO import AsyncTrainer
     from AsyncPPO.backends import EnvFactory
-
-    Wrap = Callable[[gym.Env], gym.Env]
 
 
 def make_trainer(config: TrainConfig, ranks: Cluster = ALONE, *, progress: bool = True) -> "AsyncTrainer":
@@ -149,7 +147,8 @@ def factory_of(run: RunConfig, *, training: bool = False, **kwargs: Any) -> "Env
     """
     from AsyncPPO import ActionMasks, env_factory, make_atari
 
-    wrappers = wrappers_of(run.wrapper) + ([ActionMasks] if run.action_masks else [])
+    wrappers = [_imported("wrapper", name, "env") for name in run.wrapper]
+    wrappers += [ActionMasks] if run.action_masks else []
     kwargs = kwargs_of(run) | kwargs
     if run.env_id.startswith("ALE/"):
         check_env_id(run.env_id)
@@ -157,21 +156,6 @@ def factory_of(run: RunConfig, *, training: bool = False, **kwargs: Any) -> "Env
     else:
         make = env_factory(run.env_id, **kwargs)
     return (lambda: reduce(lambda env, wrap: wrap(env), wrappers, make())) if wrappers else make
-
-
-def wrappers_of(names: Sequence[str]) -> list["Wrap"]:
-    """Import wrappers: classes or functions that take an environment.
-
-    Args:
-        names: MODULE:CLASS of each.
-
-    Raises:
-        ValueError: a wrapper does not exist, or needs further arguments; the message names it.
-    """
-    wrappers = [_imported("wrapper", name) for name in names]
-    for name, wrapper in zip(names, wrappers, strict=True):
-        _check_takes_env_alone(name, wrapper)
-    return wrappers
 
 
 def callbacks_of(run: RunConfig) -> list[Callback]:
@@ -192,11 +176,6 @@ def callbacks_of(run: RunConfig) -> list[Callback]:
 
 def _made(name: str) -> Callback:
     kind = _imported("callback", name)
-    if fault := _fault_of_call(kind):
-        raise ValueError(
-            f"the callback {name!r} cannot be made without arguments ({fault}): name a function of your own "
-            "that makes it with its arguments"
-        )
     try:
         callback = kind()
     except Exception as error:
@@ -215,8 +194,8 @@ def _call_hook(name: str, hook: str, method: Callable[..., Any], *arguments: Any
         raise RuntimeError(f"the callback {name} failed in {hook}: {failure_of(error)}") from error
 
 
-def _imported(what: str, name: str) -> Any:
-    """Import the class or function MODULE:CLASS; errors call it a `what`."""
+def _imported(what: str, name: str, *arguments: Any) -> Any:
+    """Import the class or function MODULE:CLASS, which is called with `arguments`; errors call it a `what`."""
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ValueError(f"a {what} is MODULE:CLASS, not {name!r}")
@@ -231,15 +210,13 @@ def _imported(what: str, name: str) -> Any:
         raise ValueError(f"no {what} {name!r} ({error}{f', in {file}' if file else ''})") from None
     if not callable(found):
         raise ValueError(f"the {what} {name!r} is neither a class nor a function, but {found!r}")
-    return found
-
-
-def _check_takes_env_alone(name: str, wrapper: Callable[..., Any]) -> None:
-    if fault := _fault_of_call(wrapper, "env"):
+    if fault := _fault_of_call(found, *arguments):
+        how = "with the environment alone" if arguments else "without arguments"
         raise ValueError(
-            f"the wrapper {name!r} cannot be called with the environment alone ({fault}): name a function of your own "
-            "that takes the environment and calls the wrapper with its arguments"
+            f"the {what} {name!r} cannot be made {how} ({fault}): name a function of your own that makes it with all "
+            "its arguments"
         )
+    return found
 
 
 def _fault_of_call(function: Callable[..., Any], *arguments: Any) -> str | None:
