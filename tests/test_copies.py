@@ -15,7 +15,7 @@ import torch
 from AsyncPPO.callbacks import CSVLog, StopAtReturn, read_table
 from AsyncPPO.episodes import Episode, Evaluation
 from parallel_rl import main
-from parallel_rl.commands.copies import PopulationRun, SavePopulation, make_population
+from parallel_rl.commands.copies import PopulationRun, make_population
 from parallel_rl.commands.program import PROGRAM
 from Population import Trainer
 from Population.schedule import Count
@@ -117,14 +117,14 @@ def test_a_stopped_population_resumes_to_the_bit(
 ) -> None:
     flags = ("--steps", "256", "--combine", "mean")
     assert train(tmp_path / "whole", *flags) == 0
-    keep = SavePopulation.__call__
+    report = PopulationRun.__call__
 
-    def interrupt(self: SavePopulation, trainer: object) -> None:
+    def interrupt(self: PopulationRun, trainer: object) -> None:
         if trainer.count.steps == 256:  # type: ignore[attr-defined]
             os.kill(os.getpid(), signal.SIGTERM)
-        keep(self, trainer)  # type: ignore[arg-type]
+        report(self, trainer)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(SavePopulation, "__call__", interrupt)
+    monkeypatch.setattr(PopulationRun, "__call__", interrupt)
     assert train(tmp_path / "half", *flags) == 128 + signal.SIGTERM
     assert f"main.py resume {tmp_path / 'half'}" in capsys.readouterr().out
     monkeypatch.undo()
@@ -147,15 +147,15 @@ def test_a_stopped_population_resumes_to_the_bit(
 def test_a_complete_population_cannot_be_resumed(
     signaled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    keep = SavePopulation.__call__
+    report = PopulationRun.__call__
 
-    def keep_and_interrupt(self: SavePopulation, trainer: object) -> None:
-        keep(self, trainer)  # type: ignore[arg-type]
+    def report_and_interrupt(self: PopulationRun, trainer: object) -> None:
+        report(self, trainer)  # type: ignore[arg-type]
         assert (tmp_path / "population.state").exists(), "it is saved at each report"
         if signaled and trainer.count.steps == 1024:  # type: ignore[attr-defined]
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(SavePopulation, "__call__", keep_and_interrupt)
+    monkeypatch.setattr(PopulationRun, "__call__", report_and_interrupt)
     flags = ("--steps", "512", "--eval-every", "0", "--checkpoint-seconds", "1e-9")
     assert train(tmp_path, *flags) == (128 + signal.SIGTERM if signaled else 0)
     assert (f"to evaluate: {PROGRAM} evaluate {tmp_path}" in capsys.readouterr().out) is signaled
@@ -183,9 +183,9 @@ def test_a_resumed_population_stops_at_its_target_unless_it_had_reached_it(
     saved: list[list[float]], stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_from([*QUICK, "--run-dir", str(tmp_path), "--combine", "mean"])
-    target, trainer = StopAtReturn(5.0), make_population(config, lambda trainer: None)
+    target, trainer = StopAtReturn(5.0), make_population(config)
     monkeypatch.setattr(Trainer, "returns", saved)
-    population: Any = PopulationRun(config, trainer, [target], Count())
+    population: Any = PopulationRun(config, tmp_path, trainer, [target], Count())
     population.history.append({"steps": 64, "mean_return": 9.0})
     target.on_start(population)
     assert trainer.stopped is None
@@ -196,8 +196,8 @@ def test_a_resumed_population_stops_at_its_target_unless_it_had_reached_it(
 
 def test_an_evaluation_that_reaches_the_target_return_stops_the_copies(tmp_path: Path) -> None:
     config = config_from([*QUICK, "--run-dir", str(tmp_path)])
-    target, trainer = StopAtReturn(9.0), make_population(config, lambda trainer: None)
-    population = PopulationRun(config, trainer, [target], Count())
+    target, trainer = StopAtReturn(9.0), make_population(config)
+    population = PopulationRun(config, tmp_path, trainer, [target], Count())
     target.on_start(population)  # type: ignore[arg-type]
     for mean in (8.0, 9.5):
         assert trainer.stopped is None

@@ -2,7 +2,6 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,13 +47,13 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
     if resumed and not (run_dir / STATE_FILE).is_file():
         raise FileNotFoundError(f"{run_dir} has no saved state: the run is complete, or ended before its first save")
     with stop_is_told():
-        trainer = make_population(config, SavePopulation(config, run_dir))
+        trainer = make_population(config)
     with locked(run_dir):
         count = trainer.load_checkpoint(run_dir / STATE_FILE) if resumed else Count()
         callbacks: list[Any] = [CSVLog(run_dir), TensorBoard(run_dir), *background_evaluation(config, run_dir)]
         if config.run.target_return is not None:
             callbacks.append(StopAtReturn(config.run.target_return))
-        population = PopulationRun(config, trainer, callbacks, count)
+        population = PopulationRun(config, run_dir, trainer, callbacks, count)
         with stopped_by_signals(population) as signals, started(callbacks, population):
             note_start(run_dir, config, resumed=resumed, changed={})
             say(f"{config.run.env_id}: {config.run.copies} copies with {config.run.num_envs} environments each")
@@ -93,13 +92,8 @@ def check_copies(config: TrainConfig) -> None:
         raise ValueError(f"--copies works only without {' and '.join(given)}")
 
 
-def make_population(config: TrainConfig, keep: Callable[["Trainer"], None]) -> "Trainer":
-    """Return the trainer of a population.
-
-    Args:
-        config: of the run.
-        keep: called each time the copies have reported.
-    """
+def make_population(config: TrainConfig) -> "Trainer":
+    """Return the trainer of the population of a run."""
     from Population import Trainer
 
     run, agent = config.run, fresh_agent(config)
@@ -123,7 +117,6 @@ def make_population(config: TrainConfig, keep: Callable[["Trainer"], None]) -> "
         "sync",
         seed=run.seed,
         num_envs=run.num_envs,
-        callbacks=[keep],
         trainer_options=options,
     )
 
@@ -142,35 +135,23 @@ def _combiner(config: TrainConfig, agent: Any) -> "AgentCombiner":
     return ExploitExplore(of=of, seed=config.run.seed)
 
 
-class SavePopulation:
-    """Saves a population at intervals and before it stops."""
-
-    def __init__(self, config: TrainConfig, run_dir: Path) -> None:
-        """Store the config and the directory."""
-        self._run, self._run_dir, self._last = config.run, run_dir, time.monotonic()
-
-    def __call__(self, trainer: "Trainer") -> None:
-        """Save if the interval is over, or the population was stopped."""
-        if trainer.stopped or time.monotonic() >= self._last + self._run.checkpoint_seconds:
-            trainer.save_checkpoint(self._run_dir / STATE_FILE)
-            trainer.agent.save_weights(self._run_dir)
-            self._last = time.monotonic()
-
-
 class PopulationRun:
     """A population with the attributes of an `AsyncTrainer` that `stopped_by_signals` and callbacks read.
 
-    It counts the steps of one copy. Its return is the best copy's, or the mean over the copies if their weights are
-    averaged.
+    It saves the population at intervals and before it stops. It counts the steps of one copy. Its return is the best
+    copy's, or the mean over the copies if their weights are averaged.
     """
 
     collecting_since, lag, progress = None, 0, True
 
-    def __init__(self, config: TrainConfig, trainer: "Trainer", callbacks: list[Any], count: "Count") -> None:
+    def __init__(
+        self, config: TrainConfig, run_dir: Path, trainer: "Trainer", callbacks: list[Any], count: "Count"
+    ) -> None:
         """Add it to the callbacks of the population.
 
         Args:
             config: of the run.
+            run_dir: its directory.
             trainer: of the population.
             callbacks: of the run.
             count: of the steps of all copies so far.
@@ -180,8 +161,10 @@ class PopulationRun:
         self.skip_slow_work = False
         self.error: BaseException | None = None
         self._copies, self._over_copies = config.run.copies, np.mean if config.run.combine == "mean" else np.max
+        self._run_dir, self._save_every = run_dir, config.run.checkpoint_seconds
+        self._saved_at = time.monotonic()
         self._count(count)
-        trainer.callbacks.insert(0, self)
+        trainer.callbacks.append(self)
 
     def _count(self, count: "Count") -> None:
         self.steps_done, self.episodes_done, self.seconds = (
@@ -216,7 +199,7 @@ class PopulationRun:
         self.trainer.stop(why)
 
     def __call__(self, trainer: "Trainer") -> None:
-        """Add a row to the history."""
+        """Add a row to the history; save if the interval is over, or the population was stopped."""
         self._count(trainer.count)
         means = {f"copy_{number}_return": returns_of(stats) for number, stats in enumerate(trainer.stats)}
         finite = [mean for mean in means.values() if np.isfinite(mean)]
@@ -227,6 +210,10 @@ class PopulationRun:
         self.history.append(row | means)
         for callback in self.callbacks:
             callback.on_update(self, row | means)
+        if trainer.stopped or time.monotonic() >= self._saved_at + self._save_every:
+            trainer.save_checkpoint(self._run_dir / STATE_FILE)
+            trainer.agent.save_weights(self._run_dir)
+            self._saved_at = time.monotonic()
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
         """Append an evaluation to `evaluations` and call `on_evaluation` of the callbacks."""

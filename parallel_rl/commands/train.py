@@ -44,14 +44,14 @@ def train(arguments: Sequence[str]) -> int:
         return train_seeds(config, seeds, directory, _train_or_continue)
     if nodes is not None:  # all ranks know the directory, because the first rank may be replaced
         config = config.changed({"run_dir": str(choose_run_dir(config))})
-    return work_on_ranks(nodes, partial(_announce_and_train, config, workers_of_rank(nodes), flags.origin))
+    return work_on_ranks(nodes, partial(train_run, config, workers_of_rank(nodes), flags.origin))
 
 
 def _check_start(config: TrainConfig, directory: Path) -> None:
     """Make what a run needs first, so that its error is one, and not one for each seed."""
     if config.run.copies > 1:
         check_copies(config)
-        make_population(config, lambda trainer: None)
+        make_population(config)
         return
     agent = fresh_agent(config)
     if config.run.load_weights:
@@ -59,27 +59,25 @@ def _check_start(config: TrainConfig, directory: Path) -> None:
     callbacks_for(config, directory)
 
 
-def _announce_and_train(config: TrainConfig, num_workers: int | None, origin: str, ranks: Cluster = ALONE) -> int:
-    """Print where the settings come from, and train."""
-    if not (ranks.node or ranks.joined):
-        say(f"settings  {origin}")
-    return train_run(config, ranks, num_workers)
-
-
-def train_run(config: TrainConfig, ranks: Cluster = ALONE, num_workers: int | None = None) -> int:
+def train_run(config: TrainConfig, num_workers: int | None, origin: str | None = None, ranks: Cluster = ALONE) -> int:
     """Train, save, evaluate and report; only the first rank does more than train.
 
     Args:
         config: of the run.
-        ranks: of the run.
         num_workers: the number of processes that step, if the config has none; the record of the run does not have it.
+        origin: says where the settings come from; it is printed.
+        ranks: of the run.
 
     Returns:
         The exit code.
     """
-    run_dir = Path(str(config.run.run_dir)) if ranks.node or ranks.joined else choose_run_dir(config)
+    is_first = not (ranks.node or ranks.joined)
+    if is_first and origin is not None:
+        say(f"settings  {origin}")
+    run_dir = choose_run_dir(config) if is_first else Path(str(config.run.run_dir))
     if config.run.copies > 1:
-        _check_alone(ranks)
+        if ranks.nodes > 1:
+            raise ValueError("a run with copies trains on one rank: without --cluster and torchrun")
         return train_copies(config, run_dir)
     own = config.with_workers(num_workers)
     with stop_is_told():
@@ -101,7 +99,7 @@ def _train_or_continue(config: TrainConfig) -> int:
         return train_copies(config, run_dir, resumed=True)
     if checkpoints_in(run_dir / CHECKPOINT_DIRECTORY):
         return _resume_run(config, 1, run_dir, None, {})
-    return train_run(config, num_workers=1)
+    return train_run(config, 1)
 
 
 def resume(
@@ -177,8 +175,3 @@ def _resume_run(
         new_episodes = config.run.mode == "streaming" and trainer.env.finished.all()
         say(f"resumed   {run_dir} after {done:,} steps{', in new episodes' if new_episodes else ''}")
         return run_to_end(own, trainer, run_dir)
-
-
-def _check_alone(ranks: Cluster) -> None:
-    if ranks.nodes > 1:
-        raise ValueError("a run with copies trains on one rank: without --cluster and torchrun")
