@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from parallel_rl.utils import DamagedError, State, load_state
 from parallel_rl.utils.records import check_equal
 from Population.schedule import Count
-from Population.transport import Learned, packed, plain_settings, unpacked
+from Population.transport import saved, unpacked
 
 if TYPE_CHECKING:
     from Population.trainer import Trainer
@@ -17,12 +17,11 @@ PARTS = {"made_for", "count", "last", "agent", "agent_version", "combiner", "rec
 
 def contents(trainer: "Trainer") -> State:
     """Return the contents of a checkpoint; the members must be idle."""
-    learned = packed(trainer.agent)
     return {
         "made_for": made_for(trainer),
         "count": list(trainer.count),
         "last": list(trainer.last),
-        "agent": {"shared": learned.state, "settings": plain_settings(learned.settings)},
+        "agent": saved(trainer.agent),
         "agent_version": trainer.agent_version,
         "combiner": trainer.combiner.state(),
         "records": [record.state() for record in trainer.records],
@@ -64,7 +63,7 @@ def restore(trainer: "Trainer", state: State, path: str) -> None:
     try:
         trainer.started = time.monotonic() - float(state["count"][2])
         trainer.agent_version = state["agent_version"]
-        trainer.agent = unpacked(trainer.agent, Learned(state["agent"]["shared"], state["agent"]["settings"]))
+        trainer.agent = unpacked(trainer.agent, state["agent"])
         trainer.combiner.load_state(state["combiner"])
         for record, own, member in zip(trainer.records, state["records"], state["members"], strict=True):
             record.load_state(own, member)

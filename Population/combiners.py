@@ -48,10 +48,7 @@ class AgentCombiner(ABC):
 
     def state(self) -> State:
         """Return what an exact resume needs, for `utils.save_state`; by default the random stream `rng`, if any."""
-        rng: random.Random | None = getattr(self, "rng", None)
-        return (
-            {} if rng is None else {"rng": [list(part) if isinstance(part, tuple) else part for part in rng.getstate()]}
-        )
+        return {"rng": vars(self)["rng"].getstate()} if "rng" in vars(self) else {}
 
     def load_state(self, state: State) -> None:
         """Restore what `state` returned."""

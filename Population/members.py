@@ -17,15 +17,7 @@ from parallel_rl.utils import History, Metrics, State
 from Population.experience import Experience
 from Population.member_trainer import MemberTrainer, Watch
 from Population.schedule import Count, Schedule, due
-from Population.transport import (
-    Update,
-    apply_settings,
-    generators_of,
-    packed,
-    plain_settings,
-    reseeded,
-    unpacked,
-)
+from Population.transport import Update, apply_settings, generators_of, packed, reseeded, saved, unpacked
 
 
 @dataclass(frozen=True)
@@ -46,17 +38,6 @@ class Report:
     """Its steps since the last report, if it only collects or if they are kept."""
 
 
-@dataclass
-class Final:
-    """What a member returns at the end of its run."""
-
-    version: int
-    content: Any
-    """Its agent, packed."""
-    history: list[Metrics] = field(default_factory=list)
-    """The rows of metrics of an agent of `AsyncTrainer`."""
-
-
 class Member(Protocol):
     """The tasks of a member."""
 
@@ -66,14 +47,8 @@ class Member(Protocol):
     def restore(self, count: Count, update: Update) -> None:
         """Replace a member that died: continue with its counts and its agent, as of its last report."""
 
-    def state(self, update: Update | None) -> State:
-        """Replace the agent, if there is an update; return everything that an exact resume needs."""
-
-    def load_state(self, state: State, path: str) -> None:
-        """Restore what `state` returned, which was saved at `path`."""
-
-    def finish(self, update: Update | None) -> Final:
-        """Replace the agent, if there is an update, and end."""
+    def finish(self, update: Update | None) -> tuple[Any, list[Metrics]]:
+        """Replace the agent, if there is an update, and end; return the agent, packed, and the rows of metrics."""
 
     def close(self) -> None:
         """Close the environments."""
@@ -138,21 +113,13 @@ class AgentMember:
         self.count = self.trained_at = self.sent_at = count
         self._take(update)
 
-    def state(self, update: Update | None) -> State:
-        """Raise a `TypeError`: a user's agent may hold objects that a checkpoint cannot store."""
-        raise TypeError("only a population of agents of AsyncTrainer can be saved")
-
-    def load_state(self, state: State, path: str) -> None:
-        """Raise a `TypeError`, as `state` does."""
-        raise TypeError("only a population of agents of AsyncTrainer can be loaded")
-
-    def finish(self, update: Update | None) -> Final:
+    def finish(self, update: Update | None) -> tuple[Any, list[Metrics]]:
         """Call `after` of the environment and of the agent."""
         self._take(update)
         for part in (self.env, self.agent):
             if hasattr(part, "after"):
                 part.after()
-        return Final(self.version, packed(self.agent))
+        return packed(self.agent), []
 
     def close(self) -> None:
         """Close the environment, if it has a `close`."""
@@ -282,15 +249,12 @@ class TrainerMember:
     def state(self, update: Update | None) -> State:
         """Return the checkpoint of its trainer, its agent as sent to other processes, and the agent's version."""
         self._take(update)
-        learned = packed(self.trainer.agent)
+        history = self.trainer.history
         return {
             "trainer": contents(self.trainer),
-            "shared": learned.state,
-            "settings": plain_settings(learned.settings),
+            **saved(self.trainer.agent),
             "version": self.version,
-            "history": {
-                name: np.array([row[name] for row in self.trainer.history]) for name in self.trainer.history.columns
-            },
+            "history": {name: np.array([row[name] for row in history]) for name in history.columns},
         }
 
     def load_state(self, state: State, path: str) -> None:
@@ -303,11 +267,11 @@ class TrainerMember:
             dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
         )
 
-    def finish(self, update: Update | None) -> Final:
-        """Return the history."""
+    def finish(self, update: Update | None) -> tuple[Any, list[Metrics]]:
+        """End the run."""
         self._take(update)
         self.rows.close()
-        return Final(self.version, packed(self.trainer.agent), [*self.trainer.history])
+        return packed(self.trainer.agent), [*self.trainer.history]
 
     def close(self) -> None:
         """Close the environments."""

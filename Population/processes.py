@@ -151,22 +151,19 @@ class InThisProcess:
 
     def __init__(self, make: MakeMember, seed: int, pulse: Pulse) -> None:
         self._streams, self._pulse = OwnStreams(seed), pulse
-        self._call: tuple[str, tuple[Any, ...]] | None = None
+        self._result: Any = None
         with self._streams():
             self._member = make(seed=seed, pulse=pulse)
 
     def begin(self, number: int, task: str, *args: Any) -> None:
-        """Store a task."""
-        self._call = task, args
+        """Run a task."""
+        with self._streams():
+            self._result = getattr(self._member, task)(*args)
 
     def next(self, look: Callable[[int], None]) -> tuple[int, Any]:
-        """Run the task."""
-        assert self._call is not None
-        (task, args), self._call = self._call, None
-        with self._streams():
-            result = getattr(self._member, task)(*args)
+        """Return the result of the task."""
         look(self._pulse.step)
-        return 0, result
+        return 0, self._result
 
     def close(self) -> None:
         """Close the environments; may be called twice."""

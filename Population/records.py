@@ -5,9 +5,9 @@ from typing import Any, TypedDict
 
 from parallel_rl.utils import Metrics, State
 from Population.experience import Experience
-from Population.members import Final, Report
+from Population.members import Report
 from Population.schedule import Count
-from Population.transport import Learned, Update, packed, plain_settings, unpacked
+from Population.transport import Update, saved, unpacked
 
 
 class WorkerResult(TypedDict):
@@ -67,30 +67,31 @@ class Record:
         A finished member may have been sent another agent since its last report.
         """
         state = {"count": list(self.count), "returns": self.returns, "finished": self.finished}
-        if not self.finished:
-            return state
-        learned = packed(self.agent)
-        return state | {
-            "shared": learned.state, "settings": plain_settings(learned.settings), "version": self.version
-        }  # fmt: skip
+        return state | saved(self.agent) | {"version": self.version} if self.finished else state
 
     def load_state(self, state: State, member: State) -> None:
         """Restore what `state` returned; the agent in `member` is the one that it has."""
         self.count, self.returns, self.finished = Count(*state["count"]), state["returns"], state["finished"]
-        self.held = Update(member["version"], Learned(member["shared"], member["settings"]))
+        self.held = Update(member["version"], {name: member[name] for name in ("shared", "settings")})
         reported = member | state  # only a finished member has an agent of its own in `state`
         self.version = reported["version"]
-        self.agent = unpacked(self.agent, Learned(reported["shared"], reported["settings"]))
+        self.agent = unpacked(self.agent, reported)
 
-    def result(self, number: int, final: Final) -> WorkerResult:
-        """Return its part of the result of a run."""
+    def result(self, number: int, content: Any, history: list[Metrics]) -> WorkerResult:
+        """Return its part of the result of a run.
+
+        Args:
+            number: of the member.
+            content: its agent at the end, packed.
+            history: its rows of metrics.
+        """
         return {
             "id": number,
-            "agent": unpacked(self.agent, final.content),
-            "agent_version": final.version,
+            "agent": unpacked(self.agent, content),
+            "agent_version": self.held.version,
             "experience": self.experience,
             "rewards": self.returns,
             "total_episodes": int(self.count.episodes),
             "total_steps": int(self.count.steps),
-            "history": final.history,
+            "history": history,
         }

@@ -170,8 +170,10 @@ class Trainer:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is damaged, or not such a file.
+            ValueError: it is damaged, or not such a file, or the agents are not of `AsyncTrainer`.
         """
+        if not self.trainable:
+            raise ValueError("only populations of agents of AsyncTrainer can be loaded")
         state = read_checkpoint(path)
         self._loaded = state, os.fspath(path)
         return Count(*state["count"])
@@ -291,7 +293,7 @@ class Trainer:
     def _finish_all(self) -> list[WorkerResult]:
         """End the members; return the result of each."""
         finals = self.run_in_members("finish", [(record.take_update(),) for record in self.records])
-        return [record.result(number, finals[number]) for number, record in enumerate(self.records)]
+        return [record.result(number, *finals[number]) for number, record in enumerate(self.records)]
 
     def _make_members(self, seeds: Sequence[int]) -> Processes | InThisProcess:
         makes = [*map(self._maker, range(self.n_workers))]

@@ -19,31 +19,34 @@ class Update(NamedTuple):
     """The result of `packed`."""
 
 
-class Learned(NamedTuple):
-    """The content of an agent of `AsyncTrainer`."""
-
-    state: Any
-    settings: dict[str, Any]
-    """The settings that can be changed."""
-
-
 def is_trainable(agent: Any) -> bool:
     """Return whether an agent is for `AsyncTrainer` (PPO, DQN, ...), not a `Population.Agent`."""
     return hasattr(agent, "observe") and hasattr(agent, "steps_wanted")
 
 
 def packed(agent: Any) -> Any:
-    """Return what is sent in place of an agent: the result of its `get`, or the agent itself without `get`."""
+    """Return what is sent in place of an agent: the result of its `get`, or the agent itself without `get`.
+
+    For an agent of `AsyncTrainer` it is a dict with what is `shared`, and the `settings` that can be changed.
+    """
     if is_trainable(agent):
-        return Learned(shared(agent), _changeable(agent))
+        return {"shared": shared(agent), "settings": _changeable(agent)}
     return agent.get() if hasattr(agent, "get") else agent
+
+
+def saved(agent: Any) -> dict[str, Any]:
+    """Return the `packed` agent of `AsyncTrainer` without the settings that a file cannot hold: functions, objects."""
+    return {
+        "shared": shared(agent),
+        "settings": {name: value for name, value in _changeable(agent).items() if _is_plain(value)},
+    }
 
 
 def unpacked(agent: Any, content: Any) -> Any:
     """Set the content of an agent and return it; without `set`, the content is an agent, and is returned."""
     if is_trainable(agent):
-        apply_settings(agent, content.settings)
-        load_shared(agent, content.state)
+        apply_settings(agent, content["settings"])
+        load_shared(agent, content["shared"])
     elif hasattr(agent, "set"):
         agent.set(content)
     else:
@@ -128,11 +131,6 @@ def apply_settings(agent: Any, settings: dict[str, Any]) -> None:
     """Change the settings of an agent; settings from a file have lists in place of tuples."""
     for name, value in settings.items():
         setattr(agent, name, tuple(value) if isinstance(value, list) else value)
-
-
-def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that a file can hold: all but functions and objects."""
-    return {name: value for name, value in settings.items() if _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:
