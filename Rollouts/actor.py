@@ -96,12 +96,10 @@ def check_signatures(cls: type) -> None:
         if not callable(method):
             raise TypeError(f"{cls.__name__} is not an actor: it has no method {name}{wanted}")
         signature = inspect.signature(method)
-        try:
-            fits = name == "step" or [*signature.parameters] == ["self", "hx", "at"]
-            if name == "step":
-                signature.bind(*range(6), hx=None, virtual=True)
-        except TypeError:
-            fits = False
+        if name == "step":
+            fits = _takes(signature, *range(6), hx=None, virtual=True)
+        else:
+            fits = [*signature.parameters] == ["self", "hx", "at"]
         if not fits:
             raise TypeError(f"{cls.__name__}.{name} must take {wanted}, not {signature}")
 
@@ -113,20 +111,21 @@ def check_actor(cls: type) -> None:
         TypeError: a method is missing, or takes other arguments.
     """
     check_signatures(cls)
-    if getattr(cls, "step", None) is BaseActorModule.step and issubclass(cls, nn.Module):
-        _check_forward(cls)
+    if issubclass(cls, nn.Module) and getattr(cls, "step", None) is BaseActorModule.step:
+        names, signature = ("act", "rew", "fin", "stepno", "hx", "virtual"), inspect.signature(cls.forward)
+        if not _takes(signature, "self", "obs", **dict.fromkeys(names)):
+            raise TypeError(
+                f"{cls.__name__}.forward must take (self, obs, *, {', '.join(names)}), or **_ for those that it does "
+                f"not use, not {signature}"
+            )
 
 
-def _check_forward(cls: type[nn.Module]) -> None:
-    signature = inspect.signature(cls.forward)
-    names = ("act", "rew", "fin", "stepno", "hx", "virtual")
+def _takes(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
     try:
-        signature.bind(cls, "obs", **dict.fromkeys(names))
+        signature.bind(*args, **kwargs)
     except TypeError:
-        wanted = f"(self, obs, *, {', '.join(names)})"
-        raise TypeError(
-            f"{cls.__name__}.forward must take {wanted}, or **_ for those that it does not use, not {signature}"
-        ) from None
+        return False
+    return True
 
 
 def call(actor: Actor, method: str, *args: Any, **options: Any) -> Any:

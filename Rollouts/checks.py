@@ -66,14 +66,18 @@ def _check_actions(actor: Actor, act: Nested, wanted: Nested) -> None:
     """Check actions `(1, B, ...)` against examples of the right structure, shape and type."""
 
     def check(example: Tensor, value: Any) -> None:
-        if not isinstance(value, Tensor) or value.shape != example.shape:
-            shape = tuple(value.shape) if isinstance(value, Tensor) else repr(value)[:200]
-            raise ValueError(f"they must be tensors of shape {tuple(example.shape)}, not {shape}")
+        _check_shape(example, value)
         if value.is_floating_point() and not example.is_floating_point():
             raise ValueError(f"they must be {example.dtype}, not {value.dtype}")
 
     with actions_of(actor):
         tree_map(check, wanted, act)
+
+
+def _check_shape(example: Tensor, value: Any) -> None:
+    if not isinstance(value, Tensor) or value.shape != example.shape:
+        found = tuple(value.shape) if isinstance(value, Tensor) else repr(value)[:200]
+        raise ValueError(f"there must be a tensor of shape {tuple(example.shape)}, not {found}")
 
 
 def _check_shapes(what: str, tree: Nested, lead: tuple[int | None, int]) -> None:
@@ -89,14 +93,8 @@ def _check_shapes(what: str, tree: Nested, lead: tuple[int | None, int]) -> None
 
 def _check_like(what: str, hx: Nested, before: Nested) -> None:
     """Check that a recurrent state has the structure and the shapes of the previous one."""
-
-    def check(old: Tensor, new: Any) -> None:
-        if not isinstance(new, Tensor) or new.shape != old.shape:
-            new = tuple(new.shape) if isinstance(new, Tensor) else repr(new)[:200]
-            raise ValueError(f"it must have shape {tuple(old.shape)}, not {new}")
-
     try:
-        tree_map(check, before, hx)
+        tree_map(_check_shape, before, hx)
     except ValueError as error:
         raise ValueError(f"the hx that {what} returns is not like the one that it was given: {error}") from None
 

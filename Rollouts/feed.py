@@ -1,6 +1,7 @@
 """The generator of fragments."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -78,7 +79,10 @@ def rollout(
     if num_workers:
         alone = on_env_error == "raise" and step_timeout is None  # else workers must step all environments
         workers = {"backend": "process", "num_workers": num_workers, "asynchronous": alone}
-    return _feed(envs, num_envs, {**workers, **faults}, actor, n_steps, sticky, device)
+    return _feed(
+        partial(EnvVectorizer, envs, num_envs, autoreset=True, **workers, **faults),
+        partial(FragmentCollector, actor=actor, n_steps=n_steps, sticky=sticky, device=device),
+    )
 
 
 def _check(num_workers: int, lag: int, step_timeout: float | None) -> None:
@@ -91,15 +95,9 @@ def _check(num_workers: int, lag: int, step_timeout: float | None) -> None:
 
 
 def _feed(
-    envs: Any,
-    num_envs: int,
-    options: dict[str, Any],
-    actor: Actor,
-    n_steps: int,
-    sticky: bool,
-    device: torch.device,
+    make_envs: Callable[[], EnvVectorizer], make_collector: Callable[[EnvVectorizer], FragmentCollector]
 ) -> Iterator[Fragment]:
-    with EnvVectorizer(envs, num_envs, autoreset=True, **options) as vectorizer:
-        collector = FragmentCollector(vectorizer, actor, n_steps, sticky=sticky, device=device)
+    with make_envs() as envs:
+        collector = make_collector(envs)
         while True:
             yield collector.collect()

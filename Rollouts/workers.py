@@ -2,7 +2,7 @@
 
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -14,18 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from AsyncPPO import EnvError, EnvVectorizer
-from AsyncPPO.backends import EnvFactory
+from AsyncPPO.backends import EnvFactory, OnEnvError
 from AsyncPPO.factory import env_factories
-from AsyncPPO.workers import (
-    Channel,
-    Pulse,
-    SharedBuffers,
-    Worker,
-    WorkerError,
-    WorkerPool,
-    WorkerSpec,
-    choose_start_method,
-)
+from AsyncPPO.workers import Channel, Pulse, Supervisor, WorkerPool, WorkerSpec, choose_start_method
 from parallel_rl.utils import env_seeds, restart_seed, seed_global_streams, spawn_seeds
 from Rollouts.collector import FragmentCollector
 from Rollouts.fragment import Fragment, cat
@@ -33,36 +24,6 @@ from Rollouts.nested import tree_map
 
 CLOSE_SECONDS = 1.0
 """Seconds that workers may take to finish a step and close their environments before they are killed."""
-ALIGNMENT = 64
-
-
-class SharedWeights:
-    """The tensors of a module's `state_dict` in shared memory."""
-
-    @staticmethod
-    def size(module: nn.Module) -> int:
-        """Return the size of the tensors in bytes."""
-        return sum(_aligned(tensor.nbytes) for tensor in _tensors(module)) or 1
-
-    def __init__(self, module: nn.Module, memory: Any) -> None:
-        """Store a module and a buffer of `size(module)` bytes."""
-        self._module, self._views, offset = module, list[Tensor](), 0
-        for tensor in _tensors(module):
-            memory_of = np.frombuffer(memory, np.uint8, tensor.nbytes, offset)
-            self._views.append(torch.from_numpy(memory_of).view(tensor.dtype).reshape(tensor.shape))
-            offset += _aligned(tensor.nbytes)
-
-    @torch.no_grad()
-    def write(self) -> None:
-        """Write the module's tensors."""
-        for view, tensor in zip(self._views, _tensors(self._module), strict=True):
-            view.copy_(tensor)
-
-    @torch.no_grad()
-    def read(self) -> None:
-        """Load the tensors that were written last into the module."""
-        for view, tensor in zip(self._views, _tensors(self._module), strict=True):
-            tensor.copy_(view)
 
 
 class ActorFault(NamedTuple):
@@ -91,36 +52,30 @@ class RolloutWorker:
     def __init__(
         self,
         channel: Channel,
-        actor: Any,
+        make_collector: Callable[[EnvVectorizer], FragmentCollector],
         factories: Sequence[EnvFactory],
-        n_steps: int,
-        sticky: bool,
-        device: torch.device,
         seeds: Sequence[int],
         actor_seed: int,
-        on_env_error: str,
+        on_env_error: OnEnvError,
         timed: bool,
     ) -> None:
-        """Make the environments; `rollout` documents most arguments. `timed`: steps have a time limit."""
+        """Make the environments and the collector; `timed`: steps have a time limit."""
         if timed:
-            pulse = channel.pulse
-            factories = [
-                partial(_watched, factory, pulse, env_id)
-                for factory, env_id in zip(factories, channel.envs, strict=True)
-            ]
+            pairs = zip(factories, channel.envs, strict=True)
+            factories = [partial(Watched, factory, channel.pulse, env_id) for factory, env_id in pairs]
         actor_seed, *seeds = (restart_seed(seed, channel.restarts) for seed in (actor_seed, *seeds))
         seed_global_streams(actor_seed)
-        self.first, self.actor = channel.envs.start, actor
-        self.weights = SharedWeights(actor, channel.buffers[0])
-        self.envs = EnvVectorizer(
-            factories, backend="inline", seed=seeds, autoreset=True, on_env_error=on_env_error  # type: ignore[arg-type]
-        )  # fmt: skip
-        self.collector = FragmentCollector(self.envs, actor, n_steps, sticky=sticky, device=device)
+        self.first = channel.envs.start
+        self.envs = EnvVectorizer(factories, backend="inline", seed=seeds, autoreset=True, on_env_error=on_env_error)
+        self.collector = make_collector(self.envs)
 
-    def collect(self, training: int) -> Any:
-        """Collect a fragment with the newest weights; return its fields, as arrays, or an `ActorFault`."""
-        self.weights.read()
-        self.actor.train(bool(training))
+    @torch.no_grad()
+    def collect(self, weights: dict[str, Tensor], training: bool) -> Any:
+        """Collect a fragment with these weights; return its fields, as arrays, or an `ActorFault`."""
+        actor: Any = self.collector.actor
+        for name, tensor in tensors_of(actor):
+            tensor.copy_(weights[name])
+        actor.train(training)
         try:
             return tree_map(_array, vars(self.collector.collect()))
         except EnvError as error:
@@ -135,14 +90,8 @@ class RolloutWorker:
         self.envs.close()
 
 
-class Restarts:
-    """A supervisor: workers that died or hung begin their fragment again, with new episodes."""
-
-    def prepare(self, worker: Worker) -> None:
-        """Do nothing: the new process has already made its environments, with other seeds."""
-
-    def interrupted(self, worker: Worker, error: WorkerError) -> None:
-        """Do nothing: the worker begins its fragment again by itself."""
+class Restarts(Supervisor):
+    """Lets workers that died or hung begin their fragment again, in new episodes with other seeds."""
 
 
 def lagged_feed(
@@ -155,17 +104,17 @@ def lagged_feed(
     sticky: bool,
     device: torch.device,
     seed: int | Sequence[int] | None,
-    on_env_error: str,
+    on_env_error: OnEnvError,
     step_timeout: float | None,
 ) -> Iterator[Fragment]:
     """Yield fragments while workers collect the next one; the arguments are those of `rollout`."""
     bounds = np.linspace(0, num_envs, min(num_workers, num_envs) + 1).astype(int).tolist()
     factories, seeds = env_factories(envs, num_envs), env_seeds(seed, num_envs)
     actor_seeds = spawn_seeds(seed if isinstance(seed, int | np.integer | None) else seed[0], num_envs + len(bounds))
+    make_collector = partial(FragmentCollector, actor=actor, n_steps=n_steps, sticky=sticky, device=device)
     make_worker = partial(
-        RolloutWorker, actor=actor, n_steps=n_steps, sticky=sticky, device=device, on_env_error=on_env_error,
-        timed=step_timeout is not None,
-    )  # fmt: skip
+        RolloutWorker, make_collector=make_collector, on_env_error=on_env_error, timed=step_timeout is not None
+    )
     specs = [
         WorkerSpec(
             f"the worker of environments {first} to {stop - 1}",
@@ -174,21 +123,21 @@ def lagged_feed(
         )
         for (first, stop), actor_seed in zip(pairwise(bounds), actor_seeds[num_envs:], strict=False)
     ]
-    method = "spawn" if device.type == "cuda" else choose_start_method("auto")[0]
-    shared = SharedBuffers(method)
-    weights = SharedWeights(actor, shared.allocate(SharedWeights.size(actor)))
     with WorkerPool(
         specs,
         {"collect": RolloutWorker.collect},
-        shared=shared,
-        start_method=method,
+        start_method="spawn" if device.type == "cuda" else choose_start_method("auto")[0],
         timeout=step_timeout,
         close_timeout=CLOSE_SECONDS,
         supervisor=Restarts() if on_env_error == "restart" else None,
         error=EnvError,
     ) as pool:
-        weights.write()
-        pool.begin(pool.job("collect", int(actor.training)))
+
+        def begin() -> None:
+            weights = {name: tensor.to("cpu", copy=True) for name, tensor in tensors_of(actor)}
+            pool.begin(pool.job("collect", weights, actor.training))
+
+        begin()
         lag = 0
         while True:
             results = pool.wait()
@@ -196,8 +145,7 @@ def lagged_feed(
             for block in blocks:
                 if isinstance(block, ActorFault):
                     raise block.error from block.cause
-            weights.write()
-            pool.begin(pool.job("collect", int(actor.training)))
+            begin()
             yield _joined(blocks, bounds, device, lag)
             lag = 1
 
@@ -217,20 +165,17 @@ def _joined(blocks: list[dict[str, Any]], firsts: list[int], device: torch.devic
     return Fragment(**columns, **entries, lag=lag)
 
 
+def tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return the tensors of a module's `state_dict`, with their names."""
+    return [(name, value) for name, value in module.state_dict().items() if isinstance(value, Tensor)]
+
+
 def _array(leaf: Any) -> Any:
     return leaf.numpy(force=True) if isinstance(leaf, Tensor) else leaf
 
 
 def _tensor(leaf: Any, device: torch.device) -> Any:
     return torch.from_numpy(leaf).to(device) if isinstance(leaf, np.ndarray) else leaf
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    return [tensor for tensor in module.state_dict().values() if isinstance(tensor, Tensor)]
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _renumbered(message: str, first: int) -> str:
@@ -241,8 +186,8 @@ def _renumbered(message: str, first: int) -> str:
 class Watched(gym.Wrapper):
     """Reports to the parent when an environment begins a reset or step."""
 
-    def __init__(self, env: gym.Env, pulse: Pulse, env_id: int) -> None:
-        super().__init__(env)
+    def __init__(self, factory: EnvFactory, pulse: Pulse, env_id: int) -> None:
+        super().__init__(factory())
         self._pulse, self._env_id = pulse, env_id
 
     def reset(self, **options: Any) -> Any:
@@ -254,7 +199,3 @@ class Watched(gym.Wrapper):
         """Step."""
         self._pulse.beat(self._env_id)
         return self.env.step(action)
-
-
-def _watched(factory: EnvFactory, pulse: Pulse, env_id: int) -> gym.Env:
-    return Watched(factory(), pulse, env_id)
