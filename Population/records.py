@@ -1,31 +1,13 @@
 """What the main process knows about each member, and the result of a run."""
 
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any
 
 from parallel_rl.utils import Metrics, State
 from Population.experience import Experience
 from Population.members import Report
 from Population.schedule import Count
 from Population.transport import Update, saved, unpacked
-
-
-class WorkerResult(TypedDict):
-    """The result of a member."""
-
-    id: int
-    agent: Any
-    """Its last agent."""
-    agent_version: int
-    """How often the agent was trained or combined."""
-    experience: Experience
-    """All its steps, with `keep_experience`."""
-    rewards: list[float]
-    """The return of each of its episodes."""
-    total_episodes: int
-    total_steps: int
-    history: list[Metrics]
-    """The rows of metrics of an agent of `AsyncTrainer`, since its last restart."""
 
 
 @dataclass
@@ -77,13 +59,18 @@ class Record:
         self.version = reported["version"]
         self.agent = unpacked(self.agent, reported)
 
-    def result(self, number: int, content: Any, history: list[Metrics]) -> WorkerResult:
-        """Return its part of the result of a run.
+    def result(self, number: int, content: Any, history: list[Metrics]) -> dict[str, Any]:
+        """Return the result of the member.
 
         Args:
             number: of the member.
             content: its agent at the end, packed.
             history: its rows of metrics.
+
+        Returns:
+            `id`; `agent`, its last one; `agent_version`, how often that was trained or combined; `experience`, all its
+            steps, with `keep_experience`; `rewards`, the return of each of its episodes; `total_episodes` and
+            `total_steps`; `history`, the rows of metrics of an agent of `AsyncTrainer` since its last restart.
         """
         return {
             "id": number,

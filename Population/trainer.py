@@ -24,7 +24,7 @@ from Population.experience import Experience
 from Population.members import AgentMember, Report, TrainerMember
 from Population.modes import Mode, OnWorkerError, SyncMode, check_arguments, checked_trainer_options
 from Population.processes import InThisProcess, MakeMember, Processes
-from Population.records import Record, WorkerResult
+from Population.records import Record
 from Population.schedule import Count, due, make_schedule
 from Population.statistics import Stats, stats_of
 from Population.transport import Update, is_trainable, packed, reseeded
@@ -112,7 +112,7 @@ class Trainer:
         there were steps since the last combination.
 
         Returns:
-            The agent; and `{"workers": [...], "trainer": self}`, with a `WorkerResult` for each member.
+            The agent; and `{"workers": [...], "trainer": self}`, with a dict for each member (docs/population.md).
 
         Raises:
             ValueError: the schedule has no `finish`.
@@ -290,7 +290,7 @@ class Trainer:
         elif self.last.steps < self.count.steps:
             self.agent = self._single_agent()
 
-    def _finish_all(self) -> list[WorkerResult]:
+    def _finish_all(self) -> list[dict[str, Any]]:
         """End the members; return the result of each."""
         finals = self.run_in_members("finish", [(record.take_update(),) for record in self.records])
         return [record.result(number, *finals[number]) for number, record in enumerate(self.records)]

@@ -63,8 +63,8 @@ class FragmentCollector:
         actor: Actor,
         n_steps: int,
         *,
-        sticky: bool = False,
-        device: torch.device | str | None = None,
+        sticky: bool,
+        device: torch.device,
     ) -> None:
         """Store the parts; the first fragment begins with a reset.
 
@@ -75,8 +75,7 @@ class FragmentCollector:
             sticky: whether a finished environment waits for the next fragment.
             device: of the actor.
         """
-        self.envs, self.actor, self.n_steps, self.sticky = envs, actor, n_steps, sticky
-        self.device = torch.device("cpu" if device is None else device)
+        self.envs, self.actor, self.n_steps, self.sticky, self.device = envs, actor, n_steps, sticky, device
         self._first: State | None = None
         self._hx: Nested = None
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from AsyncPPO import EnvError, EnvVectorizer
 from AsyncPPO.backends import EnvFactory, OnEnvError
 from AsyncPPO.factory import env_factories
-from AsyncPPO.workers import Channel, Pulse, Supervisor, WorkerPool, WorkerSpec, choose_start_method
+from AsyncPPO.workers import Channel, Pulse, Worker, WorkerError, WorkerPool, WorkerSpec, choose_start_method
 from parallel_rl.utils import env_seeds, restart_seed, seed_global_streams, spawn_seeds
 from Rollouts.collector import FragmentCollector
 from Rollouts.fragment import Fragment, cat
@@ -90,8 +90,14 @@ class RolloutWorker:
         self.envs.close()
 
 
-class Restarts(Supervisor):
-    """Lets workers that died or hung begin their fragment again, in new episodes with other seeds."""
+class Restarts:
+    """A supervisor: workers that died or hung begin their fragment again, with new episodes."""
+
+    def prepare(self, worker: Worker) -> None:
+        """Do nothing: the new process has already made its environments, with other seeds."""
+
+    def interrupted(self, worker: Worker, error: WorkerError) -> None:
+        """Do nothing: the worker begins its fragment again by itself."""
 
 
 def lagged_feed(
