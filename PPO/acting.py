@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from parallel_rl.utils import element_of, join_parts, torch_threads
 from parallel_rl.utils.features import why_nan
 from PPO.fast.policy import NumpyPolicy
-from PPO.fast.replica import Replica
+from PPO.fast.shards import Replica
 from PPO.parts import Parts
 
 

@@ -20,10 +20,12 @@ from parallel_rl.utils import (
     Schedule,
     Trajectory,
     choices_of,
+    counted,
     make_config,
     settings_in,
 )
 from parallel_rl.utils.names import takes_no_environment
+from parallel_rl.utils.settings import checked_seed
 from PPO.acting import Acting
 from PPO.actor_critic import ActorCritic, MakeEncoder
 from PPO.arguments import (
@@ -32,7 +34,6 @@ from PPO.arguments import (
     Scaling,
     allows_actions,
     arguments_for,
-    checked_arguments,
     rebounded,
     spaces_of,
     unit_of,
@@ -117,18 +118,18 @@ class PPO(Acting, Learning):
         }  # fmt: skip
         config = make_config(PPOConfig, settings, others=self.arguments, by=type(self).__name__)
         self.config = replace(config, device=found_device(config.device))
-        observ_dim, action_dim, seed = checked_arguments(observ_dim, action_dim, seed)
+        observ_dim, action_dim = counted("observ_dim", observ_dim), counted("action_dim", action_dim)
         self.is_continuous, self.observ_dim, self.action_dim = is_continuous, observ_dim, action_dim
         self.action_scaling, self.action_offset = action_scaling, action_offset
         self.observation_space, self.action_space = spaces_of(
             is_continuous, observ_dim, action_dim, action_scaling, action_offset, observation_space, action_space
         )
-        self.encoder, self.actor_critic, self.seed = encoder, actor_critic, seed
+        self.encoder, self.actor_critic, self.seed = encoder, actor_critic, checked_seed(seed)
 
-        self.exploration = Exploration(self.config.sde_sample_freq) if self.config.use_sde else None
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(self.seed)
         self.memory, self.updates, self.rewarded = Memory(), 0, False
-        self._make_networks(torch.Generator().manual_seed(int(self.rng.integers(2**63)) if seed is None else seed))
+        fresh = int(self.rng.integers(2**63)) if self.seed is None else self.seed
+        self._make_networks(torch.Generator().manual_seed(fresh))
         self._make_optimizers()
 
     arguments = frozenset(inspect.signature(__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}
@@ -154,6 +155,9 @@ class PPO(Acting, Learning):
             values=1 + sum(companion.beta is not None for companion in companions),
             generator=generator,
         ).to(self.device)
+        self.exploration = None
+        if config.use_sde:
+            self.exploration = Exploration(config.sde_sample_freq, self.policy.policy_head.noise_size)
         columns = self.policy.features.columns
         if columns != self.observ_dim:
             raise ValueError(f"observ_dim={self.observ_dim}, but {self.observation_space} has {columns} features")

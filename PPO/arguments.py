@@ -11,16 +11,13 @@ from gymnasium import spaces
 from parallel_rl.utils import (
     COMPOSITE,
     Features,
-    Setting,
     action_units,
     bounds_of,
     choices_of,
-    fault_of,
     leaves,
     settings_class,
     spaces_in,
 )
-from parallel_rl.utils.settings import checked_seed
 from PPO.actor_critic import ActorCritic, MakeEncoder
 from PPO.companions import Companion
 from PPO.config import PPOConfig
@@ -59,23 +56,17 @@ def arguments_for(env: Any, action_scaling: Scaling | None = None) -> dict[str, 
         "observation_space": obs_space,
         "action_space": action_space,
         "observ_dim": Features.of(obs_space).columns,
+        "action_dim": sum(_dimensions(leaf) for _, leaf in leaves(action_space)),
         "is_continuous": isinstance(action_space, spaces.Box),
     }
-    if isinstance(action_space, COMPOSITE):
-        dimensions = sum(_dimensions(leaf) for _, leaf in leaves(action_space))
-        if not dimensions:
-            raise TypeError(f"the action space {action_space} is not supported: it has no elements")
-        return arguments | {"action_dim": dimensions}
-    if not isinstance(action_space, spaces.Box):
-        choices = choices_of(action_space)
-        first = {"action_offset": choices[0][1]} if len(choices) == 1 else {}
-        return arguments | {"action_dim": sum(count for count, _ in choices)} | first
-    arguments["action_dim"] = _dimensions(action_space)
     if not arguments["action_dim"]:
         raise TypeError(f"the action space {action_space} is not supported: it has no elements")
-    low, high = bounds_of(action_space)
-    offset, scale = action_units(low, high, _scales(action_scaling, len(low)))
-    return arguments | {"action_offset": offset} | ({"action_scaling": scale} if is_finite(action_space) else {})
+    if isinstance(action_space, spaces.Box):
+        low, high = bounds_of(action_space)
+        offset, scale = action_units(low, high, _scales(action_scaling, len(low)))
+        return arguments | {"action_offset": offset} | ({"action_scaling": scale} if is_finite(action_space) else {})
+    choices = [] if isinstance(action_space, COMPOSITE) else choices_of(action_space)
+    return arguments | ({"action_offset": choices[0][1]} if len(choices) == 1 else {})
 
 
 def _dimensions(space: spaces.Space) -> int:
@@ -160,18 +151,6 @@ def spaces_of(
         return observation_space, _box((action_dim,), action_scaling, action_offset)
     first = per_dimension("action_offset", action_offset, action_dim)[0]
     return observation_space, spaces.Discrete(action_dim, start=int(first))
-
-
-def checked_arguments(observ_dim: int, action_dim: int, seed: int | None) -> tuple[int, int, int | None]:
-    """Check the arguments other than config and spaces; return them as Python's numbers.
-
-    Raises:
-        ValueError: a number is out of its range.
-    """
-    for name, value in (("observ_dim", observ_dim), ("action_dim", action_dim)):
-        if fault := fault_of(name, value, Setting("", above=0), int):
-            raise ValueError(fault)
-    return int(observ_dim), int(action_dim), checked_seed(seed)
 
 
 def per_dimension(name: str, value: Scaling, dimensions: int) -> np.ndarray:

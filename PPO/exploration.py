@@ -11,14 +11,15 @@ from PPO.config import ROLLOUT
 class Exploration:
     """Noise for each environment. It is sampled at the first step, and again after some steps or after `forget`."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, size: int) -> None:
         """Start without noise.
 
         Args:
             steps: after how many steps to resample; with `ROLLOUT` only after `forget`.
+            size: A, the number of random numbers for an action.
         """
         self.steps = steps
-        self._noise = np.empty((0, 0), np.float32)
+        self._noise = np.empty((0, size), np.float32)
         self._ages = np.empty(0, np.int64)
 
     def noise(self, env_ids: np.ndarray, draw: Callable[[int], np.ndarray]) -> np.ndarray:
@@ -30,15 +31,10 @@ class Exploration:
         """
         missing = max(env_ids, default=-1) + 1 - len(self._ages)
         if missing > 0:
-            self._ages = np.append(self._ages, np.zeros(missing, np.int64))
+            self._ages, self._noise = np.pad(self._ages, (0, missing)), np.pad(self._noise, ((0, missing), (0, 0)))
         due = env_ids[self._ages[env_ids] == 0]
         if len(due):
-            fresh = draw(len(due))
-            if len(self._noise) < len(self._ages):
-                grown = np.zeros((len(self._ages), fresh.shape[1]), np.float32)
-                grown[: len(self._noise)] = self._noise.reshape(-1, fresh.shape[1])
-                self._noise = grown
-            self._noise[due] = fresh
+            self._noise[due] = draw(len(due))
         self._ages[env_ids] += 1
         if self.steps != ROLLOUT:
             self._ages[env_ids] %= self.steps
@@ -52,18 +48,19 @@ class Exploration:
         """Return the noise and its ages in steps, for `utils.save_state`."""
         return {"noise": self._noise.copy(), "ages": self._ages.copy()}
 
-    def restored(self, state: State, columns: int) -> "Exploration":
-        """Return an `Exploration` with the noise `(N, columns)` of a `state`.
+    def restored(self, state: State) -> "Exploration":
+        """Return an `Exploration` with the noise `(N, A)` of a `state`.
 
         Raises:
             ValueError: the state does not fit.
         """
         noise, ages = (np.asarray(state.get(name) if isinstance(state, dict) else None) for name in ("noise", "ages"))
+        size = self._noise.shape[1]
         kinds = noise.dtype == np.float32 and ages.dtype == np.int64 and noise.ndim == 2 and ages.ndim == 1
-        if not kinds or len(noise) != len(ages) or (len(noise) and noise.shape[1] != columns):
+        if not kinds or len(noise) != len(ages) or (len(noise) and noise.shape[1] != size):
             raise ValueError(f"the saved noise is {noise.dtype} {noise.shape}, of ages {ages.dtype} {ages.shape}")
         if not np.isfinite(noise).all() or (ages < 0).any():
             raise ValueError("the saved noise is not finite, or its ages are negative")
-        other = Exploration(self.steps)
-        other._noise, other._ages = noise.copy(), ages.copy()
+        other = Exploration(self.steps, size)
+        other._noise, other._ages = noise.reshape(-1, size).copy(), ages.copy()
         return other

@@ -159,7 +159,7 @@ class Savable(Parts):
         rng = _rng_of(state["random"])
         updates = whole_number(state["updates"], "number of updates")
         if self.exploration is not None:
-            self.exploration = self.exploration.restored(state["exploration"], self.policy.policy_head.noise_size)
+            self.exploration = self.exploration.restored(state["exploration"])
         self._take_over(networks)
         self._load_intrinsic_returns(discounted)
         for optimizer, tensors in zip(self.optimizers, moments, strict=True):

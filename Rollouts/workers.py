@@ -103,7 +103,7 @@ class Restarts:
 def lagged_feed(
     envs: Any,
     num_envs: int,
-    actor: nn.Module,
+    actor: Any,
     n_steps: int,
     *,
     num_workers: int,

@@ -210,7 +210,7 @@ def test_for_env_names_a_space_that_is_not_supported(obs_space: Any, action_spac
     ("bad", "message"),
     [
         ({"lr": 0.0}, "lr must be positive"),
-        ({"observ_dim": 0}, "observ_dim must be positive"),
+        ({"observ_dim": 0}, "observ_dim must be at least 1"),
         ({"batch_size": -1}, "batch_size must be positive"),
         ({"k_epochs": 0}, "k_epochs must be positive"),
         ({"mini_batch_size": 9}, r"mini_batch_size \(9\) is larger than batch_size \(8\)"),
