@@ -1,9 +1,11 @@
-"""Ranks on this machine: `python -m benchmarks.scale_out {sums,learning,speed,loss}`.
+"""Ranks on this machine: `python -m benchmarks.scale_out {sums,learning,speed,loss,silence,engine}`.
 
 sums: the time of a sum by recursive doubling and by gloo's ring, and that of all messages of an update of CartPole.
 learning: the return on CartPole after 30,000 steps, of one rank and of four, for six seeds.
 speed: steps per second of 1, 2, 4 and 8 ranks with 8 workers each, updates included, beside linear scaling; a picture.
 loss: how long the others wait when one of three ranks is killed, and when another joins.
+silence: the same when it is stopped, so that it is silent but not dead.
+engine: how much longer an update of two ranks takes that can be replaced than one of two that cannot.
 """
 
 import json
@@ -33,6 +35,8 @@ REPEATS = 20
 SEEDS, STEPS = range(6), 30_000
 WORKERS, HORIZON, UPDATES = 8, 128, 5
 NODES, KILLED_AFTER = 3, 10
+SILENCE_TIMEOUT = 3.0
+HERE = "127.0.0.1"
 PICTURE = Path(__file__).parents[1] / "docs" / "scale-out.png"
 
 
@@ -160,11 +164,12 @@ def draw_speed(speeds: dict[int, float]) -> None:
 
 
 class Noting(Callback):
-    """Notes when each update was done, and with how many environments; kills the last of the first ranks."""
+    """Notes when each update was done, and with how many environments; kills or stops the last of the first ranks."""
 
-    def __init__(self, directory: Path) -> None:
-        """Write into a directory."""
-        self.directory, self.notes, self.pause = directory, list[tuple[float, int]](), 0.0
+    def __init__(self, directory: Path, number: int) -> None:
+        """Write into a directory; send this signal."""
+        self.directory, self.number = directory, number
+        self.notes, self.pause = list[tuple[float, int]](), 0.0
 
     def admit(self, admit: Callable[..., bool], *arguments: Any) -> bool:
         """Let ranks join; note the longest time that this takes."""
@@ -178,15 +183,15 @@ class Noting(Callback):
         ranks, self.notes = trainer.ranks, [*self.notes, (time.monotonic(), trainer.running_envs)]
         if ranks.node == NODES - 1 and not ranks.joined and len(self.notes) == KILLED_AFTER:
             (self.directory / "killed").write_text(str(time.monotonic()))
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
         all_of_them = [envs == trainer.num_envs for _, envs in self.notes]
         if ranks.node == 0 and not all(all_of_them) and all(all_of_them[-KILLED_AFTER:]):
             (self.directory / "notes").write_text(json.dumps([self.pause, self.notes]))
             trainer.stop("enough")
 
 
-def _train_noting(directory: Path, ranks: Cluster) -> int:
-    noting = Noting(directory)
+def _train_noting(directory: Path, number: int, ranks: Cluster) -> int:
+    noting = Noting(directory, number)
     ranks.admit = partial(noting.admit, ranks.admit)  # type: ignore[method-assign]
     with trainer_of(ranks, 0, 10_000_000) as trainer:
         trainer.callbacks.append(noting)
@@ -194,22 +199,34 @@ def _train_noting(directory: Path, ranks: Cluster) -> int:
     return 0
 
 
-def milliseconds_of_loss() -> dict[str, float]:
-    """Return the time from a kill to the next update, an update's usual time, and what a join takes."""
+def on_elastic_ranks(count: int, work: Callable[[Cluster], int], timeout: float) -> None:
+    """Do the work of each of some ranks, of which one may be lost and is replaced."""
     from torch.distributed import TCPStore
 
-    from parallel_rl.commands.cluster import LocalRank, elastic_rank
+    from parallel_rl.commands.cluster import LocalRank
     from parallel_rl.ranks.driver import Driver
 
+    store = TCPStore(HERE, 0, is_master=True, wait_for_workers=False)
+
+    def start(member: int, node: int) -> LocalRank:
+        return LocalRank(node, partial(_elastic_rank, store.port, member, node, count, timeout), work)
+
+    Driver(store, count, count - 1, start, print).run()
+
+
+def _elastic_rank(port: int, member: int, node: int, nodes: int, timeout: float) -> Any:
+    from torch.distributed import TCPStore
+
+    from parallel_rl.ranks.elastic import Elastic
+
+    return Elastic(TCPStore(HERE, port), member, node, nodes, timeout=timeout)
+
+
+def milliseconds_of_loss(number: int, timeout: float = 300.0) -> dict[str, float]:
+    """Return the time from a signal to the next update, an update's usual time, and what a join takes."""
     with TemporaryDirectory() as name:
         directory = Path(name)
-        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-
-        def start(member: int, node: int) -> LocalRank:
-            connect = partial(elastic_rank, "127.0.0.1", store.port, member, node, NODES)
-            return LocalRank(node, connect, partial(_train_noting, directory))
-
-        Driver(store, NODES, NODES - 1, start, print).run()
+        on_elastic_ranks(NODES, partial(_train_noting, directory, number), timeout)
         killed = float((directory / "killed").read_text())
         pause, notes = json.loads((directory / "notes").read_text())
         times, envs = np.array(notes).T
@@ -218,10 +235,31 @@ def milliseconds_of_loss() -> dict[str, float]:
     back += int(np.argmax(envs[back:] == envs[0]))
     return {
         "usual update": float(np.median(updates[: before - 1])) * 1e3,
-        "from the kill to the next update": (times[before] - killed) * 1e3,
+        f"from {signal.Signals(number).name} to the next update": (times[before] - killed) * 1e3,
         "pause in which a rank joins": pause * 1e3,
         "longest update around the join": float(updates[back - 2 : back + 1].max()) * 1e3,
     }
+
+
+def milliseconds_of_updates(ranks: Cluster) -> float:
+    """Return the median time of an update of CartPole."""
+    with trainer_of(ranks, 0, 50_000) as trainer:
+        return float(np.median(np.diff([row["seconds"] for row in trainer.updates()]))) * 1e3
+
+
+def milliseconds_of_engine() -> tuple[float, float]:
+    """Return the median times of an update of two ranks, without and with an engine that would replace them."""
+
+    def work(ranks: Cluster) -> int:
+        milliseconds = milliseconds_of_updates(ranks)
+        if ranks.node == 0:
+            file.write_text(str(milliseconds))
+        return 0
+
+    with TemporaryDirectory() as name:
+        file = Path(name) / "milliseconds"
+        on_elastic_ranks(2, work, 300.0)
+        return on_ranks(2, milliseconds_of_updates), float(file.read_text())
 
 
 def main() -> None:
@@ -244,9 +282,15 @@ def main() -> None:
             linear = speed / (speeds[1] * count)
             print(f"| {count} ranks, {WORKERS * count} workers | {speed:,.0f} steps/s | {linear:.2f} of linear |")
         draw_speed(speeds)
-    elif sys.argv[1:] == ["loss"]:
-        for what, milliseconds in milliseconds_of_loss().items():
+    elif sys.argv[1:] in (["loss"], ["silence"]):
+        silence = sys.argv[1] == "silence"
+        how = (signal.SIGSTOP, SILENCE_TIMEOUT) if silence else (signal.SIGKILL,)
+        for what, milliseconds in milliseconds_of_loss(*how).items():
             print(f"| {what} | {milliseconds:,.0f} ms |")
+    elif sys.argv[1:] == ["engine"]:
+        for _ in range(3):
+            fixed, elastic = milliseconds_of_engine()
+            print(f"| an update of two ranks | fixed {fixed:.1f} ms | may be replaced {elastic:.1f} ms |", flush=True)
     else:
         sys.exit(__doc__)
 
