@@ -5,9 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from importlib import metadata
 from pathlib import Path
+
+from parallel_rl.utils.versions import VERSION
 
 DISTRIBUTION = "parallel-rl"
 """The name of the installed package, and of its console command."""
@@ -39,12 +40,8 @@ NAME = PROGRAM.rpartition("/")[2].rpartition(" ")[2]
 
 def version() -> str:
     """Return the version of this program, and its commit if known."""
-    if (CHECKOUT / "pyproject.toml").is_file():
-        number = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
-    else:
-        number = metadata.version(DISTRIBUTION)
     known = commit()
-    return number if known is None else f"{number} ({known})"
+    return VERSION if known is None else f"{VERSION} ({known})"
 
 
 def commit() -> str | None:

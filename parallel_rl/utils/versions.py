@@ -4,7 +4,7 @@ import platform
 from importlib.metadata import version
 
 VERSION = "0.2.0"
-"""The version of this project, as in CITATION.cff."""
+"""The version of this project, as in pyproject.toml and CITATION.cff."""
 LIBRARIES = ("torch", "gymnasium", "numpy")
 
 

@@ -197,6 +197,7 @@ def test_saved_weights_record_the_versions(tmp_path: Path) -> None:
     assert load_state(tmp_path / "Policy_weights.pth")["versions"] == versions()
     assert versions().keys() == {"project", "python", "torch", "gymnasium", "numpy"}
     assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f'\nversion = "{VERSION}"\n' in (ROOT / "pyproject.toml").read_text()
 
 
 def forge(path: Path, **changes: Any) -> None:
