@@ -1,4 +1,4 @@
-"""The commands `evaluate`, `record` and `watch`."""
+"""The commands that use what a run has learned: `evaluate`, `record`, `watch` and `export`."""
 
 import os
 import sys
@@ -16,6 +16,7 @@ from AsyncPPO import EnvError
 from AsyncPPO.evaluation import LONGEST_EPISODE
 from AsyncPPO.progress import Bar
 from AsyncPPO.recurrent import RecurrentState
+from parallel_rl.agents import agent_kind
 from parallel_rl.commands.build import agent_of, env_of, factory_of
 from parallel_rl.commands.evaluating import PLAY_SEED
 from parallel_rl.commands.output import note
@@ -171,6 +172,25 @@ def watch(
         raise RuntimeError("there is no screen to watch on: record makes a video")
     with rendering(config.run, "human") as env:
         show(agent, env, episodes, seed)
+    return 0
+
+
+def export(run_dir: RunDir, out: Path | None = None, best: bool = False, trust_env_module: bool = False) -> int:
+    """Write the deterministic policy as ONNX or as a torch.export program, and check that it acts as the agent does.
+
+    Args:
+        run_dir: directory of a training run.
+        out: the file, .onnx or .pt2; by default policy.onnx in the run's directory.
+        best: take the weights of the best evaluation during the training, not the last ones.
+        trust_env_module: import the modules that the run's config.json names.
+    """
+    config, agent = agent_of(run_dir, best=best, trust_env_module=trust_env_module)
+    export_policy = agent_kind(config.agent).export
+    if export_policy is None:
+        raise ValueError(f"the agent {config.agent!r} cannot be exported")
+    out = out or run_dir / "policy.onnx"
+    difference = export_policy(agent, out)
+    print(f"exported  {out}: its actions differ from the agent's by at most {difference:.1g}")
     return 0
 
 

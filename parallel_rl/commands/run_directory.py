@@ -149,11 +149,6 @@ def config_in(file: Path) -> TrainConfig:
     return config
 
 
-def changes_of(run_dir: Path) -> dict[str, Any]:
-    """Return the current values of the settings that changed when a run was resumed."""
-    return _changes_in(_record_in(run_dir / CONFIG_FILE))
-
-
 def values_over_time(run_dir: Path) -> dict[str, list[Any]]:
     """Return the values, from the first to the current one, of the settings that changed when a run was resumed."""
     record = _record_in(run_dir / CONFIG_FILE)
@@ -165,14 +160,11 @@ def values_over_time(run_dir: Path) -> dict[str, list[Any]]:
     return values
 
 
-def _changes_in(record: dict[str, Any]) -> dict[str, Any]:
-    return reduce(operator.or_, [start.get("changed", {}) for start in record.get("resumed", [])], {})
-
-
 def _values_in(record: dict[str, Any]) -> dict[str, Any]:
     """Return the current settings of a run."""
     today = older.run_record(record)
-    return today["run"] | today["settings"] | _changes_in(record)
+    changes = [start.get("changed", {}) for start in record.get("resumed", [])]
+    return reduce(operator.or_, changes, today["run"] | today["settings"])
 
 
 def _record_in(file: Path) -> dict[str, Any]:

@@ -15,19 +15,19 @@ from parallel_rl.commands.cluster import checked_nodes, work_on_ranks, workers_o
 from parallel_rl.commands.copies import STATE_FILE, check_copies, make_population, train_copies
 from parallel_rl.commands.flags import ClusterName
 from parallel_rl.commands.output import say
-from parallel_rl.commands.overrides import overrides
 from parallel_rl.commands.run_directory import (
     CONFIG_FILE,
-    changes_of,
     choose_run_dir,
     config_of,
     load_newest,
     locked,
+    values_over_time,
 )
 from parallel_rl.commands.seeds import seeds_in, train_seeds
 from parallel_rl.commands.single_run import WriteConfig, callbacks_for, run_to_end, train_along
 from parallel_rl.commands.stopping import stop_is_told
 from parallel_rl.commands.trust import check_trust
+from parallel_rl.commands.values import overrides
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import ALONE, Cluster
 
@@ -162,7 +162,7 @@ def _resume_run(
             raise FileNotFoundError(
                 f"{run_dir} has no checkpoint to resume from: it ended before the first; train again"
             )
-        names = changed.keys() | changes_of(run_dir).keys()  # the checkpoint may be from before or after a change
+        names = changed.keys() | values_over_time(run_dir).keys()  # the checkpoint may be from before or after a change
         load_newest(partial(trainer.load_checkpoint, any_num_envs=True, changed=names), checkpoints)
         done = trainer.steps_done
         if steps is not None:
