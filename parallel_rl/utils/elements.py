@@ -1,4 +1,4 @@
-"""Conversion of elements of Dict and Tuple spaces to rows of structured arrays, and back."""
+"""Elements of spaces: those of a Dict or Tuple as rows of structured arrays, those of discrete spaces as choices."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from parallel_rl.utils.spaces import Keys, leaves, part_of, row_type
 
 COMPOSITE = spaces.Dict | spaces.Tuple
 """Spaces of several parts."""
+INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 
 
 def element_of(space: spaces.Space, row: Any) -> Any:
@@ -99,6 +100,42 @@ def choices_of(space: spaces.Space) -> list[tuple[int, int]]:
         f"the action space {space} is not supported; supported are Discrete, MultiDiscrete, MultiBinary and Box of "
         "floats, and Dict and Tuple of them"
     )
+
+
+class DiscreteValues:
+    """The whole numbers of a Discrete, MultiDiscrete or MultiBinary space."""
+
+    def __init__(self, space: spaces.Space) -> None:
+        choices = np.array(choices_of(space), np.int64).reshape(*(space.shape or ()), 2)
+        count, first = choices[..., 0], choices[..., 1]
+        self.space = space
+        self._first, self._last = first, (count - 1).astype(np.uint64)
+        self._from_zero = not first.any()
+        self._bits = isinstance(space, spaces.MultiBinary)
+
+    def have(self, numbers: Any) -> bool:
+        """Return whether all numbers `(..., *shape)`, a NumPy array or scalar, are among the choices."""
+        if self._bits and numbers.itemsize == 1:
+            return not numbers.tobytes().strip(b"\0\1")  # cheap, since every observation may have an action mask
+        if numbers.dtype is not INT64:
+            numbers = numbers.astype(INT64)
+        if not self._from_zero:
+            numbers = numbers - self._first
+        beyond = numbers.view(UINT64) > self._last  # numbers below the first wrap around to large ones
+        return b"\1" not in beyond.tobytes()
+
+    def include(self, numbers: Any) -> bool:
+        """Return whether all numbers `(..., *shape)` of any type are among the choices."""
+        if numbers.dtype.kind == "f":
+            numbers = whole_numbers(numbers)
+        return numbers is not None and numbers.dtype.kind in "biu" and self.have(numbers)
+
+
+def whole_numbers(numbers: Any) -> Any:
+    """Return floats as int64; None if one is not a whole number, or is too large."""
+    if not (np.abs(numbers) < 2.0**63).all() or (numbers != np.floor(numbers)).any():
+        return None
+    return numbers.astype(INT64)
 
 
 def _assign(target: np.ndarray, values: np.ndarray) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from parallel_rl.utils.counts import rows_in_words
-from parallel_rl.utils.elements import name_of
+from parallel_rl.utils.elements import choices_of, name_of
 from parallel_rl.utils.parts import ACTION_MASK, Image, Numbers, image_of, is_image, is_single, numbers_of
 from parallel_rl.utils.spaces import leaves, location, part_of
 
@@ -52,11 +52,8 @@ class Features:
                 mask = numbers_of(leaf, keys)
             elif is_image(leaf):
                 images.append(image_of(leaf, keys))
-            elif isinstance(leaf, spaces.Discrete):
-                numbers.append(numbers_of(leaf, keys, (int(leaf.n),), (int(leaf.start),)))
-            elif isinstance(leaf, spaces.MultiDiscrete):
-                choices, starts = (tuple(array.flatten().tolist()) for array in (leaf.nvec, leaf.start))
-                numbers.append(numbers_of(leaf, keys, choices, starts))
+            elif isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete):
+                numbers.append(numbers_of(leaf, keys, *zip(*choices_of(leaf), strict=True)))
             else:
                 numbers.append(numbers_of(leaf, keys))
         if not numbers and not images:

@@ -8,7 +8,7 @@ from typing import Literal, TypeGuard
 import numpy as np
 from gymnasium import spaces
 
-from parallel_rl.utils.choices import DiscreteValues
+from parallel_rl.utils.elements import DiscreteValues
 from parallel_rl.utils.spaces import Keys, leaves
 
 ACTION_MASK = "action_mask"
