@@ -9,8 +9,7 @@ import numpy as np
 
 from benchmarks.learning.published import HEADER, RESAMPLES, line
 from benchmarks.learning.rows import ROWS, Bar, Result
-from parallel_rl.utils.curves import align
-from parallel_rl.utils.plots import COLORS, style_axes
+from parallel_rl.utils.plots import COLORS, align, style_axes
 
 ACROSS = 4
 """Panels in a row."""

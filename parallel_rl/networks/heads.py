@@ -10,9 +10,8 @@ from torch import nn
 
 from parallel_rl.networks.distributions import Categorical, Gaussian, StateDependentNoise, TanhGaussian
 from parallel_rl.networks.encoders import linear_layer
-from parallel_rl.networks.joint import JointHead
 from parallel_rl.networks.normalizer import RunningNorm
-from parallel_rl.networks.policy_head import PolicyHead
+from parallel_rl.networks.policy_head import JointHead, PolicyHead
 from parallel_rl.utils import (
     ALONE,
     COMPOSITE,

@@ -7,7 +7,6 @@ from parallel_rl.utils.averages import mean_of_states
 from parallel_rl.utils.closeable import Closeable
 from parallel_rl.utils.configured import Configured
 from parallel_rl.utils.counts import counted
-from parallel_rl.utils.described import describe_space, make_space
 from parallel_rl.utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
 from parallel_rl.utils.features import FORBIDDEN, Features
 from parallel_rl.utils.files import append_to, load_tensors, read_json, remove_unfinished, to_json, write_atomically
@@ -26,6 +25,7 @@ from parallel_rl.utils.masks import (
 from parallel_rl.utils.parts import ACTION_MASK, Image, unseen_images
 from parallel_rl.utils.quadrature import gauss_hermite
 from parallel_rl.utils.ranks import ALONE, Cluster, Fixed, RankError, Ranks, mean_metrics, merged, own_stream, stream_of
+from parallel_rl.utils.records import describe_space, make_space
 from parallel_rl.utils.registration import (
     check_env_id,
     environments_of,

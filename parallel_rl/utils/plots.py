@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from parallel_rl.utils.curves import align, curve_of
 from parallel_rl.utils.files import write_atomically
 from parallel_rl.utils.history import Metrics
 
@@ -33,6 +32,8 @@ DISC = 14.0
 """The diameter, in points, of a disc with a number."""
 SHORT = 0.98
 """A run ended early if it has less than this share of its planned steps, or of the steps of others in its group."""
+POINTS = 2000
+"""The largest number of points at which curves are compared."""
 X = Literal["steps", "seconds"]
 X_LABELS = {"steps": "environment steps", "seconds": "seconds of training"}
 Y_LABELS = {
@@ -60,6 +61,32 @@ class Run(NamedTuple):
 
 Panels = Mapping[str, Mapping[str, Sequence[Run]]]
 """Runs by task and by label; the runs of a label are one curve."""
+
+
+def curve_of(history: Sequence[Metrics], x: str = "steps", y: str = "mean_return") -> np.ndarray:
+    """Return `(n, 2)`: the columns `x` and `y` of a history, from the first row with a finished episode."""
+    curve = np.array([(row[x], row.get(y, np.nan)) for row in history], float).reshape(-1, 2)
+    return curve[np.isfinite(curve).all(axis=1)]
+
+
+def align(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolate curves at common points.
+
+    Args:
+        curves: `(n, 2)` each, n at least 1: rising x, and y.
+
+    Returns:
+        The points x `(m,)`, and y of each curve there `(len(curves), m)`, NaN before its start and after its end. If
+        the curves have few points, all are among them. The ends of each curve always are.
+    """
+    first, last = (np.array([curve[row, 0] for curve in curves]) for row in (0, -1))
+    inside = np.unique(np.concatenate([curve[:, 0] for curve in curves]))
+    if len(inside) > POINTS:
+        inside = np.linspace(first.min(), last.max(), POINTS)
+    places = np.unique(np.concatenate([inside, first, last]))
+    return places, np.stack(
+        [np.interp(places, curve[:, 0], curve[:, 1], left=np.nan, right=np.nan) for curve in curves]
+    )
 
 
 def plot_learning_curve(

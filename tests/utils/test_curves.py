@@ -1,6 +1,6 @@
 import numpy as np
 
-from parallel_rl.utils.curves import align, curve_of
+from parallel_rl.utils.plots import align, curve_of
 
 
 def line(*places: float) -> np.ndarray:
