@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from AsyncPPO.backends.base import EnvError
 from parallel_rl.utils import COMPOSITE, leaves, name_of, row_type, rows_of, split_parts
-from parallel_rl.utils.elements import DiscreteValues, whole_numbers
+from parallel_rl.utils.spaces import DiscreteValues, whole_numbers
 
 WriteObs = Callable[[int, Any], None]
 """Write an observation into the row of environment `index`."""

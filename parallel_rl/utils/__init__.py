@@ -7,7 +7,6 @@ from parallel_rl.utils.averages import mean_of_states
 from parallel_rl.utils.closeable import Closeable
 from parallel_rl.utils.configured import Configured
 from parallel_rl.utils.counts import counted
-from parallel_rl.utils.elements import COMPOSITE, choices_of, element_of, join_parts, name_of, rows_of, split_parts
 from parallel_rl.utils.features import FORBIDDEN, Features
 from parallel_rl.utils.files import append_to, load_tensors, read_json, remove_unfinished, to_json, write_atomically
 from parallel_rl.utils.free_memory import free_memory
@@ -67,7 +66,20 @@ from parallel_rl.utils.settings import (
     settings_class,
     settings_in,
 )
-from parallel_rl.utils.spaces import Keys, action_units, bounds_of, leaves, row_type
+from parallel_rl.utils.spaces import (
+    COMPOSITE,
+    Keys,
+    action_units,
+    bounds_of,
+    choices_of,
+    element_of,
+    join_parts,
+    leaves,
+    name_of,
+    row_type,
+    rows_of,
+    split_parts,
+)
 from parallel_rl.utils.state import (
     DamagedError,
     State,

@@ -10,9 +10,8 @@ import numpy as np
 from gymnasium import spaces
 
 from parallel_rl.utils.counts import rows_in_words
-from parallel_rl.utils.elements import choices_of, name_of
 from parallel_rl.utils.parts import ACTION_MASK, Image, Numbers, image_of, is_image, is_single, numbers_of
-from parallel_rl.utils.spaces import leaves, location, part_of
+from parallel_rl.utils.spaces import choices_of, leaves, location, name_of, part_of
 
 Array = TypeVar("Array", bound=Any)  # an array, or a tensor
 FORBIDDEN = -1e8

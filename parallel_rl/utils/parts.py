@@ -8,8 +8,7 @@ from typing import Literal, TypeGuard
 import numpy as np
 from gymnasium import spaces
 
-from parallel_rl.utils.elements import DiscreteValues
-from parallel_rl.utils.spaces import Keys, leaves
+from parallel_rl.utils.spaces import DiscreteValues, Keys, leaves, name_of
 
 ACTION_MASK = "action_mask"
 """The key of the allowed actions in a Dict observation."""
@@ -126,7 +125,7 @@ def unseen_images(space: spaces.Space) -> Iterator[str]:
             continue
         tiny = isinstance(leaf, spaces.Box) and len(leaf.shape) in (3, 4) and _has_values_of_bytes(leaf)
         if tiny or _has_shape_of_image(tuple(leaf.shape), SMALLEST_MATRIX) or math.prod(leaf.shape) >= MANY_COLUMNS:
-            yield f"{'.'.join(map(str, keys)) or 'the observation'}, {leaf}"
+            yield f"{name_of(keys) or 'the observation'}, {leaf}"
 
 
 def is_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
