@@ -97,7 +97,7 @@ def _stochastic(run_dir: Path, seed: int) -> float:
     """Return the mean return of 20 episodes with a run's stochastic policy."""
     from AsyncPPO import evaluate
     from parallel_rl.commands.build import agent_of, factory_of
-    from parallel_rl.commands.evaluating import FINAL_SEED
+    from parallel_rl.commands.single_run import FINAL_SEED
 
     config, agent = agent_of(run_dir, trust_env_module=True)
     factory, seed = factory_of(config.run), seed + FINAL_SEED

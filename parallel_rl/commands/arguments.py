@@ -11,8 +11,7 @@ from AsyncPPO.collector import can_lag
 from AsyncPPO.factory import sample_env
 from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.commands.build import factory_of
-from parallel_rl.commands.flags import check_flags, command_line, flag_of, flat_flags, with_defaults
-from parallel_rl.commands.parsing import parsed
+from parallel_rl.commands.flags import check_flags, command_line, flag_of, flat_flags, parsed, with_defaults
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.run_directory import CONFIG_FILE, config_in
 from parallel_rl.commands.trust import check_trust

@@ -115,6 +115,12 @@ def load_latest(agent: Any, name: str, directory: Path) -> None:
         agent.load_weights(directory)
 
 
+def load_start(agent: Any, config: TrainConfig) -> None:
+    """Load the weights that a run starts from, if its config names some; the errors are those of `load_latest`."""
+    if config.run.load_weights:
+        load_latest(agent, config.agent, Path(config.run.load_weights))
+
+
 def _load_networks(agent: Any, checkpoint: Path) -> None:
     """Load the networks of a checkpoint, or the whole state if the agent cannot load networks alone."""
     state = read_checkpoint(checkpoint)

@@ -11,11 +11,11 @@ import numpy as np
 from AsyncPPO.callbacks import METRICS_FILE, CSVLog, StopAtReturn, Table, TensorBoard
 from AsyncPPO.callbacks.base import started
 from AsyncPPO.episodes import Evaluation
-from parallel_rl.commands.build import env_of, fresh_agent, load_latest
-from parallel_rl.commands.evaluating import background_evaluation, final_evaluation, say_result
+from parallel_rl.commands.build import env_of, fresh_agent, load_start
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import CURVE_FILE, SUMMARY_FILE, locked, note_start, write_json
+from parallel_rl.commands.single_run import background_evaluation, final_evaluation, say_result
 from parallel_rl.commands.stopping import stop_is_told, stopped_by_signals
 from parallel_rl.commands.trust import run_arguments
 from parallel_rl.config import TrainConfig
@@ -97,8 +97,7 @@ def make_population(config: TrainConfig) -> "Trainer":
     from Population import Trainer
 
     run, agent = config.run, fresh_agent(config)
-    if run.load_weights:
-        load_latest(agent, config.agent, Path(run.load_weights))
+    load_start(agent, config)
     schedule: list[tuple[str, float, str]] = [
         ("finish", run.steps, "steps"),
         ("combine_agents", run.combine_every * run.copies, "steps"),  # the steps of all

@@ -1,11 +1,14 @@
-"""The flags of `train` and `tune`, made from the settings of a run and of its agent."""
+"""The flags of `train` and `tune`, made from the settings of a run and of its agent; and how flags are parsed."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import field, fields, make_dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
+import tyro
 from typing_extensions import Doc
 from tyro.conf import arg
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.config import RunConfig, setting_names, setting_types, several_setting, train_config
@@ -13,6 +16,12 @@ from parallel_rl.utils import Config, setting, settings_class, settings_in
 from parallel_rl.utils.names import SB3_HINTS, sb3_name
 from parallel_rl.utils.settings import hints
 
+REGISTRY = ConstructorRegistry()
+GROUPED = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
+"""A group of flags is only a box in the help: its name is not part of theirs.
+
+Comments are not meant as help, and take time to find.
+"""
 ClusterName = Literal["none", "local", "ray"]
 
 
@@ -171,3 +180,57 @@ def check_flags(agent: str, unknown: Sequence[str]) -> None:
 def flag_of(name: str) -> str:
     """Return the flag of a setting."""
     return f"--{name.lower().replace('_', '-')}"
+
+
+def parsed(kind: Any, name: str, arguments: Sequence[str], **options: Any) -> Any:
+    """Parse a command line; return an instance of a class of arguments, or the result of a function that takes them.
+
+    Args:
+        kind: the class or function.
+        name: of the program, in its help.
+        arguments: the words of the command line.
+        options: of `tyro.cli`.
+    """
+    return tyro.cli(kind, prog=name, args=arguments, registry=REGISTRY, config=GROUPED, **options)
+
+
+def whole_number(text: str) -> int:
+    """Return the whole number in a text such as 1000000, 1_000_000 or 1e6.
+
+    Raises:
+        ValueError: it is not a whole number.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        with suppress(ValueError):
+            number = float(text)
+            if number.is_integer():
+                return int(number)
+        raise ValueError(f"{text!r} is not a whole number") from None
+
+
+@REGISTRY.primitive_rule
+def _whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    if info.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: whole_number(words[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@REGISTRY.primitive_rule
+def _whole_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    if info.type_origin is not tuple or get_args(info.type) != (int, ...):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[INT [INT ...]]",
+        instance_from_str=lambda words: tuple(whole_number(part) for word in words for part in word.split(",") if part),
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(part, int) for part in value),
+        str_from_instance=lambda value: [*map(str, value)],
+    )

@@ -18,10 +18,10 @@ from AsyncPPO.progress import Bar
 from AsyncPPO.recurrent import RecurrentState
 from parallel_rl.agents import agent_kind
 from parallel_rl.commands.build import agent_of, env_of, factory_of
-from parallel_rl.commands.evaluating import PLAY_SEED
 from parallel_rl.commands.output import note
 from parallel_rl.commands.run_directory import CONFIG_FILE
 from parallel_rl.commands.seeds import RUN_NAME, over_seeds, seeds_begun
+from parallel_rl.commands.single_run import PLAY_SEED
 from parallel_rl.commands.stopping import ended_by_signals
 from parallel_rl.config import RunConfig
 from parallel_rl.utils import counted, to_json

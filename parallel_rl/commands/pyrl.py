@@ -9,10 +9,10 @@ from textwrap import fill
 import gymnasium as gym
 
 from parallel_rl.commands.build import agent_of, factory_of
-from parallel_rl.commands.evaluating import PLAY_SEED
 from parallel_rl.commands.flags import TrainFlags, flag_of
 from parallel_rl.commands.play import has_screen, rendering, show
 from parallel_rl.commands.program import NAME
+from parallel_rl.commands.single_run import PLAY_SEED
 from parallel_rl.commands.train import train
 from parallel_rl.config import setting_names
 from parallel_rl.utils import check_env_id, counted, settings_in

@@ -10,7 +10,7 @@ import tyro
 
 from AsyncPPO.callbacks import CHECKPOINT_DIRECTORY, checkpoints_in
 from parallel_rl.commands.arguments import parse
-from parallel_rl.commands.build import fresh_agent, load_latest, make_trainer
+from parallel_rl.commands.build import fresh_agent, load_start, make_trainer
 from parallel_rl.commands.cluster import checked_nodes, work_on_ranks, workers_of_rank
 from parallel_rl.commands.copies import STATE_FILE, check_copies, make_population, train_copies
 from parallel_rl.commands.flags import ClusterName
@@ -53,9 +53,7 @@ def _check_start(config: TrainConfig, directory: Path) -> None:
         check_copies(config)
         make_population(config)
         return
-    agent = fresh_agent(config)
-    if config.run.load_weights:
-        load_latest(agent, config.agent, Path(config.run.load_weights))
+    load_start(fresh_agent(config), config)
     callbacks_for(config, directory)
 
 
@@ -83,8 +81,7 @@ def train_run(config: TrainConfig, num_workers: int | None, origin: str | None =
     with stop_is_told():
         trainer = make_trainer(own, ranks)
     with trainer:
-        if config.run.load_weights:
-            load_latest(trainer.agent, config.agent, Path(config.run.load_weights))
+        load_start(trainer.agent, config)
         if ranks.node:
             return train_along(config, trainer)
         trainer.callbacks += [*callbacks_for(config, run_dir), WriteConfig(config, run_dir)]

@@ -11,11 +11,11 @@ import numpy as np
 
 from AsyncPPO.progress import Bar
 from parallel_rl.commands.arguments import PRESET_OF_RUN, parse
-from parallel_rl.commands.build import callbacks_of, env_of, fresh_agent, load_latest, make_trainer
-from parallel_rl.commands.evaluating import TUNE_SEED
+from parallel_rl.commands.build import callbacks_of, env_of, fresh_agent, load_start, make_trainer
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import locked, write_json
+from parallel_rl.commands.single_run import TUNE_SEED
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import environment_arguments, run_arguments
 from parallel_rl.commands.tune_report import plot_search, table
@@ -200,8 +200,7 @@ class Search:
         reported = 0
         with make_trainer(config, progress=False) as self._trainer, closing(self._trainer.updates()) as rows:
             self._trainer.callbacks += callbacks_of(config.run)
-            if config.run.load_weights:
-                load_latest(self._trainer.agent, config.agent, Path(config.run.load_weights))
+            load_start(self._trainer.agent, config)
             for row in rows:
                 if self.stopped is not None:
                     raise Stopped

@@ -62,20 +62,13 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         ValueError: the value has another type.
     """
     value = tuple(value) if isinstance(value, list) else value
-    if (fault := _type_fault(value, hint)) is None:
-        return value
-    whole = _with_ints(value)
-    if _type_fault(whole, hint) is None:
-        return whole
+    fault = None
+    for given in (value, _with_ints(value)):
+        try:
+            return check_type(given, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+        except TypeCheckError as error:
+            fault = fault or error
     raise ValueError(fault_of(name, value, Setting(name), hint) or f"{name}={value!r}: {fault}")
-
-
-def _type_fault(value: Any, hint: Any) -> TypeCheckError | None:
-    try:
-        check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-    except TypeCheckError as error:
-        return error
-    return None
 
 
 def _with_ints(value: Any) -> Any:
