@@ -110,16 +110,6 @@ class Presets:
     recurrent: SettingValues = field(default_factory=dict)
     """Changes to the above with a recurrent core."""
 
-    def of(self, env_id: str, use_rnd: bool = False, recurrent: bool = False) -> SettingValues:
-        """Return the settings for an environment."""
-        settings = self.by_env.get(env_id) or self.by_namespace.get(env_id.partition("/")[0], {})
-        changes = (self.with_rnd.get(env_id, {}) if use_rnd else {}) | (self.recurrent if recurrent else {})
-        return settings | changes
-
-    def has(self, env_id: str) -> bool:
-        """Return whether there are settings for an environment."""
-        return env_id in self.by_env or env_id.partition("/")[0] in self.by_namespace
-
 
 N_STEP: SettingValues = {"n_step": 3}
 """For DQN: 3-step returns, with which values approach those of the horizon of 100 steps three times as fast."""
@@ -209,7 +199,9 @@ PRESETS: dict[str, Presets] = {
 
 def preset(agent: str, env_id: str, use_rnd: bool = False, recurrent: bool = False) -> SettingValues:
     """Return the settings that differ from the defaults for an agent in an environment."""
-    return PRESETS.get(agent, Presets()).of(env_id, use_rnd, recurrent)
+    of = PRESETS.get(agent, Presets())
+    settings = of.by_env.get(env_id) or of.by_namespace.get(env_id.partition("/")[0], {})
+    return settings | (of.with_rnd.get(env_id, {}) if use_rnd else {}) | (of.recurrent if recurrent else {})
 
 
 def defaults_for(agent: str, env: Any, recurrent: bool = False) -> SettingValues:
@@ -254,4 +246,5 @@ def settings_of(
 
 def has_preset(env_id: str, agent: str | None = None) -> bool:
     """Return whether an agent has settings for an environment; None for any agent."""
-    return any(presets.has(env_id) for name, presets in PRESETS.items() if agent in (None, name))
+    known = [presets for name, presets in PRESETS.items() if agent in (None, name)]
+    return any(env_id in of.by_env or env_id.partition("/")[0] in of.by_namespace for of in known)

@@ -51,7 +51,8 @@ def train_as(name: str, arguments: Sequence[str]) -> int:
     agent = name.removeprefix(HINDSIGHT)
     typed, others = _train_parser(name, agent).parse_known_args(arguments)
     flags = ["--agent", agent, "--env-id", typed.env_id, "--run-dir", name, *AGENTS[name]]
-    limit = _time_limit(typed.env_id)
+    check_env_id(typed.env_id)
+    limit = gym.spec(typed.env_id.rpartition(":")[2]).max_episode_steps
     for flag in ("num_epochs", "num_cycles", "num_episodes"):
         counted(flag_of(flag), getattr(typed, flag))
     if limit is not None:
@@ -88,11 +89,6 @@ def _train_parser(name: str, agent: str) -> argparse.ArgumentParser:
     for flag, ours in RENAMED.items():
         parser.add_argument(flag, help=f"the same as {ours}")
     return parser
-
-
-def _time_limit(env_id: str) -> int | None:
-    check_env_id(env_id)
-    return gym.spec(env_id.rpartition(":")[2]).max_episode_steps
 
 
 def test_as(name: str, arguments: Sequence[str]) -> int:

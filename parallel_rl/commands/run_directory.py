@@ -133,7 +133,10 @@ def config_in(file: Path) -> TrainConfig:
     try:
         agent = record.get("agent", DEFAULT_AGENT)
         known = setting_names(agent)
-        values = {known.get(name.lower(), name): value for name, value in _values_in(record).items()}
+        first = older.run_record(record)
+        changes = [start.get("changed", {}) for start in record.get("resumed", [])]
+        current = reduce(operator.or_, changes, first["run"] | first["settings"])
+        values = {known.get(name.lower(), name): value for name, value in current.items()}
         for (name, value), new in older.VALUES.items():
             if values.get(name) == value:
                 values[name] = new
@@ -158,13 +161,6 @@ def values_over_time(run_dir: Path) -> dict[str, list[Any]]:
         for name, value in start.get("changed", {}).items():
             values.setdefault(name, [first[name]] if name in first else []).append(value)
     return values
-
-
-def _values_in(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the current settings of a run."""
-    today = older.run_record(record)
-    changes = [start.get("changed", {}) for start in record.get("resumed", [])]
-    return reduce(operator.or_, changes, today["run"] | today["settings"])
 
 
 def _record_in(file: Path) -> dict[str, Any]:

@@ -66,10 +66,11 @@ def export_policy(agent: Any, path: str | os.PathLike[str]) -> float:
         raise ValueError(f"a policy with bf16 is exported as .pt2, not as {path.name!r}")
     states, core = _trial_states(agent), agent.actor().initial_state(TRIALS)  # an actor has no state of exploration
     inputs = [torch.from_numpy(part) for part in (agent.policy.features.rows(states)[0], core) if part is not None]
-    names, results = ["obs", "core"][: len(inputs)], _names_of_actions(agent) + ["next_core"][: len(inputs) - 1]
+    names = ["obs", "core"][: len(inputs)]
+    results = [name_of(("action", *keys)) for keys, _ in leaves(agent.action_space)] + ["next_core"][: len(inputs) - 1]
     module = Deterministic(copy.deepcopy(agent.policy).cpu()).eval()
     batch = {0: torch.export.Dim("batch")}
-    _start_autograd()
+    torch.ones((), requires_grad=True).backward()  # else the first gradient is after an export, and fails in forks
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "The tensor attributes .* were assigned during export"
@@ -90,16 +91,6 @@ def export_policy(agent: Any, path: str | os.PathLike[str]) -> float:
             raise RuntimeError(f"the actions of the policy in {path} differ from the agent's by up to {difference:g}")
         aside.replace(path)
     return difference
-
-
-def _start_autograd() -> None:
-    """Compute a gradient: if the first one of a process came after an export, forks could compute none."""
-    torch.ones((), requires_grad=True).backward()
-
-
-def _names_of_actions(agent: Any) -> list[str]:
-    """Return `action`, or one name for each part of it."""
-    return [name_of(("action", *keys)) for keys, _ in leaves(agent.action_space)]
 
 
 def _save_program(

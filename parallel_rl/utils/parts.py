@@ -123,7 +123,8 @@ def unseen_images(space: spaces.Space) -> Iterator[str]:
     for keys, leaf in leaves(space):
         if not isinstance(leaf, spaces.Box | spaces.MultiBinary) or keys == (ACTION_MASK,) or is_image(leaf):
             continue
-        tiny = isinstance(leaf, spaces.Box) and len(leaf.shape) in (3, 4) and _has_values_of_bytes(leaf)
+        of_bytes = isinstance(leaf, spaces.Box) and (leaf.low == 0).all() and (leaf.high == PIXEL_HIGH).all()
+        tiny = of_bytes and len(leaf.shape) in (3, 4)
         if tiny or _has_shape_of_image(tuple(leaf.shape), SMALLEST_MATRIX) or math.prod(leaf.shape) >= MANY_COLUMNS:
             yield f"{name_of(keys) or 'the observation'}, {leaf}"
 
@@ -134,7 +135,8 @@ def is_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
         return False
     high = float(np.max(space.high, initial=0))
     varies = (space.low != 0).any() or (space.high != high).any()
-    if not _holds_bytes(space) and (varies or high not in _brightest(space)):
+    white = (1, PIXEL_HIGH, 2**16 - 1) if space.dtype == np.uint16 else (1, PIXEL_HIGH)
+    if not _holds_bytes(space) and (varies or high not in white):
         return False
     return _has_shape_of_image(space.shape, SMALLEST_IMAGE if high == PIXEL_HIGH else SMALLEST_MATRIX)
 
@@ -146,15 +148,6 @@ def image_of(space: spaces.Box, keys: Keys) -> Image:
 
 def _holds_bytes(space: spaces.Box) -> bool:
     return space.dtype in (np.uint8, np.bool_)
-
-
-def _has_values_of_bytes(space: spaces.Box) -> bool:
-    return bool((space.low == 0).all() and (space.high == PIXEL_HIGH).all())
-
-
-def _brightest(space: spaces.Box) -> tuple[float, ...]:
-    """Return the values that white may have in pixels that are not uint8."""
-    return (1, PIXEL_HIGH, 2**16 - 1) if space.dtype == np.uint16 else (1, PIXEL_HIGH)
 
 
 def _has_shape_of_image(shape: tuple[int, ...], smallest_matrix: int) -> bool:

@@ -119,7 +119,7 @@ def _read(file: IO[bytes], path: str | os.PathLike[str]) -> Any:
         saved_by = "another version of this program" if name.startswith(FORMAT[:-1]) else "something else"
         raise DamagedError(f"{path} does not hold a state of the format {FORMAT.decode()}: {saved_by} wrote it")
     body = file.read()
-    if digest != _digest(body):
+    if digest != hashlib.sha256(body).hexdigest().encode():
         raise DamagedError(f"{path} is damaged: its checksum is not that of its {len(body):,} bytes")
     try:
         arrays = safetensors.numpy.load(body)
@@ -176,10 +176,6 @@ def whole_number(value: Any, what: str) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"the saved {what} should be a whole number, not {value!r:.40}")
     return value
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.sha256(body).hexdigest().encode()
 
 
 def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
