@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from parallel_rl.agents import agent_kind
@@ -145,6 +146,11 @@ class TrainConfig:
     run: RunConfig
     settings: Any
     """The agent's config."""
+
+    @property
+    def run_dir(self) -> Path:
+        """The directory of the results, once it has been chosen."""
+        return Path(str(self.run.run_dir))
 
     def flat(self) -> dict[str, Any]:
         """Return all settings by name."""

@@ -21,28 +21,19 @@ MUJOCO: SettingValues = CONTINUOUS | {
 """For all of MuJoCo."""
 LEGS = {"num_envs": 8, "squash_actions": False, "recompute_advantage": False, "log_std": 0.0}
 """Changes to it for robots that can fall."""
+LUNAR_LANDER: SettingValues = {
+    "steps": 1_000_000,
+    "gamma": 0.995,
+    "GAE_lambda": 0.97,
+    "batch_size": 4096,
+    "k_epochs": 6,
+    "anneal_lr": True,
+}
 BY_ENV: dict[str, SettingValues] = {
     "CartPole-v1": {},
     "Acrobot-v1": {"steps": 200_000},
-    "LunarLander-v3": {
-        "steps": 1_000_000,
-        "gamma": 0.995,
-        "GAE_lambda": 0.97,
-        "batch_size": 4096,
-        "k_epochs": 6,
-        "entropy_coef": 0.01,
-        "anneal_lr": True,
-    },
-    "LunarLanderContinuous-v3": {
-        "steps": 1_000_000,
-        "gamma": 0.995,
-        "GAE_lambda": 0.97,
-        "batch_size": 4096,
-        "k_epochs": 6,
-        "anneal_lr": True,
-        "normalize_advantage": "returns",
-        "log_std": -0.5,
-    },
+    "LunarLander-v3": LUNAR_LANDER | {"entropy_coef": 0.01},
+    "LunarLanderContinuous-v3": LUNAR_LANDER | {"normalize_advantage": "returns", "log_std": -0.5},
     "BipedalWalker-v3": {
         "steps": 2_000_000,
         "num_envs": 32,

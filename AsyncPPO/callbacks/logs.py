@@ -75,10 +75,8 @@ class CSVLog(Callback):
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         """Write into `directory`, which the run makes if it is missing."""
-        self.metrics, self.evaluations = (
-            Table(Path(directory) / METRICS_FILE),
-            Table(Path(directory) / EVALUATIONS_FILE),
-        )
+        self.metrics = Table(Path(directory) / METRICS_FILE)
+        self.evaluations = Table(Path(directory) / EVALUATIONS_FILE)
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """Load the rows up to the current step into the trainer, so that a resumed run keeps its history."""

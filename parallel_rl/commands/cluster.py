@@ -20,7 +20,7 @@ from AsyncPPO.workers.contexts import context_of
 from AsyncPPO.workers.processes import free, kill, start_child
 from parallel_rl.commands.flags import ClusterName
 from parallel_rl.commands.output import note, say
-from parallel_rl.commands.stopping import passed_on, run_in_child
+from parallel_rl.commands.stopping import last_line, passed_on, run_in_child
 from parallel_rl.ranks import ranks_of_environment
 from parallel_rl.ranks.driver import GRACE_SECONDS, SIGNALED
 from parallel_rl.utils import Cluster, counted
@@ -185,9 +185,8 @@ def _exit_code(codes: list[int], directory: str) -> int:
     if codes[0] > 0 or failed is None:
         return codes[0]
     how = f"was killed by {signal.Signals(-codes[failed]).name}" if codes[failed] < 0 else "failed"
-    log = _log_of(directory, failed)
-    last = log.read_text(errors="replace").splitlines()[-1:] if log.exists() else []
-    note(f"error: rank {failed} on {socket.gethostname()} {': '.join([how, *last])}")
+    last = last_line(_log_of(directory, failed))
+    note(f"error: rank {failed} on {socket.gethostname()} {how}{f': {last}' if last else ''}")
     return 1
 
 

@@ -166,11 +166,8 @@ class PopulationRun:
         trainer.callbacks.append(self)
 
     def _count(self, count: "Count") -> None:
-        self.steps_done, self.episodes_done, self.seconds = (
-            int(count.steps) // self._copies,
-            int(count.episodes),
-            count.seconds,
-        )
+        self.steps_done, self.episodes_done = int(count.steps) // self._copies, int(count.episodes)
+        self.seconds = count.seconds
 
     @property
     def mean_return(self) -> float:

@@ -17,7 +17,7 @@ from AsyncPPO.workers.contexts import context_of
 from AsyncPPO.workers.processes import free, kill, start_child
 from parallel_rl.commands.output import say
 from parallel_rl.commands.run_directory import CONFIG_FILE, SUMMARY_FILE, config_of, steps_saved, write_json
-from parallel_rl.commands.stopping import passed_on, run_in_child
+from parallel_rl.commands.stopping import last_line, passed_on, run_in_child
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import bootstrap_interval, interquartile_mean, read_json
 
@@ -77,7 +77,7 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int], directory: Path, trai
         _report(seed, 0, directory / RUN_NAME.format(seed))
     started = time.monotonic()
     codes = _run_all({seed: configs[seed] for seed in due}, train)
-    scores = {seed: _score(Path(str(one.run.run_dir))) for seed, one in configs.items() if not codes.get(seed)}
+    scores = {seed: _score(one.run_dir) for seed, one in configs.items() if not codes.get(seed)}
     finished = {seed: score for seed, score in scores.items() if score is not None}
     _compare(config, finished, directory, time.monotonic() - started)
     _picture(config, configs, directory)
@@ -98,7 +98,7 @@ def seeds_begun(directory: Path) -> list[int]:
 
 def _check_same(config: TrainConfig) -> None:
     """Check that a run that exists has the settings of this config."""
-    run_dir = Path(str(config.run.run_dir))
+    run_dir = config.run_dir
     if not (run_dir / CONFIG_FILE).is_file():
         return
     own, other = ({"agent": each.agent} | each.flat() for each in (config, config_of(run_dir)))
@@ -122,7 +122,7 @@ def _run_all(configs: dict[int, TrainConfig], train: Train) -> dict[int, int]:
                     process = running.pop(seed)
                     codes[seed] = process.exitcode
                     free(process)
-                    _report(seed, codes[seed], Path(str(configs[seed].run.run_dir)))
+                    _report(seed, codes[seed], configs[seed].run_dir)
         finally:
             for process in running.values():
                 kill(process)
@@ -132,9 +132,8 @@ def _run_all(configs: dict[int, TrainConfig], train: Train) -> dict[int, int]:
 
 def _train_one(config: TrainConfig, train: Train) -> None:
     """Train in this child process, and write its output to a file."""
-    directory = Path(str(config.run.run_dir))
-    directory.mkdir(parents=True, exist_ok=True)
-    run_in_child(partial(train, config), directory / LOG_FILE)
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    run_in_child(partial(train, config), config.run_dir / LOG_FILE)
 
 
 def _report(seed: int, code: int, directory: Path) -> None:
@@ -142,10 +141,7 @@ def _report(seed: int, code: int, directory: Path) -> None:
     if code > 128:
         say(f"seed {seed:<4} stopped  {directory}")
     elif code or score is None:
-        lines = (
-            (directory / LOG_FILE).read_text(errors="replace").splitlines() if (directory / LOG_FILE).exists() else []
-        )
-        say(f"seed {seed:<4} ended with exit code {code}: {lines[-1] if lines else 'no output'}")
+        say(f"seed {seed:<4} ended with exit code {code}: {last_line(directory / LOG_FILE) or 'no output'}")
     else:
         say(f"seed {seed:<4} mean {score:.2f}  {directory}")
 
@@ -190,10 +186,9 @@ def _picture(config: TrainConfig, configs: dict[int, TrainConfig], directory: Pa
 
     runs = []
     for one in configs.values():
-        run_dir = Path(str(one.run.run_dir))
-        history = read_table(run_dir / METRICS_FILE)
+        history = read_table(one.run_dir / METRICS_FILE)
         if any(np.isfinite(row["mean_return"]) for row in history):
-            runs.append(Run.of(str(run_dir), history, steps_saved(run_dir), one.run.steps))
+            runs.append(Run.of(str(one.run_dir), history, steps_saved(one.run_dir), one.run.steps))
     if runs:
         plot_runs({config.run.env_id: {config.agent: runs}}, directory / PICTURE_FILE, quartiles=True)
         say(f"curves    {directory / PICTURE_FILE}")

@@ -166,8 +166,10 @@ def background_evaluation(config: TrainConfig, run_dir: Path) -> list[Callback]:
     ]
 
 
-def callbacks_for(config: TrainConfig, run_dir: Path) -> list[Callback]:
+def callbacks_for(config: TrainConfig, run_dir: Path, changed: dict[str, Any] | None = None) -> list[Callback]:
     """Return the callbacks that write a run's files, and those that stop it.
+
+    `changed` are the settings of a resumed run that are other than before, with their new values.
 
     `on_end` comes in the reverse order: the run is saved first, so that other ranks do not wait while this one
     evaluates; and the others end after the last evaluation, which they report.
@@ -180,14 +182,14 @@ def callbacks_for(config: TrainConfig, run_dir: Path) -> list[Callback]:
         callbacks.append(tracker({"agent": config.agent} | config.flat(), **name))
     callbacks += callbacks_of(run)
     saves = Checkpoints(directory, run.checkpoint_seconds, run.keep_checkpoints)
-    return [*callbacks, *background_evaluation(config, run_dir), saves]
+    return [*callbacks, *background_evaluation(config, run_dir), saves, WriteConfig(config, run_dir, changed or {})]
 
 
 class WriteConfig(Callback):
     """Writes `config.json` when a run starts or resumes, once everything else is ready."""
 
-    def __init__(self, config: TrainConfig, run_dir: Path, changed: dict[str, Any] | None = None) -> None:
-        self.config, self.run_dir, self.changed = config, run_dir, changed or {}
+    def __init__(self, config: TrainConfig, run_dir: Path, changed: dict[str, Any]) -> None:
+        self.config, self.run_dir, self.changed = config, run_dir, changed
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """Write the file."""

@@ -117,6 +117,12 @@ def run_in_child(work: Callable[[], int], log: str | Path | None) -> NoReturn:
     sys.exit(code)
 
 
+def last_line(log: Path) -> str | None:
+    """Return the last line of a log of `run_in_child`; None if there is none."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return lines[-1] if lines else None
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Let a signal end the block at once, as an error does, so that it removes what it has not finished."""

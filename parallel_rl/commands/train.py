@@ -24,7 +24,7 @@ from parallel_rl.commands.run_directory import (
     values_over_time,
 )
 from parallel_rl.commands.seeds import seeds_in, train_seeds
-from parallel_rl.commands.single_run import WriteConfig, callbacks_for, run_to_end, train_along
+from parallel_rl.commands.single_run import callbacks_for, run_to_end, train_along
 from parallel_rl.commands.stopping import stop_is_told
 from parallel_rl.commands.trust import check_trust
 from parallel_rl.commands.values import overrides
@@ -72,7 +72,7 @@ def train_run(config: TrainConfig, num_workers: int | None, origin: str | None =
     is_first = not (ranks.node or ranks.joined)
     if is_first and origin is not None:
         say(f"settings  {origin}")
-    run_dir = choose_run_dir(config) if is_first else Path(str(config.run.run_dir))
+    run_dir = choose_run_dir(config) if is_first else config.run_dir
     if config.run.copies > 1:
         if ranks.nodes > 1:
             raise ValueError("a run with copies trains on one rank: without --cluster and torchrun")
@@ -84,14 +84,14 @@ def train_run(config: TrainConfig, num_workers: int | None, origin: str | None =
         load_start(trainer.agent, config)
         if ranks.node:
             return train_along(config, trainer)
-        trainer.callbacks += [*callbacks_for(config, run_dir), WriteConfig(config, run_dir)]
+        trainer.callbacks += callbacks_for(config, run_dir)
         with locked(run_dir):
             return run_to_end(own, trainer, run_dir)
 
 
 def _train_or_continue(config: TrainConfig) -> int:
     """Train one of several runs in one process: the others use the other cores. Continue it if it was stopped."""
-    run_dir = Path(str(config.run.run_dir))
+    run_dir = config.run_dir
     if (run_dir / STATE_FILE).is_file():
         return train_copies(config, run_dir, resumed=True)
     if checkpoints_in(run_dir / CHECKPOINT_DIRECTORY):
@@ -153,7 +153,7 @@ def _resume_run(
     own = config.with_workers(num_workers)
     with make_trainer(own, ranks) as trainer, nullcontext() if ranks.node else locked(run_dir):
         if ranks.node == 0:
-            trainer.callbacks += [*callbacks_for(config, run_dir), WriteConfig(config, run_dir, changed)]
+            trainer.callbacks += callbacks_for(config, run_dir, changed)
         checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
         if not checkpoints:
             raise FileNotFoundError(

@@ -144,12 +144,8 @@ class GaussianHead(PolicyHead):
         self.log_std = nn.Parameter(torch.full(self._log_std_shape(features, len(low)), log_std))
         self.noises = [("normal", self.log_std.numel())]
         offset, scale = (torch.from_numpy(units).float() for units in action_units(low.numpy(), high.numpy(), unit))
-        for name, value in (
-            ("scale", scale),
-            ("offset", offset),
-            ("low", -_round_down(-low)),
-            ("high", _round_down(high)),
-        ):
+        buffers = {"scale": scale, "offset": offset, "low": -_round_down(-low), "high": _round_down(high)}
+        for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
 
     def _log_std_shape(self, features: int, dimensions: int) -> tuple[int, ...]:
