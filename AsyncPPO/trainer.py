@@ -22,7 +22,7 @@ from AsyncPPO.settings import ActingMode, EnvSettings, Mode, callbacks_in, check
 from AsyncPPO.share import Share, check_ranks
 from AsyncPPO.turns import LaggedTurns, Turns
 from AsyncPPO.vectorizer import EnvVectorizer
-from parallel_rl.utils import ALONE, Closeable, Cluster, Fixed, History, Metrics, counted, save_state
+from parallel_rl.utils import ALONE, Closeable, Cluster, History, Metrics, counted, save_state
 
 RECENT_EPISODES = 100
 DEFAULT_NUM_ENVS = 32
@@ -108,7 +108,7 @@ class AsyncTrainer(Closeable, Generic[A]):
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None
-        fewest = self.num_envs if isinstance(self.ranks, Fixed) else self.share.num_envs
+        fewest = self.share.num_envs if self.ranks.elastic else self.num_envs
         env, options = self.share.of_run(env, settings)
         return EnvVectorizer(
             env,

@@ -27,7 +27,7 @@ from AsyncPPO import AsyncPPO, AsyncTrainer
 from AsyncPPO.callbacks import Callback
 from benchmarks.scaling import Sleeper
 from parallel_rl.presets import preset
-from parallel_rl.utils import ALONE, Cluster, Fixed, Metrics, Ranks
+from parallel_rl.utils import ALONE, Cluster, Metrics, Ranks
 from PPO import PPO
 
 SIZES = (10_000, 50_000, 100_000, 400_000, 1_700_000)
@@ -82,7 +82,7 @@ def milliseconds_of_sums(ranks: Any) -> list[tuple[float, float]]:
     return [(median(ranks.doubling, size), median(ranks.ring, size)) for size in SIZES]
 
 
-class Timed(Fixed):
+class Timed(Cluster):
     """Ranks that add up the time of their messages."""
 
     def __init__(self, ranks: Ranks) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch.distributed import PrefixStore, Store
 
 from parallel_rl.ranks.gloo import CLOSED, TIMEOUT, Connected, Gloo, key_of
-from parallel_rl.utils import RankError, Ranks, State
+from parallel_rl.utils import Cluster, RankError, Ranks, State
 
 Result = TypeVar("Result")
 POLL_SECONDS = 0.005
@@ -52,8 +52,10 @@ class Generation(Gloo):
         raise LostError(peers - {self.rank}) from error
 
 
-class Elastic(Connected):
+class Elastic(Connected, Cluster):
     """The ranks of a run, which may change. As a context manager it tells the driver of an error in the block."""
+
+    elastic = True
 
     def __init__(
         self,
@@ -79,16 +81,6 @@ class Elastic(Connected):
         self._ranks: Any = None
         self._record: dict[str, Any] = {"number": -1}
         self._passed, self._last_message = 0, None  # the number of messages to all, and the last of them
-
-    @property
-    def rank(self) -> int:
-        """The number of this rank in its generation, from 0."""
-        return self._ranks.rank
-
-    @property
-    def world_size(self) -> int:
-        """The number of ranks in the generation."""
-        return self._ranks.world_size
 
     def all_reduce(self, vector: torch.Tensor) -> torch.Tensor:
         """Return the sum `(P,)` of the vectors of all ranks of the generation. `attempt` handles losses."""
@@ -198,6 +190,7 @@ class Elastic(Connected):
             try:
                 store, own = PrefixStore(f"generation {number}", self._store), members.index(self._member)
                 self._ranks = Generation(store, own, len(members), self._timeout, CONNECT_SECONDS)
+                self.rank, self.world_size = own, len(members)
                 self._store.set(f"formed/{number}", "")
                 return self._catch_up(state)
             except LostError as error:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.distributed import AllreduceOptions, PrefixStore, ProcessGroupGloo, Store, rendezvous
 
-from parallel_rl.utils import Fixed, RankError, state_from, state_to_bytes
+from parallel_rl.utils import Cluster, RankError, state_from, state_to_bytes
 
 RING_BYTES = 1_000_000
 """From this size on, sums go by gloo's ring, which sends fewer bytes than recursive doubling, in more messages."""
@@ -68,7 +68,7 @@ class Connected(ABC):
         self._close()
 
 
-class Gloo(Connected, Fixed):
+class Gloo(Connected, Cluster):
     """Ranks that sum vectors by messages between them."""
 
     def __init__(
@@ -89,7 +89,8 @@ class Gloo(Connected, Fixed):
         self.rank = self.node = number
         self.world_size = self.nodes = count
         self._store, self._timeout, self._limit = store, timeout, timedelta(seconds=timeout)
-        self._exchanges, self._hosts = exchanges(number, count), dict[int, str]()
+        self._exchanges = exchanges(number, count)
+        self._hosts: dict[int, str] = {}
         self._gpus: Any = None
         store.set(key_of(number), CONNECTED)
         try:  # nothing but this attribute may refer to the group, so that `__exit__` closes its connections

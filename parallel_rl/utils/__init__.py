@@ -23,7 +23,7 @@ from parallel_rl.utils.masks import (
 )
 from parallel_rl.utils.parts import ACTION_MASK, Image, unseen_images
 from parallel_rl.utils.quadrature import gauss_hermite
-from parallel_rl.utils.ranks import ALONE, Cluster, Fixed, RankError, Ranks, mean_metrics, merged, own_stream, stream_of
+from parallel_rl.utils.ranks import ALONE, Cluster, RankError, Ranks, mean_metrics, merged, own_stream, stream_of
 from parallel_rl.utils.records import describe_space, make_space
 from parallel_rl.utils.registration import (
     check_env_id,
@@ -116,7 +116,6 @@ __all__ = [
     "Configured",
     "DamagedError",
     "Features",
-    "Fixed",
     "History",
     "Image",
     "Keys",

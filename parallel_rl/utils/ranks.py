@@ -52,16 +52,21 @@ class Ranks(Protocol):
         """
 
 
-class Cluster(Ranks, Protocol):
-    """The ranks of a run, as its trainer sees them: between two updates some may be lost, and others may join."""
+class Cluster(Ranks):
+    """The ranks of a run, as its trainer sees them: here the same ones until its end.
 
-    node: int
-    """Which share of the environments this rank has; node 0 also writes the files."""
-    nodes: int
-    """The number of shares."""
-    joined: int
+    Those of an `Elastic` change: between two updates some may be lost, and others may join.
+    """
+
+    rank = node = 0
+    """`node` is which share of the environments this rank has; node 0 also writes the files."""
+    world_size = nodes = 1
+    """`nodes` is the number of shares."""
+    elastic = False
+    """Whether the ranks may change."""
+    joined = 0
     """0 for the ranks of the beginning, another number for each that joined later."""
-    preempt: float | None
+    preempt: float | None = None
     """Once this fraction of the ranks has collected its share, the others stop collecting; None: all wait."""
 
     def join(self) -> State | None:
@@ -70,12 +75,16 @@ class Cluster(Ranks, Protocol):
         Raises:
             RankError: the run is over.
         """
+        return None
 
     def enough_have_collected(self, *, own: bool = False) -> bool:
         """Return whether the fraction `preempt` of the ranks has collected its share; with `own`, so has this rank."""
+        return False
 
     def attempt(self, work: Callable[[Ranks], Result], savepoint: Callable[[], Callable[[], None]]) -> Result:
         """Do work that all ranks do, or none: if one is lost, those that are left undo it, and repeat it.
+
+        Here a lost rank is an error.
 
         Args:
             work: is called with the ranks.
@@ -84,9 +93,11 @@ class Cluster(Ranks, Protocol):
         Returns:
             What `work` returns.
         """
+        return work(self)
 
     def candidates(self) -> list[Any]:
         """Return what this rank knows of ranks that are ready to join."""
+        return []
 
     def admit(self, candidates: list[list[Any]], state: Callable[[], State]) -> bool:
         """Let ranks in that are ready, or wait if there are too few; return whether the ranks should ask again.
@@ -95,38 +106,10 @@ class Cluster(Ranks, Protocol):
             candidates: what `candidates` returned on each rank.
             state: returns the state of the run.
         """
-
-
-class Fixed:
-    """The part of a `Cluster` whose ranks do not change."""
-
-    rank = node = 0
-    world_size = nodes = 1
-    joined = 0
-    preempt: float | None = None
-
-    def enough_have_collected(self, *, own: bool = False) -> bool:
-        """Return False: all ranks wait for each other."""
-        return False
-
-    def join(self) -> State | None:
-        """Return None: all begin together."""
-        return None
-
-    def attempt(self, work: Callable[[Any], Result], savepoint: Callable[[], Callable[[], None]]) -> Result:
-        """Return the result of `work`; a lost rank is an error."""
-        return work(self)
-
-    def candidates(self) -> list[Any]:
-        """Return an empty list."""
-        return []
-
-    def admit(self, candidates: list[list[Any]], state: Callable[[], State]) -> bool:
-        """Return False: no rank joins."""
         return False
 
 
-class Alone(Fixed):
+class Alone(Cluster):
     """The ranks of a run in one process: this one."""
 
     def __repr__(self) -> str:
