@@ -26,17 +26,23 @@ ACTOR_GAIN = 0.01
 """Gain of the last layer of actors: the first actions hardly depend on the observation."""
 
 
-class Critic(nn.Module):
+class Network(nn.Module):
+    """A network that is an `Ensemble`, whose layers take columns first."""
+
+    layers: Ensemble
+
+    @property
+    def first_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Weights `(K, inputs, outputs)` and biases of the layers that take the columns."""
+        return [self.layers.first_layer]
+
+
+class Critic(Network):
     """K critics: from columns `(B, C)` and actions `(B, A)` in [-1, 1] to values `(K, B)`."""
 
     def __init__(self, count: int, columns: int, actions: int, config: ContinuousConfig, generator: torch.Generator):
         super().__init__()
         self.layers = Ensemble(count, columns + actions, config.hidden_sizes, 1, config.activation, generator)
-
-    @property
-    def first_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Weights `(K, C + A, outputs)` and biases of the layers that take the columns."""
-        return [self.layers.first_layer]
 
     def forward(self, columns: torch.Tensor, actions: torch.Tensor, count: int | None = None) -> torch.Tensor:
         """Return the values `(K, B)` of all critics, or of the first `count`."""
@@ -58,17 +64,12 @@ class Critic(nn.Module):
         return self.layers.input_gradient(trace, d_values[..., None], slice(-actions, None))
 
 
-class DeterministicActor(nn.Module):
+class DeterministicActor(Network):
     """An actor: from columns `(B, C)` to actions `(B, A)` in [-1, 1]."""
 
     def __init__(self, columns: int, actions: int, config: ContinuousConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.layers = Ensemble(1, columns, config.hidden_sizes, actions, config.activation, generator, ACTOR_GAIN)
-
-    @property
-    def first_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Weights `(1, C, outputs)` and biases of the layers that take the columns."""
-        return [self.layers.first_layer]
 
     def forward(self, columns: torch.Tensor) -> torch.Tensor:
         """Return actions `(B, A)`."""
@@ -87,9 +88,9 @@ class DeterministicActor(nn.Module):
 class ContinuousPolicy(Policy):
     """Chooses actions in [-1, 1], and scales them to the bounds of the action space."""
 
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Box, *arguments: Any, **options: Any):
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Box, *arguments: Any):
         """Store the parts, and the action space, whose bounds are finite."""
-        super().__init__(observation_space, *arguments, **options)
+        super().__init__(observation_space, *arguments)
         self.action_space = action_space
         self.offset, self.scale = (units.astype(np.float32) for units in action_units(*bounds_of(action_space)))
 
@@ -149,14 +150,8 @@ class ContinuousAgent(OffPolicyAgent):
         actor = self._make_actor(features.columns, generator).to(config.device)
         critic = Critic(self.critics, features.columns, self.action_dim, config, generator).to(config.device)
         self.actor_learner, self.critic_learner = Learner(actor, self.has_target_actor), Learner(critic)
-        policy = self.policy_class(
-            self.observation_space,
-            space,
-            {"actor": actor, "critic": critic},
-            obs_clip=config.obs_clip if config.normalize_obs else None,
-            rng=self.rng,
-            settings=self.signature(),
-        )
+        networks = {"actor": actor, "critic": critic}
+        policy = self.policy_class(self.observation_space, space, networks, config, self.rng, self.signature())
         return policy, {"actor": self.actor_learner, "critic": self.critic_learner}
 
     @abstractmethod

@@ -52,9 +52,8 @@ def load_demonstrations(
     if len({array.shape[:1] for array in used.values()}) > 1:
         shapes = ", ".join(f"{key} {array.shape}" for key, array in used.items())
         raise ValueError(f"{name} needs as many episodes in each array, and has {shapes}")
-    if parts:
-        used["obs"] = {key: used.get(key) for key in parts}
-    return [make(_nth(used, number)) for number in range(len(used["acs"]))]
+    episodes = [{key: array[number] for key, array in used.items()} for number in range(len(used["acs"]))]
+    return [make(episode | {"obs": episode} if parts else episode) for episode in episodes]
 
 
 def _arrays_of(path: Path) -> dict[str, Any]:
@@ -72,14 +71,6 @@ def _arrays_of(path: Path) -> dict[str, Any]:
                 "arrays (docs/offpolicy.md shows how)"
             ) from None
         raise ValueError(f"{path} is not an .npz file ({error})") from error
-
-
-def _nth(arrays: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """Return the arrays of one episode."""
-    return {
-        key: _nth(value, number) if isinstance(value, Mapping) else None if value is None else value[number]
-        for key, value in arrays.items()
-    }
 
 
 def _minari_episodes(name: str) -> list[dict[str, Any]]:
@@ -143,7 +134,7 @@ def _rows(values: Any, space: spaces.Space, count: int, name: str) -> np.ndarray
         return _checked(values, (count, *shape), "obs", name)
     rows = np.zeros(count, kind)
     for key in kind.names:
-        rows[key] = _checked(values[key], rows[key].shape, key, name)
+        rows[key] = _checked(values.get(key), rows[key].shape, key, name)
     return rows
 
 

@@ -1,6 +1,5 @@
 """DQN: action values for discrete actions."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,23 +25,15 @@ class QNetwork(nn.Module):
     Dueling: Wang et al. 2016 (arXiv:1511.06581), equation 9. The last A columns may be an action mask.
     """
 
-    def __init__(
-        self,
-        features: Features,
-        actions: int,
-        hidden_sizes: Sequence[int],
-        activation: str,
-        dueling: bool,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, features: Features, actions: int, config: DQNConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.obs_columns, self.masked = features.columns, features.mask is not None
         self.perception = Perception(features, generator) if features.images else None
         inputs = features.columns if self.perception is None else self.perception.outputs
-        self.encoder = mlp(inputs, hidden_sizes, activation, generator)
-        outputs = [inputs, *hidden_sizes][-1]
+        self.encoder = mlp(inputs, config.hidden_sizes, config.activation, generator)
+        outputs = [inputs, *config.hidden_sizes][-1]
         self.advantage = linear_layer(outputs, actions, 1.0, generator)
-        self.value = linear_layer(outputs, 1, 1.0, generator) if dueling else None
+        self.value = linear_layer(outputs, 1, 1.0, generator) if config.dueling else None
 
     @property
     def first_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -61,9 +52,7 @@ class QNetwork(nn.Module):
         if not self.masked:
             return q
         forbidden = columns[:, self.obs_columns :] == 0
-        forbidden &= ~forbidden.all(
-            dim=1, keepdim=True
-        )  # where a mask allows nothing, q of all actions are bootstrapped
+        forbidden &= ~forbidden.all(dim=1, keepdim=True)  # a mask that allows nothing counts as none
         return q.masked_fill(forbidden, FORBIDDEN)
 
 
@@ -103,16 +92,9 @@ class DQN(OffPolicyAgent):
         config, features = self.config, Features.of(self.observation_space)
         self.offset, self.num_actions = int(self.action_space.start), int(self.action_space.n)
         features.check_mask_size(self.num_actions, self.action_space)
-        network = QNetwork(
-            features, self.num_actions, config.hidden_sizes, config.activation, config.dueling, generator
-        ).to(config.device)
+        network = QNetwork(features, self.num_actions, config, generator).to(config.device)
         policy = GreedyPolicy(
-            self.observation_space,
-            {"q": network},
-            obs_clip=config.obs_clip if config.normalize_obs else None,
-            rng=self.rng,
-            settings=self.signature(),
-            offset=self.offset,
+            self.observation_space, {"q": network}, config, self.rng, self.signature(), offset=self.offset
         )
         self.q = Learner(network)
         return policy, {"q": self.q}

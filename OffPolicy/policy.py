@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from OffPolicy.config import OffPolicyConfig
 from parallel_rl.networks import RunningNorm
 from parallel_rl.networks.weights import POLICY_FILE, Settings, write_weights
 from parallel_rl.utils import Features
@@ -26,8 +27,7 @@ class Policy(nn.Module):
         self,
         observation_space: spaces.Space,
         networks: dict[str, nn.Module],
-        *,
-        obs_clip: float | None,
+        config: OffPolicyConfig,
         rng: np.random.Generator,
         settings: Settings,
     ) -> None:
@@ -36,7 +36,7 @@ class Policy(nn.Module):
         Args:
             observation_space: of one environment.
             networks: the actor and the other networks to save.
-            obs_clip: limit on normalized observations; None without normalization.
+            config: of the agent; it says whether observations are normalized.
             rng: the random stream of stochastic actions.
             settings: those of the agent, as plain values by name; they are saved with the weights.
         """
@@ -44,8 +44,8 @@ class Policy(nn.Module):
         self.features = Features.of(observation_space)
         self.networks = nn.ModuleDict(networks)
         self._parameter_list = [*self.networks.parameters()]  # finding them takes longer than a small layer
-        normalized = self.features.vector if obs_clip is not None else 0
-        self.obs_norm = RunningNorm(normalized, clip=obs_clip).to(self.device) if normalized else None
+        normalized = self.features.vector if config.normalize_obs else 0
+        self.obs_norm = RunningNorm(normalized, clip=config.obs_clip).to(self.device) if normalized else None
         self.rng, self.settings = rng, settings
 
     @property

@@ -10,7 +10,7 @@ from torch import nn
 from OffPolicy.arguments import ForSAC
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig, SACConfig
-from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy
+from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy, Network
 from OffPolicy.learner import Learner, Tensors, WeightedRanks
 from OffPolicy.replay import Transitions
 from parallel_rl.networks import Ensemble, TanhGaussian, Trace
@@ -37,7 +37,7 @@ class Sampled(NamedTuple):
     trace: Trace
 
 
-class StochasticActor(nn.Module):
+class StochasticActor(Network):
     """From columns `(B, C)` to a Gaussian of A dimensions, squashed into (-1, 1)."""
 
     scale: torch.Tensor
@@ -46,11 +46,6 @@ class StochasticActor(nn.Module):
         super().__init__()
         self.layers = Ensemble(1, columns, config.hidden_sizes, 2 * actions, config.activation, generator, ACTOR_GAIN)
         self.register_buffer("scale", torch.ones(actions), persistent=False)
-
-    @property
-    def first_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Weights `(1, C, outputs)` and biases of the layers that take the columns."""
-        return [self.layers.first_layer]
 
     def forward(self, columns: torch.Tensor) -> TanhGaussian:
         """Return the distribution over actions."""
@@ -92,11 +87,10 @@ class StochasticPolicy(ContinuousPolicy):
     def choose(self, columns: torch.Tensor, deterministic: bool) -> torch.Tensor:
         """Return actions `(B, A)` in [-1, 1]."""
         policy = self.networks["actor"](columns)
-        return (policy.mode() if deterministic else policy.sample(self.noise_like(policy.mean))).tanh()
-
-    def noise_like(self, mean: torch.Tensor) -> torch.Tensor:
-        """Return standard normal noise with the shape of `mean`."""
-        return torch.from_numpy(self.rng.standard_normal(mean.shape, np.float32)).to(mean.device)
+        if deterministic:
+            return policy.mode().tanh()
+        noise = self.rng.standard_normal(policy.mean.shape, np.float32)
+        return policy.sample(torch.from_numpy(noise).to(policy.mean.device)).tanh()
 
 
 class Temperature(nn.Module):
