@@ -70,11 +70,12 @@ class RolloutWorker:
         self.collector = make_collector(self.envs)
 
     @torch.no_grad()
-    def collect(self, weights: dict[str, Tensor], training: bool) -> Any:
-        """Collect a fragment with these weights; return its fields, as arrays, or an `ActorFault`."""
+    def collect(self, weights: dict[str, np.ndarray], training: bool) -> Any:
+        """Collect a fragment with the result of `weights_of`; return its fields, as arrays, or an `ActorFault`."""
         actor: Any = self.collector.actor
-        for name, tensor in tensors_of(actor):
-            tensor.copy_(weights[name])
+        own = actor.state_dict()
+        for name, array in weights.items():
+            own[name].copy_(torch.from_numpy(array).view(own[name].dtype).reshape(own[name].shape))
         actor.train(training)
         try:
             return tree_map(_array, vars(self.collector.collect()))
@@ -140,8 +141,7 @@ def lagged_feed(
     ) as pool:
 
         def begin() -> None:
-            weights = {name: tensor.to("cpu", copy=True) for name, tensor in tensors_of(actor)}
-            pool.begin(pool.job("collect", weights, actor.training))
+            pool.begin(pool.job("collect", weights_of(actor), actor.training))
 
         begin()
         lag = 0
@@ -171,9 +171,10 @@ def _joined(blocks: list[dict[str, Any]], firsts: list[int], device: torch.devic
     return Fragment(**columns, **entries, lag=lag)
 
 
-def tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return the tensors of a module's `state_dict`, with their names."""
-    return [(name, value) for name, value in module.state_dict().items() if isinstance(value, Tensor)]
+def weights_of(module: nn.Module) -> dict[str, np.ndarray]:
+    """Return the bytes of the tensors in a module's `state_dict`: NumPy lacks some of torch's types."""
+    tensors = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    return {name: tensor.cpu().reshape(-1).contiguous().view(torch.uint8).numpy() for name, tensor in tensors.items()}
 
 
 def _array(leaf: Any) -> Any:
