@@ -270,19 +270,8 @@ class Savable(Configured, ConfigFields):
 
     def __reduce__(self) -> Any:
         """Copy through the state, since the parameters are views of vectors."""
-        arguments = (self.observation_space, self.action_space, self.config, self.goal_functions, self.seed)
-        return _rebuilt, (type(self), *arguments), self.whole_state()
+        make = partial(type(self), config=self.config, goal_functions=self.goal_functions, seed=self.seed)
+        return make, (self.observation_space, self.action_space), self.whole_state()
 
     def __setstate__(self, state: State) -> None:
         self.load_state(state)
-
-
-def _rebuilt(
-    kind: Any,
-    observation_space: spaces.Space,
-    action_space: spaces.Space,
-    config: OffPolicyConfig,
-    goal_functions: GoalFunctions | None,
-    seed: int | None,
-) -> Any:
-    return kind(observation_space, action_space, config, goal_functions=goal_functions, seed=seed)

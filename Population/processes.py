@@ -149,11 +149,11 @@ class Processes:
 class InThisProcess:
     """A single member in this process, with its own global random streams."""
 
-    def __init__(self, make: MakeMember, seed: int, pulse: Pulse) -> None:
-        self._streams, self._pulse = OwnStreams(seed), pulse
+    def __init__(self, make: MakeMember, seed: int) -> None:
+        self._streams, self._pulse = OwnStreams(seed), Pulse()
         self._result: Any = None
         with self._streams():
-            self._member = make(seed=seed, pulse=pulse)
+            self._member = make(seed=seed, pulse=self._pulse)
 
     def begin(self, number: int, task: str, *args: Any) -> None:
         """Run a task."""

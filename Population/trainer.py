@@ -14,7 +14,6 @@ import gymnasium as gym
 from AsyncPPO.factory import env_factories, env_factory
 from AsyncPPO.rows import NO_EPISODE
 from AsyncPPO.settings import warn_if_too_short
-from AsyncPPO.workers import Pulse
 from parallel_rl.utils import OwnStreams, State, counted, save_state, spawn_seeds
 from parallel_rl.utils.names import names_checked
 from Population.checkpoint import contents, read_checkpoint, restore
@@ -298,7 +297,7 @@ class Trainer:
     def _make_members(self, seeds: Sequence[int]) -> Processes | InThisProcess:
         makes = [*map(self._maker, range(self.n_workers))]
         if self.n_workers == 1:
-            return InThisProcess(makes[0], seeds[0], Pulse())
+            return InThisProcess(makes[0], seeds[0])
         restore = None
         if self.on_worker_error == "restart":
             restore = lambda number: (self.records[number].count, self.records[number].held)  # noqa: E731
