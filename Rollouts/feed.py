@@ -67,22 +67,20 @@ def rollout(
     check_faults(on_env_error, step_timeout)
     _check(num_workers, lag, step_timeout)
     num_envs = number_of_copies(envs, num_envs, 1, ("envs", "num_envs"))
-    device = device_for(actor, device)
-    faults: dict[str, Any] = {"seed": seed, "on_env_error": on_env_error, "step_timeout": step_timeout}
+    collecting: dict[str, Any] = {"actor": actor, "n_steps": n_steps, "sticky": sticky}
+    collecting["device"] = device_for(actor, device)
+    stepping: dict[str, Any] = {"seed": seed, "on_env_error": on_env_error, "step_timeout": step_timeout}
     if lag:
         if not isinstance(actor, nn.Module):
             raise TypeError(f"lag=1 needs a torch module, whose weights travel to the workers, not {actor!r:.200}")
-        return lagged_feed(
-            envs, num_envs, actor, n_steps, num_workers=num_workers, sticky=sticky, device=device, **faults
-        )  # fmt: skip
-    workers: dict[str, Any] = {"backend": "inline"}
+        return lagged_feed(envs, num_envs, num_workers, **collecting, **stepping)
     if num_workers:
         alone = on_env_error == "raise" and step_timeout is None  # else workers must step all environments
-        workers = {"backend": "process", "num_workers": num_workers, "asynchronous": alone}
-    return _feed(
-        partial(EnvVectorizer, envs, num_envs, autoreset=True, **workers, **faults),
-        partial(FragmentCollector, actor=actor, n_steps=n_steps, sticky=sticky, device=device),
-    )
+        stepping |= {"backend": "process", "num_workers": num_workers, "asynchronous": alone}
+    else:
+        stepping["backend"] = "inline"
+    make_envs = partial(EnvVectorizer, envs, num_envs, autoreset=True, **stepping)
+    return _feed(make_envs, partial(FragmentCollector, **collecting))
 
 
 def _check(num_workers: int, lag: int, step_timeout: float | None) -> None:

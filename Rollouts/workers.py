@@ -104,10 +104,10 @@ class Restarts:
 def lagged_feed(
     envs: Any,
     num_envs: int,
+    num_workers: int,
+    *,
     actor: Any,
     n_steps: int,
-    *,
-    num_workers: int,
     sticky: bool,
     device: torch.device,
     seed: int | Sequence[int] | None,
