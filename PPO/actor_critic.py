@@ -232,17 +232,10 @@ class ActorCritic(nn.Module):
 
     def architecture(self) -> Architecture | None:
         """Return the structure of the NumPy policy; None if these networks are not two MLPs with a simple head."""
-        expected = [nn.Linear, ACTIVATIONS[self.activation]] * len(self.hidden_sizes)
-        encoders, head = (self.actor, self.critic), self.policy_head
-        if any([type(layer) for layer in encoder.children()] != expected for encoder in encoders):
-            return None
-        if (
-            self._custom
-            or self._bf16
-            or type(self) is not ActorCritic
-            or self.critic is self.actor
-            or type(head) not in (GaussianHead, CategoricalHead, MultiCategoricalHead)
-        ):
+        layers, head = [nn.Linear, ACTIVATIONS[self.activation]] * len(self.hidden_sizes), self.policy_head
+        separate = type(self) is ActorCritic and not self._custom and not self._bf16 and self.critic is not self.actor
+        mlps = all([type(layer) for layer in encoder.children()] == layers for encoder in (self.actor, self.critic))
+        if not separate or not mlps or type(head) not in (GaussianHead, CategoricalHead, MultiCategoricalHead):
             return None
         bounds, choices = None, None
         if isinstance(head, GaussianHead):

@@ -40,11 +40,12 @@ def _episodes(feed: Iterable[Fragment], batch_size: int) -> Iterator[list[Fragme
     batch: list[Fragment] = []
     turn = 0
     for number, fragment in enumerate(feed):
-        tracks = tracks or [Track() for _ in range(fragment.state.fin.shape[1])]
-        true_next = {name: fragment.following(name) for name in fragment.actor}, fragment.next_obs
+        tracks = tracks or [Track(env_id) for env_id in range(fragment.state.fin.shape[1])]
+        following = {name: fragment.following(name) for name in fragment.actor}
+        parts = fragment.state, fragment.actor, fragment.env, fragment.next_obs, following
         first_hx = _first_hx(fragment)
-        for env_id, track in enumerate(tracks):
-            track.append(fragment, env_id, number, first_hx, *true_next)
+        for track in tracks:
+            track.append(parts, first_hx, number - fragment.lag)
         while tracks[turn].finished:
             version, episode = tracks[turn].finished.popleft()
             batch.append(replace(episode, lag=number - version))
@@ -58,6 +59,7 @@ def _episodes(feed: Iterable[Fragment], batch_size: int) -> Iterator[list[Fragme
 class Track:
     """The episodes of one environment."""
 
+    env_id: int
     finished: deque[tuple[int, Fragment]] = field(default_factory=deque)
     """Finished episodes, each with the `version` of its first step."""
     parts: list[tuple[State, Any, Any]] = field(default_factory=list)
@@ -67,41 +69,27 @@ class Track:
     version: int = 0
     """The version of the weights at its first step: the number of that fragment, less its lag."""
 
-    def append(
-        self,
-        fragment: Fragment,
-        env_id: int,
-        number: int,
-        first_hx: dict[tuple[int, int], Nested],
-        following: dict[str, Nested],
-        next_obs: Nested,
-    ) -> None:
-        """Add a fragment's column.
+    def append(self, parts: tuple[Nested, ...], first_hx: dict[tuple[int, int], Nested], version: int) -> None:
+        """Add this environment's column of a fragment.
 
         Args:
-            fragment: the fragment.
-            env_id: the column.
-            number: the number of earlier fragments.
+            parts: `state`, `actor`, `env` and `next_obs` of the fragment, and `following` for each of its outputs.
             first_hx: the result of `_first_hx`.
-            following: `fragment.following` for every output of the actor.
-            next_obs: `fragment.next_obs`.
+            version: of the weights that acted.
         """
-        column = slice(env_id, env_id + 1)
-        fin, valid = fragment.state.fin[:, env_id].tolist(), fragment.env["valid"][:, env_id].tolist()
+        state, actor, env, next_obs, following = tree_map(lambda tensor: tensor[:, self.env_id, None], parts)
+        fin, valid = state.fin[:, 0].tolist(), env["valid"][:, 0].tolist()
         for start, stop in _runs(fin, valid):
             if fin[start]:
-                self.parts, self.hx, self.version = [], first_hx[start, env_id], number - fragment.lag
+                self.parts, self.hx, self.version = [], first_hx[start, self.env_id], version
             elif not self.parts:
                 continue  # this episode began before the first fragment
-            parts = fragment.state, fragment.actor, fragment.env
-            self.parts.append(tree_map(lambda tensor: tensor[start:stop, column], parts))  # noqa: B023
+            self.parts.append(_rows((state, actor, env), start, stop))
             if fin[stop]:
-                last = tree_map(lambda tensor: tensor[stop : stop + 1, column], fragment.state)  # noqa: B023
-                final_outputs, obs = tree_map(lambda tensor: tensor[stop - 1 : stop, column], (following, next_obs))  # noqa: B023
-                self._finish(last._replace(obs=obs), final_outputs)
+                final_outputs, obs = _rows((following, next_obs), stop - 1, stop)
+                self._finish(_rows(state, stop, stop + 1)._replace(obs=obs), final_outputs)
             elif stop < len(valid):  # step `stop` failed: its row has the observation of the step before
-                failed = fragment.state, fragment.actor
-                self._finish(*tree_map(lambda tensor: tensor[stop : stop + 1, column], failed))  # noqa: B023
+                self._finish(*_rows((state, actor), stop, stop + 1))
 
     def _finish(self, last: State, final_outputs: dict[str, Nested]) -> None:
         """Join the parts of the episode, with the last row `(1, 1, ...)`."""
@@ -121,6 +109,10 @@ class Track:
             look_aheads=() if env["terminated"][-1] else (look_ahead,),
         )
         self.finished.append((self.version, episode))
+
+
+def _rows(tree: Nested, start: int, stop: int) -> Any:
+    return tree_map(lambda tensor: tensor[start:stop], tree)
 
 
 def _first_hx(fragment: Fragment) -> dict[tuple[int, int], Nested]:
