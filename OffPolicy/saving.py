@@ -270,7 +270,8 @@ class Savable(Configured, ConfigFields):
 
     def __reduce__(self) -> Any:
         """Copy through the state, since the parameters are views of vectors."""
-        make = partial(type(self), config=self.config, goal_functions=self.goal_functions, seed=self.seed)
+        kind: Any = type(self)
+        make = partial(kind, config=self.config, goal_functions=self.goal_functions, seed=self.seed)
         return make, (self.observation_space, self.action_space), self.whole_state()
 
     def __setstate__(self, state: State) -> None:

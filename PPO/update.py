@@ -29,12 +29,13 @@ from parallel_rl.utils import (
     stream_of,
 )
 from PPO.actor_critic import ActorCritic, Past
-from PPO.autograd import Autograd, LossOfMinibatch
 from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
 from PPO.losses import LossMetrics, as_tensors
 from PPO.memory import Rows
 from PPO.minibatches import (
+    Autograd,
+    LossOfMinibatch,
     Targets,
     add_companion_gradients,
     average_over_ranks,
