@@ -15,7 +15,7 @@ from OffPolicy.arguments import ForEnv
 from OffPolicy.config import OffPolicyConfig
 from OffPolicy.graphs import Graphs
 from OffPolicy.her import GoalFunctions
-from OffPolicy.learner import ONE, Learner, Tensors, WeightedRanks, read_means
+from OffPolicy.learner import ONE, Learner, Outputs, Rate, WeightedRanks, read_means
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay, Transitions
 from OffPolicy.sampler import Sampler, shares
@@ -141,9 +141,7 @@ class OffPolicyAgent(Sharing, ABC):
         """Return the random numbers `(count, K)` for the next actions of the behavior policy in some environments."""
 
     @abstractmethod
-    def make_update(
-        self, batch: Transitions, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
-    ) -> tuple[Tensors, torch.Tensor]:
+    def make_update(self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
         """Make one update. It reads no number from the device, so that a GPU can replay it as a graph.
 
         Args:
@@ -164,7 +162,7 @@ class OffPolicyAgent(Sharing, ABC):
         """Return whether the next update includes the delayed parts: TD3's actor, DQN's target; by default none is."""
         return False
 
-    def learn_from(self, batch: Transitions, ranks: WeightedRanks = ONE) -> tuple[Tensors, torch.Tensor]:
+    def learn_from(self, batch: Transitions, ranks: WeightedRanks = ONE) -> Outputs:
         """Make one update; return metrics `()` and the TD errors `(B,)` of this rank's rows."""
         noise = torch.from_numpy(self.update_noise(len(batch.obs))).to(self.device)
         if noise.is_cuda and ranks.ranks.world_size == 1:

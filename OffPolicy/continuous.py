@@ -13,7 +13,7 @@ from torch import nn
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig
 from OffPolicy.demonstrations import load_demonstrations
-from OffPolicy.learner import Learner, Tensors, WeightedRanks
+from OffPolicy.learner import Learner, Outputs, Rate, WeightedRanks
 from OffPolicy.noise import NormalNoise
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Replay, Transitions
@@ -198,9 +198,7 @@ class ContinuousAgent(OffPolicyAgent):
         super().take_share(own, total)
         self._load_demonstrations()
 
-    def update_critic(
-        self, batch: Transitions, target: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
-    ) -> tuple[Tensors, torch.Tensor]:
+    def update_critic(self, batch: Transitions, target: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
         """Descend `sum_k mean weight * (q_k - target)^2 / 2`; return metrics, and the mean of |TD errors| `(B,)`."""
         critic = self.critic_learner.network
         q, trace = critic.trace(batch.obs, batch.action)

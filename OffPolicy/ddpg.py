@@ -12,7 +12,7 @@ from OffPolicy.arguments import ForDDPG
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import DDPGConfig, DeterministicConfig
 from OffPolicy.continuous import ContinuousAgent, DeterministicActor
-from OffPolicy.learner import Tensors, WeightedRanks
+from OffPolicy.learner import Outputs, Rate, WeightedRanks
 from OffPolicy.noise import ParameterNoise, make_noise
 from OffPolicy.replay import Transitions
 from parallel_rl.networks import copy_on
@@ -44,7 +44,7 @@ class DeterministicAgent(ContinuousAgent):
         """Return the state of the noise on actions at the start of an episode, zeros; None if it has none."""
         return None if self.noise_process is None else self.noise_process.initial_state(num_envs)
 
-    def improve_actor(self, batch: Transitions, lr: float | torch.Tensor, ranks: WeightedRanks) -> torch.Tensor:
+    def improve_actor(self, batch: Transitions, lr: Rate, ranks: WeightedRanks) -> torch.Tensor:
         """Ascend the first critic's value of the actor's actions (Silver et al. 2014, theorem 1)."""
         actor, critic = self.actor_learner.network, self.critic_learner.network
         actions, trace = actor.trace(batch.obs)
@@ -84,9 +84,7 @@ class DDPG(DeterministicAgent):
         return super().behave(columns, normals) if self.perturbation is None else self._perturbed(columns)
 
     @torch.no_grad()
-    def make_update(
-        self, batch: Transitions, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
-    ) -> tuple[Tensors, torch.Tensor]:
+    def make_update(self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
         """Make one update.
 
         y = r + discount * Q_target(s', pi_target(s')),  critic: (Q(s, a) - y)^2 / 2,  actor: -Q(s, pi(s))

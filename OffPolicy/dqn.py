@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from OffPolicy.arguments import ForDQN
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import DQNConfig
-from OffPolicy.learner import Learner, Tensors, WeightedRanks
+from OffPolicy.learner import Learner, Outputs, Rate, WeightedRanks
 from OffPolicy.noise import linear_schedule
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Transitions
@@ -122,9 +122,7 @@ class DQN(OffPolicyAgent):
         """Return whether the target network is updated after the next update."""
         return (self.updates + 1) % self.config.target_update_interval == 0
 
-    def make_update(
-        self, batch: Transitions, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
-    ) -> tuple[Tensors, torch.Tensor]:
+    def make_update(self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
         """Make one update.
 
         y = r + discount * Q_target(s', argmax_a Q(s', a)),  loss = mean weight * huber(Q(s, a) - y)

@@ -6,13 +6,11 @@ from typing import Any
 
 import torch
 
-from OffPolicy.learner import Tensors, WeightedRanks
+from OffPolicy.learner import Outputs, WeightedRanks
 from OffPolicy.replay import Transitions
 
 WARM_UP = 3
 """Updates of each kind that run as usual before one is recorded: libraries allocate memory in the first."""
-Outputs = tuple[Tensors, torch.Tensor]
-"""Metrics and TD errors."""
 Function = Callable[[tuple[torch.Tensor, ...]], Outputs]
 
 

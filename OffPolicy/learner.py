@@ -13,6 +13,10 @@ M = TypeVar("M", bound=nn.Module)
 ADAM_EPS = 1e-8
 Tensors = dict[str, torch.Tensor]
 """Metrics of an update, `()` each, by name."""
+Outputs = tuple[Tensors, torch.Tensor]
+"""Metrics of an update, and the TD errors `(B,)`."""
+Rate = float | torch.Tensor
+"""A learning rate. For a graph on a GPU it is a tensor."""
 
 
 class WeightedRanks(NamedTuple):
@@ -54,19 +58,16 @@ class Learner(Generic[M]):
         self._target_vector = self.vector.clone() if has_target else None
         self.target: M = network if self._target_vector is None else copy_on(network, self._target_vector)
 
-    def step(self, lr: float | torch.Tensor, max_grad_norm: float | None = None) -> None:
-        """Take a step of size `lr` down the gradient in the parameters' `grad`, whose norm is limited first."""
-        if max_grad_norm is not None:
-            limit_norm(self.optimizer.gradient, max_grad_norm)
+    def step(self, lr: Rate) -> None:
+        """Take a step of size `lr` down the gradient in the parameters' `grad`."""
         self.optimizer.step(lr)
 
-    def descend(
-        self, loss: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks, max_grad_norm: float | None = None
-    ) -> None:
-        """Take a step down the gradient of a loss `()`, the mean over this rank's rows."""
+    def descend(self, loss: torch.Tensor, lr: Rate, ranks: WeightedRanks, max_grad_norm: float) -> None:
+        """Take a step down the gradient of a loss `()`, the mean over this rank's rows; its norm is limited first."""
         torch._foreach_copy_(self._gradients, torch.autograd.grad(loss, self._parameters))
         ranks.average(self.gradient)
-        self.step(lr, max_grad_norm)
+        limit_norm(self.gradient, max_grad_norm)
+        self.step(lr)
 
     def update_target(self, tau: float) -> None:
         """Update the target, if there is one: target <- (1 - tau) target + tau network."""

@@ -11,7 +11,7 @@ from OffPolicy.arguments import ForSAC
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig, SACConfig
 from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy, Network
-from OffPolicy.learner import Learner, Tensors, WeightedRanks
+from OffPolicy.learner import Learner, Outputs, Rate, WeightedRanks
 from OffPolicy.replay import Transitions
 from parallel_rl.networks import Ensemble, TanhGaussian, Trace
 from parallel_rl.utils import MadeWith, State
@@ -161,9 +161,7 @@ class SAC(ContinuousAgent):
         return self.rng.standard_normal((2, count, self.action_dim), np.float32)
 
     @torch.no_grad()
-    def make_update(
-        self, batch: Transitions, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
-    ) -> tuple[Tensors, torch.Tensor]:
+    def make_update(self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
         """Make one update.
 
         y = r + discount * (min_k Q_target_k(s', a') - alpha log pi(a' | s')),  a' ~ pi(s')
@@ -192,7 +190,7 @@ class SAC(ContinuousAgent):
         batch: Transitions,
         sampled: Sampled,
         alpha: torch.Tensor,
-        lr: float | torch.Tensor,
+        lr: Rate,
         ranks: WeightedRanks,
     ) -> torch.Tensor:
         """Descend the actor's loss for actions that it sampled; return the loss.

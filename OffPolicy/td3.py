@@ -7,7 +7,7 @@ from OffPolicy.arguments import ForTD3
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import TD3Config
 from OffPolicy.ddpg import DeterministicAgent
-from OffPolicy.learner import Tensors, WeightedRanks
+from OffPolicy.learner import Outputs, Rate, WeightedRanks
 from OffPolicy.replay import Transitions
 from parallel_rl.utils import MadeWith
 
@@ -29,9 +29,7 @@ class TD3(DeterministicAgent):
         return (self.updates + 1) % self.config.policy_delay == 0
 
     @torch.no_grad()
-    def make_update(
-        self, batch: Transitions, noise: torch.Tensor, lr: float | torch.Tensor, ranks: WeightedRanks
-    ) -> tuple[Tensors, torch.Tensor]:
+    def make_update(self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
         """Make one update; every `policy_delay` updates it includes the actor and the target networks.
 
         a' = clip(pi_target(s') + clip(noise, +-target_noise_clip), +-1)

@@ -15,6 +15,7 @@ from parallel_rl.utils import (
     ALONE,
     COMPOSITE,
     MadeWith,
+    Metrics,
     RankError,
     Ranks,
     Schedule,
@@ -255,9 +256,7 @@ class PPO(Acting, Learning):
         for trajectory in trajectories:
             self.memory.append(trajectory)
 
-    def update(
-        self, progress: float = 0.0, workers: GradientWorkers | None = None, ranks: Ranks = ALONE
-    ) -> dict[str, float]:
+    def update(self, progress: float = 0.0, workers: GradientWorkers | None = None, ranks: Ranks = ALONE) -> Metrics:
         """Call `learn`; this is its name in the `Agent` protocol. If a rank is lost, `memory` is cleared."""
         try:
             return self.learn(progress, workers, ranks)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from parallel_rl.utils import ALONE, Batch, Ranks, compute_threads, linear, scheduled
+from parallel_rl.utils import ALONE, Batch, Metrics, Ranks, compute_threads, linear, scheduled
 from parallel_rl.utils.names import names_checked
 from PPO.fast.shards import GradientWorkers
 from PPO.losses import LossMetrics
@@ -51,9 +51,7 @@ class Learning(Savable):
         return not self._has_own_loss
 
     @names_checked
-    def learn(
-        self, progress: float = 0.0, workers: GradientWorkers | None = None, ranks: Ranks = ALONE
-    ) -> dict[str, float]:
+    def learn(self, progress: float = 0.0, workers: GradientWorkers | None = None, ranks: Ranks = ALONE) -> Metrics:
         """Learn from all of `memory` and clear it, once it holds `batch_size` transitions.
 
         Args:

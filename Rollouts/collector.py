@@ -57,15 +57,7 @@ class UnfinishedFragment:
 class FragmentCollector:
     """Steps environments with an actor, and returns fragments."""
 
-    def __init__(
-        self,
-        envs: EnvVectorizer,
-        actor: Actor,
-        n_steps: int,
-        *,
-        sticky: bool,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, envs: EnvVectorizer, actor: Actor, n_steps: int, *, sticky: bool, device: torch.device) -> None:
         """Store the parts; the first fragment begins with a reset.
 
         Args:
