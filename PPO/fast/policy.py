@@ -154,7 +154,9 @@ class Architecture:
 
     def views(self, vector: np.ndarray) -> Parameters:
         """Return views of a vector `(P,)`."""
-        blocks = self._blocks(vector)
+        shapes = [*self._shapes()]
+        parts = np.split(vector, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
+        blocks = (part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
 
         def layer() -> Layer:
             return Layer(next(blocks), next(blocks))
@@ -165,13 +167,6 @@ class Architecture:
             policy_head=layer(),
             value_head=layer(),
         )
-
-    def _blocks(self, vector: np.ndarray) -> Iterator[np.ndarray]:
-        start = 0
-        for shape in self._shapes():
-            stop = start + math.prod(shape)
-            yield vector[start:stop].reshape(shape)
-            start = stop
 
     def _shapes(self) -> Iterator[tuple[int, ...]]:
         """Yield the shapes of the blocks of a vector, in the order of `views`."""
