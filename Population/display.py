@@ -15,13 +15,7 @@ class Display:
     """Shows the progress of the members, and the mean return of the last 100 episodes of each."""
 
     def __init__(self, finish: Count, members: int, shown: bool) -> None:
-        """Show the bar.
-
-        Args:
-            finish: the length of each member's run.
-            members: the number of members.
-            shown: whether there is a bar.
-        """
+        """Show the bar, if it is `shown`; `finish` is the length of each member's run."""
         total = finish.steps * members if finish.steps < math.inf else None
         self._bar = Bar(total=total, unit="step", disable=not shown)
 

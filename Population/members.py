@@ -77,15 +77,9 @@ class AgentMember:
     ) -> None:
         """Make the environment.
 
-        Args:
-            number: of the member.
-            agent: the member's agent.
-            make_env: makes the environment.
-            schedule: when to train, to send and to finish.
-            learning: whether it trains its agent; otherwise it sends its experience.
-            keep_experience: whether it sends its experience in any case.
-            seed: of the environment and of the agent's random generators.
-            pulse: gets a beat in every step.
+        `learning` means that it trains its agent; otherwise it sends its experience, which `keep_experience` asks for
+        in any case. The seed is that of the environment and of the agent's random generators. The pulse gets a beat in
+        every step.
         """
         self.number, self.schedule, self.learning, self.pulse = number, schedule, learning, pulse
         self.env, self.agent, self.seed = make_env(), reseeded(agent, seed), seed
@@ -208,14 +202,7 @@ class MemberTrainer(AsyncTrainer):
     warns_of_short_runs = False
 
     def __init__(self, envs: list[EnvFactory], agent: Any, finish: Count, **options: Any) -> None:
-        """Make the trainer.
-
-        Args:
-            envs: make the environments.
-            agent: the agent to train.
-            finish: when the run ends; infinite in the units that do not count.
-            options: further arguments of `AsyncTrainer`.
-        """
+        """Make the trainer; `finish` is infinite in the units that do not count."""
         steps = math.ceil(finish.steps) if finish.steps < math.inf else ALL_STEPS
         super().__init__(envs, agent, steps=steps, **options)
         self.finish = finish
@@ -241,16 +228,10 @@ class TrainerMember:
         pulse: Pulse,
         options: dict[str, Any],
     ) -> None:
-        """Make the trainer.
+        """Make the trainer; `options` are further arguments of `AsyncTrainer`.
 
-        Args:
-            number: of the member.
-            agent: the member's agent.
-            envs: make its environments.
-            schedule: when to send and to finish; checked after each update.
-            seed: of the agent's random streams and the environments.
-            pulse: gets a beat after each rollout.
-            options: further arguments of `AsyncTrainer`.
+        The schedule is checked after each update. The seed is that of the agent's random streams and the environments.
+        The pulse gets a beat after each rollout.
         """
         self.schedule, self.watch, self.version = schedule, Watch(number, pulse), 0
         callbacks = [self.watch, *options.get("callbacks", ())]

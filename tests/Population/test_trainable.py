@@ -322,6 +322,8 @@ def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
         other.load_checkpoint(tmp_path / "none")
     with pytest.raises(ValueError, match="can be saved"):
         Trainer(ppo(), "CartPole-v1", 2, callbacks=[save], **OPTIONS | {"sync_mode": "async"}).run()
+    with pytest.raises(ValueError, match="only populations of agents of AsyncTrainer can be loaded"):
+        Trainer(DeafAgent(), "CartPole-v1", 2, schedule=[("finish", 10, "steps")]).load_checkpoint(tmp_path / "state")
 
 
 def test_trainer_agents_in_parallel_collecting_or_mixed_are_refused() -> None:
