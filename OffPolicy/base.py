@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from OffPolicy.arguments import ForEnv
-from OffPolicy.config import OffPolicyConfig
+from OffPolicy.config import ForEnv, OffPolicyConfig
 from OffPolicy.graphs import Graphs
 from OffPolicy.her import GoalFunctions
 from OffPolicy.learner import ONE, Learner, Outputs, Rate, WeightedRanks, read_means

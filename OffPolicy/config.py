@@ -1,9 +1,11 @@
-"""The hyperparameters of the off-policy agents, each declared once. It needs no torch, so that --help is fast."""
+"""The settings of the off-policy agents, each declared once, and the arguments of `for_env`. It needs no torch."""
 
-from typing import Literal, Self
+from dataclasses import field
+from typing import Any, Literal, Self
 
 from gymnasium import spaces
 
+from OffPolicy.her import GoalFunctions
 from OffPolicy.noise import make_noise
 from parallel_rl.utils import (
     Config,
@@ -201,3 +203,33 @@ class SACConfig(ContinuousConfig):
     target_entropy: float | None = setting(
         None, "Target entropy of the learned temperature, in nats; by default -1 for each dimension of actions."
     )
+
+
+@settings_class
+class ForEnv(Config):
+    """The arguments of `for_env` of all agents, for type checkers and editors."""
+
+    env: Any = field(kw_only=False)
+    config: OffPolicyConfig | None = None
+    goal_functions: GoalFunctions | None = None
+    seed: int | None = None
+
+
+@settings_class
+class ForDQN(ForEnv, DQNConfig):
+    """The arguments of `DQN.for_env`."""
+
+
+@settings_class
+class ForDDPG(ForEnv, DDPGConfig):
+    """The arguments of `DDPG.for_env`."""
+
+
+@settings_class
+class ForTD3(ForEnv, TD3Config):
+    """The arguments of `TD3.for_env`."""
+
+
+@settings_class
+class ForSAC(ForEnv, SACConfig):
+    """The arguments of `SAC.for_env`."""

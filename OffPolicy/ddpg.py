@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from OffPolicy.arguments import ForDDPG
 from OffPolicy.base import OffPolicyAgent
-from OffPolicy.config import DDPGConfig, DeterministicConfig
+from OffPolicy.config import DDPGConfig, DeterministicConfig, ForDDPG
 from OffPolicy.continuous import ContinuousAgent, DeterministicActor
 from OffPolicy.learner import Outputs, Rate, WeightedRanks
 from OffPolicy.noise import ParameterNoise, make_noise

@@ -8,9 +8,8 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional as F
 
-from OffPolicy.arguments import ForDQN
 from OffPolicy.base import OffPolicyAgent
-from OffPolicy.config import DQNConfig
+from OffPolicy.config import DQNConfig, ForDQN
 from OffPolicy.learner import Learner, Outputs, Rate, WeightedRanks
 from OffPolicy.noise import linear_schedule
 from OffPolicy.policy import Policy

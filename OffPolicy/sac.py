@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from OffPolicy.arguments import ForSAC
 from OffPolicy.base import OffPolicyAgent
-from OffPolicy.config import ContinuousConfig, SACConfig
+from OffPolicy.config import ContinuousConfig, ForSAC, SACConfig
 from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy, Network
 from OffPolicy.learner import Learner, Outputs, Rate, WeightedRanks
 from OffPolicy.replay import Transitions

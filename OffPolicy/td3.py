@@ -3,9 +3,8 @@
 import numpy as np
 import torch
 
-from OffPolicy.arguments import ForTD3
 from OffPolicy.base import OffPolicyAgent
-from OffPolicy.config import TD3Config
+from OffPolicy.config import ForTD3, TD3Config
 from OffPolicy.ddpg import DeterministicAgent
 from OffPolicy.learner import Outputs, Rate, WeightedRanks
 from OffPolicy.replay import Transitions
