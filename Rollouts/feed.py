@@ -64,8 +64,7 @@ def rollout(
     check_actor(type(actor))
     check_single(envs)
     n_steps, num_workers = counted("n_steps", n_steps), counted("num_workers", num_workers, least=0)
-    check_faults(on_env_error, step_timeout)
-    _check(num_workers, lag, step_timeout)
+    _check(num_workers, lag, on_env_error, step_timeout)
     num_envs = number_of_copies(envs, num_envs, 1, ("envs", "num_envs"))
     collecting: dict[str, Any] = {"actor": actor, "n_steps": n_steps, "sticky": sticky}
     collecting["device"] = device_for(actor, device)
@@ -83,7 +82,8 @@ def rollout(
     return _feed(make_envs, partial(FragmentCollector, **collecting))
 
 
-def _check(num_workers: int, lag: int, step_timeout: float | None) -> None:
+def _check(num_workers: int, lag: int, on_env_error: str, step_timeout: float | None) -> None:
+    check_faults(on_env_error, step_timeout)
     if lag not in (0, 1):
         raise ValueError(f"lag must be 0 or 1, not {lag}")
     if lag and not num_workers:
