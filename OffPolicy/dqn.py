@@ -11,11 +11,10 @@ from torch.nn import functional as F
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import DQNConfig, ForDQN
 from OffPolicy.learner import Learner, Outputs, Rate, WeightedRanks
-from OffPolicy.noise import linear_schedule
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Transitions
 from parallel_rl.networks import Perception, linear_layer, mlp
-from parallel_rl.utils import FORBIDDEN, Features, MadeWith
+from parallel_rl.utils import FORBIDDEN, Features, MadeWith, linear
 
 
 class QNetwork(nn.Module):
@@ -101,8 +100,9 @@ class DQN(OffPolicyAgent):
     @property
     def epsilon(self) -> float:
         """The current probability of a random action."""
-        config, step = self.config, self.steps + self._acted
-        return linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps, step)
+        config = self.config
+        progress = (self.steps + self._acted) / config.epsilon_steps if config.epsilon_steps else 1.0
+        return config.epsilon_end + linear(config.epsilon_start - config.epsilon_end, progress)
 
     def explore(self, rows: np.ndarray, noise: np.ndarray, state: np.ndarray | None) -> np.ndarray:
         """Return epsilon-greedy actions, independent for each environment."""

@@ -1,4 +1,4 @@
-"""Exploration noise for deterministic policies, and the schedule of epsilon."""
+"""Exploration noise for deterministic policies."""
 
 import numpy as np
 
@@ -6,11 +6,6 @@ THETA = 0.15
 """Pull of the Ornstein-Uhlenbeck process back to zero (Lillicrap et al. 2016, arXiv:1509.02971, section 7)."""
 ADAPTION = 1.01
 """Factor by which parameter noise grows and shrinks (Plappert et al. 2018, arXiv:1706.01905, section 3)."""
-
-
-def linear_schedule(start: float, end: float, steps: float, step: int) -> float:
-    """Return a value annealed linearly from `start` to `end` in `steps` environment steps, and constant afterwards."""
-    return end + (start - end) * max(0.0, 1.0 - step / steps) if steps else end
 
 
 class NormalNoise:

@@ -151,6 +151,15 @@ def test_random_actions_are_independent_for_each_environment() -> None:
     assert agent.get_action(obs[0]) == 7
 
 
+def test_epsilon_is_annealed_and_then_stays_at_its_end() -> None:
+    agent, epsilons = tabular(epsilon_start=1.0, epsilon_end=0.2, epsilon_steps=100), []
+    for agent.steps in (0, 50, 100, 1000):
+        epsilons.append(agent.epsilon)
+    assert epsilons == pytest.approx([1, 0.6, 0.2, 0.2])
+    agent.epsilon_steps = 0
+    assert agent.epsilon == 0.2
+
+
 @pytest.mark.parametrize("settings", [{"learning_starts": 10_000}, {"learning_starts": 8, "train_freq": 64}])
 def test_epsilon_goes_by_environment_steps_also_while_they_wait_to_be_observed(settings: dict[str, Any]) -> None:
     agent = DQN.for_env(OneState(False), **SMALL, epsilon_steps=100, epsilon_end=0.05, **settings)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from OffPolicy.noise import OrnsteinUhlenbeck, ParameterNoise, linear_schedule, make_noise
+from OffPolicy.noise import OrnsteinUhlenbeck, ParameterNoise, make_noise
 
 
 def walk(noise: OrnsteinUhlenbeck, steps: int, envs: int = 3) -> np.ndarray:
@@ -56,8 +56,3 @@ def test_parameter_noise_adapts_to_the_target_distance() -> None:
     for _ in range(400):
         noise.adapt(3 * noise.std)
     assert noise.std == pytest.approx(0.2 / 3, rel=0.02)
-
-
-def test_a_schedule_counts_steps() -> None:
-    assert [linear_schedule(1.0, 0.2, 100, step) for step in (0, 50, 100, 1000)] == pytest.approx([1, 0.6, 0.2, 0.2])
-    assert linear_schedule(1.0, 0.2, 0, 0) == 0.2
