@@ -17,7 +17,7 @@ from Rollouts.nested import Nested, allocate, tree_map, unpack
 
 
 class UnfinishedFragment:
-    """The states of an unfinished fragment, and the outcomes of its steps, as arrays."""
+    """The states of an unfinished fragment and the outcomes of its steps, as arrays, and the values of some steps."""
 
     def __init__(self, envs: EnvVectorizer, n_steps: int, first: State | None) -> None:
         """Allocate.
@@ -39,6 +39,10 @@ class UnfinishedFragment:
         views = tree_map(lambda tensor: iter(tensor.split(1)), self.tensors)
         self.steps: list[State] = [tree_map(next, views) for _ in range(1 + n_steps)]
         self.terminated, self.truncated, self.valid = np.zeros((3, n_steps, envs.num_envs), np.bool_)
+        self.infos = list[dict[str, Nested]]()
+        """The actor's outputs, one for each step."""
+        self.last_obs, self.look_aheads, self.first_hx = list[StepValues](), list[StepValues](), list[StepValues]()
+        """As in a `Fragment`."""
         if first is not None:
             tree_map(lambda array, row: np.copyto(array[0], row), self.state, first)
 
@@ -84,24 +88,20 @@ class FragmentCollector:
         if self._first is None:
             self._begin(rows)
         hx = tree_map(torch.clone, self._hx)
-        infos: list[dict[str, Nested]] = []
-        self._last_obs: list[StepValues] = []
-        self._look_aheads: list[StepValues] = []
-        self._first_hx: list[StepValues] = []
         for step in range(self.n_steps):
-            infos.append(self._step(rows, step))
-        infos.append(self._look_ahead(self._at(rows, self.n_steps), self._hx))
+            self._step(rows, step)
+        rows.infos.append(self._look_ahead(self._at(rows, self.n_steps), self._hx))
         self.envs.finished[:] = False
         self._first = rows.last()
         flags = {name: getattr(rows, name) for name in ("terminated", "truncated", "valid")}
         return Fragment(
             state=self._moved(rows.tensors),
-            actor=cat(infos),
+            actor=cat(rows.infos),
             env=self._moved(tree_map(torch.from_numpy, flags)),
             hx=hx,
-            last_obs=tuple(self._last_obs),
-            look_aheads=tuple(self._look_aheads),
-            first_hx=tuple(self._first_hx),
+            last_obs=tuple(rows.last_obs),
+            look_aheads=tuple(rows.look_aheads),
+            first_hx=tuple(rows.first_hx),
         )
 
     def _begin(self, rows: UnfinishedFragment) -> None:
@@ -111,10 +111,11 @@ class FragmentCollector:
         with streams_kept(self.device):
             self._hx = initial_hx(self.actor, self._at(rows, 0))
 
-    def _step(self, rows: UnfinishedFragment, step: int) -> dict[str, Nested]:
-        """Step all running environments once; return the actor's outputs."""
+    def _step(self, rows: UnfinishedFragment, step: int) -> None:
+        """Step all running environments once."""
         envs, state = self.envs, rows.state
         act, self._hx, info = call(self.actor, "step", *self._at(rows, step), hx=self._hx, virtual=False)
+        rows.infos.append(info)
         tree_map(Tensor.copy_, rows.steps[step + 1].act, act)
         frozen = envs.finished.nonzero()[0]
         running: Any = slice(None)
@@ -138,16 +139,15 @@ class FragmentCollector:
             self._hx = call(self.actor, "reset", self._hx, env_id)
         if len(ended) and not self.sticky:
             first = tree_map(lambda tensor: tensor[:, ended], self._hx)
-            self._first_hx.append(StepValues(step, self._moved(torch.from_numpy(ended)), first))
+            rows.first_hx.append(StepValues(step, self._moved(torch.from_numpy(ended)), first))
         if self.sticky:
             envs.finished[:] = state.fin[step + 1]
-        return info
 
     def _keep_ends(self, rows: UnfinishedFragment, step: int, ended: np.ndarray) -> None:
         """Store the last observation of each episode that ended, and of truncated ones the actor's outputs for it."""
         space, all_obs = self.envs.single_observation_space, self.envs.final_obs
         obs = self._moved(tree_map(_tensor, unpack(space, all_obs[ended])))
-        self._last_obs.append(StepValues(step, self._moved(torch.from_numpy(ended)), obs))
+        rows.last_obs.append(StepValues(step, self._moved(torch.from_numpy(ended)), obs))
         truncated = ended[rows.truncated[step, ended] & ~rows.terminated[step, ended]]
         if not len(truncated):
             return
@@ -159,7 +159,7 @@ class FragmentCollector:
         state = self._moved(tree_map(lambda array: _tensor(array)[None], state))
         info = self._look_ahead(state, tree_map(lambda tensor: tensor[:, truncated], self._hx))
         values = tree_map(lambda tensor: tensor[0], info)
-        self._look_aheads.append(StepValues(step, self._moved(torch.from_numpy(truncated)), values))
+        rows.look_aheads.append(StepValues(step, self._moved(torch.from_numpy(truncated)), values))
 
     def _look_ahead(self, state: State, hx: Nested) -> dict[str, Nested]:
         """Return the actor's outputs for states `(1, K, ...)`, whose actions are not taken."""
