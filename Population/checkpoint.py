@@ -59,7 +59,7 @@ def restore(trainer: "Trainer", state: State, path: str) -> None:
         MemberError: it does not fit a member.
     """
     check_equal(state["made_for"], made_for(trainer), f"the checkpoint {path}")
-    trainer.run_in_members("load_state", [(member, path) for member in state["members"]])
+    trainer.run_in_members("load_state", [(None, member, path) for member in state["members"]])
     try:
         trainer.started = time.monotonic() - float(state["count"][2])
         trainer.agent_version = state["agent_version"]

@@ -47,14 +47,17 @@ class Report:
 class Member(Protocol):
     """The tasks of a member."""
 
-    def advance(self, update: Update | None) -> Report:
-        """Replace the agent, if there is an update; then continue until it is time to send or to finish."""
+    def take(self, update: Update) -> None:
+        """Replace the agent."""
 
-    def restore(self, count: Count, update: Update) -> None:
-        """Replace a member that died: continue with its counts and its agent, as of its last report."""
+    def advance(self) -> Report:
+        """Continue until it is time to send or to finish."""
 
-    def finish(self, update: Update | None) -> tuple[Any, list[Metrics]]:
-        """Replace the agent, if there is an update, and end; return the agent, packed, and the rows of metrics."""
+    def restore(self, count: Count) -> None:
+        """Continue with the counts of a member that died."""
+
+    def finish(self) -> tuple[Any, list[Metrics]]:
+        """End; return the agent, packed, and the rows of metrics."""
 
     def close(self) -> None:
         """Close the environments."""
@@ -93,9 +96,15 @@ class AgentMember:
         self.observed: Any = None
         """The current observation and info; None before the first step."""
 
-    def advance(self, update: Update | None) -> Report:
+    def take(self, update: Update) -> None:
+        """Replace the agent; the member keeps its own random generators."""
+        own = generators_of(self.agent)
+        self.agent, self.version = unpacked(self.agent, update.content), update.version
+        if own:
+            vars(self.agent).update(own)
+
+    def advance(self) -> Report:
         """Step until it is time to send or to finish."""
-        self._take(update)
         if self.observed is None:
             self._begin()
         schedule = self.schedule
@@ -108,14 +117,12 @@ class AgentMember:
             if finished or due(schedule.worker_send_data, self.sent_at, count):
                 return self._report(finished)
 
-    def restore(self, count: Count, update: Update) -> None:
-        """Continue with the counts and the agent of the member that died."""
+    def restore(self, count: Count) -> None:
+        """Continue with the counts of the member that died."""
         self.count = self.trained_at = self.sent_at = count
-        self._take(update)
 
-    def finish(self, update: Update | None) -> tuple[Any, list[Metrics]]:
+    def finish(self) -> tuple[Any, list[Metrics]]:
         """Call `after` of the environment and of the agent."""
-        self._take(update)
         for part in (self.env, self.agent):
             if hasattr(part, "after"):
                 part.after()
@@ -173,13 +180,6 @@ class AgentMember:
         steps, self.unsent = self.unsent, Experience()
         content = packed(self.agent) if self.learning else None
         return Report(self.count, self.version, finished, returns, content, steps)
-
-    def _take(self, update: Update | None) -> None:
-        if update is not None:
-            own = generators_of(self.agent)
-            self.agent, self.version = unpacked(self.agent, update.content), update.version
-            if own:
-                vars(self.agent).update(own)
 
 
 class Watch(Callback):
@@ -245,9 +245,13 @@ class TrainerMember:
         """Its steps, episodes and seconds so far."""
         return Count(self.trainer.steps_done, self.trainer.episodes_done, self.trainer.seconds)
 
-    def advance(self, update: Update | None) -> Report:
+    def take(self, update: Update) -> None:
+        """Load the weights and settings of the agent."""
+        unpacked(self.trainer.agent, update.content)
+        self.version = update.version
+
+    def advance(self) -> Report:
         """Train until it is time to send or to finish."""
-        self._take(update)
         for _ in self.rows:
             self.version += 1
             finished = due(self.schedule.finish, Count(), self.count)
@@ -259,8 +263,8 @@ class TrainerMember:
         returns, self.watch.returns = self.watch.returns, []
         return Report(self.count, self.version, finished, returns, packed(self.trainer.agent))
 
-    def restore(self, count: Count, update: Update) -> None:
-        """Continue with the counts and the agent of the member that died."""
+    def restore(self, count: Count) -> None:
+        """Continue with the counts of the member that died."""
         trainer = self.trainer
         trainer.steps_done, trainer.episodes_done, trainer.seconds = (
             int(count.steps),
@@ -269,12 +273,10 @@ class TrainerMember:
         )
         trainer.goal = 0, trainer.steps
         self.sent_at = count
-        self._take(update)
         optional(trainer.agent, "continue_after")(trainer.steps_done)
 
-    def state(self, update: Update | None) -> State:
+    def state(self) -> State:
         """Return the checkpoint of its trainer, its agent as sent to other processes, and the agent's version."""
-        self._take(update)
         history = self.trainer.history
         return {
             "trainer": contents(self.trainer),
@@ -293,17 +295,11 @@ class TrainerMember:
             dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
         )
 
-    def finish(self, update: Update | None) -> tuple[Any, list[Metrics]]:
+    def finish(self) -> tuple[Any, list[Metrics]]:
         """End the run."""
-        self._take(update)
         self.rows.close()
         return packed(self.trainer.agent), [*self.trainer.history]
 
     def close(self) -> None:
         """Close the environments."""
         self.trainer.close()
-
-    def _take(self, update: Update | None) -> None:
-        if update is not None:
-            unpacked(self.trainer.agent, update.content)
-            self.version = update.version

@@ -27,8 +27,8 @@ DISPLAY_SECONDS = 0.2
 """Seconds between two updates of the progress bar."""
 MakeMember = Callable[..., Member]
 """Makes a member; takes `seed=`, and `pulse=`, a `Pulse`."""
-Restore = Callable[[int], tuple[Count, Update]]
-"""Returns the counts and the agent of a member, as of its last report."""
+Restore = Callable[[int], tuple[Update, Count]]
+"""Returns the agent and the counts of a member, as of its last report."""
 
 
 class MemberError(WorkerError):
@@ -41,9 +41,15 @@ class Failure(NamedTuple):
     trace: str
 
 
-def _run(member: Member, task: str, *args: Any) -> Any:
+def _run(member: Member, task: str, update: Update | None, *args: Any) -> Any:
+    if update is not None:
+        member.take(update)
+    return getattr(member, task)(*args)
+
+
+def _tried(*args: Any) -> Any:
     try:
-        return getattr(member, task)(*args)
+        return _run(*args)
     except Exception:
         return Failure(traceback.format_exc().rstrip())
 
@@ -83,7 +89,7 @@ class Processes:
                 WorkerSpec(f"member {number}", partial(_make, make, seed))
                 for number, (make, seed) in enumerate(zip(makes, seeds, strict=True))
             ],
-            {"run": _run},
+            {"run": _tried},
             start_method=choose_start_method("auto")[0],
             timeout=timeout,
             close_timeout=CLOSE_SECONDS,
@@ -92,7 +98,7 @@ class Processes:
         )
 
     def begin(self, number: int, task: str, *args: Any) -> None:
-        """Begin a task of a member."""
+        """Begin a task of a member: its name, an agent to `take` first or None, and the arguments."""
         self._jobs[number] = self._pool.job("run", task, *args)
         self._pool.workers[number].begin(self._jobs[number])
 
@@ -158,7 +164,7 @@ class InThisProcess:
     def begin(self, number: int, task: str, *args: Any) -> None:
         """Run a task."""
         with self._streams():
-            self._result = getattr(self._member, task)(*args)
+            self._result = _run(self._member, task, *args)
 
     def next(self, look: Callable[[int], None]) -> tuple[int, Any]:
         """Return the result of the task."""

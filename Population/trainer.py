@@ -178,7 +178,10 @@ class Trainer:
         return Count(*state["count"])
 
     def run_in_members(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Run a task in every member, all of which must be idle; return the results."""
+        """Run a task in every member, all of which must be idle; return the results.
+
+        The arguments of each begin with an agent to take first, or None.
+        """
         for number, own in enumerate(arguments):
             self._members.begin(number, task, *own)
         results = dict(self._next() for _ in arguments)
@@ -300,7 +303,7 @@ class Trainer:
             return InThisProcess(makes[0], seeds[0])
         restore = None
         if self.on_worker_error == "restart":
-            restore = lambda number: (self.records[number].count, self.records[number].held)  # noqa: E731
+            restore = lambda number: (self.records[number].held, self.records[number].count)  # noqa: E731
         return Processes(makes, seeds, restore=restore, timeout=self.step_timeout)
 
     def _maker(self, number: int) -> MakeMember:
