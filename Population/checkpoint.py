@@ -25,7 +25,7 @@ def contents(trainer: "Trainer") -> State:
         "agent_version": trainer.agent_version,
         "combiner": trainer.combiner.state(),
         "records": [record.state() for record in trainer.records],
-        "members": trainer.run_in_members("state", [(record.take_update(),) for record in trainer.records]),
+        "members": trainer.run_in_members("state"),
     }
 
 
@@ -59,7 +59,7 @@ def restore(trainer: "Trainer", state: State, path: str) -> None:
         MemberError: it does not fit a member.
     """
     check_equal(state["made_for"], made_for(trainer), f"the checkpoint {path}")
-    trainer.run_in_members("load_state", [(None, member, path) for member in state["members"]])
+    trainer.run_in_members("load_state", [(member, path) for member in state["members"]])
     try:
         trainer.started = time.monotonic() - float(state["count"][2])
         trainer.agent_version = state["agent_version"]

@@ -97,9 +97,9 @@ class Processes:
             error=MemberError,
         )
 
-    def begin(self, number: int, task: str, *args: Any) -> None:
-        """Begin a task of a member: its name, an agent to `take` first or None, and the arguments."""
-        self._jobs[number] = self._pool.job("run", task, *args)
+    def begin(self, number: int, task: str, update: Update | None, *args: Any) -> None:
+        """Begin a task of a member, which first takes an agent, if there is an update."""
+        self._jobs[number] = self._pool.job("run", task, update, *args)
         self._pool.workers[number].begin(self._jobs[number])
 
     def next(self, look: Callable[[int], None]) -> tuple[int, Any]:
@@ -161,10 +161,10 @@ class InThisProcess:
         with self._streams():
             self._member = make(seed=seed, pulse=self._pulse)
 
-    def begin(self, number: int, task: str, *args: Any) -> None:
+    def begin(self, number: int, task: str, update: Update | None, *args: Any) -> None:
         """Run a task."""
         with self._streams():
-            self._result = _run(self._member, task, *args)
+            self._result = _run(self._member, task, update, *args)
 
     def next(self, look: Callable[[int], None]) -> tuple[int, Any]:
         """Return the result of the task."""

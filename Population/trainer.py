@@ -177,14 +177,11 @@ class Trainer:
         self._loaded = state, os.fspath(path)
         return Count(*state["count"])
 
-    def run_in_members(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Run a task in every member, all of which must be idle; return the results.
-
-        The arguments of each begin with an agent to take first, or None.
-        """
-        for number, own in enumerate(arguments):
-            self._members.begin(number, task, *own)
-        results = dict(self._next() for _ in arguments)
+    def run_in_members(self, task: str, arguments: Sequence[tuple[Any, ...]] | None = None) -> list[Any]:
+        """Run a task in every member, all of which must be idle; return the results."""
+        for number, own in enumerate(arguments or [()] * self.n_workers):
+            self._begin(number, task, *own)
+        results = dict(self._next() for _ in self.records)
         return [results[number] for number in range(self.n_workers)]
 
     @property
@@ -217,7 +214,7 @@ class Trainer:
         running = {*idle}
         while running:
             for number in idle:
-                self._members.begin(number, "advance", self.records[number].take_update())
+                self._begin(number, "advance")
             waited_for = len(running) if self.sync_mode == SyncMode.SYNCHRONOUS else 1
             reports = dict(sorted(self._next() for _ in range(waited_for)))
             for number, report in reports.items():
@@ -236,6 +233,10 @@ class Trainer:
             record.experience.add_experience(report.experience)
         if not self.learning and not self.schedule.train_agent.is_never:
             self.experience.add_experience(report.experience)
+
+    def _begin(self, number: int, task: str, *args: Any) -> None:
+        """Begin a task of a member, which first takes the agent that waits for it."""
+        self._members.begin(number, task, self.records[number].take_update(), *args)
 
     def _next(self) -> tuple[int, Any]:
         """Return the number of a member whose task is done, and the result."""
@@ -294,7 +295,7 @@ class Trainer:
 
     def _finish_all(self) -> list[dict[str, Any]]:
         """End the members; return the result of each."""
-        finals = self.run_in_members("finish", [(record.take_update(),) for record in self.records])
+        finals = self.run_in_members("finish")
         return [record.result(number, *finals[number]) for number, record in enumerate(self.records)]
 
     def _make_members(self, seeds: Sequence[int]) -> Processes | InThisProcess:
