@@ -120,15 +120,19 @@ def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
 def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:
     """Return whether a rank is to stop: then all stop, for its reason. Otherwise let ranks in that are ready to join.
 
+    Also count the environments of the ranks that go on.
+
     Args:
         trainer: of this rank.
         state: returns the state of the run, for ranks that join.
     """
     while True:
-        reports = trainer.ranks.all_gather([trainer.stopped, trainer.skip_slow_work, trainer.ranks.candidates()])
+        own = [trainer.stopped, trainer.skip_slow_work, trainer.env.num_envs, trainer.ranks.candidates()]
+        reports = trainer.ranks.all_gather(own)
+        trainer.others.running_envs = sum(envs for _, _, envs, _ in reports)
         for why, *_ in reports:
             if why is not None:
-                trainer.stopped, trainer.skip_slow_work = why, any(skip for _, skip, _ in reports)
+                trainer.stopped, trainer.skip_slow_work = why, any(skip for _, skip, *_ in reports)
                 return True
         if not trainer.ranks.admit([candidates for *_, candidates in reports], state):
             return False

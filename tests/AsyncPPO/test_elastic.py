@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -202,13 +203,15 @@ class KilledAfter(Callback):
 
 
 class Envs(Callback):
-    """Notes the number of environments of all ranks in each update, and stops the run when all have come again."""
+    """Notes the environments of all ranks and the steps in each update, and stops when all have come again."""
 
     def __init__(self) -> None:
         self.counts: list[int] = []
+        self.steps = [0]
 
     def on_update(self, trainer: AsyncTrainer, metrics: Any) -> None:
         self.counts.append(trainer.running_envs)
+        self.steps.append(trainer.steps_done)
         if len(self.counts) > 3 and self.counts[-1] == ENVS:
             trainer.stop("all have come")
 
@@ -227,6 +230,7 @@ def test_a_lost_rank_takes_its_environments_along_and_another_brings_new_ones() 
     assert said == ["lost      rank 2", "joins     rank 2"]
     assert {*noted.counts} == {ENVS, ENVS * 2 // 3}
     assert noted.counts == sorted(noted.counts[:2], reverse=True) + sorted(noted.counts[2:])
+    assert {after - before for before, after in pairwise(noted.steps)} == {BATCH}, "also after the loss and the joining"
     assert [thread.result is None for thread in threads.values()] == [False, False, True, False]
 
 
