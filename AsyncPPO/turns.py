@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from AsyncPPO.agent import LaggableAgent
+from AsyncPPO.agent import LaggableAgent, optional
 from AsyncPPO.agreement import collect_share
 from AsyncPPO.backends import GradientWorkers
 from AsyncPPO.checkpoint import savepoint
@@ -83,11 +83,15 @@ class Turns:
         return trainer.waiting >= trainer.agent.steps_wanted()
 
     def _observe(self, ranks: Ranks) -> bool:
-        """Pass the collected transitions to the agent; return whether it can update now."""
+        """Pass the collected transitions to the agent; return whether it can update now.
+
+        An on-policy agent waits for transitions of its own; those of the other ranks count, too. An off-policy agent
+        has counted the steps of all ranks.
+        """
         trainer = self._trainer
         trainer.agent.observe(trainer.buffer.take(), *self._if_several(ranks))
         elsewhere, trainer.others.waiting = trainer.others.waiting, 0
-        return trainer.agent.steps_wanted() <= elsewhere
+        return trainer.agent.steps_wanted() <= (elsewhere if optional(trainer.agent, "on_policy") else 0)
 
     def _update(self, ranks: Ranks, progress: float) -> Metrics:
         """Update the agent; `progress` is the fraction of the run that was over when the update began."""

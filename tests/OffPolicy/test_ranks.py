@@ -119,6 +119,25 @@ def test_ranks_stay_alike_count_all_steps_and_are_repeatable(name: str) -> None:
     assert len({*results, *on_ranks(3, body)}) == 1
 
 
+def test_updates_come_after_the_same_steps_on_any_number_of_ranks() -> None:
+    class Rounds(Callback):
+        def __init__(self) -> None:
+            self.seen = {0: 0}
+
+        def on_rollout(self, trainer: AsyncTrainer, steps: int, episodes: Any) -> None:
+            self.seen.setdefault(trainer.agent.updates, trainer.steps_done)
+
+    def body(ranks: Ranks) -> dict[int, int]:
+        rounds, settings = Rounds(), {"learning_starts": 41, "train_freq": 12, "utd": 1.0}
+        with trainer_of("dqn", ranks, settings=settings, callbacks=[rounds]) as trainer:
+            trainer.run()
+        return rounds.seen
+
+    alone = body(ALONE)
+    assert [*alone.values()][1] == 55, "the first multiple of the environments after 41 + 12 steps"
+    assert on_ranks(2, body) == [alone, alone]
+
+
 @ALL
 def test_a_run_of_one_rank_is_a_run_without_ranks(name: str) -> None:
     def body(ranks: Any) -> tuple[bytes, str]:
