@@ -14,6 +14,7 @@ from parallel_rl.commands.play import has_screen, rendering, show
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.single_run import PLAY_SEED
 from parallel_rl.commands.train import train
+from parallel_rl.commands.values import named_values
 from parallel_rl.config import setting_names
 from parallel_rl.utils import check_env_id, counted, settings_in
 
@@ -51,8 +52,8 @@ def train_as(name: str, arguments: Sequence[str]) -> int:
     agent = name.removeprefix(HINDSIGHT)
     typed, others = _train_parser(name, agent).parse_known_args(arguments)
     flags = ["--agent", agent, "--env-id", typed.env_id, "--run-dir", name, *AGENTS[name]]
-    check_env_id(typed.env_id)
-    limit = gym.spec(typed.env_id.rpartition(":")[2]).max_episode_steps
+    flags += ["--env-kwargs", *typed.env_kwargs] if typed.env_kwargs else []
+    limit = _time_limit(typed.env_id, typed.env_kwargs)
     for flag in ("num_epochs", "num_cycles", "num_episodes"):
         counted(flag_of(flag), getattr(typed, flag))
     if limit is not None:
@@ -85,10 +86,27 @@ def _train_parser(name: str, agent: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--num-episodes", type=int, default=20, help="episodes in a cycle; each counts as the time limit (20)"
     )
+    parser.add_argument(
+        *("--env-kwargs", "--env_kwargs"),
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="arguments of the environment, such as its time limit, max_episode_steps=200",
+    )
     parser.add_argument("--obs-normalizer", choices=[*NORMALIZERS], help="whether observations are normalized")
     for flag, ours in RENAMED.items():
         parser.add_argument(flag, help=f"the same as {ours}")
     return parser
+
+
+def _time_limit(env_id: str, env_kwargs: Sequence[str]) -> int | None:
+    """Return the steps after which `gymnasium.make` ends an episode of an environment; None without a limit."""
+    check_env_id(env_id)
+    given = named_values(env_kwargs, "env_kwargs").get("max_episode_steps")
+    if given is None:
+        return gym.spec(env_id.rpartition(":")[2]).max_episode_steps
+    return None if given == -1 else counted("max_episode_steps", given)
 
 
 def test_as(name: str, arguments: Sequence[str]) -> int:

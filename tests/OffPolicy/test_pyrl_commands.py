@@ -82,6 +82,16 @@ def test_hindsight_command_sets_gamma_by_the_time_limit(monkeypatch: pytest.Monk
     assert configured(monkeypatch, "her-td3-train", "Reach-v0", "--gamma", "0.5").settings.gamma == 0.5
 
 
+def test_a_time_limit_among_the_arguments_of_the_environment_replaces_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["her-td3-train", "Reach-v0", "--env-kwargs", "max_episode_steps=5", "--num-epochs", "3"]
+    config = configured(monkeypatch, *command)
+    assert config.run.env_kwargs == ("max_episode_steps=5",)
+    assert config.settings.gamma == pytest.approx(1 - 1 / 5)
+    assert config.run.steps == 3 * 50 * 20 * 5
+    gym.registry["Reach-v0"].max_episode_steps = None
+    assert configured(monkeypatch, *command).run.steps == config.run.steps
+
+
 def test_flags_of_pyrl_stand_for_those_of_train(monkeypatch: pytest.MonkeyPatch) -> None:
     typed = "--tau .01 --batch-size 7 --replay-buffer 123 --reward-scale 2 --random-steps 9 --obs-clip 3 --num-evals 4"
     typed += " --obs-normalizer standard --policy-delay 3 --action-noise ou_0.3 --num-envs 3 --seed 8 --save there"
