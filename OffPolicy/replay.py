@@ -197,7 +197,8 @@ class Replay:
         if not self.num_envs:
             self.make_rings(max(env_ids) + 1)
         if max(env_ids) >= self.num_envs:
-            raise ValueError(f"environment {max(env_ids)} is not one of the {self.num_envs} in the replay buffer")
+            wrong = f"environment {max(env_ids)} is not one of the {self.num_envs} in the replay buffer"
+            raise ValueError(f"{wrong}: call take_share(slice(0, N), N) of the agent first, if there are more")
         if len({*env_ids}) < len(env_ids):
             return np.concatenate([self.extend([trajectory]) for trajectory in trajectories])
         parts = [self._place(trajectory) for trajectory in trajectories]

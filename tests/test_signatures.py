@@ -63,6 +63,10 @@ def test_an_agent_made_as_in_stable_baselines3_is_told_how(agent: Any) -> None:
             TypeError, match=rf"takes spaces, not an environment: {agent.__name__}\.for_env\(env\) takes"
         ):
             agent(*args, **kwargs)
+    with pytest.raises(
+        TypeError, match=rf"{agent.__name__}\.for_env takes one argument without a name, the environment"
+    ):
+        agent.for_env("MlpPolicy", env)
     made = agent.for_env("CartPole-v1" if agent is DQN else "Pendulum-v1")
     for theirs, ours in (("predict", "get_action"), ("save", "save_weights")):
         with pytest.raises(AttributeError, match=f"object has no attribute '{theirs}': did you mean '{ours}'") as error:

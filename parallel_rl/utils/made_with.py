@@ -7,6 +7,8 @@ from inspect import Signature, cleandoc, signature
 from types import MethodType
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
+from parallel_rl.utils.names import SB3_HINTS
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -27,6 +29,9 @@ class MadeWith(Generic[P]):
 
         @wraps(function)
         def method(owner: type, *args: Any, **kwargs: Any) -> Any:
+            if len(args) > 1:
+                wanted = f"{owner.__name__}.for_env takes one argument without a name, the environment"
+                raise TypeError(f"{wanted}: {SB3_HINTS['policy']}")
             return function(owner, *args, **kwargs)
 
         method.__doc__ = explained(function.__doc__, self._arguments)
