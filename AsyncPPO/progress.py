@@ -27,9 +27,14 @@ class Bar(tqdm):
     Where standard error is not a terminal (a file, the log of a job), it writes lines now and then, and one at its end.
     """
 
+    monitor_interval = 0  # no thread that watches the bar: with Python 3.12 a process with threads should not fork
     _lock = threading.RLock()  # tqdm's own lock is shared between processes: a killed one would hold it
 
     _due, _pause = 0.0, 0.0  # when the next line is due, and how long after the last one
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Make a bar that looks at the clock in every update, since nothing watches it."""
+        super().__init__(*args, miniters=1, **kwargs)
 
     def display(self, *args: Any, **kwargs: Any) -> None:
         """Draw the bar, or write a line if one is due."""

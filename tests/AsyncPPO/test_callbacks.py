@@ -451,6 +451,13 @@ def test_progress_bar_shows_steps_and_mean_return(capsys: pytest.CaptureFixture)
     assert "mean return 15.0" in shown
 
 
+def test_a_bar_starts_no_thread() -> None:
+    """With Python 3.12 a process with threads starts its workers by `forkserver`."""
+    before = threading.active_count()
+    with Bar(total=1), Bar(total=1, disable=True):
+        assert threading.active_count() == before
+
+
 def test_a_bar_in_a_file_is_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

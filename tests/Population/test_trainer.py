@@ -5,7 +5,6 @@ import math
 import multiprocessing
 import random
 import re
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +12,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from AsyncPPO.progress import Bar
 from Population import (
     Agent,
     AgentCombiner,
@@ -94,13 +92,6 @@ def test_experience_keeps_observations_that_the_environment_overwrites(kind: Any
     (worker,) = result["workers"]
     assert [array(obs).tolist() for obs in worker["experience"].observations] == [[0], [1], [2], [0], [1]]
     assert [array(obs).tolist() for obs in worker["experience"].next_observations] == [[1], [2], [3], [1], [2]]
-
-
-def test_without_a_progress_bar_no_thread_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Bar, "monitor", None)
-    before = threading.active_count()
-    Trainer(Adder(), Line(), schedule=[("finish", 5, "steps")], **QUIET).run()
-    assert threading.active_count() == before, "a process with threads cannot fork with Python 3.12"
 
 
 def test_collecting_trains_the_main_agent_on_the_steps_of_all() -> None:
