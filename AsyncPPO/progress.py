@@ -34,7 +34,7 @@ class Bar(tqdm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Make a bar that looks at the clock in every update, since nothing watches it."""
-        super().__init__(*args, miniters=1, **kwargs)
+        super().__init__(*args, **kwargs | {"miniters": 1})
 
     def display(self, *args: Any, **kwargs: Any) -> None:
         """Draw the bar, or write a line if one is due."""
