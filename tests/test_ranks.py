@@ -160,17 +160,29 @@ def test_a_silent_rank_is_named_after_the_timeout() -> None:
         assert "has not answered for 0.5 seconds" in str(error)
 
 
-@pytest.mark.parametrize("size", [10, RING_BYTES // 8], ids=["doubling", "ring"])
-def test_a_killed_rank_is_named_on_all_others(size: int, tmp_path: Path) -> None:
+GONE = "is gone: it was killed, or its network is down"
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "size", "timeout", "what"),
+    [
+        pytest.param(signal.SIGKILL, 10, 300.0, GONE, id="killed, doubling"),
+        pytest.param(signal.SIGKILL, RING_BYTES // 8, 300.0, GONE, id="killed, ring"),
+        pytest.param(signal.SIGSTOP, 10, 3.0, "has not answered for 3 seconds", id="stopped", marks=pytest.mark.slow),
+    ],
+)
+def test_a_lost_process_is_named_on_all_others(
+    signal_number: int, size: int, timeout: float, what: str, tmp_path: Path
+) -> None:
     context = get_context("fork")
     errors = context.SimpleQueue()
 
     def run(number: int) -> None:
         try:
-            with Gloo(FileStore(str(tmp_path / "store"), 4), number, 4) as ranks:
+            with Gloo(FileStore(str(tmp_path / "store"), 4), number, 4, timeout, 300.0) as ranks:
                 ranks.all_reduce(torch.ones(size))
                 if number == 2:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    os.kill(os.getpid(), signal_number)
                 ranks.all_reduce(torch.ones(size))
         except RankError as error:
             errors.put(str(error))
@@ -179,9 +191,10 @@ def test_a_killed_rank_is_named_on_all_others(size: int, tmp_path: Path) -> None
     for process in processes:
         process.start()
     told = {errors.get() for _ in range(3)}
+    processes[2].kill()
     for process in processes:
         process.join()
-    assert told == {f"rank 2 on {socket.gethostname()} is gone: it was killed, or its network is down"}
+    assert told == {f"rank 2 on {socket.gethostname()} {what}"}
 
 
 def test_a_rank_that_never_comes_is_named() -> None:

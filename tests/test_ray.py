@@ -11,6 +11,7 @@ import pytest
 
 from tests.processes import wait_until
 from tests.program import command, finish
+from tests.test_cluster import metrics_of
 
 pytest.importorskip("ray", reason="pip install -r requirements-ray.txt")
 MEMORY = 100_000_000
@@ -18,8 +19,9 @@ PATIENCE = 200.0
 """Seconds: an idle machine needs a tenth of that."""
 RUN = (
     "train", "--env-id", "CartPole-v1", "--num-envs", "6", "--backend", "inline", "--eval-every", "0",
-    "--eval-episodes", "2", "--batch-size", "300", "--k-epochs", "1", "--steps", "100000000", "--run-dir", "run",
+    "--eval-episodes", "2", "--batch-size", "300", "--k-epochs", "1", "--steps",
 )  # fmt: skip
+LONG = (*RUN, "100000000", "--run-dir", "run")
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +55,7 @@ def test_machines_join_a_run_and_leave_it(cluster: Any, tmp_path: Path) -> None:
     machines = [add()]
     flags = ("--cluster", "ray", "--nodes", "3", "--min-nodes", "3")
     with open(output, "w") as file:
-        run = command(*RUN, *flags, cwd=tmp_path, env=os.environ | {"RAY_ADDRESS": cluster.address}, output=file)
+        run = command(*LONG, *flags, cwd=tmp_path, env=os.environ | {"RAY_ADDRESS": cluster.address}, output=file)
     try:
         wait_until(lambda: shown("waiting   for 1 more of 3 nodes"), "it does not say what it waits for", PATIENCE)
         machines.append(add())
@@ -71,9 +73,23 @@ def test_machines_join_a_run_and_leave_it(cluster: Any, tmp_path: Path) -> None:
         run.kill()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_on_machines_of_ray_has_the_bits_of_one_on_local_ranks(cluster: Any, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
+    for where in ("ray", "local"):
+        flags = ("3000", "--run-dir", where, "--cluster", where, "--nodes", "2")
+        run = command(*RUN, *flags, cwd=tmp_path, env=os.environ | {"RAY_ADDRESS": cluster.address})
+        code, out, err = finish(run)
+        assert code == 0, err
+        assert "6 environments on 2 ranks" in out
+    assert metrics_of(tmp_path / "ray") == metrics_of(tmp_path / "local")
+    assert metrics_of(tmp_path / "ray")[-1][0] == "3000"
+
+
 @pytest.mark.timeout(900)
 def test_without_a_cluster_the_error_says_how_to_start_one(tmp_path: Path) -> None:
-    run = command(*RUN, "--cluster", "ray", cwd=tmp_path)
+    run = command(*LONG, "--cluster", "ray", cwd=tmp_path)
     code, _, err = finish(run)
     assert code == 1
     assert "error: no Ray cluster here: `ray start --head`" in err
