@@ -203,23 +203,15 @@ def on_elastic_ranks(count: int, work: Callable[[Cluster], int], timeout: float)
     """Do the work of each of some ranks, of which one may be lost and is replaced."""
     from torch.distributed import TCPStore
 
-    from parallel_rl.commands.cluster import LocalRank
+    from parallel_rl.commands.cluster import LocalRank, elastic_rank
     from parallel_rl.ranks.driver import Driver
 
     store = TCPStore(HERE, 0, is_master=True, wait_for_workers=False)
 
     def start(member: int, node: int) -> LocalRank:
-        return LocalRank(node, partial(_elastic_rank, store.port, member, node, count, timeout), work)
+        return LocalRank(node, partial(elastic_rank, HERE, store.port, member, node, count, None, timeout), work)
 
     Driver(store, count, max(1, count - 1), start, print).run()
-
-
-def _elastic_rank(port: int, member: int, node: int, nodes: int, timeout: float) -> Any:
-    from torch.distributed import TCPStore
-
-    from parallel_rl.ranks.elastic import Elastic
-
-    return Elastic(TCPStore(HERE, port), member, node, nodes, timeout=timeout)
 
 
 def milliseconds_of_loss(number: int, timeout: float = 300.0) -> dict[str, float]:

@@ -209,15 +209,16 @@ def _fixed_rank(directory: str, number: int, count: int) -> Any:
     return Gloo(FileStore(f"{directory}/store", count), number, count)
 
 
-def elastic_rank(address: str, port: int, member: int, node: int, nodes: int, preempt: float | None = None) -> Any:
-    """Return an `Elastic`, which is given the store of its driver by the address."""
+def elastic_rank(address: str, port: int, *arguments: Any) -> Any:
+    """Return an `Elastic` with these arguments; it is given the store of its driver by the address."""
     from torch.distributed import TCPStore
 
     from parallel_rl.ranks.elastic import Elastic
     from parallel_rl.ranks.gloo import take_gpu
 
-    take_gpu(node)
-    return Elastic(TCPStore(address, port), member, node, nodes, preempt)
+    ranks = Elastic(TCPStore(address, port), *arguments)
+    take_gpu(ranks.node)
+    return ranks
 
 
 def _log_of(directory: str, number: int) -> Path:
