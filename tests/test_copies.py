@@ -185,7 +185,7 @@ def test_a_resumed_population_stops_at_its_target_unless_it_had_reached_it(
     config = config_from([*QUICK, "--run-dir", str(tmp_path), "--combine", "mean"])
     target, trainer = StopAtReturn(5.0), make_population(config)
     monkeypatch.setattr(Trainer, "returns", saved)
-    population: Any = PopulationRun(config, tmp_path, trainer, [target], Count())
+    population: Any = PopulationRun(config, trainer, [target], Count())
     population.history.append({"steps": 64, "mean_return": 9.0})
     target.on_start(population)
     assert trainer.stopped is None
@@ -197,7 +197,7 @@ def test_a_resumed_population_stops_at_its_target_unless_it_had_reached_it(
 def test_an_evaluation_that_reaches_the_target_return_stops_the_copies(tmp_path: Path) -> None:
     config = config_from([*QUICK, "--run-dir", str(tmp_path)])
     target, trainer = StopAtReturn(9.0), make_population(config)
-    population = PopulationRun(config, tmp_path, trainer, [target], Count())
+    population = PopulationRun(config, trainer, [target], Count())
     target.on_start(population)  # type: ignore[arg-type]
     for mean in (8.0, 9.5):
         assert trainer.stopped is None

@@ -120,10 +120,10 @@ def test_pictures_of_seeds_and_copies_take_complete_runs_as_complete_too(tmp_pat
     rows = [{"steps": 900, "mean_return": 1.0}]
     config = train_config("ppo", {"steps": 1000, "run_dir": run(tmp_path / "seed_0", [900])})
     (tmp_path / "seed_0" / "summary.json").write_text('{"steps": 1000}')
-    seeds._picture(config, {0: config}, tmp_path)
-    copies._write(config, [{"id": 0, "history": rows, "total_steps": 1000}], tmp_path)
+    seeds._picture(config, {0: config})
+    copies._write(config, [{"id": 0, "history": rows, "total_steps": 1000}])
     assert [ended_early(panels) for panels in drawn] == [[], []]
-    copies._write(config, [{"id": 0, "history": rows, "total_steps": 900}], tmp_path)
+    copies._write(config, [{"id": 0, "history": rows, "total_steps": 900}])
     assert len(ended_early(drawn[-1])) == 1
 
 

@@ -177,5 +177,5 @@ def interrupted(config: TrainConfig) -> int:
 
 
 def test_a_signal_ends_a_run_that_has_not_begun_to_train(tmp_path: Path) -> None:
-    config = train_config("ppo", {"env_id": "CartPole-v1"})
-    assert train_seeds(config, [0, 1], tmp_path, interrupted) == 128 + signal.SIGTERM
+    config = train_config("ppo", {"env_id": "CartPole-v1", "run_dir": str(tmp_path)})
+    assert train_seeds(config, [0, 1], interrupted) == 128 + signal.SIGTERM

@@ -99,7 +99,7 @@ def test_a_preset_trains_to_the_score_of_its_trial(optuna: Any, tmp_path: Path) 
     best = best_trial(study_in(tmp_path / "study").trials)
     flags = ["--preset", str(tmp_path / "study" / "preset.json"), "--eval-episodes", "2", "--eval-every", "0"]
     config, trial = config_from(["--preset", flags[1], *QUICK[-4:]]), Fixed(best.params)
-    search = Search(config, trial, tmp_path, dict.fromkeys(best.params, ()))  # type: ignore[arg-type]
+    search = Search(config, trial, dict.fromkeys(best.params, ()))  # type: ignore[arg-type]
     assert search._score(trial) == best.value  # type: ignore[arg-type]
 
 
@@ -201,10 +201,10 @@ def test_bad_trials_are_pruned(optuna: Any, tmp_path: Path, monkeypatch: pytest.
     assert [trial.state.name for trial in study_in(tmp_path).trials] == ["COMPLETE"] * 5 + ["PRUNED"]
 
 
-def test_a_minibatch_is_at_most_the_batch(tmp_path: Path) -> None:
+def test_a_minibatch_is_at_most_the_batch() -> None:
     config = config_from(["--batch-size", "4096", "--mini-batch-size", "4096"])
     values = {"batch_size": 512, "mini_batch_size": 4096}
-    assert Search(config, None, tmp_path, {})._config(values).settings.mini_batch_size == 512  # type: ignore[arg-type]
+    assert Search(config, None, {})._config(values).settings.mini_batch_size == 512  # type: ignore[arg-type]
 
 
 def test_of_equal_trials_the_one_that_was_better_before_is_the_best(optuna: Any) -> None:

@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,12 +28,11 @@ STATE_FILE = "population.state"
 EXPLORED = ("lr", "entropy_coef")
 
 
-def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -> int:
+def train_copies(config: TrainConfig, *, resumed: bool = False) -> int:
     """Train a population, save its agent, evaluate it and report; return the exit code.
 
     Args:
         config: of the run.
-        run_dir: its directory.
         resumed: whether to continue from the state in the directory.
 
     Raises:
@@ -44,34 +42,35 @@ def train_copies(config: TrainConfig, run_dir: Path, *, resumed: bool = False) -
     from Population.schedule import Count
 
     check_copies(config)
+    run_dir = config.run_dir
     if resumed and not (run_dir / STATE_FILE).is_file():
         raise FileNotFoundError(f"{run_dir} has no saved state: the run is complete, or ended before its first save")
     with stop_is_told():
         trainer = make_population(config)
     with locked(run_dir):
         count = trainer.load_checkpoint(run_dir / STATE_FILE) if resumed else Count()
-        callbacks: list[Any] = [CSVLog(run_dir), TensorBoard(run_dir), *background_evaluation(config, run_dir)]
+        callbacks: list[Any] = [CSVLog(run_dir), TensorBoard(run_dir), *background_evaluation(config)]
         if config.run.target_return is not None:
             callbacks.append(StopAtReturn(config.run.target_return))
-        population = PopulationRun(config, run_dir, trainer, callbacks, count)
+        population = PopulationRun(config, trainer, callbacks, count)
         with stopped_by_signals(population) as signals, started(callbacks, population):
-            note_start(run_dir, config, resumed=resumed, changed={})
+            note_start(config, resumed=resumed, changed={})
             say(f"{config.run.env_id}: {config.run.copies} copies with {config.run.num_envs} environments each")
             agent, result = trainer.run()
             agent.save_weights(run_dir)
-            _write(config, result["workers"], run_dir)
+            _write(config, result["workers"])
         if all(record.finished for record in trainer.records):  # there is nothing left to resume
             (run_dir / STATE_FILE).unlink(missing_ok=True)
-        _summarize(population, None, run_dir)
+        _summarize(config, population, None)
         say(f"saved     {run_dir} (weights, metrics of each copy)\ncurves    {run_dir / CURVE_FILE}")
         if signals:
             complete = not (run_dir / STATE_FILE).is_file()  # the signal came after the last step
             how, command = ("evaluate", "evaluate") if complete else ("continue", "resume")
             say(f"stopped   {trainer.stopped}; to {how}: {PROGRAM} {command} {run_arguments(config.run, run_dir)}")
             return 128 + signals[0]
-        evaluation = final_evaluation(config, agent, population.steps_done, run_dir)
-        _summarize(population, evaluation, run_dir)
-        say_result(config, evaluation, run_dir)
+        evaluation = final_evaluation(config, agent, population.steps_done)
+        _summarize(config, population, evaluation)
+        say_result(config, evaluation)
         say(f"continue  {PROGRAM} --load-weights {run_arguments(config.run, run_dir)} --steps {config.run.steps}")
     return 0
 
@@ -143,14 +142,11 @@ class PopulationRun:
 
     collecting_since, lag, progress = None, 0, True
 
-    def __init__(
-        self, config: TrainConfig, run_dir: Path, trainer: "Trainer", callbacks: list[Any], count: "Count"
-    ) -> None:
+    def __init__(self, config: TrainConfig, trainer: "Trainer", callbacks: list[Any], count: "Count") -> None:
         """Add it to the callbacks of the population.
 
         Args:
             config: of the run.
-            run_dir: its directory.
             trainer: of the population.
             callbacks: of the run.
             count: of the steps of all copies so far.
@@ -160,7 +156,7 @@ class PopulationRun:
         self.skip_slow_work = False
         self.error: BaseException | None = None
         self._copies, self._over_copies = config.run.copies, np.mean if config.run.combine == "mean" else np.max
-        self._run_dir, self._save_every = run_dir, config.run.checkpoint_seconds
+        self._run_dir, self._save_every = config.run_dir, config.run.checkpoint_seconds
         self._saved_at = time.monotonic()
         self._count(count)
         trainer.callbacks.append(self)
@@ -224,22 +220,22 @@ def returns_of(stats: Any) -> float:
     return np.nan if mean is None else float(mean)
 
 
-def _write(config: TrainConfig, workers: list[Any], run_dir: Path) -> None:
+def _write(config: TrainConfig, workers: list[Any]) -> None:
     """Write the metrics of each copy, and the picture of their curves."""
     from parallel_rl.utils.plots import Run, plot_runs
 
     curves = {}
     for worker in workers:
-        directory, rows = run_dir / f"copy_{worker['id']}", worker["history"]
+        directory, rows = config.run_dir / f"copy_{worker['id']}", worker["history"]
         directory.mkdir(exist_ok=True)
         Table(directory / METRICS_FILE).write(rows, [*rows[0]] if rows else [])
         if any(np.isfinite(row["mean_return"]) for row in rows):
             curves[f"copy {worker['id']}"] = [Run.of(str(directory), rows, worker["total_steps"], config.run.steps)]
     if curves:
-        plot_runs({config.run.env_id: curves}, run_dir / CURVE_FILE)
+        plot_runs({config.run.env_id: curves}, config.run_dir / CURVE_FILE)
 
 
-def _summarize(population: PopulationRun, evaluation: Evaluation | None, run_dir: Path) -> None:
+def _summarize(config: TrainConfig, population: PopulationRun, evaluation: Evaluation | None) -> None:
     trainer, best = population.trainer, max(population.evaluations, key=lambda one: one.mean, default=None)
     summary = {
         "steps": population.steps_done,
@@ -249,4 +245,4 @@ def _summarize(population: PopulationRun, evaluation: Evaluation | None, run_dir
         "best": best and best.figures(),
         "evaluation": evaluation and evaluation.figures(),
     }
-    write_json(run_dir / SUMMARY_FILE, summary)
+    write_json(config.run_dir / SUMMARY_FILE, summary)

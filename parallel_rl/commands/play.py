@@ -20,7 +20,7 @@ from parallel_rl.agents import agent_kind
 from parallel_rl.commands.build import agent_of, env_of, factory_of
 from parallel_rl.commands.output import note
 from parallel_rl.commands.run_directory import CONFIG_FILE
-from parallel_rl.commands.seeds import RUN_NAME, over_seeds, seeds_begun
+from parallel_rl.commands.seeds import over_seeds, run_of, seeds_begun
 from parallel_rl.commands.single_run import PLAY_SEED
 from parallel_rl.commands.stopping import ended_by_signals
 from parallel_rl.config import RunConfig
@@ -72,7 +72,7 @@ def evaluate(
 
     how = "stochastic" if stochastic else "deterministic"
     if not (run_dir / CONFIG_FILE).is_file() and (seeds := _with_config(run_dir)):
-        runs = {number: played(run_dir / RUN_NAME.format(number)) for number in seeds}
+        runs = {number: played(run_of(run_dir, number)) for number in seeds}
         evaluations = {number: Evaluation.of(0, results) for number, (_, results) in runs.items()}
         env_id = runs[seeds[0]][0]
         if json:
@@ -100,9 +100,9 @@ def _figures(evaluation: "Evaluation") -> dict[str, float]:
 def _with_config(directory: Path) -> list[int]:
     """Return the seeds in a directory of `train --seeds` that have begun; print those that have not."""
     begun = seeds_begun(directory)
-    seeds = [seed for seed in begun if (directory / RUN_NAME.format(seed) / CONFIG_FILE).is_file()]
+    seeds = [seed for seed in begun if (run_of(directory, seed) / CONFIG_FILE).is_file()]
     if seeds != begun:
-        missing = ", ".join(RUN_NAME.format(seed) for seed in begun if seed not in seeds)
+        missing = ", ".join(run_of(directory, seed).name for seed in begun if seed not in seeds)
         note(f"left out  {missing}: no {CONFIG_FILE} in it")
     return seeds
 

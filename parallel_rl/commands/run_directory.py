@@ -34,8 +34,8 @@ RUN_DEPTH = 5
 """How far below a directory of runs a run may be: MODULE/NAMESPACE/ID/DATE/seed_0."""
 
 
-def choose_run_dir(config: TrainConfig) -> Path:
-    """Return the directory of a new run.
+def with_run_dir(config: TrainConfig) -> TrainConfig:
+    """Return the config of a new run with the directory of its results.
 
     Raises:
         FileExistsError: it holds a run already.
@@ -46,12 +46,12 @@ def choose_run_dir(config: TrainConfig) -> Path:
     begun = weights.exists() or checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
     if (run_dir / CONFIG_FILE).exists() and begun:  # a run that ended before its first update may start again
         raise FileExistsError(f"{run_dir} holds a run already: choose another --run-dir, or resume it")
-    return run_dir
+    return config.changed({"run_dir": str(run_dir)})
 
 
-def note_start(run_dir: Path, config: TrainConfig, *, resumed: bool, changed: dict[str, Any]) -> None:
+def note_start(config: TrainConfig, *, resumed: bool, changed: dict[str, Any]) -> None:
     """Write the `config.json` of a new run, or add the resumption and the changed settings to a resumed run's."""
-    file = run_dir / CONFIG_FILE
+    file = config.run_dir / CONFIG_FILE
     start = {
         "command": shlex.join(sys.orig_argv),
         "versions": versions(),

@@ -21,7 +21,7 @@ from parallel_rl.commands.stopping import last_line, passed_on, run_in_child
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import bootstrap_interval, interquartile_mean, read_json
 
-LOG_FILE, PICTURE_FILE, RUN_NAME = "log.txt", "learning_curves.png", "seed_{}"
+LOG_FILE, PICTURE_FILE, PREFIX = "log.txt", "learning_curves.png", "seed_"
 MOST_SEEDS = 1000
 STOPPED = -1
 """In place of a seed: the exit code of a command that a signal stopped."""
@@ -49,15 +49,14 @@ def seeds_in(text: str) -> list[int]:
     return seeds
 
 
-def train_seeds(config: TrainConfig, seeds: Sequence[int], directory: Path, train: Train) -> int:
+def train_seeds(config: TrainConfig, seeds: Sequence[int], train: Train) -> int:
     """Train once with each seed, in as many processes at once as there are cores; compare the results.
 
     Runs that are complete in the directory are compared, too, and not repeated.
 
     Args:
-        config: of all runs, except for the seed and the directory.
+        config: of all runs, except for the seed. Its directory gets `seed_N` for each run, a picture and a summary.
         seeds: one for each run.
-        directory: of the results: `seed_N` for each run, a picture and a summary.
         train: trains with one config, or continues a run that was stopped, and returns an exit code.
 
     Returns:
@@ -66,33 +65,38 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int], directory: Path, trai
     Raises:
         ValueError: a run in the directory has other settings.
     """
-    complete = [seed for seed in seeds_begun(directory) if _score(directory / RUN_NAME.format(seed)) is not None]
-    configs = {seed: _own(config, seed, directory) for seed in sorted({*complete, *seeds})}
+    directory = config.run_dir
+    complete = [seed for seed in seeds_begun(directory) if _score(run_of(directory, seed)) is not None]
+    configs = {
+        seed: config.changed({"seed": seed, "run_dir": str(run_of(directory, seed))})
+        for seed in sorted({*complete, *seeds})
+    }
     for one in configs.values():
         _check_same(one)
     directory.mkdir(parents=True, exist_ok=True)
     due = [seed for seed in seeds if seed not in complete]
     say(f"seeds     {', '.join(map(str, seeds))}: {min(available_cores(), len(seeds))} at a time, in {directory}")
     for seed in complete:
-        _report(seed, 0, directory / RUN_NAME.format(seed))
+        _report(seed, 0, run_of(directory, seed))
     started = time.monotonic()
     codes = _run_all({seed: configs[seed] for seed in due}, train)
     scores = {seed: _score(one.run_dir) for seed, one in configs.items() if not codes.get(seed)}
     finished = {seed: score for seed, score in scores.items() if score is not None}
-    _compare(config, finished, directory, time.monotonic() - started)
-    _picture(config, configs, directory)
+    _compare(config, finished, time.monotonic() - started)
+    _picture(config, configs)
     if STOPPED in codes:
         say(f"stopped   the same command with --run-dir {directory} continues")
     return next((code for code in codes.values() if code), 0)
 
 
-def _own(config: TrainConfig, seed: int, directory: Path) -> TrainConfig:
-    return config.changed({"seed": seed, "run_dir": str(directory / RUN_NAME.format(seed))})
+def run_of(directory: Path, seed: int) -> Path:
+    """Return the directory of the run with a seed."""
+    return directory / f"{PREFIX}{seed}"
 
 
 def seeds_begun(directory: Path) -> list[int]:
     """Return the seeds of the runs in a directory."""
-    names = (path.name.removeprefix(RUN_NAME.format("")) for path in directory.glob(RUN_NAME.format("*")))
+    names = (path.name.removeprefix(PREFIX) for path in directory.glob(f"{PREFIX}*"))
     return sorted(int(name) for name in names if name.isdecimal())
 
 
@@ -154,14 +158,14 @@ def _score(directory: Path) -> float | None:
         return None
 
 
-def _compare(config: TrainConfig, scores: dict[int, float], directory: Path, seconds: float) -> None:
+def _compare(config: TrainConfig, scores: dict[int, float], seconds: float) -> None:
     """Print and write the interquartile mean of the scores, with its confidence interval."""
     if not scores:
         return
     values = np.array([*scores.values()])
     interval = [*bootstrap_interval(values)] if len(values) > 1 else None  # one seed tells nothing of the others
     write_json(
-        directory / SUMMARY_FILE,
+        config.run_dir / SUMMARY_FILE,
         {
             "env_id": config.run.env_id, "agent": config.agent, "seconds": seconds, "scores": scores,
             "interquartile_mean": float(interquartile_mean(values)), "interval": interval,
@@ -181,7 +185,7 @@ def over_seeds(values: np.ndarray) -> str:
     )
 
 
-def _picture(config: TrainConfig, configs: dict[int, TrainConfig], directory: Path) -> None:
+def _picture(config: TrainConfig, configs: dict[int, TrainConfig]) -> None:
     from parallel_rl.utils.plots import Run, plot_runs
 
     runs = []
@@ -190,5 +194,6 @@ def _picture(config: TrainConfig, configs: dict[int, TrainConfig], directory: Pa
         if any(np.isfinite(row["mean_return"]) for row in history):
             runs.append(Run.of(str(one.run_dir), history, steps_saved(one.run_dir), one.run.steps))
     if runs:
-        plot_runs({config.run.env_id: {config.agent: runs}}, directory / PICTURE_FILE, quartiles=True)
-        say(f"curves    {directory / PICTURE_FILE}")
+        picture = config.run_dir / PICTURE_FILE
+        plot_runs({config.run.env_id: {config.agent: runs}}, picture, quartiles=True)
+        say(f"curves    {picture}")

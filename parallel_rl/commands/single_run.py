@@ -1,7 +1,6 @@
 """A single run: it trains, saves, evaluates and reports."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from AsyncPPO.callbacks import (
@@ -47,32 +46,32 @@ def train_along(config: TrainConfig, trainer: "AsyncTrainer") -> int:
     return 128 + signals[0] if signals else 0
 
 
-def run_to_end(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> int:
+def run_to_end(config: TrainConfig, trainer: "AsyncTrainer") -> int:
     """Run a trainer to its end, save, evaluate and report; return the exit code."""
-    for directory in (run_dir, run_dir / BEST_DIRECTORY):
+    for directory in (config.run_dir, config.run_dir / BEST_DIRECTORY):
         remove_unfinished(directory)
     started = time.perf_counter() - trainer.seconds
-    signals = _train(config, trainer, run_dir)
+    signals = _train(config, trainer)
     if signals:
         if not trainer.stopped:
-            say_unevaluated(config, run_dir)
+            say_unevaluated(config)
         return 128 + signals[0]
     if not trainer.steps_done:
         return 0
     trainer.close()  # the evaluation makes its own environments
-    evaluation = final_evaluation(config, trainer.agent, trainer.steps_done, run_dir)
+    evaluation = final_evaluation(config, trainer.agent, trainer.steps_done)
     summary = _summary(config, trainer) | {
         "evaluation": evaluation.figures(),
         "total_seconds": time.perf_counter() - started,
     }
-    write_json(run_dir / SUMMARY_FILE, summary)
-    say_result(config, evaluation, run_dir)
+    write_json(config.run_dir / SUMMARY_FILE, summary)
+    say_result(config, evaluation)
     if not trainer.stopped:
-        say(f"continue  {_how_to_continue(config, run_dir)} --steps {config.run.steps}")
+        say(f"continue  {_how_to_continue(config)} --steps {config.run.steps}")
     return 0
 
 
-def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[int]:
+def _train(config: TrainConfig, trainer: "AsyncTrainer") -> list[int]:
     """Run a trainer to its end and save the results, however it ended; return the signals that it received."""
     before = trainer.steps_done
     run, env = config.run, trainer.env
@@ -84,7 +83,7 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> list[
 
     def save() -> None:
         if not before or trainer.steps_done > before:  # a resumed run without a step leaves its files as they are
-            _save(config, trainer, run_dir)
+            _save(config, trainer)
 
     try:
         with stopped_by_signals(trainer) as signals:
@@ -105,20 +104,21 @@ def _about_replay(agent: Any) -> str:
     return f"\nreplay    {size / 1e9:.1f} GB of memory when it is full" if size >= LARGE_REPLAY else ""
 
 
-def _save(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
+def _save(config: TrainConfig, trainer: "AsyncTrainer") -> None:
+    run_dir = config.run_dir
     write_json(run_dir / SUMMARY_FILE, _summary(config, trainer))
     if not trainer.steps_done:  # nothing to continue; the same command may start again in this directory
         say(f"stopped   {trainer.stopped or 'by an error'}, before the first step")
         return
     if trainer.stopped or trainer.error:
         why = trainer.stopped or "by an error"
-        say(f"stopped   {why}, at step {trainer.steps_done:,}; to continue: {_how_to_continue(config, run_dir)}")
+        say(f"stopped   {why}, at step {trainer.steps_done:,}; to continue: {_how_to_continue(config)}")
     trainer.agent.save_weights(run_dir)
-    _plot(config, trainer, run_dir)
+    _plot(config, trainer)
     say(f"saved     {run_dir} (weights, checkpoints, metrics)\ncurve     {run_dir / CURVE_FILE}")
 
 
-def final_evaluation(config: TrainConfig, agent: Any, steps: int, run_dir: Path) -> Evaluation:
+def final_evaluation(config: TrainConfig, agent: Any, steps: int) -> Evaluation:
     """Return the evaluation of an agent at the end of a run, after so many steps."""
     from AsyncPPO import evaluate_episodes
 
@@ -128,27 +128,27 @@ def final_evaluation(config: TrainConfig, agent: Any, steps: int, run_dir: Path)
         episodes = evaluate_episodes(agent, env_of(config.run), config.run.eval_episodes, **settings)
     except KeyboardInterrupt:
         say("")  # the end of the bar's line
-        say_unevaluated(config, run_dir)
+        say_unevaluated(config)
         raise
     return Evaluation.of(steps, episodes)
 
 
-def say_unevaluated(config: TrainConfig, run_dir: Path) -> None:
+def say_unevaluated(config: TrainConfig) -> None:
     """Print that a complete run was stopped before the end of its evaluation, and the command that evaluates it."""
-    arguments = run_arguments(config.run, run_dir)
+    arguments = run_arguments(config.run, config.run_dir)
     say(f"stopped   after the training, without an evaluation; to evaluate: {PROGRAM} evaluate {arguments}")
 
 
-def say_result(config: TrainConfig, evaluation: Evaluation, run_dir: Path) -> None:
+def say_result(config: TrainConfig, evaluation: Evaluation) -> None:
     """Print the evaluation at the end of a run, and the command that shows its policy."""
     say(
         f"result    mean {evaluation.mean:.2f}, min {evaluation.min:.2f}, max {evaluation.max:.2f} "
         f"over {evaluation.episodes} deterministic episodes{evaluation.in_words}\n"
-        f"watch     {PROGRAM} watch {run_arguments(config.run, run_dir)}"
+        f"watch     {PROGRAM} watch {run_arguments(config.run, config.run_dir)}"
     )
 
 
-def background_evaluation(config: TrainConfig, run_dir: Path) -> list[Callback]:
+def background_evaluation(config: TrainConfig) -> list[Callback]:
     """Return the callback that evaluates in the background and keeps the best weights; none if the config has none."""
     run = config.run
     every = max(run.steps // 10, 1) if run.eval_every is None else run.eval_every
@@ -160,13 +160,13 @@ def background_evaluation(config: TrainConfig, run_dir: Path) -> list[Callback]:
             factory_of(run),
             every,
             seed=run.seed + BACKGROUND_SEED,
-            keep_best=run_dir / BEST_DIRECTORY,
+            keep_best=config.run_dir / BEST_DIRECTORY,
             **{name: value for name, value in run.evaluation_arguments().items() if name not in own},
         )
     ]
 
 
-def callbacks_for(config: TrainConfig, run_dir: Path, changed: dict[str, Any] | None = None) -> list[Callback]:
+def callbacks_for(config: TrainConfig, changed: dict[str, Any] | None = None) -> list[Callback]:
     """Return the callbacks that write a run's files, and those that stop it.
 
     `changed` are the settings of a resumed run that are other than before, with their new values.
@@ -174,26 +174,26 @@ def callbacks_for(config: TrainConfig, run_dir: Path, changed: dict[str, Any] | 
     `on_end` comes in the reverse order: the run is saved first, so that other ranks do not wait while this one
     evaluates; and the others end after the last evaluation, which they report.
     """
-    directory, run = run_dir / CHECKPOINT_DIRECTORY, config.run
+    run, run_dir = config.run, config.run_dir
     callbacks: list[Callback] = [CSVLog(run_dir), TensorBoard(run_dir)]
     tracker = {"wandb": WeightsAndBiases, "mlflow": MLflow}.get(run.track)
     if tracker is not None:
         name = {"name": str(run_dir)} if tracker is WeightsAndBiases else {"run_name": str(run_dir)}
         callbacks.append(tracker({"agent": config.agent} | config.flat(), **name))
     callbacks += callbacks_of(run)
-    saves = Checkpoints(directory, run.checkpoint_seconds, run.keep_checkpoints)
-    return [*callbacks, *background_evaluation(config, run_dir), saves, WriteConfig(config, run_dir, changed or {})]
+    saves = Checkpoints(run_dir / CHECKPOINT_DIRECTORY, run.checkpoint_seconds, run.keep_checkpoints)
+    return [*callbacks, *background_evaluation(config), saves, WriteConfig(config, changed or {})]
 
 
 class WriteConfig(Callback):
     """Writes `config.json` when a run starts or resumes, once everything else is ready."""
 
-    def __init__(self, config: TrainConfig, run_dir: Path, changed: dict[str, Any]) -> None:
-        self.config, self.run_dir, self.changed = config, run_dir, changed
+    def __init__(self, config: TrainConfig, changed: dict[str, Any]) -> None:
+        self.config, self.changed = config, changed
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """Write the file."""
-        note_start(self.run_dir, self.config, resumed=trainer.steps_done > 0, changed=self.changed)
+        note_start(self.config, resumed=trainer.steps_done > 0, changed=self.changed)
 
 
 def _summary(config: TrainConfig, trainer: "AsyncTrainer") -> dict[str, Any]:
@@ -226,17 +226,17 @@ def _why_stopped(trainer: "AsyncTrainer") -> str | None:
     return f"by an error: {type(trainer.error).__name__}: {first}"
 
 
-def _plot(config: TrainConfig, trainer: "AsyncTrainer", run_dir: Path) -> None:
+def _plot(config: TrainConfig, trainer: "AsyncTrainer") -> None:
     from parallel_rl.utils.plots import plot_learning_curve
 
     threshold = trainer.env.spec.reward_threshold if trainer.env.spec else None
     evaluations = [(evaluation.steps, evaluation.mean) for evaluation in trainer.evaluations]
     title = f"{config.run.env_id}, seed {config.run.seed}"
-    plot_learning_curve(trainer.history, run_dir / CURVE_FILE, title, threshold, evaluations)
+    plot_learning_curve(trainer.history, config.run_dir / CURVE_FILE, title, threshold, evaluations)
 
 
-def _how_to_continue(config: TrainConfig, run_dir: Path) -> str:
+def _how_to_continue(config: TrainConfig) -> str:
     """Return the command that continues a run; without a checkpoint, it starts from the weights."""
-    arguments = run_arguments(config.run, run_dir)
-    saved = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
+    arguments = run_arguments(config.run, config.run_dir)
+    saved = checkpoints_in(config.run_dir / CHECKPOINT_DIRECTORY)
     return f"{PROGRAM} resume {arguments}" if saved else f"{PROGRAM} --load-weights {arguments}"

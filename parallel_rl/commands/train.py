@@ -17,11 +17,11 @@ from parallel_rl.commands.flags import ClusterName
 from parallel_rl.commands.output import say
 from parallel_rl.commands.run_directory import (
     CONFIG_FILE,
-    choose_run_dir,
     config_of,
     load_newest,
     locked,
     values_over_time,
+    with_run_dir,
 )
 from parallel_rl.commands.seeds import seeds_in, train_seeds
 from parallel_rl.commands.single_run import callbacks_for, run_to_end, train_along
@@ -39,22 +39,22 @@ def train(arguments: Sequence[str]) -> int:
     if flags.seeds is not None:
         if nodes is not None:
             raise ValueError("give either --seeds or --cluster")
-        seeds, directory = seeds_in(flags.seeds), choose_run_dir(config)
-        _check_start(config, directory)
-        return train_seeds(config, seeds, directory, _train_or_continue)
+        seeds, config = seeds_in(flags.seeds), with_run_dir(config)
+        _check_start(config)
+        return train_seeds(config, seeds, _train_or_continue)
     if nodes is not None:  # all ranks know the directory, because the first rank may be replaced
-        config = config.changed({"run_dir": str(choose_run_dir(config))})
+        config = with_run_dir(config)
     return work_on_ranks(nodes, partial(train_run, config, workers_of_rank(nodes), flags.origin))
 
 
-def _check_start(config: TrainConfig, directory: Path) -> None:
+def _check_start(config: TrainConfig) -> None:
     """Make what a run needs first, so that its error is one, and not one for each seed."""
     if config.run.copies > 1:
         check_copies(config)
         make_population(config)
         return
     load_start(fresh_agent(config), config)
-    callbacks_for(config, directory)
+    callbacks_for(config)
 
 
 def train_run(config: TrainConfig, num_workers: int | None, origin: str | None = None, ranks: Cluster = ALONE) -> int:
@@ -72,11 +72,11 @@ def train_run(config: TrainConfig, num_workers: int | None, origin: str | None =
     is_first = not (ranks.node or ranks.joined)
     if is_first and origin is not None:
         say(f"settings  {origin}")
-    run_dir = choose_run_dir(config) if is_first else config.run_dir
+    config = with_run_dir(config) if is_first else config
     if config.run.copies > 1:
         if ranks.nodes > 1:
             raise ValueError("a run with copies trains on one rank: without --cluster and torchrun")
-        return train_copies(config, run_dir)
+        return train_copies(config)
     own = config.with_workers(num_workers)
     with stop_is_told():
         trainer = make_trainer(own, ranks)
@@ -84,18 +84,17 @@ def train_run(config: TrainConfig, num_workers: int | None, origin: str | None =
         load_start(trainer.agent, config)
         if ranks.node:
             return train_along(config, trainer)
-        trainer.callbacks += callbacks_for(config, run_dir)
-        with locked(run_dir):
-            return run_to_end(own, trainer, run_dir)
+        trainer.callbacks += callbacks_for(config)
+        with locked(config.run_dir):
+            return run_to_end(own, trainer)
 
 
 def _train_or_continue(config: TrainConfig) -> int:
     """Train one of several runs in one process: the others use the other cores. Continue it if it was stopped."""
-    run_dir = config.run_dir
-    if (run_dir / STATE_FILE).is_file():
-        return train_copies(config, run_dir, resumed=True)
-    if checkpoints_in(run_dir / CHECKPOINT_DIRECTORY):
-        return _resume_run(config, 1, run_dir, None, {})
+    if (config.run_dir / STATE_FILE).is_file():
+        return train_copies(config, resumed=True)
+    if checkpoints_in(config.run_dir / CHECKPOINT_DIRECTORY):
+        return _resume_run(config, 1, None, {})
     return train_run(config, 1)
 
 
@@ -124,7 +123,7 @@ def resume(
         preempt: once this fraction of the ranks has collected its share of a batch, the others stop collecting.
         trust_env_module: import the modules that the run's config.json names.
     """
-    config = config_of(run_dir)
+    config = config_of(run_dir).changed({"run_dir": str(run_dir)})  # it may have been moved
     check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module)
     if config.run.copies > 1:
         if steps is not None or num_envs is not None or override:
@@ -132,28 +131,23 @@ def resume(
                 "a run with copies resumes as it was: without --steps, --num-envs and --override; once it is complete, "
                 f"a new run goes on from its weights: --load-weights {run_dir}"
             )
-        return train_copies(config, run_dir, resumed=True)
+        return train_copies(config, resumed=True)
     changed: dict[str, Any] = {} if num_envs in (None, config.run.num_envs) else {"num_envs": num_envs}
     changed |= overrides(config, override)
     if steps not in (None, config.run.steps):
         changed["steps"] = steps
     config = config.changed(changed)
     ranks = checked_nodes(cluster, nodes, min_nodes, preempt, config.run.num_envs)
-    return work_on_ranks(ranks, partial(_resume_run, config, workers_of_rank(ranks), run_dir, steps, changed))
+    return work_on_ranks(ranks, partial(_resume_run, config, workers_of_rank(ranks), steps, changed))
 
 
 def _resume_run(
-    config: TrainConfig,
-    num_workers: int | None,
-    run_dir: Path,
-    steps: int | None,
-    changed: dict[str, Any],
-    ranks: Cluster = ALONE,
+    config: TrainConfig, num_workers: int | None, steps: int | None, changed: dict[str, Any], ranks: Cluster = ALONE
 ) -> int:
-    own = config.with_workers(num_workers)
+    own, run_dir = config.with_workers(num_workers), config.run_dir
     with make_trainer(own, ranks) as trainer, nullcontext() if ranks.node else locked(run_dir):
         if ranks.node == 0:
-            trainer.callbacks += callbacks_for(config, run_dir, changed)
+            trainer.callbacks += callbacks_for(config, changed)
         checkpoints = checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
         if not checkpoints:
             raise FileNotFoundError(
@@ -171,4 +165,4 @@ def _resume_run(
         # in mask mode all environments have finished at a checkpoint anyway
         new_episodes = config.run.mode == "streaming" and trainer.env.finished.all()
         say(f"resumed   {run_dir} after {done:,} steps{', in new episodes' if new_episodes else ''}")
-        return run_to_end(own, trainer, run_dir)
+        return run_to_end(own, trainer)

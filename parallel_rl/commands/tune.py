@@ -69,9 +69,10 @@ def tune(arguments: Sequence[str]) -> int:
     callbacks_of(config.run)
     space = search_space(config.agent, config.flat(), actions)
     run_dir = Path(config.run.run_dir or Path("runs") / config.run.env_id / f"tune_{config.agent}")
+    config = config.changed({"run_dir": str(run_dir)})
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        search = Search(config, open_study(config, run_dir, space), run_dir, space)
+        search = Search(config, open_study(config, space), space)
         say(f"study     {run_dir}: {len(search.finished)} of {flags.trials} trials, {config.run.steps:,} steps each")
         with stopped_by_signals(search, "ending this trial") as signals:
             search.run(flags.trials)
@@ -80,7 +81,7 @@ def tune(arguments: Sequence[str]) -> int:
         raise RuntimeError(f"{run_dir / STUDY_FILE} cannot be read or written: {error}") from error
 
 
-def open_study(config: TrainConfig, run_dir: Path, space: Space) -> "optuna.Study":
+def open_study(config: TrainConfig, space: Space) -> "optuna.Study":
     """Return the study in a directory, or a new one, whose first trial has the settings of the command line.
 
     Raises:
@@ -89,9 +90,9 @@ def open_study(config: TrainConfig, run_dir: Path, space: Space) -> "optuna.Stud
     import optuna
     from sqlalchemy import URL
 
-    with locked(run_dir, wait=True):
+    with locked(config.run_dir, wait=True):
         storage = optuna.storages.RDBStorage(
-            URL.create("sqlite", database=str(run_dir / STUDY_FILE)).render_as_string(),
+            URL.create("sqlite", database=str(config.run_dir / STUDY_FILE)).render_as_string(),
             engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}},
         )
         study = optuna.create_study(
@@ -110,7 +111,7 @@ def open_study(config: TrainConfig, run_dir: Path, space: Space) -> "optuna.Stud
         known = _started_with(train_config(config.agent)) | known  # an older version saved fewer settings
         if differ := [name for name in wanted if known[name] != wanted[name]]:
             raise ValueError(
-                f"the study in {run_dir} has "
+                f"the study in {config.run_dir} has "
                 f"{', '.join(f'{name}={known[name]!r}, not {wanted[name]!r}' for name in differ)}: "
                 "choose another --run-dir"
             )
@@ -128,8 +129,8 @@ def _started_with(config: TrainConfig) -> SettingValues:
 class Search:
     """Runs trials one after the other; other processes may run trials of the same study."""
 
-    def __init__(self, config: TrainConfig, study: "optuna.Study", run_dir: Path, space: Space) -> None:
-        self.config, self.study, self.run_dir, self.space = config, study, run_dir, space
+    def __init__(self, config: TrainConfig, study: "optuna.Study", space: Space) -> None:
+        self.config, self.study, self.space = config, study, space
         self.stopped: str | None = None
         self._trainer: Any = None
 
@@ -234,7 +235,7 @@ class Search:
             usual = {}
         names = (*PRESET_OF_RUN, *vars(self.config.settings))
         changed = {name: best[name] for name in names if name in self.space or best[name] != usual.get(name, ...)}
-        write_json(self.run_dir / PRESET_FILE, {"agent": self.config.agent} | changed)
+        write_json(self.config.run_dir / PRESET_FILE, {"agent": self.config.agent} | changed)
 
     def _config(self, values: SettingValues) -> TrainConfig:
         """Return the config with the values of a trial; a minibatch is never larger than the batch."""
@@ -253,13 +254,13 @@ class Search:
             errors = [trial.user_attrs[ERROR] for trial in finished if ERROR in trial.user_attrs]
             raise RuntimeError(f"no trial was completed; the last failure: {errors[-1] if errors else 'none'}")
         self._save_best()
-        plot_search(self.study, self.run_dir / PICTURE_FILE, self.config.run.env_id)
-        run = self.config.run
+        run, run_dir = self.config.run, self.config.run_dir
+        plot_search(self.study, run_dir / PICTURE_FILE, run.env_id)
         weights = f"--load-weights {run_arguments(run, Path(run.load_weights))} " if run.load_weights else ""
-        preset = shlex.quote(str(self.run_dir / PRESET_FILE))
+        preset = shlex.quote(str(run_dir / PRESET_FILE))
         say(
             f"{table(finished, [*self.space])}\n"
-            f"picture   {self.run_dir / PICTURE_FILE}\n"
+            f"picture   {run_dir / PICTURE_FILE}\n"
             f"preset    {PROGRAM} {environment_arguments(run)} {weights}--preset {preset}"
         )
         return 0
