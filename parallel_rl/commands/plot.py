@@ -4,14 +4,14 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import isnan, nan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 import tyro
 
 from AsyncPPO.callbacks import METRICS_FILE, read_table
 from parallel_rl.commands.run_directory import config_of, runs_in, steps_saved, values_over_time
 from parallel_rl.config import TrainConfig
-from parallel_rl.utils import settings_in
+from parallel_rl.utils import Metrics, settings_in
 
 TASK = ("env_kwargs", "wrapper", "action_masks")
 """Settings of a run that define its task, besides the environment."""
@@ -25,6 +25,25 @@ Experiment = dict[str, list[Any]]
 """The settings that define an experiment, each with its values over time."""
 MISSING = {"mean_return": "no episode has ended", "success_rate": "no episode has reported is_success"}
 """Why a run may lack a metric; otherwise its agent or its settings do not give it."""
+
+
+class Recorded(NamedTuple):
+    """What the directory of a run holds."""
+
+    run_dir: Path
+    config: TrainConfig
+    history: list[Metrics]
+    experiment: Experiment
+
+    @classmethod
+    def of(cls, run_dir: Path, config: TrainConfig) -> Self:
+        """Read the directory of a run with this config."""
+        return cls(run_dir, config, read_table(run_dir / METRICS_FILE), _experiment(config, values_over_time(run_dir)))
+
+    @property
+    def task(self) -> str:
+        """The id of its environment."""
+        return self.config.run.env_id
 
 
 def plot(
@@ -49,29 +68,25 @@ def plot(
 
     if out is not None and out.suffix not in FORMATS:
         raise ValueError(f"out must end in {', '.join(FORMATS)}, not {out.name!r}")
-    runs = _configs_in(run_dirs)
-    out = out or (run_dirs[0] if run_dirs == tuple(runs) and len(runs) == 1 else Path()) / PICTURE_FILE
-    run_dirs, configs = tuple(runs), [*runs.values()]
-    panels: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    histories = [read_table(run_dir / METRICS_FILE) for run_dir in run_dirs]
-    known = dict.fromkeys(name for history in histories for row in history[-1:] for name in row)
+    runs = [Recorded.of(run_dir, config) for run_dir, config in _configs_in(run_dirs).items()]
+    is_single = len(runs) == 1 and run_dirs == (runs[0].run_dir,)
+    out = out or (run_dirs[0] if is_single else Path()) / PICTURE_FILE
+    known = dict.fromkeys(name for run in runs for row in run.history[-1:] for name in row)
     if y not in {*known, *MISSING}:
         raise ValueError(f"no run has the metric {y!r}; there are {', '.join(known) or 'none yet'}")
     missing = MISSING.get(y, f"there is no {y}") if known else "there is no row of metrics"
-    changes = [values_over_time(run_dir) for run_dir in run_dirs]
-    experiments = [_experiment(*pair) for pair in zip(configs, changes, strict=True)]
-    names = _labels(configs, experiments, labels)
-    for run_dir, config, label, history in zip(run_dirs, configs, names, histories, strict=True):
-        if all(isnan(row.get(y, nan)) for row in history):
-            print(f"left out  {run_dir}: {missing if history else 'there is no row of metrics'} in it")
+    panels: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run, label in zip(runs, _labels(runs, labels), strict=True):
+        if all(isnan(row.get(y, nan)) for row in run.history):
+            print(f"left out  {run.run_dir}: {missing if run.history else 'there is no row of metrics'} in it")
         else:
-            run = Run.of(str(run_dir), history, steps_saved(run_dir), config.run.steps)
-            panels[config.run.env_id][label].append(run)
+            curve = Run.of(str(run.run_dir), run.history, steps_saved(run.run_dir), run.config.run.steps)
+            panels[run.task][label].append(curve)
     if not panels:
         raise ValueError(f"{missing} yet in any of the runs")
-    _note_repeated(configs, experiments)
-    for number, (run, goal) in enumerate(ended_early(panels), 1):
-        print(f"({number})       {run.name} ends at {run.history[-1]['steps']:,.0f} of {goal:,} steps")
+    _note_repeated(runs)
+    for number, (curve, goal) in enumerate(ended_early(panels), 1):
+        print(f"({number})       {curve.name} ends at {curve.history[-1]['steps']:,.0f} of {goal:,} steps")
     out.parent.mkdir(parents=True, exist_ok=True)
     plot_runs(panels, out, x, y)
     print(f"curves    {out}")
@@ -99,39 +114,29 @@ def _configs_in(directories: Sequence[Path]) -> dict[Path, TrainConfig]:
     return configs
 
 
-def _note_repeated(configs: Sequence[TrainConfig], experiments: Sequence[Experiment]) -> None:
+def _note_repeated(runs: Sequence[Recorded]) -> None:
     """Print which runs have the same settings and seed, so that they may be copies and not independent."""
-    seen = Counter(
-        (config.run.env_id, config.run.seed, str(experiment))
-        for config, experiment in zip(configs, experiments, strict=True)
-    )
+    seen = Counter((run.task, run.config.run.seed, str(run.experiment)) for run in runs)
     for (task, seed, _), count in seen.items():
         if count > 1:
             print(f"repeated  {count} runs on {task} have the same settings and seed {seed}, and each counts")
 
 
-def _labels(configs: Sequence[TrainConfig], experiments: Sequence[Experiment], given: Sequence[str]) -> list[str]:
-    """Return the label of each run.
-
-    Args:
-        configs: of the runs.
-        experiments: of the runs.
-        given: the labels of the command line.
+def _labels(runs: Sequence[Recorded], given: Sequence[str]) -> list[str]:
+    """Return the label of each run, from the labels of the command line if there are any.
 
     Raises:
         ValueError: there are neither as many labels as runs nor as many as curves.
     """
-    tasks = [config.run.env_id for config in configs]
-    alike = [[other for other, of in zip(experiments, tasks, strict=True) if of == task] for task in tasks]
-    own = [_difference(*pair) for pair in zip(experiments, alike, strict=True)]
-    curves = [*dict.fromkeys(zip(tasks, own, strict=True))]
+    own = [(run.task, _difference(run, runs)) for run in runs]
+    curves = [*dict.fromkeys(own)]
     if not given:
-        return own
-    if len(given) == len(configs):
+        return [label for _, label in own]
+    if len(given) == len(runs):
         return [*given]
     if len(given) == len(curves):
-        return [given[curves.index(curve)] for curve in zip(tasks, own, strict=True)]
-    raise ValueError(f"--labels takes one for each of the {len(curves)} curves, or of the {len(configs)} runs")
+        return [given[curves.index(curve)] for curve in own]
+    raise ValueError(f"--labels takes one for each of the {len(curves)} curves, or of the {len(runs)} runs")
 
 
 def _experiment(config: TrainConfig, changes: dict[str, list[Any]]) -> Experiment:
@@ -143,19 +148,20 @@ def _experiment(config: TrainConfig, changes: dict[str, list[Any]]) -> Experimen
     return {"agent": [config.agent]} | {name: changes.get(name, [current[name]]) for name in names}
 
 
-def _difference(experiment: Experiment, others: Sequence[Experiment]) -> str:
+def _difference(run: Recorded, runs: Sequence[Recorded]) -> str:
     """Return, as text, how a run differs from others on the same task; the name of its agent if in nothing.
 
     Runs of other agents have other settings, so besides the task only the names of the agents differ.
     """
-    agent = experiment["agent"]
+    others = [other.experiment for other in runs if other.task == run.task]
+    agent = run.experiment["agent"]
     same = [other for other in others if other["agent"] == agent]
     differ = [
         name
-        for name, values in experiment.items()
+        for name, values in run.experiment.items()
         if any(other.get(name, values) != values for other in (others if name in ("agent", *TASK) else same))
     ]
-    texts = [_text_of(name, experiment[name]) for name in differ]
+    texts = [_text_of(name, run.experiment[name]) for name in differ]
     return ", ".join(text for text in texts if text) or str(agent[0])
 
 

@@ -137,8 +137,8 @@ def resume(
     if steps not in (None, config.run.steps):
         changed["steps"] = steps
     config = config.changed(changed)
-    ranks = checked_nodes(cluster, nodes, min_nodes, preempt, config.run.num_envs)
-    return work_on_ranks(ranks, partial(_resume_run, config, workers_of_rank(ranks), steps, changed))
+    wanted = checked_nodes(cluster, nodes, min_nodes, preempt, config.run.num_envs)
+    return work_on_ranks(wanted, partial(_resume_run, config, workers_of_rank(wanted), steps, changed))
 
 
 def _resume_run(
