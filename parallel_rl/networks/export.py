@@ -79,7 +79,8 @@ def export_policy(agent: Any, path: str | os.PathLike[str]) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         aside = Path(directory) / path.name
-        outputs = (_save_onnx if path.suffix == ".onnx" else _save_program)(program, names, results, aside)(inputs)
+        run = _save_onnx(program, names, results, aside) if path.suffix == ".onnx" else _save_program(program, aside)
+        outputs = run(inputs)
         action = agent.get_action(states, deterministic=True, state=core)
         expected = split_parts(agent.action_space, action) + [part for part in [core] if part is not None]
         difference = max(
@@ -93,9 +94,7 @@ def export_policy(agent: Any, path: str | os.PathLike[str]) -> float:
     return difference
 
 
-def _save_program(
-    program: torch.export.ExportedProgram, names: Sequence[str], results: Sequence[str], path: Path
-) -> Run:
+def _save_program(program: torch.export.ExportedProgram, path: Path) -> Run:
     """Write a `torch.export` program; return a function that runs it."""
     torch.export.save(program, path)
     module = torch.export.load(path).module()
