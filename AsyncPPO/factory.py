@@ -14,6 +14,7 @@ from gymnasium.vector import VectorEnv
 from AsyncPPO.backends import EnvError, EnvFactory, close_env
 from AsyncPPO.progress import warn_if_long
 from parallel_rl.utils import check_env_id, counted, register_games
+from parallel_rl.utils.names import fault_of_call
 
 EnvLike = gym.Env | str | EnvSpec | EnvFactory | VectorEnv | Callable[[int], VectorEnv]
 """An environment, an id, a spec, or a callable that makes one; or N in one object, or a function of N that makes it."""
@@ -91,23 +92,13 @@ def env_factory(env: EnvLike, /, **kwargs: Any) -> EnvFactory:
             return lambda: gym.make(spec, disable_env_checker=True)
         return lambda: copy.deepcopy(original)
     if callable(env):
-        _check_takes_nothing(env)
+        if fault := fault_of_call(env):
+            raise TypeError(
+                f"a callable that makes an environment is called without arguments, but this one is {fault}; if it "
+                "makes a VectorEnv, call its argument num_envs"
+            )
         return env  # type: ignore[return-value]
     raise TypeError(f"env must be an environment, an id, an EnvSpec or a callable that makes one, not {env!r}")
-
-
-def _check_takes_nothing(make: Callable[..., Any]) -> None:
-    try:
-        parameters = signature(make)
-    except (TypeError, ValueError):  # written in C: a wrong call will fail later
-        return
-    try:
-        parameters.bind()
-    except TypeError as error:
-        raise TypeError(
-            f"a callable that makes an environment is called without arguments, but this one is {error}; if it makes a "
-            "VectorEnv, call its argument num_envs"
-        ) from None
 
 
 def make_env(factory: EnvFactory) -> gym.Env:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from parallel_rl.utils.device import found_device
+from parallel_rl.utils.names import fault_of_call
 from Rollouts.nested import Nested, tree_map
 
 
@@ -97,7 +98,7 @@ def check_signatures(cls: type) -> None:
             raise TypeError(f"{cls.__name__} is not an actor: it has no method {name}{wanted}")
         signature = inspect.signature(method)
         if name == "step":
-            fits = _takes(signature, *range(6), hx=None, virtual=True)
+            fits = fault_of_call(method, *range(6), hx=None, virtual=True) is None
         else:
             fits = [*signature.parameters] == ["self", "hx", "at"]
         if not fits:
@@ -113,19 +114,11 @@ def check_actor(cls: type) -> None:
     check_signatures(cls)
     if issubclass(cls, nn.Module) and getattr(cls, "step", None) is BaseActorModule.step:
         names, signature = ("act", "rew", "fin", "stepno", "hx", "virtual"), inspect.signature(cls.forward)
-        if not _takes(signature, "self", "obs", **dict.fromkeys(names)):
+        if fault_of_call(cls.forward, "self", "obs", **dict.fromkeys(names)):
             raise TypeError(
                 f"{cls.__name__}.forward must take (self, obs, *, {', '.join(names)}), or **_ for those that it does "
                 f"not use, not {signature}"
             )
-
-
-def _takes(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError:
-        return False
-    return True
 
 
 def call(actor: Actor, method: str, *args: Any, **options: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial, reduce
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from parallel_rl.commands.trust import check_trust
 from parallel_rl.commands.values import kwargs_of
 from parallel_rl.config import RunConfig, TrainConfig
 from parallel_rl.utils import ALONE, Cluster, check_env_id, failure_of, imported, reason_of
+from parallel_rl.utils.names import fault_of_call
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -216,23 +216,10 @@ def _imported(what: str, name: str, *arguments: Any) -> Any:
         raise ValueError(f"no {what} {name!r} ({error}{f', in {file}' if file else ''})") from None
     if not callable(found):
         raise ValueError(f"the {what} {name!r} is neither a class nor a function, but {found!r}")
-    if fault := _fault_of_call(found, *arguments):
+    if fault := fault_of_call(found, *arguments):
         how = "with the environment alone" if arguments else "without arguments"
         raise ValueError(
             f"the {what} {name!r} cannot be made {how} ({fault}): name a function of your own that makes it with all "
             "its arguments"
         )
     return found
-
-
-def _fault_of_call(function: Callable[..., Any], *arguments: Any) -> str | None:
-    """Return why a function cannot be called with some arguments; None if it can."""
-    try:
-        parameters = signature(function)
-    except ValueError:  # written in C: a wrong call will fail later
-        return None
-    try:
-        parameters.bind(*arguments)
-    except TypeError as error:
-        return str(error)
-    return None

@@ -135,6 +135,19 @@ def takes_no_environment(init: Callable[P, None]) -> Callable[P, None]:
     return checked
 
 
+def fault_of_call(function: Callable[..., object], *args: object, **kwargs: object) -> str | None:
+    """Return why a function cannot be called with some arguments; None if it can, or if its signature is unknown."""
+    try:
+        parameters = signature(function)
+    except (TypeError, ValueError):  # written in C: a wrong call will fail later
+        return None
+    try:
+        parameters.bind(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    return None
+
+
 def sb3_name(name: str, known: Collection[str]) -> tuple[str, str] | None:
     """Return our name for an argument of Stable-Baselines3, and a note in brackets or an empty text; None if unknown.
 
