@@ -126,18 +126,17 @@ class PPO(Acting, Learning):
             is_continuous, observ_dim, action_dim, action_scaling, action_offset, observation_space, action_space
         )
         self.encoder, self.actor_critic, self.seed = encoder, actor_critic, checked_seed(seed)
-
-        self.rng = np.random.default_rng(self.seed)
-        self.memory, self.updates, self.rewarded = Memory(), 0, False
-        fresh = int(self.rng.integers(2**63)) if self.seed is None else self.seed
-        self._make_networks(torch.Generator().manual_seed(fresh))
+        self.rng, self.memory, self.updates, self.rewarded = np.random.default_rng(self.seed), Memory(), 0, False
+        self._make_networks()
         self._make_optimizers()
 
     arguments = frozenset(inspect.signature(__init__).parameters) - settings_in(PPOConfig).keys() - {"self", "settings"}
     """The arguments that are not in the config: spaces, networks and seed."""
 
-    def _make_networks(self, generator: torch.Generator) -> None:
+    def _make_networks(self) -> None:
         config, companions = self.config, self._wanted_companions()
+        fresh = int(self.rng.integers(2**63)) if self.seed is None else self.seed
+        generator = torch.Generator().manual_seed(fresh)
         self.policy = self.actor_critic(
             self.observation_space,
             self.action_space,
