@@ -8,12 +8,12 @@ from numpy.typing import ArrayLike
 
 from parallel_rl.utils import element_of, join_parts, torch_threads
 from parallel_rl.utils.features import why_nan
+from PPO.base import PPOBase
 from PPO.fast.policy import NumpyPolicy
 from PPO.fast.shards import Replica
-from PPO.parts import Parts
 
 
-class Acting(Parts):
+class Acting(PPOBase):
     """The part of `PPO` that acts."""
 
     @property

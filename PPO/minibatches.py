@@ -12,10 +12,10 @@ from torch import nn
 from parallel_rl.networks import average_vectors
 from parallel_rl.utils import Ranks, merged
 from parallel_rl.utils.shapes import in_shapes
+from PPO.base import PPOBase
 from PPO.companions import Companion
 from PPO.losses import LossMetrics
 from PPO.memory import Array, Rows
-from PPO.parts import Parts
 
 Targets = tuple[torch.Tensor, ...]
 """What a companion's `targets` returns."""
@@ -140,7 +140,7 @@ def select_rows(targets: Sequence[Targets], index: np.ndarray) -> list[Targets]:
 
 
 def add_companion_gradients(
-    ppo: Parts, targets: list[Targets], index: np.ndarray, rng: np.random.Generator
+    ppo: PPOBase, targets: list[Targets], index: np.ndarray, rng: np.random.Generator
 ) -> LossMetrics:
     """Compute the gradients of the companions' losses on some rows, added to the policy's own; return the losses."""
     for optimizer in ppo.optimizers[1:]:
@@ -153,7 +153,7 @@ def add_companion_gradients(
     return {loss_name(companion): loss.detach() for companion, loss in losses.items()}
 
 
-def companion_losses(ppo: Parts, targets: list[Targets], rng: np.random.Generator) -> dict[Companion, torch.Tensor]:
+def companion_losses(ppo: PPOBase, targets: list[Targets], rng: np.random.Generator) -> dict[Companion, torch.Tensor]:
     """Return the loss of each companion that has one, for the targets of a minibatch.
 
     It has a gradient for the policy only if the companion `shares`.

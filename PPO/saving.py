@@ -14,8 +14,8 @@ from parallel_rl.networks import MultiCategoricalHead
 from parallel_rl.networks.weights import POLICY_FILE, Settings, read_weights, tensors_of, write_weights
 from parallel_rl.utils import State, check_fit, older, whole_number
 from PPO.averaging import average
+from PPO.base import PPOBase
 from PPO.companions import scales_of
-from PPO.parts import Parts
 from PPO.settings import arguments_of, differences, plain_arguments
 
 SHARED_PARTS = ("networks", "optimiser", "updates", "rewarded")
@@ -24,7 +24,7 @@ OF_ENVIRONMENTS = {"intrinsic_returns", "exploration"}
 """Parts that have a row for each environment."""
 
 
-class Savable(Parts):
+class Savable(PPOBase):
     """The part of `PPO` that saves and loads."""
 
     @classmethod

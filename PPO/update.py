@@ -29,6 +29,7 @@ from parallel_rl.utils import (
     stream_of,
 )
 from PPO.actor_critic import ActorCritic, Past
+from PPO.base import PPOBase
 from PPO.companions import Companion, Transitions
 from PPO.fast.shards import GradientWorkers, ShardedGradient
 from PPO.losses import LossMetrics, as_tensors
@@ -46,11 +47,10 @@ from PPO.minibatches import (
     standardize,
 )
 from PPO.objective import Objective
-from PPO.parts import Parts
 
 
 @torch.no_grad()
-def prepare(ppo: Parts, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
+def prepare(ppo: PPOBase, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
     """Convert a batch to rows for minibatches; update the statistics of observations, returns and companions.
 
     The statistics include the rows of all ranks.
@@ -106,7 +106,7 @@ def prepare(ppo: Parts, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
 
 
 def optimize(
-    ppo: Parts,
+    ppo: PPOBase,
     prepared: "Prepared",
     lr: float,
     objective: Objective,
@@ -256,7 +256,7 @@ def network_inputs(policy: ActorCritic, batch: Batch, obs: torch.Tensor) -> Inpu
 
 
 @torch.no_grad()
-def estimate(ppo: Parts, experience: Experience) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
+def estimate(ppo: PPOBase, experience: Experience) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
     """Return values `(M, V)`, advantages float64 `(M,)` and returns `(M, V)`, in units of reward."""
     values, final_values = values_of(ppo, experience)
     value, final_value = (tensor.double().cpu().numpy() for tensor in (values, final_values))
@@ -267,7 +267,7 @@ def estimate(ppo: Parts, experience: Experience) -> tuple[torch.Tensor, np.ndarr
     return values, weighted.sum(axis=1), on_device(ppo.policy, advantages + value).float()
 
 
-def values_of(ppo: Parts, experience: Experience) -> tuple[torch.Tensor, torch.Tensor]:
+def values_of(ppo: PPOBase, experience: Experience) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the values `(M, V)` of the rows and `(E, V)` of the next observations at the ends, in units of reward."""
     policy, (obs, past), final_obs = ppo.policy, experience.inputs, experience.final_obs
     if ppo.numpy_policy is not None:
@@ -285,7 +285,7 @@ def values_of(ppo: Parts, experience: Experience) -> tuple[torch.Tensor, torch.T
     return values[:count], values[count:]
 
 
-def scaled(ppo: Parts, experience: Experience, advantage: np.ndarray) -> torch.Tensor:
+def scaled(ppo: PPOBase, experience: Experience, advantage: np.ndarray) -> torch.Tensor:
     """Return advantages `(M,)`, scaled as `normalize_advantage` says.
 
     With `minibatch`, each minibatch is standardized later; here only extreme magnitudes are brought near 1.
@@ -324,7 +324,7 @@ def behavior_actions(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple
 
 
 def minibatch_gradients(
-    ppo: Parts, count: int, objective: Objective, workers: GradientWorkers | None
+    ppo: PPOBase, count: int, objective: Objective, workers: GradientWorkers | None
 ) -> Autograd | ShardedGradient:
     """Return the gradient computation for a batch of `count` rows: the analytic one if it applies."""
     gradient = ppo.optimizers[0].gradient

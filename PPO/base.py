@@ -1,4 +1,4 @@
-"""What the parts of `PPO` that act, learn and save have in common: its attributes, and the vectors of parameters."""
+"""The base of PPO: its attributes, and the vectors of its parameters."""
 
 import copy
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ else:
     ConfigFields = object
 
 
-class Parts(Configured, ConfigFields):
+class PPOBase(Configured, ConfigFields):
     """The attributes of `PPO`, which its constructor sets."""
 
     config: PPOConfig
