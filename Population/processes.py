@@ -10,6 +10,7 @@ from AsyncPPO.workers import (
     Channel,
     Job,
     Pulse,
+    Supervisor,
     Worker,
     WorkerError,
     WorkerPool,
@@ -60,7 +61,7 @@ def _make(make: MakeMember, seed: int, channel: Channel) -> Member:
     return make(seed=seed, pulse=channel.pulse)
 
 
-class Processes:
+class Processes(Supervisor):
     """Members in child processes."""
 
     def __init__(
@@ -143,9 +144,6 @@ class Processes:
         result = self._pool.wait_for(worker)
         if isinstance(result, Failure):
             raise MemberError(f"{worker.channel.name} failed: {result.trace}")
-
-    def interrupted(self, worker: Worker, error: WorkerError) -> None:
-        """Do nothing: `prepare` has restored the member."""
 
     def close(self) -> None:
         """End the processes; may be called twice."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from AsyncPPO import EnvError, EnvVectorizer
 from AsyncPPO.backends import EnvFactory, OnEnvError
 from AsyncPPO.factory import env_factories
-from AsyncPPO.workers import Channel, Pulse, Worker, WorkerError, WorkerPool, WorkerSpec, choose_start_method
+from AsyncPPO.workers import Channel, Pulse, Supervisor, WorkerPool, WorkerSpec, choose_start_method
 from parallel_rl.utils import env_seeds, restart_seed, seed_global_streams, spawn_seeds
 from Rollouts.collector import FragmentCollector
 from Rollouts.fragment import Fragment, cat
@@ -91,16 +91,6 @@ class RolloutWorker:
         self.envs.close()
 
 
-class Restarts:
-    """A supervisor: workers that died or hung begin their fragment again, with new episodes."""
-
-    def prepare(self, worker: Worker) -> None:
-        """Do nothing: the new process has already made its environments, with other seeds."""
-
-    def interrupted(self, worker: Worker, error: WorkerError) -> None:
-        """Do nothing: the worker begins its fragment again by itself."""
-
-
 def lagged_feed(
     envs: Any,
     num_envs: int,
@@ -136,7 +126,7 @@ def lagged_feed(
         start_method="spawn" if device.type == "cuda" else choose_start_method("auto")[0],
         timeout=step_timeout,
         close_timeout=CLOSE_SECONDS,
-        supervisor=Restarts() if on_env_error == "restart" else None,
+        supervisor=Supervisor() if on_env_error == "restart" else None,  # a new process begins its fragment again
         error=EnvError,
     ) as pool:
 

@@ -21,11 +21,11 @@ from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.backends.context import BlockContext, make_context, shared_arrays
 from AsyncPPO.backends.rollout import Plan
 from AsyncPPO.backends.tasks import TASKS
-from AsyncPPO.workers import CLOSE_SECONDS, Job, SharedBuffers, Worker, WorkerError, WorkerPool, WorkerSpec
+from AsyncPPO.workers import CLOSE_SECONDS, Job, SharedBuffers, Supervisor, Worker, WorkerError, WorkerPool, WorkerSpec
 from parallel_rl.utils import spawn_seeds
 
 
-class ProcessBackend(Backend):
+class ProcessBackend(Backend, Supervisor):
     """Blocks of consecutive environments, one per process: the main one steps the first, unless `asynchronous`.
 
     Args:

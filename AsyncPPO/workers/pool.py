@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.util import Finalize
-from typing import Any, Protocol
+from typing import Any
 
 import cloudpickle
 
@@ -49,8 +49,8 @@ class WorkerSpec:
     """The environments that it steps, if any."""
 
 
-class Supervisor(Protocol):
-    """Restores workers that died or hung."""
+class Supervisor:
+    """Restores workers that died or hung; this one does no more than let them begin their task again."""
 
     def prepare(self, worker: Worker) -> Any:
         """Prepare a new process, which replaces a dead one, for its tasks; `restart` returns the result."""
