@@ -54,14 +54,14 @@ class Counts(NamedTuple):
     episodes: list[Episode]
     restarts: int
     """Restarts of environments that failed."""
+    running_envs: int
+    """Their environments; fewer than those of the run while a rank is missing."""
 
 
 @dataclass
 class Others:
     """Counts of the other ranks, as of the last exchange."""
 
-    running_envs: int
-    """Environments of all ranks, this one included; fewer than `num_envs` while a rank is missing."""
     waiting: int = 0
     """Transitions in the buffers of the others."""
     known_restarts: int = 0
@@ -78,13 +78,14 @@ class Others:
             env: its environments.
         """
         restarts = env.restarts - self.known_restarts
-        counts, all_waiting, all_envs = Counts(steps, episodes, restarts), waiting, env.num_envs
+        counts, all_waiting = Counts(steps, episodes, restarts, env.num_envs), waiting
         if ranks.world_size > 1:
             ended = [[episode.return_, episode.length, episode.infos] for episode in episodes]
             parts = ranks.all_gather([steps, waiting, env.num_envs, restarts, ended])
             all_steps, all_waiting, all_envs, all_restarts = (sum(part[index] for part in parts) for index in range(4))
-            counts = Counts(all_steps, [Episode(*episode) for *_, ended in parts for episode in ended], all_restarts)
-        self.running_envs, self.waiting = all_envs, all_waiting - waiting
+            all_episodes = [Episode(*episode) for *_, ended in parts for episode in ended]
+            counts = Counts(all_steps, all_episodes, all_restarts, all_envs)
+        self.waiting = all_waiting - waiting
         self.known_restarts += restarts
         return counts
 
@@ -129,7 +130,7 @@ def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:
     while True:
         own = [trainer.stopped, trainer.skip_slow_work, trainer.env.num_envs, trainer.ranks.candidates()]
         reports = trainer.ranks.all_gather(own)
-        trainer.others.running_envs = sum(envs for _, _, envs, _ in reports)
+        trainer.running_envs = sum(envs for _, _, envs, _ in reports)
         for why, *_ in reports:
             if why is not None:
                 trainer.stopped, trainer.skip_slow_work = why, any(skip for _, skip, *_ in reports)

@@ -123,9 +123,8 @@ def contents(trainer: "AsyncTrainer") -> State | None:
 def state_for_new_rank(trainer: "AsyncTrainer") -> State:
     """Return what a rank needs to join a run: what all ranks share, and a state for new episodes."""
     agent = part_of_agent(trainer.agent, trainer.agent.state(), trainer.share, slice(0, 0))
-    others = {"running_envs": trainer.running_envs, "waiting": trainer.waiting}
     env = trainer.env.new_episodes(trainer.steps_done)
-    return {"agent": agent, "env": env, "others": others, **_progress_of(trainer)}
+    return {"agent": agent, "env": env, "waiting": trainer.waiting, **_progress_of(trainer)}
 
 
 def _progress_of(trainer: "AsyncTrainer") -> State:
@@ -164,7 +163,7 @@ def join(trainer: "AsyncTrainer") -> None:
     trainer.agent.load_state(state["agent"])
     trainer.env.begin_after(state["env"])
     trainer.buffer.clear()
-    trainer.others = Others(**state["others"])
+    trainer.others = Others(state["waiting"])
     Progress.of_state(state["progress"], state["recent"]).restore(trainer)
 
 

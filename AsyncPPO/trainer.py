@@ -104,7 +104,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.collecting_since: float | None = None  # by `time.monotonic`; None between collections
         self.rows = RowMeans(agent)
         self.restarts = 0  # of environments of all ranks that failed
-        self.others = Others(self.num_envs)
+        self.others, self.running_envs = Others(), self.num_envs  # fewer run while a rank is missing
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:
         replica = self.agent.replica() if self.acting == "replicas" else None
@@ -208,11 +208,6 @@ class AsyncTrainer(Closeable, Generic[A]):
     def waiting(self) -> int:
         """The number of transitions in the buffers of all ranks."""
         return len(self.buffer) + self.others.waiting
-
-    @property
-    def running_envs(self) -> int:
-        """The number of environments of all ranks; fewer than `num_envs` while a rank is missing."""
-        return self.others.running_envs
 
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
         """End the run after the current update. Before the first `run`, this ends that run at once.

@@ -73,6 +73,7 @@ class Turns:
         trainer.steps_done += counts.steps
         trainer.episodes_done += len(counts.episodes)
         trainer.restarts += counts.restarts
+        trainer.running_envs = counts.running_envs
         trainer.recent.extend(counts.episodes)
         return counts.steps, counts.episodes
 
