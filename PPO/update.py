@@ -62,9 +62,9 @@ def prepare(ppo: PPOBase, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
     policy, head = ppo.policy, ppo.policy.value_head
 
     # observations, normalized by the statistics that the policy acted with (with lag=1: by newer ones)
-    obs, final_obs = columns(policy, batch.obs), columns(policy, batch.final_obs)
-    inputs, final_obs = network_inputs(policy, batch, policy.normalize(obs)), policy.normalize(final_obs)
-    raw_action, log_prob = behavior_actions(policy, batch, inputs)
+    obs, past = columns(policy, batch.obs), past_of(policy, batch)
+    normal_obs, final_obs = policy.normalize(obs), policy.normalize(columns(policy, batch.final_obs))
+    raw_action, log_prob = behavior_actions(policy, batch, normal_obs, past)
     metrics = {"entropy": -log_prob.mean().item()}
 
     # rewards: the environment's, and those of companions
@@ -83,15 +83,15 @@ def prepare(ppo: PPOBase, batch: Batch, ranks: Ranks = ALONE) -> "Prepared":
         ppo.rewarded = largest != 0
 
     # values, advantages (GAE) and returns
-    experience = Experience(batch, rewards, inputs, final_obs, ranks)
+    experience = Experience(batch, rewards, normal_obs, past, final_obs, ranks)
     values, advantage, returns = estimate(ppo, experience)
 
     # update the return statistics, and rescale the value head (PopArt)
     old_value = head.update(returns, values, ranks)
 
-    state, starts = inputs.past or (None, None)
+    state, starts = past or (None, None)
     rows = Rows(
-        obs=inputs.obs,
+        obs=normal_obs,
         raw_action=raw_action,
         log_prob=log_prob,
         advantage=scaled(ppo, experience, advantage),
@@ -156,15 +156,6 @@ def optimize(
     return means(steps)
 
 
-class Inputs(NamedTuple):
-    """Inputs of the networks."""
-
-    obs: torch.Tensor
-    """Normalized observations `(B, D)`."""
-    past: Past | None
-    """The recurrent states and starts of sequences; None without a core."""
-
-
 @dataclass(frozen=True)
 class RewardStream:
     """A reward for each of M rows, and how its return is computed."""
@@ -220,8 +211,10 @@ class Experience(NamedTuple):
     batch: Batch
     rewards: list[RewardStream]
     """V rewards for the M rows."""
-    inputs: Inputs
-    """The inputs for the M rows."""
+    obs: torch.Tensor
+    """Normalized observations `(M, D)`."""
+    past: Past | None
+    """The recurrent states and starts of sequences; None without a core."""
     final_obs: torch.Tensor
     """Normalized next observations `(E, D)` of the E ends."""
     ranks: Ranks
@@ -245,14 +238,14 @@ def columns(policy: ActorCritic, obs: np.ndarray) -> torch.Tensor:
     return on_device(policy, policy.features.flatten(obs))
 
 
-def network_inputs(policy: ActorCritic, batch: Batch, obs: torch.Tensor) -> Inputs:
-    """Return the inputs for the M rows."""
+def past_of(policy: ActorCritic, batch: Batch) -> Past | None:
+    """Return the recurrent state before each row, and where sequences start; None without a core."""
     if policy.core is None:
-        return Inputs(obs, None)
+        return None
     if "state" not in batch.extras:
         raise ValueError("a recurrent policy learns from its recurrent states: store the extras that act() returns")
     state = on_device(policy, batch.extras["state"]).float()
-    return Inputs(obs, (state, on_device(policy, np.append(True, batch.ends[:-1]))))
+    return state, on_device(policy, np.append(True, batch.ends[:-1]))
 
 
 @torch.no_grad()
@@ -269,7 +262,7 @@ def estimate(ppo: PPOBase, experience: Experience) -> tuple[torch.Tensor, np.nda
 
 def values_of(ppo: PPOBase, experience: Experience) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the values `(M, V)` of the rows and `(E, V)` of the next observations at the ends, in units of reward."""
-    policy, (obs, past), final_obs = ppo.policy, experience.inputs, experience.final_obs
+    policy, obs, past, final_obs = ppo.policy, experience.obs, experience.past, experience.final_obs
     if ppo.numpy_policy is not None:
         inverse, value = policy.value_head.stats.inverse, ppo.numpy_policy.value
         return inverse(torch.from_numpy(value(obs.numpy()))), inverse(torch.from_numpy(value(final_obs.numpy())))
@@ -303,7 +296,9 @@ def scaled(ppo: PPOBase, experience: Experience, advantage: np.ndarray) -> torch
     return in_range
 
 
-def behavior_actions(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+def behavior_actions(
+    policy: ActorCritic, batch: Batch, obs: torch.Tensor, past: Past | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return raw actions `(M, ...)` and their log-probabilities `(M,)` under the behavior policy.
 
     If a custom loop has not stored them, they are computed with the current policy. That is the behavior policy unless
@@ -320,7 +315,7 @@ def behavior_actions(policy: ActorCritic, batch: Batch, inputs: Inputs) -> tuple
         raw_action = policy.policy_head.to_raw_action(action.float() if action.is_floating_point() else action)
     if "log_prob" in extras:
         return raw_action, on_device(policy, extras["log_prob"]).float()
-    return raw_action, policy.distribution(*inputs).log_prob(raw_action)
+    return raw_action, policy.distribution(obs, past).log_prob(raw_action)
 
 
 def minibatch_gradients(
