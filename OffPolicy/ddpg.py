@@ -12,10 +12,10 @@ from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import DDPGConfig, DeterministicConfig, ForDDPG
 from OffPolicy.continuous import ContinuousAgent, DeterministicActor
 from OffPolicy.learner import Outputs, Rate, WeightedRanks
-from OffPolicy.noise import ParameterNoise, make_noise
+from OffPolicy.noise import make_noise
+from OffPolicy.perturbed import PerturbedActor
 from OffPolicy.replay import Transitions
-from parallel_rl.networks import copy_on
-from parallel_rl.utils import ALONE, MadeWith, Metrics, Ranks, State, Trajectory, episode_ends, mean_metrics, own_stream
+from parallel_rl.utils import ALONE, MadeWith, Metrics, Ranks, State, Trajectory, episode_ends, own_stream
 
 
 class DeterministicAgent(ContinuousAgent):
@@ -68,19 +68,17 @@ class DDPG(DeterministicAgent):
     config: DDPGConfig
     for_env = MadeWith(ForDDPG)(OffPolicyAgent.make_for_env)
     critics = 1
+    perturbation: PerturbedActor | None = None
 
     def _make_networks(self, generator: torch.Generator) -> Any:
         networks = super()._make_networks(generator)
-        self.perturbation = ParameterNoise(self.config.parameter_noise) if self.config.parameter_noise else None
-        self._perturbed_vector = self.actor_learner.vector.clone()
-        self._perturbed = copy_on(self.actor_learner.network, self._perturbed_vector)
-        if self.perturbation is not None:
-            self._draws = self._sample_draws()
+        if self.config.parameter_noise:
+            self.perturbation = PerturbedActor(self.actor_learner, self.config.parameter_noise, self.rng)
         return networks
 
     def behave(self, columns: torch.Tensor, normals: np.ndarray) -> torch.Tensor:
         """Return the actor's actions; with parameter noise, those of the perturbed actor."""
-        return super().behave(columns, normals) if self.perturbation is None else self._perturbed(columns)
+        return super().behave(columns, normals) if self.perturbation is None else self.perturbation.network(columns)
 
     @torch.no_grad()
     def make_update(self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
@@ -104,58 +102,37 @@ class DDPG(DeterministicAgent):
         if self.perturbation is not None:
             first = [one for one in trajectories if one.env_id == 0]
             if ranks.all_gather(any(episode_ends(one.terminated, one.truncated).any() for one in first))[0]:
-                self._draws = self._sample_draws()
+                self.perturbation.resample()
 
     def update(self, progress: float, workers: Any = None, ranks: Ranks = ALONE, /) -> Metrics:
         """Make the updates that are due, and perturb the actor that they made."""
         metrics = super().update(progress, workers, ranks)
         if metrics and self.perturbation is not None:
             metrics["parameter_noise"] = self.perturbation.std
-            self._perturb(self.perturbation, ranks)
+            with own_stream(ranks, self.rng):
+                rows = self.replay.sample(self.batch_size, self.rng)
+            self.perturbation.perturb(self.policy.columns(self.policy.features.flatten(self.replay.obs[rows])), ranks)
         return metrics
-
-    @torch.no_grad()
-    def _perturb(self, noise: ParameterNoise, ranks: Ranks = ALONE) -> None:
-        """Perturb the actor; adapt the standard deviation to how far this changes actions."""
-        with own_stream(ranks, self.rng):
-            rows = self.replay.sample(self.batch_size, self.rng)
-        obs = self.policy.columns(self.policy.features.flatten(self.replay.obs[rows]))
-        vector = self.actor_learner.vector
-        self._perturbed_vector.copy_(vector + noise.std * self._draws)
-        difference = (self.actor_learner.network(obs) - self._perturbed(obs)).cpu().numpy()
-        distance = {"distance": float(np.sqrt(np.mean(difference**2)))}
-        noise.adapt(mean_metrics(ranks, len(rows), distance)["distance"])
-        self._perturbed_vector.copy_(vector + noise.std * self._draws)
-
-    def _sample_draws(self) -> torch.Tensor:
-        """Return standard normal numbers, one for each parameter of the actor."""
-        vector = self.actor_learner.vector
-        return torch.from_numpy(self.rng.standard_normal(len(vector), np.float32)).to(vector.device)
 
     def load_weights(self, directory: str | os.PathLike[str], /) -> None:
         """Load what `save_weights` saved; the actor is not perturbed until the next update."""
         super().load_weights(directory)
-        self._perturbed_vector.copy_(self.actor_learner.vector)
+        if self.perturbation is not None:
+            self.perturbation.reset()
 
     def _load_networks(self, state: State) -> None:
         """Restore the networks; the actor is not perturbed until the next update."""
         super()._load_networks(state)
-        self._perturbed_vector.copy_(self.actor_learner.vector)
+        if self.perturbation is not None:
+            self.perturbation.reset()
 
     def state(self) -> State:
         """Return everything, with the perturbation."""
-        if self.perturbation is None:
-            return super().state()
-        tensors = {"perturbed": self._perturbed_vector, "draws": self._draws}
-        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-        return super().state() | {"perturbation": {"std": self.perturbation.std, **arrays}}
+        return super().state() | ({} if self.perturbation is None else {"perturbation": self.perturbation.state()})
 
     def load_state(self, state: State, /) -> None:
         """Restore everything, with the perturbation; a run without `parameter_noise` has none."""
         super().load_state(state)
         saved = state.get("perturbation")
         if self.perturbation is not None and saved is not None:
-            self.perturbation.std = float(saved["std"])
-            self._perturbed_vector.copy_(torch.as_tensor(saved["perturbed"]))
-            if "draws" in saved:  # older checkpoints lack them
-                self._draws = torch.as_tensor(saved["draws"]).to(self._draws)
+            self.perturbation.load_state(saved)
