@@ -105,7 +105,8 @@ def _trajectory(
     if goal_functions is not None:
         goals = obs[ACHIEVED][1:], obs[DESIRED][1:]
         reward = goal_functions.values("compute_reward", *goals) if reward is None else reward
-        terminated = goal_functions.values("compute_terminated", *goals) if terminated is None else terminated
+        if terminated is None and goal_functions.compute_terminated is not None:
+            terminated = goal_functions.values("compute_terminated", *goals)
     if reward is None:
         raise ValueError(f"{name} has no array rew")
     reward = _checked(reward, (steps,), "rew", name).astype(np.float32)

@@ -1,6 +1,7 @@
 """Hindsight experience replay (Andrychowicz et al. 2017, arXiv:1707.01495): achieved goals become desired ones."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -27,7 +28,8 @@ class GoalFunctions(NamedTuple):
     """Reward and termination of a goal-conditioned environment, for any goal."""
 
     compute_reward: GoalFunction
-    compute_terminated: GoalFunction
+    compute_terminated: GoalFunction | None = None
+    """None: the termination of a step is taken not to depend on the goal."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "GoalFunctions":
         """Return itself: the functions may be methods of an environment, which is not copied."""
@@ -38,14 +40,17 @@ class GoalFunctions(NamedTuple):
         """Return the functions of an environment with the interface of Gymnasium-Robotics, or of its wrappers.
 
         Raises:
-            ValueError: the environment lacks `compute_reward` or `compute_terminated`.
+            ValueError: the environment lacks `compute_reward`.
         """
-        try:
-            is_vector = isinstance(env, gym.vector.VectorEnv)  # whose wrappers have no `get_wrapper_attr`
-            find = partial(getattr, env.unwrapped) if is_vector else env.get_wrapper_attr
-            return cls(find("compute_reward"), find("compute_terminated"))
-        except AttributeError as error:
-            raise ValueError(f"hindsight needs compute_reward and compute_terminated of {env}: {error}") from None
+        is_vector = isinstance(env, gym.vector.VectorEnv)  # whose wrappers have no `get_wrapper_attr`
+        find = partial(getattr, env.unwrapped) if is_vector else env.get_wrapper_attr
+        found: dict[str, GoalFunction] = {}
+        for name in cls._fields:
+            with suppress(AttributeError):
+                found[name] = find(name)
+        if "compute_reward" not in found:
+            raise ValueError(f"hindsight needs the method compute_reward(achieved_goal, desired_goal, info) of {env}")
+        return cls(**found)
 
     def values(
         self, name: Literal["compute_reward", "compute_terminated"], achieved: np.ndarray, desired: np.ndarray
@@ -121,8 +126,9 @@ class Hindsight:
         for obs in (batch.obs, batch.next_obs):
             obs[DESIRED][relabeled] = goal
         batch.reward[relabeled] = self.goal_functions.values("compute_reward", achieved, goal)
-        terminated = self.goal_functions.values("compute_terminated", achieved, goal)
-        batch.discount[relabeled] = np.where(terminated, 0.0, gamma)
+        if self.goal_functions.compute_terminated is not None:
+            terminated = self.goal_functions.values("compute_terminated", achieved, goal)
+            batch.discount[relabeled] = np.where(terminated, 0.0, gamma)
         return batch
 
     def goal_rows(self, replay: Replay, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -169,6 +169,12 @@ def test_a_setting_as_a_flag_of_resume_is_an_error_that_says_how(
     assert capsys.readouterr().err == f"error: {override}"
 
 
+def test_resume_without_a_directory_asks_for_it(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main.main(["resume"])
+    assert "PATH" in capsys.readouterr().err
+
+
 def test_one_line_adds_a_setting_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

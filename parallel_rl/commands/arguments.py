@@ -104,7 +104,7 @@ def check_resume(arguments: Sequence[str], known: Collection[str]) -> None:
     Raises:
         ValueError: one is; the message says how `--override` changes it.
     """
-    for word, following in zip(arguments, [*arguments[1:], "VALUE"], strict=True):
+    for word, following in zip(arguments, [*arguments, "VALUE"][1:], strict=True):
         flag, _, value = word.partition("=")
         name = flag.removeprefix("--").replace("-", "_").lower()
         if not flag.startswith("--") or name in known:

@@ -113,7 +113,7 @@ def test_hindsight_without_goals_names_what_the_environment_lacks(
     flags = ["--agent", "dqn", "--hindsight", "future", "--run-dir", str(tmp_path / "run"), *flags]
     assert main.main(flags) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: hindsight needs compute_reward and compute_terminated of <")
+    assert error.startswith("error: hindsight needs the method compute_reward(achieved_goal, desired_goal, info) of <")
     assert "n_step" not in error
 
 

@@ -1,6 +1,7 @@
 import copy
 import threading
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -119,6 +120,21 @@ def test_hindsight_recomputes_reward_and_termination_for_the_new_goal() -> None:
     never = Hindsight(GoalFunctions(reward, lambda achieved, desired, info: False), "future", k=10**9)
     batch = never.transitions(replay, np.flatnonzero(replay.is_transition), 0.9, np.random.default_rng(0))
     assert batch.discount[0] == np.float32(0.9)
+
+
+def test_without_compute_terminated_a_step_stays_terminated_with_another_goal() -> None:
+    """As in Stable-Baselines3, whose environments need `compute_reward` only."""
+
+    class Falls(gym.Env):
+        compute_reward = staticmethod(reward)
+
+    once = replace(piece(0, 2, False), terminated=np.array([False, True]))
+    replay = replay_of(once)
+    hindsight = Hindsight(GoalFunctions.of(Falls()), "final", k=10**9)
+    batch = hindsight.transitions(replay, np.flatnonzero(replay.is_transition), 0.9, np.random.default_rng(0))
+    np.testing.assert_array_equal(batch.obs["desired_goal"][:, 0], [2, 2])
+    np.testing.assert_array_equal(batch.reward, [-1, 0])
+    np.testing.assert_array_equal(batch.discount, np.float32([0.9, 0]))
 
 
 def test_functions_that_take_single_goals_are_called_for_each() -> None:
