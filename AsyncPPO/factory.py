@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from inspect import Parameter, signature
+from inspect import signature
 from typing import Any
 
 import gymnasium as gym
@@ -36,17 +36,6 @@ def number_of_copies(env: Any, num_envs: int | None, default: int, names: tuple[
         )
     number = num_envs if listed is None else listed
     return default if number is None else counted(names[1], number)
-
-
-def is_vectorized(env: Any) -> bool:
-    """Return whether `env` is a `VectorEnv`, or makes one: a callable with a parameter `num_envs` without default."""
-    if isinstance(env, VectorEnv):
-        return True
-    try:
-        number = signature(env).parameters.get("num_envs")
-    except (TypeError, ValueError):  # not a callable, or one that is written in C
-        return False
-    return number is not None and number.default is Parameter.empty
 
 
 def env_factories(env: EnvLike | Sequence[EnvLike], num_envs: int) -> list[EnvFactory]:

@@ -31,8 +31,8 @@ from AsyncPPO.backends import (
     make_pool,
     why_no_children,
 )
-from AsyncPPO.factory import EnvLike, env_factories, is_vectorized, like, sample_env
-from parallel_rl.utils import counted
+from AsyncPPO.factory import EnvLike, env_factories, like, sample_env
+from parallel_rl.utils import counted, is_vectorized
 
 logger = logging.getLogger(__name__)
 

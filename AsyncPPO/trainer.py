@@ -16,13 +16,13 @@ from AsyncPPO.callbacks.base import Callback, ProgressBar, call, started
 from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_for_new_rank
 from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
-from AsyncPPO.factory import EnvLike, is_vectorized, number_of_copies
+from AsyncPPO.factory import EnvLike, number_of_copies
 from AsyncPPO.rows import RowMeans, report, report_without_update, row_of, warn_of_missing_metrics
 from AsyncPPO.settings import ActingMode, EnvSettings, Mode, callbacks_in, check_arguments, warn_if_too_short
 from AsyncPPO.share import Share, check_ranks
 from AsyncPPO.turns import LaggedTurns, Turns
 from AsyncPPO.vectorizer import EnvVectorizer
-from parallel_rl.utils import ALONE, Closeable, Cluster, History, Metrics, counted, save_state
+from parallel_rl.utils import ALONE, Closeable, Cluster, History, Metrics, counted, is_vectorized, save_state
 
 RECENT_EPISODES = 100
 DEFAULT_NUM_ENVS = 32

@@ -93,8 +93,8 @@ class OffPolicyAgent(Sharing, ABC):
         """Make an agent for an environment.
 
         Args:
-            env: a Gymnasium environment or vector environment, an `EnvVectorizer`, a callable that makes an
-                environment, or an environment's id.
+            env: a Gymnasium environment or vector environment, an `EnvVectorizer`, a callable or function of `num_envs`
+                that makes one, or an environment's id.
             options: further arguments of the constructor, such as settings.
 
         Raises:

@@ -213,8 +213,8 @@ class PPO(Acting, Learning):
         """Make an agent for an environment, whose spaces determine the first four arguments.
 
         Args:
-            env: a Gymnasium environment or vector environment, an `EnvVectorizer`, a callable that makes an
-                environment, or an environment's id.
+            env: a Gymnasium environment or vector environment, an `EnvVectorizer`, a callable or function of `num_envs`
+                that makes one, or an environment's id.
             hyperparameters: further arguments of `PPO`.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from AsyncPPO.factory import is_vectorized
+from parallel_rl.utils import is_vectorized
 from Rollouts.actor import Actor, call
 from Rollouts.fragment import State
 from Rollouts.nested import Nested, tree_leaves, tree_map

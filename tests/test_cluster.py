@@ -261,7 +261,7 @@ def test_ray_is_imported_only_for_its_cluster(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "ray", None)
     code, _, err = trained(tmp_path, "run", *SHORT, "--cluster", "ray").finish()
     assert code == 1
-    assert "error: --cluster ray needs the extra [ray]: pip install -r requirements-ray.txt" in err
+    assert "(pip install 'parallel-rl[ray]', or -r requirements-ray.txt in a checkout)" in err
 
 
 @pytest.mark.slow

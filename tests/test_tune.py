@@ -305,7 +305,8 @@ def test_without_optuna_the_error_names_the_extra(
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert tune(tmp_path / "none") == 1
     err = capsys.readouterr().err
-    assert "error: tune needs the extra [tune]: pip install -r requirements-tune.txt" in err
+    assert "optuna" in err
+    assert "(pip install 'parallel-rl[tune]', or -r requirements-tune.txt in a checkout)" in err
     assert not (tmp_path / "none").exists()
 
 

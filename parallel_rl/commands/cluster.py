@@ -23,7 +23,7 @@ from parallel_rl.commands.output import note, say
 from parallel_rl.commands.stopping import last_line, passed_on, run_in_child
 from parallel_rl.ranks import ranks_of_environment
 from parallel_rl.ranks.driver import GRACE_SECONDS, SIGNALED
-from parallel_rl.utils import Cluster, counted
+from parallel_rl.utils import Cluster, counted, reason_of
 
 Work = Callable[[Cluster], int]
 """What a rank does; returns an exit code."""
@@ -118,8 +118,8 @@ def _work_elastically(nodes: Nodes, work: Work) -> int:
         if nodes.where == "ray":
             try:
                 from parallel_rl.ranks.on_ray import RayRank, connected
-            except ImportError:
-                raise ImportError("--cluster ray needs the extra [ray]: pip install -r requirements-ray.txt") from None
+            except ImportError as error:
+                raise ImportError(reason_of(error)) from error
 
             machines = ends.enter_context(connected())
         address = HERE if machines is None else machines.address

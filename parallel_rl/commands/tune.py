@@ -21,7 +21,7 @@ from parallel_rl.commands.trust import environment_arguments, run_arguments
 from parallel_rl.commands.tune_report import plot_search, table
 from parallel_rl.config import TrainConfig, train_config
 from parallel_rl.search_space import LogRange, Space, search_space
-from parallel_rl.utils import SettingValues, counted, settings_in
+from parallel_rl.utils import SettingValues, counted, reason_of, settings_in
 
 if TYPE_CHECKING:
     import optuna
@@ -62,7 +62,7 @@ def tune(arguments: Sequence[str]) -> int:
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
-        raise ImportError(f"tune needs the extra [tune]: pip install -r requirements-tune.txt ({error})") from error
+        raise ImportError(reason_of(error)) from error
 
     # here an unknown environment or callback is one error, not one for each trial
     actions = fresh_agent(config).action_space

@@ -14,7 +14,7 @@ import torch
 from gymnasium.vector.utils import concatenate, create_empty_array
 from torch import nn
 
-from parallel_rl.utils import ACTION_MASK, leaves, name_of, split_parts
+from parallel_rl.utils import ACTION_MASK, leaves, name_of, reason_of, split_parts
 
 Run = Callable[[Sequence[torch.Tensor]], Sequence[Any]]
 """Runs an exported policy: from inputs to results."""
@@ -120,7 +120,7 @@ def _save_onnx(program: torch.export.ExportedProgram, names: Sequence[str], resu
             value.shape[0] = "batch"
         exported.save(path, external_data=False)
     except ImportError as error:
-        raise ImportError(f"ONNX needs pip install -r requirements-export.txt ({error})") from error
+        raise ImportError(reason_of(error)) from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, {name: part.numpy() for name, part in zip(names, inputs, strict=True)})
 

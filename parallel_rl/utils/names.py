@@ -175,13 +175,14 @@ def _note(name: str, ours: str) -> str:
 def suggestion(name: str, known: Collection[str], similarity: float = 0.6) -> str:
     """Return `: did you mean 'NAME'?`, or an empty text if no name is near.
 
-    For a name of Stable-Baselines3 it is ours, otherwise the nearest.
+    For a name of Stable-Baselines3, also a misspelled one, it is ours, otherwise the nearest.
 
     Args:
         name: an unknown name.
         known: those that exist.
         similarity: the least similarity of a near name, from 0 to 1.
     """
-    near = [(close, "") for close in get_close_matches(name, known, 1, similarity)]
-    found = sb3_name(name, known) or next(iter(near), None)
+    theirs = {other: ours for other in SB3_NAMES if (ours := sb3_name(other, known))}
+    near = get_close_matches(name, [*known, *theirs], 1, similarity)
+    found = theirs.get(name) or next((theirs.get(close, (close, "")) for close in near), None)
     return f": did you mean {found[0]!r}?{found[1]}" if found else ""

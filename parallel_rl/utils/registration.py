@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager, redirect_stderr, suppress
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from inspect import Parameter, signature
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
@@ -21,8 +22,13 @@ EXTRAS = {
     "cv2": "atari",
     "minatar": "atari",
     "minigrid": "minigrid",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "optuna": "tune",
+    "ray": "ray",
 }
-"""Packages of environments, and the extra `parallel-rl[EXTRA]`, or file requirements-EXTRA.txt, that installs them."""
+"""Optional packages, and the extra `parallel-rl[EXTRA]`, or file requirements-EXTRA.txt, that installs them."""
 OF_GYMNASIUM = {"jax": "jax"}
 """Packages of environments of Gymnasium itself, and its extra `gymnasium[EXTRA]`."""
 ROBOTICS = ("Fetch", "Hand", "Adroit", "AntMaze", "PointMaze", "FrankaKitchen")
@@ -31,13 +37,24 @@ MINIGRID = ("MiniGrid-", "BabyAI-")
 """The beginnings of the ids of MiniGrid."""
 
 
+def is_vectorized(env: Any) -> bool:
+    """Return whether `env` is a `VectorEnv`, or makes one: a callable with a parameter `num_envs` without default."""
+    if isinstance(env, gym.vector.VectorEnv):
+        return True
+    try:
+        number = signature(env).parameters.get("num_envs")
+    except (TypeError, ValueError):  # not a callable, or one that is written in C
+        return False
+    return number is not None and number.default is Parameter.empty
+
+
 @contextmanager
 def opened(env: Any) -> Iterator[Any]:
     """Yield an environment, which is closed afterwards if this function made it.
 
     Args:
-        env: a Gymnasium environment or vector environment, an `EnvVectorizer`, a callable that makes an environment, or
-            an environment's id.
+        env: a Gymnasium environment or vector environment, an `EnvVectorizer`, an environment's id, a callable that
+            makes an environment, or a function of `num_envs` that makes a `VectorEnv`.
 
     Raises:
         TypeError: it is none of these, or has no spaces.
@@ -46,7 +63,7 @@ def opened(env: Any) -> Iterator[Any]:
         register_games(env)
         make = partial(gym.make, env)
     elif callable(env):
-        make = env
+        make = partial(env, num_envs=1) if is_vectorized(env) else env
     else:
         yield _with_spaces(env)
         return
@@ -155,7 +172,7 @@ def imported(module: str) -> ModuleType:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return, in one line, why an environment could not be made: the package to install, or the error and its place."""
+    """Return, in one line, why something could not be made: the package to install, or the error and its place."""
     first = next(iter(f"{error}".splitlines()), "").partition(", run `pip")[0]  # it may name another version
     for name in _missing_packages(error):
         if name in EXTRAS:

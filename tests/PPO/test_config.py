@@ -97,6 +97,7 @@ def test_a_fixed_setting_cannot_be_assigned(name: str) -> None:
     [
         ("gama", "PPO() got an unexpected keyword argument 'gama': did you mean 'gamma'?"),
         ("learning_rate", "did you mean 'lr'?"),
+        ("lerning_rate", "did you mean 'lr'?"),
         ("net_arch", "did you mean 'hidden_sizes'?"),
         ("ent_coef", "did you mean 'entropy_coef'?"),
         ("n_steps", "did you mean 'batch_size'? (n_steps times the environments; the former batch_size is mini_batch_"),

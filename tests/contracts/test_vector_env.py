@@ -14,6 +14,7 @@ from gymnasium.wrappers.vector import ClipReward, NormalizeObservation, RecordEp
 from AsyncPPO import AsyncPPO, EnvVectorizer, VecMemory, evaluate
 from AsyncPPO.backends import EnvError
 from AsyncPPO.collector import Collector
+from OffPolicy import DQN
 from parallel_rl.utils import Trajectory
 from PPO import PPO
 from tests.covering import rest_slow
@@ -157,6 +158,14 @@ class Levels(Counter):
         if seed not in (None, 7, 8):
             raise ValueError(f"no level {seed}")
         return super().reset(seed=seed, options=options)
+
+
+@pytest.mark.parametrize("agent", [PPO, DQN])
+def test_an_agent_is_made_for_the_function_that_makes_them(agent: Any) -> None:
+    def make(num_envs: int) -> VectorEnv:
+        return SyncVectorEnv([Counter] * num_envs)
+
+    assert agent.for_env(make).observation_space == Counter().observation_space
 
 
 def test_a_restored_state_keeps_the_seeds_of_a_list() -> None:

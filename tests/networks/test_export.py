@@ -120,6 +120,14 @@ def test_export_of_bfloat16_as_onnx_is_refused(tmp_path: Path) -> None:
         export_policy(ppo, tmp_path / "policy.onnx")
 
 
+def test_without_onnx_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        ImportError, match=r"onnxruntime.*\(pip install 'parallel-rl\[export\]', or -r requirements-export"
+    ):
+        export_policy(PPO(False, 4, 2), tmp_path / "policy.onnx")
+
+
 def test_export_with_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"exported as \.onnx or \.pt2, not as 'policy\.pt'"):
         export_policy(PPO(False, 4, 2), tmp_path / "policy.pt")
