@@ -12,6 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from AsyncPPO.backends import (
+    CLOSE_SECONDS,
     Backend,
     BackendName,
     EnvBlock,
@@ -39,20 +40,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stepping:
-    """How to step environments; the fields are arguments of `EnvVectorizer`.
+    """How to step environments; the fields are arguments of `EnvVectorizer`, with its defaults.
 
     Raises:
         ValueError: an argument is invalid, or two are not compatible.
     """
 
-    backend: BackendName
-    num_workers: int | None
-    start_method: StartMethod | None
-    plan: Plan | None
-    asynchronous: bool
-    on_env_error: OnEnvError
-    step_timeout: float | None
-    close_timeout: float
+    backend: BackendName = "auto"
+    num_workers: int | None = None
+    start_method: StartMethod | None = "auto"
+    plan: Plan | None = None
+    asynchronous: bool = False
+    on_env_error: OnEnvError = "raise"
+    step_timeout: float | None = None
+    close_timeout: float = CLOSE_SECONDS
 
     def __post_init__(self) -> None:
         if self.num_workers is not None:

@@ -9,7 +9,6 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike
 
 from AsyncPPO.backends import (
-    CLOSE_SECONDS,
     Actions,
     BackendName,
     OnEnvError,
@@ -85,17 +84,17 @@ class EnvVectorizer(ParallelEnvs):
         env: EnvLike | Sequence[EnvLike],
         num_envs: int | None = None,
         *,
-        backend: BackendName = "auto",
-        num_workers: int | None = None,
+        backend: BackendName = Stepping.backend,
+        num_workers: int | None = Stepping.num_workers,
         seed: int | Sequence[int] | EnvSeeds | None = None,
         reset_options: dict[str, Any] | None = None,
         autoreset: bool = False,
-        start_method: StartMethod | None = "auto",
-        plan: Plan | None = None,
-        asynchronous: bool = False,
-        on_env_error: OnEnvError = "raise",
-        step_timeout: float | None = None,
-        close_timeout: float = CLOSE_SECONDS,
+        start_method: StartMethod | None = Stepping.start_method,
+        plan: Plan | None = Stepping.plan,
+        asynchronous: bool = Stepping.asynchronous,
+        on_env_error: OnEnvError = Stepping.on_env_error,
+        step_timeout: float | None = Stepping.step_timeout,
+        close_timeout: float = Stepping.close_timeout,
     ) -> None:
         self.num_envs = number_of_copies(env, num_envs, 1)
         stepping = Stepping(

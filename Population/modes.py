@@ -1,10 +1,14 @@
 """The modes of a population, and the checks of these and other plain arguments."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import fields
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
-from AsyncPPO.settings import TrainerOptions
+from AsyncPPO.collector import choose_acting
+from AsyncPPO.making import Stepping
+from AsyncPPO.settings import TrainerOptions, callbacks_in
 from parallel_rl.utils.names import suggestion
 
 OnWorkerError = Literal["raise", "restart"]
@@ -56,18 +60,23 @@ def check_arguments(
         raise ValueError(f"{name} needs n_workers >= 2: a single member runs in this process, which cannot restart it")
 
 
-def checked_trainer_options(options: dict[str, Any], trainable: bool) -> dict[str, Any]:
-    """Return the argument `trainer_options` of `Trainer`, whose names are checked.
+def checked_trainer_options(options: dict[str, Any], agents: Sequence[Any]) -> dict[str, Any]:
+    """Return the argument `trainer_options` of `Trainer` for agents of `AsyncTrainer`; members step by themselves.
+
+    The checks are those of `AsyncTrainer`: here an error comes before any process has started.
 
     Raises:
         TypeError: a name is unknown, or is set by the population.
-        ValueError: the agents are not for `AsyncTrainer`.
+        ValueError: a value is wrong, or two are not compatible.
     """
-    if options and not trainable:
-        raise ValueError("trainer_options are for agents that AsyncTrainer trains (PPO, DQN, ...)")
     for name in options:
         if name in SET_BY_POPULATION:
             raise TypeError(f"trainer_options cannot have {name!r}: Trainer sets it for its members")
         if name not in (known := TrainerOptions.__annotations__):
             raise TypeError(f"trainer_options has no {name!r}{suggestion(name, known.keys() - SET_BY_POPULATION)}")
+    options = {"backend": "inline"} | options
+    Stepping(**{field.name: options[field.name] for field in fields(Stepping) if field.name in options})
+    for agent in agents:
+        choose_acting(options.get("acting", "auto"), agent, options.get("mode", "streaming"), options.get("lag", 0))
+    callbacks_in(options.get("callbacks", ()))
     return options

@@ -542,3 +542,18 @@ def test_a_run_without_an_end_or_an_agent_is_an_error() -> None:
 def test_a_wrong_name_in_trainer_options_is_an_error_before_the_run(name: str, message: str) -> None:
     with pytest.raises(TypeError, match=f"^{re.escape(f'trainer_options {message}')}$"):
         Trainer(PPO.for_env("CartPole-v1"), "CartPole-v1", 2, trainer_options={name: 1}, **LEARNING)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"step_timeout": 1.0}, "step_timeout needs worker processes: the inline backend cannot interrupt a step"),
+        ({"backend": "threads"}, "backend must be 'auto', 'inline', 'process' or 'vector', not 'threads'"),
+        ({"close_timeout": -1.0}, "close_timeout must be finite and not negative, not -1.0"),
+        ({"mode": "maybe"}, "mode must be 'streaming' or 'mask', not 'maybe'"),
+        ({"lag": 2}, "lag must be 0 or 1, not 2"),
+    ],
+)
+def test_a_wrong_value_in_trainer_options_is_an_error_before_the_run(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Trainer(PPO.for_env("CartPole-v1"), "CartPole-v1", 2, trainer_options=options, **LEARNING)
