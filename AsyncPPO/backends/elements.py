@@ -137,7 +137,7 @@ class Actions:
             actions = rows_of(self._space, actions, len(env_ids))
         actions = np.asarray(actions)
         if actions.ndim == 2 and actions.shape[1:] == (math.prod(self._shape),):
-            actions = actions.reshape(-1, *self._shape)
+            actions = actions.reshape(len(actions), *self._shape)
         if actions.shape != (len(env_ids), *self._shape):
             raise ValueError(
                 f"actions have shape {actions.shape}, but {len(env_ids)} environments are running, each with an action "

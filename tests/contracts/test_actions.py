@@ -307,6 +307,22 @@ def test_episodes_of_actions_of_several_parts_can_be_shown(capsys: pytest.Captur
     assert "episode 2: return" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (0,)), spaces.MultiDiscrete([])])
+def test_an_environment_that_takes_no_numbers_is_stepped(space: spaces.Space) -> None:
+    class Uncontrolled(Hybrid):
+        action_space = property(lambda self: space, lambda self, value: None)  # type: ignore[assignment]
+
+        def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+            assert space.contains(action)
+            return self.observation_space.sample(), 1.0, False, False, {}
+
+    with EnvVectorizer(Uncontrolled, 2, backend="inline") as env:
+        env.reset()
+        assert (env.step(np.zeros((2, 0), space.dtype))[1] == 1).all()
+        with pytest.raises(ValueError, match=r"actions have shape \(1, 0\), but 2 environments are running"):
+            env.step(np.zeros((1, 0), space.dtype))
+
+
 def test_actions_without_elements_are_refused() -> None:
     env = Hybrid()
     env.action_space = spaces.Tuple([spaces.Box(-1, 1, (0,))])
