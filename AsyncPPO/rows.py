@@ -71,14 +71,15 @@ class RowMeans:
         self._last, self._sums = whole_number(state["last"], "number of steps"), sums
 
 
-def report(trainer: "AsyncTrainer", row: Metrics) -> Metrics:
+def report(trainer: "AsyncTrainer") -> Metrics:
     """Add a row to a trainer's history and call `on_update`; return the row with the metrics that callbacks added.
 
     Callbacks that store metrics come last, so that they see all of them.
 
     Raises:
-        ValueError: a callback changed a metric that the row has.
+        ValueError: a callback changed a metric that the row has, or the update returned one of the name of a column.
     """
+    row = _next_row(trainer)
     trainer.history.append(row)
     for callback in [callback for callback in trainer.callbacks if not _stores(callback)]:
         before = dict(row)
@@ -93,7 +94,7 @@ def report_without_update(trainer: "AsyncTrainer") -> Metrics:
 
     Only callbacks that store metrics get it: others may rely on the metrics of an update.
     """
-    trainer.history.append(row_of(trainer, trainer.rows.take(trainer.steps_done)))
+    trainer.history.append(_next_row(trainer))
     return _store(trainer)
 
 
@@ -127,13 +128,9 @@ def warn_of_missing_metrics(trainer: "AsyncTrainer") -> None:
         warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
-def row_of(trainer: "AsyncTrainer", metrics: Metrics) -> Metrics:
-    """Return a row of a trainer's history, with the metrics of the update.
-
-    Raises:
-        ValueError: one of these has the name of another column.
-    """
-    recent, nan = trainer.recent, float("nan")
+def _next_row(trainer: "AsyncTrainer") -> Metrics:
+    """Return the next row of a trainer's history, with the means of the metrics of its updates."""
+    metrics, recent, nan = trainer.rows.take(trainer.steps_done), trainer.recent, float("nan")
     row = {
         "steps": trainer.steps_done,
         "seconds": trainer.seconds,

@@ -17,7 +17,7 @@ from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_
 from AsyncPPO.collector import choose_acting, make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, number_of_copies
-from AsyncPPO.rows import RowMeans, report, report_without_update, row_of, warn_of_missing_metrics
+from AsyncPPO.rows import RowMeans, report, report_without_update, warn_of_missing_metrics
 from AsyncPPO.settings import ActingMode, EnvSettings, Mode, callbacks_in, check_arguments, warn_if_too_short
 from AsyncPPO.share import Share, check_ranks
 from AsyncPPO.turns import LaggedTurns, Turns
@@ -197,7 +197,7 @@ class AsyncTrainer(Closeable, Generic[A]):
             self.rows.add(metrics)
             call(self.callbacks, "on_rollout", self, steps, episodes)
             if self.row_is_due:
-                yield report(self, row_of(self, self.rows.take(self.steps_done)))
+                yield report(self)
             may_stop = bool(metrics) or not on_policy
         if turns.are_over and self.recent and self.rows.is_missing(self.goal[0]):
             yield report_without_update(self)
