@@ -258,20 +258,18 @@ class OffPolicyAgent(Sharing, ABC):
         if not min(masses):
             return {}
         self.config.check_relations()
-        self.progress = progress = min(progress, 1.0)  # the last step of all environments can pass the end
+        self.progress = min(progress, 1.0)  # the last step of all environments can pass the end
         collected: dict[str, list[torch.Tensor]] = defaultdict(list)
         counts = shares(masses, self.batch_size)
         weighted = self._weighted(ranks, counts)
         size = max(1, counts[ranks.rank])  # a rank without rows samples one, which has no weight
         with torch_threads(self.threads), own_stream(ranks, self.rng):
-            for rows, transitions in self.sampler.samples(self.config, size, due, progress, ranks):
-                batches = self._minibatches(transitions, size, weighted)
-                for own, batch in zip(rows.reshape(-1, size), batches, strict=True):
-                    metrics, errors = self.learn_from(batch, weighted)
-                    self.updates += 1
-                    self.sampler.update_priorities(own, errors[:size])
-                    for name, value in metrics.items():
-                        collected[name].append(value)
+            for rows, batch in self._minibatches(size, due, weighted):
+                metrics, errors = self.learn_from(batch, weighted)
+                self.updates += 1
+                self.sampler.update_priorities(rows, errors[:size])
+                for name, value in metrics.items():
+                    collected[name].append(value)
         self.sampler.sync_priorities(ranks)
         self.schedule.last_round = self.steps
         means = weighted.mean(read_means(collected))
@@ -282,7 +280,12 @@ class OffPolicyAgent(Sharing, ABC):
         """Return the ranks of an update, given the number of rows of each in a minibatch."""
         return WeightedRanks(ranks, counts[ranks.rank] / self.batch_size)
 
-    def _minibatches(self, transitions: Transitions, size: int, ranks: WeightedRanks) -> Iterator[Transitions]:
+    def _minibatches(self, size: int, due: int, ranks: WeightedRanks) -> Iterator[tuple[np.ndarray, Transitions]]:
+        """Yield the minibatches of `due` updates, as tensors, and the `size` rows of the replay buffer in each."""
+        for rows, transitions in self.sampler.samples(self.config, size, due, self.progress, ranks.ranks):
+            yield from zip(rows.reshape(-1, size), self._split(transitions, size, ranks), strict=True)
+
+    def _split(self, transitions: Transitions, size: int, ranks: WeightedRanks) -> Iterator[Transitions]:
         """Yield minibatches of `size` sampled transitions, as tensors; a subclass may append further ones."""
         batch = self._batch(transitions)
         for start in range(0, len(batch.obs), size):

@@ -270,13 +270,13 @@ class ContinuousAgent(OffPolicyAgent):
         demos = shares(counts, total)[ranks.rank]
         return WeightedRanks(ranks, (counts[ranks.rank] + demos) / (self.batch_size + total), demos)
 
-    def _minibatches(self, transitions: Transitions, size: int, ranks: WeightedRanks) -> Iterator[Transitions]:
+    def _split(self, transitions: Transitions, size: int, ranks: WeightedRanks) -> Iterator[Transitions]:
         """Yield minibatches of `size` sampled transitions, with this rank's demonstrations at the end of each."""
-        batches = super()._minibatches(transitions, size, ranks)
+        batches = super()._split(transitions, size, ranks)
         if self.demos is None or not ranks.demos:
             return batches
         _, shown = self.demos.sample(self.config, len(transitions.obs) // size * ranks.demos, 1.0)
-        pairs = zip(batches, super()._minibatches(shown, ranks.demos, ranks), strict=True)
+        pairs = zip(batches, super()._split(shown, ranks.demos, ranks), strict=True)
         return (Transitions(*map(torch.cat, zip(own, demos, strict=True))) for own, demos in pairs)
 
     def update_targets(self) -> None:
