@@ -139,7 +139,8 @@ class Trainer:
                 restore(self, *loaded)
             self._advance_all()
             self._finish_learning()
-            results = self._finish_all()
+            finals = self.run_in_members("finish")
+        results = [record.result(number, *finals[number]) for number, record in enumerate(self.records)]
         if self.trainable and not (self.count.episodes or self.stopped):
             steps = max(int(record.count.steps) for record in self.records)
             warnings.warn(NO_EPISODE.format(steps), RuntimeWarning, stacklevel=2)
@@ -294,11 +295,6 @@ class Trainer:
                 self._train()
         elif self.last.steps < self.count.steps:
             self.agent = self._single_agent()
-
-    def _finish_all(self) -> list[dict[str, Any]]:
-        """End the members; return the result of each."""
-        finals = self.run_in_members("finish")
-        return [record.result(number, *finals[number]) for number, record in enumerate(self.records)]
 
     def _make_members(self, seeds: Sequence[int]) -> Processes | InThisProcess:
         makes = [*map(self._maker, range(self.n_workers))]
