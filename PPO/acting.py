@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from parallel_rl.utils import element_of, join_parts, torch_threads
+from parallel_rl.utils import COMPOSITE, element_of, join_parts, torch_threads
 from parallel_rl.utils.features import why_nan
 from PPO.base import PPOBase
 from PPO.fast.policy import NumpyPolicy
@@ -90,7 +90,7 @@ class Acting(PPOBase):
         if math.isnan(log_prob @ log_prob):  # one product: a look at all observations would take longer
             raise ValueError(why_nan(columns, self.policy.state_dict()))
         extras = {"log_prob": log_prob}
-        if self.is_continuous or self._composite:
+        if self.is_continuous or isinstance(self.action_space, COMPOSITE):
             extras["raw_action"] = raw_action
         if before is not None:
             extras["state"] = before
@@ -112,7 +112,7 @@ class Acting(PPOBase):
             action, log_prob = self.policy.policy_head.to_action(raw_action), policy.log_prob(raw_action)
         if state is not None:
             state[:] = after.cpu().numpy()
-        if self._composite:
+        if isinstance(self.action_space, COMPOSITE):
             rows = join_parts(self.action_space, [part.cpu().numpy() for part in action])
         else:
             rows = action.cpu().numpy()

@@ -13,7 +13,6 @@ from gymnasium import spaces
 from parallel_rl.networks import found_device
 from parallel_rl.utils import (
     ALONE,
-    COMPOSITE,
     MadeWith,
     Metrics,
     RankError,
@@ -163,7 +162,6 @@ class PPO(Acting, Learning):
             raise ValueError(f"observ_dim={self.observ_dim}, but {self.observation_space} has {columns} features")
         if self.is_continuous != isinstance(self.action_space, spaces.Box):
             raise ValueError(f"is_continuous={self.is_continuous} does not go with {self.action_space}")
-        self._composite = isinstance(self.action_space, COMPOSITE)
         if not self.is_continuous:
             self._first_choices = np.cumsum([0, *(count for count, _ in choices_of(self.action_space))])[:-1]
         for companion in companions:
