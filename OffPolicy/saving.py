@@ -21,6 +21,7 @@ from OffPolicy.sampler import Sampler
 from OffPolicy.schedule import UpdateSchedule
 from parallel_rl.networks.weights import POLICY_FILE, read_weights, tensors_of
 from parallel_rl.utils import Configured, State, check_fit, describe_space, make_space, older, settings_in, whole_number
+from parallel_rl.utils.names import check_changes
 from parallel_rl.utils.records import in_words, plain
 from parallel_rl.utils.schedules import LostSchedule
 
@@ -81,7 +82,9 @@ class Savable(Configured, ConfigFields):
         Raises:
             FileNotFoundError: there are no weights.
             ValueError: they are damaged, of another agent, or do not fit `changes`; or an argument is missing.
+            TypeError: `changes` has an environment.
         """
+        check_changes(changes, cls.__name__)
         file = Path(directory) / POLICY_FILE
         saved = cls._saved_settings(file)[1]
         names = settings_in(cls.config_class).keys() & saved
@@ -96,7 +99,8 @@ class Savable(Configured, ConfigFields):
             spaces = {name: make_space(saved[name]) for name in ("observation_space", "action_space")}
             agent = cls(**(spaces | {name: saved[name] for name in names} | changes))
         except Exception as error:  # forged settings can make the networks raise anything
-            raise ValueError(f"no agent can be made of what {file} says: {error}") from error
+            given = f", with {', '.join(changes)}" if changes else ""
+            raise ValueError(f"no agent can be made of what {file} says{given}: {error}") from error
         agent.load_weights(directory)
         return agent
 

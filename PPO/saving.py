@@ -13,6 +13,7 @@ from torch import nn
 from parallel_rl.networks import MultiCategoricalHead
 from parallel_rl.networks.weights import POLICY_FILE, Settings, read_weights, tensors_of, write_weights
 from parallel_rl.utils import State, check_fit, older, whole_number
+from parallel_rl.utils.names import check_changes
 from PPO.averaging import average
 from PPO.base import PPOBase
 from PPO.companions import scales_of
@@ -41,7 +42,9 @@ class Savable(PPOBase):
             FileNotFoundError: there are no weights.
             ValueError: they are damaged, an older version saved them without settings, a custom `encoder` or
                 `actor_critic` is missing, or the weights do not fit `changes`.
+            TypeError: `changes` has an environment.
         """
+        check_changes(changes, cls.__name__)
         file = Path(path) / POLICY_FILE
         _, settings = read_weights(file)
         if settings is None:
@@ -53,7 +56,8 @@ class Savable(PPOBase):
         try:
             agent = cls(**arguments_of(settings, changes))
         except Exception as error:  # forged settings can make the networks raise anything
-            raise ValueError(f"no agent can be made of what {file} says: {error}") from error
+            given = f", with {', '.join(changes)}" if changes else ""
+            raise ValueError(f"no agent can be made of what {file} says{given}: {error}") from error
         agent.load_weights(path)
         return agent
 

@@ -85,4 +85,5 @@ def test_the_installed_command_trains_beside_modules_of_the_users_own(site: Path
     done = run(site, project, site / "bin" / "parallel-rl", *flags)
     assert "parallel-rl resume here --steps" in done.stdout
     assert (project / "here" / "Policy_weights.pth").is_file()
-    assert "resume" in run(site, project, site / "bin" / "parallel-rl", "--help").stdout
+    shown = run(site, project, site / "bin" / "parallel-rl", "--help").stdout
+    assert "source <(parallel-rl --tyro-print-completion bash)" in shown

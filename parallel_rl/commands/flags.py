@@ -11,6 +11,7 @@ from tyro.conf import arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from parallel_rl.agents import AGENTS, agent_kind
+from parallel_rl.commands.program import DISTRIBUTION, NAME
 from parallel_rl.config import RunConfig, setting_names, setting_types, several_setting, train_config
 from parallel_rl.utils import Config, setting, settings_class, settings_in
 from parallel_rl.utils.names import SB3_HINTS, sb3_name
@@ -23,6 +24,8 @@ GROUPED = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
 Comments are not meant as help, and take time to find.
 """
 ClusterName = Literal["none", "local", "ray"]
+TYPED = NAME if NAME == DISTRIBUTION else f"./{NAME}"
+"""What a user types to start this program without an interpreter."""
 
 
 @settings_class
@@ -145,13 +148,13 @@ def with_defaults(flags: Any, values: Mapping[str, Any]) -> Any:
     return flags(**groups)
 
 
-TRAIN_HELP = """Train an agent on a Gymnasium environment.
+TRAIN_HELP = f"""Train an agent on a Gymnasium environment.
 
 The defaults shown are for the environment (--env-id, by default CartPole-v1): those of its preset or, if it has none,
 those for its spaces.
 
 Other commands, each with its own --help: tune, resume, evaluate, record, watch, plot, export, envs; --version. Tab
-completion in bash: source <(./main.py --tyro-print-completion bash). The commands of pyrl (ddpg-train, ...) are in
+completion in bash: source <({TYPED} --tyro-print-completion bash). The commands of pyrl (ddpg-train, ...) are in
 docs/offpolicy.md.
 """
 TUNE_HELP = """Search for better settings of an agent by Optuna, each trial a short training run.

@@ -148,6 +148,16 @@ def fault_of_call(function: Callable[..., object], *args: object, **kwargs: obje
     return None
 
 
+def check_changes(changes: Collection[str], by: str) -> None:
+    """Check the names of the arguments that an agent is loaded with.
+
+    Raises:
+        TypeError: one is an environment, as in Stable-Baselines3.
+    """
+    if "env" in changes:
+        raise TypeError(f"{by}.load() takes no environment: {SB3_HINTS['set_env']}")
+
+
 def sb3_name(name: str, known: Collection[str]) -> tuple[str, str] | None:
     """Return our name for an argument of Stable-Baselines3, and a note in brackets or an empty text; None if unknown.
 
