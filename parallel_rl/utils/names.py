@@ -192,7 +192,7 @@ def suggestion(name: str, known: Collection[str], similarity: float = 0.6) -> st
         known: those that exist.
         similarity: the least similarity of a near name, from 0 to 1.
     """
-    theirs = {other: ours for other in SB3_NAMES if other not in known and (ours := sb3_name(other, known))}
+    theirs = {other: pair for other in SB3_NAMES if other not in known and (pair := sb3_name(other, known))}
     near = get_close_matches(name, [*known, *theirs], 1, similarity)
     ours, note = theirs.get(near[0], (near[0], "")) if near else ("", "")
     return f": did you mean {ours!r}?{note}" if ours else ""
