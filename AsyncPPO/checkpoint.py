@@ -225,5 +225,5 @@ def restore(
             part.load_state(former)
         raise DamagedError(f"{path} is not the checkpoint of such a run: {error!r}") from error
     progress.restore(trainer)
-    trainer.history = History(row for row in trainer.history if row["steps"] <= trainer.steps_done)
+    trainer.history = History(row for row in trainer.history if trainer.has_reported(row["steps"]))
     trainer.evaluations = [evaluation for evaluation in trainer.evaluations if evaluation.steps <= trainer.steps_done]

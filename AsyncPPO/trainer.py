@@ -153,6 +153,10 @@ class AsyncTrainer(Closeable, Generic[A]):
         """Whether the updates since the last row of `history` make a row now."""
         return self.rows.is_due(self.steps_done, last=self.steps_done >= self.goal[1])
 
+    def has_reported(self, steps: float) -> bool:
+        """Return whether a row of metrics at step `steps` is one that this run has made already."""
+        return steps < self.steps_done or (steps == self.steps_done and not self.row_is_due)
+
     def run(self) -> History:
         """Collect and update for `steps` environment steps, or until a callback stops the run.
 
@@ -191,13 +195,15 @@ class AsyncTrainer(Closeable, Generic[A]):
         turns = LaggedTurns(self) if self.lag else Turns(self)
         may_stop = True  # an on-policy run stops only after an update, so no transition is lost
         on_policy = optional(self.agent, "on_policy")
-        while not (turns.are_over or (may_stop and agree_to_stop(self, partial(state_for_new_rank, self)))):
+        while True:
+            if self.row_is_due:  # or was, when a callback saved the run in `on_rollout`
+                yield report(self)
+            if turns.are_over or (may_stop and agree_to_stop(self, partial(state_for_new_rank, self))):
+                break
             steps, episodes, metrics = turns.turn()
             self.seconds = agree_on_state(self, time.perf_counter() - start)
             self.rows.add(metrics)
             call(self.callbacks, "on_rollout", self, steps, episodes)
-            if self.row_is_due:
-                yield report(self)
             may_stop = bool(metrics) or not on_policy
         if turns.are_over and self.recent and self.rows.is_missing(self.goal[0]):
             yield report_without_update(self)

@@ -83,7 +83,7 @@ class CSVLog(Callback):
         self.metrics.path.parent.mkdir(parents=True, exist_ok=True)
         done = trainer.steps_done
         if not trainer.history:
-            rows = [row for row in read_table(self.metrics.path) if row["steps"] <= done]
+            rows = [row for row in read_table(self.metrics.path) if trainer.has_reported(row["steps"])]
             trainer.history = History(
                 {name: value for name, value in older.metrics(row).items() if trainer.lag or name != POLICY_LAG}
                 for row in rows

@@ -185,6 +185,10 @@ class PopulationRun:
         """The agent that the copies were combined into last."""
         return self.trainer.agent
 
+    def has_reported(self, steps: float) -> bool:
+        """Return whether a row at step `steps` is in the metrics: saves are made after rows."""
+        return steps <= self.steps_done
+
     def stop(self, why: str, *, skip_slow_work: bool = False) -> None:
         """Stop it when the copies next report."""
         self.skip_slow_work |= skip_slow_work

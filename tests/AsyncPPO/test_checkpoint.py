@@ -1,6 +1,6 @@
 """Checkpoints: a resumed run equals one that never stopped."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import NormalizeReward, RecordEpisodeStatistics, TimeLimit
 
-from AsyncPPO import AsyncPPO, make_env
+from AsyncPPO import AsyncPPO, AsyncTrainer, make_env
+from AsyncPPO.callbacks import Callback, CSVLog
+from AsyncPPO.callbacks.logs import read_table
 from AsyncPPO.episodes import Episode, Evaluation
 from parallel_rl.utils import History, load_state, save_state
 from PPO import PPO
@@ -123,6 +125,30 @@ def test_resume_in_the_middle_of_a_batch_is_exact(tmp_path: Path) -> None:
         run.load_checkpoint(tmp_path / "a.state")
         run.history = History(first)
         assert metrics_of(run.run()) == expected
+
+
+class SavesBeforeTheRow(Callback):
+    """Saves in `on_rollout`, when an update is done but `on_update` has not been called yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_rollout(self, trainer: AsyncTrainer, steps: int, episodes: Sequence[Episode]) -> None:
+        if trainer.row_is_due and not self.path.exists():
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("acting", ["central", "auto"])
+def test_a_run_saved_in_on_rollout_resumes_with_the_same_rows(tmp_path: Path, acting: str) -> None:
+    loop = {"acting": acting}
+    saved, metrics = [SavesBeforeTheRow(tmp_path / "a.state")], CSVLog(tmp_path)
+    with trainer("CartPole-v1", 660, loop=loop | {"callbacks": [*saved, metrics]}) as run:
+        expected = metrics_of(run.run())
+    with trainer("CartPole-v1", 660, loop=loop | {"callbacks": [CSVLog(tmp_path)]}) as run:
+        run.load_checkpoint(tmp_path / "a.state")
+        assert metrics_of(run.run()) == expected
+    assert metrics_of(read_table(metrics.metrics.path)) == expected
+    assert len(expected) > 3
 
 
 def test_a_checkpoint_that_is_loaded_after_later_steps_drops_their_rows_and_evaluations(tmp_path: Path) -> None:
