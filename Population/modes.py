@@ -61,20 +61,24 @@ def check_arguments(
 
 
 def checked_trainer_options(options: dict[str, Any], agents: Sequence[Any]) -> dict[str, Any]:
-    """Return the argument `trainer_options` of `Trainer` for agents of `AsyncTrainer`; members step by themselves.
+    """Return the argument `trainer_options` of `Trainer`, for the agents that `AsyncTrainer` trains, if any.
 
     The checks are those of `AsyncTrainer`: here an error comes before any process has started.
 
     Raises:
         TypeError: a name is unknown, or is set by the population.
-        ValueError: a value is wrong, or two are not compatible.
+        ValueError: a value is wrong, two are not compatible, or there are no such agents.
     """
+    if not agents:
+        if options:
+            raise ValueError("trainer_options are for agents that AsyncTrainer trains (PPO, DQN, ...)")
+        return {}
     for name in options:
         if name in SET_BY_POPULATION:
             raise TypeError(f"trainer_options cannot have {name!r}: Trainer sets it for its members")
         if name not in (known := TrainerOptions.__annotations__):
             raise TypeError(f"trainer_options has no {name!r}{suggestion(name, known.keys() - SET_BY_POPULATION)}")
-    options = {"backend": "inline"} | options
+    options = {"backend": "inline"} | options  # a member is a process already
     Stepping(**{field.name: options[field.name] for field in fields(Stepping) if field.name in options})
     for agent in agents:
         choose_acting(options.get("acting", "auto"), agent, options.get("mode", "streaming"), options.get("lag", 0))

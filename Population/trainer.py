@@ -97,9 +97,7 @@ class Trainer:
         self.env, self.schedule = env, make_schedule(schedule or (), n_workers, self.learning)
         self.seed, self.on_worker_error, self.num_envs = seed, on_worker_error, counted("num_envs", num_envs)
         self.keep_experience, self.progress, self.callbacks = keep_experience, progress, [*callbacks]
-        if trainer_options and not self.trainable:
-            raise ValueError("trainer_options are for agents that AsyncTrainer trains (PPO, DQN, ...)")
-        self.trainer_options = checked_trainer_options(trainer_options or {}, self._initial) if self.trainable else {}
+        self.trainer_options = checked_trainer_options(trainer_options or {}, self._initial if self.trainable else ())
         self.step_timeout, self.experience, self.records = step_timeout, Experience(), list[Record]()
         self.stopped: str | None = None
         self._loaded: tuple[State, str] | None = None
