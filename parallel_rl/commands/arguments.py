@@ -59,16 +59,14 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
         settings["seed"] += typed.config is None
     else:
         origin, settings = _preset_or_suited(agent, typed)
+    if tuning and len(without_help) < len(arguments):
+        flags = command_line(agent, tuning=True, brief=True)
     defaults = with_defaults(flags, {name.lower(): value for name, value in (settings | from_file).items()})
-    if unknown or len(without_help) < len(arguments):
-        if tuning and not unknown:
-            flags = command_line(agent, tuning=True, brief=True)
-            defaults = with_defaults(flags, flat_flags(defaults))
-        parsed(flags, prog, arguments, default=defaults)  # shows an error or the help, and exits
+    # Which defaults hold depends on the flags: so these are parsed again, with them. The help shows them, too.
+    values = flat_flags(parsed(flags, prog, arguments, default=defaults))
     given = _named_in(arguments)
     if {"seed", "seeds"} <= given:
         raise ValueError("give either --seed or --seeds")
-    values = flat_flags(defaults) | {name: value for name, value in vars(typed).items() if name in given}
     config = train_config(agent, {name: values[name] for name in setting_names(agent)})
     _check_together(config, given)
     if source is not None:
