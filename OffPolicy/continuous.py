@@ -1,8 +1,6 @@
 """The base of DDPG, TD3 and SAC: actions in [-1, 1], an actor, and critics."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -10,16 +8,14 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig
-from OffPolicy.demonstrations import load_demonstrations
+from OffPolicy.imitation import ImitatingAgent
 from OffPolicy.learner import Learner, Outputs, Rate, WeightedRanks
 from OffPolicy.noise import NormalNoise
 from OffPolicy.policy import Policy
-from OffPolicy.replay import Replay, Transitions
-from OffPolicy.sampler import Sampler, shares
+from OffPolicy.replay import Transitions
 from parallel_rl.networks import Ensemble, Trace
-from parallel_rl.utils import ACTION_MASK, ALONE, Features, Ranks, Trajectory, action_units, bounds_of
+from parallel_rl.utils import ACTION_MASK, Features, action_units, bounds_of
 from parallel_rl.utils.spaces import of_whole_numbers
 
 ACTOR_GAIN = 0.01
@@ -120,7 +116,7 @@ class ContinuousPolicy(Policy):
         return np.clip((actions.reshape(len(actions), -1) - self.offset) / self.scale, -1, 1).astype(np.float32)
 
 
-class ContinuousAgent(OffPolicyAgent):
+class ContinuousAgent(ImitatingAgent):
     """An agent that explores and learns with actions in [-1, 1]."""
 
     config: ContinuousConfig
@@ -132,8 +128,6 @@ class ContinuousAgent(OffPolicyAgent):
     """K, the number of critics."""
     has_target_actor = True
     noise_process: NormalNoise | None = None
-    demos: Sampler | None = None
-    """Samples demonstrations; None without them."""
 
     def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:
         space, features, name = self.action_space, Features.of(self.observation_space), type(self).__name__
@@ -189,15 +183,6 @@ class ContinuousAgent(OffPolicyAgent):
         """Scale the environment's actions to those of the networks, `(B, A)` in [-1, 1]."""
         return self.policy.from_environment(actions)
 
-    def take_share(self, own: slice, total: int) -> None:
-        """Make room for this rank's part of the replay buffer, and load all demonstrations.
-
-        Raises:
-            FileNotFoundError, ModuleNotFoundError, ValueError: as `load_demonstrations`.
-        """
-        super().take_share(own, total)
-        self._load_demonstrations()
-
     def update_critic(self, batch: Transitions, target: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
         """Descend `sum_k mean weight * (q_k - target)^2 / 2`; return metrics, and the mean of |TD errors| `(B,)`."""
         critic = self.critic_learner.network
@@ -216,68 +201,6 @@ class ContinuousAgent(OffPolicyAgent):
             return 0.0
         d_actions.add_(actions, alpha=2 * self.config.action_l2 / actions.numel())
         return self.config.action_l2 * (actions**2).mean()
-
-    def cloning_loss(
-        self, batch: Transitions, actions: torch.Tensor, d_actions: torch.Tensor, ranks: WeightedRanks
-    ) -> float | torch.Tensor:
-        """Return `demo_weight` times the mean of |pi(s) - a|^2 over demonstrations, and add its derivatives.
-
-        With `q_filter`, only demonstrated actions with Q_1(s, a) > Q_1(s, pi(s)) count (Nair et al. 2018,
-        arXiv:1709.10089, equations 5 and 6).
-
-        Args:
-            batch: a minibatch that ends with this rank's demonstrations.
-            actions: pi(s) `(B, A)`, the deterministic actions.
-            d_actions: receives the derivatives of the loss by them.
-            ranks: the weighted mean of their losses is the loss of all demonstrations.
-        """
-        if not ranks.demos:
-            return 0.0
-        demo_rows = slice(-ranks.demos, None)
-        obs, own = batch.obs[demo_rows], actions[demo_rows]
-        difference = own - batch.action[demo_rows]
-        if self.config.q_filter:
-            critic = self.critic_learner.network
-            difference *= (critic(obs, batch.action[demo_rows], 1) > critic(obs, own, 1))[0, :, None]
-        weight = self.config.demo_weight / (self.config.demo_batch_size * ranks.weight)
-        d_actions[demo_rows] += 2 * weight * difference
-        return weight * (difference**2).sum()
-
-    def observe(self, trajectories: Sequence[Trajectory], ranks: Ranks = ALONE, /) -> None:
-        """Add trajectories to the replay buffer; load the demonstrations first.
-
-        Raises:
-            FileNotFoundError, ModuleNotFoundError, ValueError: as `load_demonstrations`.
-        """
-        self._load_demonstrations()
-        super().observe(trajectories, ranks)
-
-    def _load_demonstrations(self) -> None:
-        if self.config.demo_path is None or self.demos is not None:
-            return
-        spaces = self.observation_space, self.action_space
-        episodes = load_demonstrations(self.config.demo_path, *spaces, self.goal_functions)
-        rows = sum(len(episode) + 1 for episode in episodes)
-        replay = Replay(max(rows, 2), self.observation_space, self.action_space, num_envs=1)
-        self.demos = Sampler(replay, replace(self.config, prioritized=False), self.goal_functions, self.rng)
-        self.demos.extend(episodes)
-
-    def _weighted(self, ranks: Ranks, counts: Sequence[int]) -> WeightedRanks:
-        """Return the ranks of an update; each has demonstrations in proportion to its rows."""
-        if self.demos is None:
-            return super()._weighted(ranks, counts)
-        total = self.config.demo_batch_size
-        demos = shares(counts, total)[ranks.rank]
-        return WeightedRanks(ranks, (counts[ranks.rank] + demos) / (self.batch_size + total), demos)
-
-    def _split(self, transitions: Transitions, size: int, ranks: WeightedRanks) -> Iterator[Transitions]:
-        """Yield minibatches of `size` sampled transitions, with this rank's demonstrations at the end of each."""
-        batches = super()._split(transitions, size, ranks)
-        if self.demos is None or not ranks.demos:
-            return batches
-        _, shown = self.demos.sample(self.config, len(transitions.obs) // size * ranks.demos, 1.0)
-        pairs = zip(batches, super()._split(shown, ranks.demos, ranks), strict=True)
-        return (Transitions(*map(torch.cat, zip(own, demos, strict=True))) for own, demos in pairs)
 
     def update_targets(self) -> None:
         """Update the target networks."""
