@@ -9,12 +9,13 @@ from typing import Any, Generic, TypeVar, Unpack
 
 import numpy as np
 
+from AsyncPPO.acting import choose_acting
 from AsyncPPO.agent import Agent, optional
 from AsyncPPO.agreement import Others, agree_on_state, agree_to_stop
 from AsyncPPO.backends import Plan, with_success
 from AsyncPPO.callbacks.base import Callback, ProgressBar, call, started
 from AsyncPPO.checkpoint import contents, join, read_checkpoint, restore, state_for_new_rank
-from AsyncPPO.collector import choose_acting, make_collector
+from AsyncPPO.collector import make_collector
 from AsyncPPO.episodes import SUCCESS_RATE, Episode, Evaluation, means_of_infos, metric_of
 from AsyncPPO.factory import EnvLike, number_of_copies
 from AsyncPPO.rows import RowMeans, report, report_without_update, warn_of_missing_metrics

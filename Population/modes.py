@@ -6,7 +6,7 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
-from AsyncPPO.collector import choose_acting
+from AsyncPPO.acting import choose_acting
 from AsyncPPO.making import Stepping
 from AsyncPPO.settings import TrainerOptions, callbacks_in
 from parallel_rl.utils.names import suggestion
