@@ -28,7 +28,15 @@ from parallel_rl.utils.names import takes_no_environment
 from parallel_rl.utils.settings import checked_seed
 from PPO.acting import Acting
 from PPO.actor_critic import ActorCritic, MakeEncoder
-from PPO.arguments import (
+from PPO.companions import Companion, check_companions
+from PPO.config import PPOConfig
+from PPO.exploration import Exploration
+from PPO.fast.shards import GradientWorkers
+from PPO.icm import ICM
+from PPO.learning import Learning
+from PPO.memory import Memory
+from PPO.rnd import RND
+from PPO.spaces import (
     BOUNDS,
     ForEnv,
     Scaling,
@@ -38,14 +46,6 @@ from PPO.arguments import (
     spaces_of,
     unit_of,
 )
-from PPO.companions import Companion, check_companions
-from PPO.config import PPOConfig
-from PPO.exploration import Exploration
-from PPO.fast.shards import GradientWorkers
-from PPO.icm import ICM
-from PPO.learning import Learning
-from PPO.memory import Memory
-from PPO.rnd import RND
 
 BETAS = {"beta": "RND", "icm_beta": "ICM"}
 """The settings that are the `beta` of a companion, each with the name of that companion."""

@@ -17,7 +17,7 @@ from parallel_rl.utils.names import check_changes
 from PPO.averaging import average
 from PPO.base import PPOBase
 from PPO.companions import scales_of
-from PPO.settings import arguments_of, differences, plain_arguments
+from PPO.saved_settings import arguments_of, differences, plain_arguments
 
 SHARED_PARTS = ("networks", "optimiser", "updates", "rewarded")
 STATE_PARTS = {"networks", "intrinsic_returns", "optimiser", "random", "updates", "rewarded", "stacked"}

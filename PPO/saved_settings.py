@@ -13,9 +13,9 @@ from parallel_rl.utils.parts import Numbers
 from parallel_rl.utils.records import in_words, plain
 from parallel_rl.utils.schedules import LostSchedule
 from PPO.actor_critic import ActorCritic
-from PPO.arguments import BOUNDS, ForEnv, is_finite, rebounded, unit_of
 from PPO.companions import Companion
 from PPO.config import PPOConfig
+from PPO.spaces import BOUNDS, ForEnv, is_finite, rebounded, unit_of
 
 DEFAULTS = {each.name: each.default for each in fields(ForEnv) if each.name != "env"}
 """The values of arguments that older versions lacked."""

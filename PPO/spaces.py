@@ -1,4 +1,4 @@
-"""The arguments of `PPO` besides its config: how they follow from an environment's spaces, and their checks."""
+"""How the arguments of `PPO` follow from an environment's spaces, and spaces from arguments; and their checks."""
 
 import math
 from collections.abc import Mapping, Sequence
