@@ -1,12 +1,13 @@
 """How PPO acts: with the NumPy policy if there is one, otherwise with torch."""
 
 import math
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from parallel_rl.utils import COMPOSITE, element_of, join_parts, torch_threads
+from parallel_rl.utils import COMPOSITE, choices_of, element_of, join_parts, torch_threads
 from parallel_rl.utils.features import why_nan
 from PPO.base import PPOBase
 from PPO.fast.policy import NumpyPolicy
@@ -20,6 +21,11 @@ class Acting(PPOBase):
     def wants_env_ids(self) -> bool:
         """Whether `act` needs `env_ids`, since each environment has its own gSDE noise."""
         return self.config.use_sde
+
+    @cached_property
+    def _first_choices(self) -> np.ndarray:
+        """The column of the first choice of each discrete action, `(K,)`, in an action mask."""
+        return np.cumsum([0, *(count for count, _ in choices_of(self.action_space))])[:-1]
 
     def initial_state(self, num_envs: int) -> np.ndarray | None:
         """Return the recurrent state at the start of an episode, zeros `(num_envs, S)`; None without a core."""

@@ -19,7 +19,6 @@ from parallel_rl.utils import (
     Ranks,
     Schedule,
     Trajectory,
-    choices_of,
     counted,
     make_config,
     settings_in,
@@ -133,6 +132,7 @@ class PPO(Acting, Learning):
     """The arguments that are not in the config: spaces, networks and seed."""
 
     def _make_networks(self) -> None:
+        """Make the policy and the companions, with initial weights from one random stream, in this order."""
         config, companions = self.config, self._wanted_companions()
         fresh = int(self.rng.integers(2**63)) if self.seed is None else self.seed
         generator = torch.Generator().manual_seed(fresh)
@@ -154,19 +154,21 @@ class PPO(Acting, Learning):
             values=1 + sum(companion.beta is not None for companion in companions),
             generator=generator,
         ).to(self.device)
+        self._check_spaces()
         self.exploration = None
         if config.use_sde:
             self.exploration = Exploration(config.sde_sample_freq, self.policy.policy_head.noise_size)
+        for companion in companions:
+            companion.build(self.policy.features, self.action_space, generator)
+        self._companions = tuple(companion.to(self.device) for companion in companions)
+
+    def _check_spaces(self) -> None:
+        """Check `observ_dim` and `is_continuous` against the spaces; raise a `ValueError` if they do not agree."""
         columns = self.policy.features.columns
         if columns != self.observ_dim:
             raise ValueError(f"observ_dim={self.observ_dim}, but {self.observation_space} has {columns} features")
         if self.is_continuous != isinstance(self.action_space, spaces.Box):
             raise ValueError(f"is_continuous={self.is_continuous} does not go with {self.action_space}")
-        if not self.is_continuous:
-            self._first_choices = np.cumsum([0, *(count for count, _ in choices_of(self.action_space))])[:-1]
-        for companion in companions:
-            companion.build(self.policy.features, self.action_space, generator)
-        self._companions = tuple(companion.to(self.device) for companion in companions)
 
     def _wanted_companions(self) -> list[Companion]:
         """Return the companions of the config, copied and not yet built."""

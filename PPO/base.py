@@ -33,9 +33,6 @@ class PPOBase(Configured, ConfigFields):
     is_continuous: bool
     observation_space: spaces.Space
     action_space: spaces.Space
-    _first_choices: np.ndarray
-    """The index of each discrete action's first choice, in the concatenation of all choices."""
-
     policy: ActorCritic
     _companions: tuple[Companion, ...]
     exploration: Exploration | None

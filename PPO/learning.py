@@ -1,7 +1,8 @@
 """How PPO learns: `learn`, and the steps of `learn` for a custom loop."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 
@@ -81,23 +82,15 @@ class Learning(Savable):
             return {}
         self.config.check_relations()
         lr, objective = self._annealed(progress)
-        batch, restore = self._take_memory(), self._restorer()
-        try:
-            with compute_threads(self.threads):
-                prepared = self._prepared(batch, ranks)
-                for parameter, gradient in self.gradients:  # an optimizer of torch may have set them to None
-                    parameter.grad = gradient
-                own_loss = partial(self.loss, progress=progress) if self._has_own_loss else None
-                metrics = prepared.metrics | optimize(self, prepared, lr, objective, workers, own_loss)
+        batch = self._take_memory()
+        with self._undone_if_infinite(batch), compute_threads(self.threads):
+            prepared = self._prepared(batch, ranks)
+            for parameter, gradient in self.gradients:  # an optimizer of torch may have set them to None
+                parameter.grad = gradient
+            own_loss = partial(self.loss, progress=progress) if self._has_own_loss else None
+            metrics = prepared.metrics | optimize(self, prepared, lr, objective, workers, own_loss)
             if infinite := [name for name, value in metrics.items() if not np.isfinite(value)]:
                 raise FloatingPointError(f"{', '.join(infinite)} became infinite or NaN")
-        except FloatingPointError as error:
-            culprits = self._infinite_tensors(batch)
-            restore()
-            raise FloatingPointError(
-                f"{error} in update {self.updates + 1} (then also {', '.join(culprits) or 'no weight'}): "
-                "try a smaller lr"
-            ) from None
         self.updates += 1
         return metrics | {"lr": lr, "clip": objective.clip}
 
@@ -113,18 +106,26 @@ class Learning(Savable):
         with compute_threads(self.threads):
             return self._prepared(self._take_memory())
 
-    def _restorer(self) -> Callable[[], None]:
-        """Return a function that restores the networks and statistics of now, and resets Adam."""
+    @contextmanager
+    def _undone_if_infinite(self, batch: Batch) -> Iterator[None]:
+        """Undo an update that raises a `FloatingPointError`, and let its message name all that is infinite or NaN.
+
+        The networks and their statistics are restored, and Adam is reset.
+        """
         networks = {file: clone(module.state_dict()) for module, file in self.modules()}
         returns, rewarded = self._intrinsic_returns(), self.rewarded  # these are in no `state_dict`
-
-        def restore() -> None:
+        try:
+            yield
+        except FloatingPointError as error:
+            culprits = self._infinite_tensors(batch)
             self._take_over(networks)
             self._load_intrinsic_returns(returns)
             self.rewarded = rewarded
             self._make_optimizers()
-
-        return restore
+            raise FloatingPointError(
+                f"{error} in update {self.updates + 1} (then also {', '.join(culprits) or 'no weight'}): "
+                "try a smaller lr"
+            ) from None
 
     def _take_memory(self) -> Batch:
         batch = self.memory.batch()
