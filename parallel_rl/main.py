@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from parallel_rl.commands.arguments import check_resume
 from parallel_rl.commands.completion import complete
 from parallel_rl.commands.envs import envs
-from parallel_rl.commands.flags import parsed
+from parallel_rl.commands.flags import UsageError, check_flags, parsed
 from parallel_rl.commands.output import silence, stdout_is_closed
 from parallel_rl.commands.play import evaluate, export, record, watch
 from parallel_rl.commands.plot import plot
@@ -27,8 +27,8 @@ from parallel_rl.commands.pyrl import COMMANDS as PYRL_COMMANDS
 from parallel_rl.commands.train import resume, train
 from parallel_rl.commands.tune import tune
 
-INTERRUPTED, UNHEARD = 130, 141
-"""Exit codes after Ctrl-C and after a closed pipe: 128 + SIGINT, 128 + SIGPIPE."""
+USAGE, INTERRUPTED, UNHEARD = 2, 130, 141
+"""Exit codes after a `UsageError`, after Ctrl-C and after a closed pipe: the usual one, 128 + SIGINT, 128 + SIGPIPE."""
 COMMANDS: dict[str, Callable[..., int]] = {
     "resume": resume,
     "evaluate": evaluate,
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.flags.dev_mode:
             raise
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return USAGE if isinstance(error, UsageError) else 1
 
 
 def _run(arguments: list[str]) -> int:
@@ -72,10 +72,12 @@ def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         arguments = ["train", *arguments]
     name, *rest = arguments
-    if name == "resume":
-        check_resume(rest, signature(resume).parameters)
     if name in COMMANDS:
-        return parsed(COMMANDS[name], f"{NAME} {name}", rest)
+        prog, flags = f"{NAME} {name}", signature(COMMANDS[name]).parameters
+        if name == "resume":
+            check_resume(rest, flags)
+        check_flags(rest, flags, prog)
+        return parsed(COMMANDS[name], prog, rest)()
     parsing = SELF_PARSED | PYRL_COMMANDS
     if name not in parsing:
         known = [*COMMANDS, *parsing]

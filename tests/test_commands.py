@@ -414,12 +414,6 @@ def test_bash_completes_what_is_typed() -> None:
     assert done.stdout.splitlines() == [*completed.values()], done.stderr
 
 
-def test_a_flag_of_a_command_is_suggested(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        main.main(["evaluate", "somewhere", "--episods", "3"])
-    assert "--episodes" in capsys.readouterr().err
-
-
 def test_runs_stop_at_a_return_or_a_time(tmp_path: Path) -> None:
     flags = [*QUICK, "--steps", "50000", "--backend", "inline"]
     assert main.main([*flags, "--target-return", "20", "--run-dir", str(tmp_path / "a")]) == 0

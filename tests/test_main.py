@@ -1,6 +1,7 @@
 """The command line, as a user uses it."""
 
 import importlib.util
+import io
 import json
 import os
 import re
@@ -235,14 +236,6 @@ def test_a_signal_ends_a_run_whose_environment_hangs(
         (["--env-kwargs", "is_slippery"], "error: env_kwargs are NAME=VALUE, not 'is_slippery'"),
         (["--env-kwargs", "a=1", "a=2"], "error: env_kwargs say a twice"),
         (["--num-envs", "0"], "error: num_envs must be at least 1, not 0"),
-        (["--learning-rate", "1e-3"], "error: no flag --learning-rate: did you mean --lr?"),
-        (["--total_timesteps=9"], "error: no flag --total-timesteps: did you mean --steps?"),
-        (["--algo", "sac"], "error: no flag --algo: did you mean --agent?"),
-        (
-            ["--tensorboard-log", "here"],
-            "error: no flag --tensorboard-log: the callback TensorBoard(directory) writes it;",
-        ),
-        (["--agent", "sac", "--ent-coef", "0.1"], "error: no flag --ent-coef: did you mean --alpha?"),
         (["--steps", "-5"], "error: steps must be at least 1, not -5"),
         (["--mini-batch-size", "2048"], "error: mini_batch_size (2048) is larger than batch_size (1024)"),
         (["--load-weights", "nowhere"], "error: no weights at nowhere/Policy_weights.pth"),
@@ -292,11 +285,48 @@ def test_bad_input_is_one_clear_error(
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "a run that cannot start leaves nothing"
 
 
-def test_an_unknown_flag_suggests_the_nearest(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main.main(["--num-env", "3"])
-    assert caught.value.code == 2
-    assert "--num-envs" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--num-env 3", "no flag --num-env: did you mean --num-envs?"),
+        ("--no-normalise-obs", "no flag --no-normalise-obs: did you mean --no-normalize-obs?"),
+        ("--qqqq 1", "no flag --qqqq; main.py --help lists them"),
+        ("tune --trails 3", "no flag --trails: did you mean --trials?"),
+        ("evaluate --bst somewhere", "no flag --bst: did you mean --best?"),
+        ("evaluate somewhere --gamma 1", "no flag --gamma; main.py evaluate --help lists them"),
+        ("--lerning-rate 1", "no flag --lerning-rate: did you mean --lr?"),
+        ("--learning-rate 1", "no flag --learning-rate: did you mean --lr?"),
+        ("--total_timesteps=9", "no flag --total-timesteps: did you mean --steps?"),
+        ("--n-envs 4", "no flag --n-envs: did you mean --num-envs?"),
+        ("--n-steps 4", "no flag --n-steps: did you mean --batch-size? (n_steps times the environments; the former "),
+        ("--algo sac", "no flag --algo: did you mean --agent?"),
+        ("--tensorboard-log here", "no flag --tensorboard-log: the callback TensorBoard(directory) writes it;"),
+        ("--ent-coef 0.1", "no flag --ent-coef: did you mean --entropy-coef?"),
+        ("--agent sac --ent-coef 0.1", "no flag --ent-coef: did you mean --alpha?"),
+        ("--lr abc", "--lr: could not convert string to float: 'abc'"),
+        ("--lr", "Missing value for argument '--lr'"),
+        ("--acting here", "invalid choice 'here' for argument '--acting'. Expected one of ('auto', 'central', "),
+        ("evaluate", "Missing from main.py evaluate: PATH"),
+        ("evaluate here there", "Unrecognized options: there"),
+        ("plot --y", "Missing value for argument '--y'"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_one_clear_error(
+    arguments: str, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main(arguments.split()) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {message}")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_wrong_value_is_one_line_however_tyro_draws_boxes(
+    encoding: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    assert main.main(["--lr", "abc"]) == 2
+    assert capsys.readouterr().err == "error: --lr: could not convert string to float: 'abc'\n"
 
 
 def test_a_run_directory_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -11,7 +11,15 @@ from AsyncPPO.acting import can_lag
 from AsyncPPO.factory import sample_env
 from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.commands.build import factory_of
-from parallel_rl.commands.flags import check_flags, command_line, flag_of, flat_flags, parsed, with_defaults
+from parallel_rl.commands.flags import (
+    UsageError,
+    check_flags,
+    command_line,
+    flag_of,
+    flat_flags,
+    parsed,
+    with_defaults,
+)
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.run_directory import CONFIG_FILE, config_in
 from parallel_rl.commands.trust import check_trust
@@ -51,9 +59,8 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
     flags: Any = command_line(agent, tuning=tuning)
     prog = f"{NAME} tune" if tuning else NAME
     without_help = [argument for argument in arguments if argument not in HELP]
-    first, unknown = parsed(flags, prog, without_help, return_unknown_args=True)
-    typed: Any = SimpleNamespace(**flat_flags(first))
-    check_flags(agent, unknown)
+    check_flags(without_help, flat_flags(flags()), prog, agent)
+    typed: Any = SimpleNamespace(**flat_flags(parsed(flags, prog, without_help)))
     if source is not None:
         origin, settings = f"those of {source}", config_in(source).flat() | {"run_dir": None, "load_weights": None}
         settings["seed"] += typed.config is None
@@ -100,7 +107,7 @@ def check_resume(arguments: Sequence[str], known: Collection[str]) -> None:
         known: the names of its flags.
 
     Raises:
-        ValueError: one is; the message says how `--override` changes it.
+        UsageError: one is; the message says how `--override` changes it.
     """
     for word, following in zip(arguments, [*arguments, "VALUE"][1:], strict=True):
         flag, _, value = word.partition("=")
@@ -110,7 +117,7 @@ def check_resume(arguments: Sequence[str], known: Collection[str]) -> None:
         names = {name.lower(): name for agent in AGENTS for name in settings_in(agent_kind(agent).config_class)}
         theirs = sb3_name(name, names.values())
         if found := names.get(name) or (theirs and theirs[0]):
-            raise ValueError(f"resume has no flag {flag}: pass --override {found}={value or following}")
+            raise UsageError(f"resume has no flag {flag}: pass --override {found}={value or following}")
 
 
 def _named_in(arguments: Sequence[str]) -> set[str]:

@@ -1,8 +1,12 @@
 """The flags of `train` and `tune`, made from the settings of a run and of its agent; and how flags are parsed."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import re
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import redirect_stderr, suppress
 from dataclasses import field, fields, make_dataclass
+from functools import partial, wraps
+from io import StringIO
+from itertools import groupby
 from typing import Annotated, Any, Literal, get_args
 
 import tyro
@@ -14,7 +18,7 @@ from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.commands.program import DISTRIBUTION, NAME
 from parallel_rl.config import RunConfig, setting_names, setting_types, several_setting, train_config
 from parallel_rl.utils import Config, setting, settings_class, settings_in
-from parallel_rl.utils.names import SB3_HINTS, sb3_name
+from parallel_rl.utils.names import nearest, sb3_hint
 from parallel_rl.utils.settings import hints
 
 REGISTRY = ConstructorRegistry()
@@ -164,20 +168,33 @@ several processes at once.
 """
 
 
-def check_flags(agent: str, unknown: Sequence[str]) -> None:
-    """Check that no argument that is unknown to an agent is a flag of another agent, or of Stable-Baselines3.
+class UsageError(ValueError):
+    """A command line has an unknown flag, or a value of the wrong kind, or lacks one."""
+
+
+def check_flags(arguments: Sequence[str], known: Collection[str], prog: str, agent: str | None = None) -> None:
+    """Check that the flags in a command line exist.
+
+    Args:
+        arguments: of the command line.
+        known: the names of its flags.
+        prog: the name of the program, in its help.
+        agent: whose flags they are; None: those of no agent.
 
     Raises:
-        ValueError: one is such a flag; the message names the agents that have it, or our flag.
+        UsageError: one does not exist; the message names the agents that have it, or suggests another flag.
     """
-    for flag in (argument.partition("=")[0] for argument in unknown if argument.startswith("-")):
-        name = flag.lstrip("-").removeprefix("no-").replace("-", "_").lower()
-        if owners := [other for other in AGENTS if name in setting_names(other)]:
-            raise ValueError(f"{flag} is a flag of the agent {' and '.join(owners)}, not of {agent}")
-        if found := sb3_name(name, {"agent", *setting_types(agent)}):
-            raise ValueError(f"no flag {flag}: did you mean {flag_of(found[0])}?{found[1]}")
-        if name in SB3_HINTS:
-            raise ValueError(f"no flag {flag}: {SB3_HINTS[name]}")
+    for flag in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+        no = "no_" if flag.startswith("--no-") else ""
+        name = flag[2:].replace("-", "_").removeprefix(no).lower()
+        if name in {*known, "help"}:
+            continue
+        if agent and (owners := [other for other in AGENTS if name in setting_names(other)]):
+            raise UsageError(f"{flag} is a flag of the agent {' and '.join(owners)}, not of {agent}")
+        hint = sb3_hint(name, known) if agent else ""
+        if found := None if hint else nearest(name, known):
+            hint = f": did you mean {flag_of(no + found[0])}?{found[1]}"
+        raise UsageError(f"no flag {flag}{hint or f'; {prog} --help lists them'}")
 
 
 def flag_of(name: str) -> str:
@@ -186,15 +203,38 @@ def flag_of(name: str) -> str:
 
 
 def parsed(kind: Any, name: str, arguments: Sequence[str], **options: Any) -> Any:
-    """Parse a command line; return an instance of a class of arguments, or the result of a function that takes them.
+    """Parse a command line; return an instance of a class of arguments, or the call of a function that takes them.
 
     Args:
         kind: the class or function.
         name: of the program, in its help.
         arguments: the words of the command line.
         options: of `tyro.cli`.
+
+    Raises:
+        UsageError: a value is missing or of the wrong kind, or there is a word too many.
     """
-    return tyro.cli(kind, prog=name, args=arguments, registry=REGISTRY, config=GROUPED, **options)
+
+    @wraps(kind)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return partial(kind, *args, **kwargs)
+
+    made = kind if isinstance(kind, type) else call
+    told = StringIO()
+    try:
+        with redirect_stderr(told):
+            return tyro.cli(made, prog=name, args=arguments, registry=REGISTRY, config=GROUPED, **options)
+    except SystemExit as leaving:
+        if leaving.code == 0:  # the help
+            raise
+        raise UsageError(_first_part(told.getvalue())) from None
+
+
+def _first_part(box: str) -> str:
+    """Return what a box of tyro says is wrong, as one line; below the first rule is the help of the argument."""
+    rows = [row.strip("│| ") for row in re.sub(r"\x1b\[[\d;]*m", "", box).splitlines()[1:]]  # without the title
+    parts = [" ".join(part) for is_rule, part in groupby(rows, lambda row: not row.strip("─-╰╯+")) if not is_rule]
+    return " ".join(parts[0].split()).removeprefix("Error parsing ") if parts else box.strip()
 
 
 def whole_number(text: str) -> int:

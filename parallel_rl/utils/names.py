@@ -100,8 +100,7 @@ def check_names(names: Iterable[str], known: Collection[str], others: Iterable[s
     for name in names:
         if name not in known:
             known = [*known, *others]
-            hint = SB3_HINTS.get(name) if sb3_name(name, known) is None else None
-            hint = f": {hint}" if hint else suggestion(name, known)
+            hint = sb3_hint(name, known) or suggestion(name, known)
             raise TypeError(f"{by}() got an unexpected keyword argument {name!r}{hint}")
 
 
@@ -169,6 +168,11 @@ def sb3_name(name: str, known: Collection[str]) -> tuple[str, str] | None:
     return None if ours is None else (ours, _note(name, ours))
 
 
+def sb3_hint(name: str, known: Collection[str]) -> str:
+    """Return `: ` and what stands in for an argument of Stable-Baselines3, or an empty text if a known name does."""
+    return f": {SB3_HINTS[name]}" if name in SB3_HINTS and sb3_name(name, known) is None else ""
+
+
 def sb3_attribute(name: str) -> str:
     """Return what the error for an unknown attribute of an agent adds if Stable-Baselines3 has it, or an empty text."""
     if name in SB3_HINTS:
@@ -182,10 +186,10 @@ def _note(name: str, ours: str) -> str:
     return f" ({note})" if note else ""
 
 
-def suggestion(name: str, known: Collection[str], similarity: float = 0.6) -> str:
-    """Return `: did you mean 'NAME'?`, or an empty text if no name is near.
+def nearest(name: str, known: Collection[str], similarity: float = 0.6) -> tuple[str, str] | None:
+    """Return the nearest name to an unknown one, and a note in brackets or an empty text; None if no name is near.
 
-    For a name of Stable-Baselines3, also a misspelled one, it is ours, otherwise the nearest.
+    For a name of Stable-Baselines3, also a misspelled one, it is ours.
 
     Args:
         name: an unknown name.
@@ -194,5 +198,10 @@ def suggestion(name: str, known: Collection[str], similarity: float = 0.6) -> st
     """
     theirs = {other: pair for other in SB3_NAMES if other not in known and (pair := sb3_name(other, known))}
     near = get_close_matches(name, [*known, *theirs], 1, similarity)
-    ours, note = theirs.get(near[0], (near[0], "")) if near else ("", "")
-    return f": did you mean {ours!r}?{note}" if ours else ""
+    return theirs.get(near[0], (near[0], "")) if near else None
+
+
+def suggestion(name: str, known: Collection[str], similarity: float = 0.6) -> str:
+    """Return `: did you mean 'NAME'?` with what `nearest` finds, or an empty text if that is nothing."""
+    found = nearest(name, known, similarity)
+    return f": did you mean {found[0]!r}?{found[1]}" if found else ""

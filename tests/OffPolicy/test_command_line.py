@@ -102,7 +102,7 @@ def test_help_lists_the_settings_of_the_agent(capsys: pytest.CaptureFixture) -> 
 def test_a_flag_of_another_agent_is_one_error(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main.main(arguments) == 1
+    assert main.main(arguments) == 2
     assert message in capsys.readouterr().err
 
 
