@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from parallel_rl.utils import Config
+from parallel_rl.utils.names import SB3_AGENTS
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,12 @@ def agent_kind(name: str) -> AgentKind:
     """Return the agent of that name.
 
     Raises:
-        ValueError: there is none; the message suggests the nearest name, and lists all.
+        ValueError: there is none; the message suggests the nearest name, or what stands in for it, and lists all.
     """
     if name not in AGENTS:
-        near = get_close_matches(name.lower(), AGENTS, 1)
-        hint = f"did you mean {near[0]!r}? There" if near else "there"
-        raise ValueError(f"no agent {name!r}; {hint} are {', '.join(AGENTS)}")
+        known, near = SB3_AGENTS.get(name.lower()), get_close_matches(name.lower(), AGENTS, 1)
+        hint = f": {known}; there" if known else f"; did you mean {near[0]!r}? There" if near else "; there"
+        raise ValueError(f"no agent {name!r}{hint} are {', '.join(AGENTS)}")
     return AGENTS[name]
 
 

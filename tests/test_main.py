@@ -259,6 +259,8 @@ def test_a_signal_ends_a_run_whose_environment_hangs(
         (["--lr", "inf"], "error: lr must be positive and finite, not inf"),
         (["--target-kl", "-1"], "error: target_kl must be positive and finite, not -1.0"),
         (["--agent", "SAC"], "error: no agent 'SAC'; did you mean 'sac'? There are ppo, dqn, ddpg, td3, sac"),
+        (["--agent", "a2c"], "error: no agent 'a2c': docs/rollouts.md has a program of it; there are ppo, dqn, ddpg, "),
+        (["--agent", "RecurrentPPO"], "error: no agent 'RecurrentPPO': it is ppo with --core lstm; there are ppo, dqn"),
         (["--agent", "zzz"], "error: no agent 'zzz'; there are ppo, dqn, ddpg, td3, sac"),
         (["--env-id", "Xyzzy-v0"], "error: no environment 'Xyzzy-v0'; if a module registers it, MODULE:Xyzzy-v0 imp"),
         (["--agent", "pp"], "error: no agent 'pp'; did you mean 'ppo'? There are ppo, dqn, ddpg, td3, sac"),

@@ -53,6 +53,13 @@ SB3_NOTES = {
 
 SB3_VALUES = {("normalize_advantage", "True"): "minibatch", ("normalize_advantage", "False"): "none"}
 """The value that stands for one of Stable-Baselines3, by the name of the setting and the `repr` of the latter."""
+SB3_AGENTS = {
+    "a2c": "docs/rollouts.md has a program of it",
+    "ppo_lstm": "it is ppo with --core lstm",
+    "recurrentppo": "it is ppo with --core lstm",
+    "maskableppo": "it is ppo with --action-masks",
+}
+"""What stands in for agents of Stable-Baselines3 and RL-Zoo that are not here, in lower case."""
 SB3_METHODS = {"predict": "get_action", "save": "save_weights", "set_parameters": "load_weights"}
 """Methods of the agents of Stable-Baselines3, and ours."""
 SB3_ATTRIBUTES = {
