@@ -90,6 +90,16 @@ def test_a_run_directory_stands_for_its_config(tmp_path: Path, capsys: pytest.Ca
     assert f"no config.json; {tmp_path} is one, whose best weights --best takes\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_a_run_without_evaluations_has_no_best_weights(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    untrained_run(tmp_path)
+    assert main.main([command, str(tmp_path), "--best"]) == 1
+    said = f"error: {tmp_path} has no best weights: it made no evaluation (--eval-every)\n"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.covering
 @pytest.mark.parametrize("module", ["parallel_rl", "parallel_rl.main"])
 def test_the_program_runs_as_a_module(module: str) -> None:

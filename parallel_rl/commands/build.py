@@ -89,6 +89,8 @@ def agent_of(run_dir: Path, *, best: bool = False, trust_env_module: bool = Fals
     check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module)
     agent = fresh_agent(config)
     if best:
+        if not (run_dir / BEST_DIRECTORY).exists():
+            raise FileNotFoundError(f"{run_dir} has no best weights: it made no evaluation (--eval-every)")
         agent.load_weights(run_dir / BEST_DIRECTORY)
     else:
         load_latest(agent, config.agent, run_dir)

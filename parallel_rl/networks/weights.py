@@ -34,6 +34,10 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], Settings | None]:
         ValueError: it is damaged, or not a file of weights.
     """
     if not path.is_file():
+        directory = path.parent
+        if directory.is_file():
+            has_it = f", such as {directory.parent}" if (directory.parent / path.name).is_file() else ""
+            raise FileNotFoundError(f"{directory} is a file: pass a directory of weights{has_it}")
         raise FileNotFoundError(f"no weights at {path}")
     if not holds_state(path):  # older versions wrote weights with `torch.save`
         return load_tensors(path, "cpu"), None

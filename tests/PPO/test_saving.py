@@ -1,5 +1,6 @@
 """Weights in files: their meaning, their agent, and files that hold something else."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,12 @@ def test_load_accepts_arguments_that_weights_do_not_depend_on(tmp_path: Path) ->
             PPO.load(tmp_path, **changes)
     with pytest.raises(FileNotFoundError, match=r"no weights at .*nowhere"):
         PPO.load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=f"pth is a file: .* of weights, such as {re.escape(str(tmp_path))}$"):
+        PPO.load(tmp_path / "Policy_weights.pth")
+    (tmp_path / "file").touch()
+    (tmp_path / "Policy_weights.pth").unlink()
+    with pytest.raises(FileNotFoundError, match=r"file is a file: pass a directory of weights$"):
+        PPO.load(tmp_path / "file")
     with pytest.raises(TypeError, match=r"PPO\.load\(\) takes no environment: .* AsyncPPO\(env, agent\) takes both"):
         PPO.load(tmp_path, env="Pendulum-v1")
 
