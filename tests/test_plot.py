@@ -240,6 +240,16 @@ def test_agents_differ_in_their_names_and_settings_only_from_the_same_agent(tmp_
     assert shown_in(drawn[1]) == {"CartPole-v1": labels}
 
 
+def test_initial_weights_are_named_where_a_run_has_them(tmp_path: Path, drawn: list[Any]) -> None:
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", load_weights="a"), run(tmp_path / "c", load_weights="a", lr=1.0)]
+    assert main.main(["plot", *runs[:2], "--out", str(tmp_path / "x.png")]) == 0
+    assert main.main(["plot", runs[0], runs[2], "--out", str(tmp_path / "x.png")]) == 0
+    assert [shown_in(panels)["CartPole-v1"] for panels in drawn] == [
+        {"ppo": ["a"], "load_weights=a": ["b"]},
+        {"lr=0.001": ["a"], "load_weights=a, lr=1": ["c"]},
+    ]
+
+
 def test_how_copies_are_combined_is_shown_only_where_there_are_copies(tmp_path: Path, drawn: list[Any]) -> None:
     runs = [run(tmp_path / "a"), run(tmp_path / "b", copies=4), run(tmp_path / "c", copies=4, combine="best")]
     assert main.main(["plot", *runs[:2]]) == 0

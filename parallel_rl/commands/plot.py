@@ -19,6 +19,8 @@ EXPERIMENT = (*TASK, "num_envs", "mode", "load_weights", "copies")
 """Settings of a run that define an experiment: neither the seed, nor those about speed and faults."""
 OF_COPIES = ("combine", "combine_every")
 """Further ones of a run with copies."""
+UNNAMED = {"copies": 1, "load_weights": None}
+"""The usual values of settings that are named only where a run has others."""
 PICTURE_FILE = "learning_curves.png"
 
 Experiment = dict[str, list[Any]]
@@ -166,10 +168,10 @@ def _difference(run: Recorded, runs: Sequence[Recorded]) -> str:
 
 
 def _text_of(name: str, values: list[Any]) -> str:
-    """Return the values over time of a setting as text; none for a single copy."""
+    """Return the values over time of a setting as text; none for a value in `UNNAMED`."""
     if name == "agent":
         return str(values[0])
-    if (name, values) == ("copies", [1]):
+    if name in UNNAMED and values == [UNNAMED[name]]:
         return ""
     text = " then ".join(map(_text, values))
     return f"{name}={text}" if text else f"no {name}"
