@@ -324,7 +324,7 @@ def test_without_optuna_the_error_names_the_extra(
 def test_bad_flags_are_an_error_before_the_first_trial(
     flags: list[str], message: str, optuna: Any, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main.main(["tune", "--run-dir", str(tmp_path / "run"), *flags]) == 1
+    assert main.main(["tune", "--run-dir", str(tmp_path / "run"), *flags]) > 0
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 

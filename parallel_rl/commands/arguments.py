@@ -66,12 +66,13 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
         settings["seed"] += typed.config is None
     else:
         origin, settings = _preset_or_suited(agent, typed)
-    if tuning and len(without_help) < len(arguments):
-        flags = command_line(agent, tuning=True, brief=True)
-    defaults = with_defaults(flags, {name.lower(): value for name, value in (settings | from_file).items()})
-    # Which defaults hold depends on the flags: so these are parsed again, with them. The help shows them, too.
-    values = flat_flags(parsed(flags, prog, arguments, default=defaults))
+    asks_for_help = len(without_help) < len(arguments)
+    shown = command_line(agent, tuning=True, brief=True) if tuning and asks_for_help else flags
+    defaults = with_defaults(shown, {name.lower(): value for name, value in (settings | from_file).items()})
+    if asks_for_help:
+        parsed(shown, prog, arguments, default=defaults)  # exits
     given = _named_in(arguments)
+    values = flat_flags(defaults) | {name: value for name, value in vars(typed).items() if name in given}
     if {"seed", "seeds"} <= given:
         raise ValueError("give either --seed or --seeds")
     config = train_config(agent, {name: values[name] for name in setting_names(agent)})
