@@ -216,26 +216,25 @@ class Replay:
         return position % self.ring_length * self.num_envs + env_id
 
     def _place(self, trajectory: Trajectory) -> Placed:
-        """Return where to write a trajectory, of which the newest rows fit into the ring, and count it as written."""
+        """Count a trajectory as written; return where to write it, or its newest rows if it is longer than the ring."""
         env_id = trajectory.env_id
         if self._steps[env_id] and not self._continues(trajectory):
             self._close(env_id)
-        head, steps = int(self._written[env_id]), int(self._steps[env_id])
         over = episode_ends(trajectory.terminated, trajectory.truncated)
-        episode = episode_numbers(over)
-        indexes = np.arange(len(trajectory))
-        positions = head + indexes + episode
+        episode, indexes = episode_numbers(over), np.arange(len(trajectory))
+        positions = self._written[env_id] + indexes + episode  # each episode before has a final observation, too
         final_positions = positions[trajectory.ends] + 1
-        begins = np.concatenate([[-steps], np.flatnonzero(over) + 1])
-        finals_of = np.append(self._row(positions[over] + 1, env_id), RUNNING)
+        begins = np.concatenate([[-self._steps[env_id]], np.flatnonzero(over) + 1])
+        final_rows = np.append(self._row(positions[over] + 1, env_id), RUNNING)
         if over.any():
-            self._finish(env_id, finals_of[0])
+            self._finish(env_id, final_rows[0])
+        # an unfinished episode goes on in the row of its newest observation
         self._written[env_id] = final_positions[-1] + over[-1]
         self._steps[env_id] = len(trajectory) - begins[-1]
         oldest = final_positions[-1] + 1 - self.ring_length
         fits, final_fits = positions >= oldest, final_positions >= oldest
         columns = {name: getattr(trajectory, name)[fits] for name in ("obs", "action", "reward", "terminated")}
-        columns |= {"step": (indexes - begins[episode])[fits], "final_row": finals_of[episode][fits]}
+        columns |= {"step": (indexes - begins[episode])[fits], "final_row": final_rows[episode][fits]}
         finals = self._row(final_positions[final_fits], env_id)
         return Placed(self._row(positions[fits], env_id), columns, finals, trajectory.final_obs[final_fits])
 
