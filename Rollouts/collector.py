@@ -112,8 +112,8 @@ class FragmentCollector:
             self._hx = initial_hx(self.actor, self._at(rows, 0))
 
     def _step(self, rows: UnfinishedFragment, step: int) -> None:
-        """Step all running environments once."""
-        envs, state = self.envs, rows.state
+        """Act once, step the environments that run, and reset the recurrent states where episodes ended."""
+        envs = self.envs
         act, self._hx, info = call(self.actor, "step", *self._at(rows, step), hx=self._hx, virtual=False)
         rows.infos.append(info)
         tree_map(Tensor.copy_, rows.steps[step + 1].act, act)
@@ -123,25 +123,30 @@ class FragmentCollector:
             rows.freeze(step, frozen)
             running = (~envs.finished).nonzero()[0]
         if len(frozen) < envs.num_envs:
-            with actions_of(self.actor):
-                obs, reward, terminated, truncated, _ = envs.step(tree_map(lambda a: a[step + 1][running], state.act))
-            over = episode_ends(terminated, truncated)
-            _write(state.obs, (step + 1, running), unpack(envs.single_observation_space, obs))
-            state.rew[step + 1, running] = reward
-            state.fin[step + 1, running] = over
-            state.stepno[step + 1, running] = np.where(over, 0, state.stepno[step, running] + 1)
-            rows.terminated[step, running], rows.truncated[step, running] = terminated, truncated
-            rows.valid[step, running] = ~envs.failed[running]
-            if over.any():
-                self._keep_ends(rows, step, np.arange(envs.num_envs)[running][over])
-        ended = state.fin[step + 1].nonzero()[0]
+            self._step_envs(rows, step, running)
+        ended = rows.state.fin[step + 1].nonzero()[0]
         for env_id in ended.tolist():
             self._hx = call(self.actor, "reset", self._hx, env_id)
         if len(ended) and not self.sticky:
             first = tree_map(lambda tensor: tensor[:, ended], self._hx)
             rows.first_hx.append(StepValues(step, self._moved(torch.from_numpy(ended)), first))
         if self.sticky:
-            envs.finished[:] = state.fin[step + 1]
+            envs.finished[:] = rows.state.fin[step + 1]
+
+    def _step_envs(self, rows: UnfinishedFragment, step: int, running: Any) -> None:
+        """Step the environments `running` with their actions in row `step + 1`, and store the outcomes there."""
+        envs, state = self.envs, rows.state
+        with actions_of(self.actor):
+            obs, reward, terminated, truncated, _ = envs.step(tree_map(lambda a: a[step + 1][running], state.act))
+        over = episode_ends(terminated, truncated)
+        _write(state.obs, (step + 1, running), unpack(envs.single_observation_space, obs))
+        state.rew[step + 1, running] = reward
+        state.fin[step + 1, running] = over
+        state.stepno[step + 1, running] = np.where(over, 0, state.stepno[step, running] + 1)
+        rows.terminated[step, running], rows.truncated[step, running] = terminated, truncated
+        rows.valid[step, running] = ~envs.failed[running]
+        if over.any():
+            self._keep_ends(rows, step, np.arange(envs.num_envs)[running][over])
 
     def _keep_ends(self, rows: UnfinishedFragment, step: int, ended: np.ndarray) -> None:
         """Store the last observation of each episode that ended, and of truncated ones the actor's outputs for it."""
