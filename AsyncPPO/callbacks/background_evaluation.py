@@ -135,19 +135,14 @@ class BackgroundEvaluation(Callback):
         if self._evaluator is None or self._running is None:
             return
         (steps, actor), self._running = self._running, None
-        what, began, note_is_due = f"the evaluation after {steps:,} steps", time.monotonic(), trainer.progress
-        with warn_if_long(lambda: what):
-            while not self._evaluator.is_done(PATIENCE_SECONDS):
-                if trainer.skip_slow_work:
-                    return
-                if note_is_due and time.monotonic() > began + SILENT_SECONDS:
-                    Bar.note(f"waiting for {what} (Ctrl-C ends the run without it)")
-                    note_is_due = False
+        what = f"the evaluation after {steps:,} steps"
+        if not _waited_for(self._evaluator, what, trainer):
+            return
         episodes, fault = self._evaluator.result()
         if self._evaluator.is_gone:
             self._evaluator = self._start_evaluator()
         if episodes is None:
-            warnings.warn(f"the evaluation after {steps:,} steps failed: {fault}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"{what} failed: {fault}", RuntimeWarning, stacklevel=2)
             return
         evaluation = Evaluation.of(steps, episodes)
         if self.keep_best is not None and evaluation.mean > self._best:
@@ -169,6 +164,22 @@ class BackgroundEvaluation(Callback):
             return mean
         except (ValueError, LookupError, TypeError, OverflowError) as error:
             raise ValueError(f"{file} has no valid mean return of the best weights; delete it to start over") from error
+
+
+def _waited_for(evaluator: Evaluator, what: str, trainer: "AsyncTrainer") -> bool:
+    """Wait until an evaluation is done; return False if the run is to skip it meanwhile.
+
+    After some seconds without a result, a note says what the run waits for.
+    """
+    began, note_is_due = time.monotonic(), trainer.progress
+    with warn_if_long(lambda: what):
+        while not evaluator.is_done(PATIENCE_SECONDS):
+            if trainer.skip_slow_work:
+                return False
+            if note_is_due and time.monotonic() > began + SILENT_SECONDS:
+                Bar.note(f"waiting for {what} (Ctrl-C ends the run without it)")
+                note_is_due = False
+    return True
 
 
 def _next(steps: int, every: int) -> int:
