@@ -91,9 +91,7 @@ class Others:
 
 
 def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
-    """Compare the agents of all ranks. If they differ, because processors round differently, all load the first one's.
-
-    The first rank warns then.
+    """Compare the agents of all ranks. If processors rounded differently, all load the first one's, with a warning.
 
     An off-policy agent is compared once for each row of metrics.
 

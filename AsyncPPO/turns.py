@@ -86,8 +86,8 @@ class Turns:
     def _observe(self, ranks: Ranks) -> bool:
         """Pass the collected transitions to the agent; return whether it can update now.
 
-        An on-policy agent waits for transitions of its own; those of the other ranks count, too. An off-policy agent
-        has counted the steps of all ranks.
+        An on-policy agent counts only its own transitions, so those of the other ranks are added here. An off-policy
+        agent counts those of all ranks itself.
         """
         trainer = self._trainer
         trainer.agent.observe(trainer.buffer.take(), *self._if_several(ranks))
