@@ -122,6 +122,23 @@ def test_a_setting_is_overridden_from_a_checkpoint_on(tmp_path: Path, capsys: py
     assert resumed[-1]["changed"] == {"lr": 0.125}, "the other setting has that value already"
 
 
+def test_a_limit_of_time_or_return_counts_from_a_resume_on(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+
+    def summary(*flags: str) -> dict[str, Any]:
+        assert main.main([*flags]) == 0
+        return json.loads((run_dir / "summary.json").read_text())
+
+    resume = ["resume", str(run_dir), "--steps", "2000"]
+    summary(*LAKE, *QUICK, "--steps", "1000", "--run-dir", str(run_dir))
+    assert summary(*resume, "--max-seconds", "1e-6")["stopped"] == "after 1e-06 seconds"
+    assert summary(*resume)["stopped"] == "after 1e-06 seconds", "the limit is as before"
+    limits = "--max-seconds", "1e6", "--target-return", "0.9", "--override", "epsilon=0"
+    assert summary(*resume, *limits)["stopped"] == "at a mean return of 1.0"
+    resumed = json.loads((run_dir / "config.json").read_text())["resumed"]
+    assert resumed[-1]["changed"] == {"max_seconds": 1e6, "target_return": 0.9, "epsilon": 0}
+
+
 def test_overrides_that_cannot_be_are_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     from tests.test_main import untrained_run
 

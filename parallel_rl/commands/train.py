@@ -13,7 +13,7 @@ from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import fresh_agent, load_start, make_trainer
 from parallel_rl.commands.cluster import checked_nodes, work_on_ranks, workers_of_rank
 from parallel_rl.commands.copies import STATE_FILE, check_copies, make_population, train_copies
-from parallel_rl.commands.flags import ClusterName
+from parallel_rl.commands.flags import ClusterName, flag_of
 from parallel_rl.commands.output import say
 from parallel_rl.commands.run_directory import (
     CONFIG_FILE,
@@ -103,6 +103,8 @@ def resume(
     steps: int | None = None,
     num_envs: int | None = None,
     override: tuple[str, ...] = (),
+    max_seconds: float | None = None,
+    target_return: float | None = None,
     cluster: ClusterName = "none",
     nodes: int = 1,
     min_nodes: int | None = None,
@@ -116,6 +118,9 @@ def resume(
         steps: number of further environment steps; by default the remaining ones.
         num_envs: number of parallel environments from now on; if it changes, all start new episodes.
         override: NAME=VALUE, new values for settings of the agent: --override lr=1e-4 entropy_coef=0.
+        max_seconds: end the run after this many seconds from now; by default as before.
+        target_return: end the run when the last 100 episodes, or an evaluation, reach this mean return; by default as
+            before.
         cluster: continue on several ranks; their number may change. local: processes on this machine; ray: one on each
             machine of a Ray cluster.
         nodes: number of ranks of --cluster.
@@ -125,17 +130,18 @@ def resume(
     """
     config = config_of(run_dir).changed({"run_dir": str(run_dir)})  # it may have been moved
     check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module)
+    given = {"steps": steps, "num_envs": num_envs, "max_seconds": max_seconds, "target_return": target_return}
+    given = {name: value for name, value in given.items() if value is not None}
     if config.run.copies > 1:
-        if steps is not None or num_envs is not None or override:
+        if given or override:
+            flags = ", ".join(map(flag_of, given)) or "--override"
             raise ValueError(
-                "a run with copies resumes as it was: without --steps, --num-envs and --override; once it is complete, "
-                f"a new run goes on from its weights: --load-weights {run_dir}"
+                f"a run with copies resumes as it was, without {flags}; once it is complete, a new run goes on from "
+                f"its weights: --load-weights {run_dir}"
             )
         return train_copies(config, resumed=True)
-    changed: dict[str, Any] = {} if num_envs in (None, config.run.num_envs) else {"num_envs": num_envs}
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value != getattr(config.run, name)}
     changed |= overrides(config, override)
-    if steps not in (None, config.run.steps):
-        changed["steps"] = steps
     config = config.changed(changed)
     wanted = checked_nodes(cluster, nodes, min_nodes, preempt, config.run.num_envs)
     return work_on_ranks(wanted, partial(_resume_run, config, workers_of_rank(wanted), steps, changed))
