@@ -18,6 +18,8 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from parallel_rl.commands.stopping import ended_by_signals
+
 TURN = 0.25
 """Seconds."""
 WARM = "warm"
@@ -101,8 +103,10 @@ def compare(checkouts: tuple[Path, Path], case: str) -> tuple[float, float]:
     Raises:
         RuntimeError: a training failed.
     """
-    runs = [Run.stopped(checkout, case) for checkout in checkouts]
+    runs: list[Run] = []
     try:
+        for checkout in checkouts:
+            runs.append(Run.stopped(checkout, case))
         while not all(run.ended for run in runs):
             for run in runs:
                 if not run.ended:
@@ -132,10 +136,11 @@ def main(
     """
     pair = (old.resolve(), new.resolve())
     print("| case | training, new / old | start and warm-up, new / old |\n| --- | --- | --- |")
-    for case in tqdm(cases, unit="case"):
-        speed, start = compare(pair, case)
-        speed_back, start_back = compare(pair[::-1], case)
-        print(f"| {case} | {np.sqrt(speed / speed_back):.3f} | {np.sqrt(start / start_back):.3f} |", flush=True)
+    with ended_by_signals():  # otherwise SIGTERM would leave the stopped training behind
+        for case in tqdm(cases, unit="case"):
+            speed, start = compare(pair, case)
+            speed_back, start_back = compare(pair[::-1], case)
+            print(f"| {case} | {np.sqrt(speed / speed_back):.3f} | {np.sqrt(start / start_back):.3f} |", flush=True)
 
 
 if __name__ == "__main__":

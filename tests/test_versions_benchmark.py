@@ -1,0 +1,38 @@
+"""The benchmark of two versions leaves no process behind."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from benchmarks import versions
+from tests.processes import runs, wait_until
+
+PROGRAM = """
+import os, pathlib, signal
+pathlib.Path("part").write_text(str(os.getpid()))
+os.rename("part", "pid")
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_both_trainings(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "PROGRAM", PROGRAM)
+    checkouts = [tmp_path / "old", tmp_path / "new"]
+    for checkout in checkouts:
+        checkout.mkdir()
+
+    comparison = multiprocessing.get_context("fork").Process(target=versions.main, args=checkouts)
+    comparison.start()
+    wait_until(lambda: all((checkout / "pid").exists() for checkout in checkouts), "no training starts")
+    pids = [int((checkout / "pid").read_text()) for checkout in checkouts]
+    try:
+        os.kill(comparison.pid, number)  # type: ignore[arg-type]
+        comparison.join()
+        assert not any(map(runs, pids)), "a training was left behind"
+    finally:
+        for pid in filter(runs, pids):
+            os.kill(pid, signal.SIGKILL)
