@@ -73,7 +73,8 @@ def _run(arguments: list[str]) -> int:
         arguments = ["train", *arguments]
     name, *rest = arguments
     if name in COMMANDS:
-        prog, flags = f"{NAME} {name}", signature(COMMANDS[name]).parameters
+        prog, parameters = f"{NAME} {name}", signature(COMMANDS[name]).parameters
+        flags = {each: parameter.default for each, parameter in parameters.items()}
         if name == "resume":
             check_resume(rest, flags)
         check_flags(rest, flags, prog)

@@ -320,6 +320,9 @@ def test_bad_input_is_one_clear_error(
         ("--acting here", "invalid choice 'here' for argument '--acting'. Expected one of ('auto', 'central', "),
         ("evaluate", "Missing from main.py evaluate: PATH"),
         ("evaluate here there", "Unrecognized options: there"),
+        ("--use-rnd True", "--use-rnd takes no value: there are --use-rnd and --no-use-rnd"),
+        ("--no-normalize-obs=1", "--no-normalize-obs takes no value: there are --normalize-obs and --no-normalize-obs"),
+        ("evaluate here --best false", "--best takes no value: there are --best and --no-best"),
         ("plot --y", "Missing value for argument '--y'"),
     ],
 )

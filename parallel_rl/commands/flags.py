@@ -1,7 +1,7 @@
 """The flags of `train` and `tune`, made from the settings of a run and of its agent; and how flags are parsed."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import field, fields, make_dataclass
 from functools import partial, wraps
@@ -172,22 +172,28 @@ class UsageError(ValueError):
     """A command line has an unknown flag, or a value of the wrong kind, or lacks one."""
 
 
-def check_flags(arguments: Sequence[str], known: Collection[str], prog: str, agent: str | None = None) -> None:
-    """Check that the flags in a command line exist.
+def check_flags(arguments: Sequence[str], known: Mapping[str, object], prog: str, agent: str | None = None) -> None:
+    """Check that the flags in a command line exist, and that those that are switches have no value.
 
     Args:
         arguments: of the command line.
-        known: the names of its flags.
+        known: the names of its flags, and their defaults.
         prog: the name of the program, in its help.
         agent: whose flags they are; None: those of no agent.
 
     Raises:
-        UsageError: one does not exist; the message names the agents that have it, or suggests another flag.
+        UsageError: one does not exist; the message names the agents that have it, or suggests another flag. Or a switch
+            has a value.
     """
-    for flag in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+    for word, following in zip(arguments, [*arguments, ""][1:], strict=True):
+        flag, equals, _ = word.partition("=")
         no = "no_" if flag.startswith("--no-") else ""
         name = flag[2:].replace("-", "_").removeprefix(no).lower()
-        if name in {*known, "help"}:
+        if not flag.startswith("--") or name == "help":
+            continue
+        if name in known:
+            if isinstance(known[name], bool) and (equals or following.lower() in {"true", "false"}):
+                raise UsageError(f"{flag} takes no value: there are {flag_of(name)} and {flag_of(f'no_{name}')}")
             continue
         if agent and (owners := [other for other in AGENTS if name in setting_names(other)]):
             raise UsageError(f"{flag} is a flag of the agent {' and '.join(owners)}, not of {agent}")

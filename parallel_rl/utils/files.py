@@ -7,6 +7,7 @@ import pickle
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZIP_STORED, ZipFile, is_zipfile
@@ -41,8 +42,9 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         os.replace(aside, path)
         _flush_directory(path.parent)
     except BaseException as error:
-        aside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        with suppress(OSError):
+            aside.unlink()
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(aside)):
             error.filename = str(path)
         raise
 

@@ -68,6 +68,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "nowhere" / "a.json", tmp_path / "file" / "a.json"):
+        with pytest.raises(OSError, match="irectory") as caught:
+            write_atomically(path, lambda file: None)
+        assert str(caught.value).endswith(f": '{path}'")
+
+
 def test_writes_do_not_follow_prepared_links(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("mine")
