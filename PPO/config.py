@@ -23,10 +23,15 @@ DISCRETE: SettingValues = DEFAULTS | {
 CONTINUOUS: SettingValues = DEFAULTS | {
     "num_envs": 64,
     "gamma": 0.995,
+    "GAE_lambda": 0.97,
+    "normalize_advantage": "returns",
+    "recompute_advantage": True,
     "batch_size": 2048,
     "mini_batch_size": 64,
     "lr": 3e-4,
     "anneal_lr": True,
+    "entropy_coef": 0.002,
+    "anneal_entropy": True,
     "log_std": -0.5,
 }
 """The defaults if any action is continuous."""

@@ -41,8 +41,9 @@ DISCRETE = (
     "entropy_coef=0", "gamma=0.99", *COMMON,
 )  # fmt: skip
 CONTINUOUS = (
-    "no-normalize-obs", "no-anneal-lr", "recompute-advantage", "lr=1e-3", "num_envs=8", "mini_batch_size=256",
-    "log_std=0", "log_std=-1", "no-squash-actions", "entropy_coef=0.01", "gamma=0.99", *COMMON,
+    "no-normalize-obs", "no-anneal-lr", "lr=1e-3", "num_envs=8", "mini_batch_size=256", "entropy_coef=0",
+    "no-anneal-entropy", "gamma=0.99", "GAE_lambda=0.95", "normalize_advantage=minibatch", "no-recompute-advantage",
+    "log_std=0", "log_std=-1", "no-squash-actions", *COMMON,
 )  # fmt: skip
 CHANGES: dict[str, tuple[int, Sequence[str]]] = {
     "CartPole-v1": (50_000, DISCRETE),

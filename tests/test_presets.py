@@ -62,7 +62,7 @@ IMAGE, CHOICE = spaces.Box(0, 255, (16, 16, 3), np.uint8), spaces.Discrete(3)
 SUITED = [
     (FEATURES, CHOICE, {"gamma": 0.995, "batch_size": 2048, "anneal_lr": True, "normalize_obs": True}),
     (CHOICE, CHOICE, {"gamma": 0.995, "normalize_obs": False}),
-    (FEATURES, BOX, {"num_envs": 64, "lr": 3e-4, "log_std": -0.5, "gamma": 0.995}),
+    (FEATURES, BOX, {"num_envs": 64, "lr": 3e-4, "log_std": -0.5, "gamma": 0.995, "anneal_entropy": True}),
     (FEATURES, spaces.Dict(kick=CHOICE, power=BOX), {"num_envs": 64, "normalize_obs": True}),
     (IMAGE, CHOICE, {"policy_clip": 0.1, "hidden_sizes": (), "normalize_obs": False}),
     (IMAGE, BOX, {"policy_clip": 0.1, "num_envs": 8}),
