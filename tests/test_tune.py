@@ -311,20 +311,20 @@ def test_without_optuna_the_error_names_the_extra(
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "status", "message"),
     [
-        (["--trials", "0"], "trials must be at least 1, not 0"),
-        (["--copies", "2"], "tune trains single agents: without --copies"),
-        (["--track", "mlflow"], "tune reports no trials: without --track"),
-        (["--callback", "tests.test_tune:Nothing"], "no callback 'tests.test_tune:Nothing'"),
-        (["--env-id", "Nothing-v0"], "Nothing"),
-        (["--agent", "sac", "--companions", "rnd"], "--companions is a flag of the agent ppo, not of sac"),
+        (["--trials", "0"], 1, "trials must be at least 1, not 0"),
+        (["--copies", "2"], 1, "tune trains single agents: without --copies"),
+        (["--track", "mlflow"], 1, "tune reports no trials: without --track"),
+        (["--callback", "tests.test_tune:Nothing"], 1, "no callback 'tests.test_tune:Nothing'"),
+        (["--env-id", "Nothing-v0"], 1, "Nothing"),
+        (["--agent", "sac", "--companions", "rnd"], 2, "--companions is a flag of the agent ppo, not of sac"),
     ],
 )
 def test_bad_flags_are_an_error_before_the_first_trial(
-    flags: list[str], message: str, optuna: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+    flags: list[str], status: int, message: str, optuna: Any, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main.main(["tune", "--run-dir", str(tmp_path / "run"), *flags]) > 0
+    assert main.main(["tune", "--run-dir", str(tmp_path / "run"), *flags]) == status
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
