@@ -10,6 +10,7 @@ A config that inherits a setting can give it another default: `gamma = new_defau
 """
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
@@ -212,9 +213,11 @@ def check(config: Config, names: Iterable[str] | None = None) -> None:
 
 
 def _plain(value: Any, hint: Any) -> Any:
-    """Return a number of NumPy as one of Python, and a sequence as a tuple."""
+    """Return a number of NumPy as one of Python, a sequence as a tuple, and a path as a text."""
     if get_origin(hint) is tuple and isinstance(value, Iterable) and not isinstance(value, str):
         return tuple(_plain(part, None) for part in value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -258,7 +261,7 @@ def fault_of(name: str, value: Any, about: Setting, hint: Any) -> str | None:
         faults = (_number_fault(f"each of {name}", number, about, is_whole) for number in numbers)
         return next(filter(None, faults), None)
     if not {int, float} & {*kinds}:
-        return None
+        return f"{name} must be a text, not {value!r}" if str in kinds and not isinstance(value, str) else None
     if Schedule in kinds:
         value = scheduled(name, value, False, 0.0)
     due = "a number, or be left out" if NoneType in kinds else "a number"  # SB3 has "auto" for what is left out here

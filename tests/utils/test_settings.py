@@ -1,5 +1,6 @@
 """Settings have the types of their declarations, whatever gives them: Python, JSON, an assignment."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +43,7 @@ class Settings(Config):
         ("switch_or_none", np.False_, False),
         ("choice", True, 1),
         ("name", "text", "text"),
+        ("name", Path("file"), "file"),
     ],
 )
 def test_a_valid_value_is_converted_to_the_type_of_its_setting(name: str, given: Any, expected: Any) -> None:
@@ -50,6 +52,12 @@ def test_a_valid_value_is_converted_to_the_type_of_its_setting(name: str, given:
     assert type(value) is type(expected)
     if isinstance(expected, tuple):
         assert {*map(type, value)} == {int}
+
+
+@pytest.mark.parametrize("value", [5, None, b"text", ["text"]])
+def test_a_text_must_be_one(value: Any) -> None:
+    with pytest.raises(ValueError, match="name must be a text, not "):
+        Settings(name=value)
 
 
 def test_a_whole_number_beyond_64_bits_is_an_error_also_as_a_float() -> None:
