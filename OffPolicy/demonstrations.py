@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 from gymnasium import spaces
@@ -37,14 +37,18 @@ def load_demonstrations(
     Raises:
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: Minari is not installed.
-        ValueError: the file holds pickled objects, or an array is missing, does not fit or has NaN or infinite numbers,
-            or actions are not in their space.
+        ValueError: the file holds pickled objects, or no episodes, or an array is missing, does not fit or has NaN or
+            infinite numbers, or actions are not in their space.
     """
     name = str(source)
-    make = partial(_trajectory, name, observation_space, action_space, goal_functions)
-    if name.startswith(MINARI):
-        return [make(episode) for episode in _minari_episodes(name)]
-    arrays = _arrays_of(Path(source))
+    episodes = _minari_episodes(name) if name.startswith(MINARI) else _file_episodes(name, observation_space)
+    if not episodes:
+        raise ValueError(f"{name} has no episodes")
+    return [_trajectory(name, observation_space, action_space, goal_functions, episode) for episode in episodes]
+
+
+def _file_episodes(name: str, observation_space: spaces.Space) -> list[dict[str, Any]]:
+    arrays = _arrays_of(Path(name))
     if "acs" not in arrays:
         raise ValueError(f"{name} has no array acs; it has {', '.join(arrays)}")
     parts = list(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else []
@@ -53,7 +57,7 @@ def load_demonstrations(
         shapes = ", ".join(f"{key} {array.shape}" for key, array in used.items())
         raise ValueError(f"{name} needs as many episodes in each array, and has {shapes}")
     episodes = [{key: array[number] for key, array in used.items()} for number in range(len(used["acs"]))]
-    return [make(episode | {"obs": episode} if parts else episode) for episode in episodes]
+    return [episode | {"obs": episode} if parts else episode for episode in episodes]
 
 
 def _arrays_of(path: Path) -> dict[str, Any]:
@@ -65,12 +69,14 @@ def _arrays_of(path: Path) -> dict[str, Any]:
             f"there are no demonstrations at {path}: give demo_path=, or resume a run by --override demo_path=PATH"
         ) from None
     except Exception as error:
-        if "allow_pickle" in str(error):
+        is_archive = is_zipfile(path)
+        if is_archive and "allow_pickle" in str(error):
             raise ValueError(
                 f"{path} holds pickled objects, which are not loaded, since unpickling can execute code: save plain "
                 "arrays (docs/offpolicy.md shows how)"
             ) from None
-        raise ValueError(f"{path} is not an .npz file ({error})") from error
+        why = f" ({error})" if is_archive or isinstance(error, OSError) else ""  # NumPy takes others for pickles
+        raise ValueError(f"{path} is not an .npz file{why}") from error
 
 
 def _minari_episodes(name: str) -> list[dict[str, Any]]:
@@ -97,6 +103,8 @@ def _trajectory(
     episode: Mapping[str, Any],
 ) -> Trajectory:
     steps = len(episode["acs"])
+    if not steps:
+        raise ValueError(f"{name} has an episode without a step")
     action = _checked(episode["acs"], (steps, *row_type(action_space)[0]), "acs", name)
     if isinstance(action_space, spaces.Box):
         _check_bounds(action, action_space, name)

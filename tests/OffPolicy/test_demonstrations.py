@@ -109,6 +109,8 @@ def test_terminations_of_goals_are_computed_by_a_function_of_single_goals(tmp_pa
         ({"obs": OBS, "acs": ACTS + 50, "rew": REWARDS}, "acs from 50 to 50, but actions are from -2 to 2: clip or"),
         ({"obs": OBS, "acs": ACTS - 2.01, "rew": REWARDS}, r"acs from -2\.01 to -2\.01, but actions"),
         ({"obs": OBS, "acs": ACTS, "rew": REWARDS + np.inf}, "rew has NaN, infinite or non-numeric values"),
+        ({"obs": OBS[:0], "acs": ACTS[:0], "rew": REWARDS[:0]}, "has no episodes"),
+        ({"obs": OBS[:, :1], "acs": ACTS[:, :0], "rew": REWARDS[:, :0]}, "has an episode without a step"),
         ({"acs": np.array([{"a": 1}], object)}, "pickled objects, which are not loaded"),
     ],
 )
@@ -127,12 +129,16 @@ def test_actions_may_be_outside_by_rounding(tmp_path: Path) -> None:
 
 def test_other_sources_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.npz is not an \.npz file|pickled objects"):
-        load_demonstrations(tmp_path / "text.npz", BOX, ACTIONS, None)
+    np.save(tmp_path / "array.npy", ACTS)
+    for name in ("text.npz", "array.npy"):
+        with pytest.raises(ValueError, match=rf"{name} is not an \.npz file$"):
+            load_demonstrations(tmp_path / name, BOX, ACTIONS, None)
+    with pytest.raises(ValueError, match=r"is not an \.npz file \(.*directory"):
+        load_demonstrations(tmp_path, BOX, ACTIONS, None)
 
 
 def test_only_training_needs_the_demonstrations(tmp_path: Path) -> None:
-    agent = SAC(BOX, ACTIONS, demo_path=str(tmp_path / "none.npz"), hidden_sizes=(4,), seed=0)
+    agent = SAC(BOX, ACTIONS, demo_path=tmp_path / "none.npz", hidden_sizes=(4,), seed=0)
     agent.save_weights(tmp_path)
     loaded = SAC.load(tmp_path)
     assert loaded.get_action(np.ones(1), deterministic=True) == agent.get_action(np.ones(1), deterministic=True)
