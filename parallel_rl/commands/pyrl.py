@@ -9,7 +9,7 @@ from textwrap import fill
 import gymnasium as gym
 
 from parallel_rl.commands.build import agent_of, factory_of
-from parallel_rl.commands.flags import TrainFlags, flag_of
+from parallel_rl.commands.flags import TrainFlags, check_flags, command_line, flag_of, flat_flags
 from parallel_rl.commands.play import has_screen, rendering, show
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.single_run import PLAY_SEED
@@ -47,10 +47,12 @@ def train_as(name: str, arguments: Sequence[str]) -> int:
     """Run `NAME-train ENV [FLAGS]`, where NAME is one of `AGENTS`; all flags of `train` are valid too.
 
     Raises:
+        UsageError: a flag is unknown.
         ValueError: the environment is unknown, or has no time limit, which defines how long an epoch of pyrl is.
     """
     agent = name.removeprefix(HINDSIGHT)
     typed, others = _train_parser(name, agent).parse_known_args(arguments)
+    check_flags(others, flat_flags(command_line(agent)()) | vars(typed), f"{NAME} {name}-train", agent)
     flags = ["--agent", agent, "--env-id", typed.env_id, "--run-dir", name, *AGENTS[name]]
     flags += ["--env-kwargs", *typed.env_kwargs] if typed.env_kwargs else []
     limit = _time_limit(typed.env_id, typed.env_kwargs)

@@ -147,6 +147,23 @@ def test_a_mistake_is_one_clear_error(arguments: list[str], message: str, capsys
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--num-epoch", "no flag --num-epoch: did you mean --num-epochs?"),
+        ("--random-step", "did you mean --random-steps?"),
+        ("--no-normalise-obs", "did you mean --no-normalize-obs?"),
+        ("--policy-delay", "--policy-delay is a flag of the agent td3, not of ddpg"),
+        ("--frobnicate", "no flag --frobnicate; main.py ddpg-train --help lists them"),
+    ],
+)
+def test_an_unknown_flag_is_one_line_that_suggests_one(flag: str, message: str, capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["ddpg-train", "Pendulum-v1", flag, "3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
 @pytest.mark.parametrize("name", ["ddpg-train", "ddpg-test"])
 def test_a_command_without_an_environment_is_an_error(name: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:
