@@ -12,13 +12,12 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from inspect import signature
 from typing import Any, NoReturn
 
 from parallel_rl.commands.arguments import check_resume
 from parallel_rl.commands.completion import complete
 from parallel_rl.commands.envs import envs
-from parallel_rl.commands.flags import UsageError, check_flags, parsed
+from parallel_rl.commands.flags import UsageError, check_flags, flags_with_defaults, parsed
 from parallel_rl.commands.output import silence, stdout_is_closed
 from parallel_rl.commands.play import evaluate, export, record, watch
 from parallel_rl.commands.plot import plot
@@ -73,8 +72,7 @@ def _run(arguments: list[str]) -> int:
         arguments = ["train", *arguments]
     name, *rest = arguments
     if name in COMMANDS:
-        prog, parameters = f"{NAME} {name}", signature(COMMANDS[name]).parameters
-        flags = {each: parameter.default for each, parameter in parameters.items()}
+        prog, flags = f"{NAME} {name}", flags_with_defaults(COMMANDS[name])
         if name == "resume":
             check_resume(rest, flags)
         check_flags(rest, flags, prog)

@@ -22,6 +22,7 @@ def test_whole_numbers_may_be_written_as_people_do() -> None:
     for sizes in ("64,32", "64 32", "64, 32", "6.4e1 32"):
         assert config_from(["--hidden-sizes", *sizes.split()]).settings.hidden_sizes == (64, 32)
     assert config_from(["--hidden-sizes"]).settings.hidden_sizes == ()
+    assert config_from(["--num-workers", "None", "--max-seconds", "None"]).run.num_workers is None
 
 
 def test_whole_numbers_in_a_preset_may_be_written_like_those_of_flags(tmp_path: Path) -> None:

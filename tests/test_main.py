@@ -315,15 +315,23 @@ def test_bad_input_is_one_clear_error(
         ("--tensorboard-log here", "no flag --tensorboard-log: the callback TensorBoard(directory) writes it;"),
         ("--ent-coef 0.1", "no flag --ent-coef: did you mean --entropy-coef?"),
         ("--agent sac --ent-coef 0.1", "no flag --ent-coef: did you mean --alpha?"),
-        ("--lr abc", "--lr: could not convert string to float: 'abc'"),
-        ("--lr", "Missing value for argument '--lr'"),
+        ("--lr abc", "--lr: 'abc' is not a number"),
+        ("--max-seconds soon", "--max-seconds: 'soon' is not a number"),
+        ("--num-workers 2.5", "--num-workers: '2.5' is not a whole number"),
+        ("--lr", "--lr needs a value"),
+        ("--agent", "--agent needs a value"),
+        ("--config --lr 1", "--config needs a value"),
+        ("--seed 0,1", "--seed takes one seed: --seeds 0,1 trains with each of them"),
+        ("train --seed=0..4", "--seed takes one seed: --seeds 0..4 trains with each of them"),
+        ("tune --seed 0..4", "--seed: '0..4' is not a whole number"),
         ("--acting here", "invalid choice 'here' for argument '--acting'. Expected one of ('auto', 'central', "),
-        ("evaluate", "Missing from main.py evaluate: PATH"),
+        ("evaluate", "PATH is missing: directory of a training run, or that of train --seeds, for a table of all seed"),
+        ("evaluate --run-dir here", "no flag --run-dir; main.py evaluate --help lists them"),
         ("evaluate here there", "Unrecognized options: there"),
         ("--use-rnd True", "--use-rnd takes no value: there are --use-rnd and --no-use-rnd"),
         ("--no-normalize-obs=1", "--no-normalize-obs takes no value: there are --normalize-obs and --no-normalize-obs"),
         ("evaluate here --best false", "--best takes no value: there are --best and --no-best"),
-        ("plot --y", "Missing value for argument '--y'"),
+        ("plot --y", "--y needs a value"),
     ],
 )
 def test_a_command_line_that_cannot_be_read_is_one_clear_error(
@@ -341,7 +349,7 @@ def test_a_wrong_value_is_one_line_however_tyro_draws_boxes(
 ) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
     assert main.main(["--lr", "abc"]) == 2
-    assert capsys.readouterr().err == "error: --lr: could not convert string to float: 'abc'\n"
+    assert capsys.readouterr().err == "error: --lr: 'abc' is not a number\n"
 
 
 def test_a_run_directory_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

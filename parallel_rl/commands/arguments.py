@@ -163,7 +163,7 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, SettingValues
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("agent", "config", "load-weights", "preset"):
-        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", default=None)
+        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", nargs="?")  # `parse` tells if it is missing
     named, _ = parser.parse_known_args(arguments)
     sources: dict[str, str] = {}
     source, content = None, SettingValues()

@@ -1,13 +1,15 @@
 """The flags of `train` and `tune`, made from the settings of a run and of its agent; and how flags are parsed."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import field, fields, make_dataclass
 from functools import partial, wraps
+from inspect import signature
 from io import StringIO
 from itertools import groupby
-from typing import Annotated, Any, Literal, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tyro
 from typing_extensions import Doc
@@ -167,13 +169,16 @@ The flags are those of train; the first trial has their settings. The same comma
 several processes at once.
 """
 
+SEVERAL = re.compile(r"\d+(\.\.\d+|(,\d+)+)")
+"""Several seeds: a range such as 0..4, or a list such as 0,3,7."""
+
 
 class UsageError(ValueError):
     """A command line has an unknown flag, or a value of the wrong kind, or lacks one."""
 
 
 def check_flags(arguments: Sequence[str], known: Mapping[str, object], prog: str, agent: str | None = None) -> None:
-    """Check that the flags in a command line exist, and that those that are switches have no value.
+    """Check that the flags in a command line exist, that switches have no value, and that `--seed` has one seed.
 
     Args:
         arguments: of the command line.
@@ -183,10 +188,10 @@ def check_flags(arguments: Sequence[str], known: Mapping[str, object], prog: str
 
     Raises:
         UsageError: one does not exist; the message names the agents that have it, or suggests another flag. Or a switch
-            has a value.
+            has a value, or `--seed` has several.
     """
     for word, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        flag, equals, _ = word.partition("=")
+        flag, equals, value = word.partition("=")
         no = "no_" if flag.startswith("--no-") else ""
         name = flag[2:].replace("-", "_").removeprefix(no).lower()
         if not flag.startswith("--") or name == "help":
@@ -194,6 +199,9 @@ def check_flags(arguments: Sequence[str], known: Mapping[str, object], prog: str
         if name in known:
             if isinstance(known[name], bool) and (equals or following.lower() in {"true", "false"}):
                 raise UsageError(f"{flag} takes no value: there are {flag_of(name)} and {flag_of(f'no_{name}')}")
+            value = value if equals else following
+            if name == "seed" and "seeds" in known and SEVERAL.fullmatch(value):
+                raise UsageError(f"--seed takes one seed: --seeds {value} trains with each of them")
             continue
         if agent and (owners := [other for other in AGENTS if name in setting_names(other)]):
             raise UsageError(f"{flag} is a flag of the agent {' and '.join(owners)}, not of {agent}")
@@ -201,6 +209,12 @@ def check_flags(arguments: Sequence[str], known: Mapping[str, object], prog: str
         if found := None if hint else nearest(name, known):
             hint = f": did you mean {flag_of(no + found[0])}?{found[1]}"
         raise UsageError(f"no flag {flag}{hint or f'; {prog} --help lists them'}")
+
+
+def flags_with_defaults(command: Callable[..., int]) -> dict[str, Any]:
+    """Return the names and defaults of the flags of a command: of its parameters, those that are not positional."""
+    parameters = signature(command).parameters.values()
+    return {each.name: each.default for each in parameters if get_origin(each.annotation) is not Annotated}
 
 
 def flag_of(name: str) -> str:
@@ -240,7 +254,9 @@ def _first_part(box: str) -> str:
     """Return what a box of tyro says is wrong, as one line; below the first rule is the help of the argument."""
     rows = [row.strip("│| ") for row in re.sub(r"\x1b\[[\d;]*m", "", box).splitlines()[1:]]  # without the title
     parts = [" ".join(part) for is_rule, part in groupby(rows, lambda row: not row.strip("─-╰╯+")) if not is_rule]
-    return " ".join(parts[0].split()).removeprefix("Error parsing ") if parts else box.strip()
+    said = " ".join(parts[0].split()).removeprefix("Error parsing ") if parts else box.strip()
+    said = re.sub(r"^Missing from .*?: (\S+) (.*) \(required\)$", r"\1 is missing: \2", said)
+    return re.sub(r"^Missing value for argument '(\S+)'.*", r"\1 needs a value", said)
 
 
 def whole_number(text: str) -> int:
@@ -259,15 +275,35 @@ def whole_number(text: str) -> int:
         raise ValueError(f"{text!r} is not a whole number") from None
 
 
+def number(text: str) -> float:
+    """Return the number in a text.
+
+    Raises:
+        ValueError: it is not a number.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+
+
+NUMBERS: dict[type, Callable[[str], float]] = {int: whole_number, float: number}
+"""By type of a number: what reads it."""
+
+
 @REGISTRY.primitive_rule
-def _whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    if info.type is not int:
+def _number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """Read a number, or a number or None: tyro's own error for the latter names neither."""
+    parts = get_args(info.type) if info.type_origin in {Union, UnionType} else (info.type,)
+    kinds = [part for part in parts if part is not NoneType]
+    if len(kinds) != 1 or kinds[0] not in NUMBERS:
         return None
+    kind, optional = kinds[0], NoneType in parts
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar="INT",
-        instance_from_str=lambda words: whole_number(words[0]),
-        is_instance=lambda value: isinstance(value, int),
+        metavar=f"{{None}}|{kind.__name__.upper()}" if optional else kind.__name__.upper(),
+        instance_from_str=lambda words: None if optional and words[0] == "None" else NUMBERS[kind](words[0]),
+        is_instance=lambda value: isinstance(value, int | kind) or (optional and value is None),
         str_from_instance=lambda value: [str(value)],
     )
 

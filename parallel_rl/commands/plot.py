@@ -59,8 +59,7 @@ def plot(
 
     Args:
         run_dirs: directories of training runs; any other directory stands for the runs in it.
-        out: the image: .png, .svg or .pdf; by default learning_curves.png in the directory of the run, or for several
-            runs in the current directory.
+        out: the image, .png, .svg or .pdf; by default learning_curves.png, for a single run in its directory.
         labels: names of the curves: one for each curve, or one for each run (runs with the same label share a curve).
             By default the settings in which the curves differ.
         x: the horizontal axis.

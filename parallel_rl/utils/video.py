@@ -43,7 +43,7 @@ class Video:
 
         Raises:
             TypeError: it is not such an array.
-            OSError: the encoder failed.
+            OSError: the file cannot be written, or the encoder failed.
         """
         if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
             what = f"an array {frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
@@ -62,6 +62,11 @@ class Video:
         from imageio_ffmpeg import get_ffmpeg_exe
 
         frames = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(self.fps), "-i", "-"]
+        try:
+            self._aside.touch()
+        except OSError as error:  # in one line; ffmpeg would write several
+            error.filename = str(self.path)
+            raise
         filters = EVEN if self.path.suffix == ".mp4" else f"fps={min(self.fps, GIF_FPS)},{PALETTES}"
         return subprocess.Popen(
             [get_ffmpeg_exe(), "-y", "-v", "error", *frames, "-vf", filters, str(self._aside)],

@@ -73,6 +73,16 @@ def test_a_failing_encoder_is_an_error_with_its_reason(tmp_path: Path, monkeypat
     assert [*tmp_path.iterdir()] == [path]
 
 
+def test_a_file_that_cannot_be_written_is_one_line_that_names_it(tmp_path: Path) -> None:
+    def film() -> None:
+        with Video(tmp_path / "nowhere" / "video.gif", 30) as video:
+            video.add(frame_of())
+
+    with pytest.raises(FileNotFoundError) as told:
+        film()
+    assert str(told.value) == f"[Errno 2] No such file or directory: '{tmp_path / 'nowhere' / 'video.gif'}'"
+
+
 def test_frames_are_not_kept(tmp_path: Path) -> None:
     """100 frames of 1.4 MB, 138 MB together."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
