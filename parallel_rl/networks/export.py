@@ -5,7 +5,8 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,10 @@ def _save_program(program: torch.export.ExportedProgram, path: Path) -> Run:
 
 def _save_onnx(program: torch.export.ExportedProgram, names: Sequence[str], results: Sequence[str], path: Path) -> Run:
     """Write ONNX; return a function that runs it."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     try:
         import onnxruntime
 
-        with warnings.catch_warnings():
+        with _silent("torch.onnx"), warnings.catch_warnings():  # it warns that torchvision is missing
             warnings.simplefilter("ignore", FutureWarning)  # torch warns about its own code
             exported: Any = torch.onnx.export(program, input_names=names, output_names=results, verbose=False)
         for value in (*exported.model.graph.inputs, *exported.model.graph.outputs):
@@ -123,6 +123,18 @@ def _save_onnx(program: torch.export.ExportedProgram, names: Sequence[str], resu
         raise ImportError(reason_of(error)) from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, {name: part.numpy() for name, part in zip(names, inputs, strict=True)})
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Log no warnings of a library during a block."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _trial_states(agent: Any) -> Any:

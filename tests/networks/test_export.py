@@ -1,6 +1,7 @@
 """Exported policies act as the agent does."""
 
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -106,7 +107,9 @@ def test_exported_policy_obeys_action_masks(kind: Any, tmp_path: Path) -> None:
 def test_exported_composite_actions_have_names(tmp_path: Path) -> None:
     import onnxruntime
 
+    level = logging.getLogger("torch.onnx").level
     export_policy(PPO.for_env(Hybrid(), seed=0, core="gru"), tmp_path / "policy.onnx")
+    assert logging.getLogger("torch.onnx").level == level, "warnings of other exports are left alone"
     session = onnxruntime.InferenceSession(tmp_path / "policy.onnx")
     assert {value.shape[0] for value in (*session.get_inputs(), *session.get_outputs())} == {"batch"}
     results = [result.name for result in session.get_outputs()]
