@@ -1,9 +1,11 @@
-"""What all tests share: one thread, cheap forks, Ctrl-C, no pictures, and which cases of a product are slow."""
+"""What all tests share: one thread, cheap forks, Ctrl-C, no pictures, whole logs, and which cases are slow."""
 
 import gc
+import logging
 import os
 import signal
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,6 +33,14 @@ def pictures_are_blank(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
     if not request.node.get_closest_marker("pictures"):
         monkeypatch.setattr("parallel_rl.utils.plots.save_figure", save_blank)
+
+
+@pytest.fixture(autouse=True)
+def loggers_stay_as_they_are() -> Iterator[None]:
+    """A test that left a logger silent would fail another one, of the warnings it looks at."""
+    yield
+    loggers = [logging.getLogger(name) for name in ("AsyncPPO", "OffPolicy", "PPO", "Population", "parallel_rl")]
+    assert not [logger for logger in loggers if logger.level or logger.disabled or not logger.propagate]
 
 
 @pytest.hookimpl(tryfirst=True)

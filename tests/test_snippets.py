@@ -1,5 +1,6 @@
 """What people copy must run as it stands: the seed's loops, and every Python block of our README and docs."""
 
+import logging
 import re
 import runpy
 from collections.abc import Callable
@@ -28,8 +29,11 @@ pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning:__main__")
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[[str], str]:
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> Run:
     """Return a function that runs a text as a script, and returns its output on standard error."""
+    caplog.set_level(logging.NOTSET, "AsyncPPO")  # puts back the level that a script sets
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(ROOT / "tests" / "stubs")
 
