@@ -86,7 +86,8 @@ def test_without_infos_there_are_no_metrics_of_them() -> None:
         row = run.run()[-1]
         assert not {"success_rate", "info_distance"} & row.keys()
         assert np.isnan(run.success_rate)
-    with trainer(Counter, info_keys=("distance",)) as run:
+    missing = pytest.warns(RuntimeWarning, match="the last 100 episodes have no distance")
+    with trainer(Counter, info_keys=("distance",)) as run, missing:
         assert np.isnan(run.run()[-1]["info_distance"]), "what was asked for is a column"
 
 

@@ -193,6 +193,7 @@ def test_an_actor_stays_as_it_is_while_the_agent_learns(name: str, tmp_path: Any
     assert actor.initial_state(3) is None
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in subtract:RuntimeWarning")
 @pytest.mark.parametrize("name", ["dqn", "sac"])
 def test_a_loss_that_is_not_finite_is_an_error_that_names_it(name: str) -> None:
     agent = agent_of(name)

@@ -102,6 +102,7 @@ def test_no_states_are_an_error() -> None:
 
 
 @BOTH
+@pytest.mark.filterwarnings("ignore:invalid value encountered in logaddexp:RuntimeWarning")
 @pytest.mark.parametrize(
     "kwargs", [{}, {"activation": "relu", "normalize_obs": True}, {"learner": "torch", "core": "gru"}]
 )

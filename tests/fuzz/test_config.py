@@ -86,7 +86,7 @@ def strategies_of(agent: str) -> dict[str, Any]:
     """Return a strategy for each setting of a run with an agent."""
     flags = setting_names(agent)
     return {
-        flag: SETTINGS.get(flag) or any_of(setting_types(agent)[name])
+        flag: SETTINGS[flag] if flag in SETTINGS else any_of(setting_types(agent)[name])
         for flag, name in flags.items()
         if flag not in GIVEN
     }

@@ -60,7 +60,7 @@ class Random(gym.Env):
             assert self.action_space.contains(action)
         else:
             assert action.shape == (self.action_space.shape or ())
-            assert self.action_space.contains(action if action.shape else action.astype(self.action_space.dtype)[()])
+            assert self.action_space.contains(np.asarray(action, self.action_space.dtype))
         over = self.np_random.random() < 0.2
         return self.observation_space.sample(), 1.0, bool(over), False, {}
 
