@@ -213,11 +213,13 @@ def check(config: Config, names: Iterable[str] | None = None) -> None:
 
 
 def _plain(value: Any, hint: Any) -> Any:
-    """Return a number of NumPy as one of Python, a sequence as a tuple, and a path as a text."""
+    """Return a number of NumPy as one of Python, a sequence as a tuple, and a path or a `torch.device` as a text."""
     if get_origin(hint) is tuple and isinstance(value, Iterable) and not isinstance(value, str):
         return tuple(_plain(part, None) for part in value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if type(value).__name__ == "device":  # torch need not be imported
+        return str(value)
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from OffPolicy import DQN
@@ -44,6 +45,7 @@ class Settings(Config):
         ("choice", True, 1),
         ("name", "text", "text"),
         ("name", Path("file"), "file"),
+        ("name", torch.device("cpu"), "cpu"),
     ],
 )
 def test_a_valid_value_is_converted_to_the_type_of_its_setting(name: str, given: Any, expected: Any) -> None:
