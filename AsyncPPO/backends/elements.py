@@ -17,6 +17,19 @@ WriteObs = Callable[[int, Any], None]
 """Write an observation into the row of environment `index`."""
 
 
+def misfit(numbers: np.ndarray, dtype: np.dtype) -> str | None:
+    """Return what is wrong with numbers if converting them to `dtype` would change one; otherwise None.
+
+    Neither fractions nor numbers that are too large may become whole numbers.
+    """
+    given, wanted = numbers.dtype.kind, dtype.kind
+    if given not in "biu" and not given == wanted == "f":
+        return f"type {numbers.dtype}"
+    if wanted != "f" and _wraps(numbers, dtype):
+        return f"whole numbers from {numbers.min()} to {numbers.max()}" if numbers.ndim else str(numbers)
+    return None
+
+
 def _wraps(numbers: Any, dtype: np.dtype) -> bool:
     """Return whether converting whole numbers to `dtype` changes one."""
     if np.can_cast(numbers.dtype, dtype) or not numbers.size:
@@ -75,20 +88,12 @@ class _Writer:
                 raise EnvError(f"environment {index} returned an observation that is not an array: {error}") from error
         if obs.shape != self._shape:
             raise self._misfit(index, f"an observation of shape {obs.shape}", str(self._shape))
-        if obs.dtype is not self._dtype:
-            self._check_type(index, obs)
+        if obs.dtype is not self._dtype and (fault := misfit(obs, self._dtype)):
+            wanted = self._dtype if fault.startswith("type") else self._space
+            raise self._misfit(index, f"an observation of {fault}", str(wanted))
         if self._choices is not None and not self._choices.have(obs):
             raise self._misfit(index, f"the observation {obs}", str(self._space))
         self._rows[index - self._first] = obs
-
-    def _check_type(self, index: int, obs: np.ndarray) -> None:
-        """Check a conversion of numbers: neither fractions nor numbers that are too large may become whole numbers."""
-        given, wanted = obs.dtype.kind, self._dtype.kind
-        if given not in "biu" and not given == wanted == "f":
-            raise self._misfit(index, f"an observation of type {obs.dtype}", str(self._dtype))
-        if wanted != "f" and _wraps(obs, self._dtype):
-            numbers = f"whole numbers from {obs.min()} to {obs.max()}" if obs.ndim else str(obs)
-            raise self._misfit(index, f"an observation of {numbers}", str(self._space))
 
     def _misfit(self, index: int, what: str, wanted: str) -> EnvError:
         part = f" for{self._where}" if self._where else ""

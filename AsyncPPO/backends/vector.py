@@ -23,6 +23,7 @@ class EnvPool:
     """Environments of EnvPool (Weng et al. 2022, arXiv:2206.10558), which steps them in threads."""
 
     resets_late = False
+    name = "EnvPool"
 
     def __init__(self, env_id: str, num_envs: int) -> None:
         self._id, self._num_envs = env_id, num_envs
@@ -136,7 +137,7 @@ class PoolBlock(Block):
         except EnvError:
             raise
         except Exception as error:
-            raise EnvError(f"{type(self._pool).__name__} failed in {what}: {error!r}") from error
+            raise EnvError(f"{self._pool.name} failed in {what}: {error!r}") from error
 
 
 def _by_env(env_ids: np.ndarray, info: dict[str, Any]) -> Infos:

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from AsyncPPO.backends.base import EnvError, Infos
 from AsyncPPO.backends.block import FINAL_INFO
+from AsyncPPO.backends.elements import misfit
 from AsyncPPO.backends.outcomes import copied
-from parallel_rl.utils import COMPOSITE, element_of, episode_ends, rows_of
+from parallel_rl.utils import COMPOSITE, element_of, episode_ends, row_type, rows_of
+from parallel_rl.utils.spaces import DiscreteValues
 
 FINAL_OBS = "final_obs"
 """The entry of infos that holds the last observation of the previous episode."""
@@ -39,6 +42,10 @@ class VectorEnvPool:
         self._env, self._owned, self.spec = env, owned, env.spec
         self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
         self.resets_late = self._mode is AutoresetMode.NEXT_STEP
+        self.name = type(env.unwrapped).__name__
+        self._choices = None
+        if not isinstance(self.observation_space, COMPOSITE | spaces.Box):
+            self._choices = DiscreteValues(self.observation_space)
         self._listed_seeds = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
 
     def reset(
@@ -61,6 +68,8 @@ class VectorEnvPool:
         composite = isinstance(self.action_space, COMPOSITE)
         batch: Any = element_of(self.action_space, actions) if composite else actions
         obs, reward, terminated, truncated, info = self._env.step(batch)
+        reward = self._column("rewards", reward, np.float64)
+        terminated, truncated = self._column("terminated", terminated, bool), self._column("truncated", truncated, bool)
         self._obs = self._rows(obs).copy()
         infos, over = infos_by_env(info, len(actions)), episode_ends(terminated, truncated)
         last = self._obs
@@ -87,9 +96,35 @@ class VectorEnvPool:
         if self._owned:
             self._env.close()
 
-    def _rows(self, obs: Any) -> np.ndarray:
-        space = self.observation_space
-        return rows_of(space, obs, self._env.num_envs) if isinstance(space, COMPOSITE) else np.asarray(obs)
+    def _rows(self, obs: Any, count: int | None = None) -> np.ndarray:
+        """Return observations, by default of all environments, as rows.
+
+        Raises:
+            EnvError: they do not fit the space.
+        """
+        space, count = self.observation_space, count or self._env.num_envs
+        if isinstance(space, COMPOSITE):
+            return rows_of(space, obs, count, "observation")
+        rows, (shape, dtype) = np.asarray(obs), row_type(space)
+        if rows.shape != (count, *shape):
+            raise EnvError(f"{self.name} returned observations of shape {rows.shape}; its spaces say {(count, *shape)}")
+        fault = misfit(rows, dtype)
+        if fault is None and self._choices is not None and not self._choices.have(rows):
+            fault = f"numbers from {rows.min()} to {rows.max()}"
+        if fault is not None:
+            raise EnvError(f"{self.name} returned observations of {fault}; its space says {space}")
+        return rows
+
+    def _column(self, what: str, values: Any, dtype: type) -> np.ndarray:
+        """Return a number for each environment.
+
+        Raises:
+            EnvError: they have another shape.
+        """
+        column: np.ndarray = np.asarray(values, dtype)
+        if column.shape != (self._env.num_envs,):
+            raise EnvError(f"{self.name} returned {what} of shape {column.shape}, not {(self._env.num_envs,)}")
+        return column
 
     def _last_rows(self, info: dict[str, Any], over: np.ndarray) -> np.ndarray:
         """Return the last observations of the episodes that are over."""
@@ -98,9 +133,7 @@ class VectorEnvPool:
             raise EnvError(
                 f"environment {ended[0]} ended, but the infos have no {FINAL_OBS!r} with its last observation"
             )
-        last = [info[FINAL_OBS][index] for index in ended]
-        space = self.observation_space
-        return rows_of(space, last, len(last)) if isinstance(space, COMPOSITE) else np.stack(last)
+        return self._rows([info[FINAL_OBS][index] for index in ended], len(ended))
 
 
 def infos_by_env(info: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ def element_of(space: spaces.Space, row: Any) -> Any:
     return row if isinstance(space, spaces.Discrete) else np.array(row)
 
 
-def rows_of(space: spaces.Space, elements: Any, count: int) -> np.ndarray:
+def rows_of(space: spaces.Space, elements: Any, count: int, what: str = "action") -> np.ndarray:
     """Return elements of a Dict or Tuple space as rows `(count,)` of a structured array.
 
     Args:
@@ -92,6 +92,7 @@ def rows_of(space: spaces.Space, elements: Any, count: int) -> np.ndarray:
         elements: a structured array `(count,)`, or a dict or tuple of arrays `(count, ...)` as in Gymnasium's batched
             spaces, or a list of `count` elements.
         count: the number of elements.
+        what: to call an element in the message.
 
     Raises:
         ValueError: a part is missing, has another shape, or has a value that the space's type cannot represent (a
@@ -99,7 +100,7 @@ def rows_of(space: spaces.Space, elements: Any, count: int) -> np.ndarray:
     """
     rows = np.zeros(count, row_type(space)[1])
     if isinstance(elements, list) and len(elements) != count:
-        raise ValueError(f"there are {len(elements)} actions, but {count} environments are running")
+        raise ValueError(f"there are {len(elements)} {what}s, but {count} environments are running")
     for keys, leaf in leaves(space):
         name, target = name_of(keys), part_of(rows, keys)
         try:
@@ -110,15 +111,15 @@ def rows_of(space: spaces.Space, elements: Any, count: int) -> np.ndarray:
             if values.shape == (count, math.prod(leaf.shape or ())):
                 values = values.reshape(target.shape)
         except (LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"the actions must have a part {name}, as {space} has: {error!r}") from None
+            raise ValueError(f"the {what}s must have a part {name}, as {space} has: {error!r}") from None
         if values.shape != target.shape:
             raise ValueError(
-                f"{name} of the actions has shape {values.shape}, but {count} environments are running: it must have "
+                f"{name} of the {what}s has shape {values.shape}, but {count} environments are running: it must have "
                 f"{target.shape}"
             )
         if not _assign(target, values):
             row = next(row for row in range(count) if not _assign(target[row : row + 1], values[row : row + 1]))
-            raise ValueError(f"{name} of the action in row {row} is {values[row]}: its space is {leaf}")
+            raise ValueError(f"{name} of the {what} in row {row} is {values[row]}: its space is {leaf}")
     return rows
 
 

@@ -1,6 +1,7 @@
 """Gymnasium's vector environments in ours, and ours as one of Gymnasium's: the same experience in both directions."""
 
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -224,6 +225,73 @@ def test_unsupported_uses_of_a_vector_env_are_refused() -> None:
         pytest.raises(EnvError, match="environment 0 ended, but the infos have no 'final_obs'"),
     ):
         collected(env, Choice(), 6)
+
+
+class Changed(SyncVectorEnv):
+    """Its steps return a value in another form: 0 observations, 1 rewards, 2 terminated, 3 truncated."""
+
+    def __init__(self, place: int, change: Callable[[np.ndarray], Any], **kwargs: Any) -> None:
+        super().__init__([Counter] * 2, **kwargs)
+        self.place, self.change = place, change
+
+    def step(self, actions: Any) -> Any:
+        values = [*super().step(actions)]
+        values[self.place] = self.change(values[self.place])
+        return tuple(values)
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "message"),
+    [
+        (0, lambda obs: obs[:, :1], r"Changed returned observations of shape (2, 1); its spaces say (2, 2)"),
+        (0, lambda obs: obs[:1], r"Changed returned observations of shape (1, 2); its spaces say (2, 2)"),
+        (0, lambda obs: obs.astype(str), "Changed returned observations of type <U"),
+        (1, lambda rewards: rewards[:, None], "Changed returned rewards of shape (2, 1), not (2,)"),
+        (1, lambda rewards: rewards[:1], "Changed returned rewards of shape (1,), not (2,)"),
+        (1, lambda rewards: 1.0, "Changed returned rewards of shape (), not (2,)"),
+        (2, lambda flags: flags[:, None], "Changed returned terminated of shape (2, 1), not (2,)"),
+        (3, lambda flags: False, "Changed returned truncated of shape (), not (2,)"),
+    ],
+)
+def test_what_does_not_fit_is_one_clear_error(place: int, change: Any, message: str) -> None:
+    with (
+        EnvVectorizer(Changed(place, change), autoreset=True) as env,
+        pytest.raises(EnvError, match=re.escape(message)),
+    ):
+        collected(env, Choice(), 1)
+
+
+def test_observations_that_their_type_cannot_hold_are_an_error() -> None:
+    vector = Changed(0, lambda obs: obs / 2)
+    vector.single_observation_space = spaces.Box(0, 255, (2,), np.uint8)
+    with pytest.raises(EnvError, match="Changed returned observations of type float32; its space says Box"):
+        EnvVectorizer(vector).reset()
+    vector.single_observation_space, vector.change = spaces.MultiDiscrete([2, 2]), lambda obs: obs.astype(int)
+    vector.reset = lambda **_: (np.array([[0, 1], [2, 1]]), {})  # type: ignore[method-assign]
+    with pytest.raises(EnvError, match="Changed returned observations of numbers from 0 to 2; its space says MultiD"):
+        EnvVectorizer(vector).reset()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (1, np.ndarray.tolist),
+        (2, np.ndarray.tolist),
+        (2, lambda flags: flags.astype(int)),
+        (3, lambda flags: flags * 1),
+    ],
+)
+def test_numbers_and_flags_of_other_types_are_the_same_experience(place: int, change: Any, mode: AutoresetMode) -> None:
+    found = []
+    for vector in (SyncVectorEnv([Counter] * 2, autoreset_mode=mode), Changed(place, change, autoreset_mode=mode)):
+        with EnvVectorizer(vector, autoreset=True, seed=0) as env:
+            trajectories, episodes, count = collected(env, Choice(), 25)
+            found.append((trajectories, [(one.return_, one.length) for one in episodes], count))
+    (expected, *figures), (got, *others) = found
+    assert figures == others
+    for one, two in zip(got, expected, strict=True):
+        assert_same(one, two)
 
 
 def assert_equal(one: Any, two: Any) -> None:
