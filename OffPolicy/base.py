@@ -107,7 +107,7 @@ class OffPolicyAgent(Sharing, ABC):
                 options["goal_functions"] = GoalFunctions.of(one)
             return cls(*spaces_in(one), **options)
 
-    for_env: ClassVar[MadeWith[Any]] = MadeWith(ForEnv)(make_for_env)
+    for_env = MadeWith(ForEnv)(make_for_env)
 
     def take_share(self, own: slice, total: int) -> None:
         """Make room for the transitions of the environments `own` of `total`: this rank's part of the replay buffer.

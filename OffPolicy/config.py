@@ -206,7 +206,7 @@ class SACConfig(ContinuousConfig):
 
 
 @settings_class
-class ForEnv(Config):
+class ForEnv(OffPolicyConfig):
     """The arguments of `for_env` of all agents, for type checkers and editors."""
 
     env: Any = field(kw_only=False)
@@ -216,20 +216,20 @@ class ForEnv(Config):
 
 
 @settings_class
-class ForDQN(ForEnv, DQNConfig):
+class ForDQN(DQNConfig, ForEnv):
     """The arguments of `DQN.for_env`."""
 
 
 @settings_class
-class ForDDPG(ForEnv, DDPGConfig):
+class ForDDPG(DDPGConfig, ForEnv):
     """The arguments of `DDPG.for_env`."""
 
 
 @settings_class
-class ForTD3(ForEnv, TD3Config):
+class ForTD3(TD3Config, ForEnv):
     """The arguments of `TD3.for_env`."""
 
 
 @settings_class
-class ForSAC(ForEnv, SACConfig):
+class ForSAC(SACConfig, ForEnv):
     """The arguments of `SAC.for_env`."""

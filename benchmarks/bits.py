@@ -105,7 +105,7 @@ def of_ppo(env: str | Callable[[], gym.Env], settings: dict[str, Any], way: dict
 
 def of_off_policy(kind: type[OffPolicyAgent], env: str, settings: dict[str, Any]) -> str:
     """Return the fingerprint of an off-policy agent after 1,200 steps."""
-    small = {"hidden_sizes": (32, 32), "batch_size": 32, "learning_starts": 100, "buffer_size": 1_000}
+    small: dict[str, Any] = {"hidden_sizes": (32, 32), "batch_size": 32, "learning_starts": 100, "buffer_size": 1_000}
     agent: Any = kind.for_env(env, seed=7, **small, **settings)
     with AsyncTrainer(env, agent, 4, 1_200, seed=11, progress=False, backend="inline") as trainer:
         return fingerprint(trainer, [agent.policy])

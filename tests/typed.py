@@ -5,6 +5,7 @@ from typing import assert_type
 from AsyncPPO import AsyncTrainer
 from AsyncPPO.callbacks import Callback
 from OffPolicy import DQN, SAC
+from OffPolicy.base import OffPolicyAgent
 from PPO import PPO
 from PPO.rnd import RND
 
@@ -17,6 +18,10 @@ def for_env() -> None:
     PPO.for_env("CartPole-v1", lerning_rate=3)  # type: ignore[call-arg]
     PPO.for_env("CartPole-v1", lr="high")  # type: ignore[arg-type]
     SAC.for_env("Pendulum-v1", lerning_rate=3)  # type: ignore[call-arg]
+    kinds: list[type[OffPolicyAgent]] = [DQN, SAC]
+    for kind in kinds:
+        assert_type(kind.for_env("Pendulum-v1", gamma=0.9), OffPolicyAgent)
+        kind.for_env("Pendulum-v1", lerning_rate=3)  # type: ignore[call-arg]
     DQN.for_env("CartPole-v1", noise_clip=0.5)  # type: ignore[call-arg]  # TD3's
 
 
