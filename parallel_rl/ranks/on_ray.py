@@ -4,6 +4,7 @@ Gradients and experience do not pass through Ray.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -21,14 +22,19 @@ class Machines:
         context = ray.get_runtime_context()
         self.address = ray.util.get_node_ip_address()
         self._taken = {context.get_node_id()}
+        self._times = Counter[str]()
 
     def take(self) -> dict[str, Any] | None:
-        """Return a machine that has no rank, or None; it is taken then."""
-        for machine in ray.nodes():
-            if machine["Alive"] and machine["NodeID"] not in self._taken:
-                self._taken.add(machine["NodeID"])
-                return machine
-        return None
+        """Return a machine that has no rank, or None; it is taken then.
+
+        It is one that was taken least often: others have lost a rank, and may be gone. Ray notes that after seconds.
+        """
+        free = [machine for machine in ray.nodes() if machine["Alive"] and machine["NodeID"] not in self._taken]
+        machine = min(free, key=lambda each: self._times[each["NodeID"]], default=None)
+        if machine is not None:
+            self._taken.add(machine["NodeID"])
+            self._times[machine["NodeID"]] += 1
+        return machine
 
     def free(self, machine: dict[str, Any]) -> None:
         """Give a machine back."""
