@@ -247,7 +247,7 @@ class OffPolicyAgent(Sharing, ABC):
             The means of the metrics, each over the updates that have it; empty if no update was due.
 
         Raises:
-            ValueError: assigned settings exclude each other; then nothing is learned.
+            ValueError: assigned settings exclude each other (then nothing is learned), or do not fit the rewards.
             FloatingPointError: a metric became infinite or NaN; the message names it, and the tensors that did. These
                 stay as they are: the agent acts no more.
         """

@@ -165,9 +165,9 @@ class DeterministicConfig(ContinuousConfig):
     action_noise: str = setting("normal_0.1", "Noise on actions in [-1, 1]: normal_STD, ou_STD or none.", fixed=True)
 
     def __post_init__(self) -> None:
-        """Also check the name of the noise."""
-        super().__post_init__()
+        """Also check the name of the noise, first, since its message says what it may be."""
         make_noise(self.action_noise, 1)
+        super().__post_init__()
 
 
 @settings_class

@@ -13,6 +13,8 @@ from parallel_rl.utils import ALONE, Ranks, State, Trajectory
 
 ROWS_AT_ONCE = 2**14
 """The largest number of rows that are sampled at once, for several updates."""
+ROUNDING = 1e-3
+"""The amount by which rewards may be out of the range of `clip_return`."""
 
 
 class Sampler:
@@ -74,20 +76,28 @@ class Sampler:
         The arguments are otherwise those of `samples`.
 
         Raises:
-            ValueError: hindsight would compute other rewards than those of the steps.
+            ValueError: hindsight would compute other rewards than those of the steps, or `clip_return` would cut off
+                returns that can be reached.
         """
-        if self.priorities is not None:
+        if self.priorities is None:
+            rows = self.replay.sample(count, self.rng)
+            transitions = self._transitions(config, rows)
+        else:
             rows = self.priorities.sample(count, self.rng)
             beta = config.priority_beta
             weight = self.priorities.weights(rows, beta + (1 - beta) * progress, ranks)
-            return rows, self.replay.transitions(rows, config.gamma, config.n_step)._replace(weight=weight)
-        rows = self.replay.sample(count, self.rng)
+            transitions = self._transitions(config, rows)._replace(weight=weight)
+        if config.clip_return:
+            _check_clipped(transitions.reward, config.n_step)
+        return rows, transitions
+
+    def _transitions(self, config: OffPolicyConfig, rows: np.ndarray) -> Transitions:
         if self.hindsight is None:
-            return rows, self.replay.transitions(rows, config.gamma, config.n_step)
+            return self.replay.transitions(rows, config.gamma, config.n_step)
         if not self._rewards_are_checked:
             self.hindsight.check_rewards(self.replay)
             self._rewards_are_checked = True
-        return rows, self.hindsight.transitions(self.replay, rows, config.gamma, self.rng)
+        return self.hindsight.transitions(self.replay, rows, config.gamma, self.rng)
 
     def update_priorities(self, rows: np.ndarray, errors: torch.Tensor) -> None:
         """Record the TD errors `(B,)` of a minibatch, computed before its update, if replay is prioritized."""
@@ -123,6 +133,20 @@ class Sampler:
         self.priorities.clear()  # replay was uniform before: all transitions get the same priority
         if self.replay.num_envs:
             self.priorities.extend(np.arange(self.replay.rows), self.replay.is_transition)
+
+
+def _check_clipped(reward: np.ndarray, steps: int) -> None:
+    """Check that rewards `(B,)`, sums of so many steps each, do not lead out of the range of `clip_return`.
+
+    Raises:
+        ValueError: they do.
+    """
+    low, high = reward.min(), reward.max()
+    if low < -steps - ROUNDING or high > ROUNDING:
+        found = f"{'one' if steps == 1 else f'{steps} of them'} had {high if high > ROUNDING else low:g}"
+        raise ValueError(
+            f"clip_return needs rewards from -1 to 0 in all steps, but {found}: leave it out (--no-clip-return)"
+        )
 
 
 def shares(masses: Sequence[float], size: int) -> list[int]:

@@ -260,11 +260,38 @@ def test_observations_are_normalized_but_stored_as_they_are() -> None:
 
 
 def test_values_of_sparse_rewards_stay_in_their_range() -> None:
-    agent = agent_of("td3", clip_return=True, gamma=0.9)
+    agent = agent_of("td3", gamma=0.9)
     batch = agent._batch(sampled(agent))
+    agent.clip_return = True
     clipped = agent.target(batch, torch.tensor([500.0, -500.0]).repeat(8))
     assert clipped.min() == pytest.approx(-10)
     assert clipped.max() == 0
+
+
+@pytest.mark.parametrize("name", ["dqn", "td3", "sac-prioritized"])
+@pytest.mark.parametrize(
+    ("rewards", "words"),
+    [
+        ((-1.0, 0.0), None),
+        ((0.5, 0.5), r"rewards from -1 to 0 in all steps, but (one had 0\.5|. of them had .*): leave it out"),
+        ((-4.0, 0.0), "rewards from -1 to 0 in all steps, but (one|. of them) had -"),
+    ],
+)
+def test_clipped_returns_need_rewards_from_minus_1_to_0(
+    name: str, rewards: tuple[float, ...], words: str | None
+) -> None:
+    agent = agent_of(name, clip_return=True)
+    for trajectories in experience(agent, 4):
+        for trajectory in trajectories:
+            trajectory.reward[:] = np.tile(rewards, 4)[:7]
+        agent.observe(trajectories)
+    if words is None:
+        assert agent.update(0.0)
+        return
+    with pytest.raises(ValueError, match=words):
+        agent.update(0.0)
+    agent.clip_return = False
+    assert agent.update(0.0)
 
 
 def sampled(agent: Any) -> Transitions:

@@ -233,6 +233,18 @@ def test_rewards_that_a_wrapper_changes_only_for_the_original_goal_are_refused()
         trained(lambda: HalfRewards(BitFlip(3)))
 
 
+def test_returns_are_not_clipped_where_a_goal_is_worth_more_than_0() -> None:
+    """As in the mazes of Gymnasium-Robotics: at first no step reaches its own goal, and all stored rewards are 0."""
+    functions = GoalFunctions(lambda achieved, desired, info: 1.0 * reached(achieved, desired, info))
+    agent = SAC(SPACE, spaces.Box(-1, 1, (1,)), goal_functions=functions, hindsight="future", clip_return=True,
+                hidden_sizes=(8,), buffer_size=500, learning_starts=20, batch_size=64, seed=0)  # fmt: skip
+    trajectory = piece(0, 200, True)
+    trajectory.reward[:] = 0
+    agent.observe([trajectory])
+    with pytest.raises(ValueError, match=r"clip_return needs rewards .*, but one had 1: leave it out"):
+        agent.update(0.0)
+
+
 def test_a_few_rewards_may_differ_by_rounding() -> None:
     trajectory = piece(0, 200, True)
     trajectory.reward[7] += 1
