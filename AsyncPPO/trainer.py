@@ -89,12 +89,13 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.num_envs = number_of_copies(env, num_envs, DEFAULT_NUM_ENVS)
         self.ranks, self.share = ranks, Share.of(ranks, self.num_envs)
         self.callbacks = [*([ProgressBar()] if progress and ranks.node == 0 else []), *callbacks_in(callbacks)]
+        keys = with_success(info_keys)
         self.info_metrics = {metric_of(key): key for key in info_keys}
         self.counts_restarts = settings.get("on_env_error") == "restart"
         self.acting, self.acting_reason = choose_acting(acting, agent, mode, lag, is_vectorized(env))
-        self.env = self._make_env(env, with_success(info_keys), settings)
+        self.env = self._make_env(env, keys, settings)
         self._prepare_agent()
-        self.collector = make_collector(self.env, agent, with_success(info_keys), self.share)
+        self.collector = make_collector(self.env, agent, keys, self.share)
         self.buffer = self.collector.buffer
         self.steps_done, self.seconds, self.episodes_done = 0, 0.0, 0
         self.recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)

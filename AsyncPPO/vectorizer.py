@@ -132,11 +132,14 @@ class EnvVectorizer(ParallelEnvs):
             Observations `(N, ...)` and N infos.
 
         Raises:
+            TypeError: `options` is not a dict.
             ValueError: the number of seeds or the mask is wrong, or `backend="vector"` has several seeds or a mask.
             RuntimeError: `recv` is due before a reset with a mask, or the vectorizer is closed.
             EnvError: an environment failed; then the vectorizer is closed.
         """
         backend, env_ids = self._open_backend(), np.arange(self.num_envs)
+        if not isinstance(options, dict | None):
+            raise TypeError(f"options must be a dict, not {options!r}")
         if options is not None and RESET_MASK in options:
             env_ids, options = take_reset_mask(options, self.num_envs)
             if self.backend == "vector":

@@ -17,11 +17,14 @@ def with_success(info_keys: Sequence[str]) -> tuple[str, ...]:
     """Return the requested keys, and `SUCCESS`, each once.
 
     Raises:
-        TypeError: it is a string or an iterator, not a list.
+        TypeError: they are not a list of strings.
     """
     if isinstance(info_keys, str | Iterator):
         what = "the string" if isinstance(info_keys, str) else "the iterator"
         raise TypeError(f"info_keys must be a list of names, not {what} {info_keys!r}")
+    for key in info_keys:
+        if not isinstance(key, str):
+            raise TypeError(f"info_keys must be a list of names, not of {key!r}")
     return (*dict.fromkeys([SUCCESS, *info_keys]),)
 
 

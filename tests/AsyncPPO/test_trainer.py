@@ -215,6 +215,7 @@ def test_trainer_with_a_wrong_argument_names_it(bad: dict[str, Any], message: st
         ({"callbacks": Callback()}, r"callbacks must be a list of `Callback` objects, also for one: \[...\], not <"),
         ({"callbacks": [Callback]}, "callbacks must be a list of `Callback` objects, not of <class"),
         ({"info_keys": iter(["distance"])}, "info_keys must be a list of names, not the iterator <"),
+        ({"info_keys": ["distance", 3]}, "info_keys must be a list of names, not of 3"),
         ({"callbacks": [print]}, "callbacks must be a list of `Callback` objects, not of <built-in"),
     ],
 )

@@ -486,6 +486,8 @@ def test_some_may_be_reset_while_others_go_on(make: Make) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             env.reset(options={"reset_mask": wrong})
+    with pytest.raises(TypeError, match="options must be a dict, not 3"):
+        env.reset(options=3)  # type: ignore[arg-type]
     env.send([0], [0])
     with pytest.raises(RuntimeError, match="recv"):
         env.reset(options={"reset_mask": mask})
