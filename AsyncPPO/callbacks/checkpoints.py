@@ -9,6 +9,7 @@ from AsyncPPO.agent import optional
 from AsyncPPO.callbacks.base import Callback
 from AsyncPPO.episodes import Episode
 from parallel_rl.utils import Metrics, counted, remove_unfinished
+from parallel_rl.utils.counts import checked_positive
 from parallel_rl.utils.names import names_checked
 
 if TYPE_CHECKING:
@@ -37,11 +38,10 @@ class Checkpoints(Callback):
             keep: number of the newest checkpoints to keep.
 
         Raises:
-            ValueError: `every_seconds` is not positive, or `keep` is below 1.
+            ValueError: `every_seconds` is not a positive number, or `keep` is below 1.
         """
-        if not every_seconds > 0:
-            raise ValueError(f"every_seconds must be positive, not {every_seconds:g}")
-        self.directory, self.every_seconds, self.keep = Path(directory), every_seconds, counted("keep", keep)
+        self.directory, self.every_seconds = Path(directory), checked_positive("every_seconds", every_seconds)
+        self.keep = counted("keep", keep)
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """Make the directory; remove the unfinished files of a killed process."""

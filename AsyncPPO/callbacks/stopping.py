@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from AsyncPPO.callbacks.base import Callback
 from AsyncPPO.episodes import Evaluation
 from parallel_rl.utils import Metrics
+from parallel_rl.utils.counts import checked_positive
 
 if TYPE_CHECKING:
     from AsyncPPO.trainer import AsyncTrainer
@@ -19,13 +20,11 @@ class StopAfter(Callback):
         seconds: the limit; the training before a resume does not count.
 
     Raises:
-        ValueError: it is not positive.
+        ValueError: it is not a positive number.
     """
 
     def __init__(self, seconds: float) -> None:
-        if not seconds > 0:
-            raise ValueError(f"seconds must be positive, not {seconds:g}")
-        self.seconds = seconds
+        self.seconds = checked_positive("seconds", seconds)
 
     def on_start(self, trainer: "AsyncTrainer") -> None:
         """Store the seconds of training before this run or resume."""

@@ -1,4 +1,4 @@
-"""Numbers of things: steps, episodes, environments."""
+"""Numbers that a caller gives: of steps, episodes, environments, seconds."""
 
 from numbers import Real
 
@@ -17,6 +17,17 @@ def counted(name: str, value: float, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
     return int(value)
+
+
+def checked_positive(name: str, value: float) -> float:
+    """Return a number.
+
+    Raises:
+        ValueError: it is not a number above 0; the message has its name.
+    """
+    if not isinstance(value, Real) or not value > 0:
+        raise ValueError(f"{name} must be positive, not {value!r:.40}")
+    return value
 
 
 def rows_in_words(which: ArrayLike) -> str:

@@ -58,10 +58,11 @@ def opened(env: Any) -> Iterator[Any]:
 
     Raises:
         TypeError: it is none of these, or has no spaces.
+        ValueError: an unknown id, for which the message suggests the nearest known one.
+        ImportError: a package that the environment needs is not installed.
     """
     if isinstance(env, str):
-        register_games(env)
-        make = partial(gym.make, env)
+        make = partial(_made, env)
     elif callable(env):
         make = partial(env, num_envs=1) if is_vectorized(env) else env
     else:
@@ -69,6 +70,14 @@ def opened(env: Any) -> Iterator[Any]:
         return
     with closing(_with_spaces(make())) as one:
         yield one
+
+
+def _made(env_id: str) -> gym.Env:
+    check_env_id(env_id)
+    try:
+        return gym.make(env_id)
+    except (ImportError, gym.error.DependencyNotInstalled) as error:
+        raise ImportError(f"{env_id} cannot be made: {reason_of(error)}") from error
 
 
 def _with_spaces(env: Any) -> Any:

@@ -325,6 +325,8 @@ def test_checkpoints_after_an_error_writes_none(tmp_path: Path) -> None:
     [
         (lambda: StopAfter(-1), "seconds must be positive, not -1"),
         (lambda: StopAfter(float("nan")), "seconds must be positive, not nan"),
+        (lambda: StopAfter("x"), "seconds must be positive, not 'x'"),
+        (lambda: Checkpoints("here", "x"), "every_seconds must be positive, not 'x'"),
         (lambda: StopAtReturn(float("nan")), "target must be a mean return, not nan"),
         (lambda: StopAtReturn("x"), "target must be a mean return, not 'x'"),
         (lambda: BackgroundEvaluation(Counter, 0), "every must be at least 1, not 0"),

@@ -12,6 +12,7 @@ import pytest
 from AsyncPPO import EnvVectorizer
 from AsyncPPO.backends import EnvError
 from parallel_rl.utils import check_env_id, register_games
+from parallel_rl.utils.registration import spaces_in
 
 CORRIDORS = """
 import gymnasium as gym
@@ -78,6 +79,20 @@ def test_what_is_wrong_with_an_id_is_one_line(env_id: str, message: str) -> None
     assert "\n" not in said
     if "did you mean" not in message:
         assert "did you mean" not in said
+
+
+def test_the_spaces_of_an_id_name_what_is_missing() -> None:
+    def needs_mujoco() -> gym.Env:
+        missing = ModuleNotFoundError("No module named 'mujoco'", name="mujoco")
+        raise gym.error.DependencyNotInstalled("MuJoCo is not installed") from missing
+
+    with pytest.raises(ValueError, match=r"no environment 'cartpole-v1'; did you mean 'CartPole-v1'\?"):
+        spaces_in("cartpole-v1")
+    gym.register("Corridor-v2", needs_mujoco)
+    with pytest.raises(
+        ImportError, match=r"Corridor-v2 cannot be made: MuJoCo .* -r requirements-mujoco.txt in a check"
+    ):
+        spaces_in("Corridor-v2")
 
 
 def test_a_game_without_its_namespace_is_found() -> None:
