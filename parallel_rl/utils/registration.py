@@ -168,8 +168,10 @@ def imported(module: str) -> ModuleType:
     """Import a module of the user's.
 
     Raises:
-        ValueError: it is not found, or its code fails.
+        ValueError: it has no such name, is not found, or its code fails.
     """
+    if not all(module.split(".")):  # for Python, a relative or an empty name
+        raise ValueError(f"no module {module!r}: a module has a name such as my_environments, not a path")
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

@@ -65,6 +65,8 @@ def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
         ),
         ("broken:Foo-v0", "the module 'broken' cannot be imported: AttributeError: module 'gymnasium' has no attribut"),
         ("unfinished:Foo-v0", "the module 'unfinished' cannot be imported: SyntaxError: invalid syntax (unfinished.py"),
+        ("./corridors:Corridor-v0", "no module './corridors': a module has a name such as my_environments, not a path"),
+        (":Corridor-v0", "no module '': a module has a name"),
         ("CartPole", "no environment 'CartPole'; did you mean 'CartPole-v1'?"),
         ("CartPole-v7", "no environment 'CartPole-v7'; did you mean 'CartPole-v1'?"),
         ("frozenlake-v1", "no environment 'frozenlake-v1'; did you mean 'FrozenLake-v1'?"),
