@@ -164,15 +164,15 @@ GONE = "is gone: it was killed, or its network is down"
 
 
 @pytest.mark.parametrize(
-    ("signal_number", "size", "timeout", "what"),
+    ("signal_name", "size", "timeout", "what"),
     [
-        pytest.param(signal.SIGKILL, 10, 300.0, GONE, id="killed, doubling"),
-        pytest.param(signal.SIGKILL, RING_BYTES // 8, 300.0, GONE, id="killed, ring"),
-        pytest.param(signal.SIGSTOP, 10, 3.0, "has not answered for 3 seconds", id="stopped", marks=pytest.mark.slow),
+        pytest.param("SIGKILL", 10, 300.0, GONE, id="killed, doubling"),
+        pytest.param("SIGKILL", RING_BYTES // 8, 300.0, GONE, id="killed, ring"),
+        pytest.param("SIGSTOP", 10, 3.0, "has not answered for 3 seconds", id="stopped", marks=pytest.mark.slow),
     ],
 )
 def test_a_lost_process_is_named_on_all_others(
-    signal_number: int, size: int, timeout: float, what: str, tmp_path: Path
+    signal_name: str, size: int, timeout: float, what: str, tmp_path: Path
 ) -> None:
     context = get_context("fork")
     errors = context.SimpleQueue()
@@ -182,7 +182,7 @@ def test_a_lost_process_is_named_on_all_others(
             with Gloo(FileStore(str(tmp_path / "store"), 4), number, 4, timeout, 300.0) as ranks:
                 ranks.all_reduce(torch.ones(size))
                 if number == 2:
-                    os.kill(os.getpid(), signal_number)
+                    os.kill(os.getpid(), signal.Signals[signal_name])
                 ranks.all_reduce(torch.ones(size))
         except RankError as error:
             errors.put(str(error))

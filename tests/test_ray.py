@@ -1,6 +1,5 @@
 """`--cluster ray`, on a cluster of simulated machines."""
 
-import fcntl
 import os
 import signal
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from tests.program import command, finish
 from tests.test_cluster import metrics_of
 
 pytest.importorskip("ray", reason="pip install -r requirements-ray.txt")
+fcntl = pytest.importorskip("fcntl")
 MEMORY = 100_000_000
 PATIENCE = 200.0
 """Seconds: an idle machine needs a tenth of that."""

@@ -18,8 +18,8 @@ signal.pause()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_both_trainings(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_both_trainings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "PROGRAM", PROGRAM)
     checkouts = [tmp_path / "old", tmp_path / "new"]
     for checkout in checkouts:
@@ -30,7 +30,7 @@ def test_a_signal_ends_both_trainings(number: int, tmp_path: Path, monkeypatch: 
     wait_until(lambda: all((checkout / "pid").exists() for checkout in checkouts), "no training starts")
     pids = [int((checkout / "pid").read_text()) for checkout in checkouts]
     try:
-        os.kill(comparison.pid, number)  # type: ignore[arg-type]
+        os.kill(comparison.pid, signal.Signals[name])  # type: ignore[arg-type]
         comparison.join()
         assert not any(map(runs, pids)), "a training was left behind"
     finally:

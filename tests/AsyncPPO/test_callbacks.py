@@ -3,7 +3,6 @@
 import csv
 import io
 import multiprocessing
-import resource
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -552,6 +551,7 @@ def test_best_weights_of_a_resumed_run_stay_until_there_are_better(tmp_path: Pat
 
 def test_tensorboard_on_a_full_disk_ends_the_run(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk."""
+    resource = pytest.importorskip("resource")  # not on Windows
 
     def train() -> None:
         with trainer(TensorBoard(tmp_path), steps=100_000) as run:
