@@ -31,6 +31,8 @@ EXTRAS = {
 """Optional packages, and the extra `parallel-rl[EXTRA]`, or file requirements-EXTRA.txt, that installs them."""
 OF_GYMNASIUM = {"jax": "jax"}
 """Packages of environments of Gymnasium itself, and its extra `gymnasium[EXTRA]`."""
+GAMES = ("ALE", "MinAtar")
+"""The namespaces of packages that may not be installed."""
 ROBOTICS = ("Fetch", "Hand", "Adroit", "AntMaze", "PointMaze", "FrankaKitchen")
 """The beginnings of the ids of Gymnasium-Robotics."""
 MINIGRID = ("MiniGrid-", "BabyAI-")
@@ -139,7 +141,7 @@ def check_env_id(env_id: str) -> None:
     except ImportError as error:
         raise ValueError(f"no environment {env_id!r}: {reason_of(error)}") from None
     except gym.error.Error:
-        near = _nearest(name, brought or registered())
+        near = _nearest(name, brought or registered()) or _in_games(name)
         unnamed = "" if colon else f"; if a module registers it, MODULE:{name} imports that"
         hint = f"; did you mean {module + colon + near!r}?" if near else unnamed
         raise ValueError(f"no environment {env_id!r}{hint}") from None
@@ -226,6 +228,14 @@ def _nearest(name: str, known: Iterable[EnvSpec]) -> str | None:
     found = by_name[near[0]] if near else []
     best = max(found, key=lambda spec: (str(spec.version) == version, spec.version or 0), default=None)
     return best.id if best else None
+
+
+def _in_games(name: str) -> str | None:
+    """Return a name with the namespace of games that its own is near to: `MinAtar/Breakout-v1` for `minatar/...`."""
+    namespace, _, rest = name.partition("/")
+    known = {games.lower(): games for games in GAMES}
+    near = get_close_matches(namespace.lower(), known, 1, 0.7)
+    return f"{known[near[0]]}/{rest}" if near and rest else None
 
 
 def _lies_in(spec: EnvSpec, module: str) -> bool:

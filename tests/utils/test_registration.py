@@ -116,6 +116,11 @@ def test_a_missing_package_of_games_is_named_with_its_extra(
         check_env_id(env_id)
     with pytest.raises(ValueError, match=r"no environment 'Pong-v5'; if a module registers it"):
         check_env_id("Pong-v5")
+    for wrong, meant in (("ale/Pong-v5", "ALE/Pong-v5"), ("MiniAtar/Breakout-v1", "MinAtar/Breakout-v1")):
+        with pytest.raises(ValueError, match=rf"no environment '{wrong}'; did you mean '{meant}'\?"):
+            check_env_id(wrong)
+    with pytest.raises(ValueError, match=r"no environment 'foo/Bar-v0'; if a module registers it"):
+        check_env_id("foo/Bar-v0")
 
 
 def test_games_are_registered_by_their_ids() -> None:
