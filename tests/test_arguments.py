@@ -100,13 +100,16 @@ def test_the_help_has_its_flags_in_groups(capsys: pytest.CaptureFixture) -> None
     assert all(place < flag for place, flag in zip(places[1::2], flags, strict=True)), "each below its sentence"
 
 
-def test_the_help_shows_no_default_where_there_is_none(capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("command", "other"), [("train", "0.95"), ("resume", "1"), ("record", "1"), ("plot", "steps"), ("envs", "")]
+)
+def test_the_help_shows_no_default_where_there_is_none(command: str, other: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
-        main.main(["--help"])
+        main.main([command, "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "(default: 0.95)" in said
-    assert "(default: None)" not in said
-    assert "(default: )" not in said
+    assert not other or f"(default: {other})" in said
+    for none in ("None", "", "''"):
+        assert f"(default: {none})" not in said
 
 
 def test_the_help_of_tune_leaves_out_flags_without_an_effect(capsys: pytest.CaptureFixture) -> None:

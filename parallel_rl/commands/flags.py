@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import field, fields, make_dataclass
-from functools import partial, wraps
+from functools import partial
 from inspect import signature
 from io import StringIO
 from itertools import groupby
@@ -132,8 +132,8 @@ def command_line(agent: str, *, tuning: bool = False, brief: bool = False) -> ty
 
 
 def _default(shown: str) -> str:
-    """Return what the help adds about a default; nothing for None and for no values, which the help explains."""
-    return f"(default: {shown})" if shown not in {"", "None"} else ""
+    """Return what the help adds about a default; nothing for None, no values and no text, which the help explains."""
+    return f"(default: {shown})" if shown not in {"", "None", "''"} else ""
 
 
 def _flags_class(name: str, flags: Any, help: str) -> type:
@@ -234,12 +234,7 @@ def parsed(kind: Any, name: str, arguments: Sequence[str], **options: Any) -> An
     Raises:
         UsageError: a value is missing or of the wrong kind, or there is a word too many.
     """
-
-    @wraps(kind)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return partial(kind, *args, **kwargs)
-
-    made = kind if isinstance(kind, type) else call
+    made = kind if isinstance(kind, type) else _call_of(kind)
     told = StringIO()
     try:
         with redirect_stderr(told):
@@ -248,6 +243,18 @@ def parsed(kind: Any, name: str, arguments: Sequence[str], **options: Any) -> An
         if leaving.code == 0:  # the help
             raise
         raise UsageError(_first_part(told.getvalue())) from None
+
+
+def _call_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that takes the arguments of another, and returns its call with them."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return partial(function, *args, **kwargs)
+
+    about = arg(help_behavior_hint=_default)
+    call.__annotations__ = {name: Annotated[hint, about] for name, hint in function.__annotations__.items()}
+    call.__doc__, call.__signature__ = function.__doc__, signature(function)  # type: ignore[attr-defined]
+    return call
 
 
 def _first_part(box: str) -> str:
