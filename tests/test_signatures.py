@@ -68,7 +68,7 @@ def test_an_agent_made_as_in_stable_baselines3_is_told_how(agent: Any) -> None:
     ):
         agent.for_env("MlpPolicy", env)
     made = agent.for_env("CartPole-v1" if agent is DQN else "Pendulum-v1")
-    for theirs, ours in (("predict", "get_action"), ("save", "save_weights")):
+    for theirs, ours in (("predict", "get_action"), ("save", "save_weights"), ("learning_rate", "lr")):
         with pytest.raises(AttributeError, match=f"object has no attribute '{theirs}': did you mean '{ours}'") as error:
             getattr(made, theirs)
         assert ("returns only the action" in str(error.value)) == (theirs == "predict")

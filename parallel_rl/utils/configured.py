@@ -35,11 +35,11 @@ class Configured:
 
         def __getattr__(self, name: str) -> Any:
             """Return the setting of that name."""
-            try:
-                return self.__dict__["config"].__dict__[name]
-            except KeyError:
-                message = f"{type(self).__name__!r} object has no attribute {name!r}{sb3_attribute(name)}"
-                raise AttributeError(message, name=name, obj=self) from None
+            settings = getattr(self.__dict__.get("config"), "__dict__", {})  # there are none yet in a copy
+            if name in settings:
+                return settings[name]
+            message = f"{type(self).__name__!r} object has no attribute {name!r}{sb3_attribute(name, settings)}"
+            raise AttributeError(message, name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; the next update uses it.

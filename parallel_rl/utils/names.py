@@ -180,12 +180,18 @@ def sb3_hint(name: str, known: Collection[str]) -> str:
     return f": {SB3_HINTS[name]}" if name in SB3_HINTS and sb3_name(name, known) is None else ""
 
 
-def sb3_attribute(name: str) -> str:
-    """Return what the error for an unknown attribute of an agent adds if Stable-Baselines3 has it, or an empty text."""
+def sb3_attribute(name: str, known: Collection[str]) -> str:
+    """Return what the error for an unknown attribute of an agent adds if Stable-Baselines3 has it, or an empty text.
+
+    Args:
+        name: of the attribute.
+        known: the names of the agent's settings.
+    """
     if name in SB3_HINTS:
         return f": {SB3_HINTS[name]}"
-    ours = SB3_METHODS.get(name)
-    return f": did you mean {ours!r}?{_note(name, ours)}" if ours else ""
+    method = SB3_METHODS.get(name)
+    found = (method, _note(name, method)) if method else sb3_name(name, known)
+    return f": did you mean {found[0]!r}?{found[1]}" if found else ""
 
 
 def _note(name: str, ours: str) -> str:
