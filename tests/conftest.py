@@ -24,15 +24,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite that a shell ru
 
 @pytest.fixture(autouse=True)
 def pictures_are_blank(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no pictures, except for tests marked `pictures`: a picture takes longer than a short run."""
+    """Lay out and draw no pictures, except for tests marked `pictures`: a picture takes longer than a short run."""
 
     from parallel_rl.utils.files import write_atomically
 
-    def save_blank(figure: Any, path: str | os.PathLike[str]) -> None:
+    def save_blank(shown: Any, path: str | os.PathLike[str], *_: Any, **__: Any) -> None:
         write_atomically(path, lambda file: None)
 
     if not request.node.get_closest_marker("pictures"):
-        monkeypatch.setattr("parallel_rl.utils.plots.save_figure", save_blank)
+        for name in ("plot_runs", "save_figure"):
+            monkeypatch.setattr(f"parallel_rl.utils.plots.{name}", save_blank)
 
 
 @pytest.fixture(autouse=True)

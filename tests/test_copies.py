@@ -27,7 +27,7 @@ from tests.program import Forked, config_from
 
 QUICK = [
     "--copies", "2", "--combine-every", "64", "--num-envs", "4", "--batch-size", "64", "--mini-batch-size", "32",
-    "--hidden-sizes", "8", "--eval-episodes", "2",
+    "--hidden-sizes", "8", "--k-epochs", "1", "--eval-episodes", "2",
 ]  # fmt: skip
 
 
@@ -115,12 +115,12 @@ def test_copies_are_combined_evaluated_and_have_a_curve_each(
 def test_a_stopped_population_resumes_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    flags = ("--steps", "256", "--combine", "mean")
+    flags = ("--steps", "128", "--combine", "mean", "--eval-every", "0")
     assert train(tmp_path / "whole", *flags) == 0
     report = PopulationRun.__call__
 
     def interrupt(self: PopulationRun, trainer: object) -> None:
-        if trainer.count.steps == 256:  # type: ignore[attr-defined]
+        if trainer.count.steps == 128:  # type: ignore[attr-defined]
             os.kill(os.getpid(), signal.SIGTERM)
         report(self, trainer)  # type: ignore[arg-type]
 
@@ -152,11 +152,11 @@ def test_a_complete_population_cannot_be_resumed(
     def report_and_interrupt(self: PopulationRun, trainer: object) -> None:
         report(self, trainer)  # type: ignore[arg-type]
         assert (tmp_path / "population.state").exists(), "it is saved at each report"
-        if signaled and trainer.count.steps == 1024:  # type: ignore[attr-defined]
+        if signaled and trainer.count.steps == 256:  # type: ignore[attr-defined]
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(PopulationRun, "__call__", report_and_interrupt)
-    flags = ("--steps", "512", "--eval-every", "0", "--checkpoint-seconds", "1e-9")
+    flags = ("--steps", "128", "--eval-every", "0", "--checkpoint-seconds", "1e-9")
     assert train(tmp_path, *flags) == (128 + signal.SIGTERM if signaled else 0)
     assert (f"to evaluate: {PROGRAM} evaluate {tmp_path}" in capsys.readouterr().out) is signaled
     assert main.main(["resume", str(tmp_path)]) == 1
@@ -206,7 +206,7 @@ def test_an_evaluation_that_reaches_the_target_return_stops_the_copies(tmp_path:
 
 
 def test_a_time_limit_ends_copies(tmp_path: Path) -> None:
-    assert train(tmp_path, "--steps", "100000000", "--max-seconds", "0.5") == 0
+    assert train(tmp_path, "--steps", "100000000", "--max-seconds", "0.1") == 0
 
 
 def test_an_environment_that_hangs_in_a_copy_is_an_error(

@@ -19,7 +19,10 @@ from parallel_rl.utils.plots import band_of
 from tests.processes import runs, wait_until
 from tests.program import Forked
 
-QUICK = ["--steps", "512", "--num-envs", "4", "--batch-size", "256", "--eval-episodes", "2", "--eval-every", "0"]
+QUICK = [
+    "--steps", "512", "--num-envs", "4", "--batch-size", "256", "--k-epochs", "1", "--hidden-sizes", "8",
+    "--eval-episodes", "2", "--eval-every", "0",
+]  # fmt: skip
 
 
 def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end() -> None:
