@@ -52,15 +52,20 @@ def check_arguments(agent: "Agent", settings: EnvSettings, by: str) -> None:
         raise TypeError(f"the agent must be an object such as PPO.for_env(env), not {agent!r}")
 
 
-def warn_if_too_short(agent: "Agent", steps: float, num_envs: int) -> None:
-    """Warn if a run of so many steps is too short for an update, although its last vector step may exceed them."""
-    wanted = agent.steps_wanted()
+def warn_if_too_short(wanted: int, steps: float, num_envs: int) -> None:
+    """Warn if a run of so many steps is too short for an update, although its last vector step may exceed them.
+
+    Args:
+        wanted: the transitions that the agent waits for.
+        steps: of the run.
+        num_envs: N.
+    """
     too_few = (wanted - 1) // num_envs * num_envs  # as many vector steps as are too few
     if steps <= too_few:
         warnings.warn(
             f"steps ({steps}) is less than the {wanted} transitions that the agent waits for: it will not learn",
             RuntimeWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
 
 

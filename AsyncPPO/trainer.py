@@ -121,15 +121,10 @@ class AsyncTrainer(Closeable, Generic[A]):
         )
 
     def _prepare_agent(self) -> None:
-        """Check that the agent fits these environments, and tell it which of the run's environments this rank has.
-
-        Only then warn of a run that is too short: an error comes before a warning.
-        """
+        """Check that the agent fits these environments, and tell it which of the run's environments this rank has."""
         try:
             optional(self.agent, "check_fits")(self.env)
             optional(self.agent, "take_share")(self.share.own, self.share.total)
-            if self.warns_of_short_runs:
-                warn_if_too_short(self.agent, self.steps, self.num_envs)
         except Exception:
             self.close()
             raise
@@ -185,6 +180,9 @@ class AsyncTrainer(Closeable, Generic[A]):
         join(self)
         if self.steps_done >= self.goal[1]:
             self.goal = self.steps_done, self.steps_done + self.steps
+        if self.warns_of_short_runs and self.steps_done == self.goal[0]:  # not the rest of a run that was stopped
+            steps = self.goal[1] - self.goal[0]
+            warn_if_too_short(self.agent.steps_wanted() - self.waiting, steps, self.num_envs)
         if self._begun:  # a stop before the first run, such as an early signal, is kept: it ends that run
             self.stopped, self.skip_slow_work = None, False
         self._begun, self.error = True, None

@@ -102,7 +102,8 @@ class Trainer:
         self.stopped: str | None = None
         self._loaded: tuple[State, str] | None = None
         if self.trainable:
-            _warn_if_too_short(self._initial, self.schedule.finish.steps, self.num_envs)
+            wanted = max(agent.steps_wanted() for agent in self._initial)
+            warn_if_too_short(wanted, self.schedule.finish.steps, self.num_envs)
 
     def run(self) -> tuple[Any, dict[str, Any]]:
         """Train until all members have finished.
@@ -332,8 +333,3 @@ def _one_for_each(agent: Any, n_workers: int, mode: str) -> list[Any]:
     if len({is_trainable(candidate) for candidate in agents}) > 1:
         raise TypeError("the agents of a population are either all for AsyncTrainer, or none is")
     return agents
-
-
-def _warn_if_too_short(agents: Sequence[Any], steps: float, num_envs: int) -> None:
-    """Warn if the runs of the members are too short for an update of some agent."""
-    warn_if_too_short(max(agents, key=lambda agent: agent.steps_wanted()), steps, num_envs)

@@ -108,10 +108,10 @@ def test_stop_before_learning_starts_does_not_wait_for_an_update() -> None:
 
 
 def test_a_trainer_collects_steps_wanted_before_each_update() -> None:
-    with pytest.warns(RuntimeWarning, match=r"steps \(100\) is less than the 200 transitions that the agent waits for"):
-        run = trainer(100)
-    with run:
-        assert [row["steps"] for row in run.run()] == [100], "the returns of a run without an update"
+    with trainer(100) as run:
+        with pytest.warns(RuntimeWarning, match=r"steps \(100\) is less than the 200 transitions that the agent waits"):
+            history = run.run()
+        assert [row["steps"] for row in history] == [100], "the returns of a run without an update"
         assert len(run.buffer) == 100
         run.run()
         assert [len(run.buffer), len(run.agent.replay)] == [0, 200]
@@ -122,8 +122,19 @@ def test_a_run_whose_last_vector_step_completes_the_batch_learns_without_a_warni
     with trainer(197) as run:  # 4 environments
         run.run()
         assert [run.steps_done, len(run.agent.replay)] == [200, 200]
-    with pytest.raises(RuntimeWarning, match=r"steps \(196\) is less than the 200 transitions"):
-        trainer(196)
+    with trainer(196) as run, pytest.raises(RuntimeWarning, match=r"steps \(196\) is less than the 200 transitions"):
+        run.run()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_run_that_goes_on_is_not_too_short_for_an_agent_that_learns_already(tmp_path: Path) -> None:
+    with trainer(240) as run:
+        run.run()
+        path = tmp_path / "run.state"
+        run.save_checkpoint(path)
+    with trainer(40) as run:
+        run.load_checkpoint(path)
+        assert not np.isnan(run.run()[-1]["td_error"])
 
 
 def test_mask_mode_observes_whole_episodes_until_steps_wanted() -> None:

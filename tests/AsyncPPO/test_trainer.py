@@ -253,8 +253,9 @@ def test_an_error_comes_without_the_warning_of_too_few_steps(recwarn: pytest.War
         AsyncPPO("CartPole-v1", ppo, steps=100)
     with pytest.raises(ValueError, match="no environment 'CartPol-v1'"):
         AsyncPPO("CartPol-v1", ppo, steps=100)
-    assert not recwarn.list
-    AsyncPPO("CartPole-v1", PPO(False, 4, 2), steps=100, progress=False, backend="inline").close()
+    with AsyncPPO("CartPole-v1", PPO(False, 4, 2), 1, steps=100, progress=False, backend="inline") as run:
+        assert not recwarn.list
+        run.run()
     assert [Path(warning.filename).name for warning in recwarn] == [Path(__file__).name]
 
 
