@@ -142,7 +142,7 @@ def load_tensors(path: str | os.PathLike[str], device: Any) -> dict[str, Any]:
     except pickle.UnpicklingError:
         raise ValueError(f"{path} is not a file of tensors: it holds objects, whose loading could run code") from None
     except Exception as error:  # zip, zlib, struct, pickle and torch raise many types for damaged files
-        raise ValueError(f"{path} is not a file of tensors: {error or type(error).__name__}") from error
+        raise ValueError(f"{path} is not a file of tensors: {str(error) or type(error).__name__}") from error
     if not isinstance(tensors, dict) or not all(torch.is_tensor(tensor) for tensor in tensors.values()):
         raise ValueError(f"{path} is not a file of tensors: it holds something else")
     return tensors

@@ -48,6 +48,9 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(ValueError, match=r"a\.pth is not a file of tensors"):
         load_tensors(path, "cpu")
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.pth is not a file of tensors: EOFError$"):
+        load_tensors(path, "cpu")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
