@@ -47,7 +47,8 @@ def tune(directory: Path, *flags: str, trials: int = 3) -> int:
 def study_in(directory: Path) -> Any:
     import optuna
 
-    return optuna.load_study(study_name="ppo", storage=f"sqlite:///{directory / 'study.db'}")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{directory / 'study.db'}", skip_compatibility_check=True)
+    return optuna.load_study(study_name="ppo", storage=storage)
 
 
 @pytest.mark.pictures

@@ -34,7 +34,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> TrainConfig:
     return configs[0]
 
 
-@pytest.mark.parametrize("name", ["ddpg", "td3", "her-sac"])
+@pytest.mark.parametrize("name", ["ddpg", pytest.param("td3", marks=pytest.mark.slow), "her-sac"])
 def test_training_saves_into_a_subdirectory_and_a_test_prints_each_return(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -17,6 +17,7 @@ from OffPolicy.replay import Transitions
 from OffPolicy.sampler import shares
 from parallel_rl.ranks.elastic import Elastic
 from parallel_rl.utils import ALONE, Ranks, Trajectory, load_state, state_to_bytes
+from tests.covering import rest_slow
 from tests.ranks import Fragile, Killed, errors_on_ranks, on_elastic_ranks, on_ranks
 
 OBSERVATIONS, BOX, CHOICES = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-2, 2, (2,)), spaces.Discrete(3)
@@ -30,6 +31,7 @@ AGENTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
 ALL = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in ("sac", "ddpg") else pytest.mark.slow) for name in AGENTS]
 )
+PRIORITIZED = pytest.mark.parametrize("name", rest_slow("ddpg", "dqn", "sac", "td3"))
 SIZES: dict[str, Any] = {
     "hidden_sizes": (8,), "batch_size": 16, "learning_starts": 50, "train_freq": 10, "buffer_size": 100, "utd": 0.2,
 }  # fmt: skip
@@ -138,7 +140,7 @@ def test_updates_come_after_the_same_steps_on_any_number_of_ranks() -> None:
     assert on_ranks(2, body) == [alone, alone]
 
 
-@ALL
+@PRIORITIZED
 def test_a_run_of_one_rank_is_a_run_without_ranks(name: str) -> None:
     def body(ranks: Any) -> tuple[bytes, str]:
         with trainer_of(name, ranks) as trainer:
@@ -168,7 +170,7 @@ def test_sums_of_an_update(name: str, sums: int) -> None:
     on_ranks(2, body)
 
 
-@ALL
+@PRIORITIZED
 def test_experience_until_the_first_update_does_not_depend_on_the_number_of_ranks(name: str) -> None:
     def body(ranks: Ranks) -> list[Trajectory]:
         observed: list[Trajectory] = []
@@ -335,7 +337,7 @@ def test_a_lost_rank_is_replaced_and_all_learn_the_same(name: str, demonstrated:
 
 @pytest.mark.covering
 @pytest.mark.parametrize("name", ["sac", "dqn"])
-@pytest.mark.parametrize("left", [61, 86, 100])
+@pytest.mark.parametrize("left", [61, pytest.param(86, marks=pytest.mark.slow), 100])
 def test_ranks_that_repeat_an_update_learn_the_same(name: str, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parallel_rl.ranks.elastic.Generation", Fragile)
 

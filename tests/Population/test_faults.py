@@ -20,6 +20,7 @@ import pytest
 from AsyncPPO.callbacks import Callback
 from OffPolicy import DQN
 from Population import ExploitExplore, MemberError, Trainer
+from tests.covering import rest_slow
 from tests.Population.toys import Adder, Bad, Line
 from tests.processes import SECONDS, runs, wait_until
 
@@ -137,7 +138,7 @@ def test_a_restarted_dqn_continues_its_schedules_without_its_replay(tmp_path: Pa
     assert sorted(epsilons)[:2] == pytest.approx([0.5, 0.5], abs=0.01)
 
 
-@pytest.mark.parametrize("fault", ["raise", "die"])
+@pytest.mark.parametrize("fault", rest_slow("die", "raise"))
 def test_a_member_that_fails_again_and_again_is_an_error(fault: str) -> None:
     agents = [Bad(-1.0, fault, at=0), Bad(1.0, "none")]
     message = {"raise": "no action comes to mind", "die": "was restarted 10 times and failed at once every time"}

@@ -16,6 +16,7 @@ from gymnasium.vector import SyncVectorEnv
 from parallel_rl.utils import element_of, rows_of, spawn_seeds
 from Rollouts import Fragment, State, evaluations, rollout
 from Rollouts.nested import tree_leaves, tree_map
+from tests.covering import rest_slow
 from tests.envs import Counter, Hybrid, Nested, Pixels
 from tests.Rollouts.actors import Chance, Scripted, StepCounter
 
@@ -256,7 +257,7 @@ def test_lag_is_the_age_of_the_weights_that_act(num_workers: int, lag: int) -> N
     feed.close()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("num_workers", WORKERS[1:])
+@pytest.mark.parametrize("num_workers", rest_slow(*reversed(WORKERS[1:])))
 def test_a_lagged_rollout_is_reproducible_by_its_seed(num_workers: int) -> None:
     def run(seed: int, before: int) -> list[Fragment]:
         torch.manual_seed(before)

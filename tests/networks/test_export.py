@@ -45,9 +45,9 @@ slow = partial(pytest.param, marks=pytest.mark.slow)
     ("kind", "env", "settings"),
     [
         (PPO, "CartPole-v1", {}),
-        (PPO, "Pendulum-v1", {"normalize_obs": True}),
+        slow(PPO, "Pendulum-v1", {"normalize_obs": True}),
         (PPO, "Pendulum-v1", {"squash_actions": False}),
-        (PPO, "Pendulum-v1", {"core": "gru"}),
+        slow(PPO, "Pendulum-v1", {"core": "gru"}),
         (PPO, "CartPole-v1", {"core": "lstm", "normalize_obs": True}),
         slow(PPO, "Taxi-v4", {}),
         (PPO, Nested, {}),
