@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import versions
 from tests.processes import runs, wait_until
+from tests.program import heed_signals
 
 PROGRAM = """
 import os, pathlib, signal
@@ -25,7 +26,11 @@ def test_a_signal_ends_both_trainings(name: str, tmp_path: Path, monkeypatch: py
     for checkout in checkouts:
         checkout.mkdir()
 
-    comparison = multiprocessing.get_context("fork").Process(target=versions.main, args=checkouts)
+    def compare() -> None:
+        heed_signals()
+        versions.main(*checkouts)
+
+    comparison = multiprocessing.get_context("fork").Process(target=compare)
     comparison.start()
     wait_until(lambda: all((checkout / "pid").exists() for checkout in checkouts), "no training starts")
     pids = [int((checkout / "pid").read_text()) for checkout in checkouts]
