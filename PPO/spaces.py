@@ -159,9 +159,12 @@ def per_dimension(name: str, value: Scaling, dimensions: int) -> np.ndarray:
     Raises:
         ValueError: there is a wrong number of values, one is not finite, or a scale is not positive.
     """
-    array = np.asarray(value, dtype=np.float64)
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.array(np.nan)
     if array.shape not in ((), (dimensions,)) or not np.isfinite(array).all():
-        raise ValueError(f"{name} must be a finite number or {dimensions} of them, not {value}")
+        raise ValueError(f"{name} must be a finite number or {dimensions} of them, not {value!r}")
     if name == "action_scaling" and (array <= 0).any():
-        raise ValueError(f"{name} must be positive, not {value}")
+        raise ValueError(f"{name} must be positive, not {value!r}")
     return np.broadcast_to(array, (dimensions,))

@@ -219,6 +219,7 @@ def test_for_env_names_a_space_that_is_not_supported(obs_space: Any, action_spac
         ({"GAE_lambda": float("nan")}, r"GAE_lambda must be in \[0, 1\]"),
         ({"beta": -1.0}, "beta must be finite and not negative"),
         ({"action_scaling": [1.0, 2.0, 3.0]}, "action_scaling must be a finite number or 2"),
+        ({"action_scaling": "wide"}, "action_scaling must be a finite number or 2 of them, not 'wide'"),
         ({"action_scaling": 0.0}, "action_scaling must be positive"),
         ({"activation": "gelu"}, "activation must be one of"),
         ({"learner": "numpy"}, "learner must be"),
