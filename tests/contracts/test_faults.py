@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from AsyncPPO import AsyncPPO, EnvError, EnvVectorizer
+from AsyncPPO import AsyncPPO, AsyncTrainer, EnvError, EnvVectorizer
+from OffPolicy import DDPG, DQN, SAC, TD3
 from PPO import PPO
 from tests.covering import rest_slow
 from tests.envs import Faulty
@@ -216,6 +217,32 @@ def test_trajectories_are_truncated_where_an_environment_failed(acting: str, how
         assert (batch.obs[:, 0] < every - 1).all()
         cut = batch.ends & ~batch.trajectory_ends
         assert cut.any()
+
+
+class Continuous(Sometimes):
+    """Takes a continuous action."""
+
+    def __init__(self, every: int, how: str) -> None:
+        super().__init__(every, how)
+        self.action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+
+@pytest.mark.parametrize(("agent", "env"), [(DQN, Sometimes), (DDPG, Continuous), (TD3, Continuous), (SAC, Continuous)])
+@pytest.mark.parametrize(("how", "backend"), [("raise", "inline"), ("raise", "process"), ("die", "process")])
+def test_no_transition_in_a_replay_buffer_leads_over_a_failure(agent: Any, env: Any, how: str, backend: str) -> None:
+    every = 7
+    made = agent.for_env(env(every, how), seed=0, learning_starts=40, batch_size=16, utd=0.1)
+    options: dict[str, Any] = {"num_workers": 2, "on_env_error": "restart", "progress": False}
+    with AsyncTrainer(lambda: env(every, how), made, 4, 240, backend=backend, **options) as run:
+        history = run.run()
+    assert history[-1]["restarts"] > 10
+    assert not multiprocessing.active_children()
+    batch = made.replay.transitions(np.flatnonzero(made.replay.is_transition), made.gamma)
+    assert len(batch.obs) > 200
+    assert (batch.next_obs[:, 0] == batch.obs[:, 0] + 1).all()
+    assert (batch.reward == batch.obs[:, 0] + 1).all()
+    assert (batch.obs[:, 0] < every - 1).all()
+    assert (batch.discount == np.float32(made.gamma)).all(), "a failure is not a terminal state"
 
 
 @pytest.mark.parametrize("acting", ["central", "replicas"])
