@@ -168,6 +168,21 @@ FETCH_REACH: SettingValues = SMALL | {
     "learning_starts": 500,
 }
 """For FetchReach: episodes of 50 steps, and rewards of -1 and 0."""
+PICK_AND_PLACE: SettingValues = FETCH_REACH | {
+    "steps": 100_000,
+    "anneal_lr": True,
+    "num_envs": 8,
+    "batch_size": 256,
+    "buffer_size": 1_000_000,
+    "hidden_sizes": (128, 128),
+    "tau": 0.05,
+    "utd": 0.5,
+    "learning_starts": 2_000,
+    "initial_alpha": 0.05,
+    "demo_batch_size": 64,
+    "q_filter": True,
+}
+"""For FetchPickAndPlace with demonstrations; without, no agent has learned it here."""
 DETERMINISTIC: dict[str, SettingValues] = {
     "FetchReach-v4": FETCH_REACH | {"eps_greedy": 0.2},
     "Pendulum-v1": SMALL | {"steps": 20_000},
@@ -178,6 +193,7 @@ RL_ZOO: SettingValues = {"num_envs": 8, "lr": 7e-4, "anneal_lr": True, "learning
 """For SAC in Box2D, after RL-Zoo."""
 SAC: dict[str, SettingValues] = {
     "FetchReach-v4": FETCH_REACH | {"initial_alpha": 0.05},
+    "FetchPickAndPlace-v4": PICK_AND_PLACE,
     "Pendulum-v1": SMALL | {"steps": 12_000},
     "BipedalWalker-v3": RL_ZOO | {"steps": 500_000, "tau": 0.02, "gamma": 0.98, "hidden_sizes": (128, 128)},
     "LunarLanderContinuous-v3": RL_ZOO | {"steps": 300_000, "tau": 0.01},

@@ -102,6 +102,8 @@ TASKS = (
     ),
 )
 MILLION = "--steps 1000000 --learning-starts 10000"
+DEMONSTRATIONS = "runs/pick_and_place.npz"
+"""What benchmarks/pick_and_place.py writes."""
 GOALS = f"{MILLION} --hindsight future --clip-return --normalize-obs --gamma 0.98 --tau 0.05 --action-l2 1"
 BIT_FLIP = (
     "--steps 10000 --num-envs 8 --clip-return --gamma 0.98 --hidden-sizes 256 --lr 1e-3 --tau 0.05 --utd 0.5"
@@ -149,6 +151,16 @@ OFF_POLICY = (
     Task("FetchPush-v4", "99.3% (RL-Launchpad)", 99.5, 1, GOALS, agent="sac", figure="success"),
     Task("FetchPush-v4", "99.3% (RL-Launchpad)", 99.5, 1, f"{GOALS} --eps-greedy 0.3", agent="td3", figure="success"),
     Task("FetchPickAndPlace-v4", "74% (RL-Launchpad)", 90, 1, GOALS, agent="sac", figure="success"),
+    Task(
+        "FetchPickAndPlace-v4",
+        "",
+        95,
+        flags=f"--demo-path {DEMONSTRATIONS}",
+        variant="100 demonstrations",
+        agent="sac",
+        figure="success",
+        episodes=100,
+    ),
 )
 """Of off-policy agents. Where `figure` is `success`, published figure and target are shares of successes in percent."""
 
