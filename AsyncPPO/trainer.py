@@ -104,8 +104,7 @@ class AsyncTrainer(Closeable, Generic[A]):
         self.goal, self.skip_slow_work, self._begun = (0, 0), False, False
         self.error: BaseException | None = None
         self.collecting_since: float | None = None  # by `time.monotonic`; None between collections
-        self.rows = RowMeans(agent)
-        self.restarts = 0  # of environments of all ranks that failed
+        self.rows, self.restarts = RowMeans(agent), 0  # restarts of environments of all ranks that failed
         self.others, self.running_envs = Others(), self.num_envs  # fewer run while a rank is missing
 
     def _make_env(self, env: Any, info_keys: Sequence[str], settings: EnvSettings) -> EnvVectorizer:

@@ -102,8 +102,7 @@ class Trainer:
         self.stopped: str | None = None
         self._loaded: tuple[State, str] | None = None
         if self.trainable:
-            wanted = max(agent.steps_wanted() for agent in self._initial)
-            warn_if_too_short(wanted, self.schedule.finish.steps, self.num_envs)
+            warn_if_too_short(max(a.steps_wanted() for a in self._initial), self.schedule.finish.steps, self.num_envs)
 
     def run(self) -> tuple[Any, dict[str, Any]]:
         """Train until all members have finished.
