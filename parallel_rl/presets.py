@@ -159,21 +159,14 @@ NOISE: SettingValues = {
     "anneal_lr": True,
 }
 """For MountainCarContinuous: correlated noise, since uncorrelated noise never reaches the goal, and a long horizon."""
-FETCH_REACH: SettingValues = SMALL | {
-    "steps": 7_500,
-    "hindsight": "future",
-    "clip_return": True,
-    "normalize_obs": True,
-    "gamma": 0.98,
-    "learning_starts": 500,
-}
-"""For FetchReach: episodes of 50 steps, and rewards of -1 and 0."""
-PICK_AND_PLACE: SettingValues = FETCH_REACH | {
+GOALS: SettingValues = {"hindsight": "future", "clip_return": True, "normalize_obs": True, "gamma": 0.98}
+"""For Fetch: episodes of 50 steps, and rewards of -1 and 0."""
+FETCH_REACH: SettingValues = SMALL | GOALS | {"steps": 7_500, "learning_starts": 500}
+PICK_AND_PLACE: SettingValues = GOALS | {
     "steps": 100_000,
-    "anneal_lr": True,
     "num_envs": 8,
-    "batch_size": 256,
-    "buffer_size": 1_000_000,
+    "lr": 1e-3,
+    "anneal_lr": True,
     "hidden_sizes": (128, 128),
     "tau": 0.05,
     "utd": 0.5,
@@ -182,7 +175,7 @@ PICK_AND_PLACE: SettingValues = FETCH_REACH | {
     "demo_batch_size": 64,
     "q_filter": True,
 }
-"""For FetchPickAndPlace with demonstrations; without, no agent has learned it here."""
+"""For FetchPickAndPlace with demonstrations; without, it has not been run."""
 DETERMINISTIC: dict[str, SettingValues] = {
     "FetchReach-v4": FETCH_REACH | {"eps_greedy": 0.2},
     "Pendulum-v1": SMALL | {"steps": 20_000},

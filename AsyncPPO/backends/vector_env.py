@@ -43,6 +43,7 @@ class VectorEnvPool:
         self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
         self.resets_late = self._mode is AutoresetMode.NEXT_STEP
         self.name = type(env.unwrapped).__name__
+        self._shape, self._dtype = row_type(self.observation_space)
         self._choices = None
         if not isinstance(self.observation_space, COMPOSITE | spaces.Box):
             self._choices = DiscreteValues(self.observation_space)
@@ -105,10 +106,10 @@ class VectorEnvPool:
         space, count = self.observation_space, count or self._env.num_envs
         if isinstance(space, COMPOSITE):
             return rows_of(space, obs, count, "observation")
-        rows, (shape, dtype) = np.asarray(obs), row_type(space)
-        if rows.shape != (count, *shape):
-            raise EnvError(f"{self.name} returned observations of shape {rows.shape}; its spaces say {(count, *shape)}")
-        fault = misfit(rows, dtype)
+        rows, due = np.asarray(obs), (count, *self._shape)
+        if rows.shape != due:
+            raise EnvError(f"{self.name} returned observations of shape {rows.shape}; its spaces say {due}")
+        fault = misfit(rows, self._dtype)
         if fault is None and self._choices is not None and not self._choices.have(rows):
             fault = f"numbers from {rows.min()} to {rows.max()}"
         if fault is not None:

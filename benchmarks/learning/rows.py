@@ -151,7 +151,7 @@ def _main(*flags: str) -> Callable[[int], Result]:
 
 def run_task(task: Task, seed: int) -> Result:
     """Run a task of the published tables; write its demonstrations first, if it has some."""
-    if DEMONSTRATIONS in task.flags and not (file := ROOT / DEMONSTRATIONS).exists():
+    if DEMONSTRATIONS in task.flags and not (file := Path(DEMONSTRATIONS)).exists():
         file.parent.mkdir(exist_ok=True)
         write_demonstrations(file)
     return command(*task.command_line, seed=seed)
