@@ -29,6 +29,8 @@ Array = Any
 RUNNING = -1
 """A value of `Replay.final_row`: the episode has no final observation yet."""
 ARRAYS = ("obs", "action", "reward", "terminated", "is_transition", "final_row", "step")
+OF_TRAJECTORY = ARRAYS[:4]
+"""Those with rows of trajectories."""
 COUNTS = ("written", "steps")
 logger = logging.getLogger(__name__)
 
@@ -191,8 +193,11 @@ class Replay:
             The rows that changed, int64.
 
         Raises:
-            ValueError: a trajectory is of none of the N environments.
+            ValueError: a trajectory is of none of the N environments, or one of its arrays has another shape than the
+                spaces ask for; then nothing is changed.
         """
+        for trajectory in trajectories:
+            self._check_shapes(trajectory)
         env_ids = [trajectory.env_id for trajectory in trajectories]
         if not self.num_envs:
             self.make_rings(max(env_ids) + 1)
@@ -210,6 +215,17 @@ class Replay:
             getattr(self, name)[rows] = np.concatenate([part.columns[name] for part in parts])
         self.obs[finals] = np.concatenate([part.final_obs for part in parts])
         return changed
+
+    def _check_shapes(self, trajectory: Trajectory) -> None:
+        rows, shapes = len(trajectory), {name: self._types[name].shape for name in OF_TRAJECTORY}
+        wanted = {name: (rows, *shape) for name, shape in shapes.items()} | {"truncated": (rows,)}
+        for name, shape in wanted.items():
+            self._check_shape(trajectory, name, shape)
+        self._check_shape(trajectory, "final_obs", (np.count_nonzero(trajectory.ends), *shapes["obs"]))
+
+    def _check_shape(self, trajectory: Trajectory, name: str, wanted: tuple[int, ...]) -> None:
+        if (found := getattr(trajectory, name).shape) != wanted:
+            raise ValueError(f"{name} of the trajectory of environment {trajectory.env_id} is {found}, not {wanted}")
 
     def _row(self, position: Any, env_id: Any) -> Any:
         """Return the row at a position, counted from the start of an environment's ring without wrapping."""
@@ -233,7 +249,7 @@ class Replay:
         self._steps[env_id] = len(trajectory) - begins[-1]
         oldest = final_positions[-1] + 1 - self.ring_length
         fits, final_fits = positions >= oldest, final_positions >= oldest
-        columns = {name: getattr(trajectory, name)[fits] for name in ("obs", "action", "reward", "terminated")}
+        columns = {name: getattr(trajectory, name)[fits] for name in OF_TRAJECTORY}
         columns |= {"step": (indexes - begins[episode])[fits], "final_row": final_rows[episode][fits]}
         finals = self._row(final_positions[final_fits], env_id)
         return Placed(self._row(positions[fits], env_id), columns, finals, trajectory.final_obs[final_fits])

@@ -1,8 +1,9 @@
 """The runs of the table, and their targets."""
 
 import contextlib
+import hashlib
+import io
 import json
-import os
 import re
 import runpy
 import shutil
@@ -27,6 +28,9 @@ RUNS = ROOT / "runs" / "learning"
 
 QUIET = ("--backend", "inline", "--eval-every", "0")
 """Flags with which a run takes one process."""
+
+SHOWN = 2000
+"""Characters of the output of a failed run."""
 
 POINTS = 500
 Result = dict[str, Any]
@@ -65,7 +69,7 @@ def command(*flags: str, seed: int) -> Result:
     from parallel_rl import main
     from parallel_rl.commands.run_directory import SUMMARY_FILE
 
-    run_dir = RUNS / re.sub(r"[^\w.-]+", "_", " ".join([*flags, str(seed)]))
+    run_dir = RUNS / hashlib.sha256(json.dumps([flags, seed]).encode()).hexdigest()[:16]  # flags can be too long a name
     if checkpoints_in(run_dir / CHECKPOINT_DIRECTORY):
         arguments = ["resume", str(run_dir), "--trust-env-module"]
     else:
@@ -184,7 +188,11 @@ def result_file(row: str, seed: int) -> Path:
 
 
 def run_one(row: str, seed: int) -> None:
-    """Run one seed of a row, without output, and save its result."""
-    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        result = ROWS[row].run(seed)
+    """Run one seed of a row, and save its result; its output is shown only if it fails."""
+    with io.StringIO() as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        try:
+            result = ROWS[row].run(seed)
+        except Exception as error:
+            error.add_note(output.getvalue()[-SHOWN:])
+            raise
     result_file(row, seed).write_text(json.dumps(result))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -176,3 +178,22 @@ def test_replay_with_an_unknown_environment_names_it() -> None:
 def test_a_buffer_without_room_for_its_environments_is_refused() -> None:
     with pytest.raises(ValueError, match="no room for 8 environments"):
         Replay(15, OBSERVATIONS, ACTIONS, num_envs=8)
+
+
+@pytest.mark.parametrize("name", ["obs", "action", "reward", "terminated", "truncated", "final_obs"])
+def test_a_trajectory_with_an_array_of_another_shape_is_refused_before_anything_changes(name: str) -> None:
+    replay, sources = filled(20, [3])
+    source = sources[0]
+    right = source.trajectory(4, ends=0.5)
+    shape = getattr(right, name).shape
+    wrong = np.zeros((*shape, 1), getattr(right, name).dtype)  # assigning it would broadcast, or fail halfway
+    before = save_state_of(replay)
+    with pytest.raises(ValueError, match=rf"{name} of the trajectory of environment 0 is \({shape[0]}, .*not"):
+        replay.extend([replace(right, **{name: wrong})])
+    assert save_state_of(replay) == before
+    replay.extend([right])
+    check(replay, sources)
+
+
+def save_state_of(replay: Replay) -> dict[str, bytes]:
+    return {name: np.asarray(value).tobytes() for name, value in replay.state().items()}
