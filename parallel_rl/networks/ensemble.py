@@ -120,6 +120,8 @@ def products(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None =
 
     For vectors, `torch.bmm` is up to seven times as slow as a product for each K.
     """
-    if len(left) > 1 and 1 in (*left.shape, *right.shape):
-        return torch.stack([a @ b for a, b in zip(left, right, strict=True)], out=out)
-    return torch.bmm(left, right, out=out)
+    if left.shape[2] == 1:
+        return torch.mul(left, right, out=out)
+    if len(left) == 1 or 1 not in (left.shape[1], right.shape[2]):
+        return torch.bmm(left, right, out=out)
+    return torch.stack([torch.mm(a, b) for a, b in zip(left, right, strict=True)], out=out)
