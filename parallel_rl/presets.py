@@ -139,12 +139,15 @@ DQN: dict[str, SettingValues] = {
         "steps": 300_000,
         "num_envs": 8,
         "reward_scale": 0.1,
-        "lr": 1e-3,
+        "lr": 5e-3,
         "anneal_lr": True,
-        "utd": 0.5,
-        "tau": 0.005,
+        "n_step": 4,
+        "utd": 0.125,
+        "tau": 1.0,
+        "target_update_interval": 250,
+        "dueling": True,
         "buffer_size": 200_000,
-        "epsilon_steps": 50_000,
+        "epsilon_steps": 150_000,
     },
 }
 SMALL: SettingValues = {"num_envs": 4, "lr": 1e-3, "hidden_sizes": (64, 64), "batch_size": 128, "buffer_size": 50_000}
@@ -190,6 +193,13 @@ SAC: dict[str, SettingValues] = {
     "Pendulum-v1": SMALL | {"steps": 12_000},
     "BipedalWalker-v3": RL_ZOO | {"steps": 500_000, "tau": 0.02, "gamma": 0.98, "hidden_sizes": (128, 128)},
     "LunarLanderContinuous-v3": RL_ZOO | {"steps": 300_000, "tau": 0.01},
+    "HalfCheetah-v5": {
+        "steps": 1_000_000,
+        "num_envs": 8,
+        "lr": 1e-3,
+        "hidden_sizes": (128, 128),
+        "learning_starts": 10_000,
+    },
 }
 PRESETS: dict[str, Presets] = {
     "ppo": Presets(BY_ENV, {"ALE": ATARI, "MinAtar": MINATAR}, WITH_RND, RECURRENT),

@@ -102,13 +102,14 @@ TASKS = (
     ),
 )
 MILLION = "--steps 1000000 --learning-starts 10000"
-NARROW = f"{MILLION} --num-envs 8 --hidden-sizes 128,128"
-"""With layers of 128 units an update takes less than half the time."""
 DEMONSTRATIONS = "runs/pick_and_place.npz"
 """What benchmarks/pick_and_place.py writes."""
-GOALS = f"{NARROW} --hindsight future --clip-return --normalize-obs --gamma 0.95 --tau 0.05 --lr 1e-3 --utd 0.5"
+GOALS = (
+    f"{MILLION} --num-envs 8 --hidden-sizes 128,128 --hindsight future --clip-return --normalize-obs --gamma 0.95"
+    " --tau 0.05 --lr 1e-3 --utd 0.5"
+)
 PUSH_TD3 = f"{GOALS} --action-l2 1 --eps-greedy 0.3 --action-noise normal_0.2"
-"""After RL-Launchpad."""
+"""After RL-Launchpad; with layers of 128 units and `utd` 0.5 a run takes less than half the time."""
 BIT_FLIP = (
     "--steps 10000 --num-envs 8 --clip-return --gamma 0.98 --hidden-sizes 256 --lr 1e-3 --tau 0.05 --utd 0.5"
     " --epsilon-steps 5000 --epsilon-end 0.1 --hindsight"
@@ -144,7 +145,7 @@ OFF_POLICY = (
         for agent in ("ddpg", "td3", "sac")
     ),
     Task("BipedalWalker-v3", "297.7 (RL-Zoo, SAC, 500k steps)", 300, agent="sac"),
-    Task("HalfCheetah-v5", "12139 (Tianshou)", 12200, 3, f"{NARROW} --lr 1e-3", agent="sac"),
+    Task("HalfCheetah-v5", "12139 (Tianshou)", 12200, 3, agent="sac"),
     Task("HalfCheetah-v5", "10201 (Tianshou)", 10300, 1, MILLION, agent="td3"),
     Task("HalfCheetah-v5", "11719 (Tianshou)", 11800, 1, MILLION, agent="ddpg"),
     Task("Hopper-v5", "3542 (Tianshou)", 3600, 3, MILLION, agent="sac"),
