@@ -185,7 +185,7 @@ def line(task: Task, runs: list[dict[str, Any]]) -> str:
         bar = "" if task.bar is None else f"{task.bar:g}"
         return f"| {task.name} | | {task.published} | {bar} | | | | | | not run |"
     scores = np.array([run[task.figure] for run in runs])
-    each = ", ".join(f"{score:.4g}" for score in scores)
+    each = ", ".join(f"{score:.4g}" if score < 10_000 else f"{score:.0f}" for score in scores)
     interval = ""
     if scores.std() > 0:
         low, high = stats.bootstrap(
