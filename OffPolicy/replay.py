@@ -221,7 +221,7 @@ class Replay:
         wanted = {name: (rows, *shape) for name, shape in shapes.items()} | {"truncated": (rows,)}
         for name, shape in wanted.items():
             self._check_shape(trajectory, name, shape)
-        self._check_shape(trajectory, "final_obs", (np.count_nonzero(trajectory.ends), *shapes["obs"]))
+        self._check_shape(trajectory, "final_obs", (int(np.count_nonzero(trajectory.ends)), *shapes["obs"]))
 
     def _check_shape(self, trajectory: Trajectory, name: str, wanted: tuple[int, ...]) -> None:
         if (found := getattr(trajectory, name).shape) != wanted:
