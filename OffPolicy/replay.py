@@ -205,7 +205,11 @@ class Replay:
             wrong = f"environment {max(env_ids)} is not one of the {self.num_envs} in the replay buffer"
             raise ValueError(f"{wrong}: call take_share(slice(0, N), N) of the agent first, if there are more")
         if len({*env_ids}) < len(env_ids):
-            return np.concatenate([self.extend([trajectory]) for trajectory in trajectories])
+            return np.concatenate([self._append([trajectory]) for trajectory in trajectories])
+        return self._append(trajectories)
+
+    def _append(self, trajectories: Sequence[Trajectory]) -> np.ndarray:
+        """Append trajectories of different environments; return the rows that changed."""
         parts = [self._place(trajectory) for trajectory in trajectories]
         rows, finals = np.concatenate([part.rows for part in parts]), np.concatenate([part.finals for part in parts])
         changed = np.concatenate([rows, finals])
@@ -217,15 +221,10 @@ class Replay:
         return changed
 
     def _check_shapes(self, trajectory: Trajectory) -> None:
-        rows, shapes = len(trajectory), {name: self._types[name].shape for name in OF_TRAJECTORY}
-        wanted = {name: (rows, *shape) for name, shape in shapes.items()} | {"truncated": (rows,)}
-        for name, shape in wanted.items():
-            self._check_shape(trajectory, name, shape)
-        self._check_shape(trajectory, "final_obs", (int(np.count_nonzero(trajectory.ends)), *shapes["obs"]))
-
-    def _check_shape(self, trajectory: Trajectory, name: str, wanted: tuple[int, ...]) -> None:
-        if (found := getattr(trajectory, name).shape) != wanted:
-            raise ValueError(f"{name} of the trajectory of environment {trajectory.env_id} is {found}, not {wanted}")
+        shapes = {name: self._types[name].shape for name in OF_TRAJECTORY} | {"truncated": ()}
+        for name, shape in shapes.items():
+            _check_shape(trajectory, name, (len(trajectory), *shape))
+        _check_shape(trajectory, "final_obs", (int(np.count_nonzero(trajectory.ends)), *shapes["obs"]))
 
     def _row(self, position: Any, env_id: Any) -> Any:
         """Return the row at a position, counted from the start of an environment's ring without wrapping."""
@@ -339,6 +338,11 @@ class Replay:
             getattr(self, name)[:filled] = state[name]
         self._written, self._steps = (state[name].copy() for name in COUNTS)
         self.size = int(np.count_nonzero(self.is_transition))
+
+
+def _check_shape(trajectory: Trajectory, name: str, wanted: tuple[int, ...]) -> None:
+    if (found := getattr(trajectory, name).shape) != wanted:
+        raise ValueError(f"{name} of the trajectory of environment {trajectory.env_id} is {found}, not {wanted}")
 
 
 def random_below(limits: int | np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -3,17 +3,17 @@
 A minibatch has 256 transitions, and the buffer 1,000,000 rows of 8 environments. The time is the least of 400 means of
 10 calls, on one core.
 
-| sampling | bar | predicted | before | now | now, on a quiet core |
+| sampling | bar | predicted | before | now | quiet core |
 | --- | --- | --- | --- | --- | --- |
 | uniform, 17 numbers | 100 us | 65 us | 91 us | 66 us | 45 us |
 | uniform, goals (31 numbers) | | 75 us | 105 us | 80 us | 53 us |
 | hindsight | 100 us | 150 us | 297 us | 210 us | 147 us |
 | prioritized, 17 numbers | 200 us | 200 us | 360 us | 272 us | 188 us |
 
-The columns *before* and *now* were measured on one of two cores of a machine with a load of 4 to 7. The predictions
-assume 16 us to gather 256 observations that are not in the cache, 3 us for any other operation on 256 numbers, for
-hindsight 14 us in the environment's reward function, and for prioritized replay 60 us for each of two levels of 256
-times 32 sums.
+The columns *before* and *now* were measured on one of two cores of a machine with a load of 4 to 7, the last one later,
+without other programs. The predictions assume 16 us to gather 256 observations that are not in the cache, 3 us for any
+other operation on 256 numbers, for hindsight 14 us in the environment's reward function, and for prioritized replay 60
+us for each of two levels of 256 times 32 sums.
 """
 
 import argparse

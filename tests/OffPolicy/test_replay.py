@@ -187,13 +187,13 @@ def test_a_trajectory_with_an_array_of_another_shape_is_refused_before_anything_
     right = source.trajectory(4, ends=0.5)
     shape = getattr(right, name).shape
     wrong = np.zeros((*shape, 1), getattr(right, name).dtype)  # assigning it would broadcast, or fail halfway
-    before = save_state_of(replay)
+    before = bytes_of(replay)
     with pytest.raises(ValueError, match=rf"{name} of the trajectory of environment 0 is \({shape[0]}, .*not"):
         replay.extend([replace(right, **{name: wrong})])
-    assert save_state_of(replay) == before
+    assert bytes_of(replay) == before
     replay.extend([right])
     check(replay, sources)
 
 
-def save_state_of(replay: Replay) -> dict[str, bytes]:
+def bytes_of(replay: Replay) -> dict[str, bytes]:
     return {name: np.asarray(value).tobytes() for name, value in replay.state().items()}
