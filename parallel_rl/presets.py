@@ -186,7 +186,7 @@ LOCOMOTION: SettingValues = {
     "hidden_sizes": (128, 128),
     "learning_starts": 10_000,
 }
-"""For MuJoCo: the learning rate of Tianshou's actor and critics, and layers of half its size, which need half the time."""
+"""For MuJoCo: the learning rate of Tianshou's actor and critics, and half its units, which need half the time."""
 DETERMINISTIC: dict[str, SettingValues] = {
     "FetchReach-v4": FETCH_REACH | {"eps_greedy": 0.2},
     "Pendulum-v1": SMALL | {"steps": 20_000},
