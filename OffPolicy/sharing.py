@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from OffPolicy.replay import ARRAYS, COUNTS, RUNNING
+from OffPolicy.rings import ARRAYS, COUNTS, RUNNING
 from OffPolicy.saving import KEPT, Savable
 from parallel_rl.networks import RunningNorm, copy_on
 from parallel_rl.networks.normalizer import merged_statistics, renormalize_inputs

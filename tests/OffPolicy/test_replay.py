@@ -137,7 +137,7 @@ def test_a_buffer_that_does_not_fit_into_memory_is_refused_before_it_is_allocate
 
 def test_a_full_buffer_is_emptied_and_loaded_in_the_memory_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     replay, _ = filled(30, [4])
-    monkeypatch.setattr("OffPolicy.replay.free_memory", lambda: 10)
+    monkeypatch.setattr("OffPolicy.rings.free_memory", lambda: 10)
     state = replay.state()
     replay.clear()
     replay.load_state(state)

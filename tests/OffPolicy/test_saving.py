@@ -87,7 +87,7 @@ def test_weights_of_an_older_version_have_no_steps_and_an_agent_with_steps_keeps
 def test_only_training_needs_the_memory_of_the_replay_buffer(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = DQN.for_env("CartPole-v1", buffer_size=10_000, hidden_sizes=(4,), seed=0)
     agent.save_weights(tmp_path)
-    monkeypatch.setattr("OffPolicy.replay.free_memory", lambda: 1000)
+    monkeypatch.setattr("OffPolicy.rings.free_memory", lambda: 1000)
     loaded = DQN.load(tmp_path)
     assert loaded.get_action(np.zeros(4)) == agent.get_action(np.zeros(4))
     with pytest.raises(ValueError, match=r"buffer_size=10,000 takes .* would fit"):
