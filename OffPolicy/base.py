@@ -37,6 +37,9 @@ from parallel_rl.utils.names import takes_no_environment
 from parallel_rl.utils.settings import checked_seed
 from parallel_rl.utils.threads import LARGE_NETWORK, torch_threads
 
+ROWS_AT_ONCE = 2**14
+"""The largest number of rows that are sampled at once, for several updates."""
+
 
 class OffPolicyAgent(Sharing, ABC):
     """Learns from a replay buffer, `utd` times for each environment step.
@@ -281,8 +284,14 @@ class OffPolicyAgent(Sharing, ABC):
         return WeightedRanks(ranks, counts[ranks.rank] / self.batch_size)
 
     def _minibatches(self, size: int, due: int, ranks: WeightedRanks) -> Iterator[tuple[np.ndarray, Transitions]]:
-        """Yield the minibatches of `due` updates, as tensors, and the `size` rows of the replay buffer in each."""
-        for rows, transitions in self.sampler.samples(self.config, size, due, self.progress, ranks.ranks):
+        """Yield the minibatches of `due` updates, as tensors, and the `size` rows of the replay buffer in each.
+
+        Several are sampled at once, unless replay is prioritized: then each update changes the priorities.
+        """
+        at_once = 1 if self.config.prioritized else max(1, ROWS_AT_ONCE // size)
+        for done in range(0, due, at_once):
+            count = min(at_once, due - done) * size
+            rows, transitions = self.sampler.sample(self.config, count, self.progress, ranks.ranks)
             yield from zip(rows.reshape(-1, size), self._split(transitions, size, ranks), strict=True)
 
     def _split(self, transitions: Transitions, size: int, ranks: WeightedRanks) -> Iterator[Transitions]:

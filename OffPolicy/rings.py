@@ -136,7 +136,7 @@ class Rings:
     @property
     def filled(self) -> int:
         """The number of rows that have been written; they are the first ones."""
-        return min(int(self._written.max()) + 1, self.ring_length) * self.num_envs if self.num_envs else 0
+        return filled_length(self._written, self.ring_length) * self.num_envs
 
     def following(self, rows: np.ndarray, steps: int | np.ndarray = 1) -> np.ndarray:
         """Return the rows that come `steps` steps after rows `(B,)`."""
@@ -272,7 +272,7 @@ class Rings:
             raise ValueError(f"buffer_size={self.capacity} has no room for the saved {num_envs} environments")
         for name in COUNTS:
             check_like(state[name], np.zeros(num_envs, np.int64), f"{name} of the replay buffer")
-        filled = min(int(state["written"].max()) + 1, length) * num_envs
+        filled = filled_length(state["written"], length) * num_envs
         for name, kind in self._types.items():
             own = np.broadcast_to(np.zeros(kind.shape, kind.base), (filled, *kind.shape))
             check_like(state[name], own, f"{name} of the replay buffer")
@@ -281,6 +281,11 @@ class Rings:
             getattr(self, name)[:filled] = state[name]
         self._written, self._steps = (state[name].copy() for name in COUNTS)
         self.size = int(np.count_nonzero(self.is_transition))
+
+
+def filled_length(written: np.ndarray, ring_length: int) -> int:
+    """Return how many rows of each ring are in use: those `written` `(N,)`, and one with the newest observation."""
+    return min(int(written.max()) + 1, ring_length)
 
 
 def _check_shape(trajectory: Trajectory, name: str, wanted: tuple[int, ...]) -> None:

@@ -1,6 +1,6 @@
 """Sampler: minibatches from a replay buffer, uniform or prioritized, with hindsight goals or n-step returns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,8 +11,6 @@ from OffPolicy.priorities import Priorities
 from OffPolicy.replay import Replay, Transitions
 from parallel_rl.utils import ALONE, Ranks, State, Trajectory
 
-ROWS_AT_ONCE = 2**14
-"""The largest number of rows that are sampled at once, for several updates."""
 ROUNDING = 1e-3
 """The amount by which rewards may be out of the range of `clip_return`."""
 
@@ -50,30 +48,16 @@ class Sampler:
         """The number of transitions; with prioritized replay the sum of their priorities."""
         return len(self.replay) if self.priorities is None else float(self.priorities.tree.total)
 
-    def samples(
-        self, config: OffPolicyConfig, size: int, updates: int, progress: float, ranks: Ranks = ALONE
-    ) -> Iterator[tuple[np.ndarray, Transitions]]:
-        """Yield the minibatches of `updates` updates, several in one sample: what `sample` returns.
-
-        Prioritized minibatches come one at a time, since each update changes the priorities.
-
-        Args:
-            config: the current settings.
-            size: the number of transitions that this rank contributes to a minibatch.
-            updates: the number of minibatches.
-            progress: the fraction of the run that is over, from 0 to 1, for the importance weights.
-            ranks: those that have the other transitions of the minibatches.
-        """
-        at_once = 1 if self.priorities is not None else max(1, ROWS_AT_ONCE // size)
-        for done in range(0, updates, at_once):
-            yield self.sample(config, min(at_once, updates - done) * size, progress, ranks)
-
     def sample(
         self, config: OffPolicyConfig, count: int, progress: float, ranks: Ranks = ALONE
     ) -> tuple[np.ndarray, Transitions]:
         """Return rows of the replay buffer, int64 `(count,)`, and their transitions.
 
-        The arguments are otherwise those of `samples`.
+        Args:
+            config: the current settings.
+            count: the number of transitions, of one minibatch or of several.
+            progress: the fraction of the run that is over, from 0 to 1, for the importance weights.
+            ranks: those that have the other transitions of the minibatch.
 
         Raises:
             ValueError: hindsight would compute other rewards than those of the steps, or `clip_return` would cut off

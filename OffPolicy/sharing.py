@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from OffPolicy.rings import ARRAYS, COUNTS, RUNNING
+from OffPolicy.rings import ARRAYS, COUNTS, RUNNING, filled_length
 from OffPolicy.saving import KEPT, Savable
 from parallel_rl.networks import RunningNorm, copy_on
 from parallel_rl.networks.normalizer import merged_statistics, renormalize_inputs
@@ -122,7 +122,7 @@ def part_of_replay(state: State, own: slice) -> State:
     if not total:
         return state | {"replay": {"num_envs": 0}}
     counts = {name: replay[name][own] for name in COUNTS}
-    filled = min(int(counts["written"].max()) + 1, len(replay["obs"]) // total)
+    filled = filled_length(counts["written"], len(replay["obs"]) // total)
 
     def part(array: np.ndarray) -> np.ndarray:
         return _flat(array[: filled * total].reshape(filled, total, *array.shape[1:])[:, own])
