@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 
 from parallel_rl.networks import RunningNorm
-from parallel_rl.networks.heads import value_head_in_units
 from parallel_rl.networks.normalizer import merged_statistics, renormalize_inputs
+from parallel_rl.networks.value_head import value_head_in_units
 from parallel_rl.utils import State, mean_of_states
 from PPO.actor_critic import OBS_CLIP, ActorCritic
 

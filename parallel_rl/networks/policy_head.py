@@ -1,5 +1,6 @@
 """PolicyHead, the base class of the heads of a policy; and JointHead, for actions of several parts."""
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import Any, Literal
@@ -50,18 +51,17 @@ class JointHead(PolicyHead):
     part.
     """
 
-    def __init__(self, heads: Sequence[PolicyHead], shapes: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> None:
+    def __init__(self, heads: Sequence[PolicyHead], shapes: Sequence[tuple[int, ...]]) -> None:
         """Store the heads.
 
         Args:
             heads: of the parts; discrete ones have raw actions `(B, K)`.
             shapes: of an action, for each part.
-            sizes: the number of columns of the raw actions of each part.
         """
         super().__init__()
         self.heads = nn.ModuleList(heads)
         self.noises, self.choices = [*chain(*(head.noises for head in heads))], sum(head.choices for head in heads)
-        self._shapes, self._sizes = list(shapes), list(sizes)
+        self._shapes, self._sizes = list(shapes), [math.prod(shape) for shape in shapes]
         self._columns = [head.noise_size for head in heads]
         self._masks = [*accumulate((head.choices for head in heads), initial=0)]
 
