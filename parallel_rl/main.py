@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 from parallel_rl.commands.arguments import check_resume
 from parallel_rl.commands.completion import complete
 from parallel_rl.commands.envs import envs
-from parallel_rl.commands.flags import UsageError, check_flags, flags_with_defaults, parsed
 from parallel_rl.commands.output import silence, stdout_is_closed
+from parallel_rl.commands.parsing import UsageError, check_flags, flags_with_defaults, parsed
 from parallel_rl.commands.play import evaluate, export, record, watch
 from parallel_rl.commands.plot import plot
 from parallel_rl.commands.program import DISTRIBUTION, NAME, version

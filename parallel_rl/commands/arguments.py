@@ -11,15 +11,8 @@ from AsyncPPO.acting import can_lag
 from AsyncPPO.factory import sample_env
 from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.commands.build import factory_of
-from parallel_rl.commands.flags import (
-    UsageError,
-    check_flags,
-    command_line,
-    flag_of,
-    flat_flags,
-    parsed,
-    with_defaults,
-)
+from parallel_rl.commands.flags import command_line, flat_flags, with_defaults
+from parallel_rl.commands.parsing import UsageError, check_flags, flag_of, parsed
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.run_directory import CONFIG_FILE, config_in
 from parallel_rl.commands.trust import check_trust

@@ -7,7 +7,8 @@ from contextlib import redirect_stdout
 
 import tyro
 
-from parallel_rl.commands.flags import GROUPED, command_line
+from parallel_rl.commands.flags import command_line
+from parallel_rl.commands.parsing import GROUPED
 from parallel_rl.commands.program import NAME
 from parallel_rl.config import DEFAULT_AGENT
 

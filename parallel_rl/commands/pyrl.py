@@ -9,7 +9,8 @@ from textwrap import fill
 import gymnasium as gym
 
 from parallel_rl.commands.build import agent_of, factory_of
-from parallel_rl.commands.flags import TrainFlags, check_flags, command_line, flag_of, flat_flags
+from parallel_rl.commands.flags import TrainFlags, command_line, flat_flags
+from parallel_rl.commands.parsing import check_flags, flag_of
 from parallel_rl.commands.play import has_screen, rendering, show
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.single_run import PLAY_SEED

@@ -13,8 +13,9 @@ from parallel_rl.commands.arguments import parse
 from parallel_rl.commands.build import fresh_agent, load_start, make_trainer
 from parallel_rl.commands.cluster import checked_nodes, work_on_ranks, workers_of_rank
 from parallel_rl.commands.copies import STATE_FILE, check_copies, make_population, train_copies
-from parallel_rl.commands.flags import ClusterName, flag_of
+from parallel_rl.commands.flags import ClusterName
 from parallel_rl.commands.output import say
+from parallel_rl.commands.parsing import flag_of
 from parallel_rl.commands.run_directory import (
     CONFIG_FILE,
     config_of,

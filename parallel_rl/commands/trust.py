@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from parallel_rl.commands.flags import flag_of
+from parallel_rl.commands.parsing import flag_of
 from parallel_rl.commands.values import kwargs_of
 from parallel_rl.config import RunConfig
 from parallel_rl.utils import settings_in
