@@ -7,10 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from parallel_rl.commands.parsing import flag_of
 from parallel_rl.commands.values import kwargs_of
 from parallel_rl.config import RunConfig
-from parallel_rl.utils import settings_in
 
 PERHAPS_A_MODULE = re.compile(r"([^\W\d]\w*)[.:]")
 """The module part of a name."""
@@ -54,16 +52,6 @@ def check_trust(run: RunConfig, file: Path, trusted: bool, typed: RunConfig | No
 def run_arguments(run: RunConfig, run_dir: Path) -> str:
     """Return the arguments with which further commands work on a run: its directory, and the flag that they need."""
     return shlex.quote(str(run_dir)) + (f" {TRUST}" if untrusted_modules(run) else "")
-
-
-def environment_arguments(run: RunConfig) -> str:
-    """Return the flags with which `train` makes the environment of a run."""
-    words = ["--env-id", run.env_id]
-    for name, about in settings_in(RunConfig).items():
-        value = getattr(run, name)
-        if about.group == "environment" and name != "env_id" and value:
-            words += [flag_of(name), *(value if isinstance(value, tuple) else [])]
-    return shlex.join(words)
 
 
 def _texts_in(value: Any) -> Iterator[str]:

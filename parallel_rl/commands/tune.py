@@ -13,13 +13,14 @@ from AsyncPPO.progress import Bar
 from parallel_rl.commands.arguments import PRESET_OF_RUN, parse
 from parallel_rl.commands.build import callbacks_of, env_of, fresh_agent, load_start, make_trainer
 from parallel_rl.commands.output import say
+from parallel_rl.commands.parsing import flag_of
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import locked, write_json
 from parallel_rl.commands.single_run import TUNE_SEED
 from parallel_rl.commands.stopping import stopped_by_signals
-from parallel_rl.commands.trust import environment_arguments, run_arguments
+from parallel_rl.commands.trust import run_arguments
 from parallel_rl.commands.tune_report import plot_search, table
-from parallel_rl.config import TrainConfig, train_config
+from parallel_rl.config import RunConfig, TrainConfig, train_config
 from parallel_rl.search_space import LogRange, Space, search_space
 from parallel_rl.utils import SettingValues, counted, reason_of, settings_in
 
@@ -261,9 +262,19 @@ class Search:
         say(
             f"{table(finished, [*self.space])}\n"
             f"picture   {run_dir / PICTURE_FILE}\n"
-            f"preset    {PROGRAM} {environment_arguments(run)} {weights}--preset {preset}"
+            f"preset    {PROGRAM} {_environment_flags(run)} {weights}--preset {preset}"
         )
         return 0
+
+
+def _environment_flags(run: RunConfig) -> str:
+    """Return the flags with which `train` makes the environment of a run."""
+    words = ["--env-id", run.env_id]
+    for name, about in settings_in(RunConfig).items():
+        value = getattr(run, name)
+        if about.group == "environment" and name != "env_id" and value:
+            words += [flag_of(name), *(value if isinstance(value, tuple) else [])]
+    return shlex.join(words)
 
 
 def best_trial(trials: "Sequence[optuna.trial.FrozenTrial]") -> "optuna.trial.FrozenTrial":
