@@ -59,20 +59,19 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
         settings["seed"] += typed.config is None
     else:
         origin, settings = _preset_or_suited(agent, typed)
-    asks_for_help = len(without_help) < len(arguments)
-    shown = command_line(agent, tuning=True, brief=True) if tuning and asks_for_help else flags
-    defaults = with_defaults(shown, {name.lower(): value for name, value in (settings | from_file).items()})
-    if asks_for_help:
-        parsed(shown, prog, arguments, default=defaults)  # exits
-    given = _named_in(arguments)
-    values = flat_flags(defaults) | {name: value for name, value in vars(typed).items() if name in given}
+    settings = {name.lower(): value for name, value in (settings | from_file).items()}
+    if len(without_help) < len(arguments):
+        shown = command_line(agent, tuning=tuning, brief=tuning)
+        parsed(shown, prog, arguments, default=with_defaults(shown, settings))  # prints the help and exits
+    defaults, given = flat_flags(with_defaults(flags, settings)), _named_in(arguments)
+    values = defaults | {name: value for name, value in vars(typed).items() if name in given}
     if {"seed", "seeds"} <= given:
         raise ValueError("give either --seed or --seeds")
     config = train_config(agent, {name: values[name] for name in setting_names(agent)})
     _check_together(config, given)
     if source is not None:
         check_trust(config.run, source, typed.trust_env_module, typed=typed)
-    return config, SimpleNamespace(**values, origin=origin + _by_flags(agent, values, flat_flags(defaults)))
+    return config, SimpleNamespace(**values, origin=origin + _by_flags(agent, values, defaults))
 
 
 def _check_together(config: TrainConfig, given: Collection[str]) -> None:

@@ -110,7 +110,7 @@ def make_population(config: TrainConfig) -> "Trainer":
         env_of(run, training=True),
         run.copies,
         "parallel_learning",
-        _combiner(config, agent),
+        _combiner(config),
         schedule,
         "sync",
         seed=run.seed,
@@ -119,7 +119,7 @@ def make_population(config: TrainConfig) -> "Trainer":
     )
 
 
-def _combiner(config: TrainConfig, agent: Any) -> "AgentCombiner":
+def _combiner(config: TrainConfig) -> "AgentCombiner":
     from Population import ExploitExplore, FixedStatAgentCombiner, MeanAgentCombiner
 
     if config.run.combine == "mean":
