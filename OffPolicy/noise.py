@@ -1,11 +1,9 @@
-"""Exploration noise for deterministic policies."""
+"""Exploration noise on the actions of deterministic policies."""
 
 import numpy as np
 
 THETA = 0.15
 """Pull of the Ornstein-Uhlenbeck process back to zero (Lillicrap et al. 2016, arXiv:1509.02971, section 7)."""
-ADAPTION = 1.01
-"""Factor by which parameter noise grows and shrinks (Plappert et al. 2018, arXiv:1706.01905, section 3)."""
 
 
 class NormalNoise:
@@ -66,18 +64,3 @@ def make_noise(name: str, size: int) -> NormalNoise | None:
         return KINDS[kind](size, std)
     except (AttributeError, LookupError, ValueError):
         raise ValueError(f"action_noise must be a text such as normal_0.1, ou_0.2 or none, not {name!r}") from None
-
-
-class ParameterNoise:
-    """The adaptive standard deviation of parameter noise. It aims at a distance of `target` between actions in [-1, 1].
-
-    Source: Plappert et al. 2018 (arXiv:1706.01905), section 3 and appendix C.
-    """
-
-    def __init__(self, target: float) -> None:
-        """Start with a standard deviation of `target`."""
-        self.target = self.std = target
-
-    def adapt(self, distance: float) -> None:
-        """Adapt to the root of the mean squared difference between perturbed and unperturbed actions."""
-        self.std = self.std * ADAPTION if distance < self.target else self.std / ADAPTION

@@ -6,23 +6,29 @@ import numpy as np
 import torch
 
 from OffPolicy.learner import Learner
-from OffPolicy.noise import ParameterNoise
 from parallel_rl.networks import copy_on
 from parallel_rl.utils import Ranks, State, mean_metrics
 
+ADAPTION = 1.01
+"""Factor by which the noise grows and shrinks (section 3)."""
 
-class PerturbedActor(ParameterNoise):
-    """A copy of an actor with noise on its parameters."""
+
+class PerturbedActor:
+    """A copy of an actor with noise on its parameters, whose standard deviation is adaptive.
+
+    It aims at a distance between the actions of the two, in [-1, 1]: the root of their mean squared difference
+    (section 3 and appendix C).
+    """
 
     def __init__(self, learner: Learner[Any], target: float, rng: np.random.Generator) -> None:
         """Sample the noise; `perturb` adds it for the first time.
 
         Args:
             learner: of the actor.
-            target: the size of the change in actions to aim at.
+            target: the distance to aim at, and the first standard deviation.
             rng: the random stream of the noise.
         """
-        super().__init__(target)
+        self.target = self.std = target
         self._rng, self._learner, self._vector = rng, learner, learner.vector.clone()
         self.network = copy_on(learner.network, self._vector)
         self.resample()
@@ -38,12 +44,16 @@ class PerturbedActor(ParameterNoise):
 
     @torch.no_grad()
     def perturb(self, obs: torch.Tensor, ranks: Ranks) -> None:
-        """Perturb the present parameters of the actor; adapt the noise to how far it changes actions for `obs`."""
+        """Perturb the present parameters of the actor; adapt the noise to the distance of actions for `obs`."""
         self._add_noise()
         difference = (self._learner.network(obs) - self.network(obs)).cpu().numpy()
         distance = {"distance": float(np.sqrt(np.mean(difference**2)))}
         self.adapt(mean_metrics(ranks, len(obs), distance)["distance"])
         self._add_noise()
+
+    def adapt(self, distance: float) -> None:
+        """Adapt the standard deviation to a distance."""
+        self.std = self.std * ADAPTION if distance < self.target else self.std / ADAPTION
 
     def _add_noise(self) -> None:
         self._vector.copy_(self._learner.vector + self.std * self._draws)

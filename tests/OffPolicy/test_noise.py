@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from torch import nn
 
-from OffPolicy.noise import OrnsteinUhlenbeck, ParameterNoise, make_noise
+from OffPolicy.learner import Learner
+from OffPolicy.noise import OrnsteinUhlenbeck, make_noise
+from OffPolicy.perturbed import PerturbedActor
 
 
 def walk(noise: OrnsteinUhlenbeck, steps: int, envs: int = 3) -> np.ndarray:
@@ -52,7 +55,7 @@ def test_make_noise_with_an_unknown_name_is_refused(name: str) -> None:
 
 def test_parameter_noise_adapts_to_the_target_distance() -> None:
     """A linear policy: actions change by as much as its parameters."""
-    noise = ParameterNoise(0.2)
+    noise = PerturbedActor(Learner(nn.Linear(4, 2)), 0.2, np.random.default_rng(0))
     for _ in range(400):
         noise.adapt(3 * noise.std)
     assert noise.std == pytest.approx(0.2 / 3, rel=0.02)
