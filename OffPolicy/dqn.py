@@ -57,8 +57,8 @@ class QNetwork(nn.Module):
 class GreedyPolicy(Policy):
     """Chooses the action with the highest value."""
 
-    def __init__(self, *arguments: Any, offset: int, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, *arguments: Any, offset: int) -> None:
+        super().__init__(*arguments)
         self.offset = offset
 
     def actions(self, rows: np.ndarray, deterministic: bool) -> np.ndarray:
@@ -82,18 +82,18 @@ class DQN(OffPolicyAgent):
 
     config_class = DQNConfig
     config: DQNConfig
+    policy: GreedyPolicy
     for_env = MadeWith(ForDQN)(OffPolicyAgent.make_for_env)
 
     def _make_networks(self, generator: torch.Generator) -> tuple[Policy, dict[str, Learner]]:
         if not isinstance(self.action_space, spaces.Discrete):
             raise TypeError(f"DQN needs a Discrete action space, not {self.action_space}")
         config, features = self.config, Features.of(self.observation_space)
-        self.offset, self.num_actions = int(self.action_space.start), int(self.action_space.n)
+        self.num_actions, offset = int(self.action_space.n), int(self.action_space.start)
         features.check_mask_size(self.num_actions, self.action_space)
         network = QNetwork(features, self.num_actions, config, generator).to(config.device)
-        policy = GreedyPolicy(
-            self.observation_space, {"q": network}, config, self.rng, self.signature(), offset=self.offset
-        )
+        networks, settings = {"q": network}, self.signature()
+        policy = GreedyPolicy(self.observation_space, networks, config, self.rng, settings, offset=offset)
         self.q = Learner(network)
         return policy, {"q": self.q}
 
@@ -111,7 +111,7 @@ class DQN(OffPolicyAgent):
         uniform, scores = noise[:, 0], noise[:, 1:]
         if self.policy.features.mask is not None:
             scores = np.where(rows[:, self.policy.features.columns :] == 0, -1.0, scores)
-        return np.where(uniform < self.epsilon, scores.argmax(axis=1) + self.offset, actions)
+        return np.where(uniform < self.epsilon, scores.argmax(axis=1) + self.policy.offset, actions)
 
     def exploration_noise(self, count: int) -> np.ndarray:
         """Return uniform numbers: one for epsilon, and one for each action, of which the largest wins."""
@@ -131,7 +131,7 @@ class DQN(OffPolicyAgent):
             choice = self.q.network(batch.next_obs) if self.config.double else next_q
             next_value = next_q.gather(1, choice.argmax(dim=1, keepdim=True))[:, 0]
             target = self.target(batch, next_value)
-        q = self.q.network(batch.obs).gather(1, batch.action[:, None] - self.offset)[:, 0]
+        q = self.q.network(batch.obs).gather(1, batch.action[:, None] - self.policy.offset)[:, 0]
         loss = (batch.weight * F.smooth_l1_loss(q, target, reduction="none")).mean()
         self.q.descend(loss, lr, ranks, self.config.max_grad_norm)
         if self.is_delayed_update():

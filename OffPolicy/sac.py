@@ -185,12 +185,7 @@ class SAC(ContinuousAgent):
         return metrics | {"alpha": alpha[0], "entropy": -sampled.log_prob.mean()}, errors
 
     def improve_actor(
-        self,
-        batch: Transitions,
-        sampled: Sampled,
-        alpha: torch.Tensor,
-        lr: Rate,
-        ranks: WeightedRanks,
+        self, batch: Transitions, sampled: Sampled, alpha: torch.Tensor, lr: Rate, ranks: WeightedRanks
     ) -> torch.Tensor:
         """Descend the actor's loss for actions that it sampled; return the loss.
 
