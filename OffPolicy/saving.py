@@ -132,15 +132,20 @@ class Savable(Configured, ConfigFields):
         """
         file = Path(directory) / POLICY_FILE
         weights, saved = self._saved_settings(file)
-        own, steps = self.structure(), whole_number(saved.get("steps", 0), "number of steps")  # older files have none
-        if different := [name for name in own if saved.get(name) != own[name]]:
-            raise ValueError(f"the weights in {file} do not fit: {'; '.join(in_words(different, saved, own))}")
+        steps = whole_number(saved.get("steps", 0), "number of steps")  # older files have none
+        self._check_structure(saved, f"the weights in {file}")
         weights = self._loadable(weights)
         check_fit(weights, self.policy.state_dict(), f"the weights in {file}")
         self.policy.load_state_dict(weights)
         for learner in self.learners.values():
             learner.update_target(1.0)
         self._explore_on(steps)
+
+    def _check_structure(self, saved: State, what: str) -> None:
+        """Check that `what`, of an agent with the settings `saved`, has the same meaning for this one."""
+        own = self.structure()
+        if different := [name for name in own if saved.get(name) != own[name]]:
+            raise ValueError(f"{what} do not fit: {'; '.join(in_words(different, saved, own))}")
 
     def _explore_on(self, steps: int) -> None:
         """Explore on after the `steps` that the loaded networks were trained for, if this agent has made none."""
@@ -233,9 +238,16 @@ class Savable(Configured, ConfigFields):
     def load_networks(self, state: State, signature: State | None = None, /) -> None:
         """Restore only the networks from what `state` returned; explore on as after `load_weights`.
 
+        Args:
+            state: the state.
+            signature: of the agent that it is the state of.
+
         Raises:
-            ValueError: it is of another agent; then nothing is changed.
+            ValueError: it is of another agent, or its networks have another meaning for this one; then nothing is
+                changed.
         """
+        if signature is not None:
+            self._check_structure(signature, "the saved networks")
         with self._value_errors():
             steps = whole_number(state["counts"]["steps"], "number of steps")
             self._check_networks(state)

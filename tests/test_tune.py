@@ -51,6 +51,15 @@ def study_in(directory: Path) -> Any:
     return optuna.load_study(study_name="ppo", storage=storage)
 
 
+def test_the_study_is_beside_the_runs_of_its_environment(
+    optuna: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the id names a module, the directory has no colon."""
+    monkeypatch.chdir(tmp_path)
+    assert main.main([*QUICK, "--trials", "1", "--env-id", "gymnasium:CartPole-v1"]) == 0
+    assert study_in(Path("runs/gymnasium/CartPole-v1/tune_ppo")).trials
+
+
 @pytest.mark.pictures
 def test_the_first_trial_is_the_command_line_and_the_best_becomes_a_preset(
     optuna: Any, tmp_path: Path, capsys: pytest.CaptureFixture

@@ -34,6 +34,11 @@ RUN_DEPTH = 5
 """How far below a directory of runs a run may be: MODULE/NAMESPACE/ID/DATE/seed_0."""
 
 
+def runs_of(env_id: str) -> Path:
+    """Return the directory of the runs of an environment; a colon cannot be in a name on all systems."""
+    return Path("runs") / env_id.replace(":", "/")
+
+
 def with_run_dir(config: TrainConfig) -> TrainConfig:
     """Return the config of a new run with the directory of its results.
 
@@ -41,7 +46,7 @@ def with_run_dir(config: TrainConfig) -> TrainConfig:
         FileExistsError: it holds a run already.
     """
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
-    run_dir = Path(config.run.run_dir or Path("runs") / config.run.env_id.replace(":", "/") / now)
+    run_dir = Path(config.run.run_dir or runs_of(config.run.env_id) / now)
     weights = run_dir / agent_kind(config.agent).weights
     begun = weights.exists() or checkpoints_in(run_dir / CHECKPOINT_DIRECTORY)
     if (run_dir / CONFIG_FILE).exists() and begun:  # a run that ended before its first update may start again

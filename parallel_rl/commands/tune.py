@@ -15,7 +15,7 @@ from parallel_rl.commands.build import callbacks_of, env_of, fresh_agent, load_s
 from parallel_rl.commands.output import say
 from parallel_rl.commands.parsing import flag_of
 from parallel_rl.commands.program import PROGRAM
-from parallel_rl.commands.run_directory import locked, write_json
+from parallel_rl.commands.run_directory import locked, runs_of, write_json
 from parallel_rl.commands.single_run import TUNE_SEED
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import run_arguments
@@ -69,7 +69,7 @@ def tune(arguments: Sequence[str]) -> int:
     actions = fresh_agent(config).action_space
     callbacks_of(config.run)
     space = search_space(config.agent, config.flat(), actions)
-    run_dir = Path(config.run.run_dir or Path("runs") / config.run.env_id / f"tune_{config.agent}")
+    run_dir = Path(config.run.run_dir or runs_of(config.run.env_id) / f"tune_{config.agent}")
     config = config.changed({"run_dir": str(run_dir)})
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -49,6 +49,16 @@ def save_and_load(agent: Any, way: str, directory: Path) -> Any:
     return other
 
 
+def test_networks_of_a_checkpoint_need_the_settings_that_they_depend_on() -> None:
+    """Weights of a relu network fit into one with tanh, but mean something else there."""
+    agent, other = agent_of("sac"), agent_of("sac", seed=9, activation="tanh")
+    obs = experience(agent, 1)[0][0].obs
+    before = other.get_action(obs, deterministic=True)
+    with pytest.raises(ValueError, match="the saved networks do not fit: activation is 'relu' there and 'tanh' here"):
+        other.load_networks(agent.state(), agent.signature())
+    np.testing.assert_array_equal(other.get_action(obs, deterministic=True), before)
+
+
 @pytest.mark.parametrize("way", ["load", "load_weights", "load_networks"])
 def test_a_loaded_agent_explores_where_the_saved_one_was(way: str, tmp_path: Path) -> None:
     dqn, sac = agent_of("dqn", epsilon_steps=50), agent_of("sac")
