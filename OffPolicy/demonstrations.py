@@ -112,6 +112,7 @@ def _trajectory(
     reward, terminated = episode.get("rew"), episode.get("terminated")
     if goal_functions is not None:
         goals = obs[ACHIEVED][1:], obs[DESIRED][1:]
+        goal_functions = goal_functions.on_arrays(*goals)
         reward = goal_functions.values("compute_reward", *goals) if reward is None else reward
         if terminated is None and goal_functions.compute_terminated is not None:
             terminated = goal_functions.values("compute_terminated", *goals)

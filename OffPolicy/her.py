@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ GoalFunction = Callable[[np.ndarray, np.ndarray, dict[str, Any]], Any]
 It may also take single goals `(G,)` only, and return one value."""
 ACHIEVED, DESIRED = "achieved_goal", "desired_goal"
 CHECKED = 10_000
-"""The largest number of stored rewards that are checked."""
+"""The largest number of stored steps that are checked."""
 OTHER_REWARDS = 0.01
 """The fraction of rewards that may differ: goals are stored in single precision, and may then be beyond a threshold."""
 
@@ -47,33 +47,66 @@ class GoalFunctions(NamedTuple):
         found: dict[str, GoalFunction] = {}
         for name in cls._fields:
             with suppress(AttributeError):
-                found[name] = find(name)
+                function = find(name)
+                if not getattr(function, "__isabstractmethod__", False):  # Gymnasium-Robotics' base class has these
+                    found[name] = function
         if "compute_reward" not in found:
             raise ValueError(f"hindsight needs the method compute_reward(achieved_goal, desired_goal, info) of {env}")
         return cls(**found)
 
+    def on_arrays(self, achieved: np.ndarray, desired: np.ndarray) -> "GoalFunctions":
+        """Return functions that take arrays of goals and return arrays, whatever these do.
+
+        Args:
+            achieved: goals that steps achieved `(n, G)`, as examples.
+            desired: the goals of these steps `(n, G)`.
+
+        Raises:
+            RuntimeError: a function fails with arrays and with single goals; the message names the error with arrays.
+        """
+        others = np.roll(achieved, 1, axis=0)  # what other steps achieved, as hindsight takes it
+        examples = np.concatenate([achieved, achieved, desired]), np.concatenate([desired, others, desired])
+        return GoalFunctions(
+            *[function and _on_arrays(name, function, *examples) for name, function in self._asdict().items()]
+        )
+
     def values(
         self, name: Literal["compute_reward", "compute_terminated"], achieved: np.ndarray, desired: np.ndarray
     ) -> np.ndarray:
-        """Return the values `(n,)` of one of the functions for goals `(n, G)`.
-
-        If the function returns a single value for all goals, there are two cases. It is constant (Fetch): it has the
-        same value for an achieved goal, and the value is repeated. Or it takes one goal only (the mazes): it is called
-        for each.
+        """Return the values `(n,)` of one of the functions, which takes arrays, for goals `(n, G)`.
 
         Raises:
             ValueError: the values have another shape.
             RuntimeError: the function failed; the message names the error, and what it was called with.
         """
-        function, count = partial(_call, name, getattr(self, name)), len(desired)
-        values = np.asarray(function(achieved, desired))
-        if values.ndim == 0 and count and function(desired[0], desired[0]) == values:
-            return np.full(count, values)
-        if values.ndim == 0:
-            values = np.array([function(*pair) for pair in zip(achieved, desired, strict=True)])
+        values, count = np.asarray(_call(name, getattr(self, name), achieved, desired)), len(desired)
         if values.shape != (count,):
             raise ValueError(f"{name} must return ({count},) values for {count} goals, and returned {values.shape}")
         return values
+
+
+def _on_arrays(name: str, function: GoalFunction, achieved: np.ndarray, desired: np.ndarray) -> GoalFunction:
+    """Return a goal function that takes arrays; what the given one takes is found out with pairs of goals `(n, G)`.
+
+    One that fails with arrays, or returns a single number for them, takes single goals (the mazes), and is called for
+    each. But if it returns this number also for each of the pairs, it is constant (Fetch's `compute_terminated`).
+    """
+
+    def each(achieved: np.ndarray, desired: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+        return np.array([_call(name, function, *pair) for pair in zip(achieved, desired, strict=True)])
+
+    try:
+        values = np.asarray(_call(name, function, achieved, desired))
+    except RuntimeError:
+        with suppress(RuntimeError):
+            _call(name, function, achieved[0], desired[0])
+            return each
+        raise
+    if values.ndim:
+        return function
+    if (each(achieved, desired, {}) == values).all():
+        return lambda achieved, desired, info: np.full(len(desired), values)
+    return each
 
 
 def _call(name: str, function: GoalFunction, achieved: np.ndarray, desired: np.ndarray) -> Any:
@@ -100,15 +133,18 @@ class Hindsight:
     k: int
     """The number of transitions with such a goal for each one with its original goal."""
 
-    def check_rewards(self, replay: Replay) -> None:
-        """Check that steps have the rewards that `compute_reward` gives for their own goals.
+    def checked(self, replay: Replay) -> "Hindsight":
+        """Return the same with goal functions that take arrays, after a check with stored steps.
 
         Raises:
-            ValueError: they have others, so those for other goals would be wrong, too.
+            ValueError: steps have other rewards than `compute_reward` gives for their own goals, so those for other
+                goals would be wrong, too.
+            RuntimeError: a goal function fails.
         """
         rows = np.flatnonzero(replay.is_transition)[:CHECKED]
         stored, obs = replay.reward[rows], replay.obs[replay.following(rows)]
-        computed = self.goal_functions.values("compute_reward", obs[ACHIEVED], obs[DESIRED])
+        functions = self.goal_functions.on_arrays(obs[ACHIEVED], obs[DESIRED])
+        computed = functions.values("compute_reward", obs[ACHIEVED], obs[DESIRED])
         others = np.flatnonzero(~np.isclose(computed, stored, rtol=1e-3, atol=1e-3))
         if len(others) > OTHER_REWARDS * len(rows):
             raise ValueError(
@@ -116,6 +152,7 @@ class Hindsight:
                 f"({stored[others[0]]:g} in place of {computed[others[0]]:g}): a wrapper that changes rewards or goals "
                 "needs a compute_reward of its own"
             )
+        return replace(self, goal_functions=functions)
 
     def transitions(self, replay: Replay, rows: np.ndarray, gamma: float, rng: np.random.Generator) -> Transitions:
         """Return the transitions at rows `(B,)`, some of them with another goal."""

@@ -28,7 +28,7 @@ class Sampler:
         """
         self.replay, self.rng = replay, rng
         self.hindsight: Hindsight | None = None
-        self._rewards_are_checked = False
+        self._hindsight_is_checked = False
         if config.hindsight != "none":
             if goal_functions is None:
                 raise ValueError("hindsight needs the goal functions of an environment: make the agent by for_env")
@@ -78,9 +78,8 @@ class Sampler:
     def _transitions(self, config: OffPolicyConfig, rows: np.ndarray) -> Transitions:
         if self.hindsight is None:
             return self.replay.transitions(rows, config.gamma, config.n_step)
-        if not self._rewards_are_checked:
-            self.hindsight.check_rewards(self.replay)
-            self._rewards_are_checked = True
+        if not self._hindsight_is_checked:
+            self.hindsight, self._hindsight_is_checked = self.hindsight.checked(self.replay), True
         return self.hindsight.transitions(self.replay, rows, config.gamma, self.rng)
 
     def update_priorities(self, rows: np.ndarray, errors: torch.Tensor) -> None:

@@ -72,7 +72,8 @@ def main() -> None:
     rng = np.random.default_rng(1)
     vectors = full_replay(numbers(17), rows)
     goals = full_replay(spaces.Dict(observation=numbers(25), achieved_goal=numbers(3), desired_goal=numbers(3)), rows)
-    hindsight = Hindsight(GoalFunctions(compute_reward, lambda achieved, desired, info: False), "future", k=4)
+    functions = GoalFunctions(compute_reward, lambda achieved, desired, info: np.zeros(len(desired), bool))
+    hindsight = Hindsight(functions, "future", k=4)
     priorities = Priorities(rows, alpha=0.6)
     priorities.extend(np.arange(len(vectors.is_transition)), vectors.is_transition)
 

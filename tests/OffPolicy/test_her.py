@@ -1,5 +1,6 @@
 import copy
 import threading
+from abc import abstractmethod
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -117,7 +118,7 @@ def test_hindsight_recomputes_reward_and_termination_for_the_new_goal() -> None:
             terminated.final_obs,
         )
     )
-    never = Hindsight(GoalFunctions(reward, lambda achieved, desired, info: False), "future", k=10**9)
+    never = Hindsight(GoalFunctions(reward, lambda *goals: np.zeros(len(goals[0]), bool)), "future", k=10**9)
     batch = never.transitions(replay, np.flatnonzero(replay.is_transition), 0.9, np.random.default_rng(0))
     assert batch.discount[0] == np.float32(0.9)
 
@@ -144,6 +145,7 @@ def test_functions_that_take_single_goals_are_called_for_each() -> None:
         lambda achieved, desired, info: bool(np.linalg.norm(achieved - desired) <= 0.5),
     )
     achieved, desired = np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.25], [1.0]])
+    functions = functions.on_arrays(achieved, desired)
     assert functions.values("compute_terminated", achieved, desired).tolist() == [True, True, False]
     assert functions.values("compute_reward", achieved, desired).tolist() == [0, -0.25, -2]
     replay = replay_of(piece(0, 3, True))
@@ -271,5 +273,36 @@ def test_a_constant_goal_function_is_not_called_for_each_goal() -> None:
         return False
 
     goals = np.zeros((100, 2))
-    assert GoalFunctions(never, never).values("compute_terminated", goals, goals + 1).tolist() == [False] * 100
-    assert calls == [100, 2], "all goals, and then one"
+    functions = GoalFunctions(never, never).on_arrays(goals[:5], goals[:5] + 1)
+    calls.clear()
+    assert functions.values("compute_terminated", goals, goals + 1).tolist() == [False] * 100
+    assert not calls
+
+
+def higher(achieved: np.ndarray, desired: np.ndarray, info: dict[str, Any]) -> float:
+    """Takes single goals; a goal is not reached by itself, and of an array `all` makes one number."""
+    return 0.0 if np.all(achieved > desired) else -1.0
+
+
+def near(achieved: np.ndarray, desired: np.ndarray, info: dict[str, Any]) -> float:
+    """Takes single goals; `float` fails with arrays."""
+    return -float(achieved[0] - desired[0])
+
+
+@pytest.mark.parametrize(("function", "wanted"), [(higher, [0, -1, -1, 0]), (near, [-2, 1, 0, -1])])
+def test_single_goals_are_recognized_by_examples(function: Any, wanted: list[float]) -> None:
+    achieved, desired = np.array([[3.0], [1.0], [2.0], [5.0]]), np.array([[1.0], [2.0], [2.0], [4.0]])
+    functions = GoalFunctions(function).on_arrays(achieved[:2] - 3, desired[:2])
+    assert functions.values("compute_reward", achieved, desired).tolist() == wanted
+
+
+class HasStubs(BitFlip):
+    """As an environment of one's own that extends Gymnasium-Robotics' `GoalEnv`."""
+
+    @abstractmethod
+    def compute_terminated(self, achieved: Any, desired: Any, info: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_a_stub_of_a_base_class_is_no_goal_function() -> None:
+    assert GoalFunctions.of(HasStubs(3)).compute_terminated is None
