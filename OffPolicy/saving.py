@@ -82,9 +82,9 @@ class Savable(Configured, ConfigFields):
         Raises:
             FileNotFoundError: there are no weights.
             ValueError: they are damaged, of another agent, or do not fit `changes`; or an argument is missing.
-            TypeError: `changes` has an environment.
+            TypeError: `changes` has an unknown argument, or an environment.
         """
-        check_changes(changes, cls.__name__)
+        check_changes(changes, cls, settings_in(cls.config_class))
         file = Path(directory) / POLICY_FILE
         saved = cls._saved_settings(file)[1]
         names = settings_in(cls.config_class).keys() & saved

@@ -12,11 +12,12 @@ from torch import nn
 
 from parallel_rl.networks import MultiCategoricalHead
 from parallel_rl.networks.weights import POLICY_FILE, Settings, read_weights, tensors_of, write_weights
-from parallel_rl.utils import State, check_fit, older, whole_number
+from parallel_rl.utils import State, check_fit, older, settings_in, whole_number
 from parallel_rl.utils.names import check_changes
 from PPO.averaging import average
 from PPO.base import PPOBase
 from PPO.companions import scales_of
+from PPO.config import PPOConfig
 from PPO.saved_settings import arguments_of, differences, plain_arguments
 
 SHARED_PARTS = ("networks", "optimiser", "updates", "rewarded")
@@ -42,9 +43,9 @@ class Savable(PPOBase):
             FileNotFoundError: there are no weights.
             ValueError: they are damaged, an older version saved them without settings, a custom `encoder` or
                 `actor_critic` is missing, or the weights do not fit `changes`.
-            TypeError: `changes` has an environment.
+            TypeError: `changes` has an unknown argument, or an environment.
         """
-        check_changes(changes, cls.__name__)
+        check_changes(changes, cls, settings_in(PPOConfig))
         file = Path(path) / POLICY_FILE
         _, settings = read_weights(file)
         if settings is None:

@@ -126,6 +126,7 @@ DQN: dict[str, SettingValues] = {
         "lr": 4e-3,
         "anneal_lr": True,
         "gamma": 0.98,
+        "n_step": 4,
         "utd": 0.5,
         "train_freq": 16,
         "tau": 1.0,
@@ -193,7 +194,6 @@ DETERMINISTIC: dict[str, SettingValues] = {
     "MountainCarContinuous-v0": SMALL | NOISE,
     "LunarLanderContinuous-v3": {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000, "gamma": 0.98},
     "HalfCheetah-v5": LOCOMOTION,
-    "Swimmer-v5": LOCOMOTION | {"gamma": 0.9999, "anneal_lr": True},
 }
 RL_ZOO: SettingValues = {"num_envs": 8, "lr": 7e-4, "anneal_lr": True, "learning_starts": 10_000}
 """For SAC in Box2D, after RL-Zoo."""

@@ -73,20 +73,23 @@ def _check_masks(env_id: str, env: "gym.Env") -> None:
         return
 
 
-def agent_of(run_dir: Path, *, best: bool = False, trust_env_module: bool = False) -> tuple[TrainConfig, Any]:
+def agent_of(
+    run_dir: Path, *, best: bool = False, trust_env_module: bool = False, typed: RunConfig | None = None
+) -> tuple[TrainConfig, Any]:
     """Return the config of a run, and its agent with the weights that it learned.
 
     Args:
         run_dir: the directory of the run; if the run was killed, its newest checkpoint is loaded.
         best: load the weights of the best evaluation, not the last ones.
         trust_env_module: import the modules that the config names.
+        typed: the settings that were typed on the command line; their modules are trusted.
 
     Raises:
         FileNotFoundError: it is not the directory of a run, or has no weights.
         ValueError: the weights are damaged or do not fit, or the config names a module that is not trusted.
     """
     config = config_of(run_dir)
-    check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module)
+    check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module, typed)
     agent = fresh_agent(config)
     if best:
         if not (run_dir / BEST_DIRECTORY).exists():

@@ -59,7 +59,8 @@ def check_flags(arguments: Sequence[str], known: Mapping[str, object], prog: str
                 raise UsageError(f"--seed takes one seed: --seeds {value} trains with each of them")
             continue
         if agent and (owners := [other for other in AGENTS if name in setting_names(other)]):
-            raise UsageError(f"{flag} is a flag of the agent {' and '.join(owners)}, not of {agent}")
+            whose = f"the agent{'s' * (len(owners) > 1)} {', '.join(owners)}"
+            raise UsageError(f"{flag} is a flag of {whose}, not of {agent}")
         hint = sb3_hint(name, known) if agent else ""
         if found := None if hint else nearest(name, known):
             hint = f": did you mean {flag_of(no + found[0])}?{found[1]}"

@@ -16,7 +16,7 @@ from parallel_rl.commands.program import NAME
 from parallel_rl.commands.single_run import PLAY_SEED
 from parallel_rl.commands.train import train
 from parallel_rl.commands.values import named_values
-from parallel_rl.config import setting_names
+from parallel_rl.config import RunConfig, setting_names
 from parallel_rl.utils import check_env_id, counted, settings_in
 
 HINDSIGHT = "her-"
@@ -126,7 +126,7 @@ def test_as(name: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=PLAY_SEED, help="of the environment (%(default)s)")
     parser.add_argument("--trust-env-module", action="store_true", help="import the modules that config.json names")
     typed = parser.parse_args(arguments)
-    config, agent = agent_of(typed.path, trust_env_module=typed.trust_env_module)
+    config, agent = agent_of(typed.path, trust_env_module=typed.trust_env_module, typed=RunConfig(env_id=typed.env_id))
     for wanted, found in ((name.removeprefix(HINDSIGHT), config.agent), (typed.env_id, config.run.env_id)):
         if wanted != found:
             raise ValueError(f"the run in {typed.path} is of {found}, not of {wanted}")

@@ -40,14 +40,29 @@ SB3_NAMES: dict[str, tuple[str, ...]] = {
     "verbose": ("progress",),
     "algo": ("agent",),
     "env": ("env_id",),
+    # CleanRL
+    "start_e": ("epsilon_start",),
+    "end_e": ("epsilon_end",),
+    "target_network_frequency": ("target_update_interval",),
+    "train_frequency": ("train_freq",),
+    "policy_frequency": ("policy_delay",),
+    "noise_clip": ("target_noise_clip",),
+    "exploration_noise": ("action_noise",),
+    "policy_lr": ("lr",),
+    "q_lr": ("lr",),
+    # pyrl
+    "random_steps": ("learning_starts",),
 }
-"""Arguments of Stable-Baselines3 and RL-Zoo, and their names here: the first that a caller has."""
+"""Arguments of Stable-Baselines3, RL-Zoo and others, and their names here: the first that a caller has."""
 SB3_NOTES = {
     ("n_steps", "batch_size"): "n_steps times the environments; the former batch_size is mini_batch_size",
     ("exploration_fraction", "epsilon_steps"): "in environment steps",
     ("gradient_steps", "utd"): "updates for each environment step",
     ("save_freq", "every_seconds"): "seconds of training",
     ("predict", "get_action"): "it returns only the action",
+    ("train_frequency", "train_freq"): "utd sets how many updates there are",
+    ("target_network_frequency", "target_update_interval"): "in updates",
+    ("exploration_noise", "action_noise"): "normal_STD or ou_STD",
 }
 """What a value means under the other name, where it is another value."""
 
@@ -82,6 +97,8 @@ SB3_HINTS = SB3_ATTRIBUTES | {
     "total_timesteps": "AsyncPPO(env, agent, steps=n).run() trains for n steps",
     "reset_num_timesteps": "another run() goes on",
     "action_noise": "only DDPG and TD3 add noise to actions",
+    "parameter_noise": "only DDPG adds noise to parameters",
+    "autotune": "SAC learns its temperature, unless alpha= sets it",
     "target_update_interval": "only DQN has it; the other agents update their targets by tau",
     "replay_buffer_class": "hindsight= and prioritized= are arguments of their own",
     "learn": "AsyncTrainer(env, agent, num_envs, steps).run() trains",
@@ -154,14 +171,21 @@ def fault_of_call(function: Callable[..., object], *args: object, **kwargs: obje
     return None
 
 
-def check_changes(changes: Collection[str], by: str) -> None:
+def check_changes(changes: Collection[str], agent: type, settings: Collection[str]) -> None:
     """Check the names of the arguments that an agent is loaded with.
 
+    Args:
+        changes: those given.
+        agent: the class of the agent.
+        settings: the names of its settings.
+
     Raises:
-        TypeError: one is an environment, as in Stable-Baselines3.
+        TypeError: one is unknown, or an environment, as in Stable-Baselines3.
     """
+    by = f"{agent.__name__}.load"
     if "env" in changes:
-        raise TypeError(f"{by}.load() takes no environment: {SB3_HINTS['set_env']}")
+        raise TypeError(f"{by}() takes no environment: {SB3_HINTS['set_env']}")
+    check_names(changes, {*signature(agent).parameters, *settings}, (), by)
 
 
 def sb3_name(name: str, known: Collection[str]) -> tuple[str, str] | None:

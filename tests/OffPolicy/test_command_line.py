@@ -95,6 +95,7 @@ def test_help_lists_the_settings_of_the_agent(capsys: pytest.CaptureFixture) -> 
     [
         (["--agent", "sac", "--companions", "rnd", "icm"], "--companions is a flag of the agent ppo, not of sac"),
         (["--agent", "dqn", "--no-use-rnd"], "--no-use-rnd is a flag of the agent ppo, not of dqn"),
+        (["--agent", "dqn", "--q-filter"], "--q-filter is a flag of the agents ddpg, td3, sac, not of dqn"),
         (["--policy-delay=3"], "--policy-delay is a flag of the agent td3, not of ppo"),
         (["td3-train", "Pendulum-v1", "--dueling"], "--dueling is a flag of the agent dqn, not of td3"),
     ],

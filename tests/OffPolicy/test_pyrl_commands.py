@@ -57,6 +57,18 @@ def test_training_saves_into_a_subdirectory_and_a_test_prints_each_return(
     assert [f"episode {number}: return " in output for number in (1, 2, 3, 4)] == [True] * 3 + [False]
 
 
+def test_a_module_that_is_typed_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    env_id = "gymnasium:Pendulum-v1"
+    assert main.main(["ddpg-train", env_id, "--num-epochs", "1", "--num-episodes", "1", *TINY]) == 0
+    assert main.main(["ddpg-test", env_id, "ddpg", "--num-episodes", "1"]) == 0
+    assert "episode 1: return " in capsys.readouterr().out
+    assert main.main(["ddpg-test", "Pendulum-v1", "ddpg"]) != 0
+    assert "names the module gymnasium" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", pyrl.AGENTS)
 def test_command_name_selects_the_agent_and_hindsight(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured(monkeypatch, f"{name}-train", "Reach-v0")

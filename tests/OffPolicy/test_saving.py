@@ -214,5 +214,9 @@ def test_what_no_file_holds_must_be_given_again(tmp_path: Any) -> None:
         SAC.load(tmp_path / "nothing")
     with pytest.raises(TypeError, match=r"SAC\.load\(\) takes no environment"):
         SAC.load(tmp_path / "schedule", env="Pendulum-v1")
+    with pytest.raises(
+        TypeError, match=r"SAC\.load\(\) got an unexpected keyword argument 'learning_rate': did you mean"
+    ):
+        SAC.load(tmp_path / "schedule", learning_rate=1e-3)
     with pytest.raises(ValueError, match=r"says, with gamma: gamma must be in"):
         SAC.load(tmp_path / "schedule", gamma=2)
