@@ -110,7 +110,7 @@ def _trajectory(
         _check_bounds(action, action_space, name)
     obs = _rows(episode.get("obs"), observation_space, steps + 1, name)
     reward, terminated = episode.get("rew"), episode.get("terminated")
-    if goal_functions is not None:
+    if goal_functions is not None and (reward is None or terminated is None):
         goals = obs[ACHIEVED][1:], obs[DESIRED][1:]
         goal_functions = goal_functions.on_arrays(*goals)
         reward = goal_functions.values("compute_reward", *goals) if reward is None else reward

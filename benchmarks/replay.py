@@ -9,7 +9,7 @@ A minibatch has 256 transitions, and the buffer 1,000,000 rows of 8 environments
 | uniform, goals (31 numbers) | | 75 us | 105 us | 80 us | 53 us |
 | hindsight | 100 us | 150 us | 297 us | 210 us | 147 us |
 | prioritized, 17 numbers | 200 us | 200 us | 360 us | 272 us | 188 us |
-| hindsight, 8 minibatches at once: each | 100 us | | | | 66 us |
+| hindsight, 8 minibatches at once: each | 100 us | | | | 76 us |
 
 An agent samples all updates of a group at once: with 8 environments and `utd` 1, that is 8 minibatches.
 

@@ -457,9 +457,16 @@ def test_an_unknown_setting_is_named() -> None:
         (SAC, "goal_selection_strategy", "did you mean 'hindsight'?"),
         (SAC, "action_noise", "only DDPG and TD3 add noise to actions"),
         (SAC, "target_update_interval", "only DQN has it; the other agents update their targets by tau"),
+        (DQN, "end_e", "did you mean 'epsilon_end'?"),
+        (DQN, "target_network_frequency", "did you mean 'target_update_interval'? (in updates)"),
+        (TD3, "noise_clip", "did you mean 'target_noise_clip'?"),
+        (TD3, "random_steps", "did you mean 'learning_starts'?"),
+        (TD3, "parameter_noise", "only DDPG adds noise to parameters"),
+        (SAC, "q_lr", "did you mean 'lr'?"),
+        (SAC, "autotune", "SAC learns its temperature, unless alpha= sets it"),
     ],
 )
-def test_a_setting_of_stable_baselines3_is_an_error_that_names_ours(kind: Any, theirs: str, words: str) -> None:
+def test_a_setting_of_another_library_is_an_error_that_names_ours(kind: Any, theirs: str, words: str) -> None:
     with pytest.raises(TypeError) as caught:
         kind.for_env("CartPole-v1", **{theirs: 0.1})
     assert str(caught.value).endswith(f"'{theirs}': {words}")

@@ -97,20 +97,3 @@ def test_a_config_with_a_new_default_inherits_the_rest_of_the_setting() -> None:
     assert (settings_in(Slow), hints(Slow)) == (settings_in(DQNConfig), hints(DQNConfig))
     with pytest.raises(ValueError, match="tau must be"):
         Slow(tau=2)
-
-
-@pytest.mark.parametrize(
-    ("config", "name", "message"),
-    [
-        (DQNConfig, "end_e", "did you mean 'epsilon_end'?"),
-        (DQNConfig, "target_network_frequency", r"did you mean 'target_update_interval'\? \(in updates\)"),
-        (TD3Config, "noise_clip", "did you mean 'target_noise_clip'?"),
-        (TD3Config, "random_steps", "did you mean 'learning_starts'?"),
-        (TD3Config, "parameter_noise", "only DDPG adds noise to parameters"),
-        (SACConfig, "q_lr", "did you mean 'lr'?"),
-        (SACConfig, "autotune", "SAC learns its temperature, unless alpha= sets it"),
-    ],
-)
-def test_names_of_other_libraries_are_known(config: Any, name: str, message: str) -> None:
-    with pytest.raises(TypeError, match=message):
-        config.of(None, {name: 1}, by="X")
