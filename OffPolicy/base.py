@@ -214,6 +214,10 @@ class OffPolicyAgent(Sharing, ABC):
         """The learning rate of the last round of updates."""
         return scheduled("lr", self.config.lr, self.config.anneal_lr, self.progress)
 
+    def scheduled_now(self) -> Metrics:
+        """Return the current values of what changes over the run by a schedule."""
+        return {"lr": self.current_lr}
+
     def steps_wanted(self) -> int:
         """Return the number of environment steps until the next update."""
         return self.schedule.steps_wanted(self.config, self.steps, self.updates)
@@ -247,7 +251,8 @@ class OffPolicyAgent(Sharing, ABC):
                 of each rank, about in proportion to the transitions in its replay buffer.
 
         Returns:
-            The means of the metrics, each over the updates that have it; empty if no update was due.
+            The means of the metrics, each over the updates that have it, and what is `scheduled_now`; empty if no
+            update was due.
 
         Raises:
             ValueError: assigned settings exclude each other (then nothing is learned), or do not fit the rewards.
@@ -277,7 +282,7 @@ class OffPolicyAgent(Sharing, ABC):
         self.schedule.last_round = self.steps
         means = weighted.mean(read_means(collected))
         self._check_finite(means)
-        return means
+        return means | self.scheduled_now()
 
     def _weighted(self, ranks: Ranks, counts: Sequence[int]) -> WeightedRanks:
         """Return the ranks of an update, given the number of rows of each in a minibatch."""

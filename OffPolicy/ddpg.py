@@ -11,7 +11,7 @@ from torch import nn
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import DDPGConfig, DeterministicConfig, ForDDPG
 from OffPolicy.continuous import ContinuousAgent, DeterministicActor
-from OffPolicy.learner import Outputs, Rate, WeightedRanks
+from OffPolicy.learner import Outputs, Rate, Tensors, WeightedRanks
 from OffPolicy.noise import make_noise
 from OffPolicy.perturbed import PerturbedActor
 from OffPolicy.replay import Transitions
@@ -43,18 +43,18 @@ class DeterministicAgent(ContinuousAgent):
         """Return the state of the noise on actions at the start of an episode, zeros; None if it has none."""
         return None if self.noise_process is None else self.noise_process.initial_state(num_envs)
 
-    def improve_actor(self, batch: Transitions, lr: Rate, ranks: WeightedRanks) -> torch.Tensor:
-        """Ascend the first critic's value of the actor's actions (Silver et al. 2014, theorem 1)."""
+    def improve_actor(self, batch: Transitions, lr: Rate, ranks: WeightedRanks) -> Tensors:
+        """Ascend the first critic's value of the actor's actions (Silver et al. 2014, theorem 1); return the losses."""
         actor, critic = self.actor_learner.network, self.critic_learner.network
         actions, trace = actor.trace(batch.obs)
         q, q_trace = critic.trace(batch.obs, actions, 1)
         d_actions = critic.action_gradient(q_trace, torch.full_like(q, -1 / len(actions)), self.action_dim)
-        loss = -q.mean() + self.action_loss(actions, d_actions)
-        loss += self.cloning_loss(batch, actions, d_actions, ranks)
+        losses = {"actor_loss": -q.mean() + self.action_loss(actions, d_actions)}
+        losses |= self.cloning_loss(batch, actions, d_actions, ranks)
         actor.write_gradient(trace, actions, d_actions)
         ranks.average(self.actor_learner.gradient)
         self.actor_learner.step(lr)
-        return loss
+        return losses
 
 
 class DDPG(DeterministicAgent):
@@ -89,7 +89,7 @@ class DDPG(DeterministicAgent):
         actor, critic = self.actor_learner, self.critic_learner
         target = self.target(batch, critic.target(batch.next_obs, actor.target(batch.next_obs))[0])
         metrics, errors = self.update_critic(batch, target, lr, ranks)
-        metrics["actor_loss"] = self.improve_actor(batch, lr, ranks)
+        metrics |= self.improve_actor(batch, lr, ranks)
         self.update_targets()
         return metrics, errors
 

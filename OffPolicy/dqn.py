@@ -14,7 +14,7 @@ from OffPolicy.learner import Learner, Outputs, Rate, WeightedRanks
 from OffPolicy.policy import Policy
 from OffPolicy.replay import Transitions
 from parallel_rl.networks import Perception, linear_layer, mlp
-from parallel_rl.utils import FORBIDDEN, Features, MadeWith, linear
+from parallel_rl.utils import FORBIDDEN, Features, MadeWith, Metrics, linear
 
 
 class QNetwork(nn.Module):
@@ -103,6 +103,10 @@ class DQN(OffPolicyAgent):
         config = self.config
         progress = (self.steps + self._acted) / config.epsilon_steps if config.epsilon_steps else 1.0
         return config.epsilon_end + linear(config.epsilon_start - config.epsilon_end, progress)
+
+    def scheduled_now(self) -> Metrics:
+        """Return also epsilon."""
+        return super().scheduled_now() | {"epsilon": self.epsilon}
 
     def explore(self, rows: np.ndarray, noise: np.ndarray, state: np.ndarray | None) -> np.ndarray:
         """Return epsilon-greedy actions, independent for each environment."""

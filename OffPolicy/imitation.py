@@ -9,7 +9,7 @@ import torch
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig
 from OffPolicy.demonstrations import load_demonstrations
-from OffPolicy.learner import Learner, WeightedRanks
+from OffPolicy.learner import Learner, Tensors, WeightedRanks
 from OffPolicy.replay import Replay, Transitions
 from OffPolicy.sampler import Sampler, shares
 from parallel_rl.utils import ALONE, Ranks, Trajectory
@@ -75,8 +75,8 @@ class ImitatingAgent(OffPolicyAgent):
 
     def cloning_loss(
         self, batch: Transitions, actions: torch.Tensor, d_actions: torch.Tensor, ranks: WeightedRanks
-    ) -> float | torch.Tensor:
-        """Return `demo_weight` times the mean of |pi(s) - a|^2 over demonstrations, and add its derivatives.
+    ) -> Tensors:
+        """Return `demo_weight` times the mean of |pi(s) - a|^2 over demonstrations, by name, and add its derivatives.
 
         With `q_filter`, only demonstrated actions with Q_1(s, a) > Q_1(s, pi(s)) count (Nair et al. 2018, equations 5
         and 6).
@@ -88,7 +88,7 @@ class ImitatingAgent(OffPolicyAgent):
             ranks: the weighted mean of their losses is the loss of all demonstrations.
         """
         if not ranks.demos:
-            return 0.0
+            return {} if self.demos is None else {"cloning_loss": actions.new_zeros(())}
         demo_rows = slice(-ranks.demos, None)
         obs, own = batch.obs[demo_rows], actions[demo_rows]
         difference = own - batch.action[demo_rows]
@@ -97,4 +97,4 @@ class ImitatingAgent(OffPolicyAgent):
             difference *= (critic(obs, batch.action[demo_rows], 1) > critic(obs, own, 1))[0, :, None]
         weight = self.config.demo_weight / (self.config.demo_batch_size * ranks.weight)
         d_actions[demo_rows] += 2 * weight * difference
-        return weight * (difference**2).sum()
+        return {"cloning_loss": weight * (difference**2).sum()}

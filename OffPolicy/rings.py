@@ -93,7 +93,7 @@ class Rings:
             ValueError: `capacity` is too small for them, or does not fit into the machine's memory.
         """
         if self.capacity < 2 * num_envs:
-            raise ValueError(f"buffer_size={self.capacity} has no room for {num_envs} environments: 2 rows for each")
+            raise ValueError(f"buffer_size has no room for {num_envs} environments: it must be at least 2 for each")
         if not self.num_envs:  # later ones replace these
             self._check_memory()
         self.num_envs, self.ring_length, self.size = num_envs, self.capacity // num_envs, 0

@@ -10,7 +10,7 @@ from torch import nn
 from OffPolicy.base import OffPolicyAgent
 from OffPolicy.config import ContinuousConfig, ForSAC, SACConfig
 from OffPolicy.continuous import ACTOR_GAIN, ContinuousAgent, ContinuousPolicy, Network
-from OffPolicy.learner import Learner, Outputs, Rate, WeightedRanks
+from OffPolicy.learner import Learner, Outputs, Rate, Tensors, WeightedRanks
 from OffPolicy.replay import Transitions
 from parallel_rl.networks import Ensemble, TanhGaussian, Trace
 from parallel_rl.utils import MadeWith, State
@@ -177,7 +177,7 @@ class SAC(ContinuousAgent):
         metrics, errors = self.update_critic(batch, self.target(batch, next_value), lr, ranks)
         sampled = actor.sample(batch.obs, noise[1])
         self.temperature.network.write_gradient(sampled.log_prob, self.entropy_target)
-        metrics["actor_loss"] = self.improve_actor(batch, sampled, alpha, lr, ranks)
+        metrics |= self.improve_actor(batch, sampled, alpha, lr, ranks)
         if self.config.alpha is None:
             self.temperature.step(lr)
             self.temperature.vector.clamp_(*LOG_ALPHA_RANGE)
@@ -186,8 +186,8 @@ class SAC(ContinuousAgent):
 
     def improve_actor(
         self, batch: Transitions, sampled: Sampled, alpha: torch.Tensor, lr: Rate, ranks: WeightedRanks
-    ) -> torch.Tensor:
-        """Descend the actor's loss for actions that it sampled; return the loss.
+    ) -> Tensors:
+        """Descend the actor's losses for actions that it sampled; return them.
 
         The gradient of the temperature is averaged over the ranks in the same message.
         """
@@ -197,8 +197,8 @@ class SAC(ContinuousAgent):
         d_action = critic.action_gradient(trace, (q == smallest) * (-1 / count), self.action_dim)
         median, d_median = sampled.policy.mean.tanh(), torch.zeros_like(d_action)
         loss = (alpha * sampled.log_prob - smallest).mean() + self.action_loss(sampled.action, d_action)
-        loss += self.cloning_loss(batch, median, d_median, ranks)
+        cloning_loss = self.cloning_loss(batch, median, d_median, ranks)
         actor.write_gradient(sampled, d_action, alpha / count, d_median * (1 - median**2))
         ranks.average(self.actor_learner.gradient, self.temperature.gradient)
         self.actor_learner.step(lr)
-        return loss
+        return {"actor_loss": loss, **cloning_loss}

@@ -123,7 +123,7 @@ class Savable(Configured, ConfigFields):
     def load_weights(self, directory: str | os.PathLike[str], /) -> None:
         """Load what `save_weights` saved; the target networks get the same weights.
 
-        An agent that has made no step explores on where the saved one was, and collects `learning_starts` steps before
+        An agent without transitions explores on where the saved one was, and collects `learning_starts` steps before
         its next update.
 
         Raises:
@@ -148,8 +148,8 @@ class Savable(Configured, ConfigFields):
             raise ValueError(f"{what} do not fit: {'; '.join(in_words(different, saved, own))}")
 
     def _explore_on(self, steps: int) -> None:
-        """Explore on after the `steps` that the loaded networks were trained for, if this agent has made none."""
-        if steps and not self.steps:
+        """Explore on after the `steps` that the loaded networks were trained for, if this agent has no transitions."""
+        if steps and not len(self.sampler.replay):
             self.continue_after(steps)
 
     def _loadable(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

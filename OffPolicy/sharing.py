@@ -11,7 +11,7 @@ from OffPolicy.rings import ARRAYS, COUNTS, RUNNING, filled_length
 from OffPolicy.saving import KEPT, Savable
 from parallel_rl.networks import RunningNorm, copy_on
 from parallel_rl.networks.normalizer import merged_statistics, renormalize_inputs
-from parallel_rl.utils import State, mean_of_states
+from parallel_rl.utils import State, mean_of_states, whole_number
 
 
 class Sharing(Savable):
@@ -21,6 +21,7 @@ class Sharing(Savable):
         """Return the part of the state that copies of an agent can share."""
         norm = self.policy.obs_norm
         return {
+            "steps": self.steps,
             "learners": {
                 name: {part: array.copy() for part, array in learner.state().items()}
                 for name, learner in self.learners.items()
@@ -29,13 +30,15 @@ class Sharing(Savable):
         }
 
     def load_shared_state(self, state: State, /) -> None:
-        """Load the `shared_state` of this or another agent, or the `average` of several.
+        """Load the `shared_state` of this or another agent, or the `average` of several; explore on as `load_weights`.
 
         Raises:
             ValueError: its networks differ; then nothing is changed.
         """
+        steps = whole_number(state.get("steps", 0), "number of steps")  # older checkpoints have none
         self._check_networks(state)
         self._load_networks(state)
+        self._explore_on(steps)
 
     def average(self, states: Sequence[State]) -> State:
         """Return the mean of several agents' `shared_state`.

@@ -37,7 +37,7 @@ class TD3(DeterministicAgent):
         next_q = self.critic_learner.target(batch.next_obs, self.smoothed_actions(batch.next_obs, noise))
         metrics, errors = self.update_critic(batch, self.target(batch, next_q.amin(dim=0)), lr, ranks)
         if self.is_delayed_update():
-            metrics["actor_loss"] = self.improve_actor(batch, lr, ranks)
+            metrics |= self.improve_actor(batch, lr, ranks)
             self.update_targets()
         return metrics, errors
 

@@ -28,6 +28,7 @@ TAGS = {
     "episodes": "time/episodes",
     "seconds": "time/time_elapsed",
     "restarts": "time/restarts",
+    "epsilon": "rollout/exploration_rate",
     "lr": "train/learning_rate",
     "clip": "train/clip_range",
     "policy_loss": "train/policy_gradient_loss",

@@ -1,5 +1,6 @@
 """The commands that use what a run has learned: `evaluate`, `record`, `watch` and `export`."""
 
+import math
 import os
 import sys
 import warnings
@@ -13,6 +14,7 @@ import numpy as np
 import tyro
 
 from AsyncPPO import EnvError
+from AsyncPPO.backends import SUCCESS, numbers_in
 from AsyncPPO.evaluation import LONGEST_EPISODE
 from AsyncPPO.progress import Bar
 from AsyncPPO.recurrent import RecurrentState
@@ -238,7 +240,7 @@ def _picture_of(env: gym.Env) -> np.ndarray:
 
 
 def show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable[[], object] = lambda: None) -> None:
-    """Run deterministic episodes and print the return of each; call `look` after every reset and step.
+    """Run deterministic episodes and print the return of each, and its success; call `look` after each reset and step.
 
     Without a time limit of the environment, an episode ends after `LONGEST_EPISODE` steps, as in an evaluation.
 
@@ -252,29 +254,31 @@ def show(agent: "Agent", env: gym.Env, episodes: int, seed: int, look: Callable[
     longest = None if env.spec and env.spec.max_episode_steps else LONGEST_EPISODE
     with Bar(unit="frame", desc="playing", leave=False) as bar:
         for episode in range(episodes):
-            rewards = list[float]()
-            for reward in islice(_rewards(agent, env, episode, None if episode else seed), longest and longest + 1):
+            rewards, success = list[float](), math.nan
+            for reward, info in islice(_steps(agent, env, episode, None if episode else seed), longest and longest + 1):
                 look()
                 rewards.append(reward)
+                (success,) = numbers_in(0, info, [SUCCESS])
                 bar.update()
             cut = f" in the first {longest:,} steps" if longest and len(rewards) > longest else ""
-            bar.write(f"episode {episode + 1}: return {sum(rewards):.2f}{cut}")
+            success_in_words = "" if math.isnan(success) else ", success" if success else ", no success"
+            bar.write(f"episode {episode + 1}: return {sum(rewards):.2f}{cut}{success_in_words}")
 
 
-def _rewards(agent: "Agent", env: gym.Env, episode: int, seed: int | None) -> Iterator[float]:
-    """Run an episode; yield 0 after the reset, then every reward.
+def _steps(agent: "Agent", env: gym.Env, episode: int, seed: int | None) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Run an episode; yield every reward and info, after the reset with a reward of 0.
 
     Raises:
         EnvError: the environment failed.
     """
     over, recurrent, env_ids = False, RecurrentState(agent, num_envs=1), np.array([0])
     try:
-        obs, _ = env.reset(seed=seed)
-        yield 0.0
+        obs, info = env.reset(seed=seed)
+        yield 0.0, info
         while not over:
             action = recurrent.query(agent.get_action, obs, env_ids, deterministic=True)
-            obs, reward, terminated, truncated, _ = env.step(action)
+            obs, reward, terminated, truncated, info = env.step(action)
             over = terminated or truncated
-            yield float(reward)
+            yield float(reward), info
     except Exception as error:
         raise EnvError.of(0, f"episode {episode + 1}", error) from error

@@ -111,12 +111,14 @@ def plot_learning_curve(
     axes.plot(*curve.T, color=COLORS[0], linewidth=2, marker="." if len(curve) < FEW_POINTS else "", label="training")
     if not len(curve):
         missing = "no episode has ended" if history else "no update yet"
-        axes.text(0.5, 0.5, missing, transform=axes.transAxes, ha="center", color="grey")
+        axes.text(0.5, 0.6, missing, transform=axes.transAxes, ha="center", color="grey")
     if evaluations:
         axes.plot(*zip(*evaluations, strict=True), "o", color=COLORS[1], label="evaluation, deterministic")
     if threshold is not None:
         axes.axhline(threshold, color=COLORS[2], linestyle="--", linewidth=1, label=f"solved: {threshold:g}")
     style_axes(axes, title)
+    if not (len(curve) or evaluations):
+        axes.set(xticks=[], yticks=[])  # nothing that has a scale
     axes.set(xlabel=X_LABELS["steps"], ylabel=Y_LABELS["mean_return"])
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     save_figure(figure, path)
@@ -180,6 +182,8 @@ def plot_runs(
             marked = [run for run in runs if run.name in numbers]
             ends[axes] += [(numbers[run.name], curve_of(run.history, x, y)[-1], style["color"]) for run in marked]
         style_axes(axes, task)
+        if y == "success_rate":
+            axes.set_ylim(-0.02, 1.02)  # the same for all tasks
         if ends[axes]:
             axes.margins(x=0.05 * across)  # room for the numbers
         axes.set_xlim(left=0)

@@ -148,6 +148,7 @@ def test_metrics_are_means_over_the_updates_that_have_them(monkeypatch: pytest.M
 
     monkeypatch.setattr(agent, "learn_from", noted)
     (metrics,) = [row for row in feed(agent, experience(agent, 5)) if isinstance(row, dict)]
+    assert metrics.pop("lr") == agent.lr
     losses = {name: [row[name] for row, _ in seen if name in row] for name in metrics}
     assert len(losses["critic_loss"]) == 2 * len(losses["actor_loss"]) > 20
     assert metrics == pytest.approx({name: np.mean(values) for name, values in losses.items()})

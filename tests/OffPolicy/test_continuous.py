@@ -246,7 +246,7 @@ def test_the_actors_step_leaves_the_critics_gradient_alone(kind: Any) -> None:
     agent.learn_from(batch)
     after = agent.critic_learner.optimizer.gradient.clone()
     agent.rng.bit_generator.state = random
-    agent.improve_actor = lambda *_: 0.0
+    agent.improve_actor = lambda *_: {}
     agent.critic_learner.optimizer.gradient.zero_()
     agent.learn_from(batch)
     assert torch.equal(agent.critic_learner.optimizer.gradient, after)

@@ -160,8 +160,8 @@ def test_cloning_loss_against_a_literal_and_its_filter(agent_class: Any) -> None
         agent.config = replace(agent.config, demo_batch_size=2, demo_weight=3.0, q_filter=q_filter)
         agent.critic_learner.network = lambda obs, actions, count: actions.T[:count]  # prefers greater actions
         gradient = torch.ones(3, 1)
-        loss = agent.cloning_loss(with_another, torch.cat([own[:1], own]), gradient, WeightedRanks(demos=2))
-        assert loss == pytest.approx(3 * (counts * difference**2).sum().item() / 2)
+        losses = agent.cloning_loss(with_another, torch.cat([own[:1], own]), gradient, WeightedRanks(demos=2))
+        assert losses["cloning_loss"] == pytest.approx(3 * (counts * difference**2).sum().item() / 2)
         torch.testing.assert_close(gradient - 1, torch.cat([torch.zeros(1, 1), 3 * counts * difference]))
 
 
@@ -176,7 +176,7 @@ def test_the_critic_learns_from_demonstrated_transitions_too(agent_class: Any, t
     zeros, ends = np.zeros((1, 1), np.float32), np.ones(1, bool)
     agent.observe([Trajectory(0, zeros, zeros, np.zeros(1), ends, ~ends, zeros)])
     agent.steps += 400
-    agent.update(0.0)
+    assert agent.update(0.0)["cloning_loss"] > 0
     obs, shown = torch.ones(1, 1), torch.ones(1, 1)
     assert agent.critic_learner.network(obs, shown)[0].item() == pytest.approx(5, abs=0.5)
     assert agent.get_action(np.ones(1), deterministic=True) == pytest.approx(2, abs=0.2), "the demonstrated action"

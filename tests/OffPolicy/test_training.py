@@ -60,6 +60,13 @@ def test_a_last_row_without_an_update_of_the_actor_has_nan_for_its_metrics() -> 
     assert [math.isnan(row["actor_loss"]) for row in history] == [False, True]
 
 
+def test_metrics_have_the_learning_rate_and_epsilon() -> None:
+    with trainer_of("dqn", 400, learning_starts=50, lr=0.01, anneal_lr=True, epsilon_steps=800) as trainer:
+        (row,) = trainer.run()
+    assert 0 < row["lr"] < 0.01
+    assert 1 - 0.98 * 400 / 800 < row["epsilon"] < 1, "a mean over the updates"
+
+
 class Updates(Callback):
     """Counts the updates."""
 

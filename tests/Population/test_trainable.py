@@ -212,8 +212,9 @@ def test_off_policy_agents_share_networks_and_keep_their_replay(kind: Any) -> No
     schedule = [("finish", 1100, "steps"), ("combine_agents", 2100, "steps")]
     options = OPTIONS | {"schedule": schedule, "num_envs": 4}
     mean, result = Trainer(agent, env, 2, combiner=MeanAgentCombiner(), **options).run()
+    assert mean.steps == 1100, "it explores on where its members were"
     for worker in result["workers"]:
-        assert worker["total_steps"] == 1100
+        assert worker["total_steps"] == worker["agent"].steps == 1100
         for one, other in zip(
             mean.policy.state_dict().values(), worker["agent"].policy.state_dict().values(), strict=True
         ):
