@@ -55,17 +55,23 @@ class OffPolicyConfig(Config):
     reward_scale: float = setting(1.0, "Factor that multiplies all rewards.", above=0)
     prioritized: bool = setting(False, "Sample transitions in proportion to their last TD errors.", fixed=True)
     priority_alpha: float = setting(
-        0.6, "Exponent of the TD errors; 0 for uniform sampling.", least=0, most=1, fixed=True
+        0.6, "Exponent of the TD errors; 0 for uniform sampling.", least=0, most=1, fixed=True, needs="prioritized"
     )
     priority_beta: float = setting(
-        0.4, "Exponent of the importance weights, annealed linearly to 1 over the run.", least=0, most=1
+        0.4,
+        "Exponent of the importance weights, annealed linearly to 1 over the run.",
+        least=0,
+        most=1,
+        needs="prioritized",
     )
     hindsight: Literal["none", "future", "final", "episode"] = setting(
         "none",
         "Hindsight experience replay (HER): where it takes its goals from, in goal-conditioned environments.",
         fixed=True,
     )
-    replay_k: int = setting(4, "Transitions with a hindsight goal for each original one.", least=0, fixed=True)
+    replay_k: int = setting(
+        4, "Transitions with a hindsight goal for each original one.", least=0, fixed=True, needs="hindsight"
+    )
     clip_return: bool = setting(
         False, "Clip value targets to [-1 / (1 - gamma), 0]: rewards are -1 until the goal is reached, and 0 there."
     )
@@ -76,7 +82,9 @@ class OffPolicyConfig(Config):
     normalize_obs: bool = setting(
         False, "Normalize observations, except images, by their running statistics.", structure=True
     )
-    obs_clip: float = setting(10.0, "Limit on the absolute value of normalized observations.", above=0, structure=True)
+    obs_clip: float = setting(
+        10.0, "Limit on the absolute value of normalized observations.", above=0, structure=True, needs="normalize_obs"
+    )
     device: str = setting(
         "cpu",
         "Device of the networks: cpu, cuda, ...; auto: cuda if there is a GPU, else cpu.",
@@ -152,9 +160,15 @@ class ContinuousConfig(OffPolicyConfig):
     eps_greedy: float = setting(0.0, "Probability of a random action, for each environment.", least=0, most=1)
     action_l2: float = setting(0.0, "Factor of the mean squared action in the loss of the actor.", least=0)
     demo_path: str | None = setting(None, "Demonstrations to learn from: an .npz file, or minari:ID.", fixed=True)
-    demo_batch_size: int = setting(32, "Demonstrated transitions in addition to each minibatch.", above=0)
-    demo_weight: float = setting(1.0, "Factor of the behavior-cloning loss in the loss of the actor.", least=0)
-    q_filter: bool = setting(False, "Clone only actions that the critic prefers to those of the policy.")
+    demo_batch_size: int = setting(
+        32, "Demonstrated transitions in addition to each minibatch.", above=0, needs="demo_path"
+    )
+    demo_weight: float = setting(
+        1.0, "Factor of the behavior-cloning loss in the loss of the actor.", least=0, needs="demo_path"
+    )
+    q_filter: bool = setting(
+        False, "Clone only actions that the critic prefers to those of the policy.", needs="demo_path"
+    )
 
 
 @settings_class

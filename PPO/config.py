@@ -78,19 +78,27 @@ class PPOConfig(Config):
     use_RND: bool = setting(
         False, "Add an intrinsic reward for novel observations (Random Network Distillation).", structure=True
     )
-    beta: float = setting(0.001, "Weight of RND's intrinsic advantage, relative to the extrinsic one.", least=0)
+    beta: float = setting(
+        0.001,
+        "Weight of RND's intrinsic advantage, relative to the extrinsic one.",
+        least=0,
+        needs="use_RND companions",
+    )
     companions: tuple[CompanionName, ...] = setting(
         (),
         "Auxiliary losses and intrinsic rewards: rnd (same as use_RND), icm; in Python also objects of your own.",
         structure=True,
     )
-    icm_beta: float = setting(0.001, "Weight of ICM's intrinsic advantage, relative to the extrinsic one.", least=0)
+    icm_beta: float = setting(
+        0.001, "Weight of ICM's intrinsic advantage, relative to the extrinsic one.", least=0, needs="companions"
+    )
     icm_forward_share: float = setting(
         0.2,
         "Weight of the forward model's loss in ICM's loss; the inverse model has the rest.",
         fixed=True,
         least=0,
         most=1,
+        needs="companions",
     )
     squash_actions: bool = setting(
         True, "Squash bounded continuous actions by tanh instead of clipping them.", structure=True
@@ -101,7 +109,7 @@ class PPOConfig(Config):
         structure=True,
     )
     core: Literal["none", "gru", "lstm"] = setting("none", "Recurrent core of the policy.", structure=True)
-    core_size: int = setting(64, "Units of the recurrent core.", structure=True, least=1, most=WIDEST)
+    core_size: int = setting(64, "Units of the recurrent core.", structure=True, least=1, most=WIDEST, needs="core")
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64),
         "Units of each hidden layer of actor and critic; with images, of the layers after the convolutions.",
@@ -129,6 +137,7 @@ class PPOConfig(Config):
         fixed=True,
         above=0,
         also=ROLLOUT,
+        needs="use_sde",
     )
     normalize_obs: bool = setting(
         False, "Normalize observations, except images, by running statistics, and clip them to +-10.", structure=True
@@ -157,11 +166,19 @@ class PPOConfig(Config):
         fixed=True,
         least=0,
         most=1,
+        needs="use_RND companions",
     )
     rnd_update_proportion: float = setting(
-        0.25, "Fraction of each minibatch that trains RND's predictor.", fixed=True, least=0, most=1
+        0.25,
+        "Fraction of each minibatch that trains RND's predictor.",
+        fixed=True,
+        least=0,
+        most=1,
+        needs="use_RND companions",
     )
-    rnd_warmup: int = setting(1000, "Number of observations before RND's reward is used.", fixed=True, least=0)
+    rnd_warmup: int = setting(
+        1000, "Number of observations before RND's reward is used.", fixed=True, least=0, needs="use_RND companions"
+    )
     learner: Literal["auto", "torch"] = setting(
         "auto",
         "torch: gradients by autograd. auto: analytic gradients where they exist, which are the same and several times "

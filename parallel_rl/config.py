@@ -108,8 +108,9 @@ class RunConfig(Config):
         "mean",
         "mean: all copies continue from the mean of their weights; best: all continue from the best copy; explore: the "
         "worst copies continue from one of the best, with lr and entropy_coef changed by 20% up or down.",
+        needs="copies",
     )
-    combine_every: int = several_setting(1024, "Steps of each copy between two combinations.", least=1)
+    combine_every: int = several_setting(1024, "Steps of each copy between two combinations.", least=1, needs="copies")
     callback: tuple[str, ...] = evaluation_setting(
         (), "Your own callbacks, MODULE:CLASS, called without arguments: --callback my_callbacks:Curriculum."
     )

@@ -82,6 +82,27 @@ def test_a_file_of_settings_is_held_to_the_rules_of_a_run(file: Path, capsys: py
     assert "nowhere.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--agent sac --replay-k 8", "--replay-k has no effect with hindsight='none'"),
+        ("--agent sac --q-filter", "--q-filter has no effect with demo_path=None"),
+        ("--agent dqn --priority-alpha=0.5", "--priority-alpha has no effect with prioritized=False"),
+        ("--core-size 32", "--core-size has no effect with core='none'"),
+        ("--beta 0.1", "--beta has no effect with use_RND=False and companions=()"),
+    ],
+)
+def test_a_flag_without_an_effect_is_an_error(flags: str, message: str, capsys: pytest.CaptureFixture) -> None:
+    assert main.main(flags.split()) != 0
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_a_flag_has_an_effect_if_any_setting_that_it_needs_is_set() -> None:
+    for needed in ("--use-rnd", "--companions rnd"):
+        assert config_from(["--beta", "0.1", *needed.split()]).settings.beta == 0.1
+    assert config_from(["--beta", "0.001"]).settings.beta == 0.001, "the default may be said"
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture) -> None:
     assert main.main(["--version"]) == 0
     assert re.fullmatch(r"parallel-rl \d+\.\d+\.\d+( \([0-9a-f]{40}\+?\))?\n", capsys.readouterr().out)

@@ -243,7 +243,7 @@ def test_how_to_combine_a_single_agent_is_an_error(
 ) -> None:
     assert main.main([flag, *others, "--steps", "100", "--run-dir", str(tmp_path / "run")]) == 1
     name = flag.partition("=")[0]
-    assert capsys.readouterr().err == f"error: {name} has no effect on a single agent: give --copies 2 or more\n"
+    assert capsys.readouterr().err == f"error: {name} has no effect with copies=1\n"
     assert not (tmp_path / "run").exists()
 
 

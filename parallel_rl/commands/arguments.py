@@ -84,10 +84,14 @@ def _check_together(config: TrainConfig, given: Collection[str]) -> None:
     Raises:
         ValueError: one does; the message names the flags.
     """
-    run, usual = config.run, RunConfig()
-    for name in ("combine", "combine_every"):
-        if name in given and run.copies == 1 and getattr(run, name) != getattr(usual, name):
-            raise ValueError(f"{flag_of(name)} has no effect on a single agent: give --copies 2 or more")
+    run = config.run
+    for settings in (run, config.settings):
+        changed = {each.name for each in fields(settings) if getattr(settings, each.name) != each.default}
+        for name, about in settings_in(type(settings)).items():
+            needs = about.needs.split()
+            if name in changed and name.lower() in given and needs and changed.isdisjoint(needs):
+                others = " and ".join(f"{other}={getattr(settings, other)!r}" for other in needs)
+                raise ValueError(f"{flag_of(name)} has no effect with {others}")
     if run.lag and not can_lag(agent_kind(config.agent).agent_class, run.acting, run.mode):
         raise ValueError("--lag 1 needs an on-policy agent (--agent ppo), --mode streaming, and no --acting replicas")
 

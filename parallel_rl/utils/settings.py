@@ -71,6 +71,8 @@ class Setting:
     """Whether it is the start of something learned, so that it counts only for a new agent."""
     incidental: bool = False
     """Whether it changes neither the weights nor the training, except for rounding."""
+    needs: str = ""
+    """The settings, separated by spaces, of which one must not have its default, or this one has no effect."""
     group: str | None = None
     """The group of its flag in the help."""
 
