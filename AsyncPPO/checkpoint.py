@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from AsyncPPO.agent import optional
-from AsyncPPO.agreement import Others
+from AsyncPPO.agreement import Others, agree_on_weights
 from AsyncPPO.backends import EnvError
 from AsyncPPO.episodes import Episode
 from AsyncPPO.share import joined_environments, part_of_agent, part_of_environments
@@ -149,8 +149,9 @@ def savepoint(trainer: "AsyncTrainer") -> Callable[[], None]:
 def join(trainer: "AsyncTrainer") -> None:
     """Connect to the other ranks.
 
-    At the start of a run: count the transitions in all buffers. If the run has begun already: take over its state, in
-    place of a checkpoint that this rank has loaded, and start new episodes.
+    At the start of a run: count the transitions in all buffers, and compare the agents, which may have no seed.
+    If the run has begun already: take over its state, in place of a checkpoint that this rank has loaded, and start new
+    episodes.
 
     Raises:
         RankError: the run is over.
@@ -158,6 +159,8 @@ def join(trainer: "AsyncTrainer") -> None:
     state = trainer.ranks.join()
     if state is None:  # after a checkpoint, the buffers of all ranks may have transitions
         trainer.others.waiting = sum(trainer.ranks.all_gather(len(trainer.buffer))) - len(trainer.buffer)
+        if trainer.ranks.nodes > 1:
+            agree_on_weights(trainer)
         return
     trainer.rows.load_state(state["progress"]["rows"])
     trainer.agent.load_state(state["agent"])

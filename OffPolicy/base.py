@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -52,6 +52,8 @@ class OffPolicyAgent(Sharing, ABC):
     learns_on_ranks = True
     progress = 0.0
     """The fraction of the run that was over at the last update, from 0 to 1."""
+    compiled_update: Callable[..., Outputs] | None = None
+    """`make_update` for a CPU, compiled; None if it is not."""
 
     @takes_no_environment
     def __init__(
@@ -143,7 +145,9 @@ class OffPolicyAgent(Sharing, ABC):
         """Return the random numbers `(count, K)` for the next actions of the behavior policy in some environments."""
 
     @abstractmethod
-    def make_update(self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
+    def make_update(
+        self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks, delayed: bool
+    ) -> Outputs:
         """Make one update. It reads no number from the device, so that a GPU can replay it as a graph.
 
         Args:
@@ -151,6 +155,7 @@ class OffPolicyAgent(Sharing, ABC):
             noise: what `update_noise` returned.
             lr: the learning rate.
             ranks: those that update together.
+            delayed: whether to include the delayed parts.
 
         Returns:
             Metrics `()` by name, and the TD errors `(B,)`.
@@ -166,10 +171,14 @@ class OffPolicyAgent(Sharing, ABC):
 
     def learn_from(self, batch: Transitions, ranks: WeightedRanks = ONE) -> Outputs:
         """Make one update; return metrics `()` and the TD errors `(B,)` of this rank's rows."""
-        noise = torch.from_numpy(self.update_noise(len(batch.obs))).to(self.device)
-        if noise.is_cuda and ranks.ranks.world_size == 1:
-            return self._graphs.replay(self.config, self.is_delayed_update(), batch, noise, self.current_lr, ranks)
-        return self.make_update(batch, noise, self.current_lr, ranks)
+        noise, delayed = torch.from_numpy(self.update_noise(len(batch.obs))).to(self.device), self.is_delayed_update()
+        if ranks.ranks.world_size > 1:
+            return self.make_update(batch, noise, self.current_lr, ranks, delayed)
+        if noise.is_cuda:
+            return self._graphs.replay(self.config, delayed, batch, noise, self.current_lr, ranks)
+        if self.compiled_update is not None:
+            return self.compiled_update(batch, noise, torch.tensor(self.current_lr), ranks, delayed)
+        return self.make_update(batch, noise, self.current_lr, ranks, delayed)
 
     def act(
         self, obs: Any, /, *, state: np.ndarray | None = None, noise: np.ndarray | None = None

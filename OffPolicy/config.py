@@ -159,6 +159,12 @@ class ContinuousConfig(OffPolicyConfig):
 
     eps_greedy: float = setting(0.0, "Probability of a random action, for each environment.", least=0, most=1)
     action_l2: float = setting(0.0, "Factor of the mean squared action in the loss of the actor.", least=0)
+    compile: bool = setting(
+        False,
+        "Compile updates on a CPU, which takes half a minute and a C++ compiler: for long runs with small networks.",
+        fixed=True,
+        incidental=True,
+    )
     demo_path: str | None = setting(None, "Demonstrations to learn from: an .npz file, or minari:ID.", fixed=True)
     demo_batch_size: int = setting(
         32, "Demonstrated transitions in addition to each minibatch.", above=0, needs="demo_path"

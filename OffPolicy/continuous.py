@@ -144,6 +144,8 @@ class ContinuousAgent(ImitatingAgent):
         actor = self._make_actor(features.columns, generator).to(config.device)
         critic = Critic(self.critics, features.columns, self.action_dim, config, generator).to(config.device)
         self.actor_learner, self.critic_learner = Learner(actor, self.has_target_actor), Learner(critic)
+        if config.compile:
+            self.compiled_update = torch.compile(self.make_update, dynamic=False, options={"cpp_wrapper": True})
         networks = {"actor": actor, "critic": critic}
         policy = self.policy_class(self.observation_space, space, networks, config, self.rng, self.signature())
         return policy, {"actor": self.actor_learner, "critic": self.critic_learner}

@@ -81,7 +81,9 @@ class DDPG(DeterministicAgent):
         return super().behave(columns, normals) if self.perturbation is None else self.perturbation.network(columns)
 
     @torch.no_grad()
-    def make_update(self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
+    def make_update(
+        self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks, delayed: bool
+    ) -> Outputs:
         """Make one update.
 
         y = r + discount * Q_target(s', pi_target(s')),  critic: (Q(s, a) - y)^2 / 2,  actor: -Q(s, pi(s))

@@ -125,7 +125,9 @@ class DQN(OffPolicyAgent):
         """Return whether the target network is updated after the next update."""
         return (self.updates + 1) % self.config.target_update_interval == 0
 
-    def make_update(self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
+    def make_update(
+        self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks, delayed: bool
+    ) -> Outputs:
         """Make one update.
 
         y = r + discount * Q_target(s', argmax_a Q(s', a)),  loss = mean weight * huber(Q(s, a) - y)
@@ -138,6 +140,6 @@ class DQN(OffPolicyAgent):
         q = self.q.network(batch.obs).gather(1, batch.action[:, None] - self.policy.offset)[:, 0]
         loss = (batch.weight * F.smooth_l1_loss(q, target, reduction="none")).mean()
         self.q.descend(loss, lr, ranks, self.config.max_grad_norm)
-        if self.is_delayed_update():
+        if delayed:
             self.q.update_target(self.config.tau)
         return {"q_loss": loss.detach(), "q_value": q.detach().mean()}, (q - target).detach()

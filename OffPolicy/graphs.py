@@ -33,9 +33,9 @@ class Graphs:
         return vars(self) | {"_warm": {}, "_recorded": {}}
 
     def replay(
-        self, config: Any, kind: Hashable, batch: Transitions, noise: torch.Tensor, lr: float, ranks: WeightedRanks
+        self, config: Any, delayed: bool, batch: Transitions, noise: torch.Tensor, lr: float, ranks: WeightedRanks
     ) -> Outputs:
-        """Make one update of a kind; the arguments are otherwise those of `make_update`, for a single rank.
+        """Make one update; the arguments besides the agent's config are those of `make_update`, for a single rank.
 
         A graph keeps the settings with which it was recorded, but for the learning rate. With others it is recorded
         again.
@@ -45,18 +45,18 @@ class Graphs:
                 self._warm.clear()
                 self._recorded.clear()
             self._config = config
-        kind = kind, len(batch.obs), ranks
+        kind, update = (delayed, len(batch.obs), ranks), partial(self._call, ranks, delayed)
         inputs = *batch, noise, torch.full((), lr, device=noise.device)
         if self._warm.setdefault(kind, 0) < WARM_UP:
             self._warm[kind] += 1
-            return _on_a_stream(partial(self._call, ranks), inputs)
+            return _on_a_stream(update, inputs)
         if kind not in self._recorded:
-            self._recorded[kind] = _Graph(partial(self._call, ranks), inputs)
+            self._recorded[kind] = _Graph(update, inputs)
         return self._recorded[kind](inputs)
 
-    def _call(self, ranks: WeightedRanks, inputs: tuple[torch.Tensor, ...]) -> Outputs:
+    def _call(self, ranks: WeightedRanks, delayed: bool, inputs: tuple[torch.Tensor, ...]) -> Outputs:
         *batch, noise, lr = inputs
-        return self._make_update(Transitions(*batch), noise, lr, ranks)
+        return self._make_update(Transitions(*batch), noise, lr, ranks, delayed)
 
 
 def _without_lr(config: Any) -> dict[str, Any]:

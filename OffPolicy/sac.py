@@ -160,7 +160,9 @@ class SAC(ContinuousAgent):
         return self.rng.standard_normal((2, count, self.action_dim), np.float32)
 
     @torch.no_grad()
-    def make_update(self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
+    def make_update(
+        self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks, delayed: bool
+    ) -> Outputs:
         """Make one update.
 
         y = r + discount * (min_k Q_target_k(s', a') - alpha log pi(a' | s')),  a' ~ pi(s')

@@ -149,7 +149,7 @@ class Savable(Configured, ConfigFields):
 
     def _explore_on(self, steps: int) -> None:
         """Explore on after the `steps` that the loaded networks were trained for, if this agent has no transitions."""
-        if steps and not len(self.sampler.replay):
+        if steps not in (0, self.steps) and not len(self.sampler.replay):
             self.continue_after(steps)
 
     def _loadable(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -179,7 +179,8 @@ class Savable(Configured, ConfigFields):
 
     def whole_state(self) -> State:
         """Return a copy of `state`, with the replay buffer; its arrays are not copied, since a load makes new ones."""
-        return copy.deepcopy(self.state() | {"sampler": None}) | {"sampler": self.sampler.state()}
+        state = copy.deepcopy(self.state() | {"sampler": None})
+        return state | {"sampler": self.sampler.state(), "capacity": self.sampler.replay.capacity}
 
     def savepoint(self) -> Callable[[], None]:
         """Return a function that undoes an update; only the replay buffer keeps what was observed since."""
@@ -291,4 +292,5 @@ class Savable(Configured, ConfigFields):
         return make, (self.observation_space, self.action_space), self.whole_state()
 
     def __setstate__(self, state: State) -> None:
+        self.sampler.replay.capacity = state["capacity"]  # on a rank it is less than `buffer_size`
         self.load_state(state)

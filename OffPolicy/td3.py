@@ -28,7 +28,9 @@ class TD3(DeterministicAgent):
         return (self.updates + 1) % self.config.policy_delay == 0
 
     @torch.no_grad()
-    def make_update(self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks) -> Outputs:
+    def make_update(
+        self, batch: Transitions, noise: torch.Tensor, lr: Rate, ranks: WeightedRanks, delayed: bool
+    ) -> Outputs:
         """Make one update; every `policy_delay` updates it includes the actor and the target networks.
 
         a' = clip(pi_target(s') + clip(noise, +-target_noise_clip), +-1)
@@ -36,7 +38,7 @@ class TD3(DeterministicAgent):
         """
         next_q = self.critic_learner.target(batch.next_obs, self.smoothed_actions(batch.next_obs, noise))
         metrics, errors = self.update_critic(batch, self.target(batch, next_q.amin(dim=0)), lr, ranks)
-        if self.is_delayed_update():
+        if delayed:
             metrics |= self.improve_actor(batch, lr, ranks)
             self.update_targets()
         return metrics, errors

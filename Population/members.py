@@ -235,7 +235,7 @@ class TrainerMember:
         """
         self.schedule, self.watch, self.version = schedule, Watch(number, pulse), 0
         callbacks = [self.watch, *options.get("callbacks", ())]
-        options |= {"callbacks": callbacks, "progress": False, "seed": seed}
+        options = options | {"callbacks": callbacks, "progress": False, "seed": seed}
         self.trainer = MemberTrainer(envs, reseeded(agent, seed), schedule.finish, **options)
         self.rows: Any = self.trainer.updates()
         self.sent_at = Count()

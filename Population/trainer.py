@@ -108,14 +108,15 @@ class Trainer:
         """Train until all members have finished.
 
         At the end the agent is trained on the remaining experience, or the members' agents are combined once more if
-        there were steps since the last combination.
+        there were steps since the last combination. Another call begins again with the initial agents: to go on, make
+        a trainer for the agent that was returned.
 
         Returns:
             The agent; and `{"workers": [...], "trainer": self}`, with a dict for each member (docs/population.md).
 
         Raises:
             ValueError: the schedule has no `finish`.
-            MemberError: a member failed, died or hung.
+            MemberError: a member failed, died or hung. A single member runs in this process: its errors are its own.
         """
         if self.schedule.finish.is_never:
             raise ValueError("the schedule has no rule when to finish, such as ('finish', 100_000, 'steps')")

@@ -70,13 +70,19 @@ class RolloutWorker:
         self.collector = make_collector(self.envs)
 
     @torch.no_grad()
-    def collect(self, weights: dict[str, np.ndarray], training: bool) -> Any:
-        """Collect a fragment with the result of `weights_of`; return its fields, as arrays, or an `ActorFault`."""
+    def collect(self, weights: dict[str, np.ndarray], training: list[bool]) -> Any:
+        """Collect a fragment; return its fields, as arrays, or an `ActorFault`.
+
+        Args:
+            weights: what `weights_of` returned.
+            training: whether each module of the actor is in training mode.
+        """
         actor: Any = self.collector.actor
         own = actor.state_dict()
         for name, array in weights.items():
             own[name].copy_(torch.from_numpy(array).view(own[name].dtype).reshape(own[name].shape))
-        actor.train(training)
+        for module, mode in zip(actor.modules(), training, strict=True):
+            module.training = mode
         try:
             return tree_map(_array, vars(self.collector.collect()))
         except EnvError as error:
@@ -131,7 +137,7 @@ def lagged_feed(
     ) as pool:
 
         def begin() -> None:
-            pool.begin(pool.job("collect", weights_of(actor), actor.training))
+            pool.begin(pool.job("collect", weights_of(actor), [module.training for module in actor.modules()]))
 
         begin()
         lag = 0

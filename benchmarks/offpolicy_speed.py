@@ -42,11 +42,11 @@ def transitions(action_space: spaces.Space) -> tuple[np.ndarray, np.ndarray, np.
     return rng.normal(size=(ROWS, COLUMNS)).astype(np.float32), actions, rng.normal(size=ROWS).astype(np.float32)
 
 
-def ours(name: str, hidden: int, device: str) -> Updates:
+def ours(name: str, hidden: int, device: str, **settings: Any) -> Updates:
     """Return the updates of our agent with two hidden layers."""
     agent: Any = getattr(OffPolicy, name).for_env(
         Spaces(AGENTS[name]), seed=0, hidden_sizes=(hidden, hidden), batch_size=BATCH, buffer_size=2 * ROWS,
-        learning_starts=ROWS, device=device,
+        learning_starts=ROWS, device=device, **settings,
     )  # fmt: skip
     obs, actions, rewards = transitions(AGENTS[name])
     truncated = np.arange(ROWS) % EPISODE == EPISODE - 1
@@ -93,12 +93,17 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--updates", type=int, default=40, help="in each turn")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="compile our updates")
     typed = parser.parse_args()
+    settings: dict[str, Any] = {"compile": True} if typed.compile else {}
     torch.set_num_threads(1)
     print("| agent | hidden layers | ours | SB3 | ratio |\n| --- | --- | --- | --- | --- |")
     for hidden in typed.hidden:
         for name in typed.agents:
-            both = [made(name, hidden, typed.device) for made in (ours, stable_baselines)]
+            both = [
+                ours(name, hidden, typed.device, **settings),
+                stable_baselines(name, hidden, typed.device),
+            ]
             turns = [[updates_per_second(update, typed.updates) for update in both] for _ in range(typed.turns + 1)]
             our_speed, their_speed = np.median(turns[1:], axis=0)
             ratio = our_speed / their_speed

@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 from parallel_rl.commands.arguments import check_resume
 from parallel_rl.commands.completion import complete
 from parallel_rl.commands.envs import envs
-from parallel_rl.commands.output import silence, stdout_is_closed
-from parallel_rl.commands.parsing import UsageError, check_flags, flags_with_defaults, parsed
+from parallel_rl.commands.output import EXPECTED, silence, stdout_is_closed
+from parallel_rl.commands.parsing import UsageError, check_flags, flags_with_defaults, gathered, parsed
 from parallel_rl.commands.play import evaluate, export, record, watch
 from parallel_rl.commands.plot import plot
 from parallel_rl.commands.program import DISTRIBUTION, NAME, version
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt as interrupt:
         return interrupt.args[0] if interrupt.args else INTERRUPTED
-    except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
+    except EXPECTED as error:
         if isinstance(error, BrokenPipeError) and stdout_is_closed():
             silence(1)  # otherwise the interpreter reports that it cannot flush
             return UNHEARD
@@ -76,7 +76,7 @@ def _run(arguments: list[str]) -> int:
         if name == "resume":
             check_resume(rest, flags)
         check_flags(rest, flags, prog)
-        return parsed(COMMANDS[name], prog, rest)()
+        return parsed(COMMANDS[name], prog, gathered(rest))()
     parsing = SELF_PARSED | PYRL_COMMANDS
     if name not in parsing:
         known = [*COMMANDS, *parsing]

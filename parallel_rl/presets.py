@@ -9,7 +9,7 @@ from typing import Any
 
 from parallel_rl.agents import agent_kind
 from parallel_rl.config import train_config
-from parallel_rl.utils import SettingValues, spaces_in
+from parallel_rl.utils import SettingValues, bare_id, spaces_in
 from PPO.config import CONTINUOUS, IMAGES
 
 MUJOCO: SettingValues = {
@@ -219,6 +219,7 @@ PRESETS: dict[str, Presets] = {
 def preset(agent: str, env_id: str, use_rnd: bool = False, recurrent: bool = False) -> SettingValues:
     """Return the settings that differ from the defaults for an agent in an environment."""
     of = PRESETS.get(agent, Presets())
+    env_id = bare_id(env_id)
     settings = of.by_env.get(env_id) or of.by_namespace.get(env_id.partition("/")[0], {})
     return settings | (of.with_rnd.get(env_id, {}) if use_rnd else {}) | (of.recurrent if recurrent else {})
 
@@ -265,5 +266,6 @@ def settings_of(
 
 def has_preset(env_id: str, agent: str | None = None) -> bool:
     """Return whether an agent has settings for an environment; None for any agent."""
+    env_id = bare_id(env_id)
     known = [presets for name, presets in PRESETS.items() if agent in (None, name)]
     return any(env_id in of.by_env or env_id.partition("/")[0] in of.by_namespace for of in known)

@@ -16,7 +16,8 @@ from parallel_rl import main
 from parallel_rl.commands.cluster import Nodes, checked_nodes, work_on_ranks, workers_of_rank
 from parallel_rl.commands.flags import ClusterName
 from parallel_rl.config import train_config
-from parallel_rl.utils import Cluster, spawn_seeds
+from parallel_rl.ranks import ranks_of_environment
+from parallel_rl.utils import Cluster, RankError, spawn_seeds
 from tests.covering import rest_slow
 from tests.processes import SECONDS, runs, wait_until
 from tests.program import Forked, command, finish, heed_signals
@@ -265,6 +266,14 @@ def test_ray_is_imported_only_for_its_cluster(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
+def test_a_missing_variable_of_ranks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "4", "RANK": "0", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(RankError, match="WORLD_SIZE is 4, but MASTER_ADDR is not set"):
+        ranks_of_environment()
+
+
 def test_ranks_of_the_environment_train_as_those_of_the_cluster(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -18,7 +18,7 @@ from AsyncPPO import AsyncTrainer
 from AsyncPPO.callbacks import Callback, read_table
 from parallel_rl import main
 from parallel_rl.commands.build import fresh_agent, load_latest
-from parallel_rl.commands.play import SCREENS
+from parallel_rl.commands.play import SCREENS, has_screen
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import config_of
 from parallel_rl.utils import load_state, save_state
@@ -84,7 +84,8 @@ def test_a_run_goes_on_with_another_number_of_environments(
         assert (", in new episodes\n" in out) == (arguments != ["--num-envs", "6"])
         assert re.search(r"^continue .* --steps 256$", out, re.MULTILINE)
     resumed = json.loads((run_dir / "config.json").read_text())["resumed"]
-    assert [start.get("changed") for start in resumed] == [{"num_envs": 6, "steps": 256}, None, None, {"num_envs": 3}]
+    changed = [{"num_envs": 6, "steps": 768}, {"steps": 768}, {"steps": 1024}, {"num_envs": 3, "steps": 1280}]
+    assert [start.get("changed") for start in resumed] == changed, "the steps of the whole run"
     assert json.loads((run_dir / "config.json").read_text())["run"]["num_envs"] == 4
     assert config_of(run_dir).run.num_envs == 3
     assert [row["steps"] for row in curve(run_dir)][:2] == [256, 512]
@@ -324,9 +325,33 @@ def test_config_json_records_each_resume(run_dir: Path, tmp_path: Path) -> None:
         assert main.main(["resume", str(copy), "--steps", "256"]) == 0
         after = json.loads((copy / "config.json").read_text())
         changed = [start.pop("changed", None) for start in after["resumed"]]
-        assert changed == [{"steps": 256}, None][:times], "only what changed"
+        total = before["run"]["steps"] + 256
+        assert changed == [{"steps": total}, {"steps": total + 256}][:times], "the steps of the whole run"
         assert [start.keys() for start in after["resumed"]] == [before.keys() - {"agent", "run", "settings"}] * times
     assert {name: after[name] for name in before} == before
+
+
+def test_a_run_on_a_gpu_is_evaluated_where_there_is_none(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", run_dir, copy], check=True)
+    record = json.loads((copy / "config.json").read_text())
+    record["settings"]["device"] = "cuda"
+    (copy / "config.json").write_text(json.dumps(record))
+    assert main.main(["evaluate", str(copy), "--episodes", "1"]) == 0
+
+
+def test_no_display_is_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SCREENS:
+        monkeypatch.delenv(name, raising=False)
+    assert not has_screen()
+    for name, there in (("DISPLAY", ""), ("SDL_VIDEODRIVER", "dummy"), ("DISPLAY", ":0")):
+        monkeypatch.setenv(name, there)
+    assert has_screen()
+    monkeypatch.setenv("DISPLAY", "")
+    assert not has_screen()
 
 
 def test_evaluate_prints_figures_for_people_and_for_programs(run_dir: Path, capsys: pytest.CaptureFixture) -> None:

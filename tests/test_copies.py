@@ -128,6 +128,8 @@ def test_a_stopped_population_resumes_to_the_bit(
     assert train(tmp_path / "half", *flags) == 128 + signal.SIGTERM
     assert f"main.py resume {tmp_path / 'half'}" in capsys.readouterr().out
     monkeypatch.undo()
+    assert main.main(["resume", str(tmp_path / "half"), "--cluster", "local", "--nodes", "2"]) == 1
+    assert "a run with copies trains on one rank: without --cluster" in capsys.readouterr().err
     assert main.main(["resume", str(tmp_path / "half")]) == 0
     whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "half")
     for name, tensor in whole.items():
@@ -205,8 +207,24 @@ def test_an_evaluation_that_reaches_the_target_return_stops_the_copies(tmp_path:
     assert trainer.stopped == "at an evaluation's mean return of 9.5"
 
 
-def test_a_time_limit_ends_copies(tmp_path: Path) -> None:
+def test_a_time_limit_stops_copies_and_counts_from_each_resume(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert train(tmp_path, "--steps", "100000000", "--max-seconds", "0.1") == 0
+    first = json.loads((tmp_path / "summary.json").read_text())
+    assert first["stopped"] == "after 0.1 seconds"
+    assert first["evaluation"] is not None
+    assert f"to continue: {PROGRAM} resume {tmp_path}\n" in capsys.readouterr().out
+    assert main.main(["resume", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] > first["steps"]
+
+
+def test_copies_of_a_seed_that_lack_their_evaluation_are_evaluated(tmp_path: Path) -> None:
+    flags = ("--steps", "64", "--seeds", "3", "--eval-every", "0")
+    assert train(tmp_path, *flags) == 0
+    file = tmp_path / "seed_3" / "summary.json"
+    summary = json.loads(file.read_text())
+    file.write_text(json.dumps(summary | {"evaluation": None}))
+    assert train(tmp_path, *flags) == 0
+    assert json.loads(file.read_text()) == summary
 
 
 def test_an_environment_that_hangs_in_a_copy_is_an_error(

@@ -58,6 +58,15 @@ def test_runs_that_differ_only_in_seeds_are_one_curve(tmp_path: Path, drawn: lis
     }
 
 
+def test_runs_that_collect_or_are_called_back_in_another_way_have_curves_of_their_own(
+    tmp_path: Path, drawn: list[Any]
+) -> None:
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", lag=1), run(tmp_path / "c", callback=("mine:Curriculum",))]
+    assert main.main(["plot", *runs]) == 0
+    labels = {"ppo": ["a"], "lag=1": ["b"], "callback=(mine:Curriculum)": ["c"]}
+    assert shown_in(drawn[0]) == {"CartPole-v1": labels}
+
+
 def test_runs_that_differ_only_in_length_are_one_curve_unless_they_anneal(tmp_path: Path, drawn: list[Any]) -> None:
     for anneal, labels in ((False, ["ppo"]), (True, ["steps=1000", "steps=2000"])):
         runs = [run(tmp_path / f"{anneal} {number}", anneal_lr=anneal) for number in range(2)]
@@ -89,7 +98,7 @@ def test_every_task_has_a_panel_with_its_own_differences(tmp_path: Path, drawn: 
 def test_labels_are_of_runs_or_of_curves(tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFixture) -> None:
     runs = [run(tmp_path / "a"), run(tmp_path / "b", seed=7), run(tmp_path / "c", lr=0.1)]
     assert main.main(["plot", *runs, "--labels", "slow", "fast"]) == 0
-    assert main.main(["plot", *runs, "--labels", "x", "y", "x"]) == 0
+    assert main.main(["plot", *runs, "--labels", "x", "--labels", "y", "--labels", "x"]) == 0
     assert [shown_in(panels)["CartPole-v1"] for panels in drawn] == [
         {"slow": ["a", "b"], "fast": ["c"]},
         {"x": ["a", "c"], "y": ["b"]},

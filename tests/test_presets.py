@@ -32,6 +32,12 @@ def test_a_script_gets_the_settings_of_the_command_line(agent: str, env_id: str)
     assert run == {name: getattr(config.run, name) for name in ("num_envs", "steps", "mode")}
 
 
+def test_an_id_with_a_module_has_the_preset_of_the_environment() -> None:
+    named, bare = (settings_of(env_id) for env_id in ("gymnasium.envs.classic_control:CartPole-v1", "CartPole-v1"))
+    assert named == bare
+    assert named[0] != settings_of(gym.make("CartPole-v1"))[0]
+
+
 def test_those_with_rnd_turn_it_on() -> None:
     settings, _ = settings_of("MountainCar-v0", use_rnd=True)
     assert settings == vars(config_from(["--env-id", "MountainCar-v0", "--use-rnd"]).settings)

@@ -172,11 +172,30 @@ def test_the_same_command_continues_what_was_stopped(tmp_path: Path) -> None:
     run_dir = tmp_path / "here" / "seed_3"
     assert [row["steps"] for row in read_table(run_dir / "metrics.csv")] == [256, 512]
     assert len(json.loads((run_dir / "config.json").read_text())["resumed"]) == 1
+    summary = json.loads((run_dir / "summary.json").read_text())
+    (run_dir / "summary.json").write_text(
+        json.dumps(summary | {"evaluation": None})
+    )  # it was stopped in its evaluation
+    code, _, err = Forked(*command, cwd=tmp_path).finish()
+    assert code == 0, err
+    assert json.loads((run_dir / "summary.json").read_text()) == summary
+    assert [row["steps"] for row in read_table(run_dir / "metrics.csv")] == [256, 512], "it is not trained further"
 
 
 def interrupted(config: TrainConfig) -> int:
     signal.raise_signal(signal.SIGTERM)
     return 0
+
+
+def faulty(config: TrainConfig) -> int:
+    raise KeyError("nobody")
+
+
+def test_a_fault_of_the_program_has_its_name_and_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = train_config("ppo", {"env_id": "CartPole-v1", "run_dir": str(tmp_path)})
+    assert train_seeds(config, [5], faulty) == 1
+    assert "seed 5    ended with exit code 1: KeyError: 'nobody'\n" in capsys.readouterr().out
+    assert "in faulty" in (tmp_path / "seed_5" / "log.txt").read_text()
 
 
 def test_a_signal_ends_a_run_that_has_not_begun_to_train(tmp_path: Path) -> None:

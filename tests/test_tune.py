@@ -148,6 +148,8 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     assert tune(tmp_path, "--steps", "600", "--lr", "0.1") == 1
     err = capsys.readouterr().err
     assert f"the study in {tmp_path} has steps=512, not 600, lr=0.001, not 0.1: choose another --run-dir" in err
+    assert tune(tmp_path, "--eval-episodes", "3") == 1
+    assert "not 3: choose another --run-dir" in capsys.readouterr().err
 
 
 class Started(Callback):

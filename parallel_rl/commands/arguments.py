@@ -12,7 +12,7 @@ from AsyncPPO.factory import sample_env
 from parallel_rl.agents import AGENTS, agent_kind
 from parallel_rl.commands.build import factory_of
 from parallel_rl.commands.flags import command_line, flat_flags, with_defaults
-from parallel_rl.commands.parsing import UsageError, check_flags, flag_of, parsed
+from parallel_rl.commands.parsing import UsageError, check_flags, flag_of, gathered, parsed
 from parallel_rl.commands.program import NAME
 from parallel_rl.commands.run_directory import CONFIG_FILE, config_in
 from parallel_rl.commands.trust import check_trust
@@ -27,8 +27,6 @@ NO_PRESET = "none"
 HELP = {"-h", "--help"}
 PRESET_OF_RUN = ("steps", "num_envs", "mode")
 """Settings of a run that the file of a preset may hold, besides those of the agent."""
-REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys", "--callback")
-"""Flags that may be given several times, each time with one or more values."""
 
 
 def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfig, Any]:
@@ -47,15 +45,15 @@ def parse(arguments: Sequence[str], *, tuning: bool = False) -> tuple[TrainConfi
         ValueError: a setting is out of its range, a flag belongs to another agent, or the run's config names a module
             that is not trusted.
     """
-    arguments = _gathered(arguments)
-    agent, source, from_file = _agent_in(arguments)
+    arguments = gathered(arguments)
+    agent, source, before, from_file = _agent_in(arguments)
     flags: Any = command_line(agent, tuning=tuning)
     prog = f"{NAME} tune" if tuning else NAME
     without_help = [argument for argument in arguments if argument not in HELP]
     check_flags(without_help, flat_flags(flags()), prog, agent)
     typed: Any = SimpleNamespace(**flat_flags(parsed(flags, prog, without_help)))
-    if source is not None:
-        origin, settings = f"those of {source}", config_in(source).flat() | {"run_dir": None, "load_weights": None}
+    if before is not None:
+        origin, settings = f"those of {source}", before.flat() | {"run_dir": None, "load_weights": None}
         settings["seed"] += typed.config is None
     else:
         origin, settings = _preset_or_suited(agent, typed)
@@ -151,8 +149,8 @@ def _by_flags(agent: str, values: SettingValues, defaults: SettingValues) -> str
     return f", and {' '.join(flags)}" if flags else ""
 
 
-def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, SettingValues]:
-    """Return the agent, the file of the config (None without `--config` and `--load-weights`), and the preset.
+def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, TrainConfig | None, SettingValues]:
+    """Return the agent, the file and the config of `--config` or `--load-weights` (or None), and the preset.
 
     Raises:
         ValueError: the agent is unknown, or differs from that of a file, or a file is not valid.
@@ -162,14 +160,16 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, SettingValues
         parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", nargs="?")  # `parse` tells if it is missing
     named, _ = parser.parse_known_args(arguments)
     sources: dict[str, str] = {}
-    source, content = None, SettingValues()
+    source, config, content = None, None, SettingValues()
     if named.load_weights is not None and (Path(named.load_weights) / CONFIG_FILE).is_file():
         source = Path(named.load_weights) / CONFIG_FILE
-        sources[f"the weights in {named.load_weights} are"] = config_in(source).agent
+        config = config_in(source)
+        sources[f"the weights in {named.load_weights} are"] = config.agent
     if named.config is not None:
         source = Path(named.config)
         source = source / CONFIG_FILE if source.is_dir() else source
-        sources[f"{source} is"] = config_in(source).agent
+        config = config_in(source)
+        sources[f"{source} is"] = config.agent
     if named.preset is not None:
         content = {} if named.preset == NO_PRESET else read_json(named.preset)
         if "agent" in content:
@@ -178,7 +178,7 @@ def _agent_in(arguments: Sequence[str]) -> tuple[str, Path | None, SettingValues
     for what, other in sources.items():
         if other != agent:
             raise ValueError(f"{what} of the agent {other!r}, not {agent!r}")
-    return agent, source, _checked_preset(named.preset, agent, content)
+    return agent, source, config, _checked_preset(named.preset, agent, content)
 
 
 def _checked_preset(file: str, agent: str, content: SettingValues) -> SettingValues:
@@ -196,24 +196,3 @@ def _checked_preset(file: str, agent: str, content: SettingValues) -> SettingVal
         return {name: checked(name, value, known[name]) for name, value in content.items()}
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
-
-
-def _gathered(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with each flag of `REPEATABLE` once, with all its values: tyro would use only the last.
-
-    Flags are in lower case, so that the names of settings in Python are flags too: `--GAE_lambda`.
-    """
-    values: dict[str, list[str]] = {}
-    rest: list[str] = []
-    into = rest
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        flag = flag.replace("_", "-")
-        if flag in REPEATABLE:
-            into = values.setdefault(flag, [])
-            into += [value] if equals else []
-            continue
-        if argument.startswith("-"):
-            into = rest
-        into.append(flag.lower() + equals + value if argument.startswith("--") else argument)
-    return rest + [word for flag, given in values.items() for word in (flag, *given)]

@@ -20,7 +20,7 @@ from parallel_rl.commands.run_directory import (
 from parallel_rl.commands.trust import check_trust
 from parallel_rl.commands.values import kwargs_of
 from parallel_rl.config import RunConfig, TrainConfig
-from parallel_rl.utils import ALONE, Cluster, check_env_id, failure_of, imported, reason_of
+from parallel_rl.utils import ALONE, Cluster, bare_id, check_env_id, failure_of, imported, reason_of
 from parallel_rl.utils.names import fault_of_call
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def agent_of(
     """
     config = config_of(run_dir)
     check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module, typed)
-    agent = fresh_agent(config)
+    of_gpu = getattr(config.settings, "device", "cpu") != "cpu"
+    agent = fresh_agent(config.changed({"device": "auto"}) if of_gpu else config)  # there may be none here
     if best:
         if not (run_dir / BEST_DIRECTORY).exists():
             raise FileNotFoundError(f"{run_dir} has no best weights: it made no evaluation (--eval-every)")
@@ -143,11 +144,16 @@ def env_of(run: RunConfig, *, training: bool = False) -> Any:
     """
     if run.backend != "vector":
         return factory_of(run, training=training)
-    if run.action_masks or run.env_kwargs or run.wrapper or run.env_id.startswith("ALE/"):
+    if run.action_masks or run.env_kwargs or run.wrapper or is_atari(run.env_id):
         raise ValueError(
             "backend='vector' works only without env_kwargs, wrappers, action masks and ALE/... environments"
         )
     return run.env_id
+
+
+def is_atari(env_id: str) -> bool:
+    """Return whether an environment is a game of `ale-py`, which `make_atari` makes."""
+    return bare_id(env_id).startswith("ALE/")
 
 
 def factory_of(run: RunConfig, *, training: bool = False, **kwargs: Any) -> "EnvFactory":
@@ -161,7 +167,7 @@ def factory_of(run: RunConfig, *, training: bool = False, **kwargs: Any) -> "Env
     wrappers = [_imported("wrapper", name, "env") for name in run.wrapper]
     wrappers += [ActionMasks] if run.action_masks else []
     kwargs = kwargs_of(run) | kwargs
-    if run.env_id.startswith("ALE/"):
+    if is_atari(run.env_id):
         check_env_id(run.env_id)
         make: EnvFactory = partial(make_atari, run.env_id, training=training, **kwargs)
     else:

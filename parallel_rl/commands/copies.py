@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from AsyncPPO.callbacks import METRICS_FILE, CSVLog, StopAtReturn, Table, TensorBoard
+from AsyncPPO.callbacks import METRICS_FILE, CSVLog, Table, TensorBoard
 from AsyncPPO.callbacks.base import started
 from AsyncPPO.episodes import Evaluation
-from parallel_rl.commands.build import env_of, fresh_agent, load_start
+from parallel_rl.commands.build import callbacks_of, env_of, fresh_agent, load_start
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
 from parallel_rl.commands.run_directory import CURVE_FILE, SUMMARY_FILE, locked, note_start, write_json
@@ -50,8 +50,7 @@ def train_copies(config: TrainConfig, *, resumed: bool = False) -> int:
     with locked(run_dir):
         count = trainer.load_checkpoint(run_dir / STATE_FILE) if resumed else Count()
         callbacks: list[Any] = [CSVLog(run_dir), TensorBoard(run_dir), *background_evaluation(config)]
-        if config.run.target_return is not None:
-            callbacks.append(StopAtReturn(config.run.target_return))
+        callbacks += callbacks_of(config.run)
         population = PopulationRun(config, trainer, callbacks, count)
         with stopped_by_signals(population) as signals, started(callbacks, population):
             note_start(config, resumed=resumed, changed={})
@@ -63,15 +62,17 @@ def train_copies(config: TrainConfig, *, resumed: bool = False) -> int:
             (run_dir / STATE_FILE).unlink(missing_ok=True)
         _summarize(config, population, None)
         say(f"saved     {run_dir} (weights, metrics of each copy)\ncurves    {run_dir / CURVE_FILE}")
-        if signals:
-            complete = not (run_dir / STATE_FILE).is_file()  # the signal came after the last step
+        complete = not (run_dir / STATE_FILE).is_file()
+        if signals or not complete:  # a signal may come after the last step
             how, command = ("evaluate", "evaluate") if complete else ("continue", "resume")
             say(f"stopped   {trainer.stopped}; to {how}: {PROGRAM} {command} {run_arguments(config.run, run_dir)}")
+        if signals:
             return 128 + signals[0]
         evaluation = final_evaluation(config, agent, population.steps_done)
         _summarize(config, population, evaluation)
         say_result(config, evaluation)
-        say(f"continue  {PROGRAM} --load-weights {run_arguments(config.run, run_dir)} --steps {config.run.steps}")
+        if complete:
+            say(f"continue  {PROGRAM} --load-weights {run_arguments(config.run, run_dir)} --steps {config.run.steps}")
     return 0
 
 
@@ -101,8 +102,6 @@ def make_population(config: TrainConfig) -> "Trainer":
         ("finish", run.steps, "steps"),
         ("combine_agents", run.combine_every * run.copies, "steps"),  # the steps of all
     ]
-    if run.max_seconds is not None:
-        schedule.append(("finish", run.max_seconds, "seconds"))
     options = config.with_workers(1).run.trainer_arguments()  # by default one process: the copies use the other cores
     del options["seed"]  # each copy has its own
     return Trainer(

@@ -4,6 +4,9 @@ import os
 import select
 import sys
 
+EXPECTED = ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError
+"""Errors that are reported in one line; any other is a fault of the program, and has a traceback."""
+
 
 def say(text: str) -> None:
     """Print; if the pipe is closed, training continues without output."""

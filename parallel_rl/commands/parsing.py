@@ -24,6 +24,8 @@ GROUPED = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
 
 Comments are not meant as help, and take time to find.
 """
+REPEATABLE = ("--env-kwargs", "--wrapper", "--info-keys", "--callback", "--companions", "--override", "--labels")
+"""Flags that may be given several times, each time with one or more values."""
 SEVERAL = re.compile(r"\d+(\.\.\d+|(,\d+)+)")
 """Several seeds: a range such as 0..4, or a list such as 0,3,7."""
 
@@ -71,6 +73,27 @@ def flags_with_defaults(command: Callable[..., int]) -> dict[str, Any]:
     """Return the names and defaults of the flags of a command: of its parameters, those that are not positional."""
     parameters = signature(command).parameters.values()
     return {each.name: each.default for each in parameters if get_origin(each.annotation) is not Annotated}
+
+
+def gathered(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with each flag of `REPEATABLE` once, with all its values: tyro would use only the last.
+
+    Flags are in lower case, so that the names of settings in Python are flags too: `--GAE_lambda`.
+    """
+    values: dict[str, list[str]] = {}
+    rest: list[str] = []
+    into = rest
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        flag = flag.replace("_", "-")
+        if flag in REPEATABLE:
+            into = values.setdefault(flag, [])
+            into += [value] if equals else []
+            continue
+        if argument.startswith("-"):
+            into = rest
+        into.append(flag.lower() + equals + value if argument.startswith("--") else argument)
+    return rest + [word for flag, given in values.items() for word in (flag, *given)]
 
 
 def flag_of(name: str) -> str:

@@ -216,7 +216,7 @@ def rendering(run: RunConfig, mode: str) -> gym.Env:
 
 def has_screen() -> bool:
     """Return whether a window can be opened."""
-    return sys.platform != "linux" or any(os.environ.get(name, NO_SCREEN) != NO_SCREEN for name in SCREENS)
+    return sys.platform != "linux" or any(os.environ.get(name) not in (None, "", NO_SCREEN) for name in SCREENS)
 
 
 def _picture_of(env: gym.Env) -> np.ndarray:

@@ -9,19 +9,18 @@ from typing import Any, Literal, NamedTuple, Self
 import tyro
 
 from AsyncPPO.callbacks import METRICS_FILE, read_table
-from parallel_rl.commands.run_directory import config_of, runs_in, steps_saved, values_over_time
+from parallel_rl.commands.run_directory import CURVES_FILE, config_of, runs_in, steps_saved, values_over_time
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import Metrics, settings_in
 
 TASK = ("env_kwargs", "wrapper", "action_masks")
 """Settings of a run that define its task, besides the environment."""
-EXPERIMENT = (*TASK, "num_envs", "mode", "load_weights", "copies")
+EXPERIMENT = (*TASK, "num_envs", "mode", "lag", "load_weights", "copies", "callback")
 """Settings of a run that define an experiment: neither the seed, nor those about speed and faults."""
 OF_COPIES = ("combine", "combine_every")
 """Further ones of a run with copies."""
-UNNAMED = {"copies": 1, "load_weights": None}
+UNNAMED = {"copies": 1, "load_weights": None, "lag": 0, "callback": ()}
 """The usual values of settings that are named only where a run has others."""
-PICTURE_FILE = "learning_curves.png"
 
 Experiment = dict[str, list[Any]]
 """The settings that define an experiment, each with its values over time."""
@@ -71,7 +70,7 @@ def plot(
         raise ValueError(f"out must end in {', '.join(FORMATS)}, not {out.name!r}")
     runs = [Recorded.of(run_dir, config) for run_dir, config in _configs_in(run_dirs).items()]
     is_single = len(runs) == 1 and run_dirs == (runs[0].run_dir,)
-    out = out or (run_dirs[0] if is_single else Path()) / PICTURE_FILE
+    out = out or (run_dirs[0] if is_single else Path()) / CURVES_FILE
     known = dict.fromkeys(name for run in runs for row in run.history[-1:] for name in row)
     if y not in {*known, *MISSING}:
         raise ValueError(f"no run has the metric {y!r}; there are {', '.join(known) or 'none yet'}")

@@ -29,6 +29,8 @@ CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
 LOCK_FILE = ".lock"
 CURVE_FILE = "learning_curve.png"
+CURVES_FILE = "learning_curves.png"
+"""That of several runs."""
 BEST_DIRECTORY = "best"
 RUN_DEPTH = 5
 """How far below a directory of runs a run may be: MODULE/NAMESPACE/ID/DATE/seed_0."""
@@ -164,7 +166,9 @@ def values_over_time(run_dir: Path) -> dict[str, list[Any]]:
     first, values = today["run"] | today["settings"], dict[str, list[Any]]()
     for start in record.get("resumed", []):
         for name, value in start.get("changed", {}).items():
-            values.setdefault(name, [first[name]] if name in first else []).append(value)
+            known = values.setdefault(name, [first[name]] if name in first else [])
+            if known[-1:] != [value]:
+                known.append(value)
     return values
 
 

@@ -16,12 +16,19 @@ from AsyncPPO.workers import choose_start_method
 from AsyncPPO.workers.contexts import context_of
 from AsyncPPO.workers.processes import free, kill, start_child
 from parallel_rl.commands.output import say
-from parallel_rl.commands.run_directory import CONFIG_FILE, SUMMARY_FILE, config_of, steps_saved, write_json
+from parallel_rl.commands.run_directory import (
+    CONFIG_FILE,
+    CURVES_FILE,
+    SUMMARY_FILE,
+    config_of,
+    steps_saved,
+    write_json,
+)
 from parallel_rl.commands.stopping import last_line, passed_on, run_in_child
 from parallel_rl.config import TrainConfig
 from parallel_rl.utils import bootstrap_interval, interquartile_mean, read_json
 
-LOG_FILE, PICTURE_FILE, PREFIX = "log.txt", "learning_curves.png", "seed_"
+LOG_FILE, PREFIX = "log.txt", "seed_"
 MOST_SEEDS = 1000
 STOPPED = -1
 """In place of a seed: the exit code of a command that a signal stopped."""
@@ -194,6 +201,6 @@ def _picture(config: TrainConfig, configs: dict[int, TrainConfig]) -> None:
         if any(np.isfinite(row["mean_return"]) for row in history):
             runs.append(Run.of(str(one.run_dir), history, steps_saved(one.run_dir), one.run.steps))
     if runs:
-        picture = config.run_dir / PICTURE_FILE
+        picture = config.run_dir / CURVES_FILE
         plot_runs({config.run.env_id: {config.agent: runs}}, picture, quartiles=True)
         say(f"curves    {picture}")

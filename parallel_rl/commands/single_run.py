@@ -1,6 +1,7 @@
 """A single run: it trains, saves, evaluates and reports."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from AsyncPPO.callbacks import (
@@ -15,14 +16,22 @@ from AsyncPPO.callbacks import (
     checkpoints_in,
 )
 from AsyncPPO.episodes import Evaluation
-from parallel_rl.commands.build import callbacks_of, env_of, factory_of
+from parallel_rl.commands.build import agent_of, callbacks_of, env_of, factory_of
 from parallel_rl.commands.output import say
 from parallel_rl.commands.program import PROGRAM
-from parallel_rl.commands.run_directory import BEST_DIRECTORY, CURVE_FILE, SUMMARY_FILE, note_start, write_json
+from parallel_rl.commands.run_directory import (
+    BEST_DIRECTORY,
+    CURVE_FILE,
+    SUMMARY_FILE,
+    locked,
+    note_start,
+    steps_saved,
+    write_json,
+)
 from parallel_rl.commands.stopping import stopped_by_signals
 from parallel_rl.commands.trust import run_arguments
 from parallel_rl.config import TrainConfig
-from parallel_rl.utils import remove_unfinished
+from parallel_rl.utils import read_json, remove_unfinished
 
 if TYPE_CHECKING:
     from AsyncPPO import AsyncTrainer
@@ -133,6 +142,26 @@ def final_evaluation(config: TrainConfig, agent: Any, steps: int) -> Evaluation:
     return Evaluation.of(steps, episodes)
 
 
+def lacks_evaluation(run_dir: Path) -> bool:
+    """Return whether a run is complete but for its evaluation, which was stopped or failed."""
+    try:
+        summary = read_json(run_dir / SUMMARY_FILE)
+        return bool(summary["steps"]) and summary["stopped"] is summary["evaluation"] is None
+    except (OSError, ValueError, LookupError):
+        return False
+
+
+def evaluate_again(config: TrainConfig) -> int:
+    """Make up for the evaluation that a complete run lacks; return the exit code."""
+    file = config.run_dir / SUMMARY_FILE
+    with locked(config.run_dir):
+        _, agent = agent_of(config.run_dir, typed=config.run)
+        evaluation = final_evaluation(config, agent, steps_saved(config.run_dir))
+        write_json(file, read_json(file) | {"evaluation": evaluation.figures()})
+    say_result(config, evaluation)
+    return 0
+
+
 def say_unevaluated(config: TrainConfig) -> None:
     """Print that a complete run was stopped before the end of its evaluation, and the command that evaluates it."""
     arguments = run_arguments(config.run, config.run_dir)
@@ -169,7 +198,7 @@ def background_evaluation(config: TrainConfig) -> list[Callback]:
 def callbacks_for(config: TrainConfig, changed: dict[str, Any] | None = None) -> list[Callback]:
     """Return the callbacks that write a run's files, and those that stop it.
 
-    `changed` are the settings of a resumed run that are other than before, with their new values.
+    `changed` are the settings of a resumed run that are other than before, with their new values when it starts.
 
     `on_end` comes in the reverse order: the run is saved first, so that other ranks do not wait while this one
     evaluates; and the others end after the last evaluation, which they report.
@@ -182,7 +211,7 @@ def callbacks_for(config: TrainConfig, changed: dict[str, Any] | None = None) ->
         callbacks.append(tracker({"agent": config.agent} | config.flat(), **name))
     callbacks += callbacks_of(run)
     saves = Checkpoints(run_dir / CHECKPOINT_DIRECTORY, run.checkpoint_seconds, run.keep_checkpoints)
-    return [*callbacks, *background_evaluation(config), saves, WriteConfig(config, changed or {})]
+    return [*callbacks, *background_evaluation(config), saves, WriteConfig(config, {} if changed is None else changed)]
 
 
 class WriteConfig(Callback):

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 from AsyncPPO.workers.processes import SIGNALS
-from parallel_rl.commands.output import note, say, silence
+from parallel_rl.commands.output import EXPECTED, note, say, silence
 
 Handler = Callable[[int, FrameType | None], None]
 GRACE_SECONDS = 30.0
@@ -111,8 +112,13 @@ def run_in_child(work: Callable[[], int], log: str | Path | None) -> NoReturn:
         code = work()
     except KeyboardInterrupt as interrupt:
         code = interrupt.args[0] if interrupt.args else 130
-    except Exception as error:
+    except EXPECTED as error:
+        if sys.flags.dev_mode:
+            traceback.print_exc()
         note(f"error: {error}")
+        code = 1
+    except Exception:
+        traceback.print_exc()
         code = 1
     sys.exit(code)
 

@@ -25,7 +25,7 @@ from parallel_rl.commands.run_directory import (
     with_run_dir,
 )
 from parallel_rl.commands.seeds import seeds_in, train_seeds
-from parallel_rl.commands.single_run import callbacks_for, run_to_end, train_along
+from parallel_rl.commands.single_run import callbacks_for, evaluate_again, lacks_evaluation, run_to_end, train_along
 from parallel_rl.commands.stopping import stop_is_told
 from parallel_rl.commands.trust import check_trust
 from parallel_rl.commands.values import overrides
@@ -91,7 +91,12 @@ def train_run(config: TrainConfig, num_workers: int | None, origin: str | None =
 
 
 def _train_or_continue(config: TrainConfig) -> int:
-    """Train one of several runs in one process: the others use the other cores. Continue it if it was stopped."""
+    """Train one of several runs in one process: the others use the other cores.
+
+    Continue it if it was stopped, and only evaluate it if that is all that it lacks.
+    """
+    if lacks_evaluation(config.run_dir):
+        return evaluate_again(config.with_workers(1))
     if (config.run_dir / STATE_FILE).is_file():
         return train_copies(config, resumed=True)
     if checkpoints_in(config.run_dir / CHECKPOINT_DIRECTORY):
@@ -133,7 +138,10 @@ def resume(
     check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module)
     given = {"steps": steps, "num_envs": num_envs, "max_seconds": max_seconds, "target_return": target_return}
     given = {name: value for name, value in given.items() if value is not None}
+    wanted = checked_nodes(cluster, nodes, min_nodes, preempt, config.run.num_envs)
     if config.run.copies > 1:
+        if wanted is not None:
+            raise ValueError("a run with copies trains on one rank: without --cluster")
         if given or override:
             flags = ", ".join(map(flag_of, given)) or "--override"
             raise ValueError(
@@ -165,6 +173,7 @@ def _resume_run(
         done = trainer.steps_done
         if steps is not None:
             trainer.goal = done, done + steps
+            changed["steps"] = done + steps  # the record has the steps of the whole run
         elif done >= trainer.goal[1] and not ranks.joined:  # the others may have saved their last step just now
             raise ValueError(f"{run_dir} finished after {done:,} steps: pass the number of further steps with --steps")
         if ranks.node:

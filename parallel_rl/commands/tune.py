@@ -36,7 +36,7 @@ LOCK_SECONDS = 60
 """Seconds that a process waits while another one writes into the study."""
 SAME = (
     "steps", "num_envs", "mode", "seed", "env_id", "env_kwargs", "wrapper", "action_masks", "load_weights", "callback",
-    "max_seconds", "target_return",
+    "max_seconds", "target_return", "lag", "eval_episodes",
 )  # fmt: skip
 """Settings of a run that all trials of a study share."""
 
@@ -268,11 +268,11 @@ class Search:
 
 
 def _environment_flags(run: RunConfig) -> str:
-    """Return the flags with which `train` makes the environment of a run."""
+    """Return the flags with which `train` makes the environment of a run, and its callbacks, which may change it."""
     words = ["--env-id", run.env_id]
     for name, about in settings_in(RunConfig).items():
         value = getattr(run, name)
-        if about.group == "environment" and name != "env_id" and value:
+        if (about.group == "environment" or name == "callback") and name != "env_id" and value:
             words += [flag_of(name), *(value if isinstance(value, tuple) else [])]
     return shlex.join(words)
 

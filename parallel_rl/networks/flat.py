@@ -58,6 +58,12 @@ class Adam:
         """Take a step of size `lr` by `gradient`; as a tensor, `lr` is read on its device."""
         mean, square, steps = self.state["mean"], self.state["square"], self.state["steps"]
         steps += 1
+        if torch.compiler.is_compiling():  # the kernel cannot be compiled; its parts become one
+            mean.lerp_(self.gradient, 1 - 0.9)
+            square.mul_(0.999).addcmul_(self.gradient, self.gradient, value=1 - 0.999)
+            root = (square / (1 - 0.999**steps)).sqrt() + self.eps
+            self.vector.sub_(lr * mean / ((1 - 0.9**steps) * root))
+            return
         torch._fused_adam_(
             [self.vector], [self.gradient], [mean], [square], [], [steps],
             lr=lr, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps, amsgrad=False, maximize=False,

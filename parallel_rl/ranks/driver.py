@@ -101,6 +101,9 @@ class Driver:
         code = self._check_exits()
         if code is not None:
             return code
+        if max(self._losses) >= MOST_LOSSES:
+            node = self._losses.index(max(self._losses))
+            return self._end(f"rank {node} was lost {MOST_LOSSES} times in a row before it had joined")
         left = [number for number in self._ranks if number in self._members]
         if self._generation < 0:
             self._begin()
@@ -128,8 +131,6 @@ class Driver:
             del self._members[member.number]
             if code < 0:
                 self._count_loss(member)
-                if self._losses[member.node] == MOST_LOSSES:
-                    return self._end(f"rank {member.node} was lost {MOST_LOSSES} times in a row before it had joined")
             elif 0 < code < SIGNALED:
                 return self._end(f"rank {member.node} failed", printed=member.node == 0)
             elif member.node == 0:
@@ -162,6 +163,7 @@ class Driver:
         self._joining = [number for number in self._joining if not self._store.check([f"joined/{number}"])]
         if self._joining or not self._store.check([f"formed/{self._generation}"]):
             return
+        self._unconnected = 0
         new = [number for number in self._ready() if number not in self._ranks]
         if new:
             for number in new:

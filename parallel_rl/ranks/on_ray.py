@@ -76,7 +76,7 @@ class RayRank:
             self._machines.free(self._machine)
             try:
                 self._code = ray.get(self._future)
-            except ray.exceptions.RayActorError:
+            except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError):  # the machine is gone
                 self._code = -1
         return self._code
 

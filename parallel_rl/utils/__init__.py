@@ -26,6 +26,7 @@ from parallel_rl.utils.quadrature import gauss_hermite
 from parallel_rl.utils.ranks import ALONE, Cluster, RankError, Ranks, mean_metrics, merged, own_stream, stream_of
 from parallel_rl.utils.records import describe_space, make_space
 from parallel_rl.utils.registration import (
+    bare_id,
     check_env_id,
     environments_of,
     failure_of,
@@ -132,6 +133,7 @@ __all__ = [
     "Trajectory",
     "action_units",
     "append_to",
+    "bare_id",
     "blas_threads",
     "bootstrap_interval",
     "bootstrap_values",

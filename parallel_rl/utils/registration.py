@@ -100,6 +100,11 @@ def spaces_in(env: Any) -> tuple[gym.Space, gym.Space]:
         return getattr(one, f"{single}observation_space"), getattr(one, f"{single}action_space")
 
 
+def bare_id(env_id: str) -> str:
+    """Return the id of an environment without the module before a colon, which `gymnasium.make` imports."""
+    return env_id.rpartition(":")[2]
+
+
 def register_games(env_id: str) -> None:
     """Register the games of MinAtar or Atari, or the robots of Gymnasium-Robotics, if `env_id` is one of them.
 

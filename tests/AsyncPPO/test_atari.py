@@ -13,6 +13,8 @@ pytest.importorskip("minatar")
 
 from AsyncPPO import EnvVectorizer, make_atari
 from parallel_rl import main
+from parallel_rl.commands.build import factory_of
+from parallel_rl.config import RunConfig
 from PPO import PPO
 from tests.covering import rest_slow
 
@@ -75,6 +77,11 @@ def test_atari_game_begins_anew_with_a_seed_and_after_a_reset_within_a_life() ->
     assert env.reset()[1]["lives"] == 4
     env.step(0)
     assert env.reset()[1]["lives"] == 5
+
+
+def test_an_atari_id_with_its_module_has_the_same_wrappers() -> None:
+    with factory_of(RunConfig(env_id="ale_py:ALE/Pong-v5"))() as env:
+        assert env.observation_space.shape == (4, 84, 84)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ ENVS, BATCH = 5, 100
 def trainer_of(ranks: Ranks, steps: int = 3 * BATCH, env: Any = "CartPole-v1", **options: Any) -> AsyncPPO:
     settings = {"batch_size": BATCH, "mini_batch_size": 40, "k_epochs": 2} | options.pop("settings", {})
     one = env() if callable(env) else env if isinstance(env, str) else "CartPole-v1"
-    agent = PPO.for_env(one, seed=7, **settings)
+    agent = PPO.for_env(one, **{"seed": 7} | settings)
     options = {"seed": 11, "progress": False, "backend": "inline"} | options
     return AsyncPPO(env, agent, options.pop("num_envs", ENVS), steps, ranks=ranks, **options)
 
@@ -270,6 +270,17 @@ def test_ranks_whose_weights_differ_take_over_those_of_the_first() -> None:
 
     with pytest.warns(RuntimeWarning, match="the weights of the ranks differ: all take over those of the first"):
         assert len({*on_ranks(3, lambda ranks: run(ranks, callbacks=[Rounds()]))}) == 1
+
+
+def test_agents_without_a_seed_begin_with_the_weights_of_the_first() -> None:
+    def body(ranks: Ranks) -> bytes:
+        with trainer_of(ranks, BATCH, settings={"seed": None}) as trainer:
+            trainer.run()
+            return trainer.agent.optimizers[0].vector.numpy().tobytes()
+
+    with pytest.warns(RuntimeWarning, match="after 0 steps the weights of the ranks differ") as warned:
+        assert len({*on_ranks(3, body)}) == 1
+    assert len(warned) == 1, "they are the same from then on"
 
 
 def test_only_the_first_rank_writes_checkpoints(tmp_path: Path) -> None:

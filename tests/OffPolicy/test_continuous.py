@@ -299,17 +299,42 @@ class NoReading(TorchDispatchMode):
 
 @ALL
 def test_an_update_reads_no_number_from_the_device(kind: Any) -> None:
-    options = {"policy_delay": 1} if kind is TD3 else {}
-    agent = kind(OBSERVATIONS, ACTIONS, **SMALL, batch_size=4, action_l2=0.5, q_filter=True, **options)
+    agent = kind(OBSERVATIONS, ACTIONS, **SMALL, batch_size=4, action_l2=0.5, q_filter=True)
     agent.demos, batch = "rows 4 and up", random_batch()
     before = {name: learner.vector.clone() for name, learner in agent.learners.items()}
     with NoReading():
         metrics, errors = agent.make_update(
-            batch, torch.from_numpy(agent.update_noise(6)), 1e-3, WeightedRanks(demos=2)
+            batch, torch.from_numpy(agent.update_noise(6)), 1e-3, WeightedRanks(demos=2), delayed=True
         )
     assert not any(torch.equal(learner.vector, before[name]) for name, learner in agent.learners.items())
     assert {value.shape for value in metrics.values()} == {()}
     assert errors.shape == (6,)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", rest_slow(DDPG, TD3, SAC))
+def test_compiling_changes_no_update(kind: Any, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changing learning rate does not compile it again, either."""
+    if backend != "inductor":  # without machine code, which takes long to compile
+        compile_ = torch.compile
+        monkeypatch.setattr("torch.compile", lambda function, **_: compile_(function, backend=backend, dynamic=False))
+    plain, compiled = (
+        shaken(kind, lr=0.01, anneal_lr=True, tau=0.1, action_l2=0.5, compile=value) for value in (False, True)
+    )
+    torch._dynamo.utils.counters.clear()
+    for number in range(6):
+        told = []
+        for agent in (plain, compiled):
+            agent.progress = number / 8
+            told.append(agent.learn_from(random_batch(number)))
+            agent.updates += 1
+        (metrics, errors), (expected, expected_errors) = told
+        torch.testing.assert_close(metrics, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(errors, expected_errors, rtol=1e-4, atol=1e-5)
+    for name, learner in plain.learners.items():
+        for own, other in zip(learner.state().values(), compiled.learners[name].state().values(), strict=True):
+            np.testing.assert_allclose(own, other, rtol=1e-3, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == (2 if kind is TD3 else 1)
 
 
 def test_graphs_are_recorded_again_for_other_settings_and_for_copies(monkeypatch: pytest.MonkeyPatch) -> None:

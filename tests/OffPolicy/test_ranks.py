@@ -353,6 +353,14 @@ def test_ranks_that_repeat_an_update_learn_the_same(name: str, left: int, monkey
     assert len({*results}) == 1
 
 
+def test_the_agent_of_a_rank_can_be_copied_when_its_part_of_the_buffer_is_full() -> None:
+    agent = DQN(spaces.Box(-1, 1, (2,)), spaces.Discrete(2), buffer_size=40, seed=0)
+    agent.take_share(slice(0, 2), 4)
+    rows, never = np.ones((15, 2), np.float32), np.zeros(15, bool)
+    agent.observe([Trajectory(env, rows, never.astype(int), rows[:, 0], never, never, rows[:1]) for env in (0, 1)])
+    assert len(copy.deepcopy(agent).replay) == len(agent.replay) < 20
+
+
 def test_an_undone_update_leaves_no_trace_but_its_transitions() -> None:
     with trainer_of("ddpg", ALONE, 100, settings={"buffer_size": 1000}) as trainer:
         trainer.run()

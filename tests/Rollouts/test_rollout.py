@@ -297,10 +297,12 @@ def test_workers_receive_buffers_and_the_training_mode() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("number", torch.tensor(0))
+            self.frozen = torch.nn.Dropout().eval()
 
         def forward(self, obs: Any, **_: Any) -> Any:
             act = torch.full(obs.shape[:2], int(self.training))
-            return act, (), {"number": self.number.expand(obs.shape[:2])}
+            frozen = torch.tensor(not self.frozen.training).expand(obs.shape[:2])
+            return act, (), {"number": self.number.expand(obs.shape[:2]), "frozen": frozen}
 
     actor = Modal().eval()
     feed = rollout(Counter, actor, 2, 2, num_workers=2, lag=1)
@@ -309,11 +311,13 @@ def test_workers_receive_buffers_and_the_training_mode() -> None:
     assert (fragment.actor["number"] == 3).all()
     assert not fragment.state.act.any()
     actor.train()
+    actor.frozen.eval()
     actor.number.fill_(4)
     next(feed)
     fragment = next(feed)
     assert (fragment.actor["number"] == 4).all()
     assert fragment.state.act[1:].all()
+    assert fragment.actor["frozen"].all(), "a part has a mode of its own"
     feed.close()  # type: ignore[attr-defined]
 
 
