@@ -73,6 +73,12 @@ class Experience:
         for name in COLUMNS:
             getattr(self, name).extend(getattr(exp, name))
 
+    def end_episode(self, worker_id: int) -> None:
+        """Mark the last step of a worker as truncated, if it did not terminate: the rest of its episode is lost."""
+        row = next((row for row in reversed(range(len(self))) if self.worker_ids[row] == worker_id), None)
+        if row is not None and not self.terminated[row]:
+            self.truncated[row] = True
+
     def get(self, columns: Sequence[str] | None = None) -> tuple[list[Any], ...]:
         """Return columns: by default observations, actions, rewards, terminated, truncated and info.
 

@@ -299,10 +299,15 @@ class Trainer:
         makes = [*map(self._maker, range(self.n_workers))]
         if self.n_workers == 1:
             return InThisProcess(makes[0], seeds[0])
-        restore = None
-        if self.on_worker_error == "restart":
-            restore = lambda number: (self.records[number].held, self.records[number].count)  # noqa: E731
+        restore = self._restore if self.on_worker_error == "restart" else None
         return Processes(makes, seeds, restore=restore, timeout=self.step_timeout)
+
+    def _restore(self, number: int) -> tuple[Update, Count]:
+        """Return what a lost member begins again with; the experience of its running episode ends."""
+        record = self.records[number]
+        for experience in (self.experience, record.experience):
+            experience.end_episode(number)
+        return record.held, record.count
 
     def _maker(self, number: int) -> MakeMember:
         """Return a function that makes a member in its process."""

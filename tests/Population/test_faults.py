@@ -77,9 +77,15 @@ def test_a_restarted_member_keeps_its_earlier_steps_and_does_not_repeat_them(tmp
     agents = [Uniform(1.0, "none"), Uniform(-1.0, "die", tmp_path / "failed", at=30)]
     schedule = [("finish", 60, "steps"), ("worker_send_data", 20, "steps")]
     options: dict[str, Any] = {"on_worker_error": "restart", "progress": False, "seed": 0}
-    _, result = Trainer(agents, Line(), 2, "parallel_learning", schedule=schedule, **options).run()
+    _, result = Trainer(agents, Line(7), 2, "parallel_learning", schedule=schedule, **options).run()
     assert (tmp_path / "failed").exists()
     assert [len({*worker["experience"].actions}) for worker in result["workers"]] == [60, 60]
+    steps = result["workers"][1]["experience"]
+    follows = [
+        seen == following for seen, following in zip(steps.next_observations, steps.observations[1:], strict=False)
+    ]
+    ends = [one or other for one, other in zip(steps.terminated, steps.truncated, strict=True)]
+    assert all(went_on or ended for went_on, ended in zip(follows, ends, strict=False)), "the lost episode ends"
 
 
 @pytest.mark.parametrize("combiner", [None, ExploitExplore(of=["constant"], seed=0)])
