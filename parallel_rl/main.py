@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from parallel_rl.agents import AGENTS
 from parallel_rl.commands.arguments import check_resume
 from parallel_rl.commands.completion import complete
 from parallel_rl.commands.envs import envs
@@ -83,6 +84,8 @@ def _run(arguments: list[str]) -> int:
         near = [full for full in known if full.startswith(name)] or get_close_matches(name, known, 1, 0.7)
         main = ", ".join(["train", "tune", *(command for command in COMMANDS if command != "list-envs")])
         hint = f"did you mean {near[0]!r}?" if near else f"there are {main}"
+        if name.endswith("-train") and (agent := name.removesuffix("-train")) in AGENTS:  # pyrl has no such command
+            hint = f"did you mean 'train --agent {agent}'?"
         raise ValueError(f"no command {name!r}; {hint}")
     return parsing[name](rest)
 

@@ -277,6 +277,7 @@ def test_a_signal_ends_a_run_whose_environment_hangs(
         (["watch", "nowhere"], "error: nowhere is not a run: it has no config.json"),
         (["evalute", "nowhere"], "error: no command 'evalute'; did you mean 'evaluate'?"),
         (["eval", "nowhere"], "error: no command 'eval'; did you mean 'evaluate'?"),
+        (["dqn-train", "CartPole-v1"], "error: no command 'dqn-train'; did you mean 'train --agent dqn'?"),
         (["zzz"], "'zzz'; there are train, tune, resume, evaluate, record, watch, plot, export, envs\n"),
         (["plot"], "error: no run to plot"),
         (["envs", "zzz"], "error: no environment has 'zzz' in its id"),
