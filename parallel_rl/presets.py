@@ -195,6 +195,8 @@ DETERMINISTIC: dict[str, SettingValues] = {
     "LunarLanderContinuous-v3": {"steps": 300_000, "num_envs": 4, "learning_starts": 10_000, "gamma": 0.98},
     "HalfCheetah-v5": LOCOMOTION,
 }
+SWIMMER: SettingValues = LOCOMOTION | {"gamma": 0.9999, "anneal_lr": True}
+"""A swimming stroke takes many steps."""
 RL_ZOO: SettingValues = {"num_envs": 8, "lr": 7e-4, "anneal_lr": True, "learning_starts": 10_000}
 """For SAC in Box2D, after RL-Zoo."""
 SAC: dict[str, SettingValues] = {
@@ -210,7 +212,7 @@ PRESETS: dict[str, Presets] = {
     "ppo": Presets(BY_ENV, {"ALE": ATARI, "MinAtar": MINATAR}, WITH_RND, RECURRENT),
     "dqn": Presets(DQN),
     "ddpg": Presets(DETERMINISTIC),
-    "td3": Presets(DETERMINISTIC),
+    "td3": Presets(DETERMINISTIC | {"Swimmer-v5": SWIMMER}),
     "sac": Presets(SAC),
 }
 """By agent."""

@@ -149,7 +149,7 @@ OFF_POLICY = (
     Task("Hopper-v5", "3542 (Tianshou)", 3600, 3, agent="sac"),
     Task("Walker2d-v5", "5007 (Tianshou)", 5100, 3, MILLION, agent="sac"),
     Task("Humanoid-v5", "5489 (Tianshou)", 5600, 1, MILLION, agent="sac"),
-    Task("Swimmer-v5", "359 (RL-Zoo)", 360, 1, f"{MILLION} --gamma 0.9999 --anneal-lr", agent="td3"),
+    Task("Swimmer-v5", "359 (RL-Zoo)", 360, 1, agent="td3"),
     Task("Ant-v5", "5850 (Tianshou)", 5900, 1, f"{MILLION} {NO_CONTACT_FORCES}", "no contact forces", agent="sac"),
     Task("FetchPush-v4", "99.3% (RL-Launchpad)", 99.5, 1, GOALS, agent="sac", figure="success"),
     Task("FetchPush-v4", "99.3% (RL-Launchpad)", 99.5, 1, PUSH_TD3, agent="td3", figure="success"),
