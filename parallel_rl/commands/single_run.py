@@ -146,7 +146,7 @@ def lacks_evaluation(run_dir: Path) -> bool:
     """Return whether a run is complete but for its evaluation, which was stopped or failed."""
     try:
         summary = read_json(run_dir / SUMMARY_FILE)
-        return bool(summary["steps"]) and summary["stopped"] is summary["evaluation"] is None
+        return bool(summary["steps"]) and summary["stopped"] is None and summary["evaluation"] is None
     except (OSError, ValueError, LookupError):
         return False
 
