@@ -114,12 +114,12 @@ def test_a_setting_is_overridden_from_a_checkpoint_on(tmp_path: Path, capsys: py
     assert main.main(["resume", str(run_dir), *more, "--override", "epsilon=0", "lr=0.25"]) == 0
     assert main.main(["resume", str(run_dir), *more]) == 0
     resumed = json.loads((run_dir / "config.json").read_text())["resumed"]
-    assert [start.get("changed") for start in resumed] == [{"epsilon": 0, "lr": 0.25, "steps": 500}, None]
+    assert [start.get("changed") for start in resumed] == [{"epsilon": 0, "lr": 0.25, "steps": 1500}, {"steps": 2000}]
     assert (config_of(run_dir).settings.epsilon, config_of(run_dir).settings.lr) == (0, 0.25)
     assert agent_of(run_dir)[1].config.lr == 0.25
     assert main.main(["resume", str(run_dir), *more, "--override", "epsilon=0", "lr=0.125"]) == 0
     resumed = json.loads((run_dir / "config.json").read_text())["resumed"]
-    assert resumed[-1]["changed"] == {"lr": 0.125}, "the other setting has that value already"
+    assert resumed[-1]["changed"] == {"lr": 0.125, "steps": 2500}, "the other setting has that value already"
 
 
 def test_a_limit_of_time_or_return_counts_from_a_resume_on(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_limit_of_time_or_return_counts_from_a_resume_on(tmp_path: Path) -> No
     limits = "--max-seconds", "1e6", "--target-return", "0.9", "--override", "epsilon=0"
     assert summary(*resume, *limits)["stopped"] == "at a mean return of 1.0"
     resumed = json.loads((run_dir / "config.json").read_text())["resumed"]
-    assert resumed[-1]["changed"] == {"max_seconds": 1e6, "target_return": 0.9, "epsilon": 0}
+    assert resumed[-1]["changed"] == {"max_seconds": 1e6, "target_return": 0.9, "epsilon": 0, "steps": 5000}
 
 
 def test_overrides_that_cannot_be_are_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -84,7 +84,7 @@ def test_a_run_goes_on_with_another_number_of_environments(
         assert (", in new episodes\n" in out) == (arguments != ["--num-envs", "6"])
         assert re.search(r"^continue .* --steps 256$", out, re.MULTILINE)
     resumed = json.loads((run_dir / "config.json").read_text())["resumed"]
-    changed = [{"num_envs": 6, "steps": 768}, {"steps": 768}, {"steps": 1024}, {"num_envs": 3, "steps": 1280}]
+    changed = [{"num_envs": 6, "steps": 768}, {"steps": 768}, {"steps": 1026}, {"num_envs": 3, "steps": 1284}]
     assert [start.get("changed") for start in resumed] == changed, "the steps of the whole run"
     assert json.loads((run_dir / "config.json").read_text())["run"]["num_envs"] == 4
     assert config_of(run_dir).run.num_envs == 3

@@ -336,8 +336,11 @@ def test_a_run_that_loses_all_ranks_is_an_error() -> None:
         with trainer_of(ranks, callbacks=[Killing()]) as trainer:
             trainer.run()
 
-    with pytest.raises(RankError, match="all ranks were lost; the run can be resumed from its last checkpoint"):
-        on_elastic_ranks(2, body)
+    try:
+        told = [thread.error for thread in on_elastic_ranks(2, body).values()]  # by a rank 0 that waited to join
+    except RankError as error:
+        told = [error]
+    assert "all ranks were lost; the run can be resumed from its last checkpoint" in {*map(str, told)}
 
 
 def test_a_node_whose_ranks_never_join_is_an_error() -> None:
