@@ -1,13 +1,15 @@
-"""Updates per second of the off-policy agents and of Stable-Baselines3's: `python -m benchmarks.offpolicy_speed`.
+"""Updates per second of the off-policy agents and of other libraries': `python -m benchmarks.offpolicy_speed`.
 
 Minibatches have 256 transitions (observations of 17 numbers, 6 actions), sampled from 20,000, on one thread, or with
-`--device cuda` on a GPU. Ours and theirs take turns in one process, and a figure is the median over the turns. It needs
-requirements-bench.txt.
+`--device cuda` on a GPU. All take turns in one process, and a figure is the median over the turns. It needs
+requirements-bench.txt. `--of ours compiled SB3 SBX` names what is measured.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -60,14 +62,20 @@ def ours(name: str, hidden: int, device: str, **settings: Any) -> Updates:
 
 
 def stable_baselines(name: str, hidden: int, device: str) -> Updates:
-    """Return the updates of Stable-Baselines3's agent, with the settings of ours."""
+    """Return the updates of Stable-Baselines3's agent."""
     import stable_baselines3
+
+    return _filled(getattr(stable_baselines3, name), name, hidden, device=device)
+
+
+def _filled(kind: Any, name: str, hidden: int, **options: Any) -> Updates:
+    """Return the updates of an agent of Stable-Baselines3 or SBX, with the settings of ours and a filled buffer."""
     from stable_baselines3.common.logger import Logger
 
-    options = {"target_update_interval": 1, "tau": 0.005} if name == "DQN" else {}
-    agent = getattr(stable_baselines3, name)(
+    options |= {"target_update_interval": 1, "tau": 0.005} if name == "DQN" else {}
+    agent = kind(
         "MlpPolicy", Spaces(AGENTS[name]), seed=0, policy_kwargs={"net_arch": [hidden, hidden]}, batch_size=BATCH,
-        buffer_size=2 * ROWS, learning_starts=ROWS, device=device, **options,
+        buffer_size=2 * ROWS, learning_starts=ROWS, **options,
     )  # fmt: skip
     agent.set_logger(Logger(None, []))
     obs, actions, rewards = transitions(AGENTS[name])
@@ -76,6 +84,19 @@ def stable_baselines(name: str, hidden: int, device: str) -> Updates:
         following = obs[(row + 1) % ROWS]
         agent.replay_buffer.add(obs[row, None], following[None], actions[row, None], rewards[row, None], none, [{}])
     return lambda count: agent.train(count, BATCH)
+
+
+def sbx(name: str, hidden: int, device: str) -> Updates:
+    """Return the updates of SBX's agent, which takes its device from JAX."""
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    import sbx
+
+    return _filled(getattr(sbx, name), name, hidden)
+
+
+OF: dict[str, Callable[..., Updates]] = {
+    "ours": ours, "compiled": partial(ours, compile=True), "SB3": stable_baselines, "SBX": sbx,
+}  # fmt: skip
 
 
 def updates_per_second(update: Updates, count: int) -> float:
@@ -87,27 +108,22 @@ def updates_per_second(update: Updates, count: int) -> float:
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description="Updates per second of the off-policy agents and of SB3's.")
+    parser = argparse.ArgumentParser(description="Updates per second of the off-policy agents and of others'.")
     parser.add_argument("--agents", nargs="+", default=list(AGENTS), choices=AGENTS)
     parser.add_argument("--hidden", nargs="+", type=int, default=[256, 64], help="units of each of two layers")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--updates", type=int, default=40, help="in each turn")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true", help="compile our updates")
+    parser.add_argument("--of", nargs="+", default=["ours", "SB3"], choices=OF)
     typed = parser.parse_args()
-    settings: dict[str, Any] = {"compile": True} if typed.compile else {}
     torch.set_num_threads(1)
-    print("| agent | hidden layers | ours | SB3 | ratio |\n| --- | --- | --- | --- | --- |")
+    print(f"| agent | hidden layers | {' | '.join(typed.of)} |\n| --- | --- |{' --- |' * len(typed.of)}")
     for hidden in typed.hidden:
         for name in typed.agents:
-            both = [
-                ours(name, hidden, typed.device, **settings),
-                stable_baselines(name, hidden, typed.device),
-            ]
-            turns = [[updates_per_second(update, typed.updates) for update in both] for _ in range(typed.turns + 1)]
-            our_speed, their_speed = np.median(turns[1:], axis=0)
-            ratio = our_speed / their_speed
-            print(f"| {name} | 2 x {hidden} | {our_speed:.0f}/s | {their_speed:.0f}/s | {ratio:.2f} |", flush=True)
+            all_updates = [OF[one](name, hidden, typed.device) for one in typed.of]
+            turns = [[updates_per_second(one, typed.updates) for one in all_updates] for _ in range(typed.turns + 1)]
+            speeds = " | ".join(f"{speed:.0f}/s" for speed in np.median(turns[1:], axis=0))
+            print(f"| {name} | 2 x {hidden} | {speeds} |", flush=True)
 
 
 if __name__ == "__main__":
