@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from AsyncPPO import AsyncTrainer
+from AsyncPPO.backends.choice import available_cores
 from AsyncPPO.callbacks import Callback, read_table
 from parallel_rl import main
 from parallel_rl.commands.run_directory import config_of
@@ -138,7 +139,8 @@ def test_every_seed_has_its_directory_and_all_share_a_picture_and_a_summary(
 def test_a_signal_ends_all_runs(number: int, tmp_path: Path) -> None:
     long = ["--steps", "100000000", *QUICK[2:]]
     program = Forked("--seeds", "0..1", "--run-dir", "here", *long, cwd=tmp_path)
-    files = [tmp_path / "here" / f"seed_{seed}" / "metrics.csv" for seed in (0, 1)]
+    at_once = min(available_cores(), 2)
+    files = [tmp_path / "here" / f"seed_{seed}" / "metrics.csv" for seed in range(at_once)]
     program.wait_for(lambda: all(file.exists() and file.read_bytes().count(b"\n") > 2 for file in files))
     children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
     program.send(number)
