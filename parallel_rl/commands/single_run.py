@@ -87,7 +87,7 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer") -> list[int]:
     across = f" on {trainer.ranks.nodes} ranks" if trainer.ranks.nodes > 1 else ""
     say(
         f"{run.env_id}: {run.num_envs} environments{across}, {env.backend} backend: {env.backend_reason}\n"
-        f"acting    {trainer.acting_reason}{_about_replay(trainer.agent)}"
+        f"acting    {trainer.acting_reason}{_about_agent(trainer.agent)}"
     )
 
     def save() -> None:
@@ -107,10 +107,12 @@ def _train(config: TrainConfig, trainer: "AsyncTrainer") -> list[int]:
     return signals
 
 
-def _about_replay(agent: Any) -> str:
-    """Return a line about a large replay buffer, which takes memory only as it fills; nothing without one."""
+def _about_agent(agent: Any) -> str:
+    """Return lines about a large replay buffer, which takes memory only as it fills, and about compiling, if any."""
     size = getattr(getattr(agent, "replay", None), "nbytes", 0)
-    return f"\nreplay    {size / 1e9:.1f} GB of memory when it is full" if size >= LARGE_REPLAY else ""
+    about_replay = f"\nreplay    {size / 1e9:.1f} GB of memory when it is full" if size >= LARGE_REPLAY else ""
+    compiles = getattr(agent, "compiled_update", None) is not None
+    return about_replay + ("\ncompile   at the first update, which takes up to half a minute" if compiles else "")
 
 
 def _save(config: TrainConfig, trainer: "AsyncTrainer") -> None:

@@ -42,6 +42,25 @@ def test_a_run_is_resumed_evaluated_and_exported(
     assert record["settings"]["hidden_sizes"] == [16]
 
 
+@pytest.mark.parametrize("flag", ["--compile", "--no-compile"])
+def test_a_run_says_that_its_first_update_compiles(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    flags = [
+        "--env-id",
+        "Pendulum-v1",
+        "--agent",
+        "sac",
+        "--steps",
+        "20",
+        "--learning-starts",
+        "100",
+        "--num-envs",
+        "2",
+    ]
+    flags += ["--buffer-size", "1000", "--eval-episodes", "1", "--eval-every", "0", "--run-dir", str(tmp_path / "run")]
+    assert main.main([*flags, flag]) == 0
+    assert ("compile   at the first update" in capsys.readouterr().out) == (flag == "--compile")
+
+
 @pytest.mark.parametrize(("size", "said"), [("3000000", "replay    0.1 GB of memory when it is full\n"), ("1000", "")])
 def test_the_size_of_a_large_replay_buffer_is_printed_at_the_start(
     size: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture
