@@ -105,19 +105,24 @@ def agree_on_state(trainer: "AsyncTrainer", seconds: float) -> float:
     if trainer.ranks.nodes == 1:
         return seconds
     if optional(trainer.agent, "on_policy") or trainer.rows.is_due(trainer.steps_done, last=False):
-        agree_on_weights(trainer)
+        return agree_on_weights(trainer, seconds)
     return trainer.ranks.all_gather(seconds)[0]
 
 
-def agree_on_weights(trainer: "AsyncTrainer") -> None:
-    """Compare the agents of all ranks; if they differ, all load the first one's, with a warning."""
+def agree_on_weights(trainer: "AsyncTrainer", seconds: float) -> float:
+    """Compare the agents of all ranks; if they differ, all load the first one's, with a warning.
+
+    One message has the digests and the seconds. Returns the seconds of the first rank.
+    """
     agent, ranks = trainer.agent, trainer.ranks
     learned = agent.shared_state()
-    if len({*ranks.all_gather(sha256(state_to_bytes(learned)).hexdigest())}) > 1:
+    reports = ranks.all_gather([seconds, sha256(state_to_bytes(learned)).hexdigest()])
+    if len({digest for _, digest in reports}) > 1:
         if ranks.node == 0:
             text = f"after {trainer.steps_done} steps the weights of the ranks differ: all take over those of the first"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
         agent.load_shared_state(ranks.all_gather(learned)[0])
+    return reports[0][0]
 
 
 def agree_to_stop(trainer: "AsyncTrainer", state: Callable[[], State]) -> bool:

@@ -160,7 +160,7 @@ def join(trainer: "AsyncTrainer") -> None:
     if state is None:  # after a checkpoint, the buffers of all ranks may have transitions
         trainer.others.waiting = sum(trainer.ranks.all_gather(len(trainer.buffer))) - len(trainer.buffer)
         if trainer.ranks.nodes > 1:
-            agree_on_weights(trainer)
+            agree_on_weights(trainer, trainer.seconds)
         return
     trainer.rows.load_state(state["progress"]["rows"])
     trainer.agent.load_state(state["agent"])

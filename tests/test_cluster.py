@@ -265,7 +265,6 @@ def test_ray_is_imported_only_for_its_cluster(tmp_path: Path, monkeypatch: pytes
     assert "(pip install 'parallel-rl[ray]', or -r requirements-ray.txt in a checkout)" in err
 
 
-@pytest.mark.slow
 def test_a_missing_variable_of_ranks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WORLD_SIZE": "4", "RANK": "0", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
@@ -274,6 +273,7 @@ def test_a_missing_variable_of_ranks_is_named(monkeypatch: pytest.MonkeyPatch) -
         ranks_of_environment()
 
 
+@pytest.mark.slow
 def test_ranks_of_the_environment_train_as_those_of_the_cluster(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -175,9 +175,8 @@ def test_the_same_command_continues_what_was_stopped(tmp_path: Path) -> None:
     assert [row["steps"] for row in read_table(run_dir / "metrics.csv")] == [256, 512]
     assert len(json.loads((run_dir / "config.json").read_text())["resumed"]) == 1
     summary = json.loads((run_dir / "summary.json").read_text())
-    (run_dir / "summary.json").write_text(
-        json.dumps(summary | {"evaluation": None})
-    )  # it was stopped in its evaluation
+    stopped_in_its_evaluation = summary | {"evaluation": None}
+    (run_dir / "summary.json").write_text(json.dumps(stopped_in_its_evaluation))
     code, _, err = Forked(*command, cwd=tmp_path).finish()
     assert code == 0, err
     assert json.loads((run_dir / "summary.json").read_text()) == summary

@@ -138,9 +138,8 @@ def resume(
     check_trust(config.run, run_dir / CONFIG_FILE, trust_env_module)
     given = {"steps": steps, "num_envs": num_envs, "max_seconds": max_seconds, "target_return": target_return}
     given = {name: value for name, value in given.items() if value is not None}
-    wanted = checked_nodes(cluster, nodes, min_nodes, preempt, config.run.num_envs)
     if config.run.copies > 1:
-        if wanted is not None:
+        if checked_nodes(cluster, nodes, min_nodes, preempt, config.run.num_envs) is not None:
             raise ValueError("a run with copies trains on one rank: without --cluster")
         if given or override:
             flags = ", ".join(map(flag_of, given)) or "--override"
